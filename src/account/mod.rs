@@ -1,0 +1,103 @@
+//! People and their sessions: signing in and up, passwords, invites, throttling. Knows nothing of
+//! HTTP beyond the values of [`crate::web`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::UnixSecs;
+use crate::secret::Secret;
+
+pub mod session;
+
+pub use session::{Identity, Rejected, Session, Standing, User};
+
+/// Where a request comes from, for throttling, the session list and the audit trail.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The client's address; `None` on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// User-Agent as sent, cut to 256 bytes by whoever builds this.
+    pub user_agent: String,
+    /// Request id, for the audit trail.
+    pub request_id: String,
+    /// Value of the device cookie, if one was presented.
+    pub device: Option<String>,
+    /// Id of the session that the browser presented and that was valid: signing in ends it.
+    pub session: Option<String>,
+}
+
+/// A session has begun: what the browser must be given.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// The session, already live.
+    pub session: Arc<Session>,
+    /// The session JWT for the cookie.
+    pub token: Secret,
+    /// Value for the device cookie, which lives 400 days.
+    pub device: Secret,
+}
+
+/// Why signing in did not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignInError {
+    /// Wrong, unknown, disabled or without a password: nobody may tell these apart.
+    Credentials,
+    /// Too many tries; another one may be made after so many seconds.
+    Throttled { retry_after_secs: u64 },
+    /// The hash queue is full.
+    Busy,
+    /// The store did not answer or could not write.
+    Unavailable,
+}
+
+/// Which field of a form was wrong, and why, in words for the person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// `email`, `password`, `name`, `picture` or `current_password`
+    pub field: &'static str,
+    /// A stable word for programs: `invalid`, `too_short`, `too_long`, `common`, `wrong`, ...
+    pub code: &'static str,
+    /// One plain sentence.
+    pub message: String,
+}
+
+/// Why a change to an account was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeError {
+    /// A field was wrong.
+    Field(FieldError),
+    /// Sign-up is closed, or the link is unknown, used or expired.
+    Closed,
+    /// Too many wrong passwords; see [`SignInError::Throttled`].
+    Throttled { retry_after_secs: u64 },
+    /// The hash queue is full.
+    Busy,
+    /// The store did not answer or could not write.
+    Unavailable,
+}
+
+/// What a one-time link is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Create an account; the e-mail may be fixed by the invite.
+    Invite { email: Option<String> },
+    /// Set the first or a new password of an existing account.
+    Reset { email: String },
+}
+
+/// One line of the account page's session list.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SessionInfo {
+    /// Public id of the session.
+    pub id: String,
+    /// When it began.
+    pub created: UnixSecs,
+    /// When it was last used, to within a minute.
+    pub seen: UnixSecs,
+    /// When it ends at the latest.
+    pub expires: UnixSecs,
+    /// Address at sign-in.
+    pub address: String,
+    /// User-Agent at sign-in.
+    pub user_agent: String,
+}

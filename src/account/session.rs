@@ -1,0 +1,93 @@
+//! Live sessions in memory: what every request is checked against, without touching the disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+
+use crate::clock::UnixSecs;
+
+/// An account as sessions see it. Replaced as a whole when it changes.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Opaque to everybody but the store.
+    pub id: String,
+    /// Canonical e-mail.
+    pub email: String,
+    /// Display name; may be empty.
+    pub name: String,
+    /// Picture URL; may be empty.
+    pub picture: String,
+    /// Groups, sorted, each without comma.
+    pub groups: Vec<String>,
+    /// Disabled accounts have no standing.
+    pub disabled: bool,
+    /// The above as header values: bytes outside 0x20-0x7E, and `%`, percent-encoded UTF-8.
+    pub values: IdentityValues,
+}
+
+/// Ready header values of an account.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct IdentityValues {
+    pub id: HeaderValue,
+    pub email: HeaderValue,
+    pub name: HeaderValue,
+    pub picture: HeaderValue,
+    /// Joined by commas.
+    pub groups: HeaderValue,
+}
+
+/// A session that has begun. Shared by all requests and sockets that belong to it.
+#[derive(Debug)]
+pub struct Session {
+    /// Public id (not a credential): 128 random bits, base64url.
+    pub id: String,
+    /// Its account, as of now.
+    pub user: ArcSwap<User>,
+    /// When it began.
+    pub created: UnixSecs,
+    /// When it ends at the latest.
+    pub expires: UnixSecs,
+    /// Whether the cookie outlives the browser.
+    pub remember: bool,
+    /// Last request.
+    pub seen: AtomicU64,
+    /// Revoked, signed out, or its account is gone.
+    pub ended: AtomicBool,
+}
+
+/// Whether a session still stands for somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Standing {
+    /// It does.
+    Active,
+    /// Past its absolute or idle limit.
+    Expired,
+    /// Signed out, revoked, disabled or removed.
+    Ended,
+}
+
+/// Who a valid credential stands for.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Its account at the moment of the check.
+    pub user: Arc<User>,
+    /// When the presented token was issued; it is renewed after `session.renew_after`.
+    pub issued: UnixSecs,
+}
+
+/// Why a credential was not accepted; for the log alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// No JWT of ours, a bad signature, an unknown key, claims missing or wrong.
+    Invalid,
+    /// Past a limit.
+    Expired,
+    /// The session has ended.
+    Ended,
+}

@@ -1,0 +1,329 @@
+//! gateway.toml -> [`Config`]: parsed once into types that cannot hold a bad value. All faults are
+//! gathered in one pass, each with its place and its remedy; nothing is validated per request.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::web::host::HostPattern;
+use crate::web::origin::Origin;
+
+/// The whole configuration as used. One value lives from start to end of a process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[session]`
+    pub session: Session,
+    /// `[password]`
+    pub password: Password,
+    /// `[users] ids`
+    pub user_ids: UserIds,
+    /// `[sign_up] mode`
+    pub sign_up: SignUp,
+    /// `[throttle]`
+    pub throttle: Throttle,
+    /// `[pages]`
+    pub pages: Pages,
+    /// `[[upstream]]`, and one for each URL that a route names at once.
+    pub upstreams: Vec<Upstream>,
+    /// `[[route]]`, in order; the first match wins.
+    pub routes: Vec<Route>,
+    /// `[[test]]`, for `authgate check`.
+    pub tests: Vec<Test>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// The origin that browsers use; decides cookie names and links.
+    pub public_url: Origin,
+    /// Folder of the database and the keys; absolute or relative to the working directory.
+    pub state_dir: PathBuf,
+    /// The gateway's own pages and endpoints: starts with `/`, no `/` at the end, one or more
+    /// segments of `[A-Za-z0-9._~-]`.
+    pub prefix: String,
+    /// Peers whose X-Forwarded-For/-Proto/-Host count.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// /healthz, /readyz, /metrics; `None` is off.
+    pub admin_listen: Option<Listen>,
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// Plain HTTP/1.1 over TCP.
+    Tcp(SocketAddr),
+    /// Plain HTTP/1.1 over a Unix socket.
+    Unix(PathBuf),
+}
+
+/// `[limits]`
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Whole request head, bytes.
+    pub head_bytes: usize,
+    /// Header fields in a request.
+    pub head_fields: usize,
+    /// Time for a whole request head.
+    pub head_time: Duration,
+    /// Bodies of our own endpoints, bytes.
+    pub form_bytes: usize,
+    /// Open connections in all.
+    pub connections: usize,
+    /// Open connections of one address (IPv6 by /64).
+    pub connections_per_address: usize,
+    /// Open WebSockets of one user.
+    pub sockets_per_user: usize,
+    /// A connection, body or socket on which nothing moves.
+    pub idle: Duration,
+}
+
+/// `[session]`
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Absolute lifetime.
+    pub max_age: Duration,
+    /// Lifetime without a request.
+    pub idle: Duration,
+    /// The cookie is rewritten at most this often.
+    pub renew_after: Duration,
+    /// The cookie's SameSite attribute.
+    pub same_site: SameSite,
+    /// A parent domain that shares the session between its hosts; lower case, no leading dot.
+    pub domain: Option<String>,
+}
+
+/// `session.same_site`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SameSite {
+    Lax,
+    Strict,
+    /// Only together with an https `public_url`.
+    None,
+}
+
+/// `[password]`
+#[derive(Debug, Clone)]
+pub struct Password {
+    /// Characters (Unicode code points) at least; 256 at most.
+    pub min_length: usize,
+    /// Whether the shipped list of common passwords counts.
+    pub blocklist: bool,
+    /// argon2id parameters.
+    pub argon2: Argon2,
+}
+
+/// `password.argon2`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Argon2 {
+    pub memory_kib: u32,
+    pub iterations: u32,
+    pub parallelism: u32,
+}
+
+/// `users.ids`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserIds {
+    /// Decimal, above every id ever seen.
+    Integer,
+    /// UUID version 7.
+    Uuid,
+}
+
+/// `sign_up.mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUp {
+    /// Nobody signs up; accounts come from the command line.
+    Closed,
+    /// Holders of an invite link.
+    Invite,
+    /// Everybody.
+    Open,
+}
+
+/// `[throttle]`
+#[derive(Debug, Clone, Copy)]
+pub struct Throttle {
+    /// Failed sign-ins per account; an address gets four times as many.
+    pub max_retries: u32,
+    /// The window in which they are counted.
+    pub find_time: Duration,
+    /// How long further tries are answered 429.
+    pub ban_time: Duration,
+}
+
+/// `[pages]`
+#[derive(Debug, Clone)]
+pub struct Pages {
+    /// Heading of the login page.
+    pub title: String,
+    /// Extra public path of the login page.
+    pub login: Option<String>,
+    /// Extra public path of the sign-up page.
+    pub signup: Option<String>,
+    /// Where people land without a callbackUrl: a path.
+    pub after_login: String,
+    /// Further origins that callbackUrl may name.
+    pub callback_origins: Vec<Origin>,
+}
+
+/// `[[upstream]]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name; for a URL named by a route at once, that URL as written.
+    pub name: String,
+    /// At least one.
+    pub servers: Vec<UpstreamServer>,
+    /// Which Host the servers see.
+    pub host: UpstreamHost,
+    /// Request header names outside `[A-Za-z0-9-]` that may pass, lower case.
+    pub allow_headers: Vec<String>,
+    /// How identity is told.
+    pub identity: IdentityHeaders,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamServer {
+    /// Host name or address, and port; `tls` verifies the certificate against the system's roots.
+    Tcp {
+        /// Host name, IPv4 address, or IPv6 address without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// https
+        tls: bool,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// `builtin:whoami`
+    Whoami,
+}
+
+/// `upstream.host`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The client's Host is kept.
+    Client,
+    /// The server's own name is sent.
+    Upstream,
+}
+
+/// `upstream.identity`: header name -> template, already lowered from presets.
+#[derive(Debug, Clone, Default)]
+pub struct IdentityHeaders(pub Vec<(http::HeaderName, Vec<TemplatePart>)>);
+
+/// One part of an identity header's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TemplatePart {
+    /// Fixed text, printable ASCII.
+    Text(String),
+    Id,
+    Email,
+    Name,
+    Picture,
+    Groups,
+}
+
+/// `[[route]]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Hosts it takes.
+    pub host: HostPattern,
+    /// Paths it takes.
+    pub path: PathPattern,
+    /// Methods it takes; empty is all. HEAD goes with GET.
+    pub methods: Vec<http::Method>,
+    /// Index into [`Config::upstreams`]; `None` only with [`Access::Deny`].
+    pub upstream: Option<usize>,
+    /// Who may pass.
+    pub access: Access,
+    /// Any of these groups; only with `signed_in`.
+    pub groups: Vec<String>,
+    /// How a refusal looks.
+    pub refuse: Refuse,
+    /// Cut from the front of the path: `""`, or starts with `/` and does not end with one.
+    pub strip_prefix: String,
+    /// To the first byte of the answer.
+    pub timeout: Duration,
+    /// Largest request body in bytes; `None` is no limit.
+    pub body_max: Option<u64>,
+    /// Lifts the cross-origin protection.
+    pub danger_cross_origin: bool,
+    /// Origins besides our own whose WebSockets are let in.
+    pub websocket_origins: Vec<Origin>,
+}
+
+/// `route.path` as used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    /// The pattern as written.
+    pub text: String,
+    /// Its segments.
+    pub segments: Vec<Segment>,
+    /// Whether it ends in `/**`: it takes the path before, the same with `/`, and all below.
+    pub open_end: bool,
+}
+
+/// One segment of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Exactly this.
+    Fixed(String),
+    /// Text with `*` in it, split at the stars: `a*b` is `["a", "b"]`, `*` is `["", ""]`.
+    Glob(Vec<String>),
+}
+
+/// `route.access`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Access {
+    Public,
+    Optional,
+    SignedIn,
+    Deny,
+}
+
+/// `route.refuse`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuse {
+    /// Navigations are redirected, everything else gets a status.
+    Auto,
+    /// GET and HEAD are always redirected.
+    Redirect,
+    /// Always a status.
+    Status,
+}
+
+/// `[[test]]`
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// Line in the file (from 1), for the report.
+    pub line: usize,
+    /// Method.
+    pub method: http::Method,
+    /// Path and query, or an absolute URL.
+    pub target: String,
+    /// Header fields to add or replace.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// `None`: nobody.
+    pub user: Option<TestUser>,
+    /// `expect` as written.
+    pub expect: String,
+}
+
+/// `test.user`
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct TestUser {
+    pub email: Option<String>,
+    pub groups: Vec<String>,
+}

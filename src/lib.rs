@@ -1,0 +1,44 @@
+//! # authgate: the map
+//!
+//! One request, one straight line:
+//!
+//! ```text
+//! listener -> route -> authenticate -> authorize -> forward -> upstream -> response -> record
+//! ```
+//!
+//! Login, sign-up and account pages are a second line beside it:
+//!
+//! ```text
+//! listener -> route -> page -> guard -> account -> store -> reply -> record
+//! ```
+//!
+//! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`].
+//!
+//! The rooms stand in a strict order, the order of the `mod` lines below: a room uses only rooms
+//! below it. `tests/tidy.rs` reads that order from here.
+//!
+//! ## Glossary
+//!
+//! - **route**: one `[[route]]`: which requests it takes, who may pass, where they go.
+//! - **upstream**: the servers behind the gateway that a route forwards to.
+//! - **credential**: what a request presents to say who it is: the session cookie or a Bearer token.
+//! - **session**: a row in the store, named by the JWT in the cookie. It ends by itself or is revoked.
+//! - **identity**: who a valid credential stands for: account, groups, session.
+//! - **admission**: the proof that a request may be forwarded; only `gateway::authorize` makes one.
+//! - **refusal**: why a request is not forwarded.
+//! - **page**: one of the gateway's own pages or endpoints.
+//! - **reply**: an answer that the gateway itself writes.
+//! - **fault**: something wrong in the configuration, with its place and its remedy.
+
+pub mod cli;
+pub mod command;
+pub mod server;
+pub mod gateway;
+pub mod pages;
+pub mod account;
+pub mod store;
+pub mod config;
+pub mod web;
+pub mod metrics;
+pub mod secret;
+pub mod clock;

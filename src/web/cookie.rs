@@ -1,0 +1,177 @@
+//! Our cookies: names, finding them in a request, writing them. The `Cookie` field is split by
+//! bytes, at `;`, with SP and HTAB alone trimmed: the cookie crate's parser trims Unicode white
+//! space too and would take `\u{2000}__Host-authgate` for our cookie (PortSwigger, "Cookie Chaos").
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::config::SameSite;
+
+/// What all our cookies share; decided once from `public_url`, `session.domain` and `same_site`.
+#[derive(Debug, Clone)]
+pub struct CookieStyle {
+    secure: bool,
+    domain: Option<String>,
+    same_site: SameSite,
+    session: String,
+    device: String,
+}
+
+/// What a request presents under one cookie name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presented<'a> {
+    /// No such cookie.
+    Absent,
+    /// Exactly one value.
+    One(&'a [u8]),
+    /// Several values that differ: tampering, treated as invalid.
+    Conflict,
+}
+
+impl CookieStyle {
+    /// `__Host-authgate` on https, `__Secure-authgate` with a domain, `authgate` on plain http.
+    pub fn new(secure: bool, domain: Option<String>, same_site: SameSite) -> Self {
+        let prefix = match (secure, &domain) {
+            (true, None) => "__Host-",
+            (true, Some(_)) => "__Secure-",
+            (false, _) => "",
+        };
+        let session = format!("{prefix}authgate");
+        let device = format!("{prefix}authgate-device");
+        Self { secure, domain, same_site, session, device }
+    }
+
+    /// Name of the session cookie.
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// Name of the cookie that tells browsers apart that have signed in before.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// A `Set-Cookie` value; `max_age_secs` of `None` makes a browser-session cookie. `None` if the
+    /// value holds a byte outside base64url and `.`.
+    pub fn set(&self, name: &str, value: &str, max_age_secs: Option<u64>) -> Option<HeaderValue> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if !value.bytes().all(plain) {
+            return None;
+        }
+        let mut built = cookie::Cookie::build((name, value))
+            .path("/")
+            .http_only(true)
+            .secure(self.secure)
+            .same_site(match self.same_site {
+                SameSite::Lax => cookie::SameSite::Lax,
+                SameSite::Strict => cookie::SameSite::Strict,
+                SameSite::None => cookie::SameSite::None,
+            });
+        if let Some(domain) = &self.domain {
+            built = built.domain(domain.clone());
+        }
+        if let Some(secs) = max_age_secs {
+            let secs = i64::try_from(secs).unwrap_or(i64::MAX);
+            built = built.max_age(cookie::time::Duration::seconds(secs));
+        }
+        HeaderValue::try_from(built.build().to_string()).ok()
+    }
+
+    /// A `Set-Cookie` value that deletes the cookie: same name, path, domain and flags.
+    pub fn remove(&self, name: &str) -> Option<HeaderValue> {
+        self.set(name, "", Some(0))
+    }
+
+    /// Whether a cookie of this name is ours: never forwarded, never taken from a backend. The
+    /// names of the other schemes count too, so that nothing planted under them travels on.
+    pub fn is_ours(name: &[u8]) -> bool {
+        let name = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
+        name == b"authgate" || name == b"authgate-device"
+    }
+}
+
+/// The cookies of a request, in order, as name and value. Items without `=` are left out.
+pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers.get_all(header::COOKIE).iter().flat_map(|line| split(line.as_bytes())).filter_map(|item| {
+        let at = item.iter().position(|&b| b == b'=')?;
+        Some((trim(&item[..at]), trim(&item[at + 1..])))
+    })
+}
+
+/// The items of one `Cookie` line, trimmed of SP and HTAB.
+pub fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&b| b == b';').map(trim).filter(|item| !item.is_empty())
+}
+
+/// Finds one cookie by its exact name.
+pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Presented<'a> {
+    let mut found = Presented::Absent;
+    for (own, value) in pairs(headers) {
+        if own != name.as_bytes() {
+            continue;
+        }
+        found = match found {
+            Presented::Absent => Presented::One(value),
+            Presented::One(first) if first == value => found,
+            _ => Presented::Conflict,
+        };
+    }
+    found
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
+    &bytes[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_exact_name_among_others_and_across_lines() {
+        let headers = request(&["a=1; __Host-authgate=x.y.z;b=2", "c=3"]);
+        assert_eq!(find(&headers, "__Host-authgate"), Presented::One(b"x.y.z"));
+        assert_eq!(find(&headers, "c"), Presented::One(b"3"));
+        assert_eq!(find(&headers, "d"), Presented::Absent);
+    }
+
+    #[test]
+    fn look_alikes_of_our_name_are_not_our_cookie() {
+        for line in ["\u{2000}__Host-authgate=x", "\u{a0}__Host-authgate=x", "__host-authgate=x", "%5F_Host-authgate=x"] {
+            assert_eq!(find(&request(&[line]), "__Host-authgate"), Presented::Absent, "{line}");
+        }
+    }
+
+    #[test]
+    fn two_values_under_one_name_are_tampering_and_one_value_twice_is_not() {
+        assert_eq!(find(&request(&["s=a; s=b"]), "s"), Presented::Conflict);
+        assert_eq!(find(&request(&["s=a", "s=a"]), "s"), Presented::One(b"a"));
+    }
+
+    #[test]
+    fn names_and_attributes_follow_the_scheme_and_the_domain() {
+        let host = CookieStyle::new(true, None, SameSite::Lax);
+        assert_eq!(
+            host.set(host.session(), "v", Some(60)).unwrap(),
+            "__Host-authgate=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60"
+        );
+        let domain = CookieStyle::new(true, Some("example.com".into()), SameSite::Strict);
+        assert_eq!(
+            domain.set(domain.session(), "v", None).unwrap(),
+            "__Secure-authgate=v; HttpOnly; SameSite=Strict; Secure; Path=/; Domain=example.com"
+        );
+        let plain = CookieStyle::new(false, None, SameSite::Lax);
+        assert_eq!(plain.remove(plain.session()).unwrap(), "authgate=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0");
+        assert_eq!(plain.set("authgate", "a; Domain=evil.test", None), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Hosts in normal form: lower case, no trailing dot, port apart (RFC 9110, 7.2; RFC 3986, 3.2.2).
+
+use std::fmt;
+
+/// A request's host in normal form: a DNS name, an IPv4 address or a bracketed IPv6 address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    name: String,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Reads a Host field or an authority. `None` for whatever is not plainly `name[:port]`:
+    /// lists, white space, user names, paths, empty names, ports that are no number below 65536.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, port) = split_port(text)?;
+        let name = name.to_ascii_lowercase();
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        is_name(name).then(|| Self { name: name.to_owned(), port })
+    }
+
+    /// The name without the port; IPv6 in brackets.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The port, where one was written.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let after_bracket = text.rfind(']').map_or(0, |at| at + 1);
+    let Some(colon) = text.get(after_bracket..)?.find(':') else {
+        return Some((text, None));
+    };
+    let (name, port) = text.split_at(after_bracket + colon);
+    let digits = &port[1..];
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let port = digits.parse().ok().filter(|&port: &u16| port != 0)?;
+    Some((name, Some(port)))
+}
+
+fn is_name(name: &str) -> bool {
+    if let Some(inside) = name.strip_prefix('[') {
+        return inside
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+/// `route.host`: any, exactly one, or `*.` and a parent domain (one label or more before it).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `""`
+    Any,
+    /// `app.example.com`, with or without a port
+    Exact(Host),
+    /// `*.example.com`: the part after the star and the dot, lower case
+    Below(String),
+}
+
+impl HostPattern {
+    /// Reads a pattern; `None` if it is neither a host nor `*.` and a domain.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::Any);
+        }
+        if let Some(domain) = text.strip_prefix("*.") {
+            let host = Host::parse(domain)?;
+            let plain = host.port.is_none() && !host.name.starts_with('[');
+            return plain.then_some(Self::Below(host.name));
+        }
+        Host::parse(text).map(Self::Exact)
+    }
+
+    /// Whether a request to this host is meant. A pattern without a port takes every port.
+    pub fn matches(&self, host: &Host) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(own) => {
+                own.name == host.name && (own.port.is_none() || own.port == host.port)
+            }
+            Self::Below(domain) => host
+                .name
+                .strip_suffix(domain.as_str())
+                .and_then(|front| front.strip_suffix('.'))
+                .is_some_and(|labels| !labels.is_empty()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normal_form_has_no_case_no_trailing_dot_and_the_port_apart() {
+        let host = Host::parse("APP.Example.COM.:443").unwrap();
+        assert_eq!((host.name(), host.port()), ("app.example.com", Some(443)));
+        assert_eq!(Host::parse("[2001:DB8::1]:8080").unwrap().to_string(), "[2001:db8::1]:8080");
+        assert_eq!(Host::parse("127.0.0.1").unwrap().to_string(), "127.0.0.1");
+    }
+
+    #[test]
+    fn what_is_not_plainly_a_name_and_a_port_is_refused() {
+        for text in [
+            "", ".", "a b", "a, b", "a/x", "a?x", "a#x", "a\\x", "<script>", ":80", "a:", "a:x", "a:99999",
+            "a:0", "a:+1", "u@a", "a..b", "[::1", "::1", "[a]", "a]", "é.example", "a%2eb",
+        ] {
+            assert_eq!(Host::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label_or_more_and_never_for_none() {
+        let pattern = HostPattern::parse("*.Example.com").unwrap();
+        for (host, taken) in [
+            ("a.example.com", true),
+            ("a.b.example.com:81", true),
+            ("example.com", false),
+            ("evilexample.com", false),
+            ("a.example.com.evil.test", false),
+        ] {
+            assert_eq!(pattern.matches(&Host::parse(host).unwrap()), taken, "{host}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Values of the web that cannot hold a bad value: hosts, origins, paths, cookies, replies, places
+//! to return to. Parsed once at the edge; whoever holds one need not look again.
+
+pub mod cookie;
+pub mod host;
+pub mod incoming;
+pub mod origin;
+pub mod path;
+pub mod reply;
+pub mod return_to;

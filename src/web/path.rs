@@ -1,0 +1,173 @@
+//! The one normal form of a path. Rules judge the very bytes that are forwarded; a path that a
+//! backend could read in another way than we do is refused, never repaired (RFC 3986, 6.2.2;
+//! CVE-2025-47952, CVE-2026-33494, CVE-2021-29492).
+
+use std::borrow::Cow;
+
+/// A path that can be read in one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NormalPath<'a> {
+    raw: &'a str,
+    encoded: bool,
+}
+
+/// Why a path is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ambiguous {
+    /// It does not start with `/`.
+    NotAbsolute,
+    /// An empty segment (`//`).
+    EmptySegment,
+    /// A `.` or `..` segment.
+    DotSegment,
+    /// A byte that a path may not hold, or that backends read differently (`\`, `;`).
+    Byte,
+    /// A `%` that is not followed by two hex digits.
+    BadEscape,
+    /// An escape that hides a letter, a digit, a delimiter, a control or another escape.
+    HiddenByte,
+}
+
+impl<'a> NormalPath<'a> {
+    /// Judges the path of a request target (without its query).
+    pub fn parse(raw: &'a [u8]) -> Result<Self, Ambiguous> {
+        if raw.first() != Some(&b'/') {
+            return Err(Ambiguous::NotAbsolute);
+        }
+        let encoded = check_bytes(raw)?;
+        let raw = std::str::from_utf8(raw).map_err(|_| Ambiguous::Byte)?;
+        check_segments(raw)?;
+        Ok(Self { raw, encoded })
+    }
+
+    /// The bytes, as received and as forwarded.
+    pub fn as_str(&self) -> &'a str {
+        self.raw
+    }
+
+    /// The path with its escapes read, for matching. Nothing that [`Self::parse`] lets through
+    /// turns into a delimiter here.
+    pub fn decoded(&self) -> Cow<'a, [u8]> {
+        if self.encoded {
+            percent_encoding::percent_decode_str(self.raw).into()
+        } else {
+            Cow::Borrowed(self.raw.as_bytes())
+        }
+    }
+}
+
+/// Looks at every byte and escape; says whether there was an escape.
+fn check_bytes(raw: &[u8]) -> Result<bool, Ambiguous> {
+    let mut encoded = false;
+    let mut at = 0;
+    while at < raw.len() {
+        match raw[at] {
+            b'%' => {
+                let byte = escape(raw, at).ok_or(Ambiguous::BadEscape)?;
+                let nested = byte == b'%' && escape_digits(raw, at + 3);
+                if nested || hides_meaning(byte) {
+                    return Err(Ambiguous::HiddenByte);
+                }
+                encoded = true;
+                at += 3;
+            }
+            b'\\' | b';' | b'#' | b'?' | 0..=0x20 | 0x7f..=0xff => return Err(Ambiguous::Byte),
+            _ => at += 1,
+        }
+    }
+    Ok(encoded)
+}
+
+fn escape(raw: &[u8], at: usize) -> Option<u8> {
+    let digit = |offset: usize| raw.get(at + offset).and_then(|&b| char::from(b).to_digit(16));
+    u8::try_from(digit(1)? * 16 + digit(2)?).ok()
+}
+
+fn escape_digits(raw: &[u8], at: usize) -> bool {
+    raw.get(at..at + 2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Escapes that some backend undoes before it looks for segments, and escapes of bytes that need
+/// none, which would let one path be written in many ways.
+fn hides_meaning(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte.is_ascii_control() || b"-._~/\\;#?".contains(&byte)
+}
+
+fn check_segments(raw: &str) -> Result<(), Ambiguous> {
+    let mut segments = raw[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment.is_empty() && segments.peek().is_some() {
+            return Err(Ambiguous::EmptySegment);
+        }
+        if segment == "." || segment == ".." {
+            return Err(Ambiguous::DotSegment);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_and_escaped_paths_pass_unchanged() {
+        for path in [
+            "/", "/a", "/a/", "/a/b.c", "/...", "/.hidden", "/a..b", "/caf%C3%A9", "/caf%c3%a9", "/a%20b", "/100%25",
+            "/%25zz", "/a+b", "/@scope/x", "/a:b", "/%5Bslug%5D", "/a,b=c&d", "/(x)", "/a'b", "/a!*$", "/[x]", "/{x}|",
+        ] {
+            assert_eq!(NormalPath::parse(path.as_bytes()).map(|p| p.as_str()), Ok(path));
+        }
+    }
+
+    #[test]
+    fn what_reads_two_ways_is_refused() {
+        use Ambiguous::{BadEscape, Byte, DotSegment, EmptySegment, HiddenByte, NotAbsolute};
+        for (path, why) in [
+            ("", NotAbsolute),
+            ("admin", NotAbsolute),
+            ("*", NotAbsolute),
+            ("//", EmptySegment),
+            ("//app", EmptySegment),
+            ("/a//b", EmptySegment),
+            ("/.", DotSegment),
+            ("/./app", DotSegment),
+            ("/public/../app", DotSegment),
+            ("/a/..", DotSegment),
+            ("/public/..;/app", Byte),
+            ("/a;x", Byte),
+            ("/a\\b", Byte),
+            ("/a\0b", Byte),
+            ("/a b", Byte),
+            ("/a\x7f", Byte),
+            ("/café", Byte),
+            ("/a#b", Byte),
+            ("/%", BadEscape),
+            ("/%4", BadEscape),
+            ("/%zz", BadEscape),
+            ("/%u0041", BadEscape),
+            ("/%2e%2e/app", HiddenByte),
+            ("/%2E", HiddenByte),
+            ("/a%2fb", HiddenByte),
+            ("/a%5Cb", HiddenByte),
+            ("/a%00", HiddenByte),
+            ("/a%0d%0ab", HiddenByte),
+            ("/a%7f", HiddenByte),
+            ("/%61dmin", HiddenByte),
+            ("/a%3bx", HiddenByte),
+            ("/a%3fx", HiddenByte),
+            ("/a%23x", HiddenByte),
+            ("/a%252e", HiddenByte),
+            ("/a%252fb", HiddenByte),
+            ("/%7Euser", HiddenByte),
+        ] {
+            assert_eq!(NormalPath::parse(path.as_bytes()).err(), Some(why), "{path}");
+        }
+    }
+
+    #[test]
+    fn decoding_makes_no_delimiters() {
+        let path = NormalPath::parse(b"/%40x/caf%C3%A9").unwrap();
+        assert_eq!(path.decoded(), "/@x/café".as_bytes());
+    }
+}
