@@ -9,7 +9,7 @@ use http::HeaderValue;
 use crate::clock::UnixSecs;
 
 /// An account as sessions see it. Replaced as a whole when it changes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct User {
     /// Opaque to everybody but the store.
     pub id: String,
@@ -22,8 +22,10 @@ pub struct User {
     /// Groups, sorted, each without comma.
     pub groups: Vec<String>,
     /// Disabled accounts have no standing.
+    #[serde(skip)]
     pub disabled: bool,
     /// The above as header values: bytes outside 0x20-0x7E, and `%`, percent-encoded UTF-8.
+    #[serde(skip)]
     pub values: IdentityValues,
 }
 
