@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use crate::config::Faults;
 
+pub mod ban;
 pub mod check;
 pub mod healthcheck;
+pub mod invite;
+pub mod key;
 pub mod run;
+pub mod session;
+pub mod user;
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Default)]
