@@ -144,7 +144,13 @@ impl Accounts {
     pub async fn first_link(&self) -> Result<Option<Secret>, StoreDown> {
         Err(StoreDown)
     }
-    pub async fn sign_in(&self, caller: &Caller, email: &str, password: Secret, remember: bool) -> Result<SignedIn, SignInError> {
+    pub async fn sign_in(
+        &self,
+        caller: &Caller,
+        email: &str,
+        password: Secret,
+        remember: bool,
+    ) -> Result<SignedIn, SignInError> {
         Err(SignInError::Unavailable)
     }
     pub async fn sign_up(&self, caller: &Caller, email: &str, name: &str, password: Secret) -> Result<(), ChangeError> {
@@ -153,19 +159,43 @@ impl Accounts {
     pub async fn link(&self, token: &str) -> Result<Option<LinkKind>, ChangeError> {
         Err(ChangeError::Unavailable)
     }
-    pub async fn accept_invite(&self, caller: &Caller, token: &str, email: &str, name: &str, password: Secret) -> Result<SignedIn, ChangeError> {
+    pub async fn accept_invite(
+        &self,
+        caller: &Caller,
+        token: &str,
+        email: &str,
+        name: &str,
+        password: Secret,
+    ) -> Result<SignedIn, ChangeError> {
         Err(ChangeError::Unavailable)
     }
-    pub async fn reset_password(&self, caller: &Caller, token: &str, password: Secret) -> Result<SignedIn, ChangeError> {
+    pub async fn reset_password(
+        &self,
+        caller: &Caller,
+        token: &str,
+        password: Secret,
+    ) -> Result<SignedIn, ChangeError> {
         Err(ChangeError::Unavailable)
     }
     pub async fn sign_out(&self, caller: &Caller, session: &Session) -> Result<(), StoreDown> {
         Err(StoreDown)
     }
-    pub async fn change_password(&self, caller: &Caller, who: &Identity, current: Secret, new: Secret) -> Result<(), ChangeError> {
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        who: &Identity,
+        current: Secret,
+        new: Secret,
+    ) -> Result<(), ChangeError> {
         Err(ChangeError::Unavailable)
     }
-    pub async fn change_profile(&self, caller: &Caller, who: &Identity, name: &str, picture: &str) -> Result<(), ChangeError> {
+    pub async fn change_profile(
+        &self,
+        caller: &Caller,
+        who: &Identity,
+        name: &str,
+        picture: &str,
+    ) -> Result<(), ChangeError> {
         Err(ChangeError::Unavailable)
     }
     pub async fn sessions_of(&self, who: &Identity) -> Result<Vec<SessionInfo>, StoreDown> {

@@ -128,7 +128,8 @@ impl Gateway {
             config.session.domain.clone(),
             config.session.same_site,
         );
-        let targets = (1..).zip(&config.upstreams).map(|(group, upstream)| Targets::new(group, upstream, &config.limits, whoami));
+        let targets =
+            (1..).zip(&config.upstreams).map(|(group, upstream)| Targets::new(group, upstream, &config.limits, whoami));
         let ids = ahash::RandomState::new();
         Self(Arc::new(Parts {
             targets: targets.collect(),
@@ -225,7 +226,12 @@ impl Gateway {
         self.carry_out(verdict, &incoming, state)
     }
 
-    fn carry_out(&self, verdict: Verdict, incoming: &crate::web::incoming::Incoming<'_>, state: &mut RequestState) -> Step {
+    fn carry_out(
+        &self,
+        verdict: Verdict,
+        incoming: &crate::web::incoming::Incoming<'_>,
+        state: &mut RequestState,
+    ) -> Step {
         match verdict {
             Verdict::Page(page) => {
                 state.outcome = "page";
@@ -244,14 +250,25 @@ impl Gateway {
                 state.outcome = "refused";
                 state.route = Some(route);
                 state.why = state.why.or(Some(respond::why_refused(refusal)));
-                Step::Reply(refuse::refusal(&self.pages, refusal, &self.config.routes[route], incoming, &state.request_id))
+                Step::Reply(refuse::refusal(
+                    &self.pages,
+                    refusal,
+                    &self.config.routes[route],
+                    incoming,
+                    &state.request_id,
+                ))
             }
             Verdict::Forward(admission) => self.admit(admission, incoming, state),
         }
     }
 
     /// Limits that hang on what is forwarded: socket caps, body size, the prefix to be cut.
-    fn admit(&self, admission: Admission, incoming: &crate::web::incoming::Incoming<'_>, state: &mut RequestState) -> Step {
+    fn admit(
+        &self,
+        admission: Admission,
+        incoming: &crate::web::incoming::Incoming<'_>,
+        state: &mut RequestState,
+    ) -> Step {
         let route = &self.config.routes[admission.route()];
         state.route = Some(admission.route());
         let refused = |code| Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id));
