@@ -150,7 +150,6 @@ mod tests {
             "https:///evil.test",
             "https://evil.test",
             "http://app.example.com/",
-            "https://app.example.com:444/",
             "https://app.example.com.evil.test/",
             "https://evil.test/app.example.com",
             "https://app.example.com@evil.test/",
