@@ -117,7 +117,7 @@ impl Db {
             }
             audit::write(tx, event)?;
             for name in &banned {
-                audit::write(tx, &AuditRow { event: "throttled", detail: name.clone(), ..event.clone() })?;
+                audit::write(tx, &AuditRow { event: "banned", detail: name.clone(), ..event.clone() })?;
             }
             if !banned.is_empty() {
                 tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
