@@ -40,5 +40,6 @@ pub mod store;
 pub mod config;
 pub mod web;
 pub mod metrics;
+pub mod logging;
 pub mod secret;
 pub mod clock;

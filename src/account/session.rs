@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::RwLock;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::clock::UnixSecs;
 use crate::store::{SessionRow, UserRow};
@@ -43,6 +42,27 @@ pub struct IdentityValues {
     pub picture: HeaderValue,
     /// Joined by commas.
     pub groups: HeaderValue,
+}
+
+impl User {
+    /// Makes the header values once, so that requests need not.
+    pub fn new(id: String, email: String, name: String, picture: String, groups: Vec<String>, disabled: bool) -> Self {
+        let values = IdentityValues {
+            id: header_value(&id),
+            email: header_value(&email),
+            name: header_value(&name),
+            picture: header_value(&picture),
+            groups: header_value(&groups.join(",")),
+        };
+        Self { id, email, name, picture, groups, disabled, values }
+    }
+}
+
+/// Bytes outside 0x20-0x7E, and `%`, percent-encoded UTF-8: no value can begin another header.
+fn header_value(text: &str) -> HeaderValue {
+    const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+    let encoded = percent_encoding::utf8_percent_encode(text, ESCAPED).to_string();
+    HeaderValue::try_from(encoded).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// A session that has begun. Shared by all requests and sockets that belong to it.
@@ -96,28 +116,6 @@ pub enum Rejected {
     Expired,
     /// The session has ended.
     Ended,
-}
-
-/// What a header value may not hold as it is; bytes beyond ASCII are encoded in any case.
-const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
-
-fn header_value(text: &str) -> HeaderValue {
-    let encoded = utf8_percent_encode(text, ENCODED).to_string();
-    HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-impl User {
-    /// An account with its header values made ready. `groups` are sorted and have no commas.
-    pub fn new(id: String, email: String, name: String, picture: String, groups: Vec<String>, disabled: bool) -> Self {
-        let values = IdentityValues {
-            id: header_value(&id),
-            email: header_value(&email),
-            name: header_value(&name),
-            picture: header_value(&picture),
-            groups: header_value(&groups.join(",")),
-        };
-        Self { id, email, name, picture, groups, disabled, values }
-    }
 }
 
 impl From<UserRow> for User {

@@ -1,1 +1,586 @@
-//! Being laid out.
+//! The line of a request, from listener to record. Each method below is a few calls; what they
+//! decide stands in the files of this room. Without an [`Admission`] nothing is forwarded.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::account::{Accounts, Caller, Identity};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::logging::Log;
+use crate::metrics::Metrics;
+use crate::pages::{Call, Page, Pages};
+use crate::web::cookie::CookieStyle;
+use crate::web::origin::Scheme;
+use crate::web::reply::Reply;
+
+mod answer;
+mod authenticate;
+mod authorize;
+pub(crate) mod conn;
+mod decide;
+mod forward;
+mod frames;
+mod guard;
+mod head;
+mod live;
+pub mod prove;
+mod record;
+mod refuse;
+mod respond;
+mod route;
+mod stream;
+mod upstream;
+
+use authenticate::Authentication;
+use authorize::Admission;
+use conn::Connections;
+use decide::Verdict;
+use forward::{Stripper, Told};
+use guard::Guard;
+use head::{BadHead, Known, Peer};
+use live::{Live, LiveHandle};
+use upstream::{Target, Targets};
+
+/// Names the process that a request has already been through.
+const VIA: &str = "x-authgate-via";
+
+/// Everything a request may need; one for the whole process, shared by all its threads.
+#[derive(Clone)]
+pub struct Gateway(Arc<Parts>);
+
+/// What a [`Gateway`] is made of.
+pub struct Parts {
+    config: Arc<Config>,
+    accounts: Accounts,
+    pages: Pages,
+    cookies: CookieStyle,
+    stripper: Stripper,
+    targets: Vec<Targets>,
+    live: Arc<Live>,
+    connections: Arc<Connections>,
+    metrics: Metrics,
+    log: Log,
+    clock: Clock,
+    /// Random per process: request ids and the guard against loops are made from it.
+    ids: ahash::RandomState,
+    via: String,
+    next_id: AtomicU64,
+}
+
+impl Deref for Gateway {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What earlier phases of one request decided.
+pub struct RequestState {
+    began: Instant,
+    request_id: String,
+    outcome: &'static str,
+    why: Option<&'static str>,
+    route: Option<usize>,
+    page: Option<&'static str>,
+    peer: Peer,
+    known: Option<Known>,
+    identity: Option<Identity>,
+    admission: Option<Admission>,
+    guard: Option<Arc<Guard>>,
+    live: Option<LiveHandle>,
+    tried: Vec<Arc<Target>>,
+    retried: bool,
+    body_bytes: u64,
+    renewed: Option<HeaderValue>,
+}
+
+/// What the first phase came to.
+enum Step {
+    Forward,
+    Reply(Reply),
+    Page(Page),
+}
+
+impl Gateway {
+    /// Puts a gateway together. `whoami` is where the built-in backend listens.
+    pub fn new(
+        config: Arc<Config>,
+        accounts: Accounts,
+        clock: Clock,
+        log: Log,
+        whoami: Option<std::net::SocketAddr>,
+    ) -> Self {
+        let cookies = CookieStyle::new(
+            config.server.public_url.scheme() == Scheme::Https,
+            config.session.domain.clone(),
+            config.session.same_site,
+        );
+        let targets = (1..).zip(&config.upstreams).map(|(group, upstream)| Targets::new(group, upstream, &config.limits, whoami));
+        let ids = ahash::RandomState::new();
+        Self(Arc::new(Parts {
+            targets: targets.collect(),
+            pages: Pages::new(&config, accounts.clone()),
+            cookies,
+            stripper: Stripper::new(&config),
+            live: Arc::default(),
+            connections: Arc::new(Connections::new()),
+            metrics: Metrics::new(config.routes.len()),
+            via: format!("{:016x}", ids.hash_one("via")),
+            next_id: AtomicU64::new(0),
+            config,
+            accounts,
+            log,
+            clock,
+            ids,
+        }))
+    }
+
+    /// The caps that listeners count against.
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Host names of upstreams that need a resolver.
+    pub fn names(&self) -> Vec<(String, u16)> {
+        self.targets.iter().flat_map(Targets::names).collect()
+    }
+
+    /// Takes over what the resolver found.
+    pub fn resolved(&self, found: &[((String, u16), Vec<std::net::SocketAddr>)]) {
+        for targets in &self.targets {
+            targets.store(found);
+        }
+    }
+
+    /// Closes live connections whose session has ended; called several times a second.
+    pub fn sweep(&self) {
+        self.live.sweep(&self.accounts, &self.config);
+    }
+
+    /// Tells WebSockets and event streams that the gateway stops.
+    pub fn drain(&self) {
+        self.live.drain();
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.connections.open()
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics_text(&self) -> String {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let total = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.connections.set(number(self.connections.open()));
+        self.metrics.connections_refused.set(total(self.connections.refused()));
+        self.metrics.live.set(number(self.live.open()));
+        self.metrics.sessions.set(number(self.accounts.sessions_active()));
+        self.metrics.log_dropped.set(total(self.log.dropped()));
+        self.metrics.text()
+    }
+
+    /// Routes, authenticates and authorizes; nothing is written here.
+    fn open(&self, session: &mut Session, state: &mut RequestState) -> Step {
+        match self.read_head(session, state) {
+            Ok(()) => {}
+            Err(bad) => {
+                state.outcome = "bad_request";
+                return Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why));
+            }
+        }
+        let (Some(known), head) = (state.known.clone(), session.req_header()) else {
+            return Step::Reply(refuse::unread(StatusCode::BAD_REQUEST, &state.request_id));
+        };
+        let incoming = match head::incoming(head, head.raw_path(), &known) {
+            Ok(incoming) => incoming,
+            Err(bad) => {
+                state.outcome = "bad_request";
+                return Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why));
+            }
+        };
+        if head.headers.get(VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
+            state.outcome = "loop";
+            return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, &incoming, &state.request_id));
+        }
+        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, &head.headers);
+        state.identity = authentication.identity().cloned();
+        if let Authentication::Rejected(why) = &authentication {
+            state.why = Some(respond::why_rejected(*why));
+        }
+        let page = self.pages.find(incoming.path.as_str());
+        let verdict = decide::decide(&self.config, page, &incoming, &authentication);
+        self.carry_out(verdict, &incoming, state)
+    }
+
+    fn carry_out(&self, verdict: Verdict, incoming: &crate::web::incoming::Incoming<'_>, state: &mut RequestState) -> Step {
+        match verdict {
+            Verdict::Page(page) => {
+                state.outcome = "page";
+                state.page = Some(page.name());
+                Step::Page(page)
+            }
+            Verdict::ToHttps => {
+                state.outcome = "to_https";
+                Step::Reply(respond::to_https(&self.config, incoming))
+            }
+            Verdict::Status(code) => {
+                state.outcome = "no_route";
+                Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id))
+            }
+            Verdict::Refuse(route, refusal) => {
+                state.outcome = "refused";
+                state.route = Some(route);
+                state.why = state.why.or(Some(respond::why_refused(refusal)));
+                Step::Reply(refuse::refusal(&self.pages, refusal, &self.config.routes[route], incoming, &state.request_id))
+            }
+            Verdict::Forward(admission) => self.admit(admission, incoming, state),
+        }
+    }
+
+    /// Limits that hang on what is forwarded: socket caps, body size, the prefix to be cut.
+    fn admit(&self, admission: Admission, incoming: &crate::web::incoming::Incoming<'_>, state: &mut RequestState) -> Step {
+        let route = &self.config.routes[admission.route()];
+        state.route = Some(admission.route());
+        let refused = |code| Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id));
+        let length = incoming.single("content-length").and_then(|digits| digits.parse::<u64>().ok());
+        if let (Some(max), Some(length)) = (route.body_max, length)
+            && length > max
+        {
+            state.outcome = "refused";
+            return match refused(StatusCode::PAYLOAD_TOO_LARGE) {
+                Step::Reply(reply) => Step::Reply(reply.closing()),
+                step => step,
+            };
+        }
+        if !incoming.path.as_str().starts_with(&route.strip_prefix) {
+            state.outcome = "bad_request";
+            return Step::Reply(refuse::unread(StatusCode::BAD_REQUEST, &state.request_id));
+        }
+        if incoming.is_websocket
+            && let Some(guard) = &state.guard
+        {
+            let max = self.config.limits.sockets_per_user;
+            match self.live.socket(guard, admission.identity(), admission.route(), max) {
+                Ok(handle) => state.live = Some(handle),
+                Err(live::TooMany) => {
+                    state.outcome = "refused";
+                    return refused(StatusCode::TOO_MANY_REQUESTS);
+                }
+            }
+        }
+        state.outcome = "forward";
+        state.admission = Some(admission);
+        Step::Forward
+    }
+
+    fn read_head(&self, session: &mut Session, state: &mut RequestState) -> Result<(), BadHead> {
+        let line_is_good = Guard::of(session).is_none_or(|guard| {
+            state.guard = Some(guard.clone());
+            guard.head_done()
+        });
+        let address = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+        state.peer = Peer::new(address, &self.config.server);
+        if !line_is_good {
+            return Err(BadHead::Ambiguous("request line"));
+        }
+        let head_bytes = session.to_h1_raw().len();
+        respond::to_origin_form(session.req_header_mut())?;
+        let head = session.req_header();
+        if state.peer.trusted
+            && let Some(id) = respond::told_request_id(&head.headers)
+        {
+            state.request_id = id;
+        }
+        head::check(head, head_bytes, &self.config.limits)?;
+        state.known = Some(head::read(head, state.peer, &self.config.server)?);
+        Ok(())
+    }
+
+    /// One of our own pages: reads its body, asks it, gives the reply.
+    async fn page(&self, page: Page, session: &mut Session, state: &RequestState) -> Reply {
+        let unread = |code| refuse::unread(code, &state.request_id);
+        let body = if page.takes_body(&session.req_header().method) {
+            match answer::read_form(session, self.config.limits.form_bytes).await {
+                Ok(body) => body,
+                Err(code) => return unread(code),
+            }
+        } else {
+            Bytes::new()
+        };
+        let head = session.req_header();
+        let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok())
+        else {
+            return unread(StatusCode::BAD_REQUEST);
+        };
+        let agent = head.headers.get(header::USER_AGENT).map_or("", |agent| agent.to_str().unwrap_or(""));
+        let device = match crate::web::cookie::find(&head.headers, self.cookies.device()) {
+            crate::web::cookie::Presented::One(value) => std::str::from_utf8(value).ok().map(str::to_owned),
+            _ => None,
+        };
+        let caller = Caller {
+            address: incoming.client,
+            user_agent: agent.chars().take(256).collect(),
+            request_id: state.request_id.clone(),
+            device,
+            session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
+        };
+        self.pages.answer(page, Call { incoming: &incoming, identity: state.identity.clone(), body, caller }).await
+    }
+
+    /// The rewritten cookie, where it is time for one.
+    fn renewed(&self, identity: Option<&Identity>) -> Option<HeaderValue> {
+        let identity = identity?;
+        let token = self.accounts.renewed_token(identity)?;
+        let max_age = self.accounts.cookie_max_age(&identity.session);
+        self.cookies.set(self.cookies.session(), token.expose(), max_age)
+    }
+
+    /// An opaque id: unique within the process, not to be guessed from the one before.
+    fn fresh_id(&self) -> String {
+        let next = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}", self.ids.hash_one(next))
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestState;
+
+    fn new_ctx(&self) -> RequestState {
+        RequestState {
+            began: Instant::now(),
+            request_id: self.fresh_id(),
+            outcome: "error",
+            why: None,
+            route: None,
+            page: None,
+            peer: Peer { address: None, trusted: false },
+            known: None,
+            identity: None,
+            admission: None,
+            guard: None,
+            live: None,
+            tried: Vec::new(),
+            retried: false,
+            body_bytes: 0,
+            renewed: None,
+        }
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, state: &mut RequestState) -> Result<bool> {
+        let idle = self.config.limits.idle;
+        session.set_keepalive(Some(idle.as_secs().max(1)));
+        session.set_read_timeout(Some(idle));
+        session.set_write_timeout(Some(idle));
+        let reply = match self.open(session, state) {
+            Step::Forward => {
+                state.renewed = self.renewed(state.identity.as_ref());
+                return Ok(false);
+            }
+            Step::Reply(reply) => reply,
+            Step::Page(page) => self.page(page, session, state).await,
+        };
+        answer::write(session, reply, &state.request_id).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, state: &mut RequestState) -> Result<Box<HttpPeer>> {
+        let Some(admission) = &state.admission else {
+            return Error::e_explain(ErrorType::HTTPStatus(500), "no admission");
+        };
+        let targets = &self.targets[admission.upstream()];
+        let Some(target) = targets.next(self.clock.now_millis(), &state.tried) else {
+            return Error::e_explain(ErrorType::HTTPStatus(502), "no server left to try");
+        };
+        let is_websocket = state.known.as_ref().is_some_and(|known| known.is_websocket);
+        let peer = target.peer(is_websocket);
+        state.tried.push(target);
+        if session.is_body_empty()
+            && let Some(guard) = &state.guard
+        {
+            guard.expect_answer(self.config.routes[admission.route()].timeout);
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        state: &mut RequestState,
+    ) -> Result<()> {
+        let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
+            return Error::e_explain(ErrorType::HTTPStatus(500), "no admission");
+        };
+        let route = &self.config.routes[admission.route()];
+        let raw = upstream_request.raw_path().to_vec();
+        let cut = respond::cut_prefix(&route.strip_prefix, &raw);
+        let told = Told {
+            upstream: &self.config.upstreams[admission.upstream()],
+            user: admission.identity().map(|identity| &*identity.user),
+            peer: state.peer.address,
+            trusted: state.peer.trusted,
+            scheme: known.scheme.as_str(),
+            host: &known.host.to_string(),
+            request_id: &state.request_id,
+            via: &self.via,
+            cut: cut.as_ref().map(|rest| (route.strip_prefix.as_str(), rest.as_slice())),
+            host_override: self.targets[admission.upstream()].host_override(target),
+        };
+        forward::rewrite(upstream_request, &self.stripper, &told)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        state: &mut RequestState,
+    ) -> Result<()> {
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        let Some(admission) = &state.admission else {
+            return Error::e_explain(ErrorType::HTTPStatus(500), "no admission");
+        };
+        let route = &self.config.routes[admission.route()];
+        state.body_bytes += body.as_ref().map_or(0, |part| part.len() as u64);
+        if route.body_max.is_some_and(|max| state.body_bytes > max) {
+            return Error::e_explain(ErrorType::HTTPStatus(413), "body larger than body_max");
+        }
+        if end_of_stream
+            && session.response_written().is_none()
+            && let Some(guard) = &state.guard
+        {
+            guard.expect_answer(route.timeout);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        state: &mut RequestState,
+    ) -> Result<()> {
+        let Some(guard) = &state.guard else { return Ok(()) };
+        guard.answer_began();
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            guard.upgraded();
+        }
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        // a socket that was not granted is no live connection
+        state.live = None;
+        respond::dress(response, state.renewed.take());
+        if let (Some(admission), true) = (&state.admission, respond::is_event_stream(response))
+            && let Some(identity) = admission.identity()
+        {
+            state.live = Some(self.live.stream(guard, identity.session.clone(), admission.route()));
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        state: &mut RequestState,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        // nothing was sent yet: the next server may take any request, a POST too
+        if let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) {
+            let now = self.clock.now_millis();
+            target.mark_dead(now);
+            let others = self.targets[admission.upstream()].next(now, &state.tried).is_some();
+            e.set_retry(others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue()));
+        }
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        state: &mut RequestState,
+        client_reused: bool,
+    ) -> Box<Error> {
+        // once, where doing it twice changes nothing, and only if a kept-alive connection was just being closed
+        let repeatable = respond::is_repeatable(&session.req_header().method) && session.is_body_empty();
+        let broken = client_reused && session.response_written().is_none() && !state.retried;
+        if repeatable && broken && e.esource() == &ErrorSource::Upstream {
+            state.retried = true;
+            state.tried.pop();
+            e.set_retry(true);
+        } else {
+            e.set_retry(false);
+        }
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, state: &mut RequestState) -> FailToProxy {
+        let overdue = state.guard.as_ref().is_some_and(|guard| guard.is_overdue());
+        let code = respond::failure(e, overdue);
+        session.set_keepalive(None);
+        respond::log_failure(self, state, e, code);
+        let mut written = session.response_written().map_or(0, |head| head.status.as_u16());
+        if let (Some(code), 0) = (code, written) {
+            let head = session.req_header();
+            let incoming = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok());
+            let reply = match &incoming {
+                Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
+                None => refuse::unread(code, &state.request_id),
+            };
+            drop(incoming);
+            let answered = answer::write(session, reply.closing(), &state.request_id).await;
+            written = if answered.is_ok() { code.as_u16() } else { 0 };
+        }
+        FailToProxy { error_code: written, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _e: Option<&Error>, state: &mut RequestState) {
+        if let Some(why) = state.guard.as_ref().and_then(|guard| guard.closed_for()) {
+            state.why = Some(why.reason());
+        }
+        let head = session.req_header();
+        let counts = record::Counts {
+            status: session.response_written().map_or(0, |head| head.status.as_u16()),
+            bytes_in: session.body_bytes_read(),
+            bytes_out: session.body_bytes_sent(),
+        };
+        record::record(self, head, head.raw_path(), state, &counts);
+        state.live = None;
+        if let Some(guard) = &state.guard {
+            guard.request_done();
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &RequestState, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestState, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, state: &RequestState) -> String {
+        state.request_id.clone()
+    }
+}

@@ -1,0 +1,60 @@
+//! The one place where replies are written to a client and small bodies are read from one.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::web::reply::Reply;
+
+/// Time for a whole form to arrive.
+const FORM_TIME: Duration = Duration::from_secs(30);
+
+/// Writes a whole reply; the connection goes on unless the reply closes it.
+pub(crate) async fn write(session: &mut Session, reply: Reply, request_id: &str) -> Result<()> {
+    if reply.close {
+        session.set_keepalive(None);
+    }
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
+    for (name, value) in reply.headers {
+        head.append_header(name, value)?;
+    }
+    head.insert_header("X-Request-Id", request_id)?;
+    let bodiless = matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !bodiless {
+        head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+    }
+    let no_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), no_body).await?;
+    if !no_body {
+        session.write_response_body(Some(reply.body), true).await?;
+    }
+    Ok(())
+}
+
+/// Reads a body of at most `max` bytes. Each error is the status to answer with on a closed connection.
+pub(crate) async fn read_form(session: &mut Session, max: usize) -> std::result::Result<Bytes, StatusCode> {
+    if let Some(length) = session.get_header(header::CONTENT_LENGTH) {
+        let length = length.to_str().ok().and_then(|digits| digits.parse::<usize>().ok());
+        if length.is_none_or(|length| length > max) {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+    }
+    if session.get_header_bytes("expect").eq_ignore_ascii_case(b"100-continue") {
+        session.write_continue_response().await.map_err(|_| StatusCode::BAD_REQUEST)?;
+    }
+    let whole = async {
+        let mut body = BytesMut::new();
+        while let Some(part) = session.read_request_body().await.map_err(|_| StatusCode::BAD_REQUEST)? {
+            if body.len() + part.len() > max {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(FORM_TIME, whole).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+}

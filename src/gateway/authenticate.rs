@@ -1,0 +1,82 @@
+//! Credentials -> who the caller is. Memory alone: no disk, no await. The cookie comes first, then
+//! `Authorization`; the first valid one decides.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+
+use crate::account::{Accounts, Identity, Rejected};
+use crate::web::cookie::{self, CookieStyle, Presented};
+
+/// What the credentials of a request amount to.
+#[derive(Debug, Clone)]
+#[must_use]
+pub(crate) enum Authentication {
+    /// None was presented.
+    Anonymous,
+    /// One was valid.
+    Known {
+        /// Whom it stands for.
+        identity: Identity,
+        /// It was the cookie, which a browser sends by itself: cross-origin protection applies.
+        by_cookie: bool,
+    },
+    /// Only invalid ones were presented.
+    Rejected(Rejected),
+}
+
+impl Authentication {
+    /// The identity, if there is one.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Known { identity, .. } => Some(identity),
+            _ => None,
+        }
+    }
+}
+
+/// Looks at the session cookie, then at `Authorization`.
+pub(crate) fn authenticate(accounts: &Accounts, cookies: &CookieStyle, headers: &HeaderMap) -> Authentication {
+    let mut rejected = None;
+    match cookie::find(headers, cookies.session()) {
+        Presented::One(token) => match accounts.authenticate(token) {
+            Ok(identity) => return Authentication::Known { identity, by_cookie: true },
+            Err(why) => rejected = Some(why),
+        },
+        Presented::Conflict => rejected = Some(Rejected::Invalid),
+        Presented::Absent => {}
+    }
+    for token in headers.get_all(AUTHORIZATION).iter().filter_map(own_bearer) {
+        match accounts.authenticate(token) {
+            Ok(identity) => return Authentication::Known { identity, by_cookie: false },
+            Err(why) => rejected = Some(why),
+        }
+    }
+    rejected.map_or(Authentication::Anonymous, Authentication::Rejected)
+}
+
+/// The token of an `Authorization` field that is ours: a Bearer JWT of our issuer (its signature is
+/// not looked at here). Every other one belongs to the app behind.
+pub(crate) fn own_bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let bytes = value.as_bytes();
+    let scheme = bytes.get(..7)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer ") {
+        return None;
+    }
+    let token = bytes[7..].trim_ascii();
+    names_our_issuer(token).then_some(token)
+}
+
+fn names_our_issuer(token: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Issuer<'a> {
+        #[serde(borrow)]
+        iss: std::borrow::Cow<'a, str>,
+    }
+    let mut parts = token.split(|&b| b == b'.');
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    data_encoding::BASE64URL_NOPAD.decode(claims).is_ok_and(|json| {
+        serde_json::from_slice::<Issuer<'_>>(&json).is_ok_and(|claims| claims.iss == crate::account::ISSUER)
+    })
+}

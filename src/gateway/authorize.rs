@@ -1,0 +1,113 @@
+//! Route x authentication -> admission or refusal. The only maker of [`Admission`]: nothing is
+//! forwarded without one, public routes included.
+
+use http::Method;
+
+use super::authenticate::Authentication;
+use crate::account::Identity;
+use crate::config::{Access, Route};
+use crate::pages::guard;
+use crate::web::incoming::Incoming;
+use crate::web::origin::Origin;
+
+/// The right to forward one request. Its fields are private to this file: whoever holds one got it
+/// from [`authorize`].
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    route: usize,
+    upstream: usize,
+    identity: Option<Identity>,
+}
+
+impl Admission {
+    /// Index of the route.
+    pub(crate) fn route(&self) -> usize {
+        self.route
+    }
+
+    /// Index of the upstream.
+    pub(crate) fn upstream(&self) -> usize {
+        self.upstream
+    }
+
+    /// Whom the backend is told about; nobody on routes that are open to all and have no session.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+}
+
+/// Why a request is not forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Refusal {
+    /// No valid session where one is needed.
+    SignedOut,
+    /// Signed in, but not in any of the groups; or the route is closed to everybody.
+    Forbidden,
+    /// From a page of another origin.
+    CrossOrigin,
+}
+
+/// Judges one request on one route.
+pub(crate) fn authorize(
+    (index, route): (usize, &Route),
+    incoming: &Incoming<'_>,
+    authentication: &Authentication,
+    own: &[Origin],
+) -> Result<Admission, Refusal> {
+    let upstream = match (route.access, route.upstream) {
+        (Access::Deny, _) | (_, None) => return Err(Refusal::Forbidden),
+        (_, Some(upstream)) => upstream,
+    };
+    if !route.danger_cross_origin && crosses_origins(route, incoming, authentication, own) {
+        return Err(Refusal::CrossOrigin);
+    }
+    let identity = authentication.identity().cloned();
+    if route.access == Access::SignedIn {
+        let Some(identity) = &identity else { return Err(Refusal::SignedOut) };
+        if !in_groups(route, &identity.user.groups) {
+            return Err(Refusal::Forbidden);
+        }
+    }
+    Ok(Admission { route: index, upstream, identity })
+}
+
+/// Whether a session may go on using a route: asked again of open sockets.
+pub(crate) fn still_allowed(route: &Route, groups: &[String]) -> bool {
+    route.access != Access::SignedIn || in_groups(route, groups)
+}
+
+fn in_groups(route: &Route, groups: &[String]) -> bool {
+    route.groups.is_empty() || route.groups.iter().any(|group| groups.contains(group))
+}
+
+/// Contract, section 5: handshakes by `Origin`, unsafe methods where the cookie speaks for the caller.
+fn crosses_origins(
+    route: &Route,
+    incoming: &Incoming<'_>,
+    authentication: &Authentication,
+    own: &[Origin],
+) -> bool {
+    if incoming.is_websocket {
+        return !websocket_origin_is_ours(route, incoming, own);
+    }
+    let guarded = route.access != Access::Public;
+    let by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
+    guarded && by_cookie && !is_safe(incoming.method) && guard::is_cross_origin(incoming, own)
+}
+
+/// An absent Origin is no browser; an empty, repeated or foreign one is refused (CWE-1385).
+fn websocket_origin_is_ours(route: &Route, incoming: &Incoming<'_>, own: &[Origin]) -> bool {
+    if !incoming.headers.contains_key(http::header::ORIGIN) {
+        return true;
+    }
+    incoming
+        .single("origin")
+        .and_then(Origin::parse)
+        .is_some_and(|origin| own.contains(&origin) || route.websocket_origins.contains(&origin))
+}
+
+/// Methods that change nothing (RFC 9110, 9.2.1).
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}

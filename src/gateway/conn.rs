@@ -1,0 +1,114 @@
+//! The layer between listener and proxy: how many connections there may be, in all and of one
+//! address. Every connection passes here once and is then read through [`GuardedStream`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora_core::apps::ServerApp;
+use pingora_core::protocols::Stream;
+use pingora_core::server::ShutdownWatch;
+
+use super::head::is_trusted;
+use super::stream::GuardedStream;
+use crate::config::Config;
+
+/// Open connections, in all and by address (IPv6 by /64).
+#[derive(Debug)]
+pub(crate) struct Connections {
+    open: AtomicUsize,
+    refused: AtomicU64,
+    by_address: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
+}
+
+/// One counted connection; counts itself out when dropped.
+pub(crate) struct Counted {
+    connections: Arc<Connections>,
+    address: Option<IpAddr>,
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self { open: AtomicUsize::new(0), refused: AtomicU64::new(0), by_address: Mutex::default() }
+    }
+
+    /// Connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused so far because a cap was reached.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
+        // a trusted proxy's connections are many people's
+        let address = address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network);
+        let counted = Counted { connections: self.clone(), address };
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        let own = address.map_or(0, |address| {
+            let mut by_address = self.by_address.lock();
+            let count = by_address.entry(address).or_insert(0);
+            *count += 1;
+            *count
+        });
+        let fits = open < config.limits.connections && own <= config.limits.connections_per_address;
+        if !fits {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        fits.then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else { return };
+        let mut by_address = self.connections.by_address.lock();
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+    }
+}
+
+/// Wraps the proxy: every connection passes here once.
+pub(crate) struct ConnLayer<A> {
+    pub(crate) app: Arc<A>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) connections: Arc<Connections>,
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for ConnLayer<A> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // the stream comes back for every further request of its connection
+        if stream.as_any().is::<GuardedStream>() {
+            return self.app.process_new(stream, shutdown).await;
+        }
+        let address = stream
+            .get_socket_digest()
+            .and_then(|digest| digest.peer_addr().and_then(|peer| peer.as_inet().map(std::net::SocketAddr::ip)));
+        let counted = self.connections.admit(address, &self.config)?;
+        let guarded = GuardedStream::new(stream, counted, self.config.limits.head_time);
+        self.app.process_new(Box::new(guarded), shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.app.cleanup().await;
+    }
+}
+

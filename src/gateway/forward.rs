@@ -1,0 +1,248 @@
+//! Admission -> the head that the upstream gets: strip first, on every route and in every spelling,
+//! then state the identity. Idempotent: it runs once per try on a fresh copy of the client's head.
+//!
+//! Sources: oauth2-proxy CVE-2025-64484, Traefik CVE-2026-33433 and -39858, Caddy CVE-2026-30851.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use bytes::BytesMut;
+use http::header::{self, HeaderName, HeaderValue};
+use pingora_core::Result;
+use pingora_http::RequestHeader;
+
+use super::authenticate::own_bearer;
+use crate::account::User;
+use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
+use crate::web::cookie::{self, CookieStyle};
+
+/// Identity headers of every preset, in lower case.
+const IDENTITY: [&str; 13] = [
+    "remote-user",
+    "remote-email",
+    "remote-name",
+    "remote-groups",
+    "remote-id",
+    "x-auth-request-user",
+    "x-auth-request-email",
+    "x-auth-request-groups",
+    "x-auth-request-preferred-username",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+];
+
+/// Never let through from a client: set anew by us, or read by frameworks as if a proxy had said it.
+const STRIPPED: [&str; 6] =
+    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "x-original-url", "x-rewrite-url"];
+
+/// Let through from trusted proxies alone.
+const FROM_TRUSTED: [&str; 8] = [
+    "x-real-ip",
+    "forwarded",
+    "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-forwarded-server",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+];
+
+/// Whole families of names.
+const PREFIXES: [&str; 3] = ["x-authgate-", "x-invoke-", "x-middleware-"];
+
+/// Which request headers never pass; made once from the configuration.
+#[derive(Debug)]
+pub(crate) struct Stripper {
+    always: HashSet<&'static str, ahash::RandomState>,
+    configured: HashSet<String, ahash::RandomState>,
+    from_trusted: HashSet<&'static str, ahash::RandomState>,
+}
+
+impl Stripper {
+    pub(crate) fn new(config: &Config) -> Self {
+        let configured = config
+            .upstreams
+            .iter()
+            .flat_map(|upstream| &upstream.identity.0)
+            .map(|(name, _)| fold(name.as_str()))
+            .collect();
+        Self {
+            always: IDENTITY.into_iter().chain(STRIPPED).collect(),
+            configured,
+            from_trusted: FROM_TRUSTED.into_iter().collect(),
+        }
+    }
+
+    /// Whether a header of this name (in lower case, as `http` keeps it) may reach the upstream.
+    fn passes(&self, name: &str, upstream: &Upstream, trusted: bool) -> bool {
+        if is_plain(name) {
+            return self.folded_passes(name, trusted);
+        }
+        upstream.allow_headers.iter().any(|allowed| allowed == name) && self.folded_passes(&fold(name), trusted)
+    }
+
+    fn folded_passes(&self, name: &str, trusted: bool) -> bool {
+        !(self.always.contains(name)
+            || (!self.configured.is_empty() && self.configured.contains(name))
+            || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            || (!trusted && self.from_trusted.contains(name)))
+    }
+}
+
+/// `[A-Za-z0-9-]+`: the names that every backend reads alike.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// The spelling that a CGI-like backend would fold a name onto: `_`, `.` and all else become `-`.
+fn fold(name: &str) -> String {
+    name.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b.to_ascii_lowercase()) } else { '-' })
+        .collect()
+}
+
+/// Everything about the request that the upstream is told besides what the client sent.
+pub(crate) struct Told<'a> {
+    pub(crate) upstream: &'a Upstream,
+    pub(crate) user: Option<&'a User>,
+    /// The peer's own address, the last hop of X-Forwarded-For.
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) trusted: bool,
+    pub(crate) scheme: &'static str,
+    pub(crate) host: &'a str,
+    pub(crate) request_id: &'a str,
+    /// Names this process, so that a request that comes back is noticed.
+    pub(crate) via: &'a str,
+    /// `(prefix, rest)` where a prefix was cut.
+    pub(crate) cut: Option<(&'a str, &'a [u8])>,
+    /// `Host` to send instead of the client's.
+    pub(crate) host_override: Option<&'a str>,
+}
+
+/// Rewrites the head in place.
+pub(crate) fn rewrite(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) -> Result<()> {
+    let forwarded_for = forwarded_for(head, told);
+    strip(head, stripper, told);
+    strip_authorization(head);
+    strip_cookies(head)?;
+    state_identity(head, &told.upstream.identity, told.user)?;
+    if let Some(list) = forwarded_for {
+        head.insert_header("X-Forwarded-For", list)?;
+    }
+    head.insert_header("X-Forwarded-Proto", told.scheme)?;
+    head.insert_header("X-Forwarded-Host", told.host)?;
+    head.insert_header("X-Request-Id", told.request_id)?;
+    head.insert_header("X-Authgate-Via", told.via)?;
+    if let Some((prefix, rest)) = told.cut {
+        head.insert_header("X-Forwarded-Prefix", prefix)?;
+        head.set_raw_path(rest)?;
+    }
+    if let Some(host) = told.host_override {
+        head.insert_header(header::HOST, host)?;
+    }
+    Ok(())
+}
+
+/// The peer alone; behind a trusted proxy, what it told and the peer behind that.
+fn forwarded_for(head: &RequestHeader, told: &Told<'_>) -> Option<HeaderValue> {
+    let mut list = BytesMut::new();
+    if told.trusted {
+        for line in head.headers.get_all("x-forwarded-for") {
+            if !list.is_empty() {
+                list.extend_from_slice(b", ");
+            }
+            list.extend_from_slice(line.as_bytes());
+        }
+    }
+    if let Some(peer) = told.peer {
+        if !list.is_empty() {
+            list.extend_from_slice(b", ");
+        }
+        list.extend_from_slice(peer.to_string().as_bytes());
+    }
+    (!list.is_empty()).then(|| HeaderValue::from_maybe_shared(list.freeze()).ok()).flatten()
+}
+
+fn strip(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) {
+    let doomed: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted))
+        .cloned()
+        .collect();
+    for name in doomed {
+        head.remove_header(&name);
+    }
+}
+
+/// Ours is always removed; any other belongs to the app and passes.
+fn strip_authorization(head: &mut RequestHeader) {
+    let values = head.headers.get_all(header::AUTHORIZATION);
+    if values.iter().any(|value| own_bearer(value).is_some()) {
+        head.remove_header(&header::AUTHORIZATION);
+    }
+}
+
+/// One `Cookie` line without our own cookies; untouched where there is nothing of ours in it.
+fn strip_cookies(head: &mut RequestHeader) -> Result<()> {
+    let mut lines = head.headers.get_all(header::COOKIE).iter();
+    let Some(first) = lines.next() else { return Ok(()) };
+    let single = lines.next().is_none();
+    if single && !cookie::split(first.as_bytes()).any(is_ours) {
+        return Ok(());
+    }
+    let mut kept = BytesMut::with_capacity(first.len());
+    let items = head.headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
+    for item in items.filter(|item| !is_ours(item)) {
+        if !kept.is_empty() {
+            kept.extend_from_slice(b"; ");
+        }
+        kept.extend_from_slice(item);
+    }
+    head.remove_header(&header::COOKIE);
+    if let Ok(value) = HeaderValue::from_maybe_shared(kept.freeze())
+        && !value.is_empty()
+    {
+        head.insert_header(header::COOKIE, value)?;
+    }
+    Ok(())
+}
+
+fn is_ours(item: &[u8]) -> bool {
+    let name = item.split(|&b| b == b'=').next().unwrap_or(item);
+    CookieStyle::is_ours(name.trim_ascii_end())
+}
+
+fn state_identity(head: &mut RequestHeader, identity: &IdentityHeaders, user: Option<&User>) -> Result<()> {
+    let Some(user) = user else { return Ok(()) };
+    for (name, template) in &identity.0 {
+        let value = match template.as_slice() {
+            [part] if !matches!(part, TemplatePart::Text(_)) => part_value(part, user),
+            parts => join(parts, user),
+        };
+        head.insert_header(name.clone(), value)?;
+    }
+    Ok(())
+}
+
+fn part_value(part: &TemplatePart, user: &User) -> HeaderValue {
+    let values = &user.values;
+    match part {
+        TemplatePart::Text(text) => HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")),
+        TemplatePart::Id => values.id.clone(),
+        TemplatePart::Email => values.email.clone(),
+        TemplatePart::Name => values.name.clone(),
+        TemplatePart::Picture => values.picture.clone(),
+        TemplatePart::Groups => values.groups.clone(),
+    }
+}
+
+fn join(parts: &[TemplatePart], user: &User) -> HeaderValue {
+    let mut value = BytesMut::new();
+    for part in parts {
+        value.extend_from_slice(part_value(part, user).as_bytes());
+    }
+    HeaderValue::from_maybe_shared(value.freeze()).unwrap_or(HeaderValue::from_static(""))
+}

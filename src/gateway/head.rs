@@ -1,0 +1,206 @@
+//! The head of a request -> [`Incoming`]: target, host, scheme and client in normal form. What can
+//! be read in two ways is refused here, before anything is decided. Trust in forwarded fields
+//! hangs on the peer's address alone.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Method, Version};
+
+use crate::config::{Limits, Server};
+use crate::web::host::Host;
+use crate::web::incoming::Incoming;
+use crate::web::origin::Scheme;
+use crate::web::path::NormalPath;
+
+/// Why a head is refused; each ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadHead {
+    /// 400: the target, Host, framing or a forwarded field reads two ways, or not at all.
+    Ambiguous(&'static str),
+    /// 405: CONNECT, TRACE or TRACK.
+    Method,
+    /// 414: the target is longer than a head may be.
+    TargetTooLong,
+    /// 431: too many fields or bytes.
+    TooLarge,
+}
+
+/// What the connection knows about the other end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// Address of the TCP peer; `None` on a Unix socket.
+    pub(crate) address: Option<IpAddr>,
+    /// Whether the peer may speak for clients.
+    pub(crate) trusted: bool,
+}
+
+impl Peer {
+    /// A Unix socket's peer counts as 127.0.0.1.
+    pub(crate) fn new(address: Option<IpAddr>, server: &Server) -> Self {
+        let address = address.map(|ip| ip.to_canonical());
+        let counted = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Self { address, trusted: is_trusted(server, counted) }
+    }
+}
+
+/// Parts of a head that outlive its borrow: what [`Incoming`] points at.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) host: Host,
+    pub(crate) scheme: Scheme,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) is_websocket: bool,
+}
+
+/// Checks that hold for every request, whatever is asked for.
+pub(crate) fn check(parts: &http::request::Parts, head_bytes: usize, limits: &Limits) -> Result<(), BadHead> {
+    if parts.headers.len() > limits.head_fields {
+        return Err(BadHead::TooLarge);
+    }
+    if head_bytes > limits.head_bytes {
+        let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let too_long = target > limits.head_bytes / 2;
+        return Err(if too_long { BadHead::TargetTooLong } else { BadHead::TooLarge });
+    }
+    if !matches!(parts.version, Version::HTTP_10 | Version::HTTP_11) {
+        return Err(BadHead::Ambiguous("version"));
+    }
+    if matches!(parts.method.as_str(), "CONNECT" | "TRACE" | "TRACK") {
+        return Err(BadHead::Method);
+    }
+    check_framing(&parts.headers)
+}
+
+/// One length or one coding: what two parsers could frame differently is refused (RFC 9112, 6.3).
+fn check_framing(headers: &HeaderMap) -> Result<(), BadHead> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        if !digits || lengths.next().is_some() || headers.contains_key(TRANSFER_ENCODING) {
+            return Err(BadHead::Ambiguous("content-length"));
+        }
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+    {
+        return Err(BadHead::Ambiguous("transfer-encoding"));
+    }
+    Ok(())
+}
+
+/// Reads host, scheme and client.
+pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) -> Result<Known, BadHead> {
+    let headers = &parts.headers;
+    let own_host = single(headers, HOST.as_str())?.ok_or(BadHead::Ambiguous("host"))?;
+    let mut host = Host::parse(own_host).ok_or(BadHead::Ambiguous("host"))?;
+    let mut scheme = Scheme::Http;
+    let mut client = peer.address;
+    if peer.trusted {
+        if let Some(told) = single(headers, "x-forwarded-host")? {
+            host = Host::parse(told.trim()).ok_or(BadHead::Ambiguous("x-forwarded-host"))?;
+        }
+        scheme = match single(headers, "x-forwarded-proto")? {
+            Some(proto) if proto.eq_ignore_ascii_case("https") => Scheme::Https,
+            Some(proto) if proto.eq_ignore_ascii_case("http") => Scheme::Http,
+            Some(_) => return Err(BadHead::Ambiguous("x-forwarded-proto")),
+            None => scheme,
+        };
+        client = client_behind(headers, peer.address, server);
+    }
+    let is_websocket = is_websocket(parts)?;
+    Ok(Known { host, scheme, client, is_websocket })
+}
+
+/// Puts the request together; the path is judged here.
+pub(crate) fn incoming<'a>(
+    parts: &'a http::request::Parts,
+    raw_target: &'a [u8],
+    known: &'a Known,
+) -> Result<Incoming<'a>, BadHead> {
+    let question = raw_target.iter().position(|&b| b == b'?');
+    let (path, query) = match question {
+        Some(at) => (&raw_target[..at], Some(&raw_target[at + 1..])),
+        None => (raw_target, None),
+    };
+    let path = NormalPath::parse(path).map_err(|_| BadHead::Ambiguous("path"))?;
+    let plain = |query: &&[u8]| query.iter().all(|&b| b > 0x20 && b < 0x7f && b != b'#');
+    let query = match query {
+        Some(query) => {
+            let query = Some(query).filter(plain).ok_or(BadHead::Ambiguous("query"))?;
+            Some(std::str::from_utf8(query).map_err(|_| BadHead::Ambiguous("query"))?)
+        }
+        None => None,
+    };
+    Ok(Incoming {
+        method: &parts.method,
+        path,
+        query,
+        headers: &parts.headers,
+        host: &known.host,
+        scheme: known.scheme,
+        client: known.client,
+        is_websocket: known.is_websocket,
+    })
+}
+
+/// A field that may stand once; repeated or unreadable is ambiguous.
+fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, BadHead> {
+    let mut values = headers.get_all(name).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(BadHead::Ambiguous(name));
+    }
+    first.to_str().map(Some).map_err(|_| BadHead::Ambiguous(name))
+}
+
+/// The right-most address that is not a trusted proxy's; the peer's own where the list is unreadable.
+fn client_behind(headers: &HeaderMap, peer: Option<IpAddr>, server: &Server) -> Option<IpAddr> {
+    let mut client = peer;
+    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    for item in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Some(address) = read_address(item.trim()) else { break };
+        client = Some(address);
+        if !is_trusted(server, address) {
+            break;
+        }
+    }
+    client
+}
+
+fn read_address(text: &str) -> Option<IpAddr> {
+    let plain = text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+    plain.or_else(with_port).map(|address| address.to_canonical())
+}
+
+pub(crate) fn is_trusted(server: &Server, address: IpAddr) -> bool {
+    server.trusted_proxies.iter().any(|net| net.contains(&address))
+}
+
+/// RFC 6455, 4.1. An upgrade to something else is not forwarded as one; a handshake with a body is
+/// refused, since its bytes could be read as frames.
+fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
+    let headers = &parts.headers;
+    if !headers.contains_key(UPGRADE) {
+        return Ok(false);
+    }
+    let upgrade = lists(headers, UPGRADE.as_str(), "websocket");
+    let connection = lists(headers, CONNECTION.as_str(), "upgrade");
+    let handshake = upgrade && connection && parts.version == Version::HTTP_11;
+    if !handshake {
+        return Ok(false);
+    }
+    let length = headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes().iter().any(|&b| b != b'0'));
+    if parts.method != Method::GET || length || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(BadHead::Ambiguous("websocket handshake"));
+    }
+    Ok(true)
+}
+
+fn lists(headers: &HeaderMap, name: &str, token: &str) -> bool {
+    headers.get_all(name).iter().any(|line| {
+        line.to_str().is_ok_and(|line| line.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
+    })
+}

@@ -1,0 +1,113 @@
+//! Refusal x kind of request -> reply (contract, section 5). Navigations are sent to the login page,
+//! programs get a status and JSON, WebSocket handshakes plain statuses, gRPC its own trailers.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+
+use super::authorize::Refusal;
+use crate::config::{Refuse, Route};
+use crate::pages::{Pages, word};
+use crate::web::incoming::Incoming;
+use crate::web::reply::Reply;
+
+/// What a refused client receives.
+pub(crate) fn refusal(
+    pages: &Pages,
+    refusal: Refusal,
+    route: &Route,
+    incoming: &Incoming<'_>,
+    request_id: &str,
+) -> Reply {
+    match refusal {
+        Refusal::SignedOut => signed_out(pages, route, incoming, request_id),
+        Refusal::Forbidden | Refusal::CrossOrigin => status(pages, StatusCode::FORBIDDEN, incoming, request_id),
+    }
+}
+
+/// A refusal or failure that is a status alone, as page, JSON, plain text or gRPC.
+pub(crate) fn status(pages: &Pages, code: StatusCode, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+    if incoming.is_websocket {
+        return plain(code);
+    }
+    if is_grpc(incoming) {
+        return grpc(code);
+    }
+    if incoming.wants_page() {
+        return vary(pages.error_page(code, request_id, Some(incoming)));
+    }
+    json_status(code, request_id)
+}
+
+/// A status for a request that could not be read.
+pub(crate) fn unread(code: StatusCode, request_id: &str) -> Reply {
+    json_status(code, request_id).closing()
+}
+
+fn json_status(code: StatusCode, request_id: &str) -> Reply {
+    vary(Reply::json(code, &json!({ "error": word(code), "request_id": request_id })))
+}
+
+fn signed_out(pages: &Pages, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+    if incoming.is_websocket {
+        return plain(StatusCode::UNAUTHORIZED);
+    }
+    if is_grpc(incoming) {
+        return grpc(StatusCode::UNAUTHORIZED);
+    }
+    let safe = incoming.method == Method::GET || incoming.method == Method::HEAD;
+    let redirected = match route.refuse {
+        Refuse::Auto => incoming.is_navigation(),
+        Refuse::Redirect => safe,
+        Refuse::Status => false,
+    };
+    if redirected {
+        return vary(pages.login_redirect(incoming));
+    }
+    let reply = if incoming.wants_page() && route.refuse != Refuse::Status {
+        pages.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
+    } else {
+        Reply::json(
+            StatusCode::UNAUTHORIZED,
+            &json!({ "error": "signed_out", "login": pages.login_url(incoming) }),
+        )
+    };
+    vary(reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+}
+
+fn plain(code: StatusCode) -> Reply {
+    let line = match code {
+        StatusCode::UNAUTHORIZED => "signed out\n",
+        StatusCode::FORBIDDEN => "forbidden\n",
+        StatusCode::TOO_MANY_REQUESTS => "too many connections\n",
+        _ => "not available\n",
+    };
+    Reply::text(code, line)
+}
+
+/// gRPC over HTTP: "Trailers-Only" with the status in the head.
+fn grpc(code: StatusCode) -> Reply {
+    let status = match code {
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND => "12",
+        StatusCode::GATEWAY_TIMEOUT => "4",
+        _ => "14",
+    };
+    Reply::empty(StatusCode::OK)
+        .with(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
+        .with(HeaderName::from_static("grpc-status"), HeaderValue::from_static(status))
+}
+
+fn is_grpc(incoming: &Incoming<'_>) -> bool {
+    incoming
+        .single("content-type")
+        .is_some_and(|kind| kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;"))
+}
+
+/// Refusals depend on these fields; no cache may mix them up.
+fn vary(reply: Reply) -> Reply {
+    if reply.headers.iter().any(|(name, _)| name == header::VARY) {
+        return reply;
+    }
+    reply.with(header::VARY, HeaderValue::from_static("Cookie, Accept, Sec-Fetch-Mode"))
+}

@@ -1,0 +1,172 @@
+//! The servers behind the gateway: which one is next, which ones are passed over, how they are
+//! reached. Names are resolved apart from requests; a request never waits for a resolver.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+
+use crate::config::{Limits, Upstream, UpstreamHost, UpstreamServer};
+
+/// How long a server that refused a connection is passed over while others are there.
+const PASSED_OVER: Duration = Duration::from_secs(5);
+/// To reach a server, its TLS handshake included.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Idle upstream connections are given up sooner than common backends do (Node.js: 5 s), so that a
+/// request seldom meets a connection that is just being closed.
+const POOLED: Duration = Duration::from_secs(4);
+
+/// One address of one server.
+#[derive(Debug)]
+pub(crate) struct Target {
+    template: HttpPeer,
+    /// `Host` for `host = "upstream"`.
+    authority: String,
+    /// Millisecond of the gateway's clock until which it is passed over.
+    dead_until: AtomicU64,
+}
+
+/// All targets of one upstream, in the order they are tried.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    group: u64,
+    servers: Vec<UpstreamServer>,
+    sends_own_host: bool,
+    idle: Duration,
+    whoami: Option<SocketAddr>,
+    live: ArcSwap<Vec<Arc<Target>>>,
+    turn: AtomicUsize,
+}
+
+impl Targets {
+    /// `group` sets the connection pools of upstreams apart (two upstreams never share a connection).
+    pub(crate) fn new(group: u64, upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> Self {
+        let targets = Self {
+            group,
+            servers: upstream.servers.clone(),
+            sends_own_host: upstream.host == UpstreamHost::Upstream,
+            idle: limits.idle,
+            whoami,
+            live: ArcSwap::from_pointee(Vec::new()),
+            turn: AtomicUsize::new(0),
+        };
+        targets.store(&[]);
+        targets
+    }
+
+    /// Host names that need a resolver, with their ports.
+    pub(crate) fn names(&self) -> Vec<(String, u16)> {
+        self.servers.iter().filter_map(resolvable).collect()
+    }
+
+    /// Takes over what a resolver found: `(name, port) -> addresses`. Names that are missing keep none.
+    pub(crate) fn store(&self, found: &[((String, u16), Vec<SocketAddr>)]) {
+        let before = self.live.load();
+        let mut targets = Vec::new();
+        for server in &self.servers {
+            for peer in self.peers(server, found) {
+                let kept = before.iter().find(|old| old.template._address == peer.template._address);
+                targets.push(kept.cloned().unwrap_or_else(|| Arc::new(peer)));
+            }
+        }
+        self.live.store(Arc::new(targets));
+    }
+
+    fn peers(&self, server: &UpstreamServer, found: &[((String, u16), Vec<SocketAddr>)]) -> Vec<Target> {
+        match server {
+            UpstreamServer::Whoami => {
+                self.whoami.iter().map(|&address| self.tcp(address, false, "whoami".into())).collect()
+            }
+            UpstreamServer::Unix(path) => {
+                let path = path.to_string_lossy();
+                HttpPeer::new_uds(&path, false, String::new())
+                    .map(|peer| vec![self.target(peer, "localhost".into())])
+                    .unwrap_or_default()
+            }
+            UpstreamServer::Tcp { host, port, tls } => {
+                let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                let own_port = if *tls { 443 } else { 80 };
+                let authority = if *port == own_port { bracketed } else { format!("{bracketed}:{port}") };
+                let addresses = match host.parse() {
+                    Ok(ip) => vec![SocketAddr::new(ip, *port)],
+                    Err(_) => found
+                        .iter()
+                        .find(|(name, _)| name.0 == *host && name.1 == *port)
+                        .map(|(_, addresses)| addresses.clone())
+                        .unwrap_or_default(),
+                };
+                addresses.into_iter().map(|address| self.named(address, *tls, host, authority.clone())).collect()
+            }
+        }
+    }
+
+    fn tcp(&self, address: SocketAddr, tls: bool, authority: String) -> Target {
+        self.named(address, tls, "", authority)
+    }
+
+    fn named(&self, address: SocketAddr, tls: bool, sni: &str, authority: String) -> Target {
+        self.target(HttpPeer::new(address, tls, sni.to_owned()), authority)
+    }
+
+    fn target(&self, mut peer: HttpPeer, authority: String) -> Target {
+        peer.group_key = self.group;
+        let options = &mut peer.options;
+        options.connection_timeout = Some(CONNECT);
+        options.total_connection_timeout = Some(CONNECT);
+        options.read_timeout = Some(self.idle);
+        options.write_timeout = Some(self.idle);
+        options.idle_timeout = Some(POOLED);
+        Target { template: peer, authority, dead_until: AtomicU64::new(0) }
+    }
+
+    /// The next target in turn that is not passed over and was not `tried` yet; if all are passed
+    /// over, the next one all the same, so that one is noticed when it comes back.
+    pub(crate) fn next(&self, now_millis: u64, tried: &[Arc<Target>]) -> Option<Arc<Target>> {
+        let live = self.live.load();
+        if live.len() == 1 {
+            return live.first().filter(|_| tried.is_empty()).cloned();
+        }
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = || (0..live.len()).map(|step| &live[(start.wrapping_add(step)) % live.len()]);
+        let fresh = |target: &&Arc<Target>| !tried.iter().any(|used| Arc::ptr_eq(used, target));
+        in_turn()
+            .filter(fresh)
+            .find(|target| target.dead_until.load(Ordering::Relaxed) <= now_millis)
+            .or_else(|| in_turn().find(fresh))
+            .cloned()
+    }
+
+    /// `Host` to send instead of the client's.
+    pub(crate) fn host_override<'t>(&self, target: &'t Target) -> Option<&'t str> {
+        self.sends_own_host.then_some(target.authority.as_str())
+    }
+}
+
+impl Target {
+    /// A peer for one try.
+    pub(crate) fn peer(&self, is_websocket: bool) -> HttpPeer {
+        let mut peer = self.template.clone();
+        if !is_websocket {
+            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        }
+        peer
+    }
+
+    /// It could not be reached: others go first for a while.
+    pub(crate) fn mark_dead(&self, now_millis: u64) {
+        let until = now_millis + u64::try_from(PASSED_OVER.as_millis()).unwrap_or(0);
+        self.dead_until.store(until, Ordering::Relaxed);
+    }
+}
+
+fn resolvable(server: &UpstreamServer) -> Option<(String, u16)> {
+    match server {
+        UpstreamServer::Tcp { host, port, .. } if host.parse::<std::net::IpAddr>().is_err() => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,227 @@
+//! Where log lines go: standard error, human-readable on a terminal, JSON otherwise. Lines are
+//! gathered in memory and written by a thread of their own, so that no request ever waits for
+//! whoever reads the log. What is logged is decided elsewhere; nothing secret may come here.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::clock::Clock;
+
+/// Lines wait here at most this long, bytes at most so many; beyond that they are dropped and counted.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+const BUFFER_BYTES_MAX: usize = 8 << 20;
+
+/// The way to standard error. Cheap to clone.
+#[derive(Clone)]
+pub struct Log(Arc<Shared>);
+
+struct Shared {
+    buffer: Mutex<Vec<u8>>,
+    filled: Condvar,
+    dropped: AtomicU64,
+    human: bool,
+    clock: Clock,
+}
+
+impl Log {
+    /// Starts the writing thread and takes over all `tracing` and `log` events. `RUST_LOG` narrows or
+    /// widens what is shown; the default is `info`, without the proxy library's own request lines.
+    pub fn start(clock: Clock) -> io::Result<Self> {
+        let human = io::stderr().is_terminal();
+        let log = Self(Arc::new(Shared {
+            buffer: Mutex::new(Vec::with_capacity(64 << 10)),
+            filled: Condvar::new(),
+            dropped: AtomicU64::new(0),
+            human,
+            clock,
+        }));
+        let shared = log.0.clone();
+        std::thread::Builder::new().name("log".into()).spawn(move || write_for_ever(&shared))?;
+        let filter = EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new("info,pingora_proxy=off,pingora_core=error"));
+        // a second start in one process (tests) keeps the first one's subscriber
+        let _ = tracing_subscriber::registry().with(Lines(log.clone()).with_filter(filter)).try_init();
+        Ok(log)
+    }
+
+    /// Whether lines are for people.
+    pub fn is_human(&self) -> bool {
+        self.0.human
+    }
+
+    /// Lines lost because nobody read the log.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Adds one line (without its line end) that `write` produces.
+    pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut buffer = self.0.buffer.lock();
+        if buffer.len() > BUFFER_BYTES_MAX {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        write(&mut buffer);
+        buffer.push(b'\n');
+    }
+
+    /// Writes out what is waiting.
+    pub fn flush(&self) {
+        flush(&self.0);
+    }
+}
+
+fn write_for_ever(shared: &Shared) {
+    loop {
+        let mut buffer = shared.buffer.lock();
+        let _ = shared.filled.wait_for(&mut buffer, FLUSH_EVERY);
+        drop(buffer);
+        flush(shared);
+    }
+}
+
+fn flush(shared: &Shared) {
+    // the lock on standard error is held first, so that two flushes keep the lines' order
+    let mut out = io::stderr().lock();
+    let lines = {
+        let mut buffer = shared.buffer.lock();
+        if buffer.is_empty() {
+            return;
+        }
+        let room = Vec::with_capacity(buffer.len().min(256 << 10));
+        std::mem::replace(&mut *buffer, room)
+    };
+    // a log that nobody can read must not end the gateway
+    let _ = out.write_all(&lines);
+}
+
+/// RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
+pub fn timestamp(millis: u64) -> String {
+    let nanos = i128::from(millis) * 1_000_000;
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let (date, clock) = (time.date(), time.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        clock.hour(),
+        clock.minute(),
+        clock.second(),
+        clock.millisecond()
+    )
+}
+
+/// Text for a terminal: control and direction-changing characters are shown as escapes, so that no
+/// request can draw on the screen of whoever reads the log.
+pub fn printable(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+struct Lines(Log);
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let shared = &self.0.0;
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let meta = event.metadata();
+        let target = match meta.target().split("::").next() {
+            Some("log") | None => fields.take("log.target").unwrap_or_default(),
+            Some(target) => target.to_owned(),
+        };
+        fields.0.retain(|(name, _)| !name.starts_with("log."));
+        let message = fields.take("message").unwrap_or_default();
+        let time = timestamp(shared.clock.now_millis());
+        let level = meta.level().as_str();
+        if shared.human {
+            self.0.line(|line| human_line(line, &time, level, &message, &fields.0));
+        } else {
+            self.0.line(|line| json_line(line, &time, level, &target, &message, &fields.0));
+        }
+        shared.filled.notify_one();
+    }
+}
+
+fn human_line(line: &mut Vec<u8>, time: &str, level: &str, message: &str, fields: &[(&'static str, String)]) {
+    let _ = write!(line, "{time} {level:<5} {}", printable(message));
+    for (name, value) in fields {
+        let _ = write!(line, " {name}={}", printable(value));
+    }
+}
+
+fn json_line(
+    line: &mut Vec<u8>,
+    time: &str,
+    level: &str,
+    target: &str,
+    message: &str,
+    fields: &[(&'static str, String)],
+) {
+    let mut object = serde_json::Map::new();
+    object.insert("time".into(), time.into());
+    object.insert("level".into(), level.to_ascii_lowercase().into());
+    object.insert("target".into(), target.into());
+    object.insert("message".into(), message.into());
+    for (name, value) in fields {
+        object.insert((*name).into(), value.as_str().into());
+    }
+    let _ = serde_json::to_writer(line, &object);
+}
+
+#[derive(Default)]
+struct Fields(Vec<(&'static str, String)>);
+
+impl Fields {
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(own, _)| *own == name)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push((field.name(), format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push((field.name(), value.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_rfc_3339() {
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timestamp(1_795_564_805_042), "2026-11-24T18:40:05.042Z");
+    }
+
+    #[test]
+    fn nobody_draws_on_the_terminal_through_the_log() {
+        assert_eq!(printable("/a\u{1b}[31m\r\n\u{202e}x é"), "/a\\u{1b}[31m\\u{d}\\u{a}\\u{202e}x é");
+    }
+}

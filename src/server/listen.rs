@@ -1,0 +1,86 @@
+//! Sockets that we bind ourselves: errors are known at once, and tests may ask for port 0.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{IntoRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use super::ServeError;
+use crate::config::Listen;
+
+/// A bound socket.
+pub(super) enum Socket {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, PathBuf),
+}
+
+/// Where a socket can be reached.
+pub(super) struct Address<'s>(&'s Socket);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Socket::Tcp(_, address) => write!(f, "http://{address}"),
+            Socket::Unix(_, path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Socket {
+    pub(super) fn address(&self) -> Address<'_> {
+        Address(self)
+    }
+
+    /// Another descriptor of the same socket, for one more thread.
+    pub(super) fn share(&self) -> std::io::Result<RawFd> {
+        Ok(match self {
+            Self::Tcp(listener, _) => listener.try_clone()?.into_raw_fd(),
+            Self::Unix(listener, _) => listener.try_clone()?.into_raw_fd(),
+        })
+    }
+}
+
+/// Binds all addresses, or none.
+pub(super) fn bind(addresses: &[Listen]) -> Result<Vec<Socket>, ServeError> {
+    addresses.iter().map(bind_one).collect()
+}
+
+fn bind_one(address: &Listen) -> Result<Socket, ServeError> {
+    match address {
+        Listen::Tcp(address) => {
+            let failed = |error| ServeError::new(format!("cannot listen on {address}: {error}"));
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            Ok(Socket::Tcp(listener, bound))
+        }
+        Listen::Unix(path) => {
+            let failed = |error| ServeError::new(format!("cannot listen on unix:{}: {error}", path.display()));
+            remove_stale(path).map_err(failed)?;
+            let listener = UnixListener::bind(path).map_err(failed)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            Ok(Socket::Unix(listener, path.clone()))
+        }
+    }
+}
+
+/// Removes a socket file that a dead process left; a living one's, or another kind of file, stays.
+fn remove_stale(path: &Path) -> std::io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        return std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Takes our socket files away at the end.
+pub(super) fn remove(addresses: &[Listen]) {
+    for address in addresses {
+        if let Listen::Unix(path) = address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
