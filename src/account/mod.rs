@@ -4,16 +4,26 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::clock::{Clock, UnixSecs};
-use crate::config::Config;
+use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
+mod accounts;
+mod admin;
+mod audit;
+mod blocklist;
+mod email;
+mod enroll;
+mod password;
+mod profile;
 pub mod session;
+mod sign_in;
+mod throttle;
+mod token;
 
-/// `iss` of our session tokens.
-pub const ISSUER: &str = "authgate";
-
+pub use accounts::Accounts;
+pub use admin::Admin;
 pub use session::{Identity, Rejected, Session, Standing, User};
+pub use token::ISSUER;
 
 /// Where a request comes from, for throttling, the session list and the audit trail.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +57,10 @@ pub enum SignInError {
     /// Wrong, unknown, disabled or without a password: nobody may tell these apart.
     Credentials,
     /// Too many tries; another one may be made after so many seconds.
-    Throttled { retry_after_secs: u64 },
+    Throttled {
+        /// Seconds.
+        retry_after_secs: u64,
+    },
     /// The hash queue is full.
     Busy,
     /// The store did not answer or could not write.
@@ -59,7 +72,8 @@ pub enum SignInError {
 pub struct FieldError {
     /// `email`, `password`, `name`, `picture` or `current_password`
     pub field: &'static str,
-    /// A stable word for programs: `invalid`, `too_short`, `too_long`, `common`, `wrong`, ...
+    /// A stable word for programs: `invalid`, `too_short`, `too_long`, `common`, `guessable`,
+    /// `wrong` (the current password), `taken` (only told to the holder of an invite)
     pub code: &'static str,
     /// One plain sentence.
     pub message: String,
@@ -73,7 +87,10 @@ pub enum ChangeError {
     /// Sign-up is closed, or the link is unknown, used or expired.
     Closed,
     /// Too many wrong passwords; see [`SignInError::Throttled`].
-    Throttled { retry_after_secs: u64 },
+    Throttled {
+        /// Seconds.
+        retry_after_secs: u64,
+    },
     /// The hash queue is full.
     Busy,
     /// The store did not answer or could not write.
@@ -84,9 +101,15 @@ pub enum ChangeError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkKind {
     /// Create an account; the e-mail may be fixed by the invite.
-    Invite { email: Option<String> },
+    Invite {
+        /// Fixed by the invite: it cannot be changed.
+        email: Option<String>,
+    },
     /// Set the first or a new password of an existing account.
-    Reset { email: String },
+    Reset {
+        /// Of that account.
+        email: String,
+    },
 }
 
 /// One line of the account page's session list.
@@ -129,101 +152,3 @@ impl std::fmt::Display for StoreDown {
 }
 
 impl std::error::Error for StoreDown {}
-
-/// People and their sessions. Cheap to clone; all clones are the same.
-#[derive(Clone)]
-pub struct Accounts {
-    _shared: Arc<()>,
-}
-
-#[allow(missing_docs, unused_variables, clippy::unused_async, clippy::unused_self)]
-impl Accounts {
-    pub fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        Ok(Self { _shared: Arc::new(()) })
-    }
-    pub async fn first_link(&self) -> Result<Option<Secret>, StoreDown> {
-        Err(StoreDown)
-    }
-    pub async fn sign_in(
-        &self,
-        caller: &Caller,
-        email: &str,
-        password: Secret,
-        remember: bool,
-    ) -> Result<SignedIn, SignInError> {
-        Err(SignInError::Unavailable)
-    }
-    pub async fn sign_up(&self, caller: &Caller, email: &str, name: &str, password: Secret) -> Result<(), ChangeError> {
-        Err(ChangeError::Unavailable)
-    }
-    pub async fn link(&self, token: &str) -> Result<Option<LinkKind>, ChangeError> {
-        Err(ChangeError::Unavailable)
-    }
-    pub async fn accept_invite(
-        &self,
-        caller: &Caller,
-        token: &str,
-        email: &str,
-        name: &str,
-        password: Secret,
-    ) -> Result<SignedIn, ChangeError> {
-        Err(ChangeError::Unavailable)
-    }
-    pub async fn reset_password(
-        &self,
-        caller: &Caller,
-        token: &str,
-        password: Secret,
-    ) -> Result<SignedIn, ChangeError> {
-        Err(ChangeError::Unavailable)
-    }
-    pub async fn sign_out(&self, caller: &Caller, session: &Session) -> Result<(), StoreDown> {
-        Err(StoreDown)
-    }
-    pub async fn change_password(
-        &self,
-        caller: &Caller,
-        who: &Identity,
-        current: Secret,
-        new: Secret,
-    ) -> Result<(), ChangeError> {
-        Err(ChangeError::Unavailable)
-    }
-    pub async fn change_profile(
-        &self,
-        caller: &Caller,
-        who: &Identity,
-        name: &str,
-        picture: &str,
-    ) -> Result<(), ChangeError> {
-        Err(ChangeError::Unavailable)
-    }
-    pub async fn sessions_of(&self, who: &Identity) -> Result<Vec<SessionInfo>, StoreDown> {
-        Err(StoreDown)
-    }
-    pub async fn end_session(&self, caller: &Caller, who: &Identity, session_id: &str) -> Result<bool, StoreDown> {
-        Err(StoreDown)
-    }
-    pub async fn end_sessions(&self, caller: &Caller, who: &Identity, keep_current: bool) -> Result<(), StoreDown> {
-        Err(StoreDown)
-    }
-    pub fn authenticate(&self, token: &[u8]) -> Result<Identity, Rejected> {
-        Err(Rejected::Invalid)
-    }
-    pub fn standing(&self, session: &Session) -> Standing {
-        Standing::Ended
-    }
-    pub fn renewed_token(&self, who: &Identity) -> Option<Secret> {
-        None
-    }
-    pub fn cookie_max_age(&self, session: &Session) -> Option<u64> {
-        None
-    }
-    pub fn sessions_active(&self) -> usize {
-        0
-    }
-    pub async fn ready(&self) -> bool {
-        false
-    }
-    pub async fn close(&self) {}
-}

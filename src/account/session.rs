@@ -1,12 +1,15 @@
 //! Live sessions in memory: what every request is checked against, without touching the disk.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use parking_lot::RwLock;
 
 use crate::clock::UnixSecs;
+use crate::store::{SessionRow, UserRow};
 
 /// An account as sessions see it. Replaced as a whole when it changes.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -113,4 +116,121 @@ pub enum Rejected {
     Expired,
     /// The session has ended.
     Ended,
+}
+
+impl From<UserRow> for User {
+    fn from(row: UserRow) -> Self {
+        Self::new(row.id, row.email, row.name, row.picture, row.groups, row.disabled)
+    }
+}
+
+struct Entry {
+    session: Arc<Session>,
+    /// last request, as far as the store knows
+    written: AtomicU64,
+}
+
+/// All sessions that stand, by id. The store's thread alone adds, changes and removes.
+pub(super) struct Live {
+    entries: RwLock<HashMap<String, Entry, ahash::RandomState>>,
+    idle_secs: u64,
+}
+
+impl Live {
+    pub(super) fn new(idle_secs: u64) -> Self {
+        Self { entries: RwLock::default(), idle_secs }
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+        self.entries.read().get(id).map(|entry| Arc::clone(&entry.session))
+    }
+
+    /// Whether the session still stands for somebody.
+    pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
+        if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
+            Standing::Ended
+        } else if now >= session.expires || now.saturating_sub(session.seen.load(Ordering::Relaxed)) > self.idle_secs {
+            Standing::Expired
+        } else {
+            Standing::Active
+        }
+    }
+
+    /// Puts changes in force.
+    pub(super) fn apply(&self, users: Vec<UserRow>, sessions: Vec<SessionRow>) {
+        let mut entries = self.entries.write();
+        let users: HashMap<String, Arc<User>> =
+            users.into_iter().map(|row| (row.id.clone(), Arc::new(User::from(row)))).collect();
+        if !users.is_empty() {
+            for entry in entries.values() {
+                if let Some(user) = users.get(&entry.session.user.load().id) {
+                    entry.session.user.store(Arc::clone(user));
+                }
+            }
+        }
+        let mut shared = users;
+        for row in sessions {
+            match row.user {
+                Some(user) if !row.ended => {
+                    let user = Arc::clone(shared.entry(user.id.clone()).or_insert_with(|| Arc::new(User::from(user))));
+                    if !entries.contains_key(&row.id) {
+                        entries.insert(
+                            row.id.clone(),
+                            Entry::new(row.id, user, row.created, row.expires, row.seen, row.remember),
+                        );
+                    }
+                }
+                _ => {
+                    if let Some(entry) = entries.remove(&row.id) {
+                        entry.session.ended.store(true, Ordering::Release);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sessions used since they were last written: id and when.
+    pub(super) fn unwritten(&self) -> Vec<(String, UnixSecs)> {
+        let entries = self.entries.read();
+        let used = entries.values().filter_map(|entry| {
+            let seen = entry.session.seen.load(Ordering::Relaxed);
+            (seen > entry.written.load(Ordering::Relaxed)).then(|| (entry.session.id.clone(), seen))
+        });
+        used.collect()
+    }
+
+    /// They have been written.
+    pub(super) fn mark_written(&self, seen: &[(String, UnixSecs)]) {
+        let entries = self.entries.read();
+        for (id, at) in seen {
+            if let Some(entry) = entries.get(id) {
+                entry.written.fetch_max(*at, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Lets go of sessions past their limits.
+    pub(super) fn sweep(&self, now: UnixSecs) {
+        self.entries.write().retain(|_, entry| self.standing(&entry.session, now) != Standing::Expired);
+    }
+
+    /// How many stand.
+    pub(super) fn count(&self, now: UnixSecs) -> usize {
+        self.entries.read().values().filter(|entry| self.standing(&entry.session, now) == Standing::Active).count()
+    }
+}
+
+impl Entry {
+    fn new(id: String, user: Arc<User>, created: UnixSecs, expires: UnixSecs, seen: UnixSecs, remember: bool) -> Self {
+        let session = Session {
+            id,
+            user: ArcSwap::new(user),
+            created,
+            expires,
+            remember,
+            seen: AtomicU64::new(seen),
+            ended: AtomicBool::new(false),
+        };
+        Self { session: Arc::new(session), written: AtomicU64::new(seen) }
+    }
 }

@@ -1,0 +1,261 @@
+//! The account room's door: opening, what every request asks (memory alone), closing. What people
+//! do stands in the files beside it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::password::Hasher;
+use super::session::{Identity, Live, Rejected, Session, Standing};
+use super::token::{self, Keys};
+use super::{SignedIn, StartError, StoreDown};
+use crate::clock::{Clock, UnixSecs};
+use crate::config::{self, Config};
+use crate::secret::Secret;
+use crate::store::{Check, Db, Hooks, Store, StoreError};
+
+/// How often "last seen" is written, seconds; more often if the idle limit is short.
+const SEEN_EVERY_SECS: u64 = 30;
+/// How often sessions past their limits are let go from memory, seconds.
+const SWEEP_EVERY_SECS: u64 = 60;
+/// How often the store is rid of what is past, seconds.
+const PURGE_EVERY_SECS: u64 = 3600;
+
+/// People and their sessions. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Accounts {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) hasher: Hasher,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    live: Arc<Live>,
+    keys: Arc<Keys>,
+    /// tells this instance's remembered tokens from another's
+    id: u64,
+}
+
+/// What of the configuration concerns accounts. Lengths of time in seconds.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) max_age_secs: u64,
+    pub(super) idle_secs: u64,
+    pub(super) renew_after_secs: u64,
+    pub(super) password: config::Password,
+    pub(super) user_ids: config::UserIds,
+    pub(super) sign_up: config::SignUp,
+    pub(super) throttle: config::Throttle,
+    pub(super) title: String,
+}
+
+impl Settings {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            max_age_secs: config.session.max_age.as_secs(),
+            idle_secs: config.session.idle.as_secs(),
+            renew_after_secs: config.session.renew_after.as_secs(),
+            password: config.password.clone(),
+            user_ids: config.user_ids,
+            sign_up: config.sign_up,
+            throttle: config.throttle,
+            title: config.pages.title.clone(),
+        }
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Logs what went wrong; outside it is one thing.
+pub(super) fn down(error: &StoreError) -> StoreDown {
+    tracing::error!(%error, "the account store failed");
+    StoreDown
+}
+
+impl Accounts {
+    /// Opens the store in `server.state_dir` (making it if it is missing), claims it, makes the
+    /// first signing key, loads keys and sessions, and starts the store's and the hashing threads.
+    ///
+    /// # Errors
+    /// One plain line: the folder or file cannot be used, or another gateway serves from it.
+    pub fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
+        static INSTANCES: AtomicU64 = AtomicU64::new(1);
+        let settings = Settings::new(config);
+        let folder = crate::store::Folder::open(&config.server.state_dir)?;
+        let lock = folder.lock()?;
+        let mut db = Db::open(&config.server.state_dir, Check::Whole)?;
+        let (kid, secret) = token::new_key().map_err(|error| StartError(error.to_string()))?;
+        db.first_key(&kid, secret.as_slice(), clock.now())?;
+        let live = Arc::new(Live::new(settings.idle_secs));
+        let keys = Arc::new(Keys::default());
+        let hooks = hooks(&settings, &live, &keys, clock.clone());
+        let store = Store::start(db, lock, hooks)?;
+        let hasher = Hasher::start(settings.password.argon2)
+            .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
+        let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { shared: Arc::new(Shared { store, hasher, settings, clock, live, keys, id }) })
+    }
+
+    /// Who the token stands for, now. Memory only: no await, no disk. Marks the session as seen.
+    ///
+    /// # Errors
+    /// [`Rejected`]: deny. Which one it is concerns the log alone.
+    pub fn authenticate(&self, token: &[u8]) -> Result<Identity, Rejected> {
+        let shared = &*self.shared;
+        let now = shared.clock.now();
+        let found = match token::recall(shared.id, token, now) {
+            Some(found) => found?,
+            None => shared.verify(token, now)?,
+        };
+        match shared.live.standing(&found.session, now) {
+            Standing::Active => {}
+            Standing::Expired => {
+                token::forget(token);
+                return Err(Rejected::Expired);
+            }
+            Standing::Ended => {
+                token::forget(token);
+                return Err(Rejected::Ended);
+            }
+        }
+        if found.session.seen.load(Ordering::Relaxed) < now {
+            found.session.seen.fetch_max(now, Ordering::Relaxed);
+        }
+        let user = found.session.user.load_full();
+        Ok(Identity { session: found.session, user, issued: found.issued })
+    }
+
+    /// Whether a session stands, now. Memory only; does not mark it as seen.
+    pub fn standing(&self, session: &Session) -> Standing {
+        self.shared.live.standing(session, self.shared.clock.now())
+    }
+
+    /// A new token when the presented one is older than `session.renew_after`.
+    pub fn renewed_token(&self, who: &Identity) -> Option<Secret> {
+        let now = self.shared.clock.now();
+        if now.saturating_sub(who.issued) < self.shared.settings.renew_after_secs {
+            return None;
+        }
+        self.shared.keys.sign(&who.session, &who.user.id, now)
+    }
+
+    /// Seconds that remain of the session for the cookie's Max-Age; `None`: it goes with the browser.
+    pub fn cookie_max_age(&self, session: &Session) -> Option<u64> {
+        session.remember.then(|| session.expires.saturating_sub(self.shared.clock.now()))
+    }
+
+    /// How many sessions stand.
+    pub fn sessions_active(&self) -> usize {
+        self.shared.live.count(self.shared.clock.now())
+    }
+
+    /// Whether the store answers.
+    pub async fn ready(&self) -> bool {
+        self.shared.store.run(Db::answers).await.is_ok()
+    }
+
+    /// Writes what is still to be written and ends the threads. Afterwards every change fails.
+    pub async fn close(&self) {
+        let live = Arc::clone(&self.shared.live);
+        if let Err(error) = self.shared.store.run(move |db| write_seen(&live, db)).await {
+            down(&error);
+        }
+        let shared = Arc::clone(&self.shared);
+        let _ = tokio::task::spawn_blocking(move || shared.store.stop()).await;
+    }
+}
+
+impl Shared {
+    fn verify(&self, token: &[u8], now: UnixSecs) -> Result<token::Remembered, Rejected> {
+        let (verified, key) = self.keys.verify(token, now)?;
+        let session = self.live.find(&verified.session_id).ok_or(Rejected::Ended)?;
+        if session.user.load().id != verified.user_id {
+            return Err(Rejected::Invalid);
+        }
+        let found = token::Remembered::new(session, &verified, key);
+        token::remember(self.id, token, found.clone());
+        Ok(found)
+    }
+
+    /// What the browser gets for a session that has just begun.
+    pub(super) fn signed_in(&self, session_id: &str, user_id: &str, device: Secret) -> Result<SignedIn, StoreDown> {
+        let session = self.live.find(session_id).ok_or(StoreDown)?;
+        let token = self.keys.sign(&session, user_id, self.clock.now()).ok_or(StoreDown)?;
+        Ok(SignedIn { session, token, device })
+    }
+
+    pub(super) fn session(&self, id: &str) -> Option<Arc<Session>> {
+        self.live.find(id)
+    }
+}
+
+fn write_seen(live: &Live, db: &mut Db) -> Result<(), StoreError> {
+    let seen = live.unwritten();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    db.write_seen(&seen)?;
+    live.mark_written(&seen);
+    Ok(())
+}
+
+fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, clock: Clock) -> Hooks {
+    let max_age_secs = settings.max_age_secs;
+    let apply_live = Arc::clone(live);
+    let keys = Arc::clone(keys);
+    let mut chores = Chores {
+        live: Arc::clone(live),
+        settings: settings.clone(),
+        written: clock.now(),
+        swept: clock.now(),
+        purged: 0,
+        clock,
+    };
+    Hooks {
+        apply: Box::new(move |changes| {
+            if let Some(rows) = &changes.keys {
+                keys.apply(rows, max_age_secs);
+            }
+            apply_live.apply(changes.users, changes.sessions);
+        }),
+        tick: Box::new(move |db| chores.run(db)),
+    }
+}
+
+/// What is to be done now and then, on the store's thread.
+struct Chores {
+    live: Arc<Live>,
+    settings: Settings,
+    clock: Clock,
+    written: UnixSecs,
+    swept: UnixSecs,
+    purged: UnixSecs,
+}
+
+impl Chores {
+    fn run(&mut self, db: &mut Db) {
+        let now = self.clock.now();
+        let seen_every = SEEN_EVERY_SECS.min(self.settings.idle_secs / 10).max(1);
+        if now.saturating_sub(self.written) >= seen_every {
+            self.written = now;
+            if let Err(error) = write_seen(&self.live, db) {
+                tracing::warn!(%error, "when sessions were last used could not be written");
+            }
+        }
+        if now.saturating_sub(self.swept) >= SWEEP_EVERY_SECS {
+            self.swept = now;
+            self.live.sweep(now);
+        }
+        if now.saturating_sub(self.purged) >= PURGE_EVERY_SECS {
+            self.purged = now;
+            if let Err(error) = db.purge(now, self.settings.throttle.find_time.as_secs(), self.settings.idle_secs) {
+                tracing::warn!(%error, "what is past could not be removed from the store");
+            }
+        }
+    }
+}

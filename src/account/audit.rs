@@ -1,0 +1,46 @@
+//! The audit trail: who signed in, what was refused, what was changed. Each event is a row in the
+//! store, written with what it tells about, and a line in the log once that is done. No password,
+//! token or link is ever part of it.
+
+use super::{Caller, Identity};
+use crate::clock::UnixSecs;
+use crate::store::AuditRow;
+
+/// An event about nobody yet.
+pub(super) fn event(name: &'static str, caller: &Caller, now: UnixSecs) -> AuditRow {
+    AuditRow {
+        at: now,
+        event: name,
+        address: address(caller),
+        request_id: caller.request_id.clone(),
+        ..AuditRow::default()
+    }
+}
+
+/// An event about an account.
+pub(super) fn about(name: &'static str, caller: &Caller, now: UnixSecs, id: &str, email: &str) -> AuditRow {
+    AuditRow { user_id: id.to_owned(), email: email.to_owned(), ..event(name, caller, now) }
+}
+
+/// An event about the account that does it.
+pub(super) fn by(name: &'static str, caller: &Caller, now: UnixSecs, who: &Identity) -> AuditRow {
+    about(name, caller, now, &who.user.id, &who.user.email)
+}
+
+/// The client's address as text; empty on a Unix socket.
+pub(super) fn address(caller: &Caller) -> String {
+    caller.address.map(|address| address.to_canonical().to_string()).unwrap_or_default()
+}
+
+/// Writes the log line of an event that has happened.
+pub(super) fn log(row: &AuditRow) {
+    tracing::info!(
+        target: "audit",
+        event = row.event,
+        user = %row.email,
+        user_id = %row.user_id,
+        address = %row.address,
+        request_id = %row.request_id,
+        detail = %row.detail,
+    );
+}

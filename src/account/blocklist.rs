@@ -1,0 +1,113 @@
+//! Which passwords may be chosen (NIST SP 800-63B-4, 3.1.1.2): long enough, not common, not made
+//! of the person's address or the page's title. No rules of composition, no expiry.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::FieldError;
+use crate::config;
+use crate::secret::Secret;
+use zeroize::Zeroizing;
+
+/// Longest password in characters.
+const CHARS_MAX: usize = 256;
+/// Shortest word of an e-mail or title that a password may not contain, in characters.
+const WORD_CHARS_MIN: usize = 4;
+
+/// Passwords that guessers try first, lower case, eight characters and more. Taken from the list
+/// that Django ships (`common-passwords.txt.gz`, by Royce Williams, BSD licence).
+static COMMON: LazyLock<HashSet<&'static str>> =
+    LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
+
+/// A password in the form that is hashed: NFC, otherwise exactly as typed.
+pub(super) fn normal(password: &Secret) -> Zeroizing<String> {
+    Zeroizing::new(password.expose().nfc().collect())
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| word.chars().count() >= WORD_CHARS_MIN)
+        .map(str::to_lowercase)
+}
+
+fn wrong(code: &'static str, message: String) -> FieldError {
+    FieldError { field: "password", code, message }
+}
+
+/// Judges a password that somebody wants to have from now on.
+///
+/// # Errors
+/// Codes `too_short`, `too_long`, `common`, `guessable`, always for the field `password`.
+pub(super) fn judge(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<(), FieldError> {
+    let password = normal(password);
+    let length = password.chars().count();
+    if length < rules.min_length {
+        return Err(wrong(
+            "too_short",
+            format!("The password is too short: it needs at least {} characters.", rules.min_length),
+        ));
+    }
+    if length > CHARS_MAX {
+        return Err(wrong(
+            "too_long",
+            format!("The password is too long: it may have {CHARS_MAX} characters at most."),
+        ));
+    }
+    if !rules.blocklist {
+        return Ok(());
+    }
+    let lower = Zeroizing::new(password.to_lowercase());
+    if COMMON.contains(lower.as_str()) {
+        return Err(wrong("common", "This password is one of those that are guessed first.".to_owned()));
+    }
+    if words(email).chain(words(title)).any(|word| lower.contains(&word)) {
+        return Err(wrong(
+            "guessable",
+            "The password contains a word of your e-mail address or of this page's title.".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(min_length: usize, blocklist: bool, password: &str) -> &'static str {
+        let argon2 = config::Argon2 { memory_kib: 8, iterations: 1, parallelism: 1 };
+        let rules = config::Password { min_length, blocklist, argon2 };
+        let password = Secret::new(password.to_owned());
+        judge(&rules, "Photo Club", "marlene@example.com", &password).map_or_else(|error| error.code, |()| "ok")
+    }
+
+    #[test]
+    fn length_is_counted_in_characters_after_composition() {
+        assert_eq!(verdict(15, true, &"\u{1f600}".repeat(14)), "too_short");
+        assert_eq!(verdict(15, true, &"\u{1f600}".repeat(15)), "ok");
+        assert_eq!(verdict(15, true, &"e\u{301}".repeat(14)), "too_short");
+        assert_eq!(verdict(15, true, &"xy".repeat(128)), "ok");
+        assert_eq!(verdict(15, true, &format!("{}z", "xy".repeat(128))), "too_long");
+        assert_eq!(verdict(15, true, "  leading and trailing  "), "ok");
+    }
+
+    #[test]
+    fn common_passwords_are_refused_whatever_their_case() {
+        assert!(COMMON.len() >= 3000);
+        assert!(COMMON.iter().all(|word| word.len() >= 8 && *word == word.to_lowercase()));
+        assert_eq!(verdict(8, true, "passw0rd"), "common");
+        assert_eq!(verdict(8, true, "PassW0rd"), "common");
+        assert_eq!(verdict(8, false, "passw0rd"), "ok");
+        assert_eq!(verdict(8, true, "passw0rd and more"), "ok");
+    }
+
+    #[test]
+    fn words_of_email_and_title_are_refused() {
+        assert_eq!(verdict(15, true, "xx MARLENE yyyyyyyyy"), "guessable");
+        assert_eq!(verdict(15, true, "zz example zzzzzzzzz"), "guessable");
+        assert_eq!(verdict(15, true, "a photograph of zebras"), "guessable");
+        assert_eq!(verdict(15, true, "com is a short word of it"), "ok");
+        assert_eq!(verdict(15, false, "xx MARLENE yyyyyyyyy"), "ok");
+    }
+}

@@ -1,0 +1,216 @@
+//! What people may call themselves: e-mail addresses in one canonical form, names, pictures,
+//! groups. What passes here is safe in a header value, a log line and a list with commas.
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::FieldError;
+
+/// Longest e-mail in bytes (RFC 5321, 4.5.3.1.3).
+const EMAIL_BYTES_MAX: usize = 254;
+const NAME_CHARS_MAX: usize = 200;
+const PICTURE_BYTES_MAX: usize = 2048;
+const GROUP_CHARS_MAX: usize = 64;
+/// Groups of one account.
+const GROUPS_MAX: usize = 64;
+
+/// Characters that change how the text around them is shown, or show nothing themselves.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn is_refused(c: char) -> bool {
+    c.is_control() || is_deceptive(c)
+}
+
+/// The canonical form of an e-mail: trimmed, exactly one `@`, local part in NFC and lower case,
+/// domain in lower-case ASCII (IDNA). `None`: this is no address.
+///
+/// One person has one spelling: two would be two throttle counts, or two accounts (CVE-2026-40574).
+pub(super) fn canonical(text: &str) -> Option<String> {
+    let text = text.trim();
+    if text.len() > 4 * EMAIL_BYTES_MAX {
+        return None;
+    }
+    let (local, domain) = text.split_once('@')?;
+    if local.is_empty() || domain.contains('@') {
+        return None;
+    }
+    let refused = |c: char| {
+        is_refused(c) || matches!(c, '\u{200c}' | '\u{200d}') || c.is_whitespace() || "\"(),:;<>[\\]".contains(c)
+    };
+    if local.contains(refused) {
+        return None;
+    }
+    let composed: String = local.nfc().collect();
+    let local: String = composed.to_lowercase().nfc().collect();
+    let domain = idna::domain_to_ascii(domain).ok()?;
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && bytes.iter().all(|&b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if !domain.split('.').all(is_label) {
+        return None;
+    }
+    let email = format!("{local}@{domain}");
+    (email.len() <= EMAIL_BYTES_MAX).then_some(email)
+}
+
+/// The form under which attempts are counted for what is no address: so that it counts as well.
+pub(super) fn bucket(text: &str) -> String {
+    canonical(text).unwrap_or_else(|| text.trim().to_lowercase().chars().filter(|&c| !is_refused(c)).take(64).collect())
+}
+
+fn wrong(field: &'static str, code: &'static str, message: &str) -> FieldError {
+    FieldError { field, code, message: message.to_owned() }
+}
+
+/// The canonical e-mail or what to say about it.
+pub(super) fn email(text: &str) -> Result<String, FieldError> {
+    canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))
+}
+
+/// A display name, trimmed; may be empty.
+pub(super) fn name(text: &str) -> Result<String, FieldError> {
+    let text: String = text.trim().nfc().collect();
+    if text.contains(is_refused) {
+        return Err(wrong("name", "invalid", "The name contains a character that cannot be shown."));
+    }
+    if text.chars().count() > NAME_CHARS_MAX {
+        return Err(wrong("name", "too_long", "The name is too long: 200 characters at most."));
+    }
+    Ok(text)
+}
+
+/// A picture's URL, http or https; may be empty.
+pub(super) fn picture(text: &str) -> Result<String, FieldError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    if text.len() > PICTURE_BYTES_MAX {
+        return Err(wrong("picture", "too_long", "The picture's address is too long: 2048 bytes at most."));
+    }
+    let invalid = || wrong("picture", "invalid", "The picture must be an http or https address.");
+    if text.contains(|c: char| is_refused(c) || c.is_whitespace()) {
+        return Err(invalid());
+    }
+    let url = url::Url::parse(text).map_err(|_| invalid())?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none();
+    let text = String::from(url);
+    if plain && text.len() <= PICTURE_BYTES_MAX { Ok(text) } else { Err(invalid()) }
+}
+
+/// Group names, sorted and without duplicates.
+pub(super) fn groups(names: &[String]) -> Result<Vec<String>, FieldError> {
+    let mut groups = Vec::with_capacity(names.len());
+    for name in names {
+        let name = name.trim();
+        let fits = !name.is_empty() && name.chars().count() <= GROUP_CHARS_MAX;
+        if !fits || name.contains(|c: char| is_refused(c) || c == ',') {
+            return Err(wrong(
+                "group",
+                "invalid",
+                "A group has 1 to 64 characters, no comma and no control characters.",
+            ));
+        }
+        groups.push(name.to_owned());
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    if groups.len() > GROUPS_MAX {
+        return Err(wrong("group", "too_long", "An account has 64 groups at most."));
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_address_have_one_form() {
+        for text in ["alice@example.com", "Alice@Example.COM", "  alice@example.com\t", "ALICE@EXAMPLE.com"] {
+            assert_eq!(canonical(text).as_deref(), Some("alice@example.com"), "{text}");
+        }
+        // NFC, lower case beyond ASCII, IDNA
+        assert_eq!(canonical("Jose\u{301}@Ex\u{e4}mple.com").as_deref(), Some("jos\u{e9}@xn--exmple-cua.com"));
+        assert_eq!(canonical("\u{c9}va@example.com").as_deref(), Some("\u{e9}va@example.com"));
+        assert_eq!(canonical("a.b+c@sub.example.com").as_deref(), Some("a.b+c@sub.example.com"));
+        assert_eq!(canonical("root@localhost").as_deref(), Some("root@localhost"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let long = format!("{}@example.com", "a".repeat(243));
+        for text in [
+            "",
+            "@",
+            "a@",
+            "@example.com",
+            "alice",
+            "a@b@example.com",
+            "a b@example.com",
+            "a\0@example.com",
+            "a@exa mple.com",
+            "a@example..com",
+            "a@.example.com",
+            "a@example.com.",
+            "a@-x.com",
+            "a@[127.0.0.1]",
+            "a@exa_mple.com",
+            "a\r\nb@example.com",
+            "a\u{202e}b@example.com",
+            "a\u{200b}@example.com",
+            "\"a\"@example.com",
+            "a,b@example.com",
+            "a@example.com:80",
+            "a@exam/ple.com",
+            long.as_str(),
+        ] {
+            assert_eq!(canonical(text), None, "{text:?}");
+        }
+        let fits = format!("{}@example.com", "a".repeat(242));
+        assert_eq!(canonical(&fits), Some(fits.clone()));
+    }
+
+    #[test]
+    fn names_pictures_and_groups_keep_their_bounds() {
+        assert_eq!(name("  Ada Lovelace "), Ok("Ada Lovelace".to_owned()));
+        assert_eq!(name("a\nb").unwrap_err().code, "invalid");
+        assert_eq!(name("a\u{202e}b").unwrap_err().code, "invalid");
+        assert!(name(&"x".repeat(200)).is_ok());
+        assert_eq!(name(&"x".repeat(201)).unwrap_err().code, "too_long");
+        assert_eq!(picture(""), Ok(String::new()));
+        assert_eq!(picture("https://example.com/a.png"), Ok("https://example.com/a.png".to_owned()));
+        for text in [
+            "javascript:alert(1)",
+            "data:image/png;base64,AA",
+            "//example.com/a",
+            "http://",
+            "https://u:p@example.com/",
+            "https://a b.com/",
+        ] {
+            assert_eq!(picture(text).unwrap_err().code, "invalid", "{text}");
+        }
+        let given = ["b", "a", "b"].map(str::to_owned);
+        assert_eq!(groups(&given), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        for bad in ["a,b", "", "a\tb", &"x".repeat(65)] {
+            assert!(groups(&[bad.to_owned()]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn canonical_form_is_its_own_canonical_form() {
+        proptest::proptest!(|(text in "\\PC{0,20}@\\PC{0,20}")| {
+            if let Some(email) = canonical(&text) {
+                proptest::prop_assert_eq!(canonical(&email), Some(email));
+            }
+        });
+    }
+}

@@ -1,0 +1,76 @@
+//! What sign-in attempts are counted against. An account and an address have each their count; a
+//! browser that has signed in to the account before has one of its own instead of both, so that
+//! strangers who guess cannot lock its owner out.
+
+use std::net::IpAddr;
+
+use super::Caller;
+use crate::config;
+use crate::store::Limit;
+
+/// An address gets this many times the tries of an account.
+const ADDRESS_FACTOR: u32 = 4;
+
+/// The address as it is counted: IPv6 by /64, because one customer has all of it.
+pub(super) fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// The name of an account's count.
+pub(super) fn account(email: &str) -> String {
+    format!("account:{email}")
+}
+
+/// The name of an address's count.
+pub(super) fn address(address: IpAddr) -> String {
+    format!("address:{}", network(address))
+}
+
+/// Limits of a sign-in. `device`: hash of the device cookie, if the account knows it.
+pub(super) fn of_sign_in(
+    settings: config::Throttle,
+    caller: &Caller,
+    email: &str,
+    device: Option<&[u8; 32]>,
+) -> Vec<Limit> {
+    let own = |name: String| Limit { name, retries_max: settings.max_retries, success_forgives_all: true };
+    if let Some(hash) = device {
+        let id = data_encoding::BASE64URL_NOPAD.encode(&hash[..12]);
+        return vec![own(format!("device:{id}:{email}"))];
+    }
+    let mut limits = vec![own(account(email))];
+    if let Some(from) = caller.address {
+        limits.push(Limit {
+            name: address(from),
+            retries_max: settings.max_retries.saturating_mul(ADDRESS_FACTOR),
+            success_forgives_all: false,
+        });
+    }
+    limits
+}
+
+/// The limit on wrong current passwords of somebody who is signed in.
+pub(super) fn of_user(settings: config::Throttle, id: &str) -> Vec<Limit> {
+    vec![Limit { name: format!("user:{id}"), retries_max: settings.max_retries, success_forgives_all: true }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_counted_by_what_one_customer_has() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+        assert_eq!(of("2001:db8:1:2::1"), "2001:db8:1:2::/64");
+        assert_ne!(of("2001:db8:1:3::1"), "2001:db8:1:2::/64");
+    }
+}

@@ -1,0 +1,289 @@
+//! The JWT in the session cookie: made here, judged here, nowhere else. HS256 with keys from the
+//! store, on ring. It names a session and an account; what they may do is never read from it.
+//!
+//! Checks follow RFC 8725: one algorithm, own `typ`, key chosen by `kid` among our own, every
+//! claim required, nothing fetched.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+
+use arc_swap::ArcSwapOption;
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
+use parking_lot::RwLock;
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+use super::session::{Rejected, Session};
+use crate::clock::UnixSecs;
+use crate::secret::{NoRandomness, Secret, random_bytes};
+use crate::store::KeyRow;
+
+/// `iss` of every token of ours.
+pub const ISSUER: &str = "authgate";
+const AUDIENCE: &str = "session";
+const TYPE: &str = "authgate+jwt";
+/// Longest token that is looked at, bytes.
+const TOKEN_BYTES_MAX: usize = 2048;
+/// How far clocks may differ, seconds: a token of ours may come from before the clock was set back.
+const LEEWAY_SECS: u64 = 5;
+/// Verified tokens that one thread remembers; a full memory is emptied.
+const VERIFIED_MAX: usize = 8192;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    sid: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    jti: String,
+}
+
+/// A token whose signature and times are right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verified {
+    pub(super) session_id: String,
+    pub(super) user_id: String,
+    pub(super) issued: UnixSecs,
+    pub(super) expires: UnixSecs,
+}
+
+pub(super) struct Key {
+    kid: String,
+    sign: EncodingKey,
+    verify: DecodingKey,
+    /// Unix seconds; after it no token of this key counts.
+    valid_until: AtomicU64,
+}
+
+/// All keys that verify, and the one that signs.
+#[derive(Default)]
+pub(super) struct Keys {
+    all: RwLock<HashMap<String, Arc<Key>>>,
+    signing: ArcSwapOption<Key>,
+}
+
+fn install_provider() {
+    static ONCE: Once = Once::new();
+    static ON_RING: CryptoProvider = CryptoProvider {
+        signer_factory: |algorithm, key| match (algorithm, key.family()) {
+            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256::new(key.as_bytes()))),
+            _ => Err(Error::from(ErrorKind::InvalidAlgorithm)),
+        },
+        verifier_factory: |algorithm, key| match (algorithm, key.family()) {
+            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256::new(key.try_get_as_bytes()?))),
+            _ => Err(Error::from(ErrorKind::InvalidAlgorithm)),
+        },
+        key_utils: KeyUtils::new_unimplemented(),
+    };
+    ONCE.call_once(|| {
+        let _ = ON_RING.install_default();
+    });
+}
+
+struct Hs256(hmac::Key);
+
+impl Hs256 {
+    fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+}
+
+impl signature::Signer<Vec<u8>> for Hs256 {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl signature::Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+/// A new key: its name and 32 random bytes.
+pub(super) fn new_key() -> Result<(String, zeroize::Zeroizing<[u8; 32]>), NoRandomness> {
+    let kid = data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<9>()?);
+    Ok((kid, zeroize::Zeroizing::new(random_bytes::<32>()?)))
+}
+
+/// A new session's public id: 128 random bits.
+pub(super) fn new_session_id() -> Result<String, NoRandomness> {
+    Ok(data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<16>()?))
+}
+
+impl Keys {
+    /// Takes the keys as the store has them. A retired one verifies for `max_age_secs` more: no
+    /// token outlives that.
+    pub(super) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
+        install_provider();
+        let mut all = self.all.write();
+        for (kid, key) in all.iter() {
+            if !rows.iter().any(|row| row.kid == *kid) {
+                key.valid_until.store(0, Ordering::Relaxed);
+            }
+        }
+        all.retain(|kid, _| rows.iter().any(|row| row.kid == *kid));
+        let mut signing: Option<(UnixSecs, Arc<Key>)> = None;
+        for row in rows.iter().filter(|row| row.secret.len() >= 32) {
+            let key = all.entry(row.kid.clone()).or_insert_with(|| {
+                Arc::new(Key {
+                    kid: row.kid.clone(),
+                    sign: EncodingKey::from_secret(&row.secret),
+                    verify: DecodingKey::from_secret(&row.secret),
+                    valid_until: AtomicU64::new(0),
+                })
+            });
+            let until = row.retired.map_or(u64::MAX, |at| at.saturating_add(max_age_secs));
+            key.valid_until.store(until, Ordering::Relaxed);
+            if row.retired.is_none() && signing.as_ref().is_none_or(|(created, _)| row.created >= *created) {
+                signing = Some((row.created, Arc::clone(key)));
+            }
+        }
+        self.signing.store(signing.map(|(_, key)| key));
+    }
+
+    /// A token for a session; valid until the session's absolute end.
+    pub(super) fn sign(&self, session: &Session, user_id: &str, now: UnixSecs) -> Option<Secret> {
+        let key = self.signing.load_full()?;
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: user_id.to_owned(),
+            sid: session.id.clone(),
+            iat: now,
+            nbf: now,
+            exp: session.expires,
+            jti: new_session_id().ok()?,
+        };
+        let header = Header { typ: Some(TYPE.to_owned()), kid: Some(key.kid.clone()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, &claims, &key.sign).ok().map(Secret::new)
+    }
+
+    /// Judges a token by itself: form, key, signature, claims, times.
+    pub(super) fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Verified, Arc<Key>), Rejected> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Rejected::Invalid);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Rejected::Invalid)?;
+        if header.typ.as_deref() != Some(TYPE) || header.crit.is_some() || header.alg != Algorithm::HS256 {
+            return Err(Rejected::Invalid);
+        }
+        let kid = header.kid.ok_or(Rejected::Invalid)?;
+        let key = self.all.read().get(&kid).cloned().ok_or(Rejected::Invalid)?;
+        key.check(now)?;
+        let claims = decode(token, &key)?;
+        if claims.iat > now + LEEWAY_SECS || claims.nbf > now + LEEWAY_SECS || claims.jti.is_empty() {
+            return Err(Rejected::Invalid);
+        }
+        if now > claims.exp.saturating_add(LEEWAY_SECS) {
+            return Err(Rejected::Expired);
+        }
+        let verified =
+            Verified { session_id: claims.sid, user_id: claims.sub, issued: claims.iat, expires: claims.exp };
+        Ok((verified, key))
+    }
+}
+
+fn decode(token: &[u8], key: &Key) -> Result<Claims, Rejected> {
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+    rules.set_issuer(&[ISSUER]);
+    rules.set_audience(&[AUDIENCE]);
+    // times are judged by our own clock, right after
+    rules.validate_exp = false;
+    rules.validate_nbf = false;
+    let decoded = jsonwebtoken::decode::<Claims>(token, &key.verify, &rules).map_err(|_| Rejected::Invalid)?;
+    Ok(decoded.claims)
+}
+
+impl Key {
+    fn check(&self, now: UnixSecs) -> Result<(), Rejected> {
+        if now <= self.valid_until.load(Ordering::Relaxed) { Ok(()) } else { Err(Rejected::Invalid) }
+    }
+}
+
+/// What a thread remembers of a verified token. Everything that can change is checked anew.
+#[derive(Clone)]
+pub(super) struct Remembered {
+    pub(super) session: Arc<Session>,
+    pub(super) issued: UnixSecs,
+    expires: UnixSecs,
+    key: Arc<Key>,
+}
+
+impl Remembered {
+    pub(super) fn new(session: Arc<Session>, verified: &Verified, key: Arc<Key>) -> Self {
+        Self { session, issued: verified.issued, expires: verified.expires, key }
+    }
+
+    fn check(&self, now: UnixSecs) -> Result<(), Rejected> {
+        self.key.check(now)?;
+        if now > self.expires.saturating_add(LEEWAY_SECS) { Err(Rejected::Expired) } else { Ok(()) }
+    }
+}
+
+/// Verified tokens by their full bytes, one memory a thread: no lock on the way of a request.
+/// Tokens that failed are not remembered, so that wrong ones cannot push out right ones.
+#[derive(Default)]
+struct Memory {
+    /// which [`super::Accounts`] filled it
+    owner: u64,
+    tokens: HashMap<Box<[u8]>, Remembered, ahash::RandomState>,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+/// What this thread remembers of the token; `Err` when it has run out since.
+pub(super) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<Remembered, Rejected>> {
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.owner != owner {
+            return None;
+        }
+        let found = memory.tokens.get(token)?.clone();
+        match found.check(now) {
+            Ok(()) => Some(Ok(found)),
+            Err(rejected) => {
+                memory.tokens.remove(token);
+                Some(Err(rejected))
+            }
+        }
+    })
+}
+
+/// Remembers a verified token on this thread.
+pub(super) fn remember(owner: u64, token: &[u8], what: Remembered) {
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.owner != owner || memory.tokens.len() >= VERIFIED_MAX {
+            memory.tokens.clear();
+            memory.owner = owner;
+        }
+        memory.tokens.insert(token.into(), what);
+    });
+}
+
+/// Forgets a token whose session is over.
+pub(super) fn forget(token: &[u8]) {
+    MEMORY.with_borrow_mut(|memory| drop(memory.tokens.remove(token)));
+}

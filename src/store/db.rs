@@ -1,0 +1,146 @@
+//! The connection and its transactions. Blocking: only the store's thread and the commands hold
+//! a [`Db`].
+
+use std::cell::Cell;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::folder::Folder;
+use super::{StoreError, migrate, uint};
+
+/// How long a write waits for another process's transaction.
+pub(super) const BUSY: Duration = Duration::from_secs(2);
+
+/// How much of the database is looked at before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Whose it is and which version: for commands.
+    Version,
+    /// The structure of every page as well: for a start.
+    Whole,
+}
+
+/// The database. Every public method is one transaction: it happens as a whole or not at all.
+#[derive(Debug)]
+pub struct Db {
+    pub(super) connection: Connection,
+    pub(super) folder: Folder,
+    rev: u64,
+}
+
+/// A transaction that can number its changes.
+pub(super) struct Tx<'db> {
+    inner: Transaction<'db>,
+    rev: Cell<u64>,
+}
+
+impl std::ops::Deref for Tx<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.inner
+    }
+}
+
+impl Tx<'_> {
+    /// The number of this transaction's changes to users, sessions and keys; the same throughout.
+    pub(super) fn rev(&self) -> Result<i64, StoreError> {
+        if self.rev.get() == 0 {
+            let rev: i64 = self
+                .prepare_cached("UPDATE counter SET value = value + 1 WHERE name = 'rev' RETURNING value")?
+                .query_row([], |row| row.get(0))?;
+            self.rev.set(uint(rev));
+        }
+        Ok(super::int(self.rev.get()))
+    }
+}
+
+impl Db {
+    /// Opens the database in the state folder, making both if they are missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] for a folder others can write, a foreign, newer or damaged file,
+    /// which is then left untouched.
+    pub fn open(state_dir: &Path, check: Check) -> Result<Self, StoreError> {
+        let folder = Folder::open(state_dir)?;
+        migrate::inspect(&folder, check)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let at = folder.database();
+        let wrong = |error: rusqlite::Error| {
+            StoreError::Unusable(format!("{}: the database cannot be opened: {error}", at.display()))
+        };
+        let mut connection = Connection::open_with_flags(&at, flags).map_err(wrong)?;
+        prepare(&connection).map_err(wrong)?;
+        migrate::apply(&mut connection, &folder).map_err(|error| match error {
+            StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),
+            unusable @ StoreError::Unusable(_) => unusable,
+        })?;
+        Ok(Self { connection, folder, rev: 0 })
+    }
+
+    /// The folder it lives in.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Runs `work` in one transaction that holds the write lock from its start, so that what it
+    /// read is still so when it writes.
+    pub(super) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = Tx { inner, rev: Cell::new(0) };
+        let done = work(&tx)?;
+        let rev = tx.rev.get();
+        tx.inner.commit()?;
+        self.rev = self.rev.max(rev);
+        Ok(done)
+    }
+
+    /// Runs `work` on one unchanging view of the database.
+    pub(super) fn read<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        work(&tx)
+    }
+
+    /// Number of the last change that this connection made; 0 for none.
+    pub fn last_change(&self) -> u64 {
+        self.rev
+    }
+
+    /// Whether the database answers.
+    pub fn answers(&mut self) -> Result<(), StoreError> {
+        self.read(|tx| Ok(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", [], |_| Ok(()))?))
+    }
+
+    /// Removes what is past: sessions that ended or ran out a day ago, links that ran out, bans
+    /// that are over, devices unseen for 400 days, and audit events beyond their bounds.
+    ///
+    /// `now`: Unix seconds; `find_secs`: how long attempts count; `idle_secs`: a session unseen
+    /// for so long is past.
+    pub fn purge(&mut self, now: u64, find_secs: u64, idle_secs: u64) -> Result<(), StoreError> {
+        let day_ago = super::int(now.saturating_sub(86_400));
+        let idle_limit = super::int(now.saturating_sub(86_400).saturating_sub(idle_secs));
+        let devices = super::int(now.saturating_sub(400 * 86_400));
+        let attempts = super::int(now.saturating_sub(find_secs));
+        self.write(|tx| {
+            tx.execute("DELETE FROM session WHERE expires < ?1 OR ended_at < ?1 OR seen < ?2", [day_ago, idle_limit])?;
+            tx.execute("DELETE FROM link WHERE expires < ?1", [super::int(now)])?;
+            tx.execute("DELETE FROM ban WHERE until <= ?1", [super::int(now)])?;
+            tx.execute("DELETE FROM attempt WHERE at < ?1", [attempts])?;
+            tx.execute("DELETE FROM device WHERE seen < ?1", [devices])?;
+            super::audit::bound(tx, now)
+        })
+    }
+}
+
+fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch(
+        "PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;
+         PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;",
+    )?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode.eq_ignore_ascii_case("wal") { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+}

@@ -1,0 +1,36 @@
+//! Browsers that have signed in before: each has a throttle count of its own for the accounts it
+//! knows. Only hashes of their cookies are kept.
+
+use rusqlite::{Connection, params};
+
+use super::db::Db;
+use super::{StoreError, int};
+use crate::clock::UnixSecs;
+
+/// Devices that an account remembers; the ones unseen for longest are forgotten first.
+const PER_USER_MAX: u32 = 50;
+
+pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO device (hash, user_id, seen) VALUES (?1, ?2, ?3)
+         ON CONFLICT (hash, user_id) DO UPDATE SET seen = ?3",
+    )?
+    .execute(params![hash, user_id, int(now)])?;
+    tx.prepare_cached(
+        "DELETE FROM device WHERE user_id = ?1 AND hash NOT IN
+         (SELECT hash FROM device WHERE user_id = ?1 ORDER BY seen DESC LIMIT ?2)",
+    )?
+    .execute(params![user_id, PER_USER_MAX])?;
+    Ok(())
+}
+
+impl Db {
+    /// Whether any account knows this device; `of`: whether the account with this e-mail does.
+    pub fn knows_device(&mut self, hash: &[u8; 32], of: Option<&str>) -> Result<bool, StoreError> {
+        self.read(|tx| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM device JOIN user ON user.id = device.user_id
+                       WHERE hash = ?1 AND (?2 IS NULL OR user.email = ?2))";
+            Ok(tx.prepare_cached(sql)?.query_row(params![hash, of], |row| row.get(0))?)
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! The database's shape: scripts applied in order and never edited. A database that is not ours,
+//! is newer than this program or is damaged is refused before anything is written to it.
+
+use std::io::Read;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::folder::Folder;
+use super::{Check, StoreError};
+
+/// Marks a SQLite file as ours ("agte").
+const APPLICATION_ID: i32 = 0x6167_7465;
+
+/// Script n brings `user_version` from n to n + 1.
+const SCRIPTS: [&str; 1] = [include_str!("schema/0001_people.sql")];
+
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+fn unusable(folder: &Folder, what: &str) -> StoreError {
+    StoreError::Unusable(format!("{}: {what}; it was left untouched", folder.database().display()))
+}
+
+/// Judges the file without writing to it. An empty file is a new database.
+pub(super) fn inspect(folder: &Folder, check: Check) -> Result<(), StoreError> {
+    let mut head = Vec::with_capacity(MAGIC.len());
+    folder
+        .database_file()?
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut head)
+        .map_err(|error| unusable(folder, &format!("the database cannot be read: {error}")))?;
+    if head.is_empty() {
+        return if folder.leftover("-wal") {
+            Err(unusable(folder, "the database is empty, but its log (-wal) is not"))
+        } else {
+            Ok(())
+        };
+    }
+    if head != MAGIC {
+        return Err(unusable(folder, "this is not an authgate database, or it is damaged"));
+    }
+    if folder.leftover("-journal") {
+        // a first start was cut off: only a writer can roll that back
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let connection = Connection::open_with_flags(folder.database(), flags).map_err(damaged)?;
+    connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
+    judge(&connection, folder, check)
+}
+
+fn judge(connection: &Connection, folder: &Folder, check: Check) -> Result<(), StoreError> {
+    let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(damaged);
+    let (owner, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(damaged)?;
+    if owner != i64::from(APPLICATION_ID) && (owner != 0 || version != 0 || tables != 0) {
+        return Err(unusable(folder, "this is another program's database"));
+    }
+    if usize::try_from(version).unwrap_or(usize::MAX) > SCRIPTS.len() {
+        return Err(unusable(
+            folder,
+            &format!(
+                "the database has version {version}, this authgate knows up to {}; use a newer one",
+                SCRIPTS.len()
+            ),
+        ));
+    }
+    if check == Check::Whole {
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+        if found != "ok" {
+            return Err(unusable(folder, &format!("the database is damaged ({})", found.replace('\n', " "))));
+        }
+    }
+    Ok(())
+}
+
+/// Brings the database to this program's version, in one transaction.
+pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<(), StoreError> {
+    let version =
+        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
+    if version(connection)? == known {
+        return Ok(());
+    }
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    let at = usize::try_from(version(&tx)?).unwrap_or(usize::MAX);
+    if at > SCRIPTS.len() {
+        return Err(unusable(folder, "a newer authgate has just changed the database; use that one"));
+    }
+    for script in SCRIPTS.iter().skip(at) {
+        tx.execute_batch(script)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", known)?;
+    tx.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Db;
+    use super::*;
+
+    /// Opens and must fail; returns the line without the folder, having seen the file unchanged.
+    fn refusal(dir: &Path) -> String {
+        let path = dir.join("authgate.db");
+        let before = std::fs::read(&path).unwrap();
+        let line = Db::open(dir, Check::Whole).unwrap_err().to_string();
+        assert!(std::fs::read(&path).unwrap() == before, "the file was changed");
+        assert_eq!(line.lines().count(), 1);
+        line.replace(&path.display().to_string(), "DB")
+    }
+
+    fn sqlite(dir: &Path, sql: &str) {
+        Connection::open(dir.join("authgate.db")).unwrap().execute_batch(sql).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused_and_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("authgate.db"), b"hello, this is some text file").unwrap();
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: this is not an authgate database, or it is damaged; it was left untouched"
+        );
+        std::fs::write(dir.path().join("authgate.db"), b"x").unwrap();
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: this is not an authgate database, or it is damaged; it was left untouched"
+        );
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_and_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Db::open(dir.path(), Check::Whole).unwrap());
+        sqlite(dir.path(), "PRAGMA user_version = 99");
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: the database has version 99, this authgate knows up to 1; use a newer one; it was left untouched"
+        );
+    }
+
+    #[test]
+    fn another_programs_database_is_refused_and_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        sqlite(dir.path(), "CREATE TABLE diary (entry TEXT)");
+        assert_eq!(refusal(dir.path()), "DB: this is another program's database; it was left untouched");
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused_and_untouched_and_a_sound_one_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Db::open(dir.path(), Check::Whole).unwrap());
+        drop(Db::open(dir.path(), Check::Whole).unwrap());
+        let path = dir.path().join("authgate.db");
+        let sound = std::fs::read(&path).unwrap();
+        let mut torn = sound.clone();
+        for byte in &mut torn[4096..8192] {
+            *byte = 0xA5;
+        }
+        std::fs::write(&path, &torn).unwrap();
+        assert!(refusal(dir.path()).starts_with("DB: the database "));
+        std::fs::write(&path, &sound[..sound.len() / 2]).unwrap();
+        assert!(refusal(dir.path()).starts_with("DB: the database "));
+        std::fs::write(&path, &sound).unwrap();
+        assert!(Db::open(dir.path(), Check::Whole).is_ok());
+    }
+
+    #[test]
+    fn an_empty_file_beside_a_full_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("authgate.db"), b"").unwrap();
+        std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
+        assert_eq!(refusal(dir.path()), "DB: the database is empty, but its log (-wal) is not; it was left untouched");
+    }
+
+    #[test]
+    fn two_that_open_a_new_database_at_once_both_succeed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_path_buf();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let path = path.clone();
+                std::thread::spawn(move || Db::open(&path, Check::Whole).map(|_| ()))
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), Ok(()));
+        }
+    }
+}

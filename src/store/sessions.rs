@@ -1,0 +1,199 @@
+//! Sessions as rows. Ended ones are marked first, so that a running gateway sees it, and purged later.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::db::{Db, Tx};
+use super::throttle::{self, Counted};
+use super::users::{self, UserChange};
+use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, uint};
+use crate::clock::UnixSecs;
+use crate::secret::Secret;
+
+/// A session to be begun.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct NewSession {
+    pub id: String,
+    pub expires: UnixSecs,
+    pub remember: bool,
+    pub address: String,
+    pub user_agent: String,
+    /// Id of the session that the browser presented: it ends.
+    pub replaces: Option<String>,
+    /// SHA-256 of the device cookie that the browser gets or keeps.
+    pub device: [u8; 32],
+}
+
+/// What became of a sign-in.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum Begun {
+    /// The session is there.
+    Yes(Box<UserRow>),
+    /// The account is gone, disabled, or its password changed while it was being checked.
+    No,
+}
+
+/// Which sessions of an account a change ends.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Ends<'a> {
+    None,
+    All,
+    AllBut(&'a str),
+}
+
+/// Whose sessions.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// This one, whoever it belongs to.
+    Session(&'a str),
+    /// This one, if it belongs to the account with this id.
+    SessionOf(&'a str, &'a str),
+    /// All of an account.
+    User(&'a str),
+    /// All of an account but one.
+    UserBut(&'a str, &'a str),
+    /// All.
+    Everybody,
+}
+
+pub(super) const COLUMNS: &str = "session.id, session.created, session.expires, session.seen, session.remember, \
+     session.address, session.user_agent, session.ended_at IS NOT NULL, user.id IS NOT NULL";
+
+/// Reads [`COLUMNS`] followed by those of the account.
+pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
+    let user = if row.get(8)? { Some(users::from_row(row, 9)?) } else { None };
+    Ok(SessionRow {
+        id: row.get(0)?,
+        created: uint(row.get(1)?),
+        expires: uint(row.get(2)?),
+        seen: uint(row.get(3)?),
+        remember: row.get(4)?,
+        address: row.get(5)?,
+        user_agent: row.get(6)?,
+        ended: row.get(7)?,
+        user,
+    })
+}
+
+pub(super) fn end_of_user(tx: &Tx<'_>, id: &str, ends: Ends<'_>, now: UnixSecs) -> Result<usize, StoreError> {
+    match ends {
+        Ends::None => Ok(0),
+        Ends::All => end(tx, Whose::User(id), now),
+        Ends::AllBut(kept) => end(tx, Whose::UserBut(id, kept), now),
+    }
+}
+
+fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize, StoreError> {
+    let (condition, first, second) = match whose {
+        Whose::Session(id) => ("id = ?3 AND ?4 = ''", id, ""),
+        Whose::SessionOf(id, user) => ("id = ?3 AND user_id = ?4", id, user),
+        Whose::User(user) => ("user_id = ?3 AND ?4 = ''", user, ""),
+        Whose::UserBut(user, kept) => ("user_id = ?3 AND id <> ?4", user, kept),
+        Whose::Everybody => ("?3 = '' AND ?4 = ''", "", ""),
+    };
+    let sql = format!("UPDATE session SET ended_at = ?1, rev = ?2 WHERE ended_at IS NULL AND {condition}");
+    Ok(tx.prepare_cached(&sql)?.execute(params![int(now), tx.rev()?, first, second])?)
+}
+
+pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs) -> Result<(), StoreError> {
+    if let Some(old) = &new.replaces {
+        end(tx, Whose::Session(old), now)?;
+    }
+    tx.prepare_cached(
+        "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
+         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        new.id,
+        user_id,
+        int(now),
+        int(new.expires),
+        new.remember,
+        new.address,
+        new.user_agent,
+        tx.rev()?
+    ])?;
+    devices::remember(tx, &new.device, user_id, now)
+}
+
+impl Db {
+    /// Begins a session after the password was found right: in one transaction the session that
+    /// the browser presented ends, the new one begins, the attempts are forgiven, the device is
+    /// remembered, and an outdated hash is replaced.
+    ///
+    /// `checked`: the hash that the password was compared with; `rehashed`: what replaces it.
+    pub fn begin_session(
+        &mut self,
+        user_id: &str,
+        checked: &Secret,
+        rehashed: Option<Secret>,
+        new: &NewSession,
+        counted: &Counted,
+        now: UnixSecs,
+        event: &AuditRow,
+    ) -> Result<Begun, StoreError> {
+        self.write(|tx| {
+            let Some(user) = users::by_id(tx, user_id)? else { return Ok(Begun::No) };
+            if user.disabled || user.password.as_ref().map(Secret::expose) != Some(checked.expose()) {
+                return Ok(Begun::No);
+            }
+            if let Some(hash) = rehashed {
+                let password = Some(Password { new: hash, only_over: None });
+                let _ = users::change(tx, user_id, &UserChange { password, ..UserChange::default() })?;
+            }
+            throttle::forgive(tx, counted)?;
+            insert(tx, user_id, new, now)?;
+            audit::write(tx, event)?;
+            Ok(Begun::Yes(Box::new(user)))
+        })
+    }
+
+    /// Ends sessions; returns how many.
+    pub fn end_sessions(&mut self, whose: Whose<'_>, now: UnixSecs, event: &AuditRow) -> Result<usize, StoreError> {
+        self.write(|tx| {
+            let ended = end(tx, whose, now)?;
+            if ended > 0 {
+                audit::write(tx, event)?;
+            }
+            Ok(ended)
+        })
+    }
+
+    /// Sessions that have not ended and are not past their absolute limit, newest first.
+    pub fn sessions(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<SessionRow>, StoreError> {
+        self.read(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
+                 WHERE ended_at IS NULL AND expires > ?1 AND (?2 IS NULL OR user_id = ?2)
+                 ORDER BY session.created DESC, session.id",
+                users::COLUMNS
+            );
+            let mut query = tx.prepare_cached(&sql)?;
+            let rows = query.query_map(params![int(now), user_id], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// E-mail of the account that a session belongs to.
+    pub fn session_email(&mut self, id: &str) -> Result<Option<String>, StoreError> {
+        self.read(|tx| email_of(tx, id))
+    }
+
+    /// Writes when sessions were last used: pairs of session id and Unix seconds.
+    pub fn write_seen(&mut self, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut update = tx.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE id = ?1")?;
+            for (id, at) in seen {
+                update.execute(params![id, int(*at)])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn email_of(tx: &Connection, id: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT email FROM session JOIN user ON user.id = user_id WHERE session.id = ?1 AND ended_at IS NULL";
+    Ok(tx.query_row(sql, [id], |row| row.get(0)).optional()?)
+}

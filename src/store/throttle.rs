@@ -1,0 +1,172 @@
+//! Counts of sign-in attempts, kept through restarts. An attempt is counted before the password
+//! is looked at, so that parallel attempts cannot slip through. Every table here is bounded.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::db::Db;
+use super::{AuditRow, StoreError, audit, int, uint};
+use crate::clock::UnixSecs;
+
+/// Attempts that are kept in all; beyond it the oldest go.
+const ATTEMPTS_MAX: u32 = 100_000;
+/// Bans that are kept in all; beyond it those that end first go.
+const BANS_MAX: u32 = 100_000;
+
+/// One thing that is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL` or `user:ID`
+    pub name: String,
+    /// Failed attempts within the window that lead to a ban.
+    pub retries_max: u32,
+    /// Whether a success forgives all attempts, or its own alone. An address is shared: a right
+    /// password for one account must not forgive guesses at others.
+    pub success_forgives_all: bool,
+}
+
+/// An attempt that was let through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counted {
+    limits: Vec<Limit>,
+    rows: Vec<i64>,
+}
+
+/// Counts one attempt against every limit, or says after how many seconds to come back.
+fn count(tx: &Connection, limits: &[Limit], now: UnixSecs, find_secs: u64) -> Result<Result<Counted, u64>, StoreError> {
+    let mut wait = 0;
+    for limit in limits {
+        wait = wait.max(remaining(tx, limit, now, find_secs)?);
+    }
+    if wait > 0 {
+        return Ok(Err(wait));
+    }
+    let mut counted = Counted { limits: limits.to_vec(), rows: Vec::new() };
+    for limit in limits {
+        tx.prepare_cached("INSERT INTO attempt (name, at) VALUES (?1, ?2)")?.execute(params![limit.name, int(now)])?;
+        counted.rows.push(tx.last_insert_rowid());
+    }
+    tx.prepare_cached("DELETE FROM attempt WHERE at < ?1")?.execute([int(now.saturating_sub(find_secs))])?;
+    tx.prepare_cached("DELETE FROM attempt WHERE id <= (SELECT max(id) FROM attempt) - ?1")?.execute([ATTEMPTS_MAX])?;
+    Ok(Ok(counted))
+}
+
+/// Seconds until another attempt may be made; 0: now.
+fn remaining(tx: &Connection, limit: &Limit, now: UnixSecs, find_secs: u64) -> Result<u64, StoreError> {
+    let until: Option<i64> = tx
+        .prepare_cached("SELECT until FROM ban WHERE name = ?1 AND until > ?2")?
+        .query_row(params![limit.name, int(now)], |row| row.get(0))
+        .optional()?;
+    if let Some(until) = until {
+        return Ok(uint(until).saturating_sub(now).max(1));
+    }
+    let (attempts, oldest): (i64, Option<i64>) = tx
+        .prepare_cached("SELECT count(*), min(at) FROM attempt WHERE name = ?1 AND at >= ?2")?
+        .query_row(params![limit.name, int(now.saturating_sub(find_secs))], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if uint(attempts) < u64::from(limit.retries_max) {
+        return Ok(0);
+    }
+    // all tries are still being looked at, or the process died over them
+    let oldest = oldest.map_or(now, uint);
+    Ok((oldest + find_secs + 1).saturating_sub(now).max(1))
+}
+
+/// A right password: the attempts that led here no longer count.
+pub(super) fn forgive(tx: &Connection, counted: &Counted) -> Result<(), StoreError> {
+    for (limit, row) in counted.limits.iter().zip(&counted.rows) {
+        if limit.success_forgives_all {
+            tx.prepare_cached("DELETE FROM attempt WHERE name = ?1")?.execute([&limit.name])?;
+            tx.prepare_cached("DELETE FROM ban WHERE name = ?1")?.execute([&limit.name])?;
+        } else {
+            tx.prepare_cached("DELETE FROM attempt WHERE id = ?1")?.execute([row])?;
+        }
+    }
+    Ok(())
+}
+
+impl Db {
+    /// Counts an attempt before it is looked at. `Err`: seconds until another may be made; then
+    /// nothing was counted.
+    pub fn count_attempt(
+        &mut self,
+        limits: &[Limit],
+        now: UnixSecs,
+        find_secs: u64,
+    ) -> Result<Result<Counted, u64>, StoreError> {
+        self.write(|tx| count(tx, limits, now, find_secs))
+    }
+
+    /// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
+    pub fn attempt_failed(
+        &mut self,
+        counted: &Counted,
+        now: UnixSecs,
+        find_secs: u64,
+        ban_secs: u64,
+        event: &AuditRow,
+    ) -> Result<Vec<String>, StoreError> {
+        self.write(|tx| {
+            let mut banned = Vec::new();
+            for limit in &counted.limits {
+                let attempts: i64 = tx
+                    .prepare_cached("SELECT count(*) FROM attempt WHERE name = ?1 AND at >= ?2")?
+                    .query_row(params![limit.name, int(now.saturating_sub(find_secs))], |row| row.get(0))?;
+                if uint(attempts) < u64::from(limit.retries_max) {
+                    continue;
+                }
+                tx.execute(
+                    "INSERT INTO ban (name, until) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET until = max(until, ?2)",
+                    params![limit.name, int(now + ban_secs)],
+                )?;
+                tx.execute("DELETE FROM attempt WHERE name = ?1", [&limit.name])?;
+                banned.push(limit.name.clone());
+            }
+            audit::write(tx, event)?;
+            for name in &banned {
+                audit::write(tx, &AuditRow { event: "banned", detail: name.clone(), ..event.clone() })?;
+            }
+            if !banned.is_empty() {
+                tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
+                tx.execute(
+                    "DELETE FROM ban WHERE name NOT IN (SELECT name FROM ban ORDER BY until DESC LIMIT ?1)",
+                    [BANS_MAX],
+                )?;
+            }
+            Ok(banned)
+        })
+    }
+
+    /// The attempt was right, and leads to no session: it is forgiven.
+    pub fn attempt_right(&mut self, counted: &Counted) -> Result<(), StoreError> {
+        self.write(|tx| forgive(tx, counted))
+    }
+
+    /// What is banned, and until when (Unix seconds).
+    pub fn bans(&mut self, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
+        self.read(|tx| {
+            let mut query = tx.prepare("SELECT name, until FROM ban WHERE until > ?1 ORDER BY name")?;
+            let rows = query.query_map([int(now)], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Lifts bans and forgets attempts of these names, and of every device for `email`. Returns
+    /// how many bans there were.
+    pub fn lift(&mut self, names: &[String], email: Option<&str>, event: &AuditRow) -> Result<usize, StoreError> {
+        self.write(|tx| {
+            let mut lifted = 0;
+            for name in names {
+                lifted += tx.execute("DELETE FROM ban WHERE name = ?1", [name])?;
+                tx.execute("DELETE FROM attempt WHERE name = ?1", [name])?;
+            }
+            if let Some(email) = email {
+                let ends_so = "name LIKE 'device:%' AND substr(name, -length(?1) - 1) = ':' || ?1";
+                lifted += tx.execute(&format!("DELETE FROM ban WHERE {ends_so}"), [email])?;
+                tx.execute(&format!("DELETE FROM attempt WHERE {ends_so}"), [email])?;
+            }
+            if lifted > 0 {
+                audit::write(tx, event)?;
+            }
+            Ok(lifted)
+        })
+    }
+}

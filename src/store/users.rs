@@ -1,0 +1,295 @@
+//! Accounts.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::db::{Db, Tx};
+use super::sessions::{self, Ends};
+use super::{AuditRow, StoreError, UserRow, audit, int, uint};
+use crate::clock::UnixSecs;
+use crate::secret::Secret;
+
+/// How a new account gets its id.
+#[derive(Debug, Clone)]
+pub enum NewId {
+    /// Decimal, above every id ever seen.
+    Next,
+    /// This one.
+    Given(String),
+}
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Its id.
+    pub id: NewId,
+    /// Canonical e-mail.
+    pub email: String,
+    /// May be empty.
+    pub name: String,
+    /// May be empty.
+    pub picture: String,
+    /// Sorted, no duplicates.
+    pub groups: Vec<String>,
+    /// PHC string.
+    pub password: Option<Secret>,
+}
+
+/// What to change; `None` stays.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct UserChange {
+    pub name: Option<String>,
+    pub picture: Option<String>,
+    pub groups: Option<Vec<String>>,
+    pub password: Option<Password>,
+    pub disabled: Option<bool>,
+}
+
+/// A new password.
+#[derive(Debug, Clone)]
+pub struct Password {
+    /// PHC string.
+    pub new: Secret,
+    /// Only while this one is still in force: nobody may undo a change that came between.
+    pub only_over: Option<Secret>,
+}
+
+/// What became of a write to an account.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum Written {
+    /// It is so now.
+    Done(Box<UserRow>),
+    /// Another account has this e-mail.
+    Taken,
+    /// There is no such account, or it changed in between.
+    Missing,
+}
+
+pub(super) const COLUMNS: &str =
+    "user.id, user.email, user.name, user.picture, user.groups, user.password, user.disabled, user.created";
+
+/// Reads [`COLUMNS`] that begin at column `at`.
+pub(super) fn from_row(row: &Row<'_>, at: usize) -> Result<UserRow, rusqlite::Error> {
+    let groups: String = row.get(at + 4)?;
+    Ok(UserRow {
+        id: row.get(at)?,
+        email: row.get(at + 1)?,
+        name: row.get(at + 2)?,
+        picture: row.get(at + 3)?,
+        groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+        password: row.get::<_, Option<String>>(at + 5)?.map(Secret::new),
+        disabled: row.get(at + 6)?,
+        created: uint(row.get(at + 7)?),
+    })
+}
+
+pub(super) fn by_id(tx: &Connection, id: &str) -> Result<Option<UserRow>, StoreError> {
+    let mut query = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM user WHERE id = ?1"))?;
+    Ok(query.query_row([id], |row| from_row(row, 0)).optional()?)
+}
+
+pub(super) fn by_email(tx: &Connection, email: &str) -> Result<Option<UserRow>, StoreError> {
+    let mut query = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM user WHERE email = ?1"))?;
+    Ok(query.query_row([email], |row| from_row(row, 0)).optional()?)
+}
+
+pub(super) fn exist(tx: &Connection) -> Result<bool, StoreError> {
+    Ok(tx.query_row("SELECT EXISTS (SELECT 1 FROM user)", [], |row| row.get(0))?)
+}
+
+pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, StoreError> {
+    if by_email(tx, &new.email)?.is_some() {
+        return Ok(Written::Taken);
+    }
+    let id = match &new.id {
+        NewId::Next => next_id(tx)?,
+        NewId::Given(id) => id.clone(),
+    };
+    tx.prepare_cached(
+        "INSERT INTO user (id, email, name, picture, groups, password, created, rev)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        id,
+        new.email,
+        new.name,
+        new.picture,
+        new.groups.join(","),
+        new.password.as_ref().map(Secret::expose),
+        int(now),
+        tx.rev()?
+    ])?;
+    if let Ok(number) = id.parse::<u32>() {
+        // an id given in decimal counts as seen
+        tx.execute("UPDATE counter SET value = max(value, ?1) WHERE name = 'user_id'", [number])?;
+    }
+    by_id(tx, &id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
+}
+
+fn next_id(tx: &Connection) -> Result<String, StoreError> {
+    let id: i64 = tx
+        .prepare_cached("UPDATE counter SET value = value + 1 WHERE name = 'user_id' RETURNING value")?
+        .query_row([], |row| row.get(0))?;
+    Ok(id.to_string())
+}
+
+pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Written, StoreError> {
+    let Some(old) = by_id(tx, id)? else { return Ok(Written::Missing) };
+    if let Some(Password { only_over: Some(expected), .. }) = &change.password {
+        if old.password.as_ref().map(Secret::expose) != Some(expected.expose()) {
+            return Ok(Written::Missing);
+        }
+    }
+    let password = change.password.as_ref().map(|password| &password.new).or(old.password.as_ref());
+    tx.prepare_cached(
+        "UPDATE user SET name = ?2, picture = ?3, groups = ?4, password = ?5, disabled = ?6, rev = ?7 WHERE id = ?1",
+    )?
+    .execute(params![
+        id,
+        change.name.as_ref().unwrap_or(&old.name),
+        change.picture.as_ref().unwrap_or(&old.picture),
+        change.groups.as_ref().unwrap_or(&old.groups).join(","),
+        password.map(Secret::expose),
+        change.disabled.unwrap_or(old.disabled),
+        tx.rev()?
+    ])?;
+    by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
+}
+
+impl Db {
+    /// Makes an account.
+    pub fn add_user(&mut self, new: &NewUser, now: UnixSecs, event: &AuditRow) -> Result<Written, StoreError> {
+        self.write(|tx| {
+            let written = add(tx, new, now)?;
+            if let Written::Done(row) = &written {
+                audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
+            }
+            Ok(written)
+        })
+    }
+
+    /// Changes an account and, in the same transaction, ends sessions of it. A new password voids
+    /// the links that would set one.
+    pub fn change_user(
+        &mut self,
+        id: &str,
+        what: &UserChange,
+        ends: Ends<'_>,
+        now: UnixSecs,
+        event: &AuditRow,
+    ) -> Result<Written, StoreError> {
+        self.write(|tx| {
+            let written = change(tx, id, what)?;
+            if let Written::Done(row) = &written {
+                sessions::end_of_user(tx, id, ends, now)?;
+                if what.password.is_some() {
+                    tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
+                }
+                audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
+            }
+            Ok(written)
+        })
+    }
+
+    /// Removes an account; its sessions end in the same transaction. `false`: there was none.
+    pub fn remove_user(&mut self, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            sessions::end_of_user(tx, id, Ends::All, now)?;
+            let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
+            if removed {
+                audit::write(tx, event)?;
+            }
+            Ok(removed)
+        })
+    }
+
+    /// The account with this canonical e-mail.
+    pub fn user_by_email(&mut self, email: &str) -> Result<Option<UserRow>, StoreError> {
+        self.read(|tx| by_email(tx, email))
+    }
+
+    /// The account with this id.
+    pub fn user_by_id(&mut self, id: &str) -> Result<Option<UserRow>, StoreError> {
+        self.read(|tx| by_id(tx, id))
+    }
+
+    /// All accounts, by e-mail.
+    pub fn users(&mut self) -> Result<Vec<UserRow>, StoreError> {
+        self.read(|tx| {
+            let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM user ORDER BY email"))?;
+            let rows = query.query_map([], |row| from_row(row, 0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Whether any account exists.
+    pub fn any_user(&mut self) -> Result<bool, StoreError> {
+        self.read(exist)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Check;
+    use super::*;
+
+    fn new(email: &str) -> NewUser {
+        NewUser {
+            id: NewId::Next,
+            email: email.to_owned(),
+            name: String::new(),
+            picture: String::new(),
+            groups: vec!["a".to_owned(), "b".to_owned()],
+            password: Some(Secret::new("one".to_owned())),
+        }
+    }
+
+    fn done(written: Written) -> UserRow {
+        match written {
+            Written::Done(row) => *row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn ids_are_decimal_and_never_used_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let event = AuditRow::default();
+        assert_eq!(done(db.add_user(&new("a@example.com"), 1, &event).unwrap()).id, "1");
+        assert!(db.remove_user("1", 2, &event).unwrap());
+        assert!(!db.remove_user("1", 2, &event).unwrap());
+        assert_eq!(done(db.add_user(&new("a@example.com"), 3, &event).unwrap()).id, "2");
+        let given = NewUser { id: NewId::Given("41".to_owned()), ..new("b@example.com") };
+        assert_eq!(done(db.add_user(&given, 3, &event).unwrap()).id, "41");
+        assert_eq!(done(db.add_user(&new("c@example.com"), 3, &event).unwrap()).id, "42");
+    }
+
+    #[test]
+    fn an_email_is_taken_without_regard_to_case() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let event = AuditRow::default();
+        let _ = done(db.add_user(&new("a@example.com"), 1, &event).unwrap());
+        assert!(matches!(db.add_user(&new("A@example.com"), 1, &event).unwrap(), Written::Taken));
+        assert_eq!(db.users().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_password_is_replaced_only_over_the_one_that_was_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let event = AuditRow::default();
+        let user = done(db.add_user(&new("a@example.com"), 1, &event).unwrap());
+        let over = |old: &str, new: &str| UserChange {
+            password: Some(Password { new: Secret::new(new.to_owned()), only_over: Some(Secret::new(old.to_owned())) }),
+            ..UserChange::default()
+        };
+        let row = done(db.change_user(&user.id, &over("one", "two"), Ends::None, 2, &event).unwrap());
+        assert_eq!(row.password.unwrap().expose(), "two");
+        let late = db.change_user(&user.id, &over("one", "three"), Ends::None, 2, &event).unwrap();
+        assert!(matches!(late, Written::Missing));
+        assert_eq!(row.groups, ["a", "b"]);
+    }
+}
