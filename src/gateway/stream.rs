@@ -259,7 +259,9 @@ impl LineCheck {
                 b'\r' => self.last = byte,
                 0..=0x1f | 0x7f..=0xff => return true,
                 _ => {
-                    if self.last == b'\r' || (byte == b' ' && self.last == b' ') {
+                    // a fragment is no part of a target; the parser would cut it off
+                    let fragment = byte == b'#' && self.spaces == 1;
+                    if self.last == b'\r' || fragment || (byte == b' ' && self.last == b' ') {
                         return true;
                     }
                     self.spaces += u8::from(byte == b' ');
