@@ -193,13 +193,13 @@ impl AsyncWrite for GuardedStream {
         let upgraded = self.guard.is_upgraded();
         if upgraded && !matches!(self.farewell, Farewell::NotYet) {
             // the client has our Close frame; nothing may follow it (RFC 6455, 5.5.1)
-            self.to_client.feed(bytes);
+            self.to_client.feed_answer(bytes);
             self.guard.wake();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         if upgraded {
-            self.to_client.feed(&bytes[..written]);
+            self.to_client.feed_answer(&bytes[..written]);
         }
         Poll::Ready(Ok(written))
     }
