@@ -21,7 +21,7 @@ mod throttle;
 mod token;
 
 pub use accounts::Accounts;
-pub use admin::Admin;
+pub use admin::{Admin, Ban, Details, Refused};
 pub use session::{Identity, Rejected, Session, Standing, User};
 pub use token::ISSUER;
 
