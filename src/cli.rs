@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    self, BanCommand, CommandError, Globals, InviteArgs, KeyCommand, Revoke, RunArgs, SessionCommand, UserArgs, UserCommand,
+    self, BanCommand, CommandError, Globals, InviteArgs, KeyCommand, Revoke, RunArgs, SessionCommand, UserArgs,
+    UserCommand,
 };
 use crate::config::parse_duration;
 use crate::gateway::prove::prove;

@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn timestamps_are_rfc_3339() {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(timestamp(1_795_564_805_042), "2026-11-24T18:40:05.042Z");
+        assert_eq!(timestamp(1_795_564_805_042), "2026-11-25T00:00:05.042Z");
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub fn run(globals: &Globals, as_json: bool, prove: Prove) -> Result<(), Command
             json!({ "line": test.line, "request": format!("{} {}", test.method, test.target),
                     "expect": test.expect, "got": got, "ok": test.expect == *got })
         };
-        println!("{}", json!({ "ok": failed == 0, "faults": [], "tests": results.iter().map(one).collect::<Vec<_>>() }));
+        println!(
+            "{}",
+            json!({ "ok": failed == 0, "faults": [], "tests": results.iter().map(one).collect::<Vec<_>>() })
+        );
     } else {
         for (test, got) in results.iter().filter(|(test, got)| test.expect != *got) {
             println!(

@@ -16,7 +16,16 @@ const TABLES: [(&str, &[&str]); 11] = [
     ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "admin_listen"]),
     (
         "[limits]",
-        &["head_bytes", "head_fields", "head_time", "form_bytes", "connections", "connections_per_address", "sockets_per_user", "idle"],
+        &[
+            "head_bytes",
+            "head_fields",
+            "head_time",
+            "form_bytes",
+            "connections",
+            "connections_per_address",
+            "sockets_per_user",
+            "idle",
+        ],
     ),
     ("[session]", &["max_age", "idle", "renew_after", "same_site", "domain"]),
     ("[password]", &["min_length", "blocklist", "argon2"]),
@@ -27,7 +36,20 @@ const TABLES: [(&str, &[&str]); 11] = [
     ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity"]),
     (
         "[[route]]",
-        &["host", "path", "methods", "upstream", "access", "groups", "refuse", "strip_prefix", "timeout", "body_max", "danger_cross_origin", "websocket"],
+        &[
+            "host",
+            "path",
+            "methods",
+            "upstream",
+            "access",
+            "groups",
+            "refuse",
+            "strip_prefix",
+            "timeout",
+            "body_max",
+            "danger_cross_origin",
+            "websocket",
+        ],
     ),
     ("[[test]]", &["request", "headers", "user", "expect"]),
 ];
@@ -122,7 +144,11 @@ impl<'t> Table<'t> {
 
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, example: &str) {
         let found = value.get_ref().type_str();
-        self.reading.fault(value.span(), format!("`{key}` is a {found}, not {wanted}"), format!("write it as in `{key} = {example}`"));
+        self.reading.fault(
+            value.span(),
+            format!("`{key}` is a {found}, not {wanted}"),
+            format!("write it as in `{key} = {example}`"),
+        );
     }
 
     /// A text, with `${NAME}` filled in.
@@ -170,7 +196,11 @@ impl<'t> Table<'t> {
         };
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| (min..=max).contains(n));
         if number.is_none() {
-            self.reading.fault(value.span(), format!("`{key}` is out of bounds"), format!("write a number from {min} to {max}"));
+            self.reading.fault(
+                value.span(),
+                format!("`{key}` is out of bounds"),
+                format!("write a number from {min} to {max}"),
+            );
         }
         number
     }
@@ -219,7 +249,8 @@ impl<'t> Table<'t> {
         if found.is_none() {
             let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
             let near = nearest(&text.value, words.iter().map(|(word, _)| *word));
-            let remedy = near.map_or(format!("write one of {all}"), |word| format!("did you mean \"{word}\"? It is one of {all}"));
+            let remedy = near
+                .map_or(format!("write one of {all}"), |word| format!("did you mean \"{word}\"? It is one of {all}"));
             text.fault(format!("`{key}` cannot be \"{}\"", text.value), remedy);
         }
         found
@@ -230,7 +261,11 @@ impl<'t> Table<'t> {
         let Some(value) = self.value(key) else { return Self::new(name, None, self.span.clone(), self.reading) };
         let table = value.get_ref().as_table();
         if table.is_none() {
-            self.reading.fault(value.span(), format!("`{key}` is no table"), format!("write {name} on a line of its own, its keys below"));
+            self.reading.fault(
+                value.span(),
+                format!("`{key}` is no table"),
+                format!("write {name} on a line of its own, its keys below"),
+            );
         }
         Self::new(name, table, value.span(), self.reading)
     }
@@ -244,7 +279,11 @@ impl<'t> Table<'t> {
             .collect();
         let whole = value.get_ref().as_array().is_some_and(|list| list.len() == read.len());
         if !whole {
-            self.reading.fault(value.span(), format!("`{key}` is no list of tables"), format!("write {name} on a line of its own, its keys below"));
+            self.reading.fault(
+                value.span(),
+                format!("`{key}` is no list of tables"),
+                format!("write {name} on a line of its own, its keys below"),
+            );
         }
         read
     }

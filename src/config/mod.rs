@@ -22,7 +22,11 @@ pub use file::parse_duration;
 pub fn load(path: &Path, state_dir: Option<&Path>) -> Result<Config, Faults> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| {
-        Faults::of_file(&shown, format!("cannot read {shown}: {error}"), "name the file with --config FILE, or start with --to URL")
+        Faults::of_file(
+            &shown,
+            format!("cannot read {shown}: {error}"),
+            "name the file with --config FILE, or start with --to URL",
+        )
     })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Faults::of_file(&shown, format!("{shown} is not UTF-8"), "save the file as UTF-8"))?;
@@ -35,12 +39,7 @@ pub fn load(path: &Path, state_dir: Option<&Path>) -> Result<Config, Faults> {
 }
 
 /// Judges a text. `env` stands in for the environment; relative paths hang on `base`.
-pub fn parse(
-    text: &str,
-    file: &str,
-    base: PathBuf,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Faults> {
+pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let syntax = |error: &toml::de::Error| Fault {

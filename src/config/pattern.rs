@@ -8,8 +8,7 @@ impl PathPattern {
     /// Reads a pattern; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let starless = text.replace('*', "x");
-        let path = NormalPath::parse(starless.as_bytes()).map_err(|_| "it is not a path in normal form")?;
-        drop(path);
+        NormalPath::parse(starless.as_bytes()).map_err(|_| "it is not a path in normal form")?;
         let decoded: Vec<u8> = percent_encoding::percent_decode_str(text).collect();
         let decoded = String::from_utf8(decoded).map_err(|_| "its escapes are not UTF-8")?;
         let (front, open_end) = match decoded.strip_suffix("/**") {
@@ -19,7 +18,8 @@ impl PathPattern {
         if front.contains("**") {
             return Err("`**` may stand at the end only, behind a slash");
         }
-        let segments = if front.is_empty() && open_end { Vec::new() } else { front[1..].split('/').map(segment).collect() };
+        let segments =
+            if front.is_empty() && open_end { Vec::new() } else { front[1..].split('/').map(segment).collect() };
         Ok(Self { text: text.to_owned(), segments, open_end })
     }
 
@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn one_pattern_covers_another_only_if_it_takes_all_of_it() {
-        let covers = |own: &str, other: &str| PathPattern::parse(own).unwrap().covers(&PathPattern::parse(other).unwrap());
+        let covers =
+            |own: &str, other: &str| PathPattern::parse(own).unwrap().covers(&PathPattern::parse(other).unwrap());
         for (own, other, yes) in [
             ("/**", "/a", true),
             ("/a/**", "/a/b/**", true),

@@ -82,12 +82,7 @@ fn in_groups(route: &Route, groups: &[String]) -> bool {
 }
 
 /// Contract, section 5: handshakes by `Origin`, unsafe methods where the cookie speaks for the caller.
-fn crosses_origins(
-    route: &Route,
-    incoming: &Incoming<'_>,
-    authentication: &Authentication,
-    own: &[Origin],
-) -> bool {
+fn crosses_origins(route: &Route, incoming: &Incoming<'_>, authentication: &Authentication, own: &[Origin]) -> bool {
     if incoming.is_websocket {
         return !websocket_origin_is_ours(route, incoming, own);
     }

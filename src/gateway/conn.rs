@@ -111,4 +111,3 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for ConnLayer<A> {
         self.app.cleanup().await;
     }
 }
-

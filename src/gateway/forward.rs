@@ -98,9 +98,7 @@ fn is_plain(name: &str) -> bool {
 
 /// The spelling that a CGI-like backend would fold a name onto: `_`, `.` and all else become `-`.
 fn fold(name: &str) -> String {
-    name.bytes()
-        .map(|b| if b.is_ascii_alphanumeric() { char::from(b.to_ascii_lowercase()) } else { '-' })
-        .collect()
+    name.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b.to_ascii_lowercase()) } else { '-' }).collect()
 }
 
 /// Everything about the request that the upstream is told besides what the client sent.

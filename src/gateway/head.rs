@@ -200,7 +200,8 @@ fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
 }
 
 fn lists(headers: &HeaderMap, name: &str, token: &str) -> bool {
-    headers.get_all(name).iter().any(|line| {
-        line.to_str().is_ok_and(|line| line.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
-    })
+    headers
+        .get_all(name)
+        .iter()
+        .any(|line| line.to_str().is_ok_and(|line| line.split(',').any(|item| item.trim().eq_ignore_ascii_case(token))))
 }

@@ -81,7 +81,9 @@ fn split_target(config: &Config, target: &str) -> Result<(String, Scheme, String
 fn head_of(test: &Test, host: &str, target: &str) -> Result<http::request::Parts, String> {
     let mut request = Request::builder().method(test.method.clone()).uri("/").header(header::HOST, host);
     let tells = |name: &str| test.headers.iter().any(|(own, _)| own == name);
-    if test.method == http::Method::GET && !["accept", "sec-fetch-mode", "upgrade", "content-type"].into_iter().any(tells) {
+    if test.method == http::Method::GET
+        && !["accept", "sec-fetch-mode", "upgrade", "content-type"].into_iter().any(tells)
+    {
         request = request
             .header("sec-fetch-mode", HeaderValue::from_static("navigate"))
             .header(header::ACCEPT, HeaderValue::from_static("text/html"));

@@ -45,7 +45,13 @@ pub(crate) struct Counts {
 }
 
 /// Writes the access line and counts the request.
-pub(crate) fn record(gateway: &Gateway, head: &http::request::Parts, raw_path: &[u8], state: &RequestState, counts: &Counts) {
+pub(crate) fn record(
+    gateway: &Gateway,
+    head: &http::request::Parts,
+    raw_path: &[u8],
+    state: &RequestState,
+    counts: &Counts,
+) {
     let elapsed = state.began.elapsed();
     gateway.metrics.route(state.route).observe(counts.status, elapsed.as_secs_f64());
     if let Some(page) = state.page {
@@ -69,7 +75,10 @@ pub(crate) fn record(gateway: &Gateway, head: &http::request::Parts, raw_path: &
         status: counts.status,
         outcome: state.outcome,
         route: state.route,
-        upstream: state.admission.as_ref().map(|admission| gateway.config.upstreams[admission.upstream()].name.as_str()),
+        upstream: state
+            .admission
+            .as_ref()
+            .map(|admission| gateway.config.upstreams[admission.upstream()].name.as_str()),
         user: identity.map(|identity| identity.user.id.as_str()),
         why: state.why,
         bytes_in: counts.bytes_in,

@@ -66,10 +66,7 @@ fn signed_out(pages: &Pages, route: &Route, incoming: &Incoming<'_>, request_id:
     let reply = if incoming.wants_page() && route.refuse != Refuse::Status {
         pages.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
     } else {
-        Reply::json(
-            StatusCode::UNAUTHORIZED,
-            &json!({ "error": "signed_out", "login": pages.login_url(incoming) }),
-        )
+        Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": pages.login_url(incoming) }))
     };
     vary(reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
 }
@@ -99,9 +96,9 @@ fn grpc(code: StatusCode) -> Reply {
 }
 
 fn is_grpc(incoming: &Incoming<'_>) -> bool {
-    incoming
-        .single("content-type")
-        .is_some_and(|kind| kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;"))
+    incoming.single("content-type").is_some_and(|kind| {
+        kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
+    })
 }
 
 /// Refusals depend on these fields; no cache may mix them up.

@@ -67,7 +67,11 @@ pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
     }
     let target = match raw_target_authority(raw) {
         RawTargetAuthority::Absolute { scheme, path_and_query, .. } if is_http_family_scheme(scheme) => {
-            if path_and_query.first() == Some(&b'/') { path_and_query.to_vec() } else { [b"/", path_and_query].concat() }
+            if path_and_query.first() == Some(&b'/') {
+                path_and_query.to_vec()
+            } else {
+                [b"/", path_and_query].concat()
+            }
         }
         _ => return Err(BadHead::Ambiguous("target")),
     };
@@ -120,7 +124,9 @@ pub(super) fn dress(response: &mut ResponseHeader, renewed: Option<HeaderValue>)
 fn is_shared(response: &ResponseHeader) -> bool {
     response.headers.get_all(header::CACHE_CONTROL).iter().any(|line| {
         line.to_str().is_ok_and(|line| {
-            line.split(',').map(|item| item.trim().to_ascii_lowercase()).any(|item| item == "public" || item.starts_with("s-maxage"))
+            line.split(',')
+                .map(|item| item.trim().to_ascii_lowercase())
+                .any(|item| item == "public" || item.starts_with("s-maxage"))
         })
     })
 }
@@ -140,7 +146,10 @@ pub(super) fn failure(e: &Error, overdue: bool) -> Option<StatusCode> {
     match (e.etype(), e.esource()) {
         (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).ok(),
         (
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout,
+            ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout,
             ErrorSource::Upstream,
         ) => Some(StatusCode::GATEWAY_TIMEOUT),
         (_, ErrorSource::Upstream) => Some(StatusCode::BAD_GATEWAY),
@@ -170,11 +179,15 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
         return;
     }
     gateway.metrics.upstream_error(kind);
-    let upstream = state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
+    let upstream =
+        state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
     let request_id = state.request_id.as_str();
     tracing::warn!(upstream, request_id, error = %e.etype().as_str(), cause = %root(e), "upstream failed");
 }
 
 fn root(e: &Error) -> String {
-    e.cause.as_ref().map_or_else(|| e.context.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default(), ToString::to_string)
+    e.cause.as_ref().map_or_else(
+        || e.context.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default(),
+        ToString::to_string,
+    )
 }

@@ -12,7 +12,12 @@ use crate::web::reply::Reply;
 
 impl Pages {
     /// The page; with an error it stands on, the answer to a form that changed nothing.
-    pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, error: Option<(StatusCode, FieldError)>) -> Reply {
+    pub(super) async fn account(
+        &self,
+        call: &Call<'_>,
+        who: &Identity,
+        error: Option<(StatusCode, FieldError)>,
+    ) -> Reply {
         let Ok(sessions) = self.accounts.sessions_of(who).await else {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
         };
@@ -65,9 +70,18 @@ impl Pages {
         self.changed(call, who, &fields, done, "password").await
     }
 
-    async fn changed(&self, call: &Call<'_>, who: &Identity, fields: &Fields, done: Result<(), ChangeError>, what: &str) -> Reply {
+    async fn changed(
+        &self,
+        call: &Call<'_>,
+        who: &Identity,
+        fields: &Fields,
+        done: Result<(), ChangeError>,
+        what: &str,
+    ) -> Reply {
         match done {
-            Ok(()) if fields.is_json() => Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) })),
+            Ok(()) if fields.is_json() => {
+                Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) }))
+            }
             Ok(()) => self.see_other(&format!("{}/account?saved={what}", self.prefix)),
             Err(error) if fields.is_json() => change_json(&error),
             Err(ChangeError::Field(field)) => self.account(call, who, Some((StatusCode::BAD_REQUEST, field))).await,
@@ -83,7 +97,9 @@ impl Pages {
     pub(super) async fn sessions(&self, call: &Call<'_>, who: &Identity) -> Reply {
         if call.incoming.method != http::Method::POST {
             return match self.accounts.sessions_of(who).await {
-                Ok(sessions) => Reply::json(StatusCode::OK, &json!({ "sessions": sessions, "current": who.session.id })),
+                Ok(sessions) => {
+                    Reply::json(StatusCode::OK, &json!({ "sessions": sessions, "current": who.session.id }))
+                }
                 Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
             };
         }

@@ -33,7 +33,9 @@ pub(super) enum BadBody {
 impl BadBody {
     pub(super) fn reply(self) -> Reply {
         match self {
-            Self::Kind => Reply::json(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({ "error": "unsupported_media_type" })),
+            Self::Kind => {
+                Reply::json(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({ "error": "unsupported_media_type" }))
+            }
             Self::Malformed => Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": "malformed" })),
         }
     }
@@ -48,7 +50,8 @@ impl Fields {
         let kind = match call.incoming.single("content-type") {
             Some(kind) => kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
             None if call.body.is_empty() && !call.incoming.headers.contains_key(header::CONTENT_TYPE) => {
-                let accepts_json = call.incoming.single("accept").is_some_and(|accept| accept.contains("application/json"));
+                let accepts_json =
+                    call.incoming.single("accept").is_some_and(|accept| accept.contains("application/json"));
                 return Ok(Self { kind: if accepts_json { Kind::Json } else { Kind::Form }, pairs: Vec::new() });
             }
             None => return Err(BadBody::Kind),

@@ -33,7 +33,14 @@ impl Pages {
         }
     }
 
-    async fn use_link(&self, call: &Call<'_>, fields: &Fields, shown: &Shown<'_>, kind: &LinkKind, token: &str) -> Reply {
+    async fn use_link(
+        &self,
+        call: &Call<'_>,
+        fields: &Fields,
+        shown: &Shown<'_>,
+        kind: &LinkKind,
+        token: &str,
+    ) -> Reply {
         let password = fields.secret("password");
         let done = match kind {
             LinkKind::Reset { .. } => self.accounts.reset_password(&call.caller, token, password).await,

@@ -52,18 +52,31 @@ impl Pages {
         self.signed_in(reply, &begun)
     }
 
-    fn not_signed_in(&self, call: &Call<'_>, fields: &Fields, wanted: Option<&str>, remember: bool, error: SignInError) -> Reply {
+    fn not_signed_in(
+        &self,
+        call: &Call<'_>,
+        fields: &Fields,
+        wanted: Option<&str>,
+        remember: bool,
+        error: SignInError,
+    ) -> Reply {
         let (status, word, text) = match error {
             SignInError::Credentials => {
                 (StatusCode::UNAUTHORIZED, "credentials", "That e-mail and password do not match.".to_owned())
             }
-            SignInError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, "throttled", wait(retry_after_secs)),
-            SignInError::Busy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many people are signing in right now. Try again in a moment.".to_owned())
+            SignInError::Throttled { retry_after_secs } => {
+                (StatusCode::TOO_MANY_REQUESTS, "throttled", wait(retry_after_secs))
             }
-            SignInError::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Signing in does not work at the moment. Try again soon.".to_owned())
-            }
+            SignInError::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many people are signing in right now. Try again in a moment.".to_owned(),
+            ),
+            SignInError::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "Signing in does not work at the moment. Try again soon.".to_owned(),
+            ),
         };
         let reply = if fields.is_json() {
             Reply::json(status, &json!({ "error": word }))
@@ -72,8 +85,10 @@ impl Pages {
             self.login_page_with(call, status, wanted.unwrap_or_default(), "", &text, typed)
         };
         match error {
-            SignInError::Throttled { retry_after_secs } => reply.with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs)),
-            SignInError::Busy | SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u8)),
+            SignInError::Throttled { retry_after_secs } => {
+                reply.with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs))
+            }
+            SignInError::Busy | SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
             SignInError::Credentials => reply,
         }
     }
@@ -87,7 +102,11 @@ impl Pages {
         error: &str,
         (email, remember): (&str, bool),
     ) -> Reply {
-        let place = if wanted.is_empty() { String::new() } else { self.return_to(Some(wanted), call.incoming).as_str().to_owned() };
+        let place = if wanted.is_empty() {
+            String::new()
+        } else {
+            self.return_to(Some(wanted), call.incoming).as_str().to_owned()
+        };
         let signup = if self.sign_up == SignUp::Open { self.signup_path.as_str() } else { "" };
         let template = Login {
             frame: self.assets.frame(),

@@ -1,7 +1,6 @@
 //! The gateway's own pages and endpoints: (call, form) -> reply. Knows no pingora and no SQL; what
 //! it does to accounts goes through [`crate::account`].
 
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
@@ -28,7 +27,6 @@ pub mod whoami;
 
 use assets::Assets;
 pub use errors::word;
-use form::Fields;
 
 /// One endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +198,9 @@ impl Pages {
             Endpoint::Invite | Endpoint::Reset => self.link(call).await,
             Endpoint::Logout => self.logout(call).await,
             Endpoint::SignedOut => self.signed_out_page(call),
-            Endpoint::Asset => self.assets.answer(call.incoming).unwrap_or_else(|| self.refused(StatusCode::NOT_FOUND, call)),
+            Endpoint::Asset => {
+                self.assets.answer(call.incoming).unwrap_or_else(|| self.refused(StatusCode::NOT_FOUND, call))
+            }
             _ => self.refused(StatusCode::NOT_FOUND, call),
         }
     }
@@ -290,7 +290,10 @@ impl Pages {
         let reply = if call.incoming.wants_page() {
             self.error_page(StatusCode::UNAUTHORIZED, &call.caller.request_id, Some(call.incoming))
         } else {
-            Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": self.login_url(call.incoming) }))
+            Reply::json(
+                StatusCode::UNAUTHORIZED,
+                &json!({ "error": "signed_out", "login": self.login_url(call.incoming) }),
+            )
         };
         reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
@@ -300,4 +303,3 @@ impl Pages {
 fn user_json(user: &crate::account::User) -> serde_json::Value {
     json!({ "id": user.id, "email": user.email, "name": user.name, "picture": user.picture, "groups": user.groups })
 }
-

@@ -69,7 +69,11 @@ impl Pages {
         let message = Message {
             frame: self.assets.frame(),
             heading: "No sign-up here",
-            what: if by_invite { "New accounts are made by invitation." } else { "New accounts are made by whoever runs this site." },
+            what: if by_invite {
+                "New accounts are made by invitation."
+            } else {
+                "New accounts are made by whoever runs this site."
+            },
             remedy: if by_invite { "Ask for an invite link; it leads to the right page." } else { "" },
             link: &self.login_path,
             link_text: "Sign in",
@@ -79,7 +83,13 @@ impl Pages {
     }
 
     /// The answer to a form that changed nothing, as its caller speaks.
-    pub(super) fn not_changed(&self, call: &Call<'_>, fields: &Fields, shown: &Shown<'_>, error: &ChangeError) -> Reply {
+    pub(super) fn not_changed(
+        &self,
+        call: &Call<'_>,
+        fields: &Fields,
+        shown: &Shown<'_>,
+        error: &ChangeError,
+    ) -> Reply {
         if fields.is_json() {
             return change_json(error);
         }
@@ -104,7 +114,10 @@ impl Pages {
     ) -> Reply {
         let typed = |name: &str| fields.map_or("", |fields| fields.text(name));
         let asked = query(call, &["callbackUrl"]);
-        let wanted = fields.and_then(|fields| fields.get("callbackUrl")).or(asked.as_deref()).filter(|wanted| !wanted.is_empty());
+        let wanted = fields
+            .and_then(|fields| fields.get("callbackUrl"))
+            .or(asked.as_deref())
+            .filter(|wanted| !wanted.is_empty());
         let place = wanted.map(|wanted| self.return_to(Some(wanted), call.incoming));
         let template = Register {
             frame: self.assets.frame(),
@@ -129,17 +142,23 @@ impl Pages {
 pub(super) fn trouble(error: &ChangeError) -> (StatusCode, String) {
     match error {
         ChangeError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, wait(*retry_after_secs)),
-        ChangeError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "This is busy right now. Try again in a moment.".to_owned()),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "This does not work at the moment. Nothing was changed; try again soon.".to_owned()),
+        ChangeError::Busy => {
+            (StatusCode::SERVICE_UNAVAILABLE, "This is busy right now. Try again in a moment.".to_owned())
+        }
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This does not work at the moment. Nothing was changed; try again soon.".to_owned(),
+        ),
     }
 }
 
 /// The JSON twin of every change that was not made.
 pub(super) fn change_json(error: &ChangeError) -> Reply {
     let reply = match error {
-        ChangeError::Field(field) => {
-            Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": field.code, "field": field.field, "message": field.message }))
-        }
+        ChangeError::Field(field) => Reply::json(
+            StatusCode::BAD_REQUEST,
+            &json!({ "error": field.code, "field": field.field, "message": field.message }),
+        ),
         ChangeError::Closed => Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "closed" })),
         ChangeError::Throttled { .. } => Reply::json(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": "throttled" })),
         ChangeError::Busy => Reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "busy" })),
@@ -150,8 +169,10 @@ pub(super) fn change_json(error: &ChangeError) -> Reply {
 
 pub(super) fn retry(error: &ChangeError, reply: Reply) -> Reply {
     match error {
-        ChangeError::Throttled { retry_after_secs } => reply.with(header::RETRY_AFTER, HeaderValue::from(*retry_after_secs)),
-        ChangeError::Busy | ChangeError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u8)),
+        ChangeError::Throttled { retry_after_secs } => {
+            reply.with(header::RETRY_AFTER, HeaderValue::from(*retry_after_secs))
+        }
+        ChangeError::Busy | ChangeError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
         _ => reply,
     }
 }

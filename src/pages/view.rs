@@ -12,7 +12,7 @@ use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
 #[derive(Template)]
-#[template(path = "login.html")]
+#[template(path = "login.html", config = "login-ui/askama.toml")]
 pub(super) struct Login<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
@@ -26,7 +26,7 @@ pub(super) struct Login<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "register.html")]
+#[template(path = "register.html", config = "login-ui/askama.toml")]
 pub(super) struct Register<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
@@ -44,7 +44,7 @@ pub(super) struct Register<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "message.html")]
+#[template(path = "message.html", config = "login-ui/askama.toml")]
 pub(super) struct Message<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
@@ -56,7 +56,7 @@ pub(super) struct Message<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "logout.html")]
+#[template(path = "logout.html", config = "login-ui/askama.toml")]
 pub(super) struct Logout<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
@@ -65,7 +65,7 @@ pub(super) struct Logout<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "account.html")]
+#[template(path = "account.html", config = "login-ui/askama.toml")]
 pub(super) struct Account<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
@@ -112,7 +112,9 @@ impl SessionRow {
 
 /// Browser and system in words; the first that a User-Agent names is the most telling.
 fn device(agent: &str) -> String {
-    let first = |words: &[(&str, &str)]| words.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| (*name).to_owned());
+    let first = |words: &[(&str, &str)]| {
+        words.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| (*name).to_owned())
+    };
     let browser = first(&[
         ("Edg", "Edge"),
         ("OPR/", "Opera"),

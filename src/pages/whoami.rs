@@ -155,14 +155,8 @@ static PAGE_HEAD: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
 
 fn page(head: &Head) -> String {
     let fields = head.fields.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value))).collect();
-    let page = WhoamiPage {
-        who: who(head),
-        method: &head.method,
-        target: &head.target,
-        fields,
-        style: STYLE,
-        script: SCRIPT,
-    };
+    let page =
+        WhoamiPage { who: who(head), method: &head.method, target: &head.target, fields, style: STYLE, script: SCRIPT };
     // rendering into memory cannot fail; were it to, the page is empty
     page.render().unwrap_or_default()
 }

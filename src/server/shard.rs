@@ -53,7 +53,11 @@ pub(super) fn start(
 
 type Proxy = ConnLayer<pingora_proxy::HttpProxy<Gateway>>;
 
-fn service(gateway: &Gateway, config: &Arc<Config>, sockets: &[Socket]) -> Result<(Service<Proxy>, ListenFds), ServeError> {
+fn service(
+    gateway: &Gateway,
+    config: &Arc<Config>,
+    sockets: &[Socket],
+) -> Result<(Service<Proxy>, ListenFds), ServeError> {
     let conf = Arc::new(ServerConf {
         threads: 1,
         work_stealing: false,

@@ -57,15 +57,13 @@ impl CookieStyle {
         if !value.bytes().all(plain) {
             return None;
         }
-        let mut built = cookie::Cookie::build((name, value))
-            .path("/")
-            .http_only(true)
-            .secure(self.secure)
-            .same_site(match self.same_site {
+        let mut built = cookie::Cookie::build((name, value)).path("/").http_only(true).secure(self.secure).same_site(
+            match self.same_site {
                 SameSite::Lax => cookie::SameSite::Lax,
                 SameSite::Strict => cookie::SameSite::Strict,
                 SameSite::None => cookie::SameSite::None,
-            });
+            },
+        );
         if let Some(domain) = &self.domain {
             built = built.domain(domain.clone());
         }
@@ -147,7 +145,8 @@ mod tests {
 
     #[test]
     fn look_alikes_of_our_name_are_not_our_cookie() {
-        for line in ["\u{2000}__Host-authgate=x", "\u{a0}__Host-authgate=x", "__host-authgate=x", "%5F_Host-authgate=x"] {
+        for line in ["\u{2000}__Host-authgate=x", "\u{a0}__Host-authgate=x", "__host-authgate=x", "%5F_Host-authgate=x"]
+        {
             assert_eq!(find(&request(&[line]), "__Host-authgate"), Presented::Absent, "{line}");
         }
     }

@@ -58,9 +58,7 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
 
 fn is_name(name: &str) -> bool {
     if let Some(inside) = name.strip_prefix('[') {
-        return inside
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+        return inside.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     }
     !name.is_empty()
         && name.len() <= 253
@@ -100,9 +98,7 @@ impl HostPattern {
     pub fn matches(&self, host: &Host) -> bool {
         match self {
             Self::Any => true,
-            Self::Exact(own) => {
-                own.name == host.name && (own.port.is_none() || own.port == host.port)
-            }
+            Self::Exact(own) => own.name == host.name && (own.port.is_none() || own.port == host.port),
             Self::Below(domain) => host
                 .name
                 .strip_suffix(domain.as_str())
@@ -127,8 +123,29 @@ mod tests {
     #[test]
     fn what_is_not_plainly_a_name_and_a_port_is_refused() {
         for text in [
-            "", ".", "a b", "a, b", "a/x", "a?x", "a#x", "a\\x", "<script>", ":80", "a:", "a:x", "a:99999",
-            "a:0", "a:+1", "u@a", "a..b", "[::1", "::1", "[a]", "a]", "é.example", "a%2eb",
+            "",
+            ".",
+            "a b",
+            "a, b",
+            "a/x",
+            "a?x",
+            "a#x",
+            "a\\x",
+            "<script>",
+            ":80",
+            "a:",
+            "a:x",
+            "a:99999",
+            "a:0",
+            "a:+1",
+            "u@a",
+            "a..b",
+            "[::1",
+            "::1",
+            "[a]",
+            "a]",
+            "é.example",
+            "a%2eb",
         ] {
             assert_eq!(Host::parse(text), None, "{text:?}");
         }

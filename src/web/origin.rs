@@ -73,11 +73,7 @@ impl Origin {
 
     /// What a Host field says for this origin: the name, and the port where it is not the scheme's.
     pub fn authority(&self) -> String {
-        if self.port == self.scheme.default_port() {
-            self.host.clone()
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        if self.port == self.scheme.default_port() { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 }
 

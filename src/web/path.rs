@@ -113,8 +113,28 @@ mod tests {
     #[test]
     fn plain_and_escaped_paths_pass_unchanged() {
         for path in [
-            "/", "/a", "/a/", "/a/b.c", "/...", "/.hidden", "/a..b", "/caf%C3%A9", "/caf%c3%a9", "/a%20b", "/100%25",
-            "/%25zz", "/a+b", "/@scope/x", "/a:b", "/%5Bslug%5D", "/a,b=c&d", "/(x)", "/a'b", "/a!*$", "/[x]", "/{x}|",
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c",
+            "/...",
+            "/.hidden",
+            "/a..b",
+            "/caf%C3%A9",
+            "/caf%c3%a9",
+            "/a%20b",
+            "/100%25",
+            "/%25zz",
+            "/a+b",
+            "/@scope/x",
+            "/a:b",
+            "/%5Bslug%5D",
+            "/a,b=c&d",
+            "/(x)",
+            "/a'b",
+            "/a!*$",
+            "/[x]",
+            "/{x}|",
         ] {
             assert_eq!(NormalPath::parse(path.as_bytes()).map(|p| p.as_str()), Ok(path));
         }

@@ -29,9 +29,7 @@ pub struct ReturnTo(String);
 impl ReturnTo {
     /// Judges what a client asked for. `own` are the origins that are ours for this request.
     pub fn judge(wanted: Option<&str>, own: &[Origin], rules: &ReturnRules) -> Self {
-        wanted
-            .and_then(|wanted| allowed(wanted, own, rules))
-            .map_or_else(|| Self(rules.after_login.clone()), Self)
+        wanted.and_then(|wanted| allowed(wanted, own, rules)).map_or_else(|| Self(rules.after_login.clone()), Self)
     }
 
     /// The place.
@@ -89,7 +87,10 @@ fn is_own_page(path: &str, rules: &ReturnRules) -> bool {
     if account.as_deref() == Some(path) {
         return false;
     }
-    rules.own_pages.iter().any(|own| path.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    rules
+        .own_pages
+        .iter()
+        .any(|own| path.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 #[cfg(test)]
@@ -97,7 +98,8 @@ mod tests {
     use super::*;
 
     fn judge(wanted: &str) -> String {
-        let own = [Origin::parse("https://app.example.com").unwrap(), Origin::parse("https://login.example.com").unwrap()];
+        let own =
+            [Origin::parse("https://app.example.com").unwrap(), Origin::parse("https://login.example.com").unwrap()];
         let rules = ReturnRules {
             after_login: "/home".into(),
             domain: Some("example.com".into()),
@@ -128,16 +130,58 @@ mod tests {
     #[test]
     fn everything_else_falls_back() {
         for wanted in [
-            "", " ", "x", "//evil.test", "///evil.test", "////evil.test", "/\\evil.test", "\\/evil.test", "\\\\evil.test",
-            "/\t/evil.test", "/\n/evil.test", "/\r/evil.test", "\t//evil.test", " //evil.test", "/ /evil.test", "https:evil.test",
-            "https:/evil.test", "https:///evil.test", "https://evil.test", "http://app.example.com/", "https://app.example.com:444/",
-            "https://app.example.com.evil.test/", "https://evil.test/app.example.com", "https://app.example.com@evil.test/",
-            "https://u:p@app.example.com/", "https://evilexample.com/", "https://example.com.evil.test/",
-            "https://other.example.org.evil.test/", "http://other.example.org/", "https://other.example.org:8443/",
-            "javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd", "ftp://app.example.com/",
-            "blob:https://app.example.com/x", "/.auth", "/.auth/login", "/.auth/logout?x", "/.auth/login#x", "/login", "/login?x",
-            "/./.auth/logout", "/x/../.auth/logout", "/%2e/.auth/logout", "https://app.example.com/.auth/logout",
-            "https://app.example.com//evil.test", "//app.example.com/", "/é", "/a\0", "/a\u{7f}", "http://wiki.example.com/",
+            "",
+            " ",
+            "x",
+            "//evil.test",
+            "///evil.test",
+            "////evil.test",
+            "/\\evil.test",
+            "\\/evil.test",
+            "\\\\evil.test",
+            "/\t/evil.test",
+            "/\n/evil.test",
+            "/\r/evil.test",
+            "\t//evil.test",
+            " //evil.test",
+            "/ /evil.test",
+            "https:evil.test",
+            "https:/evil.test",
+            "https:///evil.test",
+            "https://evil.test",
+            "http://app.example.com/",
+            "https://app.example.com.evil.test/",
+            "https://evil.test/app.example.com",
+            "https://app.example.com@evil.test/",
+            "https://u:p@app.example.com/",
+            "https://evilexample.com/",
+            "https://example.com.evil.test/",
+            "https://other.example.org.evil.test/",
+            "http://other.example.org/",
+            "https://other.example.org:8443/",
+            "javascript:alert(1)",
+            "JaVaScRiPt:alert(1)",
+            "data:text/html,x",
+            "vbscript:x",
+            "file:///etc/passwd",
+            "ftp://app.example.com/",
+            "blob:https://app.example.com/x",
+            "/.auth",
+            "/.auth/login",
+            "/.auth/logout?x",
+            "/.auth/login#x",
+            "/login",
+            "/login?x",
+            "/./.auth/logout",
+            "/x/../.auth/logout",
+            "/%2e/.auth/logout",
+            "https://app.example.com/.auth/logout",
+            "https://app.example.com//evil.test",
+            "//app.example.com/",
+            "/é",
+            "/a\0",
+            "/a\u{7f}",
+            "http://wiki.example.com/",
         ] {
             assert_eq!(judge(wanted), "/home", "{wanted:?}");
         }

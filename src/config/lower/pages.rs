@@ -35,12 +35,18 @@ fn extra_path<'t>(table: &Table<'t>, key: &'static str, example: &str, prefix: &
     let text = table.text(key, example).filter(|text| !text.value.is_empty())?;
     let plain = NormalPath::parse(text.value.as_bytes()).is_ok();
     if !plain || text.value == "/" || text.value.ends_with('/') {
-        text.fault(format!("`{}` cannot be the path of a page", text.value), format!("write a path, as in \"{example}\""));
+        text.fault(
+            format!("`{}` cannot be the path of a page", text.value),
+            format!("write a path, as in \"{example}\""),
+        );
         return None;
     }
     let below = text.value.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if below {
-        text.fault(format!("`{key}` lies under server.prefix, where the page is already"), "leave it out, or write a path outside");
+        text.fault(
+            format!("`{key}` lies under server.prefix, where the page is already"),
+            "leave it out, or write a path outside",
+        );
         return None;
     }
     Some(text)

@@ -28,7 +28,8 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
     {
         typed.fault("`renew_after` is not shorter than `idle`", "write a shorter time than idle");
     }
-    let same_site = table.choice("same_site", &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
+    let same_site =
+        table.choice("same_site", &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
     let same_site = same_site.unwrap_or(SameSite::Lax);
     if same_site == SameSite::None && public_url.scheme() == Scheme::Http {
         table.reading.fault(
@@ -62,10 +63,7 @@ fn domain(table: &Table<'_>, public_url: &Origin) -> Option<String> {
         return None;
     }
     if public_url.scheme() == Scheme::Http {
-        text.fault(
-            "a shared session needs https",
-            "set server.public_url to an https address, or leave `domain` out",
-        );
+        text.fault("a shared session needs https", "set server.public_url to an https address, or leave `domain` out");
     }
     Some(host.name().to_owned())
 }

@@ -29,13 +29,19 @@ pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>) -> V
 }
 
 fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>) -> Route {
-    let words =
-        [("signed_in", Access::SignedIn), ("public", Access::Public), ("optional", Access::Optional), ("deny", Access::Deny)];
+    let words = [
+        ("signed_in", Access::SignedIn),
+        ("public", Access::Public),
+        ("optional", Access::Optional),
+        ("deny", Access::Deny),
+    ];
     let access = table.choice("access", &words).unwrap_or(Access::SignedIn);
     let path = path(table);
     let strip_prefix = strip_prefix(table, &path);
-    let refuse = table.choice("refuse", &[("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status)]);
-    let timeout = table.duration("timeout", Duration::from_millis(1)).map_or(Duration::from_secs(60), |text| text.value);
+    let refuse =
+        table.choice("refuse", &[("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status)]);
+    let timeout =
+        table.duration("timeout", Duration::from_millis(1)).map_or(Duration::from_secs(60), |text| text.value);
     let websocket = table.table("websocket", "websocket");
     let websocket_origins = origins(&websocket, "origins");
     Route {
@@ -152,7 +158,10 @@ fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
         if plain && !text.value.chars().any(char::is_control) && text.value.trim() == text.value {
             groups.push(text.value);
         } else {
-            text.fault(format!("`{}` cannot be a group", text.value), "write a name of 1 to 64 characters without a comma");
+            text.fault(
+                format!("`{}` cannot be a group", text.value),
+                "write a name of 1 to 64 characters without a comma",
+            );
         }
     }
     groups
@@ -160,9 +169,12 @@ fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
 
 /// Cut from the path as typed, so it must be the fixed front of the pattern.
 fn strip_prefix(table: &Table<'_>, path: &PathPattern) -> String {
-    let Some(text) = table.text("strip_prefix", "/api").filter(|text| !text.value.is_empty()) else { return String::new() };
+    let Some(text) = table.text("strip_prefix", "/api").filter(|text| !text.value.is_empty()) else {
+        return String::new();
+    };
     let plain = NormalPath::parse(text.value.as_bytes()).is_ok() && !text.value.ends_with('/');
-    let front = path.text.strip_prefix(text.value.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let front =
+        path.text.strip_prefix(text.value.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if !plain || !front || text.value.contains('*') {
         text.fault(
             format!("`{}` is not the front of this route's path", text.value),

@@ -102,7 +102,8 @@ fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
 /// `--state-dir` and `$STATE_DIRECTORY` are laid over this by the caller.
 fn state_dir(table: &Table<'_>) -> PathBuf {
     let typed = table.text("state_dir", "state").map(|text| text.value);
-    let inherited = || (table.reading.env)("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned));
+    let inherited =
+        || (table.reading.env)("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned));
     let path = typed.or_else(inherited).unwrap_or_else(|| "state".to_owned());
     table.reading.base.join(path)
 }
@@ -111,7 +112,10 @@ fn prefix(table: &Table<'_>) -> String {
     const DEFAULT: &str = "/.auth";
     let Some(text) = table.text("prefix", DEFAULT) else { return DEFAULT.to_owned() };
     let segment = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
     };
     let good = text.value.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment));
     if !good {
@@ -128,7 +132,8 @@ fn trusted_proxies(table: &Table<'_>) -> Vec<ipnet::IpNet> {
     let Some(list) = table.texts("trusted_proxies", "10.0.0.0/8") else { return Vec::new() };
     let mut nets = Vec::new();
     for text in list.value {
-        let net = text.value.parse().ok().or_else(|| text.value.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from));
+        let net =
+            text.value.parse().ok().or_else(|| text.value.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from));
         match net {
             Some(net) if net.prefix_len() == 0 => text.fault(
                 format!("`{}` would let every client say who it is", text.value),

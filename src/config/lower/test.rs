@@ -65,7 +65,10 @@ fn check_expect(expect: &Item<'_, String>, upstreams: &[String]) {
 fn header((name, value): &(Item<'_, String>, Item<'_, String>)) -> Option<(HeaderName, HeaderValue)> {
     let read = HeaderName::try_from(name.value.as_str()).ok().zip(HeaderValue::try_from(value.value.as_str()).ok());
     if read.is_none() {
-        name.fault(format!("`{}` is no header", name.value), "write a header's name and value, as in `Accept = \"*/*\"`");
+        name.fault(
+            format!("`{}` is no header", name.value),
+            "write a header's name and value, as in `Accept = \"*/*\"`",
+        );
     }
     read
 }

@@ -81,7 +81,8 @@ pub(super) fn server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamSer
         return Some(UpstreamServer::Unix(base.join(path.strip_prefix("//").unwrap_or(path))));
     }
     let read = match typed.contains("://") {
-        true => Origin::parse(typed).map(|origin| (origin.host().to_owned(), origin.port(), origin.scheme() == Scheme::Https)),
+        true => Origin::parse(typed)
+            .map(|origin| (origin.host().to_owned(), origin.port(), origin.scheme() == Scheme::Https)),
         false => Host::parse(typed).and_then(|host| Some((host.name().to_owned(), host.port()?, false))),
     };
     let Some((host, port, tls)) = read else {
@@ -120,8 +121,18 @@ fn identity(table: &Table<'_>) -> IdentityHeaders {
 
 fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(HeaderName, Vec<TemplatePart>)> {
     const RESERVED: [&str; 12] = [
-        "host", "cookie", "authorization", "connection", "transfer-encoding", "te", "trailer", "upgrade", "expect",
-        "keep-alive", "proxy-authorization", "x-request-id",
+        "host",
+        "cookie",
+        "authorization",
+        "connection",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "keep-alive",
+        "proxy-authorization",
+        "x-request-id",
     ];
     let parsed = HeaderName::try_from(name.value.as_str()).ok().filter(|parsed| {
         let text = parsed.as_str();

@@ -64,7 +64,10 @@ async fn a_browser_gets_a_page_on_which_nothing_of_the_request_is_markup() {
 async fn who_waits_for_100_continue_gets_it_before_the_body() {
     let (mut client, server) = duplex(1 << 16);
     let server = tokio::spawn(serve(server));
-    client.write_all(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut interim = [0; 25];
     client.read_exact(&mut interim).await.unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -95,7 +98,11 @@ async fn what_cannot_be_read_is_answered_400_or_431_and_the_connection_ends() {
         (many.as_bytes(), "431 Request Header Fields Too Large"),
     ] {
         let seen = answers(request).await;
-        assert!(seen.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{:?} got {seen}", String::from_utf8_lossy(request));
+        assert!(
+            seen.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{:?} got {seen}",
+            String::from_utf8_lossy(request)
+        );
         assert!(seen.contains("\r\nConnection: close\r\n"), "{seen}");
     }
     for cut in [b"".as_slice(), b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab"] {
@@ -121,7 +128,10 @@ async fn a_body_of_64_mib_passes_through_a_small_pipe() {
     let (mut client, server) = duplex(1 << 14);
     let server = tokio::spawn(serve(server));
     let bytes = 64 << 20;
-    client.write_all(format!("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n").as_bytes()).await.unwrap();
+    client
+        .write_all(format!("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let block = vec![7; 1 << 16];
     for _ in 0..bytes / block.len() {
         client.write_all(&block).await.unwrap();
