@@ -105,12 +105,15 @@ impl Admin {
 
     fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, Refused> {
         let rules = &self.settings.password;
-        password.map(|password| enroll::chosen(rules, &self.settings.title, email, password).map_err(Refused)).transpose()
+        password
+            .map(|password| enroll::chosen(rules, &self.settings.title, email, password).map_err(Refused))
+            .transpose()
     }
 
     /// The account with this e-mail, in any spelling.
     pub fn user(&mut self, typed: &str) -> Result<UserRow, Refused> {
-        let email = email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
+        let email =
+            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
         self.db.user_by_email(&email)?.ok_or_else(|| Refused(format!("there is no account with the e-mail {email}")))
     }
 
@@ -121,7 +124,8 @@ impl Admin {
 
     /// Makes an account. Without a password also a one-time link that sets one.
     pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
-        let email = email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
+        let email =
+            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
         let new = NewUser {
             id: enroll::new_id(self.settings.user_ids, &self.clock)?,
             name: email::name(&details.name.unwrap_or_default())?,
@@ -170,7 +174,13 @@ impl Admin {
         }
     }
 
-    fn change(&mut self, user: &UserRow, what: &UserChange, ends: Ends<'_>, event: &'static str) -> Result<UserRow, Refused> {
+    fn change(
+        &mut self,
+        user: &UserRow,
+        what: &UserChange,
+        ends: Ends<'_>,
+        event: &'static str,
+    ) -> Result<UserRow, Refused> {
         let event = self.event(event, Some(user));
         match self.db.change_user(&user.id, what, ends, self.clock.now(), &event)? {
             Written::Done(user) => Ok(*user),
@@ -205,7 +215,10 @@ impl Admin {
         let groups = email::groups(groups)?;
         let email = match email {
             None => None,
-            Some(typed) => Some(email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?),
+            Some(typed) => Some(
+                email::email(typed)
+                    .map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?,
+            ),
         };
         if let Some(email) = &email {
             if self.db.user_by_email(email)?.is_some() {
@@ -235,7 +248,8 @@ impl Admin {
     pub fn revoke_session(&mut self, id: &str) -> Result<(), Refused> {
         let email = self.db.session_email(id)?;
         let missing = || Refused(format!("there is no session `{}` that stands", shown(id)));
-        let event = AuditRow { email: email.ok_or_else(missing)?, detail: id.to_owned(), ..self.event("session_ended", None) };
+        let event =
+            AuditRow { email: email.ok_or_else(missing)?, detail: id.to_owned(), ..self.event("session_ended", None) };
         if self.db.end_sessions(Whose::Session(id), self.clock.now(), &event)? == 0 {
             return Err(missing());
         }

@@ -44,10 +44,16 @@ pub(super) fn judge(rules: &config::Password, title: &str, email: &str, password
     let password = normal(password);
     let length = password.chars().count();
     if length < rules.min_length {
-        return Err(wrong("too_short", format!("The password is too short: it needs at least {} characters.", rules.min_length)));
+        return Err(wrong(
+            "too_short",
+            format!("The password is too short: it needs at least {} characters.", rules.min_length),
+        ));
     }
     if length > CHARS_MAX {
-        return Err(wrong("too_long", format!("The password is too long: it may have {CHARS_MAX} characters at most.")));
+        return Err(wrong(
+            "too_long",
+            format!("The password is too long: it may have {CHARS_MAX} characters at most."),
+        ));
     }
     if !rules.blocklist {
         return Ok(());

@@ -35,7 +35,9 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     if local.is_empty() || domain.contains('@') {
         return None;
     }
-    let refused = |c: char| is_refused(c) || matches!(c, '\u{200c}' | '\u{200d}') || c.is_whitespace() || "\"(),:;<>[\\]".contains(c);
+    let refused = |c: char| {
+        is_refused(c) || matches!(c, '\u{200c}' | '\u{200d}') || c.is_whitespace() || "\"(),:;<>[\\]".contains(c)
+    };
     if local.contains(refused) {
         return None;
     }
@@ -96,7 +98,10 @@ pub(super) fn picture(text: &str) -> Result<String, FieldError> {
         return Err(invalid());
     }
     let url = url::Url::parse(text).map_err(|_| invalid())?;
-    let plain = matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() && url.password().is_none();
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none();
     let text = String::from(url);
     if plain && text.len() <= PICTURE_BYTES_MAX { Ok(text) } else { Err(invalid()) }
 }
@@ -108,7 +113,11 @@ pub(super) fn groups(names: &[String]) -> Result<Vec<String>, FieldError> {
         let name = name.trim();
         let fits = !name.is_empty() && name.chars().count() <= GROUP_CHARS_MAX;
         if !fits || name.contains(|c: char| is_refused(c) || c == ',') {
-            return Err(wrong("group", "invalid", "A group has 1 to 64 characters, no comma and no control characters."));
+            return Err(wrong(
+                "group",
+                "invalid",
+                "A group has 1 to 64 characters, no comma and no control characters.",
+            ));
         }
         groups.push(name.to_owned());
     }
@@ -140,10 +149,29 @@ mod tests {
     fn what_is_no_address_is_refused() {
         let long = format!("{}@example.com", "a".repeat(243));
         for text in [
-            "", "@", "a@", "@example.com", "alice", "a@b@example.com", "a b@example.com", "a\0@example.com",
-            "a@exa mple.com", "a@example..com", "a@.example.com", "a@example.com.", "a@-x.com", "a@[127.0.0.1]", "a@exa_mple.com",
-            "a\r\nb@example.com", "a\u{202e}b@example.com", "a\u{200b}@example.com", "\"a\"@example.com", "a,b@example.com",
-            "a@example.com:80", "a@exam/ple.com", long.as_str(),
+            "",
+            "@",
+            "a@",
+            "@example.com",
+            "alice",
+            "a@b@example.com",
+            "a b@example.com",
+            "a\0@example.com",
+            "a@exa mple.com",
+            "a@example..com",
+            "a@.example.com",
+            "a@example.com.",
+            "a@-x.com",
+            "a@[127.0.0.1]",
+            "a@exa_mple.com",
+            "a\r\nb@example.com",
+            "a\u{202e}b@example.com",
+            "a\u{200b}@example.com",
+            "\"a\"@example.com",
+            "a,b@example.com",
+            "a@example.com:80",
+            "a@exam/ple.com",
+            long.as_str(),
         ] {
             assert_eq!(canonical(text), None, "{text:?}");
         }
@@ -160,7 +188,14 @@ mod tests {
         assert_eq!(name(&"x".repeat(201)).unwrap_err().code, "too_long");
         assert_eq!(picture(""), Ok(String::new()));
         assert_eq!(picture("https://example.com/a.png"), Ok("https://example.com/a.png".to_owned()));
-        for text in ["javascript:alert(1)", "data:image/png;base64,AA", "//example.com/a", "http://", "https://u:p@example.com/", "https://a b.com/"] {
+        for text in [
+            "javascript:alert(1)",
+            "data:image/png;base64,AA",
+            "//example.com/a",
+            "http://",
+            "https://u:p@example.com/",
+            "https://a b.com/",
+        ] {
             assert_eq!(picture(text).unwrap_err().code, "invalid", "{text}");
         }
         let given = ["b", "a", "b"].map(str::to_owned);

@@ -56,7 +56,13 @@ fn new_link(kind: &'static str, token: &Secret, now: UnixSecs, lasts_secs: u64) 
 }
 
 /// An invite's link and token. `user_id`: for an account that exists and has no password yet.
-pub(super) fn invite(now: UnixSecs, lasts_secs: u64, groups: Vec<String>, email: Option<String>, user_id: Option<String>) -> Result<(NewLink, Secret), NoRandomness> {
+pub(super) fn invite(
+    now: UnixSecs,
+    lasts_secs: u64,
+    groups: Vec<String>,
+    email: Option<String>,
+    user_id: Option<String>,
+) -> Result<(NewLink, Secret), NoRandomness> {
     let token = random_token()?;
     Ok((NewLink { groups, email, user_id, ..new_link("invite", &token, now, lasts_secs) }, token))
 }
@@ -157,7 +163,14 @@ impl Accounts {
 
     /// Uses an invite: makes its account, or gives the account that it was made for its first
     /// password; signs in. An e-mail fixed by the invite is used whatever `email` says.
-    pub async fn accept_invite(&self, caller: &Caller, token: &str, email: &str, name: &str, password: Secret) -> Result<SignedIn, ChangeError> {
+    pub async fn accept_invite(
+        &self,
+        caller: &Caller,
+        token: &str,
+        email: &str,
+        name: &str,
+        password: Secret,
+    ) -> Result<SignedIn, ChangeError> {
         let link = self.open_link(token).await?.filter(|link| link.kind != "reset").ok_or(ChangeError::Closed)?;
         let name = email::name(name)?;
         let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
@@ -176,13 +189,24 @@ impl Accounts {
 
     /// Sets a password by a reset link, or by the invite of an account that exists; ends the
     /// account's sessions and signs in.
-    pub async fn reset_password(&self, caller: &Caller, token: &str, password: Secret) -> Result<SignedIn, ChangeError> {
+    pub async fn reset_password(
+        &self,
+        caller: &Caller,
+        token: &str,
+        password: Secret,
+    ) -> Result<SignedIn, ChangeError> {
         let user = self.open_link(token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
         let hash = self.shared.hashed(&user.email, password).await?;
         self.use_link(caller, token, LinkUse::SetPassword(hash, String::new()), "password_reset").await
     }
 
-    async fn use_link(&self, caller: &Caller, token: &str, what: LinkUse, event: &'static str) -> Result<SignedIn, ChangeError> {
+    async fn use_link(
+        &self,
+        caller: &Caller,
+        token: &str,
+        what: LinkUse,
+        event: &'static str,
+    ) -> Result<SignedIn, ChangeError> {
         let shared = &*self.shared;
         let now = shared.clock.now();
         let beginning = shared.beginning(caller, true, false, now)?;

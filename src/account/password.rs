@@ -314,7 +314,8 @@ mod tests {
     fn hashes_that_ask_for_too_much_are_not_looked_at() {
         let mut engine = Engine::new(CHEAP, Arc::default());
         for greedy in ["m=4194304,t=1,p=1", "m=64,t=4000000,p=1", "m=8388608,t=1,p=1000000"] {
-            let hash = secret(&format!("$argon2id$v=19${greedy}$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"));
+            let hash =
+                secret(&format!("$argon2id$v=19${greedy}$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"));
             assert!(matches!(engine.verify(&secret("password"), Some(&hash)), Verdict::Wrong));
         }
         assert!(engine.memory.len() <= 64);

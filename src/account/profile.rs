@@ -21,7 +21,13 @@ fn wrong_password() -> ChangeError {
 impl Accounts {
     /// Changes the password after checking the current one; ends all other sessions. Wrong ones
     /// are counted and throttled like sign-ins.
-    pub async fn change_password(&self, caller: &Caller, who: &Identity, current: Secret, new: Secret) -> Result<(), ChangeError> {
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        who: &Identity,
+        current: Secret,
+        new: Secret,
+    ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
         blocklist::judge(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
         let place = shared.hasher.place().map_err(|_| ChangeError::Busy)?;
@@ -71,7 +77,13 @@ impl Accounts {
     }
 
     /// Changes name and picture; either may be empty.
-    pub async fn change_profile(&self, caller: &Caller, who: &Identity, name: &str, picture: &str) -> Result<(), ChangeError> {
+    pub async fn change_profile(
+        &self,
+        caller: &Caller,
+        who: &Identity,
+        name: &str,
+        picture: &str,
+    ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
         let what = UserChange {
             name: Some(email::name(name)?),
@@ -130,7 +142,13 @@ impl Accounts {
         self.end(who, None, kept, event).await.map(|_| ())
     }
 
-    async fn end(&self, who: &Identity, one: Option<String>, kept: Option<String>, event: AuditRow) -> Result<usize, StoreDown> {
+    async fn end(
+        &self,
+        who: &Identity,
+        one: Option<String>,
+        kept: Option<String>,
+        event: AuditRow,
+    ) -> Result<usize, StoreDown> {
         let (user, written) = (who.user.id.clone(), event.clone());
         let ended = self
             .shared

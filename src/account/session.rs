@@ -174,7 +174,10 @@ impl Live {
                 Some(user) if !row.ended => {
                     let user = Arc::clone(shared.entry(user.id.clone()).or_insert_with(|| Arc::new(User::from(user))));
                     if !entries.contains_key(&row.id) {
-                        entries.insert(row.id.clone(), Entry::new(row.id, user, row.created, row.expires, row.seen, row.remember));
+                        entries.insert(
+                            row.id.clone(),
+                            Entry::new(row.id, user, row.created, row.expires, row.seen, row.remember),
+                        );
                     }
                 }
                 _ => {

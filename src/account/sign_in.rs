@@ -28,7 +28,13 @@ pub(super) struct Beginning {
 
 impl Shared {
     /// Prepares a session for the caller.
-    pub(super) fn beginning(&self, caller: &Caller, remember: bool, keep_device: bool, now: UnixSecs) -> Result<Beginning, StoreDown> {
+    pub(super) fn beginning(
+        &self,
+        caller: &Caller,
+        remember: bool,
+        keep_device: bool,
+        now: UnixSecs,
+    ) -> Result<Beginning, StoreDown> {
         let device = match &caller.device {
             Some(device) if keep_device => Secret::new(device.clone()),
             _ => random_token().map_err(|_| StoreDown)?,
@@ -59,7 +65,13 @@ pub(super) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
     caller.device.as_ref().filter(|device| device.len() <= DEVICE_BYTES_MAX).map(|device| token_hash(device))
 }
 
-fn begin_attempt(db: &mut Db, settings: &Settings, caller: &Caller, email: &str, now: UnixSecs) -> Result<Result<Attempt, u64>, StoreError> {
+fn begin_attempt(
+    db: &mut Db,
+    settings: &Settings,
+    caller: &Caller,
+    email: &str,
+    now: UnixSecs,
+) -> Result<Result<Attempt, u64>, StoreError> {
     let device = presented_device(caller);
     let (mut known, mut ours) = (None, false);
     if let Some(hash) = device {
@@ -81,7 +93,13 @@ impl Accounts {
     ///
     /// # Errors
     /// [`SignInError::Credentials`] for everything that is wrong about the account or the password.
-    pub async fn sign_in(&self, caller: &Caller, email: &str, password: Secret, remember: bool) -> Result<SignedIn, SignInError> {
+    pub async fn sign_in(
+        &self,
+        caller: &Caller,
+        email: &str,
+        password: Secret,
+        remember: bool,
+    ) -> Result<SignedIn, SignInError> {
         let shared = &*self.shared;
         // load is judged first: whoever is turned away for it has not used up a try
         let place = shared.hasher.place().map_err(|_| SignInError::Busy)?;
@@ -96,9 +114,11 @@ impl Accounts {
         let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash) else {
             return Err(self.failed(caller, attempt.counted, &id, &email, now).await);
         };
-        let beginning = shared.beginning(caller, remember, attempt.device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
+        let beginning =
+            shared.beginning(caller, remember, attempt.device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
         let event = audit::about("sign_in", caller, now, &id, &email);
-        let (row, written, counted, user_id) = (beginning.row.clone(), event.clone(), attempt.counted.clone(), id.clone());
+        let (row, written, counted, user_id) =
+            (beginning.row.clone(), event.clone(), attempt.counted.clone(), id.clone());
         let begun = shared
             .store
             .run(move |db| db.begin_session(&user_id, &checked, rehashed, &row, &counted, now, &written))
@@ -138,7 +158,12 @@ impl Accounts {
     }
 
     /// A counted attempt was wrong: bans what has used up its tries.
-    pub(super) async fn count_failure(&self, counted: Counted, event: AuditRow, now: UnixSecs) -> Result<(), StoreDown> {
+    pub(super) async fn count_failure(
+        &self,
+        counted: Counted,
+        event: AuditRow,
+        now: UnixSecs,
+    ) -> Result<(), StoreDown> {
         let shared = &*self.shared;
         let (find, ban) = (shared.settings.throttle.find_time.as_secs(), shared.settings.throttle.ban_time.as_secs());
         let written = event.clone();

@@ -33,7 +33,12 @@ pub(super) fn address(address: IpAddr) -> String {
 }
 
 /// Limits of a sign-in. `device`: hash of the device cookie, if the account knows it.
-pub(super) fn of_sign_in(settings: config::Throttle, caller: &Caller, email: &str, device: Option<&[u8; 32]>) -> Vec<Limit> {
+pub(super) fn of_sign_in(
+    settings: config::Throttle,
+    caller: &Caller,
+    email: &str,
+    device: Option<&[u8; 32]>,
+) -> Vec<Limit> {
     let own = |name: String| Limit { name, retries_max: settings.max_retries, success_forgives_all: true };
     if let Some(hash) = device {
         let id = data_encoding::BASE64URL_NOPAD.encode(&hash[..12]);

@@ -26,7 +26,8 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
         }
         KeyCommand::List { json: false } => {
             let cells = |key: &KeyRow| {
-                let state = key.retired.map_or_else(|| "signs".to_owned(), |at| format!("verifies, retired {}", instant(at)));
+                let state =
+                    key.retired.map_or_else(|| "signs".to_owned(), |at| format!("verifies, retired {}", instant(at)));
                 vec![key.kid.clone(), instant(key.created), state]
             };
             say(&table(&["ID", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()));

@@ -27,12 +27,10 @@ impl From<Refused> for CommandError {
 pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     let path = globals.config_path();
     let state_dir = globals.state_dir.as_deref();
-    let without_file = globals.config.is_none() && !path.exists() && (state_dir.is_some() || Path::new("state").is_dir());
-    let config = if without_file {
-        config::one_app("builtin:whoami", None, state_dir)
-    } else {
-        config::load(&path, state_dir)
-    };
+    let without_file =
+        globals.config.is_none() && !path.exists() && (state_dir.is_some() || Path::new("state").is_dir());
+    let config =
+        if without_file { config::one_app("builtin:whoami", None, state_dir) } else { config::load(&path, state_dir) };
     Ok(Admin::open(&config.map_err(CommandError::Config)?, Clock::system())?)
 }
 

@@ -43,7 +43,14 @@ fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), Comman
         return Ok(());
     }
     let cells = |row: &SessionRow| {
-        vec![row.id.clone(), email(row), instant(row.created), instant(row.seen), row.address.clone(), row.user_agent.clone()]
+        vec![
+            row.id.clone(),
+            email(row),
+            instant(row.created),
+            instant(row.seen),
+            row.address.clone(),
+            row.user_agent.clone(),
+        ]
     };
     say(&table(&["ID", "EMAIL", "SINCE", "SEEN", "ADDRESS", "BROWSER"], &rows.iter().map(cells).collect::<Vec<_>>()));
     Ok(())

@@ -10,7 +10,9 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
     if let UserCommand::Set(args) = &command {
         let nothing = args.name.is_none() && args.picture.is_none() && args.groups.is_empty() && !args.password_stdin;
         if nothing {
-            return Err(CommandError::Usage("say what to change: --name, --picture, --group or --password-stdin".to_owned()));
+            return Err(CommandError::Usage(
+                "say what to change: --name, --picture, --group or --password-stdin".to_owned(),
+            ));
         }
     }
     let mut admin = open(globals)?;

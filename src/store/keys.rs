@@ -58,7 +58,9 @@ impl Db {
     /// All keys, newest first.
     pub fn keys(&mut self) -> Result<Vec<KeyRow>, StoreError> {
         self.read(|tx| {
-            let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM signing_key ORDER BY retired IS NULL DESC, created DESC, kid"))?;
+            let mut query = tx.prepare(&format!(
+                "SELECT {COLUMNS} FROM signing_key ORDER BY retired IS NULL DESC, created DESC, kid"
+            ))?;
             let rows = query.query_map([], from_row)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

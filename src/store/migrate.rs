@@ -53,22 +53,22 @@ fn judge(connection: &Connection, folder: &Folder, check: Check) -> Result<(), S
     let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(damaged);
     let (owner, version) = (number("application_id")?, number("user_version")?);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(damaged)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(damaged)?;
     if owner != i64::from(APPLICATION_ID) && (owner != 0 || version != 0 || tables != 0) {
         return Err(unusable(folder, "this is another program's database"));
     }
     if usize::try_from(version).unwrap_or(usize::MAX) > SCRIPTS.len() {
         return Err(unusable(
             folder,
-            &format!("the database has version {version}, this authgate knows up to {}; use a newer one", SCRIPTS.len()),
+            &format!(
+                "the database has version {version}, this authgate knows up to {}; use a newer one",
+                SCRIPTS.len()
+            ),
         ));
     }
     if check == Check::Whole {
-        let found: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(damaged)?;
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
         if found != "ok" {
             return Err(unusable(folder, &format!("the database is damaged ({})", found.replace('\n', " "))));
         }
@@ -78,9 +78,8 @@ fn judge(connection: &Connection, folder: &Folder, check: Check) -> Result<(), S
 
 /// Brings the database to this program's version, in one transaction.
 pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<(), StoreError> {
-    let version = |connection: &Connection| {
-        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
-    };
+    let version =
+        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
     if version(connection)? == known {
         return Ok(());
@@ -124,9 +123,15 @@ mod tests {
     fn what_is_no_database_is_refused_and_untouched() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("authgate.db"), b"hello, this is some text file").unwrap();
-        assert_eq!(refusal(dir.path()), "DB: this is not an authgate database, or it is damaged; it was left untouched");
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: this is not an authgate database, or it is damaged; it was left untouched"
+        );
         std::fs::write(dir.path().join("authgate.db"), b"x").unwrap();
-        assert_eq!(refusal(dir.path()), "DB: this is not an authgate database, or it is damaged; it was left untouched");
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: this is not an authgate database, or it is damaged; it was left untouched"
+        );
     }
 
     #[test]
@@ -171,10 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("authgate.db"), b"").unwrap();
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
-        assert_eq!(
-            refusal(dir.path()),
-            "DB: the database is empty, but its log (-wal) is not; it was left untouched"
-        );
+        assert_eq!(refusal(dir.path()), "DB: the database is empty, but its log (-wal) is not; it was left untouched");
     }
 
     #[test]

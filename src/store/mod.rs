@@ -15,8 +15,8 @@ mod links;
 mod migrate;
 mod sessions;
 mod sync;
-mod throttle;
 mod thread;
+mod throttle;
 mod users;
 
 pub use audit::AuditRow;

@@ -62,7 +62,12 @@ impl Db {
             let keys_changed: bool =
                 tx.query_row("SELECT EXISTS (SELECT 1 FROM signing_key WHERE rev > ?1)", [at], |row| row.get(0))?;
             let keys = if keys_changed {
-                Some(collect(tx, &format!("SELECT {} FROM signing_key WHERE ?1 = ?1", keys::COLUMNS), at, keys::from_row)?)
+                Some(collect(
+                    tx,
+                    &format!("SELECT {} FROM signing_key WHERE ?1 = ?1", keys::COLUMNS),
+                    at,
+                    keys::from_row,
+                )?)
             } else {
                 None
             };

@@ -10,10 +10,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::StoreError;
 use super::db::Db;
 use super::folder::Lock;
 use super::sync::Changes;
-use super::StoreError;
 
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
@@ -61,9 +61,9 @@ impl Worker {
                 let rev = changes.rev;
                 (self.hooks.apply)(changes);
                 self.rev = rev;
-                self.lock.tell_applied(rev).map_err(|error| {
-                    StoreError::Down(format!("the state folder cannot be written: {error}"))
-                })
+                self.lock
+                    .tell_applied(rev)
+                    .map_err(|error| StoreError::Down(format!("the state folder cannot be written: {error}")))
             }
             Err(error) => Err(error),
         };

@@ -86,7 +86,12 @@ pub(super) fn forgive(tx: &Connection, counted: &Counted) -> Result<(), StoreErr
 impl Db {
     /// Counts an attempt before it is looked at. `Err`: seconds until another may be made; then
     /// nothing was counted.
-    pub fn count_attempt(&mut self, limits: &[Limit], now: UnixSecs, find_secs: u64) -> Result<Result<Counted, u64>, StoreError> {
+    pub fn count_attempt(
+        &mut self,
+        limits: &[Limit],
+        now: UnixSecs,
+        find_secs: u64,
+    ) -> Result<Result<Counted, u64>, StoreError> {
         self.write(|tx| count(tx, limits, now, find_secs))
     }
 

@@ -283,10 +283,7 @@ mod tests {
         let event = AuditRow::default();
         let user = done(db.add_user(&new("a@example.com"), 1, &event).unwrap());
         let over = |old: &str, new: &str| UserChange {
-            password: Some(Password {
-                new: Secret::new(new.to_owned()),
-                only_over: Some(Secret::new(old.to_owned())),
-            }),
+            password: Some(Password { new: Secret::new(new.to_owned()), only_over: Some(Secret::new(old.to_owned())) }),
             ..UserChange::default()
         };
         let row = done(db.change_user(&user.id, &over("one", "two"), Ends::None, 2, &event).unwrap());
