@@ -17,6 +17,8 @@ mod password;
 mod profile;
 pub mod session;
 mod sign_in;
+#[cfg(test)]
+mod testing;
 mod throttle;
 mod token;
 
