@@ -1,5 +1,322 @@
 //! What the commands do to accounts, in a process of their own, with or without a running
 //! gateway. Blocking. The same rules hold as for people in a browser.
 
+use std::net::IpAddr;
+
+use super::accounts::Settings;
+use super::{Caller, audit, email, enroll, throttle, token};
+use crate::clock::{Clock, UnixSecs};
+use crate::config::{Config, SignUp};
+use crate::secret::{NoRandomness, Secret};
+use crate::store::{
+    Applied, AuditRow, Check, Db, Ends, KeyRow, NewUser, Password, SessionRow, StoreError, UserChange, UserRow, Whose,
+    Written,
+};
+
+/// How long an invite for an account that was just added works, seconds.
+const INVITE_SECS: u64 = 7 * 86_400;
+/// How long a password-reset link works, seconds.
+const RESET_SECS: u64 = 86_400;
+
+/// Why a command was refused: one plain sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<NoRandomness> for Refused {
+    fn from(error: NoRandomness) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<super::FieldError> for Refused {
+    fn from(error: super::FieldError) -> Self {
+        Self(error.message)
+    }
+}
+
+/// What a command says of an account; `None` stays as it is, or empty.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Details {
+    pub name: Option<String>,
+    pub picture: Option<String>,
+    pub groups: Option<Vec<String>>,
+    pub password: Option<Secret>,
+}
+
+/// One ban, as it is shown and lifted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ban {
+    /// `account`, `address`, `browser` (one that the account knows) or `user` (signed in, wrong
+    /// current passwords)
+    pub kind: &'static str,
+    /// E-mail or address.
+    pub what: String,
+    /// When it ends.
+    pub until: UnixSecs,
+}
+
 /// The accounts as commands see them.
-pub struct Admin {}
+pub struct Admin {
+    db: Db,
+    settings: Settings,
+    clock: Clock,
+    /// public URL and prefix, before `/invite/...`
+    links: String,
+}
+
+impl Admin {
+    /// Opens the store in `server.state_dir`, making it if it is missing.
+    pub fn open(config: &Config, clock: Clock) -> Result<Self, Refused> {
+        let db = Db::open(&config.server.state_dir, Check::Version)?;
+        let links = format!("{}{}", config.server.public_url, config.server.prefix);
+        Ok(Self { db, settings: Settings::new(config), clock, links })
+    }
+
+    /// Waits until what was changed is in force in a running gateway. `false`: it did not say so
+    /// within 2 seconds.
+    pub fn settle(&self) -> bool {
+        self.db.wait_until_applied() != Ok(Applied::NotYet)
+    }
+
+    /// Unix seconds.
+    pub fn now(&self) -> UnixSecs {
+        self.clock.now()
+    }
+
+    fn event(&self, name: &'static str, user: Option<&UserRow>) -> AuditRow {
+        let (id, email) = user.map_or(("", ""), |user| (user.id.as_str(), user.email.as_str()));
+        audit::about(name, &Caller::default(), self.clock.now(), id, email)
+    }
+
+    fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, Refused> {
+        let rules = &self.settings.password;
+        password
+            .map(|password| enroll::chosen(rules, &self.settings.title, email, password).map_err(Refused))
+            .transpose()
+    }
+
+    /// The account with this e-mail, in any spelling.
+    pub fn user(&mut self, typed: &str) -> Result<UserRow, Refused> {
+        let email =
+            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
+        self.db.user_by_email(&email)?.ok_or_else(|| Refused(format!("there is no account with the e-mail {email}")))
+    }
+
+    /// All accounts, by e-mail.
+    pub fn users(&mut self) -> Result<Vec<UserRow>, Refused> {
+        Ok(self.db.users()?)
+    }
+
+    /// Makes an account. Without a password also a one-time link that sets one.
+    pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
+        let email =
+            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
+        let new = NewUser {
+            id: enroll::new_id(self.settings.user_ids, &self.clock)?,
+            name: email::name(&details.name.unwrap_or_default())?,
+            picture: email::picture(&details.picture.unwrap_or_default())?,
+            groups: email::groups(&details.groups.unwrap_or_default())?,
+            password: self.hashed(&email, details.password.as_ref())?,
+            email,
+        };
+        let event = AuditRow { email: new.email.clone(), ..self.event("user_added", None) };
+        let now = self.clock.now();
+        let Written::Done(user) = self.db.add_user(&new, now, &event)? else {
+            return Err(Refused(format!("there is already an account with the e-mail {}", new.email)));
+        };
+        if new.password.is_some() {
+            return Ok((*user, None));
+        }
+        let (link, token) = enroll::invite(now, INVITE_SECS, Vec::new(), None, Some(user.id.clone()))?;
+        self.db.add_link(&link, &self.event("invite_made", Some(&user)))?;
+        let url = self.url("invite", &token);
+        Ok((*user, Some(url)))
+    }
+
+    /// Changes what is given. A new password ends the account's sessions.
+    pub fn set_user(&mut self, typed: &str, details: Details) -> Result<UserRow, Refused> {
+        let user = self.user(typed)?;
+        let hash = self.hashed(&user.email, details.password.as_ref())?;
+        let ends = if hash.is_some() { Ends::All } else { Ends::None };
+        let what = UserChange {
+            name: details.name.map(|name| email::name(&name)).transpose()?,
+            picture: details.picture.map(|picture| email::picture(&picture)).transpose()?,
+            groups: details.groups.map(|groups| email::groups(&groups)).transpose()?,
+            password: hash.map(|new| Password { new, only_over: None }),
+            disabled: None,
+        };
+        self.change(&user, &what, ends, "user_changed")
+    }
+
+    /// Disables an account, which ends its sessions, or enables it.
+    pub fn set_disabled(&mut self, typed: &str, disabled: bool) -> Result<UserRow, Refused> {
+        let user = self.user(typed)?;
+        let what = UserChange { disabled: Some(disabled), ..UserChange::default() };
+        if disabled {
+            self.change(&user, &what, Ends::All, "user_disabled")
+        } else {
+            self.change(&user, &what, Ends::None, "user_enabled")
+        }
+    }
+
+    fn change(
+        &mut self,
+        user: &UserRow,
+        what: &UserChange,
+        ends: Ends<'_>,
+        event: &'static str,
+    ) -> Result<UserRow, Refused> {
+        let event = self.event(event, Some(user));
+        match self.db.change_user(&user.id, what, ends, self.clock.now(), &event)? {
+            Written::Done(user) => Ok(*user),
+            _ => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
+        }
+    }
+
+    /// Removes an account; its sessions end.
+    pub fn remove_user(&mut self, typed: &str) -> Result<UserRow, Refused> {
+        let user = self.user(typed)?;
+        let event = self.event("user_removed", Some(&user));
+        self.db.remove_user(&user.id, self.clock.now(), &event)?;
+        Ok(user)
+    }
+
+    /// A one-time link that sets a new password; the old one works until then.
+    pub fn reset_link(&mut self, typed: &str) -> Result<Secret, Refused> {
+        let user = self.user(typed)?;
+        if user.disabled {
+            return Err(Refused(format!("the account {} is disabled; enable it first", user.email)));
+        }
+        let (link, token) = enroll::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
+        self.db.add_link(&link, &self.event("reset_made", Some(&user)))?;
+        Ok(self.url("reset", &token))
+    }
+
+    /// A one-time link that makes an account; `email` fixes whose.
+    pub fn invite(&mut self, email: Option<&str>, groups: &[String], lasts_secs: u64) -> Result<Secret, Refused> {
+        if self.settings.sign_up == SignUp::Closed {
+            return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
+        }
+        let groups = email::groups(groups)?;
+        let email = match email {
+            None => None,
+            Some(typed) => Some(
+                email::email(typed)
+                    .map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?,
+            ),
+        };
+        if let Some(email) = &email {
+            if self.db.user_by_email(email)?.is_some() {
+                return Err(Refused(format!("there is already an account with the e-mail {email}")));
+            }
+        }
+        let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
+        let (link, token) = enroll::invite(self.clock.now(), lasts_secs, groups, email, None)?;
+        self.db.add_link(&link, &event)?;
+        Ok(self.url("invite", &token))
+    }
+
+    fn url(&self, page: &str, token: &Secret) -> Secret {
+        Secret::new(format!("{}/{page}/{}", self.links, token.expose()))
+    }
+
+    /// Sessions that stand, newest first; of one account, or all.
+    pub fn sessions(&mut self, of: Option<&str>) -> Result<Vec<SessionRow>, Refused> {
+        let user = of.map(|typed| self.user(typed)).transpose()?;
+        let (now, idle) = (self.clock.now(), self.settings.idle_secs);
+        let mut rows = self.db.sessions(user.as_ref().map(|user| user.id.as_str()), now)?;
+        rows.retain(|row| now.saturating_sub(row.seen) <= idle);
+        Ok(rows)
+    }
+
+    /// Ends one session.
+    pub fn revoke_session(&mut self, id: &str) -> Result<(), Refused> {
+        let email = self.db.session_email(id)?;
+        let missing = || Refused(format!("there is no session `{}` that stands", shown(id)));
+        let event =
+            AuditRow { email: email.ok_or_else(missing)?, detail: id.to_owned(), ..self.event("session_ended", None) };
+        if self.db.end_sessions(Whose::Session(id), self.clock.now(), &event)? == 0 {
+            return Err(missing());
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions of an account, or of everybody; returns how many.
+    pub fn revoke_sessions(&mut self, of: Option<&str>) -> Result<usize, Refused> {
+        let user = of.map(|typed| self.user(typed)).transpose()?;
+        let event = self.event("sessions_ended", user.as_ref());
+        let whose = user.as_ref().map_or(Whose::Everybody, |user| Whose::User(&user.id));
+        Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
+    }
+
+    /// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
+    pub fn keys(&mut self) -> Result<Vec<KeyRow>, Refused> {
+        let mut keys = self.db.keys()?;
+        for key in &mut keys {
+            key.secret = Vec::new().into();
+        }
+        Ok(keys)
+    }
+
+    /// Makes a new signing key; older ones verify until no token of theirs can be valid. Returns its name.
+    pub fn rotate_key(&mut self) -> Result<String, Refused> {
+        let (kid, secret) = token::new_key()?;
+        let now = self.clock.now();
+        let event = AuditRow { detail: kid.clone(), ..self.event("key_rotated", None) };
+        self.db.rotate_key(&kid, secret.as_slice(), now, now.saturating_sub(self.settings.max_age_secs), &event)?;
+        Ok(kid)
+    }
+
+    /// What is throttled now.
+    pub fn bans(&mut self) -> Result<Vec<Ban>, Refused> {
+        let mut bans = Vec::new();
+        for (name, until) in self.db.bans(self.clock.now())? {
+            let (kind, what) = name.split_once(':').unwrap_or(("", &name));
+            let (kind, what) = match kind {
+                "account" => ("account", what.to_owned()),
+                "address" => ("address", what.to_owned()),
+                "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
+                _ => ("user", self.db.user_by_id(what)?.map_or_else(|| what.to_owned(), |user| user.email)),
+            };
+            bans.push(Ban { kind, what, until });
+        }
+        Ok(bans)
+    }
+
+    /// Lifts what is throttled under this e-mail or address.
+    pub fn lift_ban(&mut self, what: &str) -> Result<(), Refused> {
+        let email = email::bucket(what);
+        let mut names = vec![throttle::account(&email), format!("address:{}", what.trim())];
+        if let Ok(address) = what.trim().parse::<IpAddr>() {
+            names.push(throttle::address(address));
+        }
+        if let Some(user) = self.db.user_by_email(&email)? {
+            names.push(format!("user:{}", user.id));
+        }
+        let event = AuditRow { detail: shown(what), ..self.event("ban_lifted", None) };
+        if self.db.lift(&names, Some(&email), &event)? == 0 {
+            return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
+        }
+        Ok(())
+    }
+}
+
+/// What somebody typed, fit to be shown.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(254).collect()
+}

@@ -42,5 +42,6 @@ pub(super) fn log(row: &AuditRow) {
         address = %row.address,
         request_id = %row.request_id,
         detail = %row.detail,
+        "{}", row.event
     );
 }

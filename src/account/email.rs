@@ -58,9 +58,13 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     (email.len() <= EMAIL_BYTES_MAX).then_some(email)
 }
 
-/// The form under which attempts are counted for what is no address: so that it counts as well.
+/// The form under which attempts are counted. What is no address counts as well, under a hash:
+/// people type passwords into the wrong field, and this name is stored and logged.
 pub(super) fn bucket(text: &str) -> String {
-    canonical(text).unwrap_or_else(|| text.trim().to_lowercase().chars().filter(|&c| !is_refused(c)).take(64).collect())
+    canonical(text).unwrap_or_else(|| {
+        let hash = crate::secret::token_hash(text.trim());
+        format!("no-address-{}", data_encoding::BASE64URL_NOPAD.encode(&hash[..12]))
+    })
 }
 
 fn wrong(field: &'static str, code: &'static str, message: &str) -> FieldError {

@@ -155,7 +155,10 @@ impl Accounts {
             return Ok(None);
         }
         let (hash, now) = (token_hash(token), self.shared.clock.now());
-        self.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))
+        let link = self.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
+        // invites made before sign-up was closed; those of accounts that exist still work
+        let closed = self.shared.settings.sign_up == config::SignUp::Closed;
+        Ok(link.filter(|link| !(closed && link.kind == "invite" && link.user.is_none())))
     }
 
     /// Uses an invite: makes its account, or gives the account that it was made for its first

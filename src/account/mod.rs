@@ -17,11 +17,13 @@ mod password;
 mod profile;
 pub mod session;
 mod sign_in;
+#[cfg(test)]
+mod testing;
 mod throttle;
 mod token;
 
 pub use accounts::Accounts;
-pub use admin::Admin;
+pub use admin::{Admin, Ban, Details, Refused};
 pub use session::{Identity, Rejected, Session, Standing, User};
 pub use token::ISSUER;
 

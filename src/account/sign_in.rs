@@ -204,3 +204,275 @@ fn unavailable(error: &StoreError) -> SignInError {
     let StoreDown = down(error);
     SignInError::Unavailable
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use super::super::Details;
+    use super::super::testing::{GOOD, OTHER, PATIENCE, START, World, at, secret};
+    use super::*;
+
+    fn wrong(result: Result<SignedIn, SignInError>) -> SignInError {
+        result.map(|_| "signed in").unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn the_right_password_signs_in_under_every_spelling_of_the_address() {
+        let world = World::new();
+        world.user("ada@example.com");
+        for email in ["ada@example.com", " Ada@EXAMPLE.com "] {
+            let done = world.try_sign_in(&at("192.0.2.1"), email, GOOD).await.unwrap();
+            let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
+            assert_eq!((who.user.email.as_str(), who.issued), ("ada@example.com", START));
+            assert_eq!(done.session.expires, START + 20 * 86_400);
+            assert!(done.token.expose().len() < 1024 && done.device.expose().len() == 43);
+        }
+        assert_eq!(world.events(1), ["sign_in"]);
+    }
+
+    #[tokio::test]
+    async fn unknown_disabled_and_passwordless_accounts_cost_and_answer_as_a_wrong_password() {
+        let world = World::new();
+        world.user("ada@example.com");
+        world.user("off@example.com");
+        world.admin().set_disabled("off@example.com", true).unwrap();
+        world.admin().add_user("new@example.com", Details::default()).unwrap();
+        let tries = [
+            ("ada@example.com", OTHER),
+            ("off@example.com", GOOD),
+            ("new@example.com", GOOD),
+            ("nobody@example.com", GOOD),
+            ("no address", GOOD),
+            ("", ""),
+        ];
+        for (email, password) in tries {
+            let before = world.accounts.shared.hasher.runs();
+            let error = wrong(world.try_sign_in(&at("192.0.2.1"), email, password).await);
+            assert_eq!((email, error), (email, SignInError::Credentials));
+            assert_eq!((email, world.accounts.shared.hasher.runs() - before), (email, 1));
+            assert_eq!(world.events(1), ["sign_in_failed"]);
+        }
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn after_five_failures_even_the_right_password_waits_and_live_sessions_go_on() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let live = world.sign_in("ada@example.com").await;
+        for email in ["ada@example.com", "nobody@example.com"] {
+            for _ in 0..5 {
+                assert_eq!(wrong(world.try_sign_in(&Caller::default(), email, OTHER).await), SignInError::Credentials);
+            }
+            let error = wrong(world.try_sign_in(&Caller::default(), email, GOOD).await);
+            assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
+        }
+        assert!(world.accounts.authenticate(live.token.expose().as_bytes()).is_ok());
+        world.clock.advance(299);
+        let error = wrong(world.try_sign_in(&Caller::default(), "ada@example.com", GOOD).await);
+        assert_eq!(error, SignInError::Throttled { retry_after_secs: 1 });
+        world.clock.advance(1);
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_in_a_sliding_window_and_forgiven_by_a_success() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let fail = async || {
+            let error = wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await);
+            assert_eq!(error, SignInError::Credentials);
+        };
+        for _ in 0..4 {
+            fail().await;
+        }
+        world.sign_in("ada@example.com").await;
+        for _ in 0..4 {
+            fail().await;
+        }
+        world.clock.advance(121);
+        for _ in 0..4 {
+            fail().await;
+        }
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn counts_and_bans_survive_a_restart_and_a_lift_ends_them() {
+        let mut world = World::new();
+        world.user("ada@example.com");
+        for round in 0..5 {
+            assert_eq!(
+                wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await),
+                SignInError::Credentials
+            );
+            if round % 2 == 1 {
+                world = world.restart().await;
+            }
+        }
+        world = world.restart().await;
+        let error = wrong(world.try_sign_in(&Caller::default(), "ada@example.com", GOOD).await);
+        assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
+        let bans = world.admin().bans().unwrap();
+        assert_eq!(bans.len(), 1);
+        assert_eq!((bans[0].kind, bans[0].what.as_str(), bans[0].until), ("account", "ada@example.com", START + 300));
+        assert!(world.admin().lift_ban("eve@example.com").is_err());
+        world.admin().lift_ban("Ada@example.com").unwrap();
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn an_address_gets_four_times_as_many_and_is_not_forgiven_by_a_success() {
+        let world = World::new();
+        world.user("ada@example.com");
+        for n in 0..19 {
+            let email = format!("nobody{n}@example.com");
+            assert_eq!(wrong(world.try_sign_in(&at("2001:db8::1"), &email, OTHER).await), SignInError::Credentials);
+        }
+        world.try_sign_in(&at("2001:db8::2"), "ada@example.com", GOOD).await.unwrap();
+        assert_eq!(
+            wrong(world.try_sign_in(&at("2001:db8::3"), "x@example.com", OTHER).await),
+            SignInError::Credentials
+        );
+        let error = wrong(world.try_sign_in(&at("2001:db8::4"), "ada@example.com", GOOD).await);
+        assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
+        world.try_sign_in(&at("2001:db8:0:1::1"), "ada@example.com", GOOD).await.unwrap();
+        world.admin().lift_ban("2001:db8::9").unwrap();
+        world.try_sign_in(&at("2001:db8::4"), "ada@example.com", GOOD).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn parallel_attempts_do_not_slip_through() {
+        let world = Arc::new(World::new());
+        world.user("ada@example.com");
+        let before = world.accounts.shared.hasher.runs();
+        let tries: Vec<_> = (0..20)
+            .map(|_| {
+                let world = Arc::clone(&world);
+                tokio::spawn(
+                    async move { wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await) },
+                )
+            })
+            .collect();
+        let mut refused = 0;
+        for attempt in tries {
+            let error = tokio::time::timeout(PATIENCE, attempt).await.unwrap().unwrap();
+            refused += usize::from(error == SignInError::Credentials);
+        }
+        assert_eq!((refused, world.accounts.shared.hasher.runs() - before), (5, 5));
+    }
+
+    #[tokio::test]
+    async fn nobody_can_lock_a_known_browser_out_and_it_has_a_count_of_its_own() {
+        let world = World::new();
+        world.user("ada@example.com");
+        world.user("bob@example.com");
+        let first = world.try_sign_in(&at("192.0.2.1"), "ada@example.com", GOOD).await.unwrap();
+        let known = Caller { device: Some(first.device.expose().to_owned()), ..at("192.0.2.1") };
+        for _ in 0..6 {
+            let _ = wrong(world.try_sign_in(&at("192.0.2.1"), "ada@example.com", OTHER).await);
+        }
+        let again = world.try_sign_in(&known, "ada@example.com", GOOD).await.unwrap();
+        assert_eq!(again.device.expose(), first.device.expose());
+        // it is known to that account alone
+        for _ in 0..5 {
+            let _ = wrong(world.try_sign_in(&at("192.0.2.7"), "bob@example.com", OTHER).await);
+        }
+        let error = wrong(world.try_sign_in(&known, "bob@example.com", GOOD).await);
+        assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
+        // and its success did not forgive the strangers
+        let error = wrong(world.try_sign_in(&at("192.0.2.9"), "ada@example.com", GOOD).await);
+        assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
+        for _ in 0..5 {
+            assert_eq!(wrong(world.try_sign_in(&known, "ada@example.com", OTHER).await), SignInError::Credentials);
+        }
+        let error = wrong(world.try_sign_in(&known, "ada@example.com", GOOD).await);
+        assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
+    }
+
+    #[tokio::test]
+    async fn an_invented_device_cookie_is_replaced() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let caller = Caller { device: Some("A".repeat(43)), ..Caller::default() };
+        let done = world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
+        assert_ne!(done.device.expose(), "A".repeat(43));
+    }
+
+    #[tokio::test]
+    async fn a_full_hash_queue_is_busy_and_uses_up_no_try() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let hasher = &world.accounts.shared.hasher;
+        let places: Vec<_> = (0..hasher.free()).map(|_| hasher.place().map_err(|_| ()).unwrap()).collect();
+        for _ in 0..10 {
+            assert_eq!(wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await), SignInError::Busy);
+        }
+        drop(places);
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn signing_in_ends_the_session_that_the_browser_presented() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let (old, other) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
+        let caller = Caller { session: Some(old.session.id.clone()), ..Caller::default() };
+        let new = world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
+        let tokens: HashSet<_> = [&old, &other, &new].map(|done| done.token.expose().to_owned()).into();
+        assert_eq!(tokens.len(), 3);
+        let stands = |done: &SignedIn| world.accounts.authenticate(done.token.expose().as_bytes()).is_ok();
+        assert_eq!((stands(&old), stands(&other), stands(&new)), (false, true, true));
+        // a failed sign-in ends nothing
+        let caller = Caller { session: Some(new.session.id.clone()), ..Caller::default() };
+        let _ = wrong(world.try_sign_in(&caller, "ada@example.com", OTHER).await);
+        assert!(stands(&new));
+    }
+
+    #[tokio::test]
+    async fn signing_out_ends_that_session_alone() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
+        world.accounts.sign_out(&Caller::default(), &one.session).await.unwrap();
+        let stands = |done: &SignedIn| world.accounts.authenticate(done.token.expose().as_bytes()).is_ok();
+        assert_eq!((stands(&one), stands(&two)), (false, true));
+    }
+
+    #[tokio::test]
+    async fn a_hash_with_other_parameters_is_replaced_at_the_next_sign_in() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let hash = |world: &World| world.db().user_by_email("ada@example.com").unwrap().unwrap().password.unwrap();
+        let old = hash(&world);
+        world.sign_in("ada@example.com").await;
+        assert_eq!(hash(&world).expose(), old.expose());
+        world.accounts.close().await;
+        let World { accounts, clock, mut config, dir } = world;
+        drop(accounts);
+        config.password.argon2.iterations = 2;
+        let accounts = Accounts::open(&config, clock.clone()).unwrap();
+        let world = World { accounts, clock, config, dir };
+        world.sign_in("ada@example.com").await;
+        assert!(hash(&world).expose().starts_with("$argon2id$v=19$m=64,t=2,p=1$"));
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn a_password_changed_while_the_old_one_is_checked_wins() {
+        let world = World::new();
+        let id = world.user("ada@example.com");
+        let old = world.db().user_by_id(&id).unwrap().unwrap().password.unwrap();
+        let details = Details { password: Some(secret(OTHER)), ..Details::default() };
+        world.admin().set_user("ada@example.com", details).unwrap();
+        let beginning = world.accounts.shared.beginning(&Caller::default(), true, false, START).unwrap();
+        let begun = world
+            .db()
+            .begin_session(&id, &old, None, &beginning.row, &Counted::default(), START, &AuditRow::default())
+            .unwrap();
+        assert!(matches!(begun, Begun::No));
+        assert_eq!(world.accounts.sessions_active(), 0);
+    }
+}

@@ -126,9 +126,14 @@ pub(super) fn new_key() -> Result<(String, zeroize::Zeroizing<[u8; 32]>), NoRand
     Ok((kid, zeroize::Zeroizing::new(random_bytes::<32>()?)))
 }
 
-/// A new session's public id: 128 random bits.
+/// A new session's public id: 128 random bits. None begins with `-`: ids are typed after commands.
 pub(super) fn new_session_id() -> Result<String, NoRandomness> {
-    Ok(data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<16>()?))
+    loop {
+        let id = data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<16>()?);
+        if !id.starts_with('-') {
+            return Ok(id);
+        }
+    }
 }
 
 impl Keys {

@@ -1,8 +1,28 @@
-//! Being laid out.
+//! `authgate ban ...`: what is throttled after too many wrong passwords.
 
-use super::{CommandError, Globals};
+use super::people::{instant, open, remark, say, say_json, table};
+use super::{BanCommand, CommandError, Globals};
+use crate::account::Ban;
 
-/// Being laid out.
-pub fn run(_: &Globals, _: super::BanCommand) -> Result<(), CommandError> {
-    Err(CommandError::Said)
+/// Carries the command out.
+pub fn run(globals: &Globals, command: BanCommand) -> Result<(), CommandError> {
+    let mut admin = open(globals)?;
+    match command {
+        BanCommand::Lift { what } => {
+            admin.lift_ban(&what)?;
+            remark(&format!("lifted {what}"));
+        }
+        BanCommand::List { json: true } => {
+            let ban =
+                |ban: &Ban| serde_json::json!({ "kind": ban.kind, "what": ban.what, "until": instant(ban.until) });
+            say_json(&admin.bans()?.iter().map(ban).collect());
+        }
+        BanCommand::List { json: false } => {
+            let now = admin.now();
+            let cells =
+                |ban: &Ban| vec![ban.what.clone(), ban.kind.to_owned(), format!("{} s", ban.until.saturating_sub(now))];
+            say(&table(&["WHAT", "KIND", "REMAINS"], &admin.bans()?.iter().map(cells).collect::<Vec<_>>()));
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,12 @@
-//! Being laid out.
+//! `authgate invite`: a one-time link that makes an account.
 
-use super::{CommandError, Globals};
+use super::people::{open, remark, say};
+use super::{CommandError, Globals, InviteArgs};
 
-/// Being laid out.
-pub fn run(_: &Globals, _: &super::InviteArgs) -> Result<(), CommandError> {
-    Err(CommandError::Said)
+/// Prints the link.
+pub fn run(globals: &Globals, args: &InviteArgs) -> Result<(), CommandError> {
+    let link = open(globals)?.invite(args.email.as_deref(), &args.groups, args.expires_secs)?;
+    say(link.expose());
+    remark("This link makes an account. It works once.");
+    Ok(())
 }

@@ -1,8 +1,37 @@
-//! Being laid out.
+//! `authgate key ...`: the keys that sign session tokens. Their secrets are never shown.
 
-use super::{CommandError, Globals};
+use super::people::{instant, open, remark, say, say_json, settle, table};
+use super::{CommandError, Globals, KeyCommand};
+use crate::store::KeyRow;
 
-/// Being laid out.
-pub fn run(_: &Globals, _: super::KeyCommand) -> Result<(), CommandError> {
-    Err(CommandError::Said)
+/// Carries the command out.
+pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
+    let mut admin = open(globals)?;
+    match command {
+        KeyCommand::Rotate => {
+            let kid = admin.rotate_key()?;
+            settle(&admin);
+            remark(&format!("key {kid} signs from now on; nobody is signed out"));
+        }
+        KeyCommand::List { json: true } => {
+            let key = |key: &KeyRow| {
+                serde_json::json!({
+                    "id": key.kid,
+                    "created": instant(key.created),
+                    "retired": key.retired.map(instant),
+                    "signs": key.retired.is_none(),
+                })
+            };
+            say_json(&admin.keys()?.iter().map(key).collect());
+        }
+        KeyCommand::List { json: false } => {
+            let cells = |key: &KeyRow| {
+                let state =
+                    key.retired.map_or_else(|| "signs".to_owned(), |at| format!("verifies, retired {}", instant(at)));
+                vec![key.kid.clone(), instant(key.created), state]
+            };
+            say(&table(&["ID", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()));
+        }
+    }
+    Ok(())
 }

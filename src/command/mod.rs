@@ -9,6 +9,7 @@ pub mod check;
 pub mod healthcheck;
 pub mod invite;
 pub mod key;
+mod people;
 pub mod run;
 pub mod session;
 pub mod user;

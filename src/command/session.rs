@@ -1,8 +1,57 @@
-//! Being laid out.
+//! `authgate session ...`: who is signed in, and ending it.
 
-use super::{CommandError, Globals};
+use super::people::{instant, open, remark, say, say_json, settle, table};
+use super::{CommandError, Globals, Revoke, SessionCommand};
+use crate::account::Admin;
+use crate::store::SessionRow;
 
-/// Being laid out.
-pub fn run(_: &Globals, _: super::SessionCommand) -> Result<(), CommandError> {
-    Err(CommandError::Said)
+/// Carries the command out.
+pub fn run(globals: &Globals, command: SessionCommand) -> Result<(), CommandError> {
+    let mut admin = open(globals)?;
+    match command {
+        SessionCommand::List { email, json } => list(&mut admin, email.as_deref(), json),
+        SessionCommand::Revoke(which) => {
+            let ended = match which {
+                Revoke::Id(id) => admin.revoke_session(&id).map(|()| 1)?,
+                Revoke::User(email) => admin.revoke_sessions(Some(&email))?,
+                Revoke::All => admin.revoke_sessions(None)?,
+            };
+            settle(&admin);
+            remark(&format!("ended {ended} {}", if ended == 1 { "session" } else { "sessions" }));
+            Ok(())
+        }
+    }
+}
+
+fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), CommandError> {
+    let rows = admin.sessions(email)?;
+    let email = |row: &SessionRow| row.user.as_ref().map(|user| user.email.clone()).unwrap_or_default();
+    if json {
+        let session = |row: &SessionRow| {
+            serde_json::json!({
+                "id": row.id,
+                "email": email(row),
+                "created": instant(row.created),
+                "seen": instant(row.seen),
+                "expires": instant(row.expires),
+                "remember": row.remember,
+                "address": row.address,
+                "user_agent": row.user_agent,
+            })
+        };
+        say_json(&rows.iter().map(session).collect());
+        return Ok(());
+    }
+    let cells = |row: &SessionRow| {
+        vec![
+            row.id.clone(),
+            email(row),
+            instant(row.created),
+            instant(row.seen),
+            row.address.clone(),
+            row.user_agent.clone(),
+        ]
+    };
+    say(&table(&["ID", "EMAIL", "SINCE", "SEEN", "ADDRESS", "BROWSER"], &rows.iter().map(cells).collect::<Vec<_>>()));
+    Ok(())
 }

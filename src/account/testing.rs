@@ -1,0 +1,102 @@
+//! A gateway's accounts on a real database in a folder of their own, with a clock that tests turn.
+
+use std::time::Duration;
+
+use super::{Accounts, Admin, Caller, Details, SignInError, SignedIn};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::secret::Secret;
+use crate::store::{Check, Db};
+
+/// When tests begin.
+pub(super) const START: u64 = 1_800_000_000;
+/// A password that the rules let through.
+pub(super) const GOOD: &str = "correct horse battery";
+/// Another one.
+pub(super) const OTHER: &str = "staple of a new kind";
+
+pub(super) struct World {
+    pub(super) accounts: Accounts,
+    pub(super) clock: Clock,
+    pub(super) config: Config,
+    pub(super) dir: tempfile::TempDir,
+}
+
+pub(super) fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
+}
+
+/// A caller at this address.
+pub(super) fn at(address: &str) -> Caller {
+    Caller { address: Some(address.parse().unwrap()), user_agent: "Test/1".to_owned(), ..Caller::default() }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let mut config = config::one_app("builtin:whoami", None, Some(&state)).map_err(|_| "faults").unwrap();
+        config.password.argon2 = config::Argon2 { memory_kib: 64, iterations: 1, parallelism: 1 };
+        config.pages.title = "Club".to_owned();
+        change(&mut config);
+        let clock = Clock::stopped_at(START);
+        let accounts = Accounts::open(&config, clock.clone()).unwrap();
+        Self { accounts, clock, config, dir }
+    }
+
+    /// Stops and starts again, on the same folder.
+    pub(super) async fn restart(self) -> Self {
+        self.accounts.close().await;
+        let Self { accounts, clock, config, dir } = self;
+        drop(accounts);
+        let accounts = Accounts::open(&config, clock.clone()).unwrap();
+        Self { accounts, clock, config, dir }
+    }
+
+    /// The commands of another process.
+    pub(super) fn admin(&self) -> Admin {
+        Admin::open(&self.config, self.clock.clone()).unwrap()
+    }
+
+    /// The database as another process sees it.
+    pub(super) fn db(&self) -> Db {
+        Db::open(&self.config.server.state_dir, Check::Version).unwrap()
+    }
+
+    /// Makes an account with the password [`GOOD`].
+    pub(super) fn user(&self, email: &str) -> String {
+        let details = Details { password: Some(secret(GOOD)), ..Details::default() };
+        self.admin().add_user(email, details).unwrap().0.id
+    }
+
+    pub(super) async fn try_sign_in(
+        &self,
+        caller: &Caller,
+        email: &str,
+        password: &str,
+    ) -> Result<SignedIn, SignInError> {
+        self.accounts.sign_in(caller, email, secret(password), true).await
+    }
+
+    pub(super) async fn sign_in(&self, email: &str) -> SignedIn {
+        self.try_sign_in(&Caller::default(), email, GOOD).await.unwrap()
+    }
+
+    /// Lets the store's chores run that are due: they come after each job.
+    pub(super) async fn chores(&self) {
+        assert!(self.accounts.ready().await);
+        assert!(self.accounts.ready().await);
+    }
+
+    /// Events of the audit trail, newest first.
+    pub(super) fn events(&self, count: u32) -> Vec<String> {
+        self.db().audit_trail(count).unwrap().into_iter().map(|(event, _)| event).collect()
+    }
+}
+
+/// Longest that any test waits for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,147 @@
+//! What the commands about accounts share: opening the store, waiting for a running gateway,
+//! writing to the terminal. Data goes to standard output, remarks to standard error.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{CommandError, Globals};
+use crate::account::{Admin, Refused};
+use crate::clock::{Clock, UnixSecs};
+use crate::config;
+use crate::secret::Secret;
+use crate::store::UserRow;
+
+/// Longest password line that is read, bytes.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+impl From<Refused> for CommandError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused.0)
+    }
+}
+
+/// Opens the accounts of the configuration; without any file those of `run --to`.
+pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
+    let path = globals.config_path();
+    let state_dir = globals.state_dir.as_deref();
+    let without_file =
+        globals.config.is_none() && !path.exists() && (state_dir.is_some() || Path::new("state").is_dir());
+    let config =
+        if without_file { config::one_app("builtin:whoami", None, state_dir) } else { config::load(&path, state_dir) };
+    Ok(Admin::open(&config.map_err(CommandError::Config)?, Clock::system())?)
+}
+
+/// Waits until a running gateway has the change in force, and says so if it does not.
+pub(super) fn settle(admin: &Admin) {
+    if !admin.settle() {
+        remark("warning: the running gateway has not confirmed the change within 2 seconds");
+    }
+}
+
+/// A line of data. A reader that has gone away is no fault of ours.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A remark for the person at the terminal.
+pub(super) fn remark(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A JSON document.
+pub(super) fn say_json(value: &serde_json::Value) {
+    say(&format!("{value:#}"));
+}
+
+/// The password: the first line of standard input, or typed twice at a terminal.
+pub(super) fn read_password() -> Result<Secret, CommandError> {
+    let unread = |error: std::io::Error| CommandError::Refused(format!("the password cannot be read: {error}"));
+    if std::io::stdin().is_terminal() {
+        let first = Secret::new(rpassword::prompt_password("Password: ").map_err(unread)?);
+        let again = Secret::new(rpassword::prompt_password("Once more: ").map_err(unread)?);
+        if first.expose() != again.expose() {
+            return Err(CommandError::Refused("the two passwords differ".to_owned()));
+        }
+        return Ok(first);
+    }
+    first_line(std::io::stdin().lock())
+}
+
+fn first_line(input: impl std::io::Read) -> Result<Secret, CommandError> {
+    let mut line = String::new();
+    std::io::BufReader::new(std::io::Read::take(input, PASSWORD_BYTES_MAX))
+        .read_line(&mut line)
+        .map_err(|error| CommandError::Refused(format!("the password cannot be read: {error}")))?;
+    let mut password = Secret::new(line);
+    let text = password.expose();
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
+    password = Secret::new(text);
+    if password.expose().is_empty() {
+        return Err(CommandError::Refused("standard input holds no password".to_owned()));
+    }
+    Ok(password)
+}
+
+/// ISO 8601 in UTC.
+pub(super) fn instant(at: UnixSecs) -> String {
+    i64::try_from(at)
+        .ok()
+        .and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok())
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// Rows under their headings, in columns. Nothing but the headings' row when there are none.
+pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(line(headings.to_vec())).chain(body).collect::<Vec<_>>().join("\n")
+}
+
+/// An account as JSON.
+pub(super) fn user_json(user: &UserRow) -> serde_json::Value {
+    serde_json::json!({
+        "id": user.id,
+        "email": user.email,
+        "name": user.name,
+        "picture": user.picture,
+        "groups": user.groups,
+        "disabled": user.disabled,
+        "password": user.password.is_some(),
+        "created": instant(user.created),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_exactly() {
+        let read = |text: &str| first_line(text.as_bytes()).map(|secret| secret.expose().to_owned()).ok();
+        assert_eq!(read("  with spaces \nsecond\n").as_deref(), Some("  with spaces "));
+        assert_eq!(read("no end").as_deref(), Some("no end"));
+        assert_eq!(read("windows\r\n").as_deref(), Some("windows"));
+        assert_eq!(read("\n"), None);
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn tables_stand_in_columns() {
+        let rows = vec![vec!["1".to_owned(), "ada".to_owned()], vec!["22".to_owned(), String::new()]];
+        assert_eq!(table(&["ID", "NAME"], &rows), "ID  NAME\n1   ada\n22");
+        assert_eq!(instant(0), "1970-01-01T00:00:00Z");
+    }
+}
