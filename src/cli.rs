@@ -1,6 +1,273 @@
-//! Being laid out.
+//! Arguments -> one command -> an exit code. Passwords never come as arguments.
 
-/// Runs a command.
-pub fn run(_args: impl IntoIterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::command::{
+    self, BanCommand, CommandError, Globals, InviteArgs, KeyCommand, Revoke, RunArgs, SessionCommand, UserArgs, UserCommand,
+};
+use crate::config::parse_duration;
+use crate::gateway::prove::prove;
+
+/// An auth gateway in front of HTTP and WebSocket apps.
+#[derive(Parser)]
+#[command(name = "authgate", version, about, disable_help_subcommand = true)]
+struct Cli {
+    /// Configuration [default: gateway.toml here, else /etc/authgate/gateway.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database, over what the configuration says
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve (the default)
+    #[command(after_help = "Example: authgate run --to http://127.0.0.1:3000")]
+    Run {
+        /// Serve one app without any file, for signed-in users only
+        #[arg(long, value_name = "URL")]
+        to: Option<String>,
+        /// Where to listen then [default: 127.0.0.1:8080]
+        #[arg(long, value_name = "ADDR", requires = "to")]
+        listen: Option<String>,
+    },
+    /// Judge the configuration and its tests, without starting anything
+    #[command(after_help = "Example: authgate check --config /etc/authgate/gateway.toml")]
+    Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accounts
+    #[command(subcommand, after_help = "Example: authgate user add ada@example.com --group staff")]
+    User(User),
+    /// Print a one-time sign-up link
+    #[command(after_help = "Example: authgate invite --email ada@example.com --group staff")]
+    Invite {
+        /// The e-mail that the account must have
+        #[arg(long)]
+        email: Option<String>,
+        /// Its groups
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// How long the link is good
+        #[arg(long, default_value = "7d")]
+        expires: String,
+    },
+    /// Sessions
+    #[command(subcommand, after_help = "Example: authgate session revoke --user ada@example.com")]
+    Session(Session),
+    /// Signing keys
+    #[command(subcommand, after_help = "Example: authgate key rotate")]
+    Key(Key),
+    /// Throttled accounts and addresses
+    #[command(subcommand, after_help = "Example: authgate ban lift ada@example.com")]
+    Ban(Ban),
+    /// Succeed when the running gateway is ready
+    #[command(after_help = "Example: authgate healthcheck && echo ready")]
+    Healthcheck,
+}
+
+#[derive(Args)]
+struct Account {
+    /// E-mail
+    email: String,
+    /// Display name
+    #[arg(long)]
+    name: Option<String>,
+    /// Picture URL
+    #[arg(long, value_name = "URL")]
+    picture: Option<String>,
+    /// Group; may be given several times
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Read the password from the first line of standard input
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+#[derive(Subcommand)]
+enum User {
+    /// Add an account; without a password, print a one-time link for it
+    Add(Account),
+    /// List accounts
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account
+    Show {
+        /// E-mail
+        email: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an account and end its sessions
+    Remove {
+        /// E-mail
+        email: String,
+    },
+    /// Let nobody sign in to it and end its sessions
+    Disable {
+        /// E-mail
+        email: String,
+    },
+    /// The reverse of disable
+    Enable {
+        /// E-mail
+        email: String,
+    },
+    /// Change what is given; --group replaces all groups
+    Set(Account),
+    /// Print a one-time link for a new password
+    Reset {
+        /// E-mail
+        email: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Session {
+    /// List sessions that stand
+    List {
+        /// Of this account alone
+        email: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End sessions
+    Revoke(Which),
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// One, by id
+    id: Option<String>,
+    /// All of this account
+    #[arg(long, value_name = "EMAIL")]
+    user: Option<String>,
+    /// All
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Subcommand)]
+enum Key {
+    /// List signing keys
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign with a new key from now on; nobody is signed out
+    Rotate,
+}
+
+#[derive(Subcommand)]
+enum Ban {
+    /// List who is throttled
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lift one
+    Lift {
+        /// E-mail or address
+        what: String,
+    },
+}
+
+/// Runs the command that the arguments name. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
+/// 64 bad configuration.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let globals = Globals { config: cli.config, state_dir: cli.state_dir };
+    let verb = cli.verb.unwrap_or(Verb::Run { to: None, listen: None });
+    match dispatch(&globals, verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
+    match verb {
+        Verb::Run { to, listen } => command::run::run(globals, &RunArgs { to, listen }),
+        Verb::Check { json } => command::check::run(globals, json, prove),
+        Verb::User(verb) => command::user::run(globals, user(verb)),
+        Verb::Invite { email, groups, expires } => {
+            let expires = parse_duration(&expires).filter(|expires| expires.as_secs() > 0).ok_or_else(|| {
+                CommandError::Usage(format!("`{expires}` is no duration; write one as in 7d, 12h or 30m"))
+            })?;
+            command::invite::run(globals, &InviteArgs { email, groups, expires_secs: expires.as_secs() })
+        }
+        Verb::Session(verb) => command::session::run(globals, session(verb)),
+        Verb::Key(Key::List { json }) => command::key::run(globals, KeyCommand::List { json }),
+        Verb::Key(Key::Rotate) => command::key::run(globals, KeyCommand::Rotate),
+        Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
+        Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
+        Verb::Healthcheck => command::healthcheck::run(globals),
+    }
+}
+
+fn user(verb: User) -> UserCommand {
+    let account = |account: Account| UserArgs {
+        email: account.email,
+        name: account.name,
+        picture: account.picture,
+        groups: account.groups,
+        password_stdin: account.password_stdin,
+    };
+    match verb {
+        User::Add(typed) => UserCommand::Add(account(typed)),
+        User::List { json } => UserCommand::List { json },
+        User::Show { email, json } => UserCommand::Show { email, json },
+        User::Remove { email } => UserCommand::Remove { email },
+        User::Disable { email } => UserCommand::Disable { email },
+        User::Enable { email } => UserCommand::Enable { email },
+        User::Set(typed) => UserCommand::Set(account(typed)),
+        User::Reset { email } => UserCommand::Reset { email },
+    }
+}
+
+fn session(verb: Session) -> SessionCommand {
+    match verb {
+        Session::List { email, json } => SessionCommand::List { email, json },
+        Session::Revoke(Which { id: Some(id), .. }) => SessionCommand::Revoke(Revoke::Id(id)),
+        Session::Revoke(Which { user: Some(user), .. }) => SessionCommand::Revoke(Revoke::User(user)),
+        Session::Revoke(_) => SessionCommand::Revoke(Revoke::All),
+    }
+}
+
+fn failed(error: &CommandError) -> ExitCode {
+    let mut err = std::io::stderr();
+    let (text, code) = match error {
+        CommandError::Refused(why) => (format!("authgate: {why}\n"), 1),
+        CommandError::Usage(why) => (format!("authgate: {why}\n"), 2),
+        CommandError::Config(faults) => {
+            let color = err.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            (faults.render(color), 64)
+        }
+        CommandError::Said => (String::new(), 1),
+    };
+    let _ = err.write_all(text.as_bytes());
+    ExitCode::from(code)
 }

@@ -2,7 +2,7 @@
 //! classes: nothing that a client can choose, so the number of series is bounded.
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,7 +15,7 @@ pub struct Label(pub &'static str, pub String);
 
 impl EncodeLabelSet for Label {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
-        (self.0, self.1.as_str()).encode(encoder.encode_label())
+        EncodeLabel::encode(&(self.0, self.1.as_str()), encoder.encode_label())
     }
 }
 

@@ -10,6 +10,9 @@ use crate::secret::Secret;
 
 pub mod session;
 
+/// `iss` of our session tokens.
+pub const ISSUER: &str = "authgate";
+
 pub use session::{Identity, Rejected, Session, Standing, User};
 
 /// Where a request comes from, for throttling, the session list and the audit trail.

@@ -41,6 +41,27 @@ pub struct IdentityValues {
     pub groups: HeaderValue,
 }
 
+impl User {
+    /// Makes the header values once, so that requests need not.
+    pub fn new(id: String, email: String, name: String, picture: String, groups: Vec<String>, disabled: bool) -> Self {
+        let values = IdentityValues {
+            id: header_value(&id),
+            email: header_value(&email),
+            name: header_value(&name),
+            picture: header_value(&picture),
+            groups: header_value(&groups.join(",")),
+        };
+        Self { id, email, name, picture, groups, disabled, values }
+    }
+}
+
+/// Bytes outside 0x20-0x7E, and `%`, percent-encoded UTF-8: no value can begin another header.
+fn header_value(text: &str) -> HeaderValue {
+    const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+    let encoded = percent_encoding::utf8_percent_encode(text, ESCAPED).to_string();
+    HeaderValue::try_from(encoded).unwrap_or(HeaderValue::from_static(""))
+}
+
 /// A session that has begun. Shared by all requests and sockets that belong to it.
 #[derive(Debug)]
 pub struct Session {

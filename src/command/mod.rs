@@ -1,1 +1,179 @@
-//! Being laid out.
+//! What each command does, one file a command. Arguments come as plain structs from [`crate::cli`].
+
+use std::path::PathBuf;
+
+use crate::config::Faults;
+
+pub mod ban;
+pub mod check;
+pub mod healthcheck;
+pub mod invite;
+pub mod key;
+pub mod run;
+pub mod session;
+pub mod user;
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default)]
+pub struct Globals {
+    /// `--config FILE`
+    pub config: Option<PathBuf>,
+    /// `--state-dir DIR`
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Globals {
+    /// `--config`, else `gateway.toml` here, else `/etc/authgate/gateway.toml`.
+    pub fn config_path(&self) -> PathBuf {
+        let here = PathBuf::from("gateway.toml");
+        match &self.config {
+            Some(path) => path.clone(),
+            None if here.exists() => here,
+            None => {
+                let system = PathBuf::from("/etc/authgate/gateway.toml");
+                if system.exists() { system } else { here }
+            }
+        }
+    }
+}
+
+/// `run`
+#[derive(Debug, Clone, Default)]
+pub struct RunArgs {
+    /// One app to serve without any file.
+    pub to: Option<String>,
+    /// Where to listen then.
+    pub listen: Option<String>,
+}
+
+/// What `user add` and `user set` may say of an account.
+#[derive(Debug, Clone, Default)]
+pub struct UserArgs {
+    /// E-mail as typed.
+    pub email: String,
+    /// Display name.
+    pub name: Option<String>,
+    /// Picture URL.
+    pub picture: Option<String>,
+    /// Groups; given once or more they replace the account's. A lone empty one takes all away.
+    pub groups: Vec<String>,
+    /// The password is the first line of standard input.
+    pub password_stdin: bool,
+}
+
+/// `user ...`
+#[derive(Debug, Clone)]
+pub enum UserCommand {
+    /// A new account; without a password a one-time link is printed.
+    Add(UserArgs),
+    /// All accounts.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// One account.
+    Show {
+        /// E-mail as typed.
+        email: String,
+        /// As JSON.
+        json: bool,
+    },
+    /// Removes an account and ends its sessions.
+    Remove {
+        /// E-mail as typed.
+        email: String,
+    },
+    /// Nobody signs in to it any more; its sessions end.
+    Disable {
+        /// E-mail as typed.
+        email: String,
+    },
+    /// The reverse.
+    Enable {
+        /// E-mail as typed.
+        email: String,
+    },
+    /// Changes what is given.
+    Set(UserArgs),
+    /// Prints a one-time link for a new password.
+    Reset {
+        /// E-mail as typed.
+        email: String,
+    },
+}
+
+/// `invite`
+#[derive(Debug, Clone, Default)]
+pub struct InviteArgs {
+    /// The e-mail that the account must have.
+    pub email: Option<String>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// How long the link is good, in seconds.
+    pub expires_secs: u64,
+}
+
+/// `session ...`
+#[derive(Debug, Clone)]
+pub enum SessionCommand {
+    /// Sessions that stand, of one account or all.
+    List {
+        /// E-mail as typed.
+        email: Option<String>,
+        /// As JSON.
+        json: bool,
+    },
+    /// Ends sessions.
+    Revoke(Revoke),
+}
+
+/// Which sessions `session revoke` ends.
+#[derive(Debug, Clone)]
+pub enum Revoke {
+    /// One, by id.
+    Id(String),
+    /// All of an account.
+    User(String),
+    /// All.
+    All,
+}
+
+/// `key ...`
+#[derive(Debug, Clone, Copy)]
+pub enum KeyCommand {
+    /// The signing keys, without what must stay secret.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// A new key signs from now on; older ones still verify.
+    Rotate,
+}
+
+/// `ban ...`
+#[derive(Debug, Clone)]
+pub enum BanCommand {
+    /// Throttled accounts and addresses.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// Lifts one: an e-mail or an address.
+    Lift {
+        /// As `ban list` shows it.
+        what: String,
+    },
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub enum CommandError {
+    /// Refused or failed, in one sentence; exit code 1.
+    Refused(String),
+    /// Used wrongly; exit code 2.
+    Usage(String),
+    /// Bad configuration; exit code 64.
+    Config(Faults),
+    /// All was said already; exit code 1.
+    Said,
+}

@@ -2,11 +2,79 @@
 //! gathered in one pass, each with its place and its remedy; nothing is validated per request.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use toml::de::DeTable;
 
 use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
+
+mod fault;
+mod file;
+mod lower;
+mod pattern;
+
+pub use fault::{Fault, Faults};
+pub use file::parse_duration;
+
+/// Reads and judges a file. `state_dir` wins over whatever the file says. Nothing is created.
+pub fn load(path: &Path, state_dir: Option<&Path>) -> Result<Config, Faults> {
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| {
+        Faults::of_file(&shown, format!("cannot read {shown}: {error}"), "name the file with --config FILE, or start with --to URL")
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Faults::of_file(&shown, format!("{shown} is not UTF-8"), "save the file as UTF-8"))?;
+    let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let mut config = parse(&text, &shown, base, &|name| std::env::var(name).ok())?;
+    if let Some(state_dir) = state_dir {
+        state_dir.clone_into(&mut config.server.state_dir);
+    }
+    Ok(config)
+}
+
+/// Judges a text. `env` stands in for the environment; relative paths hang on `base`.
+pub fn parse(
+    text: &str,
+    file: &str,
+    base: PathBuf,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Faults> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let syntax = |error: &toml::de::Error| Fault {
+            span: error.span().unwrap_or(0..0),
+            what: format!("this is no TOML: {}", error.message().lines().next().unwrap_or_default()),
+            remedy: "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes".to_owned(),
+        };
+        return Err(Faults::new(file, text, errors.iter().map(syntax).collect()));
+    }
+    let reading = file::Reading::new(env, base);
+    let mut config = lower::lower(&document, &reading);
+    for test in &mut config.tests {
+        // lowering knows bytes alone
+        test.line = fault::place(text, test.line).0;
+    }
+    let faults = reading.into_faults();
+    if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, text, faults)) }
+}
+
+/// `run --to URL`: everything goes to one app, for signed-in users only; state in `./state`.
+pub fn one_app(url: &str, listen: Option<&str>, state_dir: Option<&Path>) -> Result<Config, Faults> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut text = String::new();
+    if let Some(listen) = listen {
+        text = format!("[server]\nlisten = [{}]\n\n", quoted(listen));
+    }
+    text.push_str(&format!("[[route]]\nupstream = {}\n", quoted(url)));
+    let nothing = |_: &str| None;
+    let mut config = parse(&text, "the command line", PathBuf::new(), &nothing)?;
+    if let Some(state_dir) = state_dir {
+        state_dir.clone_into(&mut config.server.state_dir);
+    }
+    Ok(config)
+}
 
 /// The whole configuration as used. One value lives from start to end of a process.
 #[derive(Debug, Clone)]
@@ -306,7 +374,7 @@ pub enum Refuse {
 /// `[[test]]`
 #[derive(Debug, Clone)]
 pub struct Test {
-    /// Line in the file (from 1), for the report.
+    /// Line in the file at which it begins, from 1.
     pub line: usize,
     /// Method.
     pub method: http::Method,

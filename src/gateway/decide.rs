@@ -6,7 +6,7 @@ use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
 use super::route;
 use crate::config::Config;
-use crate::pages::{Page, Pages};
+use crate::pages::Page;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 
@@ -31,17 +31,17 @@ pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 
     [incoming.origin(), config.server.public_url.clone()]
 }
 
-/// Judges a request in normal form. `authenticate` is asked only where it matters.
+/// Judges a request in normal form; `page` is the page of ours that its path names, if it names one.
 pub(crate) fn decide(
     config: &Config,
-    pages: &Pages,
+    page: Option<Page>,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Verdict {
     if config.server.public_url.scheme() == Scheme::Https && incoming.scheme == Scheme::Http {
         return Verdict::ToHttps;
     }
-    if let Some(page) = pages.find(incoming.path.as_str()) {
+    if let Some(page) = page {
         return if route::knows_host(config, incoming.host) || is_public_host(config, incoming) {
             Verdict::Page(page)
         } else {

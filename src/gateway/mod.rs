@@ -220,7 +220,8 @@ impl Gateway {
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(respond::why_rejected(*why));
         }
-        let verdict = decide::decide(&self.config, &self.pages, &incoming, &authentication);
+        let page = self.pages.find(incoming.path.as_str());
+        let verdict = decide::decide(&self.config, page, &incoming, &authentication);
         self.carry_out(verdict, &incoming, state)
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::authorize::Refusal;
 use crate::config::{Refuse, Route};
-use crate::pages::Pages;
+use crate::pages::{Pages, word};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -110,26 +110,4 @@ fn vary(reply: Reply) -> Reply {
         return reply;
     }
     reply.with(header::VARY, HeaderValue::from_static("Cookie, Accept, Sec-Fetch-Mode"))
-}
-
-/// The stable word of a status in JSON bodies.
-pub(crate) fn word(code: StatusCode) -> &'static str {
-    match code.as_u16() {
-        400 => "bad_request",
-        401 => "signed_out",
-        403 => "forbidden",
-        404 => "not_found",
-        405 => "method_not_allowed",
-        408 => "request_timeout",
-        413 => "too_large",
-        414 => "uri_too_long",
-        415 => "unsupported_media_type",
-        429 => "throttled",
-        431 => "header_too_large",
-        502 => "bad_gateway",
-        503 => "unavailable",
-        504 => "gateway_timeout",
-        508 => "loop_detected",
-        _ => "error",
-    }
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::conn::Counted;
-use super::frames::{Closing, FrameTracker};
+use super::frames::FrameTracker;
 use super::guard::Guard;
 
 /// How long the backend has to answer our Close frame before the connection ends anyway.

@@ -1,3 +1,303 @@
-//! Being laid out.
+//! The gateway's own pages and endpoints: (call, form) -> reply. Knows no pingora and no SQL; what
+//! it does to accounts goes through [`crate::account`].
 
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+
+use crate::account::{Accounts, Caller, Identity};
+use crate::config::{Config, SignUp};
+use crate::web::cookie::CookieStyle;
+use crate::web::incoming::Incoming;
+use crate::web::origin::{Origin, Scheme};
+use crate::web::reply::Reply;
+use crate::web::return_to::{ReturnRules, ReturnTo};
+
+mod account;
+mod assets;
+mod errors;
+mod form;
+pub mod guard;
+mod link;
+mod login;
+mod logout;
+mod signup;
+mod view;
 pub mod whoami;
+
+use assets::Assets;
+pub use errors::word;
+use form::Fields;
+
+/// One endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page(Endpoint);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Root,
+    Login,
+    Signup,
+    Invite,
+    Reset,
+    Logout,
+    SignedOut,
+    Account,
+    Profile,
+    Password,
+    Sessions,
+    Me,
+    Asset,
+    Unknown,
+}
+
+/// What every endpoint is: its path under the prefix (ending in `/` where more follows), its name in
+/// metrics, its methods, and whether it needs a session.
+const TABLE: [(&str, Endpoint, &str, &[Method], bool); 13] = [
+    ("", Endpoint::Root, "root", &[Method::GET], false),
+    ("login", Endpoint::Login, "login", &[Method::GET, Method::POST], false),
+    ("signup", Endpoint::Signup, "signup", &[Method::GET, Method::POST], false),
+    ("invite/", Endpoint::Invite, "invite", &[Method::GET, Method::POST], false),
+    ("reset/", Endpoint::Reset, "reset", &[Method::GET, Method::POST], false),
+    ("logout", Endpoint::Logout, "logout", &[Method::GET, Method::POST], false),
+    ("signed-out", Endpoint::SignedOut, "signed_out", &[Method::GET], false),
+    ("account", Endpoint::Account, "account", &[Method::GET], true),
+    ("account/profile", Endpoint::Profile, "account_profile", &[Method::POST], true),
+    ("account/password", Endpoint::Password, "account_password", &[Method::POST], true),
+    ("account/sessions", Endpoint::Sessions, "account_sessions", &[Method::GET, Method::POST], true),
+    ("me", Endpoint::Me, "me", &[Method::GET], true),
+    ("assets/", Endpoint::Asset, "asset", &[Method::GET], false),
+];
+
+impl Page {
+    fn entry(self) -> Option<&'static (&'static str, Endpoint, &'static str, &'static [Method], bool)> {
+        TABLE.iter().find(|entry| entry.1 == self.0)
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        self.entry().map_or("unknown", |entry| entry.2)
+    }
+
+    /// Whether a request with this method brings a body that is read.
+    pub fn takes_body(self, method: &Method) -> bool {
+        method == Method::POST && self.entry().is_some_and(|entry| entry.3.contains(method))
+    }
+}
+
+/// A request to one of the pages, its body read.
+pub struct Call<'a> {
+    /// The request.
+    pub incoming: &'a Incoming<'a>,
+    /// Who asks, if a valid credential was presented.
+    pub identity: Option<Identity>,
+    /// The whole body.
+    pub body: Bytes,
+    /// Where it comes from.
+    pub caller: Caller,
+}
+
+/// All pages; made once.
+pub struct Pages {
+    accounts: Accounts,
+    prefix: String,
+    login_path: String,
+    signup_path: String,
+    title: String,
+    sign_up: SignUp,
+    min_length: usize,
+    public_url: Origin,
+    rules: ReturnRules,
+    cookies: CookieStyle,
+    assets: Assets,
+    policy: HeaderValue,
+}
+
+impl Pages {
+    /// Compiles templates' surroundings: asset names, policies, paths.
+    pub fn new(config: &Config, accounts: Accounts) -> Self {
+        let prefix = config.server.prefix.clone();
+        let own = |extra: &Option<String>, name: &str| extra.clone().unwrap_or_else(|| format!("{prefix}/{name}"));
+        let login_path = own(&config.pages.login, "login");
+        let signup_path = own(&config.pages.signup, "signup");
+        let rules = ReturnRules {
+            after_login: config.pages.after_login.clone(),
+            domain: config.session.domain.clone(),
+            origins: config.pages.callback_origins.clone(),
+            own_pages: vec![prefix.clone(), login_path.clone(), signup_path.clone()],
+        };
+        Self {
+            cookies: CookieStyle::new(
+                config.server.public_url.scheme() == Scheme::Https,
+                config.session.domain.clone(),
+                config.session.same_site,
+            ),
+            assets: Assets::new(&prefix),
+            policy: view::policy(config),
+            title: config.pages.title.clone(),
+            sign_up: config.sign_up,
+            min_length: config.password.min_length,
+            public_url: config.server.public_url.clone(),
+            accounts,
+            prefix,
+            login_path,
+            signup_path,
+            rules,
+        }
+    }
+
+    /// Which page a path names; everything under the prefix is ours, known or not.
+    pub fn find(&self, path: &str) -> Option<Page> {
+        if path == self.login_path {
+            return Some(Page(Endpoint::Login));
+        }
+        if path == self.signup_path {
+            return Some(Page(Endpoint::Signup));
+        }
+        let below = path.strip_prefix(self.prefix.as_str())?;
+        let rest = match below.strip_prefix('/') {
+            Some(rest) => rest,
+            None if below.is_empty() => "",
+            None => return None,
+        };
+        let found = TABLE.iter().find(|(own, ..)| {
+            if own.ends_with('/') { rest.len() > own.len() && rest.starts_with(own) } else { rest == *own }
+        });
+        Some(Page(found.map_or(Endpoint::Unknown, |entry| entry.1)))
+    }
+
+    /// Answers a call: method, origin and session are checked here, for all endpoints alike.
+    pub async fn answer(&self, page: Page, call: Call<'_>) -> Reply {
+        let method = call.incoming.method;
+        let Some((_, _, _, methods, needs_session)) = page.entry() else {
+            return self.refused(StatusCode::NOT_FOUND, &call);
+        };
+        let reads = method == Method::GET || method == Method::HEAD;
+        if !(methods.contains(method) || (reads && methods.contains(&Method::GET))) {
+            let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            let reply = self.refused(StatusCode::METHOD_NOT_ALLOWED, &call);
+            return match HeaderValue::try_from(allowed) {
+                Ok(allowed) => reply.with(header::ALLOW, allowed),
+                Err(_) => reply,
+            };
+        }
+        if !reads && guard::is_cross_origin(call.incoming, &self.own(call.incoming)) {
+            return self.refused(StatusCode::FORBIDDEN, &call);
+        }
+        match &call.identity {
+            Some(who) if *needs_session => self.with_session(page, &call, who).await,
+            None if *needs_session => self.signed_out(&call),
+            _ => self.without_session(page, &call).await,
+        }
+    }
+
+    async fn without_session(&self, page: Page, call: &Call<'_>) -> Reply {
+        match page.0 {
+            Endpoint::Root => self.see_other(&format!("{}/account", self.prefix)),
+            Endpoint::Login => self.login(call).await,
+            Endpoint::Signup => self.signup(call).await,
+            Endpoint::Invite | Endpoint::Reset => self.link(call).await,
+            Endpoint::Logout => self.logout(call).await,
+            Endpoint::SignedOut => self.signed_out_page(call),
+            Endpoint::Asset => self.assets.answer(call.incoming).unwrap_or_else(|| self.refused(StatusCode::NOT_FOUND, call)),
+            _ => self.refused(StatusCode::NOT_FOUND, call),
+        }
+    }
+
+    async fn with_session(&self, page: Page, call: &Call<'_>, who: &Identity) -> Reply {
+        match page.0 {
+            Endpoint::Account => self.account(call, who, None).await,
+            Endpoint::Profile => self.change_profile(call, who).await,
+            Endpoint::Password => self.change_password(call, who).await,
+            Endpoint::Sessions => self.sessions(call, who).await,
+            Endpoint::Me => self.me(who),
+            _ => self.refused(StatusCode::NOT_FOUND, call),
+        }
+    }
+
+    /// 303 to the login page, with the way back.
+    pub fn login_redirect(&self, incoming: &Incoming<'_>) -> Reply {
+        self.see_other(&self.login_url(incoming))
+    }
+
+    /// The login page's address with callbackUrl; only a navigation is remembered as a way back.
+    pub fn login_url(&self, incoming: &Incoming<'_>) -> String {
+        let mut url = self.login_page(incoming);
+        if incoming.is_navigation() {
+            let query = incoming.query.map(|query| format!("?{query}")).unwrap_or_default();
+            let away = url.starts_with("http");
+            let origin = if away { incoming.origin().to_string() } else { String::new() };
+            let back = format!("{origin}{}{query}", incoming.path.as_str());
+            url.push_str("?callbackUrl=");
+            url.extend(form_urlencoded::byte_serialize(back.as_bytes()));
+        }
+        url
+    }
+
+    /// With a shared domain login is at `public_url`, else on every host.
+    fn login_page(&self, incoming: &Incoming<'_>) -> String {
+        if self.rules.domain.is_some() && incoming.origin() != self.public_url {
+            return format!("{}{}", self.public_url, self.login_path);
+        }
+        self.login_path.clone()
+    }
+
+    /// Origins that are ours for this request.
+    fn own(&self, incoming: &Incoming<'_>) -> [Origin; 2] {
+        [incoming.origin(), self.public_url.clone()]
+    }
+
+    fn return_to(&self, wanted: Option<&str>, incoming: &Incoming<'_>) -> ReturnTo {
+        ReturnTo::judge(wanted, &self.own(incoming), &self.rules)
+    }
+
+    fn see_other(&self, place: &str) -> Reply {
+        match HeaderValue::try_from(place) {
+            Ok(place) => Reply::see_other(place),
+            Err(_) => Reply::see_other(HeaderValue::from_static("/")),
+        }
+    }
+
+    /// Lays the cookies of a new session on a reply.
+    fn signed_in(&self, reply: Reply, begun: &crate::account::SignedIn) -> Reply {
+        const DEVICE_SECS: u64 = 400 * 86_400;
+        let max_age = self.accounts.cookie_max_age(&begun.session);
+        let session = self.cookies.set(self.cookies.session(), begun.token.expose(), max_age);
+        let device = self.cookies.set(self.cookies.device(), begun.device.expose(), Some(DEVICE_SECS));
+        [session, device].into_iter().flatten().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
+    }
+
+    /// Takes the session cookie away. The app's own cookies are the app's: `Clear-Site-Data` would
+    /// take those too.
+    fn without_cookie(&self, reply: Reply) -> Reply {
+        match self.cookies.remove(self.cookies.session()) {
+            Some(cookie) => reply.with(header::SET_COOKIE, cookie),
+            None => reply,
+        }
+    }
+
+    fn me(&self, who: &Identity) -> Reply {
+        let mut me = user_json(&who.user);
+        me["expires"] = crate::logging::timestamp(who.session.expires.saturating_mul(1000)).into();
+        Reply::json(StatusCode::OK, &me)
+    }
+
+    fn signed_out(&self, call: &Call<'_>) -> Reply {
+        if call.incoming.is_navigation() {
+            return self.login_redirect(call.incoming);
+        }
+        let reply = if call.incoming.wants_page() {
+            self.error_page(StatusCode::UNAUTHORIZED, &call.caller.request_id, Some(call.incoming))
+        } else {
+            Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": self.login_url(call.incoming) }))
+        };
+        reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+}
+
+/// An account as JSON endpoints show it.
+fn user_json(user: &crate::account::User) -> serde_json::Value {
+    json!({ "id": user.id, "email": user.email, "name": user.name, "picture": user.picture, "groups": user.groups })
+}
+

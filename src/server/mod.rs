@@ -125,9 +125,9 @@ async fn resolve(gateway: &Gateway) {
     }
     let mut found = Vec::new();
     for (host, port) in names {
-        let lookup = timeout(RESOLVE_TIME, tokio::net::lookup_host((host.as_str(), port))).await;
-        match lookup {
-            Ok(Ok(addresses)) => found.push(((host, port), addresses.collect())),
+        let addresses = async { Ok::<Vec<_>, std::io::Error>(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) };
+        match timeout(RESOLVE_TIME, addresses).await {
+            Ok(Ok(addresses)) => found.push(((host.clone(), port), addresses)),
             Ok(Err(error)) => tracing::warn!(host, %error, "upstream name not found"),
             Err(_) => tracing::warn!(host, "upstream name not found in time"),
         }

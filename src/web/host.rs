@@ -19,6 +19,11 @@ impl Host {
         is_name(name).then(|| Self { name: name.to_owned(), port })
     }
 
+    /// 127.0.0.1, without a port.
+    pub fn loopback() -> Self {
+        Self { name: "127.0.0.1".to_owned(), port: None }
+    }
+
     /// The name without the port; IPv6 in brackets.
     pub fn name(&self) -> &str {
         &self.name

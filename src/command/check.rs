@@ -1,0 +1,50 @@
+//! `authgate check`: judges the configuration without binding or creating anything, then its
+//! `[[test]]` tables.
+
+use serde_json::json;
+
+use super::{CommandError, Globals};
+use crate::config::{self, Config, Test};
+
+/// Says what came out of one test, in the words of `expect`.
+pub type Prove = fn(&Config, &Test) -> Result<String, String>;
+
+/// Prints faults or test results.
+pub fn run(globals: &Globals, as_json: bool, prove: Prove) -> Result<(), CommandError> {
+    let path = globals.config_path();
+    let config = config::load(&path, globals.state_dir.as_deref());
+    let config = match config {
+        Ok(config) => config,
+        Err(faults) if as_json => {
+            println!("{}", json!({ "ok": false, "faults": faults.to_json(), "tests": [] }));
+            return Err(CommandError::Config(faults));
+        }
+        Err(faults) => return Err(CommandError::Config(faults)),
+    };
+    let results: Vec<(&Test, String)> = config
+        .tests
+        .iter()
+        .map(|test| (test, prove(&config, test).unwrap_or_else(|why| format!("error: {why}"))))
+        .collect();
+    let failed = results.iter().filter(|(test, got)| test.expect != *got).count();
+    if as_json {
+        let one = |(test, got): &(&Test, String)| {
+            json!({ "line": test.line, "request": format!("{} {}", test.method, test.target),
+                    "expect": test.expect, "got": got, "ok": test.expect == *got })
+        };
+        println!("{}", json!({ "ok": failed == 0, "faults": [], "tests": results.iter().map(one).collect::<Vec<_>>() }));
+    } else {
+        for (test, got) in results.iter().filter(|(test, got)| test.expect != *got) {
+            println!(
+                "{}:{}: {} {}\n  expected {}\n  got      {got}",
+                path.display(),
+                test.line,
+                test.method,
+                test.target,
+                test.expect
+            );
+        }
+        println!("{} is good; {} of {} tests passed", path.display(), results.len() - failed, results.len());
+    }
+    if failed == 0 { Ok(()) } else { Err(CommandError::Said) }
+}

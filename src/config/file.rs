@@ -1,0 +1,332 @@
+//! The file as typed: tables that are read key by key, each with its place. Whatever nobody asked
+//! for is an unknown key. Private to this room.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, nearest};
+
+/// Keys of every table, for remedies: where a misplaced key belongs.
+const TABLES: [(&str, &[&str]); 11] = [
+    ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "admin_listen"]),
+    (
+        "[limits]",
+        &["head_bytes", "head_fields", "head_time", "form_bytes", "connections", "connections_per_address", "sockets_per_user", "idle"],
+    ),
+    ("[session]", &["max_age", "idle", "renew_after", "same_site", "domain"]),
+    ("[password]", &["min_length", "blocklist", "argon2"]),
+    ("[users]", &["ids"]),
+    ("[sign_up]", &["mode"]),
+    ("[throttle]", &["max_retries", "find_time", "ban_time"]),
+    ("[pages]", &["title", "login", "signup", "after_login", "callback_origins"]),
+    ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity"]),
+    (
+        "[[route]]",
+        &["host", "path", "methods", "upstream", "access", "groups", "refuse", "strip_prefix", "timeout", "body_max", "danger_cross_origin", "websocket"],
+    ),
+    ("[[test]]", &["request", "headers", "user", "expect"]),
+];
+
+/// What reading needs besides the tables themselves.
+pub(super) struct Reading<'e> {
+    pub(super) env: &'e dyn Fn(&str) -> Option<String>,
+    pub(super) base: PathBuf,
+    faults: RefCell<Vec<Fault>>,
+}
+
+impl<'e> Reading<'e> {
+    pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, base: PathBuf) -> Self {
+        Self { env, base, faults: RefCell::default() }
+    }
+
+    pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });
+    }
+
+    pub(super) fn into_faults(self) -> Vec<Fault> {
+        self.faults.into_inner()
+    }
+
+    /// Puts the environment's values in the place of `${NAME}`.
+    fn expand(&self, text: &str, span: &Range<usize>) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            out.push_str(&rest[..at]);
+            let Some(end) = rest[at..].find('}') else {
+                self.fault(span.clone(), "`${` is not closed", "write `${NAME}`");
+                return out;
+            };
+            let name = &rest[at + 2..at + end];
+            match (self.env)(name) {
+                Some(value) => out.push_str(&value),
+                None => self.fault(
+                    span.clone(),
+                    format!("the environment variable {name} is not set"),
+                    format!("set {name} for this process, or write the value itself"),
+                ),
+            }
+            rest = &rest[at + end + 1..];
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+/// One value with its place.
+pub(super) struct Item<'t, T> {
+    pub(super) value: T,
+    pub(super) span: Range<usize>,
+    pub(super) reading: &'t Reading<'t>,
+}
+
+impl<T> Item<'_, T> {
+    /// Says what is wrong with this value.
+    pub(super) fn fault(&self, what: impl Into<String>, remedy: impl Into<String>) {
+        self.reading.fault(self.span.clone(), what, remedy);
+    }
+}
+
+/// One table, read key by key.
+pub(super) struct Table<'t> {
+    name: &'t str,
+    table: Option<&'t DeTable<'t>>,
+    pub(super) span: Range<usize>,
+    known: RefCell<Vec<&'static str>>,
+    sealed: Cell<bool>,
+    pub(super) reading: &'t Reading<'t>,
+}
+
+impl<'t> Table<'t> {
+    pub(super) fn root(table: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>) -> Self {
+        Self::new("the file", Some(table.get_ref()), table.span(), reading)
+    }
+
+    fn new(name: &'t str, table: Option<&'t DeTable<'t>>, span: Range<usize>, reading: &'t Reading<'t>) -> Self {
+        Self { name, table, span, known: RefCell::default(), sealed: Cell::new(false), reading }
+    }
+
+    fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+        self.known.borrow_mut().push(key);
+        self.table?.get(key)
+    }
+
+    fn item<T>(&self, value: T, span: Range<usize>) -> Item<'t, T> {
+        Item { value, span, reading: self.reading }
+    }
+
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, example: &str) {
+        let found = value.get_ref().type_str();
+        self.reading.fault(value.span(), format!("`{key}` is a {found}, not {wanted}"), format!("write it as in `{key} = {example}`"));
+    }
+
+    /// A text, with `${NAME}` filled in.
+    pub(super) fn text(&self, key: &'static str, example: &str) -> Option<Item<'t, String>> {
+        let value = self.value(key)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.wrong_type(key, value, "a text", &format!("\"{example}\""));
+            return None;
+        };
+        Some(self.item(self.reading.expand(text, &value.span()), value.span()))
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, key: &'static str, example: &str) -> Option<Item<'t, Vec<Item<'t, String>>>> {
+        let value = self.value(key)?;
+        let Some(list) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of texts", &format!("[\"{example}\"]"));
+            return None;
+        };
+        let mut texts = Vec::new();
+        for one in list {
+            match one.get_ref().as_str() {
+                Some(text) => texts.push(self.item(self.reading.expand(text, &one.span()), one.span())),
+                None => self.wrong_type(key, one, "a text", &format!("[\"{example}\"]")),
+            }
+        }
+        Some(self.item(texts, value.span()))
+    }
+
+    pub(super) fn boolean(&self, key: &'static str) -> Option<bool> {
+        let value = self.value(key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.wrong_type(key, value, "true or false", "true");
+        }
+        boolean
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number(&self, key: &'static str, min: u64, max: u64) -> Option<u64> {
+        let value = self.value(key)?;
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(key, value, "a whole number", &min.to_string());
+            return None;
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| (min..=max).contains(n));
+        if number.is_none() {
+            self.reading.fault(value.span(), format!("`{key}` is out of bounds"), format!("write a number from {min} to {max}"));
+        }
+        number
+    }
+
+    /// A duration such as `"20d"`, at least `min`.
+    pub(super) fn duration(&self, key: &'static str, min: Duration) -> Option<Item<'t, Duration>> {
+        let text = self.text(key, "15m")?;
+        let parsed = parse_duration(&text.value);
+        match parsed {
+            Some(duration) if duration >= min => Some(self.item(duration, text.span)),
+            Some(_) => {
+                text.fault(format!("`{key}` is too short"), format!("write at least \"{}s\"", min.as_secs().max(1)));
+                None
+            }
+            None => {
+                text.fault(
+                    format!("`{}` is no duration", text.value),
+                    "write a whole number and a unit: ms, s, m, h or d, as in \"15m\"",
+                );
+                None
+            }
+        }
+    }
+
+    /// A size such as `"64KiB"`, in bytes.
+    pub(super) fn size(&self, key: &'static str, min: u64, max: u64) -> Option<u64> {
+        let text = self.text(key, "64KiB")?;
+        let Some(bytes) = parse_size(&text.value) else {
+            text.fault(
+                format!("`{}` is no size", text.value),
+                "write a whole number and a unit: B, KiB, MiB or GiB, as in \"64KiB\"",
+            );
+            return None;
+        };
+        if !(min..=max).contains(&bytes) {
+            text.fault(format!("`{key}` is out of bounds"), format!("write a size from {min} B to {max} B"));
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// One of some words.
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text(key, words[0].0)?;
+        let found = words.iter().find(|(word, _)| *word == text.value).map(|(_, value)| *value);
+        if found.is_none() {
+            let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+            let near = nearest(&text.value, words.iter().map(|(word, _)| *word));
+            let remedy = near.map_or(format!("write one of {all}"), |word| format!("did you mean \"{word}\"? It is one of {all}"));
+            text.fault(format!("`{key}` cannot be \"{}\"", text.value), remedy);
+        }
+        found
+    }
+
+    /// A table of the table; an empty one where it is absent.
+    pub(super) fn table(&self, key: &'static str, name: &'t str) -> Self {
+        let Some(value) = self.value(key) else { return Self::new(name, None, self.span.clone(), self.reading) };
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.reading.fault(value.span(), format!("`{key}` is no table"), format!("write {name} on a line of its own, its keys below"));
+        }
+        Self::new(name, table, value.span(), self.reading)
+    }
+
+    /// A list of tables.
+    pub(super) fn tables(&self, key: &'static str, name: &'t str) -> Vec<Self> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let tables = value.get_ref().as_array().into_iter().flat_map(|list| list.iter());
+        let read: Vec<Self> = tables
+            .filter_map(|one| Some(Self::new(name, Some(one.get_ref().as_table()?), one.span(), self.reading)))
+            .collect();
+        let whole = value.get_ref().as_array().is_some_and(|list| list.len() == read.len());
+        if !whole {
+            self.reading.fault(value.span(), format!("`{key}` is no list of tables"), format!("write {name} on a line of its own, its keys below"));
+        }
+        read
+    }
+
+    /// Whether a key stands here, of whatever type.
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// Whether a key holds a table.
+    pub(super) fn holds_table(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().is_table())
+    }
+
+    /// All keys and texts of a table whose keys are the user's own.
+    pub(super) fn free_texts(&self) -> Vec<(Item<'t, String>, Item<'t, String>)> {
+        self.sealed.set(true);
+        let mut pairs = Vec::new();
+        for (key, value) in self.table.into_iter().flat_map(|table| table.iter()) {
+            match value.get_ref().as_str() {
+                Some(text) => pairs.push((
+                    self.item(key.get_ref().to_string(), key.span()),
+                    self.item(self.reading.expand(text, &value.span()), value.span()),
+                )),
+                None => self.wrong_type(key.get_ref(), value, "a text", "\"value\""),
+            }
+        }
+        pairs
+    }
+}
+
+/// What was never asked for is unknown.
+impl Drop for Table<'_> {
+    fn drop(&mut self) {
+        let Some(table) = self.table.filter(|_| !self.sealed.get()) else { return };
+        let known = self.known.borrow();
+        for (key, _) in table {
+            let typed = key.get_ref().as_ref();
+            if known.contains(&typed) {
+                continue;
+            }
+            let elsewhere = TABLES.iter().find(|(table, keys)| *table != self.name && keys.contains(&typed));
+            let remedy = match (nearest(typed, known.iter().copied()), elsewhere) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, Some((table, _))) => format!("`{typed}` belongs in {table}"),
+                (None, None) => format!("remove it; known here: {}", known.join(", ")),
+            };
+            self.reading.fault(key.span(), format!("unknown key `{typed}` in {}", self.name), remedy);
+        }
+    }
+}
+
+/// A whole number and a unit.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..at].parse().ok()?, &text[at..]))
+}
+
+/// Reads a duration such as `"20d"`: a whole number and ms, s, m, h or d.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (count, unit) = split_unit(text)?;
+    let secs = match unit {
+        "ms" => return Some(Duration::from_millis(count)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    // 100 years: beyond it sums of times could overflow
+    count.checked_mul(secs).filter(|&secs| secs <= 36_525 * 86_400).map(Duration::from_secs)
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (count, unit) = split_unit(text)?;
+    let factor = match unit {
+        "B" => 1,
+        "" if count == 0 => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    count.checked_mul(factor)
+}

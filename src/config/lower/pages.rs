@@ -1,0 +1,77 @@
+//! `[pages]`.
+
+use crate::config::Pages;
+use crate::config::file::{Item, Table};
+use crate::web::origin::Origin;
+use crate::web::path::NormalPath;
+
+pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
+    let login = extra_path(table, "login", "/login", prefix);
+    let signup = extra_path(table, "signup", "/signup", prefix);
+    if let (Some(login), Some(signup)) = (&login, &signup)
+        && login.value == signup.value
+    {
+        signup.fault("`login` and `signup` are the same path", "give each a path of its own");
+    }
+    Pages {
+        title: title(table),
+        login: login.map(|text| text.value),
+        signup: signup.map(|text| text.value),
+        after_login: after_login(table),
+        callback_origins: callback_origins(table),
+    }
+}
+
+fn title(table: &Table<'_>) -> String {
+    let Some(text) = table.text("title", "Sign in") else { return "Sign in".to_owned() };
+    let length = text.value.chars().count();
+    if length == 0 || length > 80 || text.value.chars().any(char::is_control) {
+        text.fault("`title` must be a line of 1 to 80 characters", "write the heading of the login page");
+    }
+    text.value
+}
+
+fn extra_path<'t>(table: &Table<'t>, key: &'static str, example: &str, prefix: &str) -> Option<Item<'t, String>> {
+    let text = table.text(key, example).filter(|text| !text.value.is_empty())?;
+    let plain = NormalPath::parse(text.value.as_bytes()).is_ok();
+    if !plain || text.value == "/" || text.value.ends_with('/') {
+        text.fault(format!("`{}` cannot be the path of a page", text.value), format!("write a path, as in \"{example}\""));
+        return None;
+    }
+    let below = text.value.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below {
+        text.fault(format!("`{key}` lies under server.prefix, where the page is already"), "leave it out, or write a path outside");
+        return None;
+    }
+    Some(text)
+}
+
+fn after_login(table: &Table<'_>) -> String {
+    let Some(text) = table.text("after_login", "/") else { return "/".to_owned() };
+    let path = text.value.split(['?', '#']).next().unwrap_or_default();
+    if NormalPath::parse(path.as_bytes()).is_err() || !text.value.bytes().all(|b| b > 0x20 && b < 0x7f) {
+        text.fault(format!("`{}` is no path on this gateway", text.value), "write a path, as in \"/\"");
+        return "/".to_owned();
+    }
+    text.value
+}
+
+fn callback_origins(table: &Table<'_>) -> Vec<Origin> {
+    origins(table, "callback_origins")
+}
+
+/// A list of exact origins.
+pub(super) fn origins(table: &Table<'_>, key: &'static str) -> Vec<Origin> {
+    let Some(list) = table.texts(key, "https://app.example.com") else { return Vec::new() };
+    let mut origins = Vec::new();
+    for text in list.value {
+        match Origin::parse(&text.value) {
+            Some(origin) => origins.push(origin),
+            None => text.fault(
+                format!("`{}` is no origin", text.value),
+                "write scheme and host, and the port if it has one, as in \"https://app.example.com\"",
+            ),
+        }
+    }
+    origins
+}

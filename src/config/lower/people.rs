@@ -1,0 +1,107 @@
+//! `[session]`, `[password]`, `[users]`, `[sign_up]`, `[throttle]`.
+
+use std::time::Duration;
+
+use crate::config::file::Table;
+use crate::config::{Argon2, Password, SameSite, Session, SignUp, Throttle, UserIds};
+use crate::web::host::Host;
+use crate::web::origin::{Origin, Scheme};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: u64 = 86_400;
+
+pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
+    let max_age_typed = table.duration("max_age", SECOND);
+    let idle_typed = table.duration("idle", SECOND);
+    let renew_typed = table.duration("renew_after", SECOND);
+    let max_age = max_age_typed.as_ref().map_or(Duration::from_secs(20 * DAY), |text| text.value);
+    // left out, the shorter limits follow the longer ones
+    let idle = idle_typed.as_ref().map_or(Duration::from_secs(7 * DAY).min(max_age), |text| text.value);
+    let renew_after = renew_typed.as_ref().map_or(Duration::from_secs(3600).min(idle / 2), |text| text.value);
+    if let Some(typed) = &idle_typed
+        && idle > max_age
+    {
+        typed.fault("`idle` is longer than `max_age`, so it would never count", "write a shorter time than max_age");
+    }
+    if let Some(typed) = &renew_typed
+        && renew_after >= idle
+    {
+        typed.fault("`renew_after` is not shorter than `idle`", "write a shorter time than idle");
+    }
+    let same_site = table.choice("same_site", &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
+    let same_site = same_site.unwrap_or(SameSite::Lax);
+    if same_site == SameSite::None && public_url.scheme() == Scheme::Http {
+        table.reading.fault(
+            table.span.clone(),
+            "`same_site = \"none\"` needs https: browsers refuse such a cookie over http",
+            "set server.public_url to an https address, or leave same_site at \"lax\"",
+        );
+    }
+    Session { max_age, idle, renew_after, same_site, domain: domain(table, public_url) }
+}
+
+fn domain(table: &Table<'_>, public_url: &Origin) -> Option<String> {
+    let text = table.text("domain", "example.com").filter(|text| !text.value.is_empty())?;
+    let bare = text.value.strip_prefix('.').unwrap_or(&text.value);
+    let host = Host::parse(bare).filter(|host| host.port().is_none());
+    let named = host.filter(|host| host.name().contains('.') && bare.parse::<std::net::IpAddr>().is_err());
+    let Some(host) = named else {
+        text.fault(
+            format!("`{}` is no domain that hosts can share", text.value),
+            "write a parent domain of your hosts, as in \"example.com\"",
+        );
+        return None;
+    };
+    let own = public_url.host();
+    let covers = own == host.name() || own.strip_suffix(host.name()).is_some_and(|front| front.ends_with('.'));
+    if !covers {
+        text.fault(
+            format!("`{}` does not cover {own}, the host of server.public_url", text.value),
+            "write a parent domain of that host",
+        );
+        return None;
+    }
+    if public_url.scheme() == Scheme::Http {
+        text.fault(
+            "a shared session needs https",
+            "set server.public_url to an https address, or leave `domain` out",
+        );
+    }
+    Some(host.name().to_owned())
+}
+
+pub(super) fn password(table: &Table<'_>) -> Password {
+    let argon2 = table.table("argon2", "[password.argon2]");
+    let number = |key, default: u32, min, max| {
+        argon2.number(key, min, max).and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
+    };
+    let parameters = Argon2 {
+        // OWASP's least: 7 MiB with 5 iterations; below, hashes are cheap to guess
+        memory_kib: number("memory_kib", 19_456, 7168, 1 << 20),
+        iterations: number("iterations", 2, 1, 16),
+        parallelism: number("parallelism", 1, 1, 16),
+    };
+    Password {
+        min_length: table.number("min_length", 8, 256).and_then(|n| usize::try_from(n).ok()).unwrap_or(15),
+        blocklist: table.boolean("blocklist").unwrap_or(true),
+        argon2: parameters,
+    }
+}
+
+pub(super) fn user_ids(table: &Table<'_>) -> UserIds {
+    table.choice("ids", &[("integer", UserIds::Integer), ("uuid", UserIds::Uuid)]).unwrap_or(UserIds::Integer)
+}
+
+pub(super) fn sign_up(table: &Table<'_>) -> SignUp {
+    let words = [("invite", SignUp::Invite), ("closed", SignUp::Closed), ("open", SignUp::Open)];
+    table.choice("mode", &words).unwrap_or(SignUp::Invite)
+}
+
+pub(super) fn throttle(table: &Table<'_>) -> Throttle {
+    let time = |key, default| table.duration(key, SECOND).map_or(Duration::from_secs(default), |text| text.value);
+    Throttle {
+        max_retries: table.number("max_retries", 1, 1000).and_then(|n| u32::try_from(n).ok()).unwrap_or(5),
+        find_time: time("find_time", 120),
+        ban_time: time("ban_time", 300),
+    }
+}

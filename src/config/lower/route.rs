@@ -1,0 +1,174 @@
+//! `[[route]]`.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::pages::origins;
+use super::upstream;
+use crate::config::fault::nearest;
+use crate::config::file::{Item, Table};
+use crate::config::{Access, PathPattern, Refuse, Route, Upstream};
+use crate::web::host::HostPattern;
+use crate::web::path::NormalPath;
+
+pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for table in tables {
+        let route = route(&table, upstreams);
+        if let Some(earlier) = routes.iter().position(|earlier| covers(earlier, &route)) {
+            table.reading.fault(
+                table.span.clone(),
+                format!("this route never comes to its turn: route {} takes all of its requests first", earlier + 1),
+                "put it before that one, or remove it",
+            );
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>) -> Route {
+    let words =
+        [("signed_in", Access::SignedIn), ("public", Access::Public), ("optional", Access::Optional), ("deny", Access::Deny)];
+    let access = table.choice("access", &words).unwrap_or(Access::SignedIn);
+    let path = path(table);
+    let strip_prefix = strip_prefix(table, &path);
+    let refuse = table.choice("refuse", &[("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status)]);
+    let timeout = table.duration("timeout", Duration::from_millis(1)).map_or(Duration::from_secs(60), |text| text.value);
+    let websocket = table.table("websocket", "websocket");
+    let websocket_origins = origins(&websocket, "origins");
+    Route {
+        host: host(table),
+        methods: methods(table),
+        upstream: route_upstream(table, access, upstreams),
+        groups: groups(table, access),
+        refuse: refuse.unwrap_or(Refuse::Auto),
+        body_max: table.size("body_max", 0, u64::MAX).filter(|&max| max > 0),
+        danger_cross_origin: table.boolean("danger_cross_origin").unwrap_or(false),
+        access,
+        path,
+        strip_prefix,
+        timeout,
+        websocket_origins,
+    }
+}
+
+/// Whether an earlier route takes every request that a later one could take.
+fn covers(earlier: &Route, later: &Route) -> bool {
+    let host = match (&earlier.host, &later.host) {
+        (HostPattern::Any, _) => true,
+        (HostPattern::Below(own), HostPattern::Below(other)) => {
+            other == own || other.strip_suffix(own.as_str()).is_some_and(|front| front.ends_with('.'))
+        }
+        (pattern, HostPattern::Exact(host)) => pattern.matches(host) || pattern == &later.host,
+        _ => false,
+    };
+    let takes = |method: &Method| {
+        earlier.methods.contains(method) || (*method == Method::HEAD && earlier.methods.contains(&Method::GET))
+    };
+    let methods = earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(takes));
+    host && methods && earlier.path.covers(&later.path)
+}
+
+fn host(table: &Table<'_>) -> HostPattern {
+    let Some(text) = table.text("host", "app.example.com") else { return HostPattern::Any };
+    HostPattern::parse(&text.value).unwrap_or_else(|| {
+        text.fault(
+            format!("`{}` is no host", text.value),
+            "write a host name without a scheme, as in \"app.example.com\" or \"*.example.com\"",
+        );
+        HostPattern::Any
+    })
+}
+
+fn path(table: &Table<'_>) -> PathPattern {
+    let everything = || PathPattern { text: "/**".to_owned(), segments: Vec::new(), open_end: true };
+    let Some(text) = table.text("path", "/api/**") else { return everything() };
+    PathPattern::parse(&text.value).unwrap_or_else(|why| {
+        text.fault(
+            format!("`{}` is no path pattern: {why}", text.value),
+            "write a path, as in \"/api/**\"; `*` stands within one segment, `/**` for all below",
+        );
+        everything()
+    })
+}
+
+fn methods(table: &Table<'_>) -> Vec<Method> {
+    let Some(list) = table.texts("methods", "GET") else { return Vec::new() };
+    let mut methods = Vec::new();
+    for text in list.value {
+        let refused = ["CONNECT", "TRACE", "TRACK"].contains(&text.value.as_str());
+        match Method::from_bytes(text.value.as_bytes()) {
+            Ok(method) if !refused && !text.value.bytes().any(|b| b.is_ascii_lowercase()) => methods.push(method),
+            _ => text.fault(
+                format!("`{}` is no method that is served", text.value),
+                "write methods in capitals, as in \"GET\"; CONNECT, TRACE and TRACK are never served",
+            ),
+        }
+    }
+    methods
+}
+
+fn route_upstream(table: &Table<'_>, access: Access, upstreams: &mut Vec<Upstream>) -> Option<usize> {
+    let Some(text) = table.text("upstream", "http://127.0.0.1:3000") else {
+        if access != Access::Deny {
+            table.reading.fault(
+                table.span.clone(),
+                "this route does not say where its requests go",
+                "add `upstream = \"http://127.0.0.1:3000\"`, or `access = \"deny\"`",
+            );
+        }
+        return None;
+    };
+    if let Some(known) = upstreams.iter().position(|upstream| upstream.name == text.value) {
+        return Some(known);
+    }
+    if text.value.contains(':') {
+        upstreams.push(upstream::from_url(&text)?);
+        return Some(upstreams.len() - 1);
+    }
+    unknown(&text, upstreams);
+    None
+}
+
+fn unknown(text: &Item<'_, String>, upstreams: &[Upstream]) {
+    let names = upstreams.iter().map(|upstream| upstream.name.as_str());
+    let remedy = nearest(&text.value, names).map_or_else(
+        || "add an [[upstream]] of that name, or write a URL, as in \"http://127.0.0.1:3000\"".to_owned(),
+        |name| format!("did you mean \"{name}\"?"),
+    );
+    text.fault(format!("there is no upstream \"{}\"", text.value), remedy);
+}
+
+fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
+    let Some(list) = table.texts("groups", "staff") else { return Vec::new() };
+    if access != Access::SignedIn && !list.value.is_empty() {
+        list.fault("`groups` count on signed_in routes alone", "write `access = \"signed_in\"`, or remove `groups`");
+    }
+    let mut groups = Vec::new();
+    for text in list.value {
+        let plain = !text.value.is_empty() && text.value.chars().count() <= 64 && !text.value.contains(',');
+        if plain && !text.value.chars().any(char::is_control) && text.value.trim() == text.value {
+            groups.push(text.value);
+        } else {
+            text.fault(format!("`{}` cannot be a group", text.value), "write a name of 1 to 64 characters without a comma");
+        }
+    }
+    groups
+}
+
+/// Cut from the path as typed, so it must be the fixed front of the pattern.
+fn strip_prefix(table: &Table<'_>, path: &PathPattern) -> String {
+    let Some(text) = table.text("strip_prefix", "/api").filter(|text| !text.value.is_empty()) else { return String::new() };
+    let plain = NormalPath::parse(text.value.as_bytes()).is_ok() && !text.value.ends_with('/');
+    let front = path.text.strip_prefix(text.value.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !plain || !front || text.value.contains('*') {
+        text.fault(
+            format!("`{}` is not the front of this route's path", text.value),
+            "write the first segments of `path`, without stars and without a slash at the end, as in \"/api\" for \"/api/**\"",
+        );
+        return String::new();
+    }
+    text.value
+}

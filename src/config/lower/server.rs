@@ -1,0 +1,165 @@
+//! `[server]` and `[limits]`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::file::{Item, Table};
+use crate::config::{Limits, Listen, Server};
+use crate::web::host::Host;
+use crate::web::origin::{Origin, Scheme};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(super) fn server(table: &Table<'_>) -> Server {
+    let base = table.reading.base.as_path();
+    let listen = table.texts("listen", "127.0.0.1:8080");
+    let listen = match listen {
+        None => vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+        Some(list) => {
+            if list.value.is_empty() {
+                list.fault("`listen` is empty, so nobody could connect", "write `listen = [\"127.0.0.1:8080\"]`");
+            }
+            distinct(list.value.iter().filter_map(|one| Some((one, self::listen(one, base)?))).collect())
+        }
+    };
+    let admin_listen = match table.text("admin_listen", "127.0.0.1:9180") {
+        None => Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180)))),
+        Some(text) if text.value.is_empty() => None,
+        Some(text) => self::listen(&text, base),
+    };
+    Server {
+        public_url: public_url(table, &listen),
+        state_dir: state_dir(table),
+        prefix: prefix(table),
+        trusted_proxies: trusted_proxies(table),
+        listen,
+        admin_listen,
+    }
+}
+
+/// Port 0 may stand several times: each asks for a free port.
+fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
+    let mut kept: Vec<Listen> = Vec::new();
+    for (typed, address) in listen {
+        let free = matches!(&address, Listen::Tcp(address) if address.port() == 0);
+        if !free && kept.contains(&address) {
+            typed.fault(format!("`{}` stands twice", typed.value), "remove one of them");
+        }
+        kept.push(address);
+    }
+    kept
+}
+
+fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {
+    if let Some(path) = text.value.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path.len() > 100 {
+            text.fault(
+                format!("`{}` is no path of a Unix socket", text.value),
+                "write unix: and a path of at most 100 bytes",
+            );
+            return None;
+        }
+        return Some(Listen::Unix(base.join(path)));
+    }
+    if text.value.starts_with("https://") {
+        text.fault("TLS listeners are not there yet", "listen on plain http and put a TLS proxy in front");
+        return None;
+    }
+    let plain = text.value.strip_prefix("http://").unwrap_or(&text.value);
+    let address = plain.parse().ok();
+    if address.is_none() {
+        text.fault(
+            format!("`{}` is no address to listen on", text.value),
+            "write an IP address and a port, as in \"127.0.0.1:8080\" or \"[::]:8080\"",
+        );
+    }
+    address.map(Listen::Tcp)
+}
+
+/// Left out, it is the first address of `listen`, on loopback where that is none a browser can use.
+fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
+    if let Some(text) = table.text("public_url", "https://apps.example.com") {
+        if let Some(origin) = Origin::parse(&text.value) {
+            return origin;
+        }
+        text.fault(
+            format!("`{}` is no origin", text.value),
+            "write scheme and host alone, as in \"https://apps.example.com\"",
+        );
+    }
+    let address = listen.iter().find_map(|listen| match listen {
+        Listen::Tcp(address) if !address.ip().is_unspecified() => Some(address.to_string()),
+        Listen::Tcp(address) => Some(format!("127.0.0.1:{}", address.port())),
+        Listen::Unix(_) => None,
+    });
+    // port 0 is known only once it is bound: no browser can be told before
+    let host = address.and_then(|address| Host::parse(&address)).unwrap_or_else(Host::loopback);
+    Origin::new(Scheme::Http, &host)
+}
+
+/// `--state-dir` and `$STATE_DIRECTORY` are laid over this by the caller.
+fn state_dir(table: &Table<'_>) -> PathBuf {
+    let typed = table.text("state_dir", "state").map(|text| text.value);
+    let inherited = || (table.reading.env)("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned));
+    let path = typed.or_else(inherited).unwrap_or_else(|| "state".to_owned());
+    table.reading.base.join(path)
+}
+
+fn prefix(table: &Table<'_>) -> String {
+    const DEFAULT: &str = "/.auth";
+    let Some(text) = table.text("prefix", DEFAULT) else { return DEFAULT.to_owned() };
+    let segment = |part: &str| {
+        !part.is_empty() && part != "." && part != ".." && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+    };
+    let good = text.value.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment));
+    if !good {
+        text.fault(
+            format!("`{}` cannot be the prefix", text.value),
+            "write a path without a slash at its end, of letters, digits and . _ ~ -, as in \"/.auth\"",
+        );
+        return DEFAULT.to_owned();
+    }
+    text.value
+}
+
+fn trusted_proxies(table: &Table<'_>) -> Vec<ipnet::IpNet> {
+    let Some(list) = table.texts("trusted_proxies", "10.0.0.0/8") else { return Vec::new() };
+    let mut nets = Vec::new();
+    for text in list.value {
+        let net = text.value.parse().ok().or_else(|| text.value.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from));
+        match net {
+            Some(net) if net.prefix_len() == 0 => text.fault(
+                format!("`{}` would let every client say who it is", text.value),
+                "name the addresses of the proxies in front alone",
+            ),
+            Some(net) => nets.push(net.trunc()),
+            None => text.fault(
+                format!("`{}` is no network", text.value),
+                "write an address or a network, as in \"10.0.0.0/8\" or \"127.0.0.1\"",
+            ),
+        }
+    }
+    nets
+}
+
+pub(super) fn limits(table: &Table<'_>) -> Limits {
+    let count = |key, default: usize, min| {
+        table.number(key, min, 10_000_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    };
+    let size = |key, default: usize, min, max| {
+        table.size(key, min, max).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    };
+    let time = |key, default| table.duration(key, SECOND).map_or(Duration::from_secs(default), |text| text.value);
+    Limits {
+        head_bytes: size("head_bytes", 16 << 10, 1 << 10, 512 << 10),
+        head_fields: count("head_fields", 100, 10).min(250),
+        head_time: time("head_time", 15),
+        form_bytes: size("form_bytes", 8 << 10, 1 << 10, 1 << 20),
+        connections: count("connections", 20_000, 1),
+        connections_per_address: count("connections_per_address", 256, 1),
+        sockets_per_user: count("sockets_per_user", 64, 1),
+        idle: time("idle", 600),
+    }
+}

@@ -1,0 +1,203 @@
+//! `[[upstream]]`, and upstreams that a route names by their URL.
+
+use std::path::Path;
+
+use http::HeaderName;
+
+use crate::config::file::{Item, Table};
+use crate::config::{IdentityHeaders, TemplatePart, Upstream, UpstreamHost, UpstreamServer};
+use crate::web::host::Host;
+use crate::web::origin::{Origin, Scheme};
+
+pub(super) fn upstreams(tables: Vec<Table<'_>>) -> Vec<Upstream> {
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for table in tables {
+        let Some(upstream) = upstream(&table) else { continue };
+        if upstreams.iter().any(|other| other.name == upstream.name) {
+            table.reading.fault(
+                table.span.clone(),
+                format!("there are two upstreams with the name \"{}\"", upstream.name),
+                "give each a name of its own",
+            );
+        }
+        upstreams.push(upstream);
+    }
+    upstreams
+}
+
+fn upstream(table: &Table<'_>) -> Option<Upstream> {
+    let name = table.text("name", "app");
+    let servers = table.texts("servers", "127.0.0.1:3000");
+    let host_choice = table.choice("host", &[("client", UpstreamHost::Client), ("upstream", UpstreamHost::Upstream)]);
+    let host = host_choice.unwrap_or(UpstreamHost::Client);
+    let allow_headers = allow_headers(table);
+    let identity = identity(table);
+    let Some(name) = name else {
+        table.reading.fault(table.span.clone(), "an upstream without a name", "add `name = \"app\"`");
+        return None;
+    };
+    if name.value.is_empty() || name.value.contains([':', '/']) || name.value.chars().any(char::is_whitespace) {
+        name.fault(format!("`{}` cannot be a name", name.value), "write a word, as in \"http-server\"");
+    }
+    let list = servers.map(|list| list.value).unwrap_or_default();
+    if list.is_empty() {
+        table.reading.fault(
+            table.span.clone(),
+            format!("upstream \"{}\" has no server", name.value),
+            "add `servers = [\"127.0.0.1:3000\"]`",
+        );
+    }
+    let base = table.reading.base.as_path();
+    let servers: Vec<UpstreamServer> = list.iter().filter_map(|text| server(text, base)).collect();
+    if host == UpstreamHost::Upstream && servers.iter().any(|server| matches!(server, UpstreamServer::Unix(_))) {
+        table.reading.fault(
+            table.span.clone(),
+            "`host = \"upstream\"` on a Unix socket, which has no name",
+            "leave `host` out, or name the server by its address",
+        );
+    }
+    Some(Upstream { name: name.value, servers, host, allow_headers, identity })
+}
+
+/// A URL that a route names at once.
+pub(super) fn from_url(text: &Item<'_, String>) -> Option<Upstream> {
+    let server = server(text, &text.reading.base)?;
+    Some(Upstream {
+        name: text.value.clone(),
+        servers: vec![server],
+        host: UpstreamHost::Client,
+        allow_headers: Vec::new(),
+        identity: preset("remote"),
+    })
+}
+
+/// `host:port`, `http(s)://host[:port]`, `unix:/path` or `builtin:whoami`.
+pub(super) fn server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamServer> {
+    let typed = text.value.as_str();
+    if typed == "builtin:whoami" {
+        return Some(UpstreamServer::Whoami);
+    }
+    if let Some(path) = typed.strip_prefix("unix:").filter(|path| !path.is_empty() && path.len() <= 100) {
+        return Some(UpstreamServer::Unix(base.join(path.strip_prefix("//").unwrap_or(path))));
+    }
+    let read = match typed.contains("://") {
+        true => Origin::parse(typed).map(|origin| (origin.host().to_owned(), origin.port(), origin.scheme() == Scheme::Https)),
+        false => Host::parse(typed).and_then(|host| Some((host.name().to_owned(), host.port()?, false))),
+    };
+    let Some((host, port, tls)) = read else {
+        text.fault(
+            format!("`{typed}` is no server"),
+            "write \"host:port\", \"http://host:port\", \"https://host\", \"unix:/path\" or \"builtin:whoami\", without a path behind the host",
+        );
+        return None;
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned).unwrap_or(host);
+    Some(UpstreamServer::Tcp { host, port, tls })
+}
+
+fn allow_headers(table: &Table<'_>) -> Vec<String> {
+    let Some(list) = table.texts("allow_headers", "x_custom") else { return Vec::new() };
+    let mut names = Vec::new();
+    for text in list.value {
+        match HeaderName::try_from(text.value.as_str()) {
+            Ok(name) => names.push(name.as_str().to_owned()),
+            Err(_) => text.fault(format!("`{}` is no header name", text.value), "write the name of a request header"),
+        }
+    }
+    names
+}
+
+const PRESETS: [&str; 4] = ["remote", "x-auth-request", "x-forwarded", "none"];
+
+fn identity(table: &Table<'_>) -> IdentityHeaders {
+    if table.holds_table("identity") {
+        let own = table.table("identity", "identity");
+        return IdentityHeaders(own.free_texts().iter().filter_map(|(name, value)| header(name, value)).collect());
+    }
+    let words = PRESETS.map(|word| (word, word));
+    preset(table.choice("identity", &words).unwrap_or("remote"))
+}
+
+fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(HeaderName, Vec<TemplatePart>)> {
+    const RESERVED: [&str; 12] = [
+        "host", "cookie", "authorization", "connection", "transfer-encoding", "te", "trailer", "upgrade", "expect",
+        "keep-alive", "proxy-authorization", "x-request-id",
+    ];
+    let parsed = HeaderName::try_from(name.value.as_str()).ok().filter(|parsed| {
+        let text = parsed.as_str();
+        !RESERVED.contains(&text) && !text.starts_with("content-") && !text.starts_with("x-authgate-")
+    });
+    let plain = parsed.filter(|parsed| parsed.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+    if plain.is_none() {
+        name.fault(
+            format!("`{}` cannot carry an identity", name.value),
+            "write a header name of letters, digits and -, that HTTP itself does not use, as in \"X-User-Id\"",
+        );
+    }
+    Some((plain?, parts(template)?))
+}
+
+fn parts(template: &Item<'_, String>) -> Option<Vec<TemplatePart>> {
+    const PLACES: [(&str, TemplatePart); 5] = [
+        ("{id}", TemplatePart::Id),
+        ("{email}", TemplatePart::Email),
+        ("{name}", TemplatePart::Name),
+        ("{picture}", TemplatePart::Picture),
+        ("{groups}", TemplatePart::Groups),
+    ];
+    let bad = || {
+        template.fault(
+            format!("`{}` is no template of an identity header", template.value),
+            "write printable ASCII with {id}, {email}, {name}, {picture} or {groups} in it",
+        );
+    };
+    if !template.value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        bad();
+        return None;
+    }
+    let mut parts = Vec::new();
+    let mut rest = template.value.as_str();
+    while !rest.is_empty() {
+        if let Some((place, part)) = PLACES.iter().find(|(place, _)| rest.starts_with(place)) {
+            parts.push(part.clone());
+            rest = &rest[place.len()..];
+            continue;
+        }
+        let end = rest.find('{').unwrap_or(rest.len());
+        if end == 0 {
+            bad();
+            return None;
+        }
+        parts.push(TemplatePart::Text(rest[..end].to_owned()));
+        rest = &rest[end..];
+    }
+    Some(parts)
+}
+
+/// The headers of a preset (contract, section 4).
+pub(in crate::config) fn preset(name: &str) -> IdentityHeaders {
+    use TemplatePart::{Email, Groups, Id, Name};
+    let headers: Vec<(&'static str, TemplatePart)> = match name {
+        "remote" => vec![
+            ("remote-user", Email),
+            ("remote-email", Email),
+            ("remote-name", Name),
+            ("remote-groups", Groups),
+            ("remote-id", Id),
+        ],
+        "x-auth-request" => vec![
+            ("x-auth-request-user", Email),
+            ("x-auth-request-email", Email),
+            ("x-auth-request-groups", Groups),
+            ("x-auth-request-preferred-username", Name),
+        ],
+        "x-forwarded" => vec![
+            ("x-forwarded-user", Email),
+            ("x-forwarded-email", Email),
+            ("x-forwarded-groups", Groups),
+            ("x-forwarded-preferred-username", Name),
+        ],
+        _ => Vec::new(),
+    };
+    IdentityHeaders(headers.into_iter().map(|(name, part)| (HeaderName::from_static(name), vec![part])).collect())
+}

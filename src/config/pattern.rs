@@ -1,0 +1,182 @@
+//! `route.path`: how patterns are read and matched. `*` stands within one segment; `/**` at the end
+//! takes the path before it, the same with a slash, and all below.
+
+use super::{PathPattern, Segment};
+use crate::web::path::NormalPath;
+
+impl PathPattern {
+    /// Reads a pattern; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let starless = text.replace('*', "x");
+        let path = NormalPath::parse(starless.as_bytes()).map_err(|_| "it is not a path in normal form")?;
+        drop(path);
+        let decoded: Vec<u8> = percent_encoding::percent_decode_str(text).collect();
+        let decoded = String::from_utf8(decoded).map_err(|_| "its escapes are not UTF-8")?;
+        let (front, open_end) = match decoded.strip_suffix("/**") {
+            Some(front) => (front, true),
+            None => (decoded.as_str(), false),
+        };
+        if front.contains("**") {
+            return Err("`**` may stand at the end only, behind a slash");
+        }
+        let segments = if front.is_empty() && open_end { Vec::new() } else { front[1..].split('/').map(segment).collect() };
+        Ok(Self { text: text.to_owned(), segments, open_end })
+    }
+
+    /// Whether a path, its escapes read ([`NormalPath::decoded`]), is meant.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        let Some(mut rest) = path.strip_prefix(b"/") else { return false };
+        let mut ended = false;
+        for segment in &self.segments {
+            if ended {
+                return false;
+            }
+            let end = rest.iter().position(|&b| b == b'/');
+            let (own, next) = match end {
+                Some(at) => (&rest[..at], &rest[at + 1..]),
+                None => (rest, &rest[rest.len()..]),
+            };
+            ended = end.is_none();
+            if !segment.matches(own) {
+                return false;
+            }
+            rest = next;
+        }
+        // without segments nothing of the path was taken: only `/**` is such a pattern
+        self.open_end || (ended && rest.is_empty())
+    }
+
+    /// Whether every path that `other` takes is taken by this one too. Never wrongly yes.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let enough = if self.open_end {
+            other.segments.len() >= self.segments.len()
+        } else {
+            !other.open_end && other.segments.len() == self.segments.len()
+        };
+        enough && self.segments.iter().zip(&other.segments).all(|(own, others)| own.covers(others))
+    }
+}
+
+impl Segment {
+    fn matches(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Fixed(own) => own.as_bytes() == text,
+            Self::Glob(parts) => glob(parts, text),
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(own), Self::Fixed(others)) => own == others,
+            (Self::Glob(parts), Self::Fixed(others)) => glob(parts, others.as_bytes()),
+            (Self::Glob(parts), Self::Glob(others)) => parts == others || parts.iter().all(String::is_empty),
+            (Self::Fixed(_), Self::Glob(_)) => false,
+        }
+    }
+}
+
+fn segment(text: &str) -> Segment {
+    if text.contains('*') {
+        Segment::Glob(text.split('*').map(str::to_owned).collect())
+    } else {
+        Segment::Fixed(text.to_owned())
+    }
+}
+
+/// The parts stand in the text in this order, the first at its start and the last at its end. A
+/// lone star takes no empty segment: `/x/*` is not `/x/`.
+fn glob(parts: &[String], text: &[u8]) -> bool {
+    let [first, middle @ .., last] = parts else { return false };
+    let Some(rest) = text.strip_prefix(first.as_bytes()) else { return false };
+    let Some(mut rest) = rest.strip_suffix(last.as_bytes()) else { return false };
+    if text.is_empty() {
+        return false;
+    }
+    for part in middle.iter().filter(|part| !part.is_empty()) {
+        let Some(at) = rest.windows(part.len()).position(|window| window == part.as_bytes()) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes(pattern: &str, path: &str) -> bool {
+        let path = NormalPath::parse(path.as_bytes()).unwrap();
+        PathPattern::parse(pattern).unwrap().matches(&path.decoded())
+    }
+
+    #[test]
+    fn two_stars_take_the_path_itself_and_all_below_but_no_longer_name() {
+        for path in ["/x", "/x/", "/x/y", "/x/y/z/"] {
+            assert!(takes("/x/**", path), "{path}");
+        }
+        for path in ["/", "/xy", "/xy/z", "/x.json", "/a/x"] {
+            assert!(!takes("/x/**", path), "{path}");
+        }
+        assert!(["/", "/a", "/a/b/"].into_iter().all(|path| takes("/**", path)));
+    }
+
+    #[test]
+    fn one_star_stays_within_its_segment() {
+        for (pattern, path, taken) in [
+            ("/a/*/c", "/a/b/c", true),
+            ("/a/*/c", "/a/b/b/c", false),
+            ("/a/*", "/a/b", true),
+            ("/a/*", "/a/", false),
+            ("/a/*", "/a/b/", false),
+            ("/*.css", "/x.css", true),
+            ("/*.css", "/a/x.css", false),
+            ("/v*-*/x", "/v1-2/x", true),
+            ("/v*-*/x", "/v12/x", false),
+            ("/aa*aa", "/aaa", false),
+            ("/x/*/**", "/x/y", true),
+            ("/x/*/**", "/x", false),
+        ] {
+            assert_eq!(takes(pattern, path), taken, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_stars_is_exact_and_escapes_are_read_alike_on_both_sides() {
+        for (pattern, path, taken) in [
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/a", "/a", true),
+            ("/a", "/a/", false),
+            ("/a/", "/a/", true),
+            ("/a/", "/a", false),
+            ("/@x/**", "/%40x/y", true),
+            ("/caf%C3%A9", "/caf%c3%a9", true),
+            ("/a", "/A", false),
+        ] {
+            assert_eq!(takes(pattern, path), taken, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_read_two_ways_are_refused() {
+        for pattern in ["", "a", "//", "/a/../b", "/a;b", "/a/**/b", "/a**", "/%2e", "/a\\b"] {
+            assert!(PathPattern::parse(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn one_pattern_covers_another_only_if_it_takes_all_of_it() {
+        let covers = |own: &str, other: &str| PathPattern::parse(own).unwrap().covers(&PathPattern::parse(other).unwrap());
+        for (own, other, yes) in [
+            ("/**", "/a", true),
+            ("/a/**", "/a/b/**", true),
+            ("/a/**", "/a", true),
+            ("/a/**", "/b", false),
+            ("/a", "/a/**", false),
+            ("/a/*", "/a/b", true),
+            ("/a/*", "/a/b*", true),
+            ("/a/b", "/a/*", false),
+        ] {
+            assert_eq!(covers(own, other), yes, "{own} {other}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The account page: profile, password, sessions.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::form::{Fields, query};
+use super::signup::{change_json, retry, trouble};
+use super::view::{Account, SessionRow};
+use super::{Call, Pages, user_json};
+use crate::account::{ChangeError, FieldError, Identity};
+use crate::web::reply::Reply;
+
+impl Pages {
+    /// The page; with an error it stands on, the answer to a form that changed nothing.
+    pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, error: Option<(StatusCode, FieldError)>) -> Reply {
+        let Ok(sessions) = self.accounts.sessions_of(who).await else {
+            return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
+        };
+        let saved = query(call, &["saved"]).unwrap_or_default();
+        let notice = match saved.as_str() {
+            _ if error.is_some() => "",
+            "profile" => "Your profile was saved.",
+            "password" => "Your password was changed. You are signed out everywhere else.",
+            "session" => "That session was signed out.",
+            _ => "",
+        };
+        let (status, error) = error.map_or((StatusCode::OK, None), |(status, error)| (status, Some(error)));
+        let template = Account {
+            frame: self.assets.frame(),
+            heading: "Your account",
+            notice,
+            error: error.as_ref().map_or("", |error| error.message.as_str()),
+            field: error.as_ref().map_or("", |error| error.field),
+            email: &who.user.email,
+            groups: &who.user.groups.join(", "),
+            home: &self.rules.after_login,
+            logout: &format!("{}/logout", self.prefix),
+            base: &format!("{}/account", self.prefix),
+            name: &who.user.name,
+            picture: &who.user.picture,
+            min_length: self.min_length,
+            sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
+        };
+        self.html(status, &template, Some(call.incoming), false)
+    }
+
+    pub(super) async fn change_profile(&self, call: &Call<'_>, who: &Identity) -> Reply {
+        let fields = match Fields::read(call) {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        let name = fields.get("name").unwrap_or(&who.user.name);
+        let picture = fields.get("picture").unwrap_or(&who.user.picture);
+        let done = self.accounts.change_profile(&call.caller, who, name, picture).await;
+        self.changed(call, who, &fields, done, "profile").await
+    }
+
+    pub(super) async fn change_password(&self, call: &Call<'_>, who: &Identity) -> Reply {
+        let fields = match Fields::read(call) {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        let (current, new) = (fields.secret("current_password"), fields.secret("password"));
+        let done = self.accounts.change_password(&call.caller, who, current, new).await;
+        self.changed(call, who, &fields, done, "password").await
+    }
+
+    async fn changed(&self, call: &Call<'_>, who: &Identity, fields: &Fields, done: Result<(), ChangeError>, what: &str) -> Reply {
+        match done {
+            Ok(()) if fields.is_json() => Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) })),
+            Ok(()) => self.see_other(&format!("{}/account?saved={what}", self.prefix)),
+            Err(error) if fields.is_json() => change_json(&error),
+            Err(ChangeError::Field(field)) => self.account(call, who, Some((StatusCode::BAD_REQUEST, field))).await,
+            Err(error) => {
+                let (status, message) = trouble(&error);
+                let field = FieldError { field: "", code: "", message };
+                retry(&error, self.account(call, who, Some((status, field))).await)
+            }
+        }
+    }
+
+    /// GET lists them as JSON; POST ends one (`id`) or all (`everywhere`).
+    pub(super) async fn sessions(&self, call: &Call<'_>, who: &Identity) -> Reply {
+        if call.incoming.method != http::Method::POST {
+            return match self.accounts.sessions_of(who).await {
+                Ok(sessions) => Reply::json(StatusCode::OK, &json!({ "sessions": sessions, "current": who.session.id })),
+                Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+            };
+        }
+        let fields = match Fields::read(call) {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        let everywhere = fields.get("everywhere").is_some_and(|value| !value.is_empty());
+        let ended = if everywhere {
+            self.accounts.end_sessions(&call.caller, who, false).await.map(|()| true)
+        } else {
+            self.accounts.end_session(&call.caller, who, fields.text("id")).await
+        };
+        let own = everywhere || fields.get("id") == Some(who.session.id.as_str());
+        match ended {
+            Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+            Ok(false) => self.refused(StatusCode::NOT_FOUND, call),
+            Ok(true) => {
+                let reply = match (fields.is_json(), own) {
+                    (true, _) => Reply::empty(StatusCode::NO_CONTENT),
+                    (false, true) => self.see_other(&format!("{}/signed-out", self.prefix)),
+                    (false, false) => self.see_other(&format!("{}/account?saved=session", self.prefix)),
+                };
+                if own { self.without_cookie(reply) } else { reply }
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Pages that say what went wrong: one sentence what happened, one what to do, and the request id
+//! that whoever runs the gateway can look for in the log. Nothing about the inside.
+
+use http::StatusCode;
+
+use super::Pages;
+use super::view::Message;
+use crate::web::incoming::Incoming;
+use crate::web::reply::Reply;
+
+/// Status, word in JSON bodies, heading, what happened, what to do.
+const TEXTS: [(u16, &str, &str, &str, &str); 15] = [
+    (400, "bad_request", "That request cannot be read", "The address or the request can be read in more than one way.", "Check the address, or go back and try again."),
+    (401, "signed_out", "You are signed out", "Your session has ended, so the form was not sent.", "Sign in, then send it again."),
+    (403, "forbidden", "No access", "You are not allowed to do this here.", "If you think you should be, ask whoever runs this site."),
+    (404, "not_found", "Not found", "There is nothing at this address.", "Check the address, or start again from the front page."),
+    (405, "method_not_allowed", "That does not work here", "This address does not take this kind of request.", "Go back and try again."),
+    (408, "request_timeout", "Too slow", "The request did not arrive in time.", "Try again."),
+    (413, "too_large", "Too large", "What you sent is larger than this site takes.", "Send something smaller."),
+    (414, "uri_too_long", "Address too long", "The address is longer than this site takes.", "Check the address."),
+    (415, "unsupported_media_type", "Wrong format", "What you sent is not in a format that is read here.", "Go back and try again."),
+    (429, "throttled", "Too many tries", "There were too many tries in a short time.", "Wait a few minutes, then try again."),
+    (431, "header_too_large", "Too many cookies", "Your browser sent more than this site takes.", "Delete this site's cookies, then try again."),
+    (502, "bad_gateway", "The site does not answer", "The app behind this address cannot be reached.", "Try again in a moment."),
+    (503, "unavailable", "Busy", "This cannot be done at the moment.", "Try again in a moment."),
+    (504, "gateway_timeout", "The site is too slow", "The app behind this address did not answer in time.", "Try again in a moment."),
+    (508, "loop_detected", "Round in circles", "This address leads back to itself.", "Tell whoever runs this site."),
+];
+
+/// The stable word of a status in JSON bodies.
+pub fn word(code: StatusCode) -> &'static str {
+    TEXTS.iter().find(|text| text.0 == code.as_u16()).map_or("error", |text| text.1)
+}
+
+impl Pages {
+    /// The page of a status; its words, and where it helps a way to sign in.
+    pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
+        let fallback = (0, "error", "Something went wrong", "This did not work.", "Try again in a moment.");
+        let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
+        let login = match incoming {
+            Some(incoming) if code == StatusCode::UNAUTHORIZED => self.login_after_form(incoming),
+            _ => String::new(),
+        };
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: text.2,
+            what: text.3,
+            remedy: text.4,
+            link: &login,
+            link_text: "Sign in",
+            request_id,
+        };
+        self.html(code, &message, incoming, true)
+    }
+
+    /// The way back after a form that was not sent is the page that it stood on.
+    fn login_after_form(&self, incoming: &Incoming<'_>) -> String {
+        let page = self.login_page(incoming);
+        let back = incoming.single("referer").map(|referer| self.return_to(Some(referer), incoming));
+        match back {
+            Some(back) => {
+                let back: String = form_urlencoded::byte_serialize(back.as_str().as_bytes()).collect();
+                format!("{page}?callbackUrl={back}")
+            }
+            None => page,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Bodies of our own endpoints: urlencoded forms and JSON objects, read into the same fields. What
+//! stands twice or has the wrong type is refused.
+
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::secret::Secret;
+use crate::web::reply::Reply;
+
+/// How a caller speaks; it is answered the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Form,
+    Json,
+}
+
+/// The fields of one body.
+pub(super) struct Fields {
+    pub(super) kind: Kind,
+    pairs: Vec<(String, Secret)>,
+}
+
+/// Why a body is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadBody {
+    /// Neither a form nor JSON: 415.
+    Kind,
+    /// Repeated fields, wrong types, no object: 400.
+    Malformed,
+}
+
+impl BadBody {
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Kind => Reply::json(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({ "error": "unsupported_media_type" })),
+            Self::Malformed => Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": "malformed" })),
+        }
+    }
+}
+
+impl Fields {
+    /// Reads the body by its Content-Type; an empty body without one is an empty form.
+    pub(super) fn read(call: &Call<'_>) -> Result<Self, BadBody> {
+        if call.incoming.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(BadBody::Kind);
+        }
+        let kind = match call.incoming.single("content-type") {
+            Some(kind) => kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
+            None if call.body.is_empty() && !call.incoming.headers.contains_key(header::CONTENT_TYPE) => {
+                let accepts_json = call.incoming.single("accept").is_some_and(|accept| accept.contains("application/json"));
+                return Ok(Self { kind: if accepts_json { Kind::Json } else { Kind::Form }, pairs: Vec::new() });
+            }
+            None => return Err(BadBody::Kind),
+        };
+        match kind.as_str() {
+            "application/x-www-form-urlencoded" => Self::from_form(&call.body),
+            "application/json" => Self::from_json(&call.body),
+            _ => Err(BadBody::Kind),
+        }
+    }
+
+    fn from_form(body: &[u8]) -> Result<Self, BadBody> {
+        let mut fields = Self { kind: Kind::Form, pairs: Vec::new() };
+        for (name, value) in form_urlencoded::parse(body) {
+            // bytes that are no UTF-8 would be replaced silently, and a password changed with them
+            if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
+                return Err(BadBody::Malformed);
+            }
+            fields.insert(name.into_owned(), value.into_owned())?;
+        }
+        Ok(fields)
+    }
+
+    fn from_json(body: &[u8]) -> Result<Self, BadBody> {
+        let mut fields = Self { kind: Kind::Json, pairs: Vec::new() };
+        if body.is_empty() {
+            return Ok(fields);
+        }
+        let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return Err(BadBody::Malformed) };
+        for (name, value) in object {
+            match value {
+                Value::String(text) => fields.insert(name, text)?,
+                Value::Bool(yes) => fields.insert(name, if yes { "on" } else { "" }.to_owned())?,
+                Value::Null => {}
+                _ if KNOWN.contains(&name.as_str()) => return Err(BadBody::Malformed),
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
+
+    fn insert(&mut self, name: String, value: String) -> Result<(), BadBody> {
+        if self.pairs.iter().any(|(own, _)| *own == name) {
+            return Err(BadBody::Malformed);
+        }
+        self.pairs.push((name, Secret::new(value)));
+        Ok(())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(own, _)| own == name).map(|(_, value)| value.expose())
+    }
+
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.get(name).unwrap_or_default()
+    }
+
+    /// A password, taken out of the fields.
+    pub(super) fn secret(&self, name: &str) -> Secret {
+        Secret::new(self.text(name).to_owned())
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.kind == Kind::Json
+    }
+}
+
+/// Fields that must be texts when they come as JSON.
+const KNOWN: [&str; 8] = ["email", "password", "name", "picture", "current_password", "callbackUrl", "remember", "id"];
+
+/// One parameter of a query; the first of several names wins, as the contract lists them.
+pub(super) fn query(call: &Call<'_>, names: &[&str]) -> Option<String> {
+    let query = call.incoming.query?;
+    names.iter().find_map(|wanted| {
+        form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+    })
+}

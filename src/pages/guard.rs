@@ -1,0 +1,92 @@
+//! Cross-origin protection without tokens (contract, section 5): what the browser says about where a
+//! request comes from. `Sec-Fetch-Site` first, else `Origin`, else `Referer`; a request with none
+//! of them is no browser's (OWASP CSRF sheet; Go 1.25 `CrossOriginProtection`).
+
+use crate::web::incoming::Incoming;
+use crate::web::origin::Origin;
+
+/// Whether a request was made by a page of another origin than `own`.
+pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin]) -> bool {
+    if incoming.headers.contains_key("sec-fetch-site") {
+        return !matches!(incoming.single("sec-fetch-site"), Some("same-origin" | "none"));
+    }
+    if incoming.headers.contains_key(http::header::ORIGIN) {
+        return !incoming.single("origin").and_then(Origin::parse).is_some_and(|origin| own.contains(&origin));
+    }
+    if incoming.headers.contains_key(http::header::REFERER) {
+        return !incoming.single("referer").and_then(referer_origin).is_some_and(|origin| own.contains(&origin));
+    }
+    false
+}
+
+fn referer_origin(referer: &str) -> Option<Origin> {
+    let (scheme, rest) = referer.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    Origin::parse(&format!("{scheme}://{}", &rest[..end]))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+    use super::*;
+    use crate::web::host::Host;
+    use crate::web::origin::Scheme;
+    use crate::web::path::NormalPath;
+
+    fn refused(fields: &[(&str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let host = Host::parse("app.example.com").unwrap();
+        let incoming = Incoming {
+            method: &Method::POST,
+            path: NormalPath::parse(b"/").unwrap(),
+            query: None,
+            headers: &headers,
+            host: &host,
+            scheme: Scheme::Https,
+            client: None,
+            is_websocket: false,
+        };
+        is_cross_origin(&incoming, &[incoming.origin(), Origin::parse("https://login.example.com").unwrap()])
+    }
+
+    #[test]
+    fn our_own_pages_and_programs_pass() {
+        for fields in [
+            &[][..],
+            &[("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "none")],
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://app.example.com")],
+            &[("origin", "https://app.example.com")],
+            &[("origin", "https://login.example.com")],
+            &[("referer", "https://app.example.com/x?y")],
+        ] {
+            assert!(!refused(fields), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn other_origins_siblings_and_unreadable_fields_are_refused() {
+        for fields in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "")],
+            &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example.com")],
+            &[("origin", "https://evil.test")],
+            &[("origin", "http://app.example.com")],
+            &[("origin", "https://app.example.com:444")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[("origin", "https://app.example.com"), ("origin", "https://app.example.com")],
+            &[("referer", "https://evil.test/https://app.example.com/")],
+            &[("referer", "https://app.example.com.evil.test/")],
+            &[("referer", "")],
+        ] {
+            assert!(refused(fields), "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! One-time links: an invite makes an account, a reset sets a password. Using one signs in.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::form::Fields;
+use super::signup::{Shown, change_json};
+use super::view::Message;
+use super::{Call, Pages, user_json};
+use crate::account::LinkKind;
+use crate::web::reply::Reply;
+
+impl Pages {
+    pub(super) async fn link(&self, call: &Call<'_>) -> Reply {
+        let path = call.incoming.path.as_str();
+        let token = path.rsplit('/').next().unwrap_or_default();
+        let posted = call.incoming.method == http::Method::POST;
+        let fields = match posted.then(|| Fields::read(call)).transpose() {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        let as_json = fields.as_ref().map_or(!call.incoming.wants_page(), Fields::is_json);
+        let kind = match self.accounts.link(token).await {
+            Ok(Some(kind)) if is_at(&kind, &self.prefix, path) => kind,
+            Ok(_) => return self.dead_link(call, as_json),
+            Err(error) if as_json => return change_json(&error),
+            Err(_) => return self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+        };
+        let shown = shown(&kind, path);
+        match fields {
+            None => self.register(call, StatusCode::OK, &shown, None, None),
+            Some(fields) => self.use_link(call, &fields, &shown, &kind, token).await,
+        }
+    }
+
+    async fn use_link(&self, call: &Call<'_>, fields: &Fields, shown: &Shown<'_>, kind: &LinkKind, token: &str) -> Reply {
+        let password = fields.secret("password");
+        let done = match kind {
+            LinkKind::Reset { .. } => self.accounts.reset_password(&call.caller, token, password).await,
+            LinkKind::Invite { email } => {
+                let email = email.as_deref().unwrap_or_else(|| fields.text("email"));
+                self.accounts.accept_invite(&call.caller, token, email, fields.text("name"), password).await
+            }
+        };
+        let begun = match done {
+            Ok(begun) => begun,
+            // somebody else was faster with the same link
+            Err(crate::account::ChangeError::Closed) => return self.dead_link(call, fields.is_json()),
+            Err(error) => return self.not_changed(call, fields, shown, &error),
+        };
+        let place = self.return_to(fields.get("callbackUrl").filter(|wanted| !wanted.is_empty()), call.incoming);
+        let reply = if fields.is_json() {
+            let user = user_json(&begun.session.user.load());
+            Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
+        } else {
+            self.see_other(place.as_str())
+        };
+        self.signed_in(reply, &begun)
+    }
+
+    fn dead_link(&self, call: &Call<'_>, as_json: bool) -> Reply {
+        if as_json {
+            return Reply::json(StatusCode::NOT_FOUND, &json!({ "error": "not_found" }));
+        }
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "This link does not work",
+            what: "It was used already, has expired, or is not complete.",
+            remedy: "Ask whoever sent it to you for a new one.",
+            link: &self.login_path,
+            link_text: "Sign in",
+            request_id: &call.caller.request_id,
+        };
+        self.html(StatusCode::NOT_FOUND, &message, Some(call.incoming), true)
+    }
+}
+
+/// An invite does not open the reset page, nor the other way round.
+fn is_at(kind: &LinkKind, prefix: &str, path: &str) -> bool {
+    let place = match kind {
+        LinkKind::Invite { .. } => "/invite/",
+        LinkKind::Reset { .. } => "/reset/",
+    };
+    path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(place))
+}
+
+fn shown<'a>(kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
+    match kind {
+        LinkKind::Invite { email } => Shown {
+            heading: "Create your account",
+            lead: "You have been invited. Choose a password to go on.",
+            action: path,
+            button: "Create account",
+            ask_name: true,
+            fixed_email: email.as_deref(),
+        },
+        LinkKind::Reset { email } => Shown {
+            heading: "Choose a new password",
+            lead: "",
+            action: path,
+            button: "Save password",
+            ask_name: false,
+            fixed_email: Some(email),
+        },
+    }
+}

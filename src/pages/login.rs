@@ -1,0 +1,112 @@
+//! Signing in.
+
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use super::form::{Fields, query};
+use super::view::Login;
+use super::{Call, Pages, user_json};
+use crate::account::SignInError;
+use crate::config::SignUp;
+use crate::web::reply::Reply;
+
+/// Names under which a query says where to go afterwards.
+const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
+
+impl Pages {
+    pub(super) async fn login(&self, call: &Call<'_>) -> Reply {
+        if call.incoming.method == http::Method::POST {
+            return match Fields::read(call) {
+                Ok(fields) => self.sign_in(call, &fields).await,
+                Err(bad) => bad.reply(),
+            };
+        }
+        let wanted = query(call, &RETURN_NAMES);
+        if call.identity.is_some() {
+            return self.see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
+        }
+        let created = query(call, &["created"]).is_some();
+        let notice = if created { "Your account can be used now. Sign in to go on." } else { "" };
+        self.login_page_with(call, StatusCode::OK, wanted.as_deref().unwrap_or_default(), notice, "", ("", true))
+    }
+
+    async fn sign_in(&self, call: &Call<'_>, fields: &Fields) -> Reply {
+        let (Some(email), Some(_)) = (fields.get("email"), fields.get("password")) else {
+            return super::form::BadBody::Malformed.reply();
+        };
+        let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
+        // an unchecked box sends nothing, which the hidden marker tells from a caller that has no box
+        let boxed = fields.get("remember_shown").is_some();
+        let remember = fields.get("remember").map_or(!boxed, |value| !matches!(value, "" | "0" | "false" | "off"));
+        let begun = match self.accounts.sign_in(&call.caller, email, fields.secret("password"), remember).await {
+            Ok(begun) => begun,
+            Err(error) => return self.not_signed_in(call, fields, wanted.as_deref(), remember, error),
+        };
+        let place = self.return_to(wanted.as_deref(), call.incoming);
+        let reply = if fields.is_json() {
+            let user = user_json(&begun.session.user.load());
+            Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
+        } else {
+            self.see_other(place.as_str())
+        };
+        self.signed_in(reply, &begun)
+    }
+
+    fn not_signed_in(&self, call: &Call<'_>, fields: &Fields, wanted: Option<&str>, remember: bool, error: SignInError) -> Reply {
+        let (status, word, text) = match error {
+            SignInError::Credentials => {
+                (StatusCode::UNAUTHORIZED, "credentials", "That e-mail and password do not match.".to_owned())
+            }
+            SignInError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, "throttled", wait(retry_after_secs)),
+            SignInError::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many people are signing in right now. Try again in a moment.".to_owned())
+            }
+            SignInError::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Signing in does not work at the moment. Try again soon.".to_owned())
+            }
+        };
+        let reply = if fields.is_json() {
+            Reply::json(status, &json!({ "error": word }))
+        } else {
+            let typed = (fields.text("email"), remember);
+            self.login_page_with(call, status, wanted.unwrap_or_default(), "", &text, typed)
+        };
+        match error {
+            SignInError::Throttled { retry_after_secs } => reply.with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs)),
+            SignInError::Busy | SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u8)),
+            SignInError::Credentials => reply,
+        }
+    }
+
+    fn login_page_with(
+        &self,
+        call: &Call<'_>,
+        status: StatusCode,
+        wanted: &str,
+        notice: &str,
+        error: &str,
+        (email, remember): (&str, bool),
+    ) -> Reply {
+        let place = if wanted.is_empty() { String::new() } else { self.return_to(Some(wanted), call.incoming).as_str().to_owned() };
+        let signup = if self.sign_up == SignUp::Open { self.signup_path.as_str() } else { "" };
+        let template = Login {
+            frame: self.assets.frame(),
+            heading: &self.title,
+            notice,
+            error,
+            action: &self.login_path,
+            callback_url: &place,
+            email,
+            remember,
+            signup,
+        };
+        self.html(status, &template, Some(call.incoming), true)
+    }
+}
+
+/// How long to wait, in words.
+pub(super) fn wait(secs: u64) -> String {
+    let minutes = secs.div_ceil(60);
+    let time = if minutes <= 1 { "a minute".to_owned() } else { format!("{minutes} minutes") };
+    format!("Too many tries. Wait {time}, then try again.")
+}

@@ -1,0 +1,52 @@
+//! Signing out: GET shows a button and ends nothing, POST ends the session.
+
+use http::StatusCode;
+
+use super::form::Fields;
+use super::view::{Logout, Message};
+use super::{Call, Pages};
+use crate::web::reply::Reply;
+
+impl Pages {
+    pub(super) async fn logout(&self, call: &Call<'_>) -> Reply {
+        if call.incoming.method != http::Method::POST {
+            let action = format!("{}/logout", self.prefix);
+            let template = Logout {
+                frame: self.assets.frame(),
+                heading: "Sign out?",
+                action: &action,
+                back: &self.rules.after_login,
+            };
+            return self.html(StatusCode::OK, &template, Some(call.incoming), true);
+        }
+        let fields = match Fields::read(call) {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        if let Some(who) = &call.identity
+            && self.accounts.sign_out(&call.caller, &who.session).await.is_err()
+        {
+            // the session still stands: to say otherwise would be a lie
+            return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
+        }
+        let reply = if fields.is_json() {
+            Reply::empty(StatusCode::NO_CONTENT)
+        } else {
+            self.see_other(&format!("{}/signed-out", self.prefix))
+        };
+        self.without_cookie(reply)
+    }
+
+    pub(super) fn signed_out_page(&self, call: &Call<'_>) -> Reply {
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "Signed out",
+            what: "You are signed out on this device.",
+            remedy: "",
+            link: &self.login_path,
+            link_text: "Sign in again",
+            request_id: "",
+        };
+        self.html(StatusCode::OK, &message, Some(call.incoming), true)
+    }
+}

@@ -1,0 +1,157 @@
+//! Signing up, and what it shares with invite and reset links: the registration form.
+
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use super::form::{Fields, query};
+use super::login::wait;
+use super::view::{Message, Register};
+use super::{Call, Pages};
+use crate::account::{ChangeError, FieldError};
+use crate::config::SignUp;
+use crate::web::reply::Reply;
+
+/// A registration form as it is to be shown.
+pub(super) struct Shown<'a> {
+    pub(super) heading: &'a str,
+    pub(super) lead: &'a str,
+    pub(super) action: &'a str,
+    pub(super) button: &'a str,
+    pub(super) ask_name: bool,
+    pub(super) fixed_email: Option<&'a str>,
+}
+
+impl Pages {
+    pub(super) async fn signup(&self, call: &Call<'_>) -> Reply {
+        let posted = call.incoming.method == http::Method::POST;
+        let shown = Shown {
+            heading: "Create an account",
+            lead: "",
+            action: &self.signup_path,
+            button: "Create account",
+            ask_name: true,
+            fixed_email: None,
+        };
+        if !posted {
+            if self.sign_up != SignUp::Open {
+                return self.closed(call, !call.incoming.wants_page());
+            }
+            return self.register(call, StatusCode::OK, &shown, None, None);
+        }
+        let fields = match Fields::read(call) {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        if self.sign_up != SignUp::Open {
+            return self.closed(call, fields.is_json());
+        }
+        let password = fields.secret("password");
+        match self.accounts.sign_up(&call.caller, fields.text("email"), fields.text("name"), password).await {
+            Ok(()) if fields.is_json() => Reply::json(StatusCode::CREATED, &json!({ "login": self.login_path })),
+            Ok(()) => self.see_other(&self.login_after_signup(call, &fields)),
+            Err(error) => self.not_changed(call, &fields, &shown, &error),
+        }
+    }
+
+    fn login_after_signup(&self, call: &Call<'_>, fields: &Fields) -> String {
+        let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
+        let Some(wanted) = wanted else { return format!("{}?created=1", self.login_path) };
+        let place = self.return_to(Some(wanted), call.incoming);
+        let place: String = form_urlencoded::byte_serialize(place.as_str().as_bytes()).collect();
+        format!("{}?created=1&callbackUrl={place}", self.login_path)
+    }
+
+    fn closed(&self, call: &Call<'_>, as_json: bool) -> Reply {
+        if as_json {
+            return Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "closed" }));
+        }
+        let by_invite = self.sign_up == SignUp::Invite;
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "No sign-up here",
+            what: if by_invite { "New accounts are made by invitation." } else { "New accounts are made by whoever runs this site." },
+            remedy: if by_invite { "Ask for an invite link; it leads to the right page." } else { "" },
+            link: &self.login_path,
+            link_text: "Sign in",
+            request_id: "",
+        };
+        self.html(StatusCode::FORBIDDEN, &message, Some(call.incoming), true)
+    }
+
+    /// The answer to a form that changed nothing, as its caller speaks.
+    pub(super) fn not_changed(&self, call: &Call<'_>, fields: &Fields, shown: &Shown<'_>, error: &ChangeError) -> Reply {
+        if fields.is_json() {
+            return change_json(error);
+        }
+        match error {
+            ChangeError::Field(field) => self.register(call, StatusCode::BAD_REQUEST, shown, Some(fields), Some(field)),
+            ChangeError::Closed => self.refused(StatusCode::NOT_FOUND, call),
+            other => {
+                let (status, message) = trouble(other);
+                let field = FieldError { field: "", code: "", message };
+                retry(other, self.register(call, status, shown, Some(fields), Some(&field)))
+            }
+        }
+    }
+
+    pub(super) fn register(
+        &self,
+        call: &Call<'_>,
+        status: StatusCode,
+        shown: &Shown<'_>,
+        fields: Option<&Fields>,
+        error: Option<&FieldError>,
+    ) -> Reply {
+        let typed = |name: &str| fields.map_or("", |fields| fields.text(name));
+        let asked = query(call, &["callbackUrl"]);
+        let wanted = fields.and_then(|fields| fields.get("callbackUrl")).or(asked.as_deref()).filter(|wanted| !wanted.is_empty());
+        let place = wanted.map(|wanted| self.return_to(Some(wanted), call.incoming));
+        let template = Register {
+            frame: self.assets.frame(),
+            heading: shown.heading,
+            lead: shown.lead,
+            error: error.map_or("", |error| error.message.as_str()),
+            field: error.map_or("", |error| error.field),
+            action: shown.action,
+            callback_url: place.as_ref().map_or("", |place| place.as_str()),
+            email: shown.fixed_email.unwrap_or_else(|| typed("email")),
+            fixed_email: shown.fixed_email.is_some(),
+            ask_name: shown.ask_name,
+            name: typed("name"),
+            min_length: self.min_length,
+            button: shown.button,
+        };
+        self.html(status, &template, Some(call.incoming), true)
+    }
+}
+
+/// Failures that are nobody's field.
+pub(super) fn trouble(error: &ChangeError) -> (StatusCode, String) {
+    match error {
+        ChangeError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, wait(*retry_after_secs)),
+        ChangeError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "This is busy right now. Try again in a moment.".to_owned()),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "This does not work at the moment. Nothing was changed; try again soon.".to_owned()),
+    }
+}
+
+/// The JSON twin of every change that was not made.
+pub(super) fn change_json(error: &ChangeError) -> Reply {
+    let reply = match error {
+        ChangeError::Field(field) => {
+            Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": field.code, "field": field.field, "message": field.message }))
+        }
+        ChangeError::Closed => Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "closed" })),
+        ChangeError::Throttled { .. } => Reply::json(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": "throttled" })),
+        ChangeError::Busy => Reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "busy" })),
+        ChangeError::Unavailable => Reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "unavailable" })),
+    };
+    retry(error, reply)
+}
+
+pub(super) fn retry(error: &ChangeError, reply: Reply) -> Reply {
+    match error {
+        ChangeError::Throttled { retry_after_secs } => reply.with(header::RETRY_AFTER, HeaderValue::from(*retry_after_secs)),
+        ChangeError::Busy | ChangeError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u8)),
+        _ => reply,
+    }
+}

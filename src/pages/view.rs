@@ -1,0 +1,203 @@
+//! Templates, and the header fields that every page carries. HTML is escaped by the template engine.
+
+use askama::Template;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use super::assets::{Frame, accepts_gzip, gzip};
+use super::{Call, Pages};
+use crate::account::SessionInfo;
+use crate::config::Config;
+use crate::web::incoming::Incoming;
+use crate::web::reply::Reply;
+
+#[derive(Template)]
+#[template(path = "login.html")]
+pub(super) struct Login<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) notice: &'a str,
+    pub(super) error: &'a str,
+    pub(super) action: &'a str,
+    pub(super) callback_url: &'a str,
+    pub(super) email: &'a str,
+    pub(super) remember: bool,
+    pub(super) signup: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "register.html")]
+pub(super) struct Register<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) lead: &'a str,
+    pub(super) error: &'a str,
+    pub(super) field: &'a str,
+    pub(super) action: &'a str,
+    pub(super) callback_url: &'a str,
+    pub(super) email: &'a str,
+    pub(super) fixed_email: bool,
+    pub(super) ask_name: bool,
+    pub(super) name: &'a str,
+    pub(super) min_length: usize,
+    pub(super) button: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+pub(super) struct Message<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) what: &'a str,
+    pub(super) remedy: &'a str,
+    pub(super) link: &'a str,
+    pub(super) link_text: &'a str,
+    pub(super) request_id: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "logout.html")]
+pub(super) struct Logout<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) action: &'a str,
+    pub(super) back: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "account.html")]
+pub(super) struct Account<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) notice: &'a str,
+    pub(super) error: &'a str,
+    pub(super) field: &'a str,
+    pub(super) email: &'a str,
+    pub(super) groups: &'a str,
+    pub(super) home: &'a str,
+    pub(super) logout: &'a str,
+    pub(super) base: &'a str,
+    pub(super) name: &'a str,
+    pub(super) picture: &'a str,
+    pub(super) min_length: usize,
+    pub(super) sessions: Vec<SessionRow>,
+}
+
+/// One line of the session list.
+pub(super) struct SessionRow {
+    pub(super) id: String,
+    pub(super) device: String,
+    pub(super) current: bool,
+    pub(super) address: String,
+    pub(super) created: String,
+    pub(super) seen: String,
+}
+
+impl SessionRow {
+    pub(super) fn new(info: SessionInfo, current: &str) -> Self {
+        let minute = |secs: u64| {
+            let time = crate::logging::timestamp(secs.saturating_mul(1000));
+            format!("{} {} UTC", &time[..10], &time[11..16])
+        };
+        Self {
+            current: info.id == current,
+            device: device(&info.user_agent),
+            address: if info.address.is_empty() { "unknown address".to_owned() } else { info.address },
+            created: minute(info.created),
+            seen: minute(info.seen),
+            id: info.id,
+        }
+    }
+}
+
+/// Browser and system in words; the first that a User-Agent names is the most telling.
+fn device(agent: &str) -> String {
+    let first = |words: &[(&str, &str)]| words.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| (*name).to_owned());
+    let browser = first(&[
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("SamsungBrowser", "Samsung Internet"),
+        ("Firefox/", "Firefox"),
+        ("Chrom", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = first(&[
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Android", "Android"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (browser, system) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) if agent.is_empty() => "A program".to_owned(),
+        (None, None) => agent.chars().take(60).collect(),
+    }
+}
+
+/// The Content-Security-Policy of all pages. `form-action` names the places that signing in may lead
+/// to as well: Chromium holds redirects of a form to it.
+pub(super) fn policy(config: &Config) -> HeaderValue {
+    let mut places = vec!["'self'".to_owned(), config.server.public_url.to_string()];
+    if let Some(domain) = &config.session.domain {
+        places.push(format!("https://{domain}"));
+        places.push(format!("https://*.{domain}"));
+    }
+    places.extend(config.pages.callback_origins.iter().map(ToString::to_string));
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action {}; base-uri 'none'; frame-ancestors 'none'",
+        places.join(" ")
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
+}
+
+/// Fields that every page carries (OWASP HTTP Headers sheet; ASVS 5.0, 3.4).
+const FIELDS: [(HeaderName, &str); 7] = [
+    (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+];
+
+impl Pages {
+    /// A whole page. `compressed` only where nothing on it is worth guessing by its length (BREACH).
+    pub(super) fn html(
+        &self,
+        status: StatusCode,
+        template: &impl Template,
+        incoming: Option<&Incoming<'_>>,
+        compressed: bool,
+    ) -> Reply {
+        // rendering into memory fails only if a value's own formatting does, and ours are texts
+        let body = template.render().unwrap_or_default();
+        let mut reply = Reply::empty(status);
+        for (name, value) in FIELDS {
+            reply = reply.with(name, HeaderValue::from_static(value));
+        }
+        reply = reply
+            .with(header::CONTENT_SECURITY_POLICY, self.policy.clone())
+            .with(header::VARY, HeaderValue::from_static("Cookie, Accept, Sec-Fetch-Mode, Accept-Encoding"));
+        if compressed && incoming.is_some_and(accepts_gzip) {
+            return reply
+                .with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+                .with_body(gzip(body.as_bytes()));
+        }
+        reply.with_body(Bytes::from(body))
+    }
+
+    /// A refusal of one of our own endpoints, as page or JSON.
+    pub(super) fn refused(&self, code: StatusCode, call: &Call<'_>) -> Reply {
+        if call.incoming.wants_page() {
+            return self.error_page(code, &call.caller.request_id, Some(call.incoming));
+        }
+        let word = super::errors::word(code);
+        Reply::json(code, &serde_json::json!({ "error": word, "request_id": call.caller.request_id }))
+    }
+}
