@@ -241,7 +241,7 @@ fn upward_imports(source: &Source, rooms: &[String]) -> Vec<String> {
     for (at, name) in crate_paths(source) {
         match place(&name) {
             Some(other) if other < own => {
-                findings.push(source.finding(at, &format!("{room} uses {name}, which is above it")))
+                findings.push(source.finding(at, &format!("{room} uses {name}, which is above it")));
             }
             _ => {}
         }
@@ -250,7 +250,7 @@ fn upward_imports(source: &Source, rooms: &[String]) -> Vec<String> {
         if at > 0 && source.word(at - 1) == "::" {
             continue;
         }
-        let climbs = (0..).take_while(|step| source.word(at + 2 * step) == "super").count();
+        let climbs = (0..source.tokens.len()).take_while(|step| source.word(at + 2 * step) == "super").count();
         if climbs >= depth_of(source, at) {
             findings.push(source.finding(at, "`super` leaves the room"));
         }
@@ -317,9 +317,8 @@ fn body_of(source: &Source, at: usize) -> Option<usize> {
     for (place, token) in source.tokens.iter().enumerate().skip(at) {
         match (token.kind, token.text.as_str()) {
             (Kind::Open, "{") if depth == 0 => return Some(place),
-            (Kind::Punct, ";") if depth == 0 => return None,
+            (Kind::Punct, ";") | (Kind::Close, _) if depth == 0 => return None,
             (Kind::Open, _) => depth += 1,
-            (Kind::Close, _) if depth == 0 => return None,
             (Kind::Close, _) => depth -= 1,
             _ => {}
         }

@@ -117,7 +117,7 @@ impl<T> Item<'_, T> {
 /// One table, read key by key.
 pub(super) struct Table<'t> {
     name: &'t str,
-    table: Option<&'t DeTable<'t>>,
+    keys: Option<&'t DeTable<'t>>,
     pub(super) span: Range<usize>,
     known: RefCell<Vec<&'static str>>,
     sealed: Cell<bool>,
@@ -130,12 +130,12 @@ impl<'t> Table<'t> {
     }
 
     fn new(name: &'t str, table: Option<&'t DeTable<'t>>, span: Range<usize>, reading: &'t Reading<'t>) -> Self {
-        Self { name, table, span, known: RefCell::default(), sealed: Cell::new(false), reading }
+        Self { name, keys: table, span, known: RefCell::default(), sealed: Cell::new(false), reading }
     }
 
     fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.known.borrow_mut().push(key);
-        self.table?.get(key)
+        self.keys?.get(key)
     }
 
     fn item<T>(&self, value: T, span: Range<usize>) -> Item<'t, T> {
@@ -302,7 +302,7 @@ impl<'t> Table<'t> {
     pub(super) fn free_texts(&self) -> Vec<(Item<'t, String>, Item<'t, String>)> {
         self.sealed.set(true);
         let mut pairs = Vec::new();
-        for (key, value) in self.table.into_iter().flat_map(|table| table.iter()) {
+        for (key, value) in self.keys.into_iter().flat_map(|table| table.iter()) {
             match value.get_ref().as_str() {
                 Some(text) => pairs.push((
                     self.item(key.get_ref().to_string(), key.span()),
@@ -318,7 +318,7 @@ impl<'t> Table<'t> {
 /// What was never asked for is unknown.
 impl Drop for Table<'_> {
     fn drop(&mut self) {
-        let Some(table) = self.table.filter(|_| !self.sealed.get()) else { return };
+        let Some(table) = self.keys.filter(|_| !self.sealed.get()) else { return };
         let known = self.known.borrow();
         for (key, _) in table {
             let typed = key.get_ref().as_ref();

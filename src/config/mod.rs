@@ -67,7 +67,7 @@ pub fn one_app(url: &str, listen: Option<&str>, state_dir: Option<&Path>) -> Res
     if let Some(listen) = listen {
         text = format!("[server]\nlisten = [{}]\n\n", quoted(listen));
     }
-    text.push_str(&format!("[[route]]\nupstream = {}\n", quoted(url)));
+    text = format!("{text}[[route]]\nupstream = {}\n", quoted(url));
     let nothing = |_: &str| None;
     let mut config = parse(&text, "the command line", PathBuf::new(), &nothing)?;
     if let Some(state_dir) = state_dir {

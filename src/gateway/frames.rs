@@ -138,7 +138,7 @@ mod tests {
         let mut medium = vec![0x82, 126, 1, 0];
         medium.extend([7; 256]);
         let mut long = vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0];
-        long.extend([7; 65536]);
+        long.extend(vec![7; 65536]);
         vec![vec![0x81, 0], vec![0x81, 0x83, 1, 2, 3, 4, 9, 9, 9], medium, long, Closing::Expired.client_frame()]
     }
 

@@ -286,12 +286,11 @@ impl Gateway {
             && let Some(guard) = &state.guard
         {
             let max = self.config.limits.sockets_per_user;
-            match self.live.socket(guard, admission.identity(), admission.route(), max) {
-                Ok(handle) => state.live = Some(handle),
-                Err(live::TooMany) => {
-                    state.outcome = "refused";
-                    return refused(StatusCode::TOO_MANY_REQUESTS);
-                }
+            if let Ok(handle) = self.live.socket(guard, admission.identity(), admission.route(), max) {
+                state.live = Some(handle);
+            } else {
+                state.outcome = "refused";
+                return refused(StatusCode::TOO_MANY_REQUESTS);
             }
         }
         state.outcome = "forward";

@@ -211,7 +211,6 @@ impl ProxyHttp for Gateway {
                 Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
                 None => refuse::unread(code, &state.request_id),
             };
-            drop(incoming);
             let answered = answer::write(session, reply.closing(), &state.request_id).await;
             written = if answered.is_ok() { code.as_u16() } else { 0 };
         }

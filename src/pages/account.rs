@@ -82,7 +82,7 @@ impl Pages {
             Ok(()) if fields.is_json() => {
                 Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) }))
             }
-            Ok(()) => self.see_other(&format!("{}/account?saved={what}", self.prefix)),
+            Ok(()) => Self::see_other(&format!("{}/account?saved={what}", self.prefix)),
             Err(error) if fields.is_json() => change_json(&error),
             Err(ChangeError::Field(field)) => self.account(call, who, Some((StatusCode::BAD_REQUEST, field))).await,
             Err(error) => {
@@ -120,8 +120,8 @@ impl Pages {
             Ok(true) => {
                 let reply = match (fields.is_json(), own) {
                     (true, _) => Reply::empty(StatusCode::NO_CONTENT),
-                    (false, true) => self.see_other(&format!("{}/signed-out", self.prefix)),
-                    (false, false) => self.see_other(&format!("{}/account?saved=session", self.prefix)),
+                    (false, true) => Self::see_other(&format!("{}/signed-out", self.prefix)),
+                    (false, false) => Self::see_other(&format!("{}/account?saved=session", self.prefix)),
                 };
                 if own { self.without_cookie(reply) } else { reply }
             }

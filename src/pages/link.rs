@@ -60,7 +60,7 @@ impl Pages {
             let user = user_json(&begun.session.user.load());
             Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
         } else {
-            self.see_other(place.as_str())
+            Self::see_other(place.as_str())
         };
         self.signed_in(reply, &begun)
     }

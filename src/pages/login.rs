@@ -23,7 +23,7 @@ impl Pages {
         }
         let wanted = query(call, &RETURN_NAMES);
         if call.identity.is_some() {
-            return self.see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
+            return Self::see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
         }
         let created = query(call, &["created"]).is_some();
         let notice = if created { "Your account can be used now. Sign in to go on." } else { "" };
@@ -47,7 +47,7 @@ impl Pages {
             let user = user_json(&begun.session.user.load());
             Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
         } else {
-            self.see_other(place.as_str())
+            Self::see_other(place.as_str())
         };
         self.signed_in(reply, &begun)
     }

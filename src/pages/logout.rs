@@ -32,7 +32,7 @@ impl Pages {
         let reply = if fields.is_json() {
             Reply::empty(StatusCode::NO_CONTENT)
         } else {
-            self.see_other(&format!("{}/signed-out", self.prefix))
+            Self::see_other(&format!("{}/signed-out", self.prefix))
         };
         self.without_cookie(reply)
     }

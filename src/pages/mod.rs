@@ -192,7 +192,7 @@ impl Pages {
 
     async fn without_session(&self, page: Page, call: &Call<'_>) -> Reply {
         match page.0 {
-            Endpoint::Root => self.see_other(&format!("{}/account", self.prefix)),
+            Endpoint::Root => Self::see_other(&format!("{}/account", self.prefix)),
             Endpoint::Login => self.login(call).await,
             Endpoint::Signup => self.signup(call).await,
             Endpoint::Invite | Endpoint::Reset => self.link(call).await,
@@ -211,14 +211,14 @@ impl Pages {
             Endpoint::Profile => self.change_profile(call, who).await,
             Endpoint::Password => self.change_password(call, who).await,
             Endpoint::Sessions => self.sessions(call, who).await,
-            Endpoint::Me => self.me(who),
+            Endpoint::Me => Self::me(who),
             _ => self.refused(StatusCode::NOT_FOUND, call),
         }
     }
 
     /// 303 to the login page, with the way back.
     pub fn login_redirect(&self, incoming: &Incoming<'_>) -> Reply {
-        self.see_other(&self.login_url(incoming))
+        Self::see_other(&self.login_url(incoming))
     }
 
     /// The login page's address with callbackUrl; only a navigation is remembered as a way back.
@@ -252,7 +252,7 @@ impl Pages {
         ReturnTo::judge(wanted, &self.own(incoming), &self.rules)
     }
 
-    fn see_other(&self, place: &str) -> Reply {
+    fn see_other(place: &str) -> Reply {
         match HeaderValue::try_from(place) {
             Ok(place) => Reply::see_other(place),
             Err(_) => Reply::see_other(HeaderValue::from_static("/")),
@@ -277,7 +277,7 @@ impl Pages {
         }
     }
 
-    fn me(&self, who: &Identity) -> Reply {
+    fn me(who: &Identity) -> Reply {
         let mut me = user_json(&who.user);
         me["expires"] = crate::logging::timestamp(who.session.expires.saturating_mul(1000)).into();
         Reply::json(StatusCode::OK, &me)

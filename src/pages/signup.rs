@@ -48,7 +48,7 @@ impl Pages {
         let password = fields.secret("password");
         match self.accounts.sign_up(&call.caller, fields.text("email"), fields.text("name"), password).await {
             Ok(()) if fields.is_json() => Reply::json(StatusCode::CREATED, &json!({ "login": self.login_path })),
-            Ok(()) => self.see_other(&self.login_after_signup(call, &fields)),
+            Ok(()) => Self::see_other(&self.login_after_signup(call, &fields)),
             Err(error) => self.not_changed(call, &fields, &shown, &error),
         }
     }

@@ -83,10 +83,7 @@ impl Worker {
                     // a fault in one request never ends another; an open transaction rolls back
                     let reply = catch_unwind(AssertUnwindSafe(|| job(&mut self.db)));
                     let _ = self.sync();
-                    match reply {
-                        Ok(reply) => reply(),
-                        Err(_) => tracing::error!("a job of the store panicked"),
-                    }
+                    if let Ok(reply) = reply { reply() } else { tracing::error!("a job of the store panicked") }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {

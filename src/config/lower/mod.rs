@@ -38,7 +38,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         sign_up: people::sign_up(&root.table("sign_up", "[sign_up]")),
         throttle: people::throttle(&root.table("throttle", "[throttle]")),
         pages,
-        tests: test::tests(root.tables("test", "[[test]]"), &names),
+        tests: test::tests(&root.tables("test", "[[test]]"), &names),
         server,
         upstreams,
         routes,

@@ -8,7 +8,7 @@ use crate::config::{Test, TestUser};
 
 const STATUSES: [&str; 7] = ["308", "400", "401", "403", "404", "405", "431"];
 
-pub(super) fn tests(tables: Vec<Table<'_>>, upstreams: &[String]) -> Vec<Test> {
+pub(super) fn tests(tables: &[Table<'_>], upstreams: &[String]) -> Vec<Test> {
     tables.iter().filter_map(|table| test(table, upstreams)).collect()
 }
 

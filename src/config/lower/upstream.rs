@@ -80,10 +80,10 @@ pub(super) fn server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamSer
     if let Some(path) = typed.strip_prefix("unix:").filter(|path| !path.is_empty() && path.len() <= 100) {
         return Some(UpstreamServer::Unix(base.join(path.strip_prefix("//").unwrap_or(path))));
     }
-    let read = match typed.contains("://") {
-        true => Origin::parse(typed)
-            .map(|origin| (origin.host().to_owned(), origin.port(), origin.scheme() == Scheme::Https)),
-        false => Host::parse(typed).and_then(|host| Some((host.name().to_owned(), host.port()?, false))),
+    let read = if typed.contains("://") {
+        Origin::parse(typed).map(|origin| (origin.host().to_owned(), origin.port(), origin.scheme() == Scheme::Https))
+    } else {
+        Host::parse(typed).and_then(|host| Some((host.name().to_owned(), host.port()?, false)))
     };
     let Some((host, port, tls)) = read else {
         text.fault(
