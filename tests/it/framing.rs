@@ -1,0 +1,138 @@
+//! Requests that parsers frame differently, and what a head may cost (security cases F and R).
+
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, ok};
+use crate::gateway::Gateway;
+
+fn gateway(backend: &Backend) -> Gateway {
+    Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address))
+}
+
+#[test]
+fn heads_that_frame_two_ways_are_refused_and_never_forwarded() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    for (head, body) in [
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\nX"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\ncontent-length: 5", "0\r\n\r\nX"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5", "abcde"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 4", "abcd"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4, 4", "abcd"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: +4", "abcd"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0x4", "abcd"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity", "0\r\n\r\n"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked", "0\r\n\r\n"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n"),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ("POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ("GET /x HTTP/1.1\r\nHost : a", ""),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded", ""),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nX: a\0b", ""),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nHost: b", ""),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nHost: a", ""),
+        ("GET /x HTTP/1.1", ""),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nX-Fold\r\n", ""),
+        ("GET http://other/x HTTP/1.1\r\nHost: a", ""),
+        ("GET /public/ /x HTTP/1.1\r\nHost: a", ""),
+        ("GET  /x HTTP/1.1\r\nHost: a", ""),
+        ("GET\t/x HTTP/1.1\r\nHost: a", ""),
+        ("GET /x HTTP/1.1 \r\nHost: a", ""),
+        ("GET /x\u{1} HTTP/1.1\r\nHost: a", ""),
+        ("GET /x HTTP/1.1\nHost: a", ""),
+        ("GET /x", ""),
+        ("GET /x HTTP/2.0\r\nHost: a", ""),
+        ("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nGET /x HTTP/1.1\r\nHost: a", ""),
+        ("\u{16}\u{3}\u{1}", ""),
+    ] {
+        let mut client = gateway.client();
+        client.send(format!("{head}\r\n\r\n{body}").as_bytes());
+        assert_eq!(client.answer().status, 400, "{head}");
+        assert!(client.is_closed(), "{head}");
+    }
+    assert!(backend.all().is_empty());
+    let mut client = gateway.client();
+    assert_eq!(client.request("POST /x", &[], b"abcd").status, 200);
+    client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!((backend.next().body, backend.next().body), (b"abcd".to_vec(), b"abcd".to_vec()));
+    client.send(format!("GET http://{}/abs?x HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.host(), gateway.host()).as_bytes());
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(backend.next().line, "GET /abs?x HTTP/1.1");
+}
+
+#[test]
+fn connect_trace_and_track_are_405_and_every_other_method_passes() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    for method in ["TRACE", "TRACK"] {
+        assert_eq!(gateway.client().request(&format!("{method} /x"), &[], b"").status, 405);
+    }
+    let mut client = gateway.client();
+    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", gateway.host()).as_bytes());
+    assert_eq!(client.answer().status, 405);
+    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "MKCALENDAR", "M-SEARCH"] {
+        assert_eq!(gateway.client().request(&format!("{method} /x"), &[], b"").status, 200, "{method}");
+        assert_eq!(backend.next().line, format!("{method} /x HTTP/1.1"));
+    }
+}
+
+#[test]
+fn a_head_has_bounds_in_bytes_fields_and_time() {
+    let backend = Backend::start(ok);
+    let route = format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address);
+    let gateway = Gateway::start(&format!("[limits]\nhead_time = \"1s\"\n{route}"));
+    let many: Vec<(String, String)> = (0..101).map(|n| (format!("X-{n}"), "1".to_owned())).collect();
+    let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(gateway.client().get("/", &many).status, 431);
+    assert_eq!(gateway.client().get("/", &many[..99]).status, 200);
+    let large = "a".repeat(17 << 10);
+    assert_eq!(gateway.client().get("/", &[("X", &large)]).status, 431);
+    assert_eq!(gateway.client().get("/", &[("X", &large[..15 << 10])]).status, 200);
+    assert_eq!(gateway.client().get(&format!("/{}", &large[..9 << 10]), &[]).status, 414);
+    assert_eq!(gateway.client().get(&format!("/{}", &large[..8000]), &[]).status, 200);
+    // the first head of a connection and the ones after it
+    for first in [true, false] {
+        let mut client = gateway.client();
+        if !first {
+            assert_eq!(client.get("/", &[]).status, 200);
+        }
+        let began = Instant::now();
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ");
+        assert!(client.is_closed());
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+    }
+}
+
+#[test]
+fn keep_alive_follows_what_the_client_says() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/", &[]).status, 200);
+    }
+    assert_eq!(client.get("/", &[("Connection", "close")]).status, 200);
+    assert!(client.is_closed());
+    let mut client = gateway.client();
+    client.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_stranger_gets_no_more_connections_than_the_cap() {
+    let gateway = Gateway::start("[limits]\nconnections_per_address = 3\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    let mut open: Vec<_> = (0..3).map(|_| gateway.client()).collect();
+    for client in &mut open {
+        assert_eq!(client.get("/", &[]).status, 200);
+    }
+    assert!(gateway.client().is_closed());
+    open.clear();
+    crate::gateway::eventually("a place is free again", || {
+        let mut client = gateway.client();
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        !client.is_closed()
+    });
+}

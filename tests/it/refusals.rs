@@ -1,0 +1,239 @@
+//! Contract, section 5: what a client receives when refused, row by row, each with its twin.
+
+use serde_json::json;
+
+use crate::client::Answer;
+use crate::gateway::Gateway;
+
+const NAVIGATION: &[(&str, &str)] = &[("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html")];
+
+fn gateway() -> Gateway {
+    Gateway::start(
+        r#"
+[[route]]
+path = "/public/**"
+access = "public"
+upstream = "builtin:whoami"
+[[route]]
+path = "/optional/**"
+access = "optional"
+upstream = "builtin:whoami"
+[[route]]
+path = "/closed/**"
+access = "deny"
+[[route]]
+path = "/staff/**"
+groups = ["staff", "boss"]
+upstream = "builtin:whoami"
+[[route]]
+path = "/redirect/**"
+refuse = "redirect"
+upstream = "builtin:whoami"
+[[route]]
+path = "/status/**"
+refuse = "status"
+upstream = "builtin:whoami"
+[[route]]
+path = "/lifted/**"
+danger_cross_origin = true
+upstream = "builtin:whoami"
+[[route]]
+path = "/app/**"
+upstream = "builtin:whoami"
+"#,
+    )
+}
+
+fn ask(gateway: &Gateway, line: &str, cookie: &str, fields: &[(&str, &str)]) -> Answer {
+    let cookie = [("Cookie", cookie)];
+    let fields = if cookie[0].1.is_empty() { fields.to_vec() } else { [&cookie, fields].concat() };
+    gateway.client().request(line, &fields, b"")
+}
+
+#[test]
+fn a_navigation_goes_to_the_login_page_with_the_way_back() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    for (line, fields, place) in [
+        ("GET /app/x?y=z&a=%2F", NAVIGATION, "/.auth/login?callbackUrl=%2Fapp%2Fx%3Fy%3Dz%26a%3D%252F"),
+        ("HEAD /app/x", NAVIGATION, "/.auth/login?callbackUrl=%2Fapp%2Fx"),
+        ("GET /app/", &[("Accept", "text/html,*/*;q=0.8")], "/.auth/login?callbackUrl=%2Fapp%2F"),
+        ("GET /redirect/x", &[("Accept", "application/json")], "/.auth/login"),
+    ] {
+        let refused = ask(&gateway, line, "", fields);
+        assert_eq!((refused.status, refused.field("location")), (303, Some(place)), "{line}");
+        assert_eq!(refused.field("cache-control"), Some("no-store"));
+        assert_eq!(ask(&gateway, line, &cookie, fields).status, 200, "{line}");
+    }
+    assert_eq!(ask(&gateway, "GET /status/x", "", NAVIGATION).status, 401);
+}
+
+#[test]
+fn everything_else_without_a_session_gets_401_json() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    for (line, fields) in [
+        ("GET /app/x", &[][..]),
+        ("GET /app/x", &[("Accept", "application/json")]),
+        ("GET /app/x", &[("Sec-Fetch-Mode", "cors"), ("Accept", "text/html")]),
+        ("GET /app/x", &[("Accept", "text/html;q=0, */*")]),
+        ("POST /app/x", &[("Content-Type", "application/json")]),
+        ("DELETE /app/x", &[]),
+        ("PROPFIND /app/x", &[]),
+        ("OPTIONS /app/x", &[("Origin", "https://evil.test"), ("Access-Control-Request-Method", "POST")]),
+        ("POST /redirect/x", &[]),
+    ] {
+        let refused = ask(&gateway, line, "", fields);
+        assert_eq!(refused.status, 401, "{line} {fields:?}");
+        assert_eq!(refused.json(), json!({ "error": "signed_out", "login": "/.auth/login" }), "{line}");
+        assert_eq!(refused.field("www-authenticate"), Some("Bearer"));
+        assert_eq!(ask(&gateway, line, &cookie, fields).status, 200, "{line} {fields:?}");
+    }
+}
+
+#[test]
+fn a_form_whose_session_ended_is_told_that_it_was_not_sent() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    let back = format!("http://{}/app/form?x=1", gateway.host());
+    let fields = [NAVIGATION, &[("Referer", back.as_str())]].concat();
+    let refused = ask(&gateway, "POST /app/form", "", &fields);
+    assert_eq!(refused.status, 401);
+    assert!(refused.text().contains("the form was not sent"));
+    assert!(refused.text().contains("/.auth/login?callbackUrl=%2Fapp%2Fform%3Fx%3D1"), "{}", refused.text());
+    let origin = format!("http://{}", gateway.host());
+    let fields = [NAVIGATION, &[("Origin", origin.as_str())]].concat();
+    assert_eq!(ask(&gateway, "POST /app/form", &cookie, &fields).status, 200);
+}
+
+#[test]
+fn signed_in_and_not_allowed_is_403_as_page_or_json() {
+    let gateway = gateway();
+    let ada = gateway.first_account();
+    gateway.add_user("bob@example.com", &["staff"]);
+    let bob = gateway.sign_in("bob@example.com");
+    for path in ["/staff/x", "/closed/x"] {
+        let json = ask(&gateway, &format!("GET {path}"), &ada, &[]);
+        assert_eq!((json.status, &json.json()["error"]), (403, &json!("forbidden")));
+        let page = ask(&gateway, &format!("GET {path}"), &ada, NAVIGATION);
+        assert_eq!(page.status, 403);
+        assert!(page.text().contains(page.field("x-request-id").unwrap()));
+    }
+    assert_eq!(ask(&gateway, "GET /staff/x", &bob, &[]).status, 200);
+    assert_eq!(ask(&gateway, "GET /closed/x", &bob, &[]).status, 403);
+    assert_eq!(ask(&gateway, "GET /closed/x", "", &[]).status, 403);
+    assert_eq!(ask(&gateway, "GET /staff/x", "", &[]).status, 401);
+}
+
+#[test]
+fn grpc_gets_200_with_its_own_status() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    let fields = [("Content-Type", "application/grpc+proto")];
+    for (path, cookie, status) in [("/app/S/M", "", "16"), ("/staff/S/M", cookie.as_str(), "7")] {
+        let refused = ask(&gateway, &format!("POST {path}"), cookie, &fields);
+        assert_eq!((refused.status, refused.field("grpc-status")), (200, Some(status)));
+        assert_eq!(refused.field("content-type"), Some("application/grpc"));
+    }
+    assert_eq!(ask(&gateway, "POST /app/S/M", &cookie, &fields).field("grpc-status"), None);
+}
+
+#[test]
+fn what_no_route_takes_is_404_and_nothing_is_public_unless_a_route_says_so() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    for path in ["/", "/nothing", "/apps", "/publicity", "/public.json"] {
+        assert_eq!(ask(&gateway, &format!("GET {path}"), &cookie, &[]).status, 404, "{path}");
+        assert_eq!(ask(&gateway, &format!("GET {path}"), "", &[]).status, 404, "{path}");
+    }
+    for path in ["/public", "/public/", "/public/x", "/optional/x"] {
+        assert_eq!(ask(&gateway, &format!("GET {path}"), "", &[]).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn an_invalid_credential_is_nobody_on_open_routes_and_refused_elsewhere() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    let bad = cookie.replace('=', "=x");
+    for path in ["/public/x", "/optional/x"] {
+        let answer = ask(&gateway, &format!("GET {path}"), &bad, &[]);
+        assert_eq!((answer.status, answer.seen("remote-user")), (200, vec![]), "{path}");
+    }
+    assert_eq!(ask(&gateway, "GET /app/x", &bad, &[]).status, 401);
+    let known = ask(&gateway, "GET /optional/x", &cookie, &[]);
+    assert_eq!(known.seen("remote-user"), ["ada@example.com"]);
+}
+
+#[test]
+fn unsafe_methods_from_another_origin_are_refused_where_the_cookie_speaks() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    let own = format!("http://{}", gateway.host());
+    let own_page = format!("{own}/page");
+    let foreign: &[&[(&str, &str)]] = &[
+        &[("Sec-Fetch-Site", "cross-site")],
+        &[("Sec-Fetch-Site", "same-site")],
+        &[("Origin", "https://evil.test")],
+        &[("Origin", "null")],
+        &[("Referer", "https://evil.test/x")],
+    ];
+    let ours: &[&[(&str, &str)]] =
+        &[&[("Sec-Fetch-Site", "same-origin")], &[("Sec-Fetch-Site", "none")], &[("Origin", &own)], &[("Referer", &own_page)], &[]];
+    for path in ["/app/x", "/optional/x"] {
+        for fields in foreign {
+            assert_eq!(ask(&gateway, &format!("POST {path}"), &cookie, fields).status, 403, "{path} {fields:?}");
+            assert_eq!(ask(&gateway, &format!("GET {path}"), &cookie, fields).status, 200, "{path} {fields:?}");
+        }
+        for fields in ours {
+            assert_eq!(ask(&gateway, &format!("POST {path}"), &cookie, fields).status, 200, "{path} {fields:?}");
+        }
+    }
+    let token = format!("Bearer {}", cookie.split_once('=').unwrap().1);
+    for (line, cookie, fields) in [
+        ("POST /lifted/x", cookie.as_str(), foreign[0].to_vec()),
+        ("POST /public/x", &cookie, foreign[0].to_vec()),
+        ("POST /app/x", "", [foreign[0], &[("Authorization", token.as_str())]].concat()),
+    ] {
+        assert_eq!(ask(&gateway, line, cookie, &fields).status, 200, "{line}");
+    }
+}
+
+#[test]
+fn a_bearer_session_token_is_a_credential_and_every_other_authorization_is_the_apps() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    let token = cookie.split_once('=').unwrap().1;
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        let value = format!("{scheme} {token}");
+        let answer = ask(&gateway, "GET /app/x", "", &[("Authorization", &value)]);
+        assert_eq!((answer.status, answer.seen("authorization")), (200, vec![]), "{scheme}");
+        assert_eq!(answer.seen("remote-user"), ["ada@example.com"]);
+    }
+    for value in ["Basic YTpi", "Bearer opaque", "Bearer a.b.c", "Digest x", "Bearer "] {
+        let answer = ask(&gateway, "GET /app/x", &cookie, &[("Authorization", value)]);
+        assert_eq!(answer.seen("authorization"), [value.trim()], "{value}");
+        assert_eq!(ask(&gateway, "GET /app/x", "", &[("Authorization", value)]).status, 401, "{value}");
+    }
+    let forged = format!("Bearer {}x", token);
+    let answer = ask(&gateway, "GET /public/x", "", &[("Authorization", &forged)]);
+    assert_eq!(answer.seen("authorization"), Vec::<String>::new());
+}
+
+#[test]
+fn a_public_https_address_sends_plain_http_on_unless_a_trusted_proxy_says_https() {
+    let gateway = Gateway::start(
+        "public_url = \"https://app.example.com\"\ntrusted_proxies = [\"127.0.0.1\"]\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+    );
+    let host = ("Host", "app.example.com");
+    let sent_on = gateway.client().get("/x?y", &[host]);
+    assert_eq!((sent_on.status, sent_on.field("location")), (308, Some("https://app.example.com/x?y")));
+    let answer = gateway.client().get("/x?y", &[host, ("X-Forwarded-Proto", "https")]);
+    assert_eq!((answer.status, answer.seen("x-forwarded-proto")), (200, vec!["https".to_owned()]));
+    let path = gateway.invite.clone().unwrap();
+    let body = json!({ "email": "ada@example.com", "password": crate::gateway::PASSWORD });
+    let signed_in = gateway.client().post_json(&path, &[host, ("X-Forwarded-Proto", "https")], &body);
+    let cookie = signed_in.all("set-cookie")[0].to_owned();
+    assert!(cookie.starts_with("__Host-authgate="), "{cookie}");
+    assert!(cookie.ends_with("; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=1728000"), "{cookie}");
+}
