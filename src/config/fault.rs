@@ -107,7 +107,7 @@ pub(super) fn nearest<'w>(typed: &str, known: impl IntoIterator<Item = &'w str>)
     known
         .into_iter()
         .map(|word| (strsim::osa_distance(&typed, word), word))
-        .filter(|(edits, word)| *edits <= 2.min(word.len() / 2).max(word.len() / 3))
+        .filter(|(edits, word)| (*edits <= 2 && edits * 2 <= word.len().max(typed.len())) || *edits <= word.len() / 3)
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, word)| word)
 }

@@ -8,9 +8,22 @@ pub(crate) struct FrameTracker {
     head_len: usize,
     payload_left: u64,
     closed: bool,
+    /// Bytes of the blank line after the 101 that have gone by.
+    blank_line: usize,
 }
 
 impl FrameTracker {
+    /// Takes the next bytes that a server sends: its 101 first, frames behind the blank line.
+    pub(crate) fn feed_answer(&mut self, bytes: &[u8]) {
+        const END: &[u8; 4] = b"\r\n\r\n";
+        for (at, &byte) in bytes.iter().enumerate() {
+            if self.blank_line == END.len() {
+                return self.feed(&bytes[at..]);
+            }
+            self.blank_line = if byte == END[self.blank_line] { self.blank_line + 1 } else { usize::from(byte == b'\r') };
+        }
+    }
+
     /// Takes the next bytes of the stream.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -145,6 +158,16 @@ mod tests {
         let mut at_once = FrameTracker::default();
         at_once.feed(&whole);
         assert!(at_once.at_border() && at_once.closed());
+    }
+
+    #[test]
+    fn frames_begin_behind_the_blank_line_of_the_101() {
+        let mut tracker = FrameTracker::default();
+        tracker.feed_answer(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r");
+        tracker.feed_answer(b"\n\r\n\x81\x02a");
+        assert!(!tracker.at_border());
+        tracker.feed_answer(b"b");
+        assert!(tracker.at_border());
     }
 
     #[test]

@@ -26,6 +26,15 @@ pub(crate) enum BadHead {
     TooLarge,
 }
 
+/// Whether a head with a transfer coding told a length as well: the parser has taken the length away
+/// by then, so the raw bytes are asked (RFC 9112, 6.1).
+pub(crate) fn told_both(headers: &HeaderMap, raw: &[u8]) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        && raw.split(|&b| b == b'\n').any(|line| {
+            line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")) && line.get(14) == Some(&b':')
+        })
+}
+
 /// What the connection knows about the other end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
@@ -54,14 +63,20 @@ pub(crate) struct Known {
 }
 
 /// Checks that hold for every request, whatever is asked for.
-pub(crate) fn check(parts: &http::request::Parts, head_bytes: usize, limits: &Limits) -> Result<(), BadHead> {
+pub(crate) fn check(
+    parts: &http::request::Parts,
+    target_bytes: usize,
+    head_bytes: usize,
+    limits: &Limits,
+) -> Result<(), BadHead> {
     if parts.headers.len() > limits.head_fields {
         return Err(BadHead::TooLarge);
     }
+    if target_bytes > limits.head_bytes / 2 {
+        return Err(BadHead::TargetTooLong);
+    }
     if head_bytes > limits.head_bytes {
-        let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
-        let too_long = target > limits.head_bytes / 2;
-        return Err(if too_long { BadHead::TargetTooLong } else { BadHead::TooLarge });
+        return Err(BadHead::TooLarge);
     }
     if !matches!(parts.version, Version::HTTP_10 | Version::HTTP_11) {
         return Err(BadHead::Ambiguous("version"));

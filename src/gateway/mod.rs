@@ -309,7 +309,10 @@ impl Gateway {
         if !line_is_good {
             return Err(BadHead::Ambiguous("request line"));
         }
-        let head_bytes = session.to_h1_raw().len();
+        let raw = session.to_h1_raw();
+        if head::told_both(&session.req_header().headers, &raw) {
+            return Err(BadHead::Ambiguous("content-length"));
+        }
         respond::to_origin_form(session.req_header_mut())?;
         let head = session.req_header();
         if state.peer.trusted
@@ -317,7 +320,7 @@ impl Gateway {
         {
             state.request_id = id;
         }
-        head::check(head, head_bytes, &self.config.limits)?;
+        head::check(head, head.raw_path().len(), raw.len(), &self.config.limits)?;
         state.known = Some(head::read(head, state.peer, &self.config.server)?);
         Ok(())
     }

@@ -44,7 +44,10 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, state: &mut RequestState) -> Result<bool> {
         let idle = self.config.limits.idle;
-        session.set_keepalive(Some(idle.as_secs().max(1)));
+        // an HTTP/1.0 client, or one that said `close`, has none to be bounded
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(idle.as_secs().max(1)));
+        }
         session.set_read_timeout(Some(idle));
         session.set_write_timeout(Some(idle));
         let reply = match self.open(session, state) {

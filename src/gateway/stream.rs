@@ -193,13 +193,13 @@ impl AsyncWrite for GuardedStream {
         let upgraded = self.guard.is_upgraded();
         if upgraded && !matches!(self.farewell, Farewell::NotYet) {
             // the client has our Close frame; nothing may follow it (RFC 6455, 5.5.1)
-            self.to_client.feed(bytes);
+            self.to_client.feed_answer(bytes);
             self.guard.wake();
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         if upgraded {
-            self.to_client.feed(&bytes[..written]);
+            self.to_client.feed_answer(&bytes[..written]);
         }
         Poll::Ready(Ok(written))
     }
@@ -259,7 +259,9 @@ impl LineCheck {
                 b'\r' => self.last = byte,
                 0..=0x1f | 0x7f..=0xff => return true,
                 _ => {
-                    if self.last == b'\r' || (byte == b' ' && self.last == b' ') {
+                    // a fragment is no part of a target; the parser would cut it off
+                    let fragment = byte == b'#' && self.spaces == 1;
+                    if self.last == b'\r' || fragment || (byte == b' ' && self.last == b' ') {
                         return true;
                     }
                     self.spaces += u8::from(byte == b' ');

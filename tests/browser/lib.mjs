@@ -1,0 +1,110 @@
+// Starts the real binary and a real browser for one test file.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import readline from "node:readline";
+import { chromium } from "playwright-core";
+
+export const PASSWORD = "correct horse battery staple";
+
+const binary = process.env.AUTHGATE_BIN ?? path.resolve(import.meta.dirname, "../../target/debug/authgate");
+
+/** A running gateway: `url`, the first account's `invite` link, `stop()`, `cli(...)`. */
+export async function gateway(routes, extra = "") {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "authgate-"));
+  const file = path.join(folder, "gateway.toml");
+  fs.writeFileSync(file, `[server]\nlisten = ["127.0.0.1:0"]\nadmin_listen = ""\n${extra}\n${routes}`);
+  const child = spawn(binary, ["--config", file], { stdio: ["ignore", "inherit", "pipe"] });
+  const lines = [];
+  const found = { invite: null, address: null };
+  const ready = new Promise((resolve, reject) => {
+    child.once("exit", (code) => reject(new Error(`the gateway ended (${code}):\n${lines.join("\n")}`)));
+    readline.createInterface({ input: child.stderr }).on("line", (line) => {
+      lines.push(line);
+      const link = line.match(/\S+(\/\.auth\/invite\/\S+)/);
+      if (link && !line.startsWith("{")) found.invite = link[1];
+      if (!line.startsWith("{")) return;
+      const event = JSON.parse(line);
+      if (event.message === "listening") found.address = event.address;
+      if (event.message === "ready") resolve();
+    });
+  });
+  await ready;
+  return {
+    url: found.address,
+    invite: found.invite && found.address + found.invite,
+    lines,
+    async cli(...args) {
+      const command = spawn(binary, ["--config", file, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+      let out = "";
+      command.stdout.on("data", (data) => (out += data));
+      command.stderr.on("data", (data) => (out += data));
+      const [code] = await once(command, "close");
+      if (code !== 0) throw new Error(`authgate ${args.join(" ")} ended with ${code}: ${out}`);
+      return out;
+    },
+    async stop() {
+      child.removeAllListeners("exit");
+      child.kill("SIGTERM");
+      await once(child, "exit");
+      fs.rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+/** Makes the first account by its printed link, without a browser. */
+export async function firstAccount(gate, email = "ada@example.com") {
+  const answer = await fetch(gate.invite, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ email, name: "Ada", password: PASSWORD }),
+  });
+  if (answer.status !== 200) throw new Error(`invite: ${answer.status} ${await answer.text()}`);
+}
+
+let shared;
+export async function browser() {
+  shared ??= await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+  return shared;
+}
+
+export async function closeBrowser() {
+  await shared?.close();
+}
+
+/** A page in a browser profile of its own; what a policy forbids is gathered in `page.violations`. */
+export async function newPage(options = {}) {
+  const context = await (await browser()).newContext(options);
+  const page = await context.newPage();
+  page.violations = [];
+  page.on("console", (message) => {
+    if (/Content.Security.Policy|Refused to/i.test(message.text())) page.violations.push(message.text());
+  });
+  page.setDefaultTimeout(10_000);
+  return page;
+}
+
+/** Keeps a picture where SCREENSHOTS says, for people to look at. */
+export async function shot(page, name) {
+  const folder = process.env.SCREENSHOTS;
+  if (folder) await page.screenshot({ path: path.join(folder, `${name}.png`), fullPage: true });
+}
+
+export async function signIn(page, email = "ada@example.com", password = PASSWORD) {
+  await page.fill("[name=email]", email);
+  await page.fill("[name=password]", password);
+  await page.click("button:text-is('Sign in')");
+}

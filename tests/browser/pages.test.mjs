@@ -1,0 +1,252 @@
+// The gateway's own pages in a real browser, with and without scripts.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { after, before, test } from "node:test";
+import { PASSWORD, closeBrowser, firstAccount, gateway, newPage, shot, signIn } from "./lib.mjs";
+
+const WHOAMI = `[[route]]\nupstream = "builtin:whoami"\n`;
+const axeSource = fs.readFileSync(new URL("./node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+
+let gate;
+before(async () => {
+  gate = await gateway(WHOAMI, `[sign_up]\nmode = "open"\n[throttle]\nmax_retries = 50\n`);
+  await firstAccount(gate);
+});
+after(async () => {
+  await gate.stop();
+  await closeBrowser();
+});
+
+for (const javaScriptEnabled of [true, false]) {
+  const how = javaScriptEnabled ? "with scripts" : "without scripts";
+
+  test(`from the printed link to whoami, ${how}`, async () => {
+    const own = await gateway(WHOAMI);
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${own.url}/hello?x=1`);
+    assert.equal(new URL(page.url()).pathname, "/.auth/login");
+    await shot(page, `login-${javaScriptEnabled}`);
+    await page.goto(own.invite);
+    await shot(page, `invite-${javaScriptEnabled}`);
+    await page.fill("[name=email]", "ada@example.com");
+    await page.fill("[name=name]", "Ada");
+    await page.fill("[name=password]", PASSWORD);
+    await page.click("button:text-is('Create account')");
+    await page.waitForURL(`${own.url}/`);
+    assert.match(await page.textContent("body"), /ada@example\.com/);
+    await shot(page, `whoami-${javaScriptEnabled}`);
+    await page.goto(own.invite);
+    assert.match(await page.textContent("main"), /does not work/);
+    assert.deepEqual(page.violations, []);
+    await page.context().close();
+    await own.stop();
+  });
+
+  test(`callbackUrl keeps path and query, ${how}`, async () => {
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/deep/page?a=%2F&b=x+y`);
+    await signIn(page);
+    await page.waitForURL(`${gate.url}/deep/page?a=%2F&b=x+y`);
+    await page.context().close();
+  });
+
+  test(`a wrong password is told in an alert and the e-mail stays, ${how}`, async () => {
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/`);
+    await signIn(page, "ada@example.com", "wrong password altogether");
+    await page.waitForSelector("[role=alert]");
+    assert.equal(await page.textContent("[role=alert]"), "That e-mail and password do not match.");
+    assert.equal(await page.inputValue("[name=email]"), "ada@example.com");
+    assert.equal(await page.inputValue("[name=password]"), "");
+    await shot(page, `wrong-${javaScriptEnabled}`);
+    await signIn(page);
+    await page.waitForURL(`${gate.url}/`);
+    await page.context().close();
+  });
+
+  test(`signing out ends the session, ${how}`, async () => {
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/`);
+    await signIn(page);
+    await page.waitForURL(`${gate.url}/`);
+    await page.goto(`${gate.url}/.auth/logout`);
+    await page.click("button:text-is('Sign out')");
+    await page.waitForURL(`${gate.url}/.auth/signed-out`);
+    await page.goto(`${gate.url}/`);
+    assert.equal(new URL(page.url()).pathname, "/.auth/login");
+    await page.context().close();
+  });
+
+  test(`signing up, then signing in, ${how}`, async () => {
+    const email = `new-${javaScriptEnabled}@example.com`;
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/.auth/login`);
+    await page.click("text=Create an account");
+    await page.fill("[name=email]", email);
+    await page.fill("[name=password]", "short");
+    await page.click("button:text-is('Create account')");
+    await page.waitForSelector("[role=alert]");
+    await shot(page, `signup-error-${javaScriptEnabled}`);
+    assert.equal(await page.inputValue("[name=email]"), email);
+    await page.fill("[name=password]", PASSWORD);
+    await page.click("button:text-is('Create account')");
+    await page.waitForSelector("[role=status]");
+    await signIn(page, email);
+    await page.waitForURL(`${gate.url}/`);
+    await page.context().close();
+  });
+
+  test(`the account page changes the password and ends other sessions, ${how}`, async () => {
+    const email = `account-${javaScriptEnabled}@example.com`;
+    const made = await fetch(`${gate.url}/.auth/signup`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ email, password: PASSWORD, name: "Bea" }),
+    });
+    assert.equal(made.status, 201);
+    const [page, other] = [await newPage({ javaScriptEnabled }), await newPage()];
+    for (const one of [page, other]) {
+      await one.goto(`${gate.url}/.auth/account`);
+      await signIn(one, email);
+      await one.waitForURL(`${gate.url}/.auth/account`);
+    }
+    await page.reload();
+    assert.equal(await page.locator("li").count(), 2);
+    await shot(page, `account-${javaScriptEnabled}`);
+    await page.fill("[name=current_password]", "not the password at all");
+    await page.fill("#new", "another quite long sentence");
+    await page.click("button:text-is('Change password')");
+    await page.waitForSelector("[role=alert]");
+    await page.fill("[name=current_password]", PASSWORD);
+    await page.fill("#new", "another quite long sentence");
+    await page.click("button:text-is('Change password')");
+    await page.waitForSelector("[role=status]");
+    assert.equal(await page.locator("li").count(), 1);
+    await other.goto(`${gate.url}/.auth/account`);
+    assert.equal(new URL(other.url()).pathname, "/.auth/login");
+    await signIn(other, email, "another quite long sentence");
+    await other.waitForURL(`${gate.url}/.auth/account`);
+    await page.fill("[name=name]", "Beatrix");
+    await page.click("button:text-is('Save profile')");
+    await page.waitForSelector("[role=status]");
+    assert.equal(await page.inputValue("[name=name]"), "Beatrix");
+    await page.click("button:text-is('Sign out everywhere')");
+    await page.waitForURL(`${gate.url}/.auth/signed-out`);
+    await other.goto(`${gate.url}/.auth/account`);
+    assert.equal(new URL(other.url()).pathname, "/.auth/login");
+    await page.context().close();
+    await other.context().close();
+  });
+}
+
+test("the fragment survives signing in where scripts run", async () => {
+  const page = await newPage();
+  await page.goto(`${gate.url}/app?x=1#/dash/42`);
+  await signIn(page);
+  await page.waitForURL(`${gate.url}/app?x=1#/dash/42`);
+  await page.context().close();
+});
+
+test("whoami tells the identity over a WebSocket too", async () => {
+  const page = await newPage();
+  await page.goto(`${gate.url}/`);
+  await signIn(page);
+  await page.waitForURL(`${gate.url}/`);
+  const first = await page.evaluate(
+    () =>
+      new Promise((resolve, reject) => {
+        const socket = new WebSocket(location.origin.replace("http", "ws") + "/socket");
+        const got = [];
+        socket.onmessage = (event) => {
+          got.push(event.data);
+          if (got.length === 1) socket.send("echo this");
+          else resolve(got);
+        };
+        socket.onerror = () => reject(new Error("socket failed"));
+      }),
+  );
+  assert.match(first[0], /"remote-email","ada@example\.com"/i);
+  assert.equal(first[1], "echo this");
+  await page.context().close();
+});
+
+test("a session ended elsewhere closes the open WebSocket with 4403", async () => {
+  const page = await newPage();
+  await page.goto(`${gate.url}/`);
+  await signIn(page);
+  await page.waitForURL(`${gate.url}/`);
+  const code = await page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const socket = new WebSocket(location.origin.replace("http", "ws") + "/socket");
+        socket.onclose = (event) => resolve(event.code);
+        socket.onmessage = () => fetch("/.auth/logout", { method: "POST" });
+      }),
+  );
+  assert.equal(code, 4403);
+  await page.context().close();
+});
+
+test("a form of another origin changes nothing", async () => {
+  const page = await newPage();
+  await page.goto(`${gate.url}/`);
+  await signIn(page);
+  await page.waitForURL(`${gate.url}/`);
+  const foreign = gate.url.replace("127.0.0.1", "localhost");
+  await page.goto(`${foreign}/.auth/login`);
+  const [answer] = await Promise.all([
+    page.waitForResponse((response) => response.url() === `${gate.url}/.auth/logout`),
+    page.evaluate((url) => {
+      const form = document.createElement("form");
+      form.method = "post";
+      form.action = url;
+      document.body.append(form);
+      HTMLFormElement.prototype.submit.call(form);
+    }, `${gate.url}/.auth/logout`).catch(() => {}),
+  ]).catch(() => [null]);
+  // the page's own policy already stops it; were it sent, the gateway would refuse it
+  if (answer) assert.equal(answer.status(), 403);
+  await page.goto(`${gate.url}/.auth/account`);
+  assert.equal(new URL(page.url()).pathname, "/.auth/account");
+  await page.context().close();
+});
+
+test("no page breaks an accessibility rule, in light and dark, at 320 and 1280 pixels", async () => {
+  const invite = new URL((await gate.cli("invite")).match(/\S+\/invite\/\S+/)[0]).pathname;
+  const paths = ["/.auth/login", "/.auth/signup", invite, "/.auth/logout", "/.auth/signed-out", "/.auth/nothing", "/.auth/invite/x"];
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [320, 1280]) {
+      const page = await newPage({ colorScheme, viewport: { width, height: 800 }, bypassCSP: true });
+      for (const path of [...paths, "/.auth/account"]) {
+        await page.goto(gate.url + path);
+        if (path === "/.auth/account") {
+          await signIn(page);
+          await page.waitForURL(gate.url + path);
+        }
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(overflow <= 0, `${path} at ${width}: ${overflow} pixels too wide`);
+        await page.evaluate(axeSource);
+        const { violations } = await page.evaluate(() => window.axe.run());
+        assert.deepEqual(violations.map((one) => `${one.id}: ${one.nodes[0].html}`), [], `${path} ${colorScheme} ${width}`);
+        await shot(page, `${path.replaceAll("/", "_").slice(0, 20)}-${colorScheme}-${width}`);
+      }
+      await page.context().close();
+    }
+  }
+});
+
+test("login page, stylesheet and script are at most 6 kB compressed, and password managers know the fields", async () => {
+  const gzip = async (path) => {
+    const response = await fetch(gate.url + path, { headers: { "accept-encoding": "gzip", accept: "text/html" } });
+    assert.equal(response.headers.get("content-encoding"), "gzip", path);
+    return Number(response.headers.get("content-length"));
+  };
+  const html = await (await fetch(`${gate.url}/.auth/login`)).text();
+  const files = [...html.matchAll(/(?:href|src)="(\/\.auth\/assets\/[^"]+\.(?:css|js))"/g)].map((match) => match[1]);
+  assert.equal(files.length, 2);
+  let total = await gzip("/.auth/login");
+  for (const file of files) total += await gzip(file);
+  assert.ok(total <= 6000, `${total} bytes`);
+  assert.match(html, /name="email" type="email" autocomplete="username"/);
+  assert.match(html, /name="password" type="password" autocomplete="current-password"/);
+});
