@@ -152,9 +152,7 @@ impl Source {
     }
 
     fn is_in(&self, places: &[&str]) -> bool {
-        places.iter().any(|place| {
-            if place.ends_with('/') { self.path.starts_with(place) } else { self.path == *place }
-        })
+        places.iter().any(|place| if place.ends_with('/') { self.path.starts_with(place) } else { self.path == *place })
     }
 
     /// Places where these tokens stand one after the other.
@@ -242,7 +240,9 @@ fn upward_imports(source: &Source, rooms: &[String]) -> Vec<String> {
     let mut findings = Vec::new();
     for (at, name) in crate_paths(source) {
         match place(&name) {
-            Some(other) if other < own => findings.push(source.finding(at, &format!("{room} uses {name}, which is above it"))),
+            Some(other) if other < own => {
+                findings.push(source.finding(at, &format!("{room} uses {name}, which is above it")))
+            }
             _ => {}
         }
     }
@@ -375,9 +375,11 @@ fn strayed_sql(source: &Source) -> Vec<String> {
                 .any(|start| text.starts_with(start))
     };
     let is_doc = |at: usize| at > 1 && source.word(at - 1) == "=" && source.word(at - 2) == "doc";
-    let literals = source.tokens.iter().enumerate().filter(|(at, token)| {
-        token.kind == Kind::Literal && !is_doc(*at) && is_sql(&token.text)
-    });
+    let literals = source
+        .tokens
+        .iter()
+        .enumerate()
+        .filter(|(at, token)| token.kind == Kind::Literal && !is_doc(*at) && is_sql(&token.text));
     literals.map(|(at, _)| source.finding(at, "SQL outside the store")).collect()
 }
 
@@ -497,7 +499,10 @@ fn rooms_use_only_rooms_below_them() {
     );
     assert_eq!(sample("web/a.rs", "use super::super::clock;", up), ["web/a.rs:1: `super` leaves the room"]);
     assert_eq!(sample("clock.rs", "use super::web;", up), ["clock.rs:1: `super` leaves the room"]);
-    assert_eq!(sample("web/mod.rs", "mod x { use super::super::clock; }", up), ["web/mod.rs:1: `super` leaves the room"]);
+    assert_eq!(
+        sample("web/mod.rs", "mod x { use super::super::clock; }", up),
+        ["web/mod.rs:1: `super` leaves the room"]
+    );
     assert_eq!(sample("new.rs", "", up), ["new.rs: no `mod new;` in lib.rs"]);
     for fine in [
         "use crate::clock;\n// crate::gateway\nconst X: &str = \"crate::gateway\";",
@@ -525,7 +530,8 @@ fn packages_stay_at_home() {
 
 #[test]
 fn functions_have_60_lines_at_most() {
-    let function = |lines: usize| format!("impl X {{\n  fn f<T>(x: [u8; 2]) -> u8\n  {{{}}}\n}}", "\n//".repeat(lines - 3) + "\n");
+    let function =
+        |lines: usize| format!("impl X {{\n  fn f<T>(x: [u8; 2]) -> u8\n  {{{}}}\n}}", "\n//".repeat(lines - 3) + "\n");
     assert_eq!(sample("a.rs", &function(61), long_functions), ["a.rs:2: fn f has 61 lines"]);
     assert_eq!(sample("a.rs", &function(60), long_functions), Vec::<String>::new());
     let declared = format!("trait X {{ fn f(); {} fn g() {{}} }}", "\n".repeat(99));
@@ -571,7 +577,10 @@ fn sql_stands_in_the_store() {
     let text = "const X: &str = \"SELECT id FROM user\";\nconst Y: &str = r#\"\n  DELETE FROM user\"#;";
     assert_eq!(sample("account/a.rs", text, strayed_sql).len(), 2);
     assert_eq!(sample("store/a.rs", text, strayed_sql), Vec::<String>::new());
-    assert_eq!(sample("account/a.rs", "/// SELECT a FROM b\nconst X: &str = \"SELECT\";", strayed_sql), Vec::<String>::new());
+    assert_eq!(
+        sample("account/a.rs", "/// SELECT a FROM b\nconst X: &str = \"SELECT\";", strayed_sql),
+        Vec::<String>::new()
+    );
     tree_keeps(strayed_sql);
 }
 
@@ -587,7 +596,10 @@ fn time_is_read_through_the_clock() {
 #[test]
 fn nothing_panics_on_purpose() {
     assert_eq!(sample("a.rs", "fn f() { a\n.unwrap() }", unwraps), ["a.rs:2: .unwrap() outside tests"]);
-    assert_eq!(sample("a.rs", "fn f() { a.unwrap_or(1); }\n#[cfg(test)] mod t { fn f() { a.unwrap() } }", unwraps), Vec::<String>::new());
+    assert_eq!(
+        sample("a.rs", "fn f() { a.unwrap_or(1); }\n#[cfg(test)] mod t { fn f() { a.unwrap() } }", unwraps),
+        Vec::<String>::new()
+    );
     tree_keeps(unwraps);
 }
 

@@ -220,10 +220,10 @@ impl Admin {
                     .map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?,
             ),
         };
-        if let Some(email) = &email {
-            if self.db.user_by_email(email)?.is_some() {
-                return Err(Refused(format!("there is already an account with the e-mail {email}")));
-            }
+        if let Some(email) = &email
+            && self.db.user_by_email(email)?.is_some()
+        {
+            return Err(Refused(format!("there is already an account with the e-mail {email}")));
         }
         let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
         let (link, token) = enroll::invite(self.clock.now(), lasts_secs, groups, email, None)?;

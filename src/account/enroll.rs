@@ -64,7 +64,7 @@ pub(super) fn invite(
     user_id: Option<String>,
 ) -> Result<(NewLink, Secret), NoRandomness> {
     let token = random_token()?;
-    Ok((NewLink { groups, email, user_id, ..new_link("invite", &token, now, lasts_secs) }, token))
+    Ok((NewLink { user_id, email, groups, ..new_link("invite", &token, now, lasts_secs) }, token))
 }
 
 /// A password reset's link and token.

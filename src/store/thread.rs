@@ -83,9 +83,10 @@ impl Worker {
                     // a fault in one request never ends another; an open transaction rolls back
                     let reply = catch_unwind(AssertUnwindSafe(|| job(&mut self.db)));
                     let _ = self.sync();
-                    match reply {
-                        Ok(reply) => reply(),
-                        Err(_) => tracing::error!("a job of the store panicked"),
+                    if let Ok(reply) = reply {
+                        reply();
+                    } else {
+                        tracing::error!("a job of the store panicked");
                     }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -201,7 +202,7 @@ mod tests {
             })
         });
         assert!(panicking.await.is_err());
-        store.run(|db| db.answers()).await.unwrap();
+        store.run(Db::answers).await.unwrap();
         let done = store.run(|db| db.add_user(&user("a@example.com"), 1, &AuditRow::default())).await.unwrap();
         assert!(matches!(done, Written::Done(_)));
     }

@@ -136,10 +136,10 @@ fn next_id(tx: &Connection) -> Result<String, StoreError> {
 
 pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Written, StoreError> {
     let Some(old) = by_id(tx, id)? else { return Ok(Written::Missing) };
-    if let Some(Password { only_over: Some(expected), .. }) = &change.password {
-        if old.password.as_ref().map(Secret::expose) != Some(expected.expose()) {
-            return Ok(Written::Missing);
-        }
+    if let Some(Password { only_over: Some(expected), .. }) = &change.password
+        && old.password.as_ref().map(Secret::expose) != Some(expected.expose())
+    {
+        return Ok(Written::Missing);
     }
     let password = change.password.as_ref().map(|password| &password.new).or(old.password.as_ref());
     tx.prepare_cached(
