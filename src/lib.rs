@@ -30,16 +30,16 @@
 //! - **reply**: an answer that the gateway itself writes.
 //! - **fault**: something wrong in the configuration, with its place and its remedy.
 
-pub mod account;
 pub mod cli;
-pub mod clock;
 pub mod command;
-pub mod config;
-pub mod gateway;
-pub mod logging;
-pub mod metrics;
-pub mod pages;
-pub mod secret;
 pub mod server;
+pub mod gateway;
+pub mod pages;
+pub mod account;
 pub mod store;
+pub mod config;
 pub mod web;
+pub mod metrics;
+pub mod logging;
+pub mod secret;
+pub mod clock;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use crate::web::cookie::SameSite;
 use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 
@@ -163,16 +164,6 @@ pub struct Session {
     pub same_site: SameSite,
     /// A parent domain that shares the session between its hosts; lower case, no leading dot.
     pub domain: Option<String>,
-}
-
-/// `session.same_site`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum SameSite {
-    Lax,
-    Strict,
-    /// Only together with an https `public_url`.
-    None,
 }
 
 /// `[password]`

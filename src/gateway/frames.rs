@@ -20,7 +20,8 @@ impl FrameTracker {
             if self.blank_line == END.len() {
                 return self.feed(&bytes[at..]);
             }
-            self.blank_line = if byte == END[self.blank_line] { self.blank_line + 1 } else { usize::from(byte == b'\r') };
+            self.blank_line =
+                if byte == END[self.blank_line] { self.blank_line + 1 } else { usize::from(byte == b'\r') };
         }
     }
 

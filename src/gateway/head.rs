@@ -31,7 +31,8 @@ pub(crate) enum BadHead {
 pub(crate) fn told_both(headers: &HeaderMap, raw: &[u8]) -> bool {
     headers.contains_key(TRANSFER_ENCODING)
         && raw.split(|&b| b == b'\n').any(|line| {
-            line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")) && line.get(14) == Some(&b':')
+            line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length"))
+                && line.get(14) == Some(&b':')
         })
 }
 

@@ -20,7 +20,8 @@ pub fn prove(config: &Config, test: &Test) -> Result<String, String> {
     let (host, scheme, target) = split_target(config, &test.target)?;
     let parts = head_of(test, &host, &target)?;
     let peer = Peer { address: None, trusted: false };
-    let read = head::check(&parts, target.len(), 0, &config.limits).and_then(|()| head::read(&parts, peer, &config.server));
+    let read =
+        head::check(&parts, target.len(), 0, &config.limits).and_then(|()| head::read(&parts, peer, &config.server));
     let mut known = match read {
         Ok(known) => known,
         Err(bad) => return Ok(status_of(bad)),

@@ -4,7 +4,15 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::config::SameSite;
+/// The SameSite attribute (`session.same_site`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SameSite {
+    Lax,
+    Strict,
+    /// Only together with an https `public_url`.
+    None,
+}
 
 /// What all our cookies share; decided once from `public_url`, `session.domain` and `same_site`.
 #[derive(Debug, Clone)]
