@@ -189,6 +189,11 @@ impl Shared {
         Ok(SignedIn { session, token, device })
     }
 
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     pub(super) fn session(&self, id: &str) -> Option<Arc<Session>> {
         self.live.find(id)
     }
@@ -257,5 +262,183 @@ impl Chores {
                 tracing::warn!(%error, "what is past could not be removed from the store");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{GOOD, OTHER, START, World, secret};
+    use super::super::{Caller, Details};
+    use super::*;
+
+    fn judged(world: &World, done: &SignedIn) -> Option<Rejected> {
+        world.accounts.authenticate(done.token.expose().as_bytes()).err()
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_at_its_idle_limit_unless_it_is_used() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let (used, idle) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
+        world.clock.advance(7 * 86_400);
+        assert_eq!(judged(&world, &used), None);
+        world.clock.advance(1);
+        assert_eq!((judged(&world, &used), judged(&world, &idle)), (None, Some(Rejected::Expired)));
+        assert_eq!(world.accounts.standing(&idle.session), Standing::Expired);
+        assert_eq!(world.accounts.sessions_active(), 1);
+        world.chores().await;
+        assert_eq!(judged(&world, &idle), Some(Rejected::Ended)); // let go
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_at_its_absolute_limit_however_much_it_is_used() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let done = world.sign_in("ada@example.com").await;
+        for _ in 0..19 {
+            world.clock.advance(86_400);
+            assert_eq!(judged(&world, &done), None);
+        }
+        world.clock.advance(86_399);
+        assert_eq!(judged(&world, &done), None);
+        world.clock.advance(1);
+        assert_eq!(judged(&world, &done), Some(Rejected::Expired));
+    }
+
+    #[tokio::test]
+    async fn whether_the_cookie_outlives_the_browser_is_the_persons_choice() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let caller = Caller::default();
+        let brief = world.accounts.sign_in(&caller, "ada@example.com", secret(GOOD), false).await.unwrap();
+        assert_eq!(world.accounts.cookie_max_age(&brief.session), None);
+        let long = world.sign_in("ada@example.com").await;
+        assert_eq!(world.accounts.cookie_max_age(&long.session), Some(20 * 86_400));
+    }
+
+    #[tokio::test]
+    async fn sessions_keys_and_last_use_survive_a_restart() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let done = world.sign_in("ada@example.com").await;
+        world.clock.advance(6 * 86_400);
+        assert_eq!(judged(&world, &done), None);
+        let world = world.restart().await;
+        world.clock.advance(6 * 86_400);
+        assert_eq!(judged(&world, &done), None);
+        assert_eq!(world.accounts.sessions_active(), 1);
+    }
+
+    #[tokio::test]
+    async fn last_use_is_written_now_and_then_so_that_a_crash_loses_little_of_it() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let done = world.sign_in("ada@example.com").await;
+        world.clock.advance(29);
+        assert_eq!(judged(&world, &done), None);
+        world.chores().await;
+        assert_eq!(world.db().sessions(None, START).unwrap()[0].seen, START);
+        world.clock.advance(1);
+        world.chores().await;
+        assert_eq!(world.db().sessions(None, START).unwrap()[0].seen, START + 29);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_changes_is_in_force_once_its_command_returns() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let done = world.sign_in("ada@example.com").await;
+        let mut admin = world.admin();
+        let groups = Some(vec!["staff".to_owned(), "ops".to_owned()]);
+        admin
+            .set_user("ada@example.com", Details { groups, name: Some("Ada".to_owned()), ..Details::default() })
+            .unwrap();
+        assert!(admin.settle());
+        let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
+        assert_eq!((who.user.groups.join(" "), who.user.name.as_str()), ("ops staff".to_owned(), "Ada"));
+        assert_eq!(who.user.values.groups, "ops,staff");
+        admin.set_disabled("ada@example.com", true).unwrap();
+        assert!(admin.settle());
+        assert_eq!(judged(&world, &done), Some(Rejected::Ended));
+        assert_eq!(world.accounts.standing(&done.session), Standing::Ended);
+        // enabling brings the account back, not its sessions
+        admin.set_disabled("ada@example.com", false).unwrap();
+        assert!(admin.settle());
+        assert_eq!(judged(&world, &done), Some(Rejected::Ended));
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn revoking_removing_and_resetting_end_sessions_from_another_process() {
+        let world = World::new();
+        world.user("ada@example.com");
+        world.user("bob@example.com");
+        let mut admin = world.admin();
+        let bob = world.sign_in("bob@example.com").await;
+        let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
+        admin.revoke_session(&one.session.id).unwrap();
+        assert!(admin.revoke_session(&one.session.id).is_err());
+        assert!(admin.settle());
+        assert_eq!((judged(&world, &one), judged(&world, &two)), (Some(Rejected::Ended), None));
+        assert_eq!(admin.revoke_sessions(Some("ada@example.com")).unwrap(), 1);
+        assert!(admin.settle());
+        assert_eq!((judged(&world, &two), judged(&world, &bob)), (Some(Rejected::Ended), None));
+        let three = world.sign_in("ada@example.com").await;
+        admin.set_user("ada@example.com", Details { password: Some(secret(OTHER)), ..Details::default() }).unwrap();
+        assert!(admin.settle());
+        assert_eq!(judged(&world, &three), Some(Rejected::Ended));
+        admin.remove_user("bob@example.com").unwrap();
+        assert!(admin.settle());
+        assert_eq!(judged(&world, &bob), Some(Rejected::Ended));
+        assert!(bob.session.ended.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_second_gateway_on_the_same_folder_does_not_start() {
+        let world = World::new();
+        let error = Accounts::open(&world.config, world.clock.clone()).map(|_| ()).unwrap_err();
+        let folder = world.config.server.state_dir.display().to_string();
+        assert_eq!(error.to_string(), format!("{folder}: another authgate serves from this state folder"));
+        let _ = world.restart().await;
+    }
+
+    #[tokio::test]
+    async fn after_closing_changes_fail_and_sessions_still_stand() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let done = world.sign_in("ada@example.com").await;
+        world.accounts.close().await;
+        assert!(!world.accounts.ready().await);
+        assert_eq!(judged(&world, &done), None);
+        assert_eq!(world.accounts.sign_out(&Caller::default(), &done.session).await, Err(StoreDown));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_write_keeps_sessions_and_refuses_changes() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let done = world.sign_in("ada@example.com").await;
+        let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
+        let refuse = async |refuse: bool| {
+            let set = move |db: &mut Db| {
+                db.refuse_writes(refuse);
+                Ok(())
+            };
+            world.accounts.shared.store.run(set).await.unwrap();
+        };
+        refuse(true).await;
+        world.clock.advance(3600); // chores are due, and fail
+        world.chores().await;
+        let caller = Caller::default();
+        let error = world.accounts.sign_in(&caller, "ada@example.com", secret(GOOD), true).await.map(|_| ());
+        assert_eq!(error, Err(super::super::SignInError::Unavailable));
+        assert_eq!(world.accounts.sign_out(&caller, &done.session).await, Err(StoreDown));
+        let error = world.accounts.change_profile(&caller, &who, "Ada", "").await;
+        assert_eq!(error, Err(super::super::ChangeError::Unavailable));
+        assert!(world.accounts.first_link().await.unwrap().is_none());
+        assert_eq!(judged(&world, &done), None);
+        assert!(world.accounts.ready().await);
+        refuse(false).await;
+        world.sign_in("ada@example.com").await;
     }
 }

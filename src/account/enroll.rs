@@ -231,3 +231,205 @@ impl Accounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{GOOD, OTHER, World, secret};
+    use super::super::{Details, Rejected};
+    use super::*;
+
+    fn code(result: Result<SignedIn, ChangeError>) -> String {
+        match result {
+            Ok(done) => format!("signed in as {}", done.session.user.load().email),
+            Err(ChangeError::Field(wrong)) => format!("{}: {}", wrong.field, wrong.code),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    fn token(url: &Secret) -> String {
+        url.expose().rsplit('/').next().unwrap().to_owned()
+    }
+
+    async fn accept(world: &World, token: &str, email: &str, password: &str) -> String {
+        code(world.accounts.accept_invite(&Caller::default(), token, email, "Ada", secret(password)).await)
+    }
+
+    #[tokio::test]
+    async fn the_first_link_makes_an_admin_once_and_is_void_once_an_account_exists() {
+        let world = World::new();
+        let (one, two) =
+            (world.accounts.first_link().await.unwrap().unwrap(), world.accounts.first_link().await.unwrap().unwrap());
+        assert_eq!(world.accounts.link(one.expose()).await, Ok(Some(LinkKind::Invite { email: None })));
+        assert_eq!(accept(&world, one.expose(), "Ada@example.com", GOOD).await, "signed in as ada@example.com");
+        let user = world.db().user_by_email("ada@example.com").unwrap().unwrap();
+        assert_eq!((user.groups, user.name.as_str()), (vec!["admin".to_owned()], "Ada"));
+        for used in [&one, &two] {
+            assert_eq!(world.accounts.link(used.expose()).await, Ok(None));
+            assert_eq!(accept(&world, used.expose(), "eve@example.com", GOOD).await, "Closed");
+        }
+        assert!(world.accounts.first_link().await.unwrap().is_none());
+        assert_eq!(world.db().users().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_first_link_works_for_a_day() {
+        let world = World::new();
+        let link = world.accounts.first_link().await.unwrap().unwrap();
+        world.clock.advance(86_399);
+        assert!(world.accounts.link(link.expose()).await.unwrap().is_some());
+        world.clock.advance(1);
+        assert!(world.accounts.link(link.expose()).await.unwrap().is_none());
+        assert_eq!(accept(&world, link.expose(), "ada@example.com", GOOD).await, "Closed");
+    }
+
+    #[tokio::test]
+    async fn a_link_used_by_two_at_once_works_for_one() {
+        let world = std::sync::Arc::new(World::new());
+        let link = world.accounts.first_link().await.unwrap().unwrap();
+        let tries: Vec<_> = (0..8)
+            .map(|n| {
+                let (world, link) = (std::sync::Arc::clone(&world), link.clone());
+                tokio::spawn(async move { accept(&world, link.expose(), &format!("u{n}@example.com"), GOOD).await })
+            })
+            .collect();
+        let mut won = 0;
+        for attempt in tries {
+            won += usize::from(attempt.await.unwrap().starts_with("signed in"));
+        }
+        assert_eq!((won, world.db().users().unwrap().len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn an_invite_fixes_email_and_groups_and_a_refused_password_leaves_it_usable() {
+        let world = World::new();
+        world.user("bob@example.com");
+        let mut admin = world.admin();
+        let fixed = token(&admin.invite(Some("Ada@example.com"), &["staff".to_owned()], 60).unwrap());
+        assert_eq!(
+            world.accounts.link(&fixed).await,
+            Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
+        );
+        assert_eq!(accept(&world, &fixed, "eve@example.com", "short").await, "password: too_short");
+        assert_eq!(accept(&world, &fixed, "eve@example.com", GOOD).await, "signed in as ada@example.com");
+        assert_eq!(world.db().user_by_email("ada@example.com").unwrap().unwrap().groups, ["staff"]);
+        let open = token(&admin.invite(None, &[], 60).unwrap());
+        assert_eq!(accept(&world, &open, "nonsense", GOOD).await, "email: invalid");
+        assert_eq!(accept(&world, &open, "bob@example.com", OTHER).await, "email: taken");
+        assert!(world.try_sign_in(&Caller::default(), "bob@example.com", GOOD).await.is_ok());
+        assert_eq!(accept(&world, &open, "eve@example.com", GOOD).await, "signed in as eve@example.com");
+        let late = token(&admin.invite(None, &[], 60).unwrap());
+        world.clock.advance(60);
+        assert_eq!(accept(&world, &late, "zoe@example.com", GOOD).await, "Closed");
+        assert!(admin.invite(Some("bob@example.com"), &[], 60).is_err());
+        for unknown in ["", "x", &"x".repeat(5000)] {
+            assert_eq!(world.accounts.link(unknown).await, Ok(None));
+            assert_eq!(accept(&world, unknown, "zoe@example.com", GOOD).await, "Closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_added_without_a_password_gets_it_by_its_invite() {
+        let world = World::new();
+        let groups = Some(vec!["staff".to_owned()]);
+        let (user, link) = world.admin().add_user("ada@example.com", Details { groups, ..Details::default() }).unwrap();
+        let link = token(&link.unwrap());
+        assert_eq!(
+            world.accounts.link(&link).await,
+            Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
+        );
+        assert_eq!(accept(&world, &link, "", GOOD).await, "signed in as ada@example.com");
+        let row = world.db().user_by_id(&user.id).unwrap().unwrap();
+        assert_eq!((row.name.as_str(), row.groups.join(",")), ("Ada", "staff".to_owned()));
+        assert_eq!(accept(&world, &link, "", OTHER).await, "Closed");
+        world.sign_in("ada@example.com").await;
+    }
+
+    #[tokio::test]
+    async fn a_reset_link_sets_the_password_once_and_ends_all_sessions_and_other_links() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let old = world.sign_in("ada@example.com").await;
+        let mut admin = world.admin();
+        let (one, two) = (
+            token(&admin.reset_link("ada@example.com").unwrap()),
+            token(&admin.reset_link("ada@example.com").unwrap()),
+        );
+        assert_eq!(world.accounts.link(&one).await, Ok(Some(LinkKind::Reset { email: "ada@example.com".to_owned() })));
+        assert_eq!(accept(&world, &one, "ada@example.com", OTHER).await, "Closed");
+        let caller = Caller::default();
+        let reset = async |token: &str, password: &str| {
+            code(world.accounts.reset_password(&caller, token, secret(password)).await)
+        };
+        assert_eq!(reset(&one, "short").await, "password: too_short");
+        assert!(world.accounts.authenticate(old.token.expose().as_bytes()).is_ok());
+        assert_eq!(reset(&one, OTHER).await, "signed in as ada@example.com");
+        assert_eq!(world.accounts.authenticate(old.token.expose().as_bytes()).err(), Some(Rejected::Ended));
+        assert_eq!((reset(&one, GOOD).await, reset(&two, GOOD).await), ("Closed".to_owned(), "Closed".to_owned()));
+        assert!(world.try_sign_in(&caller, "ada@example.com", GOOD).await.is_err());
+        assert!(world.try_sign_in(&caller, "ada@example.com", OTHER).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn links_of_disabled_accounts_open_nothing() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let mut admin = world.admin();
+        let link = token(&admin.reset_link("ada@example.com").unwrap());
+        admin.set_disabled("ada@example.com", true).unwrap();
+        assert_eq!(world.accounts.link(&link).await, Ok(None));
+        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER)).await;
+        assert_eq!(code(done), "Closed");
+        assert!(admin.reset_link("ada@example.com").is_err());
+        admin.set_disabled("ada@example.com", false).unwrap();
+        assert!(world.accounts.link(&link).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn sign_up_answers_and_costs_alike_for_new_and_taken_addresses() {
+        let world = World::with(|config| config.sign_up = config::SignUp::Open);
+        let caller = Caller::default();
+        let sign_up = async |email: &str, password: &str| {
+            let before = world.accounts.shared.hasher.runs();
+            let done = world.accounts.sign_up(&caller, email, "Ada", secret(password)).await;
+            (done, world.accounts.shared.hasher.runs() - before)
+        };
+        assert_eq!(sign_up("ada@example.com", GOOD).await, (Ok(()), 1));
+        assert_eq!(sign_up("ADA@example.com", OTHER).await, (Ok(()), 1));
+        assert_eq!(world.events(1), ["sign_up_taken"]);
+        assert_eq!(world.db().users().unwrap().len(), 1);
+        world.sign_in("ada@example.com").await;
+        let (done, runs) = sign_up("eve@example.com", "short").await;
+        assert!(matches!(done, Err(ChangeError::Field(FieldError { field: "password", code: "too_short", .. }))));
+        assert_eq!(runs, 0);
+    }
+
+    #[tokio::test]
+    async fn only_open_sign_up_takes_everybody_and_closed_takes_no_invite() {
+        let world = World::with(|config| config.sign_up = config::SignUp::Invite);
+        let done = world.accounts.sign_up(&Caller::default(), "ada@example.com", "", secret(GOOD)).await;
+        assert_eq!(done, Err(ChangeError::Closed));
+        let link = token(&world.admin().invite(None, &[], 60).unwrap());
+        world.accounts.close().await;
+        let World { accounts, clock, mut config, dir } = world;
+        drop(accounts);
+        config.sign_up = config::SignUp::Closed;
+        let accounts = Accounts::open(&config, clock.clone()).unwrap();
+        let world = World { accounts, clock, config, dir };
+        assert_eq!(world.accounts.link(&link).await, Ok(None));
+        assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Closed");
+        assert!(world.admin().invite(None, &[], 60).is_err());
+        // what the operator makes still works
+        let first = world.accounts.first_link().await.unwrap().unwrap();
+        assert_eq!(accept(&world, first.expose(), "ada@example.com", GOOD).await, "signed in as ada@example.com");
+    }
+
+    #[tokio::test]
+    async fn ids_are_decimal_or_uuids_as_configured() {
+        let world = World::new();
+        assert_eq!(world.user("ada@example.com"), "1");
+        let world = World::with(|config| config.user_ids = config::UserIds::Uuid);
+        let id = world.user("ada@example.com");
+        assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 7);
+        assert_eq!(world.sign_in("ada@example.com").await.session.user.load().id, id);
+    }
+}

@@ -2,6 +2,7 @@
 //! before them are bounded: hashing is dear on purpose, and must not be a way to exhaust memory.
 //! Nothing else speaks to the argon2 crate.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -135,14 +136,10 @@ fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
     loop {
         let next = inbox.lock().recv();
         let Ok(Job { work, _place }) = next else { return };
-        match work {
-            Work::Verify { password, hash, reply } if !reply.is_closed() => {
-                let _ = reply.send(engine.verify(&password, hash.as_ref()));
-            }
-            Work::Hash { password, reply } if !reply.is_closed() => {
-                let _ = reply.send(engine.hash(&password));
-            }
-            _ => {} // whoever asked has given up
+        // a fault in one request never ends another: the reply is dropped, the worker goes on
+        let done = catch_unwind(AssertUnwindSafe(|| engine.carry_out(work)));
+        if done.is_err() {
+            tracing::error!("a hashing job panicked");
         }
     }
 }
@@ -165,6 +162,18 @@ struct Stored {
 impl Engine {
     fn new(settings: config::Argon2, runs: Arc<AtomicU64>) -> Self {
         Self { settings, memory: Vec::new(), runs }
+    }
+
+    fn carry_out(&mut self, work: Work) {
+        match work {
+            Work::Verify { password, hash, reply } if !reply.is_closed() => {
+                let _ = reply.send(self.verify(&password, hash.as_ref()));
+            }
+            Work::Hash { password, reply } if !reply.is_closed() => {
+                let _ = reply.send(self.hash(&password));
+            }
+            _ => {} // whoever asked has given up
+        }
     }
 
     fn params(&self) -> Result<Params, argon2::Error> {

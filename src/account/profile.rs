@@ -169,3 +169,116 @@ impl Accounts {
         Ok(ended)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Rejected;
+    use super::super::testing::{GOOD, OTHER, START, World, at, secret};
+    use super::*;
+
+    async fn identity(world: &World) -> Identity {
+        let done = world.sign_in("ada@example.com").await;
+        world.accounts.authenticate(done.token.expose().as_bytes()).unwrap()
+    }
+
+    fn outcome(result: Result<(), ChangeError>) -> String {
+        match result {
+            Ok(()) => "done".to_owned(),
+            Err(ChangeError::Field(wrong)) => format!("{}: {}", wrong.field, wrong.code),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_password_ends_all_other_sessions() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let other = world.sign_in("ada@example.com").await;
+        let who = identity(&world).await;
+        let caller = Caller::default();
+        let change = async |current: &str, new: &str| {
+            outcome(world.accounts.change_password(&caller, &who, secret(current), secret(new)).await)
+        };
+        assert_eq!(change(OTHER, OTHER).await, "current_password: wrong");
+        assert_eq!(change(GOOD, "short").await, "password: too_short");
+        assert!(world.accounts.authenticate(other.token.expose().as_bytes()).is_ok());
+        assert_eq!(change(GOOD, OTHER).await, "done");
+        assert_eq!(world.accounts.authenticate(other.token.expose().as_bytes()).err(), Some(Rejected::Ended));
+        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        assert!(world.try_sign_in(&caller, "ada@example.com", GOOD).await.is_err());
+        assert!(world.try_sign_in(&caller, "ada@example.com", OTHER).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn wrong_current_passwords_are_throttled_by_account_and_touch_no_sign_in() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let who = identity(&world).await;
+        let caller = Caller::default();
+        for _ in 0..5 {
+            let done = world.accounts.change_password(&caller, &who, secret(OTHER), secret(OTHER)).await;
+            assert_eq!(outcome(done), "current_password: wrong");
+        }
+        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER)).await;
+        assert_eq!(done, Err(ChangeError::Throttled { retry_after_secs: 300 }));
+        world.sign_in("ada@example.com").await;
+        let bans = world.admin().bans().unwrap();
+        assert_eq!((bans[0].kind, bans[0].what.as_str()), ("user", "ada@example.com"));
+        world.admin().lift_ban("ada@example.com").unwrap();
+        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER)).await;
+        assert_eq!(outcome(done), "done");
+    }
+
+    #[tokio::test]
+    async fn a_changed_profile_is_in_force_at_once() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let who = identity(&world).await;
+        let caller = Caller::default();
+        let change = async |name: &str, picture: &str| {
+            outcome(world.accounts.change_profile(&caller, &who, name, picture).await)
+        };
+        assert_eq!(change("Ada \u{e4}", "https://example.com/a.png").await, "done");
+        let user = who.session.user.load_full();
+        assert_eq!((user.name.as_str(), user.picture.as_str()), ("Ada \u{e4}", "https://example.com/a.png"));
+        assert_eq!(user.values.name, "Ada %C3%A4");
+        assert_eq!(change("a\0b", "").await, "name: invalid");
+        assert_eq!(change("", "javascript:alert(1)").await, "picture: invalid");
+        assert_eq!(who.session.user.load().name, "Ada \u{e4}");
+        assert_eq!(change("", "").await, "done");
+    }
+
+    #[tokio::test]
+    async fn people_see_and_end_their_own_sessions_alone() {
+        let world = World::new();
+        world.user("ada@example.com");
+        world.user("bob@example.com");
+        let bob = world.sign_in("bob@example.com").await;
+        let from = Caller { user_agent: "Phone\r\n/1".to_owned(), ..at("192.0.2.1") };
+        let phone = world.try_sign_in(&from, "ada@example.com", GOOD).await.unwrap();
+        world.clock.advance(5);
+        let who = identity(&world).await;
+        let caller = Caller::default();
+        let list = world.accounts.sessions_of(&who).await.unwrap();
+        let shown: Vec<_> = list
+            .iter()
+            .map(|info| (info.id.as_str(), info.created, info.address.as_str(), info.user_agent.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [(who.session.id.as_str(), START + 5, "", ""), (phone.session.id.as_str(), START, "192.0.2.1", "Phone/1")]
+        );
+        assert_eq!(world.accounts.end_session(&caller, &who, &bob.session.id).await, Ok(false));
+        assert_eq!(world.accounts.end_session(&caller, &who, "nonsense").await, Ok(false));
+        assert!(world.accounts.authenticate(bob.token.expose().as_bytes()).is_ok());
+        assert_eq!(world.accounts.end_session(&caller, &who, &phone.session.id).await, Ok(true));
+        assert_eq!(world.accounts.end_session(&caller, &who, &phone.session.id).await, Ok(false));
+        let again = world.sign_in("ada@example.com").await;
+        world.accounts.end_sessions(&caller, &who, true).await.unwrap();
+        assert_eq!(world.accounts.standing(&again.session), Standing::Ended);
+        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        world.accounts.end_sessions(&caller, &who, false).await.unwrap();
+        assert_eq!(world.accounts.standing(&who.session), Standing::Ended);
+        assert_eq!(world.accounts.sessions_active(), 1);
+    }
+}

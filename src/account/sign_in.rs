@@ -7,7 +7,7 @@ use super::session::Session;
 use super::{Caller, SignInError, SignedIn, StoreDown, audit, email, throttle, token};
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{AuditRow, Begun, Counted, Db, NewSession, StoreError, UserRow, Whose};
+use crate::store::{AuditRow, Begun, Counted, Db, NewSession, SignIn, StoreError, UserRow, Whose};
 
 /// Longest device cookie that is looked at, bytes; ours have 43.
 const DEVICE_BYTES_MAX: usize = 64;
@@ -117,11 +117,17 @@ impl Accounts {
         let beginning =
             shared.beginning(caller, remember, attempt.device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
         let event = audit::about("sign_in", caller, now, &id, &email);
-        let (row, written, counted, user_id) =
-            (beginning.row.clone(), event.clone(), attempt.counted.clone(), id.clone());
+        let begins = SignIn {
+            user_id: id.clone(),
+            checked,
+            rehashed,
+            session: beginning.row.clone(),
+            counted: attempt.counted.clone(),
+        };
+        let written = event.clone();
         let begun = shared
             .store
-            .run(move |db| db.begin_session(&user_id, &checked, rehashed, &row, &counted, now, &written))
+            .run(move |db| db.begin_session(&begins, now, &written))
             .await
             .map_err(|error| unavailable(&error))?;
         match begun {
@@ -468,10 +474,9 @@ mod tests {
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();
         let beginning = world.accounts.shared.beginning(&Caller::default(), true, false, START).unwrap();
-        let begun = world
-            .db()
-            .begin_session(&id, &old, None, &beginning.row, &Counted::default(), START, &AuditRow::default())
-            .unwrap();
+        let begins =
+            SignIn { user_id: id, checked: old, rehashed: None, session: beginning.row, counted: Counted::default() };
+        let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();
         assert!(matches!(begun, Begun::No));
         assert_eq!(world.accounts.sessions_active(), 0);
     }

@@ -292,3 +292,196 @@ pub(super) fn remember(owner: u64, token: &[u8], what: Remembered) {
 pub(super) fn forget(token: &[u8]) {
     MEMORY.with_borrow_mut(|memory| drop(memory.tokens.remove(token)));
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64URL_NOPAD as B64;
+    use serde_json::{Value, json};
+
+    use super::super::testing::{START, World};
+    use super::super::{SignedIn, Standing};
+    use super::*;
+
+    async fn signed_in(world: &World) -> SignedIn {
+        world.user("ada@example.com");
+        world.sign_in("ada@example.com").await
+    }
+
+    fn judged(world: &World, token: &str) -> &'static str {
+        match world.accounts.authenticate(token.as_bytes()) {
+            Ok(_) => "ok",
+            Err(Rejected::Invalid) => "invalid",
+            Err(Rejected::Expired) => "expired",
+            Err(Rejected::Ended) => "ended",
+        }
+    }
+
+    fn parts(token: &str) -> (Value, Value) {
+        let mut parts = token.split('.').map(|part| B64.decode(part.as_bytes()).unwrap());
+        let mut next = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
+        (next(), next())
+    }
+
+    fn signed(world: &World, header: &str, claims: &str) -> String {
+        let secret = world.db().keys().unwrap()[0].secret.clone();
+        let message = format!("{}.{}", B64.encode(header.as_bytes()), B64.encode(claims.as_bytes()));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), message.as_bytes());
+        format!("{message}.{}", B64.encode(tag.as_ref()))
+    }
+
+    fn set(mut value: Value, key: &str, to: Value) -> String {
+        value[key] = to;
+        value.to_string()
+    }
+
+    fn without(mut value: Value, key: &str) -> String {
+        value.as_object_mut().unwrap().remove(key);
+        value.to_string()
+    }
+
+    #[tokio::test]
+    async fn the_token_says_what_it_must_and_nothing_else() {
+        let world = World::new();
+        let done = signed_in(&world).await;
+        let (header, claims) = parts(done.token.expose());
+        let kid = world.db().keys().unwrap()[0].kid.clone();
+        assert_eq!(header, json!({ "typ": "authgate+jwt", "alg": "HS256", "kid": kid }));
+        let jti = claims["jti"].as_str().unwrap();
+        assert_eq!(jti.len(), 22);
+        let end = START + 20 * 86_400;
+        let whole = json!({ "iss": "authgate", "aud": "session", "sub": "1", "sid": done.session.id,
+            "iat": START, "nbf": START, "exp": end, "jti": jti });
+        assert_eq!(claims, whole);
+    }
+
+    #[tokio::test]
+    async fn no_byte_of_a_token_can_be_changed() {
+        let world = World::new();
+        let token = signed_in(&world).await.token;
+        for at in 0..token.expose().len() {
+            let mut changed = token.expose().as_bytes().to_vec();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!((at, world.accounts.authenticate(&changed).err()), (at, Some(Rejected::Invalid)));
+        }
+        for text in ["", ".", "..", "a.b.c", "\0", &format!("{}.", token.expose()), &format!("{} ", token.expose())] {
+            assert_eq!(judged(&world, text), "invalid", "{text:?}");
+        }
+        assert_eq!(world.accounts.authenticate(&[0xff; 100]).err(), Some(Rejected::Invalid));
+        assert_eq!(judged(&world, token.expose()), "ok");
+    }
+
+    #[tokio::test]
+    async fn a_header_that_is_not_ours_is_refused_although_the_signature_is_right() {
+        let world = World::new();
+        let done = signed_in(&world).await;
+        let (header, claims) = parts(done.token.expose());
+        let claims = claims.to_string();
+        let cases = [
+            ("as made", header.to_string(), "ok"),
+            ("alg none", set(header.clone(), "alg", json!("none")), "invalid"),
+            ("alg HS512", set(header.clone(), "alg", json!("HS512")), "invalid"),
+            ("alg RS256", set(header.clone(), "alg", json!("RS256")), "invalid"),
+            ("no typ", without(header.clone(), "typ"), "invalid"),
+            ("typ JWT", set(header.clone(), "typ", json!("JWT")), "invalid"),
+            ("crit", set(header.clone(), "crit", json!(["exp"])), "invalid"),
+            ("no kid", without(header.clone(), "kid"), "invalid"),
+            ("other kid", set(header.clone(), "kid", json!("../../etc/passwd")), "invalid"),
+            ("kid with SQL", set(header.clone(), "kid", json!("' OR 1=1 --")), "invalid"),
+            ("alg twice", header.to_string().replace("\"alg\"", "\"alg\":\"none\",\"alg\""), "invalid"),
+        ];
+        for (case, header, expected) in cases {
+            assert_eq!((case, judged(&world, &signed(&world, &header, &claims))), (case, expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn claims_that_are_missing_or_wrong_are_refused_although_the_signature_is_right() {
+        let world = World::new();
+        let done = signed_in(&world).await;
+        let (header, claims) = parts(done.token.expose());
+        let with = |key: &str, to: Value| set(claims.clone(), key, to);
+        let mut cases = vec![
+            ("as made", claims.to_string(), "ok"),
+            ("iss", with("iss", json!("other")), "invalid"),
+            ("aud", with("aud", json!("csrf")), "invalid"),
+            ("sub", with("sub", json!("2")), "invalid"),
+            ("sid", with("sid", json!("AAAAAAAAAAAAAAAAAAAAAA")), "ended"),
+            ("exp past", with("exp", json!(START - 6)), "expired"),
+            ("exp text", with("exp", json!("9999999999")), "invalid"),
+            ("exp negative", with("exp", json!(-1)), "invalid"),
+            ("exp huge", claims.to_string().replace(&claims["exp"].to_string(), "1e400"), "invalid"),
+            ("nbf ahead", with("nbf", json!(START + 3600)), "invalid"),
+            ("nbf within the leeway", with("nbf", json!(START + 5)), "ok"),
+            ("iat ahead", with("iat", json!(START + 6)), "invalid"),
+            ("jti empty", with("jti", json!("")), "invalid"),
+            ("one more", with("admin", json!(true)), "invalid"),
+            ("sub twice", claims.to_string().replace("\"sub\"", "\"sub\":\"2\",\"sub\""), "invalid"),
+            ("not an object", "[]".to_owned(), "invalid"),
+        ];
+        for key in ["iss", "aud", "sub", "sid", "iat", "nbf", "exp", "jti"] {
+            cases.push((key, without(claims.clone(), key), "invalid"));
+        }
+        for (case, claims, expected) in cases {
+            assert_eq!((case, judged(&world, &signed(&world, &header.to_string(), &claims))), (case, expected));
+        }
+        let long = with("jti", json!("x".repeat(2048)));
+        assert_eq!(judged(&world, &signed(&world, &header.to_string(), &long)), "invalid");
+    }
+
+    #[tokio::test]
+    async fn rotation_signs_nobody_out_and_the_old_key_dies_when_no_token_of_it_can_be_valid() {
+        let world = World::new();
+        let done = signed_in(&world).await;
+        let old = done.token.expose().to_owned();
+        assert_eq!(judged(&world, &old), "ok");
+        let mut admin = world.admin();
+        let kid = admin.rotate_key().unwrap();
+        assert!(admin.settle());
+        assert_eq!(judged(&world, &old), "ok");
+        let fresh = world.sign_in("ada@example.com").await;
+        assert_eq!(parts(fresh.token.expose()).0["kid"], json!(kid));
+        // a session that is kept alive by renewed tokens goes on under the new key
+        world.clock.advance(3600);
+        let who = world.accounts.authenticate(old.as_bytes()).unwrap();
+        let renewed = world.accounts.renewed_token(&who).unwrap();
+        assert_eq!(parts(renewed.expose()).0["kid"], json!(kid));
+        assert_eq!(judged(&world, renewed.expose()), "ok");
+        world.clock.advance(20 * 86_400 - 3600 + 1);
+        assert_eq!(judged(&world, &old), "invalid");
+        assert_eq!(world.accounts.standing(&done.session), Standing::Expired);
+    }
+
+    #[tokio::test]
+    async fn a_token_is_renewed_at_most_every_renew_after_and_never_beyond_the_sessions_end() {
+        let world = World::new();
+        let done = signed_in(&world).await;
+        let who = |token: &Secret| world.accounts.authenticate(token.expose().as_bytes()).unwrap();
+        assert!(world.accounts.renewed_token(&who(&done.token)).is_none());
+        world.clock.advance(3599);
+        assert!(world.accounts.renewed_token(&who(&done.token)).is_none());
+        world.clock.advance(1);
+        let renewed = world.accounts.renewed_token(&who(&done.token)).unwrap();
+        assert_eq!(parts(renewed.expose()).1["exp"], json!(done.session.expires));
+        assert!(world.accounts.renewed_token(&who(&renewed)).is_none());
+        assert_eq!(world.accounts.cookie_max_age(&done.session), Some(20 * 86_400 - 3600));
+    }
+
+    #[tokio::test]
+    async fn wrong_tokens_are_not_remembered_and_right_ones_are_bounded() {
+        let world = World::new();
+        let done = signed_in(&world).await;
+        for n in 0..100 {
+            assert_eq!(judged(&world, &format!("{}{n}", done.token.expose())), "invalid");
+        }
+        assert_eq!(MEMORY.with_borrow(|memory| memory.tokens.len()), 0);
+        assert_eq!(judged(&world, done.token.expose()), "ok");
+        assert_eq!(MEMORY.with_borrow(|memory| memory.tokens.len()), 1);
+        let (_, key) = world.accounts.shared.keys().verify(done.token.expose().as_bytes(), START).unwrap();
+        let verified = Verified { session_id: String::new(), user_id: String::new(), issued: 0, expires: u64::MAX };
+        for n in 0..VERIFIED_MAX + 10 {
+            let what = Remembered::new(Arc::clone(&done.session), &verified, Arc::clone(&key));
+            remember(0, n.to_string().as_bytes(), what);
+            assert!(MEMORY.with_borrow(|memory| memory.tokens.len()) <= VERIFIED_MAX);
+        }
+    }
+}

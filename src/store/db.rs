@@ -144,3 +144,11 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode.eq_ignore_ascii_case("wal") { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
 }
+
+#[cfg(test)]
+impl Db {
+    /// Whether every write fails from now on, as on a disk that is full or has become read-only.
+    pub(crate) fn refuse_writes(&mut self, refuse: bool) {
+        self.connection.pragma_update(None, "query_only", refuse).unwrap();
+    }
+}

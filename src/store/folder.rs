@@ -85,7 +85,7 @@ impl Folder {
         self.file(DATABASE)
     }
 
-    /// Whether SQLite left a rollback journal beside the database, or a log beside an empty one.
+    /// Whether `SQLite` left a rollback journal beside the database, or a log beside an empty one.
     pub(super) fn leftover(&self, suffix: &str) -> bool {
         let path = self.path.join(format!("{DATABASE}{suffix}"));
         std::fs::metadata(path).is_ok_and(|about| about.len() > 0)

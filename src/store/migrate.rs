@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::folder::Folder;
 use super::{Check, StoreError};
 
-/// Marks a SQLite file as ours ("agte").
+/// Marks a `SQLite` file as ours ("agte").
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n brings `user_version` from n to n + 1.

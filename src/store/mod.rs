@@ -1,4 +1,4 @@
-//! Facts on disk: one SQLite database in the state folder. Every public method of [`Db`] is one
+//! Facts on disk: one `SQLite` database in the state folder. Every public method of [`Db`] is one
 //! transaction; nothing outside this room speaks SQL. Knows nothing of tokens, hashing or HTTP,
 //! and never decides who may do what.
 
@@ -23,7 +23,7 @@ pub use audit::AuditRow;
 pub use db::{Check, Db};
 pub use folder::{Folder, Lock};
 pub use links::{LinkRow, LinkUse, NewLink};
-pub use sessions::{Begun, Ends, NewSession, Whose};
+pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
 pub use sync::{Applied, Changes};
 pub use thread::{Hooks, Store};
 pub use throttle::{Counted, Limit};
@@ -112,7 +112,7 @@ pub struct KeyRow {
     pub retired: Option<UnixSecs>,
 }
 
-/// SQLite's integers are signed; times and counts here never reach the sign bit.
+/// `SQLite`'s integers are signed; times and counts here never reach the sign bit.
 fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -24,6 +24,21 @@ pub struct NewSession {
     pub device: [u8; 32],
 }
 
+/// A password that was found right, and what it begins.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// The account.
+    pub user_id: String,
+    /// The hash that the password was compared with: it must still be the account's.
+    pub checked: Secret,
+    /// What replaces it, if its parameters are outdated.
+    pub rehashed: Option<Secret>,
+    /// The session.
+    pub session: NewSession,
+    /// The attempt, to be forgiven.
+    pub counted: Counted,
+}
+
 /// What became of a sign-in.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -122,29 +137,18 @@ impl Db {
     /// Begins a session after the password was found right: in one transaction the session that
     /// the browser presented ends, the new one begins, the attempts are forgiven, the device is
     /// remembered, and an outdated hash is replaced.
-    ///
-    /// `checked`: the hash that the password was compared with; `rehashed`: what replaces it.
-    pub fn begin_session(
-        &mut self,
-        user_id: &str,
-        checked: &Secret,
-        rehashed: Option<Secret>,
-        new: &NewSession,
-        counted: &Counted,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<Begun, StoreError> {
+    pub fn begin_session(&mut self, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
         self.write(|tx| {
-            let Some(user) = users::by_id(tx, user_id)? else { return Ok(Begun::No) };
-            if user.disabled || user.password.as_ref().map(Secret::expose) != Some(checked.expose()) {
+            let Some(user) = users::by_id(tx, &begins.user_id)? else { return Ok(Begun::No) };
+            if user.disabled || user.password.as_ref().map(Secret::expose) != Some(begins.checked.expose()) {
                 return Ok(Begun::No);
             }
-            if let Some(hash) = rehashed {
-                let password = Some(Password { new: hash, only_over: None });
-                let _ = users::change(tx, user_id, &UserChange { password, ..UserChange::default() })?;
+            if let Some(hash) = &begins.rehashed {
+                let password = Some(Password { new: hash.clone(), only_over: None });
+                let _ = users::change(tx, &user.id, &UserChange { password, ..UserChange::default() })?;
             }
-            throttle::forgive(tx, counted)?;
-            insert(tx, user_id, new, now)?;
+            throttle::forgive(tx, &begins.counted)?;
+            insert(tx, &user.id, &begins.session, now)?;
             audit::write(tx, event)?;
             Ok(Begun::Yes(Box::new(user)))
         })

@@ -83,7 +83,11 @@ impl Worker {
                     // a fault in one request never ends another; an open transaction rolls back
                     let reply = catch_unwind(AssertUnwindSafe(|| job(&mut self.db)));
                     let _ = self.sync();
-                    if let Ok(reply) = reply { reply() } else { tracing::error!("a job of the store panicked") }
+                    if let Ok(reply) = reply {
+                        reply();
+                    } else {
+                        tracing::error!("a job of the store panicked");
+                    }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
@@ -141,6 +145,151 @@ impl Store {
         if let Some(thread) = thread {
             let _ = self.jobs.send(Message::Stop);
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::{AuditRow, Check, NewId, NewUser, Written};
+    use super::*;
+
+    fn user(email: &str) -> NewUser {
+        let [name, picture] = [String::new(), String::new()];
+        NewUser { id: NewId::Next, email: email.to_owned(), name, picture, groups: vec![], password: None }
+    }
+
+    fn start(dir: &std::path::Path) -> (Store, Arc<AtomicU64>) {
+        let db = Db::open(dir, Check::Whole).unwrap();
+        let lock = db.folder().lock().unwrap();
+        let seen = Arc::new(AtomicU64::new(0));
+        let newest = Arc::clone(&seen);
+        let hooks = Hooks {
+            apply: Box::new(move |changes| newest.store(changes.rev, Ordering::SeqCst)),
+            tick: Box::new(|_| {}),
+        };
+        (Store::start(db, lock, hooks).unwrap(), seen)
+    }
+
+    #[tokio::test]
+    async fn a_reply_comes_after_its_change_is_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, seen) = start(dir.path());
+        for n in 1..=20 {
+            let new = user(&format!("u{n}@example.com"));
+            let rev = store
+                .run(move |db| {
+                    let _ = db.add_user(&new, 1, &AuditRow::default())?;
+                    Ok(db.last_change())
+                })
+                .await
+                .unwrap();
+            assert_eq!((rev, seen.load(Ordering::SeqCst)), (n, n));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_ends_nothing_but_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = start(dir.path());
+        let panicking = store.run(|db| -> Result<(), StoreError> {
+            db.write(|tx| {
+                tx.execute("DELETE FROM counter", [])?;
+                panic!("on purpose")
+            })
+        });
+        assert!(panicking.await.is_err());
+        store.run(Db::answers).await.unwrap();
+        let done = store.run(|db| db.add_user(&user("a@example.com"), 1, &AuditRow::default())).await.unwrap();
+        assert!(matches!(done, Written::Done(_)));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_jobs_of_those_who_gave_up_are_not_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = start(dir.path());
+        let store = Arc::new(store);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (began, begun) = oneshot::channel();
+        let blocking = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move {
+                store
+                    .run(move |_| {
+                        let _ = began.send(());
+                        let _ = wait.recv();
+                        Ok(())
+                    })
+                    .await
+            }
+        });
+        begun.await.unwrap();
+        let done = Arc::new(AtomicU64::new(0));
+        let mut waiting = Vec::new();
+        for _ in 0..QUEUE {
+            let done = Arc::clone(&done);
+            let mut job = Box::pin(store.run(move |_| {
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }));
+            assert!(futures_util::poll!(&mut job).is_pending());
+            waiting.push(job);
+        }
+        let refused = store.run(|_| Ok(())).await;
+        assert_eq!(refused, Err(StoreError::Down("too many jobs wait for the store".to_owned())));
+        waiting.truncate(10);
+        go.send(()).unwrap();
+        for job in waiting {
+            job.await.unwrap();
+        }
+        blocking.await.unwrap().unwrap();
+        store.run(|_| Ok(())).await.unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 10);
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_a_crash_at_any_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = start(dir.path());
+        for n in 0..30 {
+            let new = user(&format!("u{n}@example.com"));
+            let done = store.run(move |db| db.add_user(&new, 1, &AuditRow::default())).await.unwrap();
+            assert!(matches!(done, Written::Done(_)));
+            // what a killed process leaves: its files as they are, no closing, no checkpoint
+            let left = tempfile::tempdir().unwrap();
+            for name in ["authgate.db", "authgate.db-wal"] {
+                std::fs::copy(dir.path().join(name), left.path().join(name)).unwrap();
+            }
+            let mut db = Db::open(left.path(), Check::Whole).unwrap();
+            assert_eq!(db.users().unwrap().len(), n + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_cut_off_mid_write_loses_no_more_than_what_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = start(dir.path());
+        let mut lengths = Vec::new();
+        for n in 0..10 {
+            let new = user(&format!("u{n}@example.com"));
+            let _ = store.run(move |db| db.add_user(&new, 1, &AuditRow::default())).await.unwrap();
+            lengths.push(std::fs::metadata(dir.path().join("authgate.db-wal")).unwrap().len());
+        }
+        let log = std::fs::read(dir.path().join("authgate.db-wal")).unwrap();
+        for (n, length) in lengths.iter().enumerate() {
+            for cut in [*length, length + 1, length + 2000] {
+                let left = tempfile::tempdir().unwrap();
+                std::fs::copy(dir.path().join("authgate.db"), left.path().join("authgate.db")).unwrap();
+                let kept = &log[..usize::try_from(cut).unwrap().min(log.len())];
+                std::fs::write(left.path().join("authgate.db-wal"), kept).unwrap();
+                let mut db = Db::open(left.path(), Check::Whole).unwrap();
+                let users = db.users().unwrap();
+                assert_eq!((users.len(), db.last_change()), (n + 1, 0));
+                assert!(matches!(db.add_user(&user("z@example.com"), 1, &AuditRow::default()), Ok(Written::Done(_))));
+            }
         }
     }
 }

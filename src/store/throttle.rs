@@ -170,3 +170,82 @@ impl Db {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Check;
+    use super::*;
+
+    const LIMIT: u32 = 3;
+
+    fn limit(name: &str) -> [Limit; 1] {
+        [Limit { name: name.to_owned(), retries_max: LIMIT, success_forgives_all: true }]
+    }
+
+    fn open() -> (tempfile::TempDir, Db) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), Check::Version).unwrap();
+        (dir, db)
+    }
+
+    fn fail(db: &mut Db, name: &str, now: u64) -> Result<usize, u64> {
+        let counted = db.count_attempt(&limit(name), now, 100).unwrap()?;
+        Ok(db.attempt_failed(&counted, now, 100, 50, &AuditRow::default()).unwrap().len())
+    }
+
+    #[test]
+    fn the_last_failed_try_bans_and_the_ban_ends_by_itself() {
+        let (_dir, mut db) = open();
+        assert_eq!([0, 1, 2].map(|at| fail(&mut db, "a", at)), [Ok(0), Ok(0), Ok(1)]);
+        assert_eq!([3, 51].map(|at| fail(&mut db, "a", at)), [Err(49), Err(1)]);
+        assert_eq!(fail(&mut db, "b", 3), Ok(0));
+        assert_eq!([52, 53, 54, 55].map(|at| fail(&mut db, "a", at)), [Ok(0), Ok(0), Ok(1), Err(49)]);
+    }
+
+    #[test]
+    fn tries_that_nobody_finished_count_until_the_window_passes() {
+        let (_dir, mut db) = open();
+        let mut begin = |now| db.count_attempt(&limit("a"), now, 100).unwrap().map(|_| ());
+        assert_eq!([10, 20, 30, 40].map(&mut begin), [Ok(()), Ok(()), Ok(()), Err(71)]);
+        assert_eq!([110, 111].map(&mut begin), [Err(1), Ok(())]);
+    }
+
+    #[test]
+    fn a_refused_try_is_not_counted_against_anything() {
+        let (_dir, mut db) = open();
+        for at in 0..3 {
+            let _ = fail(&mut db, "account:a", at);
+        }
+        let both = [limit("account:a"), limit("address:x")].concat();
+        for _ in 0..10 {
+            assert_eq!(db.count_attempt(&both, 3, 100).unwrap(), Err(49));
+        }
+        assert_eq!([4, 5, 6].map(|at| fail(&mut db, "address:x", at)), [Ok(0), Ok(0), Ok(1)]);
+    }
+
+    #[test]
+    fn old_rows_go_so_that_the_tables_stay_small() {
+        let (_dir, mut db) = open();
+        for n in 0..500u64 {
+            let _ = fail(&mut db, &format!("a{n}"), n * 10);
+        }
+        let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
+        assert!(rows <= 11, "{rows}");
+        db.purge(1_000_000, 100, 100).unwrap();
+        let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 0);
+    }
+
+    #[test]
+    fn lifting_by_email_reaches_its_browsers_and_nobody_elses() {
+        let (_dir, mut db) = open();
+        for name in ["device:x:a@example.com", "device:y:aa@example.com", "account:a@example.com"] {
+            for at in 0..3 {
+                let _ = fail(&mut db, name, at);
+            }
+        }
+        let lifted = db.lift(&["account:a@example.com".to_owned()], Some("a@example.com"), &AuditRow::default());
+        assert_eq!(lifted, Ok(2));
+        assert_eq!(db.bans(3).unwrap(), [("device:y:aa@example.com".to_owned(), 52)]);
+    }
+}

@@ -9,10 +9,31 @@ use serde_json::Value;
 
 /// Every header field that the gateway or the backends of these tests may send.
 const LISTED: &[&str] = &[
-    "allow", "app", "cache-control", "connection", "content-encoding", "content-length", "content-security-policy",
-    "content-type", "cross-origin-opener-policy", "cross-origin-resource-policy", "date", "grpc-status", "location",
-    "permissions-policy", "referrer-policy", "retry-after", "sec-websocket-accept", "server", "set-cookie",
-    "transfer-encoding", "upgrade", "vary", "www-authenticate", "x-content-type-options", "x-frame-options",
+    "allow",
+    "app",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "date",
+    "grpc-status",
+    "location",
+    "permissions-policy",
+    "referrer-policy",
+    "retry-after",
+    "sec-websocket-accept",
+    "server",
+    "set-cookie",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
     "x-request-id",
 ];
 
@@ -125,7 +146,8 @@ impl Client {
     /// One head, 100 Continue included.
     pub fn head(&mut self) -> Answer {
         let line = self.line();
-        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
+        let status =
+            line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
         let mut fields = Vec::new();
         loop {
             let line = self.line();

@@ -123,7 +123,9 @@ fn keep_alive_follows_what_the_client_says() {
 
 #[test]
 fn a_stranger_gets_no_more_connections_than_the_cap() {
-    let gateway = Gateway::start("[limits]\nconnections_per_address = 3\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    let gateway = Gateway::start(
+        "[limits]\nconnections_per_address = 3\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+    );
     let mut open: Vec<_> = (0..3).map(|_| gateway.client()).collect();
     for client in &mut open {
         assert_eq!(client.get("/", &[]).status, 200);

@@ -107,20 +107,6 @@ impl Gateway {
         }
     }
 
-    /// The access line of a request.
-    pub fn access_line(&mut self, request_id: &str) -> Value {
-        let mut found = Value::Null;
-        self.wait_for(|_, line| {
-            let event: Value = serde_json::from_str(line).unwrap_or_default();
-            let ours = event["target"] == "access" && event["request_id"] == request_id;
-            if ours {
-                found = event;
-            }
-            ours
-        });
-        found
-    }
-
     /// Everything logged so far, once the gateway has ended.
     pub fn into_log(mut self) -> String {
         self.terminate();
@@ -187,8 +173,7 @@ impl Gateway {
 
     pub fn cli_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = command(self.folder.path(), arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
         child.wait_with_output().unwrap()
     }

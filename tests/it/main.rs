@@ -1,5 +1,8 @@
 //! The contract, asked of the real binary over real sockets.
 
+// one binary: nothing here is reachable from outside it
+#![allow(unreachable_pub)]
+
 mod backend;
 mod client;
 mod commands;

@@ -178,8 +178,13 @@ fn unsafe_methods_from_another_origin_are_refused_where_the_cookie_speaks() {
         &[("Origin", "null")],
         &[("Referer", "https://evil.test/x")],
     ];
-    let ours: &[&[(&str, &str)]] =
-        &[&[("Sec-Fetch-Site", "same-origin")], &[("Sec-Fetch-Site", "none")], &[("Origin", &own)], &[("Referer", &own_page)], &[]];
+    let ours: &[&[(&str, &str)]] = &[
+        &[("Sec-Fetch-Site", "same-origin")],
+        &[("Sec-Fetch-Site", "none")],
+        &[("Origin", &own)],
+        &[("Referer", &own_page)],
+        &[],
+    ];
     for path in ["/app/x", "/optional/x"] {
         for fields in foreign {
             assert_eq!(ask(&gateway, &format!("POST {path}"), &cookie, fields).status, 403, "{path} {fields:?}");

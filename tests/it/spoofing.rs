@@ -21,15 +21,37 @@ upstream = "builtin:whoami"
 "#;
 
 const IDENTITY: &[&str] = &[
-    "Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Id", "X-Auth-Request-User",
-    "X-Auth-Request-Email", "X-Auth-Request-Groups", "X-Auth-Request-Preferred-Username", "X-Forwarded-User",
-    "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username", "X-Own-User", "X-Authgate-Anything",
+    "Remote-User",
+    "Remote-Email",
+    "Remote-Name",
+    "Remote-Groups",
+    "Remote-Id",
+    "X-Auth-Request-User",
+    "X-Auth-Request-Email",
+    "X-Auth-Request-Groups",
+    "X-Auth-Request-Preferred-Username",
+    "X-Forwarded-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Preferred-Username",
+    "X-Own-User",
+    "X-Authgate-Anything",
     "X-Authgate-Jwt-Assertion",
 ];
 
 const REMOVED: &[&str] = &[
-    "X-Real-IP", "Forwarded", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "X-Forwarded-Server", "X-Forwarded-Port",
-    "X-Forwarded-Prefix", "X-Original-URL", "X-Rewrite-URL", "X-Invoke-Path", "X-Middleware-Subrequest",
+    "X-Real-IP",
+    "Forwarded",
+    "X-Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "X-Forwarded-Server",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Invoke-Path",
+    "X-Middleware-Subrequest",
 ];
 
 fn spellings(name: &str) -> Vec<String> {
@@ -64,7 +86,10 @@ fn no_spelling_of_an_identity_header_passes_on_any_route() {
         }
         let fields = [("Cookie", cookie.as_str()), ("X-Harmless", "kept"), ("Accept-Language", "de")];
         let answer = client.get(path, &fields);
-        assert_eq!((answer.seen("x-harmless"), answer.seen("accept-language")), (vec!["kept".into()], vec!["de".into()]));
+        assert_eq!(
+            (answer.seen("x-harmless"), answer.seen("accept-language")),
+            (vec!["kept".into()], vec!["de".into()])
+        );
     }
 }
 
@@ -78,7 +103,10 @@ fn headers_with_other_bytes_in_their_names_pass_only_where_the_upstream_allows_t
     gateway.client().get("/", &[("My_Header", "1"), ("Other_Header", "2"), ("Remote_User", "evil"), ("a.b", "3")]);
     let received = backend.next();
     assert_eq!(received.field("my_header"), Some("1"));
-    assert_eq!((received.field("other_header"), received.field("remote_user"), received.field("a.b")), (None, None, None));
+    assert_eq!(
+        (received.field("other_header"), received.field("remote_user"), received.field("a.b")),
+        (None, None, None)
+    );
 }
 
 #[test]
@@ -97,29 +125,52 @@ fn connection_nominations_do_not_remove_the_identity() {
 
 #[test]
 fn identity_is_stated_in_every_preset_and_template_percent_encoded() {
-    let preset = |name: &str| format!("[[upstream]]\nname = \"{name}\"\nservers = [\"builtin:whoami\"]\nidentity = \"{name}\"\n[[route]]\npath = \"/{name}/**\"\nupstream = \"{name}\"\n");
+    let preset = |name: &str| {
+        format!(
+            "[[upstream]]\nname = \"{name}\"\nservers = [\"builtin:whoami\"]\nidentity = \"{name}\"\n[[route]]\npath = \"/{name}/**\"\nupstream = \"{name}\"\n"
+        )
+    };
     let own = "[[upstream]]\nname = \"own\"\nservers = [\"builtin:whoami\"]\nidentity = { \"X-User\" = \"{id}:{email}\", \"X-Picture\" = \"{picture}\" }\n[[route]]\npath = \"/own/**\"\nupstream = \"own\"\n";
     let gateway = Gateway::start(&["remote", "x-auth-request", "x-forwarded", "none"].map(preset).concat().add(own));
     let path = gateway.invite.clone().unwrap();
     let body = json!({ "email": "ada@example.com", "name": "Zoë 100%", "password": crate::gateway::PASSWORD });
     let cookie = gateway.client().post_json(&path, &[], &body).session_cookie();
-    gateway.cli(&["user", "set", "ada@example.com", "--group", "staff", "--group", "admin", "--picture", "https://example.com/a.png"]);
+    gateway.cli(&[
+        "user",
+        "set",
+        "ada@example.com",
+        "--group",
+        "staff",
+        "--group",
+        "admin",
+        "--picture",
+        "https://example.com/a.png",
+    ]);
     let ask = |path: &str| gateway.client().get(path, &[("Cookie", &cookie)]);
     let one = |text: &str| vec![text.to_owned()];
     let remote = ask("/remote/x");
     for (name, value) in [
-        ("remote-user", "ada@example.com"), ("remote-email", "ada@example.com"), ("remote-name", "Zo%C3%AB 100%25"),
-        ("remote-groups", "admin,staff"), ("remote-id", "1"),
+        ("remote-user", "ada@example.com"),
+        ("remote-email", "ada@example.com"),
+        ("remote-name", "Zo%C3%AB 100%25"),
+        ("remote-groups", "admin,staff"),
+        ("remote-id", "1"),
     ] {
         assert_eq!(remote.seen(name), one(value), "{name}");
     }
     let request = ask("/x-auth-request/x");
-    assert_eq!((request.seen("x-auth-request-email"), request.seen("x-auth-request-groups")), (one("ada@example.com"), one("admin,staff")));
+    assert_eq!(
+        (request.seen("x-auth-request-email"), request.seen("x-auth-request-groups")),
+        (one("ada@example.com"), one("admin,staff"))
+    );
     assert_eq!(request.seen("remote-user"), Vec::<String>::new());
     assert_eq!(ask("/x-forwarded/x").seen("x-forwarded-email"), one("ada@example.com"));
     assert!(!ask("/none/x").text().contains("ada@example.com"));
     let own = ask("/own/x");
-    assert_eq!((own.seen("x-user"), own.seen("x-picture")), (one("1:ada@example.com"), one("https://example.com/a.png")));
+    assert_eq!(
+        (own.seen("x-user"), own.seen("x-picture")),
+        (one("1:ada@example.com"), one("https://example.com/a.png"))
+    );
 }
 
 use std::ops::Add;
@@ -152,15 +203,19 @@ fn a_backend_cannot_set_our_cookies() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: authgate=evil\r\nSet-Cookie: app=1\r\nSet-Cookie: __Host-authgate=evil\r\nSet-Cookie:  authgate-device = evil\r\nSet-Cookie: b=2; Path=/\r\n\r\n";
         stream.write_all(answer).is_ok()
     });
-    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    let gateway =
+        Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
     assert_eq!(gateway.client().get("/", &[]).all("set-cookie"), ["app=1", "b=2; Path=/"]);
 }
 
 #[test]
 fn forwarded_fields_are_set_anew_and_believed_from_trusted_proxies_alone() {
     let told = [
-        ("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Host", "other.example.com"), ("X-Forwarded-Proto", "https"),
-        ("X-Request-Id", "told-1"), ("X-Real-IP", "203.0.113.7"),
+        ("X-Forwarded-For", "203.0.113.7"),
+        ("X-Forwarded-Host", "other.example.com"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Request-Id", "told-1"),
+        ("X-Real-IP", "203.0.113.7"),
     ];
     let route = "[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n";
     let one = |text: &str| vec![text.to_owned()];

@@ -1,0 +1,131 @@
+//! The command line: exit codes, `check` and its tests, `run --to`.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::gateway::{Gateway, command, configured};
+
+fn run(text: &str, arguments: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let output = command(folder.path(), arguments).stdin(Stdio::null()).output().unwrap();
+    let place = folder.path().display().to_string();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&place, "DIR");
+    assert!(!folder.path().join("state").exists() || arguments[0] != "check", "check created something");
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_tells_all_faults_at_once_with_place_and_remedy() {
+    let text = "[server]\nlistne = [\"127.0.0.1:1\"]\nmax_age = \"3d\"\n[[route]]\nupstream = \"ap\"\n[[upstream]]\nname = \"app\"\nservers = [\"127.0.0.1:3000\"]\n";
+    let (code, out, err) = run(text, &["check"]);
+    assert_eq!((code, out.as_str()), (64, ""));
+    let expected = "error: unknown key `listne` in [server]\n --> DIR/gateway.toml:2:1\n  |\n2 | listne = [\"127.0.0.1:1\"]\n  | ^^^^^^\n  |\n  = help: did you mean `listen`?\n\nerror: unknown key `max_age` in [server]\n --> DIR/gateway.toml:3:1\n  |\n3 | max_age = \"3d\"\n  | ^^^^^^^\n  |\n  = help: `max_age` belongs in [session]\n\nerror: there is no upstream \"ap\"\n --> DIR/gateway.toml:5:12\n  |\n5 | upstream = \"ap\"\n  |            ^^^^\n  |\n  = help: did you mean \"app\"?\n\n3 faults in DIR/gateway.toml\n";
+    assert_eq!(err, expected);
+    let (code, out, _) = run(text, &["check", "--json"]);
+    let faults: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &faults["faults"][2]["line"], &faults["faults"][2]["column"]), (64, &5.into(), &12.into()));
+    assert_eq!(run(text, &["run"]).0, 64);
+}
+
+#[test]
+fn check_proves_the_tests_of_a_configuration() {
+    let routes = "[[upstream]]\nname = \"app\"\nservers = [\"127.0.0.1:3000\"]\n[[route]]\npath = \"/api/**\"\ngroups = [\"staff\"]\nupstream = \"app\"\n[[route]]\npath = \"/open/**\"\naccess = \"public\"\nupstream = \"http://127.0.0.1:3001\"\n";
+    let test = |request: &str, rest: &str, expect: &str| {
+        format!("[[test]]\nrequest = \"{request}\"\n{rest}expect = \"{expect}\"\n")
+    };
+    let staff = "user = { groups = [\"staff\"] }\n";
+    let good = [
+        test("GET /api/x", "", "login"),
+        test("GET /api/x", "headers = { Accept = \"application/json\" }\n", "401"),
+        test("POST /api/x", "", "401"),
+        test("GET /api/x", staff, "forward app"),
+        test("GET /api/x", "user = { groups = [\"guests\"] }\n", "403"),
+        test("GET /open/x", "", "forward http://127.0.0.1:3001"),
+        test("GET /nothing", staff, "404"),
+        test("GET /api/../x", staff, "400"),
+        test("GET /.auth/login", "", "page"),
+        test("POST /api/x", &format!("{staff}headers = {{ Origin = \"https://evil.test\" }}\n"), "403"),
+        test("GET http://other.test/open/x", "", "forward http://127.0.0.1:3001"),
+    ]
+    .concat();
+    let (code, out, err) = run(&format!("{routes}{good}"), &["check"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "DIR/gateway.toml is good; 11 of 11 tests passed\n", ""));
+    let bad = test("GET /api/x", "", "forward app");
+    let (code, out, _) = run(&format!("{routes}{bad}"), &["check"]);
+    assert_eq!(code, 1);
+    assert_eq!(
+        out,
+        "DIR/gateway.toml:12: GET /api/x\n  expected forward app\n  got      login\nDIR/gateway.toml is good; 0 of 1 tests passed\n"
+    );
+}
+
+#[test]
+fn exit_codes_tell_usage_from_refusal() {
+    let route = "[[route]]\nupstream = \"builtin:whoami\"\n";
+    for (arguments, code) in [
+        (&["check"][..], 0),
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["nonsense"], 2),
+        (&["check", "--nonsense"], 2),
+        (&["session", "revoke"], 2),
+        (&["session", "revoke", "x", "--all"], 2),
+        (&["invite", "--expires", "soon"], 2),
+        (&["user", "show", "nobody@example.com"], 1),
+        (&["user", "add", "no e-mail", "--password-stdin"], 1),
+        (&["healthcheck"], 1),
+    ] {
+        let (got, _, err) = run(&format!("[server]\nadmin_listen = \"127.0.0.1:1\"\n{route}"), arguments);
+        assert_eq!(got, code, "{arguments:?}: {err}");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let missing = command(folder.path(), &["check"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(64));
+}
+
+#[test]
+fn healthcheck_asks_the_running_gateway() {
+    let gateway = Gateway::whoami();
+    let file = gateway.folder().join("gateway.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        text.replace("admin_listen = \"127.0.0.1:0\"", &format!("admin_listen = \"{}\"", gateway.admin)),
+    )
+    .unwrap();
+    gateway.cli(&["healthcheck"]);
+}
+
+#[test]
+fn the_shipped_configuration_is_good_and_one_app_needs_none() {
+    let shipped = Command::new(env!("CARGO_BIN_EXE_authgate"))
+        .args(["check"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(shipped.status.success(), "{}", String::from_utf8_lossy(&shipped.stderr));
+    let folder = configured("");
+    let bad = Command::new(env!("CARGO_BIN_EXE_authgate"))
+        .args(["run", "--to", "nonsense"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(bad.status.code(), Some(64));
+}
+
+#[test]
+fn commands_work_without_a_running_gateway() {
+    let folder = Gateway::whoami().into_folder();
+    let cli = |arguments: &[&str]| {
+        let output = command(folder.path(), arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(cli(&["user", "add", "bea@example.com", "--group", "staff"]).contains("/.auth/invite/"));
+    let user: Value = serde_json::from_str(&cli(&["user", "show", "BEA@example.com", "--json"])).unwrap();
+    assert_eq!((&user["email"], &user["groups"][0]), (&"bea@example.com".into(), &"staff".into()));
+    assert_eq!(cli(&["session", "list", "--json"]).trim(), "[]");
+    cli(&["user", "remove", "bea@example.com"]);
+}

@@ -1,0 +1,227 @@
+//! What must not get lost: crashes, full disks, damaged files, secrets in logs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::gateway::{Gateway, PASSWORD, configured, refused_start};
+
+const OPEN: &str = "[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1000\n[limits]\nconnections_per_address = 1000\n[[route]]\nupstream = \"builtin:whoami\"\n";
+
+/// One POST that may be cut off at any moment; the status if a whole answer came.
+fn attempt(address: std::net::SocketAddr, path: &str, cookie: &str, body: &Value) -> Option<u16> {
+    let done =
+        std::panic::catch_unwind(|| Client::connect(address).post_json(path, &[("Cookie", cookie)], body).status);
+    done.ok()
+}
+
+#[test]
+fn kill_9_during_sign_ups_and_password_changes_loses_nothing_acknowledged() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut gateway = Gateway::start(OPEN);
+    gateway.first_account();
+    let mut passwords: Vec<(String, Vec<String>)> = Vec::new();
+    let mut done = 0;
+    for round in 0..4 {
+        let acknowledged = Mutex::new(Vec::new());
+        let stop = AtomicBool::new(false);
+        let address = gateway.address;
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (acknowledged, stop) = (&acknowledged, &stop);
+                scope.spawn(move || {
+                    for number in 0..30 {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let email = format!("u{round}-{worker}-{number}@example.com");
+                        let signed_up =
+                            attempt(address, "/.auth/signup", "a=1", &json!({ "email": email, "password": PASSWORD }));
+                        if signed_up != Some(201) {
+                            continue;
+                        }
+                        let mut may_be = vec![PASSWORD.to_owned()];
+                        let login = std::panic::catch_unwind(|| {
+                            Client::connect(address)
+                                .post_json("/.auth/login", &[], &json!({ "email": email, "password": PASSWORD }))
+                                .session_cookie()
+                        });
+                        if let Ok(cookie) = login {
+                            let new = format!("a new long sentence {number}");
+                            let change = json!({ "current_password": PASSWORD, "password": new });
+                            match attempt(address, "/.auth/account/password", &cookie, &change) {
+                                Some(200) => may_be = vec![new],
+                                // not acknowledged: either may hold
+                                _ => may_be.push(new),
+                            }
+                        }
+                        acknowledged.lock().unwrap().push((email, may_be));
+                    }
+                });
+            }
+            let enough = 14 * (round + 1);
+            while acknowledged.lock().map_or(true, |done| done.len() < enough) {
+                std::thread::yield_now();
+            }
+            gateway.signal("KILL");
+            stop.store(true, Ordering::Relaxed);
+        });
+        done += acknowledged.lock().unwrap().len();
+        passwords.extend(acknowledged.into_inner().unwrap());
+        gateway = gateway.kill_and_restart();
+    }
+    let _ = std::panic::take_hook();
+    assert!(done >= 100, "{done} sign-ups and as many password changes");
+    let database = gateway.state().join("authgate.db");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+    for (email, may_be) in passwords {
+        assert!(may_be.iter().any(|password| gateway.login(&email, password).status == 200), "{email}: {may_be:?}");
+    }
+}
+
+#[test]
+fn a_damaged_newer_or_unreadable_database_ends_the_start_with_one_line_and_is_left_alone() {
+    let folder = Gateway::whoami().into_folder();
+    let database = folder.path().join("state/authgate.db");
+    let good = std::fs::read(&database).unwrap();
+    let mut damaged = good.clone();
+    damaged[..64].fill(b'x');
+    let newer = {
+        let connection = rusqlite::Connection::open(&database).unwrap();
+        connection.pragma_update(None, "user_version", 4_000_000).unwrap();
+        drop(connection);
+        std::fs::read(&database).unwrap()
+    };
+    for (what, bytes) in [("damaged", damaged), ("newer", newer), ("no database", b"hello".to_vec())] {
+        std::fs::write(&database, &bytes).unwrap();
+        let (code, text) = refused_start(folder.path());
+        assert_eq!(code, 1, "{what}: {text}");
+        let said: Vec<&str> = text.lines().filter(|line| line.starts_with("authgate:")).collect();
+        assert!(said.len() == 1 && said[0].contains("authgate.db"), "{what}: {text}");
+        assert_eq!(std::fs::read(&database).unwrap(), bytes, "{what}");
+    }
+    std::fs::write(&database, &good).unwrap();
+    let gateway = Gateway::serve(folder);
+    let second = refused_start(gateway.folder());
+    assert_eq!(second.0, 1, "two gateways on one folder: {}", second.1);
+}
+
+#[test]
+fn state_is_for_its_owner_alone() {
+    let gateway = Gateway::whoami();
+    gateway.first_account();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&gateway.state()), 0o700);
+    for entry in std::fs::read_dir(gateway.state()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
+    if !Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
+        eprintln!("needs root for a small file system: nothing was proved here");
+        return;
+    }
+    let folder = configured(OPEN);
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "authgate-test"])
+        .arg(&state)
+        .status()
+        .unwrap();
+    if !mounted.success() {
+        eprintln!("cannot mount here: nothing was proved");
+        return;
+    }
+    let gateway = Gateway::serve(folder);
+    let cookie = gateway.first_account();
+    let filler = state.join("filler");
+    let mut block = 1 << 20;
+    let mut filled = Vec::new();
+    while block >= 1 {
+        filled.resize(filled.len() + block, 0u8);
+        if std::fs::write(&filler, &filled).is_err() {
+            filled.truncate(filled.len() - block);
+            block /= 2;
+        }
+    }
+    let mut statuses = Vec::new();
+    for number in 0..40 {
+        let body = json!({ "email": format!("u{number}@example.com"), "password": PASSWORD });
+        statuses.push(gateway.client().post_json("/.auth/signup", &[], &body).status);
+    }
+    let during = gateway.client().get("/x", &[("Cookie", &cookie)]).status;
+    std::fs::remove_file(&filler).unwrap();
+    let body = json!({ "email": "after@example.com", "password": PASSWORD });
+    let after = gateway.client().post_json("/.auth/signup", &[], &body).status;
+    let folder = gateway.into_folder();
+    assert!(Command::new("umount").arg(&state).status().unwrap().success());
+    drop(folder);
+    assert!(statuses.iter().all(|status| [201, 503].contains(status)) && statuses.contains(&503), "{statuses:?}");
+    assert_eq!((during, after), (200, 201));
+}
+
+#[test]
+fn no_secret_query_cookie_or_body_is_ever_logged_and_lines_stay_lines() {
+    let gateway = Gateway::whoami();
+    let invite = gateway.invite.clone().unwrap();
+    let cookie = gateway.first_account();
+    let mut client = gateway.client();
+    client.get(
+        "/x?canary-query=1",
+        &[("Cookie", &cookie), ("X-Canary", "canary-header"), ("Authorization", "Bearer canary-bearer")],
+    );
+    client.post_form("/x", &[("Cookie", &cookie)], "canary-body=1");
+    gateway.login("ada@example.com", "canary-password-wrong");
+    gateway.login("canary-typed-into-the-wrong-field", PASSWORD);
+    client.get("/a%0A", &[]);
+    gateway.client().get("/x", &[("User-Agent", "a\u{1b}[31mb")]);
+    gateway.client().get("/.auth/reset/canary-token", &[]);
+    gateway.client().get("/.auth/login?callbackUrl=/canary-callback", &[]);
+    let folder = gateway.folder().to_path_buf();
+    let log = gateway.into_log();
+    drop(folder);
+    for secret in ["canary", PASSWORD, cookie.split_once('=').unwrap().1, "\u{1b}"] {
+        let found: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
+        assert!(found.is_empty(), "{secret}: {found:?}");
+    }
+    let token = invite.rsplit('/').next().unwrap();
+    let printed: Vec<_> = log.lines().filter(|line| line.contains(token)).collect();
+    assert!(printed.iter().all(|line| !line.starts_with('{')), "{printed:?}");
+    let access: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["target"] == "access")
+        .collect();
+    assert!(access.iter().any(|line| line["path"] == "/x" && line["status"] == 200 && line["user"] == "1"));
+    assert!(access.iter().any(|line| line["path"] == "/.auth/reset/"));
+}
+
+#[test]
+fn the_admin_listener_answers_loopback_names_alone() {
+    let gateway = Gateway::whoami();
+    let ask = |path: &str, host: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(gateway.admin).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let own = gateway.admin.to_string();
+    assert!(ask("/healthz", &own).starts_with("HTTP/1.1 200"));
+    assert!(ask("/readyz", "localhost").ends_with("\r\n\r\nok\n"));
+    assert!(ask("/metrics", &own).contains("authgate_sessions_active 0"));
+    assert!(ask("/metrics", "evil.test").starts_with("HTTP/1.1 421"));
+    assert!(ask("/nothing", &own).starts_with("HTTP/1.1 404"));
+    assert_eq!(gateway.client().get("/metrics", &[]).status, 401);
+}

@@ -1,0 +1,290 @@
+//! Upstreams: streaming, failures, retries, timeouts, Unix sockets, TLS.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::backend::{Backend, accept, nobody, ok, silent};
+use crate::gateway::{Gateway, eventually};
+
+fn public(upstream: &str, rest: &str) -> String {
+    format!("[[route]]\naccess = \"public\"\nupstream = \"{upstream}\"\n{rest}")
+}
+
+#[test]
+fn failures_say_nothing_about_the_inside_but_the_request_id() {
+    let (listener, silent) = silent();
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/dead/**\"\naccess = \"public\"\nupstream = \"http://{}\"\n{}",
+        nobody(),
+        public(&format!("http://{silent}"), "timeout = \"500ms\"\n")
+    ));
+    for (path, status, word) in [("/dead/x", 502, "bad_gateway"), ("/slow", 504, "gateway_timeout")] {
+        for method in ["GET", "POST"] {
+            let began = Instant::now();
+            let answer = gateway.client().request(&format!("{method} {path}"), &[], b"");
+            let id = answer.field("x-request-id").unwrap();
+            assert_eq!(
+                (answer.status, answer.json()),
+                (status, json!({ "error": word, "request_id": id })),
+                "{method}"
+            );
+            assert!(began.elapsed() < Duration::from_secs(3));
+        }
+        let page = gateway.client().get(path, &[("Accept", "text/html")]);
+        assert!(page.status == status && page.text().contains(page.field("x-request-id").unwrap()));
+        assert!(!page.text().contains("127.0.0.1"), "{}", page.text());
+    }
+    drop(listener);
+}
+
+#[test]
+fn an_answer_may_take_its_time_once_it_has_begun() {
+    let backend = Backend::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").unwrap();
+        std::thread::sleep(Duration::from_millis(900));
+        stream.write_all(b"cd").is_ok()
+    });
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), "timeout = \"300ms\"\n"));
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        assert_eq!(client.get("/", &[]).text(), "abcd");
+    }
+}
+
+#[test]
+fn a_dead_server_is_passed_over_and_the_living_take_turns() {
+    let (one, two) = (Backend::start(ok), Backend::start(ok));
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"app\"\nservers = [\"{}\", \"{}\", \"{}\"]\n{}",
+        one.address,
+        nobody(),
+        two.address,
+        public("app", "")
+    ));
+    for number in 0..12 {
+        let method = if number % 2 == 0 { "POST" } else { "GET" };
+        assert_eq!(gateway.client().request(&format!("{method} /{number}"), &[], b"body").status, 200);
+    }
+    let (one, two) = (one.all().len(), two.all().len());
+    assert_eq!(one + two, 12);
+    assert!(one >= 4 && two >= 4, "{one} {two}");
+}
+
+#[test]
+fn a_post_never_runs_twice_and_a_get_is_repeated_once_on_a_connection_that_was_just_closed() {
+    // the first request of a connection is answered, the second one only read
+    fn once(request: &crate::backend::Received, stream: &mut dyn Write) -> bool {
+        if request.line.contains("/first") {
+            return ok(request, stream);
+        }
+        false
+    }
+    for (method, answered) in [("POST", 502), ("GET", 502)] {
+        let backend = Backend::start(once);
+        let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+        assert_eq!(gateway.client().get("/first", &[]).status, 200);
+        let body: &[u8] = if method == "POST" { b"x" } else { b"" };
+        assert_eq!(gateway.client().request(&format!("{method} /second"), &[], body).status, answered);
+        let seen = backend.all().into_iter().filter(|request| request.line.contains("/second")).count();
+        assert_eq!(seen, if method == "POST" { 1 } else { 2 }, "{method}");
+    }
+}
+
+#[test]
+fn answers_that_frame_two_ways_are_502_and_their_connection_is_not_used_again() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc"[..],
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer);
+            }
+        });
+        let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
+        assert_eq!(gateway.client().get("/", &[]).status, 502, "{}", String::from_utf8_lossy(answer));
+    }
+}
+
+#[test]
+fn what_an_upstream_sends_behind_its_answer_reaches_nobody() {
+    let backend = Backend::start(|_, stream| {
+        stream
+            .write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+            )
+            .is_ok()
+    });
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+    for _ in 0..5 {
+        assert_eq!(gateway.client().get("/", &[]).text(), "ok");
+    }
+}
+
+#[test]
+fn bodies_stream_both_ways_in_constant_memory() {
+    let megabytes: usize = std::env::var("STREAM_MEGABYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(256);
+    let gateway = Gateway::start(&public("builtin:whoami", ""));
+    let mut client = gateway.client();
+    let block = vec![b'x'; 1 << 20];
+    client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", megabytes << 20).as_bytes());
+    for _ in 0..megabytes {
+        client.send(&block);
+    }
+    assert_eq!(client.answer().json()["body_bytes"], megabytes << 20);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut stream = accept(&listener);
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", megabytes << 20).as_bytes());
+        for _ in 0..megabytes {
+            let _ = stream.write_all(&vec![b'y'; 1 << 20]);
+        }
+    });
+    let down = Gateway::start(&public(&format!("http://{address}"), ""));
+    let mut client = down.client();
+    client.send(b"GET /down HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    for _ in 0..megabytes {
+        assert!(client.take(1 << 20).iter().all(|&byte| byte == b'y'));
+    }
+    for gateway in [&gateway, &down] {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kib: usize = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kib < 128 << 10, "{peak}");
+    }
+}
+
+#[test]
+fn a_body_may_be_so_large_and_no_larger() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), "body_max = \"1KiB\"\n"));
+    assert_eq!(gateway.client().request("POST /", &[], &[b'x'; 1024]).status, 200);
+    assert_eq!(backend.next().body.len(), 1024);
+    let mut client = gateway.client();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head().status, 413, "refused before any 100");
+    let mut client = gateway.client();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(&[b"401\r\n", &[b'x'; 1025][..], b"\r\n0\r\n\r\n"].concat());
+    assert_eq!(client.answer().status, 413);
+    assert!(backend.all().iter().all(|request| request.body.len() <= 1024));
+}
+
+#[test]
+fn expect_100_continue_is_passed_on_and_answered() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+    let mut client = gateway.client();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head().status, 100);
+    client.send(b"body");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(backend.next().body, b"body");
+}
+
+#[test]
+fn unix_sockets_serve_on_both_sides() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (front, back) = (folder.path().join("front.sock"), folder.path().join("back.sock"));
+    let backend = Backend::unix(&back, ok);
+    let config = crate::gateway::configured(&public(&format!("unix:{}", back.display()), ""));
+    let file = config.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("\"127.0.0.1:0\"]", &format!("\"127.0.0.1:0\", \"unix:{}\"]", front.display()));
+    std::fs::write(&file, text).unwrap();
+    // what a process that was killed leaves behind is no hindrance
+    drop(std::os::unix::net::UnixListener::bind(&front).unwrap());
+    let mut gateway = Gateway::serve(config);
+    let mut stream = std::os::unix::net::UnixStream::connect(&front).unwrap();
+    stream.write_all(b"GET /unix HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{answer}");
+    let received = backend.next();
+    assert_eq!(
+        (received.line.as_str(), received.field("host"), received.field("x-forwarded-for")),
+        ("GET /unix HTTP/1.1", Some("app.example.com"), None)
+    );
+    gateway.terminate();
+    assert!(!front.exists());
+}
+
+#[test]
+fn the_host_is_kept_or_replaced_by_the_servers_own() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"own\"\nhost = \"upstream\"\nservers = [\"http://localhost:{0}\"]\n[[route]]\npath = \"/own\"\naccess = \"public\"\nupstream = \"own\"\n{1}",
+        backend.address.port(),
+        public(&format!("http://{}", backend.address), "")
+    ));
+    for (path, host) in
+        [("/own", format!("localhost:{}", backend.address.port())), ("/kept", "app.example.com".to_owned())]
+    {
+        assert_eq!(gateway.client().get(path, &[("Host", "app.example.com")]).status, 200, "{path}");
+        let received = backend.next();
+        assert_eq!(
+            (received.field("host"), received.field("x-forwarded-host")),
+            (Some(host.as_str()), Some("app.example.com")),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_gateway_that_leads_to_itself_says_so_once() {
+    // the way round leads over a proxy, which no look at the configuration could find
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = listener.local_addr().unwrap();
+    let gateway = Gateway::start(&public(&format!("http://{proxy}"), ""));
+    let address = gateway.address;
+    std::thread::spawn(move || {
+        for mut inbound in listener.incoming().map_while(Result::ok) {
+            let mut outbound = std::net::TcpStream::connect(address).unwrap();
+            let (mut back_in, mut back_out) = (outbound.try_clone().unwrap(), inbound.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut back_in, &mut back_out));
+            std::thread::spawn(move || std::io::copy(&mut inbound, &mut outbound));
+        }
+    });
+    assert_eq!(gateway.client().get("/x", &[]).status, 508);
+}
+
+#[test]
+fn https_upstreams_are_verified() {
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    drop(certificate);
+    // a server that speaks no TLS stands for every handshake that fails: nothing is sent in the clear
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&public(&format!("https://localhost:{}", backend.address.port()), ""));
+    assert_eq!(gateway.client().get("/secret", &[]).status, 502);
+    assert!(backend.all().iter().all(|request| !request.line.contains("/secret")));
+}
+
+#[test]
+fn a_client_that_goes_away_frees_the_upstream() {
+    let (listener, address) = silent();
+    let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
+    let mut client = gateway.client();
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = accept(&listener);
+    let read = upstream.read(&mut [0; 4096]).unwrap();
+    assert!(read > 0);
+    drop(client);
+    assert_eq!(upstream.read(&mut [0; 1]).unwrap_or(0), 0);
+    eventually("nothing is open", || {
+        let mut admin = std::net::TcpStream::connect(gateway.admin).unwrap();
+        admin.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut text = String::new();
+        admin.read_to_string(&mut text).unwrap();
+        text.contains("authgate_connections 0\n")
+    });
+}

@@ -1,0 +1,198 @@
+//! WebSockets: the handshake's rules, the tunnel, and closing with the session (contract, section 6).
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
+
+use crate::backend::{Backend, ok};
+use crate::gateway::Gateway;
+
+type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
+
+const HANDSHAKE: &[(&str, &str)] = &[
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+fn open(gateway: &Gateway, path: &str, cookie: &str) -> Socket {
+    let mut request = format!("ws://{}{path}", gateway.address).into_client_request().unwrap();
+    request.headers_mut().insert("cookie", cookie.parse().unwrap());
+    let (mut socket, _) = connect(request).unwrap();
+    if let MaybeTlsStream::Plain(stream) = socket.get_mut() {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    }
+    socket
+}
+
+fn close_code(socket: &mut Socket) -> u16 {
+    loop {
+        match socket.read() {
+            Ok(Message::Close(Some(frame))) => return frame.code.into(),
+            Ok(Message::Close(None)) => return 1005,
+            Ok(_) => {}
+            Err(error) => panic!("no Close frame: {error}"),
+        }
+    }
+}
+
+fn echo(socket: &mut Socket, text: &str) {
+    socket.send(Message::text(text)).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text(text));
+}
+
+#[test]
+fn handshakes_need_a_session_and_our_origin_and_are_never_redirected() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/counted/**\"\nupstream = \"http://{}\"\n[[route]]\npath = \"/other/**\"\nwebsocket = {{ origins = [\"https://other.example.com\"] }}\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
+        backend.address
+    ));
+    let cookie = gateway.first_account();
+    let own = format!("http://{}", gateway.host());
+    let ask = |path: &str, fields: &[(&str, &str)]| {
+        let fields = [HANDSHAKE, fields].concat();
+        gateway.client().request(&format!("GET {path}"), &fields, b"")
+    };
+    let signed_in = ("Cookie", cookie.as_str());
+    let navigation = [("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html")];
+    assert_eq!(ask("/counted/x", &navigation).status, 401);
+    assert_eq!(ask("/counted/x", &[("Cookie", "authgate=x")]).status, 401);
+    for origin in
+        ["https://evil.test", "null", "", "https://other.example.com", "http://localhost", "https://evil.test, x"]
+    {
+        let refused = ask("/counted/x", &[signed_in, ("Origin", origin)]);
+        assert_eq!((refused.status, refused.field("location")), (403, None), "{origin}");
+    }
+    assert_eq!(ask("/counted/x", &[signed_in, ("Origin", &own), ("Origin", &own)]).status, 403);
+    assert!(backend.all().is_empty());
+    assert_eq!(ask("/x", &[signed_in]).status, 101);
+    assert_eq!(ask("/x", &[signed_in, ("Origin", &own)]).status, 101);
+    assert_eq!(ask("/other/x", &[signed_in, ("Origin", "https://other.example.com")]).status, 101);
+    assert_eq!(ask("/other/x", &[signed_in, ("Origin", "https://other.example.com.evil.test")]).status, 403);
+    let token = format!("Bearer {}", cookie.split_once('=').unwrap().1);
+    assert_eq!(ask("/x", &[("Authorization", &token)]).status, 101);
+    let with_body = [HANDSHAKE, &[signed_in, ("Content-Length", "3")]].concat();
+    assert_eq!(gateway.client().request("GET /counted/x", &with_body, b"").status, 400);
+    let other_upgrade = [("Connection", "Upgrade"), ("Upgrade", "h2c"), signed_in];
+    assert_eq!(gateway.client().request("GET /counted/x", &other_upgrade, b"").status, 200);
+    assert_eq!(backend.next().field("upgrade"), None);
+}
+
+#[test]
+fn frames_pass_both_ways_and_the_backend_sees_the_identity() {
+    let gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let mut socket = open(&gateway, "/x", &cookie);
+    let first = socket.read().unwrap().into_text().unwrap();
+    assert!(first.to_lowercase().contains("\"remote-user\",\"ada@example.com\""), "{first}");
+    assert!(!first.contains(&cookie), "{first}");
+    echo(&mut socket, "hello");
+    echo(&mut socket, &"long ".repeat(50_000));
+    let bytes = Message::binary(vec![7; 300_000]);
+    socket.send(bytes.clone()).unwrap();
+    assert_eq!(socket.read().unwrap(), bytes);
+    socket.close(None).unwrap();
+    while socket.read().is_ok() {}
+}
+
+#[test]
+fn a_socket_is_closed_within_a_second_when_its_session_ends_and_others_go_on() {
+    let gateway = Gateway::start(
+        "[[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
+    );
+    let ada = gateway.first_account();
+    gateway.add_user("bob@example.com", &["staff"]);
+    let [one, two, three] = [(); 3].map(|()| gateway.sign_in("bob@example.com"));
+    let list: serde_json::Value = serde_json::from_str(&gateway.cli(&["session", "list", "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 4);
+    let mut sockets = [
+        open(&gateway, "/x", &one),
+        open(&gateway, "/staff/x", &two),
+        open(&gateway, "/x", &two),
+        open(&gateway, "/x", &three),
+        open(&gateway, "/x", &ada),
+    ];
+    for socket in &mut sockets {
+        socket.read().unwrap();
+    }
+    let [signed_out, staff, kept_by_two, disabled, adas] = &mut sockets;
+    let soon = |what: &str, end: &mut dyn FnMut(), socket: &mut Socket| {
+        end();
+        let began = Instant::now();
+        assert_eq!(close_code(socket), 4403, "{what}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{what}: {:?}", began.elapsed());
+    };
+    let log_out = || assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &one)], b"").status, 303);
+    soon("signed out", &mut || log_out(), signed_out);
+    soon(
+        "no longer in the group",
+        &mut || drop(gateway.cli(&["user", "set", "bob@example.com", "--group", "guests"])),
+        staff,
+    );
+    echo(kept_by_two, "still open");
+    echo(disabled, "still open");
+    soon("disabled", &mut || drop(gateway.cli(&["user", "disable", "bob@example.com"])), disabled);
+    assert_eq!(close_code(kept_by_two), 4403);
+    echo(adas, "still open");
+}
+
+#[test]
+fn a_socket_is_closed_with_4401_when_its_session_expires() {
+    let gateway = Gateway::start(
+        "[session]\nmax_age = \"3s\"\nidle = \"3s\"\nrenew_after = \"1s\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
+    );
+    let cookie = gateway.first_account();
+    let mut socket = open(&gateway, "/x", &cookie);
+    socket.read().unwrap();
+    echo(&mut socket, "open");
+    assert_eq!(close_code(&mut socket), 4401);
+}
+
+#[test]
+fn an_event_stream_ends_with_its_session_and_passes_unbuffered() {
+    let gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let mut client = gateway.client();
+    client.send(format!("GET /events HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n").as_bytes());
+    let head = client.head();
+    assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")));
+    let first = client.take(4);
+    assert!(!first.is_empty());
+    gateway.cli(&["session", "revoke", "--all"]);
+    let began = Instant::now();
+    while !client.is_closed() {
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn sockets_are_told_when_the_gateway_stops() {
+    let mut gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let mut socket = open(&gateway, "/x", &cookie);
+    socket.read().unwrap();
+    gateway.signal("TERM");
+    assert_eq!(close_code(&mut socket), 1001);
+    gateway.terminate();
+}
+
+#[test]
+fn one_user_has_so_many_sockets_and_no_more() {
+    let gateway = Gateway::start("[limits]\nsockets_per_user = 2\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    let cookie = gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    let first = open(&gateway, "/x", &cookie);
+    let _second = open(&gateway, "/x", &cookie);
+    let again =
+        |cookie: &str| gateway.client().request("GET /x", &[HANDSHAKE, &[("Cookie", cookie)]].concat(), b"").status;
+    assert_eq!(again(&cookie), 429);
+    assert_eq!(again(&gateway.sign_in("bob@example.com")), 101);
+    assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
+    drop(first);
+    crate::gateway::eventually("a place is free again", || again(&cookie) == 101);
+}
