@@ -144,6 +144,10 @@ impl ProxyHttp for Gateway {
         let Some(guard) = &state.guard else { return Ok(()) };
         guard.answer_began();
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            if state.live.is_none() {
+                return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that asked for none")
+                    .map_err(|e| e.into_up());
+            }
             guard.upgraded();
         }
         if response.status.is_informational() {
