@@ -145,8 +145,8 @@ impl ProxyHttp for Gateway {
         guard.answer_began();
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             if state.live.is_none() {
-                return Error::e_explain(ErrorType::InvalidHTTPHeader, "101 to a request that asked for none")
-                    .map_err(|e| e.into_up());
+                let why = "101 to a request that asked for none";
+                return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
             }
             guard.upgraded();
         }

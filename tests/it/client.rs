@@ -101,18 +101,18 @@ impl Client {
 
     /// Sends a request line and fields; `Host` is added unless one is given.
     pub fn request(&mut self, line: &str, fields: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = format!("{line} HTTP/1.1\r\n");
+        let mut head = format!("{line} HTTP/1.1\r\n").into_bytes();
         if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            head.push_str(&format!("Host: {}\r\n", self.host));
+            write!(head, "Host: {}\r\n", self.host).unwrap();
         }
         for (name, value) in fields {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
         if !body.is_empty() {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
         }
-        head.push_str("\r\n");
-        self.send(&[head.as_bytes(), body].concat());
+        head.extend_from_slice(b"\r\n");
+        self.send(&[head.as_slice(), body].concat());
         self.answer_to(line.starts_with("HEAD "))
     }
 

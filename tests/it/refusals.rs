@@ -220,7 +220,7 @@ fn a_bearer_session_token_is_a_credential_and_every_other_authorization_is_the_a
         assert_eq!(answer.seen("authorization"), [value.trim()], "{value}");
         assert_eq!(ask(&gateway, "GET /app/x", "", &[("Authorization", value)]).status, 401, "{value}");
     }
-    let forged = format!("Bearer {}x", token);
+    let forged = format!("Bearer {token}x");
     let answer = ask(&gateway, "GET /public/x", "", &[("Authorization", &forged)]);
     assert_eq!(answer.seen("authorization"), Vec::<String>::new());
 }
