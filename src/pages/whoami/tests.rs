@@ -25,7 +25,7 @@ fn json_answer(body: &str) -> String {
 #[tokio::test]
 async fn a_program_is_told_what_was_received_in_order_and_in_its_own_case() {
     let seen = answers(b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nX-B: 2\r\nx-a: 1\r\nX-B: \xff\r\n\r\n").await;
-    let body = r#"{"body_bytes":0,"headers":[["Host","x"],["X-B","2"],["x-a","1"],["X-B","�"]],"method":"GET","path":"/a?b=c"}"#;
+    let body = r#"{"method":"GET","path":"/a?b=c","headers":[["Host","x"],["X-B","2"],["x-a","1"],["X-B","�"]],"body_bytes":0}"#;
     assert_eq!(seen, json_answer(body));
 }
 
@@ -37,9 +37,9 @@ async fn requests_follow_each_other_on_one_connection_and_bodies_are_counted() {
           HEAD /3 HTTP/1.1\r\n\r\n",
     )
     .await;
-    let one = r#"{"body_bytes":5,"headers":[["Content-Length","5"]],"method":"POST","path":"/1"}"#;
-    let two = r#"{"body_bytes":13,"headers":[["Transfer-Encoding","chunked"]],"method":"PUT","path":"/2"}"#;
-    let three = r#"{"body_bytes":0,"headers":[],"method":"HEAD","path":"/3"}"#;
+    let one = r#"{"method":"POST","path":"/1","headers":[["Content-Length","5"]],"body_bytes":5}"#;
+    let two = r#"{"method":"PUT","path":"/2","headers":[["Transfer-Encoding","chunked"]],"body_bytes":13}"#;
+    let three = r#"{"method":"HEAD","path":"/3","headers":[],"body_bytes":0}"#;
     let head_alone = json_answer(three).replace(three, "");
     assert_eq!(seen, [json_answer(one), json_answer(two), head_alone].concat());
 }
@@ -175,7 +175,7 @@ async fn open_socket() -> DuplexStream {
     client.read_exact(&mut first).await.unwrap();
     assert_eq!(
         String::from_utf8(first).unwrap(),
-        r#"{"body_bytes":0,"headers":[["Connection","keep-alive, Upgrade"],["Upgrade","websocket"],["Sec-WebSocket-Version","13"],["Sec-WebSocket-Key","dGhlIHNhbXBsZSBub25jZQ=="]],"method":"GET","path":"/ws"}"#
+        r#"{"method":"GET","path":"/ws","headers":[["Connection","keep-alive, Upgrade"],["Upgrade","websocket"],["Sec-WebSocket-Version","13"],["Sec-WebSocket-Key","dGhlIHNhbXBsZSBub25jZQ=="]],"body_bytes":0}"#
     );
     client
 }
