@@ -70,19 +70,25 @@ impl<'e> Reading<'e> {
         self.faults.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });
     }
 
+    /// How many faults were said so far: what follows from one of them is not said too.
+    pub(super) fn fault_count(&self) -> usize {
+        self.faults.borrow().len()
+    }
+
     pub(super) fn into_faults(self) -> Vec<Fault> {
         self.faults.into_inner()
     }
 
     /// Puts the environment's values in the place of `${NAME}`.
-    fn expand(&self, text: &str, span: &Range<usize>) -> String {
+    fn expand(&self, text: &str, span: &Range<usize>) -> Option<String> {
+        let faults = self.fault_count();
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find("${") {
             out.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
                 self.fault(span.clone(), "`${` is not closed", "write `${NAME}`");
-                return out;
+                return None;
             };
             let name = &rest[at + 2..at + end];
             match (self.env)(name) {
@@ -96,7 +102,7 @@ impl<'e> Reading<'e> {
             rest = &rest[at + end + 1..];
         }
         out.push_str(rest);
-        out
+        (self.fault_count() == faults).then_some(out)
     }
 }
 
@@ -144,9 +150,10 @@ impl<'t> Table<'t> {
 
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, example: &str) {
         let found = value.get_ref().type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
         self.reading.fault(
             value.span(),
-            format!("`{key}` is a {found}, not {wanted}"),
+            format!("`{key}` is {article} {found}, not {wanted}"),
             format!("write it as in `{key} = {example}`"),
         );
     }
@@ -158,7 +165,7 @@ impl<'t> Table<'t> {
             self.wrong_type(key, value, "a text", &format!("\"{example}\""));
             return None;
         };
-        Some(self.item(self.reading.expand(text, &value.span()), value.span()))
+        Some(self.item(self.reading.expand(text, &value.span())?, value.span()))
     }
 
     /// A list of texts.
@@ -171,7 +178,9 @@ impl<'t> Table<'t> {
         let mut texts = Vec::new();
         for one in list {
             match one.get_ref().as_str() {
-                Some(text) => texts.push(self.item(self.reading.expand(text, &one.span()), one.span())),
+                Some(text) => {
+                    texts.extend(self.reading.expand(text, &one.span()).map(|text| self.item(text, one.span())));
+                }
                 None => self.wrong_type(key, one, "a text", &format!("[\"{example}\"]")),
             }
         }
@@ -212,7 +221,9 @@ impl<'t> Table<'t> {
         match parsed {
             Some(duration) if duration >= min => Some(self.item(duration, text.span)),
             Some(_) => {
-                text.fault(format!("`{key}` is too short"), format!("write at least \"{}s\"", min.as_secs().max(1)));
+                let least =
+                    if min.as_secs() == 0 { format!("{}ms", min.as_millis()) } else { format!("{}s", min.as_secs()) };
+                text.fault(format!("`{key}` is too short"), format!("write at least \"{least}\""));
                 None
             }
             None => {
@@ -304,10 +315,10 @@ impl<'t> Table<'t> {
         let mut pairs = Vec::new();
         for (key, value) in self.keys.into_iter().flat_map(|table| table.iter()) {
             match value.get_ref().as_str() {
-                Some(text) => pairs.push((
-                    self.item(key.get_ref().to_string(), key.span()),
-                    self.item(self.reading.expand(text, &value.span()), value.span()),
-                )),
+                Some(text) => {
+                    let Some(text) = self.reading.expand(text, &value.span()) else { continue };
+                    pairs.push((self.item(key.get_ref().to_string(), key.span()), self.item(text, value.span())));
+                }
                 None => self.wrong_type(key.get_ref(), value, "a text", "\"value\""),
             }
         }

@@ -46,7 +46,11 @@ pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option
         let syntax = |error: &toml::de::Error| Fault {
             span: error.span().unwrap_or(0..0),
             what: format!("this is no TOML: {}", error.message().lines().next().unwrap_or_default()),
-            remedy: "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes".to_owned(),
+            remedy: if error.message().contains("duplicate key") {
+                "remove one of the two".to_owned()
+            } else {
+                "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes".to_owned()
+            },
         };
         return Err(Faults::new(file, text, errors.iter().map(syntax).collect()));
     }

@@ -121,6 +121,33 @@ fn keep_alive_follows_what_the_client_says() {
     assert!(client.is_closed());
 }
 
+/// What stands behind a request in the same packet could have been put there by somebody else (CWE-444):
+/// it is never answered. Two requests one after the other are.
+#[test]
+fn bytes_behind_a_request_are_never_taken_for_another_one() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    for first in [
+        "GET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "GET /.auth/me HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let mut client = gateway.client();
+        client.send(format!("{first}{smuggled}").as_bytes());
+        let expected = if first.contains("/me") { 401 } else { 200 };
+        assert_eq!(client.answer().status, expected, "{first}");
+        assert!(client.is_closed(), "{first}");
+        let mut client = gateway.client();
+        for request in [first, first] {
+            client.send(request.as_bytes());
+            assert_eq!(client.answer().status, expected, "{first}");
+        }
+    }
+    assert!(backend.all().iter().all(|request| !request.line.contains("smuggled")));
+}
+
 #[test]
 fn a_stranger_gets_no_more_connections_than_the_cap() {
     let gateway = Gateway::start(

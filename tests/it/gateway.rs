@@ -53,7 +53,14 @@ impl Gateway {
     }
 
     pub fn serve(folder: TempDir) -> Self {
-        let mut child = command(folder.path(), &["run"]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::serve_with(folder, &[])
+    }
+
+    /// With some environment variables set.
+    pub fn serve_with(folder: TempDir, variables: &[(&str, &str)]) -> Self {
+        let mut command = command(folder.path(), &["run"]);
+        let mut child =
+            command.envs(variables.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let errors = child.stderr.take().unwrap();
         let (sender, lines) = channel();
         std::thread::spawn(move || {

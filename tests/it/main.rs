@@ -8,6 +8,7 @@
 mod backend;
 mod client;
 mod commands;
+mod config;
 mod faults;
 mod framing;
 mod gateway;

@@ -260,11 +260,54 @@ fn a_gateway_that_leads_to_itself_says_so_once() {
     assert_eq!(gateway.client().get("/x", &[]).status, 508);
 }
 
+/// A TLS server for `localhost` that answers every request with `ok`; gives its address and the
+/// certificate of the authority that signed it.
+fn tls_server() -> (std::net::SocketAddr, String) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], key)
+        .unwrap();
+    let config = std::sync::Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            let mut head = [0; 4096];
+            if stream.read(&mut head).is_ok_and(|count| count > 0) {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    (address, authority.pem())
+}
+
 #[test]
 fn https_upstreams_are_verified() {
-    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    drop(certificate);
-    // a server that speaks no TLS stands for every handshake that fails: nothing is sent in the clear
+    let (address, authority) = tls_server();
+    let (_, stranger) = tls_server();
+    for (trusted, name, status) in
+        [(&authority, "localhost", 200), (&stranger, "localhost", 502), (&authority, "127.0.0.1", 502)]
+    {
+        let folder = crate::gateway::configured(&public(&format!("https://{name}:{}", address.port()), ""));
+        let roots = folder.path().join("roots.pem");
+        std::fs::write(&roots, trusted).unwrap();
+        let gateway = Gateway::serve_with(folder, &[("SSL_CERT_FILE", roots.to_str().unwrap())]);
+        assert_eq!(gateway.client().get("/", &[]).status, status, "{name}");
+    }
+    // a server that speaks no TLS at all: nothing is sent in the clear
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&public(&format!("https://localhost:{}", backend.address.port()), ""));
     assert_eq!(gateway.client().get("/secret", &[]).status, 502);

@@ -4,8 +4,8 @@
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::Config;
 use super::file::{Reading, Table};
-use super::{Config, Listen, UpstreamServer};
 
 mod pages;
 mod people;
@@ -20,8 +20,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let server = server::server(&root.table("server", "[server]"));
     let session = people::session(&root.table("session", "[session]"), &server.public_url);
     let pages = pages::pages(&root.table("pages", "[pages]"), &server.prefix);
-    let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"));
-    let routes = route::routes(root.tables("route", "[[route]]"), &mut upstreams);
+    let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
+    let routes = route::routes(root.tables("route", "[[route]]"), &mut upstreams, &server.listen);
     if routes.is_empty() && !root.has("route") {
         reading.fault(
             0..0,
@@ -30,7 +30,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         );
     }
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-    let config = Config {
+    Config {
         limits: server::limits(&root.table("limits", "[limits]")),
         session,
         password: people::password(&root.table("password", "[password]")),
@@ -42,31 +42,5 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         server,
         upstreams,
         routes,
-    };
-    refuse_loops(&config, &root);
-    config
-}
-
-/// A gateway that forwards to itself would go round for ever.
-fn refuse_loops(config: &Config, root: &Table<'_>) {
-    let own = |server: &UpstreamServer| match server {
-        UpstreamServer::Tcp { host, port, .. } => config.server.listen.iter().any(|listen| {
-            let Listen::Tcp(address) = listen else { return false };
-            let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-            let same = host.parse() == Ok(address.ip());
-            let reaches = same || (loopback && (address.ip().is_loopback() || address.ip().is_unspecified()));
-            address.port() != 0 && address.port() == *port && reaches
-        }),
-        UpstreamServer::Unix(path) => config.server.listen.contains(&Listen::Unix(path.clone())),
-        UpstreamServer::Whoami => false,
-    };
-    for upstream in &config.upstreams {
-        if upstream.servers.iter().any(own) {
-            root.reading.fault(
-                0..0,
-                format!("upstream \"{}\" is this gateway's own address", upstream.name),
-                "name the app's address; the gateway must not forward to itself",
-            );
-        }
     }
 }

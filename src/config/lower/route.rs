@@ -8,15 +8,19 @@ use super::pages::origins;
 use super::upstream;
 use crate::config::fault::nearest;
 use crate::config::file::{Item, Table};
-use crate::config::{Access, PathPattern, Refuse, Route, Upstream};
+use crate::config::{Access, Listen, PathPattern, Refuse, Route, Upstream};
 use crate::web::host::HostPattern;
 use crate::web::path::NormalPath;
 
-pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>) -> Vec<Route> {
+pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>, own: &[Listen]) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
+    let mut sound: Vec<bool> = Vec::new();
     for table in tables {
-        let route = route(&table, upstreams);
-        if let Some(earlier) = routes.iter().position(|earlier| covers(earlier, &route)) {
+        let faults = table.reading.fault_count();
+        let route = route(&table, upstreams, own);
+        sound.push(table.reading.fault_count() == faults);
+        let covered = |at: &usize| sound[*at] && sound[routes.len()] && covers(&routes[*at], &route);
+        if let Some(earlier) = (0..routes.len()).find(covered) {
             table.reading.fault(
                 table.span.clone(),
                 format!("this route never comes to its turn: route {} takes all of its requests first", earlier + 1),
@@ -28,7 +32,7 @@ pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>) -> V
     routes
 }
 
-fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>) -> Route {
+fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen]) -> Route {
     let words = [
         ("signed_in", Access::SignedIn),
         ("public", Access::Public),
@@ -47,7 +51,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>) -> Route {
     Route {
         host: host(table),
         methods: methods(table),
-        upstream: route_upstream(table, access, upstreams),
+        upstream: route_upstream(table, access, upstreams, own),
         groups: groups(table, access),
         refuse: refuse.unwrap_or(Refuse::Auto),
         body_max: table.size("body_max", 0, u64::MAX).filter(|&max| max > 0),
@@ -116,9 +120,9 @@ fn methods(table: &Table<'_>) -> Vec<Method> {
     methods
 }
 
-fn route_upstream(table: &Table<'_>, access: Access, upstreams: &mut Vec<Upstream>) -> Option<usize> {
+fn route_upstream(table: &Table<'_>, access: Access, upstreams: &mut Vec<Upstream>, own: &[Listen]) -> Option<usize> {
     let Some(text) = table.text("upstream", "http://127.0.0.1:3000") else {
-        if access != Access::Deny {
+        if access != Access::Deny && !table.has("upstream") {
             table.reading.fault(
                 table.span.clone(),
                 "this route does not say where its requests go",
@@ -131,7 +135,7 @@ fn route_upstream(table: &Table<'_>, access: Access, upstreams: &mut Vec<Upstrea
         return Some(known);
     }
     if text.value.contains(':') {
-        upstreams.push(upstream::from_url(&text)?);
+        upstreams.push(upstream::from_url(&text, own)?);
         return Some(upstreams.len() - 1);
     }
     unknown(&text, upstreams);

@@ -1,18 +1,19 @@
 //! `[[upstream]]`, and upstreams that a route names by their URL.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use http::HeaderName;
 
 use crate::config::file::{Item, Table};
-use crate::config::{IdentityHeaders, TemplatePart, Upstream, UpstreamHost, UpstreamServer};
+use crate::config::{IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamServer};
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 
-pub(super) fn upstreams(tables: Vec<Table<'_>>) -> Vec<Upstream> {
+pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> Vec<Upstream> {
     let mut upstreams: Vec<Upstream> = Vec::new();
     for table in tables {
-        let Some(upstream) = upstream(&table) else { continue };
+        let Some(upstream) = upstream(&table, own) else { continue };
         if upstreams.iter().any(|other| other.name == upstream.name) {
             table.reading.fault(
                 table.span.clone(),
@@ -25,7 +26,8 @@ pub(super) fn upstreams(tables: Vec<Table<'_>>) -> Vec<Upstream> {
     upstreams
 }
 
-fn upstream(table: &Table<'_>) -> Option<Upstream> {
+fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
+    let faults = table.reading.fault_count();
     let name = table.text("name", "app");
     let servers = table.texts("servers", "127.0.0.1:3000");
     let host_choice = table.choice("host", &[("client", UpstreamHost::Client), ("upstream", UpstreamHost::Upstream)]);
@@ -33,22 +35,23 @@ fn upstream(table: &Table<'_>) -> Option<Upstream> {
     let allow_headers = allow_headers(table);
     let identity = identity(table);
     let Some(name) = name else {
-        table.reading.fault(table.span.clone(), "an upstream without a name", "add `name = \"app\"`");
+        if !table.has("name") {
+            table.reading.fault(table.span.clone(), "an upstream without a name", "add `name = \"app\"`");
+        }
         return None;
     };
     if name.value.is_empty() || name.value.contains([':', '/']) || name.value.chars().any(char::is_whitespace) {
         name.fault(format!("`{}` cannot be a name", name.value), "write a word, as in \"http-server\"");
     }
     let list = servers.map(|list| list.value).unwrap_or_default();
-    if list.is_empty() {
+    if list.is_empty() && table.reading.fault_count() == faults {
         table.reading.fault(
             table.span.clone(),
             format!("upstream \"{}\" has no server", name.value),
             "add `servers = [\"127.0.0.1:3000\"]`",
         );
     }
-    let base = table.reading.base.as_path();
-    let servers: Vec<UpstreamServer> = list.iter().filter_map(|text| server(text, base)).collect();
+    let servers: Vec<UpstreamServer> = list.iter().filter_map(|text| server(text, own)).collect();
     if host == UpstreamHost::Upstream && servers.iter().any(|server| matches!(server, UpstreamServer::Unix(_))) {
         table.reading.fault(
             table.span.clone(),
@@ -60,8 +63,8 @@ fn upstream(table: &Table<'_>) -> Option<Upstream> {
 }
 
 /// A URL that a route names at once.
-pub(super) fn from_url(text: &Item<'_, String>) -> Option<Upstream> {
-    let server = server(text, &text.reading.base)?;
+pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstream> {
+    let server = server(text, own)?;
     Some(Upstream {
         name: text.value.clone(),
         servers: vec![server],
@@ -71,8 +74,30 @@ pub(super) fn from_url(text: &Item<'_, String>) -> Option<Upstream> {
     })
 }
 
+/// A server that is not one of our `own` addresses: a gateway that forwards to itself would go round
+/// for ever.
+fn server(text: &Item<'_, String>, own: &[Listen]) -> Option<UpstreamServer> {
+    let server = read_server(text, &text.reading.base)?;
+    let reaches = |listen: &Listen| match (&server, listen) {
+        (UpstreamServer::Tcp { host, port, .. }, Listen::Tcp(address)) => {
+            let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            let here = loopback && (address.ip().is_loopback() || address.ip().is_unspecified());
+            address.port() != 0 && address.port() == *port && (here || host.parse() == Ok(address.ip()))
+        }
+        (UpstreamServer::Unix(path), Listen::Unix(own)) => path == own,
+        _ => false,
+    };
+    if own.iter().any(reaches) {
+        text.fault(
+            format!("`{}` is this gateway's own address", text.value),
+            "name the app's address; the gateway must not forward to itself",
+        );
+    }
+    Some(server)
+}
+
 /// `host:port`, `http(s)://host[:port]`, `unix:/path` or `builtin:whoami`.
-pub(super) fn server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamServer> {
+fn read_server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamServer> {
     let typed = text.value.as_str();
     if typed == "builtin:whoami" {
         return Some(UpstreamServer::Whoami);

@@ -1,0 +1,98 @@
+//! The configuration: broken files with what is said of each, and the shipped one.
+
+use std::path::{Path, PathBuf};
+
+use authgate::config;
+
+use crate::gateway::command;
+
+fn corpus() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/broken");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
+    paths.sort();
+    paths
+}
+
+fn shipped() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.toml")).unwrap()
+}
+
+fn parse(text: &str) -> Result<config::Config, config::Faults> {
+    config::parse(text, "gateway.toml", PathBuf::new(), &|_| None)
+}
+
+/// Every broken file of the corpus is refused with the text that stands beside it; `UPDATE=1` writes it anew.
+#[test]
+fn every_broken_file_is_refused_with_the_text_beside_it() {
+    assert!(corpus().len() >= 30);
+    for path in corpus() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::copy(&path, folder.path().join("gateway.toml")).unwrap();
+        let output = command(folder.path(), &["check"]).env_remove("STATE_DIRECTORY").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap().replace(&folder.path().display().to_string(), "DIR");
+        assert_eq!(output.status.code(), Some(64), "{name}: {said}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{name}: something was made");
+        let beside = path.with_extension("txt");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&beside, &said).unwrap();
+        }
+        assert_eq!(said, std::fs::read_to_string(&beside).unwrap_or_default(), "{name}");
+    }
+}
+
+/// "Every key is here with its default behind the `#`."
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    let text = shipped();
+    let mut uncommented = String::new();
+    for line in text.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let key = bare.split([' ', '=']).next().unwrap_or_default();
+        let assigned = bare.split_once(" = ").is_some_and(|_| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        let kept = !line.starts_with('#') || assigned || bare == "[[upstream]]" || bare == "[[test]]";
+        uncommented.push_str(if kept { bare } else { "" });
+        uncommented.push('\n');
+    }
+    // the example of an identity of one's own stands before the default
+    let at = uncommented.find("identity = {").unwrap();
+    let end = at + uncommented[at..].find('\n').unwrap();
+    uncommented.replace_range(at..end, "");
+    // the test is an example, and one for groups
+    let uncommented = uncommented.replace("user = { groups = [\"staff\"] }", "user = { groups = [] }");
+    let mut said = parse(&uncommented).unwrap_or_else(|faults| panic!("{}", faults.render(false)));
+    let defaults = parse(&text).unwrap();
+    assert_eq!((said.upstreams.len(), said.tests.len()), (2, 1));
+    let example = said.upstreams.remove(0);
+    assert_eq!(format!("{:?}", example.identity), format!("{:?}", defaults.upstreams[0].identity));
+    said.tests.clear();
+    said.routes[0].upstream = Some(0);
+    assert_eq!(format!("{said:#?}"), format!("{defaults:#?}"));
+}
+
+#[test]
+fn a_file_with_any_bytes_changed_is_judged_without_a_panic() {
+    let texts: Vec<String> =
+        corpus().iter().filter_map(|path| std::fs::read_to_string(path).ok()).chain([shipped()]).collect();
+    let mut judged = 0;
+    for text in &texts {
+        let step = text.len() / 50 + 1;
+        for at in (0..text.len()).step_by(step).filter(|&at| text.is_char_boundary(at)) {
+            let (before, after) = text.split_at(at);
+            let rest = after.chars().next().map_or(0, char::len_utf8);
+            let mut changed = vec![before.to_owned(), format!("{before}{}", &after[rest..])];
+            changed.extend(
+                ["\"", "[", "{", "=", "\n", "9", "-", "é", "\0", "${", "."].map(|put| format!("{before}{put}{after}")),
+            );
+            for text in changed {
+                judged += 1;
+                if let Err(faults) = parse(&text) {
+                    assert!(!faults.list().is_empty() && !faults.render(false).is_empty());
+                    faults.to_json();
+                }
+            }
+        }
+    }
+    assert!(judged > 5_000, "{judged}");
+}
