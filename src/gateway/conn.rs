@@ -12,6 +12,7 @@ use pingora_core::apps::ServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
+use super::Gateway;
 use super::head::is_trusted;
 use super::stream::GuardedStream;
 use crate::config::Config;
@@ -88,8 +89,7 @@ fn network(ip: IpAddr) -> IpAddr {
 /// Wraps the proxy: every connection passes here once.
 pub(crate) struct ConnLayer<A> {
     pub(crate) app: Arc<A>,
-    pub(crate) config: Arc<Config>,
-    pub(crate) connections: Arc<Connections>,
+    pub(crate) gateway: Gateway,
 }
 
 #[async_trait]
@@ -102,8 +102,8 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for ConnLayer<A> {
         let address = stream
             .get_socket_digest()
             .and_then(|digest| digest.peer_addr().and_then(|peer| peer.as_inet().map(std::net::SocketAddr::ip)));
-        let counted = self.connections.admit(address, &self.config)?;
-        let guarded = GuardedStream::new(stream, counted, self.config.limits.head_time);
+        let counted = self.gateway.connections.admit(address, &self.gateway.config)?;
+        let guarded = GuardedStream::new(stream, counted, self.gateway.clone(), address);
         self.app.process_new(Box::new(guarded), shutdown).await
     }
 

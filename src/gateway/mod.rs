@@ -145,11 +145,6 @@ impl Gateway {
         }))
     }
 
-    /// The caps that listeners count against.
-    pub(crate) fn connections(&self) -> &Arc<Connections> {
-        &self.connections
-    }
-
     /// Host names of upstreams that need a resolver.
     pub fn names(&self) -> Vec<(String, u16)> {
         self.targets.iter().flat_map(Targets::names).collect()

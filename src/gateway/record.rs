@@ -85,11 +85,41 @@ pub(crate) fn record(
         bytes_out: counts.bytes_out,
         duration_ms: (elapsed.as_secs_f64() * 100_000.0).round() / 100.0,
     };
+    write(gateway, &line);
+}
+
+/// The parser refused a head that no filter ever saw: its line has no method, host or path.
+pub(crate) fn unread(gateway: &Gateway, client: Option<IpAddr>, status: u16) {
+    gateway.metrics.route(None).observe(status, 0.0);
+    let line = AccessLine {
+        time: &timestamp(gateway.clock.now_millis()),
+        level: "info",
+        target: "access",
+        message: "request",
+        request_id: "",
+        client,
+        method: "",
+        host: "",
+        path: "",
+        status,
+        outcome: "bad_request",
+        route: None,
+        upstream: None,
+        user: None,
+        why: Some("unparsed"),
+        bytes_in: 0,
+        bytes_out: 0,
+        duration_ms: 0.0,
+    };
+    write(gateway, &line);
+}
+
+fn write(gateway: &Gateway, line: &AccessLine<'_>) {
     gateway.log.line(|out| {
         if gateway.log.is_human() {
-            human(out, &line);
+            human(out, line);
         } else {
-            let _ = serde_json::to_writer(out, &line);
+            let _ = serde_json::to_writer(out, line);
         }
     });
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use super::conn::Counted;
 use super::frames::FrameTracker;
 use super::guard::Guard;
+use super::{Gateway, record};
 
 /// How long the backend has to answer our Close frame before the connection ends anyway.
 const CLOSE_HANDSHAKE: Duration = Duration::from_millis(500);
@@ -29,7 +31,8 @@ const CLOSE_HANDSHAKE: Duration = Duration::from_millis(500);
 pub(crate) struct GuardedStream {
     inner: Stream,
     guard: Arc<Guard>,
-    head_time: Duration,
+    gateway: Gateway,
+    address: Option<IpAddr>,
     timer: Option<Pin<Box<Sleep>>>,
     head_began: Option<Instant>,
     line: LineCheck,
@@ -37,6 +40,8 @@ pub(crate) struct GuardedStream {
     from_client: FrameTracker,
     to_client: FrameTracker,
     farewell: Farewell,
+    /// Status of an answer that the parser wrote to a head that it did not hand on.
+    unread: Option<u16>,
     _counted: Counted,
 }
 
@@ -52,11 +57,12 @@ enum Farewell {
 }
 
 impl GuardedStream {
-    pub(crate) fn new(inner: Stream, counted: Counted, head_time: Duration) -> Self {
+    pub(crate) fn new(inner: Stream, counted: Counted, gateway: Gateway, address: Option<IpAddr>) -> Self {
         Self {
             inner,
             guard: Arc::new(Guard::new()),
-            head_time,
+            gateway,
+            address,
             timer: None,
             head_began: None,
             line: LineCheck::default(),
@@ -64,6 +70,7 @@ impl GuardedStream {
             from_client: FrameTracker::default(),
             to_client: FrameTracker::default(),
             farewell: Farewell::NotYet,
+            unread: None,
             _counted: counted,
         }
     }
@@ -99,7 +106,8 @@ impl GuardedStream {
                 self.head_began = None;
                 self.line = LineCheck::default();
             }
-            let late = self.head_began.is_some_and(|began| self.is_past(began + self.head_time, cx));
+            let late =
+                self.head_began.is_some_and(|began| self.is_past(began + self.gateway.config.limits.head_time, cx));
             return if late { Poll::Ready(io::ErrorKind::TimedOut.into()) } else { Poll::Pending };
         }
         if let Some(due) = self.guard.answer_due()
@@ -197,6 +205,9 @@ impl AsyncWrite for GuardedStream {
             self.guard.wake();
             return Poll::Ready(Ok(bytes.len()));
         }
+        if self.unread.is_none() && self.guard.awaited_round() == Some(self.round) && self.head_began.is_some() {
+            self.unread = status_in(bytes);
+        }
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         if upgraded {
             self.to_client.feed_answer(&bytes[..written]);
@@ -227,6 +238,20 @@ impl AsyncWrite for GuardedStream {
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
+}
+
+impl Drop for GuardedStream {
+    fn drop(&mut self) {
+        if let Some(status) = self.unread {
+            record::unread(&self.gateway, self.address, status);
+        }
+    }
+}
+
+/// The code in a status line.
+fn status_in(bytes: &[u8]) -> Option<u16> {
+    let digits = bytes.strip_prefix(b"HTTP/1.1 ").or(bytes.strip_prefix(b"HTTP/1.0 "))?.get(..3)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Follows the request line of each head: exactly two spaces, visible ASCII, CR before LF. Pingora

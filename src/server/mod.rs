@@ -65,7 +65,7 @@ async fn run(config: Arc<Config>, clock: Clock, log: Log) -> Result<(), ServeErr
     let gateway = Gateway::new(config.clone(), accounts.clone(), clock, log.clone(), whoami);
     resolve(&gateway).await;
     let (stop, stopped) = watch::channel(false);
-    let shards = shard::start(&gateway, &config, &sockets, &stopped)?;
+    let shards = shard::start(&gateway, &sockets, &stopped)?;
     admin::start(admin, gateway.clone(), accounts.clone(), stopped);
     for socket in &sockets {
         tracing::info!(address = %socket.address(), "listening");

@@ -15,7 +15,6 @@ use tokio::sync::watch;
 
 use super::ServeError;
 use super::listen::Socket;
-use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::conn::ConnLayer;
 
@@ -32,14 +31,13 @@ pub(super) struct Shards {
 /// Starts one thread a core.
 pub(super) fn start(
     gateway: &Gateway,
-    config: &Arc<Config>,
     sockets: &[Socket],
     stopped: &watch::Receiver<bool>,
 ) -> Result<Shards, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut threads = Vec::with_capacity(cores);
     for number in 0..cores {
-        let (service, fds) = service(gateway, config, sockets)?;
+        let (service, fds) = service(gateway, sockets)?;
         let stopped = stopped.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
         let thread = std::thread::Builder::new()
@@ -53,11 +51,7 @@ pub(super) fn start(
 
 type Proxy = ConnLayer<pingora_proxy::HttpProxy<Gateway>>;
 
-fn service(
-    gateway: &Gateway,
-    config: &Arc<Config>,
-    sockets: &[Socket],
-) -> Result<(Service<Proxy>, ListenFds), ServeError> {
+fn service(gateway: &Gateway, sockets: &[Socket]) -> Result<(Service<Proxy>, ListenFds), ServeError> {
     let conf = Arc::new(ServerConf {
         threads: 1,
         work_stealing: false,
@@ -65,11 +59,7 @@ fn service(
         max_retries: TRIES,
         ..ServerConf::default()
     });
-    let layer = ConnLayer {
-        app: Arc::new(http_proxy(&conf, gateway.clone())),
-        config: config.clone(),
-        connections: gateway.connections().clone(),
-    };
+    let layer = ConnLayer { app: Arc::new(http_proxy(&conf, gateway.clone())), gateway: gateway.clone() };
     let mut service = Service::new("gateway".to_owned(), layer);
     let mut fds = Fds::new();
     for (number, socket) in sockets.iter().enumerate() {

@@ -165,3 +165,56 @@ fn a_stranger_gets_no_more_connections_than_the_cap() {
         !client.is_closed()
     });
 }
+
+/// No cleartext HTTP/2: its preface could be held half-sent without any deadline.
+#[test]
+fn an_http2_preface_is_refused_and_half_of_one_is_not_waited_for() {
+    let gateway =
+        Gateway::start("[limits]\nhead_time = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    let mut client = gateway.client();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+    assert!(client.is_closed());
+    let mut client = gateway.client();
+    let began = Instant::now();
+    client.send(b"PRI * HT");
+    assert!(client.is_closed());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(gateway.client().get("/", &[]).status, 200);
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
+    let gateway =
+        Gateway::start("[limits]\nidle = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    let (mut idle, mut used) = (gateway.client(), gateway.client());
+    assert_eq!(idle.get("/", &[]).status, 200);
+    let began = Instant::now();
+    let closed = std::thread::spawn(move || idle.is_closed());
+    while began.elapsed() < Duration::from_secs(2) {
+        assert_eq!(used.get("/", &[]).status, 200);
+    }
+    assert!(closed.join().unwrap());
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// What the parser refuses is counted and logged like everything else.
+#[test]
+fn refused_heads_have_an_access_line_too() {
+    let gateway = Gateway::whoami();
+    for head in [
+        "GET /a%2Fb HTTP/1.1\r\nHost: a",
+        "TRACE /traced HTTP/1.1\r\nHost: a",
+        "GET /two HTTP/1.1\r\nHost: a\r\nHost: b",
+    ] {
+        let mut client = gateway.client();
+        client.send(format!("{head}\r\n\r\n").as_bytes());
+        assert!((400..=405).contains(&client.answer().status));
+        assert!(client.is_closed());
+    }
+    let log = gateway.into_log();
+    let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for (path, status) in [("/a%2Fb", 400), ("/traced", 405), ("", 400)] {
+        assert!(lines.iter().any(|line| line["path"] == path && line["status"] == status), "{path}: {log}");
+    }
+}

@@ -333,3 +333,43 @@ fn a_client_that_goes_away_frees_the_upstream() {
         text.contains("authgate_connections 0\n")
     });
 }
+
+#[test]
+fn a_name_that_nobody_knows_is_502_and_others_go_on() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/unknown/**\"\naccess = \"public\"\nupstream = \"http://nobody.invalid:80\"\n{}",
+        public(&format!("http://localhost:{}", backend.address.port()), "")
+    ));
+    assert_eq!(gateway.client().get("/unknown/x", &[]).status, 502);
+    assert_eq!(gateway.client().get("/known", &[]).status, 200);
+}
+
+/// Two upstreams may differ in what they trust: a connection of one is never used for the other.
+#[test]
+fn upstreams_do_not_share_connections_even_at_one_address() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, opened) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            sender.send(()).unwrap();
+            std::thread::spawn(move || {
+                while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                }
+            });
+        }
+    });
+    let upstream = |name: &str| {
+        format!(
+            "[[upstream]]\nname = \"{name}\"\nservers = [\"{address}\"]\n[[route]]\npath = \"/{name}\"\naccess = \"public\"\nupstream = \"{name}\"\n"
+        )
+    };
+    let gateway = Gateway::start(&(upstream("one") + &upstream("two")));
+    let mut client = gateway.client();
+    for path in ["/one", "/one", "/two", "/two", "/one"] {
+        assert_eq!(client.get(path, &[]).status, 200);
+    }
+    assert_eq!(opened.try_iter().count(), 2);
+}

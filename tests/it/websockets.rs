@@ -196,3 +196,41 @@ fn one_user_has_so_many_sockets_and_no_more() {
     drop(first);
     crate::gateway::eventually("a place is free again", || again(&cookie) == 101);
 }
+
+#[test]
+fn no_spelling_of_an_identity_header_passes_a_handshake() {
+    let gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let mut request = format!("ws://{}/x", gateway.address).into_client_request().unwrap();
+    for name in
+        ["remote-user", "remote_user", "remote.user", "x-authgate-jwt-assertion", "x-real-ip", "x_forwarded_user"]
+    {
+        request.headers_mut().append(name, "evil".parse().unwrap());
+    }
+    request.headers_mut().append("x-harmless", "kept".parse().unwrap());
+    request.headers_mut().append("cookie", format!("a=1; {cookie}").parse().unwrap());
+    let (mut socket, _) = connect(request).unwrap();
+    let first = socket.read().unwrap().into_text().unwrap().to_lowercase();
+    assert!(!first.contains("evil") && first.contains("kept"), "{first}");
+    assert!(first.contains("\"remote-user\",\"ada@example.com\"") && first.contains("\"a=1\""), "{first}");
+}
+
+#[test]
+fn an_idle_socket_is_closed_and_one_with_traffic_in_one_direction_is_kept() {
+    let gateway = Gateway::start("[limits]\nidle = \"2s\"\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    let cookie = gateway.first_account();
+    let (mut idle, mut used) = (open(&gateway, "/x", &cookie), open(&gateway, "/x", &cookie));
+    idle.read().unwrap();
+    used.read().unwrap();
+    let began = Instant::now();
+    let closed = std::thread::spawn(move || {
+        while idle.read().is_ok() {}
+        began.elapsed()
+    });
+    while began.elapsed() < Duration::from_secs(4) {
+        echo(&mut used, "still here");
+    }
+    let closed = closed.join().unwrap();
+    assert!(closed > Duration::from_millis(1500) && closed < Duration::from_secs(5), "{closed:?}");
+    echo(&mut used, "still here");
+}
