@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::backend_token::{self, Minters, OwnKeys};
 use super::password::Hasher;
 use super::session::{Identity, Live, Rejected, Session, Standing};
+use super::ticket::Tickets;
 use super::token::{self, Keys};
 use super::{SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{self, Config};
-use crate::secret::Secret;
+use crate::secret::{NoRandomness, Secret};
 use crate::store::{Check, Db, Hooks, Store, StoreError};
 
 /// How often "last seen" is written, seconds; more often if the idle limit is short.
@@ -33,6 +35,9 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     live: Arc<Live>,
     keys: Arc<Keys>,
+    pub(super) own_keys: Arc<OwnKeys>,
+    pub(super) minters: Minters,
+    pub(super) tickets: Tickets,
     /// tells this instance's remembered tokens from another's
     id: u64,
 }
@@ -89,16 +94,22 @@ impl Accounts {
         let folder = crate::store::Folder::open(&config.server.state_dir)?;
         let lock = folder.lock()?;
         let mut db = Db::open(&config.server.state_dir, Check::Whole)?;
-        let (kid, secret) = token::new_key().map_err(|error| StartError(error.to_string()))?;
-        db.first_key(&kid, secret.as_slice(), clock.now())?;
+        let no_randomness = |error: NoRandomness| StartError(error.to_string());
+        db.first_key(&token::new_key().map_err(no_randomness)?, clock.now())?;
+        for algorithm in backend_token::algorithms(config) {
+            db.first_key(&backend_token::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
+        }
         let live = Arc::new(Live::new(settings.idle_secs));
-        let keys = Arc::new(Keys::default());
-        let hooks = hooks(&settings, &live, &keys, clock.clone());
+        let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
+        let hooks = hooks(&settings, &live, &keys, &own_keys, clock.clone());
         let store = Store::start(db, lock, hooks)?;
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { shared: Arc::new(Shared { store, hasher, settings, clock, live, keys, id }) })
+        let minters = Minters::new(config);
+        let tickets = Tickets::default();
+        let shared = Shared { store, hasher, settings, clock, live, keys, own_keys, minters, tickets, id };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Who the token stands for, now. Memory only: no await, no disk. Marks the session as seen.
@@ -147,6 +158,12 @@ impl Accounts {
     /// Seconds that remain of the session for the cookie's Max-Age; `None`: it goes with the browser.
     pub fn cookie_max_age(&self, session: &Session) -> Option<u64> {
         session.remember.then(|| session.expires.saturating_sub(self.shared.clock.now()))
+    }
+
+    /// A tag that only this gateway can make for a text, in base64url: for what a browser hands back and
+    /// nobody else may have made. `None`: there is no key.
+    pub fn tag(&self, text: &str) -> Option<String> {
+        self.shared.keys.tag(text)
     }
 
     /// How many sessions stand.
@@ -209,10 +226,10 @@ fn write_seen(live: &Live, db: &mut Db) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, clock: Clock) -> Hooks {
+fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, own_keys: &Arc<OwnKeys>, clock: Clock) -> Hooks {
     let max_age_secs = settings.max_age_secs;
     let apply_live = Arc::clone(live);
-    let keys = Arc::clone(keys);
+    let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
     let mut chores = Chores {
         live: Arc::clone(live),
         settings: settings.clone(),
@@ -225,6 +242,7 @@ fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, clock: Clock) 
         apply: Box::new(move |changes| {
             if let Some(rows) = &changes.keys {
                 keys.apply(rows, max_age_secs);
+                own_keys.apply(rows);
             }
             apply_live.apply(changes.users, changes.sessions);
         }),

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::accounts::Settings;
-use super::{Caller, audit, email, enroll, throttle, token};
+use super::{Caller, audit, backend_token, email, enroll, throttle, token};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
 use crate::secret::{NoRandomness, Secret};
@@ -273,12 +273,18 @@ impl Admin {
         Ok(keys)
     }
 
-    /// Makes a new signing key; older ones verify until no token of theirs can be valid. Returns its name.
+    /// Makes new signing keys, one for each algorithm in use; older ones verify until no token of
+    /// theirs can be valid. Returns the name of the one that signs sessions.
     pub fn rotate_key(&mut self) -> Result<String, Refused> {
-        let (kid, secret) = token::new_key()?;
+        let own = token::new_key()?;
+        let kid = own.kid.clone();
+        let mut new = vec![own];
+        for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
+            new.push(backend_token::new_key(&key.algorithm)?);
+        }
         let now = self.clock.now();
         let event = AuditRow { detail: kid.clone(), ..self.event("key_rotated", None) };
-        self.db.rotate_key(&kid, secret.as_slice(), now, now.saturating_sub(self.settings.max_age_secs), &event)?;
+        self.db.rotate_keys(&new, now, now.saturating_sub(self.settings.max_age_secs.max(86_400)), &event)?;
         Ok(kid)
     }
 

@@ -10,9 +10,12 @@ use crate::secret::Secret;
 mod accounts;
 mod admin;
 mod audit;
+mod backend_token;
 mod blocklist;
 mod email;
 mod enroll;
+mod jwe;
+mod jws;
 mod password;
 mod profile;
 pub mod session;
@@ -20,11 +23,14 @@ mod sign_in;
 #[cfg(test)]
 mod testing;
 mod throttle;
+mod ticket;
 mod token;
 
 pub use accounts::Accounts;
 pub use admin::{Admin, Ban, Details, Refused};
+pub use backend_token::{Minted, MintedTokens, NotMinted};
 pub use session::{Identity, Rejected, Session, Standing, User};
+pub use ticket::TICKET_SECS;
 pub use token::ISSUER;
 
 /// Where a request comes from, for throttling, the session list and the audit trail.

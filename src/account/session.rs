@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::RwLock;
 
+use super::MintedTokens;
 use crate::clock::UnixSecs;
 use crate::store::{SessionRow, UserRow};
 
@@ -82,6 +83,8 @@ pub struct Session {
     pub seen: AtomicU64,
     /// Revoked, signed out, or its account is gone.
     pub ended: AtomicBool,
+    /// Backends' tokens that were made for it.
+    pub minted: MintedTokens,
 }
 
 /// Whether a session still stands for somebody.
@@ -230,6 +233,7 @@ impl Entry {
             remember,
             seen: AtomicU64::new(seen),
             ended: AtomicBool::new(false),
+            minted: MintedTokens::default(),
         };
         Self { session: Arc::new(session), written: AtomicU64::new(seen) }
     }

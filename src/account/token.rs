@@ -1,26 +1,24 @@
 //! The JWT in the session cookie: made here, judged here, nowhere else. HS256 with keys from the
-//! store, on ring. It names a session and an account; what they may do is never read from it.
+//! store. It names a session and an account; what they may do is never read from it.
 //!
 //! Checks follow RFC 8725: one algorithm, own `typ`, key chosen by `kid` among our own, every
 //! claim required, nothing fetched.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once};
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::RwLock;
-use ring::hmac;
 use serde::{Deserialize, Serialize};
 
+use super::jws::install_provider;
 use super::session::{Rejected, Session};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_bytes};
-use crate::store::KeyRow;
+use crate::store::{KeyRow, NewKey};
 
 /// `iss` of every token of ours.
 pub const ISSUER: &str = "authgate";
@@ -70,60 +68,15 @@ pub(super) struct Keys {
     signing: ArcSwapOption<Key>,
 }
 
-fn install_provider() {
-    static ONCE: Once = Once::new();
-    static ON_RING: CryptoProvider = CryptoProvider {
-        signer_factory: |algorithm, key| match (algorithm, key.family()) {
-            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256::new(key.as_bytes()))),
-            _ => Err(Error::from(ErrorKind::InvalidAlgorithm)),
-        },
-        verifier_factory: |algorithm, key| match (algorithm, key.family()) {
-            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256::new(key.try_get_as_bytes()?))),
-            _ => Err(Error::from(ErrorKind::InvalidAlgorithm)),
-        },
-        key_utils: KeyUtils::new_unimplemented(),
-    };
-    ONCE.call_once(|| {
-        let _ = ON_RING.install_default();
-    });
+/// A new key for sessions: 32 random bytes.
+pub(super) fn new_key() -> Result<NewKey, NoRandomness> {
+    let secret = zeroize::Zeroizing::new(random_bytes::<32>()?.to_vec());
+    Ok(NewKey { algorithm: "HS256", kid: new_kid()?, secret })
 }
 
-struct Hs256(hmac::Key);
-
-impl Hs256 {
-    fn new(secret: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
-    }
-}
-
-impl signature::Signer<Vec<u8>> for Hs256 {
-    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-}
-
-impl signature::Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-/// A new key: its name and 32 random bytes.
-pub(super) fn new_key() -> Result<(String, zeroize::Zeroizing<[u8; 32]>), NoRandomness> {
-    let kid = data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<9>()?);
-    Ok((kid, zeroize::Zeroizing::new(random_bytes::<32>()?)))
+/// A new key's name.
+pub(super) fn new_kid() -> Result<String, NoRandomness> {
+    Ok(data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<9>()?))
 }
 
 /// A new session's public id: 128 random bits. None begins with `-`: ids are typed after commands.
@@ -149,7 +102,7 @@ impl Keys {
         }
         all.retain(|kid, _| rows.iter().any(|row| row.kid == *kid));
         let mut signing: Option<(UnixSecs, Arc<Key>)> = None;
-        for row in rows.iter().filter(|row| row.secret.len() >= 32) {
+        for row in rows.iter().filter(|row| row.algorithm == "HS256" && row.secret.len() >= 32) {
             let key = all.entry(row.kid.clone()).or_insert_with(|| {
                 Arc::new(Key {
                     kid: row.kid.clone(),
@@ -182,6 +135,13 @@ impl Keys {
         };
         let header = Header { typ: Some(TYPE.to_owned()), kid: Some(key.kid.clone()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, &claims, &key.sign).ok().map(Secret::new)
+    }
+
+    /// HMAC-SHA256 of a text, told apart from the signatures of tokens by what stands before it.
+    pub(super) fn tag(&self, text: &str) -> Option<String> {
+        let key = self.signing.load_full()?;
+        let message = [b"tag ", text.as_bytes()].concat();
+        jsonwebtoken::crypto::sign(&message, &key.sign, Algorithm::HS256).ok()
     }
 
     /// Judges a token by itself: form, key, signature, claims, times.
@@ -296,6 +256,7 @@ pub(super) fn forget(token: &[u8]) {
 #[cfg(test)]
 mod tests {
     use data_encoding::BASE64URL_NOPAD as B64;
+    use ring::hmac;
     use serde_json::{Value, json};
 
     use super::super::testing::{START, World};

@@ -12,7 +12,7 @@ pub type Prove = fn(&Config, &Test) -> Result<String, String>;
 /// Prints faults or test results.
 pub fn run(globals: &Globals, as_json: bool, prove: Prove) -> Result<(), CommandError> {
     let path = globals.config_path();
-    let config = config::load(&path, globals.state_dir.as_deref());
+    let config = config::load(&path, globals.state_dir.as_deref(), config::Secrets::Read);
     let config = match config {
         Ok(config) => config,
         Err(faults) if as_json => {

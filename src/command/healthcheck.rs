@@ -12,7 +12,8 @@ const TIME: Duration = Duration::from_secs(5);
 
 /// Succeeds when `/readyz` answers 200.
 pub fn run(globals: &Globals) -> Result<(), CommandError> {
-    let config = config::load(&globals.config_path(), globals.state_dir.as_deref()).map_err(CommandError::Config)?;
+    let config = config::load(&globals.config_path(), globals.state_dir.as_deref(), config::Secrets::Left)
+        .map_err(CommandError::Config)?;
     let refused = |why: String| CommandError::Refused(why);
     let Some(address) = &config.server.admin_listen else {
         return Err(refused("server.admin_listen is off, so there is nothing to ask".to_owned()));

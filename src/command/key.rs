@@ -17,6 +17,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             let key = |key: &KeyRow| {
                 serde_json::json!({
                     "id": key.kid,
+                    "algorithm": key.algorithm,
                     "created": instant(key.created),
                     "retired": key.retired.map(instant),
                     "signs": key.retired.is_none(),
@@ -28,9 +29,9 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             let cells = |key: &KeyRow| {
                 let state =
                     key.retired.map_or_else(|| "signs".to_owned(), |at| format!("verifies, retired {}", instant(at)));
-                vec![key.kid.clone(), instant(key.created), state]
+                vec![key.kid.clone(), key.algorithm.clone(), instant(key.created), state]
             };
-            say(&table(&["ID", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()));
+            say(&table(&["ID", "ALGORITHM", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()));
         }
     }
     Ok(())

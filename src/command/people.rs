@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{CommandError, Globals};
 use crate::account::{Admin, Refused};
 use crate::clock::{Clock, UnixSecs};
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::secret::Secret;
 use crate::store::UserRow;
 
@@ -29,8 +29,11 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     let state_dir = globals.state_dir.as_deref();
     let without_file =
         globals.config.is_none() && !path.exists() && (state_dir.is_some() || Path::new("state").is_dir());
-    let config =
-        if without_file { config::one_app("builtin:whoami", None, state_dir) } else { config::load(&path, state_dir) };
+    let config = if without_file {
+        config::one_app("builtin:whoami", None, state_dir)
+    } else {
+        config::load(&path, state_dir, Secrets::Left)
+    };
     Ok(Admin::open(&config.map_err(CommandError::Config)?, Clock::system())?)
 }
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Secrets;
 use super::fault::{Fault, nearest};
+use super::units::{parse_duration, parse_size};
 
 /// Keys of every table, for remedies: where a misplaced key belongs.
-const TABLES: [(&str, &[&str]); 11] = [
+const TABLES: [(&str, &[&str]); 14] = [
     ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "admin_listen"]),
     (
         "[limits]",
@@ -33,7 +35,10 @@ const TABLES: [(&str, &[&str]); 11] = [
     ("[sign_up]", &["mode"]),
     ("[throttle]", &["max_retries", "find_time", "ban_time"]),
     ("[pages]", &["title", "login", "signup", "after_login", "callback_origins"]),
-    ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity"]),
+    ("[authjs]", &["base_path", "client"]),
+    ("[cors]", &["origins"]),
+    ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity", "token"]),
+    ("token", &["algorithm", "secret", "send", "lifetime", "format"]),
     (
         "[[route]]",
         &[
@@ -49,6 +54,7 @@ const TABLES: [(&str, &[&str]); 11] = [
             "body_max",
             "danger_cross_origin",
             "websocket",
+            "cors",
         ],
     ),
     ("[[test]]", &["request", "headers", "user", "expect"]),
@@ -58,12 +64,13 @@ const TABLES: [(&str, &[&str]); 11] = [
 pub(super) struct Reading<'e> {
     pub(super) env: &'e dyn Fn(&str) -> Option<String>,
     pub(super) base: PathBuf,
+    pub(super) secrets: Secrets,
     faults: RefCell<Vec<Fault>>,
 }
 
 impl<'e> Reading<'e> {
-    pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, base: PathBuf) -> Self {
-        Self { env, base, faults: RefCell::default() }
+    pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, base: PathBuf, secrets: Secrets) -> Self {
+        Self { env, base, secrets, faults: RefCell::default() }
     }
 
     pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
@@ -139,12 +146,12 @@ impl<'t> Table<'t> {
         Self { name, keys: table, span, known: RefCell::default(), sealed: Cell::new(false), reading }
     }
 
-    fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+    pub(super) fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.known.borrow_mut().push(key);
         self.keys?.get(key)
     }
 
-    fn item<T>(&self, value: T, span: Range<usize>) -> Item<'t, T> {
+    pub(super) fn item<T>(&self, value: T, span: Range<usize>) -> Item<'t, T> {
         Item { value, span, reading: self.reading }
     }
 
@@ -345,38 +352,4 @@ impl Drop for Table<'_> {
             self.reading.fault(key.span(), format!("unknown key `{typed}` in {}", self.name), remedy);
         }
     }
-}
-
-/// A whole number and a unit.
-fn split_unit(text: &str) -> Option<(u64, &str)> {
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    Some((text[..at].parse().ok()?, &text[at..]))
-}
-
-/// Reads a duration such as `"20d"`: a whole number and ms, s, m, h or d.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let (count, unit) = split_unit(text)?;
-    let secs = match unit {
-        "ms" => return Some(Duration::from_millis(count)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    // 100 years: beyond it sums of times could overflow
-    count.checked_mul(secs).filter(|&secs| secs <= 36_525 * 86_400).map(Duration::from_secs)
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let (count, unit) = split_unit(text)?;
-    let factor = match unit {
-        "B" => 1,
-        "" if count == 0 => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    count.checked_mul(factor)
 }

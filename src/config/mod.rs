@@ -8,19 +8,35 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use crate::web::cookie::SameSite;
-use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 
 mod fault;
 mod file;
 mod lower;
 mod pattern;
+mod routing;
+mod secret;
+mod units;
 
 pub use fault::{Fault, Faults};
-pub use file::parse_duration;
+pub use routing::{
+    Access, BackendToken, Cors, IdentityHeaders, PathPattern, Refuse, Route, Segment, TemplatePart, Test, TestUser,
+    TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamServer, WebSocketToken,
+};
+pub use units::parse_duration;
+
+/// Whether secrets are read from where they are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// They are: for serving, and for `check`.
+    Read,
+    /// They are not, and what stands in their place is worth nothing: for commands about accounts,
+    /// whose caller need not have what the service has.
+    Left,
+}
 
 /// Reads and judges a file. `state_dir` wins over whatever the file says. Nothing is created.
-pub fn load(path: &Path, state_dir: Option<&Path>) -> Result<Config, Faults> {
+pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| {
         Faults::of_file(
@@ -32,7 +48,8 @@ pub fn load(path: &Path, state_dir: Option<&Path>) -> Result<Config, Faults> {
     let text = String::from_utf8(bytes)
         .map_err(|_| Faults::of_file(&shown, format!("{shown} is not UTF-8"), "save the file as UTF-8"))?;
     let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    let mut config = parse(&text, &shown, base, &|name| std::env::var(name).ok())?;
+    let env = |name: &str| std::env::var(name).ok();
+    let mut config = judge(&text, &shown, file::Reading::new(&env, base, secrets))?;
     if let Some(state_dir) = state_dir {
         state_dir.clone_into(&mut config.server.state_dir);
     }
@@ -41,6 +58,10 @@ pub fn load(path: &Path, state_dir: Option<&Path>) -> Result<Config, Faults> {
 
 /// Judges a text. `env` stands in for the environment; relative paths hang on `base`.
 pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
+    judge(text, file, file::Reading::new(env, base, Secrets::Read))
+}
+
+fn judge(text: &str, file: &str, reading: file::Reading<'_>) -> Result<Config, Faults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let syntax = |error: &toml::de::Error| Fault {
@@ -54,7 +75,6 @@ pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option
         };
         return Err(Faults::new(file, text, errors.iter().map(syntax).collect()));
     }
-    let reading = file::Reading::new(env, base);
     let mut config = lower::lower(&document, &reading);
     for test in &mut config.tests {
         // lowering knows bytes alone
@@ -99,6 +119,10 @@ pub struct Config {
     pub throttle: Throttle,
     /// `[pages]`
     pub pages: Pages,
+    /// `[authjs]`
+    pub authjs: AuthJs,
+    /// `[cors] origins`: for the gateway's own endpoints, and for routes that say nothing of their own.
+    pub cors_origins: Vec<Origin>,
     /// `[[upstream]]`, and one for each URL that a route names at once.
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in order; the first match wins.
@@ -236,156 +260,22 @@ pub struct Pages {
     pub callback_origins: Vec<Origin>,
 }
 
-/// `[[upstream]]`
+/// `[authjs]`: the surface that next-auth/react and Auth.js clients call.
 #[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Its name; for a URL named by a route at once, that URL as written.
-    pub name: String,
-    /// At least one.
-    pub servers: Vec<UpstreamServer>,
-    /// Which Host the servers see.
-    pub host: UpstreamHost,
-    /// Request header names outside `[A-Za-z0-9-]` that may pass, lower case.
-    pub allow_headers: Vec<String>,
-    /// How identity is told.
-    pub identity: IdentityHeaders,
+pub struct AuthJs {
+    /// Where it is; starts with `/`, no `/` at the end. `None` is off.
+    pub base_path: Option<String>,
+    /// Which client it is for.
+    pub client: AuthJsClient,
 }
 
-/// One server of an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpstreamServer {
-    /// Host name or address, and port; `tls` verifies the certificate against the system's roots.
-    Tcp {
-        /// Host name, IPv4 address, or IPv6 address without brackets.
-        host: String,
-        /// Port.
-        port: u16,
-        /// https
-        tls: bool,
-    },
-    /// A Unix socket.
-    Unix(PathBuf),
-    /// `builtin:whoami`
-    Whoami,
-}
-
-/// `upstream.host`
+/// `authjs.client`: what the body of a signed-out session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamHost {
-    /// The client's Host is kept.
-    Client,
-    /// The server's own name is sent.
-    Upstream,
-}
-
-/// `upstream.identity`: header name -> template, already lowered from presets.
-#[derive(Debug, Clone, Default)]
-pub struct IdentityHeaders(pub Vec<(http::HeaderName, Vec<TemplatePart>)>);
-
-/// One part of an identity header's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum TemplatePart {
-    /// Fixed text, printable ASCII.
-    Text(String),
-    Id,
-    Email,
-    Name,
-    Picture,
-    Groups,
-}
-
-/// `[[route]]`
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// Hosts it takes.
-    pub host: HostPattern,
-    /// Paths it takes.
-    pub path: PathPattern,
-    /// Methods it takes; empty is all. HEAD goes with GET.
-    pub methods: Vec<http::Method>,
-    /// Index into [`Config::upstreams`]; `None` only with [`Access::Deny`].
-    pub upstream: Option<usize>,
-    /// Who may pass.
-    pub access: Access,
-    /// Any of these groups; only with `signed_in`.
-    pub groups: Vec<String>,
-    /// How a refusal looks.
-    pub refuse: Refuse,
-    /// Cut from the front of the path: `""`, or starts with `/` and does not end with one.
-    pub strip_prefix: String,
-    /// To the first byte of the answer.
-    pub timeout: Duration,
-    /// Largest request body in bytes; `None` is no limit.
-    pub body_max: Option<u64>,
-    /// Lifts the cross-origin protection.
-    pub danger_cross_origin: bool,
-    /// Origins besides our own whose WebSockets are let in.
-    pub websocket_origins: Vec<Origin>,
-}
-
-/// `route.path` as used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathPattern {
-    /// The pattern as written.
-    pub text: String,
-    /// Its segments.
-    pub segments: Vec<Segment>,
-    /// Whether it ends in `/**`: it takes the path before, the same with `/`, and all below.
-    pub open_end: bool,
-}
-
-/// One segment of a path pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Segment {
-    /// Exactly this.
-    Fixed(String),
-    /// Text with `*` in it, split at the stars: `a*b` is `["a", "b"]`, `*` is `["", ""]`.
-    Glob(Vec<String>),
-}
-
-/// `route.access`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Access {
-    Public,
-    Optional,
-    SignedIn,
-    Deny,
-}
-
-/// `route.refuse`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refuse {
-    /// Navigations are redirected, everything else gets a status.
+pub enum AuthJsClient {
+    /// `false`, which both read as nobody.
     Auto,
-    /// GET and HEAD are always redirected.
-    Redirect,
-    /// Always a status.
-    Status,
-}
-
-/// `[[test]]`
-#[derive(Debug, Clone)]
-pub struct Test {
-    /// Line in the file at which it begins, from 1.
-    pub line: usize,
-    /// Method.
-    pub method: http::Method,
-    /// Path and query, or an absolute URL.
-    pub target: String,
-    /// Header fields to add or replace.
-    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
-    /// `None`: nobody.
-    pub user: Option<TestUser>,
-    /// `expect` as written.
-    pub expect: String,
-}
-
-/// `test.user`
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs)]
-pub struct TestUser {
-    pub email: Option<String>,
-    pub groups: Vec<String>,
+    /// `{}`
+    V4,
+    /// `null`
+    V5,
 }

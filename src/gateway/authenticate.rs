@@ -5,6 +5,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
 use crate::account::{Accounts, Identity, Rejected};
+use crate::secret::Secret;
 use crate::web::cookie::{self, CookieStyle, Presented};
 
 /// What the credentials of a request amount to.
@@ -34,8 +35,13 @@ impl Authentication {
     }
 }
 
-/// Looks at the session cookie, then at `Authorization`.
-pub(crate) fn authenticate(accounts: &Accounts, cookies: &CookieStyle, headers: &HeaderMap) -> Authentication {
+/// Looks at the session cookie, then at `Authorization`, then at what a handshake carried elsewhere.
+pub(crate) fn authenticate(
+    accounts: &Accounts,
+    cookies: &CookieStyle,
+    headers: &HeaderMap,
+    carried: &[Secret],
+) -> Authentication {
     let mut rejected = None;
     match cookie::find(headers, cookies.session()) {
         Presented::One(token) => match accounts.authenticate(token) {
@@ -47,6 +53,12 @@ pub(crate) fn authenticate(accounts: &Accounts, cookies: &CookieStyle, headers: 
     }
     for token in headers.get_all(AUTHORIZATION).iter().filter_map(own_bearer) {
         match accounts.authenticate(token) {
+            Ok(identity) => return Authentication::Known { identity, by_cookie: false },
+            Err(why) => rejected = Some(why),
+        }
+    }
+    for token in carried {
+        match accounts.authenticate_handshake(token) {
             Ok(identity) => return Authentication::Known { identity, by_cookie: false },
             Err(why) => rejected = Some(why),
         }

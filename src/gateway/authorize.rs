@@ -5,7 +5,7 @@ use http::Method;
 
 use super::authenticate::Authentication;
 use crate::account::Identity;
-use crate::config::{Access, Route};
+use crate::config::{Access, Cors, Route};
 use crate::pages::guard;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
@@ -72,6 +72,15 @@ pub(crate) fn authorize(
     Ok(Admission { route: index, upstream, identity })
 }
 
+/// A preflight on a route whose app answers for other origins: it carries no credentials (WHATWG Fetch,
+/// 4.8), so it is forwarded for nobody.
+pub(crate) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Refusal> {
+    match (route.access, route.upstream) {
+        (Access::Deny, _) | (_, None) => Err(Refusal::Forbidden),
+        (_, Some(upstream)) => Ok(Admission { route: index, upstream, identity: None }),
+    }
+}
+
 /// Whether a session may go on using a route: asked again of open sockets.
 pub(crate) fn still_allowed(route: &Route, groups: &[String]) -> bool {
     route.access != Access::SignedIn || in_groups(route, groups)
@@ -88,7 +97,15 @@ fn crosses_origins(route: &Route, incoming: &Incoming<'_>, authentication: &Auth
     }
     let guarded = route.access != Access::Public;
     let by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
-    guarded && by_cookie && !is_safe(incoming.method) && guard::is_cross_origin(incoming, own)
+    guarded && by_cookie && !is_safe(incoming.method) && guard::is_cross_origin(incoming, own, shared_with(route))
+}
+
+/// The origins that the route's answers are shared with.
+fn shared_with(route: &Route) -> &[Origin] {
+    match &route.cors {
+        Cors::Origins(origins) => origins,
+        Cors::App => &[],
+    }
 }
 
 /// An absent Origin is no browser; an empty, repeated or foreign one is refused (CWE-1385).
@@ -96,10 +113,9 @@ fn websocket_origin_is_ours(route: &Route, incoming: &Incoming<'_>, own: &[Origi
     if !incoming.headers.contains_key(http::header::ORIGIN) {
         return true;
     }
-    incoming
-        .single("origin")
-        .and_then(Origin::parse)
-        .is_some_and(|origin| own.contains(&origin) || route.websocket_origins.contains(&origin))
+    incoming.single("origin").and_then(Origin::parse).is_some_and(|origin| {
+        [own, &route.websocket_origins, shared_with(route)].iter().any(|origins| origins.contains(&origin))
+    })
 }
 
 /// Methods that change nothing (RFC 9110, 9.2.1).

@@ -4,8 +4,9 @@ use http::StatusCode;
 
 use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
+use super::cors::{self, CorsAnswer};
 use super::route;
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::pages::Page;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
@@ -22,6 +23,8 @@ pub(crate) enum Verdict {
     Refuse(usize, Refusal),
     /// A status alone: no route, or no such host.
     Status(StatusCode),
+    /// A preflight of an origin that may: 204.
+    Preflight,
     /// `public_url` is https and the client came over plain http: 308 to it.
     ToHttps,
 }
@@ -31,28 +34,47 @@ pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 
     [incoming.origin(), config.server.public_url.clone()]
 }
 
-/// Judges a request in normal form; `page` is the page of ours that its path names, if it names one.
+/// The route that takes a request; of a preflight, the one that takes what it asks for, if answers for
+/// other origins are told of there.
+pub(crate) fn find_route<'c>(config: &'c Config, incoming: &Incoming<'_>) -> Option<(usize, &'c Route)> {
+    if let Some(method) = cors::preflight(incoming)
+        && let Some(found) = route::find(config, incoming, &method)
+        && matches!(CorsAnswer::of_route(&found.1.cors, incoming), CorsAnswer::App | CorsAnswer::Allowed(_))
+    {
+        return Some(found);
+    }
+    route::find(config, incoming, incoming.method)
+}
+
+/// Judges a request in normal form; `page` is the page of ours that its path names, if it names one,
+/// `found` the route that takes it.
 pub(crate) fn decide(
     config: &Config,
     page: Option<Page>,
+    found: Option<(usize, &Route)>,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Verdict {
     if config.server.public_url.scheme() == Scheme::Https && incoming.scheme == Scheme::Http {
         return Verdict::ToHttps;
     }
+    let is_preflight = cors::preflight(incoming).is_some();
     if let Some(page) = page {
-        return if route::knows_host(config, incoming.host) || is_public_host(config, incoming) {
-            Verdict::Page(page)
-        } else {
-            Verdict::Status(StatusCode::NOT_FOUND)
-        };
+        if !route::knows_host(config, incoming.host) && !is_public_host(config, incoming) {
+            return Verdict::Status(StatusCode::NOT_FOUND);
+        }
+        let allowed = is_preflight && matches!(CorsAnswer::of(&config.cors_origins, incoming), CorsAnswer::Allowed(_));
+        return if allowed { Verdict::Preflight } else { Verdict::Page(page) };
     }
-    let Some((index, route)) = route::find(config, incoming) else {
+    let Some((index, route)) = found else {
         return Verdict::Status(StatusCode::NOT_FOUND);
     };
-    let own = own_origins(config, incoming);
-    match authorize::authorize((index, route), incoming, authentication, &own) {
+    let judged = match CorsAnswer::of_route(&route.cors, incoming) {
+        CorsAnswer::Allowed(_) if is_preflight => return Verdict::Preflight,
+        CorsAnswer::App if is_preflight => authorize::preflight((index, route)),
+        _ => authorize::authorize((index, route), incoming, authentication, &own_origins(config, incoming)),
+    };
+    match judged {
         Ok(admission) => Verdict::Forward(admission),
         Err(refusal) => Verdict::Refuse(index, refusal),
     }

@@ -12,7 +12,8 @@ use pingora_core::Result;
 use pingora_http::RequestHeader;
 
 use super::authenticate::own_bearer;
-use crate::account::User;
+use super::handshake::Handshake;
+use crate::account::{Minted, User};
 use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie::{self, CookieStyle};
 
@@ -58,6 +59,8 @@ pub(crate) struct Stripper {
     always: HashSet<&'static str, ahash::RandomState>,
     configured: HashSet<String, ahash::RandomState>,
     from_trusted: HashSet<&'static str, ahash::RandomState>,
+    /// Cookies that carry backends' tokens, without `__Host-` and `__Secure-`.
+    token_cookies: Vec<String>,
 }
 
 impl Stripper {
@@ -72,7 +75,19 @@ impl Stripper {
             always: IDENTITY.into_iter().chain(STRIPPED).collect(),
             configured,
             from_trusted: FROM_TRUSTED.into_iter().collect(),
+            token_cookies: token_cookies(config),
         }
+    }
+
+    /// Whether a cookie of this name is ours or carries a backend's token. What begins with such a name
+    /// counts: next-auth joins `name.0`, `name.1`. Bytes that some parsers trim away are no part of it.
+    pub(crate) fn is_ours(&self, name: &[u8]) -> bool {
+        let dull = |b: &u8| !b.is_ascii_graphic();
+        let start = name.iter().position(|b| !dull(b)).unwrap_or(name.len());
+        let end = name.iter().rposition(|b| !dull(b)).map_or(start, |at| at + 1);
+        let name = &name[start..end];
+        let bare = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
+        CookieStyle::is_ours(name) || self.token_cookies.iter().any(|own| bare.starts_with(own.as_bytes()))
     }
 
     /// Whether a header of this name (in lower case, as `http` keeps it) may reach the upstream.
@@ -91,6 +106,16 @@ impl Stripper {
     }
 }
 
+fn token_cookies(config: &Config) -> Vec<String> {
+    let named = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref()).flat_map(|token| &token.cookies);
+    let bare =
+        |name: &String| name.strip_prefix("__Host-").or(name.strip_prefix("__Secure-")).unwrap_or(name).to_owned();
+    let mut names: Vec<String> = named.map(bare).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// `[A-Za-z0-9-]+`: the names that every backend reads alike.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -105,6 +130,10 @@ fn fold(name: &str) -> String {
 pub(crate) struct Told<'a> {
     pub(crate) upstream: &'a Upstream,
     pub(crate) user: Option<&'a User>,
+    /// Its own token, where it gets one.
+    pub(crate) token: Option<&'a Minted>,
+    /// What a WebSocket handshake carried for us, to be taken out.
+    pub(crate) handshake: Option<&'a Handshake>,
     /// The peer's own address, the last hop of X-Forwarded-For.
     pub(crate) peer: Option<IpAddr>,
     pub(crate) trusted: bool,
@@ -123,9 +152,20 @@ pub(crate) struct Told<'a> {
 pub(crate) fn rewrite(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) -> Result<()> {
     let forwarded_for = forwarded_for(head, told);
     strip(head, stripper, told);
-    strip_authorization(head);
-    strip_cookies(head)?;
+    strip_authorization(head, told.upstream);
+    rewrite_cookies(head, stripper, told.token)?;
     state_identity(head, &told.upstream.identity, told.user)?;
+    if let Some(token) = told.token {
+        if let Some(bearer) = &token.bearer {
+            head.insert_header(header::AUTHORIZATION, bearer.clone())?;
+        }
+        if let Some(assertion) = &token.assertion {
+            head.insert_header("X-Authgate-Jwt-Assertion", assertion.clone())?;
+        }
+    }
+    if let Some(handshake) = told.handshake {
+        handshake.take_out(head)?;
+    }
     if let Some(list) = forwarded_for {
         head.insert_header("X-Forwarded-For", list)?;
     }
@@ -175,25 +215,29 @@ fn strip(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) {
     }
 }
 
-/// Ours is always removed; any other belongs to the app and passes.
-fn strip_authorization(head: &mut RequestHeader) {
+/// Ours is always removed; any other belongs to the app and passes, unless the app gets a Bearer token
+/// from us: then exactly that one arrives, or none.
+fn strip_authorization(head: &mut RequestHeader, upstream: &Upstream) {
+    let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = head.headers.get_all(header::AUTHORIZATION);
-    if values.iter().any(|value| own_bearer(value).is_some()) {
+    if replaced || values.iter().any(|value| own_bearer(value).is_some()) {
         head.remove_header(&header::AUTHORIZATION);
     }
 }
 
-/// One `Cookie` line without our own cookies; untouched where there is nothing of ours in it.
-fn strip_cookies(head: &mut RequestHeader) -> Result<()> {
+/// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
+fn rewrite_cookies(head: &mut RequestHeader, stripper: &Stripper, token: Option<&Minted>) -> Result<()> {
+    let added = token.map_or("", |token| token.cookies.as_str());
     let mut lines = head.headers.get_all(header::COOKIE).iter();
-    let Some(first) = lines.next() else { return Ok(()) };
+    let first = lines.next();
     let single = lines.next().is_none();
-    if single && !cookie::split(first.as_bytes()).any(is_ours) {
+    let is_ours = |item: &[u8]| stripper.is_ours(item.split(|&b| b == b'=').next().unwrap_or(item));
+    if added.is_empty() && single && first.is_none_or(|line| !cookie::split(line.as_bytes()).any(is_ours)) {
         return Ok(());
     }
-    let mut kept = BytesMut::with_capacity(first.len());
+    let mut kept = BytesMut::with_capacity(first.map_or(0, HeaderValue::len) + added.len() + 2);
     let items = head.headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
-    for item in items.filter(|item| !is_ours(item)) {
+    for item in items.filter(|item| !is_ours(item)).chain((!added.is_empty()).then_some(added.as_bytes())) {
         if !kept.is_empty() {
             kept.extend_from_slice(b"; ");
         }
@@ -206,11 +250,6 @@ fn strip_cookies(head: &mut RequestHeader) -> Result<()> {
         head.insert_header(header::COOKIE, value)?;
     }
     Ok(())
-}
-
-fn is_ours(item: &[u8]) -> bool {
-    let name = item.split(|&b| b == b'=').next().unwrap_or(item);
-    CookieStyle::is_ours(name.trim_ascii_end())
 }
 
 fn state_identity(head: &mut RequestHeader, identity: &IdentityHeaders, user: Option<&User>) -> Result<()> {

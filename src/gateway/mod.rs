@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use pingora_proxy::Session;
 
-use crate::account::{Accounts, Caller, Identity};
+use crate::account::{Accounts, Caller, Identity, Minted, NotMinted};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
@@ -24,10 +24,12 @@ mod answer;
 mod authenticate;
 mod authorize;
 pub(crate) mod conn;
+mod cors;
 mod decide;
 mod forward;
 mod frames;
 mod guard;
+mod handshake;
 mod head;
 mod live;
 pub mod prove;
@@ -42,9 +44,11 @@ mod upstream;
 use authenticate::Authentication;
 use authorize::Admission;
 use conn::Connections;
+use cors::CorsAnswer;
 use decide::Verdict;
 use forward::Stripper;
 use guard::Guard;
+use handshake::Handshake;
 use head::{BadHead, Known, Peer};
 use live::{Live, LiveHandle};
 use upstream::{Target, Targets};
@@ -101,6 +105,9 @@ pub struct RequestState {
     retried: bool,
     body_bytes: u64,
     renewed: Option<HeaderValue>,
+    cors: CorsAnswer,
+    handshake: Option<Handshake>,
+    token: Option<Arc<Minted>>,
 }
 
 /// What the first phase came to.
@@ -207,13 +214,23 @@ impl Gateway {
             state.outcome = "loop";
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, &incoming, &state.request_id));
         }
-        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, &head.headers);
+        let page = self.pages.find(incoming.path.as_str());
+        let found = if page.is_some() { None } else { decide::find_route(&self.config, &incoming) };
+        state.cors = match found {
+            Some((_, route)) => CorsAnswer::of_route(&route.cors, &incoming),
+            None => CorsAnswer::of(&self.config.cors_origins, &incoming),
+        };
+        if let Some((_, route)) = found.filter(|_| incoming.is_websocket) {
+            state.handshake = Some(handshake::read(&route.websocket_token, &incoming));
+        }
+        let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
+        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, &head.headers, carried);
         state.identity = authentication.identity().cloned();
+        state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(respond::why_rejected(*why));
         }
-        let page = self.pages.find(incoming.path.as_str());
-        let verdict = decide::decide(&self.config, page, &incoming, &authentication);
+        let verdict = decide::decide(&self.config, page, found, &incoming, &authentication);
         self.carry_out(verdict, &incoming, state)
     }
 
@@ -228,6 +245,10 @@ impl Gateway {
                 state.outcome = "page";
                 state.page = Some(page.name());
                 Step::Page(page)
+            }
+            Verdict::Preflight => {
+                state.outcome = "preflight";
+                Step::Reply(cors::preflight_reply(incoming))
             }
             Verdict::ToHttps => {
                 state.outcome = "to_https";
@@ -286,6 +307,12 @@ impl Gateway {
             } else {
                 state.outcome = "refused";
                 return refused(StatusCode::TOO_MANY_REQUESTS);
+            }
+        }
+        if let Some(identity) = admission.identity() {
+            match self.accounts.backend_token(admission.upstream(), identity) {
+                Ok(token) => state.token = token,
+                Err(NotMinted) => return refused(StatusCode::INTERNAL_SERVER_ERROR),
             }
         }
         state.outcome = "forward";
@@ -347,12 +374,23 @@ impl Gateway {
             device,
             session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
         };
-        self.pages.answer(page, Call { incoming: &incoming, identity: state.identity.clone(), body, caller }).await
+        self.pages
+            .answer(
+                page,
+                Call {
+                    incoming: &incoming,
+                    identity: state.identity.clone(),
+                    renewed: state.renewed.clone(),
+                    body,
+                    caller,
+                },
+            )
+            .await
     }
 
-    /// The rewritten cookie, where it is time for one.
-    fn renewed(&self, identity: Option<&Identity>) -> Option<HeaderValue> {
-        let identity = identity?;
+    /// The rewritten cookie, where one was presented and it is time for a new one.
+    fn renewed(&self, authentication: &Authentication) -> Option<HeaderValue> {
+        let Authentication::Known { identity, by_cookie: true } = authentication else { return None };
         let token = self.accounts.renewed_token(identity)?;
         let max_age = self.accounts.cookie_max_age(&identity.session);
         self.cookies.set(self.cookies.session(), token.expose(), max_age)

@@ -38,13 +38,15 @@ pub fn prove(config: &Config, test: &Test) -> Result<String, String> {
     if is_page(config, incoming.path.as_str()) {
         return Ok("page".to_owned());
     }
-    Ok(word(config, decide::decide(config, None, &incoming, &authentication), &incoming))
+    let found = decide::find_route(config, &incoming);
+    Ok(word(config, decide::decide(config, None, found, &incoming, &authentication), &incoming))
 }
 
 fn word(config: &Config, verdict: Verdict, incoming: &Incoming<'_>) -> String {
     match verdict {
         Verdict::Forward(admission) => format!("forward {}", config.upstreams[admission.upstream()].name),
         Verdict::Page(_) => "page".to_owned(),
+        Verdict::Preflight => StatusCode::NO_CONTENT.as_str().to_owned(),
         Verdict::ToHttps => StatusCode::PERMANENT_REDIRECT.as_str().to_owned(),
         Verdict::Status(code) => code.as_str().to_owned(),
         Verdict::Refuse(_, Refusal::Forbidden | Refusal::CrossOrigin) => "403".to_owned(),
@@ -62,6 +64,12 @@ fn word(config: &Config, verdict: Verdict, incoming: &Incoming<'_>) -> String {
 fn is_page(config: &Config, path: &str) -> bool {
     let below = path.strip_prefix(config.server.prefix.as_str());
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        || config
+            .authjs
+            .base_path
+            .as_deref()
+            .and_then(|base| path.strip_prefix(base))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         || [&config.pages.login, &config.pages.signup].into_iter().any(|extra| extra.as_deref() == Some(path))
 }
 
@@ -125,6 +133,7 @@ fn pretend(user: &TestUser) -> Identity {
         remember: true,
         seen: 0.into(),
         ended: AtomicBool::new(false),
+        minted: crate::account::MintedTokens::default(),
     };
     Identity { session: Arc::new(session), user, issued: 0 }
 }

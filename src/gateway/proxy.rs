@@ -11,7 +11,9 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use super::cors::CorsAnswer;
 use super::forward::{self, Told};
+use super::handshake::Handshake;
 use super::head::{self, Peer};
 use super::{Gateway, RequestState, Step, answer, record, refuse, respond};
 
@@ -37,6 +39,9 @@ impl ProxyHttp for Gateway {
             retried: false,
             body_bytes: 0,
             renewed: None,
+            cors: CorsAnswer::default(),
+            handshake: None,
+            token: None,
         }
     }
 
@@ -51,14 +56,11 @@ impl ProxyHttp for Gateway {
         session.set_read_timeout(Some(idle));
         session.set_write_timeout(Some(idle));
         let reply = match self.open(session, state) {
-            Step::Forward => {
-                state.renewed = self.renewed(state.identity.as_ref());
-                return Ok(false);
-            }
+            Step::Forward => return Ok(false),
             Step::Reply(reply) => reply,
             Step::Page(page) => self.page(page, session, state).await,
         };
-        answer::write(session, reply, &state.request_id).await?;
+        answer::write(session, state.cors.dress(reply), &state.request_id).await?;
         Ok(true)
     }
 
@@ -91,11 +93,17 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::HTTPStatus(500), "no admission");
         };
         let route = &self.config.routes[admission.route()];
+        let handshake = state.handshake.as_ref();
+        if let Some(target) = handshake.and_then(Handshake::target) {
+            upstream_request.set_raw_path(target)?;
+        }
         let raw = upstream_request.raw_path().to_vec();
         let cut = respond::cut_prefix(&route.strip_prefix, &raw);
         let told = Told {
             upstream: &self.config.upstreams[admission.upstream()],
             user: admission.identity().map(|identity| &*identity.user),
+            token: state.token.as_deref(),
+            handshake,
             peer: state.peer.address,
             trusted: state.peer.trusted,
             scheme: known.scheme.as_str(),
@@ -149,13 +157,16 @@ impl ProxyHttp for Gateway {
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
             }
             guard.upgraded();
+            if let Some(handshake) = &state.handshake {
+                handshake.choose(response)?;
+            }
         }
         if response.status.is_informational() {
             return Ok(());
         }
         // a socket that was not granted is no live connection
         state.live = None;
-        respond::dress(response, state.renewed.take());
+        respond::dress(response, &self.stripper, state.renewed.take(), &state.cors);
         if let (Some(admission), true) = (&state.admission, respond::is_event_stream(response))
             && let Some(identity) = admission.identity()
         {
@@ -215,7 +226,7 @@ impl ProxyHttp for Gateway {
                 Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
                 None => refuse::unread(code, &state.request_id),
             };
-            let answered = answer::write(session, reply.closing(), &state.request_id).await;
+            let answered = answer::write(session, state.cors.dress(reply.closing()), &state.request_id).await;
             written = if answered.is_ok() { code.as_u16() } else { 0 };
         }
         FailToProxy { error_code: written, can_reuse_downstream: false }

@@ -1,17 +1,18 @@
 //! Small pure steps of the line: what a head's fault is answered with, how a failure is told apart,
 //! what an upstream's answer may carry to the client.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::authorize::Refusal;
+use super::cors::CorsAnswer;
+use super::forward::Stripper;
 use super::head::BadHead;
 use super::{Gateway, RequestState, refuse};
 use crate::account::Rejected;
 use crate::config::Config;
-use crate::web::cookie::CookieStyle;
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -99,13 +100,17 @@ pub(super) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// An upstream cannot set our cookies; the renewed session cookie is laid on, unless the answer
-/// says that caches may share it.
-pub(super) fn dress(response: &mut ResponseHeader, renewed: Option<HeaderValue>) {
-    let ours = |value: &HeaderValue| {
-        let name = value.as_bytes().split(|&b| b == b'=').next().unwrap_or_default();
-        CookieStyle::is_ours(name.trim_ascii())
-    };
+/// An upstream cannot set our cookies, nor those that carry its own token, nor speak for other origins
+/// unless the route leaves that to it; the renewed session cookie is laid on, unless the answer says
+/// that caches may share it.
+pub(super) fn dress(
+    response: &mut ResponseHeader,
+    stripper: &Stripper,
+    renewed: Option<HeaderValue>,
+    cors: &CorsAnswer,
+) {
+    let ours =
+        |value: &HeaderValue| stripper.is_ours(value.as_bytes().split(|&b| b == b'=').next().unwrap_or_default());
     if response.headers.get_all(header::SET_COOKIE).iter().any(ours) {
         let kept: Vec<HeaderValue> =
             response.headers.get_all(header::SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();
@@ -113,6 +118,16 @@ pub(super) fn dress(response: &mut ResponseHeader, renewed: Option<HeaderValue>)
         for value in kept {
             let _ = response.append_header(header::SET_COOKIE, value);
         }
+    }
+    if !matches!(cors, CorsAnswer::App) {
+        let foreign = |name: &&HeaderName| CorsAnswer::is_replaced(name);
+        let doomed: Vec<HeaderName> = response.headers.keys().filter(foreign).cloned().collect();
+        for name in doomed {
+            response.remove_header(&name);
+        }
+    }
+    for (name, value) in cors.fields() {
+        let _ = response.append_header(name, value);
     }
     if let Some(cookie) = renewed
         && !is_shared(response)

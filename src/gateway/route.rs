@@ -6,11 +6,11 @@ use crate::config::{Config, Route};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 
-/// The first route that takes this request, and its place in the configuration.
-pub(crate) fn find<'c>(config: &'c Config, incoming: &Incoming<'_>) -> Option<(usize, &'c Route)> {
+/// The first route that takes this request with this method, and its place in the configuration.
+pub(crate) fn find<'c>(config: &'c Config, incoming: &Incoming<'_>, method: &Method) -> Option<(usize, &'c Route)> {
     let path = incoming.path.decoded();
     config.routes.iter().enumerate().find(|(_, route)| {
-        takes_method(route, incoming.method) && route.host.matches(incoming.host) && route.path.matches(&path)
+        takes_method(route, method) && route.host.matches(incoming.host) && route.path.matches(&path)
     })
 }
 

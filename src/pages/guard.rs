@@ -5,16 +5,20 @@
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
 
-/// Whether a request was made by a page of another origin than `own`.
-pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin]) -> bool {
+/// Whether a request was made by a page of another origin than `own`, and not by one of those that
+/// answers are `shared` with (configured CORS origins).
+pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin], shared: &[Origin]) -> bool {
+    let known = |origin: Option<Origin>| origin.is_some_and(|origin| own.contains(&origin) || shared.contains(&origin));
+    let origin = || incoming.single("origin").and_then(Origin::parse);
     if incoming.headers.contains_key("sec-fetch-site") {
-        return !matches!(incoming.single("sec-fetch-site"), Some("same-origin" | "none"));
+        let same = matches!(incoming.single("sec-fetch-site"), Some("same-origin" | "none"));
+        return !same && !origin().is_some_and(|origin| shared.contains(&origin));
     }
     if incoming.headers.contains_key(http::header::ORIGIN) {
-        return !incoming.single("origin").and_then(Origin::parse).is_some_and(|origin| own.contains(&origin));
+        return !known(origin());
     }
     if incoming.headers.contains_key(http::header::REFERER) {
-        return !incoming.single("referer").and_then(referer_origin).is_some_and(|origin| own.contains(&origin));
+        return !known(incoming.single("referer").and_then(referer_origin));
     }
     false
 }
@@ -50,7 +54,8 @@ mod tests {
             client: None,
             is_websocket: false,
         };
-        is_cross_origin(&incoming, &[incoming.origin(), Origin::parse("https://login.example.com").unwrap()])
+        let shared = [Origin::parse("https://shared.example.org").unwrap()];
+        is_cross_origin(&incoming, &[incoming.origin(), Origin::parse("https://login.example.com").unwrap()], &shared)
     }
 
     #[test]
@@ -63,6 +68,8 @@ mod tests {
             &[("origin", "https://app.example.com")],
             &[("origin", "https://login.example.com")],
             &[("referer", "https://app.example.com/x?y")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "https://shared.example.org")],
+            &[("origin", "https://shared.example.org")],
         ] {
             assert!(!refused(fields), "{fields:?}");
         }

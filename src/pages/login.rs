@@ -27,7 +27,8 @@ impl Pages {
         }
         let created = query(call, &["created"]).is_some();
         let notice = if created { "Your account can be used now. Sign in to go on." } else { "" };
-        self.login_page_with(call, StatusCode::OK, wanted.as_deref().unwrap_or_default(), notice, "", ("", true))
+        let error = query(call, &["error"]).map_or("", |code| told(&code));
+        self.login_page_with(call, StatusCode::OK, wanted.as_deref().unwrap_or_default(), notice, error, ("", true))
     }
 
     async fn sign_in(&self, call: &Call<'_>, fields: &Fields) -> Reply {
@@ -120,6 +121,17 @@ impl Pages {
             signup,
         };
         self.html(status, &template, Some(call.incoming), true)
+    }
+}
+
+/// What the error codes of Auth.js clients mean, in words.
+fn told(code: &str) -> &'static str {
+    match code {
+        "" => "",
+        "CredentialsSignin" => "That e-mail and password do not match.",
+        "SessionRequired" => "Sign in to see that page.",
+        "RateLimited" => "Too many tries. Wait a few minutes, then try again.",
+        _ => "Signing in did not work. Try again.",
     }
 }
 

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
-use crate::account::{Accounts, Caller, Identity};
-use crate::config::{Config, SignUp};
+use crate::account::{Accounts, Caller, Identity, TICKET_SECS};
+use crate::config::{AuthJs, Config, SignUp};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
@@ -15,6 +15,7 @@ use crate::web::return_to::{ReturnRules, ReturnTo};
 
 mod account;
 mod assets;
+mod authjs;
 mod errors;
 mod form;
 pub mod guard;
@@ -46,13 +47,20 @@ enum Endpoint {
     Password,
     Sessions,
     Me,
+    Jwks,
+    WsTicket,
     Asset,
+    AuthJs,
     Unknown,
 }
 
+/// The Auth.js surface stands under a path of its own.
+const AUTHJS: (&str, Endpoint, &str, &[Method], bool) =
+    ("", Endpoint::AuthJs, "authjs", &[Method::GET, Method::POST], false);
+
 /// What every endpoint is: its path under the prefix (ending in `/` where more follows), its name in
 /// metrics, its methods, and whether it needs a session.
-const TABLE: [(&str, Endpoint, &str, &[Method], bool); 13] = [
+const TABLE: [(&str, Endpoint, &str, &[Method], bool); 15] = [
     ("", Endpoint::Root, "root", &[Method::GET], false),
     ("login", Endpoint::Login, "login", &[Method::GET, Method::POST], false),
     ("signup", Endpoint::Signup, "signup", &[Method::GET, Method::POST], false),
@@ -65,12 +73,14 @@ const TABLE: [(&str, Endpoint, &str, &[Method], bool); 13] = [
     ("account/password", Endpoint::Password, "account_password", &[Method::POST], true),
     ("account/sessions", Endpoint::Sessions, "account_sessions", &[Method::GET, Method::POST], true),
     ("me", Endpoint::Me, "me", &[Method::GET], true),
+    ("jwks.json", Endpoint::Jwks, "jwks", &[Method::GET], false),
+    ("ws-ticket", Endpoint::WsTicket, "ws_ticket", &[Method::POST], true),
     ("assets/", Endpoint::Asset, "asset", &[Method::GET], false),
 ];
 
 impl Page {
     fn entry(self) -> Option<&'static (&'static str, Endpoint, &'static str, &'static [Method], bool)> {
-        TABLE.iter().find(|entry| entry.1 == self.0)
+        if self.0 == Endpoint::AuthJs { Some(&AUTHJS) } else { TABLE.iter().find(|entry| entry.1 == self.0) }
     }
 
     /// Its name in logs and metrics.
@@ -90,6 +100,8 @@ pub struct Call<'a> {
     pub incoming: &'a Incoming<'a>,
     /// Who asks, if a valid credential was presented.
     pub identity: Option<Identity>,
+    /// The session cookie rewritten, where it is time for it.
+    pub renewed: Option<HeaderValue>,
     /// The whole body.
     pub body: Bytes,
     /// Where it comes from.
@@ -107,6 +119,9 @@ pub struct Pages {
     min_length: usize,
     public_url: Origin,
     rules: ReturnRules,
+    /// Configured CORS origins: their pages may call our endpoints.
+    shared_with: Vec<Origin>,
+    authjs: AuthJs,
     cookies: CookieStyle,
     assets: Assets,
     policy: HeaderValue,
@@ -123,7 +138,11 @@ impl Pages {
             after_login: config.pages.after_login.clone(),
             domain: config.session.domain.clone(),
             origins: config.pages.callback_origins.clone(),
-            own_pages: vec![prefix.clone(), login_path.clone(), signup_path.clone()],
+            own_pages: [&prefix, &login_path, &signup_path]
+                .into_iter()
+                .chain(&config.authjs.base_path)
+                .cloned()
+                .collect(),
         };
         Self {
             cookies: CookieStyle::new(
@@ -142,6 +161,8 @@ impl Pages {
             login_path,
             signup_path,
             rules,
+            shared_with: config.cors_origins.clone(),
+            authjs: config.authjs.clone(),
         }
     }
 
@@ -152,6 +173,9 @@ impl Pages {
         }
         if path == self.signup_path {
             return Some(Page(Endpoint::Signup));
+        }
+        if self.is_authjs(path) {
+            return Some(Page(Endpoint::AuthJs));
         }
         let below = path.strip_prefix(self.prefix.as_str())?;
         let rest = match below.strip_prefix('/') {
@@ -173,6 +197,9 @@ impl Pages {
         };
         let reads = method == Method::GET || method == Method::HEAD;
         if !(methods.contains(method) || (reads && methods.contains(&Method::GET))) {
+            if page.0 == Endpoint::AuthJs {
+                return self.authjs(&call).await;
+            }
             let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
             let reply = self.refused(StatusCode::METHOD_NOT_ALLOWED, &call);
             return match HeaderValue::try_from(allowed) {
@@ -180,7 +207,10 @@ impl Pages {
                 Err(_) => reply,
             };
         }
-        if !reads && guard::is_cross_origin(call.incoming, &self.own(call.incoming)) {
+        if !reads && guard::is_cross_origin(call.incoming, &self.own(call.incoming), &self.shared_with) {
+            if page.0 == Endpoint::AuthJs {
+                return self.authjs_cross_origin(&call);
+            }
             return self.refused(StatusCode::FORBIDDEN, &call);
         }
         match &call.identity {
@@ -198,6 +228,8 @@ impl Pages {
             Endpoint::Invite | Endpoint::Reset => self.link(call).await,
             Endpoint::Logout => self.logout(call).await,
             Endpoint::SignedOut => self.signed_out_page(call),
+            Endpoint::Jwks => self.jwks(),
+            Endpoint::AuthJs => self.authjs(call).await,
             Endpoint::Asset => {
                 self.assets.answer(call.incoming).unwrap_or_else(|| self.refused(StatusCode::NOT_FOUND, call))
             }
@@ -212,6 +244,7 @@ impl Pages {
             Endpoint::Password => self.change_password(call, who).await,
             Endpoint::Sessions => self.sessions(call, who).await,
             Endpoint::Me => Self::me(who),
+            Endpoint::WsTicket => self.ws_ticket(call, who),
             _ => self.refused(StatusCode::NOT_FOUND, call),
         }
     }
@@ -274,6 +307,22 @@ impl Pages {
         match self.cookies.remove(self.cookies.session()) {
             Some(cookie) => reply.with(header::SET_COOKIE, cookie),
             None => reply,
+        }
+    }
+
+    /// The public keys of backends' tokens. A new key signs at once: whoever meets an unknown `kid` asks again.
+    fn jwks(&self) -> Reply {
+        let mut reply = Reply::json(StatusCode::OK, &self.accounts.public_keys());
+        reply.headers.retain(|(name, _)| name != header::CACHE_CONTROL);
+        reply.with(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"))
+    }
+
+    fn ws_ticket(&self, call: &Call<'_>, who: &Identity) -> Reply {
+        match self.accounts.ticket(who) {
+            Ok(Some(ticket)) => {
+                Reply::json(StatusCode::OK, &json!({ "ticket": ticket.expose(), "expires_in": TICKET_SECS }))
+            }
+            Ok(None) | Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
         }
     }
 

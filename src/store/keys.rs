@@ -1,12 +1,13 @@
 //! Signing keys. One signs, the retired ones verify until no token of theirs can be valid.
 
 use rusqlite::{Row, params};
+use zeroize::Zeroizing;
 
 use super::db::{Db, Tx};
 use super::{AuditRow, KeyRow, StoreError, audit, int, uint};
 use crate::clock::UnixSecs;
 
-pub(super) const COLUMNS: &str = "kid, secret, created, retired";
+pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm";
 
 pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
     Ok(KeyRow {
@@ -14,32 +15,44 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
         secret: row.get::<_, Vec<u8>>(1)?.into(),
         created: uint(row.get(2)?),
         retired: row.get::<_, Option<i64>>(3)?.map(uint),
+        algorithm: row.get(4)?,
     })
 }
 
-fn add(tx: &Tx<'_>, kid: &str, secret: &[u8], now: UnixSecs) -> Result<(), StoreError> {
+/// A key to be kept.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct NewKey {
+    pub algorithm: &'static str,
+    pub kid: String,
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO signing_key (kid, secret, created, rev) VALUES (?1, ?2, ?3, ?4)",
-        params![kid, secret, int(now), tx.rev()?],
+        "INSERT INTO signing_key (kid, algorithm, secret, created, rev) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![key.kid, key.algorithm, key.secret.as_slice(), int(now), tx.rev()?],
     )?;
     Ok(())
 }
 
 impl Db {
-    /// Makes this the signing key if there is none yet.
-    pub fn first_key(&mut self, kid: &str, secret: &[u8], now: UnixSecs) -> Result<(), StoreError> {
+    /// Makes this the signing key of its algorithm if there is none yet.
+    pub fn first_key(&mut self, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
         self.write(|tx| {
-            let any: bool =
-                tx.query_row("SELECT EXISTS (SELECT 1 FROM signing_key WHERE retired IS NULL)", [], |row| row.get(0))?;
-            if any { Ok(()) } else { add(tx, kid, secret, now) }
+            let any: bool = tx.query_row(
+                "SELECT EXISTS (SELECT 1 FROM signing_key WHERE retired IS NULL AND algorithm = ?1)",
+                [key.algorithm],
+                |row| row.get(0),
+            )?;
+            if any { Ok(()) } else { add(tx, key, now) }
         })
     }
 
-    /// Makes this the signing key and retires the others; drops those retired before `drop_before`.
-    pub fn rotate_key(
+    /// Makes these the signing keys and retires all others; drops those retired before `drop_before`.
+    pub fn rotate_keys(
         &mut self,
-        kid: &str,
-        secret: &[u8],
+        new: &[NewKey],
         now: UnixSecs,
         drop_before: UnixSecs,
         event: &AuditRow,
@@ -50,7 +63,9 @@ impl Db {
                 params![int(now), tx.rev()?],
             )?;
             tx.execute("DELETE FROM signing_key WHERE retired < ?1", [int(drop_before)])?;
-            add(tx, kid, secret, now)?;
+            for key in new {
+                add(tx, key, now)?;
+            }
             audit::write(tx, event)
         })
     }

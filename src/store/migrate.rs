@@ -12,7 +12,7 @@ use super::{Check, StoreError};
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n brings `user_version` from n to n + 1.
-const SCRIPTS: [&str; 1] = [include_str!("schema/0001_people.sql")];
+const SCRIPTS: [&str; 2] = [include_str!("schema/0001_people.sql"), include_str!("schema/0002_tokens.sql")];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -141,7 +141,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has version 99, this authgate knows up to 1; use a newer one; it was left untouched"
+            "DB: the database has version 99, this authgate knows up to 2; use a newer one; it was left untouched"
         );
     }
 

@@ -22,6 +22,7 @@ mod users;
 pub use audit::AuditRow;
 pub use db::{Check, Db};
 pub use folder::{Folder, Lock};
+pub use keys::NewKey;
 pub use links::{LinkRow, LinkUse, NewLink};
 pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
 pub use sync::{Applied, Changes};
@@ -104,7 +105,9 @@ pub struct SessionRow {
 pub struct KeyRow {
     /// Its name in token headers.
     pub kid: String,
-    /// 32 random bytes.
+    /// `HS256` signs sessions, `EdDSA` and `ES256` sign backends' tokens.
+    pub algorithm: String,
+    /// 32 random bytes, or a PKCS#8 document.
     pub secret: Zeroizing<Vec<u8>>,
     /// When it was made.
     pub created: UnixSecs,

@@ -22,6 +22,7 @@ pub struct CookieStyle {
     same_site: SameSite,
     session: String,
     device: String,
+    csrf: String,
 }
 
 /// What a request presents under one cookie name.
@@ -45,7 +46,8 @@ impl CookieStyle {
         };
         let session = format!("{prefix}authgate");
         let device = format!("{prefix}authgate-device");
-        Self { secure, domain, same_site, session, device }
+        let csrf = format!("{prefix}authgate-csrf");
+        Self { secure, domain, same_site, session, device, csrf }
     }
 
     /// Name of the session cookie.
@@ -56,6 +58,11 @@ impl CookieStyle {
     /// Name of the cookie that tells browsers apart that have signed in before.
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// Name of the cookie that Auth.js clients prove their CSRF token with.
+    pub fn csrf(&self) -> &str {
+        &self.csrf
     }
 
     /// A `Set-Cookie` value; `max_age_secs` of `None` makes a browser-session cookie. `None` if the
@@ -91,7 +98,7 @@ impl CookieStyle {
     /// names of the other schemes count too, so that nothing planted under them travels on.
     pub fn is_ours(name: &[u8]) -> bool {
         let name = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
-        name == b"authgate" || name == b"authgate-device"
+        matches!(name, b"authgate" | b"authgate-device" | b"authgate-csrf")
     }
 }
 

@@ -9,6 +9,12 @@ use serde_json::Value;
 
 /// Every header field that the gateway or the backends of these tests may send.
 const LISTED: &[&str] = &[
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "access-control-max-age",
     "allow",
     "app",
     "cache-control",
@@ -26,6 +32,7 @@ const LISTED: &[&str] = &[
     "referrer-policy",
     "retry-after",
     "sec-websocket-accept",
+    "sec-websocket-protocol",
     "server",
     "set-cookie",
     "transfer-encoding",

@@ -17,5 +17,6 @@ mod paths;
 mod refusals;
 mod sessions;
 mod spoofing;
+mod tokens;
 mod upstreams;
 mod websockets;

@@ -12,6 +12,7 @@ mod people;
 mod route;
 mod server;
 mod test;
+mod token;
 mod upstream;
 
 /// Lowers a whole file; the value is good only if no fault was said.
@@ -20,8 +21,10 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let server = server::server(&root.table("server", "[server]"));
     let session = people::session(&root.table("session", "[session]"), &server.public_url);
     let pages = pages::pages(&root.table("pages", "[pages]"), &server.prefix);
+    let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
+    let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
     let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
-    let routes = route::routes(root.tables("route", "[[route]]"), &mut upstreams, &server.listen);
+    let routes = route::routes(root.tables("route", "[[route]]"), &mut upstreams, &server.listen, &cors_origins);
     if routes.is_empty() && !root.has("route") {
         reading.fault(
             0..0,
@@ -38,6 +41,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         sign_up: people::sign_up(&root.table("sign_up", "[sign_up]")),
         throttle: people::throttle(&root.table("throttle", "[throttle]")),
         pages,
+        authjs,
+        cors_origins,
         tests: test::tests(&root.tables("test", "[[test]]"), &names),
         server,
         upstreams,

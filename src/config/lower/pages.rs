@@ -1,7 +1,7 @@
 //! `[pages]`.
 
-use crate::config::Pages;
 use crate::config::file::{Item, Table};
+use crate::config::{AuthJs, AuthJsClient, Pages};
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
 
@@ -20,6 +20,12 @@ pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
         after_login: after_login(table),
         callback_origins: callback_origins(table),
     }
+}
+
+pub(super) fn authjs(table: &Table<'_>, prefix: &str) -> AuthJs {
+    let words = [("auto", AuthJsClient::Auto), ("v4", AuthJsClient::V4), ("v5", AuthJsClient::V5)];
+    let client = table.choice("client", &words).unwrap_or(AuthJsClient::Auto);
+    AuthJs { base_path: extra_path(table, "base_path", "/api/auth", prefix).map(|text| text.value), client }
 }
 
 fn title(table: &Table<'_>) -> String {

@@ -8,16 +8,22 @@ use super::pages::origins;
 use super::upstream;
 use crate::config::fault::nearest;
 use crate::config::file::{Item, Table};
-use crate::config::{Access, Listen, PathPattern, Refuse, Route, Upstream};
+use crate::config::{Access, Cors, Listen, PathPattern, Refuse, Route, Upstream, WebSocketToken};
 use crate::web::host::HostPattern;
+use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
 
-pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>, own: &[Listen]) -> Vec<Route> {
+pub(super) fn routes(
+    tables: Vec<Table<'_>>,
+    upstreams: &mut Vec<Upstream>,
+    own: &[Listen],
+    cors_origins: &[Origin],
+) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let mut sound: Vec<bool> = Vec::new();
     for table in tables {
         let faults = table.reading.fault_count();
-        let route = route(&table, upstreams, own);
+        let route = route(&table, upstreams, own, cors_origins);
         sound.push(table.reading.fault_count() == faults);
         let covered = |at: &usize| sound[*at] && sound[routes.len()] && covers(&routes[*at], &route);
         if let Some(earlier) = (0..routes.len()).find(covered) {
@@ -32,7 +38,7 @@ pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>, own:
     routes
 }
 
-fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen]) -> Route {
+fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen], cors_origins: &[Origin]) -> Route {
     let words = [
         ("signed_in", Access::SignedIn),
         ("public", Access::Public),
@@ -61,7 +67,35 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen]) -> Ro
         strip_prefix,
         timeout,
         websocket_origins,
+        websocket_token: websocket_token(&websocket),
+        cors: cors(table, cors_origins),
     }
+}
+
+/// A table of its own wins over `[cors]`; `"app"` leaves everything to the app.
+fn cors(table: &Table<'_>, everywhere: &[Origin]) -> Cors {
+    if table.holds_table("cors") {
+        return Cors::Origins(origins(&table.table("cors", "cors"), "origins"));
+    }
+    table.choice("cors", &[("app", ())]).map_or_else(|| Cors::Origins(everywhere.to_vec()), |()| Cors::App)
+}
+
+fn websocket_token(table: &Table<'_>) -> WebSocketToken {
+    let mut places = WebSocketToken::default();
+    let Some(list) = table.texts("token", "query:access_token") else { return places };
+    let plain =
+        |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    for place in list.value {
+        match (place.value.as_str(), place.value.strip_prefix("query:").filter(plain)) {
+            ("subprotocol", _) => places.subprotocol = true,
+            (_, Some(name)) => places.query.push(name.to_owned()),
+            _ => place.fault(
+                format!("`{}` is no place for a token", place.value),
+                "write \"subprotocol\", or \"query:\" and a parameter's name, as in \"query:access_token\"",
+            ),
+        }
+    }
+    places
 }
 
 /// Whether an earlier route takes every request that a later one could take.

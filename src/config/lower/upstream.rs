@@ -34,6 +34,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let host = host_choice.unwrap_or(UpstreamHost::Client);
     let allow_headers = allow_headers(table);
     let identity = identity(table);
+    let token = super::token::token(table);
     let Some(name) = name else {
         if !table.has("name") {
             table.reading.fault(table.span.clone(), "an upstream without a name", "add `name = \"app\"`");
@@ -59,7 +60,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
             "leave `host` out, or name the server by its address",
         );
     }
-    Some(Upstream { name: name.value, servers, host, allow_headers, identity })
+    Some(Upstream { name: name.value, servers, host, allow_headers, identity, token })
 }
 
 /// A URL that a route names at once.
@@ -71,6 +72,7 @@ pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstre
         host: UpstreamHost::Client,
         allow_headers: Vec::new(),
         identity: preset("remote"),
+        token: None,
     })
 }
 

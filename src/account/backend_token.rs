@@ -1,0 +1,294 @@
+//! Backends' own tokens: short-lived, one per session and upstream, made when a request needs one and
+//! kept until near its end. They say who asks; the browser's own token never leaves the gateway.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD as B64;
+use http::HeaderValue;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use parking_lot::{Mutex, RwLock};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::accounts::Accounts;
+use super::jwe::{KeyV4, KeyV5};
+use super::jws;
+use super::session::{Identity, User};
+use super::token::{ISSUER, new_kid, new_session_id};
+use crate::clock::UnixSecs;
+use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
+use crate::secret::NoRandomness;
+use crate::store::{KeyRow, NewKey};
+
+/// How long a retired key is still published, seconds: no token lives longer (`token.lifetime`).
+const PUBLISHED_SECS: u64 = 86_400;
+/// A backend's clock may be behind ours by so many seconds.
+const BEHIND_SECS: u64 = 5;
+
+/// A token that cannot be made now: the request that needs it must not be forwarded without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotMinted;
+
+/// A token as it is sent, until it is made anew.
+pub struct Minted {
+    /// `Bearer ...`
+    pub bearer: Option<HeaderValue>,
+    /// Value of `X-Authgate-Jwt-Assertion`.
+    pub assertion: Option<HeaderValue>,
+    /// `name=value` pairs joined by `; `; empty where no cookie carries it.
+    pub cookies: String,
+    user: Arc<User>,
+    key: Option<Arc<OwnKey>>,
+    renew_at: UnixSecs,
+}
+
+/// The tokens that a session has, by upstream.
+#[derive(Default)]
+pub struct MintedTokens(Mutex<Vec<(usize, Arc<Minted>)>>);
+
+impl std::fmt::Debug for MintedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MintedTokens(..)")
+    }
+}
+
+/// A key of ours that signs backends' tokens.
+struct OwnKey {
+    kid: String,
+    algorithm: Algorithm,
+    sign: EncodingKey,
+    public: Value,
+    retired: Option<UnixSecs>,
+}
+
+/// All of them, newest first.
+#[derive(Default)]
+pub(super) struct OwnKeys(RwLock<Vec<Arc<OwnKey>>>);
+
+/// How the tokens of each upstream are made.
+pub(super) struct Minters(Vec<Option<Minter>>);
+
+struct Minter {
+    audience: String,
+    spec: BackendToken,
+    shared: Option<EncodingKey>,
+    v4: Option<KeyV4>,
+    v5: HashMap<String, KeyV5>,
+}
+
+impl OwnKeys {
+    /// Takes the keys as the store has them.
+    pub(super) fn apply(&self, rows: &[KeyRow]) {
+        jws::install_provider();
+        let mut keys: Vec<_> =
+            rows.iter().filter_map(|row| own_key(row).map(|key| (row.created, Arc::new(key)))).collect();
+        keys.sort_by_key(|(created, key)| (key.retired.is_some(), u64::MAX - created));
+        let mut held = self.0.write();
+        for (_, key) in &mut keys {
+            // the same key stays the same value: tokens that it signed stay good
+            if let Some(old) = held.iter().find(|old| old.kid == key.kid && old.retired == key.retired) {
+                *key = Arc::clone(old);
+            }
+        }
+        *held = keys.into_iter().map(|(_, key)| key).collect();
+    }
+
+    fn signing(&self, algorithm: Algorithm) -> Option<Arc<OwnKey>> {
+        self.0.read().iter().find(|key| key.algorithm == algorithm && key.retired.is_none()).cloned()
+    }
+
+    fn published(&self, now: UnixSecs) -> Value {
+        let fresh = |key: &&Arc<OwnKey>| key.retired.is_none_or(|at| now < at.saturating_add(PUBLISHED_SECS));
+        json!({ "keys": self.0.read().iter().filter(fresh).map(|key| key.public.clone()).collect::<Vec<_>>() })
+    }
+}
+
+/// Reads a stored key with its public half as a JWK (RFC 7518, 6.2; RFC 8037, 2).
+fn own_key(row: &KeyRow) -> Option<OwnKey> {
+    let (algorithm, sign, mut public) = match row.algorithm.as_str() {
+        "EdDSA" => {
+            let pair = jws::ed25519(&row.secret).ok()?;
+            let x = B64.encode(pair.public_key().as_ref());
+            (Algorithm::EdDSA, EncodingKey::from_ed_der(&row.secret), json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
+        }
+        "ES256" => {
+            let pair = jws::p256(&row.secret).ok()?;
+            // uncompressed: 4, x, y
+            let (x, y) = pair.public_key().as_ref().get(1..65)?.split_at(32);
+            let public = json!({ "kty": "EC", "crv": "P-256", "x": B64.encode(x), "y": B64.encode(y) });
+            (Algorithm::ES256, EncodingKey::from_ec_der(&row.secret), public)
+        }
+        _ => return None,
+    };
+    public["kid"] = row.kid.clone().into();
+    public["alg"] = row.algorithm.clone().into();
+    public["use"] = "sig".into();
+    Some(OwnKey { kid: row.kid.clone(), algorithm, sign, public, retired: row.retired })
+}
+
+/// A new key of this algorithm.
+pub(super) fn new_key(algorithm: &str) -> Result<NewKey, NoRandomness> {
+    let random = SystemRandom::new();
+    let (algorithm, document) = match algorithm {
+        "ES256" => ("ES256", EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)),
+        _ => ("EdDSA", Ed25519KeyPair::generate_pkcs8(&random)),
+    };
+    let secret = Zeroizing::new(document.map_err(|_| NoRandomness)?.as_ref().to_vec());
+    Ok(NewKey { algorithm, kid: new_kid()?, secret })
+}
+
+/// The algorithms that a configuration needs keys for.
+pub(super) fn algorithms(config: &Config) -> Vec<&'static str> {
+    let wanted = |key: &TokenKey| match key {
+        TokenKey::Shared(_) => None,
+        TokenKey::Ed25519 => Some("EdDSA"),
+        TokenKey::P256 => Some("ES256"),
+    };
+    let mut names: Vec<_> =
+        config.upstreams.iter().filter_map(|upstream| wanted(&upstream.token.as_ref()?.key)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+impl Minters {
+    pub(super) fn new(config: &Config) -> Self {
+        jws::install_provider();
+        let minter = |upstream: &crate::config::Upstream| {
+            let spec = upstream.token.clone()?;
+            let secret = match &spec.key {
+                TokenKey::Shared(secret) => Some(secret),
+                _ => None,
+            };
+            let v5 = match (spec.format, secret) {
+                (TokenFormat::AuthJsV5, Some(secret)) => {
+                    let names = spec.cookies.iter().map(String::as_str).chain(["authjs.session-token"]);
+                    names.map(|name| (name.to_owned(), KeyV5::new(secret, name))).collect()
+                }
+                _ => HashMap::new(),
+            };
+            Some(Minter {
+                audience: upstream.name.clone(),
+                shared: secret.map(|secret| EncodingKey::from_secret(secret.expose().as_bytes())),
+                v4: secret.filter(|_| spec.format == TokenFormat::NextAuthV4).map(KeyV4::new),
+                v5,
+                spec,
+            })
+        };
+        Self(config.upstreams.iter().map(minter).collect())
+    }
+}
+
+impl Accounts {
+    /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
+    ///
+    /// # Errors
+    /// [`NotMinted`]: the upstream must have one and it cannot be made.
+    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, NotMinted> {
+        let shared = &*self.shared;
+        let Some(minter) = shared.minters.0.get(upstream).and_then(Option::as_ref) else { return Ok(None) };
+        let now = shared.clock.now();
+        let key = match minter.spec.key {
+            TokenKey::Shared(_) => None,
+            TokenKey::Ed25519 => Some(shared.own_keys.signing(Algorithm::EdDSA).ok_or(NotMinted)?),
+            TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256).ok_or(NotMinted)?),
+        };
+        let mut held = who.session.minted.0.lock();
+        let kept = held.iter().position(|(at, _)| *at == upstream);
+        if let Some(at) = kept {
+            let minted = &held[at].1;
+            let same_key = match (&minted.key, &key) {
+                (None, None) => true,
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                _ => false,
+            };
+            if now < minted.renew_at && same_key && Arc::ptr_eq(&minted.user, &who.user) {
+                return Ok(Some(Arc::clone(minted)));
+            }
+        }
+        let minted = Arc::new(minter.mint(who, key, now)?);
+        match kept {
+            Some(at) => held[at].1 = Arc::clone(&minted),
+            None => held.push((upstream, Arc::clone(&minted))),
+        }
+        Ok(Some(minted))
+    }
+
+    /// The public keys of backends' tokens (RFC 7517, 5).
+    pub fn public_keys(&self) -> Value {
+        self.shared.own_keys.published(self.shared.clock.now())
+    }
+}
+
+impl Minter {
+    fn mint(&self, who: &Identity, key: Option<Arc<OwnKey>>, now: UnixSecs) -> Result<Minted, NotMinted> {
+        let lifetime = self.spec.lifetime.as_secs();
+        let expires = now.saturating_add(lifetime).min(who.session.expires);
+        let claims = self.claims(who, now, expires)?;
+        let fallback = match self.spec.format {
+            TokenFormat::Jwt => self.sign(&claims, key.as_deref())?,
+            TokenFormat::NextAuthV4 => {
+                self.v4.as_ref().ok_or(NotMinted)?.encrypt(claims.to_string().as_bytes()).map_err(|_| NotMinted)?
+            }
+            TokenFormat::AuthJsV5 => self.encrypt_v5("authjs.session-token", &claims)?,
+        };
+        let mut cookies = Vec::with_capacity(self.spec.cookies.len());
+        for name in &self.spec.cookies {
+            let token = match self.spec.format {
+                TokenFormat::AuthJsV5 => self.encrypt_v5(name, &claims)?,
+                _ => fallback.clone(),
+            };
+            cookies.push(format!("{name}={token}"));
+        }
+        let value = |text: String| {
+            let mut value = HeaderValue::try_from(text).map_err(|_| NotMinted)?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        Ok(Minted {
+            bearer: self.spec.bearer.then(|| value(format!("Bearer {fallback}"))).transpose()?,
+            assertion: self.spec.assertion.then(|| value(fallback)).transpose()?,
+            cookies: cookies.join("; "),
+            user: Arc::clone(&who.user),
+            key,
+            renew_at: now.saturating_add(lifetime - lifetime / 4).min(expires),
+        })
+    }
+
+    fn claims(&self, who: &Identity, now: UnixSecs, expires: UnixSecs) -> Result<Value, NotMinted> {
+        let user = &*who.user;
+        if self.spec.format == TokenFormat::Jwt {
+            return Ok(json!({
+                "iss": ISSUER, "aud": self.audience, "sub": user.id, "id": user.id, "email": user.email,
+                "name": user.name, "picture": user.picture, "groups": user.groups, "sid": who.session.id,
+                "iat": now, "nbf": now.saturating_sub(BEHIND_SECS), "exp": expires,
+            }));
+        }
+        // next-auth says null where there is nothing
+        let or_null = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+        Ok(json!({
+                "name": or_null(&user.name), "email": user.email, "picture": or_null(&user.picture), "sub": user.id,
+                "id": user.id, "groups": user.groups, "iat": now, "exp": expires,
+                "jti": new_session_id().map_err(|_| NotMinted)?,
+        }))
+    }
+
+    fn sign(&self, claims: &Value, key: Option<&OwnKey>) -> Result<String, NotMinted> {
+        let signed = match (key, &self.shared) {
+            (Some(key), _) => {
+                let header = Header { kid: Some(key.kid.clone()), ..Header::new(key.algorithm) };
+                jsonwebtoken::encode(&header, claims, &key.sign)
+            }
+            (None, Some(shared)) => jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, shared),
+            (None, None) => return Err(NotMinted),
+        };
+        signed.map_err(|_| NotMinted)
+    }
+
+    fn encrypt_v5(&self, cookie: &str, claims: &Value) -> Result<String, NotMinted> {
+        self.v5.get(cookie).ok_or(NotMinted)?.encrypt(claims.to_string().as_bytes()).map_err(|_| NotMinted)
+    }
+}

@@ -1,0 +1,88 @@
+//! The encrypted session cookies of next-auth 4 and Auth.js 5: compact JWE (RFC 7516, 3.1) with
+//! `"alg":"dir"`, their keys made from a shared secret by HKDF-SHA256 (RFC 5869).
+
+use aes::cipher::block_padding::Pkcs7;
+use aes::cipher::{BlockModeEncrypt, KeyIvInit};
+use data_encoding::BASE64URL_NOPAD as B64;
+use ring::{aead, digest, hkdf, hmac};
+use zeroize::Zeroizing;
+
+use crate::secret::{NoRandomness, Secret, random_bytes};
+
+/// A key of `LENGTH` bytes from a shared secret.
+fn derived<const LENGTH: usize>(secret: &Secret, salt: &[u8], info: &str) -> Zeroizing<[u8; LENGTH]> {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let mut key = Zeroizing::new([0; LENGTH]);
+    let pseudorandom = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.expose().as_bytes());
+    // ring refuses more than 255 hash lengths alone; these are one and two
+    let filled = pseudorandom.expand(&[info.as_bytes()], Length(LENGTH)).and_then(|okm| okm.fill(key.as_mut()));
+    debug_assert!(filled.is_ok());
+    key
+}
+
+/// Key of next-auth 4 cookies; their name plays no part in it.
+pub(super) struct KeyV4(Zeroizing<[u8; 32]>);
+
+/// Key of Auth.js 5 cookies of one name.
+pub(super) struct KeyV5 {
+    key: Zeroizing<[u8; 64]>,
+    header: String,
+}
+
+impl KeyV4 {
+    pub(super) fn new(secret: &Secret) -> Self {
+        Self(derived(secret, b"", "NextAuth.js Generated Encryption Key"))
+    }
+
+    /// A256GCM (RFC 7518, 5.3).
+    pub(super) fn encrypt(&self, claims: &[u8]) -> Result<String, NoRandomness> {
+        let header = B64.encode(br#"{"alg":"dir","enc":"A256GCM"}"#);
+        let nonce = random_bytes::<12>()?;
+        let key = aead::UnboundKey::new(&aead::AES_256_GCM, self.0.as_slice()).map_err(|_| NoRandomness)?;
+        let mut text = claims.to_vec();
+        let tag = aead::LessSafeKey::new(key)
+            .seal_in_place_separate_tag(
+                aead::Nonce::assume_unique_for_key(nonce),
+                aead::Aad::from(header.as_bytes()),
+                &mut text,
+            )
+            .map_err(|_| NoRandomness)?;
+        Ok(compact(&header, &nonce, &text, tag.as_ref()))
+    }
+}
+
+impl KeyV5 {
+    pub(super) fn new(secret: &Secret, cookie: &str) -> Self {
+        let key: Zeroizing<[u8; 64]> =
+            derived(secret, cookie.as_bytes(), &format!("Auth.js Generated Encryption Key ({cookie})"));
+        // RFC 7638: the thumbprint of the key as a JWK
+        let jwk = Zeroizing::new(format!(r#"{{"k":"{}","kty":"oct"}}"#, B64.encode(key.as_slice())));
+        let kid = B64.encode(digest::digest(&digest::SHA512, jwk.as_bytes()).as_ref());
+        let header = B64.encode(format!(r#"{{"alg":"dir","enc":"A256CBC-HS512","kid":"{kid}"}}"#).as_bytes());
+        Self { key, header }
+    }
+
+    /// A256CBC-HS512 (RFC 7518, 5.2.5): the first half of the key signs, the second encrypts.
+    pub(super) fn encrypt(&self, claims: &[u8]) -> Result<String, NoRandomness> {
+        let (sign, cipher) = self.key.split_at(32);
+        let iv = random_bytes::<16>()?;
+        let encryptor = cbc::Encryptor::<aes::Aes256>::new_from_slices(cipher, &iv).map_err(|_| NoRandomness)?;
+        let text = encryptor.encrypt_padded_vec::<Pkcs7>(claims);
+        let mut signing = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA512, sign));
+        signing.update(self.header.as_bytes());
+        signing.update(&iv);
+        signing.update(&text);
+        signing.update(&(self.header.len() as u64 * 8).to_be_bytes());
+        Ok(compact(&self.header, &iv, &text, &signing.sign().as_ref()[..32]))
+    }
+}
+
+/// With `dir` there is no encrypted key: the second part is empty.
+fn compact(header: &str, iv: &[u8], text: &[u8], tag: &[u8]) -> String {
+    format!("{header}..{}.{}.{}", B64.encode(iv), B64.encode(text), B64.encode(tag))
+}

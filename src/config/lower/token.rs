@@ -1,0 +1,127 @@
+//! `upstream.token`: the short-lived JWT of a backend's own.
+
+use std::time::Duration;
+
+use crate::config::file::{Item, Table};
+use crate::config::{BackendToken, TokenFormat, TokenKey};
+use crate::secret::Secret;
+use crate::web::cookie::CookieStyle;
+
+/// An HMAC key shorter than its hash is easier to guess than to forge (RFC 7518, 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    Hs256,
+    EdDsa,
+    Es256,
+}
+
+pub(super) fn token(upstream: &Table<'_>) -> Option<BackendToken> {
+    if !upstream.has("token") {
+        return None;
+    }
+    let table = upstream.table("token", "token");
+    let words =
+        [("jwt", TokenFormat::Jwt), ("next-auth-v4", TokenFormat::NextAuthV4), ("authjs-v5", TokenFormat::AuthJsV5)];
+    let format = table.choice("format", &words).unwrap_or(TokenFormat::Jwt);
+    let key = key(&table, format);
+    let mut sent = BackendToken {
+        key: TokenKey::Ed25519,
+        format,
+        bearer: false,
+        assertion: false,
+        cookies: Vec::new(),
+        lifetime: lifetime(&table),
+    };
+    match table.texts("send", "bearer") {
+        None => by_default(&mut sent),
+        Some(list) => {
+            for way in &list.value {
+                send(way, &mut sent);
+            }
+            if list.value.is_empty() {
+                list.fault("`send` is empty, so no backend would get the token", "write `send = [\"bearer\"]`");
+            }
+        }
+    }
+    Some(BackendToken { key: key?, ..sent })
+}
+
+fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
+    let words = [("HS256", Algorithm::Hs256), ("EdDSA", Algorithm::EdDsa), ("ES256", Algorithm::Es256)];
+    let typed = table.choice("algorithm", &words);
+    let encrypted = format != TokenFormat::Jwt;
+    let secret = table.secret("secret").filter(long_enough);
+    let has_secret = table.has("secret");
+    let fault = |what: &str, remedy: &str| table.reading.fault(table.span.clone(), what, remedy);
+    let algorithm = typed.unwrap_or(if has_secret || encrypted { Algorithm::Hs256 } else { Algorithm::EdDsa });
+    match algorithm {
+        Algorithm::Hs256 => {
+            if !has_secret {
+                fault(
+                    "this token needs a secret that the backend knows",
+                    "add `secret = { env = \"NEXTAUTH_SECRET\" }`",
+                );
+            }
+            secret.map(|secret| TokenKey::Shared(secret.value))
+        }
+        _ if encrypted => {
+            fault("next-auth's cookies are encrypted with a shared secret", "remove `algorithm`");
+            None
+        }
+        _ if has_secret => {
+            fault(
+                "EdDSA and ES256 sign with a key of the gateway's own",
+                "remove `secret`, or write algorithm = \"HS256\"",
+            );
+            None
+        }
+        Algorithm::EdDsa => Some(TokenKey::Ed25519),
+        Algorithm::Es256 => Some(TokenKey::P256),
+    }
+}
+
+fn long_enough(secret: &Item<'_, Secret>) -> bool {
+    let fits = secret.value.expose().len() >= SECRET_BYTES_MIN;
+    if !fits {
+        secret.fault("this secret has under 32 bytes", "make one with `openssl rand -base64 32`");
+    }
+    fits
+}
+
+fn lifetime(table: &Table<'_>) -> Duration {
+    let Some(typed) = table.duration("lifetime", Duration::from_secs(30)) else { return Duration::from_secs(300) };
+    if typed.value > Duration::from_secs(86_400) {
+        typed.fault("`lifetime` is too long: such a token cannot be called back", "write at most \"1d\"");
+    }
+    typed.value
+}
+
+fn by_default(token: &mut BackendToken) {
+    match token.format {
+        TokenFormat::Jwt => token.bearer = true,
+        TokenFormat::NextAuthV4 => token.cookies.push("next-auth.session-token".to_owned()),
+        TokenFormat::AuthJsV5 => token.cookies.push("authjs.session-token".to_owned()),
+    }
+}
+
+fn send(way: &Item<'_, String>, token: &mut BackendToken) {
+    match way.value.as_str() {
+        "bearer" => token.bearer = true,
+        "assertion" => token.assertion = true,
+        other => match other.strip_prefix("cookie:").filter(|name| is_cookie_name(name)) {
+            Some(name) => token.cookies.push(name.to_owned()),
+            None => way.fault(
+                format!("`{other}` is no way to send a token"),
+                "write \"bearer\", \"assertion\", or \"cookie:\" and a cookie's name that is not one of ours",
+            ),
+        },
+    }
+}
+
+/// A token (RFC 6265, 4.1.1) that is none of our own cookies.
+fn is_cookie_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !name.is_empty() && name.len() <= 128 && name.bytes().all(plain) && !CookieStyle::is_ours(name.as_bytes())
+}

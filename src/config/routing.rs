@@ -1,0 +1,225 @@
+//! `[[upstream]]`, `[[route]]` and `[[test]]` as used.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+use crate::web::host::HostPattern;
+use crate::web::origin::Origin;
+
+/// `[[upstream]]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name; for a URL named by a route at once, that URL as written.
+    pub name: String,
+    /// At least one.
+    pub servers: Vec<UpstreamServer>,
+    /// Which Host the servers see.
+    pub host: UpstreamHost,
+    /// Request header names outside `[A-Za-z0-9-]` that may pass, lower case.
+    pub allow_headers: Vec<String>,
+    /// How identity is told.
+    pub identity: IdentityHeaders,
+    /// A short-lived JWT of its own.
+    pub token: Option<BackendToken>,
+}
+
+/// `upstream.token`
+#[derive(Debug, Clone)]
+pub struct BackendToken {
+    /// What signs or encrypts it.
+    pub key: TokenKey,
+    /// Its form.
+    pub format: TokenFormat,
+    /// Sent as `Authorization: Bearer`.
+    pub bearer: bool,
+    /// Sent as `X-Authgate-Jwt-Assertion`.
+    pub assertion: bool,
+    /// Sent as cookies of these names.
+    pub cookies: Vec<String>,
+    /// How long one is valid at most.
+    pub lifetime: Duration,
+}
+
+/// What a backend token is signed or encrypted with.
+#[derive(Debug, Clone)]
+pub enum TokenKey {
+    /// HS256, or the secret that an encrypted form's key is made from; at least 32 bytes.
+    Shared(Secret),
+    /// EdDSA with a key of the gateway's own.
+    Ed25519,
+    /// ES256 with a key of the gateway's own.
+    P256,
+}
+
+/// `upstream.token.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// A signed JWT (RFC 7519).
+    Jwt,
+    /// The encrypted cookie of next-auth 4.
+    NextAuthV4,
+    /// The encrypted cookie of Auth.js 5.
+    AuthJsV5,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamServer {
+    /// Host name or address, and port; `tls` verifies the certificate against the system's roots.
+    Tcp {
+        /// Host name, IPv4 address, or IPv6 address without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// https
+        tls: bool,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// `builtin:whoami`
+    Whoami,
+}
+
+/// `upstream.host`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The client's Host is kept.
+    Client,
+    /// The server's own name is sent.
+    Upstream,
+}
+
+/// `upstream.identity`: header name -> template, already lowered from presets.
+#[derive(Debug, Clone, Default)]
+pub struct IdentityHeaders(pub Vec<(http::HeaderName, Vec<TemplatePart>)>);
+
+/// One part of an identity header's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TemplatePart {
+    /// Fixed text, printable ASCII.
+    Text(String),
+    Id,
+    Email,
+    Name,
+    Picture,
+    Groups,
+}
+
+/// `[[route]]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Hosts it takes.
+    pub host: HostPattern,
+    /// Paths it takes.
+    pub path: PathPattern,
+    /// Methods it takes; empty is all. HEAD goes with GET.
+    pub methods: Vec<http::Method>,
+    /// Index into [`Config::upstreams`]; `None` only with [`Access::Deny`].
+    pub upstream: Option<usize>,
+    /// Who may pass.
+    pub access: Access,
+    /// Any of these groups; only with `signed_in`.
+    pub groups: Vec<String>,
+    /// How a refusal looks.
+    pub refuse: Refuse,
+    /// Cut from the front of the path: `""`, or starts with `/` and does not end with one.
+    pub strip_prefix: String,
+    /// To the first byte of the answer.
+    pub timeout: Duration,
+    /// Largest request body in bytes; `None` is no limit.
+    pub body_max: Option<u64>,
+    /// Lifts the cross-origin protection.
+    pub danger_cross_origin: bool,
+    /// Origins besides our own whose WebSockets are let in.
+    pub websocket_origins: Vec<Origin>,
+    /// Where else a handshake may carry a credential.
+    pub websocket_token: WebSocketToken,
+    /// Who answers for other origins.
+    pub cors: Cors,
+}
+
+/// `route.websocket.token`
+#[derive(Debug, Clone, Default)]
+pub struct WebSocketToken {
+    /// Names of query parameters.
+    pub query: Vec<String>,
+    /// `Sec-WebSocket-Protocol: bearer, TOKEN`, and the Kubernetes form.
+    pub subprotocol: bool,
+}
+
+/// `route.cors`
+#[derive(Debug, Clone)]
+pub enum Cors {
+    /// The gateway, for exactly these origins.
+    Origins(Vec<Origin>),
+    /// The app behind it.
+    App,
+}
+
+/// `route.path` as used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    /// The pattern as written.
+    pub text: String,
+    /// Its segments.
+    pub segments: Vec<Segment>,
+    /// Whether it ends in `/**`: it takes the path before, the same with `/`, and all below.
+    pub open_end: bool,
+}
+
+/// One segment of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Exactly this.
+    Fixed(String),
+    /// Text with `*` in it, split at the stars: `a*b` is `["a", "b"]`, `*` is `["", ""]`.
+    Glob(Vec<String>),
+}
+
+/// `route.access`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Access {
+    Public,
+    Optional,
+    SignedIn,
+    Deny,
+}
+
+/// `route.refuse`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuse {
+    /// Navigations are redirected, everything else gets a status.
+    Auto,
+    /// GET and HEAD are always redirected.
+    Redirect,
+    /// Always a status.
+    Status,
+}
+
+/// `[[test]]`
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// Line in the file at which it begins, from 1.
+    pub line: usize,
+    /// Method.
+    pub method: http::Method,
+    /// Path and query, or an absolute URL.
+    pub target: String,
+    /// Header fields to add or replace.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// `None`: nobody.
+    pub user: Option<TestUser>,
+    /// `expect` as written.
+    pub expect: String,
+}
+
+/// `test.user`
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct TestUser {
+    pub email: Option<String>,
+    pub groups: Vec<String>,
+}

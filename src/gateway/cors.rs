@@ -1,0 +1,98 @@
+//! Cross-origin resource sharing (WHATWG Fetch, 3.2), owned by the gateway: exact origins, credentials for
+//! these alone, one value. Pure: heads in, heads out.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use crate::config::Cors;
+use crate::web::incoming::Incoming;
+use crate::web::origin::Origin;
+use crate::web::reply::Reply;
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT_SECS: HeaderValue = HeaderValue::from_static("600");
+/// Response headers of ours that pages of other origins may read.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, WWW-Authenticate, X-Request-Id");
+
+/// What the answer to a request says of other origins.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum CorsAnswer {
+    /// The app says it: its headers pass.
+    App,
+    /// Nobody but us may read it.
+    #[default]
+    Nobody,
+    /// It depends on the origin, and this one may not.
+    Others,
+    /// This origin may.
+    Allowed(HeaderValue),
+}
+
+impl CorsAnswer {
+    /// For a route, or with `origins` for our own endpoints.
+    pub(crate) fn of_route(cors: &Cors, incoming: &Incoming<'_>) -> Self {
+        match cors {
+            Cors::App => Self::App,
+            Cors::Origins(origins) => Self::of(origins, incoming),
+        }
+    }
+
+    /// For these origins.
+    pub(crate) fn of(origins: &[Origin], incoming: &Incoming<'_>) -> Self {
+        if origins.is_empty() {
+            return Self::Nobody;
+        }
+        let asked = incoming.single("origin").and_then(Origin::parse).filter(|origin| origins.contains(origin));
+        asked.and_then(|origin| HeaderValue::try_from(origin.to_string()).ok()).map_or(Self::Others, Self::Allowed)
+    }
+
+    /// Whether an upstream's header of this name goes, so that ours stands alone.
+    pub(crate) fn is_replaced(name: &HeaderName) -> bool {
+        name.as_str().starts_with("access-control-") && *name != header::ACCESS_CONTROL_EXPOSE_HEADERS
+    }
+
+    /// The header fields that an answer gets.
+    pub(crate) fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match self {
+            Self::App | Self::Nobody => Vec::new(),
+            Self::Others => vec![(header::VARY, HeaderValue::from_static("Origin"))],
+            Self::Allowed(origin) => vec![
+                (header::VARY, HeaderValue::from_static("Origin")),
+                (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
+                (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")),
+            ],
+        }
+    }
+
+    /// The same on a reply of ours.
+    pub(crate) fn dress(&self, mut reply: Reply) -> Reply {
+        reply.headers.extend(self.fields());
+        if matches!(self, Self::Allowed(_)) {
+            reply.headers.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED));
+        }
+        reply
+    }
+}
+
+/// The method that a preflight asks for; `None`: it is no preflight.
+pub(crate) fn preflight(incoming: &Incoming<'_>) -> Option<Method> {
+    let asks = incoming.method == Method::OPTIONS && incoming.headers.contains_key(header::ORIGIN);
+    let method = incoming.single("access-control-request-method").filter(|_| asks)?;
+    Method::from_bytes(method.as_bytes()).ok()
+}
+
+/// The answer to a preflight of an origin that may: what it asked for.
+pub(crate) fn preflight_reply(incoming: &Incoming<'_>) -> Reply {
+    let vary = "Access-Control-Request-Method, Access-Control-Request-Headers";
+    let mut reply = Reply::empty(StatusCode::NO_CONTENT)
+        .with(header::VARY, HeaderValue::from_static(vary))
+        .with(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECS);
+    for (asked, answered) in [
+        (header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_ALLOW_METHODS),
+        (header::ACCESS_CONTROL_REQUEST_HEADERS, header::ACCESS_CONTROL_ALLOW_HEADERS),
+    ] {
+        if let Some(value) = incoming.headers.get(asked) {
+            reply = reply.with(answered, value.clone());
+        }
+    }
+    reply
+}
