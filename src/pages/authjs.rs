@@ -47,7 +47,11 @@ impl Pages {
     pub(super) async fn authjs(&self, call: &Call<'_>) -> Reply {
         let base = self.authjs.base_path.as_deref().unwrap_or_default();
         let action = call.incoming.path.as_str().strip_prefix(base).unwrap_or_default().trim_start_matches('/');
-        let posted = call.incoming.method == Method::POST;
+        let posted = match *call.incoming.method {
+            Method::GET | Method::HEAD => false,
+            Method::POST => true,
+            _ => return Reply::json(StatusCode::BAD_REQUEST, &"Bad request."),
+        };
         match (action, posted) {
             ("session", false) => self.authjs_session(call),
             ("session", true) => self.authjs_update(call),

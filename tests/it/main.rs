@@ -5,10 +5,12 @@
 // a test that cannot go on ends there, helpers included
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod authjs;
 mod backend;
 mod client;
 mod commands;
 mod config;
+mod cors;
 mod faults;
 mod framing;
 mod gateway;

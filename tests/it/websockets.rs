@@ -234,3 +234,121 @@ fn an_idle_socket_is_closed_and_one_with_traffic_in_one_direction_is_kept() {
     assert!(closed > Duration::from_millis(1500) && closed < Duration::from_secs(5), "{closed:?}");
     echo(&mut used, "still here");
 }
+
+/// A backend that takes a handshake and chooses the last protocol that is offered to it.
+fn choosing() -> Backend {
+    Backend::start(|request, stream| {
+        let protocol = request.field("sec-websocket-protocol").and_then(|list| list.rsplit(',').next());
+        let chosen = protocol.map(|name| format!("Sec-WebSocket-Protocol: {}\r\n", name.trim())).unwrap_or_default();
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n{chosen}\r\n"
+        );
+        stream.write_all(answer.as_bytes()).is_ok()
+    })
+}
+
+#[test]
+fn a_handshake_may_carry_a_token_where_its_route_says_so_and_the_backend_sees_none_of_it() {
+    let backend = choosing();
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/ws/**\"\nwebsocket = {{ token = [\"query:access_token\", \"subprotocol\"] }}\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let cookie = gateway.first_account();
+    let session = cookie.split_once('=').unwrap().1;
+    let kubernetes = data_encoding::BASE64URL_NOPAD.encode(session.as_bytes());
+    let ask = |target: &str, protocols: &[&str]| {
+        let mut fields = HANDSHAKE.to_vec();
+        fields.extend(protocols.iter().map(|line| ("Sec-WebSocket-Protocol", *line)));
+        gateway.client().request(&format!("GET {target}"), &fields, b"")
+    };
+    for (target, protocols, line, seen, chosen) in [
+        (format!("/ws/x?access_token={session}"), vec![], "GET /ws/x", None, None),
+        (format!("/ws/x?a=1&access%5Ftoken={session}&b=%20"), vec![], "GET /ws/x?a=1&b=%20", None, None),
+        ("/ws/x".into(), vec![format!("bearer, {session}")], "GET /ws/x", None, Some("bearer")),
+        ("/ws/x?y".into(), vec![format!("bearer, {session}, chat, v2")], "GET /ws/x?y", Some("chat, v2"), Some("v2")),
+        ("/ws/x".into(), vec!["chat".into(), format!("bearer,{session}")], "GET /ws/x", Some("chat"), Some("chat")),
+        (
+            "/ws/x".into(),
+            vec![format!("base64url.bearer.authorization.k8s.io.{kubernetes}, chat")],
+            "GET /ws/x",
+            Some("chat"),
+            Some("chat"),
+        ),
+    ] {
+        let lines: Vec<_> = protocols.iter().map(String::as_str).collect();
+        let answer = ask(&target, &lines);
+        assert_eq!((answer.status, answer.field("sec-websocket-protocol")), (101, chosen), "{target} {protocols:?}");
+        let received = backend.next();
+        assert_eq!(received.line, format!("{line} HTTP/1.1"));
+        assert_eq!(received.field("sec-websocket-protocol"), seen);
+        assert_eq!(received.field("remote-user"), Some("ada@example.com"));
+        assert!(!format!("{received:?}").contains(session));
+    }
+    // elsewhere these places belong to the app, and a wrong token opens nothing
+    for (target, protocols) in [
+        (format!("/x?access_token={session}"), vec![]),
+        ("/x".to_owned(), vec![format!("bearer, {session}")]),
+        (format!("/ws/x?token={session}"), vec![]),
+        ("/ws/x?access_token=nonsense".to_owned(), vec![]),
+        ("/ws/x".to_owned(), vec!["bearer".to_owned()]),
+        ("/ws/x".to_owned(), vec!["bearer, nonsense".to_owned()]),
+        ("/ws/x".to_owned(), vec!["base64url.bearer.authorization.k8s.io.!!".to_owned()]),
+    ] {
+        let lines: Vec<_> = protocols.iter().map(String::as_str).collect();
+        assert_eq!(ask(&target, &lines).status, 401, "{target} {protocols:?}");
+    }
+    let plain = gateway.client().get(&format!("/ws/x?access_token={session}"), &[("Accept", "*/*")]);
+    assert_eq!(plain.status, 401, "no handshake");
+    assert!(backend.all().is_empty());
+    let log = gateway.into_log();
+    assert!(!log.contains(session));
+}
+
+#[test]
+fn a_ticket_opens_one_socket_once() {
+    let backend = choosing();
+    let gateway = Gateway::start(&format!(
+        "[[route]]\nwebsocket = {{ token = [\"query:ticket\", \"subprotocol\"] }}\nupstream = \"http://{}\"\n",
+        backend.address
+    ));
+    let cookie = gateway.first_account();
+    let ticket = |fields: &[(&str, &str)]| gateway.client().request("POST /.auth/ws-ticket", fields, b"");
+    assert_eq!(ticket(&[]).status, 401);
+    assert_eq!(ticket(&[("Cookie", &cookie), ("Origin", "https://evil.test")]).status, 403);
+    assert_eq!(gateway.client().get("/.auth/ws-ticket", &[("Cookie", &cookie)]).status, 405);
+    let fresh = || {
+        let answer = ticket(&[("Cookie", &cookie)]).json();
+        assert_eq!(answer["expires_in"], 30);
+        answer["ticket"].as_str().unwrap().to_owned()
+    };
+    let open = |target: &str, protocol: Option<&str>| {
+        let mut fields = HANDSHAKE.to_vec();
+        fields.extend(protocol.map(|line| ("Sec-WebSocket-Protocol", line)));
+        gateway.client().request(&format!("GET {target}"), &fields, b"").status
+    };
+    let one = format!("/x?ticket={}", fresh());
+    assert_eq!((open(&one, None), open(&one, None)), (101, 401));
+    assert_eq!(backend.next().line, "GET /x HTTP/1.1");
+    let two = format!("bearer, {}", fresh());
+    assert_eq!((open("/x", Some(&two)), open("/x", Some(&two))), (101, 401));
+    backend.next();
+    // it is no other credential, and ends with its session
+    let three = fresh();
+    assert_eq!(gateway.client().get("/x", &[("Authorization", &format!("Bearer {three}"))]).status, 401);
+    gateway.cli(&["session", "revoke", "--all"]);
+    assert_eq!(open(&format!("/x?ticket={three}"), None), 401);
+    assert!(backend.all().is_empty());
+}
+
+#[test]
+fn a_configured_origin_may_open_sockets() {
+    let gateway =
+        Gateway::start("[cors]\norigins = [\"https://app.example.com\"]\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    let cookie = gateway.first_account();
+    let ask = |origin: &str| {
+        let fields = [HANDSHAKE, &[("Cookie", cookie.as_str()), ("Origin", origin)]].concat();
+        gateway.client().request("GET /x", &fields, b"").status
+    };
+    assert_eq!((ask("https://app.example.com"), ask("https://evil.test")), (101, 403));
+}
