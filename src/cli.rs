@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    self, BanCommand, CommandError, Globals, InviteArgs, KeyCommand, Revoke, RunArgs, SessionCommand, UserArgs,
-    UserCommand,
+    self, BanCommand, CommandError, Globals, ImportArgs, ImportFormat, InviteArgs, KeyCommand, Revoke, RunArgs,
+    SessionCommand, UserArgs, UserCommand,
 };
 use crate::config::parse_duration;
 use crate::gateway::prove::prove;
@@ -135,6 +135,60 @@ enum User {
         /// E-mail
         email: String,
     },
+    /// Take over the accounts of another program; ids and password hashes are kept
+    #[command(after_help = "Example: authgate user import prisma/dev.db --format prisma --dry-run")]
+    Import(Import),
+}
+
+#[derive(Args)]
+struct Import {
+    /// The other program's file
+    file: PathBuf,
+    /// What it is
+    #[arg(long, value_enum)]
+    format: Format,
+    /// Only say what would be imported
+    #[arg(long)]
+    dry_run: bool,
+    /// Import nothing if anything is found
+    #[arg(long)]
+    strict: bool,
+    /// Table of a Prisma file [default: User]
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+    /// Column of ids [default: id]
+    #[arg(long, value_name = "NAME")]
+    id_column: Option<String>,
+    /// Column of e-mails [default: email]
+    #[arg(long, value_name = "NAME")]
+    email_column: Option<String>,
+    /// Column of password hashes [default: password, passwordHash, password_hash or hash]
+    #[arg(long, value_name = "NAME")]
+    password_column: Option<String>,
+    /// Column of names [default: name or displayname]
+    #[arg(long, value_name = "NAME")]
+    name_column: Option<String>,
+    /// Column of picture addresses [default: picture, photo, image or avatar]
+    #[arg(long, value_name = "NAME")]
+    picture_column: Option<String>,
+    /// Column of groups, joined by commas [default: groups]
+    #[arg(long, value_name = "NAME")]
+    groups_column: Option<String>,
+    /// For files whose users have no e-mail: NAME becomes NAME@DOMAIN
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A SQLite file of Prisma's
+    Prisma,
+    /// Apache's password file
+    Htpasswd,
+    /// CSV with a header line, as PostgreSQL's \copy writes it
+    Csv,
+    /// Authelia's users file
+    Authelia,
 }
 
 #[derive(Subcommand)]
@@ -213,7 +267,7 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
     match verb {
         Verb::Run { to, listen } => command::run::run(globals, &RunArgs { to, listen }),
         Verb::Check { json } => command::check::run(globals, json, prove),
-        Verb::User(verb) => command::user::run(globals, user(verb)),
+        Verb::User(verb) => user(globals, verb),
         Verb::Invite { email, groups, expires } => {
             let expires = parse_duration(&expires).filter(|expires| expires.as_secs() > 0).ok_or_else(|| {
                 CommandError::Usage(format!("`{expires}` is no duration; write one as in 7d, 12h or 30m"))
@@ -229,7 +283,7 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
     }
 }
 
-fn user(verb: User) -> UserCommand {
+fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
     let account = |account: Account| UserArgs {
         email: account.email,
         name: account.name,
@@ -237,7 +291,7 @@ fn user(verb: User) -> UserCommand {
         groups: account.groups,
         password_stdin: account.password_stdin,
     };
-    match verb {
+    let command = match verb {
         User::Add(typed) => UserCommand::Add(account(typed)),
         User::List { json } => UserCommand::List { json },
         User::Show { email, json } => UserCommand::Show { email, json },
@@ -246,6 +300,30 @@ fn user(verb: User) -> UserCommand {
         User::Enable { email } => UserCommand::Enable { email },
         User::Set(typed) => UserCommand::Set(account(typed)),
         User::Reset { email } => UserCommand::Reset { email },
+        User::Import(typed) => return command::import::run(globals, &import(typed)),
+    };
+    command::user::run(globals, command)
+}
+
+fn import(typed: Import) -> ImportArgs {
+    ImportArgs {
+        format: match typed.format {
+            Format::Prisma => ImportFormat::Prisma,
+            Format::Htpasswd => ImportFormat::Htpasswd,
+            Format::Csv => ImportFormat::Csv,
+            Format::Authelia => ImportFormat::Authelia,
+        },
+        file: typed.file,
+        dry_run: typed.dry_run,
+        strict: typed.strict,
+        table: typed.table,
+        id_column: typed.id_column,
+        email_column: typed.email_column,
+        password_column: typed.password_column,
+        name_column: typed.name_column,
+        picture_column: typed.picture_column,
+        groups_column: typed.groups_column,
+        domain: typed.domain,
     }
 }
 

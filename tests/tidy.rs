@@ -21,10 +21,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli.rs"]),
     ("cookie", &["web/cookie.rs"]),
     ("aes", &["account/jwe.rs"]),
-    ("bcrypt", &["account/password.rs"]),
+    ("bcrypt", &["account/foreign.rs"]),
     ("cbc", &["account/jwe.rs"]),
     ("csv", &["command/"]),
     ("jsonwebtoken", &["account/token.rs", "account/jws.rs", "account/backend_token.rs"]),
+    ("md5", &["account/foreign.rs"]),
     ("mimalloc", &["main.rs"]),
     ("pingora_core", &["gateway/", "server/", "server.rs"]),
     ("pingora_http", &["gateway/", "server/", "server.rs"]),
@@ -32,9 +33,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics.rs"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
+    ("scrypt", &["account/foreign.rs"]),
+    ("sha_crypt", &["account/foreign.rs"]),
     ("strsim", &["config/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logging.rs", "server/", "command/"]),
+    ("yaml_rust2", &["command/"]),
 ];
 
 /// Where a person is spoken to directly.

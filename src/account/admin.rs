@@ -9,8 +9,8 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    Applied, AuditRow, Check, Db, Ends, KeyRow, NewUser, Password, SessionRow, StoreError, UserChange, UserRow, Whose,
-    Written,
+    Applied, AuditRow, Check, Db, Ends, KeyRow, NewId, NewUser, Password, SessionRow, StoreError, UserChange, UserRow,
+    Whose, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
@@ -322,7 +322,31 @@ impl Admin {
     }
 }
 
+/// What importing asks and writes.
+impl Admin {
+    pub(super) fn has_email(&mut self, email: &str) -> Result<bool, Refused> {
+        Ok(self.db.user_by_email(email)?.is_some())
+    }
+
+    pub(super) fn has_id(&mut self, id: &str) -> Result<bool, Refused> {
+        Ok(self.db.user_by_id(id)?.is_some())
+    }
+
+    pub(super) fn new_id(&self) -> Result<NewId, Refused> {
+        Ok(enroll::new_id(self.settings.user_ids, &self.clock)?)
+    }
+
+    pub(super) fn argon2(&self) -> crate::config::Argon2 {
+        self.settings.password.argon2
+    }
+
+    pub(super) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), Refused> {
+        let event = AuditRow { detail: format!("{} accounts", users.len()), ..self.event("users_imported", None) };
+        Ok(self.db.import_users(users, highest_id, self.clock.now(), &event)?)
+    }
+}
+
 /// What somebody typed, fit to be shown.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(254).collect()
 }

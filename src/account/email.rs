@@ -88,6 +88,14 @@ pub(super) fn name(text: &str) -> Result<String, FieldError> {
     Ok(text)
 }
 
+/// What is left of a name when everything that [`name`] refuses is taken out.
+pub(super) fn cleaned_name(text: &str) -> String {
+    let spaced: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).filter(|&c| !is_refused(c)).collect();
+    let words = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.nfc().take(NAME_CHARS_MAX).collect::<String>().trim().to_owned()
+}
+
 /// A picture's URL, http or https; may be empty.
 pub(super) fn picture(text: &str) -> Result<String, FieldError> {
     let text = text.trim();

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use zeroize::Zeroizing;
 
 use super::blocklist::normal;
+use super::foreign::Foreign;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
 
@@ -132,6 +133,11 @@ pub(super) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Se
     Engine::new(settings, Arc::default()).hash(password)
 }
 
+/// Whether a stored hash can be compared with: ours, or one that another program made.
+pub(super) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
+    Foreign::parse(hash.expose()).is_some() || Engine::new(settings, Arc::default()).parse(hash).is_some()
+}
+
 fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
     loop {
         let next = inbox.lock().recv();
@@ -226,6 +232,12 @@ impl Engine {
     }
 
     fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Verdict {
+        if let Some(foreign) = hash.and_then(|hash| Foreign::parse(hash.expose())) {
+            // as it was typed when the other program made the hash, in whatever spelling that was
+            let (typed, normal) = (password.expose(), normal(password));
+            let right = foreign.matches(typed) || (*normal != *typed && foreign.matches(&normal));
+            return if right { Verdict::Right(self.hash(password).ok()) } else { Verdict::Wrong };
+        }
         let Some(stored) = hash.and_then(|hash| self.parse(hash)) else {
             self.pretend(password);
             return Verdict::Wrong;

@@ -7,6 +7,7 @@ use crate::config::Faults;
 pub mod ban;
 pub mod check;
 pub mod healthcheck;
+pub mod import;
 pub mod invite;
 pub mod key;
 mod people;
@@ -101,6 +102,40 @@ pub enum UserCommand {
         /// E-mail as typed.
         email: String,
     },
+}
+
+/// `user import`
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct ImportArgs {
+    pub file: PathBuf,
+    pub format: ImportFormat,
+    /// Only say what would be imported.
+    pub dry_run: bool,
+    /// Any finding refuses everything.
+    pub strict: bool,
+    pub table: Option<String>,
+    pub id_column: Option<String>,
+    pub email_column: Option<String>,
+    pub password_column: Option<String>,
+    pub name_column: Option<String>,
+    pub picture_column: Option<String>,
+    pub groups_column: Option<String>,
+    /// Makes addresses of names that are none.
+    pub domain: Option<String>,
+}
+
+/// What kind of file is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportFormat {
+    /// A SQLite file of Prisma's.
+    Prisma,
+    /// CSV with a header line.
+    Csv,
+    /// Apache's password file.
+    Htpasswd,
+    /// Authelia's users file.
+    Authelia,
 }
 
 /// `invite`

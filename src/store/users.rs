@@ -120,9 +120,9 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         int(now),
         tx.rev()?
     ])?;
-    if let Ok(number) = id.parse::<u32>() {
+    if let Ok(number) = id.parse() {
         // an id given in decimal counts as seen
-        tx.execute("UPDATE counter SET value = max(value, ?1) WHERE name = 'user_id'", [number])?;
+        raise_ids(tx, number)?;
     }
     by_id(tx, &id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
 }
@@ -132,6 +132,15 @@ fn next_id(tx: &Connection) -> Result<String, StoreError> {
         .prepare_cached("UPDATE counter SET value = value + 1 WHERE name = 'user_id' RETURNING value")?
         .query_row([], |row| row.get(0))?;
     Ok(id.to_string())
+}
+
+/// New ids are above this number. Beyond 2^53 programs that read ids as numbers could not tell them
+/// apart (RFC 8259, 6): such a number raises nothing.
+fn raise_ids(tx: &Connection, number: u64) -> Result<(), StoreError> {
+    if number < 1 << 53 {
+        tx.execute("UPDATE counter SET value = max(value, ?1) WHERE name = 'user_id'", [int(number)])?;
+    }
+    Ok(())
 }
 
 pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Written, StoreError> {
@@ -166,6 +175,31 @@ impl Db {
                 audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
             }
             Ok(written)
+        })
+    }
+
+    /// Makes all these accounts, the disabled ones too, or none.
+    pub fn import_users(
+        &mut self,
+        users: &[(NewUser, bool)],
+        highest_id: u64,
+        now: UnixSecs,
+        event: &AuditRow,
+    ) -> Result<(), StoreError> {
+        self.write(|tx| {
+            raise_ids(tx, highest_id)?;
+            // ids that are given come first: a new one must not take one of them
+            let given = |user: &&(NewUser, bool)| matches!(user.0.id, NewId::Given(_));
+            for (new, disabled) in users.iter().filter(given).chain(users.iter().filter(|user| !given(user))) {
+                let Written::Done(row) = add(tx, new, now)? else {
+                    return Err(StoreError::Down(format!("{} was taken meanwhile", new.email)));
+                };
+                if *disabled {
+                    let what = UserChange { disabled: Some(true), ..UserChange::default() };
+                    let _ = change(tx, &row.id, &what)?;
+                }
+            }
+            audit::write(tx, event)
         })
     }
 

@@ -14,6 +14,7 @@ mod cors;
 mod faults;
 mod framing;
 mod gateway;
+mod import;
 mod login;
 mod paths;
 mod refusals;

@@ -1,0 +1,166 @@
+//! Accounts of other programs. Each row is judged alone: what cannot be kept is left out or cleaned and
+//! said, and all that is good is written in one transaction.
+
+use std::collections::HashSet;
+
+use super::admin::{Admin, Refused};
+use super::{email, password};
+use crate::secret::Secret;
+use crate::store::{NewId, NewUser};
+
+/// One row as it was read.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct ForeignUser {
+    /// Line or row in its file, from 1.
+    pub row: usize,
+    pub id: Option<String>,
+    pub email: String,
+    /// A hash, as it stood there; `None`: the account had none.
+    pub password: Option<Secret>,
+    pub name: String,
+    pub picture: String,
+    pub groups: Vec<String>,
+    pub disabled: bool,
+}
+
+/// What was found in one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Line or row in its file, from 1.
+    pub row: usize,
+    /// What is wrong and what was done about it.
+    pub what: String,
+}
+
+/// How an import went, or would go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Accounts that were made.
+    pub made: usize,
+    /// Rows that made none.
+    pub skipped: usize,
+    /// By row.
+    pub findings: Vec<Finding>,
+}
+
+/// What to do with what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportRules {
+    /// Write nothing.
+    pub dry_run: bool,
+    /// Write nothing if there is any finding.
+    pub strict: bool,
+    /// The highest id that the other program ever gave: new ids are above it.
+    pub highest_id: u64,
+}
+
+struct Judge<'a> {
+    admin: &'a mut Admin,
+    emails: HashSet<String>,
+    ids: HashSet<String>,
+    done: Imported,
+    row: usize,
+}
+
+impl Admin {
+    /// Judges all rows, then writes all that are good, or nothing.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing was written.
+    pub fn import(&mut self, rows: Vec<ForeignUser>, rules: ImportRules) -> Result<Imported, Refused> {
+        let mut judge =
+            Judge { admin: self, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
+        let mut ready = Vec::with_capacity(rows.len());
+        for row in rows {
+            match judge.judge(row)? {
+                Some(user) => ready.push(user),
+                None => judge.done.skipped += 1,
+            }
+        }
+        let mut done = judge.done;
+        let refused = rules.strict && !done.findings.is_empty();
+        if !rules.dry_run && !refused {
+            self.write_import(&ready, rules.highest_id)?;
+            done.made = ready.len();
+        }
+        Ok(done)
+    }
+}
+
+impl Judge<'_> {
+    fn say(&mut self, what: impl Into<String>) {
+        self.done.findings.push(Finding { row: self.row, what: what.into() });
+    }
+
+    /// `None`: the row makes no account.
+    fn judge(&mut self, row: ForeignUser) -> Result<Option<(NewUser, bool)>, Refused> {
+        self.row = row.row;
+        let Ok(email) = email::email(&row.email) else {
+            self.say(format!("`{}` is no e-mail address: skipped", super::admin::shown(&row.email)));
+            return Ok(None);
+        };
+        if !self.emails.insert(email.clone()) {
+            self.say(format!("{email} stands there already, in whatever case: skipped"));
+            return Ok(None);
+        }
+        if self.admin.has_email(&email)? {
+            self.say(format!("there is already an account with the e-mail {email}: skipped"));
+            return Ok(None);
+        }
+        let Some(id) = self.id(row.id)? else { return Ok(None) };
+        let user = NewUser {
+            id,
+            name: self.name(&row.name),
+            picture: self.picture(&row.picture),
+            groups: self.groups(&row.groups),
+            password: self.password(row.password),
+            email,
+        };
+        Ok(Some((user, row.disabled)))
+    }
+
+    fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, Refused> {
+        let Some(id) = id else { return Ok(Some(self.admin.new_id()?)) };
+        if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            self.say(format!("`{}` cannot be an id: skipped", super::admin::shown(&id)));
+            return Ok(None);
+        }
+        if !self.ids.insert(id.clone()) || self.admin.has_id(&id)? {
+            self.say(format!("the id {id} is taken: skipped"));
+            return Ok(None);
+        }
+        Ok(Some(NewId::Given(id)))
+    }
+
+    fn name(&mut self, typed: &str) -> String {
+        if let Ok(name) = email::name(typed) {
+            return name;
+        }
+        self.say("the name was cleaned: it was too long, or had characters that cannot be shown");
+        email::cleaned_name(typed)
+    }
+
+    fn picture(&mut self, typed: &str) -> String {
+        email::picture(typed).unwrap_or_else(|wrong| {
+            self.say(format!("the picture was left out: {}", wrong.message));
+            String::new()
+        })
+    }
+
+    fn groups(&mut self, typed: &[String]) -> Vec<String> {
+        email::groups(typed).unwrap_or_else(|wrong| {
+            self.say(format!("the groups were left out: {}", wrong.message));
+            Vec::new()
+        })
+    }
+
+    fn password(&mut self, hash: Option<Secret>) -> Option<Secret> {
+        let hash = hash?;
+        let usable = password::is_usable(self.admin.argon2(), &hash);
+        if !usable {
+            self.say("the password's hash is damaged or of a kind that is not known: the account has no password");
+        }
+        usable.then_some(hash)
+    }
+}
