@@ -1,67 +1,13 @@
 // Two backends that are not ours, each behind the gateway: Node-RED and a Next.js app.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import fs from "node:fs";
-import net from "node:net";
 import os from "node:os";
 import path from "node:path";
-import readline from "node:readline";
 import { after, before, test } from "node:test";
-import { closeBrowser, firstAccount, gateway, newPage, shot, signIn } from "./lib.mjs";
+import { bin, closeBrowser, firstAccount, freePort, gateway, newPage, program, relay, shot, signIn } from "./lib.mjs";
 
 const here = import.meta.dirname;
-const bin = (name) => path.join(here, "node_modules/.bin", name);
-
-/** A program that serves, once a line of its output matches `ready`; its match is `found`. */
-async function program(command, args, ready, options = {}) {
-  const env = { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" };
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], env, ...options });
-  const lines = [];
-  const found = await new Promise((resolve, reject) => {
-    child.once("exit", (code) => reject(new Error(`${command} ended (${code}):\n${lines.join("\n")}`)));
-    readline.createInterface({ input: child.stdout }).on("line", (line) => {
-      lines.push(line);
-      const match = line.match(ready);
-      if (match) resolve(match);
-    });
-  });
-  return {
-    found,
-    async stop() {
-      child.removeAllListeners("exit");
-      child.kill("SIGKILL");
-      await once(child, "exit");
-    },
-  };
-}
-
-/** What stands between gateway and backend and counts what reaches the backend. */
-async function relay(port) {
-  const counted = { connections: 0, bytes: 0 };
-  const server = net.createServer((from) => {
-    counted.connections += 1;
-    const to = net.connect(port, "127.0.0.1");
-    from.on("data", (data) => (counted.bytes += data.length));
-    from.pipe(to).pipe(from);
-    const end = () => (from.destroy(), to.destroy());
-    for (const socket of [from, to]) socket.on("error", end).on("close", end);
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return { counted, address: `127.0.0.1:${server.address().port}`, stop: () => server.close() };
-}
-
-async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
 /** A backend behind a relay behind a gateway, with one account. */
 async function behind(port, routes = "[[route]]\nupstream = \"app\"\n") {
   const between = await relay(port);

@@ -1,0 +1,5 @@
+import { LoginForm } from "../pages";
+
+export default function Page() {
+  return <LoginForm />;
+}

@@ -1,0 +1,5 @@
+import { Home } from "./pages";
+
+export default function Page() {
+  return <Home />;
+}

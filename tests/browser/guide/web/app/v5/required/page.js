@@ -1,0 +1,5 @@
+import { Required } from "../pages";
+
+export default function Page() {
+  return <Required />;
+}
