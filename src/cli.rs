@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
     self, BanCommand, CommandError, Globals, ImportArgs, ImportFormat, InviteArgs, KeyCommand, Revoke, RunArgs,
-    SessionCommand, UserArgs, UserCommand,
+    SessionCommand, TokenCommand, UserArgs, UserCommand,
 };
 use crate::config::parse_duration;
 use crate::gateway::prove::prove;
@@ -69,6 +69,9 @@ enum Verb {
     /// Signing keys
     #[command(subcommand, after_help = "Example: authgate key rotate")]
     Key(Key),
+    /// API tokens, for programs
+    #[command(subcommand)]
+    Token(Token),
     /// Throttled accounts and addresses
     #[command(subcommand, after_help = "Example: authgate ban lift ada@example.com")]
     Ban(Ban),
@@ -219,6 +222,38 @@ struct Which {
 }
 
 #[derive(Subcommand)]
+enum Token {
+    /// Make one and print it: it is not shown again
+    #[command(after_help = "Example: authgate token create ada@example.com --name backup --scope 'GET /api/**'")]
+    Create {
+        /// E-mail of the account that it stands for
+        email: String,
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// How long it works: 90d, 12h
+        #[arg(long, default_value = "90d")]
+        expires: String,
+        /// What it may do: methods and a path, as in 'GET /api/**'; may be repeated [default: everything]
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+    },
+    /// List tokens that work
+    List {
+        /// Of this account alone
+        email: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End one
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
 enum Key {
     /// List signing keys
     List {
@@ -269,11 +304,9 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Check { json } => command::check::run(globals, json, prove),
         Verb::User(verb) => user(globals, verb),
         Verb::Invite { email, groups, expires } => {
-            let expires = parse_duration(&expires).filter(|expires| expires.as_secs() > 0).ok_or_else(|| {
-                CommandError::Usage(format!("`{expires}` is no duration; write one as in 7d, 12h or 30m"))
-            })?;
-            command::invite::run(globals, &InviteArgs { email, groups, expires_secs: expires.as_secs() })
+            command::invite::run(globals, &InviteArgs { email, groups, expires_secs: lasting(&expires)? })
         }
+        Verb::Token(verb) => command::token::run(globals, token(verb)?),
         Verb::Session(verb) => command::session::run(globals, session(verb)),
         Verb::Key(Key::List { json }) => command::key::run(globals, KeyCommand::List { json }),
         Verb::Key(Key::Rotate) => command::key::run(globals, KeyCommand::Rotate),
@@ -325,6 +358,21 @@ fn import(typed: Import) -> ImportArgs {
         groups_column: typed.groups_column,
         domain: typed.domain,
     }
+}
+
+fn lasting(typed: &str) -> Result<u64, CommandError> {
+    let secs = parse_duration(typed).map(|lasting| lasting.as_secs()).filter(|&secs| secs > 0);
+    secs.ok_or_else(|| CommandError::Usage(format!("`{typed}` is no duration; write one as in 7d, 12h or 30m")))
+}
+
+fn token(verb: Token) -> Result<TokenCommand, CommandError> {
+    Ok(match verb {
+        Token::Create { email, name, expires, scopes } => {
+            TokenCommand::Create { email, name, scopes, expires_secs: lasting(&expires)? }
+        }
+        Token::List { email, json } => TokenCommand::List { email, json },
+        Token::Revoke { id } => TokenCommand::Revoke { id },
+    })
 }
 
 fn session(verb: Session) -> SessionCommand {

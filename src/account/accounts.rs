@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::api_token::ApiTokens;
 use super::backend_token::{self, Minters, OwnKeys};
 use super::password::Hasher;
-use super::session::{Identity, Live, Rejected, Session, Standing};
+use super::session::{Identity, Live, Rejected, Session, Standing, User};
 use super::ticket::Tickets;
 use super::token::{self, Keys};
 use super::{SignedIn, StartError, StoreDown};
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) own_keys: Arc<OwnKeys>,
     pub(super) minters: Minters,
     pub(super) tickets: Tickets,
+    pub(super) api_tokens: Arc<ApiTokens>,
     /// tells this instance's remembered tokens from another's
     id: u64,
 }
@@ -101,14 +103,15 @@ impl Accounts {
         }
         let live = Arc::new(Live::new(settings.idle_secs));
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
-        let hooks = hooks(&settings, &live, &keys, &own_keys, clock.clone());
+        let api_tokens = Arc::new(ApiTokens::default());
+        let hooks = hooks(&settings, &live, &keys, &own_keys, &api_tokens, clock.clone());
         let store = Store::start(db, lock, hooks)?;
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let minters = Minters::new(config);
         let tickets = Tickets::default();
-        let shared = Shared { store, hasher, settings, clock, live, keys, own_keys, minters, tickets, id };
+        let shared = Shared { store, hasher, settings, clock, live, keys, own_keys, minters, tickets, api_tokens, id };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -138,7 +141,7 @@ impl Accounts {
             found.session.seen.fetch_max(now, Ordering::Relaxed);
         }
         let user = found.session.user.load_full();
-        Ok(Identity { session: found.session, user, issued: found.issued })
+        Ok(Identity { session: found.session, user, issued: found.issued, grant: None })
     }
 
     /// Whether a session stands, now. Memory only; does not mark it as seen.
@@ -178,8 +181,8 @@ impl Accounts {
 
     /// Writes what is still to be written and ends the threads. Afterwards every change fails.
     pub async fn close(&self) {
-        let live = Arc::clone(&self.shared.live);
-        if let Err(error) = self.shared.store.run(move |db| write_seen(&live, db)).await {
+        let (live, api_tokens) = (Arc::clone(&self.shared.live), Arc::clone(&self.shared.api_tokens));
+        if let Err(error) = self.shared.store.run(move |db| write_seen(&live, &api_tokens, db)).await {
             down(&error);
         }
         let shared = Arc::clone(&self.shared);
@@ -216,7 +219,11 @@ impl Shared {
     }
 }
 
-fn write_seen(live: &Live, db: &mut Db) -> Result<(), StoreError> {
+fn write_seen(live: &Live, api_tokens: &ApiTokens, db: &mut Db) -> Result<(), StoreError> {
+    let used = api_tokens.take_unwritten();
+    if !used.is_empty() {
+        db.write_tokens_seen(&used)?;
+    }
     let seen = live.unwritten();
     if seen.is_empty() {
         return Ok(());
@@ -226,12 +233,20 @@ fn write_seen(live: &Live, db: &mut Db) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, own_keys: &Arc<OwnKeys>, clock: Clock) -> Hooks {
+fn hooks(
+    settings: &Settings,
+    live: &Arc<Live>,
+    keys: &Arc<Keys>,
+    own_keys: &Arc<OwnKeys>,
+    api_tokens: &Arc<ApiTokens>,
+    clock: Clock,
+) -> Hooks {
     let max_age_secs = settings.max_age_secs;
-    let apply_live = Arc::clone(live);
+    let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
     let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
     let mut chores = Chores {
         live: Arc::clone(live),
+        api_tokens: Arc::clone(api_tokens),
         settings: settings.clone(),
         written: clock.now(),
         swept: clock.now(),
@@ -244,7 +259,9 @@ fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, own_keys: &Arc
                 keys.apply(rows, max_age_secs);
                 own_keys.apply(rows);
             }
-            apply_live.apply(changes.users, changes.sessions);
+            let users = changes.users.into_iter().map(|row| (row.id.clone(), Arc::new(User::from(row)))).collect();
+            apply_live.apply(&users, changes.sessions);
+            apply_tokens.apply(&users, changes.api_tokens);
         }),
         tick: Box::new(move |db| chores.run(db)),
     }
@@ -253,6 +270,7 @@ fn hooks(settings: &Settings, live: &Arc<Live>, keys: &Arc<Keys>, own_keys: &Arc
 /// What is to be done now and then, on the store's thread.
 struct Chores {
     live: Arc<Live>,
+    api_tokens: Arc<ApiTokens>,
     settings: Settings,
     clock: Clock,
     written: UnixSecs,
@@ -266,13 +284,14 @@ impl Chores {
         let seen_every = SEEN_EVERY_SECS.min(self.settings.idle_secs / 10).max(1);
         if now.saturating_sub(self.written) >= seen_every {
             self.written = now;
-            if let Err(error) = write_seen(&self.live, db) {
+            if let Err(error) = write_seen(&self.live, &self.api_tokens, db) {
                 tracing::warn!(%error, "when sessions were last used could not be written");
             }
         }
         if now.saturating_sub(self.swept) >= SWEEP_EVERY_SECS {
             self.swept = now;
             self.live.sweep(now);
+            self.api_tokens.sweep(now);
         }
         if now.saturating_sub(self.purged) >= PURGE_EVERY_SECS {
             self.purged = now;

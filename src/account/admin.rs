@@ -9,8 +9,8 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    Applied, AuditRow, Check, Db, Ends, KeyRow, NewId, NewUser, Password, SessionRow, StoreError, UserChange, UserRow,
-    Whose, Written,
+    ApiTokenRow, Applied, AuditRow, Check, Db, Ends, KeyRow, NewApiToken, NewId, NewUser, Password, SessionRow,
+    StoreError, UserChange, UserRow, Whose, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
@@ -262,6 +262,27 @@ impl Admin {
         let event = self.event("sessions_ended", user.as_ref());
         let whose = user.as_ref().map_or(Whose::Everybody, |user| Whose::User(&user.id));
         Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
+    }
+
+    pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<(), Refused> {
+        let event = AuditRow { detail: new.id.clone(), ..self.event("token_created", Some(user)) };
+        Ok(self.db.add_api_token(new, &event)?)
+    }
+
+    /// API tokens that work, newest first; of one account, or all.
+    pub fn tokens(&mut self, of: Option<&str>) -> Result<Vec<ApiTokenRow>, Refused> {
+        let user = of.map(|typed| self.user(typed)).transpose()?;
+        Ok(self.db.api_tokens(user.as_ref().map(|user| user.id.as_str()), self.clock.now())?)
+    }
+
+    /// Ends an API token.
+    pub fn revoke_token(&mut self, id: &str) -> Result<(), Refused> {
+        let event = AuditRow { detail: shown(id), ..self.event("token_revoked", None) };
+        if self.db.end_api_token(id, None, self.clock.now(), &event)? {
+            Ok(())
+        } else {
+            Err(Refused(format!("there is no token `{}` that works", shown(id))))
+        }
     }
 
     /// Signing keys, the one that signs first. Their secrets are wiped before they leave here.

@@ -9,6 +9,7 @@ use crate::secret::Secret;
 
 mod accounts;
 mod admin;
+mod api_token;
 mod audit;
 mod backend_token;
 mod blocklist;
@@ -30,6 +31,7 @@ mod token;
 
 pub use accounts::Accounts;
 pub use admin::{Admin, Ban, Details, Refused};
+pub use api_token::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails};
 pub use backend_token::{Minted, MintedTokens, NotMinted};
 pub use import::{Finding, ForeignUser, ImportRules, Imported};
 pub use session::{Identity, Rejected, Session, Standing, User};

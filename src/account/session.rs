@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::RwLock;
 
-use super::MintedTokens;
+use super::{Grant, MintedTokens};
 use crate::clock::UnixSecs;
 use crate::store::{SessionRow, UserRow};
 
@@ -87,6 +87,22 @@ pub struct Session {
     pub minted: MintedTokens,
 }
 
+impl Session {
+    /// One that has not ended; also what stands for an API token where a session is asked for.
+    pub(super) fn new(id: String, user: Arc<User>, created: UnixSecs, expires: UnixSecs, seen: UnixSecs) -> Self {
+        Self {
+            id,
+            user: ArcSwap::new(user),
+            created,
+            expires,
+            remember: false,
+            seen: AtomicU64::new(seen),
+            ended: AtomicBool::new(false),
+            minted: MintedTokens::default(),
+        }
+    }
+}
+
 /// Whether a session still stands for somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -108,6 +124,8 @@ pub struct Identity {
     pub user: Arc<User>,
     /// When the presented token was issued; it is renewed after `session.renew_after`.
     pub issued: UnixSecs,
+    /// Of an API token: what it may do.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// Why a credential was not accepted; for the log alone.
@@ -160,10 +178,8 @@ impl Live {
     }
 
     /// Puts changes in force.
-    pub(super) fn apply(&self, users: Vec<UserRow>, sessions: Vec<SessionRow>) {
+    pub(super) fn apply(&self, users: &HashMap<String, Arc<User>>, sessions: Vec<SessionRow>) {
         let mut entries = self.entries.write();
-        let users: HashMap<String, Arc<User>> =
-            users.into_iter().map(|row| (row.id.clone(), Arc::new(User::from(row)))).collect();
         if !users.is_empty() {
             for entry in entries.values() {
                 if let Some(user) = users.get(&entry.session.user.load().id) {
@@ -171,7 +187,7 @@ impl Live {
                 }
             }
         }
-        let mut shared = users;
+        let mut shared = users.clone();
         for row in sessions {
             match row.user {
                 Some(user) if !row.ended => {
@@ -225,16 +241,7 @@ impl Live {
 
 impl Entry {
     fn new(id: String, user: Arc<User>, created: UnixSecs, expires: UnixSecs, seen: UnixSecs, remember: bool) -> Self {
-        let session = Session {
-            id,
-            user: ArcSwap::new(user),
-            created,
-            expires,
-            remember,
-            seen: AtomicU64::new(seen),
-            ended: AtomicBool::new(false),
-            minted: MintedTokens::default(),
-        };
+        let session = Session { remember, ..Session::new(id, user, created, expires, seen) };
         Self { session: Arc::new(session), written: AtomicU64::new(seen) }
     }
 }

@@ -49,6 +49,9 @@ impl Accounts {
     /// # Errors
     /// [`Rejected`]: deny.
     pub fn authenticate_handshake(&self, token: &Secret) -> Result<Identity, Rejected> {
+        if token.expose().starts_with(super::API_TOKEN_PREFIX) {
+            return self.authenticate_api_token(token.expose().as_bytes());
+        }
         if !token.expose().starts_with(PREFIX) {
             return self.authenticate(token.expose().as_bytes());
         }
@@ -60,7 +63,7 @@ impl Accounts {
         match self.standing(&ticket.session) {
             Standing::Active => {
                 let user = ticket.session.user.load_full();
-                Ok(Identity { session: ticket.session, user, issued: now })
+                Ok(Identity { session: ticket.session, user, issued: now, grant: None })
             }
             Standing::Expired => Err(Rejected::Expired),
             Standing::Ended => Err(Rejected::Ended),

@@ -13,6 +13,7 @@ pub mod key;
 mod people;
 pub mod run;
 pub mod session;
+pub mod token;
 pub mod user;
 
 /// Options that every command takes.
@@ -161,6 +162,18 @@ pub enum SessionCommand {
     },
     /// Ends sessions.
     Revoke(Revoke),
+}
+
+/// `token ...`
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum TokenCommand {
+    /// Makes an API token and prints it, once.
+    Create { email: String, name: String, scopes: Vec<String>, expires_secs: u64 },
+    /// Tokens that work, of one account or all.
+    List { email: Option<String>, json: bool },
+    /// Ends one.
+    Revoke { id: String },
 }
 
 /// Which sessions `session revoke` ends.

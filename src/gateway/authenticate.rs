@@ -1,10 +1,12 @@
 //! Credentials -> who the caller is. Memory alone: no disk, no await. The cookie comes first, then
 //! `Authorization`; the first valid one decides.
 
+use std::borrow::Cow;
+
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::account::{Accounts, Identity, Rejected};
+use crate::account::{API_TOKEN_PREFIX, Accounts, Identity, Rejected};
 use crate::secret::Secret;
 use crate::web::cookie::{self, CookieStyle, Presented};
 
@@ -51,8 +53,13 @@ pub(crate) fn authenticate(
         Presented::Conflict => rejected = Some(Rejected::Invalid),
         Presented::Absent => {}
     }
-    for token in headers.get_all(AUTHORIZATION).iter().filter_map(own_bearer) {
-        match accounts.authenticate(token) {
+    for token in headers.get_all(AUTHORIZATION).iter().filter_map(own_credential) {
+        let found = if token.starts_with(API_TOKEN_PREFIX.as_bytes()) {
+            accounts.authenticate_api_token(&token)
+        } else {
+            accounts.authenticate(&token)
+        };
+        match found {
             Ok(identity) => return Authentication::Known { identity, by_cookie: false },
             Err(why) => rejected = Some(why),
         }
@@ -66,16 +73,25 @@ pub(crate) fn authenticate(
     rejected.map_or(Authentication::Anonymous, Authentication::Rejected)
 }
 
-/// The token of an `Authorization` field that is ours: a Bearer JWT of our issuer (its signature is
-/// not looked at here). Every other one belongs to the app behind.
-pub(crate) fn own_bearer(value: &HeaderValue) -> Option<&[u8]> {
+/// The token of an `Authorization` field that is ours: a Bearer JWT of our issuer (its signature is not
+/// looked at here), or an API token, as Bearer or as the password of Basic. Every other one belongs to the
+/// app behind.
+pub(crate) fn own_credential(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     let bytes = value.as_bytes();
-    let scheme = bytes.get(..7)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer ") {
-        return None;
+    if let Some(token) = after_scheme(bytes, b"bearer ") {
+        let ours = token.starts_with(API_TOKEN_PREFIX.as_bytes()) || names_our_issuer(token);
+        return ours.then_some(Cow::Borrowed(token));
     }
-    let token = bytes[7..].trim_ascii();
-    names_our_issuer(token).then_some(token)
+    let encoded = after_scheme(bytes, b"basic ")?;
+    let pair = data_encoding::BASE64.decode(encoded).or_else(|_| data_encoding::BASE64_NOPAD.decode(encoded)).ok()?;
+    let at = pair.iter().position(|&b| b == b':')?;
+    let password = &pair[at + 1..];
+    password.starts_with(API_TOKEN_PREFIX.as_bytes()).then(|| Cow::Owned(password.to_vec()))
+}
+
+fn after_scheme<'v>(value: &'v [u8], scheme: &[u8]) -> Option<&'v [u8]> {
+    let (own, rest) = value.split_at_checked(scheme.len())?;
+    own.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
 }
 
 fn names_our_issuer(token: &[u8]) -> bool {

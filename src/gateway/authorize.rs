@@ -63,6 +63,11 @@ pub(crate) fn authorize(
         return Err(Refusal::CrossOrigin);
     }
     let identity = authentication.identity().cloned();
+    if let Some(grant) = identity.as_ref().and_then(|identity| identity.grant.as_ref())
+        && !grant.allows(incoming.method, &incoming.path.decoded())
+    {
+        return Err(Refusal::Forbidden);
+    }
     if route.access == Access::SignedIn {
         let Some(identity) = &identity else { return Err(Refusal::SignedOut) };
         if !in_groups(route, &identity.user.groups) {

@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
-use super::authenticate::own_bearer;
+use super::authenticate::own_credential;
 use super::handshake::Handshake;
 use crate::account::{Minted, User};
 use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
@@ -220,7 +220,7 @@ fn strip(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) {
 fn strip_authorization(head: &mut RequestHeader, upstream: &Upstream) {
     let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = head.headers.get_all(header::AUTHORIZATION);
-    if replaced || values.iter().any(|value| own_bearer(value).is_some()) {
+    if replaced || values.iter().any(|value| own_credential(value).is_some()) {
         head.remove_header(&header::AUTHORIZATION);
     }
 }

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 use pingora_proxy::Session;
 
-use crate::account::{Accounts, Caller, Identity, Minted, NotMinted};
+use crate::account::{Accounts, Identity, Minted, NotMinted};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::Metrics;
-use crate::pages::{Call, Page, Pages};
+use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
 use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
@@ -32,6 +31,7 @@ mod guard;
 mod handshake;
 mod head;
 mod live;
+mod page;
 pub mod prove;
 mod proxy;
 mod record;
@@ -344,48 +344,6 @@ impl Gateway {
         head::check(head, head.raw_path().len(), raw.len(), &self.config.limits)?;
         state.known = Some(head::read(head, state.peer, &self.config.server)?);
         Ok(())
-    }
-
-    /// One of our own pages: reads its body, asks it, gives the reply.
-    async fn page(&self, page: Page, session: &mut Session, state: &RequestState) -> Reply {
-        let unread = |code| refuse::unread(code, &state.request_id);
-        let body = if page.takes_body(&session.req_header().method) {
-            match answer::read_form(session, self.config.limits.form_bytes).await {
-                Ok(body) => body,
-                Err(code) => return unread(code),
-            }
-        } else {
-            Bytes::new()
-        };
-        let head = session.req_header();
-        let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok())
-        else {
-            return unread(StatusCode::BAD_REQUEST);
-        };
-        let agent = head.headers.get(header::USER_AGENT).map_or("", |agent| agent.to_str().unwrap_or(""));
-        let device = match crate::web::cookie::find(&head.headers, self.cookies.device()) {
-            crate::web::cookie::Presented::One(value) => std::str::from_utf8(value).ok().map(str::to_owned),
-            _ => None,
-        };
-        let caller = Caller {
-            address: incoming.client,
-            user_agent: agent.chars().take(256).collect(),
-            request_id: state.request_id.clone(),
-            device,
-            session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
-        };
-        self.pages
-            .answer(
-                page,
-                Call {
-                    incoming: &incoming,
-                    identity: state.identity.clone(),
-                    renewed: state.renewed.clone(),
-                    body,
-                    caller,
-                },
-            )
-            .await
     }
 
     /// The rewritten cookie, where one was presented and it is time for a new one.

@@ -135,5 +135,5 @@ fn pretend(user: &TestUser) -> Identity {
         ended: AtomicBool::new(false),
         minted: crate::account::MintedTokens::default(),
     };
-    Identity { session: Arc::new(session), user, issued: 0 }
+    Identity { session: Arc::new(session), user, issued: 0, grant: None }
 }

@@ -40,7 +40,7 @@ impl Pages {
 
     /// The answer to somebody's page of another origin: JSON that the clients can read.
     pub(super) fn authjs_cross_origin(&self, call: &Call<'_>) -> Reply {
-        let url = self.absolute(call, &format!("{}?error=AccessDenied", self.login_path));
+        let url = Self::absolute(call, &format!("{}?error=AccessDenied", self.login_path));
         Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "forbidden", "url": url }))
     }
 
@@ -66,7 +66,7 @@ impl Pages {
             (provider, false) if provider.starts_with("signin/") => Self::found(&self.login_with(call, None)),
             (provider, true) if provider.starts_with("signin/") => {
                 let style = self.form(call).map_or(Style::Plain, |form| form.style);
-                self.authjs_url(call, style, StatusCode::OK, &self.login_with(call, None))
+                Self::authjs_url(call, style, StatusCode::OK, &self.login_with(call, None))
             }
             _ => Reply::json(StatusCode::BAD_REQUEST, &"Bad request."),
         }
@@ -133,7 +133,7 @@ impl Pages {
     }
 
     fn authjs_providers(&self, call: &Call<'_>) -> Reply {
-        let base = self.absolute(call, self.authjs.base_path.as_deref().unwrap_or_default());
+        let base = Self::absolute(call, self.authjs.base_path.as_deref().unwrap_or_default());
         let credentials = json!({
             "id": "credentials",
             "name": "Credentials",
@@ -147,7 +147,7 @@ impl Pages {
     async fn authjs_sign_in(&self, call: &Call<'_>) -> Reply {
         let Some(form) = self.form(call) else { return self.authjs_malformed(call) };
         if !form.csrf_is_right {
-            return self.authjs_url(call, form.style, StatusCode::OK, &self.without_csrf(form.style, "signin"));
+            return Self::authjs_url(call, form.style, StatusCode::OK, &self.without_csrf(form.style, "signin"));
         }
         let fields = &form.fields;
         let email = fields.get("email").or_else(|| fields.get("username")).unwrap_or_default();
@@ -155,7 +155,7 @@ impl Pages {
         match begun {
             Ok(begun) => {
                 let place = self.return_to(fields.get("callbackUrl"), call.incoming);
-                let reply = self.authjs_url(call, form.style, StatusCode::OK, place.as_str());
+                let reply = Self::authjs_url(call, form.style, StatusCode::OK, place.as_str());
                 self.signed_in(reply, &begun)
             }
             Err(SignInError::Credentials) => {
@@ -167,16 +167,16 @@ impl Pages {
                     Style::V5 => (StatusCode::OK, self.login_with(call, Some("CredentialsSignin&code=credentials"))),
                     Style::Plain => (StatusCode::OK, self.login_with(call, Some("CredentialsSignin"))),
                 };
-                self.authjs_url(call, form.style, status, &place)
+                Self::authjs_url(call, form.style, status, &place)
             }
             Err(SignInError::Throttled { retry_after_secs }) => {
                 let place = self.login_with(call, Some("RateLimited"));
-                self.authjs_url(call, form.style, StatusCode::TOO_MANY_REQUESTS, &place)
+                Self::authjs_url(call, form.style, StatusCode::TOO_MANY_REQUESTS, &place)
                     .with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs))
             }
             Err(SignInError::Busy | SignInError::Unavailable) => {
                 let place = self.login_with(call, Some("Unavailable"));
-                self.authjs_url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place)
+                Self::authjs_url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place)
                     .with(header::RETRY_AFTER, HeaderValue::from(2u16))
             }
         }
@@ -185,16 +185,16 @@ impl Pages {
     async fn authjs_sign_out(&self, call: &Call<'_>) -> Reply {
         let Some(form) = self.form(call) else { return self.authjs_malformed(call) };
         if !form.csrf_is_right {
-            return self.authjs_url(call, form.style, StatusCode::OK, &self.without_csrf(form.style, "signout"));
+            return Self::authjs_url(call, form.style, StatusCode::OK, &self.without_csrf(form.style, "signout"));
         }
         if let Some(who) = &call.identity
             && self.accounts.sign_out(&call.caller, &who.session).await.is_err()
         {
             let place = self.login_with(call, Some("Unavailable"));
-            return self.authjs_url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place);
+            return Self::authjs_url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place);
         }
         let place = self.return_to(form.fields.get("callbackUrl"), call.incoming);
-        self.without_cookie(self.authjs_url(call, form.style, StatusCode::OK, place.as_str()))
+        self.without_cookie(Self::authjs_url(call, form.style, StatusCode::OK, place.as_str()))
     }
 
     /// Errors of signing in are told on the login page, the others on a page of their own.
@@ -222,7 +222,7 @@ impl Pages {
     }
 
     fn authjs_malformed(&self, call: &Call<'_>) -> Reply {
-        let url = self.absolute(call, &format!("{}?error=Unavailable", self.login_path));
+        let url = Self::absolute(call, &format!("{}?error=Unavailable", self.login_path));
         Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": "malformed", "url": url }))
     }
 
@@ -251,14 +251,14 @@ impl Pages {
     }
 
     /// A place as the clients want it: with scheme and host.
-    fn absolute(&self, call: &Call<'_>, place: &str) -> String {
+    fn absolute(call: &Call<'_>, place: &str) -> String {
         if place.starts_with('/') { format!("{}{place}", call.incoming.origin()) } else { place.to_owned() }
     }
 
     /// The answer to a form: JSON with the place for scripts, a redirect for plain forms.
-    fn authjs_url(&self, call: &Call<'_>, style: Style, status: StatusCode, place: &str) -> Reply {
+    fn authjs_url(call: &Call<'_>, style: Style, status: StatusCode, place: &str) -> Reply {
         match style {
-            Style::V4 | Style::V5 => Reply::json(status, &json!({ "url": self.absolute(call, place) })),
+            Style::V4 | Style::V5 => Reply::json(status, &json!({ "url": Self::absolute(call, place) })),
             Style::Plain => Self::found(place),
         }
     }

@@ -191,6 +191,9 @@ impl Pages {
 
     /// Answers a call: method, origin and session are checked here, for all endpoints alike.
     pub async fn answer(&self, page: Page, call: Call<'_>) -> Reply {
+        // what an API token may do is said by its scopes; a person's own pages are none of it
+        let by_person = |who: &Identity| who.grant.is_none() || page.0 == Endpoint::Me;
+        let call = Call { identity: call.identity.filter(by_person), ..call };
         let method = call.incoming.method;
         let Some((_, _, _, methods, needs_session)) = page.entry() else {
             return self.refused(StatusCode::NOT_FOUND, &call);

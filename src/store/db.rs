@@ -125,6 +125,7 @@ impl Db {
         let attempts = super::int(now.saturating_sub(find_secs));
         self.write(|tx| {
             tx.execute("DELETE FROM session WHERE expires < ?1 OR ended_at < ?1 OR seen < ?2", [day_ago, idle_limit])?;
+            tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [day_ago])?;
             tx.execute("DELETE FROM link WHERE expires < ?1", [super::int(now)])?;
             tx.execute("DELETE FROM ban WHERE until <= ?1", [super::int(now)])?;
             tx.execute("DELETE FROM attempt WHERE at < ?1", [attempts])?;

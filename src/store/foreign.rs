@@ -36,7 +36,7 @@ pub fn read_table(file: &Path, table: &str) -> Result<ForeignTable, StoreError> 
     }
     let quoted = table.replace('"', "\"\"");
     let mut query = connection.prepare(&format!("SELECT * FROM \"{quoted}\"")).map_err(unusable)?;
-    let columns: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
     let count = columns.len();
     let read = |row: &rusqlite::Row<'_>| (0..count).map(|at| row.get_ref(at).map(text)).collect();
     let rows = query.query_map([], read).and_then(Iterator::collect).map_err(unusable)?;

@@ -6,6 +6,7 @@ use crate::clock::UnixSecs;
 use crate::secret::Secret;
 use zeroize::Zeroizing;
 
+mod api_tokens;
 mod audit;
 mod db;
 mod devices;
@@ -20,6 +21,7 @@ mod thread;
 mod throttle;
 mod users;
 
+pub use api_tokens::{ApiTokenRow, NewApiToken};
 pub use audit::AuditRow;
 pub use db::{Check, Db};
 pub use folder::{Folder, Lock};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::db::Db;
-use super::{KeyRow, SessionRow, StoreError, UserRow, int, keys, sessions, uint, users};
+use super::{ApiTokenRow, KeyRow, SessionRow, StoreError, UserRow, api_tokens, int, keys, sessions, uint, users};
 
 /// Rows that changed.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub struct Changes {
     pub users: Vec<UserRow>,
     /// Sessions, as they are now.
     pub sessions: Vec<SessionRow>,
+    /// API tokens, as they are now.
+    pub api_tokens: Vec<ApiTokenRow>,
     /// All signing keys, if any of them changed.
     pub keys: Option<Vec<KeyRow>>,
 }
@@ -89,6 +91,7 @@ impl Db {
                     at,
                     sessions::from_row,
                 )?,
+                api_tokens: api_tokens::changed_after(tx, at)?,
                 keys,
             }))
         })

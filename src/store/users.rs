@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, Ends};
-use super::{AuditRow, StoreError, UserRow, audit, int, uint};
+use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
@@ -230,6 +230,7 @@ impl Db {
     pub fn remove_user(&mut self, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
         self.write(|tx| {
             sessions::end_of_user(tx, id, Ends::All, now)?;
+            api_tokens::end_of_user(tx, id, now)?;
             let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
             if removed {
                 audit::write(tx, event)?;

@@ -5,6 +5,7 @@
 // a test that cannot go on ends there, helpers included
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod api_tokens;
 mod authjs;
 mod backend;
 mod client;

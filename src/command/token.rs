@@ -1,0 +1,55 @@
+//! `authgate token ...`: API tokens. One is shown once, when it is made.
+
+use super::people::{instant, open, remark, say, say_json, settle, table};
+use super::{CommandError, Globals, TokenCommand};
+use crate::account::{Admin, TokenDetails};
+use crate::store::ApiTokenRow;
+
+/// Carries the command out.
+pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError> {
+    let mut admin = open(globals)?;
+    match command {
+        TokenCommand::Create { email, name, scopes, expires_secs } => {
+            let details = TokenDetails { name, scopes, lasts_secs: expires_secs };
+            let (id, token) = admin.create_token(&email, &details)?;
+            settle(&admin);
+            say(token.expose());
+            remark(&format!("token {id}; it is not shown again"));
+            Ok(())
+        }
+        TokenCommand::List { email, json } => list(&mut admin, email.as_deref(), json),
+        TokenCommand::Revoke { id } => {
+            admin.revoke_token(&id)?;
+            settle(&admin);
+            remark(&format!("revoked token {id}"));
+            Ok(())
+        }
+    }
+}
+
+fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), CommandError> {
+    let rows = admin.tokens(email)?;
+    let email = |row: &ApiTokenRow| row.user.as_ref().map(|user| user.email.clone()).unwrap_or_default();
+    let seen = |row: &ApiTokenRow| (row.seen > 0).then(|| instant(row.seen));
+    if json {
+        let token = |row: &ApiTokenRow| {
+            serde_json::json!({
+                "id": row.id,
+                "email": email(row),
+                "name": row.name,
+                "scopes": row.scopes,
+                "created": instant(row.created),
+                "expires": instant(row.expires),
+                "seen": seen(row),
+            })
+        };
+        say_json(&rows.iter().map(token).collect());
+        return Ok(());
+    }
+    let cells = |row: &ApiTokenRow| {
+        let seen = seen(row).unwrap_or_else(|| "never".to_owned());
+        vec![row.id.clone(), email(row), row.name.clone(), instant(row.expires), seen, row.scopes.join(", ")]
+    };
+    say(&table(&["ID", "EMAIL", "NAME", "EXPIRES", "SEEN", "SCOPES"], &rows.iter().map(cells).collect::<Vec<_>>()));
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Where the two lines meet: a request to one of our own pages becomes a call, its answer a reply.
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora_proxy::Session;
+
+use super::{Gateway, RequestState, answer, head, refuse};
+use crate::account::Caller;
+use crate::pages::{Call, Page};
+use crate::web::cookie::{self, Presented};
+use crate::web::reply::Reply;
+
+impl Gateway {
+    /// One of our own pages: reads its body, asks it, gives the reply.
+    pub(super) async fn page(&self, page: Page, session: &mut Session, state: &RequestState) -> Reply {
+        let unread = |code| refuse::unread(code, &state.request_id);
+        let body = if page.takes_body(&session.req_header().method) {
+            match answer::read_form(session, self.config.limits.form_bytes).await {
+                Ok(body) => body,
+                Err(code) => return unread(code),
+            }
+        } else {
+            Bytes::new()
+        };
+        let head = session.req_header();
+        let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok())
+        else {
+            return unread(StatusCode::BAD_REQUEST);
+        };
+        let agent = head.headers.get(header::USER_AGENT).map_or("", |agent| agent.to_str().unwrap_or(""));
+        let device = match cookie::find(&head.headers, self.cookies.device()) {
+            Presented::One(value) => std::str::from_utf8(value).ok().map(str::to_owned),
+            _ => None,
+        };
+        let caller = Caller {
+            address: incoming.client,
+            user_agent: agent.chars().take(256).collect(),
+            request_id: state.request_id.clone(),
+            device,
+            session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
+        };
+        self.pages
+            .answer(
+                page,
+                Call {
+                    incoming: &incoming,
+                    identity: state.identity.clone(),
+                    renewed: state.renewed.clone(),
+                    body,
+                    caller,
+                },
+            )
+            .await
+    }
+}

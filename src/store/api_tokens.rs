@@ -1,0 +1,146 @@
+//! API tokens: credentials of programs. Only hashes are kept.
+
+use rusqlite::{Connection, Row, params};
+
+use super::db::{Db, Tx};
+use super::{AuditRow, StoreError, UserRow, audit, int, uint, users};
+use crate::clock::UnixSecs;
+
+/// A token to be made.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct NewApiToken {
+    pub id: String,
+    /// SHA-256 of the token.
+    pub hash: [u8; 32],
+    pub user_id: String,
+    pub name: String,
+    /// As typed; empty: everything.
+    pub scopes: Vec<String>,
+    pub created: UnixSecs,
+    pub expires: UnixSecs,
+}
+
+/// A token with its account.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct ApiTokenRow {
+    pub id: String,
+    /// SHA-256 of the token.
+    pub hash: Vec<u8>,
+    /// `None`: the account was removed.
+    pub user: Option<UserRow>,
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub created: UnixSecs,
+    pub expires: UnixSecs,
+    /// Last request, as far as written; 0: none yet.
+    pub seen: UnixSecs,
+    /// Revoked.
+    pub ended: bool,
+}
+
+pub(super) const COLUMNS: &str = "api_token.id, api_token.hash, api_token.name, api_token.scopes, api_token.created, \
+     api_token.expires, api_token.seen, api_token.ended_at IS NOT NULL, user.id IS NOT NULL";
+
+/// Reads [`COLUMNS`] followed by those of the account.
+pub(super) fn from_row(row: &Row<'_>) -> Result<ApiTokenRow, rusqlite::Error> {
+    let scopes: String = row.get(3)?;
+    Ok(ApiTokenRow {
+        id: row.get(0)?,
+        hash: row.get(1)?,
+        name: row.get(2)?,
+        scopes: scopes.lines().map(str::to_owned).collect(),
+        created: uint(row.get(4)?),
+        expires: uint(row.get(5)?),
+        seen: uint(row.get(6)?),
+        ended: row.get(7)?,
+        user: if row.get(8)? { Some(users::from_row(row, 9)?) } else { None },
+    })
+}
+
+pub(super) fn changed_after(tx: &Connection, after: i64) -> Result<Vec<ApiTokenRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, {} FROM api_token LEFT JOIN user ON user.id = api_token.user_id
+         WHERE api_token.rev > ?1 AND (?1 > 0 OR api_token.ended_at IS NULL)",
+        users::COLUMNS
+    );
+    let mut query = tx.prepare_cached(&sql)?;
+    let rows = query.query_map([after], from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Ends the tokens of an account that is about to go.
+pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
+    let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2 WHERE user_id = ?3 AND ended_at IS NULL";
+    tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id])?;
+    Ok(())
+}
+
+impl Db {
+    /// Keeps a token.
+    pub fn add_api_token(&mut self, new: &NewApiToken, event: &AuditRow) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.execute(
+                "INSERT INTO api_token (id, hash, user_id, name, scopes, created, expires, seen, rev)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+                params![
+                    new.id,
+                    new.hash,
+                    new.user_id,
+                    new.name,
+                    new.scopes.join("\n"),
+                    int(new.created),
+                    int(new.expires),
+                    tx.rev()?
+                ],
+            )?;
+            audit::write(tx, event)
+        })
+    }
+
+    /// Tokens that still work at `now`, newest first; of one account or all.
+    pub fn api_tokens(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.read(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS}, {} FROM api_token JOIN user ON user.id = api_token.user_id
+                 WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND (?2 IS NULL OR user_id = ?2)
+                 ORDER BY api_token.created DESC, api_token.id",
+                users::COLUMNS
+            );
+            let mut query = tx.prepare_cached(&sql)?;
+            let rows = query.query_map(params![int(now), user_id], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Ends a token; `user_id`: only if it is that account's. `false`: there is none.
+    pub fn end_api_token(
+        &mut self,
+        id: &str,
+        user_id: Option<&str>,
+        now: UnixSecs,
+        event: &AuditRow,
+    ) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
+                       WHERE id = ?3 AND ended_at IS NULL AND (?4 IS NULL OR user_id = ?4)";
+            let ended = tx.execute(sql, params![int(now), tx.rev()?, id, user_id])? > 0;
+            if ended {
+                audit::write(tx, event)?;
+            }
+            Ok(ended)
+        })
+    }
+
+    /// Writes when tokens were last used.
+    pub fn write_tokens_seen(&mut self, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut update = tx.prepare_cached("UPDATE api_token SET seen = max(seen, ?2) WHERE id = ?1")?;
+            for (id, at) in seen {
+                update.execute(params![id, int(*at)])?;
+            }
+            Ok(())
+        })
+    }
+}

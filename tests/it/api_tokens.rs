@@ -1,0 +1,157 @@
+//! API tokens: what programs show instead of a session.
+
+use data_encoding::BASE64;
+use serde_json::Value;
+
+use crate::backend::{Backend, ok};
+use crate::gateway::{Gateway, eventually};
+
+fn create(gateway: &Gateway, rest: &[&str]) -> String {
+    let arguments = [&["token", "create", "ada@example.com", "--name", "backup"], rest].concat();
+    gateway.cli(&arguments).trim().to_owned()
+}
+
+fn list(gateway: &Gateway) -> Vec<Value> {
+    serde_json::from_str(&gateway.cli(&["token", "list", "--json"])).unwrap()
+}
+
+fn ask(gateway: &Gateway, line: &str, token: &str) -> u16 {
+    gateway.client().request(line, &[("Authorization", &format!("Bearer {token}"))], b"").status
+}
+
+#[test]
+fn a_token_stands_for_its_account_as_bearer_and_as_basic_password_and_never_arrives() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
+    gateway.first_account();
+    let token = create(&gateway, &[]);
+    assert!(token.starts_with("agt_") && token.len() == 47, "{token}");
+    let basic = |pair: &str| format!("Basic {}", BASE64.encode(pair.as_bytes()));
+    for field in [
+        format!("Bearer {token}"),
+        format!("bearer  {token}"),
+        basic(&format!("anybody:{token}")),
+        basic(&format!(":{token}")),
+    ] {
+        assert_eq!(gateway.client().get("/x", &[("Authorization", &field)]).status, 200, "{field}");
+        let received = backend.next();
+        assert_eq!((received.field("remote-user"), received.field("authorization")), (Some("ada@example.com"), None));
+    }
+    for wrong in [
+        "Bearer agt_wrong".to_owned(),
+        format!("Bearer {token}x"),
+        format!("Bearer {}", &token[..46]),
+        format!("Basic {token}"),
+        basic(&token),
+        basic(&format!("{token}:x")),
+        basic("ada@example.com:correct horse battery staple"),
+        format!("Token {token}"),
+    ] {
+        let answer = gateway.client().get("/x", &[("Authorization", &wrong)]);
+        assert_eq!((answer.status, answer.field("www-authenticate")), (401, Some("Bearer")), "{wrong}");
+    }
+    assert_eq!(gateway.client().get("/x", &[("Cookie", &format!("authgate={token}"))]).status, 401, "no session token");
+    assert!(backend.all().is_empty());
+    let state = std::fs::read(gateway.state().join("authgate.db")).unwrap();
+    let log = std::fs::read(gateway.state().join("authgate.db-wal")).unwrap_or_default();
+    let kept = [state, log].concat();
+    assert!(!kept.windows(token.len()).any(|bytes| bytes == token.as_bytes()), "the token itself is kept");
+    assert!(!gateway.into_log().contains(&token));
+}
+
+#[test]
+fn another_authorization_is_the_apps() {
+    let backend = Backend::start(ok);
+    let gateway =
+        Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    let basic = format!("Basic {}", BASE64.encode(b"ada:secret"));
+    for field in [basic.as_str(), "Bearer of-the-app", "Basic %%%", "Basic", "Digest x"] {
+        gateway.client().get("/x", &[("Authorization", field)]);
+        assert_eq!(backend.next().field("authorization"), Some(field));
+    }
+    // ours is removed although it is worth nothing
+    gateway.client().get("/x", &[("Authorization", "Bearer agt_wrong")]);
+    assert_eq!(backend.next().field("authorization"), None);
+}
+
+#[test]
+fn a_token_may_do_what_its_scopes_say() {
+    let gateway = Gateway::whoami();
+    gateway.first_account();
+    let token = create(&gateway, &["--scope", "GET /api/**", "--scope", "POST,PUT /notes/*"]);
+    for (line, status) in [
+        ("GET /api", 200),
+        ("GET /api/x/y", 200),
+        ("HEAD /api/x", 200),
+        ("GET /%61pi/x", 400),
+        ("POST /api/x", 403),
+        ("GET /apis", 403),
+        ("POST /notes/1", 200),
+        ("PUT /notes/1", 200),
+        ("POST /notes/1/2", 403),
+        ("GET /notes/1", 403),
+        ("GET /", 403),
+        ("GET /.auth/me", 200),
+    ] {
+        assert_eq!(ask(&gateway, line, &token), status, "{line}");
+    }
+    // a person's own pages are no program's
+    for (line, status) in [
+        ("GET /.auth/account", 401),
+        ("POST /.auth/account/password", 401),
+        ("POST /.auth/account/sessions", 401),
+        ("POST /.auth/ws-ticket", 401),
+    ] {
+        assert_eq!(ask(&gateway, line, &create(&gateway, &[])), status, "{line}");
+    }
+    for wrong in ["get /api", "GET api", "GET /api/**/x", "GET,,post /x", "/a/../b", ""] {
+        let output = gateway.cli_with(&["token", "create", "ada@example.com", "--name", "x", "--scope", wrong], "");
+        assert_eq!(output.status.code(), Some(1), "{wrong}");
+    }
+    assert_eq!(gateway.cli_with(&["token", "create", "ada@example.com", "--name", "\n"], "").status.code(), Some(1));
+    assert_eq!(gateway.cli_with(&["token", "create", "eve@example.com", "--name", "x"], "").status.code(), Some(1));
+    let soon = ["token", "create", "ada@example.com", "--name", "x", "--expires", "soon"];
+    assert_eq!(gateway.cli_with(&soon, "").status.code(), Some(2));
+}
+
+#[test]
+fn groups_and_what_a_backend_is_told_are_those_of_the_account() {
+    let gateway = Gateway::start(
+        "[[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
+    );
+    gateway.first_account();
+    let token = create(&gateway, &[]);
+    assert_eq!(ask(&gateway, "GET /staff/x", &token), 403);
+    gateway.cli(&["user", "set", "ada@example.com", "--group", "staff"]);
+    let answer = gateway.client().get("/staff/x", &[("Authorization", &format!("Bearer {token}"))]);
+    assert_eq!((answer.status, answer.seen("remote-groups")), (200, vec!["staff".to_owned()]));
+    assert!(answer.all("set-cookie").is_empty());
+}
+
+#[test]
+fn a_token_ends_when_it_is_revoked_when_it_expires_and_with_its_account() {
+    let gateway = Gateway::start("[session]\nidle = \"10s\"\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    gateway.first_account();
+    let (one, two, brief) = (create(&gateway, &[]), create(&gateway, &[]), create(&gateway, &["--expires", "2s"]));
+    assert_eq!([&one, &two, &brief].map(|token| ask(&gateway, "GET /x", token)), [200, 200, 200]);
+    eventually("the last use is written", || {
+        list(&gateway).iter().filter(|token| !token["seen"].is_null()).count() == 3
+    });
+    eventually("it expires", || ask(&gateway, "GET /x", &brief) == 401);
+    let rows = list(&gateway);
+    assert_eq!(rows.len(), 2);
+    assert_eq!((&rows[0]["email"], &rows[0]["name"]), (&"ada@example.com".into(), &"backup".into()));
+    let gateway = gateway.kill_and_restart();
+    assert_eq!([&one, &two].map(|token| ask(&gateway, "GET /x", token)), [200, 200]);
+    gateway.cli(&["token", "revoke", rows[0]["id"].as_str().unwrap()]);
+    let left: Vec<_> = [&one, &two].into_iter().filter(|token| ask(&gateway, "GET /x", token) == 200).collect();
+    assert_eq!((left.len(), list(&gateway).len()), (1, 1));
+    assert_eq!(gateway.cli_with(&["token", "revoke", rows[0]["id"].as_str().unwrap()], "").status.code(), Some(1));
+    gateway.cli(&["user", "disable", "ada@example.com"]);
+    assert_eq!(ask(&gateway, "GET /x", left[0]), 401);
+    gateway.cli(&["user", "enable", "ada@example.com"]);
+    assert_eq!(ask(&gateway, "GET /x", left[0]), 200);
+    gateway.cli(&["user", "remove", "ada@example.com"]);
+    eventually("it goes with its account", || ask(&gateway, "GET /x", left[0]) == 401);
+    assert!(list(&gateway).is_empty());
+}
