@@ -1,12 +1,29 @@
 // The guide's three apps behind the gateway, with no auth code added: a Next.js app with the real clients of
 // next-auth 4 and 5, an Express http-server with both of the guide's middlewares, a ws-server.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
+import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
+import bcrypt from "bcryptjs";
 import jwt from "jsonwebtoken";
 import { WebSocket } from "ws";
-import { bin, closeBrowser, firstAccount, gateway, newPage, PASSWORD, program, relay, shot, signIn } from "./lib.mjs";
+import {
+  bin,
+  binary,
+  closeBrowser,
+  firstAccount,
+  gateway,
+  newPage,
+  PASSWORD,
+  program,
+  relay,
+  shot,
+  signIn,
+  start,
+} from "./lib.mjs";
 
 const here = path.join(import.meta.dirname, "guide");
 const SECRET = "seedapp-shared-secret-of-at-least-32-bytes";
@@ -29,8 +46,8 @@ before(async () => {
   const app = path.join(here, "web");
   const build = await program(bin("next"), ["build"], /server-rendered on demand/, { cwd: app });
   await build.stop();
-  const start = ["start", "-H", "127.0.0.1", "-p", "0"];
-  const web = await serve("web", bin("next"), start, /http:\/\/[^:]+:(\d+)/, { cwd: app });
+  const args = ["start", "-H", "127.0.0.1", "-p", "0"];
+  const web = await serve("web", bin("next"), args, /http:\/\/[^:]+:(\d+)/, { cwd: app });
   gate = await gateway(
     `
 [[upstream]]
@@ -331,5 +348,77 @@ test("a signed-out fetch of a page's data gets 401 and JSON, never a page", asyn
     const answer = await fetch(`${gate.url}/v4/dashboard?_rsc=abc`, { method, headers, redirect: "manual" });
     assert.equal(answer.status, 401);
     assert.equal((await answer.json()).error, "signed_out");
+  }
+});
+
+/** The blocks of one language in a document. */
+const blocks = (text, language) => [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map((match) => match[1]);
+
+test("docs/next-auth.md: every step, and what it promises at the end", async () => {
+  const text = fs.readFileSync(path.resolve(import.meta.dirname, "../../docs/next-auth.md"), "utf8");
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "authgate-howto-"));
+  const [toml] = blocks(text, "toml");
+  assert.match(toml, /^# gateway\.toml/);
+  const addresses = { 3000: "web", 8000: "http", 8081: "ws" };
+  fs.writeFileSync(
+    path.join(folder, "gateway.toml"),
+    toml
+      .replace('listen = ["127.0.0.1:8080"]', 'listen = ["127.0.0.1:0"]\nadmin_listen = ""')
+      .replace(/"127\.0\.0\.1:(3000|8000|8081)"/g, (_, port) => `"${relays[addresses[port]].address}"`),
+  );
+  // as Prisma makes it from the guide's model
+  const file = path.join(folder, "packages/db/prisma/dev.db");
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  const hash = bcrypt.hashSync("the old password", 10);
+  const sql = `CREATE TABLE "User" ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "email" TEXT NOT NULL, "password" TEXT NOT NULL, "name" TEXT, "photo" TEXT);
+    CREATE UNIQUE INDEX "User_email_key" ON "User"("email");
+    INSERT INTO "User" VALUES (7, 'Grace@example.com', '${hash}', 'Grace', NULL);`;
+  execFileSync("sqlite3", [file], { input: sql });
+  const commands = blocks(text, "sh").flatMap((block) => block.trim().split("\n"));
+  assert.equal(commands.pop(), "authgate run");
+  assert.equal(commands.length, 3);
+  const said = commands.map((line) => {
+    const [program, ...args] = line.split(" ");
+    assert.equal(program, "authgate");
+    return execFileSync(binary, args, { cwd: folder, encoding: "utf8" });
+  });
+  assert.match(said[0], /is good; 4 of 4 tests passed/);
+  assert.deepEqual(said.slice(1), [
+    "would import 1 of 1 accounts, skipped 0\n",
+    "imported 1 of 1 accounts, skipped 0\n",
+  ]);
+  const served = await start(folder);
+  try {
+    const page = await newPage();
+    await page.goto(`${served.url}/v4/dashboard?tab=2`);
+    await page.waitForURL(`${served.url}/login?callbackUrl=%2Fv4%2Fdashboard%3Ftab%3D2`);
+    await signIn(page, "grace@example.com", "the old password");
+    await page.waitForURL(`${served.url}/v4/dashboard?tab=2`);
+    await status(page, "authenticated").waitFor();
+    assert.equal(await page.textContent("#status"), "grace@example.com (7)");
+    for (const form of ["header", "cookie"]) {
+      assert.equal((await get(page, `/api/${form}/protected-data`)).body.user.id, "7");
+    }
+    assert.equal(await echo(page, "hello"), "grace@example.com (7): hello");
+    await page.goto(`${served.url}/v4/server`);
+    assert.equal(await page.textContent("#server"), "grace@example.com (7)");
+    await page.goto(`${served.url}/v4/dashboard`, { waitUntil: "networkidle" });
+    const closed = page.evaluate(
+      () =>
+        new Promise((resolve) => {
+          const socket = new WebSocket(`ws://${location.host}/ws`);
+          socket.onopen = () => document.body.setAttribute("data-open", "");
+          socket.onclose = ({ code }) => resolve(code);
+        }),
+    );
+    await page.locator("body[data-open]").waitFor();
+    const other = await page.context().newPage();
+    await other.goto(`${served.url}/v4/dashboard`, { waitUntil: "networkidle" });
+    await other.click("#out");
+    await other.waitForURL(`${served.url}/login?**`);
+    assert.equal(await closed, 4403, "an open socket ends with the session");
+    await page.context().close();
+  } finally {
+    await served.stop();
   }
 });

@@ -10,14 +10,19 @@ import { chromium } from "playwright-core";
 
 export const PASSWORD = "correct horse battery staple";
 
-const binary = process.env.AUTHGATE_BIN ?? path.resolve(import.meta.dirname, "../../target/debug/authgate");
+export const binary = process.env.AUTHGATE_BIN ?? path.resolve(import.meta.dirname, "../../target/debug/authgate");
 
-/** A running gateway: `url`, the first account's `invite` link, `stop()`, `cli(...)`. */
+/** A gateway with these routes in a folder of its own; see `start`. */
 export async function gateway(routes, extra = "") {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "authgate-"));
-  const file = path.join(folder, "gateway.toml");
-  fs.writeFileSync(file, `[server]\nlisten = ["127.0.0.1:0"]\nadmin_listen = ""\n${extra}\n${routes}`);
-  const child = spawn(binary, ["--config", file], { stdio: ["ignore", "inherit", "pipe"] });
+  const text = `[server]\nlisten = ["127.0.0.1:0"]\nadmin_listen = ""\n${extra}\n${routes}`;
+  fs.writeFileSync(path.join(folder, "gateway.toml"), text);
+  return start(folder);
+}
+
+/** Serves a folder's gateway.toml: `url`, the first account's `invite` link, `stop()`, `cli(...)`. */
+export async function start(folder) {
+  const child = spawn(binary, ["run"], { cwd: folder, stdio: ["ignore", "inherit", "pipe"] });
   const lines = [];
   const found = { invite: null, address: null };
   const ready = new Promise((resolve, reject) => {
@@ -38,7 +43,7 @@ export async function gateway(routes, extra = "") {
     invite: found.invite && found.address + found.invite,
     lines,
     async cli(...args) {
-      const command = spawn(binary, ["--config", file, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+      const command = spawn(binary, args, { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
       let out = "";
       command.stdout.on("data", (data) => (out += data));
       command.stderr.on("data", (data) => (out += data));
