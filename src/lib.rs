@@ -21,9 +21,12 @@
 //!
 //! - **route**: one `[[route]]`: which requests it takes, who may pass, where they go.
 //! - **upstream**: the servers behind the gateway that a route forwards to.
-//! - **credential**: what a request presents to say who it is: the session cookie or a Bearer token.
+//! - **credential**: what a request presents to say who it is: the session cookie, a Bearer token, an API token, a ticket.
 //! - **session**: a row in the store, named by the JWT in the cookie. It ends by itself or is revoked.
 //! - **identity**: who a valid credential stands for: account, groups, session.
+//! - **API token**: a credential of a program, with a **grant** of scopes.
+//! - **ticket**: a credential for one WebSocket handshake.
+//! - **backend token**: the short-lived JWT that an upstream gets; made here, accepted nowhere here.
 //! - **admission**: the proof that a request may be forwarded; only `gateway::authorize` makes one.
 //! - **refusal**: why a request is not forwarded.
 //! - **page**: one of the gateway's own pages or endpoints.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::api_token::ApiTokens;
-use super::backend_token::{self, Minters, OwnKeys};
+use super::backend_token::{self, HandedTokens, Minters, OwnKeys};
 use super::password::Hasher;
 use super::session::{Identity, Live, Rejected, Session, Standing, User};
 use super::ticket::Tickets;
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     keys: Arc<Keys>,
     pub(super) own_keys: Arc<OwnKeys>,
     pub(super) minters: Minters,
+    pub(super) handed: Arc<HandedTokens>,
     pub(super) tickets: Tickets,
     pub(super) api_tokens: Arc<ApiTokens>,
     /// tells this instance's remembered tokens from another's
@@ -103,15 +104,17 @@ impl Accounts {
         }
         let live = Arc::new(Live::new(settings.idle_secs));
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
-        let api_tokens = Arc::new(ApiTokens::default());
-        let hooks = hooks(&settings, &live, &keys, &own_keys, &api_tokens, clock.clone());
+        let (api_tokens, handed) = (Arc::new(ApiTokens::default()), Arc::new(HandedTokens::default()));
+        let chores = Chores::new(&settings, &live, &api_tokens, &handed, clock.clone());
+        let hooks = hooks(&settings, &live, &keys, &own_keys, &api_tokens, chores);
         let store = Store::start(db, lock, hooks)?;
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let minters = Minters::new(config);
         let tickets = Tickets::default();
-        let shared = Shared { store, hasher, settings, clock, live, keys, own_keys, minters, tickets, api_tokens, id };
+        let shared =
+            Shared { store, hasher, settings, clock, live, keys, own_keys, minters, handed, tickets, api_tokens, id };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -239,20 +242,11 @@ fn hooks(
     keys: &Arc<Keys>,
     own_keys: &Arc<OwnKeys>,
     api_tokens: &Arc<ApiTokens>,
-    clock: Clock,
+    mut chores: Chores,
 ) -> Hooks {
     let max_age_secs = settings.max_age_secs;
     let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
     let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
-    let mut chores = Chores {
-        live: Arc::clone(live),
-        api_tokens: Arc::clone(api_tokens),
-        settings: settings.clone(),
-        written: clock.now(),
-        swept: clock.now(),
-        purged: 0,
-        clock,
-    };
     Hooks {
         apply: Box::new(move |changes| {
             if let Some(rows) = &changes.keys {
@@ -271,6 +265,7 @@ fn hooks(
 struct Chores {
     live: Arc<Live>,
     api_tokens: Arc<ApiTokens>,
+    handed: Arc<HandedTokens>,
     settings: Settings,
     clock: Clock,
     written: UnixSecs,
@@ -279,6 +274,25 @@ struct Chores {
 }
 
 impl Chores {
+    fn new(
+        settings: &Settings,
+        live: &Arc<Live>,
+        api_tokens: &Arc<ApiTokens>,
+        handed: &Arc<HandedTokens>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            live: Arc::clone(live),
+            api_tokens: Arc::clone(api_tokens),
+            handed: Arc::clone(handed),
+            settings: settings.clone(),
+            written: clock.now(),
+            swept: clock.now(),
+            purged: 0,
+            clock,
+        }
+    }
+
     fn run(&mut self, db: &mut Db) {
         let now = self.clock.now();
         let seen_every = SEEN_EVERY_SECS.min(self.settings.idle_secs / 10).max(1);
@@ -292,6 +306,7 @@ impl Chores {
             self.swept = now;
             self.live.sweep(now);
             self.api_tokens.sweep(now);
+            self.handed.sweep(now);
         }
         if now.saturating_sub(self.purged) >= PURGE_EVERY_SECS {
             self.purged = now;

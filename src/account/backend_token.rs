@@ -2,8 +2,9 @@
 //! kept until near its end. They say who asks; the browser's own token never leaves the gateway.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD as B64;
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -16,15 +17,17 @@ use zeroize::Zeroizing;
 use super::accounts::Accounts;
 use super::jwe::{KeyV4, KeyV5};
 use super::jws;
-use super::session::{Identity, User};
+use super::session::{Identity, Session, Standing, User};
 use super::token::{ISSUER, new_kid, new_session_id};
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
-use crate::secret::NoRandomness;
+use crate::secret::{NoRandomness, token_hash};
 use crate::store::{KeyRow, NewKey};
 
 /// How long a retired key is still published, seconds: no token lives longer (`token.lifetime`).
 const PUBLISHED_SECS: u64 = 86_400;
+/// Tokens sent as cookies that are remembered.
+const HANDED_MAX: usize = 1 << 18;
 /// A backend's clock may be behind ours by so many seconds.
 const BEHIND_SECS: u64 = 5;
 
@@ -45,13 +48,38 @@ pub struct Minted {
     renew_at: UnixSecs,
 }
 
-/// The tokens that a session has, by upstream.
+/// The tokens that a session has, by upstream. Read by every request without a lock.
 #[derive(Default)]
-pub struct MintedTokens(Mutex<Vec<(usize, Arc<Minted>)>>);
+pub struct MintedTokens(ArcSwap<Vec<(usize, Arc<Minted>)>>);
 
 impl std::fmt::Debug for MintedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("MintedTokens(..)")
+    }
+}
+
+/// Tokens that were sent as cookies, by hash, until they expire: server-side `getSession({ req })` of a Next.js
+/// app asks the gateway with the cookies that it received.
+#[derive(Default)]
+pub(super) struct HandedTokens(Mutex<HashMap<[u8; 32], Handed, ahash::RandomState>>);
+
+#[derive(Clone)]
+struct Handed {
+    session: Weak<Session>,
+    expires: UnixSecs,
+}
+
+impl HandedTokens {
+    fn keep(&self, token: &str, session: &Arc<Session>, expires: UnixSecs) {
+        let mut handed = self.0.lock();
+        if handed.len() < HANDED_MAX {
+            handed.insert(token_hash(token), Handed { session: Arc::downgrade(session), expires });
+        }
+    }
+
+    /// Lets go of what has expired.
+    pub(super) fn sweep(&self, now: UnixSecs) {
+        self.0.lock().retain(|_, token| now < token.expires && token.session.strong_count() > 0);
     }
 }
 
@@ -196,30 +224,48 @@ impl Accounts {
             TokenKey::Ed25519 => Some(shared.own_keys.signing(Algorithm::EdDSA).ok_or(NotMinted)?),
             TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256).ok_or(NotMinted)?),
         };
-        let mut held = who.session.minted.0.lock();
-        let kept = held.iter().position(|(at, _)| *at == upstream);
-        if let Some(at) = kept {
-            let minted = &held[at].1;
-            let same_key = match (&minted.key, &key) {
-                (None, None) => true,
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                _ => false,
-            };
-            if now < minted.renew_at && same_key && Arc::ptr_eq(&minted.user, &who.user) {
-                return Ok(Some(Arc::clone(minted)));
-            }
+        let held = &who.session.minted.0;
+        if let Some((_, minted)) = held.load().iter().find(|(at, _)| *at == upstream)
+            && minted.is_good(&who.user, key.as_ref(), now)
+        {
+            return Ok(Some(Arc::clone(minted)));
         }
         let minted = Arc::new(minter.mint(who, key, now)?);
-        match kept {
-            Some(at) => held[at].1 = Arc::clone(&minted),
-            None => held.push((upstream, Arc::clone(&minted))),
+        for token in minted.cookies.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, token)| token) {
+            shared.handed.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
         }
+        held.rcu(|old| {
+            let others = old.iter().filter(|(at, _)| *at != upstream).cloned();
+            others.chain([(upstream, Arc::clone(&minted))]).collect::<Vec<_>>()
+        });
         Ok(Some(minted))
+    }
+
+    /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
+    /// asks, and for nothing else: it is no credential here.
+    pub fn handed_to_upstream(&self, token: &str) -> Option<Identity> {
+        let Handed { session, expires } = self.shared.handed.0.lock().get(&token_hash(token)).cloned()?;
+        let session = session.upgrade().filter(|_| self.shared.clock.now() < expires)?;
+        let user = session.user.load_full();
+        let stands = self.standing(&session) == Standing::Active;
+        stands.then(|| Identity { session, user, issued: self.shared.clock.now(), grant: None })
     }
 
     /// The public keys of backends' tokens (RFC 7517, 5).
     pub fn public_keys(&self) -> Value {
         self.shared.own_keys.published(self.shared.clock.now())
+    }
+}
+
+impl Minted {
+    /// Not near its end, of the key that signs now, and saying what is so now.
+    fn is_good(&self, user: &Arc<User>, key: Option<&Arc<OwnKey>>, now: UnixSecs) -> bool {
+        let same_key = match (&self.key, key) {
+            (None, None) => true,
+            (Some(own), Some(key)) => Arc::ptr_eq(own, key),
+            _ => false,
+        };
+        now < self.renew_at && same_key && Arc::ptr_eq(&self.user, user)
     }
 }
 

@@ -86,3 +86,55 @@ impl KeyV5 {
 fn compact(header: &str, iv: &[u8], text: &[u8], tag: &[u8]) -> String {
     format!("{header}..{}.{}.{}", B64.encode(iv), B64.encode(text), B64.encode(tag))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "seedapp-shared-secret-of-at-least-32-bytes";
+
+    fn secret() -> Secret {
+        Secret::new(SECRET.to_owned())
+    }
+
+    fn hex(key: &[u8]) -> String {
+        data_encoding::HEXLOWER.encode(key)
+    }
+
+    // keys and headers as next-auth 4.24.15 and @auth/core 0.41.3 make them from this secret
+    #[test]
+    fn keys_and_headers_are_those_of_the_real_packages() {
+        assert_eq!(
+            hex(KeyV4::new(&secret()).0.as_slice()),
+            "dd2bd1d76c610563c6730b489db618be894386f107e9a6d518f740d835154196"
+        );
+        for (cookie, key, header) in [
+            (
+                "authjs.session-token",
+                "0cf69ad31fce305b840abb6f3d0ab0ec733f7d316a395b260e38485c886b7787c22d63ffd0b27b3f9b4e2b50a68ec67d76e51084c24f434922ba6856dc661575",
+                "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2Q0JDLUhTNTEyIiwia2lkIjoiOHBfM0FvWV9WQjIxWTMyQ0dCZG5qYjhmS0M1NWFSNVBNQmE2aXZ4RDd2VkJ5MDY3YjFDMmdfS2k1NnJla0Y4RXhyOTlYdGhMWnRqV0hGZ0NrOGFNR3cifQ",
+            ),
+            (
+                "__Secure-authjs.session-token",
+                "4f3b392df8d8a1c9d620f05e944e005dae9a3edba00543ce20f1712cf906e8b9ad57a3ee94ca1c317036b868315c8afe1368e3661282ed5c8a7aea3073ba7c81",
+                "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2Q0JDLUhTNTEyIiwia2lkIjoiTkRzajhwOC0xMkp0YjgtSERnWm5JTGNXV3dFQUZKM0wtbzUyamh0QWxyN1RuZFhUdkkzbTNfd1JENmtxWDdGV1pkTUxBUXM4OE5HZmxVaGR3MGNWdHcifQ",
+            ),
+        ] {
+            let made = KeyV5::new(&secret(), cookie);
+            assert_eq!((hex(made.key.as_slice()).as_str(), made.header.as_str()), (key, header), "{cookie}");
+        }
+    }
+
+    #[test]
+    fn an_encrypted_cookie_has_five_parts_and_a_fresh_nonce() {
+        let (v4, v5) = (KeyV4::new(&secret()), KeyV5::new(&secret(), "authjs.session-token"));
+        let pairs = [
+            (v4.encrypt(b"{}").unwrap(), v4.encrypt(b"{}").unwrap()),
+            (v5.encrypt(b"{}").unwrap(), v5.encrypt(b"{}").unwrap()),
+        ];
+        for (one, two) in pairs {
+            let parts: Vec<_> = one.split('.').collect();
+            assert!(parts.len() == 5 && parts[1].is_empty() && one != two, "{one}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::form::{Fields, query};
 use super::{Call, Pages};
-use crate::account::SignInError;
+use crate::account::{Identity, SignInError};
 use crate::config::AuthJsClient;
 use crate::secret::{random_bytes, same_bytes};
 use crate::web::cookie::{self, Presented};
@@ -81,7 +81,7 @@ impl Pages {
     }
 
     fn session_json(&self, call: &Call<'_>) -> Value {
-        let Some(who) = &call.identity else { return self.nobody() };
+        let Some(who) = call.identity.clone().or_else(|| self.asked_by_an_app(call)) else { return self.nobody() };
         let or_null = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
         json!({
             "user": {
@@ -91,6 +91,15 @@ impl Pages {
                 "id": who.user.id,
             },
             "expires": crate::logging::timestamp(who.session.expires.saturating_mul(1000)),
+        })
+    }
+
+    /// Server-side `getSession({ req })` asks with the cookies that the app received from us.
+    fn asked_by_an_app(&self, call: &Call<'_>) -> Option<Identity> {
+        let mut cookies = cookie::pairs(call.incoming.headers);
+        cookies.find_map(|(name, value)| {
+            let named = self.token_cookies.iter().any(|own| own.as_bytes() == name);
+            std::str::from_utf8(value).ok().filter(|_| named).and_then(|token| self.accounts.handed_to_upstream(token))
         })
     }
 

@@ -122,6 +122,8 @@ pub struct Pages {
     /// Configured CORS origins: their pages may call our endpoints.
     shared_with: Vec<Origin>,
     authjs: AuthJs,
+    /// Cookies that carry upstreams' tokens.
+    token_cookies: Vec<String>,
     cookies: CookieStyle,
     assets: Assets,
     policy: HeaderValue,
@@ -163,6 +165,10 @@ impl Pages {
             rules,
             shared_with: config.cors_origins.clone(),
             authjs: config.authjs.clone(),
+            token_cookies: {
+                let tokens = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref());
+                tokens.flat_map(|token| token.cookies.iter().cloned()).collect()
+            },
         }
     }
 

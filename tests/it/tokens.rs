@@ -136,6 +136,27 @@ fn what_a_client_sends_in_a_tokens_place_never_arrives() {
     assert_eq!(backend.next().field("authorization"), None);
 }
 
+/// Server-side `getSession({ req })` of next-auth asks `/api/auth/session` with the cookies that the app received.
+#[test]
+fn an_app_may_ask_for_the_session_with_the_cookie_that_it_was_handed_and_for_nothing_else() {
+    let backend = Backend::start(ok);
+    let token = "token = { format = \"next-auth-v4\", secret = { env = \"BACKEND_SECRET\" } }";
+    let gateway = gateway(&format!("[authjs]\nbase_path = \"/api/auth\"\n{}", upstream("web", &backend, token)));
+    let cookie = gateway.first_account();
+    gateway.client().get("/web/x", &[("Cookie", &cookie)]);
+    let handed = backend.next().field("cookie").unwrap().to_owned();
+    assert!(handed.starts_with("next-auth.session-token=eyJ") && !handed.contains("; "), "{handed}");
+    let session = |cookie: &str| gateway.client().get("/api/auth/session", &[("Cookie", cookie)]).json();
+    assert_eq!(session(&handed)["user"]["email"], "ada@example.com");
+    assert_eq!(session(&format!("{handed}x")), Value::from(false));
+    assert_eq!(session(&handed.replace("next-auth.session-token", "other")), Value::from(false));
+    for line in ["GET /.auth/me", "GET /web/x", "POST /.auth/ws-ticket", "GET /.auth/account"] {
+        assert_eq!(gateway.client().request(line, &[("Cookie", &handed)], b"").status, 401, "{line}");
+    }
+    gateway.cli(&["session", "revoke", "--all"]);
+    assert_eq!(session(&handed), Value::from(false));
+}
+
 #[test]
 fn a_backend_cannot_set_the_cookie_of_its_token() {
     let backend = Backend::start(|_, stream| {

@@ -25,7 +25,13 @@ pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
 pub(super) fn authjs(table: &Table<'_>, prefix: &str) -> AuthJs {
     let words = [("auto", AuthJsClient::Auto), ("v4", AuthJsClient::V4), ("v5", AuthJsClient::V5)];
     let client = table.choice("client", &words).unwrap_or(AuthJsClient::Auto);
-    AuthJs { base_path: extra_path(table, "base_path", "/api/auth", prefix).map(|text| text.value), client }
+    let base_path = extra_path(table, "base_path", "/api/auth", prefix);
+    if let Some(base) = &base_path
+        && prefix.strip_prefix(base.value.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    {
+        base.fault("server.prefix lies under `base_path`: its pages could not be reached", "write a path beside it");
+    }
+    AuthJs { base_path: base_path.map(|text| text.value), client }
 }
 
 fn title(table: &Table<'_>) -> String {
