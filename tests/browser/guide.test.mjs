@@ -351,6 +351,37 @@ test("a signed-out fetch of a page's data gets 401 and JSON, never a page", asyn
   }
 });
 
+test("next dev: a change to the source appears in the page without a reload", async () => {
+  // a copy beside the app, so that packages are found and nothing of the repository is changed
+  const copy = path.join(import.meta.dirname, "guide/.dev");
+  fs.rmSync(copy, { recursive: true, force: true });
+  fs.cpSync(path.join(here, "web"), copy, { recursive: true, filter: (source) => !source.includes(".next") });
+  const env = { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "development" };
+  const args = ["dev", "-H", "127.0.0.1", "-p", "0"];
+  const dev = await program(bin("next"), args, /http:\/\/[^:]+:(\d+)/, { cwd: copy, env });
+  const served = await gateway(`[[route]]\nupstream = "http://127.0.0.1:${dev.found[1]}"\n`, '[authjs]\nbase_path = "/api/auth"\n');
+  try {
+    await firstAccount(served);
+    const page = await newPage();
+    page.setDefaultTimeout(60_000);
+    const hot = page.waitForEvent("websocket", (socket) => socket.url().includes("/_next/webpack-hmr"));
+    await page.goto(`${served.url}/v4/dashboard`);
+    await signIn(page);
+    await status(page, "authenticated").waitFor();
+    await hot;
+    await page.evaluate(() => (window.kept = true));
+    const source = path.join(copy, "app/v4/dashboard/page.js");
+    fs.writeFileSync(source, fs.readFileSync(source, "utf8").replace("Dashboard", "Control room"));
+    await page.locator("h1:text-is('Control room')").waitFor();
+    assert.equal(await page.evaluate(() => window.kept), true, "the page was loaded anew");
+    await page.context().close();
+  } finally {
+    await served.stop();
+    await dev.stop();
+    fs.rmSync(copy, { recursive: true, force: true });
+  }
+});
+
 /** The blocks of one language in a document. */
 const blocks = (text, language) => [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map((match) => match[1]);
 

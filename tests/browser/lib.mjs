@@ -121,7 +121,8 @@ export const bin = (name) => path.join(import.meta.dirname, "node_modules/.bin",
 /** A program that serves, once a line of its output matches `ready`; its match is `found`. */
 export async function program(command, args, ready, options = {}) {
   const env = { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" };
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], env, ...options });
+  // a group of its own: some of these start further processes
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], detached: true, env, ...options });
   const lines = [];
   const found = await new Promise((resolve, reject) => {
     child.once("exit", (code) => reject(new Error(`${command} ended (${code}):\n${lines.join("\n")}`)));
@@ -135,7 +136,8 @@ export async function program(command, args, ready, options = {}) {
     found,
     async stop() {
       child.removeAllListeners("exit");
-      child.kill("SIGKILL");
+      if (child.exitCode !== null) return;
+      process.kill(-child.pid, "SIGKILL");
       await once(child, "exit");
     },
   };
