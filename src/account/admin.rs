@@ -264,7 +264,7 @@ impl Admin {
         Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
     }
 
-    pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<(), Refused> {
+    pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<bool, Refused> {
         let event = AuditRow { detail: new.id.clone(), ..self.event("token_created", Some(user)) };
         Ok(self.db.add_api_token(new, &event)?)
     }

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Method;
 use parking_lot::RwLock;
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, down};
 use super::admin::{Admin, Refused};
+use super::enroll::unavailable;
 use super::session::{Identity, Rejected, Session, User};
 use super::token::new_session_id;
+use super::{Caller, ChangeError, FieldError, StoreDown, audit};
 use crate::clock::UnixSecs;
 use crate::config::PathPattern;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{ApiTokenRow, NewApiToken};
+use crate::store::{ApiTokenRow, AuditRow, NewApiToken};
 
 /// Tells a token from other credentials.
 pub const PREFIX: &str = "agt_";
@@ -165,32 +167,115 @@ pub struct TokenDetails {
     pub lasts_secs: u64,
 }
 
+/// One line of the account page's list.
+#[derive(Debug, Clone, serde::Serialize)]
+#[allow(missing_docs)]
+pub struct TokenInfo {
+    pub id: String,
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub created: UnixSecs,
+    pub expires: UnixSecs,
+    /// Last request; 0: none yet.
+    pub seen: UnixSecs,
+}
+
+/// Judges and makes a token; what is kept of it, and the token itself.
+fn new_token(user_id: &str, details: &TokenDetails, now: UnixSecs) -> Result<(NewApiToken, Secret), FieldError> {
+    let wrong = |field, code, message: String| FieldError { field, code, message };
+    let name = details.name.trim();
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        let message = "A token's name has 1 to 100 characters, none of them control characters.";
+        return Err(wrong("token_name", "invalid", message.to_owned()));
+    }
+    if details.scopes.len() > SCOPES_MAX {
+        return Err(wrong("scopes", "too_many", format!("A token has at most {SCOPES_MAX} scopes.")));
+    }
+    for scope in &details.scopes {
+        Scope::parse(scope).map_err(|message| wrong("scopes", "invalid", message))?;
+    }
+    let no_randomness =
+        |_| wrong("token_name", "unavailable", "The system's random number generator failed.".to_owned());
+    let token = Secret::new(format!("{PREFIX}{}", random_token().map_err(no_randomness)?.expose()));
+    let new = NewApiToken {
+        id: new_session_id().map_err(no_randomness)?,
+        hash: token_hash(token.expose()),
+        user_id: user_id.to_owned(),
+        name: name.to_owned(),
+        scopes: details.scopes.iter().map(|scope| scope.trim().to_owned()).collect(),
+        created: now,
+        expires: now.saturating_add(details.lasts_secs),
+    };
+    Ok((new, token))
+}
+
+fn too_many() -> FieldError {
+    let message = "There are as many tokens as one account may have: revoke one first.".to_owned();
+    FieldError { field: "token_name", code: "too_many", message }
+}
+
 impl Admin {
     /// Makes a token and gives its id and the token itself, which is kept nowhere.
     pub fn create_token(&mut self, typed: &str, details: &TokenDetails) -> Result<(String, Secret), Refused> {
         let user = self.user(typed)?;
-        let name = details.name.trim();
-        let plain = !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX && !name.chars().any(char::is_control);
-        if !plain {
-            return Err(Refused("a token's name has 1 to 100 characters, none of them control characters".to_owned()));
-        }
-        if details.scopes.len() > SCOPES_MAX {
-            return Err(Refused(format!("a token has at most {SCOPES_MAX} scopes")));
-        }
-        for scope in &details.scopes {
-            Scope::parse(scope).map_err(Refused)?;
-        }
-        let token = Secret::new(format!("{PREFIX}{}", random_token()?.expose()));
-        let new = NewApiToken {
-            id: new_session_id()?,
-            hash: token_hash(token.expose()),
-            user_id: user.id.clone(),
-            name: name.to_owned(),
-            scopes: details.scopes.iter().map(|scope| scope.trim().to_owned()).collect(),
-            created: self.now(),
-            expires: self.now().saturating_add(details.lasts_secs),
+        let (new, token) = new_token(&user.id, details, self.now())?;
+        if self.write_token(&new, &user)? { Ok((new.id, token)) } else { Err(too_many().into()) }
+    }
+}
+
+impl Accounts {
+    /// The person's tokens that work, newest first.
+    pub async fn tokens_of(&self, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
+        let (id, now) = (who.user.id.clone(), self.shared.clock.now());
+        let rows =
+            self.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| down(&error))?;
+        let info = |row: ApiTokenRow| TokenInfo {
+            id: row.id,
+            name: row.name,
+            scopes: row.scopes,
+            created: row.created,
+            expires: row.expires,
+            seen: row.seen,
         };
-        self.write_token(&new, &user)?;
-        Ok((new.id, token))
+        Ok(rows.into_iter().map(info).collect())
+    }
+
+    /// Makes a token for the person, who proves to be the one with the current password: a page of an app
+    /// behind the gateway that was taken over could otherwise make itself one that outlives the session.
+    pub async fn create_token(
+        &self,
+        caller: &Caller,
+        who: &Identity,
+        current: Secret,
+        details: &TokenDetails,
+    ) -> Result<(String, Secret), ChangeError> {
+        let now = self.shared.clock.now();
+        let (new, token) = new_token(&who.user.id, details, now)?;
+        let proved = self.prove(caller, who, current).await?;
+        let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
+        let (id, written) = (new.id.clone(), event.clone());
+        let kept = self.shared.store.run(move |db| {
+            let kept = db.add_api_token(&new, &written)?;
+            db.attempt_right(&proved.counted)?;
+            Ok(kept)
+        });
+        if !kept.await.map_err(|error| unavailable(&error))? {
+            return Err(too_many().into());
+        }
+        audit::log(&event);
+        Ok((id, token))
+    }
+
+    /// Ends one of the person's tokens. `false`: there is none of this id.
+    pub async fn revoke_token(&self, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
+        let now = self.shared.clock.now();
+        let event = AuditRow { detail: super::admin::shown(id), ..audit::by("token_revoked", caller, now, who) };
+        let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());
+        let ended = self.shared.store.run(move |db| db.end_api_token(&id, Some(&user), now, &written));
+        let ended = ended.await.map_err(|error| down(&error))?;
+        if ended {
+            audit::log(&event);
+        }
+        Ok(ended)
     }
 }

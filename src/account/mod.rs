@@ -31,7 +31,7 @@ mod token;
 
 pub use accounts::Accounts;
 pub use admin::{Admin, Ban, Details, Refused};
-pub use api_token::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails};
+pub use api_token::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails, TokenInfo};
 pub use backend_token::{Minted, MintedTokens, NotMinted};
 pub use import::{Finding, ForeignUser, ImportRules, Imported};
 pub use session::{Identity, Rejected, Session, Standing, User};
@@ -83,7 +83,7 @@ pub enum SignInError {
 /// Which field of a form was wrong, and why, in words for the person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
-    /// `email`, `password`, `name`, `picture` or `current_password`
+    /// `email`, `password`, `name`, `picture`, `current_password`, `token_name` or `scopes`
     pub field: &'static str,
     /// A stable word for programs: `invalid`, `too_short`, `too_long`, `common`, `guessable`,
     /// `wrong` (the current password), `taken` (only told to the holder of an invite)

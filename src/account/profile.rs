@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::accounts::{Accounts, down};
 use super::enroll::unavailable;
-use super::password::Verdict;
+use super::password::{Place, Verdict};
 use super::session::{Identity, Standing};
 use super::{Caller, ChangeError, FieldError, SessionInfo, StoreDown, audit, blocklist, email, throttle};
 use crate::secret::Secret;
@@ -16,6 +16,14 @@ fn wrong_password() -> ChangeError {
         code: "wrong",
         message: "This is not your current password.".to_owned(),
     })
+}
+
+/// The current password was right.
+pub(super) struct Proved {
+    pub(super) place: Place,
+    /// The try, to be forgiven with what comes of it.
+    pub(super) counted: Counted,
+    old: Option<Secret>,
 }
 
 impl Accounts {
@@ -30,15 +38,8 @@ impl Accounts {
     ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
         blocklist::judge(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
-        let place = shared.hasher.place().map_err(|_| ChangeError::Busy)?;
-        let (counted, user) = self.count_for(who).await?;
-        let old = user.and_then(|user| user.password);
-        let verdict = place.verify(current, old.clone()).await.map_err(|_| ChangeError::Busy)?;
+        let Proved { place, counted, old } = self.prove(caller, who, current).await?;
         let now = shared.clock.now();
-        let Verdict::Right(_) = verdict else {
-            self.count_failure(counted, audit::by("password_change_failed", caller, now, who), now).await?;
-            return Err(wrong_password());
-        };
         let hash = place.hash(new).await.map_err(|_| ChangeError::Busy)?;
         let event = audit::by("password_changed", caller, now, who);
         let (id, kept, written) = (who.user.id.clone(), who.session.id.clone(), event.clone());
@@ -61,6 +62,21 @@ impl Accounts {
             // changed elsewhere in this very moment
             _ => Err(wrong_password()),
         }
+    }
+
+    /// Checks the current password; wrong ones are counted.
+    pub(super) async fn prove(&self, caller: &Caller, who: &Identity, current: Secret) -> Result<Proved, ChangeError> {
+        let shared = &*self.shared;
+        let place = shared.hasher.place().map_err(|_| ChangeError::Busy)?;
+        let (counted, user) = self.count_for(who).await?;
+        let old = user.and_then(|user| user.password);
+        let verdict = place.verify(current, old.clone()).await.map_err(|_| ChangeError::Busy)?;
+        let Verdict::Right(_) = verdict else {
+            let now = shared.clock.now();
+            self.count_failure(counted, audit::by("current_password_wrong", caller, now, who), now).await?;
+            return Err(wrong_password());
+        };
+        Ok(Proved { place, counted, old })
     }
 
     async fn count_for(&self, who: &Identity) -> Result<(Counted, Option<UserRow>), ChangeError> {

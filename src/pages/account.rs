@@ -5,21 +5,33 @@ use serde_json::json;
 
 use super::form::{Fields, query};
 use super::signup::{change_json, retry, trouble};
-use super::view::{Account, SessionRow};
+use super::view::{Account, SessionRow, TokenRow};
 use super::{Call, Pages, user_json};
 use crate::account::{ChangeError, FieldError, Identity};
+use crate::secret::Secret;
 use crate::web::reply::Reply;
 
+/// What the account page stands under.
+pub(super) enum Shown {
+    /// Nothing, or what `?saved=` names.
+    Nothing,
+    /// A form changed nothing.
+    Error(StatusCode, FieldError),
+    /// A token was made; it is not shown again.
+    Token(Secret),
+}
+
 impl Pages {
-    /// The page; with an error it stands on, the answer to a form that changed nothing.
-    pub(super) async fn account(
-        &self,
-        call: &Call<'_>,
-        who: &Identity,
-        error: Option<(StatusCode, FieldError)>,
-    ) -> Reply {
-        let Ok(sessions) = self.accounts.sessions_of(who).await else {
+    /// The page.
+    pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, shown: Shown) -> Reply {
+        let (Ok(sessions), Ok(tokens)) = (self.accounts.sessions_of(who).await, self.accounts.tokens_of(who).await)
+        else {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
+        };
+        let (status, error, new_token) = match shown {
+            Shown::Nothing => (StatusCode::OK, None, None),
+            Shown::Error(status, error) => (status, Some(error), None),
+            Shown::Token(token) => (StatusCode::OK, None, Some(token)),
         };
         let saved = query(call, &["saved"]).unwrap_or_default();
         let notice = match saved.as_str() {
@@ -27,9 +39,9 @@ impl Pages {
             "profile" => "Your profile was saved.",
             "password" => "Your password was changed. You are signed out everywhere else.",
             "session" => "That session was signed out.",
+            "token" => "That token was revoked.",
             _ => "",
         };
-        let (status, error) = error.map_or((StatusCode::OK, None), |(status, error)| (status, Some(error)));
         let template = Account {
             frame: self.assets.frame(),
             heading: "Your account",
@@ -45,6 +57,8 @@ impl Pages {
             picture: &who.user.picture,
             min_length: self.min_length,
             sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
+            tokens: tokens.into_iter().map(TokenRow::new).collect(),
+            new_token: new_token.as_ref().map_or("", |token| token.expose()),
         };
         self.html(status, &template, Some(call.incoming), false)
     }
@@ -84,11 +98,13 @@ impl Pages {
             }
             Ok(()) => Self::see_other(&format!("{}/account?saved={what}", self.prefix)),
             Err(error) if fields.is_json() => change_json(&error),
-            Err(ChangeError::Field(field)) => self.account(call, who, Some((StatusCode::BAD_REQUEST, field))).await,
+            Err(ChangeError::Field(field)) => {
+                self.account(call, who, Shown::Error(StatusCode::BAD_REQUEST, field)).await
+            }
             Err(error) => {
                 let (status, message) = trouble(&error);
                 let field = FieldError { field: "", code: "", message };
-                retry(&error, self.account(call, who, Some((status, field))).await)
+                retry(&error, self.account(call, who, Shown::Error(status, field)).await)
             }
         }
     }

@@ -120,7 +120,20 @@ impl Fields {
 }
 
 /// Fields that must be texts when they come as JSON.
-const KNOWN: [&str; 8] = ["email", "password", "name", "picture", "current_password", "callbackUrl", "remember", "id"];
+const KNOWN: [&str; 12] = [
+    "email",
+    "password",
+    "name",
+    "picture",
+    "current_password",
+    "callbackUrl",
+    "remember",
+    "id",
+    "token_name",
+    "scopes",
+    "days",
+    "revoke",
+];
 
 /// One parameter of a query; the first of several names wins, as the contract lists them.
 pub(super) fn query(call: &Call<'_>, names: &[&str]) -> Option<String> {

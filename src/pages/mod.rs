@@ -23,6 +23,7 @@ mod link;
 mod login;
 mod logout;
 mod signup;
+mod tokens;
 mod view;
 pub mod whoami;
 
@@ -46,6 +47,7 @@ enum Endpoint {
     Profile,
     Password,
     Sessions,
+    Tokens,
     Me,
     Jwks,
     WsTicket,
@@ -60,7 +62,7 @@ const AUTHJS: (&str, Endpoint, &str, &[Method], bool) =
 
 /// What every endpoint is: its path under the prefix (ending in `/` where more follows), its name in
 /// metrics, its methods, and whether it needs a session.
-const TABLE: [(&str, Endpoint, &str, &[Method], bool); 15] = [
+const TABLE: [(&str, Endpoint, &str, &[Method], bool); 16] = [
     ("", Endpoint::Root, "root", &[Method::GET], false),
     ("login", Endpoint::Login, "login", &[Method::GET, Method::POST], false),
     ("signup", Endpoint::Signup, "signup", &[Method::GET, Method::POST], false),
@@ -72,6 +74,7 @@ const TABLE: [(&str, Endpoint, &str, &[Method], bool); 15] = [
     ("account/profile", Endpoint::Profile, "account_profile", &[Method::POST], true),
     ("account/password", Endpoint::Password, "account_password", &[Method::POST], true),
     ("account/sessions", Endpoint::Sessions, "account_sessions", &[Method::GET, Method::POST], true),
+    ("account/tokens", Endpoint::Tokens, "account_tokens", &[Method::GET, Method::POST], true),
     ("me", Endpoint::Me, "me", &[Method::GET], true),
     ("jwks.json", Endpoint::Jwks, "jwks", &[Method::GET], false),
     ("ws-ticket", Endpoint::WsTicket, "ws_ticket", &[Method::POST], true),
@@ -248,10 +251,11 @@ impl Pages {
 
     async fn with_session(&self, page: Page, call: &Call<'_>, who: &Identity) -> Reply {
         match page.0 {
-            Endpoint::Account => self.account(call, who, None).await,
+            Endpoint::Account => self.account(call, who, account::Shown::Nothing).await,
             Endpoint::Profile => self.change_profile(call, who).await,
             Endpoint::Password => self.change_password(call, who).await,
             Endpoint::Sessions => self.sessions(call, who).await,
+            Endpoint::Tokens => self.tokens(call, who).await,
             Endpoint::Me => Self::me(who),
             Endpoint::WsTicket => self.ws_ticket(call, who),
             _ => self.refused(StatusCode::NOT_FOUND, call),

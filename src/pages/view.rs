@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::assets::{Frame, accepts_gzip, gzip};
 use super::{Call, Pages};
-use crate::account::SessionInfo;
+use crate::account::{SessionInfo, TokenInfo};
 use crate::config::Config;
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
@@ -81,6 +81,35 @@ pub(super) struct Account<'a> {
     pub(super) picture: &'a str,
     pub(super) min_length: usize,
     pub(super) sessions: Vec<SessionRow>,
+    pub(super) tokens: Vec<TokenRow>,
+    pub(super) new_token: &'a str,
+}
+
+/// One line of the list of API tokens.
+pub(super) struct TokenRow {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) scopes: String,
+    pub(super) expires: String,
+    pub(super) seen: String,
+}
+
+impl TokenRow {
+    pub(super) fn new(info: TokenInfo) -> Self {
+        Self {
+            id: info.id,
+            name: info.name,
+            scopes: info.scopes.join(", "),
+            expires: minute(info.expires),
+            seen: if info.seen == 0 { "never used".to_owned() } else { format!("last used {}", minute(info.seen)) },
+        }
+    }
+}
+
+/// A time as people read it.
+fn minute(secs: u64) -> String {
+    let time = crate::logging::timestamp(secs.saturating_mul(1000));
+    format!("{} {} UTC", &time[..10], &time[11..16])
 }
 
 /// One line of the session list.
@@ -95,10 +124,6 @@ pub(super) struct SessionRow {
 
 impl SessionRow {
     pub(super) fn new(info: SessionInfo, current: &str) -> Self {
-        let minute = |secs: u64| {
-            let time = crate::logging::timestamp(secs.saturating_mul(1000));
-            format!("{} {} UTC", &time[..10], &time[11..16])
-        };
         Self {
             current: info.id == current,
             device: device(&info.user_agent),

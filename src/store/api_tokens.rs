@@ -6,6 +6,9 @@ use super::db::{Db, Tx};
 use super::{AuditRow, StoreError, UserRow, audit, int, uint, users};
 use crate::clock::UnixSecs;
 
+/// Tokens of one account that work.
+const TOKENS_MAX: u64 = 100;
+
 /// A token to be made.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
@@ -78,9 +81,17 @@ pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, now: UnixSecs) -> Result<(
 }
 
 impl Db {
-    /// Keeps a token.
-    pub fn add_api_token(&mut self, new: &NewApiToken, event: &AuditRow) -> Result<(), StoreError> {
+    /// Keeps a token. `false`: the account has as many as it may have.
+    pub fn add_api_token(&mut self, new: &NewApiToken, event: &AuditRow) -> Result<bool, StoreError> {
         self.write(|tx| {
+            let count: u64 = tx.query_row(
+                "SELECT count(*) FROM api_token WHERE user_id = ?1 AND ended_at IS NULL AND expires > ?2",
+                params![new.user_id, int(new.created)],
+                |row| row.get::<_, i64>(0).map(uint),
+            )?;
+            if count >= TOKENS_MAX {
+                return Ok(false);
+            }
             tx.execute(
                 "INSERT INTO api_token (id, hash, user_id, name, scopes, created, expires, seen, rev)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
@@ -95,7 +106,8 @@ impl Db {
                     tx.rev()?
                 ],
             )?;
-            audit::write(tx, event)
+            audit::write(tx, event)?;
+            Ok(true)
         })
     }
 

@@ -1,0 +1,84 @@
+//! API tokens on the account page.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::account::Shown;
+use super::form::Fields;
+use super::signup::{change_json, retry, trouble};
+use super::{Call, Pages};
+use crate::account::{ChangeError, FieldError, Identity, TokenDetails};
+use crate::web::reply::Reply;
+
+/// How long a token works where nothing is said, and at most, days.
+const DAYS: u64 = 90;
+const DAYS_MAX: u64 = 3650;
+
+impl Pages {
+    /// GET lists them as JSON; POST ends one (`revoke`), or makes one (`token_name`, `scopes` one a line, `days`,
+    /// `current_password`) and shows it, once.
+    pub(super) async fn tokens(&self, call: &Call<'_>, who: &Identity) -> Reply {
+        if call.incoming.method != http::Method::POST {
+            return match self.accounts.tokens_of(who).await {
+                Ok(tokens) => Reply::json(StatusCode::OK, &json!({ "tokens": tokens })),
+                Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+            };
+        }
+        let fields = match Fields::read(call) {
+            Ok(fields) => fields,
+            Err(bad) => return bad.reply(),
+        };
+        match fields.get("revoke") {
+            Some(id) => self.revoke_token(call, who, &fields, id).await,
+            None => self.create_token(call, who, &fields).await,
+        }
+    }
+
+    async fn revoke_token(&self, call: &Call<'_>, who: &Identity, fields: &Fields, id: &str) -> Reply {
+        match self.accounts.revoke_token(&call.caller, who, id).await {
+            Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+            Ok(false) => self.refused(StatusCode::NOT_FOUND, call),
+            Ok(true) if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
+            Ok(true) => Self::see_other(&format!("{}/account?saved=token", self.prefix)),
+        }
+    }
+
+    async fn create_token(&self, call: &Call<'_>, who: &Identity, fields: &Fields) -> Reply {
+        let days = match fields.get("days").filter(|days| !days.is_empty()).map(str::parse) {
+            None => Ok(DAYS),
+            Some(Ok(days)) if (1..=DAYS_MAX).contains(&days) => Ok(days),
+            Some(_) => Err(ChangeError::Field(FieldError {
+                field: "days",
+                code: "invalid",
+                message: format!("A token works for 1 to {DAYS_MAX} days."),
+            })),
+        };
+        let made = match days {
+            Ok(days) => {
+                let scopes = fields.text("scopes").lines().map(str::trim).filter(|line| !line.is_empty());
+                let details = TokenDetails {
+                    name: fields.text("token_name").to_owned(),
+                    scopes: scopes.map(str::to_owned).collect(),
+                    lasts_secs: days * 86_400,
+                };
+                self.accounts.create_token(&call.caller, who, fields.secret("current_password"), &details).await
+            }
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok((id, token)) if fields.is_json() => {
+                Reply::json(StatusCode::CREATED, &json!({ "id": id, "token": token.expose() }))
+            }
+            Ok((_, token)) => self.account(call, who, Shown::Token(token)).await,
+            Err(error) if fields.is_json() => change_json(&error),
+            Err(ChangeError::Field(field)) => {
+                self.account(call, who, Shown::Error(StatusCode::BAD_REQUEST, field)).await
+            }
+            Err(error) => {
+                let (status, message) = trouble(&error);
+                let field = FieldError { field: "", code: "", message };
+                retry(&error, self.account(call, who, Shown::Error(status, field)).await)
+            }
+        }
+    }
+}
