@@ -58,17 +58,20 @@ pub(crate) fn decide(
     if config.server.public_url.scheme() == Scheme::Https && incoming.scheme == Scheme::Http {
         return Verdict::ToHttps;
     }
-    let is_preflight = cors::preflight(incoming).is_some();
     if let Some(page) = page {
         if !route::knows_host(config, incoming.host) && !is_public_host(config, incoming) {
             return Verdict::Status(StatusCode::NOT_FOUND);
         }
-        let allowed = is_preflight && matches!(CorsAnswer::of(&config.cors_origins, incoming), CorsAnswer::Allowed(_));
+        let asks = cors::preflight(incoming).is_some();
+        let allowed = asks && matches!(CorsAnswer::of(&config.cors_origins, incoming), CorsAnswer::Allowed(_));
         return if allowed { Verdict::Preflight } else { Verdict::Page(page) };
     }
     let Some((index, route)) = found else {
         return Verdict::Status(StatusCode::NOT_FOUND);
     };
+    // what is asked for must be this route's to answer, not another's that stands before it
+    let asked = cors::preflight(incoming).and_then(|method| route::find(config, incoming, &method));
+    let is_preflight = asked.is_some_and(|(at, _)| at == index);
     let judged = match CorsAnswer::of_route(&route.cors, incoming) {
         CorsAnswer::Allowed(_) if is_preflight => return Verdict::Preflight,
         CorsAnswer::App if is_preflight => authorize::preflight((index, route)),

@@ -85,6 +85,7 @@ impl Fields {
             match value {
                 Value::String(text) => fields.insert(name, text)?,
                 Value::Bool(yes) => fields.insert(name, if yes { "on" } else { "" }.to_owned())?,
+                Value::Number(number) if name == "days" => fields.insert(name, number.to_string())?,
                 Value::Null => {}
                 _ if KNOWN.contains(&name.as_str()) => return Err(BadBody::Malformed),
                 _ => {}

@@ -1,10 +1,10 @@
 //! API tokens: what programs show instead of a session.
 
 use data_encoding::BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::backend::{Backend, ok};
-use crate::gateway::{Gateway, eventually};
+use crate::gateway::{Gateway, PASSWORD, eventually};
 
 fn create(gateway: &Gateway, rest: &[&str]) -> String {
     let arguments = [&["token", "create", "ada@example.com", "--name", "backup"], rest].concat();
@@ -154,4 +154,55 @@ fn a_token_ends_when_it_is_revoked_when_it_expires_and_with_its_account() {
     gateway.cli(&["user", "remove", "ada@example.com"]);
     eventually("it goes with its account", || ask(&gateway, "GET /x", left[0]) == 401);
     assert!(list(&gateway).is_empty());
+}
+
+#[test]
+fn people_make_tokens_themselves_with_their_password_and_see_their_own_alone() {
+    let gateway = Gateway::start("[throttle]\nmax_retries = 3\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    let ada = gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    let bob = gateway.sign_in("bob@example.com");
+    let post =
+        |cookie: &str, body: &Value| gateway.client().post_json("/.auth/account/tokens", &[("Cookie", cookie)], body);
+    let right =
+        json!({ "token_name": "backup", "scopes": "GET /x\n\nPOST /notes/*", "days": 7, "current_password": PASSWORD });
+    let with = |name: &str, value: Value| {
+        let mut body = right.clone();
+        body[name] = value;
+        body
+    };
+    assert_eq!(post("", &right).status, 401);
+    let foreign = [("Cookie", ada.as_str()), ("Origin", "https://evil.test")];
+    assert_eq!(gateway.client().post_json("/.auth/account/tokens", &foreign, &right).status, 403);
+    for (name, value, field) in [
+        ("token_name", "".into(), "token_name"),
+        ("scopes", "get /x".into(), "scopes"),
+        ("days", 0.into(), "days"),
+        ("days", "soon".into(), "days"),
+        ("current_password", "wrong".into(), "current_password"),
+    ] {
+        let answer = post(&ada, &with(name, value));
+        assert_eq!((answer.status, &answer.json()["field"]), (400, &field.into()), "{name}");
+    }
+    let made = post(&ada, &right);
+    assert_eq!(made.status, 201);
+    let (id, token) =
+        (made.json()["id"].as_str().unwrap().to_owned(), made.json()["token"].as_str().unwrap().to_owned());
+    assert_eq!((ask(&gateway, "GET /x", &token), ask(&gateway, "GET /y", &token)), (200, 403));
+    let listed =
+        |cookie: &str| gateway.client().get("/.auth/account/tokens", &[("Cookie", cookie)]).json()["tokens"].clone();
+    assert_eq!(
+        (listed(&ada)[0]["id"].as_str(), listed(&ada)[0]["scopes"].clone()),
+        (Some(id.as_str()), json!(["GET /x", "POST /notes/*"]))
+    );
+    assert_eq!(listed(&bob), json!([]));
+    assert_eq!(post(&bob, &json!({ "revoke": id })).status, 404, "somebody else's");
+    assert_eq!(ask(&gateway, "GET /x", &token), 200);
+    assert_eq!(post(&ada, &json!({ "revoke": id })).status, 204);
+    assert_eq!(ask(&gateway, "GET /x", &token), 401);
+    // wrong passwords are counted here as everywhere
+    for _ in 0..3 {
+        post(&ada, &with("current_password", "wrong".into()));
+    }
+    assert_eq!(post(&ada, &right).status, 429);
 }

@@ -153,3 +153,14 @@ fn an_app_may_keep_its_own_cors() {
     assert_eq!(preflight(&gateway, "/closed/x", APP, "GET").status, 403);
     assert!(backend.all().is_empty());
 }
+
+/// A preflight is answered for the route that would take the request itself.
+#[test]
+fn one_route_does_not_answer_preflights_for_another() {
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/x\"\nmethods = [\"POST\"]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n[[route]]\ncors = {{ origins = [\"{APP}\"] }}\nupstream = \"builtin:whoami\"\n"
+    ));
+    assert_eq!(preflight(&gateway, "/x", APP, "POST").status, 401);
+    assert_eq!(preflight(&gateway, "/x", APP, "GET").status, 204);
+    assert_eq!(preflight(&gateway, "/y", APP, "POST").status, 204);
+}
