@@ -72,7 +72,7 @@ impl Db {
             StoreError::Unusable(format!("{}: the database cannot be opened: {error}", at.display()))
         };
         let mut connection = Connection::open_with_flags(&at, flags).map_err(wrong)?;
-        prepare(&connection).map_err(wrong)?;
+        prepare_patiently(&connection).map_err(wrong)?;
         migrate::apply(&mut connection, &folder).map_err(|error| match error {
             StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),
             unusable @ StoreError::Unusable(_) => unusable,
@@ -133,6 +133,21 @@ impl Db {
             super::audit::bound(tx, now)
         })
     }
+}
+
+/// Turning a new database to write-ahead logging needs it alone, and `SQLite` does not wait for that by
+/// itself: another process that opens it in this moment is waited for here, as long as for a write.
+fn prepare_patiently(connection: &Connection) -> Result<(), rusqlite::Error> {
+    const STEP: Duration = Duration::from_millis(20);
+    for _ in 0..BUSY.as_millis() / STEP.as_millis() {
+        match prepare(connection) {
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                std::thread::sleep(STEP);
+            }
+            done => return done,
+        }
+    }
+    prepare(connection)
 }
 
 fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {

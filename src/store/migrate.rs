@@ -180,6 +180,26 @@ mod tests {
     }
 
     #[test]
+    fn a_database_of_the_first_version_is_brought_up_with_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Db::open(dir.path(), Check::Whole).unwrap());
+        std::fs::remove_file(dir.path().join("authgate.db")).unwrap();
+        for leftover in ["authgate.db-wal", "authgate.db-shm"] {
+            let _ = std::fs::remove_file(dir.path().join(leftover));
+        }
+        let first = format!(
+            "{}PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
+             INSERT INTO signing_key (kid, secret, created, rev) VALUES ('k', x'00', 1, 1);",
+            SCRIPTS[0]
+        );
+        sqlite(dir.path(), &first);
+        let mut db = Db::open(dir.path(), Check::Whole).unwrap();
+        let keys = db.keys().unwrap();
+        assert_eq!((keys.len(), keys[0].algorithm.as_str()), (1, "HS256"));
+        assert!(db.api_tokens(None, 1).unwrap().is_empty());
+    }
+
+    #[test]
     fn two_that_open_a_new_database_at_once_both_succeed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_path_buf();
