@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -58,6 +58,8 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
 }
 
 async fn run(config: Arc<Config>, clock: Clock, log: Log) -> Result<(), ServeError> {
+    // before anything tells that we are here: a stop signal must never find the default action
+    let signals = Signals::listen().map_err(ServeError::new)?;
     let accounts = Accounts::open(&config, clock.clone()).map_err(ServeError::new)?;
     let sockets = listen::bind(&config.server.listen)?;
     let admin = admin::bind(config.server.admin_listen.as_ref())?;
@@ -72,7 +74,7 @@ async fn run(config: Arc<Config>, clock: Clock, log: Log) -> Result<(), ServeErr
     }
     print_first_link(&config, &accounts, &log).await?;
     tracing::info!(public_url = %config.server.public_url, "ready");
-    work_until_stopped(&gateway).await?;
+    work_until_stopped(&gateway, signals).await;
     tracing::info!("draining");
     let _ = stop.send(true);
     gateway.drain();
@@ -84,10 +86,27 @@ async fn run(config: Arc<Config>, clock: Clock, log: Log) -> Result<(), ServeErr
     Ok(())
 }
 
-/// The background work beside the requests, until SIGTERM or SIGINT.
-async fn work_until_stopped(gateway: &Gateway) -> Result<(), ServeError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::new)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::new)?;
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The background work beside the requests, until a stop signal.
+async fn work_until_stopped(gateway: &Gateway, mut signals: Signals) {
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let resolver = gateway.clone();
@@ -99,13 +118,11 @@ async fn work_until_stopped(gateway: &Gateway) -> Result<(), ServeError> {
     });
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.stop() => break,
             _ = sweep.tick() => gateway.sweep(),
         }
     }
     resolving.abort();
-    Ok(())
 }
 
 async fn drained(gateway: &Gateway) {
