@@ -1,20 +1,13 @@
-//! The layer between listener and proxy: how many connections there may be, in all and of one
-//! address. Every connection passes here once and is then read through [`GuardedStream`].
+//! How many connections there may be, in all and of one address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora_core::apps::ServerApp;
-use pingora_core::protocols::Stream;
-use pingora_core::server::ShutdownWatch;
 
-use super::Gateway;
 use super::head::is_trusted;
-use super::stream::GuardedStream;
 use crate::config::Config;
 
 /// Open connections, in all and by address (IPv6 by /64).
@@ -46,7 +39,7 @@ impl Connections {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
+    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
         // a trusted proxy's connections are many people's
         let address = address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network);
         let counted = Counted { connections: self.clone(), address };
@@ -83,31 +76,5 @@ fn network(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-    }
-}
-
-/// Wraps the proxy: every connection passes here once.
-pub(crate) struct ConnLayer<A> {
-    pub(crate) app: Arc<A>,
-    pub(crate) gateway: Gateway,
-}
-
-#[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> ServerApp for ConnLayer<A> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // the stream comes back for every further request of its connection
-        if stream.as_any().is::<GuardedStream>() {
-            return self.app.process_new(stream, shutdown).await;
-        }
-        let address = stream
-            .get_socket_digest()
-            .and_then(|digest| digest.peer_addr().and_then(|peer| peer.as_inet().map(std::net::SocketAddr::ip)));
-        let counted = self.gateway.connections.admit(address, &self.gateway.config)?;
-        let guarded = GuardedStream::new(stream, counted, self.gateway.clone(), address);
-        self.app.process_new(Box::new(guarded), shutdown).await
-    }
-
-    async fn cleanup(&self) {
-        self.app.cleanup().await;
     }
 }

@@ -8,39 +8,39 @@ pub(crate) struct FrameTracker {
     head_len: usize,
     payload_left: u64,
     closed: bool,
-    /// Bytes of the blank line after the 101 that have gone by.
-    blank_line: usize,
 }
 
 impl FrameTracker {
-    /// Takes the next bytes that a server sends: its 101 first, frames behind the blank line.
-    pub(crate) fn feed_answer(&mut self, bytes: &[u8]) {
-        const END: &[u8; 4] = b"\r\n\r\n";
-        for (at, &byte) in bytes.iter().enumerate() {
-            if self.blank_line == END.len() {
-                return self.feed(&bytes[at..]);
-            }
-            self.blank_line =
-                if byte == END[self.blank_line] { self.blank_line + 1 } else { usize::from(byte == b'\r') };
-        }
+    /// Takes the next bytes of the stream; how many that were: all.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> usize {
+        self.advance(bytes, false)
     }
 
-    /// Takes the next bytes of the stream.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
+    /// Takes bytes up to the end of the frame that is under way; how many those were.
+    pub(crate) fn feed_frame(&mut self, bytes: &[u8]) -> usize {
+        self.advance(bytes, true)
+    }
+
+    fn advance(&mut self, bytes: &[u8], one: bool) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
             if self.payload_left > 0 {
-                let taken = usize::try_from(self.payload_left).unwrap_or(usize::MAX).min(bytes.len());
+                let taken = usize::try_from(self.payload_left).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.payload_left -= taken as u64;
-                bytes = &bytes[taken..];
-                continue;
+                at += taken;
+            } else {
+                self.head[self.head_len] = bytes[at];
+                self.head_len += 1;
+                at += 1;
+                if self.head_len >= 2 && self.head_len == head_len(self.head[1]) {
+                    self.begin_payload();
+                }
             }
-            self.head[self.head_len] = bytes[0];
-            self.head_len += 1;
-            bytes = &bytes[1..];
-            if self.head_len >= 2 && self.head_len == head_len(self.head[1]) {
-                self.begin_payload();
+            if one && self.at_border() {
+                break;
             }
         }
+        at
     }
 
     /// Whether a frame may be put in here.
@@ -162,13 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn frames_begin_behind_the_blank_line_of_the_101() {
-        let mut tracker = FrameTracker::default();
-        tracker.feed_answer(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r");
-        tracker.feed_answer(b"\n\r\n\x81\x02a");
-        assert!(!tracker.at_border());
-        tracker.feed_answer(b"b");
-        assert!(tracker.at_border());
+    fn one_frame_can_be_taken_to_its_end() {
+        let whole: Vec<u8> = frames().concat();
+        for cut in 1..frames()[2].len() {
+            let start = 2 + 9;
+            let mut tracker = FrameTracker::default();
+            tracker.feed(&whole[..start + cut]);
+            assert_eq!(tracker.feed_frame(&whole[start + cut..]), frames()[2].len() - cut);
+            assert!(tracker.at_border() && !tracker.closed());
+        }
     }
 
     #[test]

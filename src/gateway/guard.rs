@@ -1,9 +1,11 @@
-//! What the two ends of a connection tell each other: the stream below the parser and the filters
-//! above it. Flags and deadlines alone; no bytes.
+//! What is known of one connection by everybody who handles its requests: the client's address, the
+//! deadline of an answer, and whether the connection is to be closed from outside.
 
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::task::Waker;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -13,17 +15,10 @@ use tokio::time::Instant;
 use super::frames::Closing;
 use super::stream::GuardedStream;
 
-/// What both ends of a connection know of each other: the stream below and the filters above.
+/// One for each connection, shared with the registry of live connections.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// The next bytes belong to a request head.
-    awaiting_head: AtomicBool,
-    /// Which request of the connection this is.
-    round: AtomicU32,
-    /// The request line had a byte or a shape that the parser would have repaired.
-    bad_line: AtomicBool,
-    /// Both ends speak WebSocket.
-    upgraded: AtomicBool,
+    address: Option<IpAddr>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
     /// Milliseconds after `opened` at which the first byte of the answer is due; 0 is never.
@@ -35,12 +30,10 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new() -> Self {
+    /// `address` is the TCP peer's; `None` on a Unix socket.
+    pub(crate) fn new(address: Option<IpAddr>) -> Self {
         Self {
-            awaiting_head: AtomicBool::new(true),
-            round: AtomicU32::new(0),
-            bad_line: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
+            address,
             closing: AtomicU8::new(0),
             answer_due: AtomicU64::new(0),
             overdue: AtomicBool::new(false),
@@ -49,20 +42,14 @@ impl Guard {
         }
     }
 
-    /// The guard of the connection that a request came over.
+    /// The guard of the connection that a request on pingora's way came over.
     pub(crate) fn of(session: &ServerSession) -> Option<&Arc<Self>> {
         session.stream()?.as_any().downcast_ref::<GuardedStream>().map(GuardedStream::guard)
     }
 
-    /// Number of the request whose bytes come next, while its head is awaited.
-    pub(crate) fn awaited_round(&self) -> Option<u32> {
-        let awaited = self.awaiting_head.load(Ordering::Relaxed);
-        awaited.then(|| self.round.load(Ordering::Relaxed))
-    }
-
-    /// The request line read so far is none that may be served.
-    pub(crate) fn mark_bad_line(&self) {
-        self.bad_line.store(true, Ordering::Relaxed);
+    /// The other end's address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// When the answer is due, if one is awaited.
@@ -76,32 +63,18 @@ impl Guard {
         self.overdue.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the bytes are WebSocket frames by now.
-    pub(crate) fn is_upgraded(&self) -> bool {
-        self.upgraded.load(Ordering::Acquire)
-    }
-
     /// Whom to wake when the connection is to be closed.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
-    /// Wakes the reader.
-    pub(crate) fn wake(&self) {
-        self.waker.wake();
-    }
-
-    /// A head has been read; says whether its request line was as it should be.
-    pub(crate) fn head_done(&self) -> bool {
-        self.awaiting_head.store(false, Ordering::Relaxed);
-        !self.bad_line.load(Ordering::Relaxed)
-    }
-
-    /// The request is over: the next bytes are a new head.
-    pub(crate) fn request_done(&self) {
-        self.answer_due.store(0, Ordering::Relaxed);
-        self.round.fetch_add(1, Ordering::Relaxed);
-        self.awaiting_head.store(true, Ordering::Relaxed);
+    /// Waits until the connection is to be closed from outside.
+    pub(crate) async fn closed(&self) -> Closing {
+        poll_fn(|cx| {
+            self.register(cx.waker());
+            self.closed_for().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The answer must begin within this time from now.
@@ -120,11 +93,6 @@ impl Guard {
     /// Whether the answer was not there in time.
     pub(crate) fn is_overdue(&self) -> bool {
         self.overdue.load(Ordering::Relaxed)
-    }
-
-    /// From here on the bytes are WebSocket frames.
-    pub(crate) fn upgraded(&self) {
-        self.upgraded.store(true, Ordering::Release);
     }
 
     /// Ends the connection: a WebSocket with Close frames to both sides, anything else at once.

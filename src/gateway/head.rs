@@ -26,16 +26,6 @@ pub(crate) enum BadHead {
     TooLarge,
 }
 
-/// Whether a head with a transfer coding told a length as well: the parser has taken the length away
-/// by then, so the raw bytes are asked (RFC 9112, 6.1).
-pub(crate) fn told_both(headers: &HeaderMap, raw: &[u8]) -> bool {
-    headers.contains_key(TRANSFER_ENCODING)
-        && raw.split(|&b| b == b'\n').any(|line| {
-            line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length"))
-                && line.get(14) == Some(&b':')
-        })
-}
-
 /// What the connection knows about the other end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
@@ -197,7 +187,7 @@ pub(crate) fn is_trusted(server: &Server, address: IpAddr) -> bool {
 
 /// RFC 6455, 4.1. An upgrade to something else is not forwarded as one; a handshake with a body is
 /// refused, since its bytes could be read as frames.
-fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
+pub(crate) fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
     let headers = &parts.headers;
     if !headers.contains_key(UPGRADE) {
         return Ok(false);

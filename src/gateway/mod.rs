@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
-use pingora_proxy::Session;
+use pingora_http::RequestHeader;
 
 use crate::account::{Accounts, Identity, Minted, NotMinted};
 use crate::clock::Clock;
@@ -22,11 +22,12 @@ use crate::web::reply::Reply;
 mod answer;
 mod authenticate;
 mod authorize;
-pub(crate) mod conn;
+mod conn;
 mod cors;
 mod decide;
 mod forward;
 mod frames;
+pub(crate) mod front;
 mod guard;
 mod handshake;
 mod head;
@@ -39,6 +40,7 @@ mod refuse;
 mod respond;
 mod route;
 mod stream;
+mod tries;
 mod upstream;
 
 use authenticate::Authentication;
@@ -191,18 +193,20 @@ impl Gateway {
         self.metrics.text()
     }
 
-    /// Routes, authenticates and authorizes; nothing is written here.
-    fn open(&self, session: &mut Session, state: &mut RequestState) -> Step {
-        match self.read_head(session, state) {
+    /// Routes, authenticates and authorizes; nothing is written here. `head_bytes` is what the head took
+    /// on the wire.
+    fn open(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
+        match self.read_head(head, head_bytes, state) {
             Ok(()) => {}
             Err(bad) => {
                 state.outcome = "bad_request";
                 return Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why));
             }
         }
-        let (Some(known), head) = (state.known.clone(), session.req_header()) else {
+        let Some(known) = state.known.clone() else {
             return Step::Reply(refuse::unread(StatusCode::BAD_REQUEST, &state.request_id));
         };
+        let head = &*head;
         let incoming = match head::incoming(head, head.raw_path(), &known) {
             Ok(incoming) => incoming,
             Err(bad) => {
@@ -320,28 +324,16 @@ impl Gateway {
         Step::Forward
     }
 
-    fn read_head(&self, session: &mut Session, state: &mut RequestState) -> Result<(), BadHead> {
-        let line_is_good = Guard::of(session).is_none_or(|guard| {
-            state.guard = Some(guard.clone());
-            guard.head_done()
-        });
-        let address = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+    fn read_head(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Result<(), BadHead> {
+        let address = state.guard.as_ref().and_then(|guard| guard.address());
         state.peer = Peer::new(address, &self.config.server);
-        if !line_is_good {
-            return Err(BadHead::Ambiguous("request line"));
-        }
-        let raw = session.to_h1_raw();
-        if head::told_both(&session.req_header().headers, &raw) {
-            return Err(BadHead::Ambiguous("content-length"));
-        }
-        respond::to_origin_form(session.req_header_mut())?;
-        let head = session.req_header();
+        head::check(head, head.raw_path().len(), head_bytes, &self.config.limits)?;
+        respond::to_origin_form(head)?;
         if state.peer.trusted
             && let Some(id) = respond::told_request_id(&head.headers)
         {
             state.request_id = id;
         }
-        head::check(head, head.raw_path().len(), raw.len(), &self.config.limits)?;
         state.known = Some(head::read(head, state.peer, &self.config.server)?);
         Ok(())
     }

@@ -2,27 +2,28 @@
 
 use bytes::Bytes;
 use http::{StatusCode, header};
-use pingora_proxy::Session;
+use pingora_http::RequestHeader;
 
-use super::{Gateway, RequestState, answer, head, refuse};
+use super::{Gateway, RequestState, head, refuse};
 use crate::account::Caller;
 use crate::pages::{Call, Page};
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
 
 impl Gateway {
-    /// One of our own pages: reads its body, asks it, gives the reply.
-    pub(super) async fn page(&self, page: Page, session: &mut Session, state: &RequestState) -> Reply {
+    /// Asks one of our own pages; `body` is what the request carried, or the status that refuses it.
+    pub(super) async fn page(
+        &self,
+        page: Page,
+        head: &RequestHeader,
+        body: Result<Bytes, StatusCode>,
+        state: &RequestState,
+    ) -> Reply {
         let unread = |code| refuse::unread(code, &state.request_id);
-        let body = if page.takes_body(&session.req_header().method) {
-            match answer::read_form(session, self.config.limits.form_bytes).await {
-                Ok(body) => body,
-                Err(code) => return unread(code),
-            }
-        } else {
-            Bytes::new()
+        let body = match body {
+            Ok(body) => body,
+            Err(code) => return unread(code),
         };
-        let head = session.req_header();
         let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok())
         else {
             return unread(StatusCode::BAD_REQUEST);

@@ -7,21 +7,28 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::l4::socket::SocketAddr as Address;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::{Error, ErrorType, Result};
+use tokio::time::timeout;
 
+use super::front::pool::KEPT_TIME;
+use super::front::wire::Wire;
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamServer};
 
 /// How long a server that refused a connection is passed over while others are there.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Idle upstream connections are given up sooner than common backends do (Node.js: 5 s), so that a
-/// request seldom meets a connection that is just being closed.
-const POOLED: Duration = Duration::from_secs(4);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// One address of one server.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// Unique in the process: names the pool of kept connections.
+    id: u64,
     template: HttpPeer,
     /// `Host` for `host = "upstream"`.
     authority: String,
@@ -118,8 +125,8 @@ impl Targets {
         options.total_connection_timeout = Some(CONNECT);
         options.read_timeout = Some(self.idle);
         options.write_timeout = Some(self.idle);
-        options.idle_timeout = Some(POOLED);
-        Target { template: peer, authority, dead_until: AtomicU64::new(0) }
+        options.idle_timeout = Some(KEPT_TIME);
+        Target { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), template: peer, authority, dead_until: AtomicU64::new(0) }
     }
 
     /// The next target in turn that is not passed over and was not `tried` yet; if all are passed
@@ -146,13 +153,38 @@ impl Targets {
 }
 
 impl Target {
-    /// A peer for one try.
-    pub(crate) fn peer(&self, is_websocket: bool) -> HttpPeer {
+    /// A peer for one try on pingora's way, which knows no upgrades.
+    pub(crate) fn peer(&self) -> HttpPeer {
         let mut peer = self.template.clone();
-        if !is_websocket {
-            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        }
+        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         peer
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// A new connection, within the time that connecting may take.
+    pub(crate) async fn connect(&self, connector: &TransportConnector) -> Result<Wire> {
+        if self.template.is_tls() {
+            return connector.new_stream(&self.template).await.map(Wire::Tls).map_err(Error::into_up);
+        }
+        let connected = match &self.template._address {
+            Address::Inet(address) => timeout(CONNECT, Wire::connect(*address)).await,
+            Address::Unix(address) => match address.as_pathname() {
+                Some(path) => timeout(CONNECT, Wire::connect_unix(path)).await,
+                None => return Err(Error::explain(ErrorType::ConnectError, "a Unix socket without a path").into_up()),
+            },
+        };
+        match connected {
+            Ok(Ok(wire)) => Ok(wire),
+            Ok(Err(e)) => {
+                let refused = e.kind() == std::io::ErrorKind::ConnectionRefused;
+                let kind = if refused { ErrorType::ConnectRefused } else { ErrorType::ConnectError };
+                Err(Error::because(kind, "connecting", e).into_up())
+            }
+            Err(_) => Err(Error::explain(ErrorType::ConnectTimedout, "connecting").into_up()),
+        }
     }
 
     /// It could not be reached: others go first for a while.

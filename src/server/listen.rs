@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -34,10 +33,10 @@ impl Socket {
     }
 
     /// Another descriptor of the same socket, for one more thread.
-    pub(super) fn share(&self) -> std::io::Result<RawFd> {
+    pub(super) fn share(&self) -> std::io::Result<Self> {
         Ok(match self {
-            Self::Tcp(listener, _) => listener.try_clone()?.into_raw_fd(),
-            Self::Unix(listener, _) => listener.try_clone()?.into_raw_fd(),
+            Self::Tcp(listener, address) => Self::Tcp(listener.try_clone()?, *address),
+            Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
         })
     }
 }

@@ -206,6 +206,7 @@ fn refused_heads_have_an_access_line_too() {
         "GET /a%2Fb HTTP/1.1\r\nHost: a",
         "TRACE /traced HTTP/1.1\r\nHost: a",
         "GET /two HTTP/1.1\r\nHost: a\r\nHost: b",
+        "GET /folded HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2",
     ] {
         let mut client = gateway.client();
         client.send(format!("{head}\r\n\r\n").as_bytes());
@@ -214,7 +215,7 @@ fn refused_heads_have_an_access_line_too() {
     }
     let log = gateway.into_log();
     let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    for (path, status) in [("/a%2Fb", 400), ("/traced", 405), ("", 400)] {
+    for (path, status) in [("/a%2Fb", 400), ("/traced", 405), ("/two", 400), ("", 400)] {
         assert!(lines.iter().any(|line| line["path"] == path && line["status"] == status), "{path}: {log}");
     }
 }

@@ -1,0 +1,150 @@
+//! Chunked bodies (RFC 9112, 7.1): taken apart and put together anew, so that no byte of somebody
+//! else's framing is passed on. Extensions and trailers are dropped.
+
+use std::ops::Range;
+
+/// Bytes that a size line with its extensions, or the trailers, may have.
+const LINE_MAX: usize = 4096;
+
+/// Follows one chunked body.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    at: At,
+    size: u64,
+    digits: u8,
+    line: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum At {
+    #[default]
+    Size,
+    Extension,
+    SizeEnd,
+    Data,
+    DataCr,
+    DataLf,
+    Trailer,
+    TrailerLf,
+    Done,
+}
+
+/// The framing is none that RFC 9112 knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadChunk;
+
+impl Chunks {
+    /// Whether the body has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.at == At::Done
+    }
+
+    /// Takes bytes from the front of `bytes`, up to the end of the first run of data: how many were
+    /// taken, and where in them data stands. What follows the end of the body is not taken.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(usize, Range<usize>), BadChunk> {
+        let mut at = 0;
+        while at < bytes.len() && self.at != At::Done {
+            if self.at == At::Data {
+                let taken = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.size -= taken as u64;
+                if self.size == 0 {
+                    self.at = At::DataCr;
+                }
+                return Ok((at + taken, at..at + taken));
+            }
+            self.step(bytes[at])?;
+            at += 1;
+        }
+        Ok((at, at..at))
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), BadChunk> {
+        self.at = match (self.at, byte) {
+            (At::Size, b'\r') if self.digits > 0 => At::SizeEnd,
+            (At::Size, b';') if self.digits > 0 => At::Extension,
+            (At::Size, _) => {
+                let digit = char::from(byte).to_digit(16).ok_or(BadChunk)?;
+                self.digits += 1;
+                if self.digits > 15 {
+                    return Err(BadChunk);
+                }
+                self.size = self.size << 4 | u64::from(digit);
+                At::Size
+            }
+            (At::Extension, b'\r') => At::SizeEnd,
+            (At::Extension, byte) if byte != b'\n' => self.counted(At::Extension)?,
+            (At::SizeEnd, b'\n') => {
+                (self.digits, self.line) = (0, 0);
+                if self.size == 0 { At::Trailer } else { At::Data }
+            }
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => At::Size,
+            // `size` counts the bytes of the trailer line: an empty one ends the body
+            (At::Trailer, b'\r') => At::TrailerLf,
+            (At::Trailer, byte) if byte != b'\n' => {
+                self.size += 1;
+                self.counted(At::Trailer)?
+            }
+            (At::TrailerLf, b'\n') if self.size == 0 => At::Done,
+            (At::TrailerLf, b'\n') => {
+                self.size = 0;
+                At::Trailer
+            }
+            _ => return Err(BadChunk),
+        };
+        Ok(())
+    }
+
+    fn counted(&mut self, at: At) -> Result<At, BadChunk> {
+        self.line += 1;
+        if self.line > LINE_MAX { Err(BadChunk) } else { Ok(at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of a body that arrives in pieces of `piece` bytes, and what is left behind it.
+    fn read(body: &[u8], piece: usize) -> Result<(Vec<u8>, usize), BadChunk> {
+        let (mut chunks, mut data, mut at) = (Chunks::default(), Vec::new(), 0);
+        while at < body.len() && !chunks.is_done() {
+            let end = body.len().min(at + piece);
+            let (taken, range) = chunks.take(&body[at..end])?;
+            data.extend_from_slice(&body[at..end][range]);
+            at += taken;
+        }
+        if chunks.is_done() { Ok((data, body.len() - at)) } else { Err(BadChunk) }
+    }
+
+    #[test]
+    fn bodies_are_read_however_they_are_cut() {
+        let body = b"4\r\nWiki\r\n0000a;name=value\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\nrest";
+        for piece in 1..=body.len() {
+            assert_eq!(read(body, piece), Ok((b"Wiki0123456789".to_vec(), 4)), "{piece}");
+        }
+        assert_eq!(read(b"0\r\n\r\n", 1), Ok((Vec::new(), 0)));
+    }
+
+    /// CWE-444: what another parser could frame differently is refused.
+    #[test]
+    fn odd_framing_is_refused() {
+        for body in [
+            &b"\r\n0\r\n\r\n"[..],
+            b"4\nWiki\r\n0\r\n\r\n",
+            b"4\r\nWiki0\r\n\r\n",
+            b"4\r\nWiki\n0\r\n\r\n",
+            b"-1\r\n\r\n",
+            b"0x4\r\nWiki\r\n0\r\n\r\n",
+            b" 4\r\nWiki\r\n0\r\n\r\n",
+            b"4 \r\nWiki\r\n0\r\n\r\n",
+            b"10000000000000000\r\n\r\n",
+            b"4;a\nb\r\nWiki\r\n0\r\n\r\n",
+            b"4\rX\nWiki\r\n0\r\n\r\n",
+            b"0\r\nTrailer: x\n\r\n\r\n",
+        ] {
+            assert_eq!(read(body, 64), Err(BadChunk), "{}", String::from_utf8_lossy(body));
+        }
+        assert_eq!(read(&[b"1;", vec![b'x'; LINE_MAX + 1].as_slice()].concat(), 64), Err(BadChunk));
+    }
+}

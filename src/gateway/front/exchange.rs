@@ -1,0 +1,329 @@
+//! A plain exchange with an upstream over a kept connection: the head and the whole body go out at
+//! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderName, Method, StatusCode, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{timeout, timeout_at};
+
+use super::chunks::Chunks;
+use super::response::{self, Answer, Framing};
+use super::wire::Wire;
+use super::{Conn, End, Front, PIECE, pool, tunnel};
+use crate::gateway::record::Counts;
+use crate::gateway::{Gateway, RequestState};
+
+/// Fields about the client's connection alone (RFC 9110, 7.6.1). What `Connection` nominates besides went
+/// pingora's way.
+const HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+];
+
+/// A server's connection with the answer that has begun on it.
+struct Answered {
+    server: Wire,
+    target: u64,
+    answer: Answer,
+}
+
+impl Front {
+    /// Forwards a request that was admitted.
+    pub(super) async fn exchange(
+        &self,
+        conn: &mut Conn,
+        head: &RequestHeader,
+        body: Bytes,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let result = match self.ask(conn, head, &body, state).await {
+            Ok(mut answered) => match self.gateway.answered(&mut answered.answer.head, state) {
+                Ok(()) => return self.answer(conn, head, answered, state, counts).await,
+                Err(e) => e,
+            },
+            Err(e) => e,
+        };
+        match self.gateway.failed(&result, head, state) {
+            Some(reply) => self.reply(conn, reply, head, state, counts).await,
+            None => End::Closed,
+        }
+    }
+
+    /// Sends the request to the servers in turn until one answers.
+    async fn ask(
+        &self,
+        conn: &mut Conn,
+        head: &RequestHeader,
+        body: &[u8],
+        state: &mut RequestState,
+    ) -> Result<Answered> {
+        loop {
+            let target = self.gateway.next_target(state)?;
+            let kept = if state.retried { None } else { pool::take(target.id()) };
+            let reused = kept.is_some();
+            let mut server = match kept {
+                Some(server) => server,
+                None => match target.connect(&self.connector).await {
+                    Ok(server) => server,
+                    Err(_) if self.gateway.may_try_another(state) => continue,
+                    Err(e) => return Err(e),
+                },
+            };
+            let request = self.request(head, body, state)?;
+            match self.try_once(conn, &mut server, &request, &head.method, state).await {
+                Ok(answer) => return Ok(Answered { server, target: target.id(), answer }),
+                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, head, body.is_empty(), reused) => return Err(e),
+                Err(Broken::Silent(_)) => {}
+                Err(Broken::Other(e)) => return Err(e),
+            }
+        }
+    }
+
+    /// The bytes that the upstream gets.
+    fn request(&self, head: &RequestHeader, body: &[u8], state: &RequestState) -> Result<BytesMut> {
+        let mut own = head.clone();
+        for name in &HOP {
+            own.remove_header(name);
+        }
+        self.gateway.rewrite(&mut own, state)?;
+        if state.live.is_some() {
+            own.insert_header(header::CONNECTION, "Upgrade")?;
+            own.insert_header(header::UPGRADE, "websocket")?;
+        }
+        let mut out = BytesMut::with_capacity(2048 + body.len());
+        out.put_slice(own.method.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(own.raw_path());
+        out.put_slice(b" HTTP/1.1\r\n");
+        own.header_to_h1_wire(&mut out);
+        out.put_slice(b"\r\n");
+        out.put_slice(body);
+        Ok(out)
+    }
+
+    async fn try_once(
+        &self,
+        conn: &mut Conn,
+        server: &mut Wire,
+        request: &[u8],
+        method: &Method,
+        state: &RequestState,
+    ) -> std::result::Result<Answer, Broken> {
+        let idle = self.gateway.config.limits.idle;
+        match timeout(idle, server.write_all(request)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up())),
+            Err(_) => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
+        }
+        let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
+        let within = route.map_or(idle, |route| route.timeout);
+        let due = tokio::time::Instant::now() + within;
+        if let Ok(answer) = timeout_at(due, read_answer(conn, server, method, idle)).await {
+            return answer;
+        }
+        conn.guard.mark_overdue();
+        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "waiting for the answer").into_up()))
+    }
+
+    /// Streams the answer to the client.
+    async fn answer(
+        &self,
+        conn: &mut Conn,
+        head: &RequestHeader,
+        answered: Answered,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let Answered { mut server, target, mut answer } = answered;
+        let status = answer.head.status;
+        let close = answer.framing == Framing::Close || !self.keeps(conn, head);
+        let mut out = BytesMut::with_capacity(1024 + answer.rest.len());
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            response::write_head(&mut answer.head, false, &mut out);
+            counts.status = 101;
+            out.extend_from_slice(&answer.rest);
+            if conn.write(&out, self.gateway.config.limits.idle).await.is_ok() {
+                tunnel::run(self, conn, server, &answer.rest, counts).await;
+            }
+            return End::Closed;
+        }
+        if answer.framing == Framing::Chunked {
+            let _ = answer.head.insert_header(header::TRANSFER_ENCODING, "chunked");
+        }
+        response::write_head(&mut answer.head, close, &mut out);
+        counts.status = status.as_u16();
+        let mut body = Body { framing: answer.framing, chunks: Chunks::default(), out, sent: 0 };
+        let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
+        counts.bytes_out = body.sent;
+        match relayed {
+            Ok(clean) => {
+                if answer.keeps && clean && body.framing != Framing::Close {
+                    pool::keep(target, server);
+                }
+                if close { End::Linger } else { End::Keep }
+            }
+            Err(Some(e)) => {
+                // the head is written: the client sees that the body breaks off
+                let _ = self.gateway.failed(&e, head, state);
+                End::Closed
+            }
+            Err(None) => {
+                state.outcome = "client_gone";
+                End::Closed
+            }
+        }
+    }
+
+    /// Passes the body on, piece by piece. `true`: nothing was left behind it. `Err(None)`: the client has
+    /// gone, or the connection was closed from outside.
+    async fn relay(
+        &self,
+        conn: &mut Conn,
+        server: &mut Wire,
+        mut piece: BytesMut,
+        body: &mut Body,
+    ) -> std::result::Result<bool, Option<Box<Error>>> {
+        let idle = self.gateway.config.limits.idle;
+        loop {
+            let left = body.take(&piece).map_err(Some)?;
+            if !body.out.is_empty() {
+                conn.write(&body.out, idle).await.map_err(|_| None)?;
+                body.out.clear();
+            }
+            if body.is_done() {
+                return Ok(left == 0);
+            }
+            piece.clear();
+            piece.reserve(2 * PIECE);
+            let guard = conn.guard.clone();
+            let read = tokio::select! {
+                biased;
+                read = timeout(idle, server.read_buf(&mut piece)) => read,
+                () = conn.gone() => return Err(None),
+                _ = guard.closed() => return Err(None),
+            };
+            match read {
+                Ok(Ok(0)) if body.framing == Framing::Close => return Ok(true),
+                Ok(Ok(0)) => return Err(Some(Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up())),
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) => {
+                    return Err(Some(Error::because(ErrorType::ReadError, "reading the answer", e).into_up()));
+                }
+                Err(_) => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
+            }
+        }
+    }
+}
+
+/// Why a try came to nothing.
+enum Broken {
+    /// The connection ended before a byte of an answer.
+    Silent(Box<Error>),
+    Other(Box<Error>),
+}
+
+/// Waits for the head of the final answer; the client is told of 103s on the way (RFC 8297).
+async fn read_answer(
+    conn: &mut Conn,
+    server: &mut Wire,
+    method: &Method,
+    idle: std::time::Duration,
+) -> std::result::Result<Answer, Broken> {
+    let mut buffer = BytesMut::with_capacity(PIECE);
+    let mut begun = false;
+    loop {
+        match response::read(&mut buffer, method).map_err(Broken::Other)? {
+            Some(hints) if hints.head.status == StatusCode::EARLY_HINTS => {
+                let mut only = pingora_http::ResponseHeader::build(103, Some(4)).map_err(Broken::Other)?;
+                for link in hints.head.headers.get_all(header::LINK) {
+                    only.append_header(header::LINK, link).map_err(Broken::Other)?;
+                }
+                let mut out = BytesMut::new();
+                response::write_head(&mut only, false, &mut out);
+                let _ = conn.write(&out, idle).await;
+                buffer = hints.rest;
+                continue;
+            }
+            Some(other) if other.head.status.is_informational() && other.head.status != 101 => {
+                buffer = other.rest;
+                continue;
+            }
+            Some(answer) => return Ok(answer),
+            None => {}
+        }
+        buffer.reserve(PIECE);
+        let read = tokio::select! {
+            biased;
+            read = server.read_buf(&mut buffer) => read,
+            () = conn.gone() => {
+                return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client has gone").into_down()));
+            }
+        };
+        let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
+        match read {
+            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no answer").into_up())),
+            Ok(_) => begun = true,
+            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
+        }
+    }
+}
+
+/// An answer's body on its way.
+struct Body {
+    framing: Framing,
+    chunks: Chunks,
+    out: BytesMut,
+    sent: usize,
+}
+
+impl Body {
+    /// Puts what belongs to the body into `out`, framed for the client; how many bytes did not belong to it.
+    fn take(&mut self, mut piece: &[u8]) -> Result<usize> {
+        match &mut self.framing {
+            Framing::Close => self.put(piece),
+            Framing::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len());
+                *left -= taken as u64;
+                self.put(&piece[..taken]);
+                return Ok(piece.len() - taken);
+            }
+            Framing::Chunked => {
+                while !piece.is_empty() && !self.chunks.is_done() {
+                    let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
+                    let (taken, data) = self.chunks.take(piece).map_err(bad)?;
+                    if !data.is_empty() {
+                        self.out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                        self.put(&piece[data]);
+                        self.out.put_slice(b"\r\n");
+                    }
+                    piece = &piece[taken..];
+                }
+                if self.chunks.is_done() {
+                    self.out.put_slice(b"0\r\n\r\n");
+                    return Ok(piece.len());
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    fn put(&mut self, data: &[u8]) {
+        self.sent += data.len();
+        self.out.put_slice(data);
+    }
+
+    fn is_done(&self) -> bool {
+        match self.framing {
+            Framing::Length(left) => left == 0,
+            Framing::Chunked => self.chunks.is_done(),
+            Framing::Close => false,
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The front of the line: reads each head of a connection strictly, once, and sends the request one of
+//! three ways: plain HTTP/1.1 exchanges and WebSockets are ours, everything else is pingora's. All
+//! three ask the same rules (`open`, `tries.rs`, `record.rs`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{Method, StatusCode, Version, header};
+use pingora_core::apps::HttpServerApp as _;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::server::configuration::ServerConf;
+use pingora_http::RequestHeader;
+use pingora_proxy::{HttpProxy, ProxyHttp as _, http_proxy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::guard::Guard;
+use super::head::{self, BadHead};
+use super::record::{self, Counts};
+use super::stream::GuardedStream;
+use super::{Gateway, RequestState, Step, answer, refuse, respond};
+use crate::web::reply::Reply;
+
+mod chunks;
+mod exchange;
+pub(crate) mod pool;
+mod request;
+mod response;
+mod tunnel;
+pub(crate) mod wire;
+
+use wire::Wire;
+
+/// Bodies up to this size are read whole before they are sent on; larger ones are streamed by pingora.
+const BODY_MAX: u64 = 64 << 10;
+/// What is read at once.
+const PIECE: usize = 8 << 10;
+/// How long a client may take to close after an answer that ends the connection.
+const LINGER: Duration = Duration::from_secs(1);
+/// Idle upstream connections that pingora's way keeps for each thread.
+const PINGORA_POOL: usize = 128;
+/// Tries in all that pingora lets us make; we stop sooner, when every server was tried.
+const TRIES: usize = 64;
+
+/// Serves connections; one for each thread.
+#[derive(Clone)]
+pub(crate) struct Front {
+    gateway: Gateway,
+    proxy: Arc<HttpProxy<Gateway>>,
+    connector: Arc<TransportConnector>,
+    stopped: ShutdownWatch,
+}
+
+/// One connection, as far as it has been read.
+struct Conn {
+    wire: Wire,
+    /// Read and not used yet.
+    buffer: BytesMut,
+    guard: Arc<Guard>,
+}
+
+/// Who serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Ours,
+    Pingora,
+}
+
+/// Whether a connection goes on after a request.
+enum Next {
+    Keep(Conn),
+    End,
+}
+
+impl Front {
+    /// `stopped` says when the gateway stops.
+    pub(crate) fn new(gateway: Gateway, stopped: ShutdownWatch) -> Self {
+        let conf = Arc::new(ServerConf {
+            threads: 1,
+            work_stealing: false,
+            upstream_keepalive_pool_size: PINGORA_POOL,
+            max_retries: TRIES,
+            ..ServerConf::default()
+        });
+        Self {
+            proxy: Arc::new(http_proxy(&conf, gateway.clone())),
+            connector: Arc::new(TransportConnector::new(None)),
+            gateway,
+            stopped,
+        }
+    }
+
+    /// Serves a connection to its end. `address` is the other end's; `None` on a Unix socket.
+    pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>) {
+        let gateway = &self.gateway;
+        let Some(_counted) = gateway.connections.admit(address, &gateway.config) else { return };
+        let mut conn = Conn { wire, buffer: BytesMut::new(), guard: Arc::new(Guard::new(address)) };
+        loop {
+            let (head, bytes) = match self.read_head(&mut conn).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return,
+                Err(bad) => return self.refuse_unread(conn, bad).await,
+            };
+            let next = match self.way(&head, bytes.len()) {
+                Way::Ours => self.ours(conn, *head, bytes).await,
+                Way::Pingora => self.hand_over(conn, bytes).await,
+            };
+            match next {
+                Next::Keep(kept) => conn = kept,
+                Next::End => return,
+            }
+        }
+    }
+
+    /// The one place where a request's way is chosen. What has a shape that not every server reads alike,
+    /// or a body that must be streamed, is pingora's; a head that will be refused needs no way at all.
+    fn way(&self, head: &RequestHeader, bytes: usize) -> Way {
+        if head::check(head, head.raw_path().len(), bytes, &self.gateway.config.limits).is_err() {
+            return Way::Ours;
+        }
+        let headers = &head.headers;
+        let plain_target = head.raw_path().first() == Some(&b'/');
+        let streamed = headers.contains_key(header::TRANSFER_ENCODING) || body_length(head) > BODY_MAX;
+        let expects = headers.contains_key(header::EXPECT);
+        let upgrades = headers.contains_key(header::UPGRADE) && !matches!(head::is_websocket(head), Ok(true));
+        let nominates = connection_options(head).any(|option| !matches!(option, b"close" | b"keep-alive" | b"upgrade"));
+        let ours = head.version == Version::HTTP_11 && plain_target && !streamed && !expects && !upgrades && !nominates;
+        if ours { Way::Ours } else { Way::Pingora }
+    }
+
+    /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops.
+    async fn read_head(&self, conn: &mut Conn) -> Result<Option<(Box<RequestHeader>, Bytes)>, BadHead> {
+        let limits = &self.gateway.config.limits;
+        let mut stopped = self.stopped.clone();
+        let mut due = None;
+        loop {
+            let blank = request::blank_lines(&conn.buffer);
+            conn.buffer.advance(blank);
+            if !conn.buffer.is_empty() {
+                match request::read(&conn.buffer, limits) {
+                    request::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
+                    request::Read::Bad(bad) => return Err(bad),
+                    request::Read::Partial => {}
+                }
+                due.get_or_insert_with(|| Instant::now() + limits.head_time);
+            }
+            let by = due.unwrap_or_else(|| Instant::now() + limits.idle);
+            conn.buffer.reserve(PIECE);
+            let read = tokio::select! {
+                biased;
+                read = timeout_at(by, conn.wire.read_buf(&mut conn.buffer)) => read,
+                _ = stopped.wait_for(|stopped| *stopped), if due.is_none() => return Ok(None),
+            };
+            if !matches!(read, Ok(Ok(1..))) {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn refuse_unread(&self, mut conn: Conn, bad: BadHead) {
+        let reply = respond::bad_head(bad, "", &mut None);
+        record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16());
+        let _ = self.write_reply(&mut conn, reply, &Method::GET, &self.gateway.fresh_id()).await;
+        conn.linger().await;
+    }
+
+    /// Gives the head back to pingora's parser; the connection comes back when the answer is written.
+    async fn hand_over(&self, conn: Conn, head: Bytes) -> Next {
+        let mut unread = BytesMut::from(head);
+        unread.unsplit(conn.buffer);
+        let stream = GuardedStream::new(conn.wire, conn.guard.clone(), unread);
+        let mut session = ServerSession::new_http1(Box::new(stream));
+        session.set_keepalive(Some(self.gateway.config.limits.idle.as_secs().max(1)));
+        let Some(reused) = self.proxy.process_new_http(session, &self.stopped).await else { return Next::End };
+        let (stream, _) = reused.consume();
+        let wire = stream.into_any().downcast::<GuardedStream>().ok().and_then(|stream| stream.into_inner());
+        wire.map_or(Next::End, |wire| Next::Keep(Conn { wire, buffer: BytesMut::new(), guard: conn.guard }))
+    }
+
+    /// Serves one request and writes its access line.
+    async fn ours(&self, mut conn: Conn, mut head: RequestHeader, bytes: Bytes) -> Next {
+        let mut state = self.gateway.new_ctx();
+        state.guard = Some(conn.guard.clone());
+        let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
+        let step = self.gateway.open(&mut head, bytes.len(), &mut state);
+        drop(bytes);
+        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head) };
+        let end = match conn.read_body(length).await {
+            Ok(body) => {
+                counts.bytes_in = body.len();
+                self.carry_on(&mut conn, step, &head, body, &mut state, &mut counts).await
+            }
+            Err(Some(code)) => {
+                state.outcome = "bad_request";
+                let reply = refuse::unread(code, &state.request_id);
+                self.reply(&mut conn, reply, &head, &state, &mut counts).await
+            }
+            Err(None) => {
+                state.outcome = "client_gone";
+                End::Closed
+            }
+        };
+        if let Some(why) = conn.guard.closed_for() {
+            state.why = Some(why.reason());
+        }
+        record::record(&self.gateway, &head, head.raw_path(), &state, &counts);
+        match end {
+            End::Keep if conn.buffer.is_empty() => Next::Keep(conn),
+            // bytes behind a request that is not over are nobody's: they are never answered
+            End::Keep | End::Linger => {
+                conn.linger().await;
+                Next::End
+            }
+            End::Closed => Next::End,
+        }
+    }
+
+    async fn carry_on(
+        &self,
+        conn: &mut Conn,
+        step: Step,
+        head: &RequestHeader,
+        body: Bytes,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let reply = match step {
+            Step::Forward => return self.exchange(conn, head, body, state, counts).await,
+            Step::Reply(reply) => reply,
+            Step::Page(page) => {
+                let fits = body.len() <= self.gateway.config.limits.form_bytes;
+                let body = if fits { Ok(body) } else { Err(StatusCode::PAYLOAD_TOO_LARGE) };
+                self.gateway.page(page, head, body, state).await
+            }
+        };
+        self.reply(conn, state.cors.dress(reply), head, state, counts).await
+    }
+
+    async fn reply(
+        &self,
+        conn: &mut Conn,
+        mut reply: Reply,
+        head: &RequestHeader,
+        state: &RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        reply.close |= !self.keeps(conn, head);
+        let (close, bytes) = (reply.close, reply.body.len());
+        counts.status = reply.status.as_u16();
+        if self.write_reply(conn, reply, &head.method, &state.request_id).await.is_err() {
+            return End::Closed;
+        }
+        counts.bytes_out = if head.method == Method::HEAD { 0 } else { bytes };
+        if close { End::Linger } else { End::Keep }
+    }
+
+    async fn write_reply(&self, conn: &mut Conn, reply: Reply, method: &Method, request_id: &str) -> Result<(), Gone> {
+        let Ok(mut head) = answer::head_of(&reply, request_id) else { return Err(Gone) };
+        let mut out = BytesMut::with_capacity(1024 + reply.body.len());
+        let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
+        response::write_head(&mut head, reply.close, &mut out);
+        if !bodiless {
+            out.extend_from_slice(&reply.body);
+        }
+        conn.write(&out, self.gateway.config.limits.idle).await
+    }
+
+    /// Whether the client and we go on after this request.
+    fn keeps(&self, conn: &Conn, head: &RequestHeader) -> bool {
+        conn.buffer.is_empty() && !*self.stopped.borrow() && !connection_options(head).any(|option| option == b"close")
+    }
+}
+
+/// How a request ended for its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Another request may follow.
+    Keep,
+    /// The answer is written, and said that it is the last.
+    Linger,
+    /// Nobody is there any more, or nothing sensible can follow.
+    Closed,
+}
+
+/// The client does not read any more.
+#[derive(Debug)]
+struct Gone;
+
+impl Conn {
+    /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
+    async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let whole = async {
+            while self.buffer.len() < length {
+                self.buffer.reserve(length - self.buffer.len());
+                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
+                    return Err(None);
+                }
+            }
+            Ok(self.buffer.split_to(length).freeze())
+        };
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
+    }
+
+    /// Writes all of it; each step within `idle`.
+    async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
+        while !bytes.is_empty() {
+            match timeout(idle, self.wire.write(bytes)).await {
+                Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
+                _ => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the client has gone. What it sends meanwhile is kept.
+    async fn gone(&mut self) {
+        if let Ok(1..) = self.wire.read_buf(&mut self.buffer).await {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.
+    async fn linger(mut self) {
+        if self.wire.shutdown().await.is_err() {
+            return;
+        }
+        let _ = timeout(LINGER, async {
+            loop {
+                self.buffer.clear();
+                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// What `Content-Length` says; checked before.
+fn body_length(head: &RequestHeader) -> u64 {
+    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.map_or(0, |digits| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// The options of all `Connection` fields, in lower case.
+fn connection_options(head: &RequestHeader) -> impl Iterator<Item = &[u8]> {
+    head.headers.get_all(header::CONNECTION).iter().flat_map(|line| {
+        line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).map(|option| {
+            const KNOWN: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
+            KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(option)).unwrap_or(option)
+        })
+    })
+}

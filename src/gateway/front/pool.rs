@@ -1,0 +1,66 @@
+//! Kept upstream connections. Each thread has its own, so that a request never waits for another
+//! thread; the pool of one upstream is never used for another.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::wire::Wire;
+
+/// Kept connections of one thread, all upstreams together.
+const KEPT: usize = 1024;
+/// Idle connections are given up sooner than common backends do (Node.js: 5 s), so that a request
+/// seldom meets a connection that is just being closed.
+pub(crate) const KEPT_TIME: Duration = Duration::from_secs(4);
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: HashMap<u64, Vec<Idle>, ahash::RandomState>,
+    count: usize,
+}
+
+struct Idle {
+    wire: Wire,
+    since: Instant,
+}
+
+/// The connection to this target that was used last, if one is left that the other end has not closed.
+pub(crate) fn take(target: u64) -> Option<Wire> {
+    POOL.with_borrow_mut(|pool| {
+        let idle = pool.idle.get_mut(&target)?;
+        while let Some(mut kept) = idle.pop() {
+            pool.count -= 1;
+            if kept.since.elapsed() < KEPT_TIME && kept.wire.is_quiet() {
+                return Some(kept.wire);
+            }
+        }
+        None
+    })
+}
+
+/// Keeps a connection whose last answer was read to its end.
+pub(crate) fn keep(target: u64, wire: Wire) {
+    POOL.with_borrow_mut(|pool| {
+        if pool.count < KEPT {
+            pool.count += 1;
+            pool.idle.entry(target).or_default().push(Idle { wire, since: Instant::now() });
+        }
+    });
+}
+
+/// Closes what has been idle for too long; called once a second on each thread.
+pub(crate) fn sweep() {
+    POOL.with_borrow_mut(|pool| {
+        for idle in pool.idle.values_mut() {
+            idle.retain(|kept| kept.since.elapsed() < KEPT_TIME);
+        }
+        pool.idle.retain(|_, idle| !idle.is_empty());
+        pool.count = pool.idle.values().map(Vec::len).sum();
+    });
+}

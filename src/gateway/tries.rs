@@ -1,0 +1,120 @@
+//! Steps of a forwarded request that both ways to an upstream share: the next server, the head that it
+//! gets, what may be tried again, what its answer may say, how a failure is told.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::forward::{self, Told};
+use super::handshake::Handshake;
+use super::upstream::Target;
+use super::{Gateway, RequestState, head, refuse, respond};
+use crate::web::reply::Reply;
+
+impl Gateway {
+    /// The server to try next; it counts as tried from here on.
+    pub(super) fn next_target(&self, state: &mut RequestState) -> Result<Arc<Target>> {
+        let Some(admission) = &state.admission else { return no_admission() };
+        let Some(target) = self.targets[admission.upstream()].next(self.clock.now_millis(), &state.tried) else {
+            return Error::e_explain(ErrorType::HTTPStatus(502), "no server left to try");
+        };
+        state.tried.push(target.clone());
+        Ok(target)
+    }
+
+    /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
+    pub(super) fn may_try_another(&self, state: &RequestState) -> bool {
+        let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
+        let now = self.clock.now_millis();
+        target.mark_dead(now);
+        let others = self.targets[admission.upstream()].next(now, &state.tried).is_some();
+        others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
+    }
+
+    /// A connection broke before an answer: again, once, where doing it twice changes nothing, and only
+    /// if it was a kept one that was just being closed.
+    pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, bodiless: bool, kept: bool) -> bool {
+        let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried;
+        if repeats {
+            state.retried = true;
+            state.tried.pop();
+        }
+        repeats
+    }
+
+    /// The client's head becomes the upstream's. Idempotent; once per try on a fresh copy.
+    pub(super) fn rewrite(&self, upstream_request: &mut RequestHeader, state: &RequestState) -> Result<()> {
+        let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
+            return no_admission();
+        };
+        let route = &self.config.routes[admission.route()];
+        let handshake = state.handshake.as_ref();
+        if let Some(target) = handshake.and_then(Handshake::target) {
+            upstream_request.set_raw_path(target)?;
+        }
+        let cut = respond::cut_prefix(&route.strip_prefix, upstream_request.raw_path());
+        let told = Told {
+            upstream: &self.config.upstreams[admission.upstream()],
+            user: admission.identity().map(|identity| &*identity.user),
+            token: state.token.as_deref(),
+            handshake,
+            peer: state.peer.address,
+            trusted: state.peer.trusted,
+            scheme: known.scheme.as_str(),
+            host: &known.host.to_string(),
+            request_id: &state.request_id,
+            via: &self.via,
+            cut: cut.as_ref().map(|rest| (route.strip_prefix.as_str(), rest.as_slice())),
+            host_override: self.targets[admission.upstream()].host_override(target),
+        };
+        forward::rewrite(upstream_request, &self.stripper, &told)
+    }
+
+    /// An upstream's answer has begun: what it may say to the client, and whether it lives on.
+    pub(super) fn answered(&self, response: &mut ResponseHeader, state: &mut RequestState) -> Result<()> {
+        let Some(guard) = &state.guard else { return Ok(()) };
+        guard.answer_began();
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            if state.live.is_none() {
+                let why = "101 to a request that asked for none";
+                return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
+            }
+            if let Some(handshake) = &state.handshake {
+                handshake.choose(response)?;
+            }
+        }
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        // a socket that was not granted is no live connection
+        state.live = None;
+        respond::dress(response, &self.stripper, state.renewed.take(), &state.cors);
+        if let (Some(admission), true) = (&state.admission, respond::is_event_stream(response))
+            && let Some(identity) = admission.identity()
+        {
+            state.live = Some(self.live.stream(guard, identity.session.clone(), admission.route()));
+        }
+        Ok(())
+    }
+
+    /// Logs and counts a failure, and says what the client is told, if there is one to tell. The
+    /// connection ends with it.
+    pub(super) fn failed(&self, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
+        let overdue = state.guard.as_ref().is_some_and(|guard| guard.is_overdue());
+        let code = respond::failure(e, overdue);
+        respond::log_failure(self, state, e, code);
+        let code = code?;
+        let incoming = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok());
+        let reply = match &incoming {
+            Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
+            None => refuse::unread(code, &state.request_id),
+        };
+        Some(state.cors.dress(reply.closing()))
+    }
+}
+
+pub(super) fn no_admission<T>() -> Result<T> {
+    Error::e_explain(ErrorType::HTTPStatus(500), "no admission")
+}
