@@ -1,5 +1,5 @@
-//! Admission -> the head that the upstream gets: strip first, on every route and in every spelling,
-//! then state the identity. Idempotent: it runs once per try on a fresh copy of the client's head.
+//! Admission -> what the upstream gets of the client's head: strip first, on every route and in every
+//! spelling, then state the identity. Pure: it says what changes, and every way to an upstream does that.
 //!
 //! Sources: oauth2-proxy CVE-2025-64484, Traefik CVE-2026-33433 and -39858, Caddy CVE-2026-30851.
 
@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
@@ -142,52 +142,126 @@ pub(crate) struct Told<'a> {
     pub(crate) request_id: &'a str,
     /// Names this process, so that a request that comes back is noticed.
     pub(crate) via: &'a str,
-    /// `(prefix, rest)` where a prefix was cut.
-    pub(crate) cut: Option<(&'a str, &'a [u8])>,
+    /// What is cut off the front of the path; empty for nothing.
+    pub(crate) prefix: &'a str,
     /// `Host` to send instead of the client's.
     pub(crate) host_override: Option<&'a str>,
 }
 
-/// Rewrites the head in place.
-pub(crate) fn rewrite(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) -> Result<()> {
-    let forwarded_for = forwarded_for(head, told);
-    strip(head, stripper, told);
-    strip_authorization(head, told.upstream);
-    rewrite_cookies(head, stripper, told.token)?;
-    state_identity(head, &told.upstream.identity, told.user)?;
+/// What becomes of a client's head on its way to an upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    dropped: Vec<HeaderName>,
+    /// In place of all fields of these names.
+    set: Vec<(SetName, HeaderValue)>,
+    /// Path and query, where they change.
+    pub(crate) target: Option<Vec<u8>>,
+}
+
+/// The name of a field that we set, as it is written.
+#[derive(Debug)]
+pub(crate) enum SetName {
+    Fixed(&'static str),
+    Configured(HeaderName),
+}
+
+impl SetName {
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Fixed(name) => name,
+            Self::Configured(name) => name.as_str(),
+        }
+    }
+}
+
+impl Changes {
+    fn set(&mut self, name: &'static str, value: HeaderValue) {
+        self.set.push((SetName::Fixed(name), value));
+    }
+
+    /// Whether the client's fields of this name do not pass.
+    pub(crate) fn drops(&self, name: &[u8]) -> bool {
+        self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+            || self.set.iter().any(|(own, _)| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// The fields that we set.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
+        self.set.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Changes a head in place. Idempotent.
+    pub(crate) fn apply(self, head: &mut RequestHeader) -> Result<()> {
+        for name in &self.dropped {
+            head.remove_header(name);
+        }
+        for (name, value) in self.set {
+            match name {
+                SetName::Fixed(name) => head.insert_header(name, value)?,
+                SetName::Configured(name) => head.insert_header(name, value)?,
+            }
+        }
+        self.target.map_or(Ok(()), |target| head.set_raw_path(&target))
+    }
+}
+
+/// Says what changes. `target` is the client's path and query.
+pub(crate) fn changes(headers: &HeaderMap, target: &[u8], stripper: &Stripper, told: &Told<'_>) -> Changes {
+    let mut changes = Changes { set: Vec::with_capacity(12), ..Changes::default() };
+    changes.dropped =
+        headers.keys().filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted)).cloned().collect();
+    strip_authorization(&mut changes, headers, told.upstream);
+    rewrite_cookies(&mut changes, headers, stripper, told.token);
+    state_identity(&mut changes, &told.upstream.identity, told.user);
     if let Some(token) = told.token {
         if let Some(bearer) = &token.bearer {
-            head.insert_header(header::AUTHORIZATION, bearer.clone())?;
+            changes.set("Authorization", bearer.clone());
         }
         if let Some(assertion) = &token.assertion {
-            head.insert_header("X-Authgate-Jwt-Assertion", assertion.clone())?;
+            changes.set("X-Authgate-Jwt-Assertion", assertion.clone());
         }
     }
-    if let Some(handshake) = told.handshake {
-        handshake.take_out(head)?;
+    if let Some(list) = forwarded_for(headers, told) {
+        changes.set("X-Forwarded-For", list);
     }
-    if let Some(list) = forwarded_for {
-        head.insert_header("X-Forwarded-For", list)?;
+    changes.set("X-Forwarded-Proto", HeaderValue::from_static(told.scheme));
+    let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+    changes.set("X-Forwarded-Host", text(told.host));
+    changes.set("X-Request-Id", text(told.request_id));
+    changes.set("X-Authgate-Via", text(told.via));
+    let stripped = told.handshake.and_then(Handshake::target);
+    if let Some(handshake) = told.handshake
+        && let Some(left) = handshake.protocols_left()
+    {
+        changes.dropped.push(header::SEC_WEBSOCKET_PROTOCOL);
+        if !left.is_empty() {
+            changes.set("Sec-WebSocket-Protocol", text(left));
+        }
     }
-    head.insert_header("X-Forwarded-Proto", told.scheme)?;
-    head.insert_header("X-Forwarded-Host", told.host)?;
-    head.insert_header("X-Request-Id", told.request_id)?;
-    head.insert_header("X-Authgate-Via", told.via)?;
-    if let Some((prefix, rest)) = told.cut {
-        head.insert_header("X-Forwarded-Prefix", prefix)?;
-        head.set_raw_path(rest)?;
+    changes.target = cut_prefix(told.prefix, stripped.unwrap_or(target)).or_else(|| stripped.map(<[u8]>::to_vec));
+    if !told.prefix.is_empty() {
+        changes.set("X-Forwarded-Prefix", text(told.prefix));
     }
     if let Some(host) = told.host_override {
-        head.insert_header(header::HOST, host)?;
+        changes.set("Host", text(host));
     }
-    Ok(())
+    changes
+}
+
+/// What is left of a target when the prefix is cut at a segment border; `None` without a prefix.
+fn cut_prefix(prefix: &str, raw: &[u8]) -> Option<Vec<u8>> {
+    if prefix.is_empty() {
+        return None;
+    }
+    let rest = raw.strip_prefix(prefix.as_bytes())?;
+    Some(if rest.first() == Some(&b'/') { rest.to_vec() } else { [b"/", rest].concat() })
 }
 
 /// The peer alone; behind a trusted proxy, what it told and the peer behind that.
-fn forwarded_for(head: &RequestHeader, told: &Told<'_>) -> Option<HeaderValue> {
+fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Option<HeaderValue> {
     let mut list = BytesMut::new();
     if told.trusted {
-        for line in head.headers.get_all("x-forwarded-for") {
+        for line in headers.get_all("x-forwarded-for") {
             if !list.is_empty() {
                 list.extend_from_slice(b", ");
             }
@@ -203,65 +277,51 @@ fn forwarded_for(head: &RequestHeader, told: &Told<'_>) -> Option<HeaderValue> {
     (!list.is_empty()).then(|| HeaderValue::from_maybe_shared(list.freeze()).ok()).flatten()
 }
 
-fn strip(head: &mut RequestHeader, stripper: &Stripper, told: &Told<'_>) {
-    let doomed: Vec<HeaderName> = head
-        .headers
-        .keys()
-        .filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted))
-        .cloned()
-        .collect();
-    for name in doomed {
-        head.remove_header(&name);
-    }
-}
-
 /// Ours is always removed; any other belongs to the app and passes, unless the app gets a Bearer token
 /// from us: then exactly that one arrives, or none.
-fn strip_authorization(head: &mut RequestHeader, upstream: &Upstream) {
+fn strip_authorization(changes: &mut Changes, headers: &HeaderMap, upstream: &Upstream) {
     let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
-    let values = head.headers.get_all(header::AUTHORIZATION);
+    let values = headers.get_all(header::AUTHORIZATION);
     if replaced || values.iter().any(|value| own_credential(value).is_some()) {
-        head.remove_header(&header::AUTHORIZATION);
+        changes.dropped.push(header::AUTHORIZATION);
     }
 }
 
 /// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
-fn rewrite_cookies(head: &mut RequestHeader, stripper: &Stripper, token: Option<&Minted>) -> Result<()> {
+fn rewrite_cookies(changes: &mut Changes, headers: &HeaderMap, stripper: &Stripper, token: Option<&Minted>) {
     let added = token.map_or("", |token| token.cookies.as_str());
-    let mut lines = head.headers.get_all(header::COOKIE).iter();
+    let mut lines = headers.get_all(header::COOKIE).iter();
     let first = lines.next();
     let single = lines.next().is_none();
     let is_ours = |item: &[u8]| stripper.is_ours(item.split(|&b| b == b'=').next().unwrap_or(item));
     if added.is_empty() && single && first.is_none_or(|line| !cookie::split(line.as_bytes()).any(is_ours)) {
-        return Ok(());
+        return;
     }
     let mut kept = BytesMut::with_capacity(first.map_or(0, HeaderValue::len) + added.len() + 2);
-    let items = head.headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
+    let items = headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
     for item in items.filter(|item| !is_ours(item)).chain((!added.is_empty()).then_some(added.as_bytes())) {
         if !kept.is_empty() {
             kept.extend_from_slice(b"; ");
         }
         kept.extend_from_slice(item);
     }
-    head.remove_header(&header::COOKIE);
+    changes.dropped.push(header::COOKIE);
     if let Ok(value) = HeaderValue::from_maybe_shared(kept.freeze())
         && !value.is_empty()
     {
-        head.insert_header(header::COOKIE, value)?;
+        changes.set("Cookie", value);
     }
-    Ok(())
 }
 
-fn state_identity(head: &mut RequestHeader, identity: &IdentityHeaders, user: Option<&User>) -> Result<()> {
-    let Some(user) = user else { return Ok(()) };
+fn state_identity(changes: &mut Changes, identity: &IdentityHeaders, user: Option<&User>) {
+    let Some(user) = user else { return };
     for (name, template) in &identity.0 {
         let value = match template.as_slice() {
             [part] if !matches!(part, TemplatePart::Text(_)) => part_value(part, user),
             parts => join(parts, user),
         };
-        head.insert_header(name.clone(), value)?;
+        changes.set.push((SetName::Configured(name.clone()), value));
     }
-    Ok(())
 }
 
 fn part_value(part: &TemplatePart, user: &User) -> HeaderValue {

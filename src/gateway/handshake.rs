@@ -4,7 +4,7 @@
 
 use http::{HeaderName, HeaderValue, header};
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 
 use crate::config::WebSocketToken;
 use crate::secret::Secret;
@@ -79,15 +79,9 @@ impl Handshake {
         }
     }
 
-    /// The backend sees none of it. Idempotent.
-    pub(crate) fn take_out(&self, head: &mut RequestHeader) -> Result<()> {
-        if let Some(protocols) = &self.protocols {
-            head.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
-            if !protocols.is_empty() {
-                head.insert_header(header::SEC_WEBSOCKET_PROTOCOL, protocols.as_str())?;
-            }
-        }
-        Ok(())
+    /// The protocols that the backend is offered, where a token stood among them.
+    pub(crate) fn protocols_left(&self) -> Option<&str> {
+        self.protocols.as_deref()
     }
 
     /// The target without tokens, where there were any.

@@ -85,7 +85,7 @@ impl ProxyHttp for Gateway {
         upstream_request: &mut RequestHeader,
         state: &mut RequestState,
     ) -> Result<()> {
-        self.rewrite(upstream_request, state)
+        self.changes(upstream_request, state)?.apply(upstream_request)
     }
 
     async fn request_body_filter(

@@ -86,15 +86,6 @@ pub(super) fn told_request_id(headers: &HeaderMap) -> Option<String> {
     (!told.is_empty() && told.len() <= 64 && told.bytes().all(plain)).then(|| told.to_owned())
 }
 
-/// What is left of a target when the prefix is cut at a segment border; `None` without a prefix.
-pub(super) fn cut_prefix(prefix: &str, raw: &[u8]) -> Option<Vec<u8>> {
-    if prefix.is_empty() {
-        return None;
-    }
-    let rest = raw.strip_prefix(prefix.as_bytes())?;
-    Some(if rest.first() == Some(&b'/') { rest.to_vec() } else { [b"/", rest].concat() })
-}
-
 /// Methods that may be sent again (RFC 9110, 9.2.1: safe).
 pub(super) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)

@@ -7,8 +7,7 @@ use http::StatusCode;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::forward::{self, Told};
-use super::handshake::Handshake;
+use super::forward::{self, Changes, Told};
 use super::upstream::Target;
 use super::{Gateway, RequestState, head, refuse, respond};
 use crate::web::reply::Reply;
@@ -44,32 +43,26 @@ impl Gateway {
         repeats
     }
 
-    /// The client's head becomes the upstream's. Idempotent; once per try on a fresh copy.
-    pub(super) fn rewrite(&self, upstream_request: &mut RequestHeader, state: &RequestState) -> Result<()> {
+    /// What becomes of the client's head on its way to the server that is tried.
+    pub(super) fn changes(&self, head: &RequestHeader, state: &RequestState) -> Result<Changes> {
         let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
             return no_admission();
         };
-        let route = &self.config.routes[admission.route()];
-        let handshake = state.handshake.as_ref();
-        if let Some(target) = handshake.and_then(Handshake::target) {
-            upstream_request.set_raw_path(target)?;
-        }
-        let cut = respond::cut_prefix(&route.strip_prefix, upstream_request.raw_path());
         let told = Told {
             upstream: &self.config.upstreams[admission.upstream()],
             user: admission.identity().map(|identity| &*identity.user),
             token: state.token.as_deref(),
-            handshake,
+            handshake: state.handshake.as_ref(),
             peer: state.peer.address,
             trusted: state.peer.trusted,
             scheme: known.scheme.as_str(),
             host: &known.host.to_string(),
             request_id: &state.request_id,
             via: &self.via,
-            cut: cut.as_ref().map(|rest| (route.strip_prefix.as_str(), rest.as_slice())),
+            prefix: &self.config.routes[admission.route()].strip_prefix,
             host_override: self.targets[admission.upstream()].host_override(target),
         };
-        forward::rewrite(upstream_request, &self.stripper, &told)
+        Ok(forward::changes(&head.headers, head.raw_path(), &self.stripper, &told))
     }
 
     /// An upstream's answer has begun: what it may say to the client, and whether it lives on.

@@ -2,13 +2,13 @@
 //! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderName, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{timeout, timeout_at};
 
 use super::chunks::Chunks;
+use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
 use super::{Conn, End, Front, PIECE, pool, tunnel};
@@ -17,14 +17,7 @@ use crate::gateway::{Gateway, RequestState};
 
 /// Fields about the client's connection alone (RFC 9110, 7.6.1). What `Connection` nominates besides went
 /// pingora's way.
-const HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-];
+const HOP: [&[u8]; 6] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"];
 
 /// A server's connection with the answer that has begun on it.
 struct Answered {
@@ -38,7 +31,7 @@ impl Front {
     pub(super) async fn exchange(
         &self,
         conn: &mut Conn,
-        head: &RequestHeader,
+        head: &Head,
         body: Bytes,
         state: &mut RequestState,
         counts: &mut Counts,
@@ -50,20 +43,14 @@ impl Front {
             },
             Err(e) => e,
         };
-        match self.gateway.failed(&result, head, state) {
-            Some(reply) => self.reply(conn, reply, head, state, counts).await,
+        match self.gateway.failed(&result, &head.parsed, state) {
+            Some(reply) => self.reply(conn, reply, &head.parsed, state, counts).await,
             None => End::Closed,
         }
     }
 
     /// Sends the request to the servers in turn until one answers.
-    async fn ask(
-        &self,
-        conn: &mut Conn,
-        head: &RequestHeader,
-        body: &[u8],
-        state: &mut RequestState,
-    ) -> Result<Answered> {
+    async fn ask(&self, conn: &mut Conn, head: &Head, body: &[u8], state: &mut RequestState) -> Result<Answered> {
         loop {
             let target = self.gateway.next_target(state)?;
             let kept = if state.retried { None } else { pool::take(target.id()) };
@@ -77,32 +64,37 @@ impl Front {
                 },
             };
             let request = self.request(head, body, state)?;
-            match self.try_once(conn, &mut server, &request, &head.method, state).await {
+            match self.try_once(conn, &mut server, &request, &head.parsed.method, state).await {
                 Ok(answer) => return Ok(Answered { server, target: target.id(), answer }),
-                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, head, body.is_empty(), reused) => return Err(e),
+                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, body.is_empty(), reused) => {
+                    return Err(e);
+                }
                 Err(Broken::Silent(_)) => {}
                 Err(Broken::Other(e)) => return Err(e),
             }
         }
     }
 
-    /// The bytes that the upstream gets.
-    fn request(&self, head: &RequestHeader, body: &[u8], state: &RequestState) -> Result<BytesMut> {
-        let mut own = head.clone();
-        for name in &HOP {
-            own.remove_header(name);
-        }
-        self.gateway.rewrite(&mut own, state)?;
-        if state.live.is_some() {
-            own.insert_header(header::CONNECTION, "Upgrade")?;
-            own.insert_header(header::UPGRADE, "websocket")?;
-        }
-        let mut out = BytesMut::with_capacity(2048 + body.len());
-        out.put_slice(own.method.as_str().as_bytes());
+    /// The bytes that the upstream gets: the client's fields as they came, except for those that do not
+    /// pass, then ours.
+    fn request(&self, head: &Head, body: &[u8], state: &RequestState) -> Result<BytesMut> {
+        let changes = self.gateway.changes(&head.parsed, state)?;
+        let mut out = BytesMut::with_capacity(head.bytes.len() + 1024 + body.len());
+        out.put_slice(head.parsed.method.as_str().as_bytes());
         out.put_u8(b' ');
-        out.put_slice(own.raw_path());
+        out.put_slice(changes.target.as_deref().unwrap_or(head.parsed.raw_path()));
         out.put_slice(b" HTTP/1.1\r\n");
-        own.header_to_h1_wire(&mut out);
+        for (name, line) in head.fields() {
+            if !HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name)) && !changes.drops(name) {
+                out.put_slice(line);
+            }
+        }
+        for (name, value) in changes.fields() {
+            put_field(&mut out, name, value.as_bytes());
+        }
+        if state.live.is_some() {
+            out.put_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+        }
         out.put_slice(b"\r\n");
         out.put_slice(body);
         Ok(out)
@@ -136,14 +128,14 @@ impl Front {
     async fn answer(
         &self,
         conn: &mut Conn,
-        head: &RequestHeader,
+        head: &Head,
         answered: Answered,
         state: &mut RequestState,
         counts: &mut Counts,
     ) -> End {
         let Answered { mut server, target, mut answer } = answered;
         let status = answer.head.status;
-        let close = answer.framing == Framing::Close || !self.keeps(conn, head);
+        let close = answer.framing == Framing::Close || !self.keeps(conn, &head.parsed);
         let mut out = BytesMut::with_capacity(1024 + answer.rest.len());
         if status == StatusCode::SWITCHING_PROTOCOLS {
             response::write_head(&mut answer.head, false, &mut out);
@@ -171,7 +163,7 @@ impl Front {
             }
             Err(Some(e)) => {
                 // the head is written: the client sees that the body breaks off
-                let _ = self.gateway.failed(&e, head, state);
+                let _ = self.gateway.failed(&e, &head.parsed, state);
                 End::Closed
             }
             Err(None) => {
@@ -220,6 +212,13 @@ impl Front {
             }
         }
     }
+}
+
+fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
 /// Why a try came to nothing.

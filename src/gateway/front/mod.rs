@@ -33,6 +33,7 @@ mod response;
 mod tunnel;
 pub(crate) mod wire;
 
+use request::Head;
 use wire::Wire;
 
 /// Bodies up to this size are read whole before they are sent on; larger ones are streamed by pingora.
@@ -100,14 +101,14 @@ impl Front {
         let Some(_counted) = gateway.connections.admit(address, &gateway.config) else { return };
         let mut conn = Conn { wire, buffer: BytesMut::new(), guard: Arc::new(Guard::new(address)) };
         loop {
-            let (head, bytes) = match self.read_head(&mut conn).await {
+            let head = match self.read_head(&mut conn).await {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
                 Err(bad) => return self.refuse_unread(conn, bad).await,
             };
-            let next = match self.way(&head, bytes.len()) {
-                Way::Ours => self.ours(conn, *head, bytes).await,
-                Way::Pingora => self.hand_over(conn, bytes).await,
+            let next = match self.way(&head) {
+                Way::Ours => self.ours(conn, head).await,
+                Way::Pingora => self.hand_over(conn, head.bytes).await,
             };
             match next {
                 Next::Keep(kept) => conn = kept,
@@ -118,7 +119,8 @@ impl Front {
 
     /// The one place where a request's way is chosen. What has a shape that not every server reads alike,
     /// or a body that must be streamed, is pingora's; a head that will be refused needs no way at all.
-    fn way(&self, head: &RequestHeader, bytes: usize) -> Way {
+    fn way(&self, head: &Head) -> Way {
+        let (bytes, head) = (head.bytes.len(), &head.parsed);
         if head::check(head, head.raw_path().len(), bytes, &self.gateway.config.limits).is_err() {
             return Way::Ours;
         }
@@ -133,7 +135,7 @@ impl Front {
     }
 
     /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops.
-    async fn read_head(&self, conn: &mut Conn) -> Result<Option<(Box<RequestHeader>, Bytes)>, BadHead> {
+    async fn read_head(&self, conn: &mut Conn) -> Result<Option<Box<Head>>, BadHead> {
         let limits = &self.gateway.config.limits;
         let mut stopped = self.stopped.clone();
         let mut due = None;
@@ -182,13 +184,13 @@ impl Front {
     }
 
     /// Serves one request and writes its access line.
-    async fn ours(&self, mut conn: Conn, mut head: RequestHeader, bytes: Bytes) -> Next {
+    async fn ours(&self, mut conn: Conn, mut head: Box<Head>) -> Next {
         let mut state = self.gateway.new_ctx();
         state.guard = Some(conn.guard.clone());
         let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
-        let step = self.gateway.open(&mut head, bytes.len(), &mut state);
-        drop(bytes);
-        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head) };
+        let head_bytes = head.bytes.len();
+        let step = self.gateway.open(&mut head.parsed, head_bytes, &mut state);
+        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head.parsed) };
         let end = match conn.read_body(length).await {
             Ok(body) => {
                 counts.bytes_in = body.len();
@@ -197,7 +199,7 @@ impl Front {
             Err(Some(code)) => {
                 state.outcome = "bad_request";
                 let reply = refuse::unread(code, &state.request_id);
-                self.reply(&mut conn, reply, &head, &state, &mut counts).await
+                self.reply(&mut conn, reply, &head.parsed, &state, &mut counts).await
             }
             Err(None) => {
                 state.outcome = "client_gone";
@@ -207,7 +209,7 @@ impl Front {
         if let Some(why) = conn.guard.closed_for() {
             state.why = Some(why.reason());
         }
-        record::record(&self.gateway, &head, head.raw_path(), &state, &counts);
+        record::record(&self.gateway, &head.parsed, head.parsed.raw_path(), &state, &counts);
         match end {
             End::Keep if conn.buffer.is_empty() => Next::Keep(conn),
             // bytes behind a request that is not over are nobody's: they are never answered
@@ -223,7 +225,7 @@ impl Front {
         &self,
         conn: &mut Conn,
         step: Step,
-        head: &RequestHeader,
+        head: &Head,
         body: Bytes,
         state: &mut RequestState,
         counts: &mut Counts,
@@ -234,10 +236,10 @@ impl Front {
             Step::Page(page) => {
                 let fits = body.len() <= self.gateway.config.limits.form_bytes;
                 let body = if fits { Ok(body) } else { Err(StatusCode::PAYLOAD_TOO_LARGE) };
-                self.gateway.page(page, head, body, state).await
+                self.gateway.page(page, &head.parsed, body, state).await
             }
         };
-        self.reply(conn, state.cors.dress(reply), head, state, counts).await
+        self.reply(conn, state.cors.dress(reply), &head.parsed, state, counts).await
     }
 
     async fn reply(

@@ -31,9 +31,28 @@ pub(crate) struct Whole(usize);
 
 impl Whole {
     /// Parses the head and takes its bytes out of the buffer that it was found in.
-    pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<(Box<RequestHeader>, Bytes), BadHead> {
+    pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Box<Head>, BadHead> {
         let bytes = buffer.split_to(self.0).freeze();
-        Ok((parse(&bytes)?, bytes))
+        Ok(Box::new(Head { parsed: parse(&bytes)?, bytes }))
+    }
+}
+
+/// A head, parsed and as it came.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) parsed: RequestHeader,
+    pub(crate) bytes: Bytes,
+}
+
+impl Head {
+    /// Name and whole line of each field, in the order and the letters in which they came.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut lines = self.bytes.split_inclusive(|&b| b == b'\n');
+        lines.next();
+        lines.filter_map(|line| {
+            let colon = line.iter().position(|&b| b == b':')?;
+            Some((&line[..colon], line))
+        })
     }
 }
 
@@ -77,7 +96,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-fn parse(bytes: &Bytes) -> Result<Box<RequestHeader>, BadHead> {
+fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
     let bad = BadHead::Ambiguous("head");
     if !lines_are_plain(bytes) {
         return Err(BadHead::Ambiguous("line end"));
@@ -99,7 +118,7 @@ fn parse(bytes: &Bytes) -> Result<Box<RequestHeader>, BadHead> {
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad)?;
     let mut head =
-        RequestHeader::build(method, target.as_bytes(), Some(request.headers.len() + 12)).map_err(|_| bad)?;
+        RequestHeader::build_no_case(method, target.as_bytes(), Some(request.headers.len())).map_err(|_| bad)?;
     if version == 0 {
         head.set_version(http::Version::HTTP_10);
     }
@@ -107,7 +126,7 @@ fn parse(bytes: &Bytes) -> Result<Box<RequestHeader>, BadHead> {
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| bad)?;
         head.append_header(bytes.slice_ref(field.name.as_bytes()), value).map_err(|_| bad)?;
     }
-    Ok(Box::new(head))
+    Ok(head)
 }
 
 /// Every CR stands before an LF and every LF behind a CR.
