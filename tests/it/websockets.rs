@@ -352,3 +352,91 @@ fn a_configured_origin_may_open_sockets() {
     };
     assert_eq!((ask("https://app.example.com"), ask("https://evil.test")), (101, 403));
 }
+
+/// Exactly the sockets of the session that ends are closed, and soon.
+#[test]
+fn revoking_one_session_of_twenty_closes_its_ten_sockets_and_no_other() {
+    let gateway = Gateway::start("[limits]\nsockets_per_user = 200\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    let first = gateway.first_account();
+    let cookies: Vec<_> = std::iter::once(first).chain((1..20).map(|_| gateway.sign_in("ada@example.com"))).collect();
+    let mut sockets: Vec<Vec<Socket>> =
+        cookies.iter().map(|cookie| (0..10).map(|_| open(&gateway, "/x", cookie)).collect()).collect();
+    for socket in sockets.iter_mut().flatten() {
+        socket.read().unwrap();
+    }
+    let refused = [HANDSHAKE, &[("Cookie", cookies[0].as_str())]].concat();
+    assert_eq!(gateway.client().request("GET /x", &refused, b"").status, 429);
+    let mut ended = sockets.remove(7);
+    assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &cookies[7])], b"").status, 303);
+    let began = Instant::now();
+    for socket in &mut ended {
+        assert_eq!(close_code(socket), 4403);
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    for socket in sockets.iter_mut().flatten() {
+        echo(socket, "still open");
+    }
+}
+
+/// Speaks in the middle of things: `/fragment` one fragment and no more, `/large` one frame of 1 MB after
+/// the other.
+fn talking() -> Backend {
+    Backend::start(|request, stream| {
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let _ = stream.write_all(answer.as_bytes());
+        if request.line.contains("/fragment") {
+            let _ = stream.write_all(&[1, 1, b'a']);
+        }
+        let large = [&[0x82, 127, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40][..], &vec![7; 1_000_000]].concat();
+        while request.line.contains("/large") && stream.write_all(&large).is_ok() {}
+        true
+    })
+}
+
+/// Reads a frame as a server sends it: first byte and payload.
+fn frame(client: &mut crate::client::Client) -> (u8, Vec<u8>) {
+    let head = client.take(2);
+    let length = match head[1] {
+        126 => client.take(2).iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte)),
+        127 => client.take(8).iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte)),
+        short => usize::from(short),
+    };
+    (head[0], client.take(length))
+}
+
+/// RFC 6455, 5.4: a Close may stand between the fragments of a message, never inside a frame.
+#[test]
+fn a_close_stands_between_frames_also_in_the_middle_of_messages() {
+    let backend = talking();
+    let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
+    let cookie = gateway.first_account();
+    let opened = |path: &str| {
+        let mut client = gateway.client();
+        let fields = [HANDSHAKE, &[("Cookie", cookie.as_str())]].concat();
+        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", gateway.host()).as_bytes());
+        assert_eq!(client.head().status, 101);
+        client
+    };
+    let (mut fragment, mut large, mut sending) = (opened("/fragment"), opened("/large"), opened("/quiet"));
+    assert_eq!(frame(&mut fragment), (1, b"a".to_vec()));
+    assert_eq!(frame(&mut large).1.len(), 1_000_000);
+    let half = [&[0x82, 0xff, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40, 0, 0, 0, 0][..], &[7; 500_000]].concat();
+    sending.send(&half);
+    gateway.cli(&["session", "revoke", "--all"]);
+    let goodbye = [&4403_u16.to_be_bytes()[..], b"session revoked"].concat();
+    let began = Instant::now();
+    let last = std::iter::repeat_with(|| frame(&mut large)).find(|(first, payload)| {
+        let whole = *first == 0x82 && payload.len() == 1_000_000 && payload.iter().all(|&byte| byte == 7);
+        assert!(whole || *first == 0x88);
+        !whole
+    });
+    assert_eq!(last, Some((0x88, goodbye.clone())));
+    for client in [&mut fragment, &mut sending] {
+        assert_eq!(frame(client), (0x88, goodbye.clone()));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    for client in [&mut fragment, &mut large, &mut sending] {
+        assert!(client.is_closed());
+    }
+}
