@@ -413,15 +413,15 @@ fn a_close_stands_between_frames_also_in_the_middle_of_messages() {
     let opened = |path: &str| {
         let mut client = gateway.client();
         let fields = [HANDSHAKE, &[("Cookie", cookie.as_str())]].concat();
-        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", gateway.host()).as_bytes());
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{}\r\n", gateway.host(), fields.concat()).as_bytes());
         assert_eq!(client.head().status, 101);
         client
     };
     let (mut fragment, mut large, mut sending) = (opened("/fragment"), opened("/large"), opened("/quiet"));
     assert_eq!(frame(&mut fragment), (1, b"a".to_vec()));
     assert_eq!(frame(&mut large).1.len(), 1_000_000);
-    let half = [&[0x82, 0xff, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40, 0, 0, 0, 0][..], &[7; 500_000]].concat();
+    let half = [&[0x82, 0xff, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40, 0, 0, 0, 0][..], &vec![7; 500_000]].concat();
     sending.send(&half);
     gateway.cli(&["session", "revoke", "--all"]);
     let goodbye = [&4403_u16.to_be_bytes()[..], b"session revoked"].concat();

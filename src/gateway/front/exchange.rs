@@ -11,7 +11,7 @@ use super::chunks::Chunks;
 use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
-use super::{Conn, End, Front, PIECE, pool, tunnel};
+use super::{Conn, End, Front, PIECE, pool};
 use crate::gateway::record::Counts;
 use crate::gateway::{Gateway, RequestState};
 
@@ -140,11 +140,8 @@ impl Front {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             response::write_head(&mut answer.head, false, &mut out);
             counts.status = 101;
-            out.extend_from_slice(&answer.rest);
-            if conn.write(&out, self.gateway.config.limits.idle).await.is_ok() {
-                tunnel::run(self, conn, server, &answer.rest, counts).await;
-            }
-            return End::Closed;
+            let written = conn.write(&out, self.gateway.config.limits.idle).await;
+            return written.map_or(End::Closed, |()| End::Tunnel(server, answer.rest));
         }
         if answer.framing == Framing::Chunked {
             let _ = answer.head.insert_header(header::TRANSFER_ENCODING, "chunked");
@@ -197,9 +194,9 @@ impl Front {
             let guard = conn.guard.clone();
             let read = tokio::select! {
                 biased;
+                _ = guard.closed() => return Err(None),
                 read = timeout(idle, server.read_buf(&mut piece)) => read,
                 () = conn.gone() => return Err(None),
-                _ = guard.closed() => return Err(None),
             };
             match read {
                 Ok(Ok(0)) if body.framing == Framing::Close => return Ok(true),

@@ -34,6 +34,7 @@ mod tunnel;
 pub(crate) mod wire;
 
 use request::Head;
+use tunnel::Tunnel;
 use wire::Wire;
 
 /// Bodies up to this size are read whole before they are sent on; larger ones are streamed by pingora.
@@ -74,6 +75,7 @@ enum Way {
 /// Whether a connection goes on after a request.
 enum Next {
     Keep(Conn),
+    Tunnel(Box<Tunnel>),
     End,
 }
 
@@ -98,7 +100,7 @@ impl Front {
     /// Serves a connection to its end. `address` is the other end's; `None` on a Unix socket.
     pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>) {
         let gateway = &self.gateway;
-        let Some(_counted) = gateway.connections.admit(address, &gateway.config) else { return };
+        let Some(counted) = gateway.connections.admit(address, &gateway.config) else { return };
         let mut conn = Conn { wire, buffer: BytesMut::new(), guard: Arc::new(Guard::new(address)) };
         loop {
             let head = match self.read_head(&mut conn).await {
@@ -112,6 +114,7 @@ impl Front {
             };
             match next {
                 Next::Keep(kept) => conn = kept,
+                Next::Tunnel(tunnel) => return drop(tokio::spawn(tunnel.run(counted))),
                 Next::End => return,
             }
         }
@@ -206,6 +209,11 @@ impl Front {
                 End::Closed
             }
         };
+        if let End::Tunnel(server, first) = end {
+            let gateway = self.gateway.clone();
+            let tunnel = Tunnel::new(gateway, conn, (server, &first), &head.parsed, state, counts);
+            return tunnel.map_or(Next::End, |tunnel| Next::Tunnel(Box::new(tunnel)));
+        }
         if let Some(why) = conn.guard.closed_for() {
             state.why = Some(why.reason());
         }
@@ -217,7 +225,7 @@ impl Front {
                 conn.linger().await;
                 Next::End
             }
-            End::Closed => Next::End,
+            End::Closed | End::Tunnel(..) => Next::End,
         }
     }
 
@@ -278,10 +286,11 @@ impl Front {
 }
 
 /// How a request ended for its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Another request may follow.
     Keep,
+    /// Frames follow. The server's connection, and what came on it behind its 101.
+    Tunnel(Wire, BytesMut),
     /// The answer is written, and said that it is the last.
     Linger,
     /// Nobody is there any more, or nothing sensible can follow.

@@ -5,18 +5,22 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use pingora_http::RequestHeader;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Conn;
 use super::wire::Wire;
-use super::{Conn, Front};
+use crate::gateway::conn::Counted;
 use crate::gateway::frames::{Closing, FrameTracker};
 use crate::gateway::guard::Guard;
-use crate::gateway::record::Counts;
+use crate::gateway::record::{self, Counts};
+use crate::gateway::{Gateway, RequestState};
 
 /// What one read takes at most.
 const PIECE: usize = 16 << 10;
@@ -48,38 +52,75 @@ struct Farewell {
     by: Instant,
 }
 
-/// Passes frames until one end is done with it or the session is.
-pub(super) async fn run(front: &Front, conn: &mut Conn, mut server: Wire, first: &[u8], counts: &mut Counts) {
-    let idle = front.gateway.config.limits.idle;
-    let (mut up, mut down) = (Half::default(), Half::default());
-    down.frames.feed(first);
-    up.pending.unsplit(conn.buffer.split());
-    let early = up.pending.clone();
-    up.frames.feed(&early);
-    let guard = conn.guard.clone();
-    let mut farewell = None;
-    let mut active = Instant::now();
-    let mut timer = Box::pin(sleep_until(active + idle));
-    poll_fn(|cx| {
-        guard.register(cx.waker());
-        if farewell.is_none() {
-            farewell = begin(&guard);
+/// A socket that was granted, with what is needed to end and to record it. It runs as a task of its own:
+/// whatever the request needed is given back.
+pub(super) struct Tunnel {
+    wire: Wire,
+    server: Wire,
+    up: Half,
+    down: Half,
+    guard: Arc<Guard>,
+    gateway: Gateway,
+    head: RequestHeader,
+    state: Box<RequestState>,
+    counts: Counts,
+}
+
+impl Tunnel {
+    /// `first` is what the server sent behind its 101.
+    pub(super) fn new(
+        gateway: Gateway,
+        conn: Conn,
+        (server, first): (Wire, &[u8]),
+        head: &RequestHeader,
+        state: RequestState,
+        counts: Counts,
+    ) -> Option<Self> {
+        let half = |bytes: &[u8]| {
+            let mut half = Half { pending: BytesMut::from(bytes), ..Half::default() };
+            half.bytes = half.frames.feed(bytes);
+            half
+        };
+        let Conn { wire, buffer, guard } = conn;
+        let (up, down) = (half(&buffer), half(first));
+        // what the access line tells, without the fields and the buffer that they stand in
+        let head = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None).ok()?;
+        Some(Self { wire, server, up, down, guard, gateway, head, state: Box::new(state), counts })
+    }
+
+    /// Passes frames until one end is done with it or the session is, and writes the access line.
+    pub(super) async fn run(mut self, _counted: Counted) {
+        let idle = self.gateway.config.limits.idle;
+        let mut farewell = None;
+        let mut active = Instant::now();
+        let mut timer = Box::pin(sleep_until(active + idle));
+        poll_fn(|cx| {
+            self.guard.register(cx.waker());
+            if farewell.is_none() {
+                farewell = begin(&self.guard);
+            }
+            let closing = farewell.as_ref();
+            // before the bytes: two ends that are always ready use up all that one task may do in a row
+            let by = closing.map_or(active + idle, |farewell| farewell.by);
+            if poll_timer(&mut timer, by, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let (to_server, to_client) = closing.map(|farewell| (&*farewell.mask, &*farewell.frame)).unzip();
+            let up = self.up.pump(&mut self.wire, &mut self.server, to_server, cx);
+            let down = self.down.pump(&mut self.server, &mut self.wire, to_client, cx);
+            if up || down {
+                active = Instant::now();
+            }
+            if self.up.is_over() && self.down.is_over() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.counts.bytes_in += self.up.bytes;
+        self.counts.bytes_out += self.down.bytes;
+        if let Some(why) = self.guard.closed_for() {
+            self.state.why = Some(why.reason());
         }
-        let closing = farewell.as_ref();
-        let moved = up.pump(&mut conn.wire, &mut server, closing.map(|farewell| farewell.mask.as_slice()), cx)
-            | down.pump(&mut server, &mut conn.wire, closing.map(|farewell| farewell.frame.as_slice()), cx);
-        if up.is_over() && down.is_over() {
-            return Poll::Ready(());
-        }
-        if moved {
-            active = Instant::now();
-        }
-        let by = closing.map_or(active + idle, |farewell| farewell.by);
-        poll_timer(&mut timer, by, cx)
-    })
-    .await;
-    counts.bytes_in += up.bytes;
-    counts.bytes_out += down.bytes;
+        record::record(&self.gateway, &self.head, self.head.raw_path(), &self.state, &self.counts);
+    }
 }
 
 fn begin(guard: &Guard) -> Option<Farewell> {
