@@ -12,6 +12,10 @@
 //! listener -> route -> page -> guard -> account -> store -> reply -> record
 //! ```
 //!
+//! The listener's end of both is `gateway::front`: it reads each head once, strictly, and sends the request
+//! one of three ways: a plain exchange or a WebSocket tunnel of our own, or pingora's proxy for everything else. All
+//! three ask the same `open`, `tries` and `record`.
+//!
 //! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`].
 //!
 //! The rooms stand in a strict order, the order of the `mod` lines below: a room uses only rooms
