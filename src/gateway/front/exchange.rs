@@ -235,7 +235,7 @@ async fn read_answer(
     let mut buffer = BytesMut::with_capacity(PIECE);
     let mut begun = false;
     loop {
-        match response::read(&mut buffer, method).map_err(Broken::Other)? {
+        match response::read(&mut buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
             Some(hints) if hints.head.status == StatusCode::EARLY_HINTS => {
                 let mut only = pingora_http::ResponseHeader::build(103, Some(4)).map_err(Broken::Other)?;
                 for link in hints.head.headers.get_all(header::LINK) {
