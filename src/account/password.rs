@@ -5,7 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -25,6 +26,8 @@ const MEMORY_KIB_MAX: u32 = 256 * 1024;
 const ITERATIONS_MAX: u32 = 16;
 const LANES_MAX: u32 = 16;
 const HASH_BYTES: usize = 32;
+/// A worker that has rested this long gives its memory back.
+const REST: Duration = Duration::from_secs(1);
 const SALT_BYTES: usize = 16;
 
 /// The queue is full.
@@ -140,8 +143,15 @@ pub(super) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
 
 fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
     loop {
-        let next = inbox.lock().recv();
-        let Ok(Job { work, _place }) = next else { return };
+        let next = inbox.lock().recv_timeout(REST);
+        let Job { work, _place } = match next {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                engine.memory = Vec::new();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         // a fault in one request never ends another: the reply is dropped, the worker goes on
         let done = catch_unwind(AssertUnwindSafe(|| engine.carry_out(work)));
         if done.is_err() {
