@@ -17,48 +17,43 @@ use crate::account::{Minted, User};
 use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie::{self, CookieStyle};
 
-/// Identity headers of every preset, in lower case.
-const IDENTITY: [&str; 13] = [
+/// Identity headers of the presets, in lower case, as far as they are no whole family.
+const IDENTITY: [&str; 9] = [
     "remote-user",
     "remote-email",
     "remote-name",
     "remote-groups",
     "remote-id",
-    "x-auth-request-user",
-    "x-auth-request-email",
-    "x-auth-request-groups",
-    "x-auth-request-preferred-username",
     "x-forwarded-user",
     "x-forwarded-email",
     "x-forwarded-groups",
     "x-forwarded-preferred-username",
 ];
 
-/// Never let through from a client: set anew by us, or read by frameworks as if a proxy had said it.
-const STRIPPED: [&str; 6] =
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "x-original-url", "x-rewrite-url"];
-
-/// Let through from trusted proxies alone.
-const FROM_TRUSTED: [&str; 8] = [
-    "x-real-ip",
-    "forwarded",
-    "x-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-forwarded-server",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
+/// Never let through from a client: set anew by us, or read by frameworks as if a proxy had said it
+/// (`Proxy`: CGI programs take it for `HTTP_PROXY`, CVE-2016-5385).
+const STRIPPED: [&str; 7] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+    "x-original-url",
+    "x-rewrite-url",
+    "proxy",
 ];
 
-/// Whole families of names.
-const PREFIXES: [&str; 3] = ["x-authgate-", "x-invoke-", "x-middleware-"];
+/// Families of names that never pass: ours, frameworks' own, and those that gateways state identities in.
+const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-webauth-", "x-invoke-", "x-middleware-"];
+
+/// What proxies say of a request: let through from trusted ones alone, with all that begins with
+/// `x-forwarded-` or ends in `client-ip`.
+const FROM_TRUSTED: [&str; 3] = ["x-real-ip", "forwarded", "cf-connecting-ip"];
 
 /// Which request headers never pass; made once from the configuration.
 #[derive(Debug)]
 pub(crate) struct Stripper {
     always: HashSet<&'static str, ahash::RandomState>,
     configured: HashSet<String, ahash::RandomState>,
-    from_trusted: HashSet<&'static str, ahash::RandomState>,
     /// Cookies that carry backends' tokens, without `__Host-` and `__Secure-`.
     token_cookies: Vec<String>,
 }
@@ -74,7 +69,6 @@ impl Stripper {
         Self {
             always: IDENTITY.into_iter().chain(STRIPPED).collect(),
             configured,
-            from_trusted: FROM_TRUSTED.into_iter().collect(),
             token_cookies: token_cookies(config),
         }
     }
@@ -102,8 +96,12 @@ impl Stripper {
         !(self.always.contains(name)
             || (!self.configured.is_empty() && self.configured.contains(name))
             || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            || (!trusted && self.from_trusted.contains(name)))
+            || (!trusted && is_said_by_proxies(name)))
     }
+}
+
+fn is_said_by_proxies(name: &str) -> bool {
+    FROM_TRUSTED.contains(&name) || name.starts_with("x-forwarded-") || name.ends_with("client-ip")
 }
 
 fn token_cookies(config: &Config) -> Vec<String> {

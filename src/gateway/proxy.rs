@@ -12,6 +12,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::cors::CorsAnswer;
+use super::front::response::remove_nominated;
 use super::guard::Guard;
 use super::head::Peer;
 use super::tries::no_admission;
@@ -116,6 +117,9 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         state: &mut RequestState,
     ) -> Result<()> {
+        if !response.status.is_informational() {
+            remove_nominated(response);
+        }
         self.answered(response, state)
     }
 

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The real binary, serving.
 pub struct Gateway {
     child: Child,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     seen: Vec<String>,
     folder: TempDir,
     pub address: SocketAddr,
@@ -63,6 +64,7 @@ impl Gateway {
             command.envs(variables.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let errors = child.stderr.take().unwrap();
         let (sender, lines) = channel();
+        let lines = Mutex::new(lines);
         std::thread::spawn(move || {
             for line in BufReader::new(errors).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -101,7 +103,8 @@ impl Gateway {
     pub fn wait_for(&mut self, mut done: impl FnMut(&mut Self, &str) -> bool) {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let line = self.lines.get_mut().unwrap().recv_timeout(until.saturating_duration_since(Instant::now()));
+            match line {
                 Ok(line) => {
                     self.seen.push(line.clone());
                     if done(self, &line) {
@@ -117,7 +120,7 @@ impl Gateway {
     /// Everything logged so far, once the gateway has ended.
     pub fn into_log(mut self) -> String {
         self.terminate();
-        self.seen.extend(self.lines.iter());
+        self.seen.extend(self.lines.get_mut().unwrap().iter());
         self.seen.join("\n")
     }
 

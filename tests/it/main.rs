@@ -16,6 +16,7 @@ mod faults;
 mod framing;
 mod gateway;
 mod import;
+mod known_attacks;
 mod login;
 mod paths;
 mod refusals;

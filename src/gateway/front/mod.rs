@@ -29,7 +29,7 @@ mod chunks;
 mod exchange;
 pub(crate) mod pool;
 mod request;
-mod response;
+pub(super) mod response;
 mod tunnel;
 pub(crate) mod wire;
 

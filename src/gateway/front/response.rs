@@ -12,7 +12,7 @@ use pingora_http::ResponseHeader;
 /// Fields and bytes that an upstream's head may have.
 const FIELDS: usize = 256;
 const HEAD_BYTES: usize = 64 << 10;
-/// Fields about one connection alone (RFC 9110, 7.6.1); what `Connection` nominates besides is removed too.
+/// Fields about one connection alone (RFC 9110, 7.6.1).
 const HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -139,16 +139,27 @@ fn names(head: &ResponseHeader, option: &[u8]) -> bool {
         .any(|line| line.as_bytes().split(|&b| b == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(option)))
 }
 
-fn remove_hop_by_hop(head: &mut ResponseHeader) {
+/// Removes what `Connection` names besides its own options (RFC 9110, 7.6.1). What frames the body and what
+/// browsers keep is no connection's to take away.
+pub(in crate::gateway) fn remove_nominated(head: &mut ResponseHeader) {
+    const KEPT: [HeaderName; 4] =
+        [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::SET_COOKIE];
     let nominated: Vec<HeaderName> = head
         .headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&b| b == b','))
         .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::SET_COOKIE)
+        .filter(|name| !KEPT.contains(name))
         .collect();
-    for name in HOP.iter().chain(&nominated) {
+    for name in &nominated {
+        head.remove_header(name);
+    }
+}
+
+fn remove_hop_by_hop(head: &mut ResponseHeader) {
+    remove_nominated(head);
+    for name in &HOP {
         head.remove_header(name);
     }
 }
