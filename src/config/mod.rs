@@ -14,11 +14,13 @@ mod fault;
 mod file;
 mod lower;
 mod pattern;
+mod routes;
 mod routing;
 mod secret;
 mod units;
 
 pub use fault::{Fault, Faults};
+pub use routes::Routes;
 pub use routing::{
     Access, BackendToken, Cors, IdentityHeaders, PathPattern, Refuse, Route, Segment, TemplatePart, Test, TestUser,
     TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamServer, WebSocketToken,
@@ -126,7 +128,7 @@ pub struct Config {
     /// `[[upstream]]`, and one for each URL that a route names at once.
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in order; the first match wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
     /// `[[test]]`, for `authgate check`.
     pub tests: Vec<Test>,
 }

@@ -47,6 +47,7 @@ impl PathPattern {
     }
 
     /// Whether every path that `other` takes is taken by this one too. Never wrongly yes.
+    #[cfg(test)]
     pub(super) fn covers(&self, other: &Self) -> bool {
         let enough = if self.open_end {
             other.segments.len() >= self.segments.len()
@@ -58,14 +59,15 @@ impl PathPattern {
 }
 
 impl Segment {
-    fn matches(&self, text: &[u8]) -> bool {
+    pub(super) fn matches(&self, text: &[u8]) -> bool {
         match self {
             Self::Fixed(own) => own.as_bytes() == text,
             Self::Glob(parts) => glob(parts, text),
         }
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    /// Whether every text that `other` takes is taken by this one too. Never wrongly yes.
+    pub(super) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Fixed(own), Self::Fixed(others)) => own == others,
             (Self::Glob(parts), Self::Fixed(others)) => glob(parts, others.as_bytes()),

@@ -140,6 +140,15 @@ pub struct Route {
     pub cors: Cors,
 }
 
+impl Route {
+    /// HEAD goes where GET goes (RFC 9110, 9.3.2).
+    pub fn takes_method(&self, method: &http::Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == http::Method::HEAD && self.methods.contains(&http::Method::GET))
+    }
+}
+
 /// `route.websocket.token`
 #[derive(Debug, Clone, Default)]
 pub struct WebSocketToken {

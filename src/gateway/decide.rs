@@ -59,7 +59,7 @@ pub(crate) fn decide(
         return Verdict::ToHttps;
     }
     if let Some(page) = page {
-        if !route::knows_host(config, incoming.host) && !is_public_host(config, incoming) {
+        if !config.routes.know_host(incoming.host) && !is_public_host(config, incoming) {
             return Verdict::Status(StatusCode::NOT_FOUND);
         }
         let asks = cors::preflight(incoming).is_some();

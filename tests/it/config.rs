@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use authgate::config;
+use authgate::config::{self, Route};
 
 use crate::gateway::command;
 
@@ -71,7 +71,7 @@ fn the_shipped_file_says_the_defaults() {
     let example = said.upstreams.remove(0);
     assert_eq!(format!("{:?}", example.identity), format!("{:?}", defaults.upstreams[0].identity));
     said.tests.clear();
-    said.routes[0].upstream = Some(0);
+    said.routes = said.routes.iter().cloned().map(|route| Route { upstream: Some(0), ..route }).collect();
     assert_eq!(format!("{said:#?}"), format!("{defaults:#?}"));
 }
 

@@ -25,7 +25,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
     let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
     let routes = route::routes(root.tables("route", "[[route]]"), &mut upstreams, &server.listen, &cors_origins);
-    if routes.is_empty() && !root.has("route") {
+    if !root.has("route") {
         reading.fault(
             0..0,
             "there is no route, so nothing would be served",

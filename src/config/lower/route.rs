@@ -8,7 +8,7 @@ use super::pages::origins;
 use super::upstream;
 use crate::config::fault::nearest;
 use crate::config::file::{Item, Table};
-use crate::config::{Access, Cors, Listen, PathPattern, Refuse, Route, Upstream, WebSocketToken};
+use crate::config::{Access, Cors, Listen, PathPattern, Refuse, Route, Routes, Upstream, WebSocketToken};
 use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
@@ -18,21 +18,27 @@ pub(super) fn routes(
     upstreams: &mut Vec<Upstream>,
     own: &[Listen],
     cors_origins: &[Origin],
-) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    let mut sound: Vec<bool> = Vec::new();
-    for table in tables {
+) -> Routes {
+    let mut routes = Routes::default();
+    // a route with a fault of its own covers nothing: one thing is said once
+    let mut numbers = Vec::new();
+    for (number, table) in (1..).zip(tables) {
         let faults = table.reading.fault_count();
         let route = route(&table, upstreams, own, cors_origins);
-        sound.push(table.reading.fault_count() == faults);
-        let covered = |at: &usize| sound[*at] && sound[routes.len()] && covers(&routes[*at], &route);
-        if let Some(earlier) = (0..routes.len()).find(covered) {
+        if table.reading.fault_count() > faults {
+            continue;
+        }
+        if let Some(earlier) = routes.covering(&route) {
             table.reading.fault(
                 table.span.clone(),
-                format!("this route never comes to its turn: route {} takes all of its requests first", earlier + 1),
+                format!(
+                    "this route never comes to its turn: route {} takes all of its requests first",
+                    numbers[earlier]
+                ),
                 "put it before that one, or remove it",
             );
         }
+        numbers.push(number);
         routes.push(route);
     }
     routes
@@ -96,23 +102,6 @@ fn websocket_token(table: &Table<'_>) -> WebSocketToken {
         }
     }
     places
-}
-
-/// Whether an earlier route takes every request that a later one could take.
-fn covers(earlier: &Route, later: &Route) -> bool {
-    let host = match (&earlier.host, &later.host) {
-        (HostPattern::Any, _) => true,
-        (HostPattern::Below(own), HostPattern::Below(other)) => {
-            other == own || other.strip_suffix(own.as_str()).is_some_and(|front| front.ends_with('.'))
-        }
-        (pattern, HostPattern::Exact(host)) => pattern.matches(host) || pattern == &later.host,
-        _ => false,
-    };
-    let takes = |method: &Method| {
-        earlier.methods.contains(method) || (*method == Method::HEAD && earlier.methods.contains(&Method::GET))
-    };
-    let methods = earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(takes));
-    host && methods && earlier.path.covers(&later.path)
 }
 
 fn host(table: &Table<'_>) -> HostPattern {
