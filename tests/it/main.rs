@@ -18,7 +18,6 @@ mod gateway;
 mod import;
 mod known_attacks;
 mod login;
-mod paths;
 mod refusals;
 mod sessions;
 mod spoofing;

@@ -16,6 +16,7 @@ use crate::client::Answer;
 use crate::gateway::Gateway;
 
 mod a_identity;
+mod b_paths;
 
 /// A backend before which the gateway stands, and an account that is signed in.
 pub struct Stage {
@@ -67,7 +68,6 @@ path = "/optional/**"
 access = "optional"
 upstream = "app"
 [[route]]
-path = "/app/**"
 upstream = "app"
 "#,
         backend.address
