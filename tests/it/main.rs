@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod cors;
 mod faults;
+mod forge;
 mod framing;
 mod gateway;
 mod import;

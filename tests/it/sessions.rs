@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
+use crate::forge::Token;
 use crate::gateway::{Gateway, PASSWORD, eventually};
 
 fn status(gateway: &Gateway, cookie: &str) -> u16 {
@@ -34,22 +34,10 @@ fn forged_changed_and_foreign_tokens_are_nobody() {
     let cookie = gateway.first_account();
     let token = cookie.split_once('=').unwrap().1.to_owned();
     let parts: Vec<&str> = token.split('.').collect();
-    let part = |number: usize| -> Value {
-        serde_json::from_slice(&BASE64URL_NOPAD.decode(parts[number].as_bytes()).unwrap()).unwrap()
-    };
-    let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-    let signed = |header: &Value, claims: &Value, secret: &[u8]| {
-        let message = format!("{}.{}", encode(header), encode(claims));
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
-        format!("{message}.{}", BASE64URL_NOPAD.encode(ring::hmac::sign(&key, message.as_bytes()).as_ref()))
-    };
-    let (header, claims) = (part(0), part(1));
-    let mut none = header.clone();
-    none["alg"] = json!("none");
-    let mut hs512 = header.clone();
-    hs512["alg"] = json!("HS512");
-    let mut path = header.clone();
-    path["kid"] = json!("../../etc/passwd\0' OR 1=1 --");
+    let taken = Token::of(&cookie);
+    let header = |name: &str, value: &str| taken.header(name, value).message().split_once('.').unwrap().0.to_owned();
+    let (none, hs512) = (header("alg", "none"), header("alg", "HS512"));
+    let path = header("kid", "../../etc/passwd\0' OR 1=1 --");
     let mut forged = vec![
         String::new(),
         "x".into(),
@@ -60,73 +48,24 @@ fn forged_changed_and_foreign_tokens_are_nobody() {
         format!("{token}A"),
         format!("{}.{}.", parts[0], parts[1]),
         format!("{}..{}", parts[0], parts[2]),
-        format!("{}.{}.", encode(&none), parts[1]),
-        format!("{}.{}.{}", encode(&none), parts[1], parts[2]),
-        format!("{}.{}.{}", encode(&hs512), parts[1], parts[2]),
-        format!("{}.{}.{}", encode(&path), parts[1], parts[2]),
+        format!("{none}.{}.", parts[1]),
+        format!("{none}.{}.{}", parts[1], parts[2]),
+        format!("{hs512}.{}.{}", parts[1], parts[2]),
+        format!("{path}.{}.{}", parts[1], parts[2]),
         "a".repeat(8000),
     ];
     for secret in [&b""[..], b"secret", b"changeme", &[0; 32]] {
-        forged.push(signed(&header, &claims, secret));
+        forged.push(taken.signed(secret).split_once('=').unwrap().1.to_owned());
     }
     for (name, value) in
         [("exp", json!(4_000_000_000_u64)), ("sub", json!("2")), ("sid", json!("x")), ("aud", json!("other"))]
     {
-        let mut changed = claims.clone();
-        changed[name] = value;
-        forged.push(format!("{}.{}.{}", parts[0], encode(&changed), parts[2]));
-    }
-    for at in [0, parts[0].len() + 5, token.len() - 1] {
-        let mut bytes = token.clone().into_bytes();
-        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-        forged.push(String::from_utf8(bytes).unwrap());
+        forged.push(format!("{}.{}", taken.claim(name, value).message(), parts[2]));
     }
     for forged in forged {
         assert_eq!(status(&gateway, &format!("authgate={forged}")), 401, "{forged}");
     }
-    for line in [
-        format!("{cookie}; authgate=x"),
-        format!("authgate=x; {cookie}"),
-        format!("Authgate={token}"),
-        format!("\u{a0}{cookie}"),
-    ] {
-        assert_eq!(status(&gateway, &line), 401, "{line}");
-    }
-    for line in [cookie.clone(), format!("a=1; {cookie}"), format!("{cookie};b=2"), format!("{cookie}; {cookie}")] {
-        assert_eq!(status(&gateway, &line), 200, "{line}");
-    }
-}
-
-#[test]
-fn absolute_and_idle_limits_end_a_session_and_requests_keep_it() {
-    let gateway = Gateway::start(
-        "[session]\nmax_age = \"6s\"\nidle = \"3s\"\nrenew_after = \"2s\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
-    );
-    let began = Instant::now();
-    let cookie = gateway.first_account();
-    let idle = gateway.sign_in("ada@example.com");
-    let mut renewed = None;
-    let mut ended = None;
-    let mut client = gateway.client();
-    while ended.is_none() {
-        let answer = client.get("/x", &[("Cookie", &cookie)]);
-        if answer.status != 200 {
-            ended = Some(began.elapsed());
-        } else if renewed.is_none() && !answer.all("set-cookie").is_empty() {
-            let max_age = answer.all("set-cookie")[0].rsplit("Max-Age=").next().unwrap().parse::<u64>().unwrap();
-            assert!(max_age <= 5, "the cookie's life is what remains: {max_age}");
-            renewed = Some((began.elapsed(), answer.session_cookie()));
-        }
-        assert!(began.elapsed() < Duration::from_secs(20));
-    }
-    let (when, renewed) = renewed.unwrap();
-    // a token's times are whole seconds
-    assert!(when >= Duration::from_secs(1), "{when:?}");
-    assert_ne!(renewed, cookie);
-    let ended = ended.unwrap();
-    assert!(ended > Duration::from_secs(4) && ended < Duration::from_secs(9), "{ended:?}");
-    assert_eq!(status(&gateway, &renewed), 401);
-    assert_eq!(status(&gateway, &idle), 401);
+    assert_eq!(status(&gateway, &cookie), 200);
 }
 
 #[test]
@@ -177,20 +116,4 @@ fn sessions_and_revocations_survive_kill_9() {
     let gateway = gateway.kill_and_restart();
     assert_eq!((status(&gateway, &kept), status(&gateway, &ended)), (200, 401));
     assert_eq!(gateway.invite, None, "the first link is void once a user exists");
-}
-
-#[test]
-fn signing_in_ends_the_presented_session_and_a_new_password_all_others() {
-    let gateway = Gateway::whoami();
-    let first = gateway.first_account();
-    let body = json!({ "email": "ada@example.com", "password": PASSWORD });
-    let second = gateway.client().post_json("/.auth/login", &[("Cookie", &first)], &body).session_cookie();
-    assert_eq!((status(&gateway, &first), status(&gateway, &second)), (401, 200));
-    let third = gateway.sign_in("ada@example.com");
-    let new = json!({ "current_password": PASSWORD, "password": "quite another long sentence" });
-    let changed = gateway.client().post_json("/.auth/account/password", &[("Cookie", &third)], &new);
-    assert_eq!(changed.status, 200, "{changed:?}");
-    assert_eq!((status(&gateway, &second), status(&gateway, &third)), (401, 200));
-    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 401);
-    assert_eq!(gateway.login("ada@example.com", "quite another long sentence").status, 200);
 }

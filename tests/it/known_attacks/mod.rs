@@ -17,6 +17,7 @@ use crate::gateway::Gateway;
 
 mod a_identity;
 mod b_paths;
+mod c_sessions;
 
 /// A backend before which the gateway stands, and an account that is signed in.
 pub struct Stage {
