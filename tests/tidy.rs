@@ -198,7 +198,7 @@ impl Source {
 
 fn is_cfg_test(trees: &[TokenTree]) -> bool {
     matches!(trees, [TokenTree::Punct(hash), TokenTree::Group(group), ..]
-        if hash.as_char() == '#' && group.stream().to_string().replace(' ', "") == "cfg(test)")
+        if hash.as_char() == '#' && matches!(group.stream().to_string().replace(' ', "").as_str(), "cfg(test)" | "cfg(any(test,fuzzing))"))
 }
 
 /// The rooms from the top down, as the `mod` lines of lib.rs name them.

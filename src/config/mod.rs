@@ -14,6 +14,8 @@ mod fault;
 mod file;
 mod lower;
 mod pattern;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod routes;
 mod routing;
 mod secret;

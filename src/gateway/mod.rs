@@ -33,6 +33,8 @@ mod handshake;
 mod head;
 mod live;
 mod page;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 pub mod prove;
 mod proxy;
 mod record;

@@ -1,7 +1,11 @@
 //! Bodies of our own endpoints: urlencoded forms and JSON objects, read into the same fields. What
 //! stands twice or has the wrong type is refused.
 
+use std::collections::HashSet;
+use std::fmt;
+
 use http::{StatusCode, header};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::Call;
@@ -63,7 +67,7 @@ impl Fields {
         }
     }
 
-    fn from_form(body: &[u8]) -> Result<Self, BadBody> {
+    pub(super) fn from_form(body: &[u8]) -> Result<Self, BadBody> {
         let mut fields = Self { kind: Kind::Form, pairs: Vec::new() };
         for (name, value) in form_urlencoded::parse(body) {
             // bytes that are no UTF-8 would be replaced silently, and a password changed with them
@@ -75,13 +79,17 @@ impl Fields {
         Ok(fields)
     }
 
-    fn from_json(body: &[u8]) -> Result<Self, BadBody> {
+    pub(super) fn from_json(body: &[u8]) -> Result<Self, BadBody> {
         let mut fields = Self { kind: Kind::Json, pairs: Vec::new() };
         if body.is_empty() {
             return Ok(fields);
         }
-        let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return Err(BadBody::Malformed) };
-        for (name, value) in object {
+        let Ok(Object(members)) = serde_json::from_slice(body) else { return Err(BadBody::Malformed) };
+        let mut seen = HashSet::new();
+        for (name, value) in members {
+            if !seen.insert(name.clone()) {
+                return Err(BadBody::Malformed);
+            }
             match value {
                 Value::String(text) => fields.insert(name, text)?,
                 Value::Bool(yes) => fields.insert(name, if yes { "on" } else { "" }.to_owned())?,
@@ -117,6 +125,31 @@ impl Fields {
 
     pub(super) fn is_json(&self) -> bool {
         self.kind == Kind::Json
+    }
+}
+
+/// The members of a JSON object as they stand; `serde_json::Map` would keep the last of two in silence.
+struct Object(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
     }
 }
 

@@ -22,6 +22,8 @@ pub mod guard;
 mod link;
 mod login;
 mod logout;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod signup;
 mod tokens;
 mod view;

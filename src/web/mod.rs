@@ -6,5 +6,7 @@ pub mod host;
 pub mod incoming;
 pub mod origin;
 pub mod path;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 pub mod reply;
 pub mod return_to;

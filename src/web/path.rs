@@ -65,7 +65,8 @@ fn check_bytes(raw: &[u8]) -> Result<bool, Ambiguous> {
             b'%' => {
                 let byte = escape(raw, at).ok_or(Ambiguous::BadEscape)?;
                 let nested = byte == b'%' && escape_digits(raw, at + 3);
-                if nested || hides_meaning(byte) {
+                let next = if raw.get(at + 3) == Some(&b'%') { escape(raw, at + 3) } else { None };
+                if nested || hides_meaning(byte) || is_overlong(byte, next) {
                     return Err(Ambiguous::HiddenByte);
                 }
                 encoded = true;
@@ -91,6 +92,20 @@ fn escape_digits(raw: &[u8], at: usize) -> bool {
 /// none, which would let one path be written in many ways.
 fn hides_meaning(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte.is_ascii_control() || b"-._~/\\;#?".contains(&byte)
+}
+
+/// The start of a character in more bytes than it needs: a lenient decoder reads `%C0%AE` as `.` (RFC 3629,
+/// section 10; CVE-2008-2938, CVE-2000-0884). C0 and C1 start nothing else.
+fn is_overlong(byte: u8, next: Option<u8>) -> bool {
+    let next_below = |limit: u8| next.is_some_and(|next| (0x80..limit).contains(&next));
+    match byte {
+        0xc0 | 0xc1 => true,
+        0xe0 => next_below(0xa0),
+        0xf0 => next_below(0x90),
+        0xf8 => next_below(0x88),
+        0xfc => next_below(0x84),
+        _ => false,
+    }
 }
 
 fn check_segments(raw: &str) -> Result<(), Ambiguous> {
@@ -122,6 +137,8 @@ mod tests {
             "/a..b",
             "/caf%C3%A9",
             "/caf%c3%a9",
+            "/%E0%A4%A8%F0%9F%98%80",
+            "/M%FCnchen",
             "/a%20b",
             "/100%25",
             "/%25zz",
@@ -180,6 +197,12 @@ mod tests {
             ("/a%252e", HiddenByte),
             ("/a%252fb", HiddenByte),
             ("/%7Euser", HiddenByte),
+            ("/%c0%ae%c0%ae/x", HiddenByte),
+            ("/%C1%9C", HiddenByte),
+            ("/%e0%80%af", HiddenByte),
+            ("/%F0%80%80%AF", HiddenByte),
+            ("/%f8%80%80%80%af", HiddenByte),
+            ("/%FC%80%80%80%80%AF", HiddenByte),
         ] {
             assert_eq!(NormalPath::parse(path.as_bytes()).err(), Some(why), "{path}");
         }

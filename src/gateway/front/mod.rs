@@ -28,7 +28,7 @@ use crate::web::reply::Reply;
 mod chunks;
 mod exchange;
 pub(crate) mod pool;
-mod request;
+pub(super) mod request;
 pub(super) mod response;
 mod tunnel;
 pub(crate) mod wire;
