@@ -1,5 +1,7 @@
 //! What must hold for any bytes that a client sends: see `web::properties`.
 
+#![allow(clippy::expect_used, reason = "a property that does not hold panics")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::LazyLock;

@@ -1,5 +1,7 @@
 //! What must hold for any body that a client sends: see `web::properties`.
 
+#![allow(clippy::expect_used, reason = "a property that does not hold panics")]
+
 use std::collections::HashSet;
 
 use super::form::Fields;
