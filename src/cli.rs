@@ -75,6 +75,12 @@ enum Verb {
     /// Throttled accounts and addresses
     #[command(subcommand, after_help = "Example: authgate ban lift ada@example.com")]
     Ban(Ban),
+    /// Copy the database into a new file, consistently, also while the gateway serves
+    #[command(after_help = "Example: authgate backup /var/backups/authgate.db")]
+    Backup {
+        /// Where to; it must not exist yet
+        file: PathBuf,
+    },
     /// Succeed when the running gateway is ready
     #[command(after_help = "Example: authgate healthcheck && echo ready")]
     Healthcheck,
@@ -98,6 +104,12 @@ struct Account {
     password_stdin: bool,
 }
 
+#[derive(Args)]
+struct Email {
+    /// E-mail
+    email: String,
+}
+
 #[derive(Subcommand)]
 enum User {
     /// Add an account; without a password, print a one-time link for it
@@ -117,27 +129,15 @@ enum User {
         json: bool,
     },
     /// Remove an account and end its sessions
-    Remove {
-        /// E-mail
-        email: String,
-    },
+    Remove(Email),
     /// Let nobody sign in to it and end its sessions
-    Disable {
-        /// E-mail
-        email: String,
-    },
+    Disable(Email),
     /// The reverse of disable
-    Enable {
-        /// E-mail
-        email: String,
-    },
+    Enable(Email),
     /// Change what is given; --group replaces all groups
     Set(Account),
     /// Print a one-time link for a new password
-    Reset {
-        /// E-mail
-        email: String,
-    },
+    Reset(Email),
     /// Take over the accounts of another program; ids and password hashes are kept
     #[command(after_help = "Example: authgate user import prisma/dev.db --format prisma --dry-run")]
     Import(Import),
@@ -312,6 +312,7 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Key(Key::Rotate) => command::key::run(globals, KeyCommand::Rotate),
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
+        Verb::Backup { file } => command::backup::run(globals, &file),
         Verb::Healthcheck => command::healthcheck::run(globals),
     }
 }
@@ -328,11 +329,11 @@ fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
         User::Add(typed) => UserCommand::Add(account(typed)),
         User::List { json } => UserCommand::List { json },
         User::Show { email, json } => UserCommand::Show { email, json },
-        User::Remove { email } => UserCommand::Remove { email },
-        User::Disable { email } => UserCommand::Disable { email },
-        User::Enable { email } => UserCommand::Enable { email },
+        User::Remove(Email { email }) => UserCommand::Remove { email },
+        User::Disable(Email { email }) => UserCommand::Disable { email },
+        User::Enable(Email { email }) => UserCommand::Enable { email },
         User::Set(typed) => UserCommand::Set(account(typed)),
-        User::Reset { email } => UserCommand::Reset { email },
+        User::Reset(Email { email }) => UserCommand::Reset { email },
         User::Import(typed) => return command::import::run(globals, &import(typed)),
     };
     command::user::run(globals, command)
@@ -385,16 +386,15 @@ fn session(verb: Session) -> SessionCommand {
 }
 
 fn failed(error: &CommandError) -> ExitCode {
-    let mut err = std::io::stderr();
     let (text, code) = match error {
         CommandError::Refused(why) => (format!("authgate: {why}\n"), 1),
         CommandError::Usage(why) => (format!("authgate: {why}\n"), 2),
         CommandError::Config(faults) => {
-            let color = err.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             (faults.render(color), 64)
         }
         CommandError::Said => (String::new(), 1),
     };
-    let _ = err.write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code)
 }

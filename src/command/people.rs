@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{CommandError, Globals};
 use crate::account::{Admin, Refused};
 use crate::clock::{Clock, UnixSecs};
-use crate::config::{self, Secrets};
+use crate::config::{self, Config, Secrets};
 use crate::secret::Secret;
 use crate::store::UserRow;
 
@@ -23,8 +23,13 @@ impl From<Refused> for CommandError {
     }
 }
 
-/// Opens the accounts of the configuration; without any file those of `run --to`.
+/// Opens the accounts of the configuration.
 pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
+    Ok(Admin::open(&configured(globals)?, Clock::system())?)
+}
+
+/// The configuration; without any file that of `run --to`.
+pub(super) fn configured(globals: &Globals) -> Result<Config, CommandError> {
     let path = globals.config_path();
     let state_dir = globals.state_dir.as_deref();
     let without_file =
@@ -34,7 +39,7 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     } else {
         config::load(&path, state_dir, Secrets::Left)
     };
-    Ok(Admin::open(&config.map_err(CommandError::Config)?, Clock::system())?)
+    config.map_err(CommandError::Config)
 }
 
 /// Waits until a running gateway has the change in force, and says so if it does not.

@@ -39,6 +39,19 @@ impl Folder {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(path).map_err(|error| unusable(path, &format!("the state folder cannot be made: {error}")))?;
+        Self::judged(path)
+    }
+
+    /// The folder of a database that is there already; makes nothing.
+    pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
+        let database = path.join(DATABASE);
+        if !std::fs::metadata(&database).is_ok_and(|about| about.len() > 0) {
+            return Err(unusable(&database, "there is no database"));
+        }
+        Self::judged(path)
+    }
+
+    fn judged(path: &Path) -> Result<Self, StoreError> {
         let about = std::fs::metadata(path)
             .map_err(|error| unusable(path, &format!("the state folder cannot be read: {error}")))?;
         if about.mode() & 0o022 != 0 {
@@ -73,11 +86,17 @@ impl Folder {
             closed.set_mode(0o600);
             file.set_permissions(closed).map_err(wrong)?;
         }
-        if about.uid() != self.owner.0 {
-            // only root gets here and succeeds: its files must stay usable for the service's user
-            std::os::unix::fs::fchown(&file, Some(self.owner.0), Some(self.owner.1)).map_err(wrong)?;
-        }
+        self.hand_over(&file).map_err(wrong)?;
         Ok(file)
+    }
+
+    /// Makes a file the folder's owner's. Only root gets to change anything: its files must stay usable for
+    /// the service's user.
+    pub(super) fn hand_over(&self, file: &File) -> std::io::Result<()> {
+        if file.metadata()?.uid() == self.owner.0 {
+            return Ok(());
+        }
+        std::os::unix::fs::fchown(file, Some(self.owner.0), Some(self.owner.1))
     }
 
     /// The file that the database lives in.

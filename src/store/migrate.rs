@@ -15,6 +15,8 @@ const APPLICATION_ID: i32 = 0x6167_7465;
 const SCRIPTS: [&str; 2] = [include_str!("schema/0001_people.sql"), include_str!("schema/0002_tokens.sql")];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// A file's head up to the two bytes that say whether it has a write-ahead log (file format, 1.3).
+const HEAD_BYTES: u64 = 20;
 
 fn unusable(folder: &Folder, what: &str) -> StoreError {
     StoreError::Unusable(format!("{}: {what}; it was left untouched", folder.database().display()))
@@ -22,10 +24,10 @@ fn unusable(folder: &Folder, what: &str) -> StoreError {
 
 /// Judges the file without writing to it. An empty file is a new database.
 pub(super) fn inspect(folder: &Folder, check: Check) -> Result<(), StoreError> {
-    let mut head = Vec::with_capacity(MAGIC.len());
+    let mut head = Vec::new();
     folder
         .database_file()?
-        .take(MAGIC.len() as u64)
+        .take(HEAD_BYTES)
         .read_to_end(&mut head)
         .map_err(|error| unusable(folder, &format!("the database cannot be read: {error}")))?;
     if head.is_empty() {
@@ -35,8 +37,13 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<(), StoreError> {
             Ok(())
         };
     }
-    if head != MAGIC {
+    if !head.starts_with(MAGIC) {
         return Err(unusable(folder, "this is not an authgate database, or it is damaged"));
+    }
+    if head.ends_with(&[1, 1]) && folder.leftover("-wal") {
+        // SQLite would write that log's pages over it
+        let what = "this is a backup beside the log (-wal) of the database that was here before; remove that log";
+        return Err(unusable(folder, what));
     }
     if folder.leftover("-journal") {
         // a first start was cut off: only a writer can roll that back
@@ -177,6 +184,23 @@ mod tests {
         std::fs::write(dir.path().join("authgate.db"), b"").unwrap();
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
         assert_eq!(refusal(dir.path()), "DB: the database is empty, but its log (-wal) is not; it was left untouched");
+    }
+
+    #[test]
+    fn a_backup_beside_the_log_of_another_database_is_refused_and_opens_without_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("authgate.db");
+        drop(Db::open(dir.path(), Check::Whole).unwrap());
+        let backup = dir.path().join("backup");
+        super::super::back_up(dir.path(), &backup).unwrap();
+        std::fs::copy(&backup, &path).unwrap();
+        std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: this is a backup beside the log (-wal) of the database that was here before; remove that log; it was left untouched"
+        );
+        std::fs::remove_file(dir.path().join("authgate.db-wal")).unwrap();
+        assert!(Db::open(dir.path(), Check::Whole).is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 mod api_tokens;
 mod audit;
+mod backup;
 mod db;
 mod devices;
 mod folder;
@@ -23,6 +24,7 @@ mod users;
 
 pub use api_tokens::{ApiTokenRow, NewApiToken};
 pub use audit::AuditRow;
+pub use backup::back_up;
 pub use db::{Check, Db};
 pub use folder::{Folder, Lock};
 pub use foreign::{ForeignTable, read_table};

@@ -8,6 +8,7 @@
 mod api_tokens;
 mod authjs;
 mod backend;
+mod backup;
 mod client;
 mod commands;
 mod config;

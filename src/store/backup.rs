@@ -1,0 +1,143 @@
+//! A copy of the database while others write to it. `VACUUM INTO` reads one unchanging view, holds up no
+//! writer, leaves out what was deleted, and makes one plain file in which nothing is still to be replayed.
+//! The database itself is only read: a newer program backs up an older one's before it brings it up.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::folder::Folder;
+use super::{Check, StoreError, db, migrate};
+
+/// Copies the database of a state folder to a new file: 0600, owned by the folder's owner, checked, on disk.
+/// The file is there whole or not at all. Gives its bytes.
+///
+/// # Errors
+/// [`StoreError`]: there is no database, it cannot be read, or `to` exists or cannot be written.
+pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
+    let folder = Folder::existing(state_dir)?;
+    migrate::inspect(&folder, Check::Version)?;
+    let failed = |error: std::io::Error| StoreError::Down(format!("{}: {error}", to.display()));
+    if std::fs::symlink_metadata(to).is_ok() {
+        return Err(StoreError::Down(format!("{}: there is a file already; it was left untouched", to.display())));
+    }
+    let beside = parent(to)?;
+    let copy = tempfile::Builder::new()
+        .prefix(".authgate-backup-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(&beside)
+        .map_err(failed)?;
+    copy_into(&folder.database(), copy.path())?;
+    is_sound(copy.path())?;
+    folder.hand_over(copy.as_file()).map_err(failed)?;
+    copy.as_file().sync_all().map_err(failed)?;
+    let bytes = copy.as_file().metadata().map_err(failed)?.len();
+    copy.persist_noclobber(to).map_err(|error| failed(error.error))?;
+    File::open(&beside).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// The folder that a file is to be in, by its full path: `SQLite` must not take it for a URI.
+fn parent(to: &Path) -> Result<PathBuf, StoreError> {
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    parent.canonicalize().map_err(|error| StoreError::Down(format!("{}: {error}", parent.display())))
+}
+
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(db::BUSY)?;
+    Ok(connection)
+}
+
+fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
+    let Some(path) = copy.to_str() else {
+        return Err(StoreError::Down(format!("{}: the path is no UTF-8", copy.display())));
+    };
+    open(database)?.execute("VACUUM INTO ?1", [path])?;
+    Ok(())
+}
+
+fn is_sound(copy: &Path) -> Result<(), StoreError> {
+    let found: String = open(copy)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(StoreError::Down(format!("the copy is damaged ({found}); none was made"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::super::Db;
+    use super::*;
+
+    fn lines(dir: &Path, to: &Path) -> String {
+        back_up(dir, to).unwrap_err().to_string().replace(&dir.display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn a_backup_makes_nothing_where_there_is_no_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        assert_eq!(lines(&state, &dir.path().join("copy")), "DIR/authgate.db: there is no database");
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+        std::fs::create_dir(&state).unwrap();
+        std::fs::write(state.join("authgate.db"), b"").unwrap();
+        assert_eq!(lines(&state, &dir.path().join("copy")), "DIR/authgate.db: there is no database");
+    }
+
+    #[test]
+    fn a_backup_never_writes_over_a_file_and_leaves_none_when_it_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Db::open(&dir.path().join("state"), Check::Whole).unwrap());
+        let (state, to) = (dir.path().join("state"), dir.path().join("copy"));
+        std::fs::write(&to, b"mine").unwrap();
+        assert!(
+            back_up(&state, &to)
+                .unwrap_err()
+                .to_string()
+                .ends_with("/copy: there is a file already; it was left untouched")
+        );
+        assert_eq!(std::fs::read(&to).unwrap(), b"mine");
+        assert!(back_up(&state, &dir.path().join("missing/copy")).is_err());
+        assert!(back_up(&state, dir.path()).is_err());
+        Connection::open(state.join("authgate.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(back_up(&state, &dir.path().join("other")).unwrap_err().to_string().contains("version 99"));
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn a_backup_is_0600_and_the_owner_is_that_of_the_state_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, to) = (dir.path().join("state"), dir.path().join("file:copy?mode=memory"));
+        std::fs::create_dir(&state).unwrap();
+        let owner = if std::os::unix::fs::chown(&state, Some(65534), Some(65534)).is_ok() {
+            65534
+        } else {
+            std::fs::metadata(&state).unwrap().uid() // not root: nobody else's folder to be had
+        };
+        drop(Db::open(&state, Check::Whole).unwrap());
+        let bytes = back_up(&state, &to).unwrap();
+        let about = std::fs::metadata(&to).unwrap();
+        assert_eq!((about.uid(), about.mode() & 0o777, about.len()), (owner, 0o600, bytes));
+        assert_eq!(std::fs::read(&to).unwrap()[18..20], [1, 1], "a file that needs no log");
+        for entry in std::fs::read_dir(&state).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().uid(), owner);
+        }
+    }
+
+    #[test]
+    fn an_older_database_is_backed_up_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Db::open(dir.path(), Check::Whole).unwrap());
+        let version = |path: &Path| -> i64 {
+            Connection::open(path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+        };
+        let database = dir.path().join("authgate.db");
+        Connection::open(&database).unwrap().pragma_update(None, "user_version", 1).unwrap();
+        back_up(dir.path(), &dir.path().join("copy")).unwrap();
+        assert_eq!((version(&database), version(&dir.path().join("copy"))), (1, 1));
+    }
+}
