@@ -64,6 +64,10 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Log lines dropped.
     pub log_dropped: Gauge,
+    /// When the first certificate ends, in seconds since 1970.
+    pub certificate_expiry: Gauge,
+    /// Changed certificates that could not be used.
+    pub certificates_unfit: Counter,
 }
 
 impl Metrics {
@@ -98,6 +102,14 @@ impl Metrics {
         let live = gauge(&mut registry, "live_connections", "Open WebSockets and event streams");
         let sessions = gauge(&mut registry, "sessions_active", "Sessions that stand");
         let log_dropped = gauge(&mut registry, "log_lines_dropped", "Log lines that nobody read in time");
+        let certificate_expiry =
+            gauge(&mut registry, "tls_certificate_expiry_timestamp_seconds", "When the first certificate ends");
+        let certificates_unfit = Counter::default();
+        registry.register(
+            "tls_certificates_unfit",
+            "Changed certificates that could not be used, so that the ones before them are kept",
+            certificates_unfit.clone(),
+        );
         Self {
             registry,
             routes: made,
@@ -109,6 +121,8 @@ impl Metrics {
             live,
             sessions,
             log_dropped,
+            certificate_expiry,
+            certificates_unfit,
         }
     }
 

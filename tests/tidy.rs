@@ -24,6 +24,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["account/foreign.rs"]),
     ("cbc", &["account/jwe.rs"]),
     ("csv", &["command/"]),
+    ("h2", &["gateway/front/"]),
     ("jsonwebtoken", &["account/token.rs", "account/jws.rs", "account/backend_token.rs"]),
     ("md5", &["account/foreign.rs"]),
     ("mimalloc", &["main.rs"]),
@@ -33,11 +34,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics.rs"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
+    ("rustls", &["config/certificate.rs", "server/tls.rs"]),
     ("scrypt", &["account/foreign.rs"]),
     ("sha_crypt", &["account/foreign.rs"]),
     ("strsim", &["config/"]),
+    ("tokio_rustls", &["gateway/front/", "server/tls.rs"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logging.rs", "server/", "command/"]),
+    ("x509_parser", &["config/certificate.rs"]),
     ("yaml_rust2", &["command/"]),
 ];
 

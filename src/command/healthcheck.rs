@@ -29,7 +29,7 @@ pub fn run(globals: &Globals) -> Result<(), CommandError> {
 
 fn ask(address: &Listen) -> std::io::Result<String> {
     match address {
-        Listen::Tcp(address) => {
+        Listen::Tcp(address) | Listen::Tls(address) => {
             let stream = TcpStream::connect_timeout(&reachable(*address), TIME)?;
             stream.set_read_timeout(Some(TIME))?;
             exchange(stream)

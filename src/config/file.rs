@@ -14,8 +14,10 @@ use super::fault::{Fault, nearest};
 use super::units::{parse_duration, parse_size};
 
 /// Keys of every table, for remedies: where a misplaced key belongs.
-const TABLES: [(&str, &[&str]); 14] = [
-    ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "admin_listen"]),
+const TABLES: [(&str, &[&str]); 16] = [
+    ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "admin_listen", "tls"]),
+    ("[server.tls]", &["certificates"]),
+    ("certificates", &["certificate", "key"]),
     (
         "[limits]",
         &[

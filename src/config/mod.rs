@@ -10,6 +10,7 @@ use toml::de::DeTable;
 pub use crate::web::cookie::SameSite;
 use crate::web::origin::Origin;
 
+mod certificate;
 mod fault;
 mod file;
 mod lower;
@@ -21,12 +22,14 @@ mod routing;
 mod secret;
 mod units;
 
+pub use certificate::{Certificate, CertificateFiles, Tls, Unfit};
 pub use fault::{Fault, Faults};
 pub use routes::Routes;
 pub use routing::{
     Access, BackendToken, Cors, IdentityHeaders, PathPattern, Refuse, Route, Segment, TemplatePart, Test, TestUser,
     TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamServer, WebSocketToken,
 };
+pub use secret::SecretPlace;
 pub use units::parse_duration;
 
 /// Whether secrets are read from where they are kept.
@@ -151,6 +154,8 @@ pub struct Server {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// /healthz, /readyz, /metrics; `None` is off.
     pub admin_listen: Option<Listen>,
+    /// `[server.tls]`
+    pub tls: Tls,
 }
 
 /// One address to listen on.
@@ -158,8 +163,20 @@ pub struct Server {
 pub enum Listen {
     /// Plain HTTP/1.1 over TCP.
     Tcp(SocketAddr),
+    /// HTTP/2 and HTTP/1.1 in TLS over TCP.
+    Tls(SocketAddr),
     /// Plain HTTP/1.1 over a Unix socket.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// The address, unless it is a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// `[limits]`

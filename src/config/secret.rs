@@ -6,10 +6,43 @@ use super::Secrets;
 use super::file::{Item, Table};
 use crate::secret::Secret;
 
+/// Where a secret is kept.
+#[derive(Debug, Clone)]
+pub enum SecretPlace {
+    /// In a file of its own, which may change.
+    File(PathBuf),
+    /// It is here.
+    Here(Secret),
+}
+
+impl SecretPlace {
+    /// Reads it; an error is one line for people.
+    pub fn read(&self) -> Result<Secret, String> {
+        match self {
+            Self::File(path) => read_secret(path).map(Secret::new),
+            Self::Here(secret) => Ok(secret.clone()),
+        }
+    }
+}
+
+const UNREADABLE: &str = "make the secret readable to this process, or name another source";
+
 impl<'t> Table<'t> {
     /// A secret: `{ file = "..." }`, `{ env = "..." }` or `{ credential = "..." }` (systemd). One line end
     /// behind it is no part of it.
     pub(super) fn secret(&self, key: &'static str) -> Option<Item<'t, Secret>> {
+        let place = self.secret_place(key)?;
+        match place.value.read() {
+            Ok(secret) => Some(self.item(secret, place.span)),
+            Err(what) => {
+                place.fault(what, UNREADABLE);
+                None
+            }
+        }
+    }
+
+    /// Where a secret is kept, for what is read again while we run.
+    pub(super) fn secret_place(&self, key: &'static str) -> Option<Item<'t, SecretPlace>> {
         const REMEDY: &str = "write { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
         let value = self.value(key)?;
         if value.get_ref().as_table().is_none() {
@@ -25,26 +58,23 @@ impl<'t> Table<'t> {
             return None;
         }
         if self.reading.secrets == Secrets::Left {
-            return Some(self.item(Secret::new("-".repeat(64)), value.span()));
+            return Some(self.item(SecretPlace::Here(Secret::new("-".repeat(64))), value.span()));
         }
-        let read = match (file, env, credential) {
-            (Some(path), ..) => read_secret(&self.reading.base.join(&path.value)),
+        let place = match (file, env, credential) {
+            (Some(path), ..) => Ok(SecretPlace::File(self.reading.base.join(&path.value))),
             (_, Some(name), _) => (self.reading.env)(&name.value)
+                .map(|text| SecretPlace::Here(Secret::new(text)))
                 .ok_or_else(|| format!("the environment variable {} is not set", name.value)),
             (.., Some(name)) if name.value.contains('/') => Err(format!("`{}` is no name of a credential", name.value)),
             (.., Some(name)) => (self.reading.env)("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: there are no credentials".to_owned())
-                .and_then(|folder| read_secret(&PathBuf::from(folder).join(&name.value))),
+                .map(|folder| SecretPlace::File(PathBuf::from(folder).join(&name.value)))
+                .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: there are no credentials".to_owned()),
             _ => return None,
         };
-        match read {
-            Ok(text) => Some(self.item(Secret::new(text), value.span())),
+        match place {
+            Ok(place) => Some(self.item(place, value.span())),
             Err(what) => {
-                self.reading.fault(
-                    value.span(),
-                    what,
-                    "make the secret readable to this process, or name another source",
-                );
+                self.reading.fault(value.span(), what, UNREADABLE);
                 None
             }
         }

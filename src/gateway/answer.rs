@@ -8,6 +8,9 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::guard::Guard;
+use super::respond;
+use crate::config::Config;
 use crate::pages::Page;
 use crate::web::reply::Reply;
 
@@ -15,11 +18,12 @@ use crate::web::reply::Reply;
 pub(crate) const FORM_TIME: Duration = Duration::from_secs(30);
 
 /// Writes a whole reply; the connection goes on unless the reply closes it.
-pub(crate) async fn write(session: &mut Session, reply: Reply, request_id: &str) -> Result<()> {
+pub(crate) async fn write(config: &Config, session: &mut Session, reply: Reply, request_id: &str) -> Result<()> {
     if reply.close {
         session.set_keepalive(None);
     }
-    let head = head_of(&reply, request_id)?;
+    let hsts = Guard::of(session).is_some_and(|guard| respond::sends_hsts(config, guard));
+    let head = head_of(&reply, request_id, hsts)?;
     let no_body = is_bodiless(&reply) || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), no_body).await?;
     if !no_body {
@@ -28,13 +32,16 @@ pub(crate) async fn write(session: &mut Session, reply: Reply, request_id: &str)
     Ok(())
 }
 
-/// The head of a reply as it is written on every way.
-pub(crate) fn head_of(reply: &Reply, request_id: &str) -> Result<ResponseHeader> {
+/// The head of a reply as it is written on every way; with `hsts`, over TLS.
+pub(crate) fn head_of(reply: &Reply, request_id: &str, hsts: bool) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 4))?;
     for (name, value) in &reply.headers {
         head.append_header(name, value)?;
     }
     head.insert_header("X-Request-Id", request_id)?;
+    if hsts {
+        head.insert_header(header::STRICT_TRANSPORT_SECURITY, respond::HSTS)?;
+    }
     if !matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
     }

@@ -14,11 +14,30 @@ use tokio::time::Instant;
 
 use super::frames::Closing;
 use super::stream::GuardedStream;
+use crate::config::Certificate;
+
+/// What TLS told of a connection.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    /// The name that the client asked for, in lower case.
+    pub(crate) name: Option<String>,
+    /// What it was shown.
+    pub(crate) certificate: Arc<Certificate>,
+}
+
+impl Secured {
+    /// Whether a request for this host belongs on the connection (RFC 9110, 7.4): the name that the handshake
+    /// was for, or one that the same certificate speaks for. A client that asked for no name may ask for all.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        self.name.as_deref().is_none_or(|name| name == host) || self.certificate.covers(host)
+    }
+}
 
 /// One for each connection, shared with the registry of live connections.
 #[derive(Debug)]
 pub(crate) struct Guard {
     address: Option<IpAddr>,
+    secured: Option<Arc<Secured>>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
     /// Milliseconds after `opened` at which the first byte of the answer is due; 0 is never.
@@ -31,9 +50,10 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// `address` is the TCP peer's; `None` on a Unix socket.
-    pub(crate) fn new(address: Option<IpAddr>) -> Self {
+    pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<Secured>>) -> Self {
         Self {
             address,
+            secured,
             closing: AtomicU8::new(0),
             answer_due: AtomicU64::new(0),
             overdue: AtomicBool::new(false),
@@ -50,6 +70,11 @@ impl Guard {
     /// The other end's address.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// What TLS told, where the client came over it.
+    pub(crate) fn secured(&self) -> Option<&Arc<Secured>> {
+        self.secured.as_ref()
     }
 
     /// When the answer is due, if one is awaited.

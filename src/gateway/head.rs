@@ -24,23 +24,27 @@ pub(crate) enum BadHead {
     TargetTooLong,
     /// 431: too many fields or bytes.
     TooLarge,
+    /// 421: the connection's certificate does not speak for this host.
+    Misdirected,
 }
 
 /// What the connection knows about the other end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Peer {
     /// Address of the TCP peer; `None` on a Unix socket.
     pub(crate) address: Option<IpAddr>,
     /// Whether the peer may speak for clients.
     pub(crate) trusted: bool,
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
 }
 
 impl Peer {
     /// A Unix socket's peer counts as 127.0.0.1.
-    pub(crate) fn new(address: Option<IpAddr>, server: &Server) -> Self {
+    pub(crate) fn new(address: Option<IpAddr>, secure: bool, server: &Server) -> Self {
         let address = address.map(|ip| ip.to_canonical());
         let counted = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        Self { address, trusted: is_trusted(server, counted) }
+        Self { address, trusted: is_trusted(server, counted), secure }
     }
 }
 
@@ -101,7 +105,7 @@ pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) ->
     let headers = &parts.headers;
     let own_host = single(headers, HOST.as_str())?.ok_or(BadHead::Ambiguous("host"))?;
     let mut host = Host::parse(own_host).ok_or(BadHead::Ambiguous("host"))?;
-    let mut scheme = Scheme::Http;
+    let mut scheme = if peer.secure { Scheme::Https } else { Scheme::Http };
     let mut client = peer.address;
     if peer.trusted {
         if let Some(told) = single(headers, "x-forwarded-host")? {

@@ -183,6 +183,19 @@ impl Gateway {
         self.connections.open()
     }
 
+    /// The time, in milliseconds since 1970.
+    pub fn now_millis(&self) -> u64 {
+        self.clock.now_millis()
+    }
+
+    /// When the first certificate ends (seconds since 1970), and how many new ones could not be used.
+    pub fn note_certificates(&self, expiry: Option<i64>, unfit: u64) {
+        if let Some(expiry) = expiry {
+            self.metrics.certificate_expiry.set(expiry);
+        }
+        self.metrics.certificates_unfit.inc_by(unfit);
+    }
+
     /// The text of `/metrics`.
     pub fn metrics_text(&self) -> String {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -328,7 +341,8 @@ impl Gateway {
 
     fn read_head(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Result<(), BadHead> {
         let address = state.guard.as_ref().and_then(|guard| guard.address());
-        state.peer = Peer::new(address, &self.config.server);
+        let secured = state.guard.as_ref().and_then(|guard| guard.secured());
+        state.peer = Peer::new(address, secured.is_some(), &self.config.server);
         head::check(head, head.raw_path().len(), head_bytes, &self.config.limits)?;
         respond::to_origin_form(head)?;
         if state.peer.trusted
@@ -336,7 +350,12 @@ impl Gateway {
         {
             state.request_id = id;
         }
-        state.known = Some(head::read(head, state.peer, &self.config.server)?);
+        let known = head::read(head, state.peer, &self.config.server)?;
+        // a proxy may speak for all hosts over one connection
+        if secured.is_some_and(|secured| !state.peer.trusted && !secured.covers(known.host.name())) {
+            return Err(BadHead::Misdirected);
+        }
+        state.known = Some(known);
         Ok(())
     }
 

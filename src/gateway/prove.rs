@@ -19,7 +19,7 @@ use crate::web::origin::{Origin, Scheme};
 pub fn prove(config: &Config, test: &Test) -> Result<String, String> {
     let (host, scheme, target) = split_target(config, &test.target)?;
     let parts = head_of(test, &host, &target)?;
-    let peer = Peer { address: None, trusted: false };
+    let peer = Peer::default();
     let read =
         head::check(&parts, target.len(), 0, &config.limits).and_then(|()| head::read(&parts, peer, &config.server));
     let mut known = match read {
@@ -116,6 +116,7 @@ fn status_of(bad: BadHead) -> String {
         BadHead::Method => "405",
         BadHead::TargetTooLong => "414",
         BadHead::TooLarge => "431",
+        BadHead::Misdirected => "421",
     }
     .to_owned()
 }

@@ -30,7 +30,7 @@ impl ProxyHttp for Gateway {
             why: None,
             route: None,
             page: None,
-            peer: Peer { address: None, trusted: false },
+            peer: Peer::default(),
             known: None,
             identity: None,
             admission: None,
@@ -66,7 +66,7 @@ impl ProxyHttp for Gateway {
                 self.page(page, session.req_header(), body, state).await
             }
         };
-        answer::write(session, state.cors.dress(reply), &state.request_id).await?;
+        answer::write(&self.config, session, state.cors.dress(reply), &state.request_id).await?;
         Ok(true)
     }
 
@@ -154,7 +154,7 @@ impl ProxyHttp for Gateway {
         let reply = self.failed(e, session.req_header(), state);
         if let (Some(reply), 0) = (reply, written) {
             let code = reply.status.as_u16();
-            let answered = answer::write(session, reply, &state.request_id).await;
+            let answered = answer::write(&self.config, session, reply, &state.request_id).await;
             written = if answered.is_ok() { code } else { 0 };
         }
         FailToProxy { error_code: written, can_reuse_downstream: false }

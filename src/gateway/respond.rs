@@ -9,12 +9,23 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::authorize::Refusal;
 use super::cors::CorsAnswer;
 use super::forward::Stripper;
+use super::guard::Guard;
 use super::head::BadHead;
 use super::{Gateway, RequestState, refuse};
 use crate::account::Rejected;
 use crate::config::Config;
 use crate::web::incoming::Incoming;
+use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
+
+/// Two years (RFC 6797, 6.1). Hosts below this one may be somebody else's: they are not spoken for.
+pub(super) const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
+
+/// Whether answers tell browsers never to come over plain http again: those over TLS do, once browsers use
+/// nothing else.
+pub(super) fn sends_hsts(config: &Config, guard: &Guard) -> bool {
+    guard.secured().is_some() && config.server.public_url.scheme() == Scheme::Https
+}
 
 /// The answer to a head that is refused unread.
 pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static str>) -> Reply {
@@ -23,6 +34,7 @@ pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static
         BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
         BadHead::TargetTooLong => (StatusCode::URI_TOO_LONG, "target"),
         BadHead::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head"),
+        BadHead::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "host of another certificate"),
     };
     *why = Some(reason);
     refuse::unread(code, request_id)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -84,6 +84,10 @@ impl Gateway {
         // a socket that was not granted is no live connection
         state.live = None;
         respond::dress(response, &self.stripper, state.renewed.take(), &state.cors);
+        if respond::sends_hsts(&self.config, guard) && !response.headers.contains_key(header::STRICT_TRANSPORT_SECURITY)
+        {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, respond::HSTS)?;
+        }
         if let (Some(admission), true) = (&state.admission, respond::is_event_stream(response))
             && let Some(identity) = admission.identity()
         {

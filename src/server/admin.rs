@@ -29,7 +29,7 @@ pub(super) fn bind(address: Option<&Listen>) -> Result<Admin, ServeError> {
     let Some(address) = address else { return Ok(Admin::Off) };
     let bound = super::listen::bind(std::slice::from_ref(address))?;
     Ok(match bound.into_iter().next() {
-        Some(super::listen::Socket::Tcp(listener, address)) => {
+        Some(super::listen::Socket::Tcp(listener, address) | super::listen::Socket::Tls(listener, address)) => {
             tracing::info!(address = %format!("http://{address}"), "admin listening");
             Admin::Tcp(listener)
         }

@@ -12,6 +12,7 @@ use crate::config::Listen;
 /// A bound socket.
 pub(super) enum Socket {
     Tcp(TcpListener, SocketAddr),
+    Tls(TcpListener, SocketAddr),
     Unix(UnixListener, PathBuf),
 }
 
@@ -22,6 +23,7 @@ impl fmt::Display for Address<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Socket::Tcp(_, address) => write!(f, "http://{address}"),
+            Socket::Tls(_, address) => write!(f, "https://{address}"),
             Socket::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -36,6 +38,7 @@ impl Socket {
     pub(super) fn share(&self) -> std::io::Result<Self> {
         Ok(match self {
             Self::Tcp(listener, address) => Self::Tcp(listener.try_clone()?, *address),
+            Self::Tls(listener, address) => Self::Tls(listener.try_clone()?, *address),
             Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
         })
     }
@@ -46,14 +49,15 @@ pub(super) fn bind(addresses: &[Listen]) -> Result<Vec<Socket>, ServeError> {
     addresses.iter().map(bind_one).collect()
 }
 
-fn bind_one(address: &Listen) -> Result<Socket, ServeError> {
-    match address {
-        Listen::Tcp(address) => {
+fn bind_one(one: &Listen) -> Result<Socket, ServeError> {
+    match one {
+        Listen::Tcp(address) | Listen::Tls(address) => {
             let failed = |error| ServeError::new(format!("cannot listen on {address}: {error}"));
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
-            Ok(Socket::Tcp(listener, bound))
+            let secure = matches!(one, Listen::Tls(_));
+            Ok(if secure { Socket::Tls(listener, bound) } else { Socket::Tcp(listener, bound) })
         }
         Listen::Unix(path) => {
             let failed = |error| ServeError::new(format!("cannot listen on unix:{}: {error}", path.display()));

@@ -20,6 +20,7 @@ use crate::pages::whoami;
 mod admin;
 mod listen;
 mod shard;
+mod tls;
 
 /// How long running requests may go on after the stop signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -67,7 +68,10 @@ async fn run(config: Arc<Config>, clock: Clock, log: Log) -> Result<(), ServeErr
     let gateway = Gateway::new(config.clone(), accounts.clone(), clock, log.clone(), whoami);
     resolve(&gateway).await;
     let (stop, stopped) = watch::channel(false);
-    let shards = shard::start(&gateway, &sockets, &stopped)?;
+    let certificates = Arc::new(tls::Certificates::new(&config.server.tls));
+    let acceptor = tls::Acceptor::new(certificates.clone())?;
+    let shards = shard::start(&gateway, &sockets, &acceptor, &stopped)?;
+    tokio::spawn(tls::watch(certificates, gateway.clone()));
     admin::start(admin, gateway.clone(), accounts.clone(), stopped);
     for socket in &sockets {
         tracing::info!(address = %socket.address(), "listening");

@@ -13,6 +13,7 @@ use tokio::time::{interval, sleep};
 
 use super::ServeError;
 use super::listen::Socket;
+use super::tls::Acceptor;
 use crate::gateway::Gateway;
 use crate::gateway::front::wire::Wire;
 use crate::gateway::front::{Front, pool};
@@ -31,17 +32,18 @@ pub(super) struct Shards {
 pub(super) fn start(
     gateway: &Gateway,
     sockets: &[Socket],
+    tls: &Acceptor,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Shards, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut threads = Vec::with_capacity(cores);
     for number in 0..cores {
         let sockets = sockets.iter().map(Socket::share).collect::<io::Result<Vec<_>>>().map_err(ServeError::new)?;
-        let (gateway, stopped) = (gateway.clone(), stopped.clone());
+        let (gateway, tls, stopped) = (gateway.clone(), tls.clone(), stopped.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
         let thread = std::thread::Builder::new()
             .name(format!("proxy-{number}"))
-            .spawn(move || runtime.block_on(run(gateway, sockets, stopped)))
+            .spawn(move || runtime.block_on(run(gateway, sockets, tls, stopped)))
             .map_err(ServeError::new)?;
         threads.push(thread);
     }
@@ -49,10 +51,10 @@ pub(super) fn start(
 }
 
 /// Accepts until stopped; the runtime then goes on for the requests that still run.
-async fn run(gateway: Gateway, sockets: Vec<Socket>, stopped: watch::Receiver<bool>) {
+async fn run(gateway: Gateway, sockets: Vec<Socket>, tls: Acceptor, stopped: watch::Receiver<bool>) {
     let front = Front::new(gateway, stopped.clone());
     for socket in sockets {
-        tokio::spawn(accept(front.clone(), socket, stopped.clone()));
+        tokio::spawn(accept(front.clone(), socket, tls.clone(), stopped.clone()));
     }
     let mut sweep = interval(SWEEP);
     loop {
@@ -61,7 +63,8 @@ async fn run(gateway: Gateway, sockets: Vec<Socket>, stopped: watch::Receiver<bo
     }
 }
 
-async fn accept(front: Front, socket: Socket, mut stopped: watch::Receiver<bool>) {
+async fn accept(front: Front, socket: Socket, tls: Acceptor, mut stopped: watch::Receiver<bool>) {
+    let tls = matches!(socket, Socket::Tls(..)).then_some(tls);
     let listener = match Listener::new(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
@@ -72,7 +75,12 @@ async fn accept(front: Front, socket: Socket, mut stopped: watch::Receiver<bool>
             _ = stopped.wait_for(|stopped| *stopped) => return,
         };
         match accepted {
-            Ok((wire, address)) => drop(tokio::spawn(front.clone().serve(wire, address))),
+            Ok((wire, address)) => match (wire, &tls) {
+                (Wire::Tcp(stream), Some(tls)) => {
+                    drop(tokio::spawn(front.clone().serve_tls(tls.clone().accept(stream), address)));
+                }
+                (wire, _) => drop(tokio::spawn(front.clone().serve(wire, address))),
+            },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -96,7 +104,7 @@ enum Listener {
 impl Listener {
     fn new(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
-            Socket::Tcp(listener, _) => Self::Tcp(TcpListener::from_std(listener)?),
+            Socket::Tcp(listener, _) | Socket::Tls(listener, _) => Self::Tcp(TcpListener::from_std(listener)?),
             Socket::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }

@@ -35,6 +35,7 @@ const LISTED: &[&str] = &[
     "sec-websocket-protocol",
     "server",
     "set-cookie",
+    "strict-transport-security",
     "transfer-encoding",
     "upgrade",
     "vary",
@@ -44,8 +45,12 @@ const LISTED: &[&str] = &[
     "x-request-id",
 ];
 
+/// A socket, or TLS over one.
+pub trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
     host: String,
 }
 
@@ -98,7 +103,12 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream), host: address.to_string() }
+        Self::over(stream, address.to_string())
+    }
+
+    /// Over a stream that is there; `host` is what `Host` says.
+    pub fn over(stream: impl Stream + 'static, host: String) -> Self {
+        Self { stream: BufReader::new(Box::new(stream)), host }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

@@ -24,6 +24,8 @@ pub struct Gateway {
     folder: TempDir,
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    /// The TLS listener, where there is one.
+    pub tls: SocketAddr,
     pub invite: Option<String>,
 }
 
@@ -73,14 +75,22 @@ impl Gateway {
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
-        let mut gateway =
-            Self { child, lines, seen: Vec::new(), folder, address: nowhere, admin: nowhere, invite: None };
+        let mut gateway = Self {
+            child,
+            lines,
+            seen: Vec::new(),
+            folder,
+            address: nowhere,
+            admin: nowhere,
+            tls: nowhere,
+            invite: None,
+        };
         gateway.wait_until_ready();
         gateway
     }
 
     fn wait_until_ready(&mut self) {
-        let address = |line: &Value| line["address"].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+        let address = |line: &Value| line["address"].as_str().unwrap().split("//").nth(1).unwrap().parse().unwrap();
         self.wait_for(|gateway, line| {
             let Ok(event) = serde_json::from_str::<Value>(line) else {
                 if let Some(at) = line.find("/.auth/invite/") {
@@ -89,7 +99,10 @@ impl Gateway {
                 return false;
             };
             match event["message"].as_str() {
-                Some("listening") if event["address"].as_str().unwrap().starts_with("http") => {
+                Some("listening") if event["address"].as_str().unwrap().starts_with("https:") => {
+                    gateway.tls = address(&event);
+                }
+                Some("listening") if event["address"].as_str().unwrap().starts_with("http:") => {
                     gateway.address = address(&event);
                 }
                 Some("admin listening") => gateway.admin = address(&event),

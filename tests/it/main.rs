@@ -23,6 +23,7 @@ mod login;
 mod refusals;
 mod sessions;
 mod spoofing;
+mod tls;
 mod tokens;
 mod upstreams;
 mod websockets;

@@ -12,6 +12,7 @@ mod people;
 mod route;
 mod server;
 mod test;
+mod tls;
 mod token;
 mod upstream;
 

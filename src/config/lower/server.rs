@@ -13,8 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn server(table: &Table<'_>) -> Server {
     let base = table.reading.base.as_path();
-    let listen = table.texts("listen", "127.0.0.1:8080");
-    let listen = match listen {
+    let list = table.texts("listen", "127.0.0.1:8080");
+    let listen = match &list {
         None => vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
         Some(list) => {
             if list.value.is_empty() {
@@ -23,11 +23,16 @@ pub(super) fn server(table: &Table<'_>) -> Server {
             distinct(list.value.iter().filter_map(|one| Some((one, self::listen(one, base)?))).collect())
         }
     };
-    let admin_listen = match table.text("admin_listen", "127.0.0.1:9180") {
-        None => Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180)))),
-        Some(text) if text.value.is_empty() => None,
-        Some(text) => self::listen(&text, base),
-    };
+    let admin_listen = admin_listen(table, base);
+    let (tls, has_certificates) = super::tls::tls(&table.table("tls", "[server.tls]"));
+    if let Some(list) = list.filter(|_| !has_certificates && listen.iter().any(|one| matches!(one, Listen::Tls(_)))) {
+        for one in list.value.iter().filter(|one| one.value.starts_with("https://")) {
+            one.fault(
+                format!("`{}` has no certificate to show", one.value),
+                "add [server.tls] with `certificates = [{ certificate = \"chain.pem\", key = { file = \"key.pem\" } }]`",
+            );
+        }
+    }
     Server {
         public_url: public_url(table, &listen),
         state_dir: state_dir(table),
@@ -35,15 +40,32 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         trusted_proxies: trusted_proxies(table),
         listen,
         admin_listen,
+        tls,
     }
+}
+
+fn admin_listen(table: &Table<'_>, base: &Path) -> Option<Listen> {
+    let Some(text) = table.text("admin_listen", "127.0.0.1:9180") else {
+        return Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180))));
+    };
+    if text.value.is_empty() {
+        return None;
+    }
+    let address = listen(&text, base);
+    if matches!(address, Some(Listen::Tls(_))) {
+        text.fault("`admin_listen` knows no TLS", "write a loopback address, as in \"127.0.0.1:9180\"");
+    }
+    address
 }
 
 /// Port 0 may stand several times: each asks for a free port.
 fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
     let mut kept: Vec<Listen> = Vec::new();
     for (typed, address) in listen {
-        let free = matches!(&address, Listen::Tcp(address) if address.port() == 0);
-        if !free && kept.contains(&address) {
+        let free = address.address().is_some_and(|address| address.port() == 0);
+        let same =
+            |other: &Listen| *other == address || (other.address().is_some() && other.address() == address.address());
+        if !free && kept.iter().any(same) {
             typed.fault(format!("`{}` stands twice", typed.value), "remove one of them");
         }
         kept.push(address);
@@ -63,11 +85,8 @@ fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {
         }
         return Some(Listen::Unix(base.join(path)));
     }
-    if text.value.starts_with("https://") {
-        text.fault("TLS listeners are not there yet", "listen on plain http and put a TLS proxy in front");
-        return None;
-    }
-    let plain = text.value.strip_prefix("http://").unwrap_or(&text.value);
+    let secure = text.value.strip_prefix("https://");
+    let plain = secure.or(text.value.strip_prefix("http://")).unwrap_or(&text.value);
     let address = plain.parse().ok();
     if address.is_none() {
         text.fault(
@@ -75,7 +94,7 @@ fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {
             "write an IP address and a port, as in \"127.0.0.1:8080\" or \"[::]:8080\"",
         );
     }
-    address.map(Listen::Tcp)
+    address.map(if secure.is_some() { Listen::Tls } else { Listen::Tcp })
 }
 
 /// Left out, it is the first address of `listen`, on loopback where that is none a browser can use.
@@ -89,14 +108,14 @@ fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
             "write scheme and host alone, as in \"https://apps.example.com\"",
         );
     }
-    let address = listen.iter().find_map(|listen| match listen {
-        Listen::Tcp(address) if !address.ip().is_unspecified() => Some(address.to_string()),
-        Listen::Tcp(address) => Some(format!("127.0.0.1:{}", address.port())),
-        Listen::Unix(_) => None,
+    let first = listen.iter().find(|listen| listen.address().is_some());
+    let address = first.and_then(Listen::address).map(|address| {
+        if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
     });
     // port 0 is known only once it is bound: no browser can be told before
     let host = address.and_then(|address| Host::parse(&address)).unwrap_or_else(Host::loopback);
-    Origin::new(Scheme::Http, &host)
+    let scheme = if matches!(first, Some(Listen::Tls(_))) { Scheme::Https } else { Scheme::Http };
+    Origin::new(scheme, &host)
 }
 
 /// `--state-dir` and `$STATE_DIRECTORY` are laid over this by the caller.

@@ -81,7 +81,7 @@ pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstre
 fn server(text: &Item<'_, String>, own: &[Listen]) -> Option<UpstreamServer> {
     let server = read_server(text, &text.reading.base)?;
     let reaches = |listen: &Listen| match (&server, listen) {
-        (UpstreamServer::Tcp { host, port, .. }, Listen::Tcp(address)) => {
+        (UpstreamServer::Tcp { host, port, .. }, Listen::Tcp(address) | Listen::Tls(address)) => {
             let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
             let here = loopback && (address.ip().is_loopback() || address.ip().is_unspecified());
             address.port() != 0 && address.port() == *port && (here || host.parse() == Ok(address.ip()))

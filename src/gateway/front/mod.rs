@@ -18,6 +18,7 @@ use pingora_proxy::{HttpProxy, ProxyHttp as _, http_proxy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::conn::Counted;
 use super::guard::Guard;
 use super::head::{self, BadHead};
 use super::record::{self, Counts};
@@ -30,6 +31,7 @@ mod exchange;
 pub(crate) mod pool;
 pub(super) mod request;
 pub(super) mod response;
+pub(crate) mod secure;
 mod tunnel;
 pub(crate) mod wire;
 
@@ -101,7 +103,11 @@ impl Front {
     pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>) {
         let gateway = &self.gateway;
         let Some(counted) = gateway.connections.admit(address, &gateway.config) else { return };
-        let mut conn = Conn { wire, buffer: BytesMut::new(), guard: Arc::new(Guard::new(address)) };
+        self.converse(Conn::new(wire, Arc::new(Guard::new(address, None))), counted).await;
+    }
+
+    /// One request after the other, in HTTP/1.
+    async fn converse(&self, mut conn: Conn, counted: Counted) {
         loop {
             let head = match self.read_head(&mut conn).await {
                 Ok(Some(head)) => head,
@@ -183,7 +189,7 @@ impl Front {
         let Some(reused) = self.proxy.process_new_http(session, &self.stopped).await else { return Next::End };
         let (stream, _) = reused.consume();
         let wire = stream.into_any().downcast::<GuardedStream>().ok().and_then(|stream| stream.into_inner());
-        wire.map_or(Next::End, |wire| Next::Keep(Conn { wire, buffer: BytesMut::new(), guard: conn.guard }))
+        wire.map_or(Next::End, |wire| Next::Keep(Conn::new(wire, conn.guard)))
     }
 
     /// Serves one request and writes its access line.
@@ -269,7 +275,8 @@ impl Front {
     }
 
     async fn write_reply(&self, conn: &mut Conn, reply: Reply, method: &Method, request_id: &str) -> Result<(), Gone> {
-        let Ok(mut head) = answer::head_of(&reply, request_id) else { return Err(Gone) };
+        let hsts = respond::sends_hsts(&self.gateway.config, &conn.guard);
+        let Ok(mut head) = answer::head_of(&reply, request_id, hsts) else { return Err(Gone) };
         let mut out = BytesMut::with_capacity(1024 + reply.body.len());
         let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
         response::write_head(&mut head, reply.close, &mut out);
@@ -302,6 +309,10 @@ enum End {
 struct Gone;
 
 impl Conn {
+    fn new(wire: Wire, guard: Arc<Guard>) -> Self {
+        Self { wire, buffer: BytesMut::new(), guard }
+    }
+
     /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
     async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -328,7 +339,8 @@ impl Conn {
                 _ => return Err(Gone),
             }
         }
-        Ok(())
+        // TLS keeps what the socket did not take at once
+        if matches!(timeout(idle, self.wire.flush()).await, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
     }
 
     /// Waits until the client has gone. What it sends meanwhile is kept.

@@ -1,0 +1,152 @@
+//! Certificates with their keys: read, matched and judged here, at the start and whenever their files change.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::SecretPlace;
+use crate::secret::Secret;
+
+/// `[server.tls]`
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// In the order of the file: the first is the one for names that none has.
+    pub certificates: Vec<(CertificateFiles, Arc<Certificate>)>,
+}
+
+/// Where a certificate and its key are kept.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    /// PEM: the certificate, and behind it those that lead to a root.
+    pub certificate: PathBuf,
+    /// PEM: the private key.
+    pub key: SecretPlace,
+}
+
+/// A chain and the key that fits it.
+pub struct Certificate {
+    /// What TLS needs of it.
+    pub key: Arc<CertifiedKey>,
+    /// Its DNS names, in lower case; `*.` stands for one label.
+    names: Vec<String>,
+    /// Seconds since 1970 from which on it holds.
+    pub not_before: i64,
+    /// Seconds since 1970 after which it does not hold any more.
+    pub not_after: i64,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// Why a certificate and its key cannot be used: which of them is at fault, what is wrong, what helps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Unfit {
+    Certificate(String, &'static str),
+    Key(String, &'static str),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Certificate(what, _) | Self::Key(what, _)) = self;
+        f.write_str(what)
+    }
+}
+
+impl CertificateFiles {
+    /// Reads both, and sees to it that they fit.
+    pub fn read(&self) -> Result<Certificate, Unfit> {
+        let chain = chain(&self.certificate)?;
+        let key = self.key.read().map_err(|what| Unfit::Key(what, "make the key readable to this process"))?;
+        Certificate::new(&self.certificate, chain, &key)
+    }
+}
+
+impl Certificate {
+    fn new(path: &Path, chain: Vec<CertificateDer<'static>>, key: &Secret) -> Result<Self, Unfit> {
+        let bad = || {
+            let what = format!("the first certificate in {} cannot be read", path.display());
+            Unfit::Certificate(what, "name the chain that the certificate authority sent, its own certificate first")
+        };
+        let leaf = chain.first().ok_or_else(bad)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| bad())?;
+        let names = names(&parsed);
+        let (not_before, not_after) =
+            (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+        let key = CertifiedKey::new(chain, private_key(key)?);
+        key.keys_match().map_err(|_| {
+            let what = format!("the key does not belong to the first certificate in {}", path.display());
+            Unfit::Key(
+                what,
+                "name the key that the certificate was made for, and the chain with its own certificate first",
+            )
+        })?;
+        Ok(Self { key: Arc::new(key), names, not_before, not_after })
+    }
+
+    /// Whether it speaks for this host: a name in lower case, without a port.
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| match name.strip_prefix("*.") {
+            None => name == host,
+            Some(domain) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == domain),
+        })
+    }
+
+    /// Its names, for logs.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unfit> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| {
+        Unfit::Certificate(format!("cannot read {shown}: {error}"), "name a file that this process may read")
+    })?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(Unfit::Certificate(
+            format!("{shown} holds no certificate in PEM"),
+            "name the chain that the certificate authority sent: -----BEGIN CERTIFICATE----- and so on",
+        )),
+    }
+}
+
+fn private_key(pem: &Secret) -> Result<Arc<dyn rustls::sign::SigningKey>, Unfit> {
+    let text = pem.expose();
+    if text.contains("ENCRYPTED") {
+        let remedy =
+            "take the pass phrase off with `openssl pkey -in key.pem -out plain.pem`, and keep the file to its owner";
+        return Err(Unfit::Key("the key is encrypted with a pass phrase".to_owned(), remedy));
+    }
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| {
+        Unfit::Key(
+            "the key's source holds no private key in PEM".to_owned(),
+            "name the key: -----BEGIN PRIVATE KEY-----",
+        )
+    })?;
+    any_supported_type(&key).map_err(|_| {
+        let what = "the key is of a kind that is not supported".to_owned();
+        Unfit::Key(what, "use ECDSA on P-256 or P-384, Ed25519, or RSA with 2048 bits and more")
+    })
+}
+
+/// DNS names of the certificate (RFC 6125: subject alternative names alone).
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let dns = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(dns).collect()
+}

@@ -1,0 +1,43 @@
+//! `[server.tls]`: certificates that can be served, or faults.
+
+use std::sync::Arc;
+
+use crate::config::file::Table;
+use crate::config::{CertificateFiles, Secrets, Tls, Unfit};
+
+/// The certificates, and whether any stand in the file, good or not.
+pub(super) fn tls(table: &Table<'_>) -> (Tls, bool) {
+    let typed = table.tables("certificates", "[[server.tls.certificates]]");
+    let certificates = typed.iter().filter_map(pair).collect();
+    (Tls { certificates }, !typed.is_empty())
+}
+
+fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certificate>)> {
+    let certificate = table.text("certificate", "chain.pem");
+    let key = table.secret_place("key");
+    for (name, example) in [("certificate", "certificate = \"chain.pem\""), ("key", "key = { file = \"key.pem\" }")] {
+        if !table.has(name) {
+            table.reading.fault(
+                table.span.clone(),
+                format!("a certificate without `{name}`"),
+                format!("add `{example}`"),
+            );
+        }
+    }
+    let (certificate, key) = (certificate?, key?);
+    if table.reading.secrets == Secrets::Left {
+        return None;
+    }
+    let files = CertificateFiles { certificate: table.reading.base.join(&certificate.value), key: key.value.clone() };
+    match files.read() {
+        Ok(read) => Some((files, Arc::new(read))),
+        Err(Unfit::Certificate(what, remedy)) => {
+            certificate.fault(what, remedy);
+            None
+        }
+        Err(Unfit::Key(what, remedy)) => {
+            key.fault(what, remedy);
+            None
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Connections that begin with a TLS handshake: counted before it, with a deadline for it, and then served
+//! in the protocol that was agreed on.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+
+use super::wire::Wire;
+use super::{Conn, Front};
+use crate::config::Certificate;
+use crate::gateway::guard::{Guard, Secured};
+
+/// For the whole handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A handshake that came to its end.
+pub(crate) struct Accepted {
+    pub(crate) stream: Box<TlsStream<TcpStream>>,
+    /// HTTP/2 was agreed on.
+    pub(crate) is_h2: bool,
+    /// The name that the client asked for, in lower case.
+    pub(crate) name: Option<String>,
+    /// What it was shown.
+    pub(crate) certificate: Arc<Certificate>,
+}
+
+impl Front {
+    /// Serves a connection to its end, from its handshake on.
+    pub(crate) async fn serve_tls(
+        self,
+        handshake: impl Future<Output = io::Result<Accepted>>,
+        address: Option<IpAddr>,
+    ) {
+        let gateway = &self.gateway;
+        let Some(counted) = gateway.connections.admit(address, &gateway.config) else { return };
+        let mut stopped = self.stopped.clone();
+        let accepted = tokio::select! {
+            biased;
+            accepted = timeout(HANDSHAKE, handshake) => accepted,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        let accepted = match accepted {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
+            Err(_) => return tracing::debug!("no TLS handshake in time"),
+        };
+        if accepted.is_h2 {
+            return;
+        }
+        let secured = Secured { name: accepted.name, certificate: accepted.certificate };
+        let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))));
+        self.converse(Conn::new(Wire::Secure(accepted.stream), guard), counted).await;
+    }
+}
