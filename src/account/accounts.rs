@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::api_token::ApiTokens;
 use super::backend_token::{self, HandedTokens, Minters, OwnKeys};
+use super::live::Live;
 use super::password::Hasher;
-use super::session::{Identity, Live, Rejected, Session, Standing, User};
+use super::session::{Identity, Rejected, Session, Standing};
 use super::ticket::Tickets;
 use super::token::{self, Keys};
 use super::{SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{self, Config};
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{Check, Db, Hooks, Store, StoreError};
+use crate::store::{Change, Check, Db, Hooks, Store, StoreError};
 
 /// How often "last seen" is written, seconds; more often if the idle limit is short.
 const SEEN_EVERY_SECS: u64 = 30;
@@ -185,7 +186,14 @@ impl Accounts {
     /// Writes what is still to be written and ends the threads. Afterwards every change fails.
     pub async fn close(&self) {
         let (live, api_tokens) = (Arc::clone(&self.shared.live), Arc::clone(&self.shared.api_tokens));
-        if let Err(error) = self.shared.store.run(move |db| write_seen(&live, &api_tokens, db)).await {
+        let write = move |db: &mut Db| {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = write_seen(&live, &api_tokens, db, from)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = self.shared.store.run(write).await {
             down(&error);
         }
         let shared = Arc::clone(&self.shared);
@@ -222,18 +230,18 @@ impl Shared {
     }
 }
 
-fn write_seen(live: &Live, api_tokens: &ApiTokens, db: &mut Db) -> Result<(), StoreError> {
+/// One step of writing when sessions were last used; gives where to go on.
+fn write_seen(live: &Live, api_tokens: &ApiTokens, db: &mut Db, from: usize) -> Result<Option<usize>, StoreError> {
     let used = api_tokens.take_unwritten();
     if !used.is_empty() {
         db.write_tokens_seen(&used)?;
     }
-    let seen = live.unwritten();
-    if seen.is_empty() {
-        return Ok(());
+    let (seen, next) = live.unwritten(from);
+    if !seen.is_empty() {
+        db.write_seen(&seen)?;
+        live.mark_written(&seen);
     }
-    db.write_seen(&seen)?;
-    live.mark_written(&seen);
-    Ok(())
+    Ok(next)
 }
 
 fn hooks(
@@ -248,14 +256,15 @@ fn hooks(
     let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
     let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
     Hooks {
-        apply: Box::new(move |changes| {
-            if let Some(rows) = &changes.keys {
-                keys.apply(rows, max_age_secs);
-                own_keys.apply(rows);
+        apply: Box::new(move |change| match change {
+            Change::Keys(rows) => {
+                keys.apply(&rows, max_age_secs);
+                own_keys.apply(&rows);
             }
-            let users = changes.users.into_iter().map(|row| (row.id.clone(), Arc::new(User::from(row)))).collect();
-            apply_live.apply(&users, changes.sessions);
-            apply_tokens.apply(&users, changes.api_tokens);
+            Change::Session(row) => apply_live.begin(&row),
+            Change::SessionEnded(id) => apply_live.end(id),
+            Change::ApiToken(row) => apply_tokens.apply(row, &apply_live),
+            Change::Account(row) => apply_live.change(&row),
         }),
         tick: Box::new(move |db| chores.run(db)),
     }
@@ -268,9 +277,31 @@ struct Chores {
     handed: Arc<HandedTokens>,
     settings: Settings,
     clock: Clock,
-    written: UnixSecs,
-    swept: UnixSecs,
-    purged: UnixSecs,
+    written: Steps<usize>,
+    swept: Steps<usize>,
+    purged: Steps<i64>,
+}
+
+/// Something that is due now and then and done in steps, so that nobody waits for the whole of it.
+struct Steps<P> {
+    every_secs: u64,
+    begun: UnixSecs,
+    /// Where the next step begins; `None`: nothing is to be done before it is due again.
+    next: Option<P>,
+}
+
+impl<P: Copy + Default> Steps<P> {
+    fn new(every_secs: u64, begun: UnixSecs) -> Self {
+        Self { every_secs, begun, next: None }
+    }
+
+    /// Where a step is to begin, if one is to be done now.
+    fn due(&mut self, now: UnixSecs) -> Option<P> {
+        if self.next.is_none() && now.saturating_sub(self.begun) >= self.every_secs {
+            (self.begun, self.next) = (now, Some(P::default()));
+        }
+        self.next
+    }
 }
 
 impl Chores {
@@ -286,35 +317,46 @@ impl Chores {
             api_tokens: Arc::clone(api_tokens),
             handed: Arc::clone(handed),
             settings: settings.clone(),
-            written: clock.now(),
-            swept: clock.now(),
-            purged: 0,
+            written: Steps::new(SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1), clock.now()),
+            swept: Steps::new(SWEEP_EVERY_SECS, clock.now()),
+            purged: Steps::new(PURGE_EVERY_SECS, 0),
             clock,
         }
     }
 
     fn run(&mut self, db: &mut Db) {
         let now = self.clock.now();
-        let seen_every = SEEN_EVERY_SECS.min(self.settings.idle_secs / 10).max(1);
-        if now.saturating_sub(self.written) >= seen_every {
-            self.written = now;
-            if let Err(error) = write_seen(&self.live, &self.api_tokens, db) {
-                tracing::warn!(%error, "when sessions were last used could not be written");
-            }
+        if let Some(from) = self.written.due(now) {
+            let done = write_seen(&self.live, &self.api_tokens, db, from);
+            self.written.next = logged("when sessions were last used could not be written", done);
         }
-        if now.saturating_sub(self.swept) >= SWEEP_EVERY_SECS {
-            self.swept = now;
-            self.live.sweep(now);
-            self.api_tokens.sweep(now);
-            self.handed.sweep(now);
-        }
-        if now.saturating_sub(self.purged) >= PURGE_EVERY_SECS {
-            self.purged = now;
-            if let Err(error) = db.purge(now, self.settings.throttle.find_time.as_secs(), self.settings.idle_secs) {
-                tracing::warn!(%error, "what is past could not be removed from the store");
+        if let Some(from) = self.swept.due(now) {
+            if from == 0 {
+                self.api_tokens.sweep(now);
+                self.handed.sweep(now);
             }
+            self.swept.next = self.live.sweep(from, now);
+        }
+        if let Some(after) = self.purged.due(now) {
+            let done = self.purge(db, after, now);
+            self.purged.next = logged("what is past could not be removed from the store", done);
         }
     }
+
+    fn purge(&self, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
+        if after == 0 {
+            db.purge(now, self.settings.throttle.find_time.as_secs())?;
+        }
+        db.purge_sessions(after, now, self.settings.idle_secs)
+    }
+}
+
+/// Where a chore goes on; one that failed begins anew when it is due again.
+fn logged<P>(what: &str, done: Result<Option<P>, StoreError>) -> Option<P> {
+    done.unwrap_or_else(|error| {
+        tracing::warn!(%error, "{what}");
+        None
+    })
 }
 
 #[cfg(test)]
@@ -408,7 +450,7 @@ mod tests {
         assert!(admin.settle());
         let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
         assert_eq!((who.user.groups.join(" "), who.user.name.as_str()), ("ops staff".to_owned(), "Ada"));
-        assert_eq!(who.user.values.groups, "ops,staff");
+        assert_eq!(who.user.values().groups, "ops,staff");
         admin.set_disabled("ada@example.com", true).unwrap();
         assert!(admin.settle());
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::Method;
 use parking_lot::RwLock;
@@ -11,7 +11,8 @@ use parking_lot::RwLock;
 use super::accounts::{Accounts, down};
 use super::admin::{Admin, Refused};
 use super::enroll::unavailable;
-use super::session::{Identity, Rejected, Session, User};
+use super::live::Live;
+use super::session::{Identity, Rejected, Session};
 use super::token::new_session_id;
 use super::{Caller, ChangeError, FieldError, StoreDown, audit};
 use crate::clock::UnixSecs;
@@ -75,8 +76,6 @@ struct Held {
     /// Stands for the token where a session is asked for: its id is the token's.
     session: Arc<Session>,
     grant: Arc<Grant>,
-    /// last request, as far as the store knows
-    written: AtomicU64,
 }
 
 /// All tokens that work, by hash.
@@ -84,33 +83,22 @@ struct Held {
 pub(super) struct ApiTokens(RwLock<HashMap<[u8; 32], Held, ahash::RandomState>>);
 
 impl ApiTokens {
-    /// Puts changes in force.
-    pub(super) fn apply(&self, users: &HashMap<String, Arc<User>>, rows: Vec<ApiTokenRow>) {
+    /// Puts a change in force.
+    pub(super) fn apply(&self, row: ApiTokenRow, live: &Live) {
+        let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { return };
+        let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::parse(scope)).collect();
         let mut held = self.0.write();
-        for token in held.values() {
-            if let Some(user) = users.get(&token.session.user.load().id) {
-                token.session.user.store(Arc::clone(user));
+        // a scope that cannot be read must not become a wider one: the token works no more
+        match (row.user, scopes) {
+            (Some(user), Ok(scopes)) if !row.ended => {
+                held.entry(hash).or_insert_with(|| Held {
+                    session: Arc::new(Session::new(row.id, live.account(&user.id), row.created, row.expires, row.seen)),
+                    grant: Arc::new(Grant { scopes }),
+                });
             }
-        }
-        for row in rows {
-            let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { continue };
-            let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::parse(scope)).collect();
-            // a scope that cannot be read must not become a wider one: the token works no more
-            match (row.user, scopes) {
-                (Some(user), Ok(scopes)) if !row.ended => {
-                    let user = users.get(&user.id).cloned().unwrap_or_else(|| Arc::new(User::from(user)));
-                    let session = Session::new(row.id, user, row.created, row.expires, row.seen);
-                    let written = AtomicU64::new(row.seen);
-                    held.entry(hash).or_insert_with(|| Held {
-                        session: Arc::new(session),
-                        grant: Arc::new(Grant { scopes }),
-                        written,
-                    });
-                }
-                _ => {
-                    if let Some(token) = held.remove(&hash) {
-                        token.session.ended.store(true, Ordering::Release);
-                    }
+            _ => {
+                if let Some(token) = held.remove(&hash) {
+                    token.session.ended.store(true, Ordering::Release);
                 }
             }
         }
@@ -127,7 +115,7 @@ impl ApiTokens {
         let held = self.0.read();
         let used = held.values().filter_map(|token| {
             let seen = token.session.seen.load(Ordering::Relaxed);
-            (seen > token.written.fetch_max(seen, Ordering::Relaxed)).then(|| (token.session.id.clone(), seen))
+            (seen > token.session.written.fetch_max(seen, Ordering::Relaxed)).then(|| (token.session.id.clone(), seen))
         });
         used.collect()
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use data_encoding::BASE64URL_NOPAD as B64;
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -48,9 +48,9 @@ pub struct Minted {
     renew_at: UnixSecs,
 }
 
-/// The tokens that a session has, by upstream. Read by every request without a lock.
+/// The tokens that a session has, by upstream. Read by every request without a lock. `None`: no memory for none.
 #[derive(Default)]
-pub struct MintedTokens(ArcSwap<Vec<(usize, Arc<Minted>)>>);
+pub struct MintedTokens(ArcSwapOption<Vec<(usize, Arc<Minted>)>>);
 
 impl std::fmt::Debug for MintedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -225,7 +225,7 @@ impl Accounts {
             TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256).ok_or(NotMinted)?),
         };
         let held = &who.session.minted.0;
-        if let Some((_, minted)) = held.load().iter().find(|(at, _)| *at == upstream)
+        if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(at, _)| *at == upstream)
             && minted.is_good(&who.user, key.as_ref(), now)
         {
             return Ok(Some(Arc::clone(minted)));
@@ -235,8 +235,8 @@ impl Accounts {
             shared.handed.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
         }
         held.rcu(|old| {
-            let others = old.iter().filter(|(at, _)| *at != upstream).cloned();
-            others.chain([(upstream, Arc::clone(&minted))]).collect::<Vec<_>>()
+            let others = old.iter().flat_map(|minted| minted.iter()).filter(|(at, _)| *at != upstream).cloned();
+            Some(Arc::new(others.chain([(upstream, Arc::clone(&minted))]).collect::<Vec<_>>()))
         });
         Ok(Some(minted))
     }

@@ -19,6 +19,7 @@ mod foreign;
 mod import;
 mod jwe;
 mod jws;
+mod live;
 mod password;
 mod profile;
 pub mod session;

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(change("Ada \u{e4}", "https://example.com/a.png").await, "done");
         let user = who.session.user.load_full();
         assert_eq!((user.name.as_str(), user.picture.as_str()), ("Ada \u{e4}", "https://example.com/a.png"));
-        assert_eq!(user.values.name, "Ada %C3%A4");
+        assert_eq!(user.values().name, "Ada %C3%A4");
         assert_eq!(change("a\0b", "").await, "name: invalid");
         assert_eq!(change("", "javascript:alert(1)").await, "picture: invalid");
         assert_eq!(who.session.user.load().name, "Ada \u{e4}");

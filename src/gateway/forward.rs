@@ -323,7 +323,7 @@ fn state_identity(changes: &mut Changes, identity: &IdentityHeaders, user: Optio
 }
 
 fn part_value(part: &TemplatePart, user: &User) -> HeaderValue {
-    let values = &user.values;
+    let values = user.values();
     match part {
         TemplatePart::Text(text) => HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")),
         TemplatePart::Id => values.id.clone(),

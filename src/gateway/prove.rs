@@ -1,7 +1,6 @@
 //! `[[test]]` tables: the same decision as for real requests, asked without a socket.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, StatusCode, header};
@@ -126,15 +125,6 @@ fn pretend(user: &TestUser) -> Identity {
     let email = user.email.clone().unwrap_or_else(|| "somebody@example.com".to_owned());
     let user = User::new("0".to_owned(), email, String::new(), String::new(), user.groups.clone(), false);
     let user = Arc::new(user);
-    let session = Session {
-        id: String::new(),
-        user: ArcSwap::new(user.clone()),
-        created: 0,
-        expires: u64::MAX,
-        remember: true,
-        seen: 0.into(),
-        ended: AtomicBool::new(false),
-        minted: crate::account::MintedTokens::default(),
-    };
+    let session = Session::new(String::new(), Arc::new(ArcSwap::new(user.clone())), 0, u64::MAX, 0);
     Identity { session: Arc::new(session), user, issued: 0, grant: None }
 }

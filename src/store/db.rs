@@ -28,6 +28,14 @@ pub struct Db {
     pub(super) connection: Connection,
     pub(super) folder: Folder,
     rev: u64,
+    looking: Looking,
+}
+
+/// What is known of a large database's soundness.
+#[derive(Debug)]
+enum Looking {
+    On(migrate::Looking),
+    Found(Result<(), StoreError>),
 }
 
 /// A transaction that can number its changes.
@@ -65,7 +73,7 @@ impl Db {
     /// which is then left untouched.
     pub fn open(state_dir: &Path, check: Check) -> Result<Self, StoreError> {
         let folder = Folder::open(state_dir)?;
-        migrate::inspect(&folder, check)?;
+        let looking = migrate::inspect(&folder, check)?.map_or(Looking::Found(Ok(())), Looking::On);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let at = folder.database();
         let wrong = |error: rusqlite::Error| {
@@ -77,7 +85,22 @@ impl Db {
             StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),
             unusable @ StoreError::Unusable(_) => unusable,
         })?;
-        Ok(Self { connection, folder, rev: 0 })
+        Ok(Self { connection, folder, rev: 0, looking })
+    }
+
+    /// Waits for the look through a large database that goes on since [`Self::open`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`]: it is damaged.
+    pub fn looked_through(&mut self) -> Result<(), StoreError> {
+        let found = match std::mem::replace(&mut self.looking, Looking::Found(Ok(()))) {
+            Looking::Found(found) => found,
+            Looking::On(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(StoreError::Down("looking through the database failed".to_owned()))),
+        };
+        self.looking = Looking::Found(found.clone());
+        found
     }
 
     /// The folder it lives in.
@@ -86,8 +109,9 @@ impl Db {
     }
 
     /// Runs `work` in one transaction that holds the write lock from its start, so that what it
-    /// read is still so when it writes.
+    /// read is still so when it writes. Nothing is written to a database before it has been looked through.
     pub(super) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.looked_through()?;
         let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { inner, rev: Cell::new(0) };
         let done = work(&tx)?;
@@ -113,18 +137,15 @@ impl Db {
         self.read(|tx| Ok(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", [], |_| Ok(()))?))
     }
 
-    /// Removes what is past: sessions that ended or ran out a day ago, links that ran out, bans
+    /// Removes what is past: tokens that ended or ran out a day ago, links that ran out, bans
     /// that are over, devices unseen for 400 days, and audit events beyond their bounds.
     ///
-    /// `now`: Unix seconds; `find_secs`: how long attempts count; `idle_secs`: a session unseen
-    /// for so long is past.
-    pub fn purge(&mut self, now: u64, find_secs: u64, idle_secs: u64) -> Result<(), StoreError> {
+    /// `now`: Unix seconds; `find_secs`: how long attempts count.
+    pub fn purge(&mut self, now: u64, find_secs: u64) -> Result<(), StoreError> {
         let day_ago = super::int(now.saturating_sub(86_400));
-        let idle_limit = super::int(now.saturating_sub(86_400).saturating_sub(idle_secs));
         let devices = super::int(now.saturating_sub(400 * 86_400));
         let attempts = super::int(now.saturating_sub(find_secs));
         self.write(|tx| {
-            tx.execute("DELETE FROM session WHERE expires < ?1 OR ended_at < ?1 OR seen < ?2", [day_ago, idle_limit])?;
             tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [day_ago])?;
             tx.execute("DELETE FROM link WHERE expires < ?1", [super::int(now)])?;
             tx.execute("DELETE FROM ban WHERE until <= ?1", [super::int(now)])?;

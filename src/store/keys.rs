@@ -1,6 +1,6 @@
 //! Signing keys. One signs, the retired ones verify until no token of theirs can be valid.
 
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
 
 use super::db::{Db, Tx};
@@ -36,17 +36,20 @@ fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether a key of this algorithm signs.
+fn signs(tx: &Connection, algorithm: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE retired IS NULL AND algorithm = ?1)";
+    Ok(tx.query_row(sql, [algorithm], |row| row.get(0))?)
+}
+
 impl Db {
     /// Makes this the signing key of its algorithm if there is none yet.
     pub fn first_key(&mut self, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let any: bool = tx.query_row(
-                "SELECT EXISTS (SELECT 1 FROM signing_key WHERE retired IS NULL AND algorithm = ?1)",
-                [key.algorithm],
-                |row| row.get(0),
-            )?;
-            if any { Ok(()) } else { add(tx, key, now) }
-        })
+        // mostly there is one: nothing needs to be written, and a start need not wait until it may be
+        if self.read(|tx| signs(tx, key.algorithm))? {
+            return Ok(());
+        }
+        self.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
     }
 
     /// Makes these the signing keys and retires all others; drops those retired before `drop_before`.

@@ -2,6 +2,7 @@
 //! is newer than this program or is damaged is refused before anything is written to it.
 
 use std::io::Read;
+use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -17,24 +18,29 @@ const SCRIPTS: [&str; 2] = [include_str!("schema/0001_people.sql"), include_str!
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A file's head up to the two bytes that say whether it has a write-ahead log (file format, 1.3).
 const HEAD_BYTES: u64 = 20;
+/// A database of this size is looked through beside its use, not before it: its start would wait for seconds.
+const LARGE_BYTES: u64 = 32 << 20;
+
+/// A look through a large database that goes on.
+pub(super) type Looking = JoinHandle<Result<(), StoreError>>;
 
 fn unusable(folder: &Folder, what: &str) -> StoreError {
     StoreError::Unusable(format!("{}: {what}; it was left untouched", folder.database().display()))
 }
 
-/// Judges the file without writing to it. An empty file is a new database.
-pub(super) fn inspect(folder: &Folder, check: Check) -> Result<(), StoreError> {
+/// Judges the file without writing to it. An empty file is a new database. Of a large one only who made it and
+/// for which version is known at once.
+pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, StoreError> {
     let mut head = Vec::new();
-    folder
-        .database_file()?
-        .take(HEAD_BYTES)
-        .read_to_end(&mut head)
-        .map_err(|error| unusable(folder, &format!("the database cannot be read: {error}")))?;
+    let unreadable = |error: std::io::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let file = folder.database_file()?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    file.take(HEAD_BYTES).read_to_end(&mut head).map_err(unreadable)?;
     if head.is_empty() {
         return if folder.leftover("-wal") {
             Err(unusable(folder, "the database is empty, but its log (-wal) is not"))
         } else {
-            Ok(())
+            Ok(None)
         };
     }
     if !head.starts_with(MAGIC) {
@@ -47,16 +53,30 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<(), StoreError> {
     }
     if folder.leftover("-journal") {
         // a first start was cut off: only a writer can roll that back
-        return Ok(());
+        return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
     let connection = Connection::open_with_flags(folder.database(), flags).map_err(damaged)?;
     connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
-    judge(&connection, folder, check)
+    let version = judge(&connection, folder)?;
+    if check == Check::Version {
+        return Ok(None);
+    }
+    // with a write-ahead log readers and a writer do not wait for each other
+    let beside = bytes >= LARGE_BYTES && version == SCRIPTS.len() && head.ends_with(&[2, 2]);
+    if !beside {
+        look_through(&connection, folder)?;
+        return Ok(None);
+    }
+    let folder = folder.clone();
+    let looking = std::thread::Builder::new().name("check".to_owned());
+    let looking = looking.spawn(move || look_through(&connection, &folder));
+    Ok(Some(looking.map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?))
 }
 
-fn judge(connection: &Connection, folder: &Folder, check: Check) -> Result<(), StoreError> {
+/// Whose it is, and of which version.
+fn judge(connection: &Connection, folder: &Folder) -> Result<usize, StoreError> {
     let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(damaged);
     let (owner, version) = (number("application_id")?, number("user_version")?);
@@ -65,7 +85,8 @@ fn judge(connection: &Connection, folder: &Folder, check: Check) -> Result<(), S
     if owner != i64::from(APPLICATION_ID) && (owner != 0 || version != 0 || tables != 0) {
         return Err(unusable(folder, "this is another program's database"));
     }
-    if usize::try_from(version).unwrap_or(usize::MAX) > SCRIPTS.len() {
+    let at = usize::try_from(version).unwrap_or(usize::MAX);
+    if at > SCRIPTS.len() {
         return Err(unusable(
             folder,
             &format!(
@@ -74,13 +95,17 @@ fn judge(connection: &Connection, folder: &Folder, check: Check) -> Result<(), S
             ),
         ));
     }
-    if check == Check::Whole {
-        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
-        if found != "ok" {
-            return Err(unusable(folder, &format!("the database is damaged ({})", found.replace('\n', " "))));
-        }
+    Ok(at)
+}
+
+/// Reads every page.
+fn look_through(connection: &Connection, folder: &Folder) -> Result<(), StoreError> {
+    let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+    if found == "ok" {
+        return Ok(());
     }
-    Ok(())
+    Err(unusable(folder, &format!("the database is damaged ({})", found.replace('\n', " "))))
 }
 
 /// Brings the database to this program's version, in one transaction.
@@ -176,6 +201,39 @@ mod tests {
         assert!(refusal(dir.path()).starts_with("DB: the database "));
         std::fs::write(&path, &sound).unwrap();
         assert!(Db::open(dir.path(), Check::Whole).is_ok());
+    }
+
+    #[test]
+    fn a_large_database_is_read_beside_the_look_through_it_and_damage_still_refuses_every_write_and_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Whole).unwrap();
+        let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
+            INSERT INTO user (id, email, name, picture, groups, created, rev)
+            SELECT i, i || '@example.com', hex(zeroblob(500)), '', '', 1, i FROM n";
+        db.connection.execute_batch(fill).unwrap();
+        db.first_key(&crate::store::NewKey { algorithm: "HS256", kid: "k".to_owned(), secret: vec![7; 32].into() }, 1)
+            .unwrap();
+        drop(db);
+        let path = dir.path().join("authgate.db");
+        let sound = std::fs::read(&path).unwrap();
+        assert!(sound.len() as u64 > LARGE_BYTES);
+        let mut db = Db::open(dir.path(), Check::Whole).unwrap();
+        assert!(db.users().unwrap().len() == 40_000 && db.looked_through() == Ok(()) && db.purge(1, 1) == Ok(()));
+        drop(db);
+        // a page in the middle of a table that a start need not read
+        let mut torn = sound.clone();
+        let page = 4096 * (sound.len() / 4096 / 2);
+        torn[page..page + 4096].fill(0xA5);
+        std::fs::write(&path, &torn).unwrap();
+        let mut db = Db::open(dir.path(), Check::Whole).unwrap();
+        assert_eq!(db.keys().unwrap().len(), 1);
+        let refused = db.purge(1, 1).unwrap_err().to_string();
+        assert!(refused.contains("authgate.db: the database "), "{refused}");
+        assert_eq!(db.looked_through().unwrap_err().to_string(), refused);
+        let lock = db.folder().lock().unwrap();
+        let hooks = crate::store::Hooks { apply: Box::new(|_| {}), tick: Box::new(|_| {}) };
+        assert!(crate::store::Store::start(db, lock, hooks).is_err());
+        assert!(std::fs::read(&path).unwrap() == torn, "the file was changed");
     }
 
     #[test]

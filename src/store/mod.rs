@@ -31,7 +31,7 @@ pub use foreign::{ForeignTable, read_table};
 pub use keys::NewKey;
 pub use links::{LinkRow, LinkUse, NewLink};
 pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
-pub use sync::{Applied, Changes};
+pub use sync::{Account, Applied, Change, StandingSession};
 pub use thread::{Hooks, Store};
 pub use throttle::{Counted, Limit};
 pub use users::{NewId, NewUser, Password, UserChange, Written};

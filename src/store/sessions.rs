@@ -180,6 +180,28 @@ impl Db {
         })
     }
 
+    /// Removes sessions that ended or ran out a day ago (`idle_secs`: one unseen for so long has), among the next
+    /// few thousand rows behind the row `after`. Gives the last row that it saw; `None`: there were no more. In
+    /// steps, because somebody may wait for the store to sign in.
+    pub fn purge_sessions(&mut self, after: i64, now: UnixSecs, idle_secs: u64) -> Result<Option<i64>, StoreError> {
+        const ROWS: i64 = 5000;
+        let day_ago = now.saturating_sub(86_400);
+        let limits = (int(day_ago), int(day_ago.saturating_sub(idle_secs)));
+        self.write(|tx| {
+            let last: Option<i64> = tx
+                .prepare_cached(
+                    "SELECT max(rowid) FROM (SELECT rowid FROM session WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
+                )?
+                .query_row([after, ROWS], |row| row.get(0))?;
+            let Some(last) = last else { return Ok(None) };
+            tx.prepare_cached(
+                "DELETE FROM session WHERE rowid > ?1 AND rowid <= ?2 AND (expires < ?3 OR ended_at < ?3 OR seen < ?4)",
+            )?
+            .execute([after, last, limits.0, limits.1])?;
+            Ok(Some(last))
+        })
+    }
+
     /// E-mail of the account that a session belongs to.
     pub fn session_email(&mut self, id: &str) -> Result<Option<String>, StoreError> {
         self.read(|tx| email_of(tx, id))
@@ -200,4 +222,34 @@ impl Db {
 fn email_of(tx: &Connection, id: &str) -> Result<Option<String>, StoreError> {
     let sql = "SELECT email FROM session JOIN user ON user.id = user_id WHERE session.id = ?1 AND ended_at IS NULL";
     Ok(tx.query_row(sql, [id], |row| row.get(0)).optional()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Check;
+    use super::*;
+
+    #[test]
+    fn sessions_that_are_past_are_removed_in_steps_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let day = 86_400;
+        let now = 100 * day;
+        let fill = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 11999)
+             INSERT INTO session (id, created, expires, seen, remember, address, user_agent, ended_at, rev)
+             SELECT i, 1, iif(i % 4 = 1, {0} - 1, {now} + 1), iif(i % 4 = 2, {0} - 8, {now}), 1, '', '',
+                    iif(i % 4 = 3, {0} - 1, NULL), 1 FROM n",
+            now - day
+        );
+        db.connection.execute_batch(&fill).unwrap();
+        let (mut next, mut steps) = (Some(0), 0);
+        while let Some(after) = next {
+            next = db.purge_sessions(after, now, 7).unwrap();
+            steps += 1;
+        }
+        let left = "SELECT count(*), sum(id % 4) FROM session";
+        let left: (i64, i64) = db.connection.query_row(left, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!((left, steps), ((3000, 0), 4));
+    }
 }

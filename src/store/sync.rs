@@ -3,24 +3,47 @@
 
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::db::Db;
-use super::{ApiTokenRow, KeyRow, SessionRow, StoreError, UserRow, api_tokens, int, keys, sessions, uint, users};
+use super::{ApiTokenRow, KeyRow, StoreError, api_tokens, int, keys, uint};
+use crate::clock::UnixSecs;
 
-/// Rows that changed.
-#[derive(Default)]
-pub struct Changes {
-    /// Number of the newest change in it.
-    pub rev: u64,
-    /// Accounts, as they are now; removed ones show only by their ended sessions.
-    pub users: Vec<UserRow>,
-    /// Sessions, as they are now.
-    pub sessions: Vec<SessionRow>,
-    /// API tokens, as they are now.
-    pub api_tokens: Vec<ApiTokenRow>,
-    /// All signing keys, if any of them changed.
-    pub keys: Option<Vec<KeyRow>>,
+/// One thing that changed, as it is now. Handed on row by row: there may be a million of them.
+pub enum Change<'r> {
+    /// All signing keys.
+    Keys(Vec<KeyRow>),
+    /// A session that stands. Its account follows.
+    Session(StandingSession<'r>),
+    /// The session with this id is over.
+    SessionEnded(&'r str),
+    /// An API token. Its account follows as a session's does.
+    ApiToken(ApiTokenRow),
+    /// An account; removed ones show only by their ended sessions and tokens.
+    Account(Account<'r>),
+}
+
+/// What of a session every request is checked against.
+#[allow(missing_docs)]
+pub struct StandingSession<'r> {
+    pub id: &'r str,
+    pub user_id: &'r str,
+    pub created: UnixSecs,
+    pub expires: UnixSecs,
+    pub seen: UnixSecs,
+    pub remember: bool,
+}
+
+/// What of an account backends are told.
+#[allow(missing_docs)]
+pub struct Account<'r> {
+    pub id: &'r str,
+    pub email: &'r str,
+    pub name: &'r str,
+    pub picture: &'r str,
+    /// Joined by commas.
+    pub groups: &'r str,
+    pub disabled: bool,
 }
 
 /// Whether a running gateway has a change in force.
@@ -40,60 +63,100 @@ fn newest(tx: &Connection) -> Result<u64, StoreError> {
     Ok(uint(rev))
 }
 
-fn collect<T>(
+/// Runs a query whose one parameter is a change number.
+fn each(
     tx: &Connection,
     sql: &str,
     after: i64,
-    read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, rusqlite::Error>,
-) -> Result<Vec<T>, StoreError> {
+    mut read: impl FnMut(&Row<'_>) -> Result<(), rusqlite::Error>,
+) -> Result<(), StoreError> {
     let mut query = tx.prepare_cached(sql)?;
-    let rows = query.query_map([after], read)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = query.query([after])?;
+    while let Some(row) = rows.next()? {
+        read(row)?;
+    }
+    Ok(())
+}
+
+fn text<'r>(row: &'r Row<'_>, at: usize) -> Result<&'r str, rusqlite::Error> {
+    Ok(row.get_ref(at)?.as_str()?)
+}
+
+fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let changed: bool =
+        tx.query_row("SELECT EXISTS (SELECT 1 FROM signing_key WHERE rev > ?1)", [after], |row| row.get(0))?;
+    if !changed {
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    each(tx, &format!("SELECT {} FROM signing_key WHERE ?1 = ?1", keys::COLUMNS), after, |row| {
+        rows.push(keys::from_row(row)?);
+        Ok(())
+    })?;
+    tell(Change::Keys(rows));
+    Ok(())
+}
+
+fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL";
+    // at a start in the order in which they lie in the file, and none that is over
+    let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
+    each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
+        if !row.get::<_, bool>(6)? {
+            tell(Change::SessionEnded(text(row, 0)?));
+            return Ok(());
+        }
+        tell(Change::Session(StandingSession {
+            id: text(row, 0)?,
+            user_id: text(row, 1)?,
+            created: uint(row.get(2)?),
+            expires: uint(row.get(3)?),
+            seen: uint(row.get(4)?),
+            remember: row.get(5)?,
+        }));
+        Ok(())
+    })
+}
+
+/// Accounts that changed, and those of sessions and tokens that did. At a start all: to read them in the order
+/// in which they lie in the file is quicker than to look each one up.
+fn tell_accounts(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let which = if after == 0 {
+        "NOT INDEXED WHERE ?1 = 0"
+    } else {
+        "WHERE rev > ?1 OR id IN (SELECT user_id FROM session WHERE rev > ?1 AND ended_at IS NULL)
+         OR id IN (SELECT user_id FROM api_token WHERE rev > ?1 AND ended_at IS NULL)"
+    };
+    each(tx, &format!("SELECT id, email, name, picture, groups, disabled FROM user {which}"), after, |row| {
+        tell(Change::Account(Account {
+            id: text(row, 0)?,
+            email: text(row, 1)?,
+            name: text(row, 2)?,
+            picture: text(row, 3)?,
+            groups: text(row, 4)?,
+            disabled: row.get(5)?,
+        }));
+        Ok(())
+    })
 }
 
 impl Db {
-    /// What changed after change number `after`; 0 gives everything that is not over.
-    pub fn changes_after(&mut self, after: u64) -> Result<Option<Changes>, StoreError> {
+    /// Tells what changed after change number `after`, and gives the number of the newest change in it; 0 tells
+    /// everything that is not over. After a failure what was told is true, but not all.
+    pub fn changes_after(&mut self, after: u64, tell: &mut dyn FnMut(Change<'_>)) -> Result<Option<u64>, StoreError> {
         self.read(|tx| {
             let rev = newest(tx)?;
             if rev <= after {
                 return Ok(None);
             }
             let at = int(after);
-            let user_columns = users::COLUMNS;
-            let keys_changed: bool =
-                tx.query_row("SELECT EXISTS (SELECT 1 FROM signing_key WHERE rev > ?1)", [at], |row| row.get(0))?;
-            let keys = if keys_changed {
-                Some(collect(
-                    tx,
-                    &format!("SELECT {} FROM signing_key WHERE ?1 = ?1", keys::COLUMNS),
-                    at,
-                    keys::from_row,
-                )?)
-            } else {
-                None
-            };
-            Ok(Some(Changes {
-                rev,
-                users: if after == 0 {
-                    Vec::new() // the sessions bring those along that matter
-                } else {
-                    let sql = format!("SELECT {user_columns} FROM user WHERE rev > ?1");
-                    collect(tx, &sql, at, |row| users::from_row(row, 0))?
-                },
-                sessions: collect(
-                    tx,
-                    &format!(
-                        "SELECT {}, {user_columns} FROM session LEFT JOIN user ON user.id = session.user_id
-                         WHERE session.rev > ?1 AND (?1 > 0 OR session.ended_at IS NULL)",
-                        sessions::COLUMNS
-                    ),
-                    at,
-                    sessions::from_row,
-                )?,
-                api_tokens: api_tokens::changed_after(tx, at)?,
-                keys,
-            }))
+            tell_keys(tx, at, tell)?;
+            tell_sessions(tx, at, tell)?;
+            for row in api_tokens::changed_after(tx, at)? {
+                tell(Change::ApiToken(row));
+            }
+            tell_accounts(tx, at, tell)?;
+            Ok(Some(rev))
         })
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use super::db::Db;
 use super::folder::Lock;
-use super::sync::Changes;
+use super::sync::Change;
 
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
@@ -33,7 +33,7 @@ enum Message {
 /// What the store's thread calls.
 pub struct Hooks {
     /// Puts changes in force in memory.
-    pub apply: Box<dyn FnMut(Changes) + Send>,
+    pub apply: Box<dyn FnMut(Change<'_>) + Send>,
     /// Called at least five times a second, for chores.
     pub tick: Box<dyn FnMut(&mut Db) + Send>,
 }
@@ -55,11 +55,9 @@ struct Worker {
 impl Worker {
     /// Hands on what changed. A failure is logged once until it goes well again.
     fn sync(&mut self) -> Result<(), StoreError> {
-        let outcome = match self.db.changes_after(self.rev) {
+        let outcome = match self.db.changes_after(self.rev, &mut *self.hooks.apply) {
             Ok(None) => Ok(()),
-            Ok(Some(changes)) => {
-                let rev = changes.rev;
-                (self.hooks.apply)(changes);
+            Ok(Some(rev)) => {
                 self.rev = rev;
                 self.lock
                     .tell_applied(rev)
@@ -104,6 +102,7 @@ impl Store {
     pub fn start(db: Db, lock: Lock, hooks: Hooks) -> Result<Self, StoreError> {
         let mut worker = Worker { db, lock, hooks, rev: 0, failing: false };
         worker.sync()?;
+        worker.db.looked_through()?;
         let (jobs, inbox) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -166,11 +165,13 @@ mod tests {
         let db = Db::open(dir, Check::Whole).unwrap();
         let lock = db.folder().lock().unwrap();
         let seen = Arc::new(AtomicU64::new(0));
-        let newest = Arc::clone(&seen);
-        let hooks = Hooks {
-            apply: Box::new(move |changes| newest.store(changes.rev, Ordering::SeqCst)),
-            tick: Box::new(|_| {}),
+        let told = Arc::clone(&seen);
+        let apply = move |change: Change<'_>| {
+            if let Change::Account(account) = change {
+                told.fetch_max(account.id.parse().unwrap(), Ordering::SeqCst);
+            }
         };
+        let hooks = Hooks { apply: Box::new(apply), tick: Box::new(|_| {}) };
         (Store::start(db, lock, hooks).unwrap(), seen)
     }
 

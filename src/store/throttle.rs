@@ -231,7 +231,7 @@ mod tests {
         }
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert!(rows <= 11, "{rows}");
-        db.purge(1_000_000, 100, 100).unwrap();
+        db.purge(1_000_000, 100).unwrap();
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0);
     }

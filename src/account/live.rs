@@ -1,0 +1,268 @@
+//! All sessions that stand, and their accounts, in memory: what every request is checked against, without
+//! touching the disk. They lie in parts, each behind a lock of its own that is held for an instant, and what goes
+//! through all of them goes in steps: no request waits because there are many.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ahash::RandomState;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+
+use super::session::{Session, Standing, User};
+use crate::clock::UnixSecs;
+use crate::store::{Account, StandingSession};
+
+const PARTS: usize = 256;
+/// Sessions that one step looks at.
+const STEP: usize = 50_000;
+/// Writing one takes as long as looking at so many.
+const WRITING: usize = 25;
+
+/// The store's thread alone adds, changes and removes.
+pub(super) struct Live {
+    parts: Box<[Part]>,
+    hashes: RandomState,
+    idle_secs: u64,
+}
+
+struct Part {
+    sessions: RwLock<HashSet<Held, RandomState>>,
+    /// Accounts that have sessions or tokens; shared by these.
+    accounts: Mutex<HashMap<Box<str>, Arc<ArcSwap<User>>, RandomState>>,
+}
+
+/// A session under its id.
+struct Held(Arc<Session>);
+
+impl Borrow<str> for Held {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Held {}
+
+impl Live {
+    pub(super) fn new(idle_secs: u64) -> Self {
+        let hashes = RandomState::new();
+        let part = || Part {
+            sessions: RwLock::new(HashSet::with_hasher(hashes.clone())),
+            accounts: Mutex::new(HashMap::with_hasher(hashes.clone())),
+        };
+        Self { parts: (0..PARTS).map(|_| part()).collect(), hashes: hashes.clone(), idle_secs }
+    }
+
+    /// The part that an id belongs to; by bits of the hash that the tables themselves do not look at first.
+    fn part(&self, id: &str) -> &Part {
+        let bits = self.hashes.hash_one(id) >> 32;
+        &self.parts[usize::try_from(bits).unwrap_or(0) % PARTS]
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+        self.part(id).sessions.read().get(id).map(|held| Arc::clone(&held.0))
+    }
+
+    /// Whether the session still stands for somebody.
+    pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
+        if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
+            Standing::Ended
+        } else if now >= session.expires || now.saturating_sub(session.seen.load(Ordering::Relaxed)) > self.idle_secs {
+            Standing::Expired
+        } else {
+            Standing::Active
+        }
+    }
+
+    /// A session begins. One that stands already stays as it is.
+    pub(super) fn begin(&self, row: &StandingSession<'_>) {
+        let part = self.part(row.id);
+        if part.sessions.read().contains(row.id) {
+            return;
+        }
+        let session = Session::new(row.id.to_owned(), self.account(row.user_id), row.created, row.expires, row.seen);
+        let session = Session { remember: row.remember, ..session };
+        part.sessions.write().insert(Held(Arc::new(session)));
+    }
+
+    /// A session is over.
+    pub(super) fn end(&self, id: &str) {
+        if let Some(Held(session)) = self.part(id).sessions.write().take(id) {
+            session.ended.store(true, Ordering::Release);
+        }
+    }
+
+    /// What all sessions of an account share. Before it has been told of, the account has no standing.
+    pub(super) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
+        let mut accounts = self.part(id).accounts.lock();
+        if let Some(known) = accounts.get(id) {
+            return Arc::clone(known);
+        }
+        let [email, name, picture] = [const { String::new() }; 3];
+        let unknown = User::new(id.to_owned(), email, name, picture, Vec::new(), true);
+        let shared = Arc::new(ArcSwap::from_pointee(unknown));
+        accounts.insert(id.into(), Arc::clone(&shared));
+        shared
+    }
+
+    /// An account as it is now; of interest only if it has sessions or tokens.
+    pub(super) fn change(&self, row: &Account<'_>) {
+        let Some(shared) = self.part(row.id).accounts.lock().get(row.id).cloned() else { return };
+        let old = shared.load();
+        let groups = || row.groups.split(',').filter(|group| !group.is_empty());
+        let same = (&*old.email, &*old.name, &*old.picture, old.disabled)
+            == (row.email, row.name, row.picture, row.disabled)
+            && groups().eq(old.groups.iter().map(String::as_str));
+        if !same {
+            let [id, email, name, picture] = [row.id, row.email, row.name, row.picture].map(str::to_owned);
+            let groups = groups().map(str::to_owned).collect();
+            shared.store(Arc::new(User::new(id, email, name, picture, groups, row.disabled)));
+        }
+    }
+
+    /// Goes through parts beginning with `from`, until that was enough for one step; `each` says how much its part
+    /// was. Gives where to go on.
+    fn step(&self, from: usize, mut each: impl FnMut(&Part) -> usize) -> Option<usize> {
+        let mut done = 0;
+        for (at, part) in self.parts.iter().enumerate().skip(from) {
+            done += each(part);
+            if done >= STEP {
+                return Some(at + 1);
+            }
+        }
+        None
+    }
+
+    /// Of some parts, sessions used since they were last written: id and when. And where to go on.
+    pub(super) fn unwritten(&self, from: usize) -> (Vec<(String, UnixSecs)>, Option<usize>) {
+        let mut used = Vec::new();
+        let next = self.step(from, |part| {
+            let (sessions, before) = (part.sessions.read(), used.len());
+            used.extend(sessions.iter().filter_map(|Held(session)| {
+                let seen = session.seen.load(Ordering::Relaxed);
+                (seen > session.written.load(Ordering::Relaxed)).then(|| (session.id.clone(), seen))
+            }));
+            sessions.len() + (used.len() - before) * WRITING
+        });
+        (used, next)
+    }
+
+    /// They have been written.
+    pub(super) fn mark_written(&self, seen: &[(String, UnixSecs)]) {
+        for (id, at) in seen {
+            if let Some(session) = self.find(id) {
+                session.written.fetch_max(*at, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Lets go of sessions past their limits, and of accounts that nothing belongs to, in some parts. Gives where
+    /// to go on.
+    pub(super) fn sweep(&self, from: usize, now: UnixSecs) -> Option<usize> {
+        let is_over = |session: &Session| self.standing(session, now) == Standing::Expired;
+        self.step(from, |part| {
+            let sessions = part.sessions.read();
+            let (looked_at, over) = (sessions.len(), sessions.iter().filter(|held| is_over(&held.0)));
+            let over: Vec<_> = over.map(|held| held.0.id.clone()).collect();
+            drop(sessions);
+            for id in over {
+                let mut sessions = part.sessions.write();
+                if sessions.get(id.as_str()).is_some_and(|held| is_over(&held.0)) {
+                    sessions.remove(id.as_str());
+                }
+            }
+            part.accounts.lock().retain(|_, shared| Arc::strong_count(shared) > 1);
+            looked_at
+        })
+    }
+
+    /// How many stand.
+    pub(super) fn count(&self, now: UnixSecs) -> usize {
+        let active = |held: &&Held| self.standing(&held.0, now) == Standing::Active;
+        self.parts.iter().map(|part| part.sessions.read().iter().filter(active).count()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row<'r>(id: &'r str, user_id: &'r str) -> StandingSession<'r> {
+        StandingSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true }
+    }
+
+    fn account<'r>(id: &'r str, groups: &'r str) -> Account<'r> {
+        Account { id, email: "ada@example.com", name: "", picture: "", groups, disabled: false }
+    }
+
+    #[test]
+    fn a_session_stands_for_nobody_before_its_account_is_known_and_all_of_an_account_change_at_once() {
+        let live = Live::new(100);
+        live.begin(&row("one", "7"));
+        let one = live.find("one").unwrap();
+        assert_eq!(live.standing(&one, 1), Standing::Ended);
+        live.change(&account("7", "ops,staff"));
+        live.begin(&row("two", "7"));
+        let two = live.find("two").unwrap();
+        assert_eq!([&one, &two].map(|session| live.standing(session, 1)), [Standing::Active; 2]);
+        assert_eq!(two.user.load().groups, ["ops", "staff"]);
+        let before = one.user.load_full();
+        live.change(&account("7", "ops,staff"));
+        assert!(Arc::ptr_eq(&before, &two.user.load_full())); // nothing changed
+        live.change(&Account { disabled: true, ..account("7", "ops,staff") });
+        assert_eq!([&one, &two].map(|session| live.standing(session, 1)), [Standing::Ended; 2]);
+        live.end("one");
+        assert!(live.find("one").is_none() && one.ended.load(Ordering::Relaxed) && !two.ended.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_goes_through_all_sessions_goes_in_steps_and_misses_none() {
+        let live = Live::new(100);
+        let ids: Vec<String> = (0..60_000).map(|n| format!("session-{n}")).collect();
+        for id in &ids {
+            live.begin(&row(id, "7"));
+            live.find(id).unwrap().seen.store(50, Ordering::Relaxed);
+        }
+        live.change(&account("7", ""));
+        assert_eq!(live.count(50), ids.len());
+        let (mut written, mut next, mut steps) = (Vec::new(), Some(0), 0);
+        while let Some(from) = next {
+            let (seen, further) = live.unwritten(from);
+            live.mark_written(&seen);
+            written.extend(seen.into_iter().map(|(id, _)| id));
+            (next, steps) = (further, steps + 1);
+        }
+        written.sort();
+        let mut sorted = ids.clone();
+        sorted.sort();
+        assert!(written == sorted && steps > 10, "{} {steps}", written.len());
+        assert!(live.unwritten(0).0.is_empty());
+        let kept = live.find("session-1").unwrap();
+        kept.seen.store(150, Ordering::Relaxed);
+        let mut next = live.sweep(0, 151);
+        assert!(next.is_some());
+        while let Some(from) = next {
+            next = live.sweep(from, 151);
+        }
+        assert!(live.count(151) == 1 && live.find("session-1").is_some() && live.find("session-2").is_none());
+        live.end("session-1");
+        drop(kept);
+        assert_eq!(live.sweep(0, 151), None);
+        assert!(live.parts.iter().all(|part| part.accounts.lock().is_empty()));
+    }
+}
