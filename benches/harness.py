@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -51,9 +52,12 @@ def say(text):
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """Below the range that outgoing connections take their ports from, so that none of them takes it first."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 def descriptors():

@@ -1,0 +1,276 @@
+"""docs/performance.md, its chart, and the README's paragraph, from what a run saw. No figure is written by hand."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import load
+from harness import ROOT
+
+AUTHGATE = "authgate"
+HAPROXY = "HAProxy jwt_verify"
+NGINX = "nginx, no auth"
+LUA = "nginx Lua, token cache"
+AUTH_REQUEST = "nginx auth_request"
+ENVOY = "Envoy jwt_authn, token cache"
+CADDY = "Caddy forward_auth"
+DIRECT = "direct"
+SILENT = ", no log"
+
+
+def machine():
+    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) // 1024**2
+    name = model[1] if model else platform.machine()
+    return f"{os.cpu_count()} cores ({name}), {memory} GiB, Linux {platform.release()}"
+
+
+def said(*command):
+    """The first version that a program tells of itself."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+[\w.]*", done.stdout + done.stderr)
+    return found[0] if found else "unknown"
+
+
+def added(rounds, name):
+    """Median microseconds that a gateway adds to the median request of the same round."""
+    return load.statistics.median(one[name]["p50_us"] - one[DIRECT]["p50_us"] for one in rounds)
+
+
+class Musts:
+    """Figure, must, goal, seen; a figure that was not measured is not met."""
+
+    def __init__(self, results):
+        self.rows = []
+        requests, alone = results.get("requests"), results.get("alone")
+        trips, idle = results.get("trips"), results.get("idle")
+        cpu = lambda base: lambda: load.ratio(requests, AUTHGATE, base, "cpu_us")
+        trip = lambda base: lambda: load.ratio(trips, AUTHGATE, base, "cpu_us")
+        add = self.add
+        add("CPU per request to HAProxy jwt_verify", cpu(HAPROXY), 0.80, 0.50)
+        add("CPU per request to nginx with Lua and token cache", cpu(LUA), 1.6, 1.0)
+        add("CPU per request to nginx auth_request", cpu(AUTH_REQUEST), 0.65, 0.40)
+        add("CPU per request to Envoy jwt_authn", cpu(ENVOY), 0.40, 0.24)
+        add("CPU per request to Caddy forward_auth", cpu(CADDY), 0.10, 0.06)
+        rate = lambda: load.ratio(requests, AUTHGATE, HAPROXY, "per_second")
+        add("requests/s to HAProxy jwt_verify", rate, 1.1, 1.6, more=True)
+        limit = added(alone, HAPROXY) if alone else 0
+        add("added p50 at one connection, µs (must: HAProxy's)", lambda: added(alone, AUTHGATE), limit, 30, "{:.0f}")
+        count = results.get("idle_count")
+        add(f"KiB per idle WebSocket ({count} open)", lambda: load.median(idle, AUTHGATE, "kib"), 20, 8, "{:.1f}")
+        add("CPU per WebSocket round trip to nginx", trip(NGINX), 1.4, 1.0)
+        add("CPU per WebSocket round trip to Envoy", trip(ENVOY), 0.9, 0.6)
+        memory = lambda: max(one[AUTHGATE]["pss_mib"] for one in requests)
+        add("memory under load, MiB (PSS; the largest of all rounds)", memory, 40, 25, "{:.1f}")
+        self.autobahn(results.get("autobahn"))
+        self.growth(results.get("growth"))
+        self.flood(results.get("flood"))
+
+    def add(self, figure, seen, must, goal, form="{:.2f}", more=False):
+        try:
+            value = seen()
+        except (TypeError, KeyError):
+            self.rows.append((figure, "", "", "not measured", "no"))
+            return
+        reaches = lambda limit: limit is not None and (value >= limit if more else value <= limit)
+        verdict = "goal" if reaches(goal) else "yes" if reaches(must) else "**no**"
+        limits = [f"{'≥' if more else '≤'} {form.format(limit)}" if limit is not None else "" for limit in (must, goal)]
+        self.rows.append((figure, *limits, form.format(value), verdict))
+
+    def autobahn(self, seen):
+        figure = "Autobahn test suite: cases that differ from direct"
+        self.add(figure, lambda: len(seen["different"]), 0, 0, "{:.0f}")
+
+    def growth(self, seen):
+        title = lambda key: f"{seen[key]:,}" if seen else "many"
+        about = f"{title('routes')} routes, {title('users')} sessions"
+        self.add(f"CPU per request with {about}, to 10 of each", lambda: max(seen["cpu_large_to_small"].values()), 1.1, None)
+        self.add(f"start with {about}, s", lambda: seen["start_seconds"]["large"], 3, None)
+
+    def flood(self, seen):
+        """flood.py states its own musts: [{"figure", "must", "goal", "seen"}, ...], less is better."""
+        for one in (seen or {}).get("musts", []):
+            self.add(one["figure"], lambda one=one: one["seen"], one["must"], one.get("goal"), one.get("form", "{:.2f}"))
+        if not seen:
+            self.add("signed-in p99 under a login flood, to quiet", lambda: seen["p99"], 2, None)
+
+    def text(self):
+        return table(("figure", "must", "goal", "seen", "met"), self.rows)
+
+
+def table(heads, rows):
+    lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def requests_table(rounds):
+    names = sorted(rounds[0], key=lambda name: (name.endswith(SILENT), load.median(rounds, name, "cpu_us")))
+    rows = []
+    for name in names:
+        cpu, rate, p50, p99, pss = (
+            load.median(rounds, name, key) for key in ("cpu_us", "per_second", "p50_us", "p99_us", "pss_mib")
+        )
+        to = load.ratio(rounds, AUTHGATE, name, "cpu_us")
+        bold = "**" if name == AUTHGATE else ""
+        rows.append((f"{bold}{name}{bold}", f"{cpu:.1f}", f"{to:.2f}", f"{rate:,.0f}", f"{p50:,.0f}", f"{p99:,.0f}", f"{pss:.1f}"))
+    heads = ("gateway", "CPU µs/request", "authgate's CPU to it", "requests/s", "p50 µs", "p99 µs", "PSS MiB")
+    return table(heads, rows)
+
+
+def alone_table(rounds):
+    rows = []
+    for name in sorted(rounds[0], key=lambda name: load.median(rounds, name, "p50_us")):
+        more = "" if name == DIRECT else f"{added(rounds, name):.0f}"
+        rows.append((name, f"{load.median(rounds, name, 'p50_us'):.0f}", more))
+    return table(("way", "p50 µs", "added µs"), rows)
+
+
+def sockets_table(results):
+    trips, idle = results.get("trips"), results.get("idle")
+    rows = []
+    for name in (trips or idle)[0]:
+        kib = f"{load.median(idle, name, 'kib'):.1f}" if idle else ""
+        cpu, rate = (load.median(trips, name, key) if trips else 0 for key in ("cpu_us", "per_second"))
+        to = load.ratio(trips, AUTHGATE, name, "cpu_us") if trips else 0
+        rows.append((name, kib, f"{cpu:.1f}", f"{to:.2f}", f"{rate:,.0f}"))
+    return table(("gateway", "KiB per idle socket", "CPU µs/round trip", "authgate's CPU to it", "round trips/s"), rows)
+
+
+def chart(rounds):
+    """Horizontal bars of CPU time per request, shortest first."""
+    names = sorted((name for name in rounds[0] if not name.endswith(SILENT)), key=lambda name: load.median(rounds, name, "cpu_us"))
+    values = [load.median(rounds, name, "cpu_us") for name in names]
+    left, wide, high = 230, 430, 28
+    lines = []
+    for at, (name, value) in enumerate(zip(names, values)):
+        y, long = 40 + at * high, value / max(values) * wide
+        colour = "#0b6e4f" if name.startswith(AUTHGATE) else "#8a94a0"
+        lines.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{name}</text>')
+        lines.append(f'<rect x="{left}" y="{y}" width="{long:.1f}" height="{high - 8}" fill="{colour}"/>')
+        lines.append(f'<text x="{left + long + 6:.1f}" y="{y + 14}">{value:.1f}</text>')
+    height = 50 + len(names) * high
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 {height}" font-family="sans-serif" font-size="13" fill="#1b1f24">'
+    ground = f'<rect width="740" height="{height}" fill="#ffffff"/>'
+    title = '<text x="12" y="22" font-size="15">CPU time per request, µs (less is better)</text>'
+    return "\n".join([start, ground, title, *lines, "</svg>\n"])
+
+
+def autobahn_text(seen):
+    counts = {way: ", ".join(f"{n} {of}" for of, n in count.items()) for way, count in seen["counts"].items()}
+    again = f"; {len(seen['run_again'])} differed at first and were run again" if seen["run_again"] else ""
+    cases = ", ".join(seen["different"]) or "none"
+    return (
+        f"{seen['cases']} cases. Direct: {counts['direct']}. Through authgate: {counts[AUTHGATE]}.\n"
+        f"Cases whose verdict differs: {cases}{again}."
+    )
+
+
+def growth_text(seen):
+    heads = ("", "small (10 of each)", "large")
+    rows = [(f"CPU µs/request, {kind}", *(f"{one:.1f}" for one in pair)) for kind, pair in seen["cpu_us"].items()]
+    rows.append(("start, s", *(f"{seen['start_seconds'][side]:.2f}" for side in ("small", "large"))))
+    rows.append(("PSS after start, MiB", *(f"{seen['pss_kib'][side] / 1024:.1f}" for side in ("small", "large"))))
+    about = f"{seen['routes']:,} routes, {seen['users']:,} users with a session each, {seen['revoked']:,} revocations."
+    return f"{about} {seen['bytes_per_session_and_user']:.0f} bytes for a session with its user.\n\n{table(heads, rows)}"
+
+
+def flood_text(seen):
+    rows = [(key.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else value) for key, value in flat(seen)]
+    return table(("figure", "seen"), rows)
+
+
+def flat(value, name=""):
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from flat(inner, f"{name}{key}, ")
+        elif not isinstance(inner, list):
+            yield name + key, inner
+
+
+def foreign(results):
+    """The largest share of the machine that others used in the median round of any gateway."""
+    sections = [results[key] for key in ("requests", "alone", "trips") if results.get(key)]
+    return max((load.median(rounds, name, "foreign_percent") for rounds in sections for name in rounds[0]), default=0)
+
+
+def page(results, command):
+    requests = results.get("requests")
+    parts = ["# Performance", INTRO.format(command=command, foreign=foreign(results), **results["about"])]
+    parts += ["## What was to be shown", Musts(results).text()]
+    if results["missing"]:
+        parts.append("Not measured in this run: " + "; ".join(f"{what} ({why})" for what, why in results["missing"].items()))
+    if requests:
+        parts += ["## Requests", "![CPU time per request](performance.svg)", REQUESTS, requests_table(requests)]
+    if results.get("alone"):
+        parts += ["## One connection", "What a gateway adds to a request when nothing else runs.", alone_table(results["alone"])]
+    if results.get("trips") or results.get("idle"):
+        parts += ["## WebSockets", SOCKETS.format(count=results.get("idle_count")), sockets_table(results)]
+    for key, title, text in (
+        ("autobahn", "Autobahn test suite", autobahn_text),
+        ("growth", "Growth", growth_text),
+        ("flood", "Under a login flood", flood_text),
+    ):
+        if results.get(key):
+            parts += [f"## {title}", text(results[key])]
+    return "\n\n".join(parts) + "\n"
+
+
+def readme(results):
+    """The paragraph under "Speed" in the README; None where a figure of it is missing."""
+    requests, idle, alone = (results.get(key) for key in ("requests", "idle", "alone"))
+    if not (requests and idle and alone):
+        return None
+    to = {name: load.ratio(requests, AUTHGATE, name, "cpu_us") for name in (HAPROXY, LUA, AUTH_REQUEST, ENVOY, CADDY)}
+    values = {
+        "cpu": load.median(requests, AUTHGATE, "cpu_us"),
+        "rate": load.median(requests, AUTHGATE, "per_second"),
+        "added": added(alone, AUTHGATE),
+        "kib": load.median(idle, AUTHGATE, "kib"),
+        "memory": max(one[AUTHGATE]["pss_mib"] for one in requests),
+    }
+    ratios = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in to.items())
+    return README.format(ratios=ratios, about=results["about"]["machine"], **values)
+
+
+INTRO = """Written by `{command}` on {date}; no figure here is written by hand. Authgate {commit}, beside nginx {nginx}, HAProxy {haproxy},
+Envoy {envoy}, Caddy {caddy}, on one machine: {machine}. Load, backend and gateway share its cores, so CPU time of the gateway's processes
+(`schedstat`) is the figure to trust; requests per second are those of the whole machine. Peers run in turn, {rounds} rounds of {seconds} s;
+figures are medians of the rounds, ratios the medians of the ratios of one round. A slice in which others used more than
+{most} % of the machine was measured again once; at the worst gateway the median slice had {foreign:.0f} %.
+
+Every gateway runs with two threads and writes one access line per request to a file (nginx buffered by 64 KiB, HAProxy to its standard output,
+the others as they do it). Before anything is measured it must forward a good session with the right identity and without forged
+headers, and refuse: none, another key, expired, `alg: none`, another audience, cut short, no JWT (authgate: also signed out).
+The configurations stand in [benches/peers.py](../benches/peers.py); how to run it: [benches/README.md](../benches/README.md)."""
+REQUESTS = """64 kept connections (`wrk -t1 -c64`), answers of 128 bytes, a backend with one worker. The rows with "no log" are the peers without
+access lines: authgate cannot leave its own out, so these ratios count against it. auth_request and forward_auth ask a verifier that costs next to
+nothing (nginx with Lua), whose CPU is counted. "authgate, backend token" sends a JWT to the backend in each request as well."""
+SOCKETS = """Memory: proportional set size with {count} signed-in idle sockets less that of the same new process with two, for each socket.
+Round trips: 100 sockets with a message of 32 bytes each under way."""
+README = """CPU time per request is {cpu:.0f} µs on {about}: {ratios}. At one
+connection the gateway adds {added:.0f} µs to the median request; an idle WebSocket holds {kib:.1f} KiB; under load the process holds {memory:.0f} MiB.
+[docs/performance.md](docs/performance.md) has the whole comparison, the musts it is held to and how to run it again: `benches/run`."""
+
+
+def about(rounds, seconds, programs):
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "of an unknown commit"
+    versions = {"nginx": said("nginx", "-v"), "haproxy": said("haproxy", "-v")}
+    versions |= {name: said(str(program), *arguments) for name, (program, *arguments) in programs.items()}
+    date = subprocess.run(["date", "+%F"], capture_output=True, text=True, check=True).stdout.strip()
+    fixed = {"machine": machine(), "commit": commit, "date": date, "most": load.FOREIGN_PERCENT_MAX}
+    return fixed | versions | {"rounds": rounds, "seconds": seconds}
+
+
+def write(results, command, folder, with_readme):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "performance.md").write_text(page(results, command))
+    if results.get("requests"):
+        (folder / "performance.svg").write_text(chart(results["requests"]))
+    paragraph = readme(results)
+    if with_readme and paragraph:
+        path = ROOT / "README.md"
+        text = path.read_text()
+        path.write_text(re.sub(r"(?s)(## Speed\n\n).*?(?=\n\n## )", lambda found: found[1] + paragraph, text))
