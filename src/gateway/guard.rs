@@ -44,6 +44,8 @@ pub(crate) struct Guard {
     answer_due: AtomicU64,
     /// The answer was due and had not begun.
     overdue: AtomicBool,
+    /// The client's body is framed by nobody's rules.
+    malformed: AtomicBool,
     opened: Instant,
     waker: AtomicWaker,
 }
@@ -57,6 +59,7 @@ impl Guard {
             closing: AtomicU8::new(0),
             answer_due: AtomicU64::new(0),
             overdue: AtomicBool::new(false),
+            malformed: AtomicBool::new(false),
             opened: Instant::now(),
             waker: AtomicWaker::new(),
         }
@@ -86,6 +89,16 @@ impl Guard {
     /// The answer was due and had not begun.
     pub(crate) fn mark_overdue(&self) {
         self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// The client's body cannot be read.
+    pub(crate) fn mark_malformed(&self) {
+        self.malformed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client's body could not be read.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed)
     }
 
     /// Whom to wake when the connection is to be closed.

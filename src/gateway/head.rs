@@ -85,11 +85,10 @@ pub(crate) fn check(
 /// One length or one coding: what two parsers could frame differently is refused (RFC 9112, 6.3).
 fn check_framing(headers: &HeaderMap) -> Result<(), BadHead> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next() {
-        let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-        if !digits || lengths.next().is_some() || headers.contains_key(TRANSFER_ENCODING) {
-            return Err(BadHead::Ambiguous("content-length"));
-        }
+    if let Some(length) = lengths.next()
+        && (!is_length(length.as_bytes()) || lengths.next().is_some() || headers.contains_key(TRANSFER_ENCODING))
+    {
+        return Err(BadHead::Ambiguous("content-length"));
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -98,6 +97,11 @@ fn check_framing(headers: &HeaderMap) -> Result<(), BadHead> {
         return Err(BadHead::Ambiguous("transfer-encoding"));
     }
     Ok(())
+}
+
+/// A number in the one way that it is written: no sign, no zero in front, no more than counters hold.
+fn is_length(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_digit) && (bytes == b"0" || (matches!(bytes, [b'1'..=b'9', ..]) && bytes.len() <= 19))
 }
 
 /// Reads host, scheme and client.

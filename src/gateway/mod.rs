@@ -107,6 +107,8 @@ pub struct RequestState {
     live: Option<LiveHandle>,
     tried: Vec<Arc<Target>>,
     retried: bool,
+    /// Interim answers so far, on pingora's way.
+    interims: usize,
     body_bytes: u64,
     renewed: Option<HeaderValue>,
     cors: CorsAnswer,

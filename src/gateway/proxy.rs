@@ -12,10 +12,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::cors::CorsAnswer;
-use super::front::response::remove_nominated;
+use super::front::response::{check_framing, remove_nominated};
 use super::guard::Guard;
 use super::head::Peer;
-use super::tries::no_admission;
+use super::tries::{count_interim, no_admission};
 use super::{Gateway, RequestState, Step, answer, record};
 
 #[async_trait]
@@ -38,6 +38,7 @@ impl ProxyHttp for Gateway {
             live: None,
             tried: Vec::new(),
             retried: false,
+            interims: 0,
             body_bytes: 0,
             renewed: None,
             cors: CorsAnswer::default(),
@@ -117,7 +118,10 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         state: &mut RequestState,
     ) -> Result<()> {
-        if !response.status.is_informational() {
+        if response.status.is_informational() {
+            count_interim(&mut state.interims)?;
+        } else {
+            check_framing(response)?;
             remove_nominated(response);
         }
         self.answered(response, state)
@@ -150,7 +154,8 @@ impl ProxyHttp for Gateway {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, state: &mut RequestState) -> FailToProxy {
         session.set_keepalive(None);
-        let mut written = session.response_written().map_or(0, |head| head.status.as_u16());
+        let last = session.response_written().map(|head| head.status).filter(|status| !status.is_informational());
+        let mut written = last.map_or(0, |status| status.as_u16());
         let reply = self.failed(e, session.req_header(), state);
         if let (Some(reply), 0) = (reply, written) {
             let code = reply.status.as_u16();

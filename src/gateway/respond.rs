@@ -157,10 +157,7 @@ pub(super) fn is_event_stream(response: &ResponseHeader) -> bool {
 }
 
 /// The status that tells a failure; `None` when there is nobody left to tell.
-pub(super) fn failure(e: &Error, overdue: bool) -> Option<StatusCode> {
-    if overdue {
-        return Some(StatusCode::GATEWAY_TIMEOUT);
-    }
+pub(super) fn failure(e: &Error) -> Option<StatusCode> {
     match (e.etype(), e.esource()) {
         (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).ok(),
         (

@@ -1,11 +1,11 @@
-//! A connection as pingora reads it: the head that the front has read already comes first, an answer
-//! that does not begin in time is given up, and closing from outside ends it.
+//! A connection as pingora reads it: the head that the front has read already comes first, chunks are held
+//! to our own rules, an answer that does not begin in time is given up, and closing from outside ends it.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
@@ -16,6 +16,7 @@ use pingora_core::protocols::{SocketDigest, raw_connect::ProxyDigest};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::front::chunks::Chunks;
 use super::front::wire::Wire;
 use super::guard::Guard;
 
@@ -25,12 +26,15 @@ pub(crate) struct GuardedStream {
     guard: Arc<Guard>,
     /// What the front has read and pingora has not.
     unread: BytesMut,
+    /// Of a chunked body: how much of the head is still to come before it, and what of it has passed.
+    chunked: Option<(usize, Chunks)>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl GuardedStream {
-    pub(crate) fn new(inner: Wire, guard: Arc<Guard>, unread: BytesMut) -> Self {
-        Self { inner, guard, unread, timer: None }
+    /// `head` is how much of `unread` comes before a body that is chunked.
+    pub(crate) fn new(inner: Wire, guard: Arc<Guard>, unread: BytesMut, head: Option<usize>) -> Self {
+        Self { inner, guard, unread, chunked: head.map(|left| (left, Chunks::default())), timer: None }
     }
 
     /// What the filters above share with this stream.
@@ -41,6 +45,22 @@ impl GuardedStream {
     /// The socket again, if nothing is left that was read from it.
     pub(crate) fn into_inner(self) -> Option<Wire> {
         self.unread.is_empty().then_some(self.inner)
+    }
+
+    /// Holds a chunked body to the rules of [`Chunks`]: pingora's reader lets more pass. Says how many of
+    /// these bytes it may have; after the first that it may not have there are none.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let Some((head, chunks)) = &mut self.chunked else { return bytes.len() };
+        let mut good = bytes.len().min(*head);
+        *head -= good;
+        while good < bytes.len() && !chunks.is_done() {
+            let Ok((taken, _)) = chunks.take(&bytes[good..]) else {
+                self.guard.mark_malformed();
+                return good;
+            };
+            good += taken;
+        }
+        bytes.len()
     }
 
     /// Whether the answer should have begun by now; polls the one timer of this request.
@@ -65,12 +85,22 @@ impl AsyncRead for GuardedStream {
             self.guard.mark_overdue();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if self.unread.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        if self.guard.is_malformed() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        let taken = self.unread.len().min(buf.remaining());
-        buf.put_slice(&self.unread[..taken]);
-        self.unread.advance(taken);
+        let before = buf.filled().len();
+        if self.unread.is_empty() {
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        } else {
+            let taken = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..taken]);
+            self.unread.advance(taken);
+        }
+        let good = self.follow(&buf.filled()[before..]);
+        buf.set_filled(before + good);
+        if good == 0 && self.guard.is_malformed() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -12,6 +12,9 @@ use super::upstream::Target;
 use super::{Gateway, RequestState, head, refuse, respond};
 use crate::web::reply::Reply;
 
+/// Interim answers (1xx) that an upstream may send before the final one.
+const INTERIMS_MAX: usize = 10;
+
 impl Gateway {
     /// The server to try next; it counts as tried from here on.
     pub(super) fn next_target(&self, state: &mut RequestState) -> Result<Arc<Target>> {
@@ -99,8 +102,11 @@ impl Gateway {
     /// Logs and counts a failure, and says what the client is told, if there is one to tell. The
     /// connection ends with it.
     pub(super) fn failed(&self, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
-        let overdue = state.guard.as_ref().is_some_and(|guard| guard.is_overdue());
-        let code = respond::failure(e, overdue);
+        let code = match &state.guard {
+            Some(guard) if guard.is_malformed() => Some(StatusCode::BAD_REQUEST),
+            Some(guard) if guard.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
+            _ => respond::failure(e),
+        };
         respond::log_failure(self, state, e, code);
         let code = code?;
         let incoming = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok());
@@ -110,6 +116,15 @@ impl Gateway {
         };
         Some(state.cors.dress(reply.closing()))
     }
+}
+
+/// Counts an interim answer; there are not so many unless something is wrong.
+pub(super) fn count_interim(so_far: &mut usize) -> Result<()> {
+    *so_far += 1;
+    if *so_far <= INTERIMS_MAX {
+        return Ok(());
+    }
+    Err(Error::explain(ErrorType::InvalidHTTPHeader, "interim answers without end").into_up())
 }
 
 pub(super) fn no_admission<T>() -> Result<T> {

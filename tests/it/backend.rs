@@ -13,6 +13,8 @@ pub struct Received {
     pub line: String,
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// Which of the connections to the backend it came over, from 0.
+    pub connection: usize,
 }
 
 impl Received {
@@ -39,11 +41,11 @@ impl Backend {
         let address = listener.local_addr().unwrap();
         let (sender, received) = channel();
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (connection, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 let sender = sender.clone();
                 std::thread::spawn(move || {
                     let write = stream.try_clone().unwrap();
-                    serve(stream, write, play, &sender);
+                    serve(stream, write, play, &sender, connection);
                 });
             }
         });
@@ -55,10 +57,10 @@ impl Backend {
         let listener = UnixListener::bind(path).unwrap();
         let (sender, received) = channel();
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (connection, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 let write = stream.try_clone().unwrap();
                 let sender = sender.clone();
-                std::thread::spawn(move || serve(stream, write, play, &sender));
+                std::thread::spawn(move || serve(stream, write, play, &sender, connection));
             }
         });
         Self { address: SocketAddr::from(([127, 0, 0, 1], 9)), received }
@@ -87,9 +89,10 @@ pub fn silent() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-fn serve(read: impl Read, mut write: impl Write, play: Play, sender: &Sender<Received>) {
+fn serve(read: impl Read, mut write: impl Write, play: Play, sender: &Sender<Received>, connection: usize) {
     let mut read = BufReader::new(read);
-    while let Some(request) = receive(&mut read, &mut write) {
+    while let Some(mut request) = receive(&mut read, &mut write) {
+        request.connection = connection;
         let _ = sender.send(request.clone());
         if !play(&request, &mut write) {
             return;
@@ -108,7 +111,7 @@ fn receive(read: &mut impl BufRead, write: &mut impl Write) -> Option<Received> 
         let (name, value) = field.split_once(':')?;
         fields.push((name.to_owned(), value.trim().to_owned()));
     }
-    let mut request = Received { line, fields, body: Vec::new() };
+    let mut request = Received { line, fields, body: Vec::new(), connection: 0 };
     if request.field("expect").is_some() {
         write.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
     }

@@ -27,6 +27,7 @@ const LISTED: &[&str] = &[
     "cross-origin-resource-policy",
     "date",
     "grpc-status",
+    "link",
     "location",
     "permissions-policy",
     "referrer-policy",
@@ -212,6 +213,13 @@ impl Client {
     pub fn take(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Everything up to the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.stream.read_to_end(&mut bytes);
         bytes
     }
 

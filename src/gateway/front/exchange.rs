@@ -13,6 +13,7 @@ use super::response::{self, Answer, Framing};
 use super::wire::Wire;
 use super::{Conn, End, Front, PIECE, pool};
 use crate::gateway::record::Counts;
+use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 
 /// Fields about the client's connection alone (RFC 9110, 7.6.1). What `Connection` nominates besides went
@@ -234,21 +235,15 @@ async fn read_answer(
 ) -> std::result::Result<Answer, Broken> {
     let mut buffer = BytesMut::with_capacity(PIECE);
     let mut begun = false;
+    let mut interims = 0;
     loop {
         match response::read(&mut buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
-            Some(hints) if hints.head.status == StatusCode::EARLY_HINTS => {
-                let mut only = pingora_http::ResponseHeader::build(103, Some(4)).map_err(Broken::Other)?;
-                for link in hints.head.headers.get_all(header::LINK) {
-                    only.append_header(header::LINK, link).map_err(Broken::Other)?;
+            Some(interim) if interim.head.status.is_informational() && interim.head.status != 101 => {
+                count_interim(&mut interims).map_err(Broken::Other)?;
+                if interim.head.status == StatusCode::EARLY_HINTS {
+                    pass_hints(conn, &interim, idle).await.map_err(Broken::Other)?;
                 }
-                let mut out = BytesMut::new();
-                response::write_head(&mut only, false, &mut out);
-                let _ = conn.write(&out, idle).await;
-                buffer = hints.rest;
-                continue;
-            }
-            Some(other) if other.head.status.is_informational() && other.head.status != 101 => {
-                buffer = other.rest;
+                buffer = interim.rest;
                 continue;
             }
             Some(answer) => return Ok(answer),
@@ -269,6 +264,18 @@ async fn read_answer(
             Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
         }
     }
+}
+
+/// Tells the client what to fetch meanwhile, and nothing else.
+async fn pass_hints(conn: &mut Conn, hints: &Answer, idle: std::time::Duration) -> Result<()> {
+    let mut only = pingora_http::ResponseHeader::build(103, Some(4))?;
+    for link in hints.head.headers.get_all(header::LINK) {
+        only.append_header(header::LINK, link)?;
+    }
+    let mut out = BytesMut::new();
+    response::write_head(&mut only, false, &mut out);
+    let _ = conn.write(&out, idle).await;
+    Ok(())
 }
 
 /// An answer's body on its way.

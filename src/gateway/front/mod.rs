@@ -26,7 +26,7 @@ use super::stream::GuardedStream;
 use super::{Gateway, RequestState, Step, answer, refuse, respond};
 use crate::web::reply::Reply;
 
-mod chunks;
+pub(super) mod chunks;
 mod exchange;
 pub(crate) mod pool;
 pub(super) mod request;
@@ -116,7 +116,7 @@ impl Front {
             };
             let next = match self.way(&head) {
                 Way::Ours => self.ours(conn, head).await,
-                Way::Pingora => self.hand_over(conn, head.bytes).await,
+                Way::Pingora => self.hand_over(conn, *head).await,
             };
             match next {
                 Next::Keep(kept) => conn = kept,
@@ -180,10 +180,11 @@ impl Front {
     }
 
     /// Gives the head back to pingora's parser; the connection comes back when the answer is written.
-    async fn hand_over(&self, conn: Conn, head: Bytes) -> Next {
-        let mut unread = BytesMut::from(head);
+    async fn hand_over(&self, conn: Conn, head: Head) -> Next {
+        let chunked = head.parsed.headers.contains_key(header::TRANSFER_ENCODING).then_some(head.bytes.len());
+        let mut unread = BytesMut::from(head.bytes);
         unread.unsplit(conn.buffer);
-        let stream = GuardedStream::new(conn.wire, conn.guard.clone(), unread);
+        let stream = GuardedStream::new(conn.wire, conn.guard.clone(), unread, chunked);
         let mut session = ServerSession::new_http1(Box::new(stream));
         session.set_keepalive(Some(self.gateway.config.limits.idle.as_secs().max(1)));
         let Some(reused) = self.proxy.process_new_http(session, &self.stopped).await else { return Next::End };

@@ -102,6 +102,11 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// Refuses an answer that is framed in two ways, or in one that we do not know.
+pub(in crate::gateway) fn check_framing(head: &ResponseHeader) -> Result<()> {
+    framing(head, &Method::GET).map(drop)
+}
+
 fn framing(head: &ResponseHeader, method: &Method) -> Result<Framing> {
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();

@@ -18,6 +18,7 @@ use crate::gateway::Gateway;
 mod a_identity;
 mod b_paths;
 mod c_sessions;
+mod f_framing;
 
 /// A backend before which the gateway stands, and an account that is signed in.
 pub struct Stage {
