@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::authorize::Refusal;
 use crate::config::{Refuse, Route};
-use crate::pages::{Pages, word};
+use crate::pages::{Site, word};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
 /// What a refused client receives.
 pub(crate) fn refusal(
-    pages: &Pages,
+    pages: &Site,
     refusal: Refusal,
     route: &Route,
     incoming: &Incoming<'_>,
@@ -25,7 +25,7 @@ pub(crate) fn refusal(
 }
 
 /// A refusal or failure that is a status alone, as page, JSON, plain text or gRPC.
-pub(crate) fn status(pages: &Pages, code: StatusCode, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+pub(crate) fn status(pages: &Site, code: StatusCode, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if incoming.is_websocket {
         return plain(code);
     }
@@ -47,7 +47,7 @@ fn json_status(code: StatusCode, request_id: &str) -> Reply {
     vary(Reply::json(code, &json!({ "error": word(code), "request_id": request_id })))
 }
 
-fn signed_out(pages: &Pages, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+fn signed_out(pages: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if incoming.is_websocket {
         return plain(StatusCode::UNAUTHORIZED);
     }

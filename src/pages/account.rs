@@ -6,7 +6,7 @@ use serde_json::json;
 use super::form::{Fields, query};
 use super::signup::{change_json, retry, trouble};
 use super::view::{Account, SessionRow, TokenRow};
-use super::{Call, Pages, user_json};
+use super::{Call, Pages, Site, user_json};
 use crate::account::{ChangeError, FieldError, Identity};
 use crate::secret::Secret;
 use crate::web::reply::Reply;
@@ -96,7 +96,7 @@ impl Pages {
             Ok(()) if fields.is_json() => {
                 Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) }))
             }
-            Ok(()) => Self::see_other(&format!("{}/account?saved={what}", self.prefix)),
+            Ok(()) => Site::see_other(&format!("{}/account?saved={what}", self.prefix)),
             Err(error) if fields.is_json() => change_json(&error),
             Err(ChangeError::Field(field)) => {
                 self.account(call, who, Shown::Error(StatusCode::BAD_REQUEST, field)).await
@@ -136,8 +136,8 @@ impl Pages {
             Ok(true) => {
                 let reply = match (fields.is_json(), own) {
                     (true, _) => Reply::empty(StatusCode::NO_CONTENT),
-                    (false, true) => Self::see_other(&format!("{}/signed-out", self.prefix)),
-                    (false, false) => Self::see_other(&format!("{}/account?saved=session", self.prefix)),
+                    (false, true) => Site::see_other(&format!("{}/signed-out", self.prefix)),
+                    (false, false) => Site::see_other(&format!("{}/account?saved=session", self.prefix)),
                 };
                 if own { self.without_cookie(reply) } else { reply }
             }

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::form::{Fields, query};
-use super::{Call, Pages};
+use super::{Call, Pages, Site};
 use crate::account::{Identity, SignInError};
 use crate::config::AuthJsClient;
 use crate::secret::{random_bytes, same_bytes};
@@ -31,13 +31,15 @@ struct Form {
     csrf_is_right: bool,
 }
 
-impl Pages {
+impl Site {
     /// Whether a path is part of the surface.
     pub(super) fn is_authjs(&self, path: &str) -> bool {
         let Some(base) = &self.authjs.base_path else { return false };
         path.strip_prefix(base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
 
+impl Pages {
     /// The answer to somebody's page of another origin: JSON that the clients can read.
     pub(super) fn authjs_cross_origin(&self, call: &Call<'_>) -> Reply {
         let url = Self::absolute(call, &format!("{}?error=AccessDenied", self.login_path));
@@ -274,7 +276,7 @@ impl Pages {
 
     /// 302, which browsers follow with GET.
     fn found(place: &str) -> Reply {
-        let mut reply = Self::see_other(place);
+        let mut reply = Site::see_other(place);
         reply.status = StatusCode::FOUND;
         reply
     }

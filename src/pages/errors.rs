@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 
-use super::Pages;
+use super::Site;
 use super::view::Message;
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
@@ -92,7 +92,7 @@ pub fn word(code: StatusCode) -> &'static str {
     TEXTS.iter().find(|text| text.0 == code.as_u16()).map_or("error", |text| text.1)
 }
 
-impl Pages {
+impl Site {
     /// The page of a status; its words, and where it helps a way to sign in.
     pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
         let fallback = (0, "error", "Something went wrong", "This did not work.", "Try again in a moment.");

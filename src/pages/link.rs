@@ -6,7 +6,7 @@ use serde_json::json;
 use super::form::Fields;
 use super::signup::{Shown, change_json};
 use super::view::Message;
-use super::{Call, Pages, user_json};
+use super::{Call, Pages, Site, user_json};
 use crate::account::LinkKind;
 use crate::web::reply::Reply;
 
@@ -60,7 +60,7 @@ impl Pages {
             let user = user_json(&begun.session.user.load());
             Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
         } else {
-            Self::see_other(place.as_str())
+            Site::see_other(place.as_str())
         };
         self.signed_in(reply, &begun)
     }

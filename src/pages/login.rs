@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::form::{Fields, query};
 use super::view::Login;
-use super::{Call, Pages, user_json};
+use super::{Call, Pages, Site, user_json};
 use crate::account::SignInError;
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -23,7 +23,7 @@ impl Pages {
         }
         let wanted = query(call, &RETURN_NAMES);
         if call.identity.is_some() {
-            return Self::see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
+            return Site::see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
         }
         let created = query(call, &["created"]).is_some();
         let notice = if created { "Your account can be used now. Sign in to go on." } else { "" };
@@ -48,7 +48,7 @@ impl Pages {
             let user = user_json(&begun.session.user.load());
             Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
         } else {
-            Self::see_other(place.as_str())
+            Site::see_other(place.as_str())
         };
         self.signed_in(reply, &begun)
     }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::form::Fields;
 use super::view::{Logout, Message};
-use super::{Call, Pages};
+use super::{Call, Pages, Site};
 use crate::web::reply::Reply;
 
 impl Pages {
@@ -32,7 +32,7 @@ impl Pages {
         let reply = if fields.is_json() {
             Reply::empty(StatusCode::NO_CONTENT)
         } else {
-            Self::see_other(&format!("{}/signed-out", self.prefix))
+            Site::see_other(&format!("{}/signed-out", self.prefix))
         };
         self.without_cookie(reply)
     }

@@ -1,17 +1,18 @@
 //! The gateway's own pages and endpoints: (call, form) -> reply. Knows no pingora and no SQL; what
 //! it does to accounts goes through [`crate::account`].
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use crate::account::{Accounts, Caller, Identity, TICKET_SECS};
-use crate::config::{AuthJs, Config, SignUp};
+use crate::config::{Config, SignUp};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
-use crate::web::return_to::{ReturnRules, ReturnTo};
 
 mod account;
 mod assets;
@@ -25,12 +26,13 @@ mod logout;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod signup;
+mod site;
 mod tokens;
 mod view;
 pub mod whoami;
 
-use assets::Assets;
 pub use errors::word;
+pub use site::Site;
 
 /// One endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,89 +117,42 @@ pub struct Call<'a> {
 
 /// All pages; made once.
 pub struct Pages {
+    site: Site,
     accounts: Accounts,
-    prefix: String,
-    login_path: String,
-    signup_path: String,
-    title: String,
     sign_up: SignUp,
     min_length: usize,
-    public_url: Origin,
-    rules: ReturnRules,
     /// Configured CORS origins: their pages may call our endpoints.
     shared_with: Vec<Origin>,
-    authjs: AuthJs,
     /// Cookies that carry upstreams' tokens.
     token_cookies: Vec<String>,
     cookies: CookieStyle,
-    assets: Assets,
-    policy: HeaderValue,
+}
+
+impl Deref for Pages {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
 }
 
 impl Pages {
-    /// Compiles templates' surroundings: asset names, policies, paths.
+    /// Puts the pages together.
     pub fn new(config: &Config, accounts: Accounts) -> Self {
-        let prefix = config.server.prefix.clone();
-        let own = |extra: &Option<String>, name: &str| extra.clone().unwrap_or_else(|| format!("{prefix}/{name}"));
-        let login_path = own(&config.pages.login, "login");
-        let signup_path = own(&config.pages.signup, "signup");
-        let rules = ReturnRules {
-            after_login: config.pages.after_login.clone(),
-            domain: config.session.domain.clone(),
-            origins: config.pages.callback_origins.clone(),
-            own_pages: [&prefix, &login_path, &signup_path]
-                .into_iter()
-                .chain(&config.authjs.base_path)
-                .cloned()
-                .collect(),
-        };
+        let tokens = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref());
         Self {
+            site: Site::new(config),
+            accounts,
+            sign_up: config.sign_up,
+            min_length: config.password.min_length,
+            shared_with: config.cors_origins.clone(),
+            token_cookies: tokens.flat_map(|token| token.cookies.iter().cloned()).collect(),
             cookies: CookieStyle::new(
                 config.server.public_url.scheme() == Scheme::Https,
                 config.session.domain.clone(),
                 config.session.same_site,
             ),
-            assets: Assets::new(&prefix),
-            policy: view::policy(config),
-            title: config.pages.title.clone(),
-            sign_up: config.sign_up,
-            min_length: config.password.min_length,
-            public_url: config.server.public_url.clone(),
-            accounts,
-            prefix,
-            login_path,
-            signup_path,
-            rules,
-            shared_with: config.cors_origins.clone(),
-            authjs: config.authjs.clone(),
-            token_cookies: {
-                let tokens = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref());
-                tokens.flat_map(|token| token.cookies.iter().cloned()).collect()
-            },
         }
-    }
-
-    /// Which page a path names; everything under the prefix is ours, known or not.
-    pub fn find(&self, path: &str) -> Option<Page> {
-        if path == self.login_path {
-            return Some(Page(Endpoint::Login));
-        }
-        if path == self.signup_path {
-            return Some(Page(Endpoint::Signup));
-        }
-        if self.is_authjs(path) {
-            return Some(Page(Endpoint::AuthJs));
-        }
-        let below = path.strip_prefix(self.prefix.as_str())?;
-        let rest = match below.strip_prefix('/') {
-            Some(rest) => rest,
-            None if below.is_empty() => "",
-            None => return None,
-        };
-        let found = TABLE.iter().find(|(own, ..)| {
-            if own.ends_with('/') { rest.len() > own.len() && rest.starts_with(own) } else { rest == *own }
-        });
-        Some(Page(found.map_or(Endpoint::Unknown, |entry| entry.1)))
     }
 
     /// Answers a call: method, origin and session are checked here, for all endpoints alike.
@@ -236,7 +191,7 @@ impl Pages {
 
     async fn without_session(&self, page: Page, call: &Call<'_>) -> Reply {
         match page.0 {
-            Endpoint::Root => Self::see_other(&format!("{}/account", self.prefix)),
+            Endpoint::Root => Site::see_other(&format!("{}/account", self.prefix)),
             Endpoint::Login => self.login(call).await,
             Endpoint::Signup => self.signup(call).await,
             Endpoint::Invite | Endpoint::Reset => self.link(call).await,
@@ -261,49 +216,6 @@ impl Pages {
             Endpoint::Me => Self::me(who),
             Endpoint::WsTicket => self.ws_ticket(call, who),
             _ => self.refused(StatusCode::NOT_FOUND, call),
-        }
-    }
-
-    /// 303 to the login page, with the way back.
-    pub fn login_redirect(&self, incoming: &Incoming<'_>) -> Reply {
-        Self::see_other(&self.login_url(incoming))
-    }
-
-    /// The login page's address with callbackUrl; only a navigation is remembered as a way back.
-    pub fn login_url(&self, incoming: &Incoming<'_>) -> String {
-        let mut url = self.login_page(incoming);
-        if incoming.is_navigation() {
-            let query = incoming.query.map(|query| format!("?{query}")).unwrap_or_default();
-            let away = url.starts_with("http");
-            let origin = if away { incoming.origin().to_string() } else { String::new() };
-            let back = format!("{origin}{}{query}", incoming.path.as_str());
-            url.push_str("?callbackUrl=");
-            url.extend(form_urlencoded::byte_serialize(back.as_bytes()));
-        }
-        url
-    }
-
-    /// With a shared domain login is at `public_url`, else on every host.
-    fn login_page(&self, incoming: &Incoming<'_>) -> String {
-        if self.rules.domain.is_some() && incoming.origin() != self.public_url {
-            return format!("{}{}", self.public_url, self.login_path);
-        }
-        self.login_path.clone()
-    }
-
-    /// Origins that are ours for this request.
-    fn own(&self, incoming: &Incoming<'_>) -> [Origin; 2] {
-        [incoming.origin(), self.public_url.clone()]
-    }
-
-    fn return_to(&self, wanted: Option<&str>, incoming: &Incoming<'_>) -> ReturnTo {
-        ReturnTo::judge(wanted, &self.own(incoming), &self.rules)
-    }
-
-    fn see_other(place: &str) -> Reply {
-        match HeaderValue::try_from(place) {
-            Ok(place) => Reply::see_other(place),
-            Err(_) => Reply::see_other(HeaderValue::from_static("/")),
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::form::{Fields, query};
 use super::login::wait;
 use super::view::{Message, Register};
-use super::{Call, Pages};
+use super::{Call, Pages, Site};
 use crate::account::{ChangeError, FieldError};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -48,7 +48,7 @@ impl Pages {
         let password = fields.secret("password");
         match self.accounts.sign_up(&call.caller, fields.text("email"), fields.text("name"), password).await {
             Ok(()) if fields.is_json() => Reply::json(StatusCode::CREATED, &json!({ "login": self.login_path })),
-            Ok(()) => Self::see_other(&self.login_after_signup(call, &fields)),
+            Ok(()) => Site::see_other(&self.login_after_signup(call, &fields)),
             Err(error) => self.not_changed(call, &fields, &shown, &error),
         }
     }

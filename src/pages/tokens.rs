@@ -6,7 +6,7 @@ use serde_json::json;
 use super::account::Shown;
 use super::form::Fields;
 use super::signup::{change_json, retry, trouble};
-use super::{Call, Pages};
+use super::{Call, Pages, Site};
 use crate::account::{ChangeError, FieldError, Identity, TokenDetails};
 use crate::web::reply::Reply;
 
@@ -39,7 +39,7 @@ impl Pages {
             Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
             Ok(false) => self.refused(StatusCode::NOT_FOUND, call),
             Ok(true) if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
-            Ok(true) => Self::see_other(&format!("{}/account?saved=token", self.prefix)),
+            Ok(true) => Site::see_other(&format!("{}/account?saved=token", self.prefix)),
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::assets::{Frame, accepts_gzip, gzip};
-use super::{Call, Pages};
+use super::{Call, Site};
 use crate::account::{SessionInfo, TokenInfo};
 use crate::config::Config;
 use crate::web::incoming::Incoming;
@@ -193,7 +193,7 @@ const FIELDS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
-impl Pages {
+impl Site {
     /// A whole page. `compressed` only where nothing on it is worth guessing by its length (BREACH).
     pub(super) fn html(
         &self,
