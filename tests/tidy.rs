@@ -18,7 +18,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("annotate_snippets", &["config/"]),
     ("argon2", &["account/password.rs"]),
     ("askama", &["pages/"]),
-    ("clap", &["cli.rs"]),
+    ("clap", &["cli/"]),
     ("cookie", &["web/cookie.rs"]),
     ("aes", &["account/jwe.rs"]),
     ("bcrypt", &["account/foreign.rs"]),
@@ -46,7 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Where a person is spoken to directly.
-const MAY_PRINT: &[&str] = &["main.rs", "cli.rs", "command/", "server/", "server.rs"];
+const MAY_PRINT: &[&str] = &["main.rs", "cli/", "command/", "server/", "server.rs"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

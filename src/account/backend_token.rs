@@ -258,6 +258,25 @@ impl Accounts {
 }
 
 impl Minted {
+    /// What stands for a token where none is made: it names what would stand there.
+    pub fn named(spec: &BackendToken, upstream: &str, user: &Arc<User>) -> Self {
+        let format = match spec.format {
+            TokenFormat::Jwt => "JWT",
+            TokenFormat::NextAuthV4 => "next-auth 4 token",
+            TokenFormat::AuthJsV5 => "Auth.js 5 token",
+        };
+        let name = format!("<a {format} for {upstream}, good for {} s>", spec.lifetime.as_secs());
+        let value = |text: String| HeaderValue::try_from(text).ok();
+        Self {
+            bearer: value(format!("Bearer {name}")).filter(|_| spec.bearer),
+            assertion: value(name.clone()).filter(|_| spec.assertion),
+            cookies: spec.cookies.iter().map(|cookie| format!("{cookie}={name}")).collect::<Vec<_>>().join("; "),
+            user: Arc::clone(user),
+            key: None,
+            renew_at: 0,
+        }
+    }
+
     /// Not near its end, of the key that signs now, and saying what is so now.
     fn is_good(&self, user: &Arc<User>, key: Option<&Arc<OwnKey>>, now: UnixSecs) -> bool {
         let same_key = match (&self.key, key) {

@@ -4,13 +4,11 @@
 use serde_json::json;
 
 use super::{CommandError, Globals};
-use crate::config::{self, Config, Test};
-
-/// Says what came out of one test, in the words of `expect`.
-pub type Prove = fn(&Config, &Test) -> Result<String, String>;
+use crate::config::{self, Test};
+use crate::gateway::prove::Prover;
 
 /// Prints faults or test results.
-pub fn run(globals: &Globals, as_json: bool, prove: Prove) -> Result<(), CommandError> {
+pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
     let path = globals.config_path();
     let config = config::load(&path, globals.state_dir.as_deref(), config::Secrets::Read);
     let config = match config {
@@ -21,10 +19,11 @@ pub fn run(globals: &Globals, as_json: bool, prove: Prove) -> Result<(), Command
         }
         Err(faults) => return Err(CommandError::Config(faults)),
     };
+    let prover = Prover::new(&config);
     let results: Vec<(&Test, String)> = config
         .tests
         .iter()
-        .map(|test| (test, prove(&config, test).unwrap_or_else(|why| format!("error: {why}"))))
+        .map(|test| (test, prover.prove(test).unwrap_or_else(|why| format!("error: {why}"))))
         .collect();
     let failed = results.iter().filter(|(test, got)| test.expect != *got).count();
     if as_json {

@@ -7,6 +7,7 @@ use crate::config::Faults;
 pub mod backup;
 pub mod ban;
 pub mod check;
+pub mod explain;
 pub mod healthcheck;
 pub mod import;
 pub mod invite;
@@ -138,6 +139,20 @@ pub enum ImportFormat {
     Htpasswd,
     /// Authelia's users file.
     Authelia,
+}
+
+/// `explain`
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct ExplainArgs {
+    pub method: String,
+    /// A path, or an address.
+    pub url: String,
+    /// E-mail as typed of who is signed in.
+    pub user: Option<String>,
+    /// Header fields as typed.
+    pub headers: Vec<String>,
+    pub json: bool,
 }
 
 /// `invite`

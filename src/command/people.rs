@@ -28,7 +28,7 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     Ok(Admin::open(&configured(globals)?, Clock::system())?)
 }
 
-/// The configuration; without any file that of `run --to`.
+/// The configuration without its secrets; without any file that of `run --to`.
 pub(super) fn configured(globals: &Globals) -> Result<Config, CommandError> {
     let path = globals.config_path();
     let state_dir = globals.state_dir.as_deref();

@@ -67,12 +67,14 @@ pub(super) struct Reading<'e> {
     pub(super) env: &'e dyn Fn(&str) -> Option<String>,
     pub(super) base: PathBuf,
     pub(super) secrets: Secrets,
+    /// Where the lines of the text end.
+    pub(super) line_ends: Vec<usize>,
     faults: RefCell<Vec<Fault>>,
 }
 
 impl<'e> Reading<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, base: PathBuf, secrets: Secrets) -> Self {
-        Self { env, base, secrets, faults: RefCell::default() }
+        Self { env, base, secrets, line_ends: Vec::new(), faults: RefCell::default() }
     }
 
     pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
@@ -146,6 +148,11 @@ impl<'t> Table<'t> {
 
     fn new(name: &'t str, table: Option<&'t DeTable<'t>>, span: Range<usize>, reading: &'t Reading<'t>) -> Self {
         Self { name, keys: table, span, known: RefCell::default(), sealed: Cell::new(false), reading }
+    }
+
+    /// Line at which it begins, from 1.
+    pub(super) fn line(&self) -> usize {
+        self.reading.line_ends.partition_point(|&end| end < self.span.start) + 1
     }
 
     pub(super) fn value(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {

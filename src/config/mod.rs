@@ -26,8 +26,8 @@ pub use certificate::{Certificate, CertificateFiles, Tls, Unfit};
 pub use fault::{Fault, Faults};
 pub use routes::Routes;
 pub use routing::{
-    Access, BackendToken, Cors, IdentityHeaders, PathPattern, Refuse, Route, Segment, TemplatePart, Test, TestUser,
-    TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamServer, WebSocketToken,
+    Access, BackendToken, Cors, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
+    TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamServer, WebSocketToken,
 };
 pub use secret::SecretPlace;
 pub use units::parse_duration;
@@ -68,7 +68,7 @@ pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option
     judge(text, file, file::Reading::new(env, base, Secrets::Read))
 }
 
-fn judge(text: &str, file: &str, reading: file::Reading<'_>) -> Result<Config, Faults> {
+fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> Result<Config, Faults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let syntax = |error: &toml::de::Error| Fault {
@@ -82,11 +82,8 @@ fn judge(text: &str, file: &str, reading: file::Reading<'_>) -> Result<Config, F
         };
         return Err(Faults::new(file, text, errors.iter().map(syntax).collect()));
     }
-    let mut config = lower::lower(&document, &reading);
-    for test in &mut config.tests {
-        // lowering knows bytes alone
-        test.line = fault::place(text, test.line).0;
-    }
+    reading.line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
+    let config = lower::lower(&document, &reading);
     let faults = reading.into_faults();
     if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, text, faults)) }
 }

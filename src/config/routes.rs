@@ -261,6 +261,7 @@ mod tests {
 
     fn route(host: &str, path: &str, methods: &[&str]) -> Route {
         Route {
+            line: 1,
             host: HostPattern::parse(host).unwrap(),
             path: PathPattern::parse(path).unwrap(),
             methods: methods.iter().map(|name| name.parse().unwrap()).collect(),
@@ -280,8 +281,7 @@ mod tests {
 
     /// The contract's words, one after the other: "first match wins".
     fn scanned(routes: &[Route], host: &Host, path: &[u8], method: &Method) -> Option<usize> {
-        let takes = |route: &Route| route.takes_method(method) && route.host.matches(host) && route.path.matches(path);
-        routes.iter().position(takes)
+        routes.iter().position(|route| route.miss(host, path, method).is_none())
     }
 
     /// What `covering` says, pair by pair.

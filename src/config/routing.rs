@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::secret::Secret;
-use crate::web::host::HostPattern;
+use crate::web::host::{Host, HostPattern};
 use crate::web::origin::Origin;
 
 /// `[[upstream]]`
@@ -110,6 +110,8 @@ pub enum TemplatePart {
 /// `[[route]]`
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Line in the file at which it begins, from 1.
+    pub line: usize,
     /// Hosts it takes.
     pub host: HostPattern,
     /// Paths it takes.
@@ -140,7 +142,28 @@ pub struct Route {
     pub cors: Cors,
 }
 
+/// What of a request a route does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Miss {
+    Method,
+    Host,
+    Path,
+}
+
 impl Route {
+    /// Why it does not take a request, its path's escapes read; `None`: it does. [`super::Routes`] finds the first
+    /// that does without asking each.
+    pub fn miss(&self, host: &Host, path: &[u8], method: &http::Method) -> Option<Miss> {
+        if !self.takes_method(method) {
+            return Some(Miss::Method);
+        }
+        if !self.host.matches(host) {
+            return Some(Miss::Host);
+        }
+        (!self.path.matches(path)).then_some(Miss::Path)
+    }
+
     /// HEAD goes where GET goes (RFC 9110, 9.3.2).
     pub fn takes_method(&self, method: &http::Method) -> bool {
         self.methods.is_empty()

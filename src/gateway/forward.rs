@@ -49,6 +49,10 @@ const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-w
 /// `x-forwarded-` or ends in `client-ip`.
 const FROM_TRUSTED: [&str; 3] = ["x-real-ip", "forwarded", "cf-connecting-ip"];
 
+/// Fields about the client's connection alone (RFC 9110, 7.6.1). What `Connection` nominates besides goes
+/// pingora's way.
+const HOP: [&[u8]; 6] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"];
+
 /// Which request headers never pass; made once from the configuration.
 #[derive(Debug)]
 pub(crate) struct Stripper {
@@ -177,10 +181,11 @@ impl Changes {
         self.set.push((SetName::Fixed(name), value));
     }
 
-    /// Whether the client's fields of this name do not pass.
-    pub(crate) fn drops(&self, name: &[u8]) -> bool {
-        self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
-            || self.set.iter().any(|(own, _)| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+    /// Whether the client's fields of this name go on to the upstream.
+    pub(crate) fn keeps(&self, name: &[u8]) -> bool {
+        !(HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
+            || self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+            || self.set.iter().any(|(own, _)| own.as_str().as_bytes().eq_ignore_ascii_case(name)))
     }
 
     /// The fields that we set.

@@ -25,6 +25,7 @@ mod authorize;
 mod conn;
 mod cors;
 mod decide;
+pub mod explain;
 mod forward;
 mod frames;
 pub(crate) mod front;
@@ -305,19 +306,11 @@ impl Gateway {
         let route = &self.config.routes[admission.route()];
         state.route = Some(admission.route());
         let refused = |code| Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id));
-        let length = incoming.single("content-length").and_then(|digits| digits.parse::<u64>().ok());
-        if let (Some(max), Some(length)) = (route.body_max, length)
-            && length > max
-        {
-            state.outcome = "refused";
-            return match refused(StatusCode::PAYLOAD_TOO_LARGE) {
-                Step::Reply(reply) => Step::Reply(reply.closing()),
-                step => step,
-            };
-        }
-        if !incoming.path.as_str().starts_with(&route.strip_prefix) {
-            state.outcome = "bad_request";
-            return Step::Reply(refuse::unread(StatusCode::BAD_REQUEST, &state.request_id));
+        if let Some(reply) = refuse::unfit(&self.pages, route, incoming, &state.request_id) {
+            let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
+            (state.outcome, state.why) =
+                if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };
+            return Step::Reply(reply);
         }
         if incoming.is_websocket
             && let Some(guard) = &state.guard

@@ -1,130 +1,265 @@
-//! `[[test]]` tables: the same decision as for real requests, asked without a socket.
+//! The decision about a request that nobody sent, for `check` and `explain`: asked of the same functions as
+//! every real one, without a socket, a session or a backend.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
-use super::authenticate::Authentication;
-use super::authorize::Refusal;
+use super::authenticate::{Authentication, own_credential};
+use super::authorize::{Admission, Refusal};
+use super::cors::{self, CorsAnswer};
 use super::decide::{self, Verdict};
-use super::head::{self, BadHead, Peer};
-use crate::account::{Identity, Session, User};
-use crate::config::{Config, Refuse, Test, TestUser};
+use super::explain::{Explanation, Forwarded, RouteTried};
+use super::forward::{self, Stripper, Told};
+use super::head::{self, BadHead, Known, Peer};
+use super::{handshake, refuse, respond, upstream};
+use crate::account::{Identity, Minted, Session, User};
+use crate::config::{Config, Listen, Test, UpstreamHost};
+use crate::pages::{Page, Site};
+use crate::web::cookie;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
+use crate::web::reply::Reply;
 
-/// What came out, in the words of `expect`: `forward NAME`, `login`, `page`, or a status.
-pub fn prove(config: &Config, test: &Test) -> Result<String, String> {
-    let (host, scheme, target) = split_target(config, &test.target)?;
-    let parts = head_of(test, &host, &target)?;
-    let peer = Peer::default();
-    let read =
-        head::check(&parts, target.len(), 0, &config.limits).and_then(|()| head::read(&parts, peer, &config.server));
-    let mut known = match read {
-        Ok(known) => known,
-        Err(bad) => return Ok(status_of(bad)),
-    };
-    known.scheme = scheme;
-    let incoming = match head::incoming(&parts, target.as_bytes(), &known) {
-        Ok(incoming) => incoming,
-        Err(bad) => return Ok(status_of(bad)),
-    };
-    let authentication = match &test.user {
-        None => Authentication::Anonymous,
-        Some(user) => Authentication::Known { identity: pretend(user), by_cookie: true },
-    };
-    if is_page(config, incoming.path.as_str()) {
-        return Ok("page".to_owned());
-    }
-    let found = decide::find_route(config, &incoming);
-    Ok(word(config, decide::decide(config, None, found, &incoming, &authentication), &incoming))
+/// What stands where a request's own id would.
+const REQUEST_ID: &str = "REQUEST-ID";
+
+/// A request that nobody sent.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Method.
+    pub method: Method,
+    /// Path and query on `public_url`, or an absolute address.
+    pub target: String,
+    /// Its header fields. A GET is a navigation unless they say otherwise.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who is signed in.
+    pub user: Option<User>,
 }
 
-fn word(config: &Config, verdict: Verdict, incoming: &Incoming<'_>) -> String {
-    match verdict {
-        Verdict::Forward(admission) => format!("forward {}", config.upstreams[admission.upstream()].name),
-        Verdict::Page(_) => "page".to_owned(),
-        Verdict::Preflight => StatusCode::NO_CONTENT.as_str().to_owned(),
-        Verdict::ToHttps => StatusCode::PERMANENT_REDIRECT.as_str().to_owned(),
-        Verdict::Status(code) => code.as_str().to_owned(),
-        Verdict::Refuse(_, Refusal::Forbidden | Refusal::CrossOrigin) => "403".to_owned(),
-        Verdict::Refuse(route, Refusal::SignedOut) => {
-            let to_login = match config.routes[route].refuse {
-                Refuse::Auto => incoming.is_navigation(),
-                Refuse::Redirect => !incoming.is_websocket && matches!(incoming.method.as_str(), "GET" | "HEAD"),
-                Refuse::Status => false,
-            };
-            if to_login { "login".to_owned() } else { "401".to_owned() }
+/// Answers for one configuration.
+pub struct Prover<'c> {
+    config: &'c Config,
+    site: Site,
+    stripper: Stripper,
+}
+
+/// A request as far as it has been read.
+struct Seen<'a> {
+    incoming: Incoming<'a>,
+    known: &'a Known,
+    target: &'a str,
+    page: Option<Page>,
+}
+
+impl<'c> Prover<'c> {
+    /// Makes ready what a gateway makes ready at its start.
+    pub fn new(config: &'c Config) -> Self {
+        Self { config, site: Site::new(config), stripper: Stripper::new(config) }
+    }
+
+    /// What came out of a test, in the words of `expect`: `forward NAME`, `login`, `page`, or a status.
+    ///
+    /// # Errors
+    /// One sentence: this is no request.
+    pub fn prove(&self, test: &Test) -> Result<String, String> {
+        let (method, target, headers) = (test.method.clone(), test.target.clone(), test.headers.clone());
+        let user = test.user.as_ref().map(|user| {
+            let email = user.email.clone().unwrap_or_else(|| "somebody@example.com".to_owned());
+            User::new("0".to_owned(), email, String::new(), String::new(), user.groups.clone(), false)
+        });
+        Ok(self.explain(&Asked { method, target, headers, user })?.verdict)
+    }
+
+    /// What becomes of a request, and why.
+    ///
+    /// # Errors
+    /// One sentence: this is no request.
+    pub fn explain(&self, asked: &Asked) -> Result<Explanation, String> {
+        let (host, scheme, target) = split_target(self.config, &asked.target)?;
+        let parts = head_of(asked, &host, &target)?;
+        let server = &self.config.server;
+        let over_tls = scheme == Scheme::Https && server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
+        let hsts = over_tls && server.public_url.scheme() == Scheme::Https;
+        let mut told = Explanation::of(asked, scheme, &host, &target, hsts);
+        let known = match self.read(&parts, &target, scheme) {
+            Ok(known) => known,
+            Err(bad) => {
+                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None));
+                return Ok(told);
+            }
+        };
+        let incoming = match head::incoming(&parts, target.as_bytes(), &known) {
+            Ok(incoming) => incoming,
+            Err(bad) => {
+                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None));
+                return Ok(told);
+            }
+        };
+        told.note(&incoming, self.carries_credential(&incoming));
+        let page = self.site.find(incoming.path.as_str());
+        let seen = Seen { page, incoming, known: &known, target: &target };
+        self.judge(&seen, asked, &mut told);
+        Ok(told)
+    }
+
+    fn read(&self, parts: &Parts, target: &str, scheme: Scheme) -> Result<Known, BadHead> {
+        let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
+        head::check(parts, target.len(), 0, &self.config.limits)?;
+        head::read(parts, peer, &self.config.server)
+    }
+
+    fn judge(&self, seen: &Seen<'_>, asked: &Asked, told: &mut Explanation) {
+        let (config, incoming) = (self.config, &seen.incoming);
+        let authentication = match &asked.user {
+            None => Authentication::Anonymous,
+            Some(user) => Authentication::Known { identity: pretend(user), by_cookie: true },
+        };
+        let found = if seen.page.is_some() { None } else { decide::find_route(config, incoming) };
+        if seen.page.is_none() {
+            told.routes = self.tried(found.map(|(index, _)| index), incoming);
         }
+        told.route = found.map(|(index, _)| index);
+        let cors = match found {
+            Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
+            None => CorsAnswer::of(&config.cors_origins, incoming),
+        };
+        let verdict = decide::decide(config, seen.page, found, incoming, &authentication);
+        let reply = match verdict {
+            Verdict::Page(page) => return told.page(page),
+            Verdict::Preflight => {
+                told.answer("204", "a preflight of an origin that may ask is answered here");
+                cors::preflight_reply(incoming)
+            }
+            Verdict::ToHttps => {
+                told.answer("308", "server.public_url is https and this came over plain http");
+                respond::to_https(config, incoming)
+            }
+            Verdict::Status(code) => {
+                let page = "no route names this host, so the gateway's own pages are not there";
+                told.answer(code.as_str(), if seen.page.is_some() { page } else { "no route takes this request" });
+                refuse::status(&self.site, code, incoming, REQUEST_ID)
+            }
+            Verdict::Refuse(index, refusal) => {
+                let route = &config.routes[index];
+                let reply = refuse::refusal(&self.site, refusal, route, incoming, REQUEST_ID);
+                let word = match refusal {
+                    Refusal::SignedOut if reply.status == StatusCode::SEE_OTHER => "login",
+                    Refusal::SignedOut => "401",
+                    Refusal::Forbidden | Refusal::CrossOrigin => "403",
+                };
+                told.refused(word, refusal, route, asked.user.as_ref());
+                reply
+            }
+            Verdict::Forward(admission) => match self.forward(&admission, seen, told) {
+                Some(reply) => reply,
+                None => return,
+            },
+        };
+        told.reply(&cors.dress(reply), REQUEST_ID);
     }
-}
 
-fn is_page(config: &Config, path: &str) -> bool {
-    let below = path.strip_prefix(config.server.prefix.as_str());
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        || config
-            .authjs
-            .base_path
-            .as_deref()
-            .and_then(|base| path.strip_prefix(base))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        || [&config.pages.login, &config.pages.signup].into_iter().any(|extra| extra.as_deref() == Some(path))
+    /// What the upstream gets; or the reply, where the request does not fit what may be forwarded.
+    fn forward(&self, admission: &Admission, seen: &Seen<'_>, told: &mut Explanation) -> Option<Reply> {
+        let (config, incoming) = (self.config, &seen.incoming);
+        let route = &config.routes[admission.route()];
+        if let Some(reply) = refuse::unfit(&self.site, route, incoming, REQUEST_ID) {
+            let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
+            let hidden = "its path hides the route's strip_prefix behind escapes";
+            told.answer(
+                reply.status.as_str(),
+                if large { "its body is larger than the route's body_max" } else { hidden },
+            );
+            return Some(reply);
+        }
+        let to = &config.upstreams[admission.upstream()];
+        let user = admission.identity().map(|identity| &identity.user);
+        let token = to.token.as_ref().zip(user).map(|(spec, user)| Minted::named(spec, &to.name, user));
+        let handshake = incoming.is_websocket.then(|| handshake::read(&route.websocket_token, incoming));
+        let own_host = to.servers.first().map(upstream::authority);
+        let changes = forward::changes(
+            incoming.headers,
+            seen.target.as_bytes(),
+            &self.stripper,
+            &Told {
+                upstream: to,
+                user: user.map(|user| &**user),
+                token: token.as_ref(),
+                handshake: handshake.as_ref(),
+                peer: seen.known.client,
+                trusted: false,
+                scheme: seen.known.scheme.as_str(),
+                host: &seen.known.host.to_string(),
+                request_id: REQUEST_ID,
+                via: "GATEWAY-ID",
+                prefix: &route.strip_prefix,
+                host_override: own_host.as_deref().filter(|_| to.host == UpstreamHost::Upstream),
+            },
+        );
+        told.forward(Forwarded::new(to, incoming, seen.target, &changes));
+        None
+    }
+
+    /// The routes up to the one that takes it, with what each of them misses.
+    fn tried(&self, found: Option<usize>, incoming: &Incoming<'_>) -> Vec<RouteTried> {
+        let path = incoming.path.decoded();
+        let last = found.map_or(self.config.routes.len(), |index| index + 1);
+        let routes = self.config.routes[..last].iter().enumerate();
+        routes
+            .map(|(index, route)| {
+                let miss = route.miss(incoming.host, &path, incoming.method);
+                RouteTried::new(index, route, miss.filter(|_| found != Some(index)))
+            })
+            .collect()
+    }
+
+    fn carries_credential(&self, incoming: &Incoming<'_>) -> bool {
+        cookie::pairs(incoming.headers).any(|(name, _)| self.stripper.is_ours(name))
+            || incoming.headers.get_all(header::AUTHORIZATION).iter().any(|value| own_credential(value).is_some())
+    }
 }
 
 fn split_target(config: &Config, target: &str) -> Result<(String, Scheme, String), String> {
     let public = &config.server.public_url;
+    if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Err(format!("`{target}` is no request's address: escape what is not ASCII, and leave `#...` out"));
+    }
     if target.starts_with('/') {
         return Ok((public.authority(), public.scheme(), target.to_owned()));
     }
     let bad = || format!("`{target}` is neither a path nor an http(s) address");
     let (scheme, rest) = target.split_once("://").ok_or_else(bad)?;
-    let at = rest.find('/').unwrap_or(rest.len());
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let origin = Origin::parse(&format!("{scheme}://{}", &rest[..at])).ok_or_else(bad)?;
-    let path = if at == rest.len() { "/" } else { &rest[at..] };
-    Ok((origin.authority(), origin.scheme(), path.to_owned()))
+    let slash = if rest[at..].starts_with('/') { "" } else { "/" };
+    Ok((origin.authority(), origin.scheme(), format!("{slash}{}", &rest[at..])))
 }
 
-/// A GET is a navigation unless the test's own headers say otherwise.
-fn head_of(test: &Test, host: &str, target: &str) -> Result<http::request::Parts, String> {
-    let mut request = Request::builder().method(test.method.clone()).uri("/").header(header::HOST, host);
-    let tells = |name: &str| test.headers.iter().any(|(own, _)| own == name);
-    if test.method == http::Method::GET
-        && !["accept", "sec-fetch-mode", "upgrade", "content-type"].into_iter().any(tells)
-    {
+/// A GET is a navigation unless the headers say otherwise.
+fn head_of(asked: &Asked, host: &str, target: &str) -> Result<Parts, String> {
+    let mut request = Request::builder().method(asked.method.clone()).uri("/");
+    let tells = |name: &str| asked.headers.iter().any(|(own, _)| own == name);
+    if !tells("host") {
+        request = request.header(header::HOST, host);
+    }
+    if asked.method == Method::GET && !["accept", "sec-fetch-mode", "upgrade", "content-type"].into_iter().any(tells) {
         request = request
             .header("sec-fetch-mode", HeaderValue::from_static("navigate"))
             .header(header::ACCEPT, HeaderValue::from_static("text/html"));
     }
-    for (name, value) in &test.headers {
+    for (name, value) in &asked.headers {
         request = request.header(name, value);
     }
-    let (mut parts, ()) = request.body(()).map_err(|error| format!("`{target}`: {error}"))?.into_parts();
-    if tells("host") {
-        parts.headers.remove(header::HOST);
-        for (name, value) in test.headers.iter().filter(|(name, _)| name == header::HOST) {
-            parts.headers.append(name, value.clone());
-        }
-    }
-    Ok(parts)
+    Ok(request.body(()).map_err(|error| format!("`{target}`: {error}"))?.into_parts().0)
 }
 
-fn status_of(bad: BadHead) -> String {
-    match bad {
-        BadHead::Ambiguous(_) => "400",
-        BadHead::Method => "405",
-        BadHead::TargetTooLong => "414",
-        BadHead::TooLarge => "431",
-        BadHead::Misdirected => "421",
-    }
-    .to_owned()
-}
-
-/// Somebody with these groups, who exists for one test.
-fn pretend(user: &TestUser) -> Identity {
-    let email = user.email.clone().unwrap_or_else(|| "somebody@example.com".to_owned());
-    let user = User::new("0".to_owned(), email, String::new(), String::new(), user.groups.clone(), false);
-    let user = Arc::new(user);
+/// Somebody who is signed in for one question.
+fn pretend(user: &User) -> Identity {
+    let user = Arc::new(user.clone());
     let session = Session::new(String::new(), Arc::new(ArcSwap::new(user.clone())), 0, u64::MAX, 0);
     Identity { session: Arc::new(session), user, issued: 0, grant: None }
 }

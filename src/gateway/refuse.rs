@@ -12,20 +12,20 @@ use crate::web::reply::Reply;
 
 /// What a refused client receives.
 pub(crate) fn refusal(
-    pages: &Site,
+    site: &Site,
     refusal: Refusal,
     route: &Route,
     incoming: &Incoming<'_>,
     request_id: &str,
 ) -> Reply {
     match refusal {
-        Refusal::SignedOut => signed_out(pages, route, incoming, request_id),
-        Refusal::Forbidden | Refusal::CrossOrigin => status(pages, StatusCode::FORBIDDEN, incoming, request_id),
+        Refusal::SignedOut => signed_out(site, route, incoming, request_id),
+        Refusal::Forbidden | Refusal::CrossOrigin => status(site, StatusCode::FORBIDDEN, incoming, request_id),
     }
 }
 
 /// A refusal or failure that is a status alone, as page, JSON, plain text or gRPC.
-pub(crate) fn status(pages: &Site, code: StatusCode, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if incoming.is_websocket {
         return plain(code);
     }
@@ -33,9 +33,20 @@ pub(crate) fn status(pages: &Site, code: StatusCode, incoming: &Incoming<'_>, re
         return grpc(code);
     }
     if incoming.wants_page() {
-        return vary(pages.error_page(code, request_id, Some(incoming)));
+        return vary(site.error_page(code, request_id, Some(incoming)));
     }
     json_status(code, request_id)
+}
+
+/// The answer to a request that was admitted and cannot be forwarded as it is: a body that is said to be too
+/// large, or a path whose escapes hide the prefix that is to be cut.
+pub(crate) fn unfit(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Option<Reply> {
+    let length = incoming.single("content-length").and_then(|digits| digits.parse::<u64>().ok());
+    if length.zip(route.body_max).is_some_and(|(length, max)| length > max) {
+        return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
+    }
+    let hidden = !incoming.path.as_str().starts_with(&route.strip_prefix);
+    hidden.then(|| unread(StatusCode::BAD_REQUEST, request_id))
 }
 
 /// A status for a request that could not be read.
@@ -47,7 +58,7 @@ fn json_status(code: StatusCode, request_id: &str) -> Reply {
     vary(Reply::json(code, &json!({ "error": word(code), "request_id": request_id })))
 }
 
-fn signed_out(pages: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+fn signed_out(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if incoming.is_websocket {
         return plain(StatusCode::UNAUTHORIZED);
     }
@@ -61,12 +72,12 @@ fn signed_out(pages: &Site, route: &Route, incoming: &Incoming<'_>, request_id: 
         Refuse::Status => false,
     };
     if redirected {
-        return vary(pages.login_redirect(incoming));
+        return vary(site.login_redirect(incoming));
     }
     let reply = if incoming.wants_page() && route.refuse != Refuse::Status {
-        pages.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
+        site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
     } else {
-        Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": pages.login_url(incoming) }))
+        Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": site.login_url(incoming) }))
     };
     vary(reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
 }

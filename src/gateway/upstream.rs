@@ -85,18 +85,16 @@ impl Targets {
     fn peers(&self, server: &UpstreamServer, found: &[((String, u16), Vec<SocketAddr>)]) -> Vec<Target> {
         match server {
             UpstreamServer::Whoami => {
-                self.whoami.iter().map(|&address| self.tcp(address, false, "whoami".into())).collect()
+                self.whoami.iter().map(|&address| self.tcp(address, false, authority(server))).collect()
             }
             UpstreamServer::Unix(path) => {
                 let path = path.to_string_lossy();
                 HttpPeer::new_uds(&path, false, String::new())
-                    .map(|peer| vec![self.target(peer, "localhost".into())])
+                    .map(|peer| vec![self.target(peer, authority(server))])
                     .unwrap_or_default()
             }
             UpstreamServer::Tcp { host, port, tls } => {
-                let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-                let own_port = if *tls { 443 } else { 80 };
-                let authority = if *port == own_port { bracketed } else { format!("{bracketed}:{port}") };
+                let authority = authority(server);
                 let addresses = match host.parse() {
                     Ok(ip) => vec![SocketAddr::new(ip, *port)],
                     Err(_) => found
@@ -191,6 +189,19 @@ impl Target {
     pub(crate) fn mark_dead(&self, now_millis: u64) {
         let until = now_millis + u64::try_from(PASSED_OVER.as_millis()).unwrap_or(0);
         self.dead_until.store(until, Ordering::Relaxed);
+    }
+}
+
+/// What `host = "upstream"` sends as `Host`.
+pub(crate) fn authority(server: &UpstreamServer) -> String {
+    match server {
+        UpstreamServer::Whoami => "whoami".to_owned(),
+        UpstreamServer::Unix(_) => "localhost".to_owned(),
+        UpstreamServer::Tcp { host, port, tls } => {
+            let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let own_port = if *tls { 443 } else { 80 };
+            if *port == own_port { bracketed } else { format!("{bracketed}:{port}") }
+        }
     }
 }
 

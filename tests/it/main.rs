@@ -13,6 +13,7 @@ mod client;
 mod commands;
 mod config;
 mod cors;
+mod explain;
 mod faults;
 mod forge;
 mod framing;

@@ -61,6 +61,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen], cors_
     let websocket = table.table("websocket", "websocket");
     let websocket_origins = origins(&websocket, "origins");
     Route {
+        line: table.line(),
         host: host(table),
         methods: methods(table),
         upstream: route_upstream(table, access, upstreams, own),

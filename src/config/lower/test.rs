@@ -39,7 +39,7 @@ fn test(table: &Table<'_>, upstreams: &[String]) -> Option<Test> {
     }
     let (method, target) = read?;
     let headers = headers.iter().filter_map(header).collect();
-    Some(Test { line: table.span.start, method, target, headers, user, expect: expect.value })
+    Some(Test { line: table.line(), method, target, headers, user, expect: expect.value })
 }
 
 fn check_expect(expect: &Item<'_, String>, upstreams: &[String]) {

@@ -16,10 +16,6 @@ use crate::gateway::record::Counts;
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 
-/// Fields about the client's connection alone (RFC 9110, 7.6.1). What `Connection` nominates besides went
-/// pingora's way.
-const HOP: [&[u8]; 6] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"];
-
 /// A server's connection with the answer that has begun on it.
 struct Answered {
     server: Wire,
@@ -86,7 +82,7 @@ impl Front {
         out.put_slice(changes.target.as_deref().unwrap_or(head.parsed.raw_path()));
         out.put_slice(b" HTTP/1.1\r\n");
         for (name, line) in head.fields() {
-            if !HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name)) && !changes.drops(name) {
+            if changes.keeps(name) {
                 out.put_slice(line);
             }
         }

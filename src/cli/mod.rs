@@ -1,0 +1,139 @@
+//! Arguments -> one command -> an exit code. Passwords never come as arguments.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::{
+    self, BanCommand, CommandError, ExplainArgs, Globals, ImportArgs, ImportFormat, InviteArgs, KeyCommand, Revoke,
+    RunArgs, SessionCommand, TokenCommand, UserArgs, UserCommand,
+};
+use crate::config::parse_duration;
+
+mod verbs;
+
+use verbs::{Account, Ban, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
+
+/// Runs the command that the arguments name. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
+/// 64 bad configuration.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let globals = Globals { config: cli.config, state_dir: cli.state_dir };
+    let verb = cli.verb.unwrap_or(Verb::Run { to: None, listen: None });
+    match dispatch(&globals, verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
+    match verb {
+        Verb::Run { to, listen } => command::run::run(globals, &RunArgs { to, listen }),
+        Verb::Check { json } => command::check::run(globals, json),
+        Verb::Explain { method, url, user, headers, json } => {
+            command::explain::run(globals, &ExplainArgs { method, url, user, headers, json })
+        }
+        Verb::User(verb) => user(globals, verb),
+        Verb::Invite { email, groups, expires } => {
+            command::invite::run(globals, &InviteArgs { email, groups, expires_secs: lasting(&expires)? })
+        }
+        Verb::Token(verb) => command::token::run(globals, token(verb)?),
+        Verb::Session(verb) => command::session::run(globals, session(verb)),
+        Verb::Key(Key::List { json }) => command::key::run(globals, KeyCommand::List { json }),
+        Verb::Key(Key::Rotate) => command::key::run(globals, KeyCommand::Rotate),
+        Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
+        Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
+        Verb::Backup { file } => command::backup::run(globals, &file),
+        Verb::Healthcheck => command::healthcheck::run(globals),
+    }
+}
+
+fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
+    let account = |account: Account| UserArgs {
+        email: account.email,
+        name: account.name,
+        picture: account.picture,
+        groups: account.groups,
+        password_stdin: account.password_stdin,
+    };
+    let command = match verb {
+        User::Add(typed) => UserCommand::Add(account(typed)),
+        User::List { json } => UserCommand::List { json },
+        User::Show { email, json } => UserCommand::Show { email, json },
+        User::Remove(Email { email }) => UserCommand::Remove { email },
+        User::Disable(Email { email }) => UserCommand::Disable { email },
+        User::Enable(Email { email }) => UserCommand::Enable { email },
+        User::Set(typed) => UserCommand::Set(account(typed)),
+        User::Reset(Email { email }) => UserCommand::Reset { email },
+        User::Import(typed) => return command::import::run(globals, &import(typed)),
+    };
+    command::user::run(globals, command)
+}
+
+fn import(typed: Import) -> ImportArgs {
+    ImportArgs {
+        format: match typed.format {
+            Format::Prisma => ImportFormat::Prisma,
+            Format::Htpasswd => ImportFormat::Htpasswd,
+            Format::Csv => ImportFormat::Csv,
+            Format::Authelia => ImportFormat::Authelia,
+        },
+        file: typed.file,
+        dry_run: typed.dry_run,
+        strict: typed.strict,
+        table: typed.table,
+        id_column: typed.id_column,
+        email_column: typed.email_column,
+        password_column: typed.password_column,
+        name_column: typed.name_column,
+        picture_column: typed.picture_column,
+        groups_column: typed.groups_column,
+        domain: typed.domain,
+    }
+}
+
+fn lasting(typed: &str) -> Result<u64, CommandError> {
+    let secs = parse_duration(typed).map(|lasting| lasting.as_secs()).filter(|&secs| secs > 0);
+    secs.ok_or_else(|| CommandError::Usage(format!("`{typed}` is no duration; write one as in 7d, 12h or 30m")))
+}
+
+fn token(verb: Token) -> Result<TokenCommand, CommandError> {
+    Ok(match verb {
+        Token::Create { email, name, expires, scopes } => {
+            TokenCommand::Create { email, name, scopes, expires_secs: lasting(&expires)? }
+        }
+        Token::List { email, json } => TokenCommand::List { email, json },
+        Token::Revoke { id } => TokenCommand::Revoke { id },
+    })
+}
+
+fn session(verb: Session) -> SessionCommand {
+    match verb {
+        Session::List { email, json } => SessionCommand::List { email, json },
+        Session::Revoke(Which { id: Some(id), .. }) => SessionCommand::Revoke(Revoke::Id(id)),
+        Session::Revoke(Which { user: Some(user), .. }) => SessionCommand::Revoke(Revoke::User(user)),
+        Session::Revoke(_) => SessionCommand::Revoke(Revoke::All),
+    }
+}
+
+fn failed(error: &CommandError) -> ExitCode {
+    let (text, code) = match error {
+        CommandError::Refused(why) => (format!("authgate: {why}\n"), 1),
+        CommandError::Usage(why) => (format!("authgate: {why}\n"), 2),
+        CommandError::Config(faults) => {
+            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            (faults.render(color), 64)
+        }
+        CommandError::Said => (String::new(), 1),
+    };
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
+}

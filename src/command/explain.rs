@@ -1,0 +1,105 @@
+//! `authgate explain`: what becomes of a request, and why. Nothing is sent and nothing is made.
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::people::{configured, say, say_json};
+use super::{CommandError, ExplainArgs, Globals};
+use crate::account::{Admin, User};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::explain::{Answer, Explanation, Forwarded, RouteTried};
+use crate::gateway::prove::{Asked, Prover};
+
+/// Routes that are told of one by one where the right one is not among the first.
+const ROUTES_SHOWN: usize = 20;
+
+/// Prints what a request comes to.
+pub fn run(globals: &Globals, args: &ExplainArgs) -> Result<(), CommandError> {
+    let method = Method::from_bytes(args.method.as_bytes())
+        .map_err(|_| CommandError::Usage(format!("`{}` is no method; write one as in GET", args.method)))?;
+    let headers = args.headers.iter().map(|line| field(line)).collect::<Result<_, _>>()?;
+    let config = configured(globals)?;
+    let mut notes = Vec::new();
+    let mut user = args.user.as_deref().map(|email| account(&config, email)).transpose()?;
+    if user.as_ref().is_some_and(|user| user.disabled) {
+        notes.push("the account is disabled, so it has no session: this is what nobody gets");
+        user = None;
+    }
+    let asked = Asked { method, target: args.url.clone(), headers, user };
+    let mut told = Prover::new(&config).explain(&asked).map_err(CommandError::Usage)?;
+    told.notes.extend(notes);
+    if args.json {
+        say_json(&serde_json::to_value(&told).unwrap_or_default());
+    } else {
+        say(&text(&told));
+    }
+    Ok(())
+}
+
+fn field(line: &str) -> Result<(HeaderName, HeaderValue), CommandError> {
+    let read = line.split_once(':').and_then(|(name, value)| {
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value.trim_matches([' ', '\t'])).ok()?))
+    });
+    read.ok_or_else(|| CommandError::Usage(format!("`{line}` is no header field; write one as in 'Accept: text/html'")))
+}
+
+/// The account as it is now. Where there is no database yet none is made.
+fn account(config: &Config, email: &str) -> Result<User, CommandError> {
+    let state = &config.server.state_dir;
+    if !state.is_dir() {
+        return Err(CommandError::Refused(format!("there are no accounts yet: {} does not exist", state.display())));
+    }
+    let row = Admin::open(config, Clock::system())?.user(email)?;
+    Ok(User::new(row.id, row.email, row.name, row.picture, row.groups, row.disabled))
+}
+
+fn text(told: &Explanation) -> String {
+    let mut lines = vec![format!("{} ({})", told.request, told.kind)];
+    lines.push(match &told.user {
+        Some(who) if who.groups.is_empty() => format!("signed in: {}", who.email),
+        Some(who) => format!("signed in: {}, groups {}", who.email, who.groups.join(", ")),
+        None => "signed in: nobody".to_owned(),
+    });
+    if !told.routes.is_empty() {
+        lines.push(String::new());
+    }
+    let hidden = told.routes.len().saturating_sub(ROUTES_SHOWN);
+    if hidden > 0 {
+        lines.push(format!("({hidden} routes before these do not take it)"));
+    }
+    lines.extend(told.routes[hidden..].iter().map(route));
+    lines.extend([String::new(), format!("{}: {}", told.verdict, told.why)]);
+    told.reply.iter().for_each(|answer| reply(answer, &mut lines));
+    told.upstream.iter().for_each(|to| forwarded(to, &mut lines));
+    for note in &told.notes {
+        lines.extend([String::new(), format!("note: {note}")]);
+    }
+    lines.join("\n")
+}
+
+fn route(tried: &RouteTried) -> String {
+    let how = tried.misses.map_or("takes it".to_owned(), |what| format!("not its {what}"));
+    format!("route {} (line {}) {}: {how}", tried.route + 1, tried.line, tried.takes)
+}
+
+fn reply(answer: &Answer, lines: &mut Vec<String>) {
+    lines.extend([String::new(), "the client gets".to_owned(), format!("  {}", answer.status)]);
+    lines.extend(answer.headers.iter().map(field_line));
+    match &answer.body {
+        None => lines.push("  (a page)".to_owned()),
+        Some(body) => lines.extend(body.lines().map(|line| format!("  {line}"))),
+    }
+}
+
+fn forwarded(to: &Forwarded, lines: &mut Vec<String>) {
+    let servers = to.servers.join(", ");
+    lines.extend([String::new(), format!("{} ({servers}) gets", to.name), format!("  {}", to.request)]);
+    lines.extend(to.headers.iter().map(field_line));
+    if !to.removed.is_empty() {
+        lines.extend([String::new(), format!("removed: {}", to.removed.join(", "))]);
+    }
+}
+
+fn field_line((name, value): &(String, String)) -> String {
+    format!("  {name}: {value}")
+}

@@ -1,0 +1,257 @@
+//! What `authgate explain` tells of one request: plain data, for people and as JSON.
+
+use std::fmt::Write as _;
+
+use http::header;
+use serde::Serialize;
+
+use super::answer;
+use super::authorize::Refusal;
+use super::forward::Changes;
+use super::head::BadHead;
+use super::prove::Asked;
+use crate::account::User;
+use crate::config::{Access, Miss, Route, Upstream, UpstreamServer};
+use crate::pages::Page;
+use crate::web::cookie;
+use crate::web::host::HostPattern;
+use crate::web::incoming::Incoming;
+use crate::web::origin::Scheme;
+use crate::web::reply::Reply;
+
+/// What becomes of a request, and why.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// As it was asked.
+    pub request: String,
+    /// `navigation`, `WebSocket handshake` or `request`.
+    pub kind: &'static str,
+    /// Who is signed in.
+    pub user: Option<Who>,
+    /// The routes up to the one that takes it, in order.
+    pub routes: Vec<RouteTried>,
+    /// The one that takes it, counted from 0 as in the access line.
+    pub route: Option<usize>,
+    /// In the words of a test's `expect`: `forward NAME`, `login`, `page`, or a status.
+    pub verdict: String,
+    /// One sentence.
+    pub why: String,
+    /// What the client gets from us.
+    pub reply: Option<Answer>,
+    /// What the upstream gets.
+    pub upstream: Option<Forwarded>,
+    /// What this answer leaves out.
+    pub notes: Vec<&'static str>,
+    /// Whether answers of ours carry HSTS.
+    #[serde(skip)]
+    hsts: bool,
+}
+
+/// Somebody who is signed in.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Who {
+    pub email: String,
+    pub groups: Vec<String>,
+}
+
+/// One route that was looked at.
+#[derive(Debug, Serialize)]
+pub struct RouteTried {
+    /// Counted from 0, as in the access line.
+    pub route: usize,
+    /// Its line in the file.
+    pub line: usize,
+    /// Host, path and methods as written.
+    pub takes: String,
+    /// What it does not take; `None`: it takes the request.
+    pub misses: Option<&'static str>,
+}
+
+/// An answer of our own.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Header fields in order.
+    pub headers: Vec<(String, String)>,
+    /// The body, unless it is a page.
+    pub body: Option<String>,
+}
+
+/// A request as an upstream gets it.
+#[derive(Debug, Serialize)]
+pub struct Forwarded {
+    /// Name of the upstream.
+    pub name: String,
+    /// Its servers.
+    pub servers: Vec<String>,
+    /// Method and target.
+    pub request: String,
+    /// Header fields in order.
+    pub headers: Vec<(String, String)>,
+    /// What the client sent and the upstream does not get, or not with this value.
+    pub removed: Vec<String>,
+}
+
+impl Explanation {
+    pub(super) fn of(asked: &Asked, scheme: Scheme, host: &str, target: &str, hsts: bool) -> Self {
+        Self {
+            request: format!("{} {}://{host}{target}", asked.method, scheme.as_str()),
+            kind: "request",
+            user: asked.user.as_ref().map(|user| Who { email: user.email.clone(), groups: user.groups.clone() }),
+            routes: Vec::new(),
+            route: None,
+            verdict: String::new(),
+            why: String::new(),
+            reply: None,
+            upstream: None,
+            notes: Vec::new(),
+            hsts,
+        }
+    }
+
+    pub(super) fn note(&mut self, incoming: &Incoming<'_>, carries_credential: bool) {
+        if incoming.is_websocket {
+            self.kind = "WebSocket handshake";
+        } else if incoming.is_navigation() {
+            self.kind = "navigation";
+        }
+        if carries_credential {
+            self.notes.push("credentials in the headers are not judged here: --user says who is signed in");
+        }
+    }
+
+    pub(super) fn answer(&mut self, verdict: &str, why: &str) {
+        verdict.clone_into(&mut self.verdict);
+        why.clone_into(&mut self.why);
+    }
+
+    pub(super) fn refuse_unread(&mut self, bad: BadHead, reply: &Reply) {
+        let why = match bad {
+            BadHead::Ambiguous(what) => format!("its {what} can be read in two ways, or not at all"),
+            BadHead::Method => "CONNECT, TRACE and TRACK are never served".to_owned(),
+            BadHead::Misdirected => "its host is none that the connection's certificate is for".to_owned(),
+            BadHead::TargetTooLong => "its address is longer than half of limits.head_bytes".to_owned(),
+            BadHead::TooLarge => "it has more fields or bytes than [limits] allows".to_owned(),
+        };
+        self.answer(reply.status.as_str(), &why);
+        self.reply(reply, "REQUEST-ID");
+    }
+
+    pub(super) fn page(&mut self, page: Page) {
+        let what = match page.name() {
+            "unknown" => "the path is the gateway's own, and no page of it: 404".to_owned(),
+            name => format!("the gateway's own page `{name}` answers"),
+        };
+        self.answer("page", &what);
+    }
+
+    pub(super) fn refused(&mut self, verdict: &str, refusal: Refusal, route: &Route, user: Option<&User>) {
+        let why = match refusal {
+            Refusal::SignedOut => "the route is for people who are signed in, and nobody is".to_owned(),
+            Refusal::CrossOrigin => {
+                "it comes from another origin: an unsafe method or a WebSocket needs our own, or one that is allowed"
+                    .to_owned()
+            }
+            Refusal::Forbidden if route.access == Access::Deny => "the route is closed to everybody".to_owned(),
+            Refusal::Forbidden => format!(
+                "the route asks for one of the groups {}; {} is in {}",
+                route.groups.join(", "),
+                user.map_or("nobody", |user| user.email.as_str()),
+                user.map(|user| user.groups.join(", "))
+                    .filter(|groups| !groups.is_empty())
+                    .unwrap_or("none".to_owned()),
+            ),
+        };
+        self.answer(verdict, &why);
+    }
+
+    pub(super) fn reply(&mut self, reply: &Reply, request_id: &str) {
+        let Ok(head) = answer::head_of(reply, request_id, self.hsts) else { return };
+        let fields = head.headers.iter();
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers: Vec<(String, String)> = fields.map(|(name, value)| (name.to_string(), text(value))).collect();
+        let page = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        let body = (!page).then(|| String::from_utf8_lossy(&reply.body).into_owned());
+        self.reply = Some(Answer { status: reply.status.as_u16(), headers, body });
+    }
+
+    pub(super) fn forward(&mut self, forwarded: Forwarded) {
+        let why = match &self.user {
+            Some(who) => format!("{} may pass", who.email),
+            None => "nobody needs to be signed in here".to_owned(),
+        };
+        self.answer(&format!("forward {}", forwarded.name), &why);
+        self.upstream = Some(forwarded);
+    }
+}
+
+impl RouteTried {
+    pub(super) fn new(index: usize, route: &Route, miss: Option<Miss>) -> Self {
+        let mut takes = match &route.host {
+            HostPattern::Any => String::new(),
+            HostPattern::Exact(host) => host.to_string(),
+            HostPattern::Below(domain) => format!("*.{domain}"),
+        };
+        takes.push_str(&route.path.text);
+        for method in &route.methods {
+            let _ = write!(takes, " {method}");
+        }
+        let misses = miss.map(|miss| match miss {
+            Miss::Method => "method",
+            Miss::Host => "host",
+            Miss::Path => "path",
+        });
+        Self { route: index, line: route.line, takes, misses }
+    }
+}
+
+impl Forwarded {
+    pub(super) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &str, changes: &Changes) -> Self {
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let sent = incoming.headers.iter();
+        let kept = sent.filter(|(name, _)| changes.keeps(name.as_str().as_bytes()));
+        let mut headers: Vec<_> = kept.map(|(name, value)| (name.to_string(), text(value))).collect();
+        headers.extend(changes.fields().map(|(name, value)| (name.to_owned(), text(value))));
+        if incoming.is_websocket {
+            headers.push(("Connection".to_owned(), "Upgrade".to_owned()));
+            headers.push(("Upgrade".to_owned(), "websocket".to_owned()));
+        }
+        let target = changes.target.as_deref().map_or(target.into(), String::from_utf8_lossy);
+        Self {
+            name: to.name.clone(),
+            servers: to.servers.iter().map(shown).collect(),
+            request: format!("{} {target}", incoming.method),
+            removed: removed(incoming, changes),
+            headers,
+        }
+    }
+}
+
+/// Fields that do not pass, by name; of the cookies, those that do not.
+fn removed(incoming: &Incoming<'_>, changes: &Changes) -> Vec<String> {
+    let hop = |name: &str| matches!(name, "connection" | "upgrade") && incoming.is_websocket;
+    let names = incoming.headers.keys().map(http::HeaderName::as_str).filter(|name| !hop(name));
+    let gone = names.filter(|name| *name != "cookie" && !changes.keeps(name.as_bytes()));
+    let mut removed: Vec<String> = gone.map(str::to_owned).collect();
+    let left = changes.fields().filter(|(name, _)| *name == "Cookie").map(|(_, value)| value.as_bytes());
+    let left: Vec<&[u8]> = left.flat_map(cookie::split).collect();
+    if !changes.keeps(b"cookie") {
+        let sent = cookie::pairs(incoming.headers);
+        let gone = sent.filter(|(name, value)| !left.contains(&[name, &b"="[..], value].concat().as_slice()));
+        removed.extend(gone.map(|(name, _)| format!("cookie {}", String::from_utf8_lossy(name))));
+    }
+    removed
+}
+
+fn shown(server: &UpstreamServer) -> String {
+    match server {
+        UpstreamServer::Tcp { host, port, tls } => {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            format!("{}{host}:{port}", if *tls { "https://" } else { "" })
+        }
+        UpstreamServer::Unix(path) => format!("unix:{}", path.display()),
+        UpstreamServer::Whoami => "builtin:whoami".to_owned(),
+    }
+}
