@@ -47,3 +47,19 @@ impl Clock {
         }
     }
 }
+/// Measures how long something takes. Nothing is decided by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// From now on.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Until now.
+    pub fn elapsed(self) -> std::time::Duration {
+        self.0.elapsed()
+    }
+}

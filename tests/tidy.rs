@@ -31,7 +31,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("pingora_core", &["gateway/", "server/", "server.rs"]),
     ("pingora_http", &["gateway/", "server/", "server.rs"]),
     ("pingora_proxy", &["gateway/", "server/", "server.rs"]),
-    ("prometheus_client", &["metrics.rs"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
     ("rustls", &["config/certificate.rs", "server/tls.rs"]),

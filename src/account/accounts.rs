@@ -14,6 +14,7 @@ use super::token::{self, Keys};
 use super::{SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{self, Config};
+use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{Change, Check, Db, Hooks, Store, StoreError};
 
@@ -260,6 +261,8 @@ fn hooks(
             Change::Keys(rows) => {
                 keys.apply(&rows, max_age_secs);
                 own_keys.apply(&rows);
+                let signing = rows.iter().filter(|row| row.retired.is_none());
+                metrics::ACCOUNTS.keys(signing.map(|row| (row.kid.clone(), row.created)));
             }
             Change::Session(row) => apply_live.begin(&row),
             Change::SessionEnded(id) => apply_live.end(id),

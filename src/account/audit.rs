@@ -4,6 +4,7 @@
 
 use super::{Caller, Identity};
 use crate::clock::UnixSecs;
+use crate::metrics;
 use crate::store::AuditRow;
 
 /// An event about nobody yet.
@@ -32,8 +33,9 @@ pub(super) fn address(caller: &Caller) -> String {
     caller.address.map(|address| address.to_canonical().to_string()).unwrap_or_default()
 }
 
-/// Writes the log line of an event that has happened.
+/// Writes the log line of an event that has happened, and counts it.
 pub(super) fn log(row: &AuditRow) {
+    metrics::ACCOUNTS.event(row.event);
     tracing::info!(
         target: "audit",
         event = row.event,

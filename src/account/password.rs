@@ -16,7 +16,9 @@ use zeroize::Zeroizing;
 
 use super::blocklist::normal;
 use super::foreign::Foreign;
+use crate::clock::Stopwatch;
 use crate::config;
+use crate::metrics;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
 
 /// Jobs that may wait beyond those being worked at.
@@ -93,7 +95,10 @@ impl Hasher {
 
     /// Takes a place in the queue, or says that it is full.
     pub(super) fn place(&self) -> Result<Place, Busy> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            metrics::ACCOUNTS.hash_refused();
+            return Err(Busy);
+        };
         Ok(Place { jobs: self.jobs.clone(), place: Arc::new(place) })
     }
 
@@ -112,6 +117,7 @@ impl Hasher {
 
 impl Place {
     fn send(&self, work: Work) {
+        metrics::ACCOUNTS.hash_waits();
         // a failure drops the reply's sender, which whoever waits takes for a refusal
         let _ = self.jobs.send(Job { work, _place: Arc::clone(&self.place) });
     }
@@ -152,8 +158,11 @@ fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        metrics::ACCOUNTS.hash_begins();
+        let began = Stopwatch::new();
         // a fault in one request never ends another: the reply is dropped, the worker goes on
         let done = catch_unwind(AssertUnwindSafe(|| engine.carry_out(work)));
+        metrics::ACCOUNTS.hashed(began.elapsed());
         if done.is_err() {
             tracing::error!("a hashing job panicked");
         }

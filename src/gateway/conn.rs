@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::head::is_trusted;
 use crate::config::Config;
+use crate::metrics::Counter;
 
 /// Open connections, in all and by address (IPv6 by /64).
 #[derive(Debug)]
 pub(crate) struct Connections {
     open: AtomicUsize,
-    refused: AtomicU64,
+    /// Refused because there are too many in all, or of one address.
+    refused: [Counter; 2],
     by_address: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
 }
 
@@ -26,7 +28,7 @@ pub(crate) struct Counted {
 
 impl Connections {
     pub(crate) fn new() -> Self {
-        Self { open: AtomicUsize::new(0), refused: AtomicU64::new(0), by_address: Mutex::default() }
+        Self { open: AtomicUsize::new(0), refused: Default::default(), by_address: Mutex::default() }
     }
 
     /// Connections open now.
@@ -34,9 +36,9 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Connections refused so far because a cap was reached.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// Connections refused so far: because there are too many in all, and of one address.
+    pub(crate) fn refused(&self) -> [u64; 2] {
+        self.refused.each_ref().map(Counter::value)
     }
 
     pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
@@ -50,11 +52,12 @@ impl Connections {
             *count += 1;
             *count
         });
-        let fits = open < config.limits.connections && own <= config.limits.connections_per_address;
-        if !fits {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+        let too_many = [open >= config.limits.connections, own > config.limits.connections_per_address];
+        if let Some(which) = too_many.iter().position(|too_many| *too_many) {
+            self.refused[which].add_one();
+            return None;
         }
-        fits.then_some(counted)
+        Some(counted)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::account::{Accounts, Identity, Minted, NotMinted};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
-use crate::metrics::Metrics;
+use crate::metrics::{Authz, Counted, Format, Metrics, Reading, RouteMetrics};
 use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
 use crate::web::origin::Scheme;
@@ -75,7 +75,8 @@ pub struct Parts {
     targets: Vec<Targets>,
     live: Arc<Live>,
     connections: Arc<Connections>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
+    counted: Counted,
     log: Log,
     clock: Clock,
     /// Random per process: request ids and the guard against loops are made from it.
@@ -141,6 +142,8 @@ impl Gateway {
         let targets =
             (1..).zip(&config.upstreams).map(|(group, upstream)| Targets::new(group, upstream, &config.limits, whoami));
         let ids = ahash::RandomState::new();
+        let metrics = Arc::new(Metrics::new());
+        metrics.reloaded(true, clock.now());
         Self(Arc::new(Parts {
             targets: targets.collect(),
             pages: Pages::new(&config, accounts.clone()),
@@ -148,7 +151,8 @@ impl Gateway {
             stripper: Stripper::new(&config),
             live: Arc::default(),
             connections: Arc::new(Connections::new()),
-            metrics: Metrics::new(config.routes.len()),
+            counted: metrics.of_routes(config.routes.iter().map(route::name)),
+            metrics,
             via: format!("{:016x}", ids.hash_one("via")),
             next_id: AtomicU64::new(0),
             config,
@@ -194,26 +198,41 @@ impl Gateway {
     /// When the first certificate ends (seconds since 1970), and how many new ones could not be used.
     pub fn note_certificates(&self, expiry: Option<i64>, unfit: u64) {
         if let Some(expiry) = expiry {
-            self.metrics.certificate_expiry.set(expiry);
+            self.metrics.certificate_ends(expiry);
         }
-        self.metrics.certificates_unfit.inc_by(unfit);
+        self.metrics.certificates_unfit.add(unfit);
     }
 
     /// The text of `/metrics`.
-    pub fn metrics_text(&self) -> String {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let total = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.connections.set(number(self.connections.open()));
-        self.metrics.connections_refused.set(total(self.connections.refused()));
-        self.metrics.live.set(number(self.live.open()));
-        self.metrics.sessions.set(number(self.accounts.sessions_active()));
-        self.metrics.log_dropped.set(total(self.log.dropped()));
-        self.metrics.text()
+    pub fn metrics_text(&self, format: Format) -> String {
+        let reading = Reading {
+            connections: self.connections.open(),
+            connections_refused: self.connections.refused(),
+            live: self.live.open(),
+            sessions: self.accounts.sessions_active(),
+            log_dropped: self.log.dropped(),
+            now: self.clock.now(),
+        };
+        self.metrics.text(format, &reading)
     }
 
-    /// Routes, authenticates and authorizes; nothing is written here. `head_bytes` is what the head took
-    /// on the wire.
+    /// Routes, authenticates and authorizes, and counts what that took. Nothing is written here. `head_bytes` is what
+    /// the head took on the wire.
     fn open(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
+        let step = self.judge(head, head_bytes, state);
+        self.series(state).decided(state.began.elapsed());
+        step
+    }
+
+    /// What a request is counted in.
+    fn series(&self, state: &RequestState) -> &RouteMetrics {
+        match (state.route, state.page) {
+            (None, Some(_)) => self.counted.pages(),
+            (route, _) => self.counted.route(route),
+        }
+    }
+
+    fn judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
         match self.read_head(head, head_bytes, state) {
             Ok(()) => {}
             Err(bad) => {
@@ -281,6 +300,7 @@ impl Gateway {
                 Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id))
             }
             Verdict::Refuse(route, refusal) => {
+                self.counted.route(Some(route)).judged(respond::authz(refusal));
                 state.outcome = "refused";
                 state.route = Some(route);
                 state.why = state.why.or(Some(respond::why_refused(refusal)));
@@ -305,6 +325,7 @@ impl Gateway {
     ) -> Step {
         let route = &self.config.routes[admission.route()];
         state.route = Some(admission.route());
+        self.counted.route(state.route).judged(Authz::Allowed);
         let refused = |code| Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id));
         if let Some(reply) = refuse::unfit(&self.pages, route, incoming, &state.request_id) {
             let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
@@ -319,6 +340,7 @@ impl Gateway {
             if let Ok(handle) = self.live.socket(guard, admission.identity(), admission.route(), max) {
                 state.live = Some(handle);
             } else {
+                self.metrics.sockets_refused.add_one();
                 state.outcome = "refused";
                 return refused(StatusCode::TOO_MANY_REQUESTS);
             }

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -53,7 +54,7 @@ pub(crate) fn record(
     counts: &Counts,
 ) {
     let elapsed = state.began.elapsed();
-    gateway.metrics.route(state.route).observe(counts.status, elapsed.as_secs_f64());
+    gateway.series(state).answered(head.method.as_str(), counts.status, elapsed);
     if let Some(page) = state.page {
         gateway.metrics.page(page, counts.status);
     }
@@ -90,7 +91,7 @@ pub(crate) fn record(
 
 /// The parser refused a head that no filter ever saw: its line has no method, host or path.
 pub(crate) fn unread(gateway: &Gateway, client: Option<IpAddr>, status: u16) {
-    gateway.metrics.route(None).observe(status, 0.0);
+    gateway.counted.route(None).answered("", status, Duration::ZERO);
     let line = AccessLine {
         time: &timestamp(gateway.clock.now_millis()),
         level: "info",

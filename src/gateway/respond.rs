@@ -14,6 +14,7 @@ use super::head::BadHead;
 use super::{Gateway, RequestState, refuse};
 use crate::account::Rejected;
 use crate::config::Config;
+use crate::metrics::Authz;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
@@ -55,6 +56,15 @@ pub(super) fn why_refused(refusal: Refusal) -> &'static str {
         Refusal::SignedOut => "signed out",
         Refusal::Forbidden => "forbidden",
         Refusal::CrossOrigin => "cross-origin",
+    }
+}
+
+/// What the counters say of a refusal.
+pub(super) fn authz(refusal: Refusal) -> Authz {
+    match refusal {
+        Refusal::SignedOut => Authz::SignedOut,
+        Refusal::Forbidden => Authz::Forbidden,
+        Refusal::CrossOrigin => Authz::CrossOrigin,
     }
 }
 
@@ -193,11 +203,27 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     if !matches!(kind, "bad_gateway" | "timeout" | "internal") {
         return;
     }
-    gateway.metrics.upstream_error(kind);
+    gateway.counted.route(state.route).upstream_failed(kind_of(e, kind));
     let upstream =
         state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
     let request_id = state.request_id.as_str();
     tracing::warn!(upstream, request_id, error = %e.etype().as_str(), cause = %root(e), "upstream failed");
+}
+
+/// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.
+fn kind_of(e: &Error, kind: &'static str) -> &'static str {
+    match e.etype() {
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => "connect",
+        _ if kind == "bad_gateway" => "broken",
+        _ => kind,
+    }
 }
 
 fn root(e: &Error) -> String {

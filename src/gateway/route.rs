@@ -10,3 +10,10 @@ pub(crate) fn find<'c>(config: &'c Config, incoming: &Incoming<'_>, method: &Met
     let index = config.routes.find(incoming.host, &incoming.path.decoded(), method)?;
     Some((index, &config.routes[index]))
 }
+
+/// What a route is called in metrics: the methods, host and path that it takes.
+pub(crate) fn name(route: &Route) -> String {
+    let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
+    let space = if methods.is_empty() { "" } else { " " };
+    format!("{}{space}{}{}", methods.join(","), route.host, route.path.text)
+}

@@ -13,6 +13,7 @@ use super::ServeError;
 use crate::account::Accounts;
 use crate::config::Listen;
 use crate::gateway::Gateway;
+use crate::metrics::Format;
 use crate::web::host::Host;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -108,9 +109,11 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
     if !request.parse(head).is_ok_and(|parsed| parsed.is_complete()) {
         return ("400 Bad Request", TEXT, "bad request\n".to_owned());
     }
-    let host = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("host"));
-    let host = host.and_then(|field| std::str::from_utf8(field.value).ok()).and_then(Host::parse);
-    if !host.is_some_and(|host| is_literal(host.name())) {
+    let field = |name: &str| {
+        let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(field.value).ok()
+    };
+    if !field("host").and_then(Host::parse).is_some_and(|host| is_literal(host.name())) {
         return ("421 Misdirected Request", TEXT, "ask for an address or localhost\n".to_owned());
     }
     match (request.method, request.path) {
@@ -121,7 +124,8 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
         (Some("GET"), Some("/readyz")) if asked.accounts.ready().await => ("200 OK", TEXT, "ok\n".to_owned()),
         (Some("GET"), Some("/readyz")) => ("503 Service Unavailable", TEXT, "the store does not answer\n".to_owned()),
         (Some("GET"), Some("/metrics")) => {
-            ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", asked.gateway.metrics_text())
+            let format = Format::of_accept(field("accept"));
+            ("200 OK", format.content_type(), asked.gateway.metrics_text(format))
         }
         (Some("GET"), _) => ("404 Not Found", TEXT, "not found\n".to_owned()),
         _ => ("405 Method Not Allowed", TEXT, "GET only\n".to_owned()),

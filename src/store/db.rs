@@ -9,6 +9,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::folder::Folder;
 use super::{StoreError, migrate, uint};
+use crate::clock::Stopwatch;
+use crate::metrics;
 
 /// How long a write waits for another process's transaction.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
@@ -112,19 +114,33 @@ impl Db {
     /// read is still so when it writes. Nothing is written to a database before it has been looked through.
     pub(super) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.looked_through()?;
+        let began = Stopwatch::new();
         let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { inner, rev: Cell::new(0) };
         let done = work(&tx)?;
         let rev = tx.rev.get();
         tx.inner.commit()?;
+        metrics::ACCOUNTS.stored("write", began.elapsed());
         self.rev = self.rev.max(rev);
         Ok(done)
     }
 
     /// Runs `work` on one unchanging view of the database.
     pub(super) fn read<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.view("read", work)
+    }
+
+    /// The same, counted as a look for what others changed.
+    pub(super) fn poll<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.view("poll", work)
+    }
+
+    fn view<T>(&mut self, op: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let began = Stopwatch::new();
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        work(&tx)
+        let done = work(&tx);
+        metrics::ACCOUNTS.stored(op, began.elapsed());
+        done
     }
 
     /// Number of the last change that this connection made; 0 for none.

@@ -144,7 +144,7 @@ impl Db {
     /// Tells what changed after change number `after`, and gives the number of the newest change in it; 0 tells
     /// everything that is not over. After a failure what was told is true, but not all.
     pub fn changes_after(&mut self, after: u64, tell: &mut dyn FnMut(Change<'_>)) -> Result<Option<u64>, StoreError> {
-        self.read(|tx| {
+        self.poll(|tx| {
             let rev = newest(tx)?;
             if rev <= after {
                 return Ok(None);

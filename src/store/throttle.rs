@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::db::Db;
 use super::{AuditRow, StoreError, audit, int, uint};
 use crate::clock::UnixSecs;
+use crate::metrics;
 
 /// Attempts that are kept in all; beyond it the oldest go.
 const ATTEMPTS_MAX: u32 = 100_000;
@@ -35,7 +36,11 @@ pub struct Counted {
 fn count(tx: &Connection, limits: &[Limit], now: UnixSecs, find_secs: u64) -> Result<Result<Counted, u64>, StoreError> {
     let mut wait = 0;
     for limit in limits {
-        wait = wait.max(remaining(tx, limit, now, find_secs)?);
+        let own = remaining(tx, limit, now, find_secs)?;
+        if own > 0 {
+            metrics::ACCOUNTS.limited(&limit.name);
+        }
+        wait = wait.max(own);
     }
     if wait > 0 {
         return Ok(Err(wait));

@@ -80,6 +80,16 @@ pub enum HostPattern {
     Below(String),
 }
 
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Exact(host) => host.fmt(f),
+            Self::Below(domain) => write!(f, "*.{domain}"),
+        }
+    }
+}
+
 impl HostPattern {
     /// Reads a pattern; `None` if it is neither a host nor `*.` and a domain.
     pub fn parse(text: &str) -> Option<Self> {

@@ -21,6 +21,7 @@ mod gateway;
 mod import;
 mod known_attacks;
 mod login;
+mod metrics;
 mod refusals;
 mod sessions;
 mod spoofing;

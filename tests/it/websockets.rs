@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 use crate::backend::{Backend, ok};
 use crate::gateway::Gateway;
 
-type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 
 const HANDSHAKE: &[(&str, &str)] = &[
     ("Connection", "Upgrade"),
@@ -19,7 +19,7 @@ const HANDSHAKE: &[(&str, &str)] = &[
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-fn open(gateway: &Gateway, path: &str, cookie: &str) -> Socket {
+pub fn open(gateway: &Gateway, path: &str, cookie: &str) -> Socket {
     let mut request = format!("ws://{}{path}", gateway.address).into_client_request().unwrap();
     request.headers_mut().insert("cookie", cookie.parse().unwrap());
     let (mut socket, _) = connect(request).unwrap();

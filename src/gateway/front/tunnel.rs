@@ -21,6 +21,7 @@ use crate::gateway::frames::{Closing, FrameTracker};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
 use crate::gateway::{Gateway, RequestState};
+use crate::metrics::{RouteMetrics, SocketEnd};
 
 /// What one read takes at most.
 const PIECE: usize = 16 << 10;
@@ -64,6 +65,7 @@ pub(super) struct Tunnel {
     head: RequestHeader,
     state: Box<RequestState>,
     counts: Counts,
+    series: Arc<RouteMetrics>,
 }
 
 impl Tunnel {
@@ -85,7 +87,9 @@ impl Tunnel {
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
         let head = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None).ok()?;
-        Some(Self { wire, server, up, down, guard, gateway, head, state: Box::new(state), counts })
+        let series = gateway.counted.shared(state.route);
+        series.socket_opened();
+        Some(Self { series, wire, server, up, down, guard, gateway, head, state: Box::new(state), counts })
     }
 
     /// Passes frames until one end is done with it or the session is, and writes the access line.
@@ -94,7 +98,7 @@ impl Tunnel {
         let mut farewell = None;
         let mut active = Instant::now();
         let mut timer = Box::pin(sleep_until(active + idle));
-        poll_fn(|cx| {
+        let mut end = poll_fn(|cx| {
             self.guard.register(cx.waker());
             if farewell.is_none() {
                 farewell = begin(&self.guard);
@@ -103,7 +107,7 @@ impl Tunnel {
             // before the bytes: two ends that are always ready use up all that one task may do in a row
             let by = closing.map_or(active + idle, |farewell| farewell.by);
             if poll_timer(&mut timer, by, cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(SocketEnd::Idle);
             }
             let (to_server, to_client) = closing.map(|farewell| (&*farewell.mask, &*farewell.frame)).unzip();
             let up = self.up.pump(&mut self.wire, &mut self.server, to_server, cx);
@@ -111,14 +115,21 @@ impl Tunnel {
             if up || down {
                 active = Instant::now();
             }
-            if self.up.is_over() && self.down.is_over() { Poll::Ready(()) } else { Poll::Pending }
+            if self.up.is_over() && self.down.is_over() { Poll::Ready(SocketEnd::Peer) } else { Poll::Pending }
         })
         .await;
         self.counts.bytes_in += self.up.bytes;
         self.counts.bytes_out += self.down.bytes;
         if let Some(why) = self.guard.closed_for() {
             self.state.why = Some(why.reason());
+            end = match why {
+                Closing::GoingAway => SocketEnd::Draining,
+                Closing::Expired => SocketEnd::Expired,
+                Closing::Revoked => SocketEnd::Revoked,
+            };
         }
+        self.series.socket_closed();
+        self.gateway.metrics.socket_closed(end);
         record::record(&self.gateway, &self.head, self.head.raw_path(), &self.state, &self.counts);
     }
 }

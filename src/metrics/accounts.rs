@@ -1,0 +1,132 @@
+//! What people and the store do. One process serves one set of accounts, so these numbers are the process's:
+//! the rooms below the gateway count without being handed anything.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::series::{Counter, Histogram};
+use super::text::Text;
+
+/// Microseconds.
+const HASH: [u64; 7] = [5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
+const STORE: [u64; 8] = [50, 200, 1_000, 5_000, 20_000, 100_000, 500_000, 2_000_000];
+
+/// Ways to sign in and what came of it, by the name of the audit event.
+const LOGINS: [(&str, &str, &str); 5] = [
+    ("sign_in", "password", "ok"),
+    ("sign_in_failed", "password", "wrong"),
+    ("throttled", "password", "throttled"),
+    ("invite_used", "invite", "ok"),
+    ("password_reset", "reset", "ok"),
+];
+
+/// What sign-in attempts are counted against, as the names of counts begin.
+const LIMITS: [&str; 4] = ["account", "address", "device", "user"];
+
+/// Kinds of work in the store.
+const OPS: [&str; 3] = ["read", "write", "poll"];
+
+/// The process's numbers.
+pub static ACCOUNTS: AccountMetrics = AccountMetrics::new();
+
+/// What people and the store do.
+#[derive(Debug)]
+pub struct AccountMetrics {
+    logins: [Counter; LOGINS.len()],
+    limited: [Counter; LIMITS.len()],
+    hash_refused: Counter,
+    hash_seconds: Histogram,
+    hash_queue: AtomicU64,
+    store_seconds: [Histogram; OPS.len()],
+    /// Keys that sign, with when they were made (seconds since 1970).
+    keys: Mutex<Vec<(String, u64)>>,
+}
+
+impl AccountMetrics {
+    const fn new() -> Self {
+        Self {
+            logins: [const { Counter::new() }; LOGINS.len()],
+            limited: [const { Counter::new() }; LIMITS.len()],
+            hash_refused: Counter::new(),
+            hash_seconds: Histogram::new(&HASH),
+            hash_queue: AtomicU64::new(0),
+            store_seconds: [const { Histogram::new(&STORE) }; OPS.len()],
+            keys: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// An audit event happened; those about signing in are counted.
+    pub fn event(&self, name: &str) {
+        if let Some(at) = LOGINS.iter().position(|(event, ..)| *event == name) {
+            self.logins[at].add_one();
+        }
+    }
+
+    /// An attempt was turned away because of a count; `name` is the count's, as in `account:...`.
+    pub fn limited(&self, name: &str) {
+        if let Some(at) = LIMITS.iter().position(|scope| name.split(':').next() == Some(scope)) {
+            self.limited[at].add_one();
+        }
+    }
+
+    /// The queue for hashing was full.
+    pub fn hash_refused(&self) {
+        self.hash_refused.add_one();
+    }
+
+    /// A password waits to be hashed.
+    pub fn hash_waits(&self) {
+        self.hash_queue.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It waits no more.
+    pub fn hash_begins(&self) {
+        self.hash_queue.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It took this long.
+    pub fn hashed(&self, took: Duration) {
+        self.hash_seconds.observe(took);
+    }
+
+    /// Work in the store took this long; `op` is "read", "write" or "poll".
+    pub fn stored(&self, op: &str, took: Duration) {
+        if let Some(at) = OPS.iter().position(|known| *known == op) {
+            self.store_seconds[at].observe(took);
+        }
+    }
+
+    /// The keys that sign now.
+    pub fn keys(&self, keys: impl Iterator<Item = (String, u64)>) {
+        *self.keys.lock() = keys.collect();
+    }
+
+    pub(super) fn write(&self, text: &mut Text, now: u64) {
+        text.counter("logins", "Sign-ins, by way and by what came of them");
+        for ((_, method, result), count) in LOGINS.iter().zip(&self.logins) {
+            text.total("logins", &[("method", method), ("result", result)], count.value());
+        }
+        text.histogram("password_hash_seconds", "Time to hash or compare one password");
+        text.times("password_hash_seconds", &[], &self.hash_seconds);
+        text.gauge("password_hash_queue", "Passwords that wait to be hashed");
+        text.value("password_hash_queue", &[], self.hash_queue.load(Ordering::Relaxed));
+        text.histogram("store_query_seconds", "Time of one transaction of the store; a poll looks for others' changes");
+        for (op, histogram) in OPS.iter().zip(&self.store_seconds) {
+            text.times("store_query_seconds", &[("op", op)], histogram);
+        }
+        text.gauge("signing_key_age_seconds", "Age of the keys that sign");
+        for (kid, created) in &*self.keys.lock() {
+            text.value("signing_key_age_seconds", &[("kid", kid)], now.saturating_sub(*created));
+        }
+    }
+
+    /// More samples of the family of refusals.
+    pub(super) fn write_limits(&self, text: &mut Text) {
+        for (scope, count) in LIMITS.iter().zip(&self.limited) {
+            text.total("ratelimited", &[("scope", scope)], count.value());
+        }
+        text.total("ratelimited", &[("scope", "hash_queue")], self.hash_refused.value());
+    }
+}

@@ -1,0 +1,260 @@
+//! What is counted, and the text of `/metrics`. Labels are names from the configuration and words of ours: nothing
+//! that a client can choose, so the number of series is bounded. Counting takes no lock and no memory, but
+//! for the first time that a series is needed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+mod accounts;
+mod route;
+mod series;
+mod text;
+
+pub use accounts::{ACCOUNTS, AccountMetrics};
+pub use route::{Authz, RouteMetrics, SocketEnd};
+pub use series::{Counter, Histogram};
+pub use text::Format;
+use text::Text;
+
+/// Gauges that are read when somebody asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading {
+    /// Connections that are open.
+    pub connections: usize,
+    /// Connections refused so far: because there are too many in all, and of one address.
+    pub connections_refused: [u64; 2],
+    /// WebSockets and event streams that are open.
+    pub live: usize,
+    /// Sessions that stand.
+    pub sessions: usize,
+    /// Log lines dropped so far.
+    pub log_dropped: u64,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// All that the gateway counts; what people and the store do is in [`ACCOUNTS`].
+#[derive(Debug)]
+pub struct Metrics {
+    routes: Mutex<HashMap<String, Arc<RouteMetrics>>>,
+    elsewhere: Arc<RouteMetrics>,
+    pages: Arc<RouteMetrics>,
+    page_answers: Mutex<HashMap<(&'static str, u16), u64>>,
+    sockets_closed: [Counter; SocketEnd::ALL.len()],
+    /// WebSockets refused because one account has too many.
+    pub sockets_refused: Counter,
+    /// Changed certificates that could not be used.
+    pub certificates_unfit: Counter,
+    certificate_expiry: AtomicI64,
+    reload_successful: AtomicI64,
+    reload_success_time: AtomicU64,
+}
+
+/// The series of one configuration's routes, made when they are first needed. Routes of the same name share
+/// theirs.
+#[derive(Debug)]
+pub struct Counted {
+    metrics: Arc<Metrics>,
+    routes: Vec<(Box<str>, OnceLock<Arc<RouteMetrics>>)>,
+}
+
+impl Counted {
+    /// The series of a route; `None` is what no route took.
+    pub fn route(&self, index: Option<usize>) -> &RouteMetrics {
+        match index.and_then(|index| self.routes.get(index)) {
+            Some((name, made)) => made.get_or_init(|| self.metrics.of_route(name)),
+            None => &self.metrics.elsewhere,
+        }
+    }
+
+    /// The series of the gateway's own pages.
+    pub fn pages(&self) -> &RouteMetrics {
+        &self.metrics.pages
+    }
+
+    /// The series of a route, to be kept.
+    pub fn shared(&self, index: Option<usize>) -> Arc<RouteMetrics> {
+        self.route(index);
+        let made = index.and_then(|index| self.routes.get(index)).and_then(|(_, made)| made.get());
+        Arc::clone(made.unwrap_or(&self.metrics.elsewhere))
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self {
+            routes: Mutex::default(),
+            elsewhere: Arc::default(),
+            pages: Arc::default(),
+            page_answers: Mutex::default(),
+            sockets_closed: Default::default(),
+            sockets_refused: Counter::default(),
+            certificates_unfit: Counter::default(),
+            certificate_expiry: AtomicI64::new(0),
+            reload_successful: AtomicI64::new(1),
+            reload_success_time: AtomicU64::new(0),
+        }
+    }
+
+    /// The series of the routes of a configuration, by name.
+    pub fn of_routes(self: &Arc<Self>, names: impl Iterator<Item = String>) -> Counted {
+        let routes = names.map(|name| (name.into_boxed_str(), OnceLock::new())).collect();
+        Counted { metrics: Arc::clone(self), routes }
+    }
+
+    fn of_route(&self, name: &str) -> Arc<RouteMetrics> {
+        Arc::clone(self.routes.lock().entry(name.to_owned()).or_default())
+    }
+
+    /// Lets go of the series that a newer configuration has no route for: their number stays bounded.
+    pub fn forget(&self, new: &Counted) {
+        let names: HashSet<&str> = new.routes.iter().map(|(name, _)| &**name).collect();
+        self.routes.lock().retain(|name, _| names.contains(name.as_str()));
+    }
+
+    /// One of our own pages answered.
+    pub fn page(&self, name: &'static str, status: u16) {
+        *self.page_answers.lock().entry((name, status)).or_insert(0) += 1;
+    }
+
+    /// A WebSocket is over.
+    pub fn socket_closed(&self, end: SocketEnd) {
+        self.sockets_closed[end as usize].add_one();
+    }
+
+    /// A load of the configuration came to something, or to nothing. `now`: seconds since 1970.
+    pub fn reloaded(&self, successful: bool, now: u64) {
+        self.reload_successful.store(i64::from(successful), Ordering::Relaxed);
+        if successful {
+            self.reload_success_time.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// When the first certificate ends, in seconds since 1970.
+    pub fn certificate_ends(&self, at: i64) {
+        self.certificate_expiry.store(at, Ordering::Relaxed);
+    }
+
+    /// The text of `/metrics`.
+    pub fn text(&self, format: Format, reading: &Reading) -> String {
+        let mut text = Text::new(format);
+        self.write_routes(&mut text);
+        self.write_gateway(&mut text, reading);
+        ACCOUNTS.write(&mut text, reading.now);
+        text.finish()
+    }
+
+    fn write_routes(&self, text: &mut Text) {
+        let named = self.routes.lock();
+        let mut routes: Vec<(&str, &RouteMetrics)> =
+            named.iter().map(|(name, route)| (name.as_str(), &**route)).collect();
+        // a path begins with a slash, so these two words are no route's
+        routes.extend([("none", &*self.elsewhere), ("pages", &*self.pages)]);
+        routes.sort_unstable_by_key(|(name, _)| *name);
+        route::write(text, &routes);
+        text.counter("page_requests", "Requests to the gateway's own pages");
+        let mut pages: Vec<((&str, u16), u64)> =
+            self.page_answers.lock().iter().map(|(key, count)| (*key, *count)).collect();
+        pages.sort_unstable();
+        for ((page, code), count) in pages {
+            text.total("page_requests", &[("page", page), ("code", &code.to_string())], count);
+        }
+    }
+
+    fn write_gateway(&self, text: &mut Text, reading: &Reading) {
+        text.counter("websockets_closed", "WebSockets that ended, by what ended them");
+        for (end, count) in SocketEnd::ALL.iter().zip(&self.sockets_closed) {
+            text.total("websockets_closed", &[("reason", end.word())], count.value());
+        }
+        text.counter("ratelimited", "What was refused because there was too much of it");
+        for (scope, count) in [
+            ("connections", reading.connections_refused[0]),
+            ("connections_per_address", reading.connections_refused[1]),
+            ("sockets_per_user", self.sockets_refused.value()),
+        ] {
+            text.total("ratelimited", &[("scope", scope)], count);
+        }
+        ACCOUNTS.write_limits(text);
+        text.counter("log_lines_dropped", "Log lines that nobody read in time");
+        text.total("log_lines_dropped", &[], reading.log_dropped);
+        text.counter(
+            "tls_certificates_unfit",
+            "Changed certificates that could not be used, so that older ones are kept",
+        );
+        text.total("tls_certificates_unfit", &[], self.certificates_unfit.value());
+        text.gauge("tls_certificate_expiry_timestamp_seconds", "When the first certificate ends");
+        match self.certificate_expiry.load(Ordering::Relaxed) {
+            0 => {} // no TLS
+            at => text.value("tls_certificate_expiry_timestamp_seconds", &[], u64::try_from(at).unwrap_or(0)),
+        }
+        let gauges = [
+            ("connections", "Open connections", reading.connections as u64),
+            ("live_connections", "Open WebSockets and event streams", reading.live as u64),
+            ("sessions_active", "Sessions that stand", reading.sessions as u64),
+            (
+                "config_last_reload_successful",
+                "Whether the last load of the configuration came to anything",
+                u64::from(self.reload_successful.load(Ordering::Relaxed) != 0),
+            ),
+            (
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration in force was loaded",
+                self.reload_success_time.load(Ordering::Relaxed),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            text.gauge(name, help);
+            text.value(name, &[], value);
+        }
+        text.gauge("build_info", "Which authgate this is");
+        text.value("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn named(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_reload_goes_on_counting_and_lets_go_of_routes_that_are_gone() {
+        let metrics = Arc::new(Metrics::new());
+        let old = metrics.of_routes(named(&["/a/**", "/b/**", "/b/**"]).into_iter());
+        let took = Duration::from_millis(3);
+        for index in [Some(0), Some(1), Some(2), None, Some(9)] {
+            old.route(index).answered("GET", 200, took);
+        }
+        let new = metrics.of_routes(named(&["/b/**", "/c/**"]).into_iter());
+        metrics.forget(&new);
+        new.route(Some(0)).answered("GET", 200, took);
+        old.route(Some(0)).answered("GET", 200, took);
+        let text = metrics.text(Format::Classic, &Reading::default());
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("authgate_http_requests_total")).collect();
+        assert_eq!(
+            lines,
+            [
+                "authgate_http_requests_total{route=\"/b/**\",method=\"GET\",code=\"200\"} 3",
+                "authgate_http_requests_total{route=\"none\",method=\"GET\",code=\"200\"} 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_route_that_nothing_took_has_no_series() {
+        let metrics = Arc::new(Metrics::new());
+        let counted = metrics.of_routes((0..10_000).map(|number| format!("/{number}/**")));
+        counted.route(Some(7)).answered("GET", 200, Duration::ZERO);
+        assert_eq!(metrics.routes.lock().len(), 1);
+        assert!(metrics.text(Format::OpenMetrics, &Reading::default()).lines().count() < 300);
+    }
+}

@@ -1,0 +1,176 @@
+//! What one route counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::series::{Answers, Counter, Histogram};
+use super::text::Text;
+
+/// Microseconds. Requests: from what a page out of memory takes to what nobody waits for.
+const REQUEST: [u64; 9] = [1_000, 5_000, 20_000, 50_000, 100_000, 500_000, 2_000_000, 10_000_000, 60_000_000];
+/// The gateway's own part: seldom above a tenth of a millisecond.
+const GATE: [u64; 7] = [10, 25, 50, 100, 500, 2_500, 25_000];
+
+/// What the rules said of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Authz {
+    Allowed,
+    SignedOut,
+    Forbidden,
+    CrossOrigin,
+}
+
+impl Authz {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Allowed, "allowed"),
+        (Self::SignedOut, "signed_out"),
+        (Self::Forbidden, "forbidden"),
+        (Self::CrossOrigin, "cross_origin"),
+    ];
+}
+
+/// What ended a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketEnd {
+    /// The client or the backend.
+    Peer,
+    /// Nothing moved for too long.
+    Idle,
+    /// Its session ran out.
+    Expired,
+    /// Its session was ended, or may not use the route any more.
+    Revoked,
+    /// The gateway stops.
+    Draining,
+}
+
+impl SocketEnd {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 5] = [Self::Peer, Self::Idle, Self::Expired, Self::Revoked, Self::Draining];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How an upstream failed.
+const UPSTREAM_ERRORS: [&str; 4] = ["connect", "timeout", "broken", "internal"];
+
+/// What one route counts, ready to be added to.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    answers: Answers,
+    seconds: Histogram,
+    gate_seconds: Histogram,
+    authz: [Counter; Authz::ALL.len()],
+    upstream_errors: [Counter; UPSTREAM_ERRORS.len()],
+    sockets: AtomicU64,
+}
+
+impl Default for RouteMetrics {
+    fn default() -> Self {
+        Self {
+            answers: Answers::default(),
+            seconds: Histogram::new(&REQUEST),
+            gate_seconds: Histogram::new(&GATE),
+            authz: Default::default(),
+            upstream_errors: Default::default(),
+            sockets: AtomicU64::new(0),
+        }
+    }
+}
+
+impl RouteMetrics {
+    /// One request is over. A WebSocket's whole life is no request's duration.
+    pub fn answered(&self, method: &str, status: u16, took: Duration) {
+        self.answers.add_one(method, status);
+        if status != 101 {
+            self.seconds.observe(took);
+        }
+    }
+
+    /// The gateway knows what becomes of a request.
+    pub fn decided(&self, took: Duration) {
+        self.gate_seconds.observe(took);
+    }
+
+    /// The rules were asked.
+    pub fn judged(&self, result: Authz) {
+        self.authz[result as usize].add_one();
+    }
+
+    /// An upstream failed; `kind` is one of "connect", "timeout", "broken", "internal".
+    pub fn upstream_failed(&self, kind: &str) {
+        let at = UPSTREAM_ERRORS.iter().position(|known| *known == kind).unwrap_or(UPSTREAM_ERRORS.len() - 1);
+        self.upstream_errors[at].add_one();
+    }
+
+    /// A WebSocket was opened.
+    pub fn socket_opened(&self) {
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub fn socket_closed(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Writes the families of all routes. What never happened on a route is left out.
+pub(super) fn write(text: &mut Text, routes: &[(&str, &RouteMetrics)]) {
+    text.counter("http_requests", "Requests that are over");
+    for (name, route) in routes {
+        for (method, code, count) in route.answers.all() {
+            text.total("http_requests", &[("route", name), ("method", method), ("code", &code)], count);
+        }
+    }
+    let request = "Time from the head of a request to the end of its answer, WebSockets left out";
+    write_times(text, routes, "http_request_duration_seconds", request, |route| &route.seconds);
+    let gate = "Time from the head of a request until it is known what becomes of it";
+    write_times(text, routes, "gate_duration_seconds", gate, |route| &route.gate_seconds);
+    text.counter("authz", "What the rules said of requests that a route took");
+    for (name, route) in routes {
+        for ((_, word), count) in Authz::ALL.iter().zip(&route.authz) {
+            if count.value() > 0 {
+                text.total("authz", &[("route", name), ("result", word)], count.value());
+            }
+        }
+    }
+    text.counter("upstream_errors", "Requests that an upstream failed");
+    for (name, route) in routes {
+        for (kind, count) in UPSTREAM_ERRORS.iter().zip(&route.upstream_errors) {
+            if count.value() > 0 {
+                text.total("upstream_errors", &[("route", name), ("kind", kind)], count.value());
+            }
+        }
+    }
+    text.gauge("websockets_active", "Open WebSockets");
+    for (name, route) in routes {
+        let sockets = route.sockets.load(Ordering::Relaxed);
+        if sockets > 0 || route.answers.has_sockets() {
+            text.value("websockets_active", &[("route", name)], sockets);
+        }
+    }
+}
+
+fn write_times(
+    text: &mut Text,
+    routes: &[(&str, &RouteMetrics)],
+    name: &'static str,
+    help: &str,
+    of: fn(&RouteMetrics) -> &Histogram,
+) {
+    text.histogram(name, help);
+    for (route, metrics) in routes {
+        if of(metrics).count() > 0 {
+            text.times(name, &[("route", route)], of(metrics));
+        }
+    }
+}
