@@ -115,13 +115,13 @@ def busy_seconds():
 class Cost:
     """Processor time of some processes, and the share of the machine that others used meanwhile."""
 
-    def __init__(self, pids, ours):
-        self.pids, self.ours = pids, [os.getpid(), *ours]
+    def __init__(self, pids):
+        self.pids = pids
         self.before = self.now()
 
     def now(self):
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ours = cpu_nanoseconds(*self.ours) / 1e9 + ended.ru_utime + ended.ru_stime
+        ours = cpu_nanoseconds(os.getpid()) / 1e9 + ended.ru_utime + ended.ru_stime
         return cpu_nanoseconds(*self.pids), ours, busy_seconds(), time.monotonic()
 
     def stop(self):
@@ -131,9 +131,8 @@ class Cost:
 
 
 @contextlib.contextmanager
-def cost_of(*pids, ours=()):
-    """`ours` are further processes of the bench that are not children of this one."""
-    cost = Cost(pids, ours)
+def cost_of(*pids):
+    cost = Cost(pids)
     yield cost
     cost.stop()
 

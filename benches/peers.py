@@ -237,13 +237,15 @@ class World:
 
     # authgate
 
-    def authgate(self, name="authgate", token=""):
-        """A process that has never hashed a password: the account and its sessions are made by earlier ones."""
+    def authgate(self, name="authgate", token="", signs_in=False):
+        """A process that has hashed no password, or one: the account and its sessions are made by earlier ones."""
         if not self.state:
             self.state, self.cookie, self.refused = self.sessions()
         folder = f"{self.state}-{free_port()}"
         shutil.copytree(self.state, folder)
         gateway = self.serve(name, folder, token)
+        if signs_in:
+            gateway.sign_in(USER["email"])
         refused = self.refused | {"no session": None, "cut": self.cookie[:-4], "no JWT": "authgate=x"}
         refused = {what: one and f"theme=dark; {one}" for what, one in refused.items()}
         return Peer(name, [gateway.pid], gateway.port, f"theme=dark; {self.cookie}", refused)

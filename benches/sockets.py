@@ -32,8 +32,8 @@ def opened(peer, count):
     ones = []
     try:
         for number in range(count):
-            # a source address has some 28,000 ports
-            source = (f"127.0.0.{2 + number // 5000}", 0)
+            # an address has some 28,000 ports, and those of closed sockets rest for a minute
+            source = (f"127.0.0.{2 + number // 1000}", 0)
             one = socket.create_connection(("127.0.0.1", peer.port), 20, source)
             ones.append(one)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
