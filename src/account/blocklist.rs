@@ -59,7 +59,7 @@ pub(super) fn judge(rules: &config::Password, title: &str, email: &str, password
         return Ok(());
     }
     let lower = Zeroizing::new(password.to_lowercase());
-    if COMMON.contains(lower.as_str()) {
+    if is_made_of_common(&lower) {
         return Err(wrong("common", "This password is one of those that are guessed first.".to_owned()));
     }
     if words(email).chain(words(title)).any(|word| lower.contains(&word)) {
@@ -69,6 +69,20 @@ pub(super) fn judge(rules: &config::Password, title: &str, email: &str, password
         ));
     }
     Ok(())
+}
+
+/// Whether it is a common password or nothing but common ones in a row: `passwordpassword` is long enough,
+/// and among the first that are tried.
+fn is_made_of_common(lower: &str) -> bool {
+    // which lengths from the start can be made
+    let mut made = vec![0];
+    for end in 1..=lower.len() {
+        let fits = |&start: &usize| lower.get(start..end).is_some_and(|piece| COMMON.contains(piece));
+        if made.iter().any(fits) {
+            made.push(end);
+        }
+    }
+    made.last() == Some(&lower.len()) && !lower.is_empty()
 }
 
 #[cfg(test)]
@@ -100,6 +114,9 @@ mod tests {
         assert_eq!(verdict(8, true, "PassW0rd"), "common");
         assert_eq!(verdict(8, false, "passw0rd"), "ok");
         assert_eq!(verdict(8, true, "passw0rd and more"), "ok");
+        assert_eq!(verdict(15, true, "PasswordPassword"), "common");
+        assert_eq!(verdict(15, true, "password12345678password"), "common");
+        assert_eq!(verdict(15, true, "password12345678passw"), "ok");
     }
 
     #[test]

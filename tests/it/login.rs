@@ -1,8 +1,7 @@
 //! Signing in, up and out: forms and their JSON twins, bad input, throttling (security cases E and R).
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::client::Answer;
 use crate::gateway::{Gateway, PASSWORD, eventually};
 
 const FORM: &str = "email=ada%40example.com&password=correct+horse+battery+staple";
@@ -24,83 +23,6 @@ fn forms_are_answered_with_303_and_json_with_json() {
     let cookie = twin.session_cookie();
     let on = gateway.client().get("/.auth/login?callbackUrl=%2Fy", &[("Cookie", &cookie), ("Accept", "text/html")]);
     assert_eq!((on.status, on.field("location")), (303, Some("/y")));
-    for evil in ["//evil.test", "https://evil.test", "/\\evil.test", "javascript:alert(1)", "/.auth/logout"] {
-        let twin = json!({ "email": "ada@example.com", "password": PASSWORD, "callbackUrl": evil });
-        assert_eq!(gateway.client().post_json("/.auth/login", &[], &twin).json()["callbackUrl"], "/", "{evil}");
-    }
-    let escaped = gateway
-        .client()
-        .get("/.auth/login?callbackUrl=%2F%22%3E%3Cscript%3Ealert(1)%3C/script%3E", &[("Accept", "text/html")]);
-    assert!(!escaped.text().contains("<script>alert"), "{}", escaped.text());
-}
-
-#[test]
-fn unknown_wrong_disabled_and_passwordless_accounts_are_answered_alike() {
-    let gateway = open();
-    gateway.first_account();
-    gateway.add_user("off@example.com", &[]);
-    gateway.cli(&["user", "disable", "off@example.com"]);
-    gateway.cli(&["user", "add", "invited@example.com"]);
-    let same = |answer: &Answer| {
-        let fields: Vec<_> = answer
-            .fields
-            .iter()
-            .filter(|(name, _)| !matches!(name.to_lowercase().as_str(), "date" | "x-request-id"))
-            .cloned()
-            .collect();
-        (answer.status, fields, answer.text())
-    };
-    let wrong = gateway.login("ada@example.com", "wrong wrong wrong wrong");
-    assert_eq!((wrong.status, wrong.json()), (401, json!({ "error": "credentials" })));
-    for email in ["nobody@example.com", "off@example.com", "invited@example.com", "no e-mail", ""] {
-        let password = if email.starts_with("off") { PASSWORD } else { "wrong wrong wrong wrong" };
-        assert_eq!(same(&gateway.login(email, password)), same(&wrong), "{email}");
-    }
-    let page = |email: &str| {
-        gateway.client().post_form("/.auth/login", &[("Accept", "text/html")], &format!("email={email}&password=wrong"))
-    };
-    let (known, unknown) = (page("ada@example.com"), page("eve@example.com"));
-    assert_eq!(known.status, 401);
-    assert_eq!(known.text().replace("ada@", "eve@"), unknown.text());
-    assert!(known.text().contains("role=\"alert\"") && !known.text().contains("wrong"));
-}
-
-#[test]
-fn sign_up_answers_new_and_taken_addresses_alike_and_gives_no_cookie() {
-    let gateway = open();
-    gateway.first_account();
-    let sign_up = |email: &str| {
-        gateway.client().post_json("/.auth/signup", &[], &json!({ "email": email, "name": "X", "password": PASSWORD }))
-    };
-    let (new, taken, again) = (sign_up("bea@example.com"), sign_up("ada@example.com"), sign_up("BEA@example.com"));
-    for answer in [&new, &taken, &again] {
-        assert_eq!((answer.status, answer.text(), answer.all("set-cookie").len()), (201, new.text(), 0));
-    }
-    assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 200);
-    let users: Value = serde_json::from_str(&gateway.cli(&["user", "list", "--json"])).unwrap();
-    assert_eq!(users.as_array().unwrap().len(), 2);
-    for (field, body) in [
-        ("email", json!({ "email": "a@evil.test@example.com", "password": PASSWORD })),
-        ("email", json!({ "email": "nobody", "password": PASSWORD })),
-        ("password", json!({ "email": "c@example.com", "password": "fourteen chars" })),
-        ("password", json!({ "email": "c@example.com", "password": "é".repeat(257) })),
-        ("password", json!({ "email": "charlotte@example.com", "password": "charlotte is a fine name" })),
-        ("name", json!({ "email": "c@example.com", "password": PASSWORD, "name": "Zoe\r\nX-Role: admin" })),
-    ] {
-        let answer = gateway.client().post_json("/.auth/signup", &[], &body);
-        assert_eq!((answer.status, &answer.json()["field"]), (400, &json!(field)), "{body}");
-    }
-    for password in ["exactly 15 char", &"é".repeat(256), "  spaces count too  ", "🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀"]
-    {
-        let email = format!("p{}@example.com", password.len());
-        assert_eq!(
-            gateway.client().post_json("/.auth/signup", &[], &json!({ "email": email, "password": password })).status,
-            201,
-            "{password}"
-        );
-        assert_eq!(gateway.login(&email, password).status, 200, "{password}");
-        assert_eq!(gateway.login(&email, password.trim()).status, if password.trim() == password { 200 } else { 401 });
-    }
 }
 
 #[test]
@@ -146,47 +68,6 @@ fn one_time_links_work_once() {
     let added = path(gateway.cli(&["user", "add", "carl@example.com"]));
     assert_eq!(gateway.client().post_json(&added, &[], &json!({ "password": PASSWORD })).status, 200);
     assert_eq!(gateway.client().get("/.auth/invite/unknown", &[]).status, 404);
-}
-
-#[test]
-fn tries_are_counted_per_account_and_survive_a_restart() {
-    let gateway =
-        Gateway::start("[throttle]\nmax_retries = 3\nban_time = \"30s\"\n[[route]]\nupstream = \"builtin:whoami\"\n");
-    let live = gateway.first_account();
-    for email in ["ada@example.com", "nobody@example.com"] {
-        for spelling in [email.to_owned(), email.to_uppercase(), format!(" {email}")] {
-            assert_eq!(gateway.login(&spelling, "wrong wrong wrong").status, 401);
-        }
-        let banned = gateway.login(email, PASSWORD);
-        assert_eq!((banned.status, banned.json()), (429, json!({ "error": "throttled" })), "{email}");
-        let wait: u64 = banned.field("retry-after").unwrap().parse().unwrap();
-        assert!((1..=30).contains(&wait), "{wait}");
-    }
-    assert_eq!(gateway.client().get("/x", &[("Cookie", &live)]).status, 200);
-    let gateway = gateway.kill_and_restart();
-    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 429);
-    gateway.cli(&["ban", "lift", "ada@example.com"]);
-    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 200);
-}
-
-#[test]
-fn nobody_can_lock_out_a_browser_that_has_signed_in_before() {
-    let gateway = Gateway::start("[throttle]\nmax_retries = 2\n[[route]]\nupstream = \"builtin:whoami\"\n");
-    gateway.first_account();
-    let known = gateway.login("ada@example.com", PASSWORD);
-    let device = known.all("set-cookie").into_iter().find(|cookie| cookie.starts_with("authgate-device=")).unwrap();
-    let device = device.split(';').next().unwrap().to_owned();
-    for _ in 0..2 {
-        assert_eq!(gateway.login("ada@example.com", "wrong wrong wrong").status, 401);
-    }
-    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 429);
-    let body = |password: &str| json!({ "email": "ada@example.com", "password": password });
-    let mut tries = vec![PASSWORD, "wrong wrong wrong", "wrong wrong wrong", PASSWORD]
-        .into_iter()
-        .map(|password| gateway.client().post_json("/.auth/login", &[("Cookie", &device)], &body(password)).status);
-    assert_eq!((tries.next(), tries.next(), tries.next(), tries.next()), (Some(200), Some(401), Some(401), Some(429)));
-    let forged = gateway.client().post_json("/.auth/login", &[("Cookie", "authgate-device=x")], &body(PASSWORD));
-    assert_eq!(forged.status, 429);
 }
 
 #[test]
@@ -241,62 +122,6 @@ fn bad_bodies_get_the_right_code_and_change_nothing() {
     }
     for path in ["/.auth/x", "/.auth/login/", "/.auth/assets/x.css", "/.auth/assets/"] {
         assert_eq!(gateway.client().get(path, &[]).status, 404, "{path}");
-    }
-}
-
-#[test]
-fn pages_of_ours_refuse_forms_of_other_origins() {
-    let gateway = open();
-    let cookie = gateway.first_account();
-    for path in [
-        "/.auth/login",
-        "/.auth/signup",
-        "/.auth/logout",
-        "/.auth/account/profile",
-        "/.auth/account/password",
-        "/.auth/account/sessions",
-    ] {
-        for field in
-            [("Origin", "https://evil.test"), ("Sec-Fetch-Site", "cross-site"), ("Referer", "https://evil.test/")]
-        {
-            let answer = gateway.client().post_form(path, &[("Cookie", &cookie), field], FORM);
-            assert_eq!((answer.status, answer.all("set-cookie").len()), (403, 0), "{path} {field:?}");
-        }
-    }
-    assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
-    let own = format!("http://{}", gateway.host());
-    assert_eq!(gateway.client().post_form("/.auth/login", &[("Origin", &own)], FORM).status, 303);
-}
-
-#[test]
-fn every_page_carries_the_fields_that_keep_it_to_itself() {
-    let gateway = open();
-    let cookie = gateway.first_account();
-    for path in
-        ["/.auth/login", "/.auth/signup", "/.auth/logout", "/.auth/signed-out", "/.auth/account", "/.auth/nothing"]
-    {
-        let cookie = if path == "/.auth/account" { cookie.as_str() } else { "a=1" };
-        let page = gateway.client().get(path, &[("Accept", "text/html"), ("Cookie", cookie)]);
-        let policy = page.field("content-security-policy").unwrap();
-        assert!(
-            policy.starts_with(
-                "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'"
-            ),
-            "{policy}"
-        );
-        assert!(policy.ends_with("base-uri 'none'; frame-ancestors 'none'"), "{policy}");
-        for (name, value) in [
-            ("cache-control", "no-store"),
-            ("x-content-type-options", "nosniff"),
-            ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
-            ("cross-origin-opener-policy", "same-origin"),
-            ("cross-origin-resource-policy", "same-origin"),
-        ] {
-            assert_eq!(page.field(name), Some(value), "{path}");
-        }
-        let handlers = ["onclick=", "onsubmit=", "onload=", "style=", "<style", "<script>", "javascript:"];
-        assert!(handlers.iter().all(|inline| !page.text().contains(inline)), "{path}");
     }
 }
 

@@ -52,7 +52,7 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
     let words = [("HS256", Algorithm::Hs256), ("EdDSA", Algorithm::EdDsa), ("ES256", Algorithm::Es256)];
     let typed = table.choice("algorithm", &words);
     let encrypted = format != TokenFormat::Jwt;
-    let secret = table.secret("secret").filter(long_enough);
+    let secret = table.secret("secret").filter(is_strong);
     let has_secret = table.has("secret");
     let fault = |what: &str, remedy: &str| table.reading.fault(table.span.clone(), what, remedy);
     let algorithm = typed.unwrap_or(if has_secret || encrypted { Algorithm::Hs256 } else { Algorithm::EdDsa });
@@ -82,12 +82,25 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
     }
 }
 
-fn long_enough(secret: &Item<'_, Secret>) -> bool {
-    let fits = secret.value.expose().len() >= SECRET_BYTES_MIN;
-    if !fits {
-        secret.fault("this secret has under 32 bytes", "make one with `openssl rand -base64 32`");
-    }
-    fits
+/// What stands in guides and samples where a secret belongs.
+const PLACEHOLDERS: [&str; 6] =
+    ["changeme", "yoursecret", "yournextauth", "supersecret", "nextauthsecret", "placeholder"];
+
+/// Whether nobody can guess it, as far as its looks tell (OWASP ASVS 11.2.3, 13.2.3).
+fn is_strong(secret: &Item<'_, Secret>) -> bool {
+    const REMEDY: &str = "make one with `openssl rand -base64 32`";
+    let text = secret.value.expose();
+    let different = text.bytes().collect::<std::collections::HashSet<_>>().len();
+    let letters: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let what = if text.len() < SECRET_BYTES_MIN {
+        "this secret has under 32 bytes"
+    } else if different < 8 || PLACEHOLDERS.iter().any(|known| letters.contains(known)) {
+        "this secret is one that can be guessed"
+    } else {
+        return true;
+    };
+    secret.fault(what, REMEDY);
+    false
 }
 
 fn lifetime(table: &Table<'_>) -> Duration {

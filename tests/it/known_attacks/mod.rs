@@ -1,5 +1,5 @@
 //! Attacks that systems of this kind fell to, one test for each, named by its row: A identity headers and
-//! trust, B paths, hosts and rules, C cookies and sessions, F HTTP/1 framing, W WebSocket, R resources.
+//! trust, B paths, hosts and rules, C cookies and sessions, D tokens, E signing in and up, F HTTP/1 framing, W WebSocket, R resources, J operations.
 //! Each names the advisory or the rule that it comes from, has a positive twin beside it, and ends with a
 //! fresh connection that is served. `tests/run` counts them by group.
 //!
@@ -18,6 +18,9 @@ use crate::gateway::Gateway;
 mod a_identity;
 mod b_paths;
 mod c_sessions;
+mod d_tokens;
+mod e_login;
+mod j_operations;
 mod f_framing;
 
 /// A backend before which the gateway stands, and an account that is signed in.

@@ -1,0 +1,108 @@
+//! J: storage, logs, operations. Elsewhere: J3 and J4 (reload), J7 (the unit files in systemd/), the full disk of J5 (faults).
+
+use serde_json::Value;
+
+use super::still_serves;
+use crate::gateway::{Gateway, PASSWORD, refused_start};
+
+/// tracing-subscriber RUSTSEC-2025-0055, Traefik CVE-2022-23469, OWASP ASVS 16.2.5 and 16.4.1. At every level (J2): `metrics`.
+#[test]
+fn j1_no_secret_query_cookie_or_body_is_ever_logged_and_lines_stay_lines() {
+    let gateway = Gateway::whoami();
+    let invite = gateway.invite.clone().unwrap();
+    let cookie = gateway.first_account();
+    let mut client = gateway.client();
+    client.get(
+        "/x?canary-query=1",
+        &[("Cookie", &cookie), ("X-Canary", "canary-header"), ("Authorization", "Bearer canary-bearer")],
+    );
+    client.post_form("/x", &[("Cookie", &cookie)], "canary-body=1");
+    gateway.login("ada@example.com", "canary-password-wrong");
+    gateway.login("canary-typed-into-the-wrong-field", PASSWORD);
+    client.get("/a%0A", &[]);
+    gateway.client().get("/x", &[("User-Agent", "a\u{1b}[31mb")]);
+    gateway.client().get("/.auth/reset/canary-token", &[]);
+    gateway.client().get("/.auth/login?callbackUrl=/canary-callback", &[]);
+    let folder = gateway.folder().to_path_buf();
+    let log = gateway.into_log();
+    drop(folder);
+    for secret in ["canary", PASSWORD, cookie.split_once('=').unwrap().1, "\u{1b}"] {
+        let found: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
+        assert!(found.is_empty(), "{secret}: {found:?}");
+    }
+    let token = invite.rsplit('/').next().unwrap();
+    let printed: Vec<_> = log.lines().filter(|line| line.contains(token)).collect();
+    assert!(printed.iter().all(|line| !line.starts_with('{')), "{printed:?}");
+    let access: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["target"] == "access")
+        .collect();
+    assert!(access.iter().any(|line| line["path"] == "/x" && line["status"] == 200 && line["user"] == "1"));
+    assert!(access.iter().any(|line| line["path"] == "/.auth/reset/"));
+}
+
+/// Fail closed, and touch nothing: a database that cannot be read is never made anew.
+#[test]
+fn j5_a_damaged_newer_or_unreadable_database_ends_the_start_with_one_line_and_is_left_alone() {
+    let folder = Gateway::whoami().into_folder();
+    let database = folder.path().join("state/authgate.db");
+    let good = std::fs::read(&database).unwrap();
+    let mut damaged = good.clone();
+    damaged[..64].fill(b'x');
+    let newer = {
+        let connection = rusqlite::Connection::open(&database).unwrap();
+        connection.pragma_update(None, "user_version", 4_000_000).unwrap();
+        drop(connection);
+        std::fs::read(&database).unwrap()
+    };
+    for (what, bytes) in [("damaged", damaged), ("newer", newer), ("no database", b"hello".to_vec())] {
+        std::fs::write(&database, &bytes).unwrap();
+        let (code, text) = refused_start(folder.path());
+        assert_eq!(code, 1, "{what}: {text}");
+        let said: Vec<&str> = text.lines().filter(|line| line.starts_with("authgate:")).collect();
+        assert!(said.len() == 1 && said[0].contains("authgate.db"), "{what}: {text}");
+        assert_eq!(std::fs::read(&database).unwrap(), bytes, "{what}");
+    }
+    std::fs::write(&database, &good).unwrap();
+    let gateway = Gateway::serve(folder);
+    let second = refused_start(gateway.folder());
+    assert_eq!(second.0, 1, "two gateways on one folder: {}", second.1);
+}
+
+/// DNS rebinding: RUSTSEC-2026-0189, Caddy CVE-2026-27589.
+#[test]
+fn j6_the_admin_listener_answers_loopback_names_alone() {
+    let gateway = Gateway::whoami();
+    let ask = |path: &str, host: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(gateway.admin).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let own = gateway.admin.to_string();
+    assert!(ask("/healthz", &own).starts_with("HTTP/1.1 200"));
+    assert!(ask("/readyz", "localhost").ends_with("\r\n\r\nok\n"));
+    assert!(ask("/metrics", &own).contains("authgate_sessions_active 0"));
+    assert!(ask("/metrics", "evil.test").starts_with("HTTP/1.1 421"));
+    assert!(ask("/nothing", &own).starts_with("HTTP/1.1 404"));
+    assert_eq!(gateway.client().get("/metrics", &[]).status, 401);
+}
+
+/// The contract: to standard error beside the log, valid 24 hours, void once somebody is there.
+#[test]
+fn j8_the_first_link_is_printed_beside_the_log_and_void_once_an_account_exists() {
+    let gateway = Gateway::whoami();
+    let link = gateway.invite.clone().unwrap();
+    gateway.add_user("ada@example.com", &["admin"]);
+    let body = serde_json::json!({ "email": "eve@example.com", "password": PASSWORD });
+    assert_eq!(gateway.client().post_json(&link, &[], &body).status, 404);
+    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 200);
+    still_serves(&gateway);
+    let log = gateway.into_log();
+    let token = link.rsplit('/').next().unwrap();
+    let printed: Vec<_> = log.lines().filter(|line| line.contains(token)).collect();
+    assert!(printed.len() == 1 && !printed[0].starts_with('{'), "{printed:?}");
+}
