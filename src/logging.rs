@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::Clock;
 
+/// Packages whose words are no log lines: they quote heads and bodies. What fails there is told by the gateway.
+const SILENT: &str = "pingora";
 /// Lines wait here at most this long, bytes at most so many; beyond that they are dropped and counted.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 const BUFFER_BYTES_MAX: usize = 8 << 20;
@@ -34,7 +36,8 @@ struct Shared {
 
 impl Log {
     /// Starts the writing thread and takes over all `tracing` and `log` events. `RUST_LOG` narrows or
-    /// widens what is shown; the default is `info`, without the proxy library's own request lines.
+    /// widens what is shown; the default is `info`. It never shows the proxy library's own lines, nor anything of
+    /// other packages below `warn`: nobody has looked at those for secrets.
     pub fn start(clock: Clock) -> io::Result<Self> {
         let human = io::stderr().is_terminal();
         let log = Self(Arc::new(Shared {
@@ -46,8 +49,7 @@ impl Log {
         }));
         let shared = log.0.clone();
         std::thread::Builder::new().name("log".into()).spawn(move || write_for_ever(&shared))?;
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new("info,pingora_proxy=off,pingora_core=error"));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         // a second start in one process (tests) keeps the first one's subscriber
         let _ = tracing_subscriber::registry().with(Lines(log.clone()).with_filter(filter)).try_init();
         Ok(log)
@@ -151,6 +153,9 @@ impl<S: Subscriber> Layer<S> for Lines {
             Some("log") | None => fields.take("log.target").unwrap_or_default(),
             Some(target) => target.to_owned(),
         };
+        if !may_speak(&target, *meta.level()) {
+            return;
+        }
         fields.0.retain(|(name, _)| !name.starts_with("log."));
         let message = fields.take("message").unwrap_or_default();
         let time = timestamp(shared.clock.now_millis());
@@ -162,6 +167,11 @@ impl<S: Subscriber> Layer<S> for Lines {
         }
         shared.filled.notify_one();
     }
+}
+
+fn may_speak(target: &str, level: Level) -> bool {
+    let package = target.split("::").next().unwrap_or_default();
+    matches!(package, "authgate" | "audit") || (level <= Level::WARN && !package.starts_with(SILENT))
 }
 
 fn human_line(line: &mut Vec<u8>, time: &str, level: &str, message: &str, fields: &[(&'static str, String)]) {
@@ -218,6 +228,21 @@ mod tests {
     fn timestamps_are_rfc_3339() {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(1_795_564_805_042), "2026-11-25T00:00:05.042Z");
+    }
+
+    #[test]
+    fn what_other_packages_say_is_shown_from_warnings_up_and_pingora_is_never_quoted() {
+        for (target, level, shown) in [
+            ("authgate::server", Level::TRACE, true),
+            ("audit", Level::INFO, true),
+            ("rustls::check", Level::WARN, true),
+            ("rustls::check", Level::INFO, false),
+            ("pingora_core::apps::http_app", Level::ERROR, false),
+            ("pingora_proxy", Level::WARN, false),
+            ("authgates", Level::INFO, false),
+        ] {
+            assert_eq!(may_speak(target, level), shown, "{target} {level}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! what an upstream's answer may carry to the client.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType, ImmutStr};
 use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -226,9 +226,13 @@ fn kind_of(e: &Error, kind: &'static str) -> &'static str {
     }
 }
 
+/// What is at the bottom of a failure, as far as it cannot hold what was sent: pingora's own texts quote heads and
+/// bodies.
 fn root(e: &Error) -> String {
-    e.cause.as_ref().map_or_else(
-        || e.context.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default(),
-        ToString::to_string,
-    )
+    let io = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    match (io, &e.context) {
+        (Some(io), _) => io.to_string(),
+        (None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
+        _ => String::new(),
+    }
 }

@@ -21,6 +21,7 @@ mod gateway;
 mod import;
 mod known_attacks;
 mod login;
+mod logs;
 mod metrics;
 mod refusals;
 mod sessions;

@@ -1,0 +1,92 @@
+//! Nothing secret in any log, at any level (README, "Watching it"; Traefik CVE-2022-23469, ASVS 16.2.5).
+
+use std::io::Write;
+
+use serde_json::json;
+
+use crate::backend::Backend;
+use crate::gateway::{Gateway, PASSWORD, configured};
+use crate::websockets::open;
+
+/// Part of everything secret that is sent or received here.
+const CANARY: &str = "canary";
+
+/// Answers with a secret of its own, in a head that cannot be read where the path says so.
+fn app(request: &crate::backend::Received, stream: &mut dyn Write) -> bool {
+    let broken = if request.line.contains("/broken") { "no field\r\n" } else { "" };
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nSet-Cookie: app=canary-of-the-app\r\n{broken}Content-Length: 12\r\n\r\ncanary-body\n"
+    )
+    .is_ok()
+}
+
+/// Everything goes to standard error here, at `trace`, and what a library says goes there too.
+#[test]
+fn a_secret_stands_in_no_log_at_any_level() {
+    let backend = Backend::start(app);
+    let gateway = Gateway::serve_with(
+        configured(&format!(
+            "[[route]]\npath = \"/ws/**\"\nupstream = \"builtin:whoami\"\nwebsocket = {{ token = [\"query:access_token\", \"subprotocol\"] }}\n[[route]]\naccess = \"optional\"\nupstream = \"http://{}\"\n",
+            backend.address
+        )),
+        &[("RUST_LOG", "trace")],
+    );
+    let link = gateway.invite.clone().unwrap();
+    let cookie = gateway.first_account();
+    let token = gateway.cli(&["token", "create", "ada@example.com", "--name", "backup"]).trim().to_owned();
+    let reset = gateway.cli(&["user", "reset", "ada@example.com"]).trim().to_owned();
+    gateway.login("ada@example.com", "canary-password-that-is-wrong");
+    let own = [("Cookie", cookie.as_str())];
+    let mut client = gateway.client();
+    for path in ["/app?code=canary-query", "/.auth/login?callbackUrl=%2Fcanary", "/.auth/invite/canary-link"] {
+        client.get(path, &own);
+    }
+    let bearer = format!("Bearer {token}");
+    let basic = format!("Basic {}", data_encoding::BASE64.encode(format!("ada:{token}").as_bytes()));
+    for authorization in [bearer.as_str(), basic.as_str(), "Bearer canary-bearer", "Bearer agt_canary"] {
+        client.get("/app", &[("Authorization", authorization), ("X-Secret", "canary-field")]);
+    }
+    let ticket = client.post_json("/.auth/ws-ticket", &own, &json!({})).json()["ticket"].as_str().unwrap().to_owned();
+    drop(open(&gateway, &format!("/ws/x?access_token={ticket}"), "none=canary-cookie"));
+    for broken in [
+        // pingora's way and ours: heads and bodies that are quoted where they cannot be read
+        "GET /broken HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET /broken HTTP/1.0\r\nHost: a\r\n\r\n".to_owned(),
+        format!("POST /app HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nTransfer-Encoding: chunked\r\n\r\ncanary-chunk\r\n0\r\n\r\n"),
+        "POST /.auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ncanary-password-in-a-chunk\r\n".to_owned(),
+        "POST /.auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{\"password\": \"canary-no-json\",".to_owned(),
+        "GET /app HTTP/1.1\r\nHost: a\r\nCookie canary-cookie\r\n\r\n".to_owned(),
+        "GET /app?canary HTTP/1.1\r\nHost: a\r\nContent-Length: canary\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ncanary".to_owned(),
+    ] {
+        let mut client = gateway.client();
+        client.send(broken.as_bytes());
+        client.head();
+    }
+    let log = gateway.into_log();
+    let last = |text: &str, by: char| text.rsplit(by).next().unwrap().to_owned();
+    let secrets = [
+        CANARY.to_owned(),
+        PASSWORD.to_owned(),
+        last(&cookie, '='),
+        last(&cookie, '.'),
+        last(&token, '_'),
+        last(&last(&basic, ' '), '='),
+        last(&reset, '/'),
+        ticket,
+    ];
+    // the first link is printed beside the log, for whoever installs the gateway (contract, section 2)
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
+    for line in &lines {
+        for secret in &secrets {
+            assert!(!line.contains(secret.as_str()), "{secret}: {line}");
+        }
+        assert!(!line.contains(&last(&link, '/')), "{line}");
+    }
+    // what the log is for is there
+    for told in ["\"path\":\"/app\"", "\"path\":\"/broken\"", "sign_in_failed", "upstream failed", "\"path\":\"/ws/x\""]
+    {
+        assert!(lines.iter().any(|line| line.contains(told)), "{told}\n{log}");
+    }
+}
