@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["config/certificate.rs", "server/tls.rs"]),
     ("scrypt", &["account/foreign.rs"]),
     ("sha_crypt", &["account/foreign.rs"]),
+    ("socket2", &["server/listen.rs"]),
     ("strsim", &["config/"]),
     ("tokio_rustls", &["gateway/front/", "server/tls.rs"]),
     ("toml", &["config/"]),

@@ -5,6 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
 
 use super::ServeError;
 use crate::config::Listen;
@@ -49,12 +52,19 @@ pub(super) fn bind(addresses: &[Listen]) -> Result<Vec<Socket>, ServeError> {
     addresses.iter().map(bind_one).collect()
 }
 
+/// What accepted connections take over: a client that vanished without a word (half-open, RFC 9293, 3.5.1) is
+/// noticed after two minutes of silence.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
+}
+
 fn bind_one(one: &Listen) -> Result<Socket, ServeError> {
     match one {
         Listen::Tcp(address) | Listen::Tls(address) => {
             let failed = |error| ServeError::new(format!("cannot listen on {address}: {error}"));
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
+            SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             let secure = matches!(one, Listen::Tls(_));
             Ok(if secure { Socket::Tls(listener, bound) } else { Socket::Tcp(listener, bound) })

@@ -22,6 +22,7 @@ mod d_tokens;
 mod e_login;
 mod j_operations;
 mod f_framing;
+mod h_websocket;
 
 /// A backend before which the gateway stands, and an account that is signed in.
 pub struct Stage {
