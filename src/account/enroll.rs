@@ -83,7 +83,7 @@ impl Shared {
     /// Judges a new password and hashes it in the pool.
     pub(super) async fn hashed(&self, email: &str, password: Secret) -> Result<Secret, ChangeError> {
         blocklist::judge(&self.settings.password, &self.settings.title, email, &password)?;
-        let place = self.hasher.place().map_err(|_| ChangeError::Busy)?;
+        let place = self.hasher.place().await.map_err(|_| ChangeError::Busy)?;
         place.hash(password).await.map_err(|_| ChangeError::Busy)
     }
 

@@ -1,9 +1,9 @@
-//! What signs and verifies JWTs: ring, behind the door that jsonwebtoken leaves open for it. HS256 for
-//! sessions and shared secrets, EdDSA and ES256 for backends' tokens (signing alone).
+//! What signs backends' JWTs: ring, behind the door that jsonwebtoken leaves open for it. Nothing is verified
+//! through it.
 
 use std::sync::Once;
 
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use ring::hmac;
@@ -20,10 +20,7 @@ pub(super) fn install_provider() {
             (Algorithm::ES256, AlgorithmFamily::Ec) => Ok(Box::new(Es256(p256(key.as_bytes())?))),
             _ => Err(Error::from(ErrorKind::InvalidAlgorithm)),
         },
-        verifier_factory: |algorithm, key| match (algorithm, key.family()) {
-            (Algorithm::HS256, AlgorithmFamily::Hmac) => Ok(Box::new(Hs256::new(key.try_get_as_bytes()?))),
-            _ => Err(Error::from(ErrorKind::InvalidAlgorithm)),
-        },
+        verifier_factory: |_, _| Err(Error::from(ErrorKind::InvalidAlgorithm)),
         key_utils: KeyUtils::new_unimplemented(),
     };
     ONCE.call_once(|| {
@@ -56,19 +53,7 @@ impl signature::Signer<Vec<u8>> for Hs256 {
     }
 }
 
-impl signature::Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
-    }
-}
-
 impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl JwtVerifier for Hs256 {
     fn algorithm(&self) -> Algorithm {
         Algorithm::HS256
     }

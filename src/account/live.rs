@@ -130,7 +130,8 @@ impl Live {
             && groups().eq(old.groups.iter().map(String::as_str));
         if !same {
             let [id, email, name, picture] = [row.id, row.email, row.name, row.picture].map(str::to_owned);
-            let groups = groups().map(str::to_owned).collect();
+            let mut groups: Vec<String> = groups().map(str::to_owned).collect();
+            groups.shrink_to_fit();
             shared.store(Arc::new(User::new(id, email, name, picture, groups, row.disabled)));
         }
     }

@@ -1,5 +1,6 @@
 //! Hashing passwords (argon2id), off the threads that serve. The number of workers and the queue
-//! before them are bounded: hashing is dear on purpose, and must not be a way to exhaust memory.
+//! before them are bounded: hashing is dear on purpose, and must not be a way to exhaust memory. Workers
+//! stand behind all other threads, so that people who are signed in do not feel a flood of wrong passwords.
 //! Nothing else speaks to the argon2 crate.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +32,11 @@ const HASH_BYTES: usize = 32;
 /// A worker that has rested this long gives its memory back.
 const REST: Duration = Duration::from_secs(1);
 const SALT_BYTES: usize = 16;
+/// How much nicer than other threads the workers are (sched(7)): where a core is wanted by both, a worker gets
+/// about a tenth of it.
+const NICER: i32 = 10;
+/// Whoever finds the queue full hears of it after this long: asking again at once must not be a load of its own.
+const TURNED_AWAY: Duration = Duration::from_millis(25);
 
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +99,11 @@ impl Hasher {
         })
     }
 
-    /// Takes a place in the queue, or says that it is full.
-    pub(super) fn place(&self) -> Result<Place, Busy> {
+    /// Takes a place in the queue, or says, a little later, that it is full.
+    pub(super) async fn place(&self) -> Result<Place, Busy> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             metrics::ACCOUNTS.hash_refused();
+            turned_away().await;
             return Err(Busy);
         };
         Ok(Place { jobs: self.jobs.clone(), place: Arc::new(place) })
@@ -113,6 +120,11 @@ impl Hasher {
     pub(super) fn free(&self) -> usize {
         self.places.available_permits()
     }
+}
+
+/// Waits before somebody is turned away.
+pub(super) async fn turned_away() {
+    tokio::time::sleep(TURNED_AWAY).await;
 }
 
 impl Place {
@@ -148,6 +160,10 @@ pub(super) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
 }
 
 fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
+    // of this thread alone; where it is not possible hashing goes on all the same
+    if let Err(error) = rustix::process::nice(NICER) {
+        tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
+    }
     loop {
         let next = inbox.lock().recv_timeout(REST);
         let Job { work, _place } = match next {
@@ -324,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_right_against_its_own_hash_alone() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().unwrap();
+        let place = hasher.place().await.unwrap();
         let hash = place.hash(secret("one and two")).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
         assert!(matches!(place.verify(secret("one and two"), Some(hash.clone())).await, Ok(Verdict::Right(None))));
@@ -335,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn composed_and_decomposed_spellings_are_one_password() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().unwrap();
+        let place = hasher.place().await.unwrap();
         let hash = place.hash(secret("caf\u{e9}")).await.unwrap();
         assert!(matches!(place.verify(secret("cafe\u{301}"), Some(hash)).await, Ok(Verdict::Right(None))));
     }
@@ -364,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn no_account_costs_as_many_runs_as_an_account() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().unwrap();
+        let place = hasher.place().await.unwrap();
         let hash = place.hash(secret("one")).await.unwrap();
         for hash in [Some(hash), None, Some(secret("not a hash"))] {
             let before = hasher.runs();
@@ -374,13 +390,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn workers_stand_behind_other_threads() {
+        let hasher = Hasher::start(CHEAP).unwrap();
+        let place = hasher.place().await.unwrap();
+        let _ = place.hash(secret("a job has been done, so the worker is where it works")).await.unwrap();
+        let nice = |task: &std::path::Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+            let (name, rest) = (stat.split_once('(')?.1.split_once(')')?.0.to_owned(), stat.rsplit_once(')')?.1);
+            Some((name, rest.split(' ').nth(17)?.parse::<i32>().ok()?)) // proc(5): field 19
+        };
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let nices: Vec<_> = tasks.filter_map(|task| nice(&task.unwrap().path())).collect();
+        let own = nice(std::path::Path::new("/proc/thread-self")).unwrap().1;
+        assert!(nices.iter().any(|(name, nice)| name == "hash" && *nice == (own + NICER).min(19)), "{nices:?}");
+    }
+
+    #[tokio::test]
     async fn the_queue_is_bounded_and_places_come_back() {
         let hasher = Hasher::start(CHEAP).unwrap();
         let all = hasher.free();
-        let places: Vec<_> = (0..all).map(|_| hasher.place().unwrap()).collect();
-        assert!(matches!(hasher.place(), Err(Busy)));
+        let mut places = Vec::new();
+        for _ in 0..all {
+            places.push(hasher.place().await.unwrap());
+        }
+        assert!(matches!(hasher.place().await, Err(Busy)));
         drop(places);
         assert_eq!(hasher.free(), all);
-        assert!(hasher.place().is_ok());
+        assert!(hasher.place().await.is_ok());
     }
 }

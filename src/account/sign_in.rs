@@ -2,7 +2,7 @@
 //! costs and are answered alike. Attempts are counted before anything is compared.
 
 use super::accounts::{Accounts, Settings, Shared, down};
-use super::password::{Place, Verdict};
+use super::password::{self, Place, Verdict};
 use super::session::Session;
 use super::{Caller, SignInError, SignedIn, StoreDown, audit, email, throttle, token};
 use crate::clock::UnixSecs;
@@ -102,10 +102,17 @@ impl Accounts {
     ) -> Result<SignedIn, SignInError> {
         let shared = &*self.shared;
         // load is judged first: whoever is turned away for it has not used up a try
-        let place = shared.hasher.place().map_err(|_| SignInError::Busy)?;
+        let place = shared.hasher.place().await.map_err(|_| SignInError::Busy)?;
         let now = shared.clock.now();
         let email = email::bucket(email);
-        let attempt = self.attempt(caller, &email, now).await?;
+        let attempt = match self.attempt(caller, &email, now).await {
+            Err(error) => {
+                drop(place);
+                password::turned_away().await;
+                return Err(error);
+            }
+            Ok(attempt) => attempt,
+        };
         let user = attempt.user.filter(|user| !user.disabled);
         let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
         let hash = user.and_then(|user| user.password);
@@ -412,7 +419,10 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let hasher = &world.accounts.shared.hasher;
-        let places: Vec<_> = (0..hasher.free()).map(|_| hasher.place().map_err(|_| ()).unwrap()).collect();
+        let mut places = Vec::new();
+        for _ in 0..hasher.free() {
+            places.push(hasher.place().await.map_err(|_| ()).unwrap());
+        }
         for _ in 0..10 {
             assert_eq!(wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await), SignInError::Busy);
         }

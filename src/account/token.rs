@@ -2,19 +2,22 @@
 //! store. It names a session and an account; what they may do is never read from it.
 //!
 //! Checks follow RFC 8725: one algorithm, own `typ`, key chosen by `kid` among our own, every
-//! claim required, nothing fetched.
+//! claim required, nothing fetched. The three are one comparison: a token's head is, byte for byte, one that we
+//! write ourselves, so that no head is ever interpreted.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use data_encoding::BASE64URL_NOPAD as B64;
 use parking_lot::RwLock;
+use ring::hmac;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::jws::install_provider;
 use super::session::{Rejected, Session};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_bytes};
@@ -33,15 +36,20 @@ const VERIFIED_MAX: usize = 8192;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Claims {
-    iss: String,
-    aud: String,
-    sub: String,
-    sid: String,
+struct Claims<'t> {
+    #[serde(borrow)]
+    iss: Cow<'t, str>,
+    #[serde(borrow)]
+    aud: Cow<'t, str>,
+    #[serde(borrow)]
+    sub: Cow<'t, str>,
+    #[serde(borrow)]
+    sid: Cow<'t, str>,
     iat: u64,
     nbf: u64,
     exp: u64,
-    jti: String,
+    #[serde(borrow)]
+    jti: Cow<'t, str>,
 }
 
 /// A token whose signature and times are right.
@@ -55,13 +63,14 @@ pub(super) struct Verified {
 
 pub(super) struct Key {
     kid: String,
-    sign: EncodingKey,
-    verify: DecodingKey,
+    /// First part of all tokens of this key.
+    head: String,
+    hmac: hmac::Key,
     /// Unix seconds; after it no token of this key counts.
     valid_until: AtomicU64,
 }
 
-/// All keys that verify, and the one that signs.
+/// All keys that verify, by the head of their tokens, and the one that signs.
 #[derive(Default)]
 pub(super) struct Keys {
     all: RwLock<HashMap<String, Arc<Key>>>,
@@ -76,13 +85,13 @@ pub(super) fn new_key() -> Result<NewKey, NoRandomness> {
 
 /// A new key's name.
 pub(super) fn new_kid() -> Result<String, NoRandomness> {
-    Ok(data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<9>()?))
+    Ok(B64.encode(&random_bytes::<9>()?))
 }
 
 /// A new session's public id: 128 random bits. None begins with `-`: ids are typed after commands.
 pub(super) fn new_session_id() -> Result<String, NoRandomness> {
     loop {
-        let id = data_encoding::BASE64URL_NOPAD.encode(&random_bytes::<16>()?);
+        let id = B64.encode(&random_bytes::<16>()?);
         if !id.starts_with('-') {
             return Ok(id);
         }
@@ -93,21 +102,23 @@ impl Keys {
     /// Takes the keys as the store has them. A retired one verifies for `max_age_secs` more: no
     /// token outlives that.
     pub(super) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
-        install_provider();
         let mut all = self.all.write();
-        for (kid, key) in all.iter() {
-            if !rows.iter().any(|row| row.kid == *kid) {
+        all.retain(|_, key| {
+            let kept = rows.iter().any(|row| row.kid == key.kid);
+            if !kept {
                 key.valid_until.store(0, Ordering::Relaxed);
             }
-        }
-        all.retain(|kid, _| rows.iter().any(|row| row.kid == *kid));
+            kept
+        });
         let mut signing: Option<(UnixSecs, Arc<Key>)> = None;
         for row in rows.iter().filter(|row| row.algorithm == "HS256" && row.secret.len() >= 32) {
-            let key = all.entry(row.kid.clone()).or_insert_with(|| {
+            let head = json!({ "typ": TYPE, "alg": "HS256", "kid": row.kid }).to_string();
+            let head = B64.encode(head.as_bytes());
+            let key = all.entry(head.clone()).or_insert_with(|| {
                 Arc::new(Key {
                     kid: row.kid.clone(),
-                    sign: EncodingKey::from_secret(&row.secret),
-                    verify: DecodingKey::from_secret(&row.secret),
+                    head,
+                    hmac: hmac::Key::new(hmac::HMAC_SHA256, &row.secret),
                     valid_until: AtomicU64::new(0),
                 })
             });
@@ -124,24 +135,23 @@ impl Keys {
     pub(super) fn sign(&self, session: &Session, user_id: &str, now: UnixSecs) -> Option<Secret> {
         let key = self.signing.load_full()?;
         let claims = Claims {
-            iss: ISSUER.to_owned(),
-            aud: AUDIENCE.to_owned(),
-            sub: user_id.to_owned(),
-            sid: session.id.clone(),
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: user_id.into(),
+            sid: session.id.as_str().into(),
             iat: now,
             nbf: now,
             exp: session.expires,
-            jti: new_session_id().ok()?,
+            jti: new_session_id().ok()?.into(),
         };
-        let header = ours(Some(key.kid.clone()));
-        jsonwebtoken::encode(&header, &claims, &key.sign).ok().map(Secret::new)
+        let message = format!("{}.{}", key.head, B64.encode(&serde_json::to_vec(&claims).ok()?));
+        Some(Secret::new(format!("{message}.{}", key.tag(message.as_bytes()))))
     }
 
     /// HMAC-SHA256 of a text, told apart from the signatures of tokens by what stands before it.
     pub(super) fn tag(&self, text: &str) -> Option<String> {
         let key = self.signing.load_full()?;
-        let message = [b"tag ", text.as_bytes()].concat();
-        jsonwebtoken::crypto::sign(&message, &key.sign, Algorithm::HS256).ok()
+        Some(key.tag(&[b"tag ", text.as_bytes()].concat()))
     }
 
     /// Judges a token by itself: form, key, signature, claims, times.
@@ -149,44 +159,40 @@ impl Keys {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Rejected::Invalid);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Rejected::Invalid)?;
-        // ours say these three and nothing else: no place of a key, no `crit` (RFC 8725, 3.10)
-        if header != ours(header.kid.clone()) {
+        let (message, signature) = split(token, token.iter().rposition(|&b| b == b'.'))?;
+        let (head, payload) = split(message, message.iter().position(|&b| b == b'.'))?;
+        let head = std::str::from_utf8(head).map_err(|_| Rejected::Invalid)?;
+        let key = self.all.read().get(head).cloned().ok_or(Rejected::Invalid)?;
+        key.check(now)?;
+        let signature = B64.decode(signature).map_err(|_| Rejected::Invalid)?;
+        hmac::verify(&key.hmac, message, &signature).map_err(|_| Rejected::Invalid)?;
+        let payload = B64.decode(payload).map_err(|_| Rejected::Invalid)?;
+        let claims: Claims<'_> = serde_json::from_slice(&payload).map_err(|_| Rejected::Invalid)?;
+        if claims.iss != ISSUER || claims.aud != AUDIENCE {
             return Err(Rejected::Invalid);
         }
-        let kid = header.kid.ok_or(Rejected::Invalid)?;
-        let key = self.all.read().get(&kid).cloned().ok_or(Rejected::Invalid)?;
-        key.check(now)?;
-        let claims = decode(token, &key)?;
         if claims.iat > now + LEEWAY_SECS || claims.nbf > now + LEEWAY_SECS || claims.jti.is_empty() {
             return Err(Rejected::Invalid);
         }
         if now > claims.exp.saturating_add(LEEWAY_SECS) {
             return Err(Rejected::Expired);
         }
-        let verified =
-            Verified { session_id: claims.sid, user_id: claims.sub, issued: claims.iat, expires: claims.exp };
+        let [session_id, user_id] = [claims.sid, claims.sub].map(Cow::into_owned);
+        let verified = Verified { session_id, user_id, issued: claims.iat, expires: claims.exp };
         Ok((verified, key))
     }
 }
 
-fn ours(kid: Option<String>) -> Header {
-    Header { typ: Some(TYPE.to_owned()), kid, ..Header::new(Algorithm::HS256) }
-}
-
-fn decode(token: &[u8], key: &Key) -> Result<Claims, Rejected> {
-    let mut rules = Validation::new(Algorithm::HS256);
-    rules.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-    rules.set_issuer(&[ISSUER]);
-    rules.set_audience(&[AUDIENCE]);
-    // times are judged by our own clock, right after
-    rules.validate_exp = false;
-    rules.validate_nbf = false;
-    let decoded = jsonwebtoken::decode::<Claims>(token, &key.verify, &rules).map_err(|_| Rejected::Invalid)?;
-    Ok(decoded.claims)
+/// What stands before and behind a dot.
+fn split(text: &[u8], dot: Option<usize>) -> Result<(&[u8], &[u8]), Rejected> {
+    dot.map(|at| (&text[..at], &text[at + 1..])).ok_or(Rejected::Invalid)
 }
 
 impl Key {
+    fn tag(&self, message: &[u8]) -> String {
+        B64.encode(hmac::sign(&self.hmac, message).as_ref())
+    }
+
     fn check(&self, now: UnixSecs) -> Result<(), Rejected> {
         if now <= self.valid_until.load(Ordering::Relaxed) { Ok(()) } else { Err(Rejected::Invalid) }
     }
@@ -260,9 +266,7 @@ pub(super) fn forget(token: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::BASE64URL_NOPAD as B64;
-    use ring::hmac;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::super::testing::{START, World};
     use super::super::{SignedIn, Standing};
