@@ -19,6 +19,7 @@ ENVOY_CACHED = "Envoy jwt_authn, token cache"
 CADDY = "Caddy forward_auth"
 DIRECT = "direct"
 SILENT = ", no log"
+GROWTH = {"one": "one session", "few": "ten sessions", "spread": "100,000 sessions on all routes"}
 
 
 def machine():
@@ -66,15 +67,10 @@ class Musts:
         add("CPU per WebSocket round trip to Envoy", trip(ENVOY_CACHED), 0.9, 0.6)
         memory = lambda: max(one[AUTHGATE]["pss_mib"] for one in requests)
         add("memory under load, MiB (PSS; the largest of all rounds)", memory, 40, 25, "{:.1f}")
-        self.autobahn(results.get("autobahn"))
+        autobahn = results.get("autobahn")
+        add("Autobahn test suite: cases that differ from direct", lambda: len(autobahn["different"]), 0, 0, "{:.0f}")
         self.growth(results.get("growth"))
-        if not results.get("flood"):
-            self.add("signed-in p99 under a login flood, to quiet", None, 2, None)
-        for part in ("growth", "flood"):
-            # what a script itself is held to: [{"figure", "seen", "must", "goal", "form"}, ...], less is better
-            for one in (results.get(part) or {}).get("musts", []):
-                seen, form = one["seen"], one.get("form", "{:.2f}")
-                self.add(one["figure"], lambda seen=seen: seen, one["must"], one.get("goal"), form)
+        self.flood(results.get("flood"))
 
     def add(self, figure, seen, must, goal, form="{:.2f}", more=False):
         try:
@@ -87,15 +83,18 @@ class Musts:
         limits = [f"{'≥' if more else '≤'} {form.format(limit)}" if limit is not None else "" for limit in (must, goal)]
         self.rows.append((figure, *limits, form.format(value), verdict))
 
-    def autobahn(self, seen):
-        figure = "Autobahn test suite: cases that differ from direct"
-        self.add(figure, lambda: len(seen["different"]), 0, 0, "{:.0f}")
-
     def growth(self, seen):
-        title = lambda key: f"{seen[key]:,}" if seen else "many"
-        about = f"{title('routes')} routes, {title('users')} sessions"
-        self.add(f"CPU per request with {about}, to 10 of each", lambda: max(seen["cpu_large_to_small"].values()), 1.1, None)
-        self.add(f"start with {about}, s", lambda: seen["start_seconds"]["large"], 3, None)
+        for kind, what in GROWTH.items():
+            about = f"CPU per request with a large configuration and database, {what}, to a small one's"
+            self.add(about, lambda kind=kind: seen["cpu_large_to_small"][kind], 1.1, None)
+        self.add("start with them, s", lambda: seen["start_seconds"]["large"], 3, None)
+
+    def flood(self, seen):
+        self.add("signed-in p99 under a login flood, to quiet", lambda: seen["p99_flooded_to_quiet"], 2, None)
+        workers = seen["hash_workers"] if seen else 1
+        more = lambda: (seen["pss_kib"]["most"] - seen["pss_kib"]["before"]) / 1024
+        about = f"memory more under the flood, MiB (must: 19 for each of {workers} hash workers, and 4)"
+        self.add(about, more, 19 * workers + 4, None, "{:.1f}")
 
     def text(self):
         return table(("figure", "must", "goal", "seen", "met"), self.rows)
@@ -115,7 +114,8 @@ def requests_table(rounds):
         )
         to = load.ratio(rounds, AUTHGATE, name, "cpu_us")
         bold = "**" if name == AUTHGATE else ""
-        rows.append((f"{bold}{name}{bold}", f"{cpu:.1f}", f"{to:.2f}", f"{rate:,.0f}", f"{p50:,.0f}", f"{p99:,.0f}", f"{pss:.1f}"))
+        figures = (f"{cpu:.1f}", f"{to:.2f}", f"{rate:,.0f}", f"{p50:,.0f}", f"{p99:,.0f}", f"{pss:.1f}")
+        rows.append((f"{bold}{name}{bold}", *figures))
     heads = ("gateway", "CPU µs/request", "authgate's CPU to it", "requests/s", "p50 µs", "p99 µs", "PSS MiB")
     return table(heads, rows)
 
@@ -141,7 +141,8 @@ def sockets_table(results):
 
 def chart(rounds):
     """Horizontal bars of CPU time per request, shortest first."""
-    names = sorted((name for name in rounds[0] if not name.endswith(SILENT)), key=lambda name: load.median(rounds, name, "cpu_us"))
+    names = [name for name in rounds[0] if not name.endswith(SILENT)]
+    names.sort(key=lambda name: load.median(rounds, name, "cpu_us"))
     values = [load.median(rounds, name, "cpu_us") for name in names]
     left, wide, high = 230, 430, 28
     lines = []
@@ -152,7 +153,8 @@ def chart(rounds):
         lines.append(f'<rect x="{left}" y="{y}" width="{long:.1f}" height="{high - 8}" fill="{colour}"/>')
         lines.append(f'<text x="{left + long + 6:.1f}" y="{y + 14}">{value:.1f}</text>')
     height = 50 + len(names) * high
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 {height}" font-family="sans-serif" font-size="13" fill="#1b1f24">'
+    style = 'font-family="sans-serif" font-size="13" fill="#1b1f24"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 {height}" {style}>'
     ground = f'<rect width="740" height="{height}" fill="#ffffff"/>'
     title = '<text x="12" y="22" font-size="15">CPU time per request, µs (less is better)</text>'
     return "\n".join([start, ground, title, *lines, "</svg>\n"])
@@ -178,16 +180,14 @@ def growth_text(seen):
 
 
 def flood_text(seen):
-    rows = [(key.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else value) for key, value in flat(seen)]
-    return table(("figure", "seen"), rows)
-
-
-def flat(value, name=""):
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            yield from flat(inner, f"{name}{key}, ")
-        elif not isinstance(inner, list):
-            yield name + key, inner
+    us, pss = seen["signed_in_us"], seen["pss_kib"]
+    heads = ("a signed-in request every 2 ms", "p50 µs", "p99 µs")
+    rows = [(side, f"{us[side]['p50']:.0f}", f"{us[side]['p99']:.0f}") for side in ("quiet", "flooded")]
+    answers = ", ".join(f"{count} of {code}" for code, count in seen["answers"].items())
+    return (
+        f"{seen['parallel']} connections send wrong passwords as fast as they are answered ({answers}). "
+        f"Memory: {pss['before'] / 1024:.1f} MiB before, {pss['most'] / 1024:.1f} MiB at most.\n\n{table(heads, rows)}"
+    )
 
 
 def foreign(results):
@@ -201,11 +201,13 @@ def page(results, command):
     parts = ["# Performance", INTRO.format(command=command, foreign=foreign(results), **results["about"])]
     parts += ["## What was to be shown", Musts(results).text()]
     if results["missing"]:
-        parts.append("Not measured in this run: " + "; ".join(f"{what} ({why})" for what, why in results["missing"].items()))
+        missing = "; ".join(f"{what} ({why})" for what, why in results["missing"].items())
+        parts.append(f"Not measured in this run: {missing}")
     if requests:
         parts += ["## Requests", "![CPU time per request](performance.svg)", REQUESTS, requests_table(requests)]
     if results.get("alone"):
-        parts += ["## One connection", "What a gateway adds to a request when nothing else runs.", alone_table(results["alone"])]
+        parts += ["## One connection", "What a gateway adds to a request when nothing else runs."]
+        parts.append(alone_table(results["alone"]))
     if results.get("trips") or results.get("idle"):
         parts += ["## WebSockets", SOCKETS.format(count=results["idle_count"], **results["about"]), sockets_table(results)]
     for key, title, text in (
@@ -235,26 +237,29 @@ def readme(results):
     return README.format(ratios=ratios, about=results["about"]["machine"], **values)
 
 
-INTRO = """Written by `{command}` on {date}; no figure here is written by hand. Authgate {commit}, beside nginx {nginx}, HAProxy {haproxy},
-Envoy {envoy}, Caddy {caddy}, on one machine: {machine}. Load, backend and gateway share its cores, so CPU time of the gateway's processes
-(`schedstat`) is the figure to trust; requests per second are those of the whole machine. Peers run in turn, {rounds} rounds of {seconds} s;
-figures are medians of the rounds, ratios the medians of the ratios of one round. A slice in which others used more than
-{most} % of the machine was measured again once; at the worst gateway the median slice had {foreign:.0f} %.
+INTRO = """Written by `{command}` on {date}; no figure here is written by hand. Authgate {commit}, beside nginx {nginx},
+HAProxy {haproxy}, Envoy {envoy}, Caddy {caddy}, on one machine: {machine}.
+Load, backend and gateway share its cores, so CPU time of the gateway's processes (`schedstat`) is the figure to trust;
+requests per second are those of the whole machine. Peers run in turn, {rounds} rounds of {seconds} s; figures are medians of
+the rounds, ratios the medians of the ratios of one round. A slice in which others used more than {most} % of the machine
+was measured again once; at the worst gateway the median slice had {foreign:.0f} %.
 
-Every gateway runs with two threads and writes one access line per request to a file (nginx buffered by 64 KiB, HAProxy to its standard output,
-the others as they do it). Before anything is measured it must forward a good session with the right identity and without forged
-headers, and refuse: none, another key, expired, `alg: none`, another audience, cut short, no JWT (authgate: also signed out).
-The configurations stand in [benches/peers.py](../benches/peers.py); how to run it: [benches/README.md](../benches/README.md)."""
-REQUESTS = """64 kept connections (`wrk -t1 -c64`), answers of 128 bytes, a backend with one worker. The rows with "no log" are the peers without
-access lines: authgate cannot leave its own out, so these ratios count against it. auth_request and forward_auth ask a verifier that costs next to
-nothing (nginx with Lua), whose CPU is counted. Memory is seen in the middle of a slice; nginx's holds room for as many connections as the machine allows; authgate's
-process has hashed one password, at its start. "authgate, backend token" sends a JWT to the backend in each request as well."""
-SOCKETS = """Memory: proportional set size with {count} signed-in idle sockets less that of the same process with two, for each socket; {idle_rounds} rounds of new
-processes.
-Round trips: 100 sockets with a message of 32 bytes each under way."""
-README = """CPU time per request is {cpu:.0f} µs on {about}: {ratios}. At one
-connection the gateway adds {added:.0f} µs to the median request; an idle WebSocket holds {kib:.1f} KiB; under load the process holds {memory:.0f} MiB.
-[docs/performance.md](docs/performance.md) has the whole comparison, the musts it is held to and how to run it again: `benches/run`."""
+Every gateway runs with two threads and writes one access line per request to a file (nginx through a buffer of 64 KiB,
+HAProxy through its standard output, the others as they do it). Before anything is measured it must forward a good
+session with the right identity and without forged headers, and refuse: none, another key, expired, `alg: none`, another
+audience, cut short, no JWT (authgate: no session, another key, expired, signed out, cut short, no JWT). The configurations
+stand in [benches/peers.py](../benches/peers.py); how to run it: [benches/README.md](../benches/README.md)."""
+REQUESTS = """64 kept connections (`wrk -t1 -c64`), answers of 128 bytes, a backend with one worker. The rows with "no log" are the peers
+without access lines: authgate cannot leave its own out, so these ratios count against it. auth_request and
+forward_auth ask a verifier that costs next to nothing (nginx with Lua), whose CPU is counted. Memory is seen in the
+middle of a slice; nginx's holds room for as many connections as the machine allows; authgate's process has hashed one
+password, at its start. "authgate, backend token" sends a JWT to the backend in each request as well."""
+SOCKETS = """Memory: proportional set size with {count} signed-in idle sockets less that of the same process with two, for each
+socket; {idle_rounds} rounds of new processes. Round trips: 100 sockets with a message of 32 bytes each under way."""
+README = """CPU time per request is {cpu:.0f} µs on {about}: {ratios}.
+At one connection the gateway adds {added:.0f} µs to the median request; an idle WebSocket holds {kib:.1f} KiB; under load the
+process holds {memory:.0f} MiB. [docs/performance.md](docs/performance.md) has the whole comparison and the musts that it is
+held to; `benches/run` runs it again."""
 
 
 def about(rounds, seconds, programs):
