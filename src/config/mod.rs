@@ -27,7 +27,7 @@ pub use fault::{Fault, Faults};
 pub use routes::Routes;
 pub use routing::{
     Access, BackendToken, Cors, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
-    TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamServer, WebSocketToken,
+    TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, WebSocketToken,
 };
 pub use secret::SecretPlace;
 pub use units::parse_duration;

@@ -66,19 +66,30 @@ pub enum TokenFormat {
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamServer {
-    /// Host name or address, and port; `tls` verifies the certificate against the system's roots.
+    /// Host name or address, and port.
     Tcp {
         /// Host name, IPv4 address, or IPv6 address without brackets.
         host: String,
         /// Port.
         port: u16,
-        /// https
-        tls: bool,
+        /// How it is spoken to.
+        protocol: UpstreamProtocol,
     },
     /// A Unix socket.
     Unix(PathBuf),
     /// `builtin:whoami`
     Whoami,
+}
+
+/// What a server over TCP speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// `http://`: HTTP/1.1.
+    Http1,
+    /// `https://`: the certificate is verified against the system's roots; HTTP/2 where the server offers it.
+    Https,
+    /// `h2c://`: HTTP/2 from the first byte on.
+    H2c,
 }
 
 /// `upstream.host`

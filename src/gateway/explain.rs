@@ -11,7 +11,7 @@ use super::forward::Changes;
 use super::head::BadHead;
 use super::prove::Asked;
 use crate::account::User;
-use crate::config::{Access, Miss, Route, Upstream, UpstreamServer};
+use crate::config::{Access, Miss, Route, Upstream, UpstreamProtocol, UpstreamServer};
 use crate::pages::Page;
 use crate::web::cookie;
 use crate::web::host::HostPattern;
@@ -247,9 +247,14 @@ fn removed(incoming: &Incoming<'_>, changes: &Changes) -> Vec<String> {
 
 fn shown(server: &UpstreamServer) -> String {
     match server {
-        UpstreamServer::Tcp { host, port, tls } => {
+        UpstreamServer::Tcp { host, port, protocol } => {
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-            format!("{}{host}:{port}", if *tls { "https://" } else { "" })
+            let scheme = match protocol {
+                UpstreamProtocol::Http1 => "",
+                UpstreamProtocol::Https => "https://",
+                UpstreamProtocol::H2c => "h2c://",
+            };
+            format!("{scheme}{host}:{port}")
         }
         UpstreamServer::Unix(path) => format!("unix:{}", path.display()),
         UpstreamServer::Whoami => "builtin:whoami".to_owned(),

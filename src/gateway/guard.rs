@@ -75,6 +75,11 @@ impl Guard {
         self.address
     }
 
+    /// One of the many streams of an HTTP/2 connection: ended by itself.
+    pub(crate) fn for_stream(&self) -> Arc<Self> {
+        Arc::new(Self::new(self.address, self.secured.clone()))
+    }
+
     /// What TLS told, where the client came over it.
     pub(crate) fn secured(&self) -> Option<&Arc<Secured>> {
         self.secured.as_ref()

@@ -26,6 +26,11 @@ impl Gateway {
         Ok(target)
     }
 
+    /// Whether a server of the admitted request's speaks HTTP/2 alone.
+    pub(super) fn asks_h2(&self, state: &RequestState) -> bool {
+        state.admission.as_ref().is_some_and(|admission| self.targets[admission.upstream()].has_h2c())
+    }
+
     /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
     pub(super) fn may_try_another(&self, state: &RequestState) -> bool {
         let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };

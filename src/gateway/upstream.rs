@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr as Address;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_core::{Error, ErrorType, Result};
@@ -15,12 +16,15 @@ use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
 use super::front::wire::Wire;
-use crate::config::{Limits, Upstream, UpstreamHost, UpstreamServer};
+use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer};
 
 /// How long a server that refused a connection is passed over while others are there.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// Streams on one connection that pingora's way opens.
+const H2C_STREAMS: usize = 100;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -85,7 +89,8 @@ impl Targets {
     fn peers(&self, server: &UpstreamServer, found: &[((String, u16), Vec<SocketAddr>)]) -> Vec<Target> {
         match server {
             UpstreamServer::Whoami => {
-                self.whoami.iter().map(|&address| self.tcp(address, false, authority(server))).collect()
+                let plain = UpstreamProtocol::Http1;
+                self.whoami.iter().map(|&address| self.named(address, plain, "", authority(server))).collect()
             }
             UpstreamServer::Unix(path) => {
                 let path = path.to_string_lossy();
@@ -93,7 +98,7 @@ impl Targets {
                     .map(|peer| vec![self.target(peer, authority(server))])
                     .unwrap_or_default()
             }
-            UpstreamServer::Tcp { host, port, tls } => {
+            UpstreamServer::Tcp { host, port, protocol } => {
                 let authority = authority(server);
                 let addresses = match host.parse() {
                     Ok(ip) => vec![SocketAddr::new(ip, *port)],
@@ -103,17 +108,18 @@ impl Targets {
                         .map(|(_, addresses)| addresses.clone())
                         .unwrap_or_default(),
                 };
-                addresses.into_iter().map(|address| self.named(address, *tls, host, authority.clone())).collect()
+                addresses.into_iter().map(|address| self.named(address, *protocol, host, authority.clone())).collect()
             }
         }
     }
 
-    fn tcp(&self, address: SocketAddr, tls: bool, authority: String) -> Target {
-        self.named(address, tls, "", authority)
-    }
-
-    fn named(&self, address: SocketAddr, tls: bool, sni: &str, authority: String) -> Target {
-        self.target(HttpPeer::new(address, tls, sni.to_owned()), authority)
+    fn named(&self, address: SocketAddr, protocol: UpstreamProtocol, sni: &str, authority: String) -> Target {
+        let mut peer = HttpPeer::new(address, protocol == UpstreamProtocol::Https, sni.to_owned());
+        if protocol == UpstreamProtocol::H2c {
+            peer.options.set_http_version(2, 2);
+            peer.options.max_h2_streams = H2C_STREAMS;
+        }
+        self.target(peer, authority)
     }
 
     fn target(&self, mut peer: HttpPeer, authority: String) -> Target {
@@ -142,6 +148,13 @@ impl Targets {
             .find(|target| target.dead_until.load(Ordering::Relaxed) <= now_millis)
             .or_else(|| in_turn().find(fresh))
             .cloned()
+    }
+
+    /// Whether a server is among them that speaks HTTP/2 alone.
+    pub(crate) fn has_h2c(&self) -> bool {
+        let h2c =
+            |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::H2c, .. });
+        self.servers.iter().any(h2c)
     }
 
     /// `Host` to send instead of the client's.
@@ -185,6 +198,24 @@ impl Target {
         }
     }
 
+    /// The same for whoever can speak HTTP/2 too: TLS offers it.
+    pub(crate) async fn connect_any(&self, connector: &TransportConnector) -> Result<Wire> {
+        if !self.template.is_tls() {
+            return self.connect(connector).await;
+        }
+        let mut offering = self.template.clone();
+        offering.options.set_http_version(2, 1);
+        connector.new_stream(&offering).await.map(Wire::Tls).map_err(Error::into_up)
+    }
+
+    /// The scheme of requests in HTTP/2, if that is what is to be spoken on this new connection.
+    pub(crate) fn agreed_on_h2(&self, wire: &Wire) -> Option<&'static str> {
+        match wire {
+            Wire::Tls(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
+            _ => (self.template.options.alpn.get_min_http_version() == 2).then_some("http"),
+        }
+    }
+
     /// It could not be reached: others go first for a while.
     pub(crate) fn mark_dead(&self, now_millis: u64) {
         let until = now_millis + u64::try_from(PASSED_OVER.as_millis()).unwrap_or(0);
@@ -197,9 +228,9 @@ pub(crate) fn authority(server: &UpstreamServer) -> String {
     match server {
         UpstreamServer::Whoami => "whoami".to_owned(),
         UpstreamServer::Unix(_) => "localhost".to_owned(),
-        UpstreamServer::Tcp { host, port, tls } => {
+        UpstreamServer::Tcp { host, port, protocol } => {
             let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-            let own_port = if *tls { 443 } else { 80 };
+            let own_port = if *protocol == UpstreamProtocol::Https { 443 } else { 80 };
             if *port == own_port { bracketed } else { format!("{bracketed}:{port}") }
         }
     }

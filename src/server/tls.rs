@@ -159,7 +159,7 @@ impl Acceptor {
             .map_err(ServeError::new)?
             .with_no_client_auth()
             .with_cert_resolver(certificates.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(ServeError::new)?;
         Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), certificates })
     }

@@ -48,9 +48,7 @@ impl Authority {
         format!("{{ certificate = \"{}\", key = {{ file = \"{}\" }} }}", path("pem").display(), path("key").display())
     }
 
-    /// A TLS connection that must come about. Without a `name` none is asked for.
-    pub fn connect(&self, address: SocketAddr, name: Option<&str>, protocol: &str) -> Tls {
-        let name = name.map_or_else(|| ServerName::from(address.ip()), |name| name.to_owned().try_into().unwrap());
+    pub fn client_config(&self, protocol: &str) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.roots()).unwrap()).unwrap();
         let mut config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
@@ -59,10 +57,16 @@ impl Authority {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Arc::new(config)
+    }
+
+    /// A TLS connection that must come about. Without a `name` none is asked for.
+    pub fn connect(&self, address: SocketAddr, name: Option<&str>, protocol: &str) -> Tls {
+        let name = name.map_or_else(|| ServerName::from(address.ip()), |name| name.to_owned().try_into().unwrap());
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut stream =
-            rustls::StreamOwned::new(rustls::ClientConnection::new(Arc::new(config), name).unwrap(), stream);
+        let connection = rustls::ClientConnection::new(self.client_config(protocol), name).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, stream);
         stream.conn.complete_io(&mut stream.sock).unwrap();
         stream
     }
@@ -79,6 +83,11 @@ pub struct Secure {
 impl Secure {
     /// `rest` follows `[server.tls]`.
     pub fn start(rest: &str) -> Self {
+        Self::start_with(rest, &[])
+    }
+
+    /// With some environment variables set.
+    pub fn start_with(rest: &str, variables: &[(&str, &str)]) -> Self {
         let authority = Authority::new();
         let (a, b) = (
             authority.pair("a", &["a.example.com", "127.0.0.1"]),
@@ -89,7 +98,7 @@ impl Secure {
             "[server]\nlisten = [\"https://127.0.0.1:0\", \"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\npublic_url = \"https://a.example.com\"\n[server.tls]\ncertificates = [{a}, {b}]\n{rest}"
         );
         std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
-        Self { authority, gateway: Gateway::serve(folder) }
+        Self { authority, gateway: Gateway::serve_with(folder, variables) }
     }
 
     pub fn whoami() -> Self {

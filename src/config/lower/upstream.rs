@@ -6,7 +6,7 @@ use std::path::Path;
 use http::HeaderName;
 
 use crate::config::file::{Item, Table};
-use crate::config::{IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamServer};
+use crate::config::{IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer};
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 
@@ -98,7 +98,7 @@ fn server(text: &Item<'_, String>, own: &[Listen]) -> Option<UpstreamServer> {
     Some(server)
 }
 
-/// `host:port`, `http(s)://host[:port]`, `unix:/path` or `builtin:whoami`.
+/// `host:port`, `http(s)://host[:port]`, `h2c://host[:port]`, `unix:/path` or `builtin:whoami`.
 fn read_server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamServer> {
     let typed = text.value.as_str();
     if typed == "builtin:whoami" {
@@ -107,20 +107,27 @@ fn read_server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamServer> {
     if let Some(path) = typed.strip_prefix("unix:").filter(|path| !path.is_empty() && path.len() <= 100) {
         return Some(UpstreamServer::Unix(base.join(path.strip_prefix("//").unwrap_or(path))));
     }
-    let read = if typed.contains("://") {
-        Origin::parse(typed).map(|origin| (origin.host().to_owned(), origin.port(), origin.scheme() == Scheme::Https))
+    let read = if let Some(authority) = typed.strip_prefix("h2c://") {
+        let host = Host::parse(authority.strip_suffix('/').unwrap_or(authority));
+        host.map(|host| (host.name().to_owned(), host.port().unwrap_or(80), UpstreamProtocol::H2c))
+    } else if typed.contains("://") {
+        Origin::parse(typed).map(|origin| {
+            let secure = origin.scheme() == Scheme::Https;
+            let protocol = if secure { UpstreamProtocol::Https } else { UpstreamProtocol::Http1 };
+            (origin.host().to_owned(), origin.port(), protocol)
+        })
     } else {
-        Host::parse(typed).and_then(|host| Some((host.name().to_owned(), host.port()?, false)))
+        Host::parse(typed).and_then(|host| Some((host.name().to_owned(), host.port()?, UpstreamProtocol::Http1)))
     };
-    let Some((host, port, tls)) = read else {
+    let Some((host, port, protocol)) = read else {
         text.fault(
             format!("`{typed}` is no server"),
-            "write \"host:port\", \"http://host:port\", \"https://host\", \"unix:/path\" or \"builtin:whoami\", without a path behind the host",
+            "write \"host:port\", \"http://host:port\", \"https://host\", \"h2c://host:port\", \"unix:/path\" or \"builtin:whoami\", without a path behind the host",
         );
         return None;
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned).unwrap_or(host);
-    Some(UpstreamServer::Tcp { host, port, tls })
+    Some(UpstreamServer::Tcp { host, port, protocol })
 }
 
 fn allow_headers(table: &Table<'_>) -> Vec<String> {

@@ -28,6 +28,7 @@ use crate::web::reply::Reply;
 
 pub(super) mod chunks;
 mod exchange;
+mod h2;
 pub(crate) mod pool;
 pub(super) mod request;
 pub(super) mod response;
@@ -200,6 +201,9 @@ impl Front {
         let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
         let head_bytes = head.bytes.len();
         let step = self.gateway.open(&mut head.parsed, head_bytes, &mut state);
+        if matches!(step, Step::Forward) && self.gateway.asks_h2(&state) {
+            return self.hand_over(conn, *head).await;
+        }
         let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head.parsed) };
         let end = match conn.read_body(length).await {
             Ok(body) => {

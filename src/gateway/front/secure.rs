@@ -50,11 +50,13 @@ impl Front {
             Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
             Err(_) => return tracing::debug!("no TLS handshake in time"),
         };
-        if accepted.is_h2 {
-            return;
-        }
         let secured = Secured { name: accepted.name, certificate: accepted.certificate };
         let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))));
-        self.converse(Conn::new(Wire::Secure(accepted.stream), guard), counted).await;
+        let wire = Wire::Secure(accepted.stream);
+        if accepted.is_h2 {
+            self.serve_h2(wire, guard, counted).await;
+        } else {
+            self.converse(Conn::new(wire, guard), counted).await;
+        }
     }
 }

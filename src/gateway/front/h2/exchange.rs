@@ -1,0 +1,202 @@
+//! A stream's request to a server and its answer back, bodies both ways at once, trailers too. Nothing is decided
+//! here that `tries.rs` does not decide.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use h2::RecvStream;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::client::Client;
+use super::server::{self, Broken, Server, Shared, Sink, Source, gone};
+use crate::gateway::front::{Front, pool};
+use crate::gateway::tries::no_admission;
+use crate::gateway::upstream::Target;
+use crate::gateway::{Gateway, RequestState};
+
+/// Why a body was not sent to its end.
+enum Stopped {
+    /// The client broke off, was too slow, or sent too much.
+    Client(Box<Error>),
+    /// The server takes no more of it: its answer counts.
+    Server,
+}
+
+/// What a route allows of one try.
+struct Allowed {
+    idle: Duration,
+    /// To the first byte of the answer, once the body is sent.
+    answer: Duration,
+    body: Option<u64>,
+}
+
+impl Front {
+    /// Sends the request to the servers in turn until one answers, and its answer to the client.
+    pub(super) async fn forward_h2(
+        &self,
+        head: &RequestHeader,
+        body: &mut RecvStream,
+        client: &mut Client,
+        state: &mut RequestState,
+        read: &mut usize,
+    ) -> Result<()> {
+        let bodiless = body.is_end_stream();
+        loop {
+            let target = self.gateway.next_target(state)?;
+            let (server, kept) = match self.reach(&target, state.retried).await {
+                Ok(reached) => reached,
+                Err(_) if self.gateway.may_try_another(state) => continue,
+                Err(e) => return Err(e),
+            };
+            let mut request = head.clone();
+            self.gateway.changes(head, state)?.apply(&mut request)?;
+            let tried = match server.begin(&request, bodiless).await {
+                Ok(begun) => self.try_once_h2(head, body, client, state, begun, read).await,
+                Err(e) => Err(Broken::Silent(e)),
+            };
+            match tried {
+                Ok(Some((sink, source))) => {
+                    server::keep(target.id(), sink, source);
+                    return Ok(());
+                }
+                Ok(None) => return Ok(()),
+                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, head, bodiless, kept) => return Err(e),
+                Err(Broken::Silent(_)) => {}
+                Err(Broken::Other(e)) => return Err(e),
+            }
+        }
+    }
+
+    /// A connection to the server, and whether it is one that was kept.
+    async fn reach(&self, target: &Target, anew: bool) -> Result<(Server, bool)> {
+        if !anew {
+            if let Some(shared) = Shared::take(target.id()) {
+                return Ok((Server::Shared(shared), true));
+            }
+            if let Some(wire) = pool::take(target.id()) {
+                return Ok((Server::Own(wire), true));
+            }
+        }
+        let wire = target.connect_any(&self.connector).await?;
+        Ok((
+            match target.agreed_on_h2(&wire) {
+                Some(scheme) => Server::Shared(Shared::begin(target.id(), wire, scheme).await?),
+                None => Server::Own(wire),
+            },
+            false,
+        ))
+    }
+
+    /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
+    async fn try_once_h2(
+        &self,
+        head: &RequestHeader,
+        body: &mut RecvStream,
+        client: &mut Client,
+        state: &mut RequestState,
+        (sink, source): (Sink, Source),
+        read: &mut usize,
+    ) -> Result<Option<(Sink, Source)>, Broken> {
+        let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
+            return no_admission().map_err(Broken::Other);
+        };
+        let route = &self.gateway.config.routes[admission.route()];
+        let allowed = Allowed { idle: self.gateway.config.limits.idle, answer: route.timeout, body: route.body_max };
+        let (answered, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let result = {
+            let mut up = pin!(upload(body, sink, &allowed, &sent));
+            let mut down = pin!(self.download(head, client, source, state, &answered));
+            let (mut uploaded, mut awaited) = (None, false);
+            let mut due = Instant::now();
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = guard.closed() => break Err(Broken::Other(gone())),
+                    result = &mut up, if uploaded.is_none() => match result {
+                        Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
+                        result => {
+                            uploaded = Some(result.ok());
+                            (awaited, due) = (true, Instant::now() + allowed.answer);
+                        }
+                    },
+                    result = &mut down => break result.map(|source| uploaded.flatten().map(|sink| (sink, source))),
+                    () = sleep_until(due), if awaited => {
+                        awaited = false;
+                        if !answered.load(Ordering::Relaxed) {
+                            guard.mark_overdue();
+                            let late = Error::explain(ErrorType::ReadTimedout, "waiting for the answer");
+                            break Err(Broken::Other(late.into_up()));
+                        }
+                    }
+                }
+            }
+        };
+        *read += sent.load(Ordering::Relaxed);
+        result
+    }
+
+    /// The answer, to its end.
+    async fn download(
+        &self,
+        head: &RequestHeader,
+        client: &mut Client,
+        mut source: Source,
+        state: &mut RequestState,
+        answered: &AtomicBool,
+    ) -> Result<Source, Broken> {
+        let idle = self.gateway.config.limits.idle;
+        let mut answer = source.head(&head.method, client).await?;
+        answered.store(true, Ordering::Relaxed);
+        self.gateway.answered(&mut answer, state).map_err(Broken::Other)?;
+        let over = source.is_over();
+        client.head(answer, over).map_err(|_| Broken::Other(gone()))?;
+        if over {
+            return Ok(source);
+        }
+        loop {
+            let piece = tokio::select! {
+                biased;
+                piece = timeout(idle, source.data()) => piece,
+                () = client.gone() => return Err(Broken::Other(gone())),
+            };
+            let late = |_| Broken::Other(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up());
+            let Some(data) = piece.map_err(late)?.map_err(Broken::Other)? else { break };
+            client.data(data).await.map_err(|_| Broken::Other(gone()))?;
+        }
+        let late = |_| Broken::Other(Error::explain(ErrorType::ReadTimedout, "reading the trailers").into_up());
+        let trailers = timeout(idle, source.trailers()).await.map_err(late)?.map_err(Broken::Other)?;
+        client.end(trailers).map_err(|_| Broken::Other(gone()))?;
+        Ok(source)
+    }
+}
+
+/// The request's body, to its end.
+async fn upload(body: &mut RecvStream, mut sink: Sink, allowed: &Allowed, sent: &AtomicUsize) -> Result<Sink, Stopped> {
+    if body.is_end_stream() {
+        return Ok(sink);
+    }
+    let slow = |_| Stopped::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());
+    let broken = |e| Stopped::Client(Error::because(ErrorType::ReadError, "reading the body", e).into_down());
+    while let Some(part) = timeout(allowed.idle, body.data()).await.map_err(slow)? {
+        let part = part.map_err(broken)?;
+        let length = part.len();
+        let before = sent.fetch_add(length, Ordering::Relaxed);
+        if allowed.body.is_some_and(|max| (before + length) as u64 > max) {
+            let large = Error::explain(ErrorType::HTTPStatus(413), "body larger than body_max");
+            return Err(Stopped::Client(large.into_down()));
+        }
+        match timeout(allowed.idle, sink.data(part)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(Stopped::Server),
+        }
+        let _ = body.flow_control().release_capacity(length);
+    }
+    let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(broken)?;
+    match timeout(allowed.idle, sink.end(trailers)).await {
+        Ok(Ok(())) => Ok(sink),
+        Ok(Err(_)) | Err(_) => Err(Stopped::Server),
+    }
+}

@@ -1,0 +1,128 @@
+//! The head of a stream -> the head that the same request would have in HTTP/1.1 (RFC 9113, 8.3): the authority
+//! becomes Host, cookie crumbs are joined. What cannot be both is refused.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use pingora_http::RequestHeader;
+
+use crate::config::Limits;
+use crate::gateway::head::BadHead;
+use crate::web::host::Host;
+
+/// The head, and what it would take on the wire.
+pub(super) fn read(parts: &http::request::Parts, limits: &Limits) -> Result<(RequestHeader, usize), BadHead> {
+    // a tunnel has no path, and is nothing that we serve
+    if parts.method == Method::CONNECT {
+        return Err(BadHead::Method);
+    }
+    let target = parts.uri.path_and_query().ok_or(BadHead::Ambiguous("target"))?.as_str();
+    if !target.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(BadHead::Ambiguous("target"));
+    }
+    let host = host(parts)?;
+    let bad = BadHead::Ambiguous("head");
+    let mut head = RequestHeader::build_no_case(parts.method.clone(), target.as_bytes(), Some(parts.headers.len() + 1))
+        .map_err(|_| bad)?;
+    let mut bytes = parts.method.as_str().len() + target.len() + header::HOST.as_str().len() + host.len();
+    head.append_header(header::HOST, host).map_err(|_| bad)?;
+    for (name, value) in &parts.headers {
+        if name != header::HOST && name != header::COOKIE {
+            bytes += name.as_str().len() + value.len() + 4;
+            head.append_header(name.clone(), value.clone()).map_err(|_| bad)?;
+        }
+    }
+    if let Some(cookies) = cookies(&parts.headers, limits)? {
+        bytes += cookies.len();
+        head.append_header(header::COOKIE, cookies).map_err(|_| bad)?;
+    }
+    Ok((head, bytes))
+}
+
+/// `:authority` and `Host` must say the same where both are there; one of them must be.
+fn host(parts: &http::request::Parts) -> Result<HeaderValue, BadHead> {
+    let bad = BadHead::Ambiguous("host");
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let (field, second) = (fields.next(), fields.next());
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    if second.is_some() {
+        return Err(bad);
+    }
+    match (authority, field) {
+        (Some(authority), None) => HeaderValue::from_str(authority).map_err(|_| bad),
+        (None, Some(field)) => Ok(field.clone()),
+        (Some(authority), Some(field)) => {
+            let told = Host::parse(authority).ok_or(bad)?;
+            let same = field.to_str().ok().and_then(Host::parse).is_some_and(|host| host == told);
+            if same { Ok(field.clone()) } else { Err(bad) }
+        }
+        (None, None) => Err(bad),
+    }
+}
+
+/// Clients may cut the cookies in pieces (RFC 9113, 8.2.3); nobody behind us expects that.
+fn cookies(headers: &HeaderMap, limits: &Limits) -> Result<Option<HeaderValue>, BadHead> {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > limits.head_fields {
+        return Err(BadHead::TooLarge);
+    }
+    if crumbs.is_empty() {
+        return Ok(None);
+    }
+    let joined = Bytes::from(crumbs.join(&b"; "[..]));
+    HeaderValue::from_maybe_shared(joined).map(Some).map_err(|_| BadHead::Ambiguous("cookie"))
+}
+
+/// The head as another HTTP/2 server gets it.
+pub(super) fn request(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
+    let host = head.headers.get(header::HOST)?.to_str().ok()?;
+    let target = std::str::from_utf8(head.raw_path()).ok()?;
+    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
+    let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
+    *request.version_mut() = http::Version::HTTP_2;
+    let passes = |name: &HeaderName| *name != header::HOST && *name != header::EXPECT;
+    for (name, value) in head.headers.iter().filter(|(name, _)| passes(name)) {
+        request.headers_mut().append(name.clone(), value.clone());
+    }
+    Some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        crate::config::one_app("http://127.0.0.1:9", None, None).unwrap().limits
+    }
+
+    fn parts(uri: &str, fields: &[(&'static str, &str)]) -> http::request::Parts {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn authority_and_crumbs_become_one_host_and_one_cookie() {
+        let fields = [("cookie", "a=1"), ("x-odd", "1"), ("cookie", "b=2"), ("cookie", "c=3"), ("x-odd", "2")];
+        let (head, _) = read(&parts("https://a.example.com/p?q", &fields), &limits()).unwrap();
+        assert_eq!((head.raw_path(), head.version), (&b"/p?q"[..], http::Version::HTTP_11));
+        let all = |name: &str| head.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(all("host"), ["a.example.com"]);
+        assert_eq!(all("cookie"), ["a=1; b=2; c=3"]);
+        assert_eq!(all("x-odd"), ["1", "2"]);
+    }
+
+    #[test]
+    fn two_hosts_none_and_too_many_crumbs_are_refused() {
+        let refused = |uri: &str, fields: &[(&'static str, &str)]| read(&parts(uri, fields), &limits()).unwrap_err();
+        let host = BadHead::Ambiguous("host");
+        assert_eq!(refused("https://a/", &[("host", "b")]), host);
+        assert_eq!(refused("https://a/", &[("host", "a:8")]), host);
+        assert_eq!(refused("https://a/", &[("host", "a"), ("host", "a")]), host);
+        assert_eq!(refused("/", &[]), host);
+        assert_eq!(refused("https://a/", &vec![("cookie", "a"); 101]), BadHead::TooLarge);
+        assert!(read(&parts("https://a/", &[("host", "A")]), &limits()).is_ok());
+        assert!(read(&parts("/", &[("host", "a")]), &limits()).is_ok());
+    }
+}

@@ -1,0 +1,143 @@
+//! HTTP/2 connections (RFC 9113): frames are the `h2` crate's; which streams there may be, when a connection
+//! ends, and what each stream asks for are ours. A stream's head becomes what it would have been in HTTP/1.1, and
+//! from there on every rule is the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::{Builder, Connection};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::Front;
+use super::wire::Wire;
+use crate::gateway::conn::Counted;
+use crate::gateway::guard::Guard;
+
+mod client;
+mod exchange;
+mod head;
+mod server;
+mod stream;
+
+pub(super) use server::sweep;
+
+/// Streams that a client may have open at once.
+const STREAMS: u32 = 100;
+/// A head's fields, unpacked, with 32 bytes for each (RFC 9113, 6.5.2).
+const FIELD_BYTES: u32 = 64 << 10;
+/// What a client may send before we have taken it: of one stream, and in all.
+const STREAM_WINDOW: u32 = 128 << 10;
+const WINDOW: u32 = 256 << 10;
+/// Streams that came to nothing by the client's doing, more than those that were served: resets
+/// (CVE-2023-44487), heads that cannot be read.
+const WASTED_MAX: usize = 200;
+/// How long a connection that is to end waits for its client to see it.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Front {
+    /// Serves a connection to its end.
+    pub(super) async fn serve_h2(&self, wire: Wire, guard: Arc<Guard>, _counted: Counted) {
+        let limits = &self.gateway.config.limits;
+        let mut builder = Builder::new();
+        builder
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(FIELD_BYTES)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(WINDOW);
+        let Ok(Ok(mut connection)) = timeout(limits.head_time, builder.handshake::<_, Bytes>(wire)).await else {
+            return;
+        };
+        let tally = Arc::new(Tally::default());
+        let mut stopped = self.stopped.clone();
+        let mut ending = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped), if !ending => None,
+                accepted = connection.accept() => Some(accepted),
+                () = tally.quiet_for(if ending { LINGER } else { limits.idle }) => None,
+            };
+            match accepted {
+                Some(Some(Ok((request, respond)))) => {
+                    if tally.is_wasted() {
+                        return give_up(connection).await;
+                    }
+                    let running = Running::new(&tally);
+                    let call = stream::serve(self.clone(), request, respond, guard.for_stream());
+                    tokio::spawn(async move { running.end(call.await) });
+                }
+                Some(_) => return,
+                None if ending => return,
+                None => {
+                    connection.graceful_shutdown();
+                    ending = true;
+                }
+            }
+        }
+    }
+}
+
+/// Tells the client to calm down, and ends the connection with all its streams.
+async fn give_up(mut connection: Connection<Wire, Bytes>) {
+    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    let _ = timeout(LINGER, async { while connection.accept().await.is_some_and(|next| next.is_ok()) {} }).await;
+}
+
+/// What came of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Served,
+    /// The client took it back, or sent what cannot be read.
+    Wasted,
+}
+
+/// The streams of one connection, counted.
+#[derive(Debug, Default)]
+struct Tally {
+    open: AtomicUsize,
+    wasted: AtomicUsize,
+    quiet: Notify,
+}
+
+impl Tally {
+    /// Returns when no stream has been open for this long.
+    async fn quiet_for(&self, time: Duration) {
+        while self.open.load(Ordering::Relaxed) > 0 {
+            self.quiet.notified().await;
+        }
+        sleep(time).await;
+    }
+
+    fn is_wasted(&self) -> bool {
+        self.wasted.load(Ordering::Relaxed) > WASTED_MAX
+    }
+}
+
+/// One open stream; counts itself out when dropped.
+struct Running(Arc<Tally>);
+
+impl Running {
+    fn new(tally: &Arc<Tally>) -> Self {
+        tally.open.fetch_add(1, Ordering::Relaxed);
+        Self(tally.clone())
+    }
+
+    fn end(self, fate: Fate) {
+        let change = |wasted: usize| {
+            Some(if fate == Fate::Wasted { wasted.saturating_add(1) } else { wasted.saturating_sub(1) })
+        };
+        let _ = self.0.wasted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.quiet.notify_one();
+        }
+    }
+}

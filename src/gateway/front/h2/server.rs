@@ -1,0 +1,388 @@
+//! The server's end of a stream's request: a connection of its own in HTTP/1.1, or a stream of a shared one in
+//! HTTP/2. Both are written and read apart from each other, so that bodies pass both ways at once.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::{Instant, timeout};
+
+use super::super::chunks::Chunks;
+use super::super::pool::KEPT_TIME;
+use super::super::response::{self, Framing};
+use super::super::wire::Wire;
+use super::super::{PIECE, pool};
+use super::client::Client;
+
+/// Streams that we open on one connection; a server may allow fewer.
+const STREAMS: usize = 100;
+/// What a server may send before the client has taken it: of one stream, and in all.
+const STREAM_WINDOW: u32 = 256 << 10;
+const WINDOW: u32 = 4 << 20;
+/// For the first frames of a new connection.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Fields of HTTP/1.1 that are about one connection, or answered here.
+const HOP: [HeaderName; 3] = [header::TE, header::TRAILER, header::EXPECT];
+
+/// Why a try came to nothing.
+pub(super) enum Broken {
+    /// The connection ended before a byte of an answer.
+    Silent(Box<Error>),
+    Other(Box<Error>),
+}
+
+/// A server that can be asked.
+pub(super) enum Server {
+    Own(Wire),
+    Shared(Shared),
+}
+
+/// A connection in HTTP/2, for as many streams as the server allows.
+#[derive(Clone)]
+pub(super) struct Shared {
+    send: SendRequest<Bytes>,
+    scheme: &'static str,
+    /// One for the pool, and one for each stream.
+    users: Arc<()>,
+    since: Instant,
+}
+
+thread_local! {
+    static SHARED: RefCell<HashMap<u64, Vec<Shared>, ahash::RandomState>> = RefCell::default();
+}
+
+impl Shared {
+    /// Begins HTTP/2 on a new connection, which is kept for others.
+    pub(super) async fn begin(target: u64, wire: Wire, scheme: &'static str) -> Result<Self> {
+        let failed = |e| Error::because(ErrorType::ConnectError, "beginning HTTP/2", e).into_up();
+        let mut builder = h2::client::Builder::new();
+        builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(WINDOW);
+        let begun = timeout(HANDSHAKE, builder.handshake::<_, Bytes>(wire)).await;
+        let (send, connection) = match begun {
+            Ok(begun) => begun.map_err(failed)?,
+            Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "beginning HTTP/2").into_up()),
+        };
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "HTTP/2 to an upstream ended");
+            }
+        });
+        let shared = Self { send, scheme, users: Arc::new(()), since: Instant::now() };
+        SHARED.with_borrow_mut(|all| all.entry(target).or_default().push(shared.clone()));
+        Ok(shared)
+    }
+
+    /// A connection to this target that has room for one more stream.
+    pub(super) fn take(target: u64) -> Option<Self> {
+        SHARED.with_borrow_mut(|all| {
+            let list = all.get_mut(&target)?;
+            list.retain_mut(Self::is_open);
+            let found = list.iter_mut().find(|shared| shared.has_room())?;
+            found.since = Instant::now();
+            Some(found.clone())
+        })
+    }
+
+    fn is_open(&mut self) -> bool {
+        let waker = std::task::Waker::noop();
+        !matches!(self.send.poll_ready(&mut std::task::Context::from_waker(waker)), std::task::Poll::Ready(Err(_)))
+    }
+
+    fn has_room(&self) -> bool {
+        Arc::strong_count(&self.users) - 1 < STREAMS.min(self.send.current_max_send_streams())
+    }
+
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.users) == 1 && self.since.elapsed() > KEPT_TIME
+    }
+}
+
+/// Closes shared connections that nobody has used for a while; called once a second on each thread.
+pub(in super::super) fn sweep() {
+    SHARED.with_borrow_mut(|all| {
+        for list in all.values_mut() {
+            list.retain_mut(|shared| !shared.is_idle() && shared.is_open());
+        }
+        all.retain(|_, list| !list.is_empty());
+    });
+}
+
+/// What the request's body goes into.
+pub(super) enum Sink {
+    Own { wire: WriteHalf<Wire>, chunked: bool },
+    Shared(SendStream<Bytes>),
+}
+
+/// What the answer comes from.
+pub(super) enum Source {
+    Own { wire: ReadHalf<Wire>, buffer: BytesMut, framing: Framing, chunks: Chunks, keeps: bool },
+    Shared { answer: Option<ResponseFuture>, body: Option<RecvStream>, _user: Arc<()> },
+}
+
+impl Server {
+    /// Sends the head; `bodiless` says that nothing follows.
+    pub(super) async fn begin(self, head: &RequestHeader, bodiless: bool) -> Result<(Sink, Source)> {
+        match self {
+            Self::Own(wire) => {
+                let (read, mut write) = tokio::io::split(wire);
+                let (bytes, chunked) = head_bytes(head, bodiless);
+                let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
+                write.write_all(&bytes).await.map_err(failed)?;
+                write.flush().await.map_err(failed)?;
+                let (buffer, chunks) = (BytesMut::with_capacity(PIECE), Chunks::default());
+                let source = Source::Own { wire: read, buffer, framing: Framing::Length(0), chunks, keeps: false };
+                Ok((Sink::Own { wire: write, chunked }, source))
+            }
+            Self::Shared(shared) => {
+                let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
+                let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "no HTTP/2 request").into_in();
+                let request = super::head::request(head, shared.scheme).ok_or_else(bad)?;
+                let mut send = shared.send.ready().await.map_err(failed)?;
+                let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
+                Ok((Sink::Shared(body), Source::Shared { answer: Some(answer), body: None, _user: shared.users }))
+            }
+        }
+    }
+}
+
+/// The head in HTTP/1.1, and whether the body is to be chunked.
+fn head_bytes(head: &RequestHeader, bodiless: bool) -> (BytesMut, bool) {
+    let mut out = BytesMut::with_capacity(2048);
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(head.raw_path());
+    out.put_slice(b" HTTP/1.1\r\n");
+    for (name, value) in head.headers.iter().filter(|(name, _)| !HOP.contains(name)) {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    let told = head.headers.contains_key(header::CONTENT_LENGTH);
+    let chunked = !bodiless && !told;
+    if chunked {
+        out.put_slice(b"transfer-encoding: chunked\r\n");
+    } else if !told && !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE) {
+        out.put_slice(b"content-length: 0\r\n");
+    }
+    out.put_slice(b"\r\n");
+    (out, chunked)
+}
+
+impl Sink {
+    /// A piece of the body.
+    pub(super) async fn data(&mut self, mut data: Bytes) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Own { wire, chunked } => {
+                let mut out = BytesMut::with_capacity(data.len() + 16);
+                if *chunked {
+                    out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                }
+                out.put_slice(&data);
+                if *chunked {
+                    out.put_slice(b"\r\n");
+                }
+                write(wire, &out).await
+            }
+            Self::Shared(body) => {
+                let closed = || Error::explain(ErrorType::WriteError, "the server takes no body any more").into_up();
+                while data.has_remaining() {
+                    body.reserve_capacity(data.len());
+                    let Some(Ok(room)) = poll_fn(|cx| body.poll_capacity(cx)).await else { return Err(closed()) };
+                    body.send_data(data.split_to(room.min(data.len())), false).map_err(|_| closed())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The end of the body; trailers pass in HTTP/2 alone.
+    pub(super) async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<()> {
+        let failed = |e| Error::because(ErrorType::WriteError, "ending the body", e).into_up();
+        match self {
+            Self::Own { wire, chunked: true } => write(wire, b"0\r\n\r\n").await,
+            Self::Own { .. } => Ok(()),
+            Self::Shared(body) => match trailers {
+                Some(trailers) => body.send_trailers(trailers).map_err(failed),
+                None => body.send_data(Bytes::new(), true).map_err(failed),
+            },
+        }
+    }
+}
+
+async fn write(wire: &mut WriteHalf<Wire>, bytes: &[u8]) -> Result<()> {
+    let failed = |e| Error::because(ErrorType::WriteError, "sending the body", e).into_up();
+    wire.write_all(bytes).await.map_err(failed)?;
+    wire.flush().await.map_err(failed)
+}
+
+impl Source {
+    /// Waits for the head of the final answer; the client is told of 103s on the way (RFC 8297).
+    pub(super) async fn head(&mut self, method: &Method, client: &mut Client) -> Result<ResponseHeader, Broken> {
+        match self {
+            Self::Own { wire, buffer, framing, keeps, .. } => {
+                let answer = own_head(wire, buffer, method, client).await?;
+                (*framing, *keeps, *buffer) = (answer.framing, answer.keeps, answer.rest);
+                Ok(answer.head)
+            }
+            Self::Shared { answer, body, .. } => {
+                let Some(answer) = answer.take() else { return Err(Broken::Other(cut_off())) };
+                let answer = tokio::select! {
+                    biased;
+                    answer = answer => answer,
+                    () = client.gone() => return Err(Broken::Other(gone())),
+                };
+                let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
+                *body = Some(rest);
+                Ok(ResponseHeader::from(parts))
+            }
+        }
+    }
+
+    /// Whether nothing follows what was read.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Own { framing: Framing::Length(left), .. } => *left == 0,
+            Self::Own { framing: Framing::Chunked, chunks, .. } => chunks.is_done(),
+            Self::Own { framing: Framing::Close, .. } => false,
+            Self::Shared { body, .. } => body.as_ref().is_none_or(RecvStream::is_end_stream),
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    pub(super) async fn data(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Own { wire, buffer, framing, chunks, .. } => loop {
+                if let Some(data) = taken(buffer, framing, chunks)? {
+                    return Ok(Some(data));
+                }
+                if matches!(framing, Framing::Length(0)) || chunks.is_done() {
+                    return Ok(None);
+                }
+                buffer.reserve(PIECE);
+                let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
+                if wire.read_buf(buffer).await.map_err(failed)? == 0 {
+                    return if *framing == Framing::Close { Ok(None) } else { Err(cut_off()) };
+                }
+            },
+            Self::Shared { body, .. } => {
+                let Some(body) = body else { return Ok(None) };
+                let Some(data) = body.data().await else { return Ok(None) };
+                let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
+                let data = data.map_err(failed)?;
+                let _ = body.flow_control().release_capacity(data.len());
+                Ok(Some(data))
+            }
+        }
+    }
+
+    /// What stands behind the body.
+    pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
+        let Self::Shared { body: Some(body), .. } = self else { return Ok(None) };
+        match body.trailers().await {
+            Ok(trailers) => Ok(trailers),
+            // the server wants no more of the request (RFC 9113, 8.1): the answer is whole
+            Err(e) if e.reason() == Some(Reason::NO_ERROR) => Ok(None),
+            Err(e) => Err(Error::because(ErrorType::ReadError, "reading the trailers", e).into_up()),
+        }
+    }
+}
+
+/// Keeps a connection of its own whose answer was read to its end.
+pub(super) fn keep(target: u64, sink: Sink, source: Source) {
+    if let (Sink::Own { wire: write, .. }, Source::Own { wire: read, buffer, framing, keeps: true, .. }) =
+        (sink, source)
+        && buffer.is_empty()
+        && framing != Framing::Close
+    {
+        pool::keep(target, read.unsplit(write));
+    }
+}
+
+async fn own_head(
+    wire: &mut ReadHalf<Wire>,
+    buffer: &mut BytesMut,
+    method: &Method,
+    client: &mut Client,
+) -> Result<response::Answer, Broken> {
+    let mut begun = false;
+    loop {
+        match response::read(buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
+            Some(told)
+                if told.head.status.is_informational() && told.head.status != StatusCode::SWITCHING_PROTOCOLS =>
+            {
+                if told.head.status == StatusCode::EARLY_HINTS {
+                    client.inform(StatusCode::EARLY_HINTS, &told.head.headers);
+                }
+                *buffer = told.rest;
+                continue;
+            }
+            Some(answer) => return Ok(answer),
+            None => {}
+        }
+        buffer.reserve(PIECE);
+        let read = tokio::select! {
+            biased;
+            read = wire.read_buf(buffer) => read,
+            () = client.gone() => return Err(Broken::Other(gone())),
+        };
+        let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
+        match read {
+            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no answer").into_up())),
+            Ok(_) => begun = true,
+            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
+        }
+    }
+}
+
+/// The next run of the body that stands in the buffer.
+fn taken(buffer: &mut BytesMut, framing: &mut Framing, chunks: &mut Chunks) -> Result<Option<Bytes>> {
+    match framing {
+        Framing::Close => Ok((!buffer.is_empty()).then(|| buffer.split().freeze())),
+        Framing::Length(left) => {
+            let length = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+            *left -= length as u64;
+            Ok((length > 0).then(|| buffer.split_to(length).freeze()))
+        }
+        Framing::Chunked => {
+            while !buffer.is_empty() && !chunks.is_done() {
+                let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
+                let (taken, data) = chunks.take(buffer).map_err(bad)?;
+                let piece = buffer.split_to(taken).freeze().slice(data);
+                if !piece.is_empty() {
+                    return Ok(Some(piece));
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// A stream that was not begun may be begun anew elsewhere.
+fn broken_stream(e: h2::Error) -> Broken {
+    let unseen = e.is_io() || e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM);
+    let error = Error::because(ErrorType::ReadError, "no answer", e).into_up();
+    if unseen { Broken::Silent(error) } else { Broken::Other(error) }
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+fn cut_off() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+pub(super) fn gone() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "client has gone").into_down()
+}

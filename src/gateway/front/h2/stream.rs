@@ -1,0 +1,145 @@
+//! One stream, one request: the same `open`, replies and access line as on every way.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use pingora_http::RequestHeader;
+use pingora_proxy::ProxyHttp as _;
+use tokio::time::timeout;
+
+use super::Fate;
+use super::client::{Client, Gone};
+use super::head;
+use crate::gateway::front::Front;
+use crate::gateway::guard::Guard;
+use crate::gateway::record::{self, Counts};
+use crate::gateway::{RequestState, Step, answer, respond};
+use crate::web::reply::Reply;
+
+/// Serves it and writes its access line.
+pub(super) async fn serve(
+    front: Front,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    guard: Arc<Guard>,
+) -> Fate {
+    let gateway = &front.gateway;
+    let (parts, mut body) = request.into_parts();
+    let mut client = Client::new(respond, gateway.config.limits.idle);
+    let (mut head, bytes) = match head::read(&parts, &gateway.config.limits) {
+        Ok(read) => read,
+        Err(bad) => {
+            let id = gateway.fresh_id();
+            let reply = respond::bad_head(bad, &id, &mut None);
+            record::unread(gateway, guard.address(), reply.status.as_u16());
+            let _ = front.reply_h2(&mut client, &guard, reply, &parts.method, &id).await;
+            return Fate::Wasted;
+        }
+    };
+    let mut state = gateway.new_ctx();
+    state.guard = Some(guard.clone());
+    let step = gateway.open(&mut head, bytes, &mut state);
+    let read = front.carry_on_h2(step, &head, &mut body, &mut client, &mut state).await;
+    if let Some(why) = guard.closed_for() {
+        state.why = Some(why.reason());
+    }
+    let counts = Counts { status: client.status, bytes_in: read, bytes_out: client.bytes_out };
+    record::record(gateway, &head, head.raw_path(), &state, &counts);
+    if state.outcome == "client_gone" || state.outcome == "bad_request" { Fate::Wasted } else { Fate::Served }
+}
+
+impl Front {
+    /// Answers the stream, or ends it; gives how much of its body was read.
+    async fn carry_on_h2(
+        &self,
+        step: Step,
+        head: &RequestHeader,
+        body: &mut RecvStream,
+        client: &mut Client,
+        state: &mut RequestState,
+    ) -> usize {
+        let Some(guard) = state.guard.clone() else { return 0 };
+        if head
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+            && !matches!(step, Step::Reply(_))
+        {
+            client.inform(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+        let mut read = 0;
+        let reply = match step {
+            Step::Reply(reply) => state.cors.dress(reply),
+            Step::Page(page) => {
+                let body = if page.takes_body(&head.method) {
+                    read_form(body, self.gateway.config.limits.form_bytes).await
+                } else {
+                    Ok(Bytes::new())
+                };
+                read = body.as_ref().map_or(0, Bytes::len);
+                let reply = self.gateway.page(page, head, body, state).await;
+                state.cors.dress(reply)
+            }
+            Step::Forward => {
+                let result = self.forward_h2(head, body, client, state, &mut read).await;
+                let Err(e) = result else { return read };
+                if guard.closed_for().is_some() {
+                    client.reset(Reason::CANCEL);
+                    return read;
+                }
+                match self.gateway.failed(&e, head, state) {
+                    Some(reply) if client.status == 0 => reply,
+                    // the head is written: the client sees that the body breaks off
+                    Some(_) => {
+                        client.reset(Reason::INTERNAL_ERROR);
+                        return read;
+                    }
+                    None => return read,
+                }
+            }
+        };
+        if self.reply_h2(client, &guard, reply, &head.method, &state.request_id).await.is_err() {
+            state.outcome = "client_gone";
+        }
+        read
+    }
+
+    async fn reply_h2(
+        &self,
+        client: &mut Client,
+        guard: &Guard,
+        reply: Reply,
+        method: &Method,
+        request_id: &str,
+    ) -> Result<(), Gone> {
+        let hsts = respond::sends_hsts(&self.gateway.config, guard);
+        let head = answer::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
+        let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
+        client.head(head, bodiless)?;
+        if bodiless {
+            return Ok(());
+        }
+        client.data(reply.body).await?;
+        client.end(None)
+    }
+}
+
+/// Reads a body of at most `max` bytes; each error is the status to answer with.
+async fn read_form(body: &mut RecvStream, max: usize) -> Result<Bytes, StatusCode> {
+    let whole = async {
+        let mut form = BytesMut::new();
+        while let Some(part) = body.data().await {
+            let part = part.map_err(|_| StatusCode::BAD_REQUEST)?;
+            if form.len() + part.len() > max {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            form.extend_from_slice(&part);
+            let _ = body.flow_control().release_capacity(part.len());
+        }
+        Ok(form.freeze())
+    };
+    timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+}

@@ -1,0 +1,425 @@
+//! HTTP/2 from a client through the gateway, to servers that speak HTTP/1.1 and to those that speak HTTP/2.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::backend::{Backend, accept, nobody, silent};
+use crate::tls::{Authority, Secure};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a test's own tasks; nothing that does not come holds it for ever.
+pub fn run<T>(what: impl Future<Output = T>) -> T {
+    // the test itself may block; connections are driven on another thread
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, what).await.expect("nothing came of it") })
+}
+
+/// A connection in HTTP/2; streams are opened on the clone that one holds.
+pub async fn connect(authority: &Authority, address: SocketAddr, name: &str) -> SendRequest<Bytes> {
+    let connector = tokio_rustls::TlsConnector::from(authority.client_config("h2"));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = connector.connect(name.to_owned().try_into().unwrap(), stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    send.ready().await.unwrap()
+}
+
+/// A request's head for `https://a.example.com`.
+pub fn request(line: &str, fields: &[(&str, &str)]) -> Request<()> {
+    let (method, path) = line.split_once(' ').unwrap();
+    let mut request = Request::builder().method(method).uri(format!("https://a.example.com{path}"));
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+/// Sends a whole request and waits for the head of its answer.
+pub async fn ask(
+    send: &SendRequest<Bytes>,
+    request: Request<()>,
+    body: &[u8],
+) -> Result<Response<RecvStream>, h2::Error> {
+    let mut send = send.clone().ready().await?;
+    let (answer, mut stream) = send.send_request(request, body.is_empty())?;
+    if !body.is_empty() {
+        stream.send_data(Bytes::copy_from_slice(body), true)?;
+    }
+    answer.await
+}
+
+/// The rest of an answer.
+pub async fn read(answer: Response<RecvStream>) -> Result<(u16, String, Option<HeaderMap>), h2::Error> {
+    let status = answer.status().as_u16();
+    let mut body = answer.into_body();
+    let mut text = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data?;
+        let _ = body.flow_control().release_capacity(data.len());
+        text.extend_from_slice(&data);
+    }
+    Ok((status, String::from_utf8(text).unwrap(), body.trailers().await?))
+}
+
+impl Secure {
+    pub async fn h2(&self) -> SendRequest<Bytes> {
+        connect(&self.authority, self.gateway.tls, "a.example.com").await
+    }
+}
+
+#[test]
+fn curl_speaks_http2_and_backends_and_pages_see_no_difference() {
+    let secure = Secure::whoami();
+    let cookie = secure.first_account();
+    let told = "%{http_version} %{http_code} %header{strict-transport-security}";
+    let body = secure.curl(&["-H", &format!("Cookie: {cookie}"), "-w", told, "https://a.example.com/x?y=z"]);
+    assert!(body.ends_with("}2 200 max-age=63072000"), "{body}");
+    for seen in
+        ["[\"x-forwarded-proto\",\"https\"]", "[\"remote-email\",\"ada@example.com\"]", "\"a.example.com\"", "/x?y=z"]
+    {
+        assert!(body.to_lowercase().contains(seen), "{seen}: {body}");
+    }
+    assert!(!body.contains("authgate="), "{body}");
+    let refused = secure.curl(&["-w", " %{http_version} %{http_code}", "https://a.example.com/x"]);
+    assert!(refused.starts_with("{\"error\":\"signed_out\"") && refused.ends_with(" 2 401"), "{refused}");
+    let page =
+        secure.curl(&["-H", "Accept: text/html", "-w", " %{http_code} %{redirect_url}", "https://a.example.com/x"]);
+    assert!(page.starts_with(" 303 https://a.example.com/.auth/login?callbackUrl="), "{page}");
+    let form =
+        ["--data-urlencode", "email=ada@example.com", "--data-urlencode", "password=correct horse battery staple"];
+    let arguments =
+        [&form[..], &["-o", "/dev/null", "-w", "%{http_version} %{http_code} %header{set-cookie}"]].concat();
+    let signed_in = secure.curl(&[&arguments[..], &["https://a.example.com/.auth/login"]].concat());
+    assert!(signed_in.starts_with("2 303 __Host-authgate="), "{signed_in}");
+    assert_eq!(secure.curl(&["-I", "-o", "/dev/null", "-w", "%{http_code}", "https://a.example.com/public/x"]), "200");
+}
+
+#[test]
+fn bodies_of_any_size_pass_both_ways_and_connections_to_the_server_are_kept() {
+    let backend = Backend::start(|request, stream| {
+        let chunked = request.line.starts_with("POST /chunked");
+        let mut head = format!("HTTP/1.1 200 OK\r\nApp: {}\r\n", request.body.len());
+        head += if chunked { "Transfer-Encoding: chunked\r\n\r\n" } else { "Content-Length: 3000000\r\n\r\n" };
+        stream.write_all(head.as_bytes()).unwrap();
+        for _ in 0..30 {
+            let piece = vec![b'x'; 100_000];
+            let sent = if chunked {
+                stream
+                    .write_all(b"186a0\r\n")
+                    .and_then(|()| stream.write_all(&piece))
+                    .and_then(|()| stream.write_all(b"\r\n"))
+            } else {
+                stream.write_all(&piece)
+            };
+            if sent.is_err() {
+                return false;
+            }
+        }
+        !chunked || stream.write_all(b"0\r\n\r\n").is_ok()
+    });
+    let secure = Secure::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    let folder = TempDir::new().unwrap();
+    let (sent, got) = (folder.path().join("sent"), folder.path().join("got"));
+    for length in [0, 60_000, 2_000_000] {
+        std::fs::write(&sent, vec![b'y'; length]).unwrap();
+        for (path, field) in [("length", "X: y"), ("chunked", "Content-Length:")] {
+            let (data, url) = (format!("@{}", sent.display()), format!("https://a.example.com/{path}"));
+            let arguments = ["--http2", "-H", field, "--data-binary", &data, "-o", got.to_str().unwrap()];
+            let told =
+                secure.curl(&[&arguments[..], &["-w", "%{http_version} %{http_code} %header{app}", &url]].concat());
+            assert_eq!(told, format!("2 200 {length}"), "{path}");
+            assert_eq!(std::fs::metadata(&got).unwrap().len(), 3_000_000);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_requests_of_h2load_are_all_answered() {
+    let secure = Secure::whoami();
+    let output = Command::new("h2load")
+        .args(["-n", "1000", "-c", "4", "-m", "25", "-t", "1", "--connect-to", &secure.gateway.tls.to_string()])
+        .arg("https://a.example.com/public/x")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(said.contains("Application protocol: h2"), "{said}");
+    assert!(said.contains("1000 succeeded, 0 failed, 0 errored"), "{said}");
+    assert!(said.contains("status codes: 1000 2xx"), "{said}");
+}
+
+/// Contract, section 5: 502 and 504, told apart and with the request id.
+#[test]
+fn a_dead_and_a_slow_server_are_502_and_504_and_the_connection_goes_on() {
+    let (listener, slow) = silent();
+    let secure = Secure::start(&format!(
+        "[[route]]\npath = \"/dead\"\naccess = \"public\"\nupstream = \"http://{}\"\n[[route]]\npath = \"/slow\"\naccess = \"public\"\nupstream = \"http://{slow}\"\ntimeout = \"500ms\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+        nobody()
+    ));
+    run(async {
+        let send = secure.h2().await;
+        for (line, status, word) in [("GET /dead", 502, "bad_gateway"), ("POST /slow", 504, "gateway_timeout")] {
+            let answer = ask(&send, request(line, &[]), b"body").await.unwrap();
+            let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let (code, text, _) = read(answer).await.unwrap();
+            assert_eq!((code, text), (status, format!("{{\"error\":\"{word}\",\"request_id\":\"{id}\"}}")));
+        }
+        assert_eq!(ask(&send, request("GET /x", &[]), b"").await.unwrap().status(), 200);
+    });
+    drop(listener);
+}
+
+#[test]
+fn a_client_that_takes_its_stream_back_frees_the_server() {
+    let (listener, address) = silent();
+    let secure = Secure::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"));
+    run(async {
+        let mut send = secure.h2().await;
+        let (answer, mut stream) = send.send_request(request("GET /", &[]), true).unwrap();
+        let mut upstream = accept(&listener);
+        assert!(std::io::Read::read(&mut upstream, &mut [0; 4096]).unwrap() > 0);
+        stream.send_reset(Reason::CANCEL);
+        drop(answer);
+        let ended = tokio::task::spawn_blocking(move || std::io::Read::read(&mut upstream, &mut [0; 1]).unwrap_or(0));
+        assert_eq!(ended.await.unwrap(), 0);
+    });
+}
+
+/// Contract, section 6: "an event stream ends (HTTP/2: the stream is reset). Other connections are untouched."
+#[test]
+fn an_event_stream_is_reset_when_its_session_ends_and_other_streams_go_on() {
+    let backend = Backend::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: one\n\n").unwrap();
+        // open until the gateway goes
+        std::thread::park();
+        false
+    });
+    let secure = Secure::start(&format!(
+        "[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let cookie = secure.first_account();
+    run(async {
+        let send = secure.h2().await;
+        let ask = |path: &str, cookie: &str| ask(&send, request(&format!("GET {path}"), &[("cookie", cookie)]), b"");
+        let (own, others) = (ask("/events", &cookie).await.unwrap(), ask("/public/events", "app=1").await.unwrap());
+        let (mut own, mut others) = (own.into_body(), others.into_body());
+        for stream in [&mut own, &mut others] {
+            assert_eq!(stream.data().await.unwrap().unwrap(), "data: one\n\n");
+        }
+        secure.gateway.cli(&["session", "revoke", "--user", "ada@example.com"]);
+        let ended = own.data().await.unwrap().unwrap_err();
+        assert!(ended.is_reset() && ended.reason() == Some(Reason::CANCEL), "{ended:?}");
+        assert_eq!(ask("/events", &cookie).await.unwrap().status(), 401);
+        let nothing = tokio::time::timeout(Duration::from_millis(100), others.data()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+    });
+}
+
+#[test]
+fn a_stopping_gateway_lets_streams_end_and_takes_no_new_ones() {
+    let (listener, address) = silent();
+    let mut secure = Secure::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"));
+    run(async {
+        let mut send = secure.h2().await;
+        let (answer, _) = send.send_request(request("GET /", &[]), true).unwrap();
+        let mut upstream = accept(&listener);
+        assert!(std::io::Read::read(&mut upstream, &mut [0; 4096]).unwrap() > 0);
+        secure.gateway.signal("TERM");
+        // the connection says so: GOAWAY
+        while send.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        std::io::Write::write_all(&mut upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        assert_eq!(read(answer.await.unwrap()).await.unwrap().1, "ok");
+    });
+    secure.gateway.terminate();
+}
+
+/// A server in HTTP/2 that sends back what it gets, then trailers; gives the heads that it received.
+fn echo(authority: Option<&Authority>) -> (SocketAddr, Receiver<Request<()>>) {
+    let (sender, received) = channel();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = authority.map(Authority::acceptor);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let sender = sender.clone();
+                if let Some(tls) = &acceptor {
+                    let stream = tls.accept(stream).await.unwrap();
+                    tokio::spawn(echo_on(stream, sender));
+                } else {
+                    tokio::spawn(echo_on(stream, sender));
+                }
+            }
+        });
+    });
+    (address, received)
+}
+
+async fn echo_on(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    sender: std::sync::mpsc::Sender<Request<()>>,
+) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let (parts, mut body) = request.into_parts();
+        sender.send(Request::from_parts(parts, ())).unwrap();
+        tokio::spawn(async move {
+            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut answer = respond.send_response(head, false).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+                if answer.send_data(data, false).is_err() {
+                    return;
+                }
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            if let Ok(Some(told)) = body.trailers().await {
+                trailers.extend(told);
+            }
+            let _ = answer.send_trailers(trailers);
+        });
+    }
+}
+
+impl Authority {
+    /// For `localhost`, in HTTP/2.
+    fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        self.pair("localhost", &["localhost"]);
+        let path = |ending: &str| self.folder.path().join(format!("localhost.{ending}"));
+        let chain = CertificateDer::pem_file_iter(path("pem")).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(path("key")).unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config))
+    }
+}
+
+/// README: "gRPC". Both directions at once, trailers both ways, identity on the way.
+#[test]
+fn streams_pass_both_ways_at_once_with_trailers_to_a_server_in_http2() {
+    let (address, received) = echo(None);
+    let secure = Secure::start(&format!("[[route]]\nupstream = \"h2c://{address}\"\n"));
+    let cookie = secure.first_account();
+    run(async {
+        let mut send = secure.h2().await;
+        let fields = [("cookie", cookie.as_str()), ("te", "trailers"), ("content-type", "application/grpc")];
+        for _ in 0..3 {
+            send = send.ready().await.unwrap();
+            let (answer, mut up) = send.send_request(request("POST /app.Service/Talk", &fields), false).unwrap();
+            let mut down = answer.await.unwrap().into_body();
+            for word in ["one", "two", "three"] {
+                up.send_data(Bytes::from(word), false).unwrap();
+                assert_eq!(down.data().await.unwrap().unwrap(), word);
+            }
+            up.send_trailers([("x-own".parse().unwrap(), "y".parse().unwrap())].into_iter().collect()).unwrap();
+            assert!(down.data().await.is_none());
+            let trailers = down.trailers().await.unwrap().unwrap();
+            assert_eq!((&trailers["grpc-status"], &trailers["x-own"]), (&"0".parse().unwrap(), &"y".parse().unwrap()));
+        }
+    });
+    let head = received.recv().unwrap();
+    let field = |name: &str| head.headers().get(name).map(|value| value.to_str().unwrap());
+    assert_eq!(head.uri().to_string(), "http://a.example.com/app.Service/Talk");
+    assert_eq!(
+        (field("te"), field("remote-email"), field("cookie")),
+        (Some("trailers"), Some("ada@example.com"), None)
+    );
+    assert_eq!((field("x-forwarded-proto"), field("host")), (Some("https"), None));
+}
+
+/// Contract, section 5: "gRPC: HTTP 200 with grpc-status 16 or 7".
+#[test]
+fn grpc_calls_that_are_refused_learn_it_in_their_own_words() {
+    let (address, received) = echo(None);
+    let secure = Secure::start(&format!(
+        "[[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"h2c://{address}\"\n[[route]]\nupstream = \"h2c://{address}\"\n"
+    ));
+    let cookie = secure.first_account();
+    run(async {
+        let send = secure.h2().await;
+        for (path, cookie, status) in [("/x", "", "16"), ("/staff/x", cookie.as_str(), "7")] {
+            let fields = [("cookie", cookie), ("content-type", "application/grpc"), ("te", "trailers")];
+            let answer = ask(&send, request(&format!("POST {path}"), &fields), b"body").await.unwrap();
+            assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &status.parse().unwrap()));
+            assert_eq!(read(answer).await.unwrap().1, "");
+        }
+    });
+    assert!(received.try_recv().is_err(), "a refused call reached the server");
+}
+
+#[test]
+fn an_https_server_is_spoken_to_in_http2_where_it_offers_that() {
+    let authority = Authority::new();
+    let (address, received) = echo(Some(&authority));
+    let secure = Secure::start_with(
+        &format!("[[route]]\naccess = \"public\"\nupstream = \"https://localhost:{}\"\n", address.port()),
+        &[("SSL_CERT_FILE", authority.roots().to_str().unwrap())],
+    );
+    run(async {
+        let send = secure.h2().await;
+        for _ in 0..2 {
+            let (status, text, trailers) =
+                read(ask(&send, request("POST /x", &[]), b"hello").await.unwrap()).await.unwrap();
+            assert_eq!((status, text.as_str()), (200, "hello"));
+            assert_eq!(trailers.unwrap()["grpc-status"], "0");
+        }
+    });
+    let head = received.recv().unwrap();
+    assert_eq!(head.uri().to_string(), "https://a.example.com/x");
+}
+
+/// Clients in HTTP/1.1 reach such a server too; trailers are HTTP/2's alone.
+#[test]
+fn a_client_in_http1_is_served_by_a_server_in_http2() {
+    let (address, received) = echo(None);
+    let gateway =
+        crate::gateway::Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    let mut client = gateway.client();
+    for length in [0, 5, 100_000] {
+        let answer = client.request("POST /x", &[("Remote-User", "root")], &vec![b'x'; length]);
+        assert_eq!((answer.status, answer.body.len()), (200, length));
+        let head = received.recv().unwrap();
+        assert_eq!((head.uri().path(), head.headers().get("remote-user")), ("/x", None));
+    }
+}
+
+/// RFC 8441 is not announced, and a tunnel is not opened.
+#[test]
+fn websockets_over_http2_are_not_announced_and_tunnels_are_405() {
+    let secure = Secure::whoami();
+    run(async {
+        let send = secure.h2().await;
+        assert!(!send.is_extended_connect_protocol_enabled());
+        let connect = Request::builder().method("CONNECT").uri("a.example.com:443").body(()).unwrap();
+        let mut sender = send.clone().ready().await.unwrap();
+        let (answer, _stream) = sender.send_request(connect, false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 405);
+        assert_eq!(ask(&send, request("GET /public/x", &[]), b"").await.unwrap().status(), 200);
+    });
+}
