@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import load
@@ -232,8 +233,8 @@ def readme(results):
         "kib": load.median(idle, AUTHGATE, "kib"),
         "memory": max(one[AUTHGATE]["pss_mib"] for one in requests),
     }
-    ratios = ", ".join(f"{ratio:.2f} times {name}" for name, ratio in to.items())
-    return README.format(ratios=ratios, about=results["about"]["machine"], **values)
+    ratios = "; ".join(f"{ratio:.2f} times {name}" for name, ratio in to.items())
+    return textwrap.fill(README.format(ratios=ratios, about=results["about"]["machine"], **values), 118)
 
 
 INTRO = """Written by `{command}` on {date}; no figure here is written by hand. Authgate {commit}, beside nginx {nginx},
@@ -255,7 +256,7 @@ middle of a slice; nginx's holds room for as many connections as the machine all
 password, at its start. "authgate, backend token" sends a JWT to the backend in each request as well."""
 SOCKETS = """Memory: proportional set size with {count} signed-in idle sockets less that of the same process with two, for each
 socket; {idle_rounds} rounds of new processes. Round trips: 100 sockets with a message of 32 bytes each under way."""
-README = """CPU time per request is {cpu:.0f} µs on {about}: {ratios}.
+README = """CPU time per request is {cpu:.0f} µs on {about}. That is {ratios}.
 At one connection the gateway adds {added:.0f} µs to the median request; an idle WebSocket holds {kib:.1f} KiB; under load the
 process holds {memory:.0f} MiB. [docs/performance.md](docs/performance.md) has the whole comparison and the musts that it is
 held to; `benches/run` runs it again."""
