@@ -10,34 +10,6 @@ fn gateway(backend: &Backend) -> Gateway {
 }
 
 #[test]
-fn a_head_has_bounds_in_bytes_fields_and_time() {
-    let backend = Backend::start(ok);
-    let route = format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address);
-    let gateway = Gateway::start(&format!("[limits]\nhead_time = \"1s\"\n{route}"));
-    let many: Vec<(String, String)> = (0..101).map(|n| (format!("X-{n}"), "1".to_owned())).collect();
-    let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(gateway.client().get("/", &many).status, 431);
-    assert_eq!(gateway.client().get("/", &many[..99]).status, 200);
-    let large = "a".repeat(17 << 10);
-    assert_eq!(gateway.client().get("/", &[("X", &large)]).status, 431);
-    assert_eq!(gateway.client().get("/", &[("X", &large[..15 << 10])]).status, 200);
-    assert_eq!(gateway.client().get(&format!("/{}", &large[..9 << 10]), &[]).status, 414);
-    assert_eq!(gateway.client().get(&format!("/{}", &large[..8000]), &[]).status, 200);
-    // the first head of a connection and the ones after it
-    for first in [true, false] {
-        let mut client = gateway.client();
-        if !first {
-            assert_eq!(client.get("/", &[]).status, 200);
-        }
-        let began = Instant::now();
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ");
-        assert!(client.is_closed());
-        let took = began.elapsed();
-        assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
-    }
-}
-
-#[test]
 fn keep_alive_follows_what_the_client_says() {
     let backend = Backend::start(ok);
     let gateway = gateway(&backend);
@@ -51,24 +23,6 @@ fn keep_alive_follows_what_the_client_says() {
     client.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().status, 200);
     assert!(client.is_closed());
-}
-
-#[test]
-fn a_stranger_gets_no_more_connections_than_the_cap() {
-    let gateway = Gateway::start(
-        "[limits]\nconnections_per_address = 3\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
-    );
-    let mut open: Vec<_> = (0..3).map(|_| gateway.client()).collect();
-    for client in &mut open {
-        assert_eq!(client.get("/", &[]).status, 200);
-    }
-    assert!(gateway.client().is_closed());
-    open.clear();
-    crate::gateway::eventually("a place is free again", || {
-        let mut client = gateway.client();
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        !client.is_closed()
-    });
 }
 
 /// No cleartext HTTP/2: its preface could be held half-sent without any deadline.

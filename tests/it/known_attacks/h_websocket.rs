@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::{Message, accept as accept_socket};
 
-use super::{mirror, routes, still_serves};
+use super::{mirror, resident_kib, routes, still_serves};
 use crate::backend::{Backend, accept};
 use crate::client::{Answer, Client};
 use crate::gateway::{Gateway, eventually};
@@ -24,12 +24,6 @@ fn opened(address: std::net::SocketAddr, path: &str, cookie: &str) -> Client {
     client.send(super::head(&format!("GET {path}"), &fields).as_bytes());
     assert_eq!(client.head().status, 101);
     client
-}
-
-fn resident_kib(gateway: &Gateway) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// A handshake is a request like any other, and no navigation whatever it says.

@@ -3,6 +3,11 @@
 //! Each names the advisory or the rule that it comes from, has a positive twin beside it, and ends with a
 //! fresh connection that is served. `tests/run` counts them by group.
 //!
+//! Where a case is not what the gateway does, its test says so and proves what stands in its place: there are
+//! no servers for error pages (A16), no expressions as patterns (B8), a first start has no users (B17), an unmet
+//! rule is 404 (B12, B13), `Clear-Site-Data` would take what is not ours (C10), Autobahn runs in the benchmarks
+//! (W5), and slow is not idle (R5). Floods are as large as a test may be; each says how large.
+//!
 //! Most share one gateway, which lives as long as any of them runs. What is asked goes both ways that a
 //! request may take: a plain exchange, and a streamed body.
 
@@ -23,6 +28,7 @@ mod e_login;
 mod j_operations;
 mod f_framing;
 mod h_websocket;
+mod i_resources;
 
 /// A backend before which the gateway stands, and an account that is signed in.
 pub struct Stage {
@@ -149,4 +155,11 @@ pub fn head(line: &str, fields: &[(&str, &str)]) -> String {
 pub fn fields(answer: &Answer) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     answer.json()["headers"].as_array().unwrap().iter().map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
+}
+
+/// Memory that the gateway holds now.
+pub fn resident_kib(gateway: &Gateway) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
