@@ -1,19 +1,23 @@
 //! The account room's door: opening, what every request asks (memory alone), closing. What people
 //! do stands in the files beside it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
 
 use super::api_token::ApiTokens;
 use super::backend_token::{self, HandedTokens, Minters, OwnKeys};
 use super::live::Live;
 use super::password::Hasher;
 use super::session::{Identity, Rejected, Session, Standing};
+use super::settings::Settings;
 use super::ticket::Tickets;
 use super::token::{self, Keys};
 use super::{SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{Change, Check, Db, Hooks, Store, StoreError};
@@ -25,21 +29,29 @@ const SWEEP_EVERY_SECS: u64 = 60;
 /// How often the store is rid of what is past, seconds.
 const PURGE_EVERY_SECS: u64 = 3600;
 
-/// People and their sessions. Cheap to clone; all clones are the same.
+/// People and their sessions, under one configuration. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct Accounts {
     pub(super) shared: Arc<Shared>,
 }
 
+/// What one handle knows: all of [`Core`], and the configuration that the handle was made for.
 pub(super) struct Shared {
+    core: Arc<Core>,
+    pub(super) settings: Settings,
+    pub(super) minters: Minters,
+}
+
+/// What there is once in a process.
+pub(super) struct Core {
     pub(super) store: Store,
     pub(super) hasher: Hasher,
-    pub(super) settings: Settings,
     pub(super) clock: Clock,
+    /// For what goes on beside requests; the newest.
+    in_force: Arc<ArcSwap<Settings>>,
     live: Arc<Live>,
     keys: Arc<Keys>,
     pub(super) own_keys: Arc<OwnKeys>,
-    pub(super) minters: Minters,
     pub(super) handed: Arc<HandedTokens>,
     pub(super) tickets: Tickets,
     pub(super) api_tokens: Arc<ApiTokens>,
@@ -47,31 +59,11 @@ pub(super) struct Shared {
     id: u64,
 }
 
-/// What of the configuration concerns accounts. Lengths of time in seconds.
-#[derive(Clone)]
-pub(super) struct Settings {
-    pub(super) max_age_secs: u64,
-    pub(super) idle_secs: u64,
-    pub(super) renew_after_secs: u64,
-    pub(super) password: config::Password,
-    pub(super) user_ids: config::UserIds,
-    pub(super) sign_up: config::SignUp,
-    pub(super) throttle: config::Throttle,
-    pub(super) title: String,
-}
+impl Deref for Shared {
+    type Target = Core;
 
-impl Settings {
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
-            max_age_secs: config.session.max_age.as_secs(),
-            idle_secs: config.session.idle.as_secs(),
-            renew_after_secs: config.session.renew_after.as_secs(),
-            password: config.password.clone(),
-            user_ids: config.user_ids,
-            sign_up: config.sign_up,
-            throttle: config.throttle,
-            title: config.pages.title.clone(),
-        }
+    fn deref(&self) -> &Core {
+        &self.core
     }
 }
 
@@ -107,17 +99,40 @@ impl Accounts {
         let live = Arc::new(Live::new(settings.idle_secs));
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
         let (api_tokens, handed) = (Arc::new(ApiTokens::default()), Arc::new(HandedTokens::default()));
-        let chores = Chores::new(&settings, &live, &api_tokens, &handed, clock.clone());
-        let hooks = hooks(&settings, &live, &keys, &own_keys, &api_tokens, chores);
+        let in_force = Arc::new(ArcSwap::from_pointee(settings.clone()));
+        let chores = Chores::new(&in_force, &live, &api_tokens, &handed, clock.clone());
+        let hooks = hooks(&in_force, &live, &keys, &own_keys, &api_tokens, chores);
         let store = Store::start(db, lock, hooks)?;
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        let minters = Minters::new(config);
         let tickets = Tickets::default();
-        let shared =
-            Shared { store, hasher, settings, clock, live, keys, own_keys, minters, handed, tickets, api_tokens, id };
-        Ok(Self { shared: Arc::new(shared) })
+        let core = Core { store, hasher, clock, in_force, live, keys, own_keys, handed, tickets, api_tokens, id };
+        Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, minters: Minters::new(config, None) }) })
+    }
+
+    /// The same people under another configuration: for the requests that begin from now on. Whoever
+    /// still holds the old handle goes on under the old one. `state_dir` is not looked at.
+    ///
+    /// # Errors
+    /// [`StoreDown`]: a signing key that is needed now could not be made; nothing has changed.
+    pub async fn reconfigured(&self, config: &Config) -> Result<Self, StoreDown> {
+        let now = self.shared.clock.now();
+        for algorithm in backend_token::algorithms(config) {
+            let key = backend_token::new_key(algorithm).map_err(|_| StoreDown)?;
+            let made = self.shared.store.run(move |db| db.first_key(&key, now)).await;
+            made.map_err(|error| down(&error))?;
+        }
+        let settings = Settings::new(config);
+        let minters = Minters::new(config, Some(&self.shared.minters));
+        Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, minters }) })
+    }
+
+    /// Puts this handle's configuration in force for what goes on beside requests, and for sessions' idle limit.
+    pub fn put_in_force(&self) {
+        self.shared.live.set_idle(self.shared.settings.idle_secs);
+        self.shared.hasher.set(self.shared.settings.password.argon2);
+        self.shared.in_force.store(Arc::new(self.shared.settings.clone()));
     }
 
     /// Who the token stands for, now. Memory only: no await, no disk. Marks the session as seen.
@@ -198,7 +213,7 @@ impl Accounts {
             down(&error);
         }
         let shared = Arc::clone(&self.shared);
-        let _ = tokio::task::spawn_blocking(move || shared.store.stop()).await;
+        let _ = tokio::task::spawn_blocking(move || shared.core.store.stop()).await;
     }
 }
 
@@ -246,20 +261,20 @@ fn write_seen(live: &Live, api_tokens: &ApiTokens, db: &mut Db, from: usize) -> 
 }
 
 fn hooks(
-    settings: &Settings,
+    in_force: &Arc<ArcSwap<Settings>>,
     live: &Arc<Live>,
     keys: &Arc<Keys>,
     own_keys: &Arc<OwnKeys>,
     api_tokens: &Arc<ApiTokens>,
     mut chores: Chores,
 ) -> Hooks {
-    let max_age_secs = settings.max_age_secs;
+    let in_force = Arc::clone(in_force);
     let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
     let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
     Hooks {
         apply: Box::new(move |change| match change {
             Change::Keys(rows) => {
-                keys.apply(&rows, max_age_secs);
+                keys.apply(&rows, in_force.load().max_age_secs);
                 own_keys.apply(&rows);
                 let signing = rows.iter().filter(|row| row.retired.is_none());
                 metrics::ACCOUNTS.keys(signing.map(|row| (row.kid.clone(), row.created)));
@@ -278,7 +293,7 @@ struct Chores {
     live: Arc<Live>,
     api_tokens: Arc<ApiTokens>,
     handed: Arc<HandedTokens>,
-    settings: Settings,
+    in_force: Arc<ArcSwap<Settings>>,
     clock: Clock,
     written: Steps<usize>,
     swept: Steps<usize>,
@@ -309,7 +324,7 @@ impl<P: Copy + Default> Steps<P> {
 
 impl Chores {
     fn new(
-        settings: &Settings,
+        in_force: &Arc<ArcSwap<Settings>>,
         live: &Arc<Live>,
         api_tokens: &Arc<ApiTokens>,
         handed: &Arc<HandedTokens>,
@@ -319,8 +334,8 @@ impl Chores {
             live: Arc::clone(live),
             api_tokens: Arc::clone(api_tokens),
             handed: Arc::clone(handed),
-            settings: settings.clone(),
-            written: Steps::new(SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1), clock.now()),
+            in_force: Arc::clone(in_force),
+            written: Steps::new(0, clock.now()),
             swept: Steps::new(SWEEP_EVERY_SECS, clock.now()),
             purged: Steps::new(PURGE_EVERY_SECS, 0),
             clock,
@@ -329,6 +344,8 @@ impl Chores {
 
     fn run(&mut self, db: &mut Db) {
         let now = self.clock.now();
+        let settings = self.in_force.load_full();
+        self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
         if let Some(from) = self.written.due(now) {
             let done = write_seen(&self.live, &self.api_tokens, db, from);
             self.written.next = logged("when sessions were last used could not be written", done);
@@ -341,16 +358,16 @@ impl Chores {
             self.swept.next = self.live.sweep(from, now);
         }
         if let Some(after) = self.purged.due(now) {
-            let done = self.purge(db, after, now);
+            let done = Self::purge(&settings, db, after, now);
             self.purged.next = logged("what is past could not be removed from the store", done);
         }
     }
 
-    fn purge(&self, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
+    fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
         if after == 0 {
-            db.purge(now, self.settings.throttle.find_time.as_secs())?;
+            db.purge(now, settings.throttle.find_time.as_secs())?;
         }
-        db.purge_sessions(after, now, self.settings.idle_secs)
+        db.purge_sessions(after, now, settings.idle_secs)
     }
 }
 

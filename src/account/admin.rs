@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::accounts::Settings;
+use super::settings::Settings;
 use super::{Caller, audit, backend_token, email, enroll, throttle, token};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};

@@ -2,6 +2,7 @@
 //! kept until near its end. They say who asks; the browser's own token never leaves the gateway.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -48,9 +49,9 @@ pub struct Minted {
     renew_at: UnixSecs,
 }
 
-/// The tokens that a session has, by upstream. Read by every request without a lock. `None`: no memory for none.
+/// The tokens that a session has, by who made them. Read by every request without a lock. `None`: no memory for none.
 #[derive(Default)]
-pub struct MintedTokens(ArcSwapOption<Vec<(usize, Arc<Minted>)>>);
+pub struct MintedTokens(ArcSwapOption<Vec<(u64, Arc<Minted>)>>);
 
 impl std::fmt::Debug for MintedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,9 +98,11 @@ struct OwnKey {
 pub(super) struct OwnKeys(RwLock<Vec<Arc<OwnKey>>>);
 
 /// How the tokens of each upstream are made.
-pub(super) struct Minters(Vec<Option<Minter>>);
+pub(super) struct Minters(Vec<Option<Arc<Minter>>>);
 
 struct Minter {
+    /// Unique in the process: a token is never taken for one that another configuration asks for.
+    id: u64,
     audience: String,
     spec: BackendToken,
     shared: Option<EncodingKey>,
@@ -183,10 +186,16 @@ pub(super) fn algorithms(config: &Config) -> Vec<&'static str> {
 }
 
 impl Minters {
-    pub(super) fn new(config: &Config) -> Self {
+    /// `before` are those of the configuration before: what has not changed goes on, and so do its tokens.
+    pub(super) fn new(config: &Config, before: Option<&Self>) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
         jws::install_provider();
         let minter = |upstream: &crate::config::Upstream| {
             let spec = upstream.token.clone()?;
+            let mut known = before.iter().flat_map(|before| before.0.iter().flatten());
+            if let Some(same) = known.find(|old| old.audience == upstream.name && old.spec == spec) {
+                return Some(Arc::clone(same));
+            }
             let secret = match &spec.key {
                 TokenKey::Shared(secret) => Some(secret),
                 _ => None,
@@ -198,15 +207,20 @@ impl Minters {
                 }
                 _ => HashMap::new(),
             };
-            Some(Minter {
+            Some(Arc::new(Minter {
+                id: IDS.fetch_add(1, Ordering::Relaxed),
                 audience: upstream.name.clone(),
                 shared: secret.map(|secret| EncodingKey::from_secret(secret.expose().as_bytes())),
                 v4: secret.filter(|_| spec.format == TokenFormat::NextAuthV4).map(KeyV4::new),
                 v5,
                 spec,
-            })
+            }))
         };
         Self(config.upstreams.iter().map(minter).collect())
+    }
+
+    fn has(&self, id: u64) -> bool {
+        self.0.iter().flatten().any(|minter| minter.id == id)
     }
 }
 
@@ -217,7 +231,7 @@ impl Accounts {
     /// [`NotMinted`]: the upstream must have one and it cannot be made.
     pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, NotMinted> {
         let shared = &*self.shared;
-        let Some(minter) = shared.minters.0.get(upstream).and_then(Option::as_ref) else { return Ok(None) };
+        let Some(minter) = shared.minters.0.get(upstream).and_then(Option::as_deref) else { return Ok(None) };
         let now = shared.clock.now();
         let key = match minter.spec.key {
             TokenKey::Shared(_) => None,
@@ -225,7 +239,7 @@ impl Accounts {
             TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256).ok_or(NotMinted)?),
         };
         let held = &who.session.minted.0;
-        if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(at, _)| *at == upstream)
+        if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(id, _)| *id == minter.id)
             && minted.is_good(&who.user, key.as_ref(), now)
         {
             return Ok(Some(Arc::clone(minted)));
@@ -235,8 +249,9 @@ impl Accounts {
             shared.handed.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
         }
         held.rcu(|old| {
-            let others = old.iter().flat_map(|minted| minted.iter()).filter(|(at, _)| *at != upstream).cloned();
-            Some(Arc::new(others.chain([(upstream, Arc::clone(&minted))]).collect::<Vec<_>>()))
+            let theirs = |(id, _): &&(u64, _)| *id != minter.id && shared.minters.has(*id);
+            let others = old.iter().flat_map(|minted| minted.iter()).filter(theirs).cloned();
+            Some(Arc::new(others.chain([(minter.id, Arc::clone(&minted))]).collect::<Vec<_>>()))
         });
         Ok(Some(minted))
     }

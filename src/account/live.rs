@@ -6,7 +6,7 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
@@ -26,7 +26,7 @@ const WRITING: usize = 25;
 pub(super) struct Live {
     parts: Box<[Part]>,
     hashes: RandomState,
-    idle_secs: u64,
+    idle_secs: AtomicU64,
 }
 
 struct Part {
@@ -65,7 +65,12 @@ impl Live {
             sessions: RwLock::new(HashSet::with_hasher(hashes.clone())),
             accounts: Mutex::new(HashMap::with_hasher(hashes.clone())),
         };
-        Self { parts: (0..PARTS).map(|_| part()).collect(), hashes: hashes.clone(), idle_secs }
+        Self { parts: (0..PARTS).map(|_| part()).collect(), hashes: hashes.clone(), idle_secs: idle_secs.into() }
+    }
+
+    /// Another idle limit, for all sessions from now on.
+    pub(super) fn set_idle(&self, idle_secs: u64) {
+        self.idle_secs.store(idle_secs, Ordering::Relaxed);
     }
 
     /// The part that an id belongs to; by bits of the hash that the tables themselves do not look at first.
@@ -81,8 +86,10 @@ impl Live {
     /// Whether the session still stands for somebody.
     pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
         if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
-            Standing::Ended
-        } else if now >= session.expires || now.saturating_sub(session.seen.load(Ordering::Relaxed)) > self.idle_secs {
+            return Standing::Ended;
+        }
+        let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
+        if now >= session.expires || unused_secs > self.idle_secs.load(Ordering::Relaxed) {
             Standing::Expired
         } else {
             Standing::Active

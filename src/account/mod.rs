@@ -23,6 +23,7 @@ mod live;
 mod password;
 mod profile;
 pub mod session;
+mod settings;
 mod sign_in;
 #[cfg(test)]
 mod testing;

@@ -66,6 +66,8 @@ struct Job {
 /// The workers and the queue before them.
 pub(super) struct Hasher {
     jobs: Sender<Job>,
+    /// Those of new hashes.
+    settings: Arc<Mutex<config::Argon2>>,
     places: Arc<Semaphore>,
     #[cfg(test)]
     runs: Arc<AtomicU64>,
@@ -85,18 +87,25 @@ impl Hasher {
         let (jobs, inbox) = channel();
         let inbox = Arc::new(Mutex::new(inbox));
         let runs = Arc::new(AtomicU64::new(0));
+        let in_force = Arc::new(Mutex::new(settings));
         for _ in 0..workers {
-            let inbox = Arc::clone(&inbox);
+            let (inbox, in_force) = (Arc::clone(&inbox), Arc::clone(&in_force));
             let engine = Engine::new(settings, Arc::clone(&runs));
-            std::thread::Builder::new().name("hash".to_owned()).spawn(move || work(engine, &inbox))?;
+            std::thread::Builder::new().name("hash".to_owned()).spawn(move || work(engine, &in_force, &inbox))?;
         }
         let places = Arc::new(Semaphore::new(workers + QUEUE));
         Ok(Self {
             jobs,
+            settings: in_force,
             places,
             #[cfg(test)]
             runs,
         })
+    }
+
+    /// Other settings, for the jobs that begin from now on.
+    pub(super) fn set(&self, settings: config::Argon2) {
+        *self.settings.lock() = settings;
     }
 
     /// Takes a place in the queue, or says, a little later, that it is full.
@@ -159,7 +168,7 @@ pub(super) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
     Foreign::parse(hash.expose()).is_some() || Engine::new(settings, Arc::default()).parse(hash).is_some()
 }
 
-fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
+fn work(mut engine: Engine, in_force: &Mutex<config::Argon2>, inbox: &Mutex<Receiver<Job>>) {
     // of this thread alone; where it is not possible hashing goes on all the same
     if let Err(error) = rustix::process::nice(NICER) {
         tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
@@ -174,6 +183,7 @@ fn work(mut engine: Engine, inbox: &Mutex<Receiver<Job>>) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        engine.settings = *in_force.lock();
         metrics::ACCOUNTS.hash_begins();
         let began = Stopwatch::new();
         // a fault in one request never ends another: the reply is dropped, the worker goes on

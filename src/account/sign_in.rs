@@ -1,9 +1,10 @@
 //! Signing in and out. Unknown, disabled and passwordless accounts cost what a wrong password
 //! costs and are answered alike. Attempts are counted before anything is compared.
 
-use super::accounts::{Accounts, Settings, Shared, down};
+use super::accounts::{Accounts, Shared, down};
 use super::password::{self, Place, Verdict};
 use super::session::Session;
+use super::settings::Settings;
 use super::{Caller, SignInError, SignedIn, StoreDown, audit, email, throttle, token};
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};

@@ -6,9 +6,13 @@ use crate::server;
 
 /// Loads the configuration, or makes one for a single app, and serves.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
-    let config = match &args.to {
-        Some(url) => config::one_app(url, args.listen.as_deref(), globals.state_dir.as_deref()),
-        None => config::load(&globals.config_path(), globals.state_dir.as_deref(), config::Secrets::Read),
+    let state_dir = globals.state_dir.clone();
+    let (config, source) = if let Some(url) = &args.to {
+        (config::one_app(url, args.listen.as_deref(), state_dir.as_deref()), None)
+    } else {
+        let source = server::Source { path: globals.config_path(), state_dir };
+        (source.load(), Some(source))
     };
-    server::serve(config.map_err(CommandError::Config)?).map_err(|error| CommandError::Refused(error.to_string()))
+    let config = config.map_err(CommandError::Config)?;
+    server::serve(config, source).map_err(|error| CommandError::Refused(error.to_string()))
 }

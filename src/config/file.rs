@@ -15,7 +15,7 @@ use super::units::{parse_duration, parse_size};
 
 /// Keys of every table, for remedies: where a misplaced key belongs.
 const TABLES: [(&str, &[&str]); 16] = [
-    ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "admin_listen", "tls"]),
+    ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "watch", "admin_listen", "tls"]),
     ("[server.tls]", &["certificates"]),
     ("certificates", &["certificate", "key"]),
     (

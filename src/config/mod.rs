@@ -149,6 +149,8 @@ pub struct Server {
     pub prefix: String,
     /// Peers whose X-Forwarded-For/-Proto/-Host count.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whether a change of the file reloads it.
+    pub watch: bool,
     /// /healthz, /readyz, /metrics; `None` is off.
     pub admin_listen: Option<Listen>,
     /// `[server.tls]`

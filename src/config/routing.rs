@@ -25,7 +25,7 @@ pub struct Upstream {
 }
 
 /// `upstream.token`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendToken {
     /// What signs or encrypts it.
     pub key: TokenKey,
@@ -42,7 +42,7 @@ pub struct BackendToken {
 }
 
 /// What a backend token is signed or encrypted with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenKey {
     /// HS256, or the secret that an encrypted form's key is made from; at least 32 bytes.
     Shared(Secret),

@@ -1,17 +1,29 @@
 //! The open WebSockets and event streams, each with the session it belongs to. When that session
-//! ends, or may not use the route any more, the connection is closed; others are untouched.
+//! ends, or may not use the route any more, the connection is closed; others are untouched. After a reload
+//! each is judged again by what it asked for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
 use parking_lot::Mutex;
 
-use super::authorize;
+use super::Gateway;
+use super::authenticate::Authentication;
+use super::authorize::{self, Admission};
+use super::decide::{self, Verdict};
 use super::frames::Closing;
 use super::guard::Guard;
-use crate::account::{Accounts, Identity, Session, Standing};
-use crate::config::Config;
+use crate::account::{Grant, Identity, Session, Standing};
+use crate::web::host::Host;
+use crate::web::incoming::Incoming;
+use crate::web::origin::Scheme;
+use crate::web::path::NormalPath;
+
+/// The fields that a request is judged by, besides those that say who asks.
+const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-fetch-site")];
 
 /// The registry. Bounded by `limits.connections`: each entry is an open connection.
 #[derive(Debug, Default)]
@@ -30,9 +42,36 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     guard: Arc<Guard>,
-    session: Option<Arc<Session>>,
+    who: Option<Who>,
     /// The account whose socket is counted.
     counted_for: Option<String>,
+    asked: Asked,
+    judged: Judged,
+}
+
+/// Whom a connection was admitted for.
+#[derive(Debug)]
+struct Who {
+    session: Arc<Session>,
+    grant: Option<Arc<Grant>>,
+}
+
+/// What a connection asked for when it began, without the buffer that it came in.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    method: Method,
+    path: Box<str>,
+    host: Host,
+    scheme: Scheme,
+    headers: HeaderMap,
+    is_websocket: bool,
+    by_cookie: bool,
+}
+
+/// The route that a connection was admitted on, in which configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judged {
+    generation: u64,
     route: usize,
 }
 
@@ -52,26 +91,32 @@ impl Live {
     pub(crate) fn socket(
         self: &Arc<Self>,
         guard: &Arc<Guard>,
-        identity: Option<&Identity>,
-        route: usize,
-        max: usize,
+        admission: &Admission,
+        asked: Asked,
+        gateway: &Gateway,
     ) -> Result<LiveHandle, TooMany> {
         let mut entries = self.entries.lock();
-        let counted_for = identity.map(|identity| identity.user.id.clone());
+        let counted_for = admission.identity().map(|identity| identity.user.id.clone());
         if let Some(user) = &counted_for {
             let count = entries.sockets_of.entry(user.clone()).or_insert(0);
-            if *count >= max {
+            if *count >= gateway.config.limits.sockets_per_user {
                 return Err(TooMany);
             }
             *count += 1;
         }
-        let session = identity.map(|identity| identity.session.clone());
-        Ok(self.insert(&mut entries, Entry { guard: guard.clone(), session, counted_for, route }))
+        let entry = Entry { counted_for, ..Entry::new(guard, admission, asked, gateway) };
+        Ok(self.insert(&mut entries, entry))
     }
 
     /// Registers an event stream.
-    pub(crate) fn stream(self: &Arc<Self>, guard: &Arc<Guard>, session: Arc<Session>, route: usize) -> LiveHandle {
-        let entry = Entry { guard: guard.clone(), session: Some(session), counted_for: None, route };
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        guard: &Arc<Guard>,
+        admission: &Admission,
+        asked: Asked,
+        gateway: &Gateway,
+    ) -> LiveHandle {
+        let entry = Entry::new(guard, admission, asked, gateway);
         self.insert(&mut self.entries.lock(), entry)
     }
 
@@ -89,20 +134,15 @@ impl Live {
         self.entries.lock().open.len()
     }
 
-    /// Asks every connection's session again whether it still stands; called several times a second.
-    pub(crate) fn sweep(&self, accounts: &Accounts, config: &Config) {
-        for entry in self.entries.lock().open.values() {
-            let Some(session) = &entry.session else { continue };
-            match accounts.standing(session) {
-                Standing::Expired => entry.guard.close(Closing::Expired),
-                Standing::Ended => entry.guard.close(Closing::Revoked),
-                Standing::Active => {
-                    let user = session.user.load();
-                    let route = config.routes.get(entry.route);
-                    if !route.is_some_and(|route| authorize::still_allowed(route, &user.groups)) {
-                        entry.guard.close(Closing::Revoked);
-                    }
-                }
+    /// Asks every connection's session again whether it still stands, and the configuration whether it still
+    /// lets the connection be; called several times a second.
+    pub(crate) fn sweep(&self, gateway: &Gateway) {
+        for entry in self.entries.lock().open.values_mut() {
+            let standing = entry.who.as_ref().map(|who| gateway.accounts.standing(&who.session));
+            match standing {
+                Some(Standing::Expired) => entry.guard.close(Closing::Expired),
+                Some(Standing::Active) | None if entry.is_allowed(gateway) => {}
+                _ => entry.guard.close(Closing::Revoked),
             }
         }
     }
@@ -113,6 +153,75 @@ impl Live {
         entries.draining = true;
         for entry in entries.open.values() {
             entry.guard.close(Closing::GoingAway);
+        }
+    }
+}
+
+impl Entry {
+    fn new(guard: &Arc<Guard>, admission: &Admission, asked: Asked, gateway: &Gateway) -> Self {
+        let who = admission
+            .identity()
+            .map(|identity| Who { session: identity.session.clone(), grant: identity.grant.clone() });
+        let judged = Judged { generation: gateway.generation, route: admission.route() };
+        Self { guard: guard.clone(), who, counted_for: None, asked, judged }
+    }
+
+    /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
+    fn is_allowed(&mut self, gateway: &Gateway) -> bool {
+        if self.judged.generation == gateway.generation {
+            let Some(who) = &self.who else { return true };
+            let route = gateway.config.routes.get(self.judged.route);
+            return route.is_some_and(|route| authorize::still_allowed(route, &who.session.user.load().groups));
+        }
+        let Some(route) = self.asked.judge(gateway, self.who.as_ref()) else { return false };
+        self.judged = Judged { generation: gateway.generation, route };
+        true
+    }
+}
+
+impl Asked {
+    pub(crate) fn new(incoming: &Incoming<'_>, by_cookie: bool) -> Self {
+        let mut headers = HeaderMap::new();
+        for name in JUDGED {
+            for value in incoming.headers.get_all(&name) {
+                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                    headers.append(name.clone(), value);
+                }
+            }
+        }
+        Self {
+            method: incoming.method.clone(),
+            path: incoming.path.as_str().into(),
+            host: incoming.host.clone(),
+            scheme: incoming.scheme,
+            headers,
+            is_websocket: incoming.is_websocket,
+            by_cookie,
+        }
+    }
+
+    /// The route that takes the same request now, if it would be forwarded.
+    fn judge(&self, gateway: &Gateway, who: Option<&Who>) -> Option<usize> {
+        let incoming = Incoming {
+            method: &self.method,
+            path: NormalPath::parse(self.path.as_bytes()).ok()?,
+            query: None,
+            headers: &self.headers,
+            host: &self.host,
+            scheme: self.scheme,
+            client: None,
+            is_websocket: self.is_websocket,
+        };
+        let authentication = who.map_or(Authentication::Anonymous, |who| {
+            let (session, user) = (who.session.clone(), who.session.user.load_full());
+            let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
+            Authentication::Known { identity, by_cookie: self.by_cookie }
+        });
+        let page = gateway.pages.find(incoming.path.as_str());
+        let found = if page.is_some() { None } else { decide::find_route(&gateway.config, &incoming) };
+        match decide::decide(&gateway.config, page, found, &incoming, &authentication) {
+            Verdict::Forward(admission) => Some(admission.route()),
+            _ => None,
         }
     }
 }

@@ -16,10 +16,10 @@ use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Format, Metrics, Reading, RouteMetrics};
 use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
-use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
 
 mod answer;
+mod assemble;
 mod authenticate;
 mod authorize;
 mod conn;
@@ -46,6 +46,7 @@ mod stream;
 mod tries;
 mod upstream;
 
+pub use assemble::Current;
 use authenticate::Authentication;
 use authorize::Admission;
 use conn::Connections;
@@ -55,28 +56,36 @@ use forward::Stripper;
 use guard::Guard;
 use handshake::Handshake;
 use head::{BadHead, Known, Peer};
-use live::{Live, LiveHandle};
+use live::{Asked, Live, LiveHandle};
 use upstream::{Target, Targets};
 
 /// Names the process that a request has already been through.
 const VIA: &str = "x-authgate-via";
 
-/// Everything a request may need; one for the whole process, shared by all its threads.
+/// Everything a request may need, under one configuration: a request holds on to the one that it began
+/// with. Shared by all threads.
 #[derive(Clone)]
 pub struct Gateway(Arc<Parts>);
 
-/// What a [`Gateway`] is made of.
+/// What a [`Gateway`] is made of: what follows from its configuration, and all of [`Process`].
 pub struct Parts {
     config: Arc<Config>,
+    /// Counts configurations: what was judged under one is told apart from another's.
+    generation: u64,
     accounts: Accounts,
     pages: Pages,
     cookies: CookieStyle,
     stripper: Stripper,
-    targets: Vec<Targets>,
+    targets: Vec<Arc<Targets>>,
+    counted: Counted,
+    process: Arc<Process>,
+}
+
+/// What there is once, whatever the configuration.
+pub struct Process {
     live: Arc<Live>,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
-    counted: Counted,
     log: Log,
     clock: Clock,
     /// Random per process: request ids and the guard against loops are made from it.
@@ -93,6 +102,14 @@ impl Deref for Gateway {
     }
 }
 
+impl Deref for Parts {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
 /// What earlier phases of one request decided.
 pub struct RequestState {
     began: Instant,
@@ -104,6 +121,8 @@ pub struct RequestState {
     peer: Peer,
     known: Option<Known>,
     identity: Option<Identity>,
+    /// Whether the session cookie said who asks.
+    by_cookie: bool,
     admission: Option<Admission>,
     guard: Option<Arc<Guard>>,
     live: Option<LiveHandle>,
@@ -126,46 +145,9 @@ enum Step {
 }
 
 impl Gateway {
-    /// Puts a gateway together. `whoami` is where the built-in backend listens.
-    pub fn new(
-        config: Arc<Config>,
-        accounts: Accounts,
-        clock: Clock,
-        log: Log,
-        whoami: Option<std::net::SocketAddr>,
-    ) -> Self {
-        let cookies = CookieStyle::new(
-            config.server.public_url.scheme() == Scheme::Https,
-            config.session.domain.clone(),
-            config.session.same_site,
-        );
-        let targets =
-            (1..).zip(&config.upstreams).map(|(group, upstream)| Targets::new(group, upstream, &config.limits, whoami));
-        let ids = ahash::RandomState::new();
-        let metrics = Arc::new(Metrics::new());
-        metrics.reloaded(true, clock.now());
-        Self(Arc::new(Parts {
-            targets: targets.collect(),
-            pages: Pages::new(&config, accounts.clone()),
-            cookies,
-            stripper: Stripper::new(&config),
-            live: Arc::default(),
-            connections: Arc::new(Connections::new()),
-            counted: metrics.of_routes(config.routes.iter().map(route::name)),
-            metrics,
-            via: format!("{:016x}", ids.hash_one("via")),
-            next_id: AtomicU64::new(0),
-            config,
-            accounts,
-            log,
-            clock,
-            ids,
-        }))
-    }
-
     /// Host names of upstreams that need a resolver.
     pub fn names(&self) -> Vec<(String, u16)> {
-        self.targets.iter().flat_map(Targets::names).collect()
+        self.targets.iter().flat_map(|targets| targets.names()).collect()
     }
 
     /// Takes over what the resolver found.
@@ -175,9 +157,10 @@ impl Gateway {
         }
     }
 
-    /// Closes live connections whose session has ended; called several times a second.
+    /// Closes live connections whose session has ended, or that this configuration does not allow any more;
+    /// called several times a second.
     pub fn sweep(&self) {
-        self.live.sweep(&self.accounts, &self.config);
+        self.live.sweep(self);
     }
 
     /// Tells WebSockets and event streams that the gateway stops.
@@ -267,6 +250,7 @@ impl Gateway {
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
         let authentication = authenticate::authenticate(&self.accounts, &self.cookies, &head.headers, carried);
         state.identity = authentication.identity().cloned();
+        state.by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
         state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(respond::why_rejected(*why));
@@ -336,8 +320,8 @@ impl Gateway {
         if incoming.is_websocket
             && let Some(guard) = &state.guard
         {
-            let max = self.config.limits.sockets_per_user;
-            if let Ok(handle) = self.live.socket(guard, admission.identity(), admission.route(), max) {
+            let asked = Asked::new(incoming, state.by_cookie);
+            if let Ok(handle) = self.live.socket(guard, &admission, asked, self) {
                 state.live = Some(handle);
             } else {
                 self.metrics.sockets_refused.add_one();

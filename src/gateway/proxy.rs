@@ -16,41 +16,28 @@ use super::front::response::{check_framing, remove_nominated};
 use super::guard::Guard;
 use super::head::Peer;
 use super::tries::{count_interim, no_admission};
-use super::{Gateway, RequestState, Step, answer, record};
+use super::{Current, Gateway, RequestState, Step, answer, record};
+
+/// One request, and the gateway that it began with.
+pub struct Exchange {
+    gateway: Gateway,
+    state: RequestState,
+}
 
 #[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = RequestState;
+impl ProxyHttp for Current {
+    type CTX = Exchange;
 
-    fn new_ctx(&self) -> RequestState {
-        RequestState {
-            began: Instant::now(),
-            request_id: self.fresh_id(),
-            outcome: "error",
-            why: None,
-            route: None,
-            page: None,
-            peer: Peer::default(),
-            known: None,
-            identity: None,
-            admission: None,
-            guard: None,
-            live: None,
-            tried: Vec::new(),
-            retried: false,
-            interims: 0,
-            body_bytes: 0,
-            renewed: None,
-            cors: CorsAnswer::default(),
-            handshake: None,
-            token: None,
-        }
+    fn new_ctx(&self) -> Exchange {
+        let gateway = self.gateway();
+        Exchange { state: gateway.new_state(), gateway }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, state: &mut RequestState) -> Result<bool> {
-        let idle = self.config.limits.idle;
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let Exchange { gateway, state } = exchange;
+        let idle = gateway.config.limits.idle;
         // an HTTP/1.0 client, or one that said `close`, has none to be bounded
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(idle.as_secs().max(1)));
@@ -59,24 +46,25 @@ impl ProxyHttp for Gateway {
         session.set_write_timeout(Some(idle));
         state.guard = Guard::of(session).cloned();
         let head_bytes = session.to_h1_raw().len();
-        let reply = match self.open(session.req_header_mut(), head_bytes, state) {
+        let reply = match gateway.open(session.req_header_mut(), head_bytes, state) {
             Step::Forward => return Ok(false),
             Step::Reply(reply) => reply,
             Step::Page(page) => {
-                let body = answer::body_of(page, session, self.config.limits.form_bytes).await;
-                self.page(page, session.req_header(), body, state).await
+                let body = answer::body_of(page, session, gateway.config.limits.form_bytes).await;
+                gateway.page(page, session.req_header(), body, state).await
             }
         };
-        answer::write(&self.config, session, state.cors.dress(reply), &state.request_id).await?;
+        answer::write(&gateway.config, session, state.cors.dress(reply), &state.request_id).await?;
         Ok(true)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, state: &mut RequestState) -> Result<Box<HttpPeer>> {
-        let target = self.next_target(state)?;
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let Exchange { gateway, state } = exchange;
+        let target = gateway.next_target(state)?;
         if session.is_body_empty()
             && let (Some(guard), Some(admission)) = (&state.guard, &state.admission)
         {
-            guard.expect_answer(self.config.routes[admission.route()].timeout);
+            guard.expect_answer(gateway.config.routes[admission.route()].timeout);
         }
         Ok(Box::new(target.peer()))
     }
@@ -85,9 +73,10 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         upstream_request: &mut RequestHeader,
-        state: &mut RequestState,
+        exchange: &mut Exchange,
     ) -> Result<()> {
-        self.changes(upstream_request, state)?.apply(upstream_request)
+        let Exchange { gateway, state } = exchange;
+        gateway.changes(upstream_request, state)?.apply(upstream_request)
     }
 
     async fn request_body_filter(
@@ -95,10 +84,11 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        state: &mut RequestState,
+        exchange: &mut Exchange,
     ) -> Result<()> {
+        let Exchange { gateway, state } = exchange;
         let Some(admission) = &state.admission else { return no_admission() };
-        let route = &self.config.routes[admission.route()];
+        let route = &gateway.config.routes[admission.route()];
         state.body_bytes += body.as_ref().map_or(0, |part| part.len() as u64);
         if route.body_max.is_some_and(|max| state.body_bytes > max) {
             return Error::e_explain(ErrorType::HTTPStatus(413), "body larger than body_max");
@@ -114,27 +104,29 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
-        state: &mut RequestState,
+        exchange: &mut Exchange,
     ) -> Result<()> {
+        let Exchange { gateway, state } = exchange;
         if response.status.is_informational() {
             count_interim(&mut state.interims)?;
         } else {
             check_framing(response)?;
             remove_nominated(response);
         }
-        self.answered(response, state)
+        gateway.answered(session.req_header(), response, state)
     }
 
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        state: &mut RequestState,
+        exchange: &mut Exchange,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        e.set_retry(self.may_try_another(state));
+        let Exchange { gateway, state } = exchange;
+        e.set_retry(gateway.may_try_another(state));
         e
     }
 
@@ -143,47 +135,79 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut e: Box<Error>,
-        state: &mut RequestState,
+        exchange: &mut Exchange,
         client_reused: bool,
     ) -> Box<Error> {
+        let Exchange { state, .. } = exchange;
         let broken = session.response_written().is_none() && e.esource() == &ErrorSource::Upstream;
         let bodiless = session.is_body_empty();
-        e.set_retry(broken && Self::may_repeat(state, session.req_header(), bodiless, client_reused));
+        e.set_retry(broken && Gateway::may_repeat(state, session.req_header(), bodiless, client_reused));
         e
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, state: &mut RequestState) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let Exchange { gateway, state } = exchange;
         session.set_keepalive(None);
         let last = session.response_written().map(|head| head.status).filter(|status| !status.is_informational());
         let mut written = last.map_or(0, |status| status.as_u16());
-        let reply = self.failed(e, session.req_header(), state);
+        let reply = gateway.failed(e, session.req_header(), state);
         if let (Some(reply), 0) = (reply, written) {
             let code = reply.status.as_u16();
-            let answered = answer::write(&self.config, session, reply, &state.request_id).await;
+            let answered = answer::write(&gateway.config, session, reply, &state.request_id).await;
             written = if answered.is_ok() { code } else { 0 };
         }
         FailToProxy { error_code: written, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _e: Option<&Error>, state: &mut RequestState) {
+    async fn logging(&self, session: &mut Session, _e: Option<&Error>, exchange: &mut Exchange) {
+        let Exchange { gateway, state } = exchange;
         let head = session.req_header();
         let counts = record::Counts {
             status: session.response_written().map_or(0, |head| head.status.as_u16()),
             bytes_in: session.body_bytes_read(),
             bytes_out: session.body_bytes_sent(),
         };
-        record::record(self, head, head.raw_path(), state, &counts);
+        record::record(gateway, head, head.raw_path(), state, &counts);
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &RequestState, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &RequestState, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Exchange, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 
-    fn request_summary(&self, _session: &Session, state: &RequestState) -> String {
-        state.request_id.clone()
+    fn request_summary(&self, _session: &Session, exchange: &Exchange) -> String {
+        exchange.state.request_id.clone()
+    }
+}
+
+impl Gateway {
+    /// A request that has just begun.
+    pub(super) fn new_state(&self) -> RequestState {
+        RequestState {
+            began: Instant::now(),
+            request_id: self.fresh_id(),
+            outcome: "error",
+            why: None,
+            route: None,
+            page: None,
+            peer: Peer::default(),
+            known: None,
+            identity: None,
+            by_cookie: false,
+            admission: None,
+            guard: None,
+            live: None,
+            tried: Vec::new(),
+            retried: false,
+            interims: 0,
+            body_bytes: 0,
+            renewed: None,
+            cors: CorsAnswer::default(),
+            handshake: None,
+            token: None,
+        }
     }
 }

@@ -8,6 +8,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::forward::{self, Changes, Told};
+use super::live::Asked;
 use super::upstream::Target;
 use super::{Gateway, RequestState, head, refuse, respond};
 use crate::web::reply::Reply;
@@ -74,7 +75,12 @@ impl Gateway {
     }
 
     /// An upstream's answer has begun: what it may say to the client, and whether it lives on.
-    pub(super) fn answered(&self, response: &mut ResponseHeader, state: &mut RequestState) -> Result<()> {
+    pub(super) fn answered(
+        &self,
+        head: &RequestHeader,
+        response: &mut ResponseHeader,
+        state: &mut RequestState,
+    ) -> Result<()> {
         let Some(guard) = &state.guard else { return Ok(()) };
         guard.answer_began();
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -96,10 +102,12 @@ impl Gateway {
         {
             response.insert_header(header::STRICT_TRANSPORT_SECURITY, respond::HSTS)?;
         }
-        if let (Some(admission), true) = (&state.admission, respond::is_event_stream(response))
-            && let Some(identity) = admission.identity()
+        if let (Some(admission), Some(known), true) =
+            (&state.admission, &state.known, respond::is_event_stream(response))
+            && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
         {
-            state.live = Some(self.live.stream(guard, identity.session.clone(), admission.route()));
+            let asked = Asked::new(&incoming, state.by_cookie);
+            state.live = Some(self.live.stream(guard, admission, asked, self));
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ pub(crate) struct Target {
 /// All targets of one upstream, in the order they are tried.
 #[derive(Debug)]
 pub(crate) struct Targets {
+    /// Sets the connection pools of upstreams apart: two upstreams never share a connection. Unique in the process.
     group: u64,
     servers: Vec<UpstreamServer>,
     sends_own_host: bool,
@@ -53,10 +54,9 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// `group` sets the connection pools of upstreams apart (two upstreams never share a connection).
-    pub(crate) fn new(group: u64, upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> Self {
         let targets = Self {
-            group,
+            group: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             servers: upstream.servers.clone(),
             sends_own_host: upstream.host == UpstreamHost::Upstream,
             idle: limits.idle,
@@ -66,6 +66,18 @@ impl Targets {
         };
         targets.store(&[]);
         targets
+    }
+
+    /// Whether these are what an upstream of another configuration would have, connections included.
+    pub(crate) fn serve(&self, upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> bool {
+        let sends_own_host = upstream.host == UpstreamHost::Upstream;
+        self.servers == upstream.servers
+            && (self.sends_own_host, self.idle, self.whoami) == (sends_own_host, limits.idle, whoami)
+    }
+
+    /// Whether names were never looked up, or in vain.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.live.load().is_empty()
     }
 
     /// Host names that need a resolver, with their ports.

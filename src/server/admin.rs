@@ -5,78 +5,45 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::ServeError;
+use super::listen::{Listener, Socket};
 use crate::account::Accounts;
-use crate::config::Listen;
-use crate::gateway::Gateway;
+use crate::gateway::Current;
 use crate::metrics::Format;
 use crate::web::host::Host;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
-/// The bound listener, if there is to be one.
-pub(super) enum Admin {
-    Off,
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) current: Current,
+    pub(super) accounts: Accounts,
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
-pub(super) fn bind(address: Option<&Listen>) -> Result<Admin, ServeError> {
-    let Some(address) = address else { return Ok(Admin::Off) };
-    let bound = super::listen::bind(std::slice::from_ref(address))?;
-    Ok(match bound.into_iter().next() {
-        Some(super::listen::Socket::Tcp(listener, address) | super::listen::Socket::Tls(listener, address)) => {
-            tracing::info!(address = %format!("http://{address}"), "admin listening");
-            Admin::Tcp(listener)
-        }
-        Some(super::listen::Socket::Unix(listener, path)) => {
-            tracing::info!(address = %format!("unix:{}", path.display()), "admin listening");
-            Admin::Unix(listener)
-        }
-        None => Admin::Off,
-    })
+/// Answers in the background until `closed` says so or the process ends.
+pub(super) fn start(socket: &Socket, asked: Asked, closed: watch::Receiver<bool>) -> Result<(), ServeError> {
+    tracing::info!(address = %socket.address(), "admin listening");
+    let listener = Listener::new(socket.share().map_err(ServeError::new)?).map_err(ServeError::new)?;
+    tokio::spawn(answer_all(listener, asked, closed));
+    Ok(())
 }
 
-/// Answers in the background until the process ends.
-pub(super) fn start(admin: Admin, gateway: Gateway, accounts: Accounts, stopped: watch::Receiver<bool>) {
-    let asked = Asked { gateway, accounts, stopped };
-    match admin {
-        Admin::Off => {}
-        Admin::Tcp(listener) => {
-            let Ok(listener) = TcpListener::from_std(listener) else { return };
-            tokio::spawn(async move {
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone()))),
-                        Err(_) => sleep(Duration::from_millis(100)).await,
-                    }
-                }
-            });
-        }
-        Admin::Unix(listener) => {
-            let Ok(listener) = tokio::net::UnixListener::from_std(listener) else { return };
-            tokio::spawn(async move {
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone()))),
-                        Err(_) => sleep(Duration::from_millis(100)).await,
-                    }
-                }
-            });
+async fn answer_all(listener: Listener, asked: Asked, mut closed: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closed.wait_for(|closed| *closed) => return,
+        };
+        match accepted {
+            Ok((wire, _)) => drop(tokio::spawn(serve(wire, asked.clone()))),
+            Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
-}
-
-#[derive(Clone)]
-struct Asked {
-    gateway: Gateway,
-    accounts: Accounts,
-    stopped: watch::Receiver<bool>,
 }
 
 /// One request a connection: read the head, answer, close.
@@ -125,7 +92,7 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
         (Some("GET"), Some("/readyz")) => ("503 Service Unavailable", TEXT, "the store does not answer\n".to_owned()),
         (Some("GET"), Some("/metrics")) => {
             let format = Format::of_accept(field("accept"));
-            ("200 OK", format.content_type(), asked.gateway.metrics_text(format))
+            ("200 OK", format.content_type(), asked.current.gateway().metrics_text(format))
         }
         (Some("GET"), _) => ("404 Not Found", TEXT, "not found\n".to_owned()),
         _ => ("405 Method Not Allowed", TEXT, "GET only\n".to_owned()),

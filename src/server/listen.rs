@@ -1,19 +1,28 @@
-//! Sockets that we bind ourselves: errors are known at once, and tests may ask for port 0.
+//! Sockets that we bind ourselves (errors are known at once, and tests may ask for port 0), or that the service
+//! manager has bound for us.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::sync::watch;
 
 use super::ServeError;
 use crate::config::Listen;
+use crate::gateway::front::wire::Wire;
 
 /// A bound socket.
-pub(super) enum Socket {
+pub(super) struct Socket {
+    kind: Kind,
+    /// The service manager's: its queue and its file are left to it.
+    pub(super) inherited: bool,
+}
+
+enum Kind {
     Tcp(TcpListener, SocketAddr),
     Tls(TcpListener, SocketAddr),
     Unix(UnixListener, PathBuf),
@@ -24,10 +33,10 @@ pub(super) struct Address<'s>(&'s Socket);
 
 impl fmt::Display for Address<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Socket::Tcp(_, address) => write!(f, "http://{address}"),
-            Socket::Tls(_, address) => write!(f, "https://{address}"),
-            Socket::Unix(_, path) => write!(f, "unix:{}", path.display()),
+        match &self.0.kind {
+            Kind::Tcp(_, address) => write!(f, "http://{address}"),
+            Kind::Tls(_, address) => write!(f, "https://{address}"),
+            Kind::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -37,19 +46,165 @@ impl Socket {
         Address(self)
     }
 
+    /// Whether connections begin with a TLS handshake.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self.kind, Kind::Tls(..))
+    }
+
     /// Another descriptor of the same socket, for one more thread.
     pub(super) fn share(&self) -> std::io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(listener, address) => Self::Tcp(listener.try_clone()?, *address),
-            Self::Tls(listener, address) => Self::Tls(listener.try_clone()?, *address),
-            Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
-        })
+        let kind = match &self.kind {
+            Kind::Tcp(listener, address) => Kind::Tcp(listener.try_clone()?, *address),
+            Kind::Tls(listener, address) => Kind::Tls(listener.try_clone()?, *address),
+            Kind::Unix(listener, path) => Kind::Unix(listener.try_clone()?, path.clone()),
+        };
+        Ok(Self { kind, inherited: self.inherited })
+    }
+
+    /// Whether it is bound to what an entry of the configuration names.
+    fn is_at(&self, entry: &Listen) -> bool {
+        match (&self.kind, entry) {
+            (Kind::Tcp(_, own) | Kind::Tls(_, own), Listen::Tcp(wanted) | Listen::Tls(wanted)) => own == wanted,
+            (Kind::Unix(_, own), Listen::Unix(wanted)) => own == wanted,
+            _ => false,
+        }
+    }
+
+    /// The same socket as an entry wants it: with TLS or without.
+    fn share_for(&self, entry: &Listen) -> std::io::Result<Self> {
+        let Self { kind, inherited } = self.share()?;
+        let kind = match (kind, entry) {
+            (Kind::Tcp(listener, address), Listen::Tls(_)) => Kind::Tls(listener, address),
+            (Kind::Tls(listener, address), Listen::Tcp(_)) => Kind::Tcp(listener, address),
+            (kind, _) => kind,
+        };
+        Ok(Self { kind, inherited })
     }
 }
 
-/// Binds all addresses, or none.
-pub(super) fn bind(addresses: &[Listen]) -> Result<Vec<Socket>, ServeError> {
-    addresses.iter().map(bind_one).collect()
+/// The sockets that the service manager handed over.
+#[derive(Default)]
+pub(super) struct Inherited(Vec<Socket>);
+
+impl Inherited {
+    /// Takes them from the environment (`LISTEN_FDS`, systemd's sd_listen_fds(3)).
+    pub(super) fn take() -> Result<Self, ServeError> {
+        let failed = |error| ServeError::new(format!("a socket that was handed over cannot be used: {error}"));
+        let mut handed = listenfd::ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for at in 0..handed.len() {
+            let kind = if let Ok(Some(listener)) = handed.take_tcp_listener(at) {
+                listener.set_nonblocking(true).map_err(failed)?;
+                SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                Kind::Tcp(listener, address)
+            } else {
+                let listener = handed.take_unix_listener(at).map_err(failed)?;
+                let Some(listener) = listener else { continue };
+                listener.set_nonblocking(true).map_err(failed)?;
+                let path = listener.local_addr().map_err(failed)?.as_pathname().map(Path::to_path_buf);
+                Kind::Unix(listener, path.unwrap_or_default())
+            };
+            sockets.push(Socket { kind, inherited: true });
+        }
+        Ok(Self(sockets))
+    }
+
+    /// A socket that was handed over and that no entry asks for would take connections that nobody answers.
+    pub(super) fn are_all_named(&self, listen: &[Listen], admin: Option<&Listen>) -> Result<(), ServeError> {
+        let named = |socket: &&Socket| listen.iter().chain(admin).any(|entry| socket.is_at(entry));
+        match self.0.iter().find(|socket| !named(socket)) {
+            None => Ok(()),
+            Some(socket) => Err(ServeError::new(format!(
+                "the service manager handed over {}, which no `listen` names",
+                socket.address()
+            ))),
+        }
+    }
+}
+
+/// The sockets that are open, each for an entry of the configuration.
+#[derive(Default)]
+pub(super) struct Listening {
+    inherited: Inherited,
+    open: Vec<Open>,
+}
+
+struct Open {
+    entry: Listen,
+    socket: Socket,
+    closed: watch::Sender<bool>,
+}
+
+/// What another configuration needs besides what is open: bound, and not in use yet.
+pub(super) struct Prepared {
+    wanted: Vec<Listen>,
+    bound: Vec<Open>,
+}
+
+impl Listening {
+    pub(super) fn new(inherited: Inherited) -> Self {
+        Self { inherited, open: Vec::new() }
+    }
+
+    /// Binds what is not open yet: all of it, or an error and nothing.
+    pub(super) fn prepare(&self, wanted: &[Listen]) -> Result<Prepared, ServeError> {
+        let mut open: Vec<&Listen> = self.open.iter().map(|open| &open.entry).collect();
+        let mut bound: Vec<Open> = Vec::new();
+        for entry in wanted {
+            if let Some(at) = open.iter().position(|open| *open == entry) {
+                open.swap_remove(at);
+                continue;
+            }
+            let own = self.open.iter().map(|open| &open.socket);
+            let there = self.inherited.0.iter().chain(own).find(|socket| socket.is_at(entry));
+            let socket = match there {
+                Some(socket) => socket.share_for(entry).map_err(ServeError::new)?,
+                None => bind(entry)?,
+            };
+            bound.push(Open { entry: entry.clone(), socket, closed: watch::Sender::new(false) });
+        }
+        Ok(Prepared { wanted: wanted.to_vec(), bound })
+    }
+
+    /// Begins with what was prepared, and closes what the configuration does not name any more; the
+    /// connections that came through it go on.
+    pub(super) fn change(
+        &mut self,
+        prepared: Prepared,
+        mut start: impl FnMut(&Socket, watch::Receiver<bool>) -> Result<(), ServeError>,
+    ) {
+        for new in prepared.bound {
+            match start(&new.socket, new.closed.subscribe()) {
+                Ok(()) => self.open.push(new),
+                Err(error) => tracing::error!(address = %new.socket.address(), %error, "cannot accept connections"),
+            }
+        }
+        let mut wanted = prepared.wanted;
+        self.open.retain(|open| {
+            let at = wanted.iter().position(|entry| *entry == open.entry);
+            match at {
+                Some(at) => drop(wanted.swap_remove(at)),
+                None => open.close(),
+            }
+            at.is_some()
+        });
+    }
+
+    /// Closes all of them.
+    pub(super) fn close(&mut self) {
+        self.open.drain(..).for_each(|open| open.close());
+    }
+}
+
+impl Open {
+    fn close(&self) {
+        tracing::info!(address = %self.socket.address(), "no longer listening");
+        self.closed.send_replace(true);
+        if let (Kind::Unix(_, path), false) = (&self.socket.kind, self.socket.inherited) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// What accepted connections take over: a client that vanished without a word (half-open, RFC 9293, 3.5.1) is
@@ -58,16 +213,15 @@ fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
 }
 
-fn bind_one(one: &Listen) -> Result<Socket, ServeError> {
-    match one {
+fn bind(entry: &Listen) -> Result<Socket, ServeError> {
+    let kind = match entry {
         Listen::Tcp(address) | Listen::Tls(address) => {
             let failed = |error| ServeError::new(format!("cannot listen on {address}: {error}"));
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
-            let secure = matches!(one, Listen::Tls(_));
-            Ok(if secure { Socket::Tls(listener, bound) } else { Socket::Tcp(listener, bound) })
+            if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
         }
         Listen::Unix(path) => {
             let failed = |error| ServeError::new(format!("cannot listen on unix:{}: {error}", path.display()));
@@ -75,9 +229,10 @@ fn bind_one(one: &Listen) -> Result<Socket, ServeError> {
             let listener = UnixListener::bind(path).map_err(failed)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
-            Ok(Socket::Unix(listener, path.clone()))
+            Kind::Unix(listener, path.clone())
         }
-    }
+    };
+    Ok(Socket { kind, inherited: false })
 }
 
 /// Removes a socket file that a dead process left; a living one's, or another kind of file, stays.
@@ -89,11 +244,27 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes our socket files away at the end.
-pub(super) fn remove(addresses: &[Listen]) {
-    for address in addresses {
-        if let Listen::Unix(path) = address {
-            let _ = std::fs::remove_file(path);
+/// A socket on a runtime.
+pub(super) enum Listener {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    pub(super) fn new(socket: Socket) -> std::io::Result<Self> {
+        Ok(match socket.kind {
+            Kind::Tcp(listener, _) | Kind::Tls(listener, _) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Kind::Unix(listener, _) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    pub(super) async fn accept(&self) -> std::io::Result<(Wire, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Wire::tcp(stream), Some(address.ip())))
+            }
+            Self::Unix(listener) => Ok((Wire::Unix(listener.accept().await?.0), None)),
         }
     }
 }

@@ -1,26 +1,33 @@
 //! The process: sockets that we bind ourselves, one thread and one runtime a core for the proxy, a
-//! runtime apart for everything else, signals, draining. No request is judged here.
+//! runtime apart for everything else, signals, reloading, draining. No request is judged here.
 
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamServer};
-use crate::gateway::Gateway;
+use crate::gateway::{Current, Gateway};
 use crate::logging::Log;
 use crate::pages::whoami;
 
 mod admin;
 mod listen;
+mod reload;
 mod shard;
+mod signals;
+mod supervisor;
 mod tls;
+
+use listen::{Inherited, Listening};
+use reload::Server;
+pub use reload::Source;
+use signals::Signals;
 
 /// How long running requests may go on after the stop signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -48,85 +55,103 @@ impl ServeError {
     }
 }
 
-/// Serves until a stop signal and then until running requests are done.
-pub fn serve(config: Config) -> Result<(), ServeError> {
+/// Serves until a stop signal and then until running requests are done. `source` is what a reload reads
+/// again.
+pub fn serve(config: Config, source: Option<Source>) -> Result<(), ServeError> {
     let clock = Clock::system();
     let log = Log::start(clock.clone()).map_err(ServeError::new)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
-    let served = runtime.block_on(run(Arc::new(config), clock, log.clone()));
+    let served = runtime.block_on(run(Arc::new(config), source, clock, log.clone()));
     log.flush();
     served
 }
 
-async fn run(config: Arc<Config>, clock: Clock, log: Log) -> Result<(), ServeError> {
-    // before anything tells that we are here: a stop signal must never find the default action
-    let signals = Signals::listen().map_err(ServeError::new)?;
-    let accounts = Accounts::open(&config, clock.clone()).map_err(ServeError::new)?;
-    let sockets = listen::bind(&config.server.listen)?;
-    let admin = admin::bind(config.server.admin_listen.as_ref())?;
-    let whoami = if uses_whoami(&config) { Some(start_whoami().await?) } else { None };
-    let gateway = Gateway::new(config.clone(), accounts.clone(), clock, log.clone(), whoami);
-    resolve(&gateway).await;
+async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log) -> Result<(), ServeError> {
+    let mut signals = Signals::listen().map_err(ServeError::new)?;
     let (stop, stopped) = watch::channel(false);
-    let certificates = Arc::new(tls::Certificates::new(&config.server.tls));
-    let acceptor = tls::Acceptor::new(certificates.clone())?;
-    let shards = shard::start(&gateway, &sockets, &acceptor, &stopped)?;
-    tokio::spawn(tls::watch(certificates, gateway.clone()));
-    admin::start(admin, gateway.clone(), accounts.clone(), stopped);
-    for socket in &sockets {
-        tracing::info!(address = %socket.address(), "listening");
-    }
+    let mut server = start(&config, source, clock, &log, &stopped).await?;
+    let accounts = server.asked.accounts.clone();
     print_first_link(&config, &accounts, &log).await?;
     tracing::info!(public_url = %config.server.public_url, "ready");
-    work_until_stopped(&gateway, signals).await;
+    supervisor::ready();
+    let beside = [
+        tokio::spawn(sweep(server.current.clone())),
+        tokio::spawn(look_up(server.current.clone())),
+        tokio::spawn(tls::watch(server.certificates.clone(), server.current.clone())),
+        tokio::spawn(supervisor::watchdog(accounts.clone(), server.shards.clone())),
+    ];
+    loop {
+        tokio::select! {
+            () = signals.stop.wait() => break,
+            _ = signals.reload.recv() => {}
+        }
+        supervisor::reloading();
+        tokio::select! {
+            () = signals.stop.wait() => break,
+            status = server.reload() => supervisor::reloaded(&status),
+        }
+    }
     tracing::info!("draining");
+    supervisor::stopping();
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
     let _ = stop.send(true);
+    let gateway = server.current.gateway();
     gateway.drain();
     drained(&gateway).await;
-    drop(shards);
     accounts.close().await;
-    listen::remove(&config.server.listen);
+    server.listening.close();
+    server.admin.close();
     tracing::info!("stopped");
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+/// Opens everything, or tells in one line what could not be.
+async fn start(
+    config: &Arc<Config>,
+    source: Option<Source>,
+    clock: Clock,
+    log: &Log,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Server, ServeError> {
+    let accounts = Accounts::open(config, clock.clone()).map_err(ServeError::new)?;
+    let inherited = Inherited::take()?;
+    inherited.are_all_named(&config.server.listen, config.server.admin_listen.as_ref())?;
+    let mut listening = Listening::new(inherited);
+    let mut admin = Listening::default();
+    let (sockets, admin_socket) =
+        (listening.prepare(&config.server.listen)?, admin.prepare(config.server.admin_listen.as_slice())?);
+    let whoami = if uses_whoami(config) { Some(start_whoami().await?) } else { None };
+    let gateway = Gateway::new(config.clone(), accounts.clone(), clock, log.clone(), whoami);
+    resolve(&gateway).await;
+    gateway.reloaded(true);
+    let current = Current::new(&gateway);
+    let certificates = Arc::new(tls::Certificates::new(&config.server.tls));
+    let shards = shard::start(&current, &tls::Acceptor::new(certificates.clone())?, stopped)?;
+    let asked = admin::Asked { current: current.clone(), accounts, stopped: stopped.clone() };
+    admin.change(admin_socket, |socket, closed| admin::start(socket, asked.clone(), closed));
+    listening.change(sockets, |socket, closed| {
+        tracing::info!(address = %socket.address(), "listening");
+        shards.accept(socket, &closed)
+    });
+    Ok(Server { source, current, listening, admin, asked, shards, certificates, whoami, log: log.clone() })
 }
 
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// The background work beside the requests, until a stop signal.
-async fn work_until_stopped(gateway: &Gateway, mut signals: Signals) {
+/// Closes live connections whose session has ended, until the process stops.
+async fn sweep(current: Current) {
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let resolver = gateway.clone();
-    let resolving = tokio::spawn(async move {
-        loop {
-            sleep(RESOLVE).await;
-            resolve(&resolver).await;
-        }
-    });
     loop {
-        tokio::select! {
-            () = signals.stop() => break,
-            _ = sweep.tick() => gateway.sweep(),
-        }
+        sweep.tick().await;
+        current.gateway().sweep();
     }
-    resolving.abort();
+}
+
+/// Looks up the upstreams' names now and then, until the process stops.
+async fn look_up(current: Current) {
+    loop {
+        sleep(RESOLVE).await;
+        resolve(&current.gateway()).await;
+    }
 }
 
 async fn drained(gateway: &Gateway) {

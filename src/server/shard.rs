@@ -4,17 +4,17 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{interval, sleep};
 
 use super::ServeError;
-use super::listen::Socket;
+use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
-use crate::gateway::Gateway;
+use crate::gateway::Current;
 use crate::gateway::front::wire::Wire;
 use crate::gateway::front::{Front, pool};
 
@@ -23,48 +23,100 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Rest after a connection could not be accepted (no descriptors left, for one).
 const REST: Duration = Duration::from_millis(50);
 
-/// The running threads; they end when the process does.
-pub(super) struct Shards {
-    _threads: Vec<JoinHandle<()>>,
+/// Connections that wait in the queue of a socket that is closed, at most.
+const QUEUE: usize = 4096;
+
+/// The way to the running threads; they end when the process does.
+#[derive(Clone)]
+pub(super) struct Shards(Vec<UnboundedSender<Order>>);
+
+/// What a thread is told.
+pub(super) enum Order {
+    /// Accept from this socket, until told otherwise.
+    Accept(Socket, watch::Receiver<bool>),
+    /// Say that you are alive.
+    Answer(oneshot::Sender<()>),
 }
 
 /// Starts one thread a core.
-pub(super) fn start(
-    gateway: &Gateway,
-    sockets: &[Socket],
-    tls: &Acceptor,
-    stopped: &watch::Receiver<bool>,
-) -> Result<Shards, ServeError> {
+pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver<bool>) -> Result<Shards, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut threads = Vec::with_capacity(cores);
+    let mut inboxes = Vec::with_capacity(cores);
     for number in 0..cores {
-        let sockets = sockets.iter().map(Socket::share).collect::<io::Result<Vec<_>>>().map_err(ServeError::new)?;
-        let (gateway, tls, stopped) = (gateway.clone(), tls.clone(), stopped.clone());
+        let (inbox, orders) = unbounded_channel();
+        let (current, tls, stopped) = (current.clone(), tls.clone(), stopped.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name(format!("proxy-{number}"))
-            .spawn(move || runtime.block_on(run(gateway, sockets, tls, stopped)))
+            .spawn(move || runtime.block_on(run(&current, orders, tls, stopped)))
             .map_err(ServeError::new)?;
-        threads.push(thread);
+        inboxes.push(inbox);
     }
-    Ok(Shards { _threads: threads })
+    Ok(Shards(inboxes))
+}
+
+impl Shards {
+    /// Has all threads accept from a socket until `closed` says so.
+    pub(super) fn accept(&self, socket: &Socket, closed: &watch::Receiver<bool>) -> Result<(), ServeError> {
+        for inbox in &self.0 {
+            let _ = inbox.send(Order::Accept(socket.share().map_err(ServeError::new)?, closed.clone()));
+        }
+        Ok(())
+    }
+
+    /// Waits until every thread has said that it is alive; `false`: one has ended.
+    pub(super) async fn answer(&self) -> bool {
+        for inbox in &self.0 {
+            let (asked, answer) = oneshot::channel();
+            if inbox.send(Order::Answer(asked)).is_err() || answer.await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Accepts until stopped; the runtime then goes on for the requests that still run.
-async fn run(gateway: Gateway, sockets: Vec<Socket>, tls: Acceptor, stopped: watch::Receiver<bool>) {
-    let front = Front::new(gateway, stopped.clone());
-    for socket in sockets {
-        tokio::spawn(accept(front.clone(), socket, tls.clone(), stopped.clone()));
-    }
+async fn run(current: &Current, mut orders: UnboundedReceiver<Order>, tls: Acceptor, stopped: watch::Receiver<bool>) {
+    let front = Front::new(current.clone(), stopped.clone());
     let mut sweep = interval(SWEEP);
     loop {
-        sweep.tick().await;
-        pool::sweep();
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Accept(socket, closed)) => {
+                    let tls = socket.is_secure().then(|| tls.clone());
+                    drop(tokio::spawn(accept(Door { front: front.clone(), tls }, socket, closed, stopped.clone())));
+                }
+                Some(Order::Answer(asked)) => drop(asked.send(())),
+                None => std::future::pending().await,
+            },
+            _ = sweep.tick() => pool::sweep(),
+        }
     }
 }
 
-async fn accept(front: Front, socket: Socket, tls: Acceptor, mut stopped: watch::Receiver<bool>) {
-    let tls = matches!(socket, Socket::Tls(..)).then_some(tls);
+/// What becomes of connections of one socket.
+struct Door {
+    front: Front,
+    tls: Option<Acceptor>,
+}
+
+impl Door {
+    fn let_in(&mut self, (wire, address): (Wire, Option<IpAddr>)) {
+        let front = self.front.for_request();
+        match (wire, &self.tls) {
+            (Wire::Tcp(stream), Some(tls)) => {
+                drop(tokio::spawn(front.serve_tls(tls.clone().accept(stream), address)));
+            }
+            (wire, _) => drop(tokio::spawn(front.serve(wire, address))),
+        }
+    }
+}
+
+/// Accepts until the socket is closed or the process stops. Whoever is in the queue of a socket of our own is
+/// let in first; a socket that was handed to us keeps its queue for the next process.
+async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool>, mut stopped: watch::Receiver<bool>) {
+    let inherited = socket.inherited;
     let listener = match Listener::new(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
@@ -72,15 +124,11 @@ async fn accept(front: Front, socket: Socket, tls: Acceptor, mut stopped: watch:
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            _ = closed.wait_for(|closed| *closed) => break,
         };
         match accepted {
-            Ok((wire, address)) => match (wire, &tls) {
-                (Wire::Tcp(stream), Some(tls)) => {
-                    drop(tokio::spawn(front.clone().serve_tls(tls.clone().accept(stream), address)));
-                }
-                (wire, _) => drop(tokio::spawn(front.clone().serve(wire, address))),
-            },
+            Ok(accepted) => door.let_in(accepted),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -88,34 +136,15 @@ async fn accept(front: Front, socket: Socket, tls: Acceptor, mut stopped: watch:
             }
         }
     }
+    let waiting = if inherited { 0 } else { QUEUE };
+    for _ in 0..waiting {
+        let Some(Ok(accepted)) = listener.accept().now_or_never() else { return };
+        door.let_in(accepted);
+    }
 }
 
 /// The client was gone before it was accepted: nothing is wrong with us.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    fn new(socket: Socket) -> io::Result<Self> {
-        Ok(match socket {
-            Socket::Tcp(listener, _) | Socket::Tls(listener, _) => Self::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
-        })
-    }
-
-    async fn accept(&self) -> io::Result<(Wire, Option<IpAddr>)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok((Wire::tcp(stream), Some(address.ip())))
-            }
-            Self::Unix(listener) => Ok((Wire::Unix(listener.accept().await?.0), None)),
-        }
-    }
 }

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ServeError;
 use crate::config::{Certificate, CertificateFiles, SecretPlace, Tls};
-use crate::gateway::Gateway;
+use crate::gateway::Current;
 use crate::gateway::front::secure::Accepted;
 
 /// How often files are looked at. Asking for their times finds every way of putting new ones in place,
@@ -177,19 +177,19 @@ impl Acceptor {
 }
 
 /// Looks at the files for as long as we run, and tells the metrics.
-pub(super) async fn watch(certificates: Arc<Certificates>, gateway: Gateway) {
+pub(super) async fn watch(certificates: Arc<Certificates>, current: Current) {
     let mut told = None::<tokio::time::Instant>;
     loop {
         if told.is_none_or(|told| told.elapsed() > REMIND) {
-            let now_secs = i64::try_from(gateway.now_millis() / 1000).unwrap_or(i64::MAX);
-            gateway.note_certificates(certificates.expiry(now_secs), 0);
+            let now_secs = i64::try_from(current.gateway().now_millis() / 1000).unwrap_or(i64::MAX);
+            current.gateway().note_certificates(certificates.expiry(now_secs), 0);
             told = Some(tokio::time::Instant::now());
         }
         sleep(LOOK).await;
         let looked = certificates.clone();
         let Ok(refreshed) = tokio::task::spawn_blocking(move || looked.refresh()).await else { continue };
         if refreshed.unfit > 0 {
-            gateway.note_certificates(None, refreshed.unfit);
+            current.gateway().note_certificates(None, refreshed.unfit);
         }
         if refreshed.changed {
             told = None;

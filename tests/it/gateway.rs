@@ -32,9 +32,13 @@ pub struct Gateway {
 /// Writes `gateway.toml` into a new folder; `rest` follows the listeners in `[server]`.
 pub fn configured(rest: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let text = format!("[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n{rest}");
-    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    std::fs::write(folder.path().join("gateway.toml"), text(rest)).unwrap();
     folder
+}
+
+/// A whole `gateway.toml`.
+pub fn text(rest: &str) -> String {
+    format!("[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n{rest}")
 }
 
 /// The binary on the configuration of a folder.
@@ -62,8 +66,13 @@ impl Gateway {
     /// With some environment variables set.
     pub fn serve_with(folder: TempDir, variables: &[(&str, &str)]) -> Self {
         let mut command = command(folder.path(), &["run"]);
-        let mut child =
-            command.envs(variables.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        command.envs(variables.iter().copied());
+        Self::spawn(command, folder)
+    }
+
+    /// Whatever command serves from this folder.
+    pub fn spawn(mut command: Command, folder: TempDir) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let errors = child.stderr.take().unwrap();
         let (sender, lines) = channel();
         let lines = Mutex::new(lines);
@@ -203,6 +212,29 @@ impl Gateway {
 
     pub fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// Puts another configuration in force.
+    pub fn reload(&mut self, rest: &str) {
+        self.write(&text(rest));
+        self.signal("HUP");
+        self.wait_for(|_, line| {
+            assert!(!line.contains("not reloaded"), "{line}");
+            line.contains("configuration reloaded")
+        });
+    }
+
+    /// Replaces the whole file.
+    pub fn write(&self, text: &str) {
+        std::fs::write(self.folder().join("gateway.toml"), text).unwrap();
+    }
+
+    /// The value of a metric without labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = Client::connect(self.admin).get("/metrics", &[]).text();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
     /// `kill -9`, then a new process on the same folder.

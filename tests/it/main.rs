@@ -25,6 +25,7 @@ mod login;
 mod logs;
 mod metrics;
 mod refusals;
+mod reload;
 mod sessions;
 mod spoofing;
 mod tls;

@@ -38,6 +38,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         state_dir: state_dir(table),
         prefix: prefix(table),
         trusted_proxies: trusted_proxies(table),
+        watch: table.boolean("watch").unwrap_or(true),
         listen,
         admin_listen,
         tls,

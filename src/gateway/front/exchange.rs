@@ -34,7 +34,7 @@ impl Front {
         counts: &mut Counts,
     ) -> End {
         let result = match self.ask(conn, head, &body, state).await {
-            Ok(mut answered) => match self.gateway.answered(&mut answered.answer.head, state) {
+            Ok(mut answered) => match self.gateway.answered(&head.parsed, &mut answered.answer.head, state) {
                 Ok(()) => return self.answer(conn, head, answered, state, counts).await,
                 Err(e) => e,
             },

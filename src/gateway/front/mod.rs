@@ -14,19 +14,20 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
-use pingora_proxy::{HttpProxy, ProxyHttp as _, http_proxy};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout, timeout_at};
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{Instant, timeout_at};
 
 use super::conn::Counted;
 use super::guard::Guard;
 use super::head::{self, BadHead};
 use super::record::{self, Counts};
 use super::stream::GuardedStream;
-use super::{Gateway, RequestState, Step, answer, refuse, respond};
+use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
 use crate::web::reply::Reply;
 
 pub(super) mod chunks;
+mod client;
 mod exchange;
 mod h2;
 pub(crate) mod pool;
@@ -36,6 +37,7 @@ pub(crate) mod secure;
 mod tunnel;
 pub(crate) mod wire;
 
+use client::{Conn, Gone};
 use request::Head;
 use tunnel::Tunnel;
 use wire::Wire;
@@ -44,8 +46,8 @@ use wire::Wire;
 const BODY_MAX: u64 = 64 << 10;
 /// What is read at once.
 const PIECE: usize = 8 << 10;
-/// How long a client may take to close after an answer that ends the connection.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a client that has connected before the gateway stops may take to begin its first request.
+const FIRST_TIME: Duration = Duration::from_secs(1);
 /// Idle upstream connections that pingora's way keeps for each thread.
 const PINGORA_POOL: usize = 128;
 /// Tries in all that pingora lets us make; we stop sooner, when every server was tried.
@@ -54,18 +56,12 @@ const TRIES: usize = 64;
 /// Serves connections; one for each thread.
 #[derive(Clone)]
 pub(crate) struct Front {
+    current: Current,
+    /// The one that the request under way began with.
     gateway: Gateway,
-    proxy: Arc<HttpProxy<Gateway>>,
+    proxy: Arc<HttpProxy<Current>>,
     connector: Arc<TransportConnector>,
     stopped: ShutdownWatch,
-}
-
-/// One connection, as far as it has been read.
-struct Conn {
-    wire: Wire,
-    /// Read and not used yet.
-    buffer: BytesMut,
-    guard: Arc<Guard>,
 }
 
 /// Who serves a request.
@@ -84,7 +80,7 @@ enum Next {
 
 impl Front {
     /// `stopped` says when the gateway stops.
-    pub(crate) fn new(gateway: Gateway, stopped: ShutdownWatch) -> Self {
+    pub(crate) fn new(current: Current, stopped: ShutdownWatch) -> Self {
         let conf = Arc::new(ServerConf {
             threads: 1,
             work_stealing: false,
@@ -93,11 +89,18 @@ impl Front {
             ..ServerConf::default()
         });
         Self {
-            proxy: Arc::new(http_proxy(&conf, gateway.clone())),
+            proxy: Arc::new(http_proxy(&conf, current.clone())),
             connector: Arc::new(TransportConnector::new(None)),
-            gateway,
+            gateway: current.gateway(),
+            current,
             stopped,
         }
+    }
+
+    /// Another one, for a connection or a stream that begins now.
+    pub(crate) fn for_request(&mut self) -> Self {
+        self.current.refresh(&mut self.gateway);
+        self.clone()
     }
 
     /// Serves a connection to its end. `address` is the other end's; `None` on a Unix socket.
@@ -108,13 +111,16 @@ impl Front {
     }
 
     /// One request after the other, in HTTP/1.
-    async fn converse(&self, mut conn: Conn, counted: Counted) {
+    async fn converse(mut self, mut conn: Conn, counted: Counted) {
+        let mut fresh = true;
         loop {
-            let head = match self.read_head(&mut conn).await {
+            let head = match self.read_head(&mut conn, fresh).await {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
                 Err(bad) => return self.refuse_unread(conn, bad).await,
             };
+            fresh = false;
+            self.current.refresh(&mut self.gateway);
             let next = match self.way(&head) {
                 Way::Ours => self.ours(conn, head).await,
                 Way::Pingora => self.hand_over(conn, *head).await,
@@ -144,11 +150,12 @@ impl Front {
         if ours { Way::Ours } else { Way::Pingora }
     }
 
-    /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops.
-    async fn read_head(&self, conn: &mut Conn) -> Result<Option<Box<Head>>, BadHead> {
+    /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops (a client that
+    /// is `fresh` may still ask).
+    async fn read_head(&self, conn: &mut Conn, fresh: bool) -> Result<Option<Box<Head>>, BadHead> {
         let limits = &self.gateway.config.limits;
         let mut stopped = self.stopped.clone();
-        let mut due = None;
+        let (mut due, mut leaving) = (None, None);
         loop {
             let blank = request::blank_lines(&conn.buffer);
             conn.buffer.advance(blank);
@@ -160,12 +167,18 @@ impl Front {
                 }
                 due.get_or_insert_with(|| Instant::now() + limits.head_time);
             }
-            let by = due.unwrap_or_else(|| Instant::now() + limits.idle);
+            let by = due.or(leaving).unwrap_or_else(|| Instant::now() + limits.idle);
             conn.buffer.reserve(PIECE);
             let read = tokio::select! {
                 biased;
                 read = timeout_at(by, conn.wire.read_buf(&mut conn.buffer)) => read,
-                _ = stopped.wait_for(|stopped| *stopped), if due.is_none() => return Ok(None),
+                _ = stopped.wait_for(|stopped| *stopped), if due.or(leaving).is_none() => {
+                    if !fresh {
+                        return Ok(None);
+                    }
+                    leaving = Some(Instant::now() + FIRST_TIME);
+                    continue;
+                }
             };
             if !matches!(read, Ok(Ok(1..))) {
                 return Ok(None);
@@ -196,7 +209,7 @@ impl Front {
 
     /// Serves one request and writes its access line.
     async fn ours(&self, mut conn: Conn, mut head: Box<Head>) -> Next {
-        let mut state = self.gateway.new_ctx();
+        let mut state = self.gateway.new_state();
         state.guard = Some(conn.guard.clone());
         let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
         let head_bytes = head.bytes.len();
@@ -307,69 +320,6 @@ enum End {
     Linger,
     /// Nobody is there any more, or nothing sensible can follow.
     Closed,
-}
-
-/// The client does not read any more.
-#[derive(Debug)]
-struct Gone;
-
-impl Conn {
-    fn new(wire: Wire, guard: Arc<Guard>) -> Self {
-        Self { wire, buffer: BytesMut::new(), guard }
-    }
-
-    /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
-    async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let whole = async {
-            while self.buffer.len() < length {
-                self.buffer.reserve(length - self.buffer.len());
-                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
-                    return Err(None);
-                }
-            }
-            Ok(self.buffer.split_to(length).freeze())
-        };
-        if length == 0 {
-            return Ok(Bytes::new());
-        }
-        timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
-    }
-
-    /// Writes all of it; each step within `idle`.
-    async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
-        while !bytes.is_empty() {
-            match timeout(idle, self.wire.write(bytes)).await {
-                Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
-                _ => return Err(Gone),
-            }
-        }
-        // TLS keeps what the socket did not take at once
-        if matches!(timeout(idle, self.wire.flush()).await, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
-    }
-
-    /// Waits until the client has gone. What it sends meanwhile is kept.
-    async fn gone(&mut self) {
-        if let Ok(1..) = self.wire.read_buf(&mut self.buffer).await {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.
-    async fn linger(mut self) {
-        if self.wire.shutdown().await.is_err() {
-            return;
-        }
-        let _ = timeout(LINGER, async {
-            loop {
-                self.buffer.clear();
-                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
-                    return;
-                }
-            }
-        })
-        .await;
-    }
 }
 
 /// What `Content-Length` says; checked before.

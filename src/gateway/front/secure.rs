@@ -39,13 +39,7 @@ impl Front {
     ) {
         let gateway = &self.gateway;
         let Some(counted) = gateway.connections.admit(address, &gateway.config) else { return };
-        let mut stopped = self.stopped.clone();
-        let accepted = tokio::select! {
-            biased;
-            accepted = timeout(HANDSHAKE, handshake) => accepted,
-            _ = stopped.wait_for(|stopped| *stopped) => return,
-        };
-        let accepted = match accepted {
+        let accepted = match timeout(HANDSHAKE, handshake).await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
             Err(_) => return tracing::debug!("no TLS handshake in time"),

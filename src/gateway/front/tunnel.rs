@@ -83,7 +83,7 @@ impl Tunnel {
             half.bytes = half.frames.feed(bytes);
             half
         };
-        let Conn { wire, buffer, guard } = conn;
+        let Conn { wire, buffer, guard, .. } = conn;
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
         let head = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None).ok()?;

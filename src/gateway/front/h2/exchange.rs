@@ -150,7 +150,7 @@ impl Front {
         let idle = self.gateway.config.limits.idle;
         let mut answer = source.head(&head.method, client).await?;
         answered.store(true, Ordering::Relaxed);
-        self.gateway.answered(&mut answer, state).map_err(Broken::Other)?;
+        self.gateway.answered(head, &mut answer, state).map_err(Broken::Other)?;
         let over = source.is_over();
         client.head(answer, over).map_err(|_| Broken::Other(gone()))?;
         if over {

@@ -40,8 +40,8 @@ const LINGER: Duration = Duration::from_secs(1);
 
 impl Front {
     /// Serves a connection to its end.
-    pub(super) async fn serve_h2(&self, wire: Wire, guard: Arc<Guard>, _counted: Counted) {
-        let limits = &self.gateway.config.limits;
+    pub(super) async fn serve_h2(mut self, wire: Wire, guard: Arc<Guard>, _counted: Counted) {
+        let limits = self.gateway.config.limits.clone();
         let mut builder = Builder::new();
         builder
             .max_concurrent_streams(STREAMS)
@@ -67,7 +67,7 @@ impl Front {
                         return give_up(connection).await;
                     }
                     let running = Running::new(&tally);
-                    let call = stream::serve(self.clone(), request, respond, guard.for_stream());
+                    let call = stream::serve(self.for_request(), request, respond, guard.for_stream());
                     tokio::spawn(async move { running.end(call.await) });
                 }
                 Some(_) => return,

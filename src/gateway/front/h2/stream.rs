@@ -7,7 +7,6 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use pingora_http::RequestHeader;
-use pingora_proxy::ProxyHttp as _;
 use tokio::time::timeout;
 
 use super::Fate;
@@ -39,7 +38,7 @@ pub(super) async fn serve(
             return Fate::Wasted;
         }
     };
-    let mut state = gateway.new_ctx();
+    let mut state = gateway.new_state();
     state.guard = Some(guard.clone());
     let step = gateway.open(&mut head, bytes, &mut state);
     let read = front.carry_on_h2(step, &head, &mut body, &mut client, &mut state).await;

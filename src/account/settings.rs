@@ -1,0 +1,31 @@
+//! What of the configuration concerns accounts.
+
+use crate::config::{self, Config};
+
+/// Lengths of time in seconds.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) max_age_secs: u64,
+    pub(super) idle_secs: u64,
+    pub(super) renew_after_secs: u64,
+    pub(super) password: config::Password,
+    pub(super) user_ids: config::UserIds,
+    pub(super) sign_up: config::SignUp,
+    pub(super) throttle: config::Throttle,
+    pub(super) title: String,
+}
+
+impl Settings {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            max_age_secs: config.session.max_age.as_secs(),
+            idle_secs: config.session.idle.as_secs(),
+            renew_after_secs: config.session.renew_after.as_secs(),
+            password: config.password.clone(),
+            user_ids: config.user_ids,
+            sign_up: config.sign_up,
+            throttle: config.throttle,
+            title: config.pages.title.clone(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How a gateway is put together, and how another configuration takes the place of the one in force: each
+//! request takes the one that is there when it begins, and keeps it to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use arc_swap::ArcSwap;
+
+use super::conn::Connections;
+use super::forward::Stripper;
+use super::upstream::Targets;
+use super::{Gateway, Parts, Process, route};
+use crate::account::Accounts;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::logging::Log;
+use crate::metrics::Metrics;
+use crate::pages::Pages;
+use crate::web::cookie::CookieStyle;
+use crate::web::origin::Scheme;
+
+impl Gateway {
+    /// Puts a gateway together. `whoami` is where the built-in backend listens.
+    pub fn new(config: Arc<Config>, accounts: Accounts, clock: Clock, log: Log, whoami: Option<SocketAddr>) -> Self {
+        let ids = ahash::RandomState::new();
+        let process = Process {
+            live: Arc::default(),
+            connections: Arc::new(Connections::new()),
+            metrics: Arc::new(Metrics::new()),
+            via: format!("{:016x}", ids.hash_one("via")),
+            next_id: AtomicU64::new(0),
+            log,
+            clock,
+            ids,
+        };
+        let targets =
+            config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, &config.limits, whoami))).collect();
+        Self::assemble(config, accounts, targets, 0, Arc::new(process))
+    }
+
+    /// The same gateway under another configuration, for requests that begin from now on. Upstreams that have
+    /// not changed keep their servers' standing and their connections.
+    #[must_use]
+    pub fn reconfigured(&self, config: Arc<Config>, accounts: Accounts, whoami: Option<SocketAddr>) -> Self {
+        let targets = config.upstreams.iter().map(|upstream| {
+            let mut before = self.config.upstreams.iter().zip(&self.targets);
+            let same = before
+                .find(|(old, targets)| old.name == upstream.name && targets.serve(upstream, &config.limits, whoami));
+            same.map_or_else(|| Arc::new(Targets::new(upstream, &config.limits, whoami)), |(_, same)| same.clone())
+        });
+        let targets = targets.collect();
+        Self::assemble(config, accounts, targets, self.generation + 1, self.process.clone())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// People and their sessions, under this configuration.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Whether an upstream has no address yet.
+    pub fn has_unknown_names(&self) -> bool {
+        self.targets.iter().any(|targets| targets.is_unknown())
+    }
+
+    /// Tells in the metrics what a load of the configuration came to.
+    pub fn reloaded(&self, successful: bool) {
+        self.metrics.reloaded(successful, self.clock.now());
+    }
+
+    /// Lets go of the series that only configurations before this one counted in.
+    pub fn forget_others(&self) {
+        self.metrics.forget(&self.counted);
+    }
+
+    fn assemble(
+        config: Arc<Config>,
+        accounts: Accounts,
+        targets: Vec<Arc<Targets>>,
+        generation: u64,
+        process: Arc<Process>,
+    ) -> Self {
+        let cookies = CookieStyle::new(
+            config.server.public_url.scheme() == Scheme::Https,
+            config.session.domain.clone(),
+            config.session.same_site,
+        );
+        Self(Arc::new(Parts {
+            pages: Pages::new(&config, accounts.clone()),
+            cookies,
+            stripper: Stripper::new(&config),
+            counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
+            targets,
+            generation,
+            config,
+            accounts,
+            process,
+        }))
+    }
+}
+
+/// The gateway as it is now; all clones are the same.
+#[derive(Clone)]
+pub struct Current(Arc<ArcSwap<Parts>>);
+
+impl Current {
+    /// Begins with this one.
+    pub fn new(gateway: &Gateway) -> Self {
+        Self(Arc::new(ArcSwap::new(gateway.0.clone())))
+    }
+
+    /// The gateway for a request that begins now.
+    pub fn gateway(&self) -> Gateway {
+        Gateway(self.0.load_full())
+    }
+
+    /// Puts another in place, at once for all threads.
+    pub fn replace(&self, gateway: &Gateway) {
+        self.0.store(gateway.0.clone());
+    }
+
+    /// Brings one that may be old up to date. Costs nothing that threads share as long as nothing changed.
+    pub(super) fn refresh(&self, gateway: &mut Gateway) {
+        let now = self.0.load();
+        if !Arc::ptr_eq(&now, &gateway.0) {
+            *gateway = Gateway(arc_swap::Guard::into_inner(now));
+        }
+    }
+}

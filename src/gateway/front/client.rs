@@ -1,0 +1,87 @@
+//! A client's connection: what has been read of it, and reading and writing within limits of time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::wire::Wire;
+use crate::gateway::answer;
+use crate::gateway::guard::Guard;
+
+/// How long a client may take to close after an answer that ends the connection.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One connection, as far as it has been read.
+pub(super) struct Conn {
+    pub(super) wire: Wire,
+    /// Read and not used yet.
+    pub(super) buffer: BytesMut,
+    pub(super) guard: Arc<Guard>,
+}
+
+/// The client does not read any more.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl Conn {
+    pub(super) fn new(wire: Wire, guard: Arc<Guard>) -> Self {
+        Self { wire, buffer: BytesMut::new(), guard }
+    }
+
+    /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
+    pub(super) async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let whole = async {
+            while self.buffer.len() < length {
+                self.buffer.reserve(length - self.buffer.len());
+                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
+                    return Err(None);
+                }
+            }
+            Ok(self.buffer.split_to(length).freeze())
+        };
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
+    }
+
+    /// Writes all of it; each step within `idle`.
+    pub(super) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
+        while !bytes.is_empty() {
+            match timeout(idle, self.wire.write(bytes)).await {
+                Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
+                _ => return Err(Gone),
+            }
+        }
+        // TLS keeps what the socket did not take at once
+        if matches!(timeout(idle, self.wire.flush()).await, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Waits until the client has gone. What it sends meanwhile is kept.
+    pub(super) async fn gone(&mut self) {
+        if let Ok(1..) = self.wire.read_buf(&mut self.buffer).await {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.
+    pub(super) async fn linger(mut self) {
+        if self.wire.shutdown().await.is_err() {
+            return;
+        }
+        let _ = timeout(LINGER, async {
+            loop {
+                self.buffer.clear();
+                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}

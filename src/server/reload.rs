@@ -1,0 +1,138 @@
+//! Another configuration in the place of the one in force, all of it or nothing: what it needs is made and bound
+//! first, and only then one store puts it in place. Requests under way keep what they began with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::listen::Listening;
+use super::shard::Shards;
+use super::tls::Certificates;
+use super::{ServeError, admin, resolve, start_whoami, uses_whoami};
+use crate::config::{self, Config, Faults};
+use crate::gateway::Current;
+use crate::logging::Log;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads and judges it.
+    pub fn load(&self) -> Result<Config, Faults> {
+        config::load(&self.path, self.state_dir.as_deref(), config::Secrets::Read)
+    }
+}
+
+/// Everything that a reload changes.
+pub(super) struct Server {
+    /// `None`: `run --to`, which has no file.
+    pub(super) source: Option<Source>,
+    pub(super) current: Current,
+    pub(super) listening: Listening,
+    pub(super) admin: Listening,
+    pub(super) asked: admin::Asked,
+    pub(super) shards: Shards,
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) whoami: Option<SocketAddr>,
+    pub(super) log: Log,
+}
+
+/// Why the configuration stays as it was.
+enum Kept {
+    Faults(Faults),
+    Failed(String),
+}
+
+impl From<ServeError> for Kept {
+    fn from(error: ServeError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Server {
+    /// Reads the file again and puts it in force, or says in the log why not; the text is for the service
+    /// manager.
+    pub(super) async fn reload(&mut self) -> String {
+        let Some(source) = self.source.clone() else {
+            tracing::warn!("there is no configuration file to reload");
+            return "there is no configuration file to reload".to_owned();
+        };
+        let shown = source.path.display().to_string();
+        let put = self.put_in_force(source).await;
+        self.current.gateway().reloaded(put.is_ok());
+        match put {
+            Ok(()) => {
+                tracing::info!(file = shown, "configuration reloaded");
+                format!("serving {shown}")
+            }
+            Err(kept) => {
+                self.report(&shown, &kept);
+                format!("{shown} was not reloaded: see the log")
+            }
+        }
+    }
+
+    async fn put_in_force(&mut self, source: Source) -> Result<(), Kept> {
+        let loaded = tokio::task::spawn_blocking(move || source.load())
+            .await
+            .map_err(|error| Kept::Failed(error.to_string()))?;
+        let mut config = loaded.map_err(Kept::Faults)?;
+        let old = self.current.gateway();
+        keep_what_cannot_change(old.config(), &mut config);
+        if self.whoami.is_none() && uses_whoami(&config) {
+            self.whoami = Some(start_whoami().await?);
+        }
+        let listening = self.listening.prepare(&config.server.listen)?;
+        let admin = self.admin.prepare(config.server.admin_listen.as_slice())?;
+        let accounts = old.accounts().reconfigured(&config).await.map_err(|error| Kept::Failed(error.to_string()))?;
+        let new = old.reconfigured(Arc::new(config), accounts.clone(), self.whoami);
+        if new.has_unknown_names() {
+            resolve(&new).await;
+        }
+        accounts.put_in_force();
+        self.certificates.replace(&new.config().server.tls);
+        self.current.replace(&new);
+        self.listening.change(listening, |socket, closed| self.shards.accept(socket, &closed));
+        self.admin.change(admin, |socket, closed| admin::start(socket, self.asked.clone(), closed));
+        new.forget_others();
+        new.sweep();
+        Ok(())
+    }
+
+    /// As `check` would: each fault with its place, and the lines themselves with their carets.
+    fn report(&self, file: &str, kept: &Kept) {
+        let faults = match kept {
+            Kept::Failed(why) => {
+                return tracing::error!(file, why, "configuration not reloaded; the one before stays in force");
+            }
+            Kept::Faults(faults) => faults,
+        };
+        for fault in faults.list() {
+            let (line, column) = faults.place(fault);
+            tracing::error!(file, line, column, remedy = fault.remedy, "{}", fault.what);
+        }
+        let count = faults.list().len();
+        let report = faults.render(false);
+        if self.log.is_human() {
+            self.log.line(|out| out.extend_from_slice(report.as_bytes()));
+            tracing::error!(file, faults = count, "configuration not reloaded; the one before stays in force");
+        } else {
+            tracing::error!(file, faults = count, report, "configuration not reloaded; the one before stays in force");
+        }
+    }
+}
+
+/// What holds as long as the process lives keeps its value.
+fn keep_what_cannot_change(old: &Config, new: &mut Config) {
+    let (was, is) = (&old.server.state_dir, &mut new.server.state_dir);
+    if was != is {
+        tracing::warn!(kept = %was.display(), "`state_dir` changes only with a restart");
+        is.clone_from(was);
+    }
+}

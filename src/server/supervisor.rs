@@ -1,0 +1,56 @@
+//! What the service manager is told (sd_notify(3)): when we are ready, that the configuration is read again,
+//! that we stop, and, where it asks for that, that we are alive. Without a manager nothing of this happens.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::shard::Shards;
+use crate::account::Accounts;
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+/// Everything is open.
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// The configuration is being read again; [`reloaded`] ends that.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
+    }
+}
+
+/// It has been read; `status` says what came of it.
+pub(super) fn reloaded(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The end has begun.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+}
+
+/// Tells the manager that we are alive, twice in the time that it gives us, as long as the store and every
+/// thread that serves answer. Ends at once where it does not ask for that.
+pub(super) async fn watchdog(accounts: Accounts, shards: Shards) {
+    let Some(within) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = interval((within / 2).max(Duration::from_millis(1)));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let alive = async { shards.answer().await && accounts.ready().await };
+        if timeout(within / 2, alive).await.unwrap_or(false) {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            tracing::error!("the store or a thread that serves does not answer");
+        }
+    }
+}
