@@ -18,6 +18,7 @@ mod faults;
 mod forge;
 mod framing;
 mod gateway;
+mod growth;
 mod h2;
 mod import;
 mod known_attacks;
