@@ -21,6 +21,7 @@ mod gateway;
 mod growth;
 mod h2;
 mod import;
+mod known_attacks_h2;
 mod known_attacks;
 mod login;
 mod logs;

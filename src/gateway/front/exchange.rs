@@ -106,7 +106,12 @@ impl Front {
         state: &RequestState,
     ) -> std::result::Result<Answer, Broken> {
         let idle = self.gateway.config.limits.idle;
-        match timeout(idle, server.write_all(request)).await {
+        let sent = async {
+            server.write_all(request).await?;
+            // TLS keeps what the socket did not take at once
+            server.flush().await
+        };
+        match timeout(idle, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up())),
             Err(_) => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),

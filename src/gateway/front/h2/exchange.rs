@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2::RecvStream;
+use http::header;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -31,6 +33,8 @@ struct Allowed {
     /// To the first byte of the answer, once the body is sent.
     answer: Duration,
     body: Option<u64>,
+    /// The client said how long its body is.
+    declared: bool,
 }
 
 impl Front {
@@ -43,6 +47,11 @@ impl Front {
         state: &mut RequestState,
         read: &mut usize,
     ) -> Result<()> {
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        if length.is_some_and(|length| length == "0") {
+            // a head that says so is a whole request: data behind it must not be found out afterwards
+            ends_empty(body, self.gateway.config.limits.idle).await?;
+        }
         let bodiless = body.is_end_stream();
         loop {
             let target = self.gateway.next_target(state)?;
@@ -104,7 +113,12 @@ impl Front {
             return no_admission().map_err(Broken::Other);
         };
         let route = &self.gateway.config.routes[admission.route()];
-        let allowed = Allowed { idle: self.gateway.config.limits.idle, answer: route.timeout, body: route.body_max };
+        let allowed = Allowed {
+            idle: self.gateway.config.limits.idle,
+            answer: route.timeout,
+            body: route.body_max,
+            declared: head.headers.contains_key(header::CONTENT_LENGTH),
+        };
         let (answered, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
         let result = {
             let mut up = pin!(upload(body, sink, &allowed, &sent));
@@ -173,6 +187,22 @@ impl Front {
     }
 }
 
+/// Waits for the end of a body that is to have no bytes.
+async fn ends_empty(body: &mut RecvStream, idle: Duration) -> Result<()> {
+    let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
+    while let Some(part) = timeout(idle, body.data()).await.map_err(slow)? {
+        part.map_err(|e| Error::because(ErrorType::ReadError, "reading the body", e).into_down())?;
+    }
+    Ok(())
+}
+
+async fn send(sink: &mut Sink, part: Bytes, idle: Duration) -> Result<(), Stopped> {
+    match timeout(idle, sink.data(part)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Stopped::Server),
+    }
+}
+
 /// The request's body, to its end.
 async fn upload(body: &mut RecvStream, mut sink: Sink, allowed: &Allowed, sent: &AtomicUsize) -> Result<Sink, Stopped> {
     if body.is_end_stream() {
@@ -180,21 +210,24 @@ async fn upload(body: &mut RecvStream, mut sink: Sink, allowed: &Allowed, sent: 
     }
     let slow = |_| Stopped::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());
     let broken = |e| Stopped::Client(Error::because(ErrorType::ReadError, "reading the body", e).into_down());
+    let mut held = None;
     while let Some(part) = timeout(allowed.idle, body.data()).await.map_err(slow)? {
-        let part = part.map_err(broken)?;
+        let mut part = part.map_err(broken)?;
         let length = part.len();
         let before = sent.fetch_add(length, Ordering::Relaxed);
         if allowed.body.is_some_and(|max| (before + length) as u64 > max) {
             let large = Error::explain(ErrorType::HTTPStatus(413), "body larger than body_max");
             return Err(Stopped::Client(large.into_down()));
         }
-        match timeout(allowed.idle, sink.data(part)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(Stopped::Server),
+        if allowed.declared {
+            // the last piece waits for the end: a body that turns out too long never was a whole one
+            part = held.replace(part).unwrap_or_default();
         }
+        send(&mut sink, part, allowed.idle).await?;
         let _ = body.flow_control().release_capacity(length);
     }
     let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(broken)?;
+    send(&mut sink, held.unwrap_or_default(), allowed.idle).await?;
     match timeout(allowed.idle, sink.end(trailers)).await {
         Ok(Ok(())) => Ok(sink),
         Ok(Err(_)) | Err(_) => Err(Stopped::Server),

@@ -1,0 +1,568 @@
+//! Attacks that HTTP/2 servers and proxies are known to have fallen to, each beside what must go on working. Frames
+//! are written by hand where no well-behaved client would send them (RFC 9113).
+
+use std::io::{ErrorKind, Read, Write};
+
+use crate::backend::{Backend, ok, silent};
+use crate::gateway::eventually;
+use crate::h2::{ask, connect, read, request, run};
+use crate::tls::{Secure, Tls};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A client that sends what it is told to.
+struct Raw(Tls);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// What a connection or a stream ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// RST_STREAM with this code.
+    Stream(u32),
+    /// GOAWAY with this code.
+    Connection(u32),
+    /// Closed without a word.
+    Closed,
+}
+
+impl Raw {
+    fn connect(secure: &Secure, settings: &[u8]) -> Self {
+        let mut raw = Self(secure.authority.connect(secure.gateway.tls, Some("a.example.com"), "h2"));
+        raw.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        raw.send(SETTINGS, 0, 0, settings);
+        raw
+    }
+
+    /// The gateway may have ended the connection already: what it said is still read.
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let _ = self.0.write_all(&frame(kind, flags, stream, payload));
+    }
+
+    /// `None` at the end.
+    fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes(head[5..].try_into().unwrap()) & 0x7fff_ffff;
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// How the stream, or the whole connection, ends.
+    fn end_of(&mut self, stream: u32) -> End {
+        let code = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        loop {
+            match self.next() {
+                None => return End::Closed,
+                Some(frame) if frame.kind == GOAWAY => return End::Connection(code(&frame.payload[4..8])),
+                Some(frame) if frame.kind == RST_STREAM && frame.stream == stream => {
+                    return End::Stream(code(&frame.payload));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The first byte of the answer's head (a status of the static table), once it has come.
+    fn status(&mut self, stream: u32) -> u8 {
+        loop {
+            let frame = self.next().expect("no answer");
+            assert!(frame.kind != GOAWAY && (frame.kind, frame.stream) != (RST_STREAM, stream), "{frame:?}");
+            if (frame.kind, frame.stream) == (HEADERS, stream) {
+                return frame.payload[0];
+            }
+        }
+    }
+
+    /// Sends batches until the gateway has enough; how it ended the connection. `batch` is told its number.
+    fn flood(&mut self, batches: u32, mut batch: impl FnMut(u32) -> Vec<u8>) -> Option<End> {
+        for number in 0..batches {
+            let sent = self.0.write_all(&batch(number)).and_then(|()| self.0.write_all(&frame(PING, 0, 0, &[7; 8])));
+            // whatever was answered to this batch stands before the answer to the ping
+            loop {
+                match self.next() {
+                    None => return Some(End::Closed),
+                    Some(frame) if frame.kind == GOAWAY => {
+                        return Some(End::Connection(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap())));
+                    }
+                    Some(frame) if frame.kind == PING && frame.flags == ACK && frame.payload == [7; 8] => break,
+                    Some(_) => {}
+                }
+            }
+            if sent.is_err() {
+                return Some(End::Closed);
+            }
+        }
+        None
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Fields as literals without an index, not packed (RFC 7541, 6.2.2).
+fn fields(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127 + 128);
+            if text.len() < 127 {
+                block.push(u8::try_from(text.len()).unwrap());
+            } else {
+                block.extend([127, u8::try_from(text.len() - 127).unwrap()]);
+            }
+            block.extend_from_slice(text);
+        }
+    }
+    block
+}
+
+const GET: [(&[u8], &[u8]); 4] =
+    [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.example.com"), (b":path", b"/")];
+const POST: [(&[u8], &[u8]); 4] =
+    [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"a.example.com"), (b":path", b"/")];
+
+fn open_to(upstream: &str) -> Secure {
+    Secure::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"{upstream}\"\n"))
+}
+
+/// Resident memory of the gateway, in KiB.
+fn resident_kib(secure: &Secure) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", secure.gateway.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The gateway serves others, and has not grown by what was sent to it.
+fn is_well(secure: &Secure, before_kib: u64) {
+    let grown = resident_kib(secure).saturating_sub(before_kib);
+    assert!(grown < 20 << 10, "grown by {grown} KiB");
+    let mut raw = Raw::connect(secure, &[]);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[GET.as_slice(), &[(b"x-twin", b"1")]].concat()));
+    assert_eq!(raw.status(1), 0x88);
+}
+
+/// A server that answers whoever says `x-twin`, and nobody else.
+fn picky() -> Backend {
+    Backend::start(|request, stream| {
+        if request.field("x-twin").is_some() {
+            return ok(request, stream);
+        }
+        std::thread::park();
+        false
+    })
+}
+
+/// G1. CVE-2023-44487: streams that are opened and reset at once.
+#[test]
+fn rapid_resets_end_the_connection_and_a_few_do_not() {
+    let backend = picky();
+    let secure = open_to(&format!("http://{}", backend.address));
+    let before = resident_kib(&secure);
+    let head = fields(&GET);
+    let pairs = |number: u32| -> Vec<u8> {
+        (0..50)
+            .flat_map(|at| {
+                let stream = (number * 50 + at) * 2 + 1;
+                [frame(HEADERS, END_HEADERS | END_STREAM, stream, &head), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])]
+            })
+            .flatten()
+            .collect()
+    };
+    let ended = Raw::connect(&secure, &[]).flood(60, pairs);
+    assert_eq!(ended, Some(End::Connection(ENHANCE_YOUR_CALM)));
+    is_well(&secure, before);
+    // a person who clicks away now and then
+    run(async {
+        let send = secure.h2().await;
+        for _ in 0..100 {
+            let mut taken_back = send.clone().ready().await.unwrap();
+            let (answer, mut stream) = taken_back.send_request(request("GET /", &[]), true).unwrap();
+            stream.send_reset(h2::Reason::CANCEL);
+            drop(answer);
+            assert_eq!(ask(&send, request("GET /", &[("x-twin", "1")]), b"").await.unwrap().status(), 200);
+        }
+    });
+}
+
+/// G2. CVE-2025-8671 (MadeYouReset): frames that make the server reset its own streams.
+#[test]
+fn frames_that_make_us_reset_streams_end_the_connection() {
+    let backend = picky();
+    let secure = open_to(&format!("http://{}", backend.address));
+    let before = resident_kib(&secure);
+    let head = fields(&GET);
+    let pairs = |number: u32| -> Vec<u8> {
+        (0..50)
+            .flat_map(|at| {
+                let stream = (number * 50 + at) * 2 + 1;
+                // a window that grows by nothing
+                [frame(HEADERS, END_HEADERS | END_STREAM, stream, &head), frame(WINDOW_UPDATE, 0, stream, &[0; 4])]
+            })
+            .flatten()
+            .collect()
+    };
+    let ended = Raw::connect(&secure, &[]).flood(60, pairs);
+    assert!(matches!(ended, Some(End::Connection(_))), "{ended:?}");
+    is_well(&secure, before);
+}
+
+/// G3. RUSTSEC-2024-0332: a head that never ends.
+#[test]
+fn endless_continuations_end_the_connection_and_some_are_read() {
+    let backend = picky();
+    let secure = open_to(&format!("http://{}", backend.address));
+    let before = resident_kib(&secure);
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_STREAM, 1, &fields(&GET));
+    for number in 0..10_000u32 {
+        let name = format!("x-{number}");
+        raw.send(CONTINUATION, 0, 1, &fields(&[(name.as_bytes(), b"1")]));
+    }
+    // what was sent behind the end may cut the last word off
+    let ended = raw.end_of(1);
+    assert!(matches!(ended, End::Connection(ENHANCE_YOUR_CALM) | End::Closed), "{ended:?}");
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_STREAM, 1, &fields(&GET));
+    raw.send(CONTINUATION, 0, 1, &fields(&[(b"x-a", b"1")]));
+    raw.send(CONTINUATION, END_HEADERS, 1, &fields(&[(b"x-twin", b"1")]));
+    assert_eq!(raw.status(1), 0x88);
+    is_well(&secure, before);
+}
+
+/// G4. RUSTSEC-2026-0258: frames of data that hold none.
+#[test]
+fn endless_empty_data_ends_the_connection_and_some_is_read() {
+    let backend = picky();
+    let secure = open_to(&format!("http://{}", backend.address));
+    let before = resident_kib(&secure);
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS, 1, &fields(&POST));
+    let empty = frame(DATA, 0, 1, b"").repeat(100);
+    let ended = raw.flood(100, |_| empty.clone());
+    assert!(matches!(ended, Some(End::Connection(ENHANCE_YOUR_CALM) | End::Closed)), "{ended:?}");
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS, 1, &fields(&[POST.as_slice(), &[(b"x-twin", b"1")]].concat()));
+    for _ in 0..10 {
+        raw.send(DATA, 0, 1, b"");
+    }
+    raw.send(DATA, END_STREAM, 1, b"body");
+    assert_eq!(raw.status(1), 0x88);
+    is_well(&secure, before);
+}
+
+/// G5. CVE-2026-49975: a byte on the wire that is a whole field in memory, cookies too.
+#[test]
+fn heads_of_very_many_fields_or_crumbs_are_431_and_reach_nobody() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    run(async {
+        let send = secure.h2().await;
+        for (name, count, status) in
+            [("x-a", 90, 200), ("x-a", 1_000, 431), ("x-a", 2_500, 431), ("cookie", 90, 200), ("cookie", 1_000, 431)]
+        {
+            let answer = ask(&send, request("GET /", &vec![(name, "b"); count]), b"").await.unwrap();
+            assert_eq!(answer.status(), status, "{count} times {name}");
+        }
+    });
+    assert_eq!(backend.all().len(), 2);
+    // 5,000 bytes that each name an entry of the table
+    let mut raw = Raw::connect(&secure, &[]);
+    let block = [fields(&GET), b"\x40\x01a\x01b".to_vec(), vec![0xbe; 5_000]].concat();
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 3, &fields(&GET));
+    assert_eq!(raw.status(3), 0x88);
+    assert_eq!(backend.all().len(), 1);
+}
+
+/// G6. A window that is held shut while the answer waits, opened by a byte at a time.
+#[test]
+fn an_answer_that_is_not_taken_is_given_up_at_the_idle_limit() {
+    let backend = Backend::start(|_, stream| {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+        stream.write_all(head).and_then(|()| stream.write_all(&vec![b'x'; 1_000_000])).is_ok()
+    });
+    let secure = Secure::start(&format!(
+        "[limits]\nidle = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n",
+        backend.address
+    ));
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0
+    let mut raw = Raw::connect(&secure, &[0, 4, 0, 0, 0, 0]);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&GET));
+    assert_eq!(raw.status(1), 0x88);
+    raw.0.sock.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
+    let mut ended = false;
+    let mut seen = Vec::new();
+    eventually("the stream is reset", || {
+        raw.send(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
+        let mut bytes = [0; 4096];
+        match raw.0.read(&mut bytes) {
+            Ok(0) => ended = true,
+            Ok(count) => seen.extend_from_slice(&bytes[..count]),
+            Err(error) => ended = !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+        // RST_STREAM of stream 1
+        ended || seen.windows(9).any(|nine| nine == [0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1])
+    });
+    // whoever reads gets all of it
+    run(async {
+        let send = secure.h2().await;
+        let (status, text, _) = read(ask(&send, request("GET /", &[]), b"").await.unwrap()).await.unwrap();
+        assert_eq!((status, text.len()), (200, 1_000_000));
+    });
+}
+
+/// G7. RFC 9113, 8.1.1: a length that is not that of the data.
+#[test]
+fn a_length_that_the_data_do_not_have_is_a_stream_error_and_never_a_whole_request() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    for (length, data) in [("5", &b"abc"[..]), ("2", b"abc"), ("0", b"abc"), ("x", b"abc"), ("-3", b"abc")] {
+        let mut raw = Raw::connect(&secure, &[]);
+        let head = [POST.as_slice(), &[(b"content-length", length.as_bytes())]].concat();
+        raw.send(HEADERS, END_HEADERS, 1, &fields(&head));
+        raw.send(DATA, END_STREAM, 1, data);
+        assert_eq!(raw.end_of(1), End::Stream(PROTOCOL_ERROR), "{length}");
+    }
+    // the byte that is too many comes in a frame of its own
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS, 1, &fields(&[POST.as_slice(), &[(b"content-length", b"2")]].concat()));
+    raw.send(DATA, 0, 1, b"ab");
+    raw.send(DATA, END_STREAM, 1, b"c");
+    assert_eq!(raw.end_of(1), End::Stream(PROTOCOL_ERROR));
+    assert!(backend.all().is_empty());
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS, 1, &fields(&[POST.as_slice(), &[(b"content-length", b"3")]].concat()));
+    raw.send(DATA, 0, 1, b"ab");
+    raw.send(DATA, END_STREAM, 1, b"c");
+    assert_eq!(raw.status(1), 0x88);
+    assert_eq!(backend.next().body, b"abc");
+}
+
+/// G8. RFC 9113, 8.2.2: fields about one connection would be read again behind us.
+#[test]
+fn fields_about_the_connection_are_a_stream_error() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    for (name, value) in [
+        (&b"transfer-encoding"[..], &b"chunked"[..]),
+        (b"connection", b"close"),
+        (b"connection", b"x-own"),
+        (b"upgrade", b"websocket"),
+        (b"keep-alive", b"timeout=5"),
+        (b"proxy-connection", b"keep-alive"),
+        (b"te", b"gzip"),
+        (b"X-Upper", b"1"),
+    ] {
+        let mut raw = Raw::connect(&secure, &[]);
+        raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[GET.as_slice(), &[(name, value)]].concat()));
+        let ended = raw.end_of(1);
+        let malformed = matches!(ended, End::Stream(PROTOCOL_ERROR) | End::Connection(PROTOCOL_ERROR));
+        assert!(malformed, "{}: {ended:?}", String::from_utf8_lossy(name));
+    }
+    assert!(backend.all().is_empty());
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[GET.as_slice(), &[(b"te", b"trailers")]].concat()));
+    assert_eq!(raw.status(1), 0x88);
+    assert_eq!(backend.next().field("te"), None);
+}
+
+/// G9. RFC 9113, 8.2.1 and 10.3: bytes that would be line ends or spaces in HTTP/1.1.
+#[test]
+fn bytes_that_would_cut_a_line_in_http1_reach_nobody() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    for value in [&b"a\r\nx-own: 1"[..], b"a\nb", b"a\rb", b"a\0b"] {
+        let mut raw = Raw::connect(&secure, &[]);
+        raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[GET.as_slice(), &[(b"x-a", value)]].concat()));
+        let ended = raw.end_of(1);
+        assert!(ended != End::Closed, "{ended:?}");
+    }
+    for path in [&b"/a b"[..], b"/a\r\nb", b"/a\0b", b"", b"a", b"http://b.example.com/"] {
+        let head = [&GET[..3], &[(&b":path"[..], path)]].concat();
+        let mut raw = Raw::connect(&secure, &[]);
+        raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&head));
+        raw.send(HEADERS, END_HEADERS | END_STREAM, 3, &fields(&GET));
+        // reset, or answered with 400 (0x8c)
+        let mut answered = false;
+        while let Some(frame) = raw.next() {
+            match (frame.kind, frame.stream) {
+                (RST_STREAM, 1) | (GOAWAY, _) => answered = true,
+                (HEADERS, 1) => {
+                    assert_eq!(frame.payload[0], 0x8c, "{}", String::from_utf8_lossy(path));
+                    answered = true;
+                }
+                _ => {}
+            }
+            if answered {
+                break;
+            }
+        }
+        assert!(answered, "{}", String::from_utf8_lossy(path));
+    }
+    eventually("the twins have come", || !backend.all().is_empty());
+    // a fragment is no part of a target: what is judged and what is sent on are cut alike
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[&GET[..3], &[(&b":path"[..], &b"/a#b"[..])]].concat()));
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 3, &fields(&[&GET[..3], &[(&b":path"[..], &b"/last"[..])]].concat()));
+    assert_eq!(raw.status(3), 0x88);
+    loop {
+        let received = backend.next();
+        assert!(!received.line.contains(['#', ' ']) || received.line.split(' ').count() == 3, "{}", received.line);
+        assert!(!received.line.contains('#'), "{}", received.line);
+        if received.line.contains("/last") {
+            break;
+        }
+    }
+}
+
+/// G10. RFC 9113, 8.3.1: two names for one place.
+#[test]
+fn an_authority_and_a_host_that_differ_are_400() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    run(async {
+        let send = secure.h2().await;
+        for (host, status) in [
+            ("b.example.com", 400),
+            ("a.example.com:8443", 400),
+            ("", 400),
+            ("a.example.com", 200),
+            ("A.Example.com", 200),
+        ] {
+            let answer = ask(&send, request("GET /", &[("host", host)]), b"").await.unwrap();
+            assert_eq!(answer.status(), status, "{host}");
+        }
+    });
+    assert_eq!(backend.all().len(), 2);
+}
+
+/// G11. RFC 9113, 8.2.3: a cookie that was cut in pieces is one, for us and for the app.
+#[test]
+fn cookie_crumbs_are_joined_before_anything_is_decided() {
+    let backend = Backend::start(ok);
+    let secure = Secure::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
+    let cookie = secure.first_account();
+    run(async {
+        let send = secure.h2().await;
+        let crumbs = [("cookie", "a=1"), ("cookie", cookie.as_str()), ("x-own", "y"), ("cookie", "b=2; c=3")];
+        assert_eq!(ask(&send, request("GET /", &crumbs), b"").await.unwrap().status(), 200);
+        // and two sessions in two crumbs are as ambiguous as in one line
+        let other = format!("{}x", &cookie[..cookie.len() - 1]);
+        let crumbs = [("cookie", cookie.as_str()), ("cookie", other.as_str())];
+        assert_eq!(ask(&send, request("GET /", &crumbs), b"").await.unwrap().status(), 401);
+    });
+    let received = backend.next();
+    let cookies: Vec<_> = received.fields.iter().filter(|(name, _)| name == "cookie").map(|(_, value)| value).collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3"]);
+    assert_eq!(received.field("remote-email"), Some("ada@example.com"));
+}
+
+/// G12. RFC 9110, 7.4; Traefik's advisories on SNI: a connection for one name, a request for another.
+#[test]
+fn an_authority_that_the_certificate_does_not_cover_is_421() {
+    let secure = Secure::whoami();
+    run(async {
+        for (name, host, status) in [
+            ("a.example.com", "b.example.com", 421),
+            ("a.example.com", "x.wild.example.com", 421),
+            ("b.example.com", "x.wild.example.com", 200),
+            ("a.example.com", "a.example.com", 200),
+        ] {
+            let send = connect(&secure.authority, secure.gateway.tls, name).await;
+            let get = http::Request::builder().uri(format!("https://{host}/public/x")).body(()).unwrap();
+            let answer = ask(&send, get, b"").await.unwrap();
+            assert_eq!(answer.status(), status, "{name}, then {host}");
+        }
+    });
+}
+
+/// G13. Frames that cost an answer, or nothing but time: a client that reads none of the answers waits for itself.
+#[test]
+fn floods_of_settings_pings_and_priorities_hold_nothing_and_nobody() {
+    let backend = picky();
+    let secure = open_to(&format!("http://{}", backend.address));
+    let before = resident_kib(&secure);
+    let floods = [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[1; 8]), frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])];
+    for kind in floods {
+        let mut raw = Raw::connect(&secure, &[]);
+        // each batch is answered before the next, or the connection is ended: both are well
+        let ended = raw.flood(100, |_| kind.repeat(100));
+        if ended.is_none() {
+            raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[GET.as_slice(), &[(b"x-twin", b"1")]].concat()));
+            assert_eq!(raw.status(1), 0x88);
+        }
+        // and nobody reads at all
+        let mut deaf = Raw::connect(&secure, &[]);
+        deaf.0.sock.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+        for _ in 0..100 {
+            if deaf.0.write_all(&kind.repeat(100)).is_err() {
+                break;
+            }
+        }
+        is_well(&secure, before);
+    }
+}
+
+/// Streams beyond the hundred that are announced are refused, and the others are served (RFC 9113, 5.1.2).
+#[test]
+fn a_hundred_streams_are_open_at_once_and_no_more() {
+    let (listener, address) = silent();
+    let secure = open_to(&format!("http://{address}"));
+    let mut raw = Raw::connect(&secure, &[]);
+    let head = fields(&GET);
+    for at in 0..101 {
+        raw.send(HEADERS, END_HEADERS | END_STREAM, at * 2 + 1, &head);
+    }
+    assert_eq!(raw.end_of(201), End::Stream(7), "REFUSED_STREAM");
+    drop(listener);
+}
+
+/// RFC 9113, 8.3: a head without its parts, or with parts of an answer, is none.
+#[test]
+fn heads_without_their_parts_are_stream_errors() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    let broken = [
+        GET[1..].to_vec(),
+        [&GET[..1], &GET[2..]].concat(),
+        GET[..3].to_vec(),
+        [GET.as_slice(), &[(b":status", b"200")]].concat(),
+        [GET.as_slice(), &[(b":path", b"/twice")]].concat(),
+        [GET.as_slice(), &[(b":protocol", b"websocket")]].concat(),
+        [&[(&b"x-first"[..], &b"1"[..])], GET.as_slice()].concat(),
+    ];
+    for head in broken {
+        let mut raw = Raw::connect(&secure, &[]);
+        raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&head));
+        let ended = raw.end_of(1);
+        assert!(matches!(ended, End::Stream(PROTOCOL_ERROR) | End::Connection(PROTOCOL_ERROR)), "{ended:?}");
+    }
+    assert!(backend.all().is_empty());
+}
