@@ -296,7 +296,7 @@ fn rewrite_cookies(changes: &mut Changes, headers: &HeaderMap, stripper: &Stripp
     let mut lines = headers.get_all(header::COOKIE).iter();
     let first = lines.next();
     let single = lines.next().is_none();
-    let is_ours = |item: &[u8]| stripper.is_ours(item.split(|&b| b == b'=').next().unwrap_or(item));
+    let is_ours = |item: &[u8]| stripper.is_ours(cookie::name_of(item));
     if added.is_empty() && single && first.is_none_or(|line| !cookie::split(line.as_bytes()).any(is_ours)) {
         return;
     }

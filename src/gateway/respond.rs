@@ -15,6 +15,7 @@ use super::{Gateway, RequestState, refuse};
 use crate::account::Rejected;
 use crate::config::Config;
 use crate::metrics::Authz;
+use crate::web::cookie;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
@@ -122,8 +123,7 @@ pub(super) fn dress(
     renewed: Option<HeaderValue>,
     cors: &CorsAnswer,
 ) {
-    let ours =
-        |value: &HeaderValue| stripper.is_ours(value.as_bytes().split(|&b| b == b'=').next().unwrap_or_default());
+    let ours = |value: &HeaderValue| stripper.is_ours(cookie::name_of(value.as_bytes()));
     if response.headers.get_all(header::SET_COOKIE).iter().any(ours) {
         let kept: Vec<HeaderValue> =
             response.headers.get_all(header::SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();

@@ -115,6 +115,13 @@ pub fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|&b| b == b';').map(trim).filter(|item| !item.is_empty())
 }
 
+/// The name under which a cookie will come back: a browser sends one without a name (`=name=value`) as its
+/// value alone (RFC 6265bis, 5.8.3).
+pub fn name_of(item: &[u8]) -> &[u8] {
+    let start = item.iter().position(|b| !b" \t=".contains(b)).unwrap_or(item.len());
+    item[start..].split(|&b| b == b'=').next().unwrap_or_default()
+}
+
 /// Finds one cookie by its exact name.
 pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Presented<'a> {
     let mut found = Presented::Absent;
@@ -164,6 +171,14 @@ mod tests {
         {
             assert_eq!(find(&request(&[line]), "__Host-authgate"), Presented::Absent, "{line}");
         }
+    }
+
+    #[test]
+    fn a_cookie_without_a_name_is_named_by_its_value() {
+        for item in ["authgate=x", "=authgate=x", " = =authgate=x", "authgate"] {
+            assert_eq!(name_of(item.as_bytes()), b"authgate", "{item}");
+        }
+        assert_eq!(name_of(b"a=authgate=x"), b"a");
     }
 
     #[test]

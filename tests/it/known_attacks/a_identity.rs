@@ -297,11 +297,12 @@ fn a13_a_proxy_protocol_line_is_refused() {
     assert_eq!(stage.get("/public/a13", &[]).status, 200);
 }
 
-/// Session fixation by a backend, ours or one that was taken over.
+/// Session fixation by a backend that was taken over. A cookie without a name comes back as its value alone
+/// (RFC 6265bis, 5.8.3): `=authgate=evil` would be ours.
 #[test]
 fn a14_a_backend_cannot_set_our_cookies() {
     let backend = Backend::start(|_, stream| {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: authgate=evil\r\nSet-Cookie: app=1\r\nSet-Cookie: __Host-authgate=evil\r\nSet-Cookie:  authgate-device = evil\r\nSet-Cookie: \tauthgate-csrf=evil; Path=/\r\nSet-Cookie: b=2; Path=/\r\n\r\n";
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: authgate=evil\r\nSet-Cookie: app=1\r\nSet-Cookie: __Host-authgate=evil\r\nSet-Cookie:  authgate-device = evil\r\nSet-Cookie: \tauthgate-csrf=evil; Path=/\r\nSet-Cookie: =authgate=evil\r\nSet-Cookie: = authgate=evil\r\nSet-Cookie: ==authgate-device=evil\r\nSet-Cookie: b=2; Path=/\r\n\r\n";
         stream.write_all(answer).is_ok()
     });
     let gateway =

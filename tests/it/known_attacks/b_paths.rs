@@ -65,7 +65,8 @@ fn b2_dot_segments_lead_out_of_no_open_path() {
     let_through(&stage, &["/public/...", "/public/.x", "/public/a.b", "/public/a..b"]);
 }
 
-/// Traefik CVE-2025-47952, -66490 and CVE-2026-40912: what is encoded is decoded behind the rule.
+/// Traefik CVE-2025-47952, -66490 and CVE-2026-40912: what is encoded is decoded behind the rule. Tomcat
+/// CVE-2008-2938: so are dots that UTF-8 does not know.
 #[test]
 fn b3_encoded_dots_and_slashes_are_refused() {
     let stage = stage();
@@ -84,6 +85,9 @@ fn b3_encoded_dots_and_slashes_are_refused() {
             "/public/%252e%252e/app",
             "/public/%252fapp",
             "/public/%c0%ae%c0%ae%2fapp",
+            "/public/%c0%ae%c0%ae/app",
+            "/public/..%c0%afapp",
+            "/public/%e0%80%afapp",
         ],
     );
     let_through(&stage, &["/public/%5Bslug%5D", "/public/%20x", "/public/100%25"]);
