@@ -11,6 +11,7 @@ use super::api_token::ApiTokens;
 use super::backend_token::{self, HandedTokens, Minters, OwnKeys};
 use super::live::Live;
 use super::password::Hasher;
+use super::returning::Returning;
 use super::session::{Identity, Rejected, Session, Standing};
 use super::settings::Settings;
 use super::ticket::Tickets;
@@ -54,6 +55,7 @@ pub(super) struct Core {
     pub(super) own_keys: Arc<OwnKeys>,
     pub(super) handed: Arc<HandedTokens>,
     pub(super) tickets: Tickets,
+    pub(super) returning: Returning,
     pub(super) api_tokens: Arc<ApiTokens>,
     /// tells this instance's remembered tokens from another's
     id: u64,
@@ -106,8 +108,9 @@ impl Accounts {
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        let tickets = Tickets::default();
-        let core = Core { store, hasher, clock, in_force, live, keys, own_keys, handed, tickets, api_tokens, id };
+        let (tickets, returning) = (Tickets::default(), Returning::default());
+        let core =
+            Core { store, hasher, clock, in_force, live, keys, own_keys, handed, tickets, returning, api_tokens, id };
         Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, minters: Minters::new(config, None) }) })
     }
 

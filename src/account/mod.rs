@@ -22,6 +22,7 @@ mod jws;
 mod live;
 mod password;
 mod profile;
+mod returning;
 pub mod session;
 mod settings;
 mod sign_in;

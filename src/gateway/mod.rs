@@ -9,7 +9,7 @@ use std::time::Instant;
 use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 
-use crate::account::{Accounts, Identity, Minted, NotMinted};
+use crate::account::{Accounts, Identity, Minted};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
@@ -235,7 +235,7 @@ impl Gateway {
             }
         };
         if head.headers.get(VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
-            state.outcome = "loop";
+            (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, &incoming, &state.request_id));
         }
         let page = self.pages.find(incoming.path.as_str());
@@ -280,7 +280,7 @@ impl Gateway {
                 Step::Reply(respond::to_https(&self.config, incoming))
             }
             Verdict::Status(code) => {
-                state.outcome = "no_route";
+                (state.outcome, state.why) = ("no_route", Some("no route"));
                 Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id))
             }
             Verdict::Refuse(route, refusal) => {
@@ -325,15 +325,16 @@ impl Gateway {
                 state.live = Some(handle);
             } else {
                 self.metrics.sockets_refused.add_one();
-                state.outcome = "refused";
+                (state.outcome, state.why) = ("refused", Some("sockets_per_user"));
                 return refused(StatusCode::TOO_MANY_REQUESTS);
             }
         }
         if let Some(identity) = admission.identity() {
-            match self.accounts.backend_token(admission.upstream(), identity) {
-                Ok(token) => state.token = token,
-                Err(NotMinted) => return refused(StatusCode::INTERNAL_SERVER_ERROR),
-            }
+            let Ok(token) = self.accounts.backend_token(admission.upstream(), identity) else {
+                (state.outcome, state.why) = ("internal", Some("backend token"));
+                return refused(StatusCode::INTERNAL_SERVER_ERROR);
+            };
+            state.token = token;
         }
         state.outcome = "forward";
         state.admission = Some(admission);

@@ -6,13 +6,27 @@ use pingora_http::RequestHeader;
 
 use super::{Gateway, RequestState, head, refuse};
 use crate::account::Caller;
-use crate::pages::{Call, Page};
+use crate::pages::{Call, Page, word};
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
 
 impl Gateway {
     /// Asks one of our own pages; `body` is what the request carried, or the status that refuses it.
     pub(super) async fn page(
+        &self,
+        page: Page,
+        head: &RequestHeader,
+        body: Result<Bytes, StatusCode>,
+        state: &mut RequestState,
+    ) -> Reply {
+        let reply = self.ask_page(page, head, body, state).await;
+        if reply.status.is_client_error() || reply.status.is_server_error() {
+            state.why = state.why.or(Some(word(reply.status)));
+        }
+        reply
+    }
+
+    async fn ask_page(
         &self,
         page: Page,
         head: &RequestHeader,

@@ -90,14 +90,20 @@ pub(crate) fn record(
 }
 
 /// The parser refused a head that no filter ever saw: its line has no method, host or path.
-pub(crate) fn unread(gateway: &Gateway, client: Option<IpAddr>, status: u16) {
+pub(crate) fn unread(
+    gateway: &Gateway,
+    client: Option<IpAddr>,
+    status: u16,
+    request_id: &str,
+    why: Option<&'static str>,
+) {
     gateway.counted.route(None).answered("", status, Duration::ZERO);
     let line = AccessLine {
         time: &timestamp(gateway.clock.now_millis()),
         level: "info",
         target: "access",
         message: "request",
-        request_id: "",
+        request_id,
         client,
         method: "",
         host: "",
@@ -107,7 +113,7 @@ pub(crate) fn unread(gateway: &Gateway, client: Option<IpAddr>, status: u16) {
         route: None,
         upstream: None,
         user: None,
-        why: Some("unparsed"),
+        why,
         bytes_in: 0,
         bytes_out: 0,
         duration_ms: 0.0,

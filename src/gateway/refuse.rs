@@ -72,7 +72,7 @@ fn signed_out(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &
         Refuse::Status => false,
     };
     if redirected {
-        return vary(site.login_redirect(incoming));
+        return vary(site.login_redirect(incoming, request_id));
     }
     let reply = if incoming.wants_page() && route.refuse != Refuse::Status {
         site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))

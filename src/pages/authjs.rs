@@ -167,7 +167,7 @@ impl Pages {
             Ok(begun) => {
                 let place = self.return_to(fields.get("callbackUrl"), call.incoming);
                 let reply = Self::authjs_url(call, form.style, StatusCode::OK, place.as_str());
-                self.signed_in(reply, &begun)
+                self.signed_in(call, reply, Some(place.as_str()), &begun)
             }
             Err(SignInError::Credentials) => {
                 let base = self.authjs.base_path.as_deref().unwrap_or_default();

@@ -62,7 +62,7 @@ impl Pages {
         } else {
             Site::see_other(place.as_str())
         };
-        self.signed_in(reply, &begun)
+        self.signed_in(call, reply, Some(place.as_str()).filter(|_| !fields.is_json()), &begun)
     }
 
     fn dead_link(&self, call: &Call<'_>, as_json: bool) -> Reply {

@@ -27,8 +27,11 @@ impl Pages {
         }
         let created = query(call, &["created"]).is_some();
         let notice = if created { "Your account can be used now. Sign in to go on." } else { "" };
-        let error = query(call, &["error"]).map_or("", |code| told(&code));
-        self.login_page_with(call, StatusCode::OK, wanted.as_deref().unwrap_or_default(), notice, error, ("", true))
+        let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
+        if error.is_empty() {
+            error = self.why_not_returned(call, self.return_to(wanted.as_deref(), call.incoming).as_str());
+        }
+        self.login_page_with(call, StatusCode::OK, wanted.as_deref().unwrap_or_default(), notice, &error, ("", true))
     }
 
     async fn sign_in(&self, call: &Call<'_>, fields: &Fields) -> Reply {
@@ -50,7 +53,7 @@ impl Pages {
         } else {
             Site::see_other(place.as_str())
         };
-        self.signed_in(reply, &begun)
+        self.signed_in(call, reply, Some(place.as_str()).filter(|_| !fields.is_json()), &begun)
     }
 
     fn not_signed_in(

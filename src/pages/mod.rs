@@ -23,6 +23,7 @@ pub mod guard;
 mod link;
 mod login;
 mod logout;
+mod loops;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod signup;
@@ -180,6 +181,9 @@ impl Pages {
             if page.0 == Endpoint::AuthJs {
                 return self.authjs_cross_origin(&call);
             }
+            if let Some(reply) = self.wrong_scheme(&call) {
+                return reply;
+            }
             return self.refused(StatusCode::FORBIDDEN, &call);
         }
         match &call.identity {
@@ -219,9 +223,12 @@ impl Pages {
         }
     }
 
-    /// Lays the cookies of a new session on a reply.
-    fn signed_in(&self, reply: Reply, begun: &crate::account::SignedIn) -> Reply {
+    /// Lays the cookies of a new session on a reply that leads a browser to `place`; `None`: to a program.
+    fn signed_in(&self, call: &Call<'_>, reply: Reply, place: Option<&str>, begun: &crate::account::SignedIn) -> Reply {
         const DEVICE_SECS: u64 = 400 * 86_400;
+        if let Some(place) = place {
+            self.accounts.expect_return(&call.caller, place, begun);
+        }
         let max_age = self.accounts.cookie_max_age(&begun.session);
         let session = self.cookies.set(self.cookies.session(), begun.token.expose(), max_age);
         let device = self.cookies.set(self.cookies.device(), begun.device.expose(), Some(DEVICE_SECS));
@@ -261,7 +268,7 @@ impl Pages {
 
     fn signed_out(&self, call: &Call<'_>) -> Reply {
         if call.incoming.is_navigation() {
-            return self.login_redirect(call.incoming);
+            return self.login_redirect(call.incoming, &call.caller.request_id);
         }
         let reply = if call.incoming.wants_page() {
             self.error_page(StatusCode::UNAUTHORIZED, &call.caller.request_id, Some(call.incoming))

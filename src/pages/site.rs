@@ -78,7 +78,10 @@ impl Site {
     }
 
     /// 303 to the login page, with the way back.
-    pub fn login_redirect(&self, incoming: &Incoming<'_>) -> Reply {
+    pub fn login_redirect(&self, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+        if let Some(reply) = self.outside_domain(incoming, request_id) {
+            return reply;
+        }
         Self::see_other(&self.login_url(incoming))
     }
 

@@ -24,6 +24,7 @@ use super::head::{self, BadHead};
 use super::record::{self, Counts};
 use super::stream::GuardedStream;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
+use crate::pages::word;
 use crate::web::reply::Reply;
 
 pub(super) mod chunks;
@@ -187,9 +188,10 @@ impl Front {
     }
 
     async fn refuse_unread(&self, mut conn: Conn, bad: BadHead) {
-        let reply = respond::bad_head(bad, "", &mut None);
-        record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16());
-        let _ = self.write_reply(&mut conn, reply, &Method::GET, &self.gateway.fresh_id()).await;
+        let (request_id, mut why) = (self.gateway.fresh_id(), None);
+        let reply = respond::bad_head(bad, &request_id, &mut why);
+        record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16(), &request_id, why);
+        let _ = self.write_reply(&mut conn, reply, &Method::GET, &request_id).await;
         conn.linger().await;
     }
 
@@ -224,7 +226,7 @@ impl Front {
                 self.carry_on(&mut conn, step, &head, body, &mut state, &mut counts).await
             }
             Err(Some(code)) => {
-                state.outcome = "bad_request";
+                (state.outcome, state.why) = ("bad_request", Some(word(code)));
                 let reply = refuse::unread(code, &state.request_id);
                 self.reply(&mut conn, reply, &head.parsed, &state, &mut counts).await
             }

@@ -31,9 +31,9 @@ pub(super) async fn serve(
     let (mut head, bytes) = match head::read(&parts, &gateway.config.limits) {
         Ok(read) => read,
         Err(bad) => {
-            let id = gateway.fresh_id();
-            let reply = respond::bad_head(bad, &id, &mut None);
-            record::unread(gateway, guard.address(), reply.status.as_u16());
+            let (id, mut why) = (gateway.fresh_id(), None);
+            let reply = respond::bad_head(bad, &id, &mut why);
+            record::unread(gateway, guard.address(), reply.status.as_u16(), &id, why);
             let _ = front.reply_h2(&mut client, &guard, reply, &parts.method, &id).await;
             return Fate::Wasted;
         }

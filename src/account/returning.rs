@@ -1,0 +1,136 @@
+//! Sessions that a form has just begun and whose cookie has not come back yet. A browser that does not send it
+//! is asked to sign in again and again: here the second time is told from the first. A fixed number of places, each
+//! taken over by whoever comes next; a wrong guess costs a hint on the login page, nothing else.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::accounts::Accounts;
+use super::session::Session;
+use super::{Caller, SignedIn};
+use crate::clock::UnixSecs;
+
+/// Sign-ins that are remembered at once.
+const PLACES: usize = 512;
+/// How long one is.
+const SECS: u64 = 60;
+
+/// The sign-ins of the last minute, as far as they fit.
+pub(super) struct Returning {
+    /// Random per process: nobody can aim at somebody else's place.
+    hasher: ahash::RandomState,
+    places: Mutex<Vec<Option<Begun>>>,
+}
+
+#[derive(Clone)]
+struct Begun {
+    /// Of address, browser and where it was sent.
+    key: u64,
+    at: UnixSecs,
+    session: Weak<Session>,
+}
+
+impl Default for Returning {
+    fn default() -> Self {
+        Self { hasher: ahash::RandomState::new(), places: Mutex::new(vec![None; PLACES]) }
+    }
+}
+
+impl Returning {
+    fn key(&self, caller: &Caller, place: &str) -> u64 {
+        // the fragment never comes back
+        let place = place.split('#').next().unwrap_or_default();
+        self.hasher.hash_one((caller.address, &caller.user_agent, place))
+    }
+
+    fn place(key: u64) -> usize {
+        usize::try_from(key % PLACES as u64).unwrap_or(0)
+    }
+}
+
+impl Accounts {
+    /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
+    pub fn expect_return(&self, caller: &Caller, place: &str, begun: &SignedIn) {
+        let returning = &self.shared.returning;
+        let session = &begun.session;
+        // in the second in which it began, being seen would not show
+        session.seen.store(session.created.saturating_sub(1), Ordering::Relaxed);
+        let key = returning.key(caller, place);
+        let entry = Begun { key, at: self.shared.clock.now(), session: Arc::downgrade(session) };
+        returning.places.lock()[Returning::place(key)] = Some(entry);
+    }
+
+    /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been
+    /// presented since.
+    pub fn is_not_returned(&self, caller: &Caller, place: &str) -> bool {
+        let returning = &self.shared.returning;
+        let key = returning.key(caller, place);
+        let entry = returning.places.lock()[Returning::place(key)].clone();
+        let Some(entry) = entry.filter(|entry| entry.key == key) else { return false };
+        let recent = self.shared.clock.now().saturating_sub(entry.at) <= SECS;
+        let unseen = |session: &Session| {
+            !session.ended.load(Ordering::Relaxed) && session.seen.load(Ordering::Relaxed) < session.created
+        };
+        recent && entry.session.upgrade().is_some_and(|session| unseen(&session))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::World;
+    use super::*;
+
+    fn caller(agent: &str) -> Caller {
+        Caller { user_agent: agent.to_owned(), ..Caller::default() }
+    }
+
+    #[tokio::test]
+    async fn a_cookie_that_does_not_come_back_is_noticed_for_a_minute_by_the_same_browser_at_the_same_place() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let begun = world.sign_in("ada@example.com").await;
+        let accounts = &world.accounts;
+        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+        accounts.expect_return(&caller("a"), "/x?y=1#part", &begun);
+        assert!(accounts.is_not_returned(&caller("a"), "/x?y=1"));
+        assert!(!accounts.is_not_returned(&caller("b"), "/x?y=1"));
+        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+        world.clock.advance(60);
+        assert!(accounts.is_not_returned(&caller("a"), "/x?y=1"));
+        world.clock.advance(1);
+        assert!(!accounts.is_not_returned(&caller("a"), "/x?y=1"));
+    }
+
+    #[tokio::test]
+    async fn a_cookie_that_came_back_or_was_signed_out_is_no_loop() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let begun = world.sign_in("ada@example.com").await;
+        let accounts = &world.accounts;
+        accounts.expect_return(&caller("a"), "/x", &begun);
+        assert!(accounts.is_not_returned(&caller("a"), "/x"));
+        // within the very second in which it began
+        accounts.authenticate(begun.token.expose().as_bytes()).unwrap();
+        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+        let begun = world.sign_in("ada@example.com").await;
+        accounts.expect_return(&caller("a"), "/x", &begun);
+        world.admin().revoke_sessions(Some("ada@example.com")).unwrap();
+        accounts.ready().await;
+        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_does_not_grow() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let begun = world.sign_in("ada@example.com").await;
+        for n in 0..3 * PLACES {
+            world.accounts.expect_return(&caller("a"), &format!("/{n}"), &begun);
+        }
+        let remembered = (0..3 * PLACES).filter(|n| world.accounts.is_not_returned(&caller("a"), &format!("/{n}")));
+        let remembered = remembered.count();
+        assert!(remembered > PLACES / 2 && remembered <= PLACES, "{remembered}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Signing in that leads nowhere: the cookie does not come back, or cannot. The page names the cause instead of
+//! asking for the password for ever.
+
+use http::{StatusCode, header};
+
+use super::view::Message;
+use super::{Call, Pages, Site};
+use crate::web::cookie::{self, Presented};
+use crate::web::incoming::Incoming;
+use crate::web::origin::{Origin, Scheme};
+use crate::web::reply::Reply;
+
+impl Pages {
+    /// What to say to somebody who has just signed in and is here again without the cookie; empty: it is nobody
+    /// such. `place` is where the sign-in was to lead.
+    pub(super) fn why_not_returned(&self, call: &Call<'_>, place: &str) -> String {
+        if !self.accounts.is_not_returned(&call.caller, place) {
+            return String::new();
+        }
+        let presented = cookie::find(call.incoming.headers, self.cookies.session());
+        let cause = match presented {
+            Presented::Absent if self.public_url.scheme() == Scheme::Https && !knows_https(call.incoming) => format!(
+                "The cookie is kept on https alone. If the address begins with http://, open {} instead.",
+                self.public_url
+            ),
+            Presented::Absent => format!(
+                "Allow cookies for {} in the browser's settings, and look for a private window or an extension that blocks them.",
+                call.incoming.host.name()
+            ),
+            Presented::One(_) | Presented::Conflict => {
+                "The cookie came back and is not valid: the clocks of this site's \
+                servers differ, or an old cookie of the same name is in the way. Delete this site's cookies; if that \
+                does not help, tell whoever runs this site."
+                    .to_owned()
+            }
+        };
+        let cookie = if presented == Presented::Absent { "not sent" } else { "sent, not valid" };
+        let (request_id, host) = (call.caller.request_id.as_str(), call.incoming.host.to_string());
+        tracing::warn!(request_id, host, cookie, "a session cookie did not come back after signing in");
+        format!("You have signed in, but your browser did not keep you signed in. {cause}")
+    }
+
+    /// A form of ours that was sent from the same host over the other scheme: a proxy in front says https and
+    /// the browser does not, or the other way round.
+    pub(super) fn wrong_scheme(&self, call: &Call<'_>) -> Option<Reply> {
+        let theirs = call.incoming.single("origin").and_then(Origin::parse)?;
+        let ours = call.incoming.origin();
+        let other = theirs.scheme() != ours.scheme() && theirs.host() == ours.host() && call.incoming.wants_page();
+        let what = format!("This page was opened at {theirs}, and the gateway was told {ours}.");
+        let remedy =
+            "Open it over https. Whoever runs this site: let the proxy in front send X-Forwarded-Proto as it is.";
+        other.then(|| self.cause_page(StatusCode::FORBIDDEN, &what, remedy, call.incoming, &call.caller.request_id))
+    }
+}
+
+impl Site {
+    /// The page for a host that `session.domain` does not cover: whoever signs in for it is not signed in there.
+    pub(super) fn outside_domain(&self, incoming: &Incoming<'_>, request_id: &str) -> Option<Reply> {
+        let domain = self.rules.domain.as_deref()?;
+        let host = incoming.host.name();
+        let covered = host == domain || host.strip_suffix(domain).is_some_and(|front| front.ends_with('.'));
+        let what = format!("Sessions are shared below {domain}, and {host} is not there.");
+        let remedy = "Whoever runs this site: reach it under that domain, or change session.domain.";
+        (!covered).then(|| self.cause_page(StatusCode::UNAUTHORIZED, &what, remedy, incoming, request_id))
+    }
+
+    fn cause_page(
+        &self,
+        code: StatusCode,
+        what: &str,
+        remedy: &str,
+        incoming: &Incoming<'_>,
+        request_id: &str,
+    ) -> Reply {
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "Signing in does not work here",
+            what,
+            remedy,
+            link: "",
+            link_text: "",
+            request_id,
+        };
+        self.html(code, &message, Some(incoming), true)
+    }
+}
+
+/// Browsers say where a request comes from to https (and loopback) alone; what is no browser says nothing at all.
+fn knows_https(incoming: &Incoming<'_>) -> bool {
+    incoming.headers.contains_key("sec-fetch-site") || !incoming.headers.contains_key(header::USER_AGENT)
+}
