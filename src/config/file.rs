@@ -14,7 +14,7 @@ use super::fault::{Fault, nearest};
 use super::units::{parse_duration, parse_size};
 
 /// Keys of every table, for remedies: where a misplaced key belongs.
-const TABLES: [(&str, &[&str]); 16] = [
+const TABLES: [(&str, &[&str]); 17] = [
     ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "watch", "admin_listen", "tls"]),
     ("[server.tls]", &["certificates"]),
     ("certificates", &["certificate", "key"]),
@@ -39,8 +39,9 @@ const TABLES: [(&str, &[&str]); 16] = [
     ("[pages]", &["title", "login", "signup", "after_login", "callback_origins"]),
     ("[authjs]", &["base_path", "client"]),
     ("[cors]", &["origins"]),
-    ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity", "token"]),
+    ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity", "token", "health"]),
     ("token", &["algorithm", "secret", "send", "lifetime", "format"]),
+    ("health", &["path", "interval"]),
     (
         "[[route]]",
         &[

@@ -26,7 +26,7 @@ pub use certificate::{Certificate, CertificateFiles, Tls, Unfit};
 pub use fault::{Fault, Faults};
 pub use routes::Routes;
 pub use routing::{
-    Access, BackendToken, Cors, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
+    Access, BackendToken, Cors, Health, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
     TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, WebSocketToken,
 };
 pub use secret::SecretPlace;

@@ -22,6 +22,18 @@ pub struct Upstream {
     pub identity: IdentityHeaders,
     /// A short-lived JWT of its own.
     pub token: Option<BackendToken>,
+    /// How its servers are asked whether they are well; without it one that cannot be reached is passed over
+    /// until it can.
+    pub health: Option<Health>,
+}
+
+/// `upstream.health`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked for; 2xx and 3xx are well.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
 }
 
 /// `upstream.token`

@@ -32,6 +32,7 @@ pub(crate) mod front;
 mod guard;
 mod handshake;
 mod head;
+mod health;
 mod live;
 mod page;
 #[cfg(any(test, fuzzing))]
@@ -47,6 +48,8 @@ mod tries;
 mod upstream;
 
 pub use assemble::Current;
+pub use health::HealthChecks;
+
 use authenticate::Authentication;
 use authorize::Admission;
 use conn::Connections;
@@ -194,9 +197,22 @@ impl Gateway {
             live: self.live.open(),
             sessions: self.accounts.sessions_active(),
             log_dropped: self.log.dropped(),
+            servers: self.servers(),
             now: self.clock.now(),
         };
         self.metrics.text(format, &reading)
+    }
+
+    /// Servers that can be told apart, or are asked whether they are well: upstream, address, and whether requests go
+    /// to it.
+    fn servers(&self) -> Vec<(String, String, bool)> {
+        let upstreams = self.config.upstreams.iter().zip(&self.targets);
+        let told = upstreams.filter(|(upstream, targets)| upstream.health.is_some() || targets.all().len() > 1);
+        told.flat_map(|(upstream, targets)| {
+            let server = |target: &Arc<Target>| (upstream.name.clone(), target.server(), !target.is_down());
+            targets.all().iter().map(server).collect::<Vec<_>>()
+        })
+        .collect()
     }
 
     /// Routes, authenticates and authorizes, and counts what that took. Nothing is written here. `head_bytes` is what

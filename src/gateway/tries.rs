@@ -20,7 +20,7 @@ impl Gateway {
     /// The server to try next; it counts as tried from here on.
     pub(super) fn next_target(&self, state: &mut RequestState) -> Result<Arc<Target>> {
         let Some(admission) = &state.admission else { return no_admission() };
-        let Some(target) = self.targets[admission.upstream()].next(self.clock.now_millis(), &state.tried) else {
+        let Some(target) = self.targets[admission.upstream()].next(&state.tried) else {
             return Error::e_explain(ErrorType::HTTPStatus(502), "no server left to try");
         };
         state.tried.push(target.clone());
@@ -35,9 +35,8 @@ impl Gateway {
     /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
     pub(super) fn may_try_another(&self, state: &RequestState) -> bool {
         let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
-        let now = self.clock.now_millis();
-        target.mark_dead(now);
-        let others = self.targets[admission.upstream()].next(now, &state.tried).is_some();
+        target.mark_down();
+        let others = self.targets[admission.upstream()].next(&state.tried).is_some();
         others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
     }
 

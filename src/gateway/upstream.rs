@@ -1,12 +1,14 @@
 //! The servers behind the gateway: which one is next, which ones are passed over, how they are
 //! reached. Names are resolved apart from requests; a request never waits for a resolver.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr as Address;
@@ -15,11 +17,9 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
-use super::front::wire::Wire;
+use super::front::wire::{self, Wire};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer};
 
-/// How long a server that refused a connection is passed over while others are there.
-const PASSED_OVER: Duration = Duration::from_secs(5);
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -36,8 +36,12 @@ pub(crate) struct Target {
     template: HttpPeer,
     /// `Host` for `host = "upstream"`.
     authority: String,
-    /// Millisecond of the gateway's clock until which it is passed over.
-    dead_until: AtomicU64,
+    /// It could not be reached, or is not well: others go first.
+    down: AtomicBool,
+    /// Somebody asks it right now.
+    asked: AtomicBool,
+    /// Millisecond of the gateway's clock at which it is asked again.
+    ask_at: AtomicU64,
 }
 
 /// All targets of one upstream, in the order they are tried.
@@ -50,6 +54,8 @@ pub(crate) struct Targets {
     idle: Duration,
     whoami: Option<SocketAddr>,
     live: ArcSwap<Vec<Arc<Target>>>,
+    /// What a resolver found last for each name.
+    found: Mutex<HashMap<(String, u16), Vec<SocketAddr>>>,
     turn: AtomicUsize,
 }
 
@@ -62,6 +68,7 @@ impl Targets {
             idle: limits.idle,
             whoami,
             live: ArcSwap::from_pointee(Vec::new()),
+            found: Mutex::default(),
             turn: AtomicUsize::new(0),
         };
         targets.store(&[]);
@@ -85,12 +92,18 @@ impl Targets {
         self.servers.iter().filter_map(resolvable).collect()
     }
 
-    /// Takes over what a resolver found: `(name, port) -> addresses`. Names that are missing keep none.
-    pub(crate) fn store(&self, found: &[((String, u16), Vec<SocketAddr>)]) {
+    /// Takes over what a resolver found: `(name, port) -> addresses`. Names that are missing keep what they had.
+    pub(crate) fn store(&self, news: &[((String, u16), Vec<SocketAddr>)]) {
         let before = self.live.load();
+        let mut found = self.found.lock();
+        for name in self.names() {
+            if let Some((_, addresses)) = news.iter().find(|(own, _)| *own == name) {
+                found.insert(name, addresses.clone());
+            }
+        }
         let mut targets = Vec::new();
         for server in &self.servers {
-            for peer in self.peers(server, found) {
+            for peer in self.peers(server, &found) {
                 let kept = before.iter().find(|old| old.template._address == peer.template._address);
                 targets.push(kept.cloned().unwrap_or_else(|| Arc::new(peer)));
             }
@@ -98,7 +111,7 @@ impl Targets {
         self.live.store(Arc::new(targets));
     }
 
-    fn peers(&self, server: &UpstreamServer, found: &[((String, u16), Vec<SocketAddr>)]) -> Vec<Target> {
+    fn peers(&self, server: &UpstreamServer, found: &HashMap<(String, u16), Vec<SocketAddr>>) -> Vec<Target> {
         match server {
             UpstreamServer::Whoami => {
                 let plain = UpstreamProtocol::Http1;
@@ -114,11 +127,7 @@ impl Targets {
                 let authority = authority(server);
                 let addresses = match host.parse() {
                     Ok(ip) => vec![SocketAddr::new(ip, *port)],
-                    Err(_) => found
-                        .iter()
-                        .find(|(name, _)| name.0 == *host && name.1 == *port)
-                        .map(|(_, addresses)| addresses.clone())
-                        .unwrap_or_default(),
+                    Err(_) => found.get(&(host.clone(), *port)).cloned().unwrap_or_default(),
                 };
                 addresses.into_iter().map(|address| self.named(address, *protocol, host, authority.clone())).collect()
             }
@@ -142,12 +151,20 @@ impl Targets {
         options.read_timeout = Some(self.idle);
         options.write_timeout = Some(self.idle);
         options.idle_timeout = Some(KEPT_TIME);
-        Target { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), template: peer, authority, dead_until: AtomicU64::new(0) }
+        options.tcp_keepalive = Some(wire::keepalive());
+        Target {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            template: peer,
+            authority,
+            down: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            ask_at: AtomicU64::new(0),
+        }
     }
 
     /// The next target in turn that is not passed over and was not `tried` yet; if all are passed
-    /// over, the next one all the same, so that one is noticed when it comes back.
-    pub(crate) fn next(&self, now_millis: u64, tried: &[Arc<Target>]) -> Option<Arc<Target>> {
+    /// over, the next one all the same: it may have come back in this moment.
+    pub(crate) fn next(&self, tried: &[Arc<Target>]) -> Option<Arc<Target>> {
         let live = self.live.load();
         if live.len() == 1 {
             return live.first().filter(|_| tried.is_empty()).cloned();
@@ -155,11 +172,12 @@ impl Targets {
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
         let in_turn = || (0..live.len()).map(|step| &live[(start.wrapping_add(step)) % live.len()]);
         let fresh = |target: &&Arc<Target>| !tried.iter().any(|used| Arc::ptr_eq(used, target));
-        in_turn()
-            .filter(fresh)
-            .find(|target| target.dead_until.load(Ordering::Relaxed) <= now_millis)
-            .or_else(|| in_turn().find(fresh))
-            .cloned()
+        in_turn().filter(fresh).find(|target| !target.is_down()).or_else(|| in_turn().find(fresh)).cloned()
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> arc_swap::Guard<Arc<Vec<Arc<Target>>>> {
+        self.live.load()
     }
 
     /// Whether a server is among them that speaks HTTP/2 alone.
@@ -228,10 +246,44 @@ impl Target {
         }
     }
 
-    /// It could not be reached: others go first for a while.
-    pub(crate) fn mark_dead(&self, now_millis: u64) {
-        let until = now_millis + u64::try_from(PASSED_OVER.as_millis()).unwrap_or(0);
-        self.dead_until.store(until, Ordering::Relaxed);
+    /// It could not be reached: others go first until it can be.
+    pub(crate) fn mark_down(&self) {
+        self.down.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is time to ask it, and nobody does. Next time `every` later.
+    pub(super) fn begin_check(&self, now_millis: u64, every: Duration) -> bool {
+        if now_millis < self.ask_at.load(Ordering::Relaxed) || self.asked.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+        self.ask_at.store(now_millis.saturating_add(every), Ordering::Relaxed);
+        true
+    }
+
+    /// What came of it; whether that is news.
+    pub(super) fn end_check(&self, well: bool) -> bool {
+        self.asked.store(false, Ordering::Relaxed);
+        self.down.swap(!well, Ordering::Relaxed) == well
+    }
+
+    /// Its own name, for a `Host`.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Its address, for people.
+    pub(super) fn server(&self) -> String {
+        match &self.template._address {
+            Address::Inet(address) => address.to_string(),
+            Address::Unix(address) => {
+                address.as_pathname().map(|path| format!("unix:{}", path.display())).unwrap_or_default()
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub use text::Format;
 use text::Text;
 
 /// Gauges that are read when somebody asks.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Reading {
     /// Connections that are open.
     pub connections: usize,
@@ -32,6 +32,8 @@ pub struct Reading {
     pub sessions: usize,
     /// Log lines dropped so far.
     pub log_dropped: u64,
+    /// Upstream, server, and whether requests go to it.
+    pub servers: Vec<(String, String, bool)>,
     /// Seconds since 1970.
     pub now: u64,
 }
@@ -210,6 +212,10 @@ impl Metrics {
         for (name, help, value) in gauges {
             text.gauge(name, help);
             text.value(name, &[], value);
+        }
+        text.gauge("upstream_up", "Whether requests go to a server, where others could take them or it is asked");
+        for (upstream, server, up) in &reading.servers {
+            text.value("upstream_up", &[("upstream", upstream), ("server", server)], u64::from(*up));
         }
         text.gauge("build_info", "Which authgate this is");
         text.value("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

@@ -96,6 +96,7 @@ impl Inherited {
             let kind = if let Ok(Some(listener)) = handed.take_tcp_listener(at) {
                 listener.set_nonblocking(true).map_err(failed)?;
                 SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
+                SockRef::from(&listener).set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 Kind::Tcp(listener, address)
             } else {
@@ -207,6 +208,9 @@ impl Open {
     }
 }
 
+/// How long what we sent may stay unacknowledged before the client counts as gone; taken over as well.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
 /// What accepted connections take over: a client that vanished without a word (half-open, RFC 9293, 3.5.1) is
 /// noticed after two minutes of silence.
 fn keepalive() -> TcpKeepalive {
@@ -220,6 +224,7 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
+            SockRef::from(&listener).set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
         }

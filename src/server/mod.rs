@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamServer};
-use crate::gateway::{Current, Gateway};
+use crate::gateway::{Current, Gateway, HealthChecks};
 use crate::logging::Log;
 use crate::pages::whoami;
 
@@ -33,6 +33,8 @@ use signals::Signals;
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often live connections are asked whether their session still stands.
 const SWEEP: Duration = Duration::from_millis(200);
+/// How often it is looked which servers are to be asked.
+const CHECKS: Duration = Duration::from_millis(250);
 /// How often names of upstreams are looked up again, and how long one look-up may take.
 const RESOLVE: Duration = Duration::from_secs(15);
 const RESOLVE_TIME: Duration = Duration::from_secs(5);
@@ -77,6 +79,7 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     let beside = [
         tokio::spawn(sweep(server.current.clone())),
         tokio::spawn(look_up(server.current.clone())),
+        tokio::spawn(check_servers(server.current.clone())),
         tokio::spawn(tls::watch(server.certificates.clone(), server.current.clone())),
         tokio::spawn(supervisor::watchdog(accounts.clone(), server.shards.clone())),
     ];
@@ -151,6 +154,16 @@ async fn look_up(current: Current) {
     loop {
         sleep(RESOLVE).await;
         resolve(&current.gateway()).await;
+    }
+}
+
+/// Asks servers whether they are well, until the process stops.
+async fn check_servers(current: Current) {
+    let (checks, mut round) = (HealthChecks::new(), interval(CHECKS));
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        round.tick().await;
+        checks.begin(&current.gateway());
     }
 }
 

@@ -51,14 +51,14 @@ impl Served {
         let route = |path: &str, access: &str, upstream: &str, rest: &str| {
             format!("[[route]]\npath = \"{path}\"\naccess = \"{access}\"\nupstream = \"{upstream}\"\n{rest}")
         };
-        let (up, dead, slow) =
-            (format!("http://{}", backend.address), format!("http://{}", nobody()), format!("http://{silent}"));
+        let (dead, slow) = (format!("http://{}", nobody()), format!("http://{silent}"));
         let config = [
             "[limits]\nsockets_per_user = 1\n[throttle]\nmax_retries = 2\n".to_owned(),
+            format!("[[upstream]]\nname = \"app\"\nservers = [\"{}\"]\nhealth = {{ path = \"/\" }}\n", backend.address),
             route("/dead/**", "public", &dead, ""),
             route("/slow/**", "public", &slow, "timeout = \"100ms\"\n"),
-            route("/ops/**", "signed_in", &up, "groups = [\"ops\"]\n"),
-            route("/api/**", "signed_in", &up, "methods = [\"GET\", \"POST\"]\n"),
+            route("/ops/**", "signed_in", "app", "groups = [\"ops\"]\n"),
+            route("/api/**", "signed_in", "app", "methods = [\"GET\", \"POST\"]\n"),
             route("/**", "signed_in", "builtin:whoami", "host = \"127.0.0.1\"\n"),
         ];
         let gateway = Gateway::start(&config.concat());

@@ -1,6 +1,8 @@
 //! Upstreams: streaming, failures, retries, timeouts, Unix sockets, TLS.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -320,4 +322,119 @@ fn upstreams_do_not_share_connections_even_at_one_address() {
         assert_eq!(client.get(path, &[]).status, 200);
     }
     assert_eq!(opened.try_iter().count(), 2);
+}
+
+/// A listener whose queue is full: connecting to it hangs, as to an address that swallows everything.
+fn black_hole() -> (tokio::net::TcpListener, SocketAddr, Vec<TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        filling.push(stream);
+    }
+    (listener, address, filling)
+}
+
+/// Reliability goal G-8: refused is 502 at once, a black hole 504 when connecting has taken 3 s.
+#[tokio::test]
+async fn a_black_hole_is_504_when_the_time_to_connect_is_over() {
+    let (_listener, hole, _filling) = black_hole();
+    let gateway = Gateway::start(&public(&format!("http://{hole}"), ""));
+    for request in ["GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x HTTP/1.0\r\nHost: a\r\n\r\n"] {
+        let (mut client, began) = (gateway.client(), Instant::now());
+        client.send(request.as_bytes());
+        assert_eq!(client.answer().status, 504, "{request}");
+        assert!(began.elapsed() >= Duration::from_millis(2900), "{:?}", began.elapsed());
+    }
+}
+
+fn up(gateway: &Gateway, server: SocketAddr, value: u8) -> bool {
+    let line = format!("authgate_upstream_up{{upstream=\"app\",server=\"{server}\"}} {value}\n");
+    crate::metrics::ask(gateway.admin, "/metrics", "").1.contains(&line)
+}
+
+/// Issue 5, item 4. A server that is down costs one request one try; it is back by a connection of the gateway's own.
+#[test]
+fn a_server_that_is_down_comes_back_without_costing_a_request() {
+    let living = Backend::start(ok);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"app\"\nservers = [\"{}\", \"{address}\"]\n{}",
+        living.address,
+        public("app", "")
+    ));
+    for _ in 0..4 {
+        assert_eq!(gateway.client().request("POST /x", &[], b"body").status, 200);
+    }
+    assert!(up(&gateway, address, 0) && up(&gateway, living.address, 1));
+    assert_eq!(living.all().len(), 4);
+    // one connection comes, with nothing on it: that of whoever asks
+    let listener = TcpListener::bind(address).unwrap();
+    let mut asking = accept(&listener);
+    assert_eq!(asking.read(&mut [0; 1]).unwrap(), 0);
+    eventually("it is up again", || up(&gateway, address, 1));
+}
+
+/// The health of a server is what it says itself: one that can be reached and answers 503 is passed over.
+#[test]
+fn a_server_that_says_that_it_is_not_well_is_passed_over_until_it_is() {
+    static WELL: AtomicBool = AtomicBool::new(true);
+    fn moody(request: &crate::backend::Received, stream: &mut dyn Write) -> bool {
+        if request.line.starts_with("GET /healthz?deep=1 ") && !WELL.load(Ordering::SeqCst) {
+            return stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").is_ok();
+        }
+        ok(request, stream)
+    }
+    let (one, two) = (Backend::start(moody), Backend::start(ok));
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"app\"\nservers = [\"{}\", \"{}\"]\nhealth = {{ path = \"/healthz?deep=1\", interval = \"1s\" }}\n{}",
+        one.address,
+        two.address,
+        public("app", "")
+    ));
+    let asked = one.next();
+    assert_eq!(
+        (asked.line.as_str(), asked.field("host")),
+        ("GET /healthz?deep=1 HTTP/1.1", Some(&*one.address.to_string()))
+    );
+    assert!(asked.field("remote-user").is_none() && asked.field("cookie").is_none());
+    WELL.store(false, Ordering::SeqCst);
+    eventually("it is passed over", || up(&gateway, one.address, 0));
+    one.all();
+    for number in 0..6 {
+        assert_eq!(gateway.client().get(&format!("/{number}"), &[]).status, 200);
+    }
+    assert!(one.all().iter().all(|request| request.line.starts_with("GET /healthz")));
+    WELL.store(true, Ordering::SeqCst);
+    eventually("it is back", || up(&gateway, one.address, 1));
+    for number in 0..2 {
+        assert_eq!(gateway.client().get(&format!("/{number}"), &[]).status, 200);
+    }
+    assert!(one.all().iter().any(|request| !request.line.starts_with("GET /healthz")));
+    let mut gateway = gateway;
+    gateway.wait_for(|_, line| line.contains("server is not well"));
+    gateway.wait_for(|_, line| line.contains("server is back"));
+}
+
+/// Reliability goal G-9: a server that took a POST and broke off may have done it; no other gets it.
+#[test]
+fn a_post_that_a_server_broke_off_goes_to_no_other() {
+    let (one, two) = (Backend::start(|_, _| false), Backend::start(|_, _| false));
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"app\"\nservers = [\"{}\", \"{}\"]\n{}",
+        one.address,
+        two.address,
+        public("app", "")
+    ));
+    let large = vec![b'x'; 100 << 10];
+    for (number, body) in [b"x".as_slice(), b"", large.as_slice(), b"x"].into_iter().enumerate() {
+        assert_eq!(gateway.client().request(&format!("POST /{number}"), &[], body).status, 502);
+    }
+    let mut seen: Vec<String> = one.all().into_iter().chain(two.all()).map(|request| request.line).collect();
+    seen.sort();
+    assert_eq!(seen, [0, 1, 2, 3].map(|number| format!("POST /{number} HTTP/1.1")));
 }

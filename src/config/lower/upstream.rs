@@ -2,13 +2,20 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http::HeaderName;
 
 use crate::config::file::{Item, Table};
-use crate::config::{IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer};
+use crate::config::{
+    Health, IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer,
+};
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
+
+/// How often a server is asked whether it is well, and how often at most.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+const HEALTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> Vec<Upstream> {
     let mut upstreams: Vec<Upstream> = Vec::new();
@@ -35,6 +42,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let allow_headers = allow_headers(table);
     let identity = identity(table);
     let token = super::token::token(table);
+    let health = health(table);
     let Some(name) = name else {
         if !table.has("name") {
             table.reading.fault(table.span.clone(), "an upstream without a name", "add `name = \"app\"`");
@@ -60,7 +68,37 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
             "leave `host` out, or name the server by its address",
         );
     }
-    Some(Upstream { name: name.value, servers, host, allow_headers, identity, token })
+    let h2c = |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::H2c, .. });
+    if health.is_some() && servers.iter().any(h2c) {
+        let what = "`health` asks in HTTP/1.1, which a server that speaks HTTP/2 alone does not know";
+        table.reading.fault(
+            table.span.clone(),
+            what,
+            "remove `health`; a server that cannot be reached is passed over",
+        );
+    }
+    Some(Upstream { name: name.value, servers, host, allow_headers, identity, token, health })
+}
+
+fn health(upstream: &Table<'_>) -> Option<Health> {
+    if !upstream.has("health") {
+        return None;
+    }
+    let table = upstream.table("health", "health");
+    let typed = table.text("path", "/healthz");
+    let interval = table.duration("interval", HEALTH_INTERVAL_MIN).map_or(HEALTH_INTERVAL, |typed| typed.value);
+    let Some(path) = typed else {
+        if upstream.holds_table("health") && !table.has("path") {
+            table.reading.fault(table.span.clone(), "`health` without a path", "add `path = \"/healthz\"`");
+        }
+        return None;
+    };
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
+    if !path.value.starts_with('/') || !path.value.bytes().all(plain) {
+        path.fault(format!("`{}` is no path", path.value), "write a path of the app, as in \"/healthz\"");
+        return None;
+    }
+    Some(Health { path: path.value, interval })
 }
 
 /// A URL that a route names at once.
@@ -73,6 +111,7 @@ pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstre
         allow_headers: Vec::new(),
         identity: preset("remote"),
         token: None,
+        health: None,
     })
 }
 

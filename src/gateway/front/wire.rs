@@ -5,11 +5,20 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use pingora_core::protocols::Stream;
+use pingora_core::protocols::{Stream, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
+
+/// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge, and
+/// when nothing is sent, by probes of the kernel's.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+const SILENT: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// A connected socket: a client's, or a server's behind us.
 #[derive(Debug)]
@@ -22,6 +31,11 @@ pub(crate) enum Wire {
     Secure(Box<TlsStream<TcpStream>>),
 }
 
+/// The same for sockets that pingora connects.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive { idle: SILENT, interval: PROBE_EVERY, count: PROBES as usize, user_timeout: UNACKNOWLEDGED }
+}
+
 impl Wire {
     /// Segments are sent at once: what is written here is whole.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
@@ -30,7 +44,12 @@ impl Wire {
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
-        TcpStream::connect(address).await.map(Self::tcp)
+        let stream = TcpStream::connect(address).await?;
+        let socket = SockRef::from(&stream);
+        let probes = socket2::TcpKeepalive::new().with_time(SILENT).with_interval(PROBE_EVERY).with_retries(PROBES);
+        socket.set_tcp_keepalive(&probes)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+        Ok(Self::tcp(stream))
     }
 
     pub(crate) async fn connect_unix(path: &Path) -> io::Result<Self> {
@@ -82,5 +101,22 @@ impl AsyncWrite for Wire {
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half-open connections to servers are freed by the kernel.
+    #[tokio::test]
+    async fn a_server_that_is_gone_without_a_word_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let Wire::Tcp(stream) = Wire::connect(listener.local_addr().unwrap()).await.unwrap() else { panic!("no TCP") };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        let probes = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
+        assert_eq!((probes.0.unwrap(), probes.1.unwrap(), probes.2.unwrap()), (SILENT, PROBE_EVERY, PROBES));
     }
 }

@@ -1,0 +1,78 @@
+//! Servers that are passed over, and how they come back. One that could not be reached is tried by a connection of
+//! our own until it can be; where `upstream.health` says so, every server is asked for a path now and then. No
+//! request ever waits for that. Each round looks at the upstreams of its gateway: after a reload, the new ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::connectors::TransportConnector;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::Gateway;
+use super::upstream::Target;
+use crate::config::Health;
+
+/// How often a server that is passed over is tried.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// What one answer may take, connecting included.
+const ANSWER: Duration = Duration::from_secs(3);
+/// `HTTP/1.1 200 `: what is looked at of an answer.
+const STATUS_BYTES: usize = 13;
+
+/// Asks servers whether they are well.
+#[derive(Clone)]
+pub struct HealthChecks(Arc<TransportConnector>);
+
+impl HealthChecks {
+    /// Nothing asked yet.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self(Arc::new(TransportConnector::new(None)))
+    }
+
+    /// Begins to ask those servers whose time it is; called several times a second.
+    pub fn begin(&self, gateway: &Gateway) {
+        let now_millis = gateway.now_millis();
+        for (upstream, targets) in gateway.config.upstreams.iter().zip(&gateway.targets) {
+            for target in targets.all().iter() {
+                let every = match &upstream.health {
+                    Some(health) => health.interval,
+                    None if target.is_down() => TRY_AGAIN,
+                    None => continue,
+                };
+                if target.begin_check(now_millis, every) {
+                    let (checks, target) = (self.clone(), target.clone());
+                    let (name, health) = (upstream.name.clone(), upstream.health.clone());
+                    tokio::spawn(async move { checks.ask(&target, &name, health.as_ref()).await });
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, target: &Target, upstream: &str, health: Option<&Health>) {
+        let well = timeout(ANSWER, self.is_well(target, health)).await.unwrap_or(false);
+        let server = target.server();
+        match (target.end_check(well), well) {
+            (true, true) => tracing::info!(upstream, server, "server is back"),
+            (true, false) => tracing::warn!(upstream, server, "server is not well; others go first"),
+            (false, _) => {}
+        }
+    }
+
+    async fn is_well(&self, target: &Target, health: Option<&Health>) -> bool {
+        let Ok(mut wire) = target.connect(&self.0).await else { return false };
+        let Some(health) = health else { return true };
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: authgate-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+            health.path,
+            target.authority()
+        );
+        let mut answer = [0; STATUS_BYTES];
+        wire.write_all(request.as_bytes()).await.is_ok()
+            && wire.flush().await.is_ok()
+            && wire.read_exact(&mut answer).await.is_ok()
+            && answer.starts_with(b"HTTP/1.")
+            && matches!(answer[9], b'2' | b'3')
+    }
+}
