@@ -142,7 +142,7 @@ fn r5_a_client_that_reads_nothing_is_cut_off_and_its_upstream_freed() {
         }
     });
     let gateway = Gateway::start(&format!(
-        "[limits]\nidle = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"
+        "[limits]\nidle = \"4s\"\n[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"
     ));
     for (line, fields, body) in [("GET /", &[][..], ""), ("POST /", CHUNKED, "0\r\n\r\n")] {
         let ask = || {
