@@ -17,6 +17,7 @@ use crate::logging::Log;
 use crate::pages::whoami;
 
 mod admin;
+mod file_watch;
 mod listen;
 mod reload;
 mod shard;
@@ -86,7 +87,8 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     loop {
         tokio::select! {
             () = signals.stop.wait() => break,
-            _ = signals.reload.recv() => {}
+            _ = signals.reload.recv() => server.note_file(),
+            () = server.file_changed() => {}
         }
         supervisor::reloading();
         tokio::select! {
@@ -136,7 +138,8 @@ async fn start(
         tracing::info!(address = %socket.address(), "listening");
         shards.accept(socket, &closed)
     });
-    Ok(Server { source, current, listening, admin, asked, shards, certificates, whoami, log: log.clone() })
+    let watch = source.as_ref().and_then(|source| file_watch::FileWatch::start(&source.path));
+    Ok(Server { source, watch, current, listening, admin, asked, shards, certificates, whoami, log: log.clone() })
 }
 
 /// Closes live connections whose session has ended, until the process stops.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::file_watch::FileWatch;
 use super::listen::Listening;
 use super::shard::Shards;
 use super::tls::Certificates;
@@ -33,6 +34,7 @@ impl Source {
 pub(super) struct Server {
     /// `None`: `run --to`, which has no file.
     pub(super) source: Option<Source>,
+    pub(super) watch: Option<FileWatch>,
     pub(super) current: Current,
     pub(super) listening: Listening,
     pub(super) admin: Listening,
@@ -56,6 +58,26 @@ impl From<ServeError> for Kept {
 }
 
 impl Server {
+    /// Waits until the file has changed, if it is to be watched.
+    pub(super) async fn file_changed(&mut self) {
+        loop {
+            match &mut self.watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+            if self.current.gateway().config().server.watch {
+                return;
+            }
+        }
+    }
+
+    /// The file is read for another reason: what it holds now is no news any more.
+    pub(super) fn note_file(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.look();
+        }
+    }
+
     /// Reads the file again and puts it in force, or says in the log why not; the text is for the service
     /// manager.
     pub(super) async fn reload(&mut self) -> String {

@@ -36,9 +36,9 @@ pub fn configured(rest: &str) -> TempDir {
     folder
 }
 
-/// A whole `gateway.toml`.
+/// A whole `gateway.toml`. It is not watched: tests say themselves when it is read again.
 pub fn text(rest: &str) -> String {
-    format!("[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n{rest}")
+    format!("[server]\nwatch = false\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n{rest}")
 }
 
 /// The binary on the configuration of a folder.

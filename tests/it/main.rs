@@ -32,6 +32,7 @@ mod refusals;
 mod reload;
 mod sessions;
 mod spoofing;
+mod systemd;
 mod tls;
 mod tokens;
 mod upstreams;

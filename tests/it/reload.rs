@@ -197,7 +197,7 @@ fn listeners_come_and_go_and_their_connections_stay() {
     assert_eq!(kept.get("/x", &[]).status, 200);
     let (new, new_admin) = (nobody(), nobody());
     gateway.write(&format!(
-        "[server]\nlisten = [\"{new}\", \"unix:http.sock\"]\nadmin_listen = \"{new_admin}\"\n{PUBLIC}"
+        "[server]\nwatch = false\nlisten = [\"{new}\", \"unix:http.sock\"]\nadmin_listen = \"{new_admin}\"\n{PUBLIC}"
     ));
     gateway.signal("HUP");
     gateway.wait_for(|_, line| line.contains("configuration reloaded"));
@@ -208,7 +208,7 @@ fn listeners_come_and_go_and_their_connections_stay() {
         TcpStream::connect(old).is_err() && TcpStream::connect(old_admin).is_err()
     });
     assert_eq!(kept.get("/x", &[]).status, 200);
-    gateway.write(&format!("[server]\nlisten = [\"{new}\"]\nadmin_listen = \"\"\n{PUBLIC}"));
+    gateway.write(&format!("[server]\nwatch = false\nlisten = [\"{new}\"]\nadmin_listen = \"\"\n{PUBLIC}"));
     gateway.signal("HUP");
     gateway.wait_for(|_, line| line.contains("configuration reloaded"));
     assert!(!socket.exists());
@@ -263,7 +263,8 @@ fn a_backend_gets_the_token_of_its_own_upstream_and_never_another_s() {
         )
     };
     let route = |name: &str| format!("[[route]]\npath = \"/{name}/**\"\nupstream = \"{name}\"\n");
-    let (secret_one, secret_two) = ("1".repeat(32), "2".repeat(32));
+    let (secret_one, secret_two) =
+        ("eGq0m1vWb9Tz4Yd7Kc2Rp5Nj8Hs3Lf6XaU".to_owned(), "Pz7wQn3Bk9Ev5Mr1Tc8Yh4Jd6Gs2Xf0LuA".to_owned());
     let folder = configured(&format!("{}{}", upstream(&one, "one", "SECRET_ONE"), route("one")));
     let mut gateway = Gateway::serve_with(folder, &[("SECRET_ONE", &secret_one), ("SECRET_TWO", &secret_two)]);
     let cookie = gateway.first_account();
@@ -350,7 +351,7 @@ fn a_thousand_reloads_under_load_lose_no_request_and_no_socket_and_mix_no_config
     let config = |even: bool| {
         let (prefix, word) = if even { ("/x/a", "a") } else { ("/x", "b") };
         format!(
-            "watch = false\n[[upstream]]\nname = \"app\"\nservers = [\"{}\"]\nidentity = {{ \"X-Id\" = \"{word}\" }}\n\
+            "[[upstream]]\nname = \"app\"\nservers = [\"{}\"]\nidentity = {{ \"X-Id\" = \"{word}\" }}\n\
              [[route]]\npath = \"/x/a/**\"\nupstream = \"app\"\nstrip_prefix = \"{prefix}\"\n\
              [[route]]\npath = \"/ws\"\nupstream = \"builtin:whoami\"\n",
             echo_backend.address
@@ -411,4 +412,56 @@ fn without_a_file_a_hangup_is_told_and_ends_nothing() {
     gateway.signal("HUP");
     gateway.wait_for(|_, line| line.contains("there is no configuration file to reload"));
     assert_eq!(status(&gateway, "/x"), 401);
+}
+
+#[test]
+fn a_change_of_the_file_is_put_in_force_written_replaced_or_behind_a_link() {
+    let watched = |rest: &str| text(rest).replace("watch = false", "watch = true");
+    let folder = configured(PUBLIC);
+    std::fs::write(folder.path().join("gateway.toml"), watched(PUBLIC)).unwrap();
+    let mut gateway = Gateway::serve(folder);
+    let file = gateway.folder().join("gateway.toml");
+    let aside = gateway.folder().join("new.toml");
+    let denied = watched(&PUBLIC.replace("public", "deny"));
+    let reloaded = |gateway: &mut Gateway| gateway.wait_for(|_, line| line.contains("configuration reloaded"));
+    // written in place
+    std::fs::write(&file, &denied).unwrap();
+    reloaded(&mut gateway);
+    assert_eq!(status(&gateway, "/x"), 403);
+    // another file takes its place, as editors and configuration management do it
+    std::fs::write(&aside, watched(PUBLIC)).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    reloaded(&mut gateway);
+    assert_eq!(status(&gateway, "/x"), 200);
+    // a link takes its place, and then a folder on the way is exchanged, as Kubernetes does it
+    for (name, content) in [("one", &denied), ("two", &watched(PUBLIC))] {
+        std::fs::create_dir(gateway.folder().join(name)).unwrap();
+        std::fs::write(gateway.folder().join(name).join("gateway.toml"), content).unwrap();
+    }
+    let root = gateway.folder().to_path_buf();
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, &aside).unwrap();
+        std::fs::rename(&aside, root.join(name)).unwrap();
+    };
+    link("one", "data");
+    link("data/gateway.toml", "gateway.toml");
+    reloaded(&mut gateway);
+    assert_eq!(status(&gateway, "/x"), 403);
+    link("two", "data");
+    reloaded(&mut gateway);
+    assert_eq!(status(&gateway, "/x"), 200);
+    // behind all links: the file itself
+    std::fs::write(gateway.folder().join("two/gateway.toml"), &denied).unwrap();
+    reloaded(&mut gateway);
+    assert_eq!(status(&gateway, "/x"), 403);
+    // a file with faults changes nothing, and neither does one that is not to be watched
+    std::fs::write(&file, "[[route]]\n").unwrap();
+    gateway.wait_for(|_, line| line.contains("not reloaded"));
+    assert_eq!(status(&gateway, "/x"), 403);
+    std::fs::write(&file, text(PUBLIC)).unwrap();
+    reloaded(&mut gateway);
+    std::fs::write(&file, &denied).unwrap();
+    gateway.signal("HUP");
+    reloaded(&mut gateway);
+    assert_eq!(status(&gateway, "/x"), 403);
 }
