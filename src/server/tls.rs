@@ -84,7 +84,8 @@ impl Certificates {
             after.push(loaded);
         }
         if refreshed.looked {
-            self.0.store(Arc::new(after));
+            // unless a new configuration has come meanwhile
+            self.0.compare_and_swap(&before, Arc::new(after));
         }
         refreshed
     }
