@@ -308,3 +308,43 @@ fn resolvable(server: &UpstreamServer) -> Option<(String, u16)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_found_now_keeps_its_addresses_and_a_new_answer_replaces_them() {
+        let text = "[[route]]\nupstream = \"http://app.example.com\"\n";
+        let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
+        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let name = ("app.example.com".to_owned(), 80);
+        let servers = || targets.all().iter().map(|target| target.server()).collect::<Vec<_>>();
+        assert!(servers().is_empty() && targets.next(&[]).is_none());
+        targets.store(&[(name.clone(), vec!["192.0.2.1:80".parse().unwrap()])]);
+        let first = targets.next(&[]).unwrap();
+        targets.store(&[]);
+        assert!(Arc::ptr_eq(&first, &targets.next(&[]).unwrap()), "its connections and standing are kept");
+        targets.store(&[(name, vec!["192.0.2.2:80".parse().unwrap()])]);
+        assert_eq!(servers(), ["192.0.2.2:80"]);
+    }
+
+    #[test]
+    fn others_go_before_a_server_that_is_down_and_the_last_one_is_tried_all_the_same() {
+        let text =
+            "[[upstream]]\nname = \"a\"\nservers = [\"192.0.2.1:1\", \"192.0.2.2:1\"]\n[[route]]\nupstream = \"a\"\n";
+        let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
+        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let first = targets.next(&[]).unwrap();
+        first.mark_down();
+        for _ in 0..4 {
+            assert!(!Arc::ptr_eq(&first, &targets.next(&[]).unwrap()));
+        }
+        let other = targets.next(&[]).unwrap();
+        assert!(Arc::ptr_eq(&first, &targets.next(std::slice::from_ref(&other)).unwrap()));
+        assert!(first.begin_check(10, Duration::from_secs(1)) && !first.begin_check(2000, Duration::from_secs(1)));
+        assert!(first.end_check(true) && !first.is_down());
+        assert!(!first.begin_check(1009, Duration::from_secs(1)) && first.begin_check(1010, Duration::from_secs(1)));
+        assert!(!first.end_check(true), "no news");
+    }
+}
