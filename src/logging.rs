@@ -2,6 +2,7 @@
 //! gathered in memory and written by a thread of their own, so that no request ever waits for
 //! whoever reads the log. What is logged is decided elsewhere; nothing secret may come here.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,13 @@ const SILENT: &str = "pingora";
 /// Lines wait here at most this long, bytes at most so many; beyond that they are dropped and counted.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 const BUFFER_BYTES_MAX: usize = 8 << 20;
+
+thread_local! {
+    /// The line that this thread puts together, before it waits for the others' lines.
+    static LINE: RefCell<Vec<u8>> = RefCell::default();
+    /// The last second that this thread wrote, and how.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
 
 /// The way to standard error. Cheap to clone.
 #[derive(Clone)]
@@ -67,13 +75,17 @@ impl Log {
 
     /// Adds one line (without its line end) that `write` produces.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut buffer = self.0.buffer.lock();
-        if buffer.len() > BUFFER_BYTES_MAX {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        write(&mut buffer);
-        buffer.push(b'\n');
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            write(line);
+            line.push(b'\n');
+            let mut buffer = self.0.buffer.lock();
+            if buffer.len() > BUFFER_BYTES_MAX {
+                self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            buffer.extend_from_slice(line);
+        });
     }
 
     /// Writes out what is waiting.
@@ -108,18 +120,33 @@ fn flush(shared: &Shared) {
 
 /// RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
 pub fn timestamp(millis: u64) -> String {
-    let nanos = i128::from(millis) * 1_000_000;
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    SECOND.with_borrow_mut(|(last, text)| {
+        let second = millis / 1000;
+        if *last != second {
+            (*last, *text) = (second, whole_second(second));
+        }
+        let digit = |place: u64| char::from(b'0' + u8::try_from(millis / place % 10).unwrap_or(0));
+        let mut stamp = String::with_capacity(text.len() + 5);
+        stamp.push_str(text);
+        stamp.push('.');
+        stamp.extend([digit(100), digit(10), digit(1)]);
+        stamp.push('Z');
+        stamp
+    })
+}
+
+fn whole_second(second: u64) -> String {
+    let second = i64::try_from(second).unwrap_or(i64::MAX);
+    let time = time::OffsetDateTime::from_unix_timestamp(second).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let (date, clock) = (time.date(), time.time());
     format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
         date.year(),
         u8::from(date.month()),
         date.day(),
         clock.hour(),
         clock.minute(),
-        clock.second(),
-        clock.millisecond()
+        clock.second()
     )
 }
 
@@ -228,6 +255,8 @@ mod tests {
     fn timestamps_are_rfc_3339() {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(1_795_564_805_042), "2026-11-25T00:00:05.042Z");
+        assert_eq!(timestamp(1_795_564_805_999), "2026-11-25T00:00:05.999Z");
+        assert_eq!(timestamp(1_795_564_806_000), "2026-11-25T00:00:06.000Z");
     }
 
     #[test]

@@ -145,11 +145,11 @@ impl Accounts {
     pub fn authenticate(&self, token: &[u8]) -> Result<Identity, Rejected> {
         let shared = &*self.shared;
         let now = shared.clock.now();
-        let found = match token::recall(shared.id, token, now) {
+        let (session, issued) = match token::recall(shared.id, token, now) {
             Some(found) => found?,
             None => shared.verify(token, now)?,
         };
-        match shared.live.standing(&found.session, now) {
+        match shared.live.standing(&session, now) {
             Standing::Active => {}
             Standing::Expired => {
                 token::forget(token);
@@ -160,11 +160,11 @@ impl Accounts {
                 return Err(Rejected::Ended);
             }
         }
-        if found.session.seen.load(Ordering::Relaxed) < now {
-            found.session.seen.fetch_max(now, Ordering::Relaxed);
+        if session.seen.load(Ordering::Relaxed) < now {
+            session.seen.fetch_max(now, Ordering::Relaxed);
         }
-        let user = found.session.user.load_full();
-        Ok(Identity { session: found.session, user, issued: found.issued, grant: None })
+        let user = session.user.load_full();
+        Ok(Identity { session, user, issued, grant: None })
     }
 
     /// Whether a session stands, now. Memory only; does not mark it as seen.
@@ -221,15 +221,14 @@ impl Accounts {
 }
 
 impl Shared {
-    fn verify(&self, token: &[u8], now: UnixSecs) -> Result<token::Remembered, Rejected> {
+    fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>, UnixSecs), Rejected> {
         let (verified, key) = self.keys.verify(token, now)?;
         let session = self.live.find(&verified.session_id).ok_or(Rejected::Ended)?;
         if session.user.load().id != verified.user_id {
             return Err(Rejected::Invalid);
         }
-        let found = token::Remembered::new(session, &verified, key);
-        token::remember(self.id, token, found.clone());
-        Ok(found)
+        token::remember(self.id, token, token::Remembered::new(session.clone(), &verified, key));
+        Ok((session, verified.issued))
     }
 
     /// What the browser gets for a session that has just begun.

@@ -199,10 +199,9 @@ impl Key {
 }
 
 /// What a thread remembers of a verified token. Everything that can change is checked anew.
-#[derive(Clone)]
 pub(super) struct Remembered {
-    pub(super) session: Arc<Session>,
-    pub(super) issued: UnixSecs,
+    session: Arc<Session>,
+    issued: UnixSecs,
     expires: UnixSecs,
     key: Arc<Key>,
 }
@@ -231,15 +230,15 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-/// What this thread remembers of the token; `Err` when it has run out since.
-pub(super) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<Remembered, Rejected>> {
+/// The session of a token that this thread remembers and when it was issued; `Err` when it has run out since.
+pub(super) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(Arc<Session>, UnixSecs), Rejected>> {
     MEMORY.with_borrow_mut(|memory| {
         if memory.owner != owner {
             return None;
         }
-        let found = memory.tokens.get(token)?.clone();
+        let found = memory.tokens.get(token)?;
         match found.check(now) {
-            Ok(()) => Some(Ok(found)),
+            Ok(()) => Some(Ok((Arc::clone(&found.session), found.issued))),
             Err(rejected) => {
                 memory.tokens.remove(token);
                 Some(Err(rejected))

@@ -28,6 +28,14 @@ pub(crate) enum Authentication {
 }
 
 impl Authentication {
+    /// The identity, if there is one, and nothing else.
+    pub(crate) fn into_identity(self) -> Option<Identity> {
+        match self {
+            Self::Known { identity, .. } => Some(identity),
+            _ => None,
+        }
+    }
+
     /// The identity, if there is one.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         match self {

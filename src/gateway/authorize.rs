@@ -48,12 +48,12 @@ pub(crate) enum Refusal {
     CrossOrigin,
 }
 
-/// Judges one request on one route.
+/// Judges one request on one route; `own` are the origins that are ours for it.
 pub(crate) fn authorize(
     (index, route): (usize, &Route),
     incoming: &Incoming<'_>,
     authentication: &Authentication,
-    own: &[Origin],
+    own: impl FnOnce() -> [Origin; 2],
 ) -> Result<Admission, Refusal> {
     let upstream = match (route.access, route.upstream) {
         (Access::Deny, _) | (_, None) => return Err(Refusal::Forbidden),
@@ -96,13 +96,18 @@ fn in_groups(route: &Route, groups: &[String]) -> bool {
 }
 
 /// Contract, section 5: handshakes by `Origin`, unsafe methods where the cookie speaks for the caller.
-fn crosses_origins(route: &Route, incoming: &Incoming<'_>, authentication: &Authentication, own: &[Origin]) -> bool {
+fn crosses_origins(
+    route: &Route,
+    incoming: &Incoming<'_>,
+    authentication: &Authentication,
+    own: impl FnOnce() -> [Origin; 2],
+) -> bool {
     if incoming.is_websocket {
-        return !websocket_origin_is_ours(route, incoming, own);
+        return !websocket_origin_is_ours(route, incoming, &own());
     }
     let guarded = route.access != Access::Public;
     let by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
-    guarded && by_cookie && !is_safe(incoming.method) && guard::is_cross_origin(incoming, own, shared_with(route))
+    guarded && by_cookie && !is_safe(incoming.method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
 }
 
 /// The origins that the route's answers are shared with.

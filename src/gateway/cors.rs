@@ -46,8 +46,9 @@ impl CorsAnswer {
     }
 
     /// Whether an upstream's header of this name goes, so that ours stands alone.
-    pub(crate) fn is_replaced(name: &HeaderName) -> bool {
-        name.as_str().starts_with("access-control-") && *name != header::ACCESS_CONTROL_EXPOSE_HEADERS
+    pub(crate) fn is_replaced(name: &[u8]) -> bool {
+        let start = name.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"access-control-"));
+        start && !name.eq_ignore_ascii_case(header::ACCESS_CONTROL_EXPOSE_HEADERS.as_str().as_bytes())
     }
 
     /// The header fields that an answer gets.

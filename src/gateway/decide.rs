@@ -75,7 +75,7 @@ pub(crate) fn decide(
     let judged = match CorsAnswer::of_route(&route.cors, incoming) {
         CorsAnswer::Allowed(_) if is_preflight => return Verdict::Preflight,
         CorsAnswer::App if is_preflight => authorize::preflight((index, route)),
-        _ => authorize::authorize((index, route), incoming, authentication, &own_origins(config, incoming)),
+        _ => authorize::authorize((index, route), incoming, authentication, || own_origins(config, incoming)),
     };
     match judged {
         Ok(admission) => Verdict::Forward(admission),

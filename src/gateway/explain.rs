@@ -170,8 +170,9 @@ impl Explanation {
     pub(super) fn reply(&mut self, reply: &Reply, request_id: &str) {
         let Ok(head) = answer::head_of(reply, request_id, self.hsts) else { return };
         let fields = head.headers.iter();
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers: Vec<(String, String)> = fields.map(|(name, value)| (name.to_string(), text(value))).collect();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let headers: Vec<(String, String)> =
+            fields.map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
         let page = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
         let body = (!page).then(|| String::from_utf8_lossy(&reply.body).into_owned());
         self.reply = Some(Answer { status: reply.status.as_u16(), headers, body });
@@ -208,11 +209,11 @@ impl RouteTried {
 }
 
 impl Forwarded {
-    pub(super) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &str, changes: &Changes) -> Self {
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    pub(super) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &str, changes: &Changes<'_>) -> Self {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let sent = incoming.headers.iter();
         let kept = sent.filter(|(name, _)| changes.keeps(name.as_str().as_bytes()));
-        let mut headers: Vec<_> = kept.map(|(name, value)| (name.to_string(), text(value))).collect();
+        let mut headers: Vec<_> = kept.map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
         headers.extend(changes.fields().map(|(name, value)| (name.to_owned(), text(value))));
         if incoming.is_websocket {
             headers.push(("Connection".to_owned(), "Upgrade".to_owned()));
@@ -230,12 +231,12 @@ impl Forwarded {
 }
 
 /// Fields that do not pass, by name; of the cookies, those that do not.
-fn removed(incoming: &Incoming<'_>, changes: &Changes) -> Vec<String> {
+fn removed(incoming: &Incoming<'_>, changes: &Changes<'_>) -> Vec<String> {
     let hop = |name: &str| matches!(name, "connection" | "upgrade") && incoming.is_websocket;
     let names = incoming.headers.keys().map(http::HeaderName::as_str).filter(|name| !hop(name));
     let gone = names.filter(|name| *name != "cookie" && !changes.keeps(name.as_bytes()));
     let mut removed: Vec<String> = gone.map(str::to_owned).collect();
-    let left = changes.fields().filter(|(name, _)| *name == "Cookie").map(|(_, value)| value.as_bytes());
+    let left = changes.fields().filter(|(name, _)| *name == "Cookie").map(|(_, value)| value);
     let left: Vec<&[u8]> = left.flat_map(cookie::split).collect();
     if !changes.keeps(b"cookie") {
         let sent = cookie::pairs(incoming.headers);

@@ -3,10 +3,11 @@
 //!
 //! Sources: oauth2-proxy CVE-2025-64484, Traefik CVE-2026-33433 and -39858, Caddy CVE-2026-30851.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::net::IpAddr;
 
-use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
@@ -56,25 +57,18 @@ const HOP: [&[u8]; 6] = [b"connection", b"keep-alive", b"proxy-connection", b"te
 /// Which request headers never pass; made once from the configuration.
 #[derive(Debug)]
 pub(crate) struct Stripper {
-    always: HashSet<&'static str, ahash::RandomState>,
-    configured: HashSet<String, ahash::RandomState>,
+    /// Names that never pass.
+    never: HashSet<String, ahash::RandomState>,
     /// Cookies that carry backends' tokens, without `__Host-` and `__Secure-`.
     token_cookies: Vec<String>,
 }
 
 impl Stripper {
     pub(crate) fn new(config: &Config) -> Self {
-        let configured = config
-            .upstreams
-            .iter()
-            .flat_map(|upstream| &upstream.identity.0)
-            .map(|(name, _)| fold(name.as_str()))
-            .collect();
-        Self {
-            always: IDENTITY.into_iter().chain(STRIPPED).collect(),
-            configured,
-            token_cookies: token_cookies(config),
-        }
+        let configured = config.upstreams.iter().flat_map(|upstream| &upstream.identity.0);
+        let configured = configured.map(|(name, _)| fold(name.as_str()));
+        let never = IDENTITY.into_iter().chain(STRIPPED).map(str::to_owned).chain(configured).collect();
+        Self { never, token_cookies: token_cookies(config) }
     }
 
     /// Whether a cookie of this name is ours or carries a backend's token. What begins with such a name
@@ -97,8 +91,7 @@ impl Stripper {
     }
 
     fn folded_passes(&self, name: &str, trusted: bool) -> bool {
-        !(self.always.contains(name)
-            || (!self.configured.is_empty() && self.configured.contains(name))
+        !(self.never.contains(name)
             || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || (!trusted && is_said_by_proxies(name)))
     }
@@ -152,45 +145,33 @@ pub(crate) struct Told<'a> {
 
 /// What becomes of a client's head on its way to an upstream.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct Changes<'a> {
     dropped: Vec<HeaderName>,
     /// In place of all fields of these names.
-    set: Vec<(SetName, HeaderValue)>,
+    set: Vec<(&'a str, Cow<'a, [u8]>)>,
     /// Path and query, where they change.
     pub(crate) target: Option<Vec<u8>>,
 }
 
-/// The name of a field that we set, as it is written.
-#[derive(Debug)]
-pub(crate) enum SetName {
-    Fixed(&'static str),
-    Configured(HeaderName),
-}
-
-impl SetName {
-    pub(crate) fn as_str(&self) -> &str {
-        match self {
-            Self::Fixed(name) => name,
-            Self::Configured(name) => name.as_str(),
-        }
+impl<'a> Changes<'a> {
+    fn set(&mut self, name: &'a str, value: &'a [u8]) {
+        self.set.push((name, Cow::Borrowed(value)));
     }
-}
 
-impl Changes {
-    fn set(&mut self, name: &'static str, value: HeaderValue) {
-        self.set.push((SetName::Fixed(name), value));
+    fn make(&mut self, name: &'a str, value: Vec<u8>) {
+        self.set.push((name, Cow::Owned(value)));
     }
 
     /// Whether the client's fields of this name go on to the upstream.
     pub(crate) fn keeps(&self, name: &[u8]) -> bool {
         !(HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
             || self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
-            || self.set.iter().any(|(own, _)| own.as_str().as_bytes().eq_ignore_ascii_case(name)))
+            || self.set.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)))
     }
 
     /// The fields that we set.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.set.iter().map(|(name, value)| (name.as_str(), value))
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.set.iter().map(|(name, value)| (*name, &**value))
     }
 
     /// Changes a head in place. Idempotent.
@@ -199,18 +180,15 @@ impl Changes {
             head.remove_header(name);
         }
         for (name, value) in self.set {
-            match name {
-                SetName::Fixed(name) => head.insert_header(name, value)?,
-                SetName::Configured(name) => head.insert_header(name, value)?,
-            }
+            head.insert_header(name.to_owned(), &*value)?;
         }
         self.target.map_or(Ok(()), |target| head.set_raw_path(&target))
     }
 }
 
 /// Says what changes. `target` is the client's path and query.
-pub(crate) fn changes(headers: &HeaderMap, target: &[u8], stripper: &Stripper, told: &Told<'_>) -> Changes {
-    let mut changes = Changes { set: Vec::with_capacity(12), ..Changes::default() };
+pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Stripper, told: &Told<'a>) -> Changes<'a> {
+    let mut changes = Changes { set: Vec::with_capacity(16), ..Changes::default() };
     changes.dropped =
         headers.keys().filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted)).cloned().collect();
     strip_authorization(&mut changes, headers, told.upstream);
@@ -218,35 +196,35 @@ pub(crate) fn changes(headers: &HeaderMap, target: &[u8], stripper: &Stripper, t
     state_identity(&mut changes, &told.upstream.identity, told.user);
     if let Some(token) = told.token {
         if let Some(bearer) = &token.bearer {
-            changes.set("Authorization", bearer.clone());
+            changes.set("Authorization", bearer.as_bytes());
         }
         if let Some(assertion) = &token.assertion {
-            changes.set("X-Authgate-Jwt-Assertion", assertion.clone());
+            changes.set("X-Authgate-Jwt-Assertion", assertion.as_bytes());
         }
     }
-    if let Some(list) = forwarded_for(headers, told) {
-        changes.set("X-Forwarded-For", list);
+    let hops = forwarded_for(headers, told);
+    if !hops.is_empty() {
+        changes.make("X-Forwarded-For", hops);
     }
-    changes.set("X-Forwarded-Proto", HeaderValue::from_static(told.scheme));
-    let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
-    changes.set("X-Forwarded-Host", text(told.host));
-    changes.set("X-Request-Id", text(told.request_id));
-    changes.set("X-Authgate-Via", text(told.via));
+    changes.set("X-Forwarded-Proto", told.scheme.as_bytes());
+    changes.set("X-Forwarded-Host", told.host.as_bytes());
+    changes.set("X-Request-Id", told.request_id.as_bytes());
+    changes.set("X-Authgate-Via", told.via.as_bytes());
     let stripped = told.handshake.and_then(Handshake::target);
     if let Some(handshake) = told.handshake
         && let Some(left) = handshake.protocols_left()
     {
         changes.dropped.push(header::SEC_WEBSOCKET_PROTOCOL);
         if !left.is_empty() {
-            changes.set("Sec-WebSocket-Protocol", text(left));
+            changes.set("Sec-WebSocket-Protocol", left.as_bytes());
         }
     }
     changes.target = cut_prefix(told.prefix, stripped.unwrap_or(target)).or_else(|| stripped.map(<[u8]>::to_vec));
     if !told.prefix.is_empty() {
-        changes.set("X-Forwarded-Prefix", text(told.prefix));
+        changes.set("X-Forwarded-Prefix", told.prefix.as_bytes());
     }
     if let Some(host) = told.host_override {
-        changes.set("Host", text(host));
+        changes.set("Host", host.as_bytes());
     }
     changes
 }
@@ -261,28 +239,26 @@ fn cut_prefix(prefix: &str, raw: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The peer alone; behind a trusted proxy, what it told and the peer behind that.
-fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Option<HeaderValue> {
-    let mut list = BytesMut::new();
+fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Vec<u8> {
+    let mut hops = Vec::with_capacity(48);
+    let separator = |hops: &Vec<u8>| if hops.is_empty() { &b""[..] } else { b", " };
     if told.trusted {
         for line in headers.get_all("x-forwarded-for") {
-            if !list.is_empty() {
-                list.extend_from_slice(b", ");
-            }
-            list.extend_from_slice(line.as_bytes());
+            hops.extend_from_slice(separator(&hops));
+            hops.extend_from_slice(line.as_bytes());
         }
     }
     if let Some(peer) = told.peer {
-        if !list.is_empty() {
-            list.extend_from_slice(b", ");
-        }
-        list.extend_from_slice(peer.to_string().as_bytes());
+        hops.extend_from_slice(separator(&hops));
+        // writing to memory cannot fail
+        let _ = write!(hops, "{peer}");
     }
-    (!list.is_empty()).then(|| HeaderValue::from_maybe_shared(list.freeze()).ok()).flatten()
+    hops
 }
 
 /// Ours is always removed; any other belongs to the app and passes, unless the app gets a Bearer token
 /// from us: then exactly that one arrives, or none.
-fn strip_authorization(changes: &mut Changes, headers: &HeaderMap, upstream: &Upstream) {
+fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream: &Upstream) {
     let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = headers.get_all(header::AUTHORIZATION);
     if replaced || values.iter().any(|value| own_credential(value).is_some()) {
@@ -291,7 +267,7 @@ fn strip_authorization(changes: &mut Changes, headers: &HeaderMap, upstream: &Up
 }
 
 /// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
-fn rewrite_cookies(changes: &mut Changes, headers: &HeaderMap, stripper: &Stripper, token: Option<&Minted>) {
+fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &Stripper, token: Option<&Minted>) {
     let added = token.map_or("", |token| token.cookies.as_str());
     let mut lines = headers.get_all(header::COOKIE).iter();
     let first = lines.next();
@@ -300,7 +276,7 @@ fn rewrite_cookies(changes: &mut Changes, headers: &HeaderMap, stripper: &Stripp
     if added.is_empty() && single && first.is_none_or(|line| !cookie::split(line.as_bytes()).any(is_ours)) {
         return;
     }
-    let mut kept = BytesMut::with_capacity(first.map_or(0, HeaderValue::len) + added.len() + 2);
+    let mut kept = Vec::with_capacity(first.map_or(0, HeaderValue::len) + added.len() + 2);
     let items = headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
     for item in items.filter(|item| !is_ours(item)).chain((!added.is_empty()).then_some(added.as_bytes())) {
         if !kept.is_empty() {
@@ -309,40 +285,32 @@ fn rewrite_cookies(changes: &mut Changes, headers: &HeaderMap, stripper: &Stripp
         kept.extend_from_slice(item);
     }
     changes.dropped.push(header::COOKIE);
-    if let Ok(value) = HeaderValue::from_maybe_shared(kept.freeze())
-        && !value.is_empty()
-    {
-        changes.set("Cookie", value);
+    if !kept.is_empty() {
+        changes.make("Cookie", kept);
     }
 }
 
-fn state_identity(changes: &mut Changes, identity: &IdentityHeaders, user: Option<&User>) {
+fn state_identity<'a>(changes: &mut Changes<'a>, identity: &'a IdentityHeaders, user: Option<&'a User>) {
     let Some(user) = user else { return };
     for (name, template) in &identity.0 {
-        let value = match template.as_slice() {
-            [part] if !matches!(part, TemplatePart::Text(_)) => part_value(part, user),
-            parts => join(parts, user),
-        };
-        changes.set.push((SetName::Configured(name.clone()), value));
+        match template.as_slice() {
+            [part] => changes.set(name.as_str(), part_value(part, user)),
+            parts => {
+                let value = parts.iter().flat_map(|part| part_value(part, user)).copied().collect();
+                changes.make(name.as_str(), value);
+            }
+        }
     }
 }
 
-fn part_value(part: &TemplatePart, user: &User) -> HeaderValue {
+fn part_value<'a>(part: &'a TemplatePart, user: &'a User) -> &'a [u8] {
     let values = user.values();
     match part {
-        TemplatePart::Text(text) => HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")),
-        TemplatePart::Id => values.id.clone(),
-        TemplatePart::Email => values.email.clone(),
-        TemplatePart::Name => values.name.clone(),
-        TemplatePart::Picture => values.picture.clone(),
-        TemplatePart::Groups => values.groups.clone(),
+        TemplatePart::Text(text) => text.as_bytes(),
+        TemplatePart::Id => values.id.as_bytes(),
+        TemplatePart::Email => values.email.as_bytes(),
+        TemplatePart::Name => values.name.as_bytes(),
+        TemplatePart::Picture => values.picture.as_bytes(),
+        TemplatePart::Groups => values.groups.as_bytes(),
     }
-}
-
-fn join(parts: &[TemplatePart], user: &User) -> HeaderValue {
-    let mut value = BytesMut::new();
-    for part in parts {
-        value.extend_from_slice(part_value(part, user).as_bytes());
-    }
-    HeaderValue::from_maybe_shared(value.freeze()).unwrap_or(HeaderValue::from_static(""))
 }

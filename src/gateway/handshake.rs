@@ -3,9 +3,8 @@
 //! cookies. They are taken out before the backend sees the handshake.
 
 use http::{HeaderName, HeaderValue, header};
-use pingora_core::{Error, ErrorType, Result};
-use pingora_http::ResponseHeader;
 
+use super::respond::AnswerHead;
 use crate::config::WebSocketToken;
 use crate::secret::Secret;
 use crate::web::incoming::Incoming;
@@ -89,14 +88,10 @@ impl Handshake {
         self.target.as_deref()
     }
 
-    /// Browsers end a connection for which none of their protocols was chosen.
-    pub(crate) fn choose(&self, response: &mut ResponseHeader) -> Result<()> {
-        if self.offers_bearer && !response.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
-            let name: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
-            response
-                .insert_header(name, HeaderValue::from_static("bearer"))
-                .map_err(|_| Error::explain(ErrorType::InvalidHTTPHeader, "subprotocol"))?;
-        }
-        Ok(())
+    /// Browsers end a connection for which none of their protocols was chosen: the field to be added.
+    pub(crate) fn choose(&self, answer: &impl AnswerHead) -> Option<(HeaderName, HeaderValue)> {
+        let name = header::SEC_WEBSOCKET_PROTOCOL;
+        let chosen = answer.values(&name).next().is_some();
+        (self.offers_bearer && !chosen).then(|| (name, HeaderValue::from_static("bearer")))
     }
 }

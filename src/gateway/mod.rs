@@ -16,6 +16,7 @@ use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Format, Metrics, Reading, RouteMetrics};
 use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
+use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
 mod answer;
@@ -218,7 +219,7 @@ impl Gateway {
     /// Routes, authenticates and authorizes, and counts what that took. Nothing is written here. `head_bytes` is what
     /// the head took on the wire.
     fn open(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
-        let step = self.judge(head, head_bytes, state);
+        let step = self.read_and_judge(head, head_bytes, state);
         self.series(state).decided(state.began.elapsed());
         step
     }
@@ -231,56 +232,46 @@ impl Gateway {
         }
     }
 
-    fn judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
-        match self.read_head(head, head_bytes, state) {
-            Ok(()) => {}
-            Err(bad) => {
-                state.outcome = "bad_request";
-                return Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why));
-            }
-        }
-        let Some(known) = state.known.clone() else {
-            return Step::Reply(refuse::unread(StatusCode::BAD_REQUEST, &state.request_id));
-        };
-        let head = &*head;
-        let incoming = match head::incoming(head, head.raw_path(), &known) {
-            Ok(incoming) => incoming,
-            Err(bad) => {
-                state.outcome = "bad_request";
-                return Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why));
-            }
-        };
-        if head.headers.get(VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
+    fn read_and_judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
+        let judged = self.read_head(head, head_bytes, state).and_then(|known| {
+            let incoming = head::incoming(head, head.raw_path(), &known);
+            let step = incoming.map(|incoming| self.judge(&incoming, state));
+            state.known = Some(known);
+            step
+        });
+        judged.unwrap_or_else(|bad| {
+            state.outcome = "bad_request";
+            Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why))
+        })
+    }
+
+    fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
+        if incoming.headers.get(VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
             (state.outcome, state.why) = ("loop", Some("loop"));
-            return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, &incoming, &state.request_id));
+            return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }
         let page = self.pages.find(incoming.path.as_str());
-        let found = if page.is_some() { None } else { decide::find_route(&self.config, &incoming) };
+        let found = if page.is_some() { None } else { decide::find_route(&self.config, incoming) };
         state.cors = match found {
-            Some((_, route)) => CorsAnswer::of_route(&route.cors, &incoming),
-            None => CorsAnswer::of(&self.config.cors_origins, &incoming),
+            Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
+            None => CorsAnswer::of(&self.config.cors_origins, incoming),
         };
         if let Some((_, route)) = found.filter(|_| incoming.is_websocket) {
-            state.handshake = Some(handshake::read(&route.websocket_token, &incoming));
+            state.handshake = Some(handshake::read(&route.websocket_token, incoming));
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
-        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, &head.headers, carried);
-        state.identity = authentication.identity().cloned();
+        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming.headers, carried);
         state.by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
         state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(respond::why_rejected(*why));
         }
-        let verdict = decide::decide(&self.config, page, found, &incoming, &authentication);
-        self.carry_out(verdict, &incoming, state)
+        let verdict = decide::decide(&self.config, page, found, incoming, &authentication);
+        state.identity = authentication.into_identity();
+        self.carry_out(verdict, incoming, state)
     }
 
-    fn carry_out(
-        &self,
-        verdict: Verdict,
-        incoming: &crate::web::incoming::Incoming<'_>,
-        state: &mut RequestState,
-    ) -> Step {
+    fn carry_out(&self, verdict: Verdict, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
         match verdict {
             Verdict::Page(page) => {
                 state.outcome = "page";
@@ -317,12 +308,7 @@ impl Gateway {
     }
 
     /// Limits that hang on what is forwarded: socket caps, body size, the prefix to be cut.
-    fn admit(
-        &self,
-        admission: Admission,
-        incoming: &crate::web::incoming::Incoming<'_>,
-        state: &mut RequestState,
-    ) -> Step {
+    fn admit(&self, admission: Admission, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
         let route = &self.config.routes[admission.route()];
         state.route = Some(admission.route());
         self.counted.route(state.route).judged(Authz::Allowed);
@@ -357,7 +343,12 @@ impl Gateway {
         Step::Forward
     }
 
-    fn read_head(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Result<(), BadHead> {
+    fn read_head(
+        &self,
+        head: &mut RequestHeader,
+        head_bytes: usize,
+        state: &mut RequestState,
+    ) -> Result<Known, BadHead> {
         let address = state.guard.as_ref().and_then(|guard| guard.address());
         let secured = state.guard.as_ref().and_then(|guard| guard.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
@@ -373,8 +364,7 @@ impl Gateway {
         if secured.is_some_and(|secured| !state.peer.trusted && !secured.covers(known.host.name())) {
             return Err(BadHead::Misdirected);
         }
-        state.known = Some(known);
-        Ok(())
+        Ok(known)
     }
 
     /// The rewritten cookie, where one was presented and it is time for a new one.
@@ -388,6 +378,6 @@ impl Gateway {
     /// An opaque id: unique within the process, not to be guessed from the one before.
     fn fresh_id(&self) -> String {
         let next = self.next_id.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}", self.ids.hash_one(next))
+        data_encoding::HEXLOWER.encode(&self.ids.hash_one(next).to_be_bytes())
     }
 }

@@ -193,7 +193,7 @@ impl<'c> Prover<'c> {
                 peer: seen.known.client,
                 trusted: false,
                 scheme: seen.known.scheme.as_str(),
-                host: &seen.known.host.to_string(),
+                host: seen.known.host.as_str(),
                 request_id: REQUEST_ID,
                 via: "GATEWAY-ID",
                 prefix: &route.strip_prefix,

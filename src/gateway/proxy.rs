@@ -12,7 +12,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::cors::CorsAnswer;
-use super::front::response::{check_framing, remove_nominated};
+use super::front::response::check_framing;
 use super::guard::Guard;
 use super::head::Peer;
 use super::tries::{count_interim, no_admission};
@@ -113,9 +113,9 @@ impl ProxyHttp for Current {
             count_interim(&mut state.interims)?;
         } else {
             check_framing(response)?;
-            remove_nominated(response);
         }
-        gateway.answered(session.req_header(), response, state)
+        gateway.answered(session.req_header(), &*response, state)?.apply(response);
+        Ok(())
     }
 
     fn fail_to_connect(

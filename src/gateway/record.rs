@@ -59,10 +59,8 @@ pub(crate) fn record(
         gateway.metrics.page(page, counts.status);
     }
     let known = state.known.as_ref();
-    let host = known.map(|known| known.host.to_string()).unwrap_or_default();
     let path = raw_path.split(|&b| b == b'?').next().unwrap_or_default();
     let path = String::from_utf8_lossy(path);
-    let identity = state.identity.as_ref();
     let line = AccessLine {
         time: &timestamp(gateway.clock.now_millis()),
         level: "info",
@@ -71,7 +69,7 @@ pub(crate) fn record(
         request_id: &state.request_id,
         client: known.and_then(|known| known.client).or(state.peer.address),
         method: head.method.as_str(),
-        host: &host,
+        host: known.map_or("", |known| known.host.as_str()),
         path: redact(gateway, &path),
         status: counts.status,
         outcome: state.outcome,
@@ -80,7 +78,7 @@ pub(crate) fn record(
             .admission
             .as_ref()
             .map(|admission| gateway.config.upstreams[admission.upstream()].name.as_str()),
-        user: identity.map(|identity| identity.user.id.as_str()),
+        user: state.identity.as_ref().map(|identity| identity.user.id.as_str()),
         why: state.why,
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,

@@ -114,44 +114,101 @@ pub(super) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// An upstream cannot set our cookies, nor those that carry its own token, nor speak for other origins
-/// unless the route leaves that to it; the renewed session cookie is laid on, unless the answer says
-/// that caches may share it.
-pub(super) fn dress(
-    response: &mut ResponseHeader,
-    stripper: &Stripper,
-    renewed: Option<HeaderValue>,
-    cors: &CorsAnswer,
-) {
-    let ours = |value: &HeaderValue| stripper.is_ours(cookie::name_of(value.as_bytes()));
-    if response.headers.get_all(header::SET_COOKIE).iter().any(ours) {
-        let kept: Vec<HeaderValue> =
-            response.headers.get_all(header::SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();
-        response.remove_header(&header::SET_COOKIE);
-        for value in kept {
-            let _ = response.append_header(header::SET_COOKIE, value);
-        }
+/// The head of an upstream's answer, however it is held.
+pub(super) trait AnswerHead {
+    fn status(&self) -> StatusCode;
+    /// The values of all fields of this name.
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
+}
+
+impl AnswerHead for ResponseHeader {
+    fn status(&self) -> StatusCode {
+        self.status
     }
-    if !matches!(cors, CorsAnswer::App) {
-        let foreign = |name: &&HeaderName| CorsAnswer::is_replaced(name);
-        let doomed: Vec<HeaderName> = response.headers.keys().filter(foreign).cloned().collect();
-        for name in doomed {
-            response.remove_header(&name);
-        }
-    }
-    for (name, value) in cors.fields() {
-        let _ = response.append_header(name, value);
-    }
-    if let Some(cookie) = renewed
-        && !is_shared(response)
-    {
-        let _ = response.append_header(header::SET_COOKIE, cookie);
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 }
 
-fn is_shared(response: &ResponseHeader) -> bool {
-    response.headers.get_all(header::CACHE_CONTROL).iter().any(|line| {
-        line.to_str().is_ok_and(|line| {
+/// The items of all `Connection` fields of an answer.
+pub(super) fn connection_options(answer: &impl AnswerHead) -> impl Iterator<Item = &[u8]> {
+    answer.values(&header::CONNECTION).flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// What becomes of an upstream's head on its way to the client: it cannot set our cookies, nor those that
+/// carry its own token, nor speak for other origins unless the route leaves that to it. What its
+/// `Connection` names is about that connection alone (RFC 9110, 7.6.1).
+pub(super) struct AnswerChanges<'g> {
+    stripper: &'g Stripper,
+    app_speaks_cors: bool,
+    nominated: Vec<HeaderName>,
+    added: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'g> AnswerChanges<'g> {
+    pub(super) fn new(stripper: &'g Stripper, cors: &CorsAnswer, answer: &impl AnswerHead) -> Self {
+        // what frames the body and what browsers keep is no connection's to take away
+        const KEPT: [HeaderName; 4] =
+            [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::SET_COOKIE];
+        let mut nominated = Vec::new();
+        if !answer.status().is_informational() {
+            let others = connection_options(answer)
+                .filter(|option| ![&b"close"[..], b"keep-alive"].iter().any(|own| own.eq_ignore_ascii_case(option)));
+            nominated.extend(
+                others.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| !KEPT.contains(name)),
+            );
+        }
+        Self { stripper, app_speaks_cors: matches!(cors, CorsAnswer::App), nominated, added: Vec::new() }
+    }
+
+    pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
+        self.added.extend(fields);
+    }
+
+    /// Whether the upstream's field does not pass.
+    pub(super) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
+        let sets_ours = || self.stripper.is_ours(cookie::name_of(value));
+        (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
+            || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
+            || name.eq_ignore_ascii_case(b"keep-alive")
+            || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// The fields that we add.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
+        self.added.iter()
+    }
+
+    /// Changes a head in place.
+    pub(super) fn apply(self, head: &mut ResponseHeader) {
+        let drops = |(name, value): (&HeaderName, &HeaderValue)| {
+            self.drops(name.as_str().as_bytes(), value.as_bytes()).then(|| name.clone())
+        };
+        let doomed: Vec<HeaderName> = head.headers.iter().filter_map(drops).collect();
+        for name in doomed {
+            let kept: Vec<HeaderValue> = head
+                .headers
+                .get_all(&name)
+                .iter()
+                .filter(|value| !self.drops(name.as_str().as_bytes(), value.as_bytes()))
+                .cloned()
+                .collect();
+            head.remove_header(&name);
+            for value in kept {
+                let _ = head.append_header(&name, value);
+            }
+        }
+        for (name, value) in self.added {
+            let _ = head.append_header(name, value);
+        }
+    }
+}
+
+/// Whether caches may share the answer.
+pub(super) fn is_shared(answer: &impl AnswerHead) -> bool {
+    answer.values(&header::CACHE_CONTROL).any(|line| {
+        std::str::from_utf8(line).is_ok_and(|line| {
             line.split(',')
                 .map(|item| item.trim().to_ascii_lowercase())
                 .any(|item| item == "public" || item.starts_with("s-maxage"))
@@ -160,10 +217,12 @@ fn is_shared(response: &ResponseHeader) -> bool {
 }
 
 /// Server-sent events (WHATWG HTML, 9.2).
-pub(super) fn is_event_stream(response: &ResponseHeader) -> bool {
-    response.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
-    })
+pub(super) fn is_event_stream(answer: &impl AnswerHead) -> bool {
+    answer
+        .values(&header::CONTENT_TYPE)
+        .next()
+        .and_then(|kind| kind.get(..17))
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// The status that tells a failure; `None` when there is nobody left to tell.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
+use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
 use super::{Gateway, RequestState, head, refuse, respond};
 use crate::web::reply::Reply;
@@ -52,7 +53,7 @@ impl Gateway {
     }
 
     /// What becomes of the client's head on its way to the server that is tried.
-    pub(super) fn changes(&self, head: &RequestHeader, state: &RequestState) -> Result<Changes> {
+    pub(super) fn changes<'a>(&'a self, head: &RequestHeader, state: &'a RequestState) -> Result<Changes<'a>> {
         let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
             return no_admission();
         };
@@ -64,7 +65,7 @@ impl Gateway {
             peer: state.peer.address,
             trusted: state.peer.trusted,
             scheme: known.scheme.as_str(),
-            host: &known.host.to_string(),
+            host: known.host.as_str(),
             request_id: &state.request_id,
             via: &self.via,
             prefix: &self.config.routes[admission.route()].strip_prefix,
@@ -73,42 +74,45 @@ impl Gateway {
         Ok(forward::changes(&head.headers, head.raw_path(), &self.stripper, &told))
     }
 
-    /// An upstream's answer has begun: what it may say to the client, and whether it lives on.
+    /// An upstream's answer has begun: what becomes of its head, and whether it lives on.
     pub(super) fn answered(
         &self,
         head: &RequestHeader,
-        response: &mut ResponseHeader,
+        answer: &impl AnswerHead,
         state: &mut RequestState,
-    ) -> Result<()> {
-        let Some(guard) = &state.guard else { return Ok(()) };
+    ) -> Result<AnswerChanges<'_>> {
+        let Some(guard) = &state.guard else { return no_admission() };
         guard.answer_began();
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        let mut changes = AnswerChanges::new(&self.stripper, &state.cors, answer);
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             if state.live.is_none() {
                 let why = "101 to a request that asked for none";
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
             }
-            if let Some(handshake) = &state.handshake {
-                handshake.choose(response)?;
-            }
+            changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
         }
-        if response.status.is_informational() {
-            return Ok(());
+        if answer.status().is_informational() {
+            return Ok(changes);
         }
         // a socket that was not granted is no live connection
         state.live = None;
-        respond::dress(response, &self.stripper, state.renewed.take(), &state.cors);
-        if respond::sends_hsts(&self.config, guard) && !response.headers.contains_key(header::STRICT_TRANSPORT_SECURITY)
+        changes.extend(state.cors.fields());
+        if let Some(cookie) = state.renewed.take()
+            && !respond::is_shared(answer)
         {
-            response.insert_header(header::STRICT_TRANSPORT_SECURITY, respond::HSTS)?;
+            changes.extend([(header::SET_COOKIE, cookie)]);
         }
-        if let (Some(admission), Some(known), true) =
-            (&state.admission, &state.known, respond::is_event_stream(response))
+        let hsts = header::STRICT_TRANSPORT_SECURITY;
+        if respond::sends_hsts(&self.config, guard) && answer.values(&hsts).next().is_none() {
+            changes.extend([(hsts, respond::HSTS)]);
+        }
+        if let (Some(admission), Some(known), true) = (&state.admission, &state.known, respond::is_event_stream(answer))
             && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
         {
             let asked = Asked::new(&incoming, state.by_cookie);
             state.live = Some(self.live.stream(guard, admission, asked, self));
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Logs and counts a failure, and says what the client is told, if there is one to tell. The

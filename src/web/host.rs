@@ -1,11 +1,13 @@
 //! Hosts in normal form: lower case, no trailing dot, port apart (RFC 9110, 7.2; RFC 3986, 3.2.2).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A request's host in normal form: a DNS name, an IPv4 address or a bracketed IPv6 address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
-    name: String,
+    /// The name and, where one was written, `:` and the port.
+    text: String,
+    name_bytes: usize,
     port: Option<u16>,
 }
 
@@ -14,31 +16,45 @@ impl Host {
     /// lists, white space, user names, paths, empty names, ports that are no number below 65536.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, port) = split_port(text)?;
-        let name = name.to_ascii_lowercase();
-        let name = name.strip_suffix('.').unwrap_or(&name);
-        is_name(name).then(|| Self { name: name.to_owned(), port })
+        let name = name.strip_suffix('.').unwrap_or(name);
+        is_name(name).then(|| Self::new(name, port))
+    }
+
+    fn new(name: &str, port: Option<u16>) -> Self {
+        let mut text = String::with_capacity(name.len() + 6);
+        text.push_str(name);
+        text.make_ascii_lowercase();
+        if let Some(port) = port {
+            // writing to a string cannot fail
+            let _ = write!(text, ":{port}");
+        }
+        Self { text, name_bytes: name.len(), port }
     }
 
     /// 127.0.0.1, without a port.
     pub fn loopback() -> Self {
-        Self { name: "127.0.0.1".to_owned(), port: None }
+        Self::new("127.0.0.1", None)
     }
 
     /// The name without the port; IPv6 in brackets.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.text[..self.name_bytes]
     }
 
     /// The port, where one was written.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
+
+    /// The name and, where one was written, the port.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+        f.write_str(&self.text)
     }
 }
 
@@ -98,8 +114,8 @@ impl HostPattern {
         }
         if let Some(domain) = text.strip_prefix("*.") {
             let host = Host::parse(domain)?;
-            let plain = host.port.is_none() && !host.name.starts_with('[');
-            return plain.then_some(Self::Below(host.name));
+            let plain = host.port.is_none() && !host.name().starts_with('[');
+            return plain.then_some(Self::Below(host.text));
         }
         Host::parse(text).map(Self::Exact)
     }
@@ -108,9 +124,9 @@ impl HostPattern {
     pub fn matches(&self, host: &Host) -> bool {
         match self {
             Self::Any => true,
-            Self::Exact(own) => own.name == host.name && (own.port.is_none() || own.port == host.port),
+            Self::Exact(own) => own.name() == host.name() && (own.port.is_none() || own.port == host.port),
             Self::Below(domain) => host
-                .name
+                .name()
                 .strip_suffix(domain.as_str())
                 .and_then(|front| front.strip_suffix('.'))
                 .is_some_and(|labels| !labels.is_empty()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
 
+use super::alarm::Alarm;
 use super::wire::Wire;
 use crate::gateway::answer;
 use crate::gateway::guard::Guard;
@@ -20,6 +20,7 @@ pub(super) struct Conn {
     pub(super) wire: Wire,
     /// Read and not used yet.
     pub(super) buffer: BytesMut,
+    pub(super) alarm: Alarm,
     pub(super) guard: Arc<Guard>,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct Gone;
 
 impl Conn {
     pub(super) fn new(wire: Wire, guard: Arc<Guard>) -> Self {
-        Self { wire, buffer: BytesMut::new(), guard }
+        Self { wire, buffer: BytesMut::new(), alarm: Alarm::default(), guard }
     }
 
     /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
@@ -47,26 +48,19 @@ impl Conn {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
+        self.alarm.within(answer::FORM_TIME, whole).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
     }
 
     /// Writes all of it; each step within `idle`.
     pub(super) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
         while !bytes.is_empty() {
-            match timeout(idle, self.wire.write(bytes)).await {
-                Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
+            match self.alarm.within(idle, self.wire.write(bytes)).await {
+                Some(Ok(written @ 1..)) => bytes = &bytes[written..],
                 _ => return Err(Gone),
             }
         }
         // TLS keeps what the socket did not take at once
-        if matches!(timeout(idle, self.wire.flush()).await, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
-    }
-
-    /// Waits until the client has gone. What it sends meanwhile is kept.
-    pub(super) async fn gone(&mut self) {
-        if let Ok(1..) = self.wire.read_buf(&mut self.buffer).await {
-            std::future::pending::<()>().await;
-        }
+        if matches!(self.alarm.within(idle, self.wire.flush()).await, Some(Ok(()))) { Ok(()) } else { Err(Gone) }
     }
 
     /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.
@@ -74,14 +68,21 @@ impl Conn {
         if self.wire.shutdown().await.is_err() {
             return;
         }
-        let _ = timeout(LINGER, async {
+        let rest = async {
             loop {
                 self.buffer.clear();
                 if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
                     return;
                 }
             }
-        })
-        .await;
+        };
+        let _ = self.alarm.within(LINGER, rest).await;
+    }
+}
+
+/// Waits until the client has gone. What it sends meanwhile is kept.
+pub(super) async fn gone(client: &mut Wire, buffer: &mut BytesMut) {
+    if let Ok(1..) = client.read_buf(buffer).await {
+        std::future::pending::<()>().await;
     }
 }

@@ -2,19 +2,23 @@
 //! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{timeout, timeout_at};
 
 use super::chunks::Chunks;
+use super::client::{Conn, gone};
 use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
-use super::{Conn, End, Front, PIECE, pool};
+use super::{End, Front, pool};
 use crate::gateway::record::Counts;
+use crate::gateway::respond::{AnswerChanges, AnswerHead as _};
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
+
+/// What is read of an answer at once: most are whole then.
+const ANSWER: usize = 16 << 10;
 
 /// A server's connection with the answer that has begun on it.
 struct Answered {
@@ -34,8 +38,8 @@ impl Front {
         counts: &mut Counts,
     ) -> End {
         let result = match self.ask(conn, head, &body, state).await {
-            Ok(mut answered) => match self.gateway.answered(&head.parsed, &mut answered.answer.head, state) {
-                Ok(()) => return self.answer(conn, head, answered, state, counts).await,
+            Ok(answered) => match self.gateway.answered(&head.parsed, &answered.answer.head, state) {
+                Ok(changes) => return self.answer(conn, head, (answered, changes), state, counts).await,
                 Err(e) => e,
             },
             Err(e) => e,
@@ -87,7 +91,7 @@ impl Front {
             }
         }
         for (name, value) in changes.fields() {
-            put_field(&mut out, name, value.as_bytes());
+            response::put_field(&mut out, name.as_bytes(), value);
         }
         if state.live.is_some() {
             out.put_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
@@ -111,15 +115,17 @@ impl Front {
             // TLS keeps what the socket did not take at once
             server.flush().await
         };
-        match timeout(idle, sent).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up())),
-            Err(_) => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
+        match conn.alarm.within(idle, sent).await {
+            Some(Ok(())) => {}
+            Some(Err(e)) => return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up())),
+            None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
         }
         let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
         let within = route.map_or(idle, |route| route.timeout);
-        let due = tokio::time::Instant::now() + within;
-        if let Ok(answer) = timeout_at(due, read_answer(conn, server, method, idle)).await {
+        let mut alarm = std::mem::take(&mut conn.alarm);
+        let answer = alarm.within(within, read_answer(conn, server, method, idle)).await;
+        conn.alarm = alarm;
+        if let Some(answer) = answer {
             return answer;
         }
         conn.guard.mark_overdue();
@@ -131,24 +137,21 @@ impl Front {
         &self,
         conn: &mut Conn,
         head: &Head,
-        answered: Answered,
+        (answered, changes): (Answered, AnswerChanges<'_>),
         state: &mut RequestState,
         counts: &mut Counts,
     ) -> End {
-        let Answered { mut server, target, mut answer } = answered;
-        let status = answer.head.status;
+        let Answered { mut server, target, answer } = answered;
+        let status = answer.head.status();
         let close = answer.framing == Framing::Close || !self.keeps(conn, &head.parsed);
         let mut out = BytesMut::with_capacity(1024 + answer.rest.len());
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            response::write_head(&mut answer.head, false, &mut out);
+            response::write_answer(&answer, &changes, false, &mut out);
             counts.status = 101;
             let written = conn.write(&out, self.gateway.config.limits.idle).await;
             return written.map_or(End::Closed, |()| End::Tunnel(server, answer.rest));
         }
-        if answer.framing == Framing::Chunked {
-            let _ = answer.head.insert_header(header::TRANSFER_ENCODING, "chunked");
-        }
-        response::write_head(&mut answer.head, close, &mut out);
+        response::write_answer(&answer, &changes, close, &mut out);
         counts.status = status.as_u16();
         let mut body = Body { framing: answer.framing, chunks: Chunks::default(), out, sent: 0 };
         let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
@@ -183,41 +186,45 @@ impl Front {
     ) -> std::result::Result<bool, Option<Box<Error>>> {
         let idle = self.gateway.config.limits.idle;
         loop {
-            let left = body.take(&piece).map_err(Some)?;
-            if !body.out.is_empty() {
-                conn.write(&body.out, idle).await.map_err(|_| None)?;
-                body.out.clear();
-            }
+            let left = if let Some(own) = body.pass(piece.len()) {
+                conn.write(&piece[..own], idle).await.map_err(|_| None)?;
+                piece.len() - own
+            } else {
+                let left = body.take(&piece).map_err(Some)?;
+                if !body.out.is_empty() {
+                    conn.write(&body.out, idle).await.map_err(|_| None)?;
+                    body.out.clear();
+                }
+                left
+            };
             if body.is_done() {
                 return Ok(left == 0);
             }
             piece.clear();
-            piece.reserve(2 * PIECE);
-            let guard = conn.guard.clone();
-            let read = tokio::select! {
-                biased;
-                _ = guard.closed() => return Err(None),
-                read = timeout(idle, server.read_buf(&mut piece)) => read,
-                () = conn.gone() => return Err(None),
+            piece.reserve(ANSWER);
+            let Conn { wire, buffer, alarm, guard, .. } = &mut *conn;
+            let read = async {
+                tokio::select! {
+                    biased;
+                    _ = guard.closed() => None,
+                    read = server.read_buf(&mut piece) => Some(read),
+                    () = gone(wire, buffer) => None,
+                }
             };
-            match read {
-                Ok(Ok(0)) if body.framing == Framing::Close => return Ok(true),
-                Ok(Ok(0)) => return Err(Some(Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up())),
-                Ok(Ok(_)) => {}
-                Ok(Err(e)) => {
+            match alarm.within(idle, read).await {
+                Some(None) => return Err(None),
+                Some(Some(Ok(0))) if body.framing == Framing::Close => return Ok(true),
+                Some(Some(Ok(0))) => {
+                    return Err(Some(Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()));
+                }
+                Some(Some(Ok(_))) => {}
+                Some(Some(Err(e))) => {
                     return Err(Some(Error::because(ErrorType::ReadError, "reading the answer", e).into_up()));
                 }
-                Err(_) => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
+                None => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
             }
         }
     }
-}
-
-fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
 }
 
 /// Why a try came to nothing.
@@ -234,15 +241,17 @@ async fn read_answer(
     method: &Method,
     idle: std::time::Duration,
 ) -> std::result::Result<Answer, Broken> {
-    let mut buffer = BytesMut::with_capacity(PIECE);
+    let mut buffer = BytesMut::with_capacity(ANSWER);
     let mut begun = false;
     let mut interims = 0;
     loop {
         match response::read(&mut buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
-            Some(interim) if interim.head.status.is_informational() && interim.head.status != 101 => {
+            Some(interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
                 count_interim(&mut interims).map_err(Broken::Other)?;
-                if interim.head.status == StatusCode::EARLY_HINTS {
-                    pass_hints(conn, &interim, idle).await.map_err(Broken::Other)?;
+                if interim.head.status() == StatusCode::EARLY_HINTS {
+                    let mut out = BytesMut::new();
+                    response::write_early_hints(&interim.head, &mut out);
+                    let _ = conn.write(&out, idle).await;
                 }
                 buffer = interim.rest;
                 continue;
@@ -250,11 +259,11 @@ async fn read_answer(
             Some(answer) => return Ok(answer),
             None => {}
         }
-        buffer.reserve(PIECE);
+        buffer.reserve(ANSWER);
         let read = tokio::select! {
             biased;
             read = server.read_buf(&mut buffer) => read,
-            () = conn.gone() => {
+            () = gone(&mut conn.wire, &mut conn.buffer) => {
                 return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client has gone").into_down()));
             }
         };
@@ -267,18 +276,6 @@ async fn read_answer(
     }
 }
 
-/// Tells the client what to fetch meanwhile, and nothing else.
-async fn pass_hints(conn: &mut Conn, hints: &Answer, idle: std::time::Duration) -> Result<()> {
-    let mut only = pingora_http::ResponseHeader::build(103, Some(4))?;
-    for link in hints.head.headers.get_all(header::LINK) {
-        only.append_header(header::LINK, link)?;
-    }
-    let mut out = BytesMut::new();
-    response::write_head(&mut only, false, &mut out);
-    let _ = conn.write(&out, idle).await;
-    Ok(())
-}
-
 /// An answer's body on its way.
 struct Body {
     framing: Framing,
@@ -288,6 +285,23 @@ struct Body {
 }
 
 impl Body {
+    /// How many bytes of a piece of this length go to the client as they are, without a copy; `None`: not at
+    /// all, or behind what waits in `out`.
+    fn pass(&mut self, length: usize) -> Option<usize> {
+        let own = match &mut self.framing {
+            _ if !self.out.is_empty() => return None,
+            Framing::Chunked => return None,
+            Framing::Close => length,
+            Framing::Length(left) => {
+                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(length);
+                *left -= own as u64;
+                own
+            }
+        };
+        self.sent += own;
+        Some(own)
+    }
+
     /// Puts what belongs to the body into `out`, framed for the client; how many bytes did not belong to it.
     fn take(&mut self, mut piece: &[u8]) -> Result<usize> {
         match &mut self.framing {

@@ -16,7 +16,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::io::AsyncReadExt as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::conn::Counted;
 use super::guard::Guard;
@@ -27,6 +27,7 @@ use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
 use crate::pages::word;
 use crate::web::reply::Reply;
 
+mod alarm;
 pub(super) mod chunks;
 mod client;
 mod exchange;
@@ -168,21 +169,20 @@ impl Front {
                 }
                 due.get_or_insert_with(|| Instant::now() + limits.head_time);
             }
-            let by = due.or(leaving).unwrap_or_else(|| Instant::now() + limits.idle);
+            let by = due.or(leaving);
+            let time = by.map_or(limits.idle, |by| by.saturating_duration_since(Instant::now()));
             conn.buffer.reserve(PIECE);
-            let read = tokio::select! {
-                biased;
-                read = timeout_at(by, conn.wire.read_buf(&mut conn.buffer)) => read,
-                _ = stopped.wait_for(|stopped| *stopped), if due.or(leaving).is_none() => {
-                    if !fresh {
-                        return Ok(None);
-                    }
-                    leaving = Some(Instant::now() + FIRST_TIME);
-                    continue;
+            let read = async {
+                tokio::select! {
+                    biased;
+                    read = conn.wire.read_buf(&mut conn.buffer) => Some(matches!(read, Ok(1..))),
+                    _ = stopped.wait_for(|stopped| *stopped), if by.is_none() => None,
                 }
             };
-            if !matches!(read, Ok(Ok(1..))) {
-                return Ok(None);
+            match conn.alarm.within(time, read).await {
+                Some(Some(true)) => {}
+                Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
+                _ => return Ok(None),
             }
         }
     }

@@ -47,12 +47,13 @@ pub(crate) struct Head {
 impl Head {
     /// Name and whole line of each field, in the order and the letters in which they came.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut lines = self.bytes.split_inclusive(|&b| b == b'\n');
-        lines.next();
-        lines.filter_map(|line| {
-            let colon = line.iter().position(|&b| b == b':')?;
-            Some((&line[..colon], line))
-        })
+        let mut start = 0;
+        let lines = memchr::memchr_iter(b'\n', &self.bytes).map(move |end| {
+            let line = &self.bytes[start..=end];
+            start = end + 1;
+            line
+        });
+        lines.skip(1).filter_map(|line| Some((&line[..memchr::memchr(b':', line)?], line)))
     }
 }
 
@@ -85,7 +86,7 @@ fn too_large(bytes: &[u8], limits: &Limits) -> Option<BadHead> {
 
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|&b| b == b'\n') {
+    while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
         let end = from + at + 1;
         // a bare LF may end a head for other parsers: it ends here, and is refused below
         if bytes[..end].ends_with(b"\r\n\r\n") || bytes[..end].ends_with(b"\n\n") {
@@ -131,14 +132,13 @@ fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
 
 /// Every CR stands before an LF and every LF behind a CR.
 fn lines_are_plain(bytes: &[u8]) -> bool {
-    let mut before = 0;
-    for &byte in bytes {
-        if (byte == b'\n') != (before == b'\r') {
+    let mut ends = memchr::memchr2_iter(b'\r', b'\n', bytes);
+    while let Some(at) = ends.next() {
+        if bytes.get(at..at + 2) != Some(b"\r\n") || ends.next() != Some(at + 1) {
             return false;
         }
-        before = byte;
     }
-    before != b'\r'
+    true
 }
 
 /// RFC 9110, 5.6.2.

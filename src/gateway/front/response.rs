@@ -2,25 +2,22 @@
 //! gateway), and ours is written.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
+
+use crate::gateway::respond::{AnswerChanges, AnswerHead, connection_options};
 
 /// Fields and bytes that an upstream's head may have.
 const FIELDS: usize = 256;
 const HEAD_BYTES: usize = 64 << 10;
 /// Fields about one connection alone (RFC 9110, 7.6.1).
-const HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::TRAILER,
-    header::UPGRADE,
-];
+const HOP: [&[u8]; 6] =
+    [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"trailer", b"upgrade"];
 
 /// How a body is framed (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +31,57 @@ pub(super) enum Framing {
 /// An upstream's answer, as far as it has come.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) head: ResponseHeader,
+    pub(super) head: Head,
     pub(super) framing: Framing,
     /// Whether its connection may be used again after the body.
     pub(super) keeps: bool,
     /// Bytes behind the head.
     pub(super) rest: BytesMut,
+}
+
+/// The head of an upstream's answer. Its fields stay as they came.
+#[derive(Debug)]
+pub(super) struct Head {
+    status: StatusCode,
+    bytes: Bytes,
+    reason: Range<usize>,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Head {
+    /// Name and value of each field in the order in which they came.
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (&self.bytes[field.name.clone()], &self.bytes[field.value.clone()]))
+    }
+}
+
+impl Head {
+    /// As HTTP/2 has it, without fields about a connection; `Connection` still says which others those are.
+    pub(super) fn to_map(&self) -> Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(self.status, Some(self.fields.len() + 6))?;
+        let is_hop = |name: &[u8]| HOP[1..].iter().any(|hop| hop.eq_ignore_ascii_case(name));
+        for (name, value) in self.fields().filter(|(name, _)| !is_hop(name)) {
+            let name = HeaderName::from_bytes(name).map_err(|_| bad("field name"))?;
+            head.append_header(name, value)?;
+        }
+        Ok(head)
+    }
+}
+
+impl AnswerHead for Head {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.fields().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_str().as_bytes())).map(|(_, value)| value)
+    }
 }
 
 /// Reads a head off the front of `buffer`; `None` while it is not whole.
@@ -48,30 +90,73 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answ
         return if buffer.len() > HEAD_BYTES { Err(bad("head too large")) } else { Ok(None) };
     };
     let bytes = buffer.split_to(end).freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let whole = config.parse_response_with_uninit_headers(&mut parsed, &bytes, &mut fields);
-    if !whole.is_ok_and(|status| status.is_complete()) {
-        return Err(bad("unreadable head"));
-    }
-    let mut head = ResponseHeader::build(parsed.code.unwrap_or(0), Some(parsed.headers.len() + 6))?;
-    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != head.status.canonical_reason()) {
-        head.set_reason_phrase(Some(reason))?;
-    }
-    for field in &*parsed.headers {
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| bad("field value"))?;
-        head.append_header(Bytes::slice_ref(&bytes, field.name.as_bytes()), value)?;
-    }
-    let keeps = parsed.version == Some(1) && !names(&head, b"close");
+    let (head, version) = parse(&bytes)?;
+    let keeps = version == 1 && !connection_options(&head).any(|option| option.eq_ignore_ascii_case(b"close"));
     let framing = framing(&head, method)?;
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        remove_hop_by_hop(&mut head);
-    }
     Ok(Some(Answer { head, framing, keeps, rest: buffer.split() }))
 }
 
-/// Writes a head and the fields about this connection.
+/// The head and its minor version.
+fn parse(bytes: &Bytes) -> Result<(Head, u8)> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let whole = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    if !whole.is_ok_and(|status| status.is_complete()) {
+        return Err(bad("unreadable head"));
+    }
+    // what the parser hands out are parts of what it was given
+    let place = |part: &[u8]| {
+        let start = part.as_ptr().addr().saturating_sub(bytes.as_ptr().addr()).min(bytes.len());
+        start..(start + part.len()).min(bytes.len())
+    };
+    let fields = parsed.headers.iter();
+    let fields = fields.map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) });
+    let head = Head {
+        status: StatusCode::from_u16(parsed.code.unwrap_or(0)).map_err(|_| bad("status"))?,
+        fields: fields.collect(),
+        reason: parsed.reason.map_or(0..0, |reason| place(reason.as_bytes())),
+        bytes: bytes.clone(),
+    };
+    Ok((head, parsed.version.unwrap_or(0)))
+}
+
+/// Writes the upstream's head as the client gets it, up to the fields about this connection.
+pub(super) fn write_answer(answer: &Answer, changes: &AnswerChanges<'_>, close: bool, out: &mut BytesMut) {
+    let head = &answer.head;
+    put_status(out, head.status, &head.bytes[head.reason.clone()]);
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let is_hop = |name: &[u8]| !switches && HOP.into_iter().any(|hop| hop.eq_ignore_ascii_case(name));
+    for (name, value) in head.fields() {
+        if !is_hop(name) && !changes.drops(name, value) {
+            put_field(out, name, value);
+        }
+    }
+    for (name, value) in changes.fields() {
+        put_field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    if answer.framing == Framing::Chunked {
+        out.put_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if !head.status.is_informational() && head.values(&header::DATE).next().is_none() {
+        put_field(out, b"Date", get_cached_date().as_bytes());
+    }
+    if close {
+        out.put_slice(b"Connection: close\r\n");
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes a 103 with its `Link` fields, the only ones that it may have to tell.
+pub(super) fn write_early_hints(hints: &Head, out: &mut BytesMut) {
+    out.put_slice(b"HTTP/1.1 103 Early Hints\r\n");
+    for link in hints.values(&header::LINK) {
+        put_field(out, b"Link", link);
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes the head of a reply of ours and the fields about this connection.
 pub(super) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut BytesMut) {
     let status = head.status;
     if !status.is_informational() && !head.headers.contains_key(header::DATE) {
@@ -80,19 +165,30 @@ pub(super) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut Bytes
     if close {
         let _ = head.insert_header(header::CONNECTION, "close");
     }
+    put_status(out, status, head.get_reason_phrase().unwrap_or_default().as_bytes());
+    head.header_to_h1_wire(out);
+    out.put_slice(b"\r\n");
+}
+
+fn put_status(out: &mut BytesMut, status: StatusCode, reason: &[u8]) {
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(head.get_reason_phrase().unwrap_or_default().as_bytes());
+    out.put_slice(reason);
     out.put_slice(b"\r\n");
-    head.header_to_h1_wire(out);
+}
+
+pub(super) fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
 /// The end of a head: bare LF is let through as a line end, as the parser does.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|&b| b == b'\n') {
+    while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
         let end = from + at + 1;
         if bytes[..end].ends_with(b"\n\r\n") || bytes[..end].ends_with(b"\n\n") {
             return Some(end);
@@ -103,70 +199,37 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Refuses an answer that is framed in two ways, or in one that we do not know.
-pub(in crate::gateway) fn check_framing(head: &ResponseHeader) -> Result<()> {
+pub(in crate::gateway) fn check_framing(head: &impl AnswerHead) -> Result<()> {
     framing(head, &Method::GET).map(drop)
 }
 
-fn framing(head: &ResponseHeader, method: &Method) -> Result<Framing> {
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
+    let mut lengths = head.values(&header::CONTENT_LENGTH);
+    let mut codings = head.values(&header::TRANSFER_ENCODING);
     let (length, coding) = (lengths.next(), codings.next());
     if lengths.next().is_some() || codings.next().is_some() || (length.is_some() && coding.is_some()) {
         return Err(bad("framed in two ways"));
     }
     let length = match length {
-        Some(length) => {
-            let digits = length.as_bytes();
+        Some(digits) => {
             let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let text = length.to_str().ok().filter(|_| plain);
+            let text = std::str::from_utf8(digits).ok().filter(|_| plain);
             Some(text.and_then(|text| text.parse().ok()).ok_or_else(|| bad("content-length"))?)
         }
         None => None,
     };
-    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
         return Err(bad("transfer-encoding"));
     }
     let bodiless = *method == Method::HEAD
-        || head.status.is_informational()
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        || head.status().is_informational()
+        || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(match (length, coding) {
         _ if bodiless => Framing::Length(0),
         (_, Some(_)) => Framing::Chunked,
         (Some(length), None) => Framing::Length(length),
         (None, None) => Framing::Close,
     })
-}
-
-fn names(head: &ResponseHeader, option: &[u8]) -> bool {
-    head.headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .any(|line| line.as_bytes().split(|&b| b == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(option)))
-}
-
-/// Removes what `Connection` names besides its own options (RFC 9110, 7.6.1). What frames the body and what
-/// browsers keep is no connection's to take away.
-pub(in crate::gateway) fn remove_nominated(head: &mut ResponseHeader) {
-    const KEPT: [HeaderName; 4] =
-        [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::SET_COOKIE];
-    let nominated: Vec<HeaderName> = head
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
-        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| !KEPT.contains(name))
-        .collect();
-    for name in &nominated {
-        head.remove_header(name);
-    }
-}
-
-fn remove_hop_by_hop(head: &mut ResponseHeader) {
-    remove_nominated(head);
-    for name in &HOP {
-        head.remove_header(name);
-    }
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]

@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use pingora_http::RequestHeader;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::Conn;
+use super::alarm::Alarm;
 use super::wire::Wire;
 use crate::gateway::conn::Counted;
 use crate::gateway::frames::{Closing, FrameTracker};
@@ -60,6 +61,7 @@ pub(super) struct Tunnel {
     server: Wire,
     up: Half,
     down: Half,
+    alarm: Alarm,
     guard: Arc<Guard>,
     gateway: Gateway,
     head: RequestHeader,
@@ -83,13 +85,13 @@ impl Tunnel {
             half.bytes = half.frames.feed(bytes);
             half
         };
-        let Conn { wire, buffer, guard, .. } = conn;
+        let Conn { wire, buffer, alarm, guard, .. } = conn;
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
         let head = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None).ok()?;
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
-        Some(Self { series, wire, server, up, down, guard, gateway, head, state: Box::new(state), counts })
+        Some(Self { series, wire, server, up, down, alarm, guard, gateway, head, state: Box::new(state), counts })
     }
 
     /// Passes frames until one end is done with it or the session is, and writes the access line.
@@ -97,7 +99,6 @@ impl Tunnel {
         let idle = self.gateway.config.limits.idle;
         let mut farewell = None;
         let mut active = Instant::now();
-        let mut timer = Box::pin(sleep_until(active + idle));
         let mut end = poll_fn(|cx| {
             self.guard.register(cx.waker());
             if farewell.is_none() {
@@ -106,7 +107,7 @@ impl Tunnel {
             let closing = farewell.as_ref();
             // before the bytes: two ends that are always ready use up all that one task may do in a row
             let by = closing.map_or(active + idle, |farewell| farewell.by);
-            if poll_timer(&mut timer, by, cx).is_ready() {
+            if self.alarm.poll(by, cx).is_ready() {
                 return Poll::Ready(SocketEnd::Idle);
             }
             let (to_server, to_client) = closing.map(|farewell| (&*farewell.mask, &*farewell.frame)).unzip();
@@ -137,21 +138,6 @@ impl Tunnel {
 fn begin(guard: &Guard) -> Option<Farewell> {
     let why: Closing = guard.closed_for()?;
     Some(Farewell { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + GRACE })
-}
-
-/// Ready when `by` has passed. The timer is moved only when it would ring too late, or has rung too early:
-/// most bytes never touch it.
-fn poll_timer(timer: &mut Pin<Box<Sleep>>, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    if timer.deadline() > by {
-        timer.as_mut().reset(by);
-    }
-    while timer.as_mut().poll(cx).is_ready() {
-        if Instant::now() >= by {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(by);
-    }
-    Poll::Pending
 }
 
 impl Half {

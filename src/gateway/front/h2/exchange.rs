@@ -164,7 +164,8 @@ impl Front {
         let idle = self.gateway.config.limits.idle;
         let mut answer = source.head(&head.method, client).await?;
         answered.store(true, Ordering::Relaxed);
-        self.gateway.answered(head, &mut answer, state).map_err(Broken::Other)?;
+        self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
+        answer.remove_header(&http::header::CONNECTION);
         let over = source.is_over();
         client.head(answer, over).map_err(|_| Broken::Other(gone()))?;
         if over {

@@ -22,6 +22,7 @@ use super::super::response::{self, Framing};
 use super::super::wire::Wire;
 use super::super::{PIECE, pool};
 use super::client::Client;
+use crate::gateway::respond::AnswerHead as _;
 
 /// Streams that we open on one connection; a server may allow fewer.
 const STREAMS: usize = 100;
@@ -235,7 +236,7 @@ impl Source {
             Self::Own { wire, buffer, framing, keeps, .. } => {
                 let answer = own_head(wire, buffer, method, client).await?;
                 (*framing, *keeps, *buffer) = (answer.framing, answer.keeps, answer.rest);
-                Ok(answer.head)
+                answer.head.to_map().map_err(|e| Broken::Other(e.into_up()))
             }
             Self::Shared { answer, body, .. } => {
                 let Some(answer) = answer.take() else { return Err(Broken::Other(cut_off())) };
@@ -321,10 +322,11 @@ async fn own_head(
     loop {
         match response::read(buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
             Some(told)
-                if told.head.status.is_informational() && told.head.status != StatusCode::SWITCHING_PROTOCOLS =>
+                if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {
-                if told.head.status == StatusCode::EARLY_HINTS {
-                    client.inform(StatusCode::EARLY_HINTS, &told.head.headers);
+                if told.head.status() == StatusCode::EARLY_HINTS {
+                    let told = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
+                    client.inform(StatusCode::EARLY_HINTS, &told.headers);
                 }
                 *buffer = told.rest;
                 continue;

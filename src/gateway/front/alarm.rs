@@ -1,0 +1,66 @@
+//! The one timer of a connection. Deadlines are set for every step of every request and hardly ever come: the
+//! timer is moved only when it would ring too late, or has rung too early, so that most steps never touch it.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Rings at a deadline that may be another one at every look.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready when `by` has passed.
+    pub(super) fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(by)));
+        if timer.deadline() > by {
+            timer.as_mut().reset(by);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= by {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(by);
+        }
+        Poll::Pending
+    }
+
+    /// What `work` comes to, unless that takes longer than `time`. Work that is done at once costs no look at
+    /// the clock.
+    pub(super) async fn within<T>(&mut self, time: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let mut by = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            let by = *by.get_or_insert_with(|| Instant::now() + time);
+            self.poll(by, cx).map(|()| None)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_rings_at_the_deadline_of_the_moment_whatever_came_before() {
+        let mut alarm = Alarm::default();
+        let long = Duration::from_secs(60);
+        assert_eq!(alarm.within(long, async { 1 }).await, Some(1));
+        for secs in [30, 5, 40, 1] {
+            let before = Instant::now();
+            assert_eq!(alarm.within(Duration::from_secs(secs), pending::<()>()).await, None);
+            assert_eq!(before.elapsed().as_secs(), secs);
+        }
+        let work = tokio::time::sleep(Duration::from_secs(2));
+        assert_eq!(alarm.within(long, work).await, Some(()));
+    }
+}
