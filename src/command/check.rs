@@ -1,24 +1,32 @@
 //! `authgate check`: judges the configuration without binding or creating anything, then its
 //! `[[test]]` tables.
 
+use std::io::IsTerminal;
+
 use serde_json::json;
 
 use super::{CommandError, Globals};
-use crate::config::{self, Test};
+use crate::account::Admin;
+use crate::clock::Clock;
+use crate::config::{self, Config, Faults, Test};
 use crate::gateway::prove::Prover;
 
 /// Prints faults or test results.
 pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
     let path = globals.config_path();
     let config = config::load(&path, globals.state_dir.as_deref(), config::Secrets::Read);
-    let config = match config {
+    let mut config = match config {
         Ok(config) => config,
         Err(faults) if as_json => {
-            println!("{}", json!({ "ok": false, "faults": faults.to_json(), "tests": [] }));
+            println!("{}", json!({ "ok": false, "faults": faults.to_json(), "warnings": [], "tests": [] }));
             return Err(CommandError::Config(faults));
         }
         Err(faults) => return Err(CommandError::Config(faults)),
     };
+    if let Some(groups) = groups_with_people(&config) {
+        config.warn_of_groups_without_people(&groups);
+    }
+    remark(&config.warnings);
     let prover = Prover::new(&config);
     let results: Vec<(&Test, String)> = config
         .tests
@@ -33,7 +41,8 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
         };
         println!(
             "{}",
-            json!({ "ok": failed == 0, "faults": [], "tests": results.iter().map(one).collect::<Vec<_>>() })
+            json!({ "ok": failed == 0, "faults": [], "warnings": config.warnings.to_json(),
+                    "tests": results.iter().map(one).collect::<Vec<_>>() })
         );
     } else {
         for (test, got) in results.iter().filter(|(test, got)| test.expect != *got) {
@@ -49,4 +58,19 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
         println!("{} is good; {} of {} tests passed", path.display(), results.len() - failed, results.len());
     }
     if failed == 0 { Ok(()) } else { Err(CommandError::Said) }
+}
+
+/// Says to the person at the terminal what is worth a look.
+pub(super) fn remark(warnings: &Faults) {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    eprint!("{}", warnings.render(color));
+}
+
+/// The groups of all accounts; `None` where there are no accounts that could tell.
+fn groups_with_people(config: &Config) -> Option<Vec<String>> {
+    if !config.server.state_dir.join("authgate.db").is_file() {
+        return None;
+    }
+    let users = Admin::open(config, Clock::system()).ok()?.users().ok()?;
+    (!users.is_empty()).then(|| users.into_iter().flat_map(|user| user.groups).collect())
 }

@@ -1,5 +1,6 @@
 //! `authgate run`: serves until a stop signal.
 
+use super::check::remark;
 use super::{CommandError, Globals, RunArgs};
 use crate::config;
 use crate::server;
@@ -14,5 +15,6 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
         (source.load(), Some(source))
     };
     let config = config.map_err(CommandError::Config)?;
+    remark(&config.warnings);
     server::serve(config, source).map_err(|error| CommandError::Refused(error.to_string()))
 }

@@ -19,19 +19,31 @@ pub struct Fault {
     pub remedy: String,
 }
 
-/// All faults of one file, in the order of their places; never empty.
+/// All faults of one file, in the order of their places; or what is only worth a warning there.
 #[derive(Debug, Clone)]
 pub struct Faults {
     file: String,
     text: String,
     list: Vec<Fault>,
+    warns: bool,
 }
 
 impl Faults {
     pub(super) fn new(file: &str, text: &str, mut list: Vec<Fault>) -> Self {
         list.sort_by_key(|fault| (fault.span.start, fault.span.end));
         list.dedup();
-        Self { file: file.to_owned(), text: text.to_owned(), list }
+        Self { file: file.to_owned(), text: text.to_owned(), list, warns: false }
+    }
+
+    /// What does no harm by itself: the configuration is good.
+    pub(super) fn warnings(file: &str, text: &str, list: Vec<Fault>) -> Self {
+        Self { warns: true, ..Self::new(file, text, list) }
+    }
+
+    /// Adds one, in its place.
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.list.push(fault);
+        self.list.sort_by_key(|fault| (fault.span.start, fault.span.end));
     }
 
     /// A fault of the file as a whole: missing, unreadable, not UTF-8.
@@ -49,11 +61,15 @@ impl Faults {
         place(&self.text, fault.span.start)
     }
 
-    /// For people: each fault with its place, the line itself, a caret and a remedy.
+    /// For people, nothing where there is none: each fault with its place, the line itself, a caret and a remedy.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
         let mut out = String::new();
+        if self.list.is_empty() {
+            return out;
+        }
+        let (level, noun) = if self.warns { (Level::WARNING, "warning") } else { (Level::ERROR, "fault") };
         for fault in &self.list {
             if self.text.is_empty() {
                 let _ = writeln!(out, "error: {}\n  = help: {}", fault.what, fault.remedy);
@@ -62,13 +78,13 @@ impl Faults {
             let source = Snippet::source(self.text.as_str())
                 .path(self.file.as_str())
                 .annotation(AnnotationKind::Primary.span(visible(&self.text, &fault.span)));
-            let group = Group::with_title(Level::ERROR.primary_title(fault.what.as_str()))
+            let group = Group::with_title(level.clone().primary_title(fault.what.as_str()))
                 .element(source)
                 .element(Level::HELP.message(fault.remedy.as_str()));
             let _ = writeln!(out, "{}\n", renderer.render(&[group]));
         }
         let count = self.list.len();
-        let _ = writeln!(out, "{count} fault{} in {}", if count == 1 { "" } else { "s" }, self.file);
+        let _ = writeln!(out, "{count} {noun}{} in {}", if count == 1 { "" } else { "s" }, self.file);
         out
     }
 

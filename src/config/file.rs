@@ -2,6 +2,7 @@
 //! for is an unknown key. Private to this room.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,16 +71,32 @@ pub(super) struct Reading<'e> {
     pub(super) secrets: Secrets,
     /// Where the lines of the text end.
     pub(super) line_ends: Vec<usize>,
+    /// Groups that routes name, each at its first place.
+    pub(super) groups: RefCell<BTreeMap<String, Range<usize>>>,
     faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<Fault>>,
 }
 
 impl<'e> Reading<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, base: PathBuf, secrets: Secrets) -> Self {
-        Self { env, base, secrets, line_ends: Vec::new(), faults: RefCell::default() }
+        Self {
+            env,
+            base,
+            secrets,
+            line_ends: Vec::new(),
+            groups: RefCell::default(),
+            faults: RefCell::default(),
+            warnings: RefCell::default(),
+        }
     }
 
     pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
         self.faults.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });
+    }
+
+    /// Says what is worth a look and no fault.
+    pub(super) fn warn(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
+        self.warnings.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });
     }
 
     /// How many faults were said so far: what follows from one of them is not said too.
@@ -87,8 +104,9 @@ impl<'e> Reading<'e> {
         self.faults.borrow().len()
     }
 
-    pub(super) fn into_faults(self) -> Vec<Fault> {
-        self.faults.into_inner()
+    /// The faults, and what is only worth a warning.
+    pub(super) fn into_findings(self) -> (Vec<Fault>, Vec<Fault>) {
+        (self.faults.into_inner(), self.warnings.into_inner())
     }
 
     /// Puts the environment's values in the place of `${NAME}`.

@@ -1,7 +1,9 @@
 //! gateway.toml -> [`Config`]: parsed once into types that cannot hold a bad value. All faults are
 //! gathered in one pass, each with its place and its remedy; nothing is validated per request.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,8 +85,10 @@ fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> Result<Confi
         return Err(Faults::new(file, text, errors.iter().map(syntax).collect()));
     }
     reading.line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
-    let config = lower::lower(&document, &reading);
-    let faults = reading.into_faults();
+    let mut config = lower::lower(&document, &reading);
+    config.named_groups = reading.groups.take();
+    let (faults, warnings) = reading.into_findings();
+    config.warnings = Faults::warnings(file, text, warnings);
     if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, text, faults)) }
 }
 
@@ -133,6 +137,31 @@ pub struct Config {
     pub routes: Routes,
     /// `[[test]]`, for `authgate check`.
     pub tests: Vec<Test>,
+    /// What is worth a look and no fault.
+    pub warnings: Faults,
+    /// Every group that a route names, with its place in the file.
+    named_groups: BTreeMap<String, Range<usize>>,
+}
+
+impl Config {
+    /// Warns of groups that routes ask for and nobody is in, once it is known which groups there are.
+    pub fn warn_of_groups_without_people(&mut self, known: &[String]) {
+        for (group, span) in &self.named_groups {
+            if known.contains(group) {
+                continue;
+            }
+            let near = fault::nearest(group, known.iter().map(String::as_str));
+            let remedy = near.map_or_else(
+                || format!("put somebody in, as in `authgate user set EMAIL --group {group}`"),
+                |near| format!("did you mean \"{near}\"?"),
+            );
+            self.warnings.add(Fault {
+                span: span.clone(),
+                what: format!("nobody is in the group \"{group}\""),
+                remedy,
+            });
+        }
+    }
 }
 
 /// `[server]`

@@ -1,5 +1,6 @@
 //! Secrets: never in the file itself, always a reference to where they are kept.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Secrets;
@@ -32,6 +33,13 @@ impl<'t> Table<'t> {
     /// behind it is no part of it.
     pub(super) fn secret(&self, key: &'static str) -> Option<Item<'t, Secret>> {
         let place = self.secret_place(key)?;
+        if let SecretPlace::File(path) = &place.value
+            && let Some(mode) = open_to_others(path)
+        {
+            let what = format!("{} can be read or written by everybody (mode {mode:03o})", path.display());
+            place.fault(what, "let its owner alone have it: `chmod 600`");
+            return None;
+        }
         match place.value.read() {
             Ok(secret) => Some(self.item(secret, place.span)),
             Err(what) => {
@@ -79,6 +87,12 @@ impl<'t> Table<'t> {
             }
         }
     }
+}
+
+/// The mode of a file that is open to more than its owner and group.
+fn open_to_others(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o007 != 0).then_some(mode)
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {

@@ -129,3 +129,38 @@ fn commands_work_without_a_running_gateway() {
     assert_eq!(cli(&["session", "list", "--json"]).trim(), "[]");
     cli(&["user", "remove", "bea@example.com"]);
 }
+
+#[test]
+fn warnings_are_said_and_harm_nothing() {
+    let text =
+        "[server]\nlisten = [\"127.0.0.1:8080\", \"0.0.0.0:8081\"]\n[[route]]\nupstream = \"http://127.0.0.1:3000\"\n";
+    let (code, out, err) = run(text, &["check"]);
+    assert_eq!((code, out.as_str()), (0, "DIR/gateway.toml is good; 0 of 0 tests passed\n"));
+    let said = "warning: `0.0.0.0:8081` can be reached by others over plain http: passwords and sessions can be read on the way\n --> DIR/gateway.toml:2:29\n  |\n2 | listen = [\"127.0.0.1:8080\", \"0.0.0.0:8081\"]\n  |                             ^^^^^^^^^^^^^^\n  |\n  = help: listen on \"https://...\" with [server.tls], or on loopback behind a TLS proxy named in trusted_proxies\n\n1 warning in DIR/gateway.toml\n";
+    assert_eq!(err, said);
+    let (code, out, _) = run(text, &["check", "--json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["ok"], &told["faults"]), (0, &true.into(), &Value::Array(vec![])));
+    let place = ["file", "line", "column"].map(|key| told["warnings"][0][key].clone());
+    assert_eq!(Value::from(place.to_vec()), serde_json::json!(["DIR/gateway.toml", 2, 29]));
+    let behind = text.replace("[server]", "[server]\ntrusted_proxies = [\"10.0.0.0/8\"]");
+    assert_eq!(run(&behind, &["check"]).2, "");
+}
+
+#[test]
+fn a_group_that_nobody_is_in_is_a_warning_once_there_are_accounts() {
+    let folder =
+        Gateway::start("[[route]]\ngroups = [\"staf\", \"admin\"]\nupstream = \"builtin:whoami\"\n").into_folder();
+    let run = |arguments: &[&str]| {
+        let output = command(folder.path(), arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(run(&["check"]), "", "nobody is there yet");
+    run(&["user", "add", "ada@example.com", "--group", "admin", "--group", "staff"]);
+    let said = run(&["check"]);
+    assert!(said.starts_with("warning: nobody is in the group \"staf\"\n"), "{said}");
+    assert!(said.contains("= help: did you mean \"staff\"?\n") && said.contains("\n1 warning in "), "{said}");
+    run(&["user", "add", "bob@example.com", "--group", "staf"]);
+    assert_eq!(run(&["check"]), "");
+}

@@ -1,11 +1,13 @@
 //! As typed -> as used, one file a table. Every fault is gathered; where a value is wrong the
 //! default stands in for it, so that the rest can be judged too.
 
+use std::collections::BTreeMap;
+
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::Config;
 use super::file::{Reading, Table};
+use super::{Config, Faults};
 
 mod pages;
 mod people;
@@ -25,7 +27,11 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
     let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
-    let routes = route::routes(root.tables("route", "[[route]]"), &mut upstreams, &server.listen, &cors_origins);
+    let routes = route::routes(
+        root.tables("route", "[[route]]"),
+        &mut upstreams,
+        &route::Around { own: &server.listen, cors_origins: &cors_origins, domain: session.domain.as_deref() },
+    );
     if !root.has("route") {
         reading.fault(
             0..0,
@@ -45,6 +51,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         authjs,
         cors_origins,
         tests: test::tests(&root.tables("test", "[[test]]"), &names),
+        warnings: Faults::warnings("", "", Vec::new()),
+        named_groups: BTreeMap::new(),
         server,
         upstreams,
         routes,

@@ -13,18 +13,21 @@ use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
 
-pub(super) fn routes(
-    tables: Vec<Table<'_>>,
-    upstreams: &mut Vec<Upstream>,
-    own: &[Listen],
-    cors_origins: &[Origin],
-) -> Routes {
+/// What routes are judged by besides their own table.
+pub(super) struct Around<'a> {
+    pub(super) own: &'a [Listen],
+    pub(super) cors_origins: &'a [Origin],
+    /// `session.domain`
+    pub(super) domain: Option<&'a str>,
+}
+
+pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) -> Routes {
     let mut routes = Routes::default();
     // a route with a fault of its own covers nothing: one thing is said once
     let mut numbers = Vec::new();
     for (number, table) in (1..).zip(tables) {
         let faults = table.reading.fault_count();
-        let route = route(&table, upstreams, own, cors_origins);
+        let route = route(&table, upstreams, around);
         if table.reading.fault_count() > faults {
             continue;
         }
@@ -44,7 +47,7 @@ pub(super) fn routes(
     routes
 }
 
-fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen], cors_origins: &[Origin]) -> Route {
+fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) -> Route {
     let words = [
         ("signed_in", Access::SignedIn),
         ("public", Access::Public),
@@ -56,17 +59,18 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen], cors_
     let strip_prefix = strip_prefix(table, &path);
     let refuse =
         table.choice("refuse", &[("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status)]);
+    let refuse = refuse.unwrap_or(Refuse::Auto);
     let timeout =
         table.duration("timeout", Duration::from_millis(1)).map_or(Duration::from_secs(60), |text| text.value);
     let websocket = table.table("websocket", "websocket");
     let websocket_origins = origins(&websocket, "origins");
     Route {
         line: table.line(),
-        host: host(table),
+        host: host(table, around.domain.filter(|_| access == Access::SignedIn && refuse != Refuse::Status)),
         methods: methods(table),
-        upstream: route_upstream(table, access, upstreams, own),
+        upstream: route_upstream(table, access, upstreams, around.own),
         groups: groups(table, access),
-        refuse: refuse.unwrap_or(Refuse::Auto),
+        refuse,
         body_max: table.size("body_max", 0, u64::MAX).filter(|&max| max > 0),
         danger_cross_origin: table.boolean("danger_cross_origin").unwrap_or(false),
         access,
@@ -75,7 +79,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, own: &[Listen], cors_
         timeout,
         websocket_origins,
         websocket_token: websocket_token(&websocket),
-        cors: cors(table, cors_origins),
+        cors: cors(table, around.cors_origins),
     }
 }
 
@@ -105,15 +109,30 @@ fn websocket_token(table: &Table<'_>) -> WebSocketToken {
     places
 }
 
-fn host(table: &Table<'_>) -> HostPattern {
+/// With `domain`, people are sent to log in from here to where sessions are shared: it must be among those hosts.
+fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
     let Some(text) = table.text("host", "app.example.com") else { return HostPattern::Any };
-    HostPattern::parse(&text.value).unwrap_or_else(|| {
+    let Some(host) = HostPattern::parse(&text.value) else {
         text.fault(
             format!("`{}` is no host", text.value),
             "write a host name without a scheme, as in \"app.example.com\" or \"*.example.com\"",
         );
-        HostPattern::Any
-    })
+        return HostPattern::Any;
+    };
+    let name = match &host {
+        HostPattern::Any => return host,
+        HostPattern::Exact(host) => host.name(),
+        HostPattern::Below(domain) => domain,
+    };
+    let outside =
+        |domain: &&str| name != *domain && !name.strip_suffix(*domain).is_some_and(|front| front.ends_with('.'));
+    if let Some(domain) = domain.filter(outside) {
+        text.fault(
+            format!("`{}` lies outside session.domain: nobody who signs in is signed in there", text.value),
+            format!("write a host below {domain}, or `refuse = \"status\"` where programs alone come"),
+        );
+    }
+    host
 }
 
 fn path(table: &Table<'_>) -> PathPattern {
@@ -184,6 +203,7 @@ fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
     for text in list.value {
         let plain = !text.value.is_empty() && text.value.chars().count() <= 64 && !text.value.contains(',');
         if plain && !text.value.chars().any(char::is_control) && text.value.trim() == text.value {
+            text.reading.groups.borrow_mut().entry(text.value.clone()).or_insert(text.span);
             groups.push(text.value);
         } else {
             text.fault(

@@ -25,7 +25,9 @@ pub(super) fn server(table: &Table<'_>) -> Server {
     };
     let admin_listen = admin_listen(table, base);
     let (tls, has_certificates) = super::tls::tls(&table.table("tls", "[server.tls]"));
-    if let Some(list) = list.filter(|_| !has_certificates && listen.iter().any(|one| matches!(one, Listen::Tls(_)))) {
+    if let Some(list) =
+        list.as_ref().filter(|_| !has_certificates && listen.iter().any(|one| matches!(one, Listen::Tls(_))))
+    {
         for one in list.value.iter().filter(|one| one.value.starts_with("https://")) {
             one.fault(
                 format!("`{}` has no certificate to show", one.value),
@@ -33,15 +35,49 @@ pub(super) fn server(table: &Table<'_>) -> Server {
             );
         }
     }
+    let public_url = public_url(table, &listen);
+    let proxies = trusted_proxies(table);
+    if !table.has("trusted_proxies") {
+        without_proxy(table, list.as_ref(), &listen, &public_url);
+    }
     Server {
-        public_url: public_url(table, &listen),
+        public_url,
         state_dir: state_dir(table),
         prefix: prefix(table),
-        trusted_proxies: trusted_proxies(table),
+        trusted_proxies: proxies,
         watch: table.boolean("watch").unwrap_or(true),
         listen,
         admin_listen,
         tls,
+    }
+}
+
+/// Without a proxy in front that is believed, https needs a TLS listener; and what others can reach should have one.
+fn without_proxy(
+    table: &Table<'_>,
+    list: Option<&Item<'_, Vec<Item<'_, String>>>>,
+    listen: &[Listen],
+    public: &Origin,
+) {
+    let tls = listen.iter().any(|one| matches!(one, Listen::Tls(_)));
+    if public.scheme() == Scheme::Https {
+        if let Some(typed) = table.text("public_url", "").filter(|_| !tls) {
+            typed.fault(
+                "`public_url` is https, and nothing here is: every request would be sent on for ever",
+                "listen on \"https://0.0.0.0:443\" with [server.tls], or name the TLS proxy in front in trusted_proxies",
+            );
+        }
+        return;
+    }
+    for one in list.into_iter().flat_map(|list| &list.value) {
+        let plain = one.value.strip_prefix("http://").unwrap_or(&one.value).parse::<SocketAddr>();
+        if plain.is_ok_and(|address| !address.ip().is_loopback()) {
+            table.reading.warn(
+                one.span.clone(),
+                format!("`{}` can be reached by others over plain http: passwords and sessions can be read on the way", one.value),
+                "listen on \"https://...\" with [server.tls], or on loopback behind a TLS proxy named in trusted_proxies",
+            );
+        }
     }
 }
 
