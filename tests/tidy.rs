@@ -19,6 +19,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["account/password.rs"]),
     ("askama", &["pages/"]),
     ("clap", &["cli/"]),
+    ("clap_complete", &["cli/"]),
+    ("clap_mangen", &["cli/"]),
     ("cookie", &["web/cookie.rs"]),
     ("aes", &["account/jwe.rs"]),
     ("bcrypt", &["account/foreign.rs"]),

@@ -1,7 +1,7 @@
 //! Arguments -> one command -> an exit code. Passwords never come as arguments.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,6 +12,7 @@ use crate::command::{
 };
 use crate::config::parse_duration;
 
+mod manual;
 mod verbs;
 
 use verbs::{Account, Ban, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
@@ -53,6 +54,16 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
         Verb::Backup { file } => command::backup::run(globals, &file),
         Verb::Healthcheck => command::healthcheck::run(globals),
+        Verb::Completions { shell } => print(&manual::completions(shell)),
+        Verb::Man => print(manual::page().map_err(|error| CommandError::Refused(error.to_string()))?.as_bytes()),
+    }
+}
+
+/// A reader that has seen enough, as `head`, is no failure.
+fn print(text: &[u8]) -> Result<(), CommandError> {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CommandError::Refused(error.to_string())),
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,13 @@ use clap::{Args, Parser, Subcommand};
 
 /// An auth gateway in front of HTTP and WebSocket apps.
 #[derive(Parser)]
-#[command(name = "authgate", version, about, disable_help_subcommand = true)]
+#[command(
+    name = "authgate",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "Example: authgate --config /etc/authgate/gateway.toml run"
+)]
 pub(super) struct Cli {
     /// Configuration [default: gateway.toml here, else /etc/authgate/gateway.toml]
     #[arg(long, global = true, value_name = "FILE")]
@@ -77,7 +83,7 @@ pub(super) enum Verb {
     #[command(subcommand, after_help = "Example: authgate key rotate")]
     Key(Key),
     /// API tokens, for programs
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: authgate token list ada@example.com")]
     Token(Token),
     /// Throttled accounts and addresses
     #[command(subcommand, after_help = "Example: authgate ban lift ada@example.com")]
@@ -91,6 +97,15 @@ pub(super) enum Verb {
     /// Succeed when the running gateway is ready
     #[command(after_help = "Example: authgate healthcheck && echo ready")]
     Healthcheck,
+    /// Print the completions for a shell
+    #[command(after_help = "Example: authgate completions bash > /usr/share/bash-completion/completions/authgate")]
+    Completions {
+        /// Which one
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example: authgate man | man -l -")]
+    Man,
 }
 
 #[derive(Args)]
@@ -120,14 +135,17 @@ pub(super) struct Email {
 #[derive(Subcommand)]
 pub(super) enum User {
     /// Add an account; without a password, print a one-time link for it
+    #[command(after_help = "Example: authgate user add ada@example.com --group staff")]
     Add(Account),
     /// List accounts
+    #[command(after_help = "Example: authgate user list --json")]
     List {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Show one account
+    #[command(after_help = "Example: authgate user show ada@example.com")]
     Show {
         /// E-mail
         email: String,
@@ -136,14 +154,19 @@ pub(super) enum User {
         json: bool,
     },
     /// Remove an account and end its sessions
+    #[command(after_help = "Example: authgate user remove ada@example.com")]
     Remove(Email),
     /// Let nobody sign in to it and end its sessions
+    #[command(after_help = "Example: authgate user disable ada@example.com")]
     Disable(Email),
     /// The reverse of disable
+    #[command(after_help = "Example: authgate user enable ada@example.com")]
     Enable(Email),
     /// Change what is given; --group replaces all groups
+    #[command(after_help = "Example: authgate user set ada@example.com --name 'Ada Lovelace'")]
     Set(Account),
     /// Print a one-time link for a new password
+    #[command(after_help = "Example: authgate user reset ada@example.com")]
     Reset(Email),
     /// Take over the accounts of another program; ids and password hashes are kept
     #[command(after_help = "Example: authgate user import prisma/dev.db --format prisma --dry-run")]
@@ -204,6 +227,7 @@ pub(super) enum Format {
 #[derive(Subcommand)]
 pub(super) enum Session {
     /// List sessions that stand
+    #[command(after_help = "Example: authgate session list ada@example.com")]
     List {
         /// Of this account alone
         email: Option<String>,
@@ -212,6 +236,7 @@ pub(super) enum Session {
         json: bool,
     },
     /// End sessions
+    #[command(after_help = "Example: authgate session revoke --user ada@example.com")]
     Revoke(Which),
 }
 
@@ -246,6 +271,7 @@ pub(super) enum Token {
         scopes: Vec<String>,
     },
     /// List tokens that work
+    #[command(after_help = "Example: authgate token list ada@example.com")]
     List {
         /// Of this account alone
         email: Option<String>,
@@ -254,6 +280,7 @@ pub(super) enum Token {
         json: bool,
     },
     /// End one
+    #[command(after_help = "Example: authgate token revoke 018f2c1e")]
     Revoke {
         /// Its id
         id: String,
@@ -263,24 +290,28 @@ pub(super) enum Token {
 #[derive(Subcommand)]
 pub(super) enum Key {
     /// List signing keys
+    #[command(after_help = "Example: authgate key list")]
     List {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Sign with a new key from now on; nobody is signed out
+    #[command(after_help = "Example: authgate key rotate")]
     Rotate,
 }
 
 #[derive(Subcommand)]
 pub(super) enum Ban {
     /// List who is throttled
+    #[command(after_help = "Example: authgate ban list")]
     List {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Lift one
+    #[command(after_help = "Example: authgate ban lift ada@example.com")]
     Lift {
         /// E-mail or address
         what: String,

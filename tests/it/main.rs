@@ -27,6 +27,7 @@ mod known_attacks;
 mod login;
 mod logs;
 mod loops;
+mod manual;
 mod metrics;
 mod refusals;
 mod reload;
