@@ -73,6 +73,8 @@ pub(super) struct Reading<'e> {
     pub(super) line_ends: Vec<usize>,
     /// Groups that routes name, each at its first place.
     pub(super) groups: RefCell<BTreeMap<String, Range<usize>>>,
+    /// What `${NAME}` became, and where.
+    expanded: RefCell<Vec<(Range<usize>, String, String)>>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
 }
@@ -85,13 +87,21 @@ impl<'e> Reading<'e> {
             secrets,
             line_ends: Vec::new(),
             groups: RefCell::default(),
+            expanded: RefCell::default(),
             faults: RefCell::default(),
             warnings: RefCell::default(),
         }
     }
 
     pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
-        self.faults.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });
+        let (mut what, remedy) = (what.into(), remedy.into());
+        // what the environment holds may be a secret: the fault shows what was typed
+        for (place, name, value) in self.expanded.borrow().iter() {
+            if span.start <= place.start && place.end <= span.end {
+                what = what.replace(value.as_str(), &format!("${{{name}}}"));
+            }
+        }
+        self.faults.borrow_mut().push(Fault { span, what, remedy });
     }
 
     /// Says what is worth a look and no fault.
@@ -122,7 +132,12 @@ impl<'e> Reading<'e> {
             };
             let name = &rest[at + 2..at + end];
             match (self.env)(name) {
-                Some(value) => out.push_str(&value),
+                Some(value) => {
+                    out.push_str(&value);
+                    if !value.is_empty() {
+                        self.expanded.borrow_mut().push((span.clone(), name.to_owned(), value));
+                    }
+                }
                 None => self.fault(
                     span.clone(),
                     format!("the environment variable {name} is not set"),

@@ -13,6 +13,7 @@ pub use crate::web::cookie::SameSite;
 use crate::web::origin::Origin;
 
 mod certificate;
+mod conceal;
 mod fault;
 mod file;
 mod lower;
@@ -82,14 +83,17 @@ fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> Result<Confi
                 "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes".to_owned()
             },
         };
-        return Err(Faults::new(file, text, errors.iter().map(syntax).collect()));
+        let mut faults: Vec<Fault> = errors.iter().map(syntax).collect();
+        let shown = conceal::conceal(text, document.get_ref(), false, &mut faults);
+        return Err(Faults::new(file, &shown, faults));
     }
     reading.line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
     let mut config = lower::lower(&document, &reading);
     config.named_groups = reading.groups.take();
-    let (faults, warnings) = reading.into_findings();
-    config.warnings = Faults::warnings(file, text, warnings);
-    if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, text, faults)) }
+    let (mut faults, warnings) = reading.into_findings();
+    let shown = conceal::conceal(text, document.get_ref(), true, &mut faults);
+    config.warnings = Faults::warnings(file, &shown, warnings);
+    if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, &shown, faults)) }
 }
 
 /// `run --to URL`: everything goes to one app, for signed-in users only; state in `./state`.

@@ -102,3 +102,20 @@ fn a_file_with_any_bytes_changed_is_judged_without_a_panic() {
     }
     assert!(judged > 5_000, "{judged}");
 }
+
+/// What the environment holds may be a secret: a fault about it shows what was typed.
+#[test]
+fn a_fault_of_a_value_from_the_environment_names_the_variable_and_not_what_it_holds() {
+    let text = "[server]\npublic_url = \"${SCHEME}://a.example.com/${HELD}\"\n\
+                [[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:80\"]\ntoken = { secret = { env = \"${HELD}\" } }\n";
+    let env = |name: &str| match name {
+        "HELD" => Some("Tr0ub4dor-and-a-horse".to_owned()),
+        "SCHEME" => Some("https".to_owned()),
+        _ => None,
+    };
+    let faults = config::parse(text, "gateway.toml", PathBuf::new(), &env).unwrap_err();
+    let said = format!("{}{}", faults.render(false), faults.to_json());
+    assert!(said.contains("`${SCHEME}://a.example.com/${HELD}` is no origin"), "{said}");
+    assert!(said.contains("the environment variable ${HELD} is not set"), "{said}");
+    assert!(!said.contains("Tr0ub4dor"), "{said}");
+}

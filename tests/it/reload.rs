@@ -82,6 +82,38 @@ fn a_bad_file_changes_nothing_and_is_reported_as_check_reports_it() {
     assert_eq!(gateway.metric("authgate_config_last_reload_successful"), 1);
 }
 
+/// Security case J2: no secret in a log at any level. The report of a faulty file shows its lines.
+#[test]
+fn a_secret_typed_into_the_file_stands_nowhere_in_the_log_nor_in_what_check_says() {
+    const SECRET: &str = "Tr0ub4dor-and-a-horse";
+    let mut gateway = Gateway::start(PUBLIC);
+    let upstream = |token: &str| format!("{PUBLIC}[[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:1\"]\n{token}\n");
+    for (token, what) in [
+        (format!("token = {{ secret = \"{SECRET}\" }}"), "`secret` cannot stand in the configuration itself"),
+        (format!("token = {{ secret = {{ env = \"{SECRET}\" }} }}"), "the environment variable *** is not set"),
+        (format!("token = {{ secret = {{ value = \"{SECRET}\" }} }}"), "unknown key `value` in secret"),
+        (format!("token = {{ secert = \"{SECRET}\" }}"), "unknown key `secert` in token"),
+        (format!("token = {{ secret = {SECRET} }}"), "this is no TOML"),
+        (format!("health = {{ path = \"http://me:{SECRET}@a.example.com/\" }}"), "`***` is no path"),
+    ] {
+        gateway.write(&text(&upstream(&token)));
+        gateway.signal("HUP");
+        let mut lines = Vec::new();
+        gateway.wait_for(|_, line| {
+            lines.push(line.to_owned());
+            line.contains("stays in force")
+        });
+        let log = lines.concat();
+        assert!(log.contains(what) && log.contains("^^^") && log.contains("***"), "{token}: {log}");
+        for arguments in [&["check"][..], &["check", "--json"]] {
+            let said = gateway.cli_with(arguments, "");
+            let said = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+            assert!(said.contains(what) && !said.contains(SECRET), "{said}");
+        }
+        assert!(!log.contains(SECRET), "{log}");
+    }
+}
+
 #[test]
 fn a_file_that_is_gone_or_an_address_that_is_taken_changes_nothing() {
     let mut gateway = Gateway::start(PUBLIC);

@@ -32,9 +32,13 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         &mut upstreams,
         &route::Around { own: &server.listen, cors_origins: &cors_origins, domain: session.domain.as_deref() },
     );
-    if !root.has("route") {
+    let nothing = root.value("route").map_or(Some(0..0), |typed| {
+        let is_empty = typed.get_ref().as_array().is_some_and(|list| list.is_empty());
+        is_empty.then(|| typed.span())
+    });
+    if let Some(span) = nothing {
         reading.fault(
-            0..0,
+            span,
             "there is no route, so nothing would be served",
             "add [[route]] with `upstream = \"http://127.0.0.1:3000\"`",
         );

@@ -1,0 +1,171 @@
+//! What a report must not show: secrets that were typed into the file where a reference belongs, and what the
+//! environment holds. A report goes into the log, and a log is read by more people than the file.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, nearest};
+
+/// Keys of a reference to a secret: what they hold is no secret.
+const REFERENCE: [&str; 3] = ["file", "env", "credential"];
+
+/// The text with stars in the place of secrets, every byte of it where it was; faults lose them too.
+pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults: &mut [Fault]) -> String {
+    let mut spans = Vec::new();
+    in_table(document, 0, &mut spans);
+    let words: Vec<&str> = spans.iter().filter_map(|span| text.get(span.clone())).map(unquoted).collect();
+    for fault in faults {
+        for said in [&mut fault.what, &mut fault.remedy] {
+            for word in words.iter().filter(|word| word.len() > 3) {
+                *said = said.replace(word, "***");
+            }
+        }
+    }
+    let mut shown = text.to_owned();
+    for span in spans {
+        cover(&mut shown, span, "\"'");
+    }
+    if !is_toml {
+        // what was read of the file cannot be relied on: line by line
+        for span in after_secret_words(text) {
+            cover(&mut shown, span, "\"'{}[],=");
+        }
+    }
+    shown
+}
+
+fn in_table(table: &DeTable<'_>, depth: usize, spans: &mut Vec<Range<usize>>) {
+    for (key, value) in table {
+        // `[password]` is a table of settings
+        let settings = depth == 0 && key.get_ref() == "password" && value.get_ref().is_table();
+        let hides = is_secret(key.get_ref()) && !settings;
+        in_value(value, hides, depth + 1, spans);
+    }
+}
+
+fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(table) if hides => {
+            for (key, inner) in table {
+                let key = key.get_ref().as_ref();
+                // a secret itself in the place of its variable's name
+                let misplaced = key == "env" && inner.get_ref().as_str().is_some_and(|name| !is_variable(name));
+                in_value(inner, misplaced || !REFERENCE.contains(&key), depth + 1, spans);
+            }
+        }
+        DeValue::Table(table) => in_table(table, depth, spans),
+        DeValue::Array(list) => list.iter().for_each(|one| in_value(one, hides, depth, spans)),
+        _ if hides => spans.push(value.span()),
+        DeValue::String(text) if has_user_info(text) => spans.push(value.span()),
+        _ => {}
+    }
+}
+
+/// A key that holds a secret, or would if it were spelled right.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["secret", "passw", "key", "authorization", "cookie"].iter().any(|word| key.contains(word))
+        || nearest(&key, ["secret", "password"]).is_some()
+}
+
+fn is_variable(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_${}".contains(&b))
+}
+
+/// A URL with a user and a password in it.
+fn has_user_info(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+}
+
+fn unquoted(raw: &str) -> &str {
+    raw.trim_matches(['"', '\''])
+}
+
+/// What stands behind a secret's key, to the end of its line; to the end of all where the value goes on.
+fn after_secret_words(text: &str) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let mut at = start;
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        for word in line.split_inclusive(|c| !is_part(c)) {
+            at += word.len();
+            if is_secret(word.trim_end_matches(|c| !is_part(c))) {
+                let rest = text[at..start + line.len()].trim_end();
+                let goes_on =
+                    rest.is_empty() || rest.ends_with('=') || ["\"\"\"", "'''"].iter().any(|q| rest.contains(q));
+                spans.push(at..if goes_on { text.len() } else { start + line.len() });
+                break;
+            }
+        }
+        start += line.len();
+    }
+    spans
+}
+
+/// Stars instead of everything but `kept` and line ends, each as long as what it covers.
+fn cover(text: &mut String, span: Range<usize>, kept: &str) {
+    let Some(covered) = text.get(span.clone()) else { return };
+    let star = |c: char| match c.len_utf8() {
+        _ if kept.contains(c) || c == '\n' || c == '\r' => c,
+        1 => '*',
+        2 => '·',
+        3 => '•',
+        _ => '𐄁',
+    };
+    let stars: String = covered.chars().map(star).collect();
+    text.replace_range(span, &stars);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let shown = conceal(text, document.get_ref(), errors.is_empty(), &mut []);
+        let shape = |text: &str| text.char_indices().map(|(at, c)| (at, c == '\n')).collect::<Vec<_>>();
+        assert_eq!(shape(&shown), shape(text), "every character stays where it was");
+        shown
+    }
+
+    #[test]
+    fn secrets_become_stars_wherever_they_are_typed() {
+        for text in [
+            "token = { secret = \"hush-hush\" }",
+            "[[upstream]]\ntoken.secret = 'hush-hush'",
+            "secret = [\"hush-hush\", 'hüsh-hush-€-😀']",
+            "secret = { value = \"hush-hush\" }",
+            "secret = { env = \"hush+hush=\" }",
+            "secert = \"hush-hush\"",
+            "smtp = { password = \"\"\"\nhush-hush\n\"\"\" }",
+            "servers = [\"http://me:hush-hush@127.0.0.1:80\"]",
+            "headers = { Authorization = \"Bearer hush-hush\", Cookie = \"a=hush-hush\" }",
+            // no TOML
+            "secret = hush-hush",
+            "secret \"hush-hush\"",
+            "token = { secret = \"hush-hush\n[next]\n",
+            "secret = \"\"\"\nhush-hush\n",
+            "secret =\n\"hush-hush\"\n",
+        ] {
+            let shown = shown(text);
+            assert!(!shown.contains("hush") && (shown.contains("**") || shown.contains('•')), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_shown() {
+        for text in [
+            "[password]\nmin_length = \"15\"\nargon2 = { memory_kib = \"x\" }",
+            "token = { secret = { env = \"NAME\" }, send = [\"bearer\"] }",
+            "certificates = [{ certificate = \"a.pem\", key = { file = \"b.pem\" } }]",
+            "upstream = \"http://127.0.0.1:3000/a@b\"",
+            "[server]\nlisten = [\"127.0.0.1:80\"]",
+            "title = no quotes",
+        ] {
+            assert_eq!(shown(text), text);
+        }
+    }
+}
