@@ -12,57 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::Secrets;
 use super::fault::{Fault, nearest};
+use super::keys;
 use super::units::{parse_duration, parse_size};
-
-/// Keys of every table, for remedies: where a misplaced key belongs.
-const TABLES: [(&str, &[&str]); 17] = [
-    ("[server]", &["listen", "public_url", "state_dir", "prefix", "trusted_proxies", "watch", "admin_listen", "tls"]),
-    ("[server.tls]", &["certificates"]),
-    ("certificates", &["certificate", "key"]),
-    (
-        "[limits]",
-        &[
-            "head_bytes",
-            "head_fields",
-            "head_time",
-            "form_bytes",
-            "connections",
-            "connections_per_address",
-            "sockets_per_user",
-            "idle",
-        ],
-    ),
-    ("[session]", &["max_age", "idle", "renew_after", "same_site", "domain"]),
-    ("[password]", &["min_length", "blocklist", "argon2"]),
-    ("[users]", &["ids"]),
-    ("[sign_up]", &["mode"]),
-    ("[throttle]", &["max_retries", "find_time", "ban_time"]),
-    ("[pages]", &["title", "login", "signup", "after_login", "callback_origins"]),
-    ("[authjs]", &["base_path", "client"]),
-    ("[cors]", &["origins"]),
-    ("[[upstream]]", &["name", "servers", "host", "allow_headers", "identity", "token", "health"]),
-    ("token", &["algorithm", "secret", "send", "lifetime", "format"]),
-    ("health", &["path", "interval"]),
-    (
-        "[[route]]",
-        &[
-            "host",
-            "path",
-            "methods",
-            "upstream",
-            "access",
-            "groups",
-            "refuse",
-            "strip_prefix",
-            "timeout",
-            "body_max",
-            "danger_cross_origin",
-            "websocket",
-            "cors",
-        ],
-    ),
-    ("[[test]]", &["request", "headers", "user", "expect"]),
-];
 
 /// What reading needs besides the tables themselves.
 pub(super) struct Reading<'e> {
@@ -379,18 +330,25 @@ impl<'t> Table<'t> {
 /// What was never asked for is unknown.
 impl Drop for Table<'_> {
     fn drop(&mut self) {
-        let Some(table) = self.keys.filter(|_| !self.sealed.get()) else { return };
         let known = self.known.borrow();
+        debug_assert!(
+            self.sealed.get() || known.iter().all(|key| keys::has(self.name, key)),
+            "{} has keys that its list does not: {known:?}",
+            self.name
+        );
+        let Some(table) = self.keys.filter(|_| !self.sealed.get()) else { return };
         for (key, _) in table {
             let typed = key.get_ref().as_ref();
             if known.contains(&typed) {
                 continue;
             }
-            let elsewhere = TABLES.iter().find(|(table, keys)| *table != self.name && keys.contains(&typed));
-            let remedy = match (nearest(typed, known.iter().copied()), elsewhere) {
+            let listed = keys::of(self.name).map_or(&[][..], |table| table.list);
+            let here = || listed.iter().map(|(key, _)| *key);
+            let near = nearest(typed, here());
+            let remedy = match (near, keys::elsewhere(self.name, typed)) {
                 (Some(near), _) => format!("did you mean `{near}`?"),
-                (None, Some((table, _))) => format!("`{typed}` belongs in {table}"),
-                (None, None) => format!("remove it; known here: {}", known.join(", ")),
+                (None, Some(table)) => format!("`{typed}` belongs in {table}"),
+                (None, None) => format!("remove it; known here: {}", here().collect::<Vec<_>>().join(", ")),
             };
             self.reading.fault(key.span(), format!("unknown key `{typed}` in {}", self.name), remedy);
         }

@@ -16,12 +16,14 @@ mod certificate;
 mod conceal;
 mod fault;
 mod file;
+mod keys;
 mod lower;
 mod pattern;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod routes;
 mod routing;
+mod schema;
 mod secret;
 mod units;
 
@@ -32,6 +34,7 @@ pub use routing::{
     Access, BackendToken, Cors, Health, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
     TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, WebSocketToken,
 };
+pub use schema::schema;
 pub use secret::SecretPlace;
 pub use units::parse_duration;
 

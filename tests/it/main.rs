@@ -31,6 +31,7 @@ mod manual;
 mod metrics;
 mod refusals;
 mod reload;
+mod schema;
 mod sessions;
 mod spoofing;
 mod systemd;

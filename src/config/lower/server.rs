@@ -206,8 +206,8 @@ fn trusted_proxies(table: &Table<'_>) -> Vec<ipnet::IpNet> {
 }
 
 pub(super) fn limits(table: &Table<'_>) -> Limits {
-    let count = |key, default: usize, min| {
-        table.number(key, min, 10_000_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    let count = |key, default: usize, min, max| {
+        table.number(key, min, max).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
     };
     let size = |key, default: usize, min, max| {
         table.size(key, min, max).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
@@ -215,12 +215,12 @@ pub(super) fn limits(table: &Table<'_>) -> Limits {
     let time = |key, default| table.duration(key, SECOND).map_or(Duration::from_secs(default), |text| text.value);
     Limits {
         head_bytes: size("head_bytes", 16 << 10, 1 << 10, 512 << 10),
-        head_fields: count("head_fields", 100, 10).min(250),
+        head_fields: count("head_fields", 100, 10, 250),
         head_time: time("head_time", 15),
         form_bytes: size("form_bytes", 8 << 10, 1 << 10, 1 << 20),
-        connections: count("connections", 20_000, 1),
-        connections_per_address: count("connections_per_address", 256, 1),
-        sockets_per_user: count("sockets_per_user", 64, 1),
+        connections: count("connections", 20_000, 1, 10_000_000),
+        connections_per_address: count("connections_per_address", 256, 1, 10_000_000),
+        sockets_per_user: count("sockets_per_user", 64, 1, 10_000_000),
         idle: time("idle", 600),
     }
 }

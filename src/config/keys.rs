@@ -1,0 +1,191 @@
+//! Every table of the file and its keys: what belongs where, for remedies, and for the JSON Schema that editors
+//! read. Tests hold it to what is really read.
+
+use Kind::{Boolean, Duration, Free, Number, OneOf, Secret, Size, Table, Tables, Text, Texts, Words};
+
+/// What stands behind a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    Texts,
+    Boolean,
+    /// From and to.
+    Number(u64, u64),
+    Duration,
+    Size,
+    Words(&'static [&'static str]),
+    Secret,
+    /// A table of that name.
+    Table(&'static str),
+    /// A list of tables of that name.
+    Tables(&'static str),
+    /// A table of texts whose keys are the user's own.
+    Free,
+    OneOf(&'static [Kind]),
+}
+
+/// Name of the table, its keys, and those that must be there.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    pub(super) table: &'static str,
+    pub(super) list: &'static [(&'static str, Kind)],
+    pub(super) needed: &'static [&'static str],
+}
+
+/// What a count may be at most.
+const MANY: u64 = 10_000_000;
+
+const fn keys(table: &'static str, list: &'static [(&'static str, Kind)]) -> Keys {
+    Keys { table, list, needed: &[] }
+}
+
+const fn needing(needed: &'static [&'static str], table: Keys) -> Keys {
+    Keys { needed, ..table }
+}
+
+/// The file itself first.
+pub(super) const TABLES: &[Keys] = &[
+    needing(
+        &["route"],
+        keys(
+            "the file",
+            &[
+                ("server", Table("[server]")),
+                ("limits", Table("[limits]")),
+                ("session", Table("[session]")),
+                ("password", Table("[password]")),
+                ("users", Table("[users]")),
+                ("sign_up", Table("[sign_up]")),
+                ("throttle", Table("[throttle]")),
+                ("pages", Table("[pages]")),
+                ("authjs", Table("[authjs]")),
+                ("cors", Table("[cors]")),
+                ("upstream", Tables("[[upstream]]")),
+                ("route", Tables("[[route]]")),
+                ("test", Tables("[[test]]")),
+            ],
+        ),
+    ),
+    keys(
+        "[server]",
+        &[
+            ("listen", Texts),
+            ("public_url", Text),
+            ("state_dir", Text),
+            ("prefix", Text),
+            ("trusted_proxies", Texts),
+            ("watch", Boolean),
+            ("admin_listen", Text),
+            ("tls", Table("[server.tls]")),
+        ],
+    ),
+    keys("[server.tls]", &[("certificates", Tables("[[server.tls.certificates]]"))]),
+    needing(&["certificate", "key"], keys("[[server.tls.certificates]]", &[("certificate", Text), ("key", Secret)])),
+    keys(
+        "[limits]",
+        &[
+            ("head_bytes", Size),
+            ("head_fields", Number(10, 250)),
+            ("head_time", Duration),
+            ("form_bytes", Size),
+            ("connections", Number(1, MANY)),
+            ("connections_per_address", Number(1, MANY)),
+            ("sockets_per_user", Number(1, MANY)),
+            ("idle", Duration),
+        ],
+    ),
+    keys(
+        "[session]",
+        &[
+            ("max_age", Duration),
+            ("idle", Duration),
+            ("renew_after", Duration),
+            ("same_site", Words(&["lax", "strict", "none"])),
+            ("domain", Text),
+        ],
+    ),
+    keys(
+        "[password]",
+        &[("min_length", Number(8, 256)), ("blocklist", Boolean), ("argon2", Table("[password.argon2]"))],
+    ),
+    keys(
+        "[password.argon2]",
+        &[("memory_kib", Number(7168, 1 << 20)), ("iterations", Number(1, 16)), ("parallelism", Number(1, 16))],
+    ),
+    keys("[users]", &[("ids", Words(&["integer", "uuid"]))]),
+    keys("[sign_up]", &[("mode", Words(&["invite", "closed", "open"]))]),
+    keys("[throttle]", &[("max_retries", Number(1, 1000)), ("find_time", Duration), ("ban_time", Duration)]),
+    keys(
+        "[pages]",
+        &[("title", Text), ("login", Text), ("signup", Text), ("after_login", Text), ("callback_origins", Texts)],
+    ),
+    keys("[authjs]", &[("base_path", Text), ("client", Words(&["auto", "v4", "v5"]))]),
+    keys("[cors]", &[("origins", Texts)]),
+    needing(
+        &["name", "servers"],
+        keys(
+            "[[upstream]]",
+            &[
+                ("name", Text),
+                ("servers", Texts),
+                ("host", Words(&["client", "upstream"])),
+                ("allow_headers", Texts),
+                ("identity", OneOf(&[Words(&["remote", "x-auth-request", "x-forwarded", "none"]), Free])),
+                ("token", Table("token")),
+                ("health", Table("health")),
+            ],
+        ),
+    ),
+    keys(
+        "token",
+        &[
+            ("algorithm", Words(&["HS256", "EdDSA", "ES256"])),
+            ("secret", Secret),
+            ("send", Texts),
+            ("lifetime", Duration),
+            ("format", Words(&["jwt", "next-auth-v4", "authjs-v5"])),
+        ],
+    ),
+    needing(&["path"], keys("health", &[("path", Text), ("interval", Duration)])),
+    keys(
+        "[[route]]",
+        &[
+            ("host", Text),
+            ("path", Text),
+            ("methods", Texts),
+            ("upstream", Text),
+            ("access", Words(&["signed_in", "public", "optional", "deny"])),
+            ("groups", Texts),
+            ("refuse", Words(&["auto", "redirect", "status"])),
+            ("strip_prefix", Text),
+            ("timeout", Duration),
+            ("body_max", Size),
+            ("danger_cross_origin", Boolean),
+            ("websocket", Table("websocket")),
+            ("cors", OneOf(&[Words(&["app"]), Table("cors")])),
+        ],
+    ),
+    keys("websocket", &[("origins", Texts), ("token", Texts)]),
+    keys("cors", &[("origins", Texts)]),
+    needing(
+        &["request", "expect"],
+        keys("[[test]]", &[("request", Text), ("headers", Free), ("user", Table("user")), ("expect", Text)]),
+    ),
+    keys("secret", &[("file", Text), ("env", Text), ("credential", Text)]),
+    keys("user", &[("email", Text), ("groups", Texts)]),
+];
+
+/// A table's keys.
+pub(super) fn of(table: &str) -> Option<&'static Keys> {
+    TABLES.iter().find(|keys| keys.table == table)
+}
+
+/// Whether a key belongs in a table.
+pub(super) fn has(table: &str, key: &str) -> bool {
+    of(table).is_some_and(|keys| keys.list.iter().any(|(known, _)| *known == key))
+}
+
+/// Where else a key belongs.
+pub(super) fn elsewhere(table: &str, key: &str) -> Option<&'static str> {
+    TABLES.iter().map(|keys| keys.table).find(|other| *other != table && has(other, key))
+}
