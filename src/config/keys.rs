@@ -117,7 +117,15 @@ pub(super) const TABLES: &[Keys] = &[
     keys("[throttle]", &[("max_retries", Number(1, 1000)), ("find_time", Duration), ("ban_time", Duration)]),
     keys(
         "[pages]",
-        &[("title", Text), ("login", Text), ("signup", Text), ("after_login", Text), ("callback_origins", Texts)],
+        &[
+            ("title", Text),
+            ("logo", Text),
+            ("templates", Text),
+            ("login", Text),
+            ("signup", Text),
+            ("after_login", Text),
+            ("callback_origins", Texts),
+        ],
     ),
     keys("[authjs]", &[("base_path", Text), ("client", Words(&["auto", "v4", "v5"]))]),
     keys("[cors]", &[("origins", Texts)]),

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use toml::de::DeTable;
 
 pub use crate::web::cookie::SameSite;
@@ -17,6 +18,7 @@ mod conceal;
 mod fault;
 mod file;
 mod keys;
+mod look;
 mod lower;
 mod pattern;
 #[cfg(any(test, fuzzing))]
@@ -306,6 +308,8 @@ pub struct Throttle {
 pub struct Pages {
     /// Heading of the login page.
     pub title: String,
+    /// Logo, and files in the place of shipped ones.
+    pub look: Look,
     /// Extra public path of the login page.
     pub login: Option<String>,
     /// Extra public path of the sign-up page.
@@ -314,6 +318,15 @@ pub struct Pages {
     pub after_login: String,
     /// Further origins that callbackUrl may name.
     pub callback_origins: Vec<Origin>,
+}
+
+/// `pages.logo` and `pages.templates`, as read.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// Ending (svg, png or webp) and content of the logo.
+    pub logo: Option<(&'static str, Bytes)>,
+    /// Name and content of files that stand in the place of shipped ones.
+    pub own: Vec<(&'static str, Bytes)>,
 }
 
 /// `[authjs]`: the surface that next-auth/react and Auth.js clients call.

@@ -1,4 +1,4 @@
-//! Stylesheet, script and icon: under names that change with their content, so that browsers may
+//! Stylesheet, script, icon and logo: under names that change with their content, so that browsers may
 //! keep them for ever.
 
 use std::io::Write;
@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::config::Look;
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -21,7 +22,8 @@ struct Asset {
     path: String,
     kind: &'static str,
     plain: Bytes,
-    gzip: Bytes,
+    /// Where it is smaller.
+    gzip: Option<Bytes>,
 }
 
 /// The files, ready to be sent.
@@ -33,26 +35,37 @@ pub(super) struct Frame {
     pub(super) style: String,
     pub(super) script: String,
     pub(super) icon: String,
+    /// Empty where there is none.
+    pub(super) logo: String,
 }
 
 impl Assets {
-    pub(super) fn new(prefix: &str) -> Self {
-        let assets = FILES.iter().map(|(name, ending, kind, content)| {
-            let digest = ring::digest::digest(&ring::digest::SHA256, content);
+    pub(super) fn new(prefix: &str, look: &Look) -> Self {
+        let asset = |name: &str, ending: &str, kind: &'static str, plain: Bytes| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &plain);
             let hash = data_encoding::HEXLOWER.encode(&digest.as_ref()[..8]);
-            Asset {
-                path: format!("{prefix}/assets/{name}-{hash}.{ending}"),
-                kind,
-                plain: Bytes::from_static(content),
-                gzip: gzip(content),
-            }
+            let gzip = Some(gzip(&plain)).filter(|gzip| gzip.len() < plain.len());
+            Asset { path: format!("{prefix}/assets/{name}-{hash}.{ending}"), kind, plain, gzip }
+        };
+        let shipped = FILES.into_iter().map(|(name, ending, kind, content)| {
+            let own = look.own.iter().find(|(own, _)| *own == format!("{name}.{ending}"));
+            let content = own.map_or(Bytes::from_static(content), |(_, own)| own.clone());
+            asset(name, ending, kind, content)
         });
-        Self(assets.collect())
+        let logo = look.logo.iter().map(|(ending, content)| {
+            let kind = match *ending {
+                "png" => "image/png",
+                "webp" => "image/webp",
+                _ => "image/svg+xml",
+            };
+            asset("logo", ending, kind, content.clone())
+        });
+        Self(shipped.chain(logo).collect())
     }
 
     pub(super) fn frame(&self) -> Frame {
         let path = |number: usize| self.0.get(number).map(|asset| asset.path.clone()).unwrap_or_default();
-        Frame { style: path(0), script: path(1), icon: path(2) }
+        Frame { style: path(0), script: path(1), icon: path(2), logo: path(3) }
     }
 
     pub(super) fn answer(&self, incoming: &Incoming<'_>) -> Option<Reply> {
@@ -64,10 +77,16 @@ impl Assets {
             .with(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"))
             .with(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
             .with(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        Some(if accepts_gzip(incoming) {
-            reply.with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip")).with_body(asset.gzip.clone())
-        } else {
-            reply.with_body(asset.plain.clone())
+        // a drawing can hold scripts, which would be ours where it is opened by itself
+        let reply = reply.with(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"),
+        );
+        Some(match asset.gzip.as_ref().filter(|_| accepts_gzip(incoming)) {
+            Some(gzip) => {
+                reply.with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip")).with_body(gzip.clone())
+            }
+            None => reply.with_body(asset.plain.clone()),
         })
     }
 }

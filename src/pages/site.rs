@@ -42,7 +42,7 @@ impl Site {
                 .collect(),
         };
         Self {
-            assets: Assets::new(&prefix),
+            assets: Assets::new(&prefix, &config.pages.look),
             policy: view::policy(config),
             title: config.pages.title.clone(),
             public_url: config.server.public_url.clone(),

@@ -26,6 +26,7 @@ mod known_attacks_h2;
 mod known_attacks;
 mod login;
 mod logs;
+mod look;
 mod loops;
 mod manual;
 mod metrics;

@@ -1,6 +1,7 @@
 //! `[pages]`.
 
 use crate::config::file::{Item, Table};
+use crate::config::look::look;
 use crate::config::{AuthJs, AuthJsClient, Pages};
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
@@ -15,6 +16,7 @@ pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
     }
     Pages {
         title: title(table),
+        look: look(table),
         login: login.map(|text| text.value),
         signup: signup.map(|text| text.value),
         after_login: after_login(table),
