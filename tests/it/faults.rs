@@ -142,3 +142,31 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     assert!(statuses.iter().all(|status| [201, 503].contains(status)) && statuses.contains(&503), "{statuses:?}");
     assert_eq!((during, after), (200, 201));
 }
+
+/// Another process holds the database for as long as it likes: what is checked in memory goes on, changes wait a
+/// little and are then refused, and nothing that was refused has happened.
+#[test]
+fn a_locked_database_leaves_sessions_working_and_refuses_changes_until_it_is_free() {
+    let gateway = Gateway::start(OPEN);
+    let cookie = gateway.first_account();
+    let other = rusqlite::Connection::open(gateway.state().join("authgate.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let sign_up = |gateway: &Gateway| {
+        let body = json!({ "email": "bea@example.com", "password": PASSWORD });
+        gateway.client().post_json("/.auth/signup", &[], &body)
+    };
+    let refused = std::thread::scope(|scope| {
+        let refused = scope.spawn(|| sign_up(&gateway));
+        while !refused.is_finished() {
+            assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
+        }
+        refused.join().unwrap()
+    });
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 503);
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 401, "it was refused, so it did not happen");
+    assert_eq!(sign_up(&gateway).status, 201);
+    assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 200);
+    assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
+}

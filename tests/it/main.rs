@@ -14,6 +14,7 @@ mod commands;
 mod config;
 mod cors;
 mod decisions;
+mod docs;
 mod explain;
 mod faults;
 mod forge;
