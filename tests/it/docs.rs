@@ -2,6 +2,7 @@
 //! reference of the commands is what the binary says.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -186,7 +187,7 @@ fn reference(arguments: &[&str], out: &mut String) {
     let text = help(arguments);
     let title = ["authgate", &arguments.join(" ")].join(" ");
     let lines: Vec<_> = text.trim_end().lines().map(str::trim_end).collect();
-    out.push_str(&format!("\n{} {}\n\n```text\n{}\n```\n", "##", title.trim(), lines.join("\n")));
+    let _ = write!(out, "\n## {}\n\n```text\n{}\n```\n", title.trim(), lines.join("\n"));
     for name in subcommands(&text) {
         reference(&[arguments, &[name.as_str()]].concat(), out);
     }

@@ -1,5 +1,7 @@
 //! Requests that parsers frame differently, and what a head may cost (security cases F and R).
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, ok};
@@ -77,4 +79,45 @@ fn refused_heads_have_an_access_line_too() {
     for (path, status) in [("/a%2Fb", 400), ("/traced", 405), ("/two", 400), ("", 400)] {
         assert!(lines.iter().any(|line| line["path"] == path && line["status"] == status), "{path}: {log}");
     }
+}
+
+/// Bytes behind a request whose answer comes in pieces wait in the client's own socket: they are never answered
+/// (CWE-770).
+#[test]
+fn what_a_client_sends_behind_a_streamed_answer_is_not_gathered() {
+    const ROUNDS: usize = 100;
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    let (next, wanted) = std::sync::mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = upstream.accept().unwrap();
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        for () in wanted {
+            if stream.write_all(b"1\r\nx\r\n").is_err() {
+                return;
+            }
+        }
+    });
+    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"));
+    let mut client = TcpStream::connect(gateway.address).unwrap();
+    write!(client, "GET /x HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address).unwrap();
+    let mut sent = 0;
+    let junk = vec![b'A'; 1 << 20];
+    for _ in 0..ROUNDS {
+        next.send(()).unwrap();
+        let mut piece = [0; 1024];
+        assert!(client.read(&mut piece).unwrap() > 0);
+        client.set_nonblocking(true).unwrap();
+        while let Ok(more) = client.write(&junk) {
+            sent += more;
+        }
+        client.set_nonblocking(false).unwrap();
+    }
+    assert!(sent < 64 << 20, "{sent} bytes were taken");
+    assert!(sent > 0);
+    assert_eq!(gateway.client().get("/.auth/login", &[("Accept", "text/html")]).status, 200);
+    drop((next, client));
+    server.join().unwrap();
 }

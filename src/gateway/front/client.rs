@@ -80,8 +80,12 @@ impl Conn {
     }
 }
 
-/// Waits until the client has gone. What it sends meanwhile is kept.
+/// Waits until the client has gone. What it sends meanwhile is kept, but never more than one piece of it: whoever
+/// goes on sending has to wait.
 pub(super) async fn gone(client: &mut Wire, buffer: &mut BytesMut) {
+    if !buffer.is_empty() {
+        std::future::pending::<()>().await;
+    }
     if let Ok(1..) = client.read_buf(buffer).await {
         std::future::pending::<()>().await;
     }
