@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and of one address.
+//! How many connections there may be, in all and of one address, and how many each thread serves.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,6 +24,36 @@ pub(crate) struct Connections {
 pub(crate) struct Counted {
     connections: Arc<Connections>,
     address: Option<IpAddr>,
+    place: Option<Place>,
+}
+
+/// How many connections one thread serves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Load(Arc<AtomicUsize>);
+
+/// A connection's place on its thread; given back when dropped.
+#[derive(Debug)]
+struct Place(Load);
+
+impl Load {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counted {
+    /// On this thread, too.
+    pub(crate) fn seat(mut self, load: &Load) -> Self {
+        load.0.fetch_add(1, Ordering::Relaxed);
+        self.place = Some(Place(load.clone()));
+        self
+    }
 }
 
 impl Connections {
@@ -44,7 +74,7 @@ impl Connections {
     pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
         // a trusted proxy's connections are many people's
         let address = address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network);
-        let counted = Counted { connections: self.clone(), address };
+        let counted = Counted { connections: self.clone(), address, place: None };
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let own = address.map_or(0, |address| {
             let mut by_address = self.by_address.lock();

@@ -23,7 +23,7 @@ mod answer;
 mod assemble;
 mod authenticate;
 mod authorize;
-mod conn;
+pub(crate) mod conn;
 mod cors;
 mod decide;
 pub mod explain;

@@ -105,10 +105,13 @@ impl Front {
         self.clone()
     }
 
-    /// Serves a connection to its end. `address` is the other end's; `None` on a Unix socket.
-    pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>) {
-        let gateway = &self.gateway;
-        let Some(counted) = gateway.connections.admit(address, &gateway.config) else { return };
+    /// Counts a connection; `None`: there are too many. `address` is the other end's; `None` on a Unix socket.
+    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<Counted> {
+        self.gateway.connections.admit(address, &self.gateway.config)
+    }
+
+    /// Serves a connection to its end.
+    pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>, counted: Counted) {
         self.converse(Conn::new(wire, Arc::new(Guard::new(address, None))), counted).await;
     }
 

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::super::conn::Counted;
 use super::wire::Wire;
 use super::{Conn, Front};
 use crate::config::Certificate;
@@ -36,9 +37,8 @@ impl Front {
         self,
         handshake: impl Future<Output = io::Result<Accepted>>,
         address: Option<IpAddr>,
+        counted: Counted,
     ) {
-        let gateway = &self.gateway;
-        let Some(counted) = gateway.connections.admit(address, &gateway.config) else { return };
         let accepted = match timeout(HANDSHAKE, handshake).await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
