@@ -85,12 +85,12 @@ impl Live {
 
     /// Whether the session still stands for somebody.
     pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
-        if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
-            return Standing::Ended;
-        }
         let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
+        // told before the end, which a sweep may have set for the same reason
         if now >= session.expires || unused_secs > self.idle_secs.load(Ordering::Relaxed) {
             Standing::Expired
+        } else if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
+            Standing::Ended
         } else {
             Standing::Active
         }
@@ -191,7 +191,10 @@ impl Live {
             for id in over {
                 let mut sessions = part.sessions.write();
                 if sessions.get(id.as_str()).is_some_and(|held| is_over(&held.0)) {
-                    sessions.remove(id.as_str());
+                    // for good: whoever still holds it must not find it alive under a longer limit
+                    if let Some(held) = sessions.take(id.as_str()) {
+                        held.0.ended.store(true, Ordering::Release);
+                    }
                 }
             }
             part.accounts.lock().retain(|_, shared| Arc::strong_count(shared) > 1);
@@ -236,6 +239,24 @@ mod tests {
         assert_eq!([&one, &two].map(|session| live.standing(session, 1)), [Standing::Ended; 2]);
         live.end("one");
         assert!(live.find("one").is_none() && one.ended.load(Ordering::Relaxed) && !two.ended.load(Ordering::Relaxed));
+    }
+
+    /// A thread remembers the sessions of its tokens: what was let go must not come back to life for it.
+    #[test]
+    fn a_session_that_was_let_go_stays_over_when_the_idle_limit_is_raised() {
+        let live = Live::new(100);
+        live.begin(&row("one", "7"));
+        live.begin(&row("two", "7"));
+        live.change(&account("7", ""));
+        let (one, two) = (live.find("one").unwrap(), live.find("two").unwrap());
+        two.seen.store(90, Ordering::Relaxed);
+        assert_eq!(live.standing(&one, 150), Standing::Expired);
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = live.sweep(from, 150);
+        }
+        live.set_idle(900);
+        assert_eq!((live.standing(&one, 150), live.standing(&two, 150)), (Standing::Ended, Standing::Active));
     }
 
     #[test]

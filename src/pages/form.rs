@@ -19,6 +19,9 @@ pub(super) enum Kind {
     Json,
 }
 
+/// Fields in a body, at most: no form of ours has as many.
+const FIELDS_MAX: usize = 64;
+
 /// The fields of one body.
 pub(super) struct Fields {
     pub(super) kind: Kind,
@@ -103,7 +106,8 @@ impl Fields {
     }
 
     fn insert(&mut self, name: String, value: String) -> Result<(), BadBody> {
-        if self.pairs.iter().any(|(own, _)| *own == name) {
+        // each is compared with all before
+        if self.pairs.len() >= FIELDS_MAX || self.pairs.iter().any(|(own, _)| *own == name) {
             return Err(BadBody::Malformed);
         }
         self.pairs.push((name, Secret::new(value)));
