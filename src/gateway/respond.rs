@@ -143,6 +143,8 @@ pub(super) struct AnswerChanges<'g> {
     stripper: &'g Stripper,
     app_speaks_cors: bool,
     nominated: Vec<HeaderName>,
+    /// What the answer told caches is replaced by what we add.
+    made_private: bool,
     added: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -159,7 +161,25 @@ impl<'g> AnswerChanges<'g> {
                 others.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| !KEPT.contains(name)),
             );
         }
-        Self { stripper, app_speaks_cors: matches!(cors, CorsAnswer::App), nominated, added: Vec::new() }
+        let app_speaks_cors = matches!(cors, CorsAnswer::App);
+        Self { stripper, app_speaks_cors, nominated, made_private: false, added: Vec::new() }
+    }
+
+    /// Lays one person's cookie on an answer that is not meant for everybody, and keeps it out of shared caches:
+    /// they may store whatever is not `private` by `max-age`, `Expires` or a guess, cookies included (RFC 9111, 3),
+    /// with `no-cache` too.
+    pub(super) fn lay(&mut self, cookie: HeaderValue, answer: &impl AnswerHead) {
+        if is_shared(answer) {
+            return;
+        }
+        let mut told: Vec<&[u8]> = answer.values(&header::CACHE_CONTROL).collect();
+        if !directives(answer).any(|directive| directive == "private") {
+            told.push(b"private");
+        }
+        if let Ok(told) = HeaderValue::from_bytes(&told.join(&b", "[..])) {
+            self.made_private = true;
+            self.added.extend([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, told)]);
+        }
     }
 
     pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
@@ -172,6 +192,7 @@ impl<'g> AnswerChanges<'g> {
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
             || name.eq_ignore_ascii_case(b"keep-alive")
+            || (self.made_private && TELLS_CACHES.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name)))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
 
@@ -205,15 +226,28 @@ impl<'g> AnswerChanges<'g> {
     }
 }
 
-/// Whether caches may share the answer.
-pub(super) fn is_shared(answer: &impl AnswerHead) -> bool {
-    answer.values(&header::CACHE_CONTROL).any(|line| {
-        std::str::from_utf8(line).is_ok_and(|line| {
-            line.split(',')
-                .map(|item| item.trim().to_ascii_lowercase())
-                .any(|item| item == "public" || item.starts_with("s-maxage"))
-        })
-    })
+/// What tells caches whether to store an answer; those of one vendor, or of RFC 9213, outdo `Cache-Control`.
+const TELLS_CACHES: [&str; 6] = [
+    "cache-control",
+    "cdn-cache-control",
+    "cloudflare-cdn-cache-control",
+    "edge-control",
+    "surrogate-control",
+    "x-accel-expires",
+];
+
+/// The directives of all `Cache-Control` fields, in lower case.
+fn directives(answer: &impl AnswerHead) -> impl Iterator<Item = String> {
+    let lines = answer.values(&header::CACHE_CONTROL);
+    let items = lines.flat_map(|line| line.split(|&b| b == b','));
+    items.map(|item| String::from_utf8_lossy(item).trim().to_ascii_lowercase())
+}
+
+/// Whether the answer is meant for everybody: it says so, or it freshens one that a cache has stored (RFC 9111,
+/// 4.3.4), with all its fields.
+fn is_shared(answer: &impl AnswerHead) -> bool {
+    answer.status() == StatusCode::NOT_MODIFIED
+        || directives(answer).any(|directive| directive == "public" || directive.starts_with("s-maxage"))
 }
 
 /// Server-sent events (WHATWG HTML, 9.2).

@@ -97,10 +97,8 @@ impl Gateway {
         // a socket that was not granted is no live connection
         state.live = None;
         changes.extend(state.cors.fields());
-        if let Some(cookie) = state.renewed.take()
-            && !respond::is_shared(answer)
-        {
-            changes.extend([(header::SET_COOKIE, cookie)]);
+        if let Some(cookie) = state.renewed.take() {
+            changes.lay(cookie, answer);
         }
         let hsts = header::STRICT_TRANSPORT_SECURITY;
         if respond::sends_hsts(&self.config, guard) && answer.values(&hsts).next().is_none() {

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::backend::Backend;
+use crate::client::Answer;
 use crate::forge::Token;
 use crate::gateway::{Gateway, PASSWORD, eventually};
+use crate::known_attacks::both_ways;
 
 fn status(gateway: &Gateway, cookie: &str) -> u16 {
     gateway.client().get("/x", &[("Cookie", cookie)]).status
@@ -116,4 +119,70 @@ fn sessions_and_revocations_survive_kill_9() {
     let gateway = gateway.kill_and_restart();
     assert_eq!((status(&gateway, &kept), status(&gateway, &ended)), (200, 401));
     assert_eq!(gateway.invite, None, "the first link is void once a user exists");
+}
+
+/// What an application says to caches, and what they are told in its place once the cookie lies on the answer.
+const MADE_PRIVATE: &[(&str, &str)] = &[
+    ("", "private"),
+    ("Cache-Control: no-store", "no-store, private"),
+    ("Cache-Control: no-cache", "no-cache, private"),
+    ("Cache-Control: Private", "Private"),
+    ("Cache-Control: private=\"x\"", "private=\"x\", private"),
+    ("Cache-Control: max-age=3600", "max-age=3600, private"),
+    ("Cache-Control: max-age=60\r\nCache-Control: immutable", "max-age=60, immutable, private"),
+    ("Expires: Sat, 01 Jan 2101 00:00:00 GMT", "private"),
+    ("Last-Modified: Sat, 01 Jan 2000 00:00:00 GMT", "private"),
+    ("Surrogate-Control: max-age=60", "private"),
+    ("CDN-Cache-Control: max-age=3600", "private"),
+];
+const FOR_EVERYBODY: &[&str] = &["Cache-Control: public, max-age=60", "Cache-Control: max-age=0, S-MaxAge=9"];
+
+fn sets_the_cookie(answer: &Answer) -> bool {
+    answer.all("set-cookie").iter().any(|cookie| cookie.starts_with("authgate="))
+}
+
+/// RFC 9111, 3: a shared cache may store what says `max-age`, `Expires`, or nothing, cookies included. Its next
+/// visitor would be somebody else.
+#[test]
+fn a_renewed_cookie_lies_on_no_answer_that_a_shared_cache_may_store() {
+    let backend = Backend::start(|request, stream| {
+        let path = request.line.split(' ').nth(1).unwrap();
+        let (kind, number) = path[1..].split_once('/').unwrap();
+        let number: usize = number.parse().unwrap();
+        let (status, fields) = match kind {
+            "private" => ("200 OK", MADE_PRIVATE[number].0),
+            "public" => ("200 OK", FOR_EVERYBODY[number]),
+            _ => ("304 Not Modified", ""),
+        };
+        let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
+        let body = if status.starts_with("304") { "" } else { "Content-Length: 2\r\n\r\nok" };
+        let end = if body.is_empty() { "\r\n" } else { "" };
+        stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}{body}{end}").as_bytes()).is_ok()
+    });
+    let config = "[session]\nrenew_after = \"1s\"\n[[route]]\nupstream =";
+    let gateway = Gateway::start(&format!("{config} \"http://{}\"\n", backend.address));
+    let cookie = gateway.first_account();
+    let fresh = gateway.client().get("/private/5", &[("Cookie", &cookie)]);
+    if !sets_the_cookie(&fresh) {
+        assert_eq!(fresh.all("cache-control"), ["max-age=3600"], "nothing is changed where nothing is laid");
+    }
+    let ask = |path: &str| both_ways(&gateway, path, &[("Cookie", &cookie)]);
+    eventually("an application that says nothing renews", || ask("/private/0").iter().all(sets_the_cookie));
+    for (number, (told, instead)) in MADE_PRIVATE.iter().enumerate() {
+        for answer in ask(&format!("/private/{number}")) {
+            assert!(sets_the_cookie(&answer), "{told}: {answer:?}");
+            assert_eq!(answer.all("cache-control"), [*instead], "{told}");
+            let others = [answer.all("cdn-cache-control"), answer.all("surrogate-control")];
+            assert!(others.iter().all(Vec::is_empty), "{told}: {answer:?}");
+        }
+    }
+    for (number, told) in FOR_EVERYBODY.iter().enumerate() {
+        for answer in ask(&format!("/public/{number}")) {
+            assert!(!sets_the_cookie(&answer), "{told}: {answer:?}");
+            assert_eq!(answer.all("cache-control"), [told.split_once(": ").unwrap().1]);
+        }
+    }
+    for answer in ask("/unchanged/0") {
+        assert_eq!((answer.status, sets_the_cookie(&answer)), (304, false), "it freshens what a cache has stored");
+    }
 }
