@@ -41,7 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("scrypt", &["account/foreign.rs"]),
     ("sha_crypt", &["account/foreign.rs"]),
     ("sd_notify", &["server/supervisor.rs"]),
-    ("socket2", &["server/listen.rs"]),
+    ("socket2", &["gateway/front/wire.rs", "server/listen.rs"]),
     ("strsim", &["config/"]),
     ("tokio_rustls", &["gateway/front/", "server/tls.rs"]),
     ("toml", &["config/"]),
