@@ -83,7 +83,7 @@ impl Stripper {
     }
 
     /// Whether a header of this name (in lower case, as `http` keeps it) may reach the upstream.
-    fn passes(&self, name: &str, upstream: &Upstream, trusted: bool) -> bool {
+    pub(super) fn passes(&self, name: &str, upstream: &Upstream, trusted: bool) -> bool {
         if is_plain(name) {
             return self.folded_passes(name, trusted);
         }

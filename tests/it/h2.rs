@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -281,7 +281,7 @@ async fn echo_on(
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let (parts, mut body) = request.into_parts();
-        sender.send(Request::from_parts(parts, ())).unwrap();
+        sender.send(Request::from_parts(parts.clone(), ())).unwrap();
         tokio::spawn(async move {
             let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
             let mut answer = respond.send_response(head, false).unwrap();
@@ -293,7 +293,12 @@ async fn echo_on(
             }
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
+            for name in parts.headers.get_all("x-trailer") {
+                trailers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), "evil".parse().unwrap());
+            }
             if let Ok(Some(told)) = body.trailers().await {
+                let names: Vec<&str> = told.keys().map(HeaderName::as_str).collect();
+                trailers.insert("x-told", names.join(" ").parse().unwrap());
                 trailers.extend(told);
             }
             let _ = answer.send_trailers(trailers);
@@ -352,6 +357,42 @@ fn streams_pass_both_ways_at_once_with_trailers_to_a_server_in_http2() {
         (Some("trailers"), Some("ada@example.com"), None)
     );
     assert_eq!((field("x-forwarded-proto"), field("host")), (Some("https"), None));
+}
+
+/// RFC 9110, 6.5.1: trailers may be merged into the head, so whoever could not say it there cannot say it behind.
+#[test]
+fn trailers_carry_no_identity_credentials_cookies_or_framing_either_way() {
+    let (address, _received) = echo(None);
+    let secure = Secure::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    let bad_up = [
+        "remote-user",
+        "remote_user",
+        "x-authgate-jwt-assertion",
+        "x-forwarded-for",
+        "x-real-ip",
+        "authorization",
+        "cookie",
+        "content-length",
+        "host",
+    ];
+    let bad_down = ["set-cookie", "access-control-allow-origin", "access-control-allow-credentials", "content-length"];
+    run(async {
+        let send = secure.h2().await;
+        let fields: Vec<_> =
+            bad_down.iter().chain(&["grpc-message", "app.meta_data"]).map(|name| ("x-trailer", *name)).collect();
+        let mut send = send.ready().await.unwrap();
+        let (answer, mut up) = send.send_request(request("POST /app.Service/Talk", &fields), false).unwrap();
+        let trailer = |name: &str| (name.parse::<HeaderName>().unwrap(), "evil".parse().unwrap());
+        up.send_trailers(bad_up.iter().chain(&["grpc-x", "x-own"]).map(|name| trailer(name)).collect()).unwrap();
+        let (status, _, trailers) = read(answer.await.unwrap()).await.unwrap();
+        let trailers = trailers.unwrap();
+        let mut told: Vec<&str> = trailers["x-told"].to_str().unwrap().split(' ').collect();
+        told.sort_unstable();
+        assert_eq!((status, told), (200, vec!["grpc-x", "x-own"]));
+        let mut got: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        got.sort_unstable();
+        assert_eq!(got, ["app.meta_data", "grpc-message", "grpc-status", "grpc-x", "x-own", "x-told"]);
+    });
 }
 
 /// Contract, section 5: "gRPC: HTTP 200 with grpc-status 16 or 7".

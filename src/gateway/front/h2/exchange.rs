@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::header;
+use http::{HeaderMap, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::Client;
 use super::server::{self, Broken, Server, Shared, Sink, Source, gone};
+use super::trailers;
 use crate::gateway::front::{Front, pool};
 use crate::gateway::tries::no_admission;
 use crate::gateway::upstream::Target;
@@ -113,6 +114,8 @@ impl Front {
             return no_admission().map_err(Broken::Other);
         };
         let route = &self.gateway.config.routes[admission.route()];
+        let upstream = &self.gateway.config.upstreams[admission.upstream()];
+        let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
         let allowed = Allowed {
             idle: self.gateway.config.limits.idle,
             answer: route.timeout,
@@ -121,7 +124,7 @@ impl Front {
         };
         let (answered, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
         let result = {
-            let mut up = pin!(upload(body, sink, &allowed, &sent));
+            let mut up = pin!(upload(body, sink, &allowed, passing, &sent));
             let mut down = pin!(self.download(head, client, source, state, &answered));
             let (mut uploaded, mut awaited) = (None, false);
             let mut due = Instant::now();
@@ -183,7 +186,7 @@ impl Front {
         }
         let late = |_| Broken::Other(Error::explain(ErrorType::ReadTimedout, "reading the trailers").into_up());
         let trailers = timeout(idle, source.trailers()).await.map_err(late)?.map_err(Broken::Other)?;
-        client.end(trailers).map_err(|_| Broken::Other(gone()))?;
+        client.end(trailers.and_then(trailers::to_client)).map_err(|_| Broken::Other(gone()))?;
         Ok(source)
     }
 }
@@ -204,8 +207,14 @@ async fn send(sink: &mut Sink, part: Bytes, idle: Duration) -> Result<(), Stoppe
     }
 }
 
-/// The request's body, to its end.
-async fn upload(body: &mut RecvStream, mut sink: Sink, allowed: &Allowed, sent: &AtomicUsize) -> Result<Sink, Stopped> {
+/// The request's body, to its end, and what passes of its trailers.
+async fn upload(
+    body: &mut RecvStream,
+    mut sink: Sink,
+    allowed: &Allowed,
+    passing: impl FnOnce(HeaderMap) -> Option<HeaderMap>,
+    sent: &AtomicUsize,
+) -> Result<Sink, Stopped> {
     if body.is_end_stream() {
         return Ok(sink);
     }
@@ -229,7 +238,7 @@ async fn upload(body: &mut RecvStream, mut sink: Sink, allowed: &Allowed, sent: 
     }
     let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(broken)?;
     send(&mut sink, held.unwrap_or_default(), allowed.idle).await?;
-    match timeout(allowed.idle, sink.end(trailers)).await {
+    match timeout(allowed.idle, sink.end(trailers.and_then(passing))).await {
         Ok(Ok(())) => Ok(sink),
         Ok(Err(_)) | Err(_) => Err(Stopped::Server),
     }

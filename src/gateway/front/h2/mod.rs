@@ -22,6 +22,7 @@ mod exchange;
 mod head;
 mod server;
 mod stream;
+mod trailers;
 
 pub(super) use server::sweep;
 

@@ -1,0 +1,53 @@
+//! Trailers on their way. Whoever gets them may merge them into the head (RFC 9110, 6.5.1), so nothing passes that
+//! could not pass there, nor what frames, routes or authenticates.
+
+use http::{HeaderMap, HeaderName, header};
+
+use crate::config::Upstream;
+use crate::gateway::forward::Stripper;
+
+/// Fields that have no place behind a body, either way.
+const UNFIT: [HeaderName; 20] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::LOCATION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::RANGE,
+    header::SET_COOKIE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::WWW_AUTHENTICATE,
+];
+/// The same, without a constant of their own.
+const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+/// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted.
+pub(super) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
+    passing(trailers, |name| stripper.passes(name, upstream, false))
+}
+
+/// What a client gets of an answer's.
+pub(super) fn to_client(trailers: HeaderMap) -> Option<HeaderMap> {
+    passing(trailers, |name| !name.starts_with("access-control-"))
+}
+
+fn passing(mut trailers: HeaderMap, passes: impl Fn(&str) -> bool) -> Option<HeaderMap> {
+    let is_fit = |name: &&HeaderName| !UNFIT.contains(name) && !UNFIT_TOO.contains(&name.as_str());
+    let doomed: Vec<HeaderName> =
+        trailers.keys().filter(|name| !is_fit(name) || !passes(name.as_str())).cloned().collect();
+    for name in doomed {
+        trailers.remove(name);
+    }
+    (!trailers.is_empty()).then_some(trailers)
+}
