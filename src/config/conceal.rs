@@ -70,8 +70,10 @@ fn is_secret(key: &str) -> bool {
         || nearest(&key, ["secret", "password"]).is_some()
 }
 
+/// A name, and not what `openssl rand -hex 32` says.
 fn is_variable(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_${}".contains(&b))
+    let random = name.len() >= 32 && name.bytes().any(|b| b.is_ascii_digit());
+    !random && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_${}".contains(&b))
 }
 
 /// A URL with a user and a password in it.
@@ -139,6 +141,7 @@ mod tests {
             "secret = [\"hush-hush\", 'hüsh-hush-€-😀']",
             "secret = { value = \"hush-hush\" }",
             "secret = { env = \"hush+hush=\" }",
+            "secret = { env = \"hush0123456789abcdef0123456789abcdef\" }",
             "secert = \"hush-hush\"",
             "smtp = { password = \"\"\"\nhush-hush\n\"\"\" }",
             "servers = [\"http://me:hush-hush@127.0.0.1:80\"]",

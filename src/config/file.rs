@@ -45,11 +45,13 @@ impl<'e> Reading<'e> {
     }
 
     pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
-        let (mut what, remedy) = (what.into(), remedy.into());
+        let (mut what, mut remedy) = (what.into(), remedy.into());
         // what the environment holds may be a secret: the fault shows what was typed
         for (place, name, value) in self.expanded.borrow().iter() {
             if span.start <= place.start && place.end <= span.end {
-                what = what.replace(value.as_str(), &format!("${{{name}}}"));
+                for said in [&mut what, &mut remedy] {
+                    *said = said.replace(value.as_str(), &format!("${{{name}}}"));
+                }
             }
         }
         self.faults.borrow_mut().push(Fault { span, what, remedy });
@@ -273,11 +275,7 @@ impl<'t> Table<'t> {
         let Some(value) = self.value(key) else { return Self::new(name, None, self.span.clone(), self.reading) };
         let table = value.get_ref().as_table();
         if table.is_none() {
-            self.reading.fault(
-                value.span(),
-                format!("`{key}` is no table"),
-                format!("write {name} on a line of its own, its keys below"),
-            );
+            self.reading.fault(value.span(), format!("`{key}` is no table"), keys::how_to_write(key, name));
         }
         Self::new(name, table, value.span(), self.reading)
     }
@@ -298,6 +296,11 @@ impl<'t> Table<'t> {
             );
         }
         read
+    }
+
+    /// Where a key's value stands; the table's own place where it is absent.
+    pub(super) fn span_of(&self, key: &'static str) -> Range<usize> {
+        self.value(key).map_or_else(|| self.span.clone(), Spanned::span)
     }
 
     /// Whether a key stands here, of whatever type.

@@ -193,6 +193,19 @@ pub(super) fn has(table: &str, key: &str) -> bool {
     of(table).is_some_and(|keys| keys.list.iter().any(|(known, _)| *known == key))
 }
 
+/// How a table is written that was written as something else.
+pub(super) fn how_to_write(key: &str, table: &str) -> String {
+    if table.starts_with('[') {
+        return format!("write {table} on a line of its own, its keys below");
+    }
+    let known = of(table).map_or(&[][..], |keys| keys.list);
+    let inside: Vec<String> = known.iter().map(|(key, _)| format!("{key} = ...")).collect();
+    if inside.is_empty() {
+        return format!("write `{key} = {{ \"Name\" = \"value\" }}`");
+    }
+    format!("write a table, with what you need of `{key} = {{ {} }}`", inside.join(", "))
+}
+
 /// Where else a key belongs.
 pub(super) fn elsewhere(table: &str, key: &str) -> Option<&'static str> {
     TABLES.iter().map(|keys| keys.table).find(|other| *other != table && has(other, key))

@@ -82,7 +82,11 @@ impl<'t> Table<'t> {
         match place {
             Ok(place) => Some(self.item(place, value.span())),
             Err(what) => {
-                self.reading.fault(value.span(), what, UNREADABLE);
+                let remedy = match env {
+                    Some(name) => format!("set {} for this process, or name another source", name.value),
+                    None => UNREADABLE.to_owned(),
+                };
+                self.reading.fault(value.span(), what, remedy);
                 None
             }
         }

@@ -33,7 +33,7 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
     let same_site = same_site.unwrap_or(SameSite::Lax);
     if same_site == SameSite::None && public_url.scheme() == Scheme::Http {
         table.reading.fault(
-            table.span.clone(),
+            table.span_of("same_site"),
             "`same_site = \"none\"` needs https: browsers refuse such a cookie over http",
             "set server.public_url to an https address, or leave same_site at \"lax\"",
         );

@@ -88,7 +88,14 @@ fn cors(table: &Table<'_>, everywhere: &[Origin]) -> Cors {
     if table.holds_table("cors") {
         return Cors::Origins(origins(&table.table("cors", "cors"), "origins"));
     }
-    table.choice("cors", &[("app", ())]).map_or_else(|| Cors::Origins(everywhere.to_vec()), |()| Cors::App)
+    let Some(text) = table.text("cors", "app") else { return Cors::Origins(everywhere.to_vec()) };
+    if text.value != "app" {
+        text.fault(
+            format!("`cors` cannot be \"{}\"", text.value),
+            "write { origins = [\"https://app.example.com\"] }, or \"app\" to leave it to the app behind",
+        );
+    }
+    Cors::App
 }
 
 fn websocket_token(table: &Table<'_>) -> WebSocketToken {

@@ -54,12 +54,13 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
     let encrypted = format != TokenFormat::Jwt;
     let secret = table.secret("secret").filter(is_strong);
     let has_secret = table.has("secret");
-    let fault = |what: &str, remedy: &str| table.reading.fault(table.span.clone(), what, remedy);
+    let fault = |key, what: &str, remedy: &str| table.reading.fault(table.span_of(key), what, remedy);
     let algorithm = typed.unwrap_or(if has_secret || encrypted { Algorithm::Hs256 } else { Algorithm::EdDsa });
     match algorithm {
         Algorithm::Hs256 => {
             if !has_secret {
                 fault(
+                    "secret",
                     "this token needs a secret that the backend knows",
                     "add `secret = { env = \"NEXTAUTH_SECRET\" }`",
                 );
@@ -67,11 +68,12 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
             secret.map(|secret| TokenKey::Shared(secret.value))
         }
         _ if encrypted => {
-            fault("next-auth's cookies are encrypted with a shared secret", "remove `algorithm`");
+            fault("algorithm", "next-auth's cookies are encrypted with a shared secret", "remove `algorithm`");
             None
         }
         _ if has_secret => {
             fault(
+                "secret",
                 "EdDSA and ES256 sign with a key of the gateway's own",
                 "remove `secret`, or write algorithm = \"HS256\"",
             );

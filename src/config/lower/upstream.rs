@@ -23,7 +23,7 @@ pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> Vec<Upstream>
         let Some(upstream) = upstream(&table, own) else { continue };
         if upstreams.iter().any(|other| other.name == upstream.name) {
             table.reading.fault(
-                table.span.clone(),
+                table.span_of("name"),
                 format!("there are two upstreams with the name \"{}\"", upstream.name),
                 "give each a name of its own",
             );
@@ -63,7 +63,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let servers: Vec<UpstreamServer> = list.iter().filter_map(|text| server(text, own)).collect();
     if host == UpstreamHost::Upstream && servers.iter().any(|server| matches!(server, UpstreamServer::Unix(_))) {
         table.reading.fault(
-            table.span.clone(),
+            table.span_of("host"),
             "`host = \"upstream\"` on a Unix socket, which has no name",
             "leave `host` out, or name the server by its address",
         );
@@ -72,7 +72,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     if health.is_some() && servers.iter().any(h2c) {
         let what = "`health` asks in HTTP/1.1, which a server that speaks HTTP/2 alone does not know";
         table.reading.fault(
-            table.span.clone(),
+            table.span_of("health"),
             what,
             "remove `health`; a server that cannot be reached is passed over",
         );
