@@ -1,7 +1,9 @@
 //! WebSockets: the handshake's rules, the tunnel, and closing with the session (contract, section 6). Attacks stand in
 //! `known_attacks::h_websocket`.
 
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -10,6 +12,7 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 
 use crate::backend::Backend;
 use crate::gateway::Gateway;
+use crate::known_attacks::{CHUNKED, head};
 
 pub type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 
@@ -274,5 +277,51 @@ fn a_close_stands_between_frames_also_in_the_middle_of_messages() {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     for client in [&mut fragment, &mut large, &mut sending] {
         assert!(client.is_closed());
+    }
+}
+
+/// Contract, section 6: a client that takes nothing off its socket is no exception.
+#[test]
+fn an_event_stream_that_nobody_reads_ends_with_its_session_and_another_ones_goes_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = format!("[[route]]\nupstream = \"http://{}\"\n", listener.local_addr().unwrap());
+    let (sender, told) = channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+                let events = b"data: more\n\n".repeat(1000);
+                stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+                while stream.write(&events).is_ok() {}
+                let _ = sender.send("stuck");
+                stream.set_write_timeout(None).unwrap();
+                while stream.write(&events).is_ok() {}
+                let _ = sender.send("ended");
+            });
+        }
+    });
+    let next = || told.recv_timeout(Duration::from_secs(20));
+    let gateway = Gateway::start(&route);
+    let stays = gateway.first_account();
+    for way in ["GET /", "POST /"] {
+        let goes = gateway.sign_in("ada@example.com");
+        let open = |cookie: &str| {
+            let mut client = gateway.client();
+            let (fields, body) = if way == "GET /" { (&[][..], "") } else { (CHUNKED, "0\r\n\r\n") };
+            client.send(head(way, &[&[("Host", "a"), ("Cookie", cookie)], fields].concat()).as_bytes());
+            client.send(body.as_bytes());
+            assert_eq!(client.head().status, 200);
+            assert_eq!(next(), Ok("stuck"), "{way}");
+            client
+        };
+        let (mut other, _deaf) = (open(&stays), open(&goes));
+        assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &goes)], b"").status, 303);
+        assert_eq!(next(), Ok("ended"), "{way}");
+        // what lies in the buffers of three sockets, and more
+        assert_eq!(other.take(32 << 20).len(), 32 << 20, "{way}");
+        drop(other);
+        assert_eq!(next(), Ok("ended"), "{way}");
     }
 }

@@ -7,7 +7,7 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::chunks::Chunks;
-use super::client::{Conn, gone};
+use super::client::{Conn, Gone, gone};
 use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
@@ -187,12 +187,12 @@ impl Front {
         let idle = self.gateway.config.limits.idle;
         loop {
             let left = if let Some(own) = body.pass(piece.len()) {
-                conn.write(&piece[..own], idle).await.map_err(|_| None)?;
+                write_on(conn, &piece[..own], idle).await.map_err(|_| None)?;
                 piece.len() - own
             } else {
                 let left = body.take(&piece).map_err(Some)?;
                 if !body.out.is_empty() {
-                    conn.write(&body.out, idle).await.map_err(|_| None)?;
+                    write_on(conn, &body.out, idle).await.map_err(|_| None)?;
                     body.out.clear();
                 }
                 left
@@ -224,6 +224,16 @@ impl Front {
                 None => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
             }
         }
+    }
+}
+
+/// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
+async fn write_on(conn: &mut Conn, bytes: &[u8], idle: std::time::Duration) -> std::result::Result<(), Gone> {
+    let guard = conn.guard.clone();
+    tokio::select! {
+        biased;
+        written = conn.write(bytes, idle) => written,
+        _ = guard.closed() => Err(Gone),
     }
 }
 
