@@ -338,6 +338,30 @@ fn an_answer_that_is_not_taken_is_given_up_at_the_idle_limit() {
     });
 }
 
+/// RFC 9110, 15.2: a server in HTTP/1.1 whose interim answers never end; each would wait for the client in memory.
+#[test]
+fn interim_answers_without_end_are_502_and_some_pass() {
+    let backend = Backend::start(|request, stream| {
+        let hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+        let hints = if request.field("x-twin").is_some() { 3 } else { 10_000 };
+        if !(0..hints).all(|_| stream.write_all(hint).is_ok()) {
+            return false;
+        }
+        if hints == 3 {
+            return ok(request, stream);
+        }
+        std::thread::park();
+        false
+    });
+    let secure = open_to(&format!("http://{}", backend.address));
+    run(async {
+        let send = secure.h2().await;
+        for (fields, status) in [(&[("x-twin", "1")][..], 200), (&[], 502), (&[("x-twin", "1")], 200)] {
+            assert_eq!(ask(&send, request("GET /", fields), b"").await.unwrap().status(), status);
+        }
+    });
+}
+
 /// G7. RFC 9113, 8.1.1: a length that is not that of the data.
 #[test]
 fn a_length_that_the_data_do_not_have_is_a_stream_error_and_never_a_whole_request() {

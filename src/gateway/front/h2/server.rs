@@ -23,6 +23,7 @@ use super::super::wire::Wire;
 use super::super::{PIECE, pool};
 use super::client::Client;
 use crate::gateway::respond::AnswerHead as _;
+use crate::gateway::tries::count_interim;
 
 /// Streams that we open on one connection; a server may allow fewer.
 const STREAMS: usize = 100;
@@ -318,12 +319,13 @@ async fn own_head(
     method: &Method,
     client: &mut Client,
 ) -> Result<response::Answer, Broken> {
-    let mut begun = false;
+    let (mut begun, mut interims) = (false, 0);
     loop {
         match response::read(buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
             Some(told)
                 if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {
+                count_interim(&mut interims).map_err(Broken::Other)?;
                 if told.head.status() == StatusCode::EARLY_HINTS {
                     let told = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
                     client.inform(StatusCode::EARLY_HINTS, &told.headers);
