@@ -568,6 +568,44 @@ fn a_hundred_streams_are_open_at_once_and_no_more() {
     drop(listener);
 }
 
+/// Each forwarded stream may hold a connection to a server: beyond the first of a connection, they count like
+/// connections of their address, and are refused as unseen above the limit (RFC 9113, 8.7).
+#[test]
+fn streams_of_one_address_hold_no_more_than_its_connections_might_and_give_it_back() {
+    let backend = picky();
+    let secure = Secure::start(&format!(
+        "[limits]\nconnections_per_address = 8\n[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n",
+        backend.address
+    ));
+    let twin = fields(&[GET.as_slice(), &[(b"x-twin", b"1")]].concat());
+    let mut raw = Raw::connect(&secure, &[]);
+    for stream in (1..60).step_by(2) {
+        raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &twin);
+        assert_eq!(raw.status(stream), 0x88);
+    }
+    for stream in (101..141).step_by(2) {
+        raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &fields(&GET));
+    }
+    let mut held: Vec<u32> = (101..141).step_by(2).collect();
+    while held.len() > 8 {
+        let frame = raw.next().unwrap();
+        if frame.kind == RST_STREAM {
+            assert_eq!(frame.payload, [0, 0, 0, 7], "REFUSED_STREAM");
+            held.retain(|stream| *stream != frame.stream);
+        }
+    }
+    // those that are left wait for the server, and nobody's stream gets in beside them
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 201, &twin);
+    assert_eq!(raw.end_of(201), End::Stream(7));
+    assert_eq!(secure.gateway.metric("authgate_connections"), 8);
+    for stream in held {
+        raw.send(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    }
+    eventually("the places come back", || secure.gateway.metric("authgate_connections") == 1);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 203, &twin);
+    assert_eq!(raw.status(203), 0x88);
+}
+
 /// RFC 9113, 8.3: a head without its parts, or with parts of an answer, is none.
 #[test]
 fn heads_without_their_parts_are_stream_errors() {

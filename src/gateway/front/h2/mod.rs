@@ -2,8 +2,9 @@
 //! ends, and what each stream asks for are ours. A stream's head becomes what it would have been in HTTP/1.1, and
 //! from there on every rule is the same.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Front;
 use super::wire::Wire;
+use crate::gateway::Gateway;
 use crate::gateway::conn::Counted;
 use crate::gateway::guard::Guard;
 
@@ -68,7 +70,7 @@ impl Front {
                         return give_up(connection).await;
                     }
                     let running = Running::new(&tally);
-                    let call = stream::serve(self.for_request(), request, respond, guard.for_stream());
+                    let call = stream::serve(self.for_request(), request, respond, guard.for_stream(), tally.clone());
                     tokio::spawn(async move { running.end(call.await) });
                 }
                 Some(_) => return,
@@ -101,6 +103,8 @@ enum Fate {
 struct Tally {
     open: AtomicUsize,
     wasted: AtomicUsize,
+    /// Whether a forwarded stream has the place of the connection itself.
+    placed: AtomicBool,
     quiet: Notify,
 }
 
@@ -115,6 +119,29 @@ impl Tally {
 
     fn is_wasted(&self) -> bool {
         self.wasted.load(Ordering::Relaxed) > WASTED_MAX
+    }
+
+    /// `None` when there are too many, in all or of one address.
+    fn place(self: Arc<Self>, gateway: &Gateway, address: Option<IpAddr>) -> Option<Place> {
+        if self.placed.swap(true, Ordering::Relaxed) {
+            return gateway.connections.admit(address, &gateway.config).map(Place::Counted);
+        }
+        Some(Place::OfConnection(self))
+    }
+}
+
+/// A forwarded stream's place among the connections: it may hold one to a server for as long as a client's own, so
+/// that one client's streams are not to be more than its connections might be. The first has that of its connection.
+enum Place {
+    OfConnection(Arc<Tally>),
+    Counted(#[expect(dead_code, reason = "counts itself out")] Counted),
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Self::OfConnection(tally) = self {
+            tally.placed.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -9,9 +9,8 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
-use super::Fate;
 use super::client::{Client, Gone};
-use super::head;
+use super::{Fate, Tally, head};
 use crate::gateway::front::Front;
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
@@ -24,6 +23,7 @@ pub(super) async fn serve(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     guard: Arc<Guard>,
+    tally: Arc<Tally>,
 ) -> Fate {
     let gateway = &front.gateway;
     let (parts, mut body) = request.into_parts();
@@ -41,7 +41,7 @@ pub(super) async fn serve(
     let mut state = gateway.new_state();
     state.guard = Some(guard.clone());
     let step = gateway.open(&mut head, bytes, &mut state);
-    let read = front.carry_on_h2(step, &head, &mut body, &mut client, &mut state).await;
+    let read = front.carry_on_h2(step, &head, &mut body, &mut client, &mut state, tally).await;
     if let Some(why) = guard.closed_for() {
         state.why = Some(why.reason());
     }
@@ -59,6 +59,7 @@ impl Front {
         body: &mut RecvStream,
         client: &mut Client,
         state: &mut RequestState,
+        tally: Arc<Tally>,
     ) -> usize {
         let Some(guard) = state.guard.clone() else { return 0 };
         if head
@@ -83,6 +84,12 @@ impl Front {
                 state.cors.dress(reply)
             }
             Step::Forward => {
+                let Some(_place) = tally.place(&self.gateway, guard.address()) else {
+                    (state.outcome, state.why) = ("refused", Some("connections"));
+                    // nobody has seen it: the client may try again (RFC 9113, 8.7)
+                    client.reset(Reason::REFUSED_STREAM);
+                    return 0;
+                };
                 let result = self.forward_h2(head, body, client, state, &mut read).await;
                 let Err(e) = result else { return read };
                 if guard.closed_for().is_some() {
