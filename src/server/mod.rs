@@ -17,6 +17,7 @@ use crate::logging::Log;
 use crate::pages::whoami;
 
 mod admin;
+mod descriptors;
 mod file_watch;
 mod listen;
 mod reload;
@@ -63,6 +64,7 @@ impl ServeError {
 pub fn serve(config: Config, source: Option<Source>) -> Result<(), ServeError> {
     let clock = Clock::system();
     let log = Log::start(clock.clone()).map_err(ServeError::new)?;
+    descriptors::raise(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
     let served = runtime.block_on(run(Arc::new(config), source, clock, log.clone()));
     log.flush();

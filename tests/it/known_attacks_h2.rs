@@ -2,9 +2,10 @@
 //! are written by hand where no well-behaved client would send them (RFC 9113).
 
 use std::io::{ErrorKind, Read, Write};
+use std::process::Command;
 
 use crate::backend::{Backend, ok, silent};
-use crate::gateway::eventually;
+use crate::gateway::{Gateway, command, configured, eventually};
 use crate::h2::{ask, connect, read, request, run};
 use crate::tls::{Secure, Tls};
 
@@ -604,6 +605,23 @@ fn streams_of_one_address_hold_no_more_than_its_connections_might_and_give_it_ba
     eventually("the places come back", || secure.gateway.metric("authgate_connections") == 1);
     raw.send(HEADERS, END_HEADERS | END_STREAM, 203, &twin);
     assert_eq!(raw.status(203), 0x88);
+}
+
+/// Connections and their servers' may be as many as the system lets us have files; too few are told at the start.
+#[test]
+fn the_limit_of_open_files_is_raised_and_too_low_a_one_is_told() {
+    for (connections, warns) in [(200, false), (300, true)] {
+        let rest = format!("[limits]\nconnections = {connections}\n[[route]]\nupstream = \"builtin:whoami\"\n");
+        let folder = configured(&rest);
+        let own = command(folder.path(), &["run"]);
+        let mut limited = Command::new("prlimit");
+        limited.arg("--nofile=256:512").arg(own.get_program()).args(own.get_args()).env_remove("RUST_LOG");
+        let gateway = Gateway::spawn(limited, folder);
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().collect::<Vec<_>>()[3..5], ["512", "512"]);
+        assert_eq!(gateway.into_log().contains("limits.connections needs more open files"), warns);
+    }
 }
 
 /// RFC 9113, 8.3: a head without its parts, or with parts of an answer, is none.

@@ -1,0 +1,17 @@
+//! Open files: each connection is one, and its server's is one more.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the limit as far as the system lets us, and warns where that is not enough for so many connections.
+pub(super) fn raise(connections: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let limit = if raised.is_ok() { maximum } else { current };
+    let needed = connections.saturating_mul(2);
+    if let Some(limit) = limit.filter(|limit| usize::try_from(*limit).is_ok_and(|limit| limit < needed)) {
+        tracing::warn!(limit, needed, "limits.connections needs more open files: raise LimitNOFILE= or ulimit -n");
+    }
+}
