@@ -54,7 +54,7 @@ impl Front {
     async fn ask(&self, conn: &mut Conn, head: &Head, body: &[u8], state: &mut RequestState) -> Result<Answered> {
         loop {
             let target = self.gateway.next_target(state)?;
-            let kept = if state.retried { None } else { pool::take(target.id()) };
+            let kept = if state.retried { None } else { pool::take(target.id()).await };
             let reused = kept.is_some();
             let mut server = match kept {
                 Some(server) => server,

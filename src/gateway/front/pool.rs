@@ -31,16 +31,20 @@ struct Idle {
 }
 
 /// The connection to this target that was used last, if one is left that the other end has not closed.
-pub(crate) fn take(target: u64) -> Option<Wire> {
-    POOL.with_borrow_mut(|pool| {
-        let idle = pool.idle.get_mut(&target)?;
-        while let Some(mut kept) = idle.pop() {
-            pool.count -= 1;
-            if kept.since.elapsed() < KEPT_TIME && kept.wire.is_quiet() {
-                return Some(kept.wire);
-            }
+pub(crate) async fn take(target: u64) -> Option<Wire> {
+    while let Some(mut kept) = pop(target) {
+        if kept.since.elapsed() < KEPT_TIME && kept.wire.is_quiet().await {
+            return Some(kept.wire);
         }
-        None
+    }
+    None
+}
+
+fn pop(target: u64) -> Option<Idle> {
+    POOL.with_borrow_mut(|pool| {
+        let kept = pool.idle.get_mut(&target)?.pop()?;
+        pool.count -= 1;
+        Some(kept)
     })
 }
 

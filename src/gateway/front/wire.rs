@@ -1,10 +1,11 @@
 //! The sockets on both sides of the front, as one type.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pingora_core::protocols::{Stream, TcpKeepalive};
@@ -56,11 +57,24 @@ impl Wire {
         UnixStream::connect(path).await.map(Self::Unix)
     }
 
-    /// Whether nothing has come and the other end is still there: a kept connection may be used again.
-    pub(crate) fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut buf = ReadBuf::new(&mut byte);
-        Pin::new(self).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut buf).is_pending()
+    /// Whether nothing has come and the other end is still there: a kept connection may be used again. The kernel is
+    /// asked: what the runtime knows is as old as its last look, and what has come since would be taken for the
+    /// answer to the next request.
+    pub(crate) async fn is_quiet(&mut self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let seen = match self {
+            Self::Tcp(stream) => SockRef::from(&*stream).peek(&mut byte),
+            Self::Unix(stream) => SockRef::from(&*stream).peek(&mut byte),
+            Self::Secure(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
+            Self::Tls(stream) => {
+                // its socket is out of reach: the runtime looks again before it goes on here
+                tokio::task::yield_now().await;
+                let mut buf = ReadBuf::uninit(&mut byte);
+                let mut cx = Context::from_waker(Waker::noop());
+                return Pin::new(stream).poll_read(&mut cx, &mut buf).is_pending();
+            }
+        };
+        seen.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -106,6 +120,8 @@ impl AsyncWrite for Wire {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     /// Half-open connections to servers are freed by the kernel.
@@ -118,5 +134,45 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
         let probes = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
         assert_eq!((probes.0.unwrap(), probes.1.unwrap(), probes.2.unwrap()), (SILENT, PROBE_EVERY, PROBES));
+    }
+
+    /// What a server sends without being asked, just before its connection is used again, is nobody's answer.
+    #[tokio::test]
+    async fn what_lies_in_a_kept_connection_is_seen_before_the_runtime_has_looked() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("socket");
+        let unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for closes in [false, true] {
+            let address = listener.local_addr().unwrap();
+            let tcp = Wire::connect(address).await.unwrap();
+            let mut server = listener.accept().unwrap().0;
+            let local = Wire::connect_unix(&path).await.unwrap();
+            let mut other = unix.accept().unwrap().0;
+            // what pingora's connector hands out, as far as its socket goes
+            let within = TcpStream::connect(address).await.unwrap();
+            let tls = Wire::Tls(Box::new(pingora_core::protocols::l4::stream::Stream::from(within)));
+            let mut third = listener.accept().unwrap().0;
+            let mut wires = [tcp, local, tls];
+            for _ in 0..3 {
+                for wire in &mut wires {
+                    assert!(wire.is_quiet().await);
+                    // the runtime learns that there is nothing to read
+                    let mut byte = [0];
+                    let mut cx = Context::from_waker(Waker::noop());
+                    assert!(Pin::new(wire).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending());
+                }
+            }
+            if closes {
+                drop((server, other, third));
+            } else {
+                server.write_all(b"H").unwrap();
+                other.write_all(b"H").unwrap();
+                third.write_all(b"H").unwrap();
+            }
+            for wire in &mut wires {
+                assert!(!wire.is_quiet().await, "{wire:?}");
+            }
+        }
     }
 }

@@ -86,7 +86,7 @@ impl Front {
             if let Some(shared) = Shared::take(target.id()) {
                 return Ok((Server::Shared(shared), true));
             }
-            if let Some(wire) = pool::take(target.id()) {
+            if let Some(wire) = pool::take(target.id()).await {
                 return Ok((Server::Own(wire), true));
             }
         }
