@@ -272,7 +272,10 @@ pub(super) fn failure(e: &Error) -> Option<StatusCode> {
         ) => Some(StatusCode::GATEWAY_TIMEOUT),
         (_, ErrorSource::Upstream) => Some(StatusCode::BAD_GATEWAY),
         (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(StatusCode::REQUEST_TIMEOUT),
-        (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => None,
+        (
+            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed,
+            ErrorSource::Downstream,
+        ) => None,
         (_, ErrorSource::Downstream) => Some(StatusCode::BAD_REQUEST),
         _ => Some(StatusCode::INTERNAL_SERVER_ERROR),
     }

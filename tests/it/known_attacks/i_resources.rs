@@ -133,7 +133,15 @@ fn r5_a_client_that_reads_nothing_is_cut_off_and_its_upstream_freed() {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let sender = sender.clone();
             std::thread::spawn(move || {
-                let _ = stream.read(&mut [0; 4096]);
+                // all of it: closing on bytes that were not read resets the connection, and takes the answer's end away
+                let mut request = Vec::new();
+                let end =
+                    |request: &[u8]| if request.starts_with(b"GET") { &b"\r\n\r\n"[..] } else { b"\r\n0\r\n\r\n" };
+                while !request.ends_with(end(&request)) {
+                    let mut part = [0; 4096];
+                    let Ok(count @ 1..) = stream.read(&mut part) else { return };
+                    request.extend(&part[..count]);
+                }
                 let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 64 << 20).as_bytes());
                 let block = vec![b'x'; 1 << 20];
                 let whole = (0..64).all(|_| stream.write_all(&block).is_ok());
@@ -141,7 +149,7 @@ fn r5_a_client_that_reads_nothing_is_cut_off_and_its_upstream_freed() {
             });
         }
     });
-    let gateway = Gateway::start(&format!(
+    let mut gateway = Gateway::start(&format!(
         "[limits]\nidle = \"4s\"\n[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"
     ));
     for (line, fields, body) in [("GET /", &[][..], ""), ("POST /", CHUNKED, "0\r\n\r\n")] {
@@ -160,6 +168,10 @@ fn r5_a_client_that_reads_nothing_is_cut_off_and_its_upstream_freed() {
             reader.take(1 << 20);
         }
         assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(true), "{line}");
+        gateway.wait_for(|_, line| {
+            assert!(!line.contains("bad_"), "{line}");
+            line.contains("\"outcome\":\"client_gone\"")
+        });
     }
     still_serves(&gateway);
 }
