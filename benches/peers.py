@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import os
 import shutil
 import time
 
@@ -270,11 +271,13 @@ class World:
         assert answer.status == 204, answer.status
         refused["signed out"] = ended
         self.bench.stop(maker.pid)
+        time.sleep(2)  # the brief one is over then
         return state, good, refused
 
     def authgate_token(self):
         """The same with a token for the backend in each request, signed with a shared secret."""
         secret = self.bench.write("secret", SECRET)
+        os.chmod(secret, 0o600)
         return self.authgate("authgate, backend token", f'token = {{ secret = {{ file = "{secret}" }} }}')
 
 

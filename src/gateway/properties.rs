@@ -192,7 +192,7 @@ fn borders(stream: &[u8]) -> Vec<usize> {
     let mut at = 0_u64;
     let mut found = vec![0];
     let byte = |at: u64| usize::try_from(at).ok().and_then(|at| stream.get(at)).copied().map(u64::from);
-    while let Some(second) = byte(at + 1) {
+    while let Some(second) = at.checked_add(1).and_then(byte) {
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         let bytes_of_length = match second & 0x7f {
             126 => 2,
