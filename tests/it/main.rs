@@ -9,6 +9,7 @@ mod api_tokens;
 mod authjs;
 mod backend;
 mod backup;
+mod behind;
 mod client;
 mod commands;
 mod config;
