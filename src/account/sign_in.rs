@@ -139,8 +139,9 @@ impl Accounts {
             .await
             .map_err(|error| unavailable(&error))?;
         match begun {
-            Begun::Yes(_) => {
+            Begun::Yes(ended) => {
                 audit::log(&event);
+                ended.iter().for_each(audit::log);
                 shared.signed_in(&beginning.row.id, &id, beginning.device).map_err(|_| SignInError::Unavailable)
             }
             // disabled, removed or given another password in this very moment

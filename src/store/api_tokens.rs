@@ -114,9 +114,10 @@ impl Db {
     /// Tokens that still work at `now`, newest first; of one account or all.
     pub fn api_tokens(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<ApiTokenRow>, StoreError> {
         self.read(|tx| {
+            let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, {} FROM api_token JOIN user ON user.id = api_token.user_id
-                 WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND (?2 IS NULL OR user_id = ?2)
+                 WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND {whose}
                  ORDER BY api_token.created DESC, api_token.id",
                 users::COLUMNS
             );

@@ -13,7 +13,11 @@ use super::{Check, StoreError};
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n brings `user_version` from n to n + 1.
-const SCRIPTS: [&str; 2] = [include_str!("schema/0001_people.sql"), include_str!("schema/0002_tokens.sql")];
+const SCRIPTS: [&str; 3] = [
+    include_str!("schema/0001_people.sql"),
+    include_str!("schema/0002_tokens.sql"),
+    include_str!("schema/0003_standing.sql"),
+];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A file's head up to the two bytes that say whether it has a write-ahead log (file format, 1.3).
@@ -173,7 +177,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has version 99, this authgate knows up to 2; use a newer one; it was left untouched"
+            "DB: the database has version 99, this authgate knows up to 3; use a newer one; it was left untouched"
         );
     }
 

@@ -5,9 +5,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::db::{Db, Tx};
 use super::throttle::{self, Counted};
 use super::users::{self, UserChange};
-use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, uint};
+use super::{AuditRow, Password, SessionRow, StoreError, audit, devices, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
+
+/// Sessions of one account that stand at once. Beyond it the ones that were used longest ago end.
+const SESSIONS_MAX: u32 = 500;
 
 /// A session to be begun.
 #[derive(Debug, Clone)]
@@ -43,8 +46,8 @@ pub struct SignIn {
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Begun {
-    /// The session is there.
-    Yes(Box<UserRow>),
+    /// The session is there; and the event that tells of those that ended for it, if there were too many.
+    Yes(Option<AuditRow>),
     /// The account is gone, disabled, or its password changed while it was being checked.
     No,
 }
@@ -112,6 +115,13 @@ fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize, StoreError
     Ok(tx.prepare_cached(&sql)?.execute(params![int(now), tx.rev()?, first, second])?)
 }
 
+/// Ends what an account has beyond its bound, but never `kept`.
+fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Result<usize, StoreError> {
+    let sql = "UPDATE session SET ended_at = ?1, rev = ?2 WHERE id IN (SELECT id FROM session
+               WHERE user_id = ?3 AND ended_at IS NULL AND id <> ?4 ORDER BY seen DESC, rowid DESC LIMIT -1 OFFSET ?5)";
+    Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, kept, SESSIONS_MAX - 1])?)
+}
+
 pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs) -> Result<(), StoreError> {
     if let Some(old) = &new.replaces {
         end(tx, Whose::Session(old), now)?;
@@ -136,7 +146,7 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
 impl Db {
     /// Begins a session after the password was found right: in one transaction the session that
     /// the browser presented ends, the new one begins, the attempts are forgiven, the device is
-    /// remembered, and an outdated hash is replaced.
+    /// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
     pub fn begin_session(&mut self, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
         self.write(|tx| {
             let Some(user) = users::by_id(tx, &begins.user_id)? else { return Ok(Begun::No) };
@@ -150,7 +160,16 @@ impl Db {
             throttle::forgive(tx, &begins.counted)?;
             insert(tx, &user.id, &begins.session, now)?;
             audit::write(tx, event)?;
-            Ok(Begun::Yes(Box::new(user)))
+            let ended = match end_beyond_bound(tx, &user.id, &begins.session.id, now)? {
+                0 => None,
+                ended => Some(AuditRow {
+                    event: "sessions_ended",
+                    detail: format!("{ended} beyond {SESSIONS_MAX}"),
+                    ..event.clone()
+                }),
+            };
+            ended.iter().try_for_each(|event| audit::write(tx, event))?;
+            Ok(Begun::Yes(ended))
         })
     }
 
@@ -168,9 +187,11 @@ impl Db {
     /// Sessions that have not ended and are not past their absolute limit, newest first.
     pub fn sessions(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<SessionRow>, StoreError> {
         self.read(|tx| {
+            // two statements: with `OR` one account's would be looked for among everybody's
+            let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
-                 WHERE ended_at IS NULL AND expires > ?1 AND (?2 IS NULL OR user_id = ?2)
+                 WHERE ended_at IS NULL AND expires > ?1 AND {whose}
                  ORDER BY session.created DESC, session.id",
                 users::COLUMNS
             );
@@ -180,13 +201,14 @@ impl Db {
         })
     }
 
-    /// Removes sessions that ended or ran out a day ago (`idle_secs`: one unseen for so long has), among the next
+    /// Removes sessions that ended or ran out an hour ago (`idle_secs`: one unseen for so long has), among the next
     /// few thousand rows behind the row `after`. Gives the last row that it saw; `None`: there were no more. In
-    /// steps, because somebody may wait for the store to sign in.
+    /// steps, because somebody may wait for the store to sign in. No later: somebody who signs in on and on leaves
+    /// thousands an hour.
     pub fn purge_sessions(&mut self, after: i64, now: UnixSecs, idle_secs: u64) -> Result<Option<i64>, StoreError> {
         const ROWS: i64 = 5000;
-        let day_ago = now.saturating_sub(86_400);
-        let limits = (int(day_ago), int(day_ago.saturating_sub(idle_secs)));
+        let hour_ago = now.saturating_sub(3600);
+        let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
         self.write(|tx| {
             let last: Option<i64> = tx
                 .prepare_cached(
@@ -226,21 +248,70 @@ fn email_of(tx: &Connection, id: &str) -> Result<Option<String>, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Check;
+    use super::super::{Check, NewId, NewUser, Written};
     use super::*;
+
+    #[test]
+    fn beyond_the_bound_the_sessions_of_this_account_that_were_used_longest_ago_end_and_never_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let event = AuditRow::default();
+        let [name, picture] = [const { String::new() }; 2];
+        let password = Secret::new("hash".to_owned());
+        let email = "a@example.com".to_owned();
+        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: Some(password.clone()) };
+        let other = NewUser { email: "b@example.com".to_owned(), ..new.clone() };
+        for new in [new, other] {
+            assert!(matches!(db.add_user(&new, 1, &event).unwrap(), Written::Done(_)));
+        }
+        // as many as there may be, used at 1001, 1002, ...; the clock was once set back, so these lie ahead
+        let fill = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {SESSIONS_MAX})
+             INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
+             SELECT user.id || '-' || i, user.id, 1, 9999, 1000 + i, 1, '', '', 1 FROM n, user"
+        );
+        db.connection.execute_batch(&fill).unwrap();
+        let begin = |db: &mut Db, user_id: &str, id: &str| {
+            let [address, user_agent] = [const { String::new() }; 2];
+            let id = id.to_owned();
+            let session =
+                NewSession { id, expires: 9999, remember: true, address, user_agent, replaces: None, device: [7; 32] };
+            let (user_id, checked) = (user_id.to_owned(), password.clone());
+            let begins = SignIn { user_id, checked, rehashed: None, session, counted: Counted::default() };
+            match db.begin_session(&begins, 5, &event).unwrap() {
+                Begun::Yes(ended) => ended.map(|ended| format!("{} {}", ended.event, ended.detail)),
+                Begun::No => panic!("no session"),
+            }
+        };
+        let one = Some(format!("sessions_ended 1 beyond {SESSIONS_MAX}"));
+        assert_eq!((begin(&mut db, "1", "x"), begin(&mut db, "1", "y")), (one.clone(), one));
+        let standing = |db: &mut Db, user_id: &str| {
+            let rows = db.sessions(Some(user_id), 5).unwrap();
+            rows.into_iter().map(|row| row.id).collect::<std::collections::HashSet<_>>()
+        };
+        let own = standing(&mut db, "1");
+        // `x` was used at 5, before all others: it went for `y`
+        assert_eq!(["x", "y", "1-1", "1-2"].map(|id| own.contains(id)), [false, true, false, true]);
+        assert_eq!((own.len(), standing(&mut db, "2").len()), (SESSIONS_MAX as usize, SESSIONS_MAX as usize));
+        assert_eq!(db.audit_trail(2).unwrap()[0].0, "sessions_ended");
+        db.end_sessions(Whose::Session("1-9"), 5, &event).unwrap();
+        assert_eq!(begin(&mut db, "1", "z"), None, "there is room");
+        let plan = "EXPLAIN QUERY PLAN SELECT id FROM session WHERE user_id = '1' AND ended_at IS NULL AND id <> 'x'";
+        let plan: String = db.connection.query_row(plan, [], |row| row.get(3)).unwrap();
+        assert!(plan.contains("session_standing"), "those that have ended are not gone through: {plan}");
+    }
 
     #[test]
     fn sessions_that_are_past_are_removed_in_steps_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
-        let day = 86_400;
-        let now = 100 * day;
+        let now = 1_000_000;
         let fill = format!(
             "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 11999)
              INSERT INTO session (id, created, expires, seen, remember, address, user_agent, ended_at, rev)
              SELECT i, 1, iif(i % 4 = 1, {0} - 1, {now} + 1), iif(i % 4 = 2, {0} - 8, {now}), 1, '', '',
                     iif(i % 4 = 3, {0} - 1, NULL), 1 FROM n",
-            now - day
+            now - 3600
         );
         db.connection.execute_batch(&fill).unwrap();
         let (mut next, mut steps) = (Some(0), 0);

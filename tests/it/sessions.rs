@@ -9,6 +9,7 @@ use crate::client::Answer;
 use crate::forge::Token;
 use crate::gateway::{Gateway, PASSWORD, eventually};
 use crate::known_attacks::both_ways;
+use crate::websockets::{close_code, echo, open};
 
 fn status(gateway: &Gateway, cookie: &str) -> u16 {
     gateway.client().get("/x", &[("Cookie", cookie)]).status
@@ -119,6 +120,47 @@ fn sessions_and_revocations_survive_kill_9() {
     let gateway = gateway.kill_and_restart();
     assert_eq!((status(&gateway, &kept), status(&gateway, &ended)), (200, 401));
     assert_eq!(gateway.invite, None, "the first link is void once a user exists");
+}
+
+/// docs/security.md: 500 sessions of an account stand at once.
+#[test]
+fn beyond_500_sessions_the_one_used_longest_ago_ends_with_its_socket_and_no_other() {
+    let gateway = Gateway::whoami();
+    let oldest = gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    let (older, bob) = (gateway.sign_in("ada@example.com"), gateway.sign_in("bob@example.com"));
+    let mut sockets = [&oldest, &older, &bob].map(|cookie| open(&gateway, "/x", cookie));
+    for socket in &mut sockets {
+        socket.read().unwrap();
+    }
+    // 498 more, and all but the first two used later
+    let database = rusqlite::Connection::open(gateway.state().join("authgate.db")).unwrap();
+    let id = Token::of(&oldest).claims["sid"].as_str().unwrap().to_owned();
+    let fill = format!(
+        "BEGIN; UPDATE counter SET value = value + 1 WHERE name = 'rev';
+         UPDATE session SET seen = seen - 60 WHERE id = '{id}';
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 498)
+         INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
+           SELECT 's' || i, user_id, created, expires, seen + 90, 1, '', '', counter.value
+           FROM n, session, counter WHERE id = '{id}' AND counter.name = 'rev';
+         COMMIT;"
+    );
+    database.execute_batch(&fill).unwrap();
+    let list = || gateway.cli(&["session", "list", "ada@example.com", "--json"]);
+    let list = || serde_json::from_str::<Value>(&list()).unwrap().as_array().unwrap().len();
+    assert_eq!(list(), 500);
+    let newest = gateway.sign_in("ada@example.com");
+    let began = Instant::now();
+    let [ended, kept, bobs] = &mut sockets;
+    assert_eq!(close_code(ended), 4403);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    echo(kept, "still open");
+    echo(bobs, "still open");
+    assert_eq!([&oldest, &older, &bob, &newest].map(|cookie| status(&gateway, cookie)), [401, 200, 200, 200]);
+    assert_eq!(list(), 500);
+    let page = gateway.client().get("/.auth/account", &[("Cookie", &newest), ("Accept", "text/html")]);
+    assert_eq!((page.status, page.text().matches("name=\"id\"").count()), (200, 500));
+    assert!(gateway.into_log().contains("1 beyond 500"));
 }
 
 /// What an application says to caches, and what they are told in its place once the cookie lies on the answer.
