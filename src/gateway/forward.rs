@@ -50,9 +50,11 @@ const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-w
 /// `x-forwarded-` or ends in `client-ip`.
 const FROM_TRUSTED: [&str; 3] = ["x-real-ip", "forwarded", "cf-connecting-ip"];
 
-/// Fields about the client's connection alone (RFC 9110, 7.6.1). What `Connection` nominates besides goes
-/// pingora's way.
-const HOP: [&[u8]; 6] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"];
+/// Fields about the client's connection alone (RFC 9110, 7.6.1), and what was answered here.
+const HOP: [&[u8]; 7] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"];
+
+/// Fields that no `Connection` can take away: they say what is asked for, and where its body ends.
+const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
 /// Which request headers never pass; made once from the configuration.
 #[derive(Debug)]
@@ -191,6 +193,7 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
     let mut changes = Changes { set: Vec::with_capacity(16), ..Changes::default() };
     changes.dropped =
         headers.keys().filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted)).cloned().collect();
+    changes.dropped.extend(nominated(headers));
     strip_authorization(&mut changes, headers, told.upstream);
     rewrite_cookies(&mut changes, headers, stripper, told.token);
     state_identity(&mut changes, &told.upstream.identity, told.user);
@@ -227,6 +230,14 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
         changes.set("Host", host.as_bytes());
     }
     changes
+}
+
+/// The fields that `Connection` says are about the client's connection alone.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let options = headers.get_all(header::CONNECTION).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    let names = options.filter_map(|option| std::str::from_utf8(option.trim_ascii()).ok());
+    let there = names.filter(|name| headers.contains_key(*name)).filter_map(|name| HeaderName::try_from(name).ok());
+    there.filter(|name| !NEVER_NOMINATED.contains(name))
 }
 
 /// What is left of a target when the prefix is cut at a segment border; `None` without a prefix.

@@ -79,7 +79,12 @@ pub(crate) fn check(
     if matches!(parts.method.as_str(), "CONNECT" | "TRACE" | "TRACK") {
         return Err(BadHead::Method);
     }
-    check_framing(&parts.headers)
+    check_framing(&parts.headers)?;
+    // HTTP/1.0 has no chunks: whoever reads such a body does so in a way of their own (RFC 9112, 6.1)
+    if parts.version == Version::HTTP_10 && parts.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(BadHead::Ambiguous("transfer-encoding"));
+    }
+    Ok(())
 }
 
 /// One length or one coding: what two parsers could frame differently is refused (RFC 9112, 6.3).

@@ -16,6 +16,7 @@ use crate::account::Rejected;
 use crate::config::Config;
 use crate::metrics::Authz;
 use crate::web::cookie;
+use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
@@ -82,15 +83,17 @@ pub(super) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
     }
 }
 
-/// Absolute-form (RFC 9112, 3.2.2) becomes origin-form; every other target that is not a path is
-/// refused. That the authority equals Host was checked by the parser.
+/// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
+/// that is not a path is refused.
 pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
     let raw = head.raw_path();
     if raw.first() == Some(&b'/') {
         return Ok(());
     }
     let target = match raw_target_authority(raw) {
-        RawTargetAuthority::Absolute { scheme, path_and_query, .. } if is_http_family_scheme(scheme) => {
+        RawTargetAuthority::Absolute { scheme, authority, path_and_query }
+            if is_http_family_scheme(scheme) && is_host(head, authority) =>
+        {
             if path_and_query.first() == Some(&b'/') {
                 path_and_query.to_vec()
             } else {
@@ -100,6 +103,12 @@ pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
         _ => return Err(BadHead::Ambiguous("target")),
     };
     head.set_raw_path(&target).map_err(|_| BadHead::Ambiguous("target"))
+}
+
+fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {
+    let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(Host::parse);
+    let told = head.headers.get(header::HOST).and_then(|host| parse(host.as_bytes()));
+    told.is_some() && told == parse(authority)
 }
 
 /// A request id that a trusted proxy gave, if it is fit to be logged and echoed.
@@ -143,6 +152,8 @@ pub(super) struct AnswerChanges<'g> {
     stripper: &'g Stripper,
     app_speaks_cors: bool,
     nominated: Vec<HeaderName>,
+    /// 1xx and 204 have no body to speak of (RFC 9110, 8.6; RFC 9112, 6.1).
+    bodiless: bool,
     /// What the answer told caches is replaced by what we add.
     made_private: bool,
     added: Vec<(HeaderName, HeaderValue)>,
@@ -162,7 +173,8 @@ impl<'g> AnswerChanges<'g> {
             );
         }
         let app_speaks_cors = matches!(cors, CorsAnswer::App);
-        Self { stripper, app_speaks_cors, nominated, made_private: false, added: Vec::new() }
+        let bodiless = answer.status().is_informational() || answer.status() == StatusCode::NO_CONTENT;
+        Self { stripper, app_speaks_cors, nominated, bodiless, made_private: false, added: Vec::new() }
     }
 
     /// Lays one person's cookie on an answer that is not meant for everybody, and keeps it out of shared caches:
@@ -192,6 +204,7 @@ impl<'g> AnswerChanges<'g> {
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
             || name.eq_ignore_ascii_case(b"keep-alive")
+            || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
             || (self.made_private && TELLS_CACHES.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name)))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
@@ -225,6 +238,8 @@ impl<'g> AnswerChanges<'g> {
         }
     }
 }
+
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
 /// What tells caches whether to store an answer; those of one vendor, or of RFC 9213, outdo `Cache-Control`.
 const TELLS_CACHES: [&str; 6] = [

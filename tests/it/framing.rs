@@ -121,3 +121,146 @@ fn what_a_client_sends_behind_a_streamed_answer_is_not_gathered() {
     drop((next, client));
     server.join().unwrap();
 }
+
+/// What each of these paths is answered with.
+fn told(request: &crate::backend::Received, stream: &mut dyn Write) -> bool {
+    let answer = match request.line.split(' ').nth(1).unwrap() {
+        "/chunked" => {
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+             HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3;x=y\r\nyes\r\n0\r\n\r\n"
+        }
+        "/old" => "HTTP/1.0 200 Fine\r\nContent-Length: 2\r\n\r\nok",
+        "/none" => "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+        "/none-with-length" => "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+        "/none-with-chunks" => "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "/not-modified" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+        "/hints-with-length" => {
+            "HTTP/1.1 103 Early Hints\r\nContent-Length: 38\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        }
+        "/hints-with-chunks" => "HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        _ => return ok(request, stream),
+    };
+    stream.write_all(answer.as_bytes()).is_ok()
+}
+
+/// RFC 9112, 6.1: no coding for HTTP/1.0; 9.3: a proxy keeps no such connection. RFC 9110, 15.2: no interim answer.
+#[test]
+fn an_http_1_0_client_gets_a_body_without_chunks_that_ends_with_the_connection() {
+    let backend = Backend::start(told);
+    let gateway = gateway(&backend);
+    for fields in ["", "Connection: keep-alive\r\n"] {
+        for _ in 0..2 {
+            let mut client = gateway.client();
+            client.send(format!("GET /chunked HTTP/1.0\r\nHost: a\r\n{fields}\r\n").as_bytes());
+            let answer = client.head();
+            assert_eq!((answer.status, answer.field("connection")), (200, Some("close")), "{answer:?}");
+            assert_eq!((answer.field("transfer-encoding"), answer.field("content-length")), (None, None));
+            assert_eq!(client.rest(), b"okyes");
+            assert_eq!(backend.next().line, "GET /chunked HTTP/1.1", "we speak for ourselves (RFC 9110, 2.5)");
+        }
+    }
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        client.send(b"GET /chunked HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().status, 103);
+        let answer = client.answer();
+        assert_eq!((answer.field("transfer-encoding"), answer.text()), (Some("chunked"), "okyes".to_owned()));
+    }
+}
+
+/// RFC 9110, 6.2: an intermediary says its own version.
+#[test]
+fn an_answer_in_http_1_0_is_passed_on_in_ours_and_its_connection_is_not_used_again() {
+    let backend = Backend::start(told);
+    let gateway = gateway(&backend);
+    for (number, line) in ["GET /old HTTP/1.1", "GET /old HTTP/1.0"].iter().enumerate() {
+        let mut client = gateway.client();
+        let body = if line.starts_with('P') { "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n" } else { "\r\n" };
+        client.send(format!("{line}\r\nHost: a\r\nConnection: close\r\n{body}").as_bytes());
+        let said = String::from_utf8(client.rest()).unwrap();
+        assert!(said.starts_with("HTTP/1.1 200 Fine\r\n") || said.starts_with("HTTP/1.1 200 OK\r\n"), "{line}: {said}");
+        assert!(said.ends_with("\r\n\r\nok"), "{said}");
+        assert_eq!(backend.next().connection, number);
+    }
+}
+
+/// RFC 9110, 8.6 and 15.3.5; RFC 9112, 6.1. A server that announces a body where there is none may send it late:
+/// it would be the next answer.
+#[test]
+fn an_answer_that_has_no_body_announces_none_and_its_connection_is_not_used_again_if_it_did() {
+    let backend = Backend::start(told);
+    let gateway = gateway(&backend);
+    let mut connections = std::collections::HashMap::new();
+    for (path, framing) in
+        [("/none", None), ("/none-with-length", None), ("/none-with-chunks", None), ("/not-modified", Some("5"))]
+    {
+        for (line, body) in [("GET", "\r\n"), ("POST", "Content-Length: 1\r\n\r\nx")] {
+            let mut client = gateway.client();
+            client.send(format!("{line} {path} HTTP/1.1\r\nHost: a\r\n{body}").as_bytes());
+            let answer = client.head();
+            assert!(matches!(answer.status, 204 | 304), "{answer:?}");
+            let told = (answer.field("content-length"), answer.field("transfer-encoding"));
+            assert_eq!(told, (framing, None), "{line} {path}");
+            assert_eq!(client.get("/after", &[]).text(), "ok", "{line} {path}");
+            connections.insert((path, line), backend.next().connection == backend.next().connection);
+        }
+    }
+    for (path, kept) in
+        [("/none", true), ("/not-modified", true), ("/none-with-length", false), ("/none-with-chunks", false)]
+    {
+        assert_eq!(connections[&(path, "GET")], kept, "{path}");
+    }
+    for path in ["/hints-with-length", "/hints-with-chunks"] {
+        for (line, body) in [("GET", "\r\n"), ("POST", "Content-Length: 1\r\n\r\nx")] {
+            let mut client = gateway.client();
+            client.send(format!("{line} {path} HTTP/1.1\r\nHost: a\r\n{body}").as_bytes());
+            assert_eq!(client.answer().status, 502, "{line} {path}");
+        }
+    }
+}
+
+/// RFC 9110, 7.6.1: what `Connection` names is the connection's; never what frames the message or says where it goes.
+#[test]
+fn fields_that_connection_names_do_not_arrive_and_framing_does() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    let body = "Content-Length: 2\r\n\r\nhi";
+    for (framing, more) in [(body, ""), (body, "Upgrade: x\r\n")] {
+        let mut client = gateway.client();
+        client.send(
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nConnection: Foo, host,content-length, Transfer-Encoding,X-Forwarded-For, bar\r\n\
+                 Connection: \tBAZ\t\r\nFoo: 1\r\nBaz: 2\r\nStays: 3\r\n{more}{framing}"
+            )
+            .as_bytes(),
+        );
+        assert_eq!(client.answer().status, 200);
+        let seen = backend.next();
+        assert_eq!(
+            (seen.field("host"), seen.field("stays"), seen.field("x-forwarded-for"), seen.body.as_slice()),
+            (Some("a"), Some("3"), Some("127.0.0.1"), &b"hi"[..])
+        );
+        assert_eq!((seen.field("foo"), seen.field("baz"), seen.field("connection")), (None, None, None), "{seen:?}");
+    }
+}
+
+/// RFC 9110, 7.8: an upgrade that we do not know is a plain request, and what follows it no tunnel.
+#[test]
+fn an_unknown_upgrade_is_not_passed_on_and_nothing_behind_it_is_read() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    for fields in [
+        "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Upgrade: websocket\r\n",
+    ] {
+        let mut client = gateway.client();
+        client.send(
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(),
+        );
+        assert_eq!(client.answer().status, 200);
+        assert!(client.is_closed());
+        let seen = backend.next();
+        assert_eq!((seen.field("upgrade"), seen.field("connection"), seen.field("http2-settings")), (None, None, None));
+    }
+    assert!(backend.all().is_empty());
+}

@@ -2,8 +2,9 @@
 //! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::chunks::Chunks;
@@ -65,7 +66,7 @@ impl Front {
                 },
             };
             let request = self.request(head, body, state)?;
-            match self.try_once(conn, &mut server, &request, &head.parsed.method, state).await {
+            match self.try_once(conn, &mut server, &request, &head.parsed, state).await {
                 Ok(answer) => return Ok(Answered { server, target: target.id(), answer }),
                 Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, body.is_empty(), reused) => {
                     return Err(e);
@@ -106,7 +107,7 @@ impl Front {
         conn: &mut Conn,
         server: &mut Wire,
         request: &[u8],
-        method: &Method,
+        head: &RequestHeader,
         state: &RequestState,
     ) -> std::result::Result<Answer, Broken> {
         let idle = self.gateway.config.limits.idle;
@@ -123,7 +124,7 @@ impl Front {
         let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
         let within = route.map_or(idle, |route| route.timeout);
         let mut alarm = std::mem::take(&mut conn.alarm);
-        let answer = alarm.within(within, read_answer(conn, server, method, idle)).await;
+        let answer = alarm.within(within, read_answer(conn, server, head, idle)).await;
         conn.alarm = alarm;
         if let Some(answer) = answer {
             return answer;
@@ -143,17 +144,20 @@ impl Front {
     ) -> End {
         let Answered { mut server, target, answer } = answered;
         let status = answer.head.status();
-        let close = answer.framing == Framing::Close || !self.keeps(conn, &head.parsed);
+        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection
+        let chunks_pass = head.parsed.version == Version::HTTP_11;
+        let sent = if answer.framing == Framing::Chunked && !chunks_pass { Framing::Close } else { answer.framing };
+        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed);
         let mut out = BytesMut::with_capacity(1024 + answer.rest.len());
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            response::write_answer(&answer, &changes, false, &mut out);
+            response::write_answer(&answer, &changes, sent, false, &mut out);
             counts.status = 101;
             let written = conn.write(&out, self.gateway.config.limits.idle).await;
             return written.map_or(End::Closed, |()| End::Tunnel(server, answer.rest));
         }
-        response::write_answer(&answer, &changes, close, &mut out);
+        response::write_answer(&answer, &changes, sent, close, &mut out);
         counts.status = status.as_u16();
-        let mut body = Body { framing: answer.framing, chunks: Chunks::default(), out, sent: 0 };
+        let mut body = Body { framing: answer.framing, chunks: Chunks::default(), chunks_pass, out, sent: 0 };
         let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
         counts.bytes_out = body.sent;
         match relayed {
@@ -248,17 +252,18 @@ enum Broken {
 async fn read_answer(
     conn: &mut Conn,
     server: &mut Wire,
-    method: &Method,
+    head: &RequestHeader,
     idle: std::time::Duration,
 ) -> std::result::Result<Answer, Broken> {
     let mut buffer = BytesMut::with_capacity(ANSWER);
     let mut begun = false;
     let mut interims = 0;
     loop {
-        match response::read(&mut buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
+        match response::read(&mut buffer, &head.method).map_err(|e| Broken::Other(e.into_up()))? {
             Some(interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
                 count_interim(&mut interims).map_err(Broken::Other)?;
-                if interim.head.status() == StatusCode::EARLY_HINTS {
+                // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
+                if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
                     let mut out = BytesMut::new();
                     response::write_early_hints(&interim.head, &mut out);
                     let _ = conn.write(&out, idle).await;
@@ -290,6 +295,8 @@ async fn read_answer(
 struct Body {
     framing: Framing,
     chunks: Chunks,
+    /// The client gets a chunked body in chunks, too.
+    chunks_pass: bool,
     out: BytesMut,
     sent: usize,
 }
@@ -326,15 +333,19 @@ impl Body {
                 while !piece.is_empty() && !self.chunks.is_done() {
                     let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
                     let (taken, data) = self.chunks.take(piece).map_err(bad)?;
-                    if !data.is_empty() {
+                    if !data.is_empty() && self.chunks_pass {
                         self.out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
                         self.put(&piece[data]);
                         self.out.put_slice(b"\r\n");
+                    } else {
+                        self.put(&piece[data]);
                     }
                     piece = &piece[taken..];
                 }
                 if self.chunks.is_done() {
-                    self.out.put_slice(b"0\r\n\r\n");
+                    if self.chunks_pass {
+                        self.out.put_slice(b"0\r\n\r\n");
+                    }
                     return Ok(piece.len());
                 }
             }

@@ -138,21 +138,19 @@ impl Front {
         }
     }
 
-    /// The one place where a request's way is chosen. What has a shape that not every server reads alike,
-    /// or a body that must be streamed, is pingora's; a head that will be refused needs no way at all.
+    /// The one place where a request's way is chosen: a body that must be streamed, or that the client holds back
+    /// until it is asked for, is pingora's; a head that will be refused needs no way at all.
     fn way(&self, head: &Head) -> Way {
         let (bytes, head) = (head.bytes.len(), &head.parsed);
         if head::check(head, head.raw_path().len(), bytes, &self.gateway.config.limits).is_err() {
             return Way::Ours;
         }
         let headers = &head.headers;
-        let plain_target = head.raw_path().first() == Some(&b'/');
-        let streamed = headers.contains_key(header::TRANSFER_ENCODING) || body_length(head) > BODY_MAX;
-        let expects = headers.contains_key(header::EXPECT);
-        let upgrades = headers.contains_key(header::UPGRADE) && !matches!(head::is_websocket(head), Ok(true));
-        let nominates = connection_options(head).any(|option| !matches!(option, b"close" | b"keep-alive" | b"upgrade"));
-        let ours = head.version == Version::HTTP_11 && plain_target && !streamed && !expects && !upgrades && !nominates;
-        if ours { Way::Ours } else { Way::Pingora }
+        let length = body_length(head);
+        // HTTP/1.0 knows no expectations (RFC 9110, 10.1.1)
+        let held_back = length > 0 && head.version == Version::HTTP_11 && headers.contains_key(header::EXPECT);
+        let streamed = headers.contains_key(header::TRANSFER_ENCODING) || length > BODY_MAX || held_back;
+        if streamed { Way::Pingora } else { Way::Ours }
     }
 
     /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops (a client that
@@ -309,9 +307,11 @@ impl Front {
         conn.write(&out, self.gateway.config.limits.idle).await
     }
 
-    /// Whether the client and we go on after this request.
+    /// Whether the client and we go on after this request. A proxy never does in HTTP/1.0, whatever the client
+    /// says (RFC 9112, 9.3).
     fn keeps(&self, conn: &Conn, head: &RequestHeader) -> bool {
-        conn.buffer.is_empty() && !*self.stopped.borrow() && !connection_options(head).any(|option| option == b"close")
+        let ends = head.version != Version::HTTP_11 || asks_to_close(head);
+        conn.buffer.is_empty() && !*self.stopped.borrow() && !ends
     }
 }
 
@@ -333,12 +333,9 @@ fn body_length(head: &RequestHeader) -> u64 {
     length.map_or(0, |digits| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// The options of all `Connection` fields, in lower case.
-fn connection_options(head: &RequestHeader) -> impl Iterator<Item = &[u8]> {
-    head.headers.get_all(header::CONNECTION).iter().flat_map(|line| {
-        line.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).map(|option| {
-            const KNOWN: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
-            KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(option)).unwrap_or(option)
-        })
-    })
+/// Whether a `Connection` field says `close`.
+fn asks_to_close(head: &RequestHeader) -> bool {
+    let lines = head.headers.get_all(header::CONNECTION).iter();
+    let mut options = lines.flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }

@@ -91,8 +91,11 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answ
     };
     let bytes = buffer.split_to(end).freeze();
     let (head, version) = parse(&bytes)?;
-    let keeps = version == 1 && !connection_options(&head).any(|option| option.eq_ignore_ascii_case(b"close"));
     let framing = framing(&head, method)?;
+    // a 204 has no body (RFC 9110, 15.3.5): whoever announces one may send it all the same
+    let overhangs = head.status == StatusCode::NO_CONTENT && announces_body(&head);
+    let closes = connection_options(&head).any(|option| option.eq_ignore_ascii_case(b"close"));
+    let keeps = version == 1 && !closes && !overhangs;
     Ok(Some(Answer { head, framing, keeps, rest: buffer.split() }))
 }
 
@@ -121,8 +124,14 @@ fn parse(bytes: &Bytes) -> Result<(Head, u8)> {
     Ok((head, parsed.version.unwrap_or(0)))
 }
 
-/// Writes the upstream's head as the client gets it, up to the fields about this connection.
-pub(super) fn write_answer(answer: &Answer, changes: &AnswerChanges<'_>, close: bool, out: &mut BytesMut) {
+/// Writes the upstream's head as the client gets it, with the framing of the body that is `sent`.
+pub(super) fn write_answer(
+    answer: &Answer,
+    changes: &AnswerChanges<'_>,
+    sent: Framing,
+    close: bool,
+    out: &mut BytesMut,
+) {
     let head = &answer.head;
     put_status(out, head.status, &head.bytes[head.reason.clone()]);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -135,7 +144,7 @@ pub(super) fn write_answer(answer: &Answer, changes: &AnswerChanges<'_>, close: 
     for (name, value) in changes.fields() {
         put_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
-    if answer.framing == Framing::Chunked {
+    if sent == Framing::Chunked {
         out.put_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if !head.status.is_informational() && head.values(&header::DATE).next().is_none() {
@@ -221,15 +230,25 @@ fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
     if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
         return Err(bad("transfer-encoding"));
     }
+    let status = head.status();
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS && announces_body(head) {
+        return Err(bad("interim answer with a body"));
+    }
     let bodiless = *method == Method::HEAD
-        || head.status().is_informational()
-        || matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(match (length, coding) {
         _ if bodiless => Framing::Length(0),
         (_, Some(_)) => Framing::Chunked,
         (Some(length), None) => Framing::Length(length),
         (None, None) => Framing::Close,
     })
+}
+
+/// Whether the fields say that bytes follow the head.
+fn announces_body(head: &impl AnswerHead) -> bool {
+    head.values(&header::TRANSFER_ENCODING).next().is_some()
+        || head.values(&header::CONTENT_LENGTH).any(|length| length.iter().any(|&digit| digit != b'0'))
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
