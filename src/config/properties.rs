@@ -2,13 +2,19 @@
 
 use std::path::PathBuf;
 
-/// A text is a configuration, or it has faults, each with a place and a remedy, that can be shown.
+use super::{Access, Config, SignUp};
+
+/// A text is a configuration that opens nothing which the text does not name, or it has faults, each with a place and
+/// a remedy, that can be shown.
 ///
 /// # Panics
 /// Where it is neither.
 pub fn any_text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Err(faults) = super::parse(text, "gateway.toml", PathBuf::from("/nowhere"), &|_| None) else { return };
+    let faults = match super::parse(text, "gateway.toml", PathBuf::from("/nowhere"), &|_| None) {
+        Ok(config) => return opens_only_what_is_named(&config, text),
+        Err(faults) => faults,
+    };
     assert!(!faults.list().is_empty());
     for fault in faults.list() {
         assert!(!fault.what.is_empty() && !fault.remedy.is_empty());
@@ -16,6 +22,26 @@ pub fn any_text(bytes: &[u8]) {
         assert!(line >= 1 && column >= 1 && line <= text.matches('\n').count() + 1);
     }
     assert!(!faults.render(false).is_empty() && faults.to_json().is_array());
+}
+
+/// Nothing is open by itself: each weaker setting stands in the text, word for word or escaped.
+fn opens_only_what_is_named(config: &Config, text: &str) {
+    let named = |word: &str| text.contains(word) || text.contains('\\');
+    assert!(!config.routes.is_empty(), "a gateway without routes");
+    for route in &*config.routes {
+        let word = match route.access {
+            Access::Public => "public",
+            Access::Optional => "optional",
+            Access::SignedIn | Access::Deny => "",
+        };
+        assert!(named(word) && (!route.danger_cross_origin || named("danger_cross_origin")), "{route:?}");
+        assert!(route.upstream.is_some_and(|at| at < config.upstreams.len()) || route.access == Access::Deny);
+        assert!(route.groups.is_empty() || route.access == Access::SignedIn);
+    }
+    assert!(config.server.trusted_proxies.is_empty() || named("trusted_proxies"));
+    assert!(config.sign_up != SignUp::Open || named("open"));
+    assert!(config.cors_origins.is_empty() || named("origins"));
+    assert!(config.throttle.max_retries > 0 && config.password.min_length > 0);
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use http::HeaderMap;
 
 use super::forward::{self, Stripper, Told};
 use super::frames::FrameTracker;
+pub use super::front::properties::answer;
 use super::front::request::{self, Head, Read};
-use super::head;
+use super::head::{self, Peer};
 use crate::account::User;
 use crate::config::{self, Config};
 
@@ -31,7 +32,10 @@ fn take(bytes: &[u8]) -> Option<(Head, usize)> {
     Some((*head, bytes.len() - buffer.len()))
 }
 
-type Fields = Vec<(String, Vec<u8>)>;
+/// What takes identities away in that gateway.
+pub(super) static STRIPPER: LazyLock<Stripper> = LazyLock::new(|| Stripper::new(&CONFIG));
+
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
 
 fn sorted(headers: &HeaderMap) -> Fields {
     let mut list: Fields = headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
@@ -39,8 +43,8 @@ fn sorted(headers: &HeaderMap) -> Fields {
     list
 }
 
-/// Never two readings of one head: what is taken, httparse reads alike, and the lines that are sent on
-/// say the same (CWE-444).
+/// Never two readings of one head: what is taken, a strict and a lenient reader read alike, and the lines that are
+/// sent on say the same (CWE-444).
 ///
 /// # Panics
 /// Where it is read in two ways.
@@ -61,13 +65,71 @@ pub fn head(bytes: &[u8]) {
         })
         .collect();
     assert_eq!(lines, read);
-    read.sort();
-    assert_eq!(sorted(&head.parsed.headers), read);
+    let (start, lenient) = lenient(&bytes[..length]);
+    assert_eq!(lenient, read, "a lenient reader");
+    assert!(matches!(start.as_slice(), [method, target, _]
+        if *method == head.parsed.method.as_str().as_bytes() && *target == head.parsed.raw_path()));
     let target = head.parsed.raw_path().len();
     if head::check(&head.parsed, target, length, &CONFIG.limits).is_ok() {
-        let lengths = head.parsed.headers.get_all("content-length").iter().count();
-        let codings = head.parsed.headers.get_all("transfer-encoding").iter().count();
-        assert!(lengths + codings <= 1, "one framing (RFC 9112, 6.3)");
+        framed_alike(&read);
+        hosted_alike(&head, &read);
+    }
+    read.sort();
+    assert_eq!(sorted(&head.parsed.headers), read);
+}
+
+/// What a reader makes of a head that forgives everything: lines end at CR, LF or NUL, one that begins with white
+/// space goes on the line before, and white space and controls around names and values are nothing.
+pub(super) fn lenient(bytes: &[u8]) -> (Vec<&[u8]>, Fields) {
+    let blank = |b: &u8| *b <= b' ' || *b == 0x7f;
+    let trim = |bytes: &[u8]| {
+        let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
+        let end = bytes.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
+        bytes[start..end].to_vec()
+    };
+    let mut lines = bytes.split(|b| b"\r\n\0".contains(b)).filter(|line| !line.is_empty());
+    let start = lines.next().unwrap_or_default().split(blank).filter(|part| !part.is_empty()).collect();
+    let mut fields = Fields::new();
+    for line in lines {
+        if let (true, Some((_, value))) = (blank(&line[0]), fields.last_mut()) {
+            value.extend(trim(line));
+            continue;
+        }
+        let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len());
+        let name = String::from_utf8_lossy(&trim(&line[..colon])).to_ascii_lowercase();
+        fields.push((name, trim(line.get(colon + 1..).unwrap_or_default())));
+    }
+    (start, fields)
+}
+
+/// How long the body is, as readers find it that take the first or the last length, read numbers as C does, and see
+/// a coding wherever its name stands (RFC 9112, 6.3).
+pub(super) fn framed_alike(fields: &Fields) {
+    let of =
+        |wanted: &'static str| fields.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_slice());
+    let number = |value: &[u8]| {
+        let digits = value.strip_prefix(b"+").unwrap_or(value);
+        let end = digits.iter().position(|b| !b.is_ascii_digit()).unwrap_or(digits.len());
+        String::from_utf8_lossy(&digits[..end]).parse::<u64>().ok()
+    };
+    let (first, last) = (of("content-length").next().map(number), of("content-length").next_back().map(number));
+    let strict = of("content-length").next().map(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
+    assert!(first == last && first == strict && first != Some(None), "{first:?} {last:?} {strict:?}");
+    let mentions = |value: &[u8]| value.to_ascii_lowercase().windows(7).any(|seven| seven == b"chunked");
+    let (coded, chunked) = (of("transfer-encoding").count(), of("transfer-encoding").filter(|v| mentions(v)).count());
+    assert!(coded == chunked && coded <= 1 && (coded == 0 || first.is_none()), "one framing");
+}
+
+/// Which host is asked for, as a reader of URLs finds it.
+fn hosted_alike(head: &Head, fields: &Fields) {
+    let Ok(known) = head::read(&head.parsed, Peer::default(), &CONFIG.server) else { return };
+    let said: Vec<_> = fields.iter().filter(|(name, _)| name == "host").map(|(_, value)| value).collect();
+    assert_eq!(said.len(), 1, "one Host (RFC 9112, 3.2)");
+    let Ok(url) = url::Url::parse(&format!("http://{}/", String::from_utf8_lossy(said[0]))) else { return };
+    // a name of digits is an address for browsers, and written anew
+    if let Some(url::Host::Domain(name)) = url.host() {
+        assert_eq!(name.strip_suffix('.').unwrap_or(name), known.host.name());
+        assert_eq!(url.port_or_known_default(), known.host.port().or(Some(80)));
     }
 }
 
@@ -116,7 +178,6 @@ const BELIEVED_PREFIXES: [&str; 3] = ["X_AUTHGATE_", "X_INVOKE_", "X_MIDDLEWARE_
 /// Where something does.
 pub fn stripped(bytes: &[u8]) {
     let Some((head, _)) = take(bytes) else { return };
-    let stripper = Stripper::new(&CONFIG);
     let user =
         User::new("7".into(), "ada@example.com".into(), "Ada".into(), String::new(), vec!["staff".into()], false);
     for user in [None, Some(&user)] {
@@ -134,7 +195,7 @@ pub fn stripped(bytes: &[u8]) {
             prefix: "",
             host_override: None,
         };
-        let changes = forward::changes(&head.parsed.headers, head.parsed.raw_path(), &stripper, &told);
+        let changes = forward::changes(&head.parsed.headers, head.parsed.raw_path(), &STRIPPER, &told);
         for (name, line) in head.fields().filter(|(name, _)| changes.keeps(name)) {
             let folded = folded(name);
             let shown = String::from_utf8_lossy(line);
@@ -171,7 +232,7 @@ pub fn frames(bytes: &[u8]) {
     let borders = borders(stream);
     let mut by_byte = FrameTracker::default();
     for (at, byte) in stream.iter().enumerate() {
-        assert_eq!(by_byte.at_border(), borders.contains(&at), "at {at}");
+        assert_eq!(by_byte.at_border(), borders.binary_search(&at).is_ok(), "at {at}");
         by_byte.feed(&[*byte]);
     }
     let mut in_pieces = FrameTracker::default();
@@ -183,7 +244,7 @@ pub fn frames(bytes: &[u8]) {
     let mut at = 0;
     while at < stream.len() {
         at += by_frame.feed_frame(&stream[at..]);
-        assert!(borders.contains(&at) || at == stream.len(), "at {at}");
+        assert!(borders.binary_search(&at).is_ok() || at == stream.len(), "at {at}");
     }
 }
 

@@ -61,7 +61,8 @@ fn allowed(wanted: &str, own: &[Origin], rules: &ReturnRules) -> Option<String> 
     // a shared session lives on https alone: a downgrade would show it to whoever listens
     let shared = shared && own.iter().any(|own| own.scheme() == origin.scheme());
     let ok = own.contains(&origin) || shared || rules.origins.contains(&origin);
-    (ok && !is_own_page(url.path(), rules)).then(|| url.to_string())
+    // as it was judged: a host with a dot at its end is another one for cookies
+    (ok && !is_own_page(url.path(), rules)).then(|| format!("{origin}{}", wanted_path(&url)))
 }
 
 /// A browser resolves the path as we read it: on the same origin.
@@ -119,6 +120,8 @@ mod tests {
             ("HTTPS://APP.example.com:443/x", "/x"),
             ("https://login.example.com/x", "https://login.example.com/x"),
             ("https://wiki.example.com/x#y", "https://wiki.example.com/x#y"),
+            ("https://wiki.example.com./x?y#z", "https://wiki.example.com/x?y#z"),
+            ("https://wiki.example.com:8443", "https://wiki.example.com:8443/"),
             ("https://other.example.org/", "https://other.example.org/"),
             ("/.auth/account", "/.auth/account"),
             ("/loginless", "/loginless"),

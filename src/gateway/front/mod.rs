@@ -33,6 +33,8 @@ mod client;
 mod exchange;
 mod h2;
 pub(crate) mod pool;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 pub(super) mod request;
 pub(super) mod response;
 pub(crate) mod secure;
