@@ -61,8 +61,8 @@ pub struct Details {
 /// One ban, as it is shown and lifted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
-    /// `account`, `address`, `browser` (one that the account knows) or `user` (signed in, wrong
-    /// current passwords)
+    /// `account`, `address`, `sign-up` (of an address), `browser` (one that the account knows) or `user`
+    /// (signed in, wrong current passwords)
     pub kind: &'static str,
     /// E-mail or address.
     pub what: String,
@@ -317,6 +317,7 @@ impl Admin {
             let (kind, what) = match kind {
                 "account" => ("account", what.to_owned()),
                 "address" => ("address", what.to_owned()),
+                "sign_up" => ("sign-up", what.to_owned()),
                 "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
                 _ => ("user", self.db.user_by_id(what)?.map_or_else(|| what.to_owned(), |user| user.email)),
             };
@@ -328,9 +329,11 @@ impl Admin {
     /// Lifts what is throttled under this e-mail or address.
     pub fn lift_ban(&mut self, what: &str) -> Result<(), Refused> {
         let email = email::bucket(what);
-        let mut names = vec![throttle::account(&email), format!("address:{}", what.trim())];
-        if let Ok(address) = what.trim().parse::<IpAddr>() {
-            names.push(throttle::address(address));
+        // a network is shown as `2001:db8::/64`
+        let what_address = what.trim().trim_end_matches("/64");
+        let mut names = vec![throttle::account(&email)];
+        if let Ok(address) = what_address.parse::<IpAddr>() {
+            names.extend(throttle::address(address));
         }
         if let Some(user) = self.db.user_by_email(&email)? {
             names.push(format!("user:{}", user.id));

@@ -47,3 +47,11 @@ pub(super) fn log(row: &AuditRow) {
         "{}", row.event
     );
 }
+
+/// The same, and a line for each ban that came with it.
+pub(super) fn log_with_bans(row: &AuditRow, banned: Vec<String>) {
+    log(row);
+    for detail in banned {
+        log(&AuditRow { event: "banned", detail, ..row.clone() });
+    }
+}

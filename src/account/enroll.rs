@@ -2,12 +2,12 @@
 //! work once; what they bring about and their end are one transaction.
 
 use super::accounts::{Accounts, Shared, down};
-use super::password::hash_now;
-use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown, audit, blocklist, email};
+use super::password::{hash_now, turned_away};
+use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown, audit, blocklist, email, throttle};
 use crate::clock::{Clock, UnixSecs};
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, random_token, token_hash};
-use crate::store::{AuditRow, LinkRow, LinkUse, NewId, NewLink, NewUser, StoreError, Written};
+use crate::store::{AuditRow, Counted, LinkRow, LinkUse, NewId, NewLink, NewUser, StoreError, Written};
 
 /// How long the link for the first account works, seconds.
 const FIRST_LINK_SECS: u64 = 86_400;
@@ -118,27 +118,39 @@ impl Accounts {
             return Err(ChangeError::Closed);
         }
         let (email, name) = (email::email(email)?, email::name(name)?);
-        let hash = shared.hashed(&email, password).await?;
+        blocklist::judge(&shared.settings.password, &shared.settings.title, &email, &password)?;
+        let place = shared.hasher.place().await.map_err(|_| ChangeError::Busy)?;
         let now = shared.clock.now();
         let event = audit::about("sign_up", caller, now, "", &email);
-        let (new, written) = (shared.new_user(email, name, hash)?, event.clone());
-        let done = shared
-            .store
-            .run(move |db| {
-                let done = db.add_user(&new, now, &written)?;
-                if matches!(done, Written::Taken) {
-                    // as costly as the other way: one row, one transaction
-                    db.audit(&[AuditRow { event: "sign_up_taken", ..written }])?;
-                }
-                Ok(done)
-            })
-            .await
-            .map_err(|error| unavailable(&error))?;
-        match done {
-            Written::Done(user) => audit::log(&AuditRow { user_id: user.id, ..event }),
-            _ => audit::log(&AuditRow { event: "sign_up_taken", ..event }),
-        }
+        let counted = match self.count_sign_up(caller, &event).await {
+            Ok(counted) => counted,
+            Err(error) => {
+                drop(place);
+                turned_away().await;
+                return Err(error);
+            }
+        };
+        let hash = place.hash(password).await.map_err(|_| ChangeError::Busy)?;
+        drop(place);
+        let new = shared.new_user(email, name, hash)?;
+        let throttle = shared.settings.throttle;
+        let times = (throttle.find_time.as_secs(), throttle.ban_time.as_secs());
+        let done = shared.store.run(move |db| db.sign_up(&new, &counted, now, times, event));
+        let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
+        audit::log_with_bans(&event, banned);
         Ok(())
+    }
+
+    async fn count_sign_up(&self, caller: &Caller, event: &AuditRow) -> Result<Counted, ChangeError> {
+        let shared = &*self.shared;
+        let limits = throttle::of_sign_up(shared.settings.throttle, caller);
+        let (find, now) = (shared.settings.throttle.find_time.as_secs(), event.at);
+        let counted = shared.store.run(move |db| db.count_attempt(&limits, now, find)).await;
+        counted.map_err(|error| unavailable(&error))?.map_err(|retry_after_secs| {
+            let detail = format!("retry after {retry_after_secs} s");
+            audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });
+            ChangeError::Throttled { retry_after_secs }
+        })
     }
 
     /// What a link opens; `None`: it is unknown, used, expired or void.
@@ -234,7 +246,7 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{GOOD, OTHER, World, secret};
+    use super::super::testing::{GOOD, OTHER, World, at, secret};
     use super::super::{Details, Rejected};
     use super::*;
 
@@ -401,6 +413,42 @@ mod tests {
         let (done, runs) = sign_up("eve@example.com", "short").await;
         assert!(matches!(done, Err(ChangeError::Field(FieldError { field: "password", code: "too_short", .. }))));
         assert_eq!(runs, 0);
+    }
+
+    #[tokio::test]
+    async fn sign_ups_are_counted_by_address_whatever_comes_of_them_and_apart_from_sign_ins() {
+        let world = World::with(|config| config.sign_up = config::SignUp::Open);
+        world.user("ada@example.com");
+        let sign_up = async |from: &str, email: &str, password: &str| {
+            world.accounts.sign_up(&at(from), email, "", secret(password)).await
+        };
+        for n in 0..20 {
+            // refused for the password: nothing was asked of anybody
+            assert!(matches!(sign_up("2001:db8::1", "x@example.com", "short").await, Err(ChangeError::Field(_))));
+            let email = if n % 2 == 0 { "ada@example.com".to_owned() } else { format!("u{n}@example.com") };
+            assert_eq!((n, sign_up(&format!("2001:db8::{n}"), &email, GOOD).await), (n, Ok(())));
+        }
+        let before = world.accounts.shared.hasher.runs();
+        let refused = Err(ChangeError::Throttled { retry_after_secs: 300 });
+        assert_eq!(sign_up("2001:db8::ffff", "new@example.com", GOOD).await, refused);
+        assert_eq!(world.accounts.shared.hasher.runs(), before);
+        assert_eq!(world.events(1), ["banned"]);
+        world.try_sign_in(&at("2001:db8::1"), "ada@example.com", GOOD).await.unwrap();
+        assert_eq!(sign_up("2001:db8:0:1::1", "other@example.com", GOOD).await, Ok(()));
+        let bans = world.admin().bans().unwrap();
+        assert_eq!((bans.len(), bans[0].kind, bans[0].what.as_str()), (1, "sign-up", "2001:db8::/64"));
+        world.admin().lift_ban("2001:db8::/64").unwrap();
+        assert_eq!(sign_up("2001:db8::1", "new@example.com", GOOD).await, Ok(()));
+        for n in 0..19 {
+            assert_eq!(sign_up("2001:db8::1", &format!("v{n}@example.com"), GOOD).await, Ok(()));
+        }
+        world.clock.advance(299);
+        assert_eq!(
+            sign_up("2001:db8::1", "late@example.com", GOOD).await,
+            Err(ChangeError::Throttled { retry_after_secs: 1 })
+        );
+        world.clock.advance(1);
+        assert_eq!(sign_up("2001:db8::1", "late@example.com", GOOD).await, Ok(()));
     }
 
     #[tokio::test]

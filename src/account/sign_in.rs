@@ -187,10 +187,7 @@ impl Accounts {
             .run(move |db| db.attempt_failed(&counted, now, find, ban, &written))
             .await
             .map_err(|error| down(&error))?;
-        audit::log(&event);
-        for name in banned {
-            audit::log(&AuditRow { event: "banned", detail: name, ..event.clone() });
-        }
+        audit::log_with_bans(&event, banned);
         Ok(())
     }
 

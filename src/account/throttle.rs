@@ -1,4 +1,4 @@
-//! What sign-in attempts are counted against. An account and an address have each their count; a
+//! What attempts to sign in and up are counted against. An account and an address have each their count; a
 //! browser that has signed in to the account before has one of its own instead of both, so that
 //! strangers who guess cannot lock its owner out.
 
@@ -27,9 +27,14 @@ pub(super) fn account(email: &str) -> String {
     format!("account:{email}")
 }
 
-/// The name of an address's count.
-pub(super) fn address(address: IpAddr) -> String {
-    format!("address:{}", network(address))
+/// The names of an address's counts: of sign-ins and of sign-ups.
+pub(super) fn address(address: IpAddr) -> [String; 2] {
+    ["address", "sign_up"].map(|what| format!("{what}:{}", network(address)))
+}
+
+/// An address has many people behind it.
+fn of_address(settings: config::Throttle, name: String) -> Limit {
+    Limit { name, retries_max: settings.max_retries.saturating_mul(ADDRESS_FACTOR), success_forgives_all: false }
 }
 
 /// Limits of a sign-in. `device`: hash of the device cookie, if the account knows it.
@@ -45,14 +50,21 @@ pub(super) fn of_sign_in(
         return vec![own(format!("device:{id}:{email}"))];
     }
     let mut limits = vec![own(account(email))];
-    if let Some(from) = caller.address {
-        limits.push(Limit {
-            name: address(from),
-            retries_max: settings.max_retries.saturating_mul(ADDRESS_FACTOR),
-            success_forgives_all: false,
-        });
-    }
+    limits.extend(caller.address.map(|from| {
+        let [sign_ins, _] = address(from);
+        of_address(settings, sign_ins)
+    }));
     limits
+}
+
+/// Limit of a sign-up, which counts whatever comes of it. Not that of sign-ins: whoever makes accounts must
+/// not keep those behind the same address from theirs.
+pub(super) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
+    let limit = caller.address.map(|from| {
+        let [_, sign_ups] = address(from);
+        of_address(settings, sign_ups)
+    });
+    limit.into_iter().collect()
 }
 
 /// The limit on wrong current passwords of somebody who is signed in.

@@ -22,8 +22,8 @@ const LOGINS: [(&str, &str, &str); 5] = [
     ("password_reset", "reset", "ok"),
 ];
 
-/// What sign-in attempts are counted against, as the names of counts begin.
-const LIMITS: [&str; 4] = ["account", "address", "device", "user"];
+/// What attempts to sign in and up are counted against, as the names of counts begin.
+const LIMITS: [&str; 5] = ["account", "address", "device", "user", "sign_up"];
 
 /// Kinds of work in the store.
 const OPS: [&str; 3] = ["read", "write", "poll"];

@@ -16,7 +16,7 @@ const BANS_MAX: u32 = 100_000;
 /// One thing that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL` or `user:ID`
+    /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL`, `user:ID` or `sign_up:IP`
     pub name: String,
     /// Failed attempts within the window that lead to a ban.
     pub retries_max: u32,
@@ -75,6 +75,41 @@ fn remaining(tx: &Connection, limit: &Limit, now: UnixSecs, find_secs: u64) -> R
     Ok((oldest + find_secs + 1).saturating_sub(now).max(1))
 }
 
+/// Bans what has used up its tries; returns the names.
+pub(super) fn ban_used_up(
+    tx: &Connection,
+    counted: &Counted,
+    now: UnixSecs,
+    find_secs: u64,
+    ban_secs: u64,
+    event: &AuditRow,
+) -> Result<Vec<String>, StoreError> {
+    let mut banned = Vec::new();
+    for limit in &counted.limits {
+        let attempts: i64 = tx
+            .prepare_cached("SELECT count(*) FROM attempt WHERE name = ?1 AND at >= ?2")?
+            .query_row(params![limit.name, int(now.saturating_sub(find_secs))], |row| row.get(0))?;
+        if uint(attempts) < u64::from(limit.retries_max) {
+            continue;
+        }
+        tx.execute(
+            "INSERT INTO ban (name, until) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET until = max(until, ?2)",
+            params![limit.name, int(now + ban_secs)],
+        )?;
+        tx.execute("DELETE FROM attempt WHERE name = ?1", [&limit.name])?;
+        audit::write(tx, &AuditRow { event: "banned", detail: limit.name.clone(), ..event.clone() })?;
+        banned.push(limit.name.clone());
+    }
+    if !banned.is_empty() {
+        tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
+        tx.execute(
+            "DELETE FROM ban WHERE name NOT IN (SELECT name FROM ban ORDER BY until DESC LIMIT ?1)",
+            [BANS_MAX],
+        )?;
+    }
+    Ok(banned)
+}
+
 /// A right password: the attempts that led here no longer count.
 pub(super) fn forgive(tx: &Connection, counted: &Counted) -> Result<(), StoreError> {
     for (limit, row) in counted.limits.iter().zip(&counted.rows) {
@@ -110,33 +145,8 @@ impl Db {
         event: &AuditRow,
     ) -> Result<Vec<String>, StoreError> {
         self.write(|tx| {
-            let mut banned = Vec::new();
-            for limit in &counted.limits {
-                let attempts: i64 = tx
-                    .prepare_cached("SELECT count(*) FROM attempt WHERE name = ?1 AND at >= ?2")?
-                    .query_row(params![limit.name, int(now.saturating_sub(find_secs))], |row| row.get(0))?;
-                if uint(attempts) < u64::from(limit.retries_max) {
-                    continue;
-                }
-                tx.execute(
-                    "INSERT INTO ban (name, until) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET until = max(until, ?2)",
-                    params![limit.name, int(now + ban_secs)],
-                )?;
-                tx.execute("DELETE FROM attempt WHERE name = ?1", [&limit.name])?;
-                banned.push(limit.name.clone());
-            }
             audit::write(tx, event)?;
-            for name in &banned {
-                audit::write(tx, &AuditRow { event: "banned", detail: name.clone(), ..event.clone() })?;
-            }
-            if !banned.is_empty() {
-                tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
-                tx.execute(
-                    "DELETE FROM ban WHERE name NOT IN (SELECT name FROM ban ORDER BY until DESC LIMIT ?1)",
-                    [BANS_MAX],
-                )?;
-            }
-            Ok(banned)
+            ban_used_up(tx, counted, now, find_secs, ban_secs, event)
         })
     }
 

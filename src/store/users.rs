@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, Ends};
+use super::throttle::{self, Counted};
 use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -175,6 +176,27 @@ impl Db {
                 audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
             }
             Ok(written)
+        })
+    }
+
+    /// Makes an account for whoever asks. The try counts, and costs as much, whether the address is free or
+    /// taken. Returns also the event, and the names of new bans.
+    pub fn sign_up(
+        &mut self,
+        new: &NewUser,
+        counted: &Counted,
+        now: UnixSecs,
+        (find_secs, ban_secs): (u64, u64),
+        event: AuditRow,
+    ) -> Result<(AuditRow, Vec<String>), StoreError> {
+        self.write(|tx| {
+            let event = match add(tx, new, now)? {
+                Written::Done(row) => AuditRow { user_id: row.id, ..event },
+                _ => AuditRow { event: "sign_up_taken", ..event },
+            };
+            audit::write(tx, &event)?;
+            let banned = throttle::ban_used_up(tx, counted, now, find_secs, ban_secs, &event)?;
+            Ok((event, banned))
         })
     }
 

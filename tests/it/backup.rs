@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::gateway::{Gateway, PASSWORD, command, configured, refused_start};
 
-const CONFIG: &str = "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n[sign_up]\nmode = \"open\"\n[[route]]\nupstream = \"builtin:whoami\"\n";
+const CONFIG: &str = "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1000\n[[route]]\nupstream = \"builtin:whoami\"\n";
 /// Changes that each person makes after signing in: hashing bounds sign-ins, so that these make the load.
 const CHANGES: usize = 20;
 

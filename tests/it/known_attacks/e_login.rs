@@ -135,6 +135,15 @@ fn e4_nobody_can_lock_out_a_browser_that_has_signed_in_before() {
     assert_eq!((tries.next(), tries.next(), tries.next(), tries.next()), (Some(200), Some(401), Some(401), Some(429)));
     let forged = gateway.client().post_json("/.auth/login", &[("Cookie", "authgate-device=x")], &body(PASSWORD));
     assert_eq!(forged.status, 429);
+    // docs/security.md: a new browser comes in by a reset link while others guess, and is a known one from then on
+    let link = gateway.cli(&["user", "reset", "ada@example.com"]);
+    let link = &link[link.find("/.auth/reset/").unwrap()..].trim_end();
+    let reset = gateway.client().post_json(link, &[], &json!({ "password": PASSWORD }));
+    assert_eq!(reset.status, 200, "{reset:?}");
+    let device = reset.all("set-cookie").into_iter().find(|cookie| cookie.starts_with("authgate-device=")).unwrap();
+    let device = device.split(';').next().unwrap();
+    assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 429);
+    assert_eq!(gateway.client().post_json("/.auth/login", &[("Cookie", device)], &body(PASSWORD)).status, 200);
     still_serves(&gateway);
 }
 
@@ -411,5 +420,40 @@ fn e23_a_sign_in_without_a_word_on_where_it_comes_from_is_served_and_a_foreign_o
         let answer = gateway.client().post_form("/.auth/login", fields, FORM);
         assert_eq!((answer.status, answer.all("set-cookie").is_empty()), (status, status == 403), "{fields:?}");
     }
+    still_serves(&gateway);
+}
+
+/// OWASP ASVS 2.4.1, 6.3.1: a script that makes accounts. An address (IPv6 by /64) gets four times `max_retries`.
+#[test]
+fn e24_whoever_makes_many_accounts_waits_and_nobody_else_does() {
+    let gateway = Gateway::start(
+        "trusted_proxies = [\"127.0.0.1\"]\n[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1\nban_time = \"90s\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
+    );
+    gateway.first_account();
+    let form = |n: u8| format!("email=u{n}%40example.com&name=X&password=correct+horse+battery+staple");
+    let post = |from: &str, n: u8| {
+        gateway.client().post_form("/.auth/signup", &[("X-Forwarded-For", from), ("Accept", "text/html")], &form(n))
+    };
+    for n in 0..4 {
+        assert_eq!(post(&format!("2001:db8::{n}"), n).status, 303, "{n}");
+    }
+    let refused = post("2001:db8::9", 9);
+    assert_eq!(refused.status, 429);
+    let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=90).contains(&wait), "{wait}");
+    let page = refused.text();
+    assert!(page.contains("Too many tries. Wait 2 minutes, then try again."), "{page}");
+    assert!(page.contains("value=\"u9@example.com\""), "what was typed stays: {page}");
+    let body = json!({ "email": "u9@example.com", "password": PASSWORD });
+    let program = gateway.client().post_json("/.auth/signup", &[("X-Forwarded-For", "2001:db8::9")], &body);
+    assert_eq!((program.status, program.json()), (429, json!({ "error": "throttled" })));
+    assert!(program.field("retry-after").is_some());
+    // made before, from the same address; somebody else's address; and once it is lifted
+    let body = json!({ "email": "u0@example.com", "password": PASSWORD });
+    let sign_in = gateway.client().post_json("/.auth/login", &[("X-Forwarded-For", "2001:db8::9")], &body);
+    assert_eq!(sign_in.status, 200);
+    assert_eq!(post("2001:db8:0:1::1", 10).status, 303);
+    gateway.cli(&["ban", "lift", "2001:db8::9"]);
+    assert_eq!(post("2001:db8::9", 9).status, 303);
     still_serves(&gateway);
 }
