@@ -46,6 +46,7 @@ pub mod account;
 pub mod store;
 pub mod config;
 pub mod web;
+pub mod vital;
 pub mod metrics;
 pub mod logging;
 pub mod secret;

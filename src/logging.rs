@@ -1,11 +1,12 @@
 //! Where log lines go: standard error, human-readable on a terminal, JSON otherwise. Lines are
 //! gathered in memory and written by a thread of their own, so that no request ever waits for
-//! whoever reads the log. What is logged is decided elsewhere; nothing secret may come here.
+//! whoever reads the log. What is logged is decided elsewhere; nothing secret may come here. Panics are told here too.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
+use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -29,6 +30,11 @@ thread_local! {
     /// The last second that this thread wrote, and how.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
+
+/// The log that was started first.
+static LOG: OnceLock<Log> = OnceLock::new();
+/// Panics so far, in any thread.
+static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// The way to standard error. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +66,9 @@ impl Log {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         // a second start in one process (tests) keeps the first one's subscriber
         let _ = tracing_subscriber::registry().with(Lines(log.clone()).with_filter(filter)).try_init();
+        if LOG.set(log.clone()).is_ok() {
+            std::panic::set_hook(Box::new(tell_of_panic));
+        }
         Ok(log)
     }
 
@@ -73,25 +82,50 @@ impl Log {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
+    /// Panics so far; each has its line.
+    pub fn panics(&self) -> u64 {
+        PANICS.load(Ordering::Relaxed)
+    }
+
     /// Adds one line (without its line end) that `write` produces.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        LINE.with_borrow_mut(|line| {
-            line.clear();
-            write(line);
-            line.push(b'\n');
-            let mut buffer = self.0.buffer.lock();
-            if buffer.len() > BUFFER_BYTES_MAX {
-                self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            buffer.extend_from_slice(line);
-        });
+        // taken, not borrowed: a panic on the way is told by a line as well
+        let mut line = LINE.take();
+        line.clear();
+        write(&mut line);
+        line.push(b'\n');
+        let mut buffer = self.0.buffer.lock();
+        if buffer.len() > BUFFER_BYTES_MAX {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            buffer.extend_from_slice(&line);
+        }
+        drop(buffer);
+        LINE.set(line);
     }
 
     /// Writes out what is waiting.
     pub fn flush(&self) {
-        flush(&self.0);
+        write_out(&self.0);
     }
+}
+
+/// Writes out what is waiting in the log that was started first.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush();
+    }
+}
+
+/// A panic by its place in the source, and by its text where that stands in the source as well: any other may quote
+/// what a client sent.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(place, text, thread = thread.name().unwrap_or_default(), "panic");
+    flush();
 }
 
 fn write_for_ever(shared: &Shared) {
@@ -99,11 +133,11 @@ fn write_for_ever(shared: &Shared) {
         let mut buffer = shared.buffer.lock();
         let _ = shared.filled.wait_for(&mut buffer, FLUSH_EVERY);
         drop(buffer);
-        flush(shared);
+        write_out(shared);
     }
 }
 
-fn flush(shared: &Shared) {
+fn write_out(shared: &Shared) {
     // the lock on standard error is held first, so that two flushes keep the lines' order
     let mut out = io::stderr().lock();
     let lines = {

@@ -416,6 +416,19 @@ fn strayed_time(source: &Source) -> Vec<String> {
     findings
 }
 
+/// A thread that everything hangs on does not end alone. The log's own is what such an end is told by, and the look
+/// through a large database is waited for.
+fn strayed_threads(source: &Source) -> Vec<String> {
+    if source.is_in(&["vital.rs", "logging.rs", "store/migrate.rs"]) {
+        return vec![];
+    }
+    let starts = ["Builder", "spawn"].iter().flat_map(|way| {
+        let words = ["thread", "::", way];
+        source.sequences(&words).map(|at| source.finding(at, "a thread whose end nobody sees")).collect::<Vec<_>>()
+    });
+    starts.collect()
+}
+
 /// A fault in one request never ends another.
 fn unwraps(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
@@ -607,6 +620,14 @@ fn time_is_read_through_the_clock() {
     assert_eq!(sample("gateway/a.rs", text, strayed_time).len(), 1);
     assert_eq!(sample("clock.rs", text, strayed_time), Vec::<String>::new());
     tree_keeps(strayed_time);
+}
+
+#[test]
+fn no_thread_ends_unseen() {
+    let text = "fn f() { std::thread::spawn(g); thread::Builder::new(); std::thread::current(); tokio::spawn(h) }";
+    assert_eq!(sample("store/a.rs", text, strayed_threads).len(), 2);
+    assert_eq!(sample("vital.rs", text, strayed_threads), Vec::<String>::new());
+    tree_keeps(strayed_threads);
 }
 
 #[test]

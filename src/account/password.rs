@@ -21,6 +21,7 @@ use crate::clock::Stopwatch;
 use crate::config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
+use crate::vital;
 
 /// Jobs that may wait beyond those being worked at.
 const QUEUE: usize = 32;
@@ -91,7 +92,7 @@ impl Hasher {
         for _ in 0..workers {
             let (inbox, in_force) = (Arc::clone(&inbox), Arc::clone(&in_force));
             let engine = Engine::new(settings, Arc::clone(&runs));
-            std::thread::Builder::new().name("hash".to_owned()).spawn(move || work(engine, &in_force, &inbox))?;
+            vital::thread("hash", move || work(engine, &in_force, &inbox))?;
         }
         let places = Arc::new(Semaphore::new(workers + QUEUE));
         Ok(Self {

@@ -198,6 +198,7 @@ impl Gateway {
             live: self.live.open(),
             sessions: self.accounts.sessions_active(),
             log_dropped: self.log.dropped(),
+            panics: self.log.panics(),
             servers: self.servers(),
             now: self.clock.now(),
         };

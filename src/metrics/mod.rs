@@ -32,6 +32,8 @@ pub struct Reading {
     pub sessions: usize,
     /// Log lines dropped so far.
     pub log_dropped: u64,
+    /// Panics so far.
+    pub panics: u64,
     /// Upstream, server, and whether requests go to it.
     pub servers: Vec<(String, String, bool)>,
     /// Seconds since 1970.
@@ -184,6 +186,8 @@ impl Metrics {
         ACCOUNTS.write_limits(text);
         text.counter("log_lines_dropped", "Log lines that nobody read in time");
         text.total("log_lines_dropped", &[], reading.log_dropped);
+        text.counter("panics", "Requests and chores that ended in a fault of the program itself");
+        text.total("panics", &[], reading.panics);
         text.counter(
             "tls_certificates_unfit",
             "Changed certificates that could not be used, so that older ones are kept",

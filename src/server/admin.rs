@@ -13,6 +13,7 @@ use super::listen::{Listener, Socket};
 use crate::account::Accounts;
 use crate::gateway::Current;
 use crate::metrics::Format;
+use crate::vital;
 use crate::web::host::Host;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -29,7 +30,7 @@ pub(super) struct Asked {
 pub(super) fn start(socket: &Socket, asked: Asked, closed: watch::Receiver<bool>) -> Result<(), ServeError> {
     tracing::info!(address = %socket.address(), "admin listening");
     let listener = Listener::new(socket.share().map_err(ServeError::new)?).map_err(ServeError::new)?;
-    tokio::spawn(answer_all(listener, asked, closed));
+    vital::task("admin", answer_all(listener, asked, closed));
     Ok(())
 }
 

@@ -192,6 +192,16 @@ impl Listening {
         });
     }
 
+    /// Where clients can come in.
+    #[cfg(test)]
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let tcp = |open: &Open| match &open.socket.kind {
+            Kind::Tcp(_, address) | Kind::Tls(_, address) => Some(*address),
+            Kind::Unix(..) => None,
+        };
+        self.open.iter().filter_map(tcp).collect()
+    }
+
     /// Closes all of them.
     pub(super) fn close(&mut self) {
         self.open.drain(..).for_each(|open| open.close());

@@ -15,6 +15,7 @@ use crate::config::{Config, UpstreamServer};
 use crate::gateway::{Current, Gateway, HealthChecks};
 use crate::logging::Log;
 use crate::pages::whoami;
+use crate::vital;
 
 mod admin;
 mod descriptors;
@@ -80,11 +81,11 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     tracing::info!(public_url = %config.server.public_url, "ready");
     supervisor::ready();
     let beside = [
-        tokio::spawn(sweep(server.current.clone())),
-        tokio::spawn(look_up(server.current.clone())),
-        tokio::spawn(check_servers(server.current.clone())),
-        tokio::spawn(tls::watch(server.certificates.clone(), server.current.clone())),
-        tokio::spawn(supervisor::watchdog(accounts.clone(), server.shards.clone())),
+        vital::task("sweep", sweep(server.current.clone())),
+        vital::task("look-up", look_up(server.current.clone())),
+        vital::task("health", check_servers(server.current.clone())),
+        vital::task("certificates", tls::watch(server.certificates.clone(), server.current.clone())),
+        vital::task("watchdog", supervisor::watchdog(accounts.clone(), server.shards.clone())),
     ];
     loop {
         tokio::select! {
@@ -209,7 +210,7 @@ fn uses_whoami(config: &Config) -> bool {
 async fn start_whoami() -> Result<std::net::SocketAddr, ServeError> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(ServeError::new)?;
     let address = listener.local_addr().map_err(ServeError::new)?;
-    tokio::spawn(async move {
+    vital::task("whoami", async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(whoami::serve(stream))),
@@ -233,4 +234,78 @@ async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Re
         token.expose()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::metrics::Format;
+    use crate::vital::testing::{play, role};
+
+    /// Whether a request for one of our own pages is answered.
+    fn asks(stream: &mut TcpStream) -> bool {
+        stream.write_all(b"GET /.auth/me HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut piece = [0; 4096];
+            match stream.read(&mut piece) {
+                Ok(read @ 1..) => answer.extend_from_slice(&piece[..read]),
+                _ => return false,
+            }
+        }
+        answer.starts_with(b"HTTP/1.1 401 ")
+    }
+
+    /// Serves on real threads. In between every request panics, by a limit that no configuration can hold: there is
+    /// no point in time so far from now.
+    async fn serve_while_requests_panic() {
+        const BROKEN: u64 = 40;
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = {:?}\n[[route]]\nupstream = \"http://127.0.0.1:9\"\n",
+            dir.path().join("state")
+        );
+        let parse = || crate::config::parse(&text, "gateway.toml", dir.path().into(), &|_| None);
+        let (config, mut broken) = (parse().map_err(|_| ()).unwrap(), parse().map_err(|_| ()).unwrap());
+        broken.limits.idle = Duration::MAX;
+        let log = Log::start(Clock::system()).unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let server = start(&Arc::new(config), None, Clock::system(), &log, &stopped).await.unwrap();
+        let connect = || TcpStream::connect(server.listening.addresses()[0]).unwrap();
+        let mut early = connect();
+        assert!(asks(&mut early));
+
+        let good = server.current.gateway();
+        server.current.replace(&good.reconfigured(Arc::new(broken), good.accounts().clone(), None));
+        for _ in 0..BROKEN {
+            assert_eq!(connect().read(&mut [0]).unwrap_or(0), 0, "it is closed");
+        }
+        server.current.replace(&good);
+
+        assert!(asks(&mut early), "another one goes on");
+        let began = Instant::now();
+        while good.open_connections() > 1 {
+            assert!(began.elapsed() < Duration::from_secs(20), "a place was never given back");
+            tokio::task::yield_now().await;
+        }
+        assert!(server.shards.answer().await);
+        for _ in 0..8 {
+            assert!(asks(&mut connect()));
+        }
+        assert!(good.metrics_text(Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
+    }
+
+    /// Reliability goal G-17. The process ends by itself, so that it has one of its own.
+    #[tokio::test]
+    async fn a_panic_in_a_request_ends_its_connection_and_nothing_else() {
+        if role().is_some() {
+            return serve_while_requests_panic().await;
+        }
+        let (ended, said) = play("server::tests::a_panic_in_a_request_ends_its_connection_and_nothing_else", "serve");
+        assert_eq!(ended, Some(0), "{said}");
+        assert!(said.contains("\"message\":\"panic\"") && said.contains("\"thread\":\"proxy-"), "{said}");
+    }
 }

@@ -21,6 +21,7 @@ use crate::gateway::Current;
 use crate::gateway::conn::{Counted, Load};
 use crate::gateway::front::wire::Wire;
 use crate::gateway::front::{Front, pool};
+use crate::vital;
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -66,17 +67,15 @@ pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver
     for (number, orders) in orders.into_iter().enumerate() {
         let (current, tls, stopped, shards) = (current.clone(), tls.clone(), stopped.clone(), shards.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
-        std::thread::Builder::new()
-            .name(format!("proxy-{number}"))
-            .spawn(move || {
-                // made on its own thread: what pingora makes on the way belongs to its runtime
-                let run = async {
-                    let front = Front::new(current, stopped.clone());
-                    run(Door { front, tls, number, shards }, orders, stopped).await;
-                };
-                runtime.block_on(run);
-            })
-            .map_err(ServeError::new)?;
+        let serve = move || {
+            // made on its own thread: what pingora makes on the way belongs to its runtime
+            let run = async {
+                let front = Front::new(current, stopped.clone());
+                run(Door { front, tls, number, shards }, orders, stopped).await;
+            };
+            runtime.block_on(run);
+        };
+        vital::thread(&format!("proxy-{number}"), serve).map_err(ServeError::new)?;
     }
     Ok(shards)
 }
@@ -109,7 +108,7 @@ async fn run(mut door: Door, mut orders: UnboundedReceiver<Order>, stopped: watc
         tokio::select! {
             order = orders.recv() => match order {
                 Some(Order::Accept(socket, closed)) => {
-                    drop(tokio::spawn(accept(door.clone(), socket, closed, stopped.clone())));
+                    drop(vital::task("accept", accept(door.clone(), socket, closed, stopped.clone())));
                 }
                 Some(Order::Serve(handed)) => door.take_over(handed),
                 Some(Order::Answer(asked)) => drop(asked.send(())),

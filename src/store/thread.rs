@@ -14,6 +14,7 @@ use super::StoreError;
 use super::db::Db;
 use super::folder::Lock;
 use super::sync::Change;
+use crate::vital;
 
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
@@ -104,9 +105,7 @@ impl Store {
         worker.sync()?;
         worker.db.looked_through()?;
         let (jobs, inbox) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || worker.serve(&inbox))
+        let thread = vital::thread("store", move || worker.serve(&inbox))
             .map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?;
         Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
     }
@@ -155,6 +154,7 @@ mod tests {
 
     use super::super::{AuditRow, Check, NewId, NewUser, Written};
     use super::*;
+    use crate::vital::testing::{play, role};
 
     fn user(email: &str) -> NewUser {
         let [name, picture] = [String::new(), String::new()];
@@ -206,6 +206,44 @@ mod tests {
         store.run(Db::answers).await.unwrap();
         let done = store.run(|db| db.add_user(&user("a@example.com"), 1, &AuditRow::default())).await.unwrap();
         assert!(matches!(done, Written::Done(_)));
+    }
+
+    /// What is not in force in memory cannot be told to be: without this thread nobody is signed out any more.
+    #[tokio::test]
+    async fn a_thread_that_panics_between_jobs_ends_the_process() {
+        let Some(role) = role() else {
+            for (role, code) in [("tick", 1), ("apply", 1), ("job", 0)] {
+                let test = "store::thread::tests::a_thread_that_panics_between_jobs_ends_the_process";
+                let (ended, said) = play(test, role);
+                assert_eq!(ended, Some(code), "{role}: {said}");
+            }
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), Check::Whole).unwrap();
+        let lock = db.folder().lock().unwrap();
+        let breaks = |when: &'static str| {
+            let wanted = role == when;
+            move || assert!(!wanted, "on purpose")
+        };
+        let (tick, apply) = (breaks("tick"), breaks("apply"));
+        let apply = Box::new(move |change: Change<'_>| {
+            if matches!(change, Change::Account(_)) {
+                apply()
+            }
+        });
+        let store = Store::start(db, lock, Hooks { apply, tick: Box::new(move |_| tick()) }).unwrap();
+        if role == "job" {
+            assert!(store.run(|_| -> Result<(), StoreError> { panic!("on purpose") }).await.is_err());
+        }
+        let done = store.run(|db| db.add_user(&user("a@example.com"), 1, &AuditRow::default())).await;
+        // a reply may still come before the process is gone, but nobody is answered after that
+        if role == "job" {
+            assert!(matches!(done, Ok(Written::Done(_))));
+        } else {
+            let _ = store.run(Db::answers).await;
+            std::future::pending::<()>().await;
+        }
     }
 
     #[tokio::test]
