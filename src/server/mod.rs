@@ -302,7 +302,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_request_ends_its_connection_and_nothing_else() {
         if role().is_some() {
-            return serve_while_requests_panic().await;
+            serve_while_requests_panic().await;
+            return;
         }
         let (ended, said) = play("server::tests::a_panic_in_a_request_ends_its_connection_and_nothing_else", "serve");
         assert_eq!(ended, Some(0), "{said}");

@@ -229,7 +229,7 @@ mod tests {
         let (tick, apply) = (breaks("tick"), breaks("apply"));
         let apply = Box::new(move |change: Change<'_>| {
             if matches!(change, Change::Account(_)) {
-                apply()
+                apply();
             }
         });
         let store = Store::start(db, lock, Hooks { apply, tick: Box::new(move |_| tick()) }).unwrap();
