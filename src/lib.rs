@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The listener's end of both is `gateway::front`: it reads each head once, strictly, and sends the request
-//! one of three ways: a plain exchange or a WebSocket tunnel of our own, or pingora's proxy for everything else. All
+//! one of three ways: a plain exchange, one whose bodies are streamed, or a WebSocket tunnel. All
 //! three ask the same `open`, `tries` and `record`.
 //!
 //! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`].

@@ -301,7 +301,7 @@ mod tests {
             ("rustls::check", Level::WARN, true),
             ("rustls::check", Level::INFO, false),
             ("pingora_core::apps::http_app", Level::ERROR, false),
-            ("pingora_proxy", Level::WARN, false),
+            ("pingora_core::connectors", Level::WARN, false),
             ("authgates", Level::INFO, false),
         ] {
             assert_eq!(may_speak(target, level), shown, "{target} {level}");

@@ -34,7 +34,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["server/"]),
     ("pingora_core", &["gateway/", "server/", "server.rs"]),
     ("pingora_http", &["gateway/", "server/", "server.rs"]),
-    ("pingora_proxy", &["gateway/", "server/", "server.rs"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
     ("rustls", &["config/certificate.rs", "server/tls.rs"]),

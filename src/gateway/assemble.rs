@@ -4,13 +4,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use super::conn::Connections;
+use super::cors::CorsAnswer;
 use super::forward::Stripper;
+use super::head::Peer;
 use super::upstream::Targets;
-use super::{Gateway, Parts, Process, route};
+use super::{Gateway, Parts, Process, RequestState, route};
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -76,6 +79,31 @@ impl Gateway {
     /// Lets go of the series that only configurations before this one counted in.
     pub fn forget_others(&self) {
         self.metrics.forget(&self.counted);
+    }
+
+    /// A request that has just begun.
+    pub(super) fn new_state(&self) -> RequestState {
+        RequestState {
+            began: Instant::now(),
+            request_id: self.fresh_id(),
+            outcome: "error",
+            why: None,
+            route: None,
+            page: None,
+            peer: Peer::default(),
+            known: None,
+            identity: None,
+            by_cookie: false,
+            admission: None,
+            guard: None,
+            live: None,
+            tried: Vec::new(),
+            retried: false,
+            renewed: None,
+            cors: CorsAnswer::default(),
+            handshake: None,
+            token: None,
+        }
     }
 
     fn assemble(

@@ -4,16 +4,12 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use pingora_core::protocols::http::ServerSession;
-use tokio::time::Instant;
 
 use super::frames::Closing;
-use super::stream::GuardedStream;
 use crate::config::Certificate;
 
 /// What TLS told of a connection.
@@ -40,34 +36,15 @@ pub(crate) struct Guard {
     secured: Option<Arc<Secured>>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
-    /// Milliseconds after `opened` at which the first byte of the answer is due; 0 is never.
-    answer_due: AtomicU64,
     /// The answer was due and had not begun.
     overdue: AtomicBool,
-    /// The client's body is framed by nobody's rules.
-    malformed: AtomicBool,
-    opened: Instant,
     waker: AtomicWaker,
 }
 
 impl Guard {
     /// `address` is the TCP peer's; `None` on a Unix socket.
     pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<Secured>>) -> Self {
-        Self {
-            address,
-            secured,
-            closing: AtomicU8::new(0),
-            answer_due: AtomicU64::new(0),
-            overdue: AtomicBool::new(false),
-            malformed: AtomicBool::new(false),
-            opened: Instant::now(),
-            waker: AtomicWaker::new(),
-        }
-    }
-
-    /// The guard of the connection that a request on pingora's way came over.
-    pub(crate) fn of(session: &ServerSession) -> Option<&Arc<Self>> {
-        session.stream()?.as_any().downcast_ref::<GuardedStream>().map(GuardedStream::guard)
+        Self { address, secured, closing: AtomicU8::new(0), overdue: AtomicBool::new(false), waker: AtomicWaker::new() }
     }
 
     /// The other end's address.
@@ -85,25 +62,9 @@ impl Guard {
         self.secured.as_ref()
     }
 
-    /// When the answer is due, if one is awaited.
-    pub(crate) fn answer_due(&self) -> Option<Instant> {
-        let millis = self.answer_due.load(Ordering::Relaxed);
-        (millis != 0).then(|| self.opened + Duration::from_millis(millis))
-    }
-
     /// The answer was due and had not begun.
     pub(crate) fn mark_overdue(&self) {
         self.overdue.store(true, Ordering::Relaxed);
-    }
-
-    /// The client's body cannot be read.
-    pub(crate) fn mark_malformed(&self) {
-        self.malformed.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the client's body could not be read.
-    pub(crate) fn is_malformed(&self) -> bool {
-        self.malformed.load(Ordering::Relaxed)
     }
 
     /// Whom to wake when the connection is to be closed.
@@ -118,19 +79,6 @@ impl Guard {
             self.closed_for().map_or(Poll::Pending, Poll::Ready)
         })
         .await
-    }
-
-    /// The answer must begin within this time from now.
-    pub(crate) fn expect_answer(&self, within: Duration) {
-        let due = self.opened.elapsed() + within;
-        let millis = u64::try_from(due.as_millis()).unwrap_or(u64::MAX).max(1);
-        self.answer_due.store(millis, Ordering::Relaxed);
-        self.waker.wake();
-    }
-
-    /// The answer has begun.
-    pub(crate) fn answer_began(&self) {
-        self.answer_due.store(0, Ordering::Relaxed);
     }
 
     /// Whether the answer was not there in time.

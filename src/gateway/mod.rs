@@ -39,12 +39,10 @@ mod page;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub mod prove;
-mod proxy;
 mod record;
 mod refuse;
 mod respond;
 mod route;
-mod stream;
 mod tries;
 mod upstream;
 
@@ -132,9 +130,6 @@ pub struct RequestState {
     live: Option<LiveHandle>,
     tried: Vec<Arc<Target>>,
     retried: bool,
-    /// Interim answers so far, on pingora's way.
-    interims: usize,
-    body_bytes: u64,
     renewed: Option<HeaderValue>,
     cors: CorsAnswer,
     handshake: Option<Handshake>,

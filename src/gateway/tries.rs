@@ -82,7 +82,6 @@ impl Gateway {
         state: &mut RequestState,
     ) -> Result<AnswerChanges<'_>> {
         let Some(guard) = &state.guard else { return no_admission() };
-        guard.answer_began();
         let mut changes = AnswerChanges::new(&self.stripper, &state.cors, answer);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             if state.live.is_none() {
@@ -117,7 +116,6 @@ impl Gateway {
     /// connection ends with it.
     pub(super) fn failed(&self, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
         let code = match &state.guard {
-            Some(guard) if guard.is_malformed() => Some(StatusCode::BAD_REQUEST),
             Some(guard) if guard.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
             _ => respond::failure(e),
         };

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr as Address;
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
@@ -22,9 +22,6 @@ use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamSe
 
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
-
-/// Streams on one connection that pingora's way opens.
-const H2C_STREAMS: usize = 100;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -138,7 +135,6 @@ impl Targets {
         let mut peer = HttpPeer::new(address, protocol == UpstreamProtocol::Https, sni.to_owned());
         if protocol == UpstreamProtocol::H2c {
             peer.options.set_http_version(2, 2);
-            peer.options.max_h2_streams = H2C_STREAMS;
         }
         self.target(peer, authority)
     }
@@ -194,13 +190,6 @@ impl Targets {
 }
 
 impl Target {
-    /// A peer for one try on pingora's way, which knows no upgrades.
-    pub(crate) fn peer(&self) -> HttpPeer {
-        let mut peer = self.template.clone();
-        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        peer
-    }
-
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -242,8 +231,13 @@ impl Target {
     pub(crate) fn agreed_on_h2(&self, wire: &Wire) -> Option<&'static str> {
         match wire {
             Wire::Tls(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
-            _ => (self.template.options.alpn.get_min_http_version() == 2).then_some("http"),
+            _ => self.is_h2c().then_some("http"),
         }
+    }
+
+    /// Whether it speaks HTTP/2 alone.
+    pub(crate) fn is_h2c(&self) -> bool {
+        self.template.options.alpn.get_min_http_version() == 2
     }
 
     /// It could not be reached: others go first until it can be.

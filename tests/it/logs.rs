@@ -50,9 +50,9 @@ fn a_secret_stands_in_no_log_at_any_level() {
     let ticket = client.post_json("/.auth/ws-ticket", &own, &json!({})).json()["ticket"].as_str().unwrap().to_owned();
     drop(open(&gateway, &format!("/ws/x?access_token={ticket}"), "none=canary-cookie"));
     for broken in [
-        // pingora's way and ours: heads and bodies that are quoted where they cannot be read
+        // both kinds of exchange: heads and bodies that are quoted where they cannot be read
         "GET /broken HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-        "GET /broken HTTP/1.0\r\nHost: a\r\n\r\n".to_owned(),
+        "POST /broken HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
         format!("POST /app HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nTransfer-Encoding: chunked\r\n\r\ncanary-chunk\r\n0\r\n\r\n"),
         "POST /.auth/login HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ncanary-password-in-a-chunk\r\n".to_owned(),
         "POST /.auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{\"password\": \"canary-no-json\",".to_owned(),

@@ -197,14 +197,15 @@ fn https_is_told_to_backends_and_browsers_and_plain_http_is_sent_there() {
         assert_eq!((answer.status, answer.seen("x-forwarded-proto")), (200, vec!["https".to_owned()]));
         assert_eq!(answer.field("strict-transport-security"), Some("max-age=63072000"));
     }
-    // a refusal, a page and what pingora's way writes say it too
+    // a refusal, a page and a streamed exchange say it too
     for (line, fields) in [
         ("GET /y", vec![]),
         ("GET /.auth/login", vec![]),
         ("POST /z", vec![("Expect", "100-continue")]),
         ("GET /public/x", vec![("Connection", "x-odd")]),
     ] {
-        let answer = secure.client("a.example.com").request(line, &fields, b"");
+        let body: &[u8] = if line.starts_with("POST") { b"hi" } else { b"" };
+        let answer = secure.client("a.example.com").request(line, &fields, body);
         assert_eq!(answer.field("strict-transport-security"), Some("max-age=63072000"), "{line}: {answer:?}");
     }
     let plain = secure.gateway.client().get("/x?y=z", &[("Host", "a.example.com"), ("Cookie", &cookie)]);

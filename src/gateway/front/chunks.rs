@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use bytes::{BufMut as _, BytesMut};
+
 /// Bytes that a size line with its extensions, or the trailers, may have.
 const LINE_MAX: usize = 4096;
 
@@ -32,6 +34,13 @@ enum At {
 /// The framing is none that RFC 9112 knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadChunk;
+
+/// Puts some data together as a chunk.
+pub(super) fn put(data: &[u8], out: &mut BytesMut) {
+    out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    out.put_slice(data);
+    out.put_slice(b"\r\n");
+}
 
 impl Chunks {
     /// Whether the body has ended.

@@ -2,7 +2,7 @@
 //! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{StatusCode, Version};
+use http::{StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -265,7 +265,7 @@ async fn read_answer(
                 // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
                 if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
                     let mut out = BytesMut::new();
-                    response::write_early_hints(&interim.head, &mut out);
+                    response::write_early_hints(interim.head.values(&header::LINK), &mut out);
                     let _ = conn.write(&out, idle).await;
                 }
                 buffer = interim.rest;

@@ -1,6 +1,6 @@
 //! The front of the line: reads each head of a connection strictly, once, and sends the request one of
-//! three ways: plain HTTP/1.1 exchanges and WebSockets are ours, everything else is pingora's. All
-//! three ask the same rules (`open`, `tries.rs`, `record.rs`).
+//! three ways: a plain exchange, whose body is read whole first, one whose bodies are streamed, or a WebSocket
+//! tunnel. All three ask the same rules (`open`, `tries.rs`, `record.rs`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,21 +8,16 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Method, StatusCode, Version, header};
-use pingora_core::apps::HttpServerApp as _;
 use pingora_core::connectors::TransportConnector;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
-use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
-use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::conn::Counted;
 use super::guard::Guard;
-use super::head::{self, BadHead};
+use super::head::BadHead;
 use super::record::{self, Counts};
-use super::stream::GuardedStream;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
 use crate::pages::word;
 use crate::web::reply::Reply;
@@ -38,6 +33,7 @@ pub(super) mod properties;
 pub(super) mod request;
 pub(super) mod response;
 pub(crate) mod secure;
+mod streamed;
 mod tunnel;
 pub(crate) mod wire;
 
@@ -46,16 +42,12 @@ use request::Head;
 use tunnel::Tunnel;
 use wire::Wire;
 
-/// Bodies up to this size are read whole before they are sent on; larger ones are streamed by pingora.
+/// Bodies up to this size are read whole before they are sent on; larger ones are streamed.
 const BODY_MAX: u64 = 64 << 10;
 /// What is read at once.
 const PIECE: usize = 8 << 10;
 /// How long a client that has connected before the gateway stops may take to begin its first request.
 const FIRST_TIME: Duration = Duration::from_secs(1);
-/// Idle upstream connections that pingora's way keeps for each thread.
-const PINGORA_POOL: usize = 128;
-/// Tries in all that pingora lets us make; we stop sooner, when every server was tried.
-const TRIES: usize = 64;
 
 /// Serves connections; one for each thread.
 #[derive(Clone)]
@@ -63,16 +55,8 @@ pub(crate) struct Front {
     current: Current,
     /// The one that the request under way began with.
     gateway: Gateway,
-    proxy: Arc<HttpProxy<Current>>,
     connector: Arc<TransportConnector>,
     stopped: ShutdownWatch,
-}
-
-/// Who serves a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Ours,
-    Pingora,
 }
 
 /// Whether a connection goes on after a request.
@@ -85,20 +69,7 @@ enum Next {
 impl Front {
     /// `stopped` says when the gateway stops.
     pub(crate) fn new(current: Current, stopped: ShutdownWatch) -> Self {
-        let conf = Arc::new(ServerConf {
-            threads: 1,
-            work_stealing: false,
-            upstream_keepalive_pool_size: PINGORA_POOL,
-            max_retries: TRIES,
-            ..ServerConf::default()
-        });
-        Self {
-            proxy: Arc::new(http_proxy(&conf, current.clone())),
-            connector: Arc::new(TransportConnector::new(None)),
-            gateway: current.gateway(),
-            current,
-            stopped,
-        }
+        Self { connector: Arc::new(TransportConnector::new(None)), gateway: current.gateway(), current, stopped }
     }
 
     /// Another one, for a connection or a stream that begins now.
@@ -128,31 +99,12 @@ impl Front {
             };
             fresh = false;
             self.current.refresh(&mut self.gateway);
-            let next = match self.way(&head) {
-                Way::Ours => self.ours(conn, head).await,
-                Way::Pingora => self.hand_over(conn, *head).await,
-            };
-            match next {
+            match self.serve_one(conn, head).await {
                 Next::Keep(kept) => conn = kept,
                 Next::Tunnel(tunnel) => return drop(tokio::spawn(tunnel.run(counted))),
                 Next::End => return,
             }
         }
-    }
-
-    /// The one place where a request's way is chosen: a body that must be streamed, or that the client holds back
-    /// until it is asked for, is pingora's; a head that will be refused needs no way at all.
-    fn way(&self, head: &Head) -> Way {
-        let (bytes, head) = (head.bytes.len(), &head.parsed);
-        if head::check(head, head.raw_path().len(), bytes, &self.gateway.config.limits).is_err() {
-            return Way::Ours;
-        }
-        let headers = &head.headers;
-        let length = body_length(head);
-        // HTTP/1.0 knows no expectations (RFC 9110, 10.1.1)
-        let held_back = length > 0 && head.version == Version::HTTP_11 && headers.contains_key(header::EXPECT);
-        let streamed = headers.contains_key(header::TRANSFER_ENCODING) || length > BODY_MAX || held_back;
-        if streamed { Way::Pingora } else { Way::Ours }
     }
 
     /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops (a client that
@@ -198,45 +150,18 @@ impl Front {
         conn.linger().await;
     }
 
-    /// Gives the head back to pingora's parser; the connection comes back when the answer is written.
-    async fn hand_over(&self, conn: Conn, head: Head) -> Next {
-        let chunked = head.parsed.headers.contains_key(header::TRANSFER_ENCODING).then_some(head.bytes.len());
-        let mut unread = BytesMut::from(head.bytes);
-        unread.unsplit(conn.buffer);
-        let stream = GuardedStream::new(conn.wire, conn.guard.clone(), unread, chunked);
-        let mut session = ServerSession::new_http1(Box::new(stream));
-        session.set_keepalive(Some(self.gateway.config.limits.idle.as_secs().max(1)));
-        let Some(reused) = self.proxy.process_new_http(session, &self.stopped).await else { return Next::End };
-        let (stream, _) = reused.consume();
-        let wire = stream.into_any().downcast::<GuardedStream>().ok().and_then(|stream| stream.into_inner());
-        wire.map_or(Next::End, |wire| Next::Keep(Conn::new(wire, conn.guard)))
-    }
-
     /// Serves one request and writes its access line.
-    async fn ours(&self, mut conn: Conn, mut head: Box<Head>) -> Next {
+    async fn serve_one(&self, mut conn: Conn, mut head: Box<Head>) -> Next {
         let mut state = self.gateway.new_state();
         state.guard = Some(conn.guard.clone());
         let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
         let head_bytes = head.bytes.len();
         let step = self.gateway.open(&mut head.parsed, head_bytes, &mut state);
-        if matches!(step, Step::Forward) && self.gateway.asks_h2(&state) {
-            return self.hand_over(conn, *head).await;
-        }
-        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head.parsed) };
-        let end = match conn.read_body(length).await {
-            Ok(body) => {
-                counts.bytes_in = body.len();
-                self.carry_on(&mut conn, step, &head, body, &mut state, &mut counts).await
-            }
-            Err(Some(code)) => {
-                (state.outcome, state.why) = ("bad_request", Some(word(code)));
-                let reply = refuse::unread(code, &state.request_id);
-                self.reply(&mut conn, reply, &head.parsed, &state, &mut counts).await
-            }
-            Err(None) => {
-                state.outcome = "client_gone";
-                End::Closed
-            }
+        let streams = is_streamed(&head.parsed) || (matches!(step, Step::Forward) && self.gateway.asks_h2(&state));
+        let end = if streams {
+            self.stream(&mut conn, step, &head.parsed, &mut state, &mut counts).await
+        } else {
+            self.at_once(&mut conn, step, &head, &mut state, &mut counts).await
         };
         if let End::Tunnel(server, first) = end {
             let gateway = self.gateway.clone();
@@ -255,6 +180,33 @@ impl Front {
                 Next::End
             }
             End::Closed | End::Tunnel(..) => Next::End,
+        }
+    }
+
+    /// Reads the whole body, and then answers.
+    async fn at_once(
+        &self,
+        conn: &mut Conn,
+        step: Step,
+        head: &Head,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head.parsed) };
+        match conn.read_body(length).await {
+            Ok(body) => {
+                counts.bytes_in = body.len();
+                self.carry_on(conn, step, head, body, state, counts).await
+            }
+            Err(Some(code)) => {
+                (state.outcome, state.why) = ("bad_request", Some(word(code)));
+                let reply = refuse::unread(code, &state.request_id);
+                self.reply(conn, reply, &head.parsed, state, counts).await
+            }
+            Err(None) => {
+                state.outcome = "client_gone";
+                End::Closed
+            }
         }
     }
 
@@ -309,11 +261,14 @@ impl Front {
         conn.write(&out, self.gateway.config.limits.idle).await
     }
 
-    /// Whether the client and we go on after this request. A proxy never does in HTTP/1.0, whatever the client
-    /// says (RFC 9112, 9.3).
+    /// Whether the client and we go on after this request.
     fn keeps(&self, conn: &Conn, head: &RequestHeader) -> bool {
-        let ends = head.version != Version::HTTP_11 || asks_to_close(head);
-        conn.buffer.is_empty() && !*self.stopped.borrow() && !ends
+        conn.buffer.is_empty() && self.may_keep(head)
+    }
+
+    /// The same, as far as the head tells. A proxy never goes on in HTTP/1.0, whatever the client says (RFC 9112, 9.3).
+    fn may_keep(&self, head: &RequestHeader) -> bool {
+        head.version == Version::HTTP_11 && !*self.stopped.borrow() && !asks_to_close(head)
     }
 }
 
@@ -327,6 +282,14 @@ enum End {
     Linger,
     /// Nobody is there any more, or nothing sensible can follow.
     Closed,
+}
+
+/// Whether the body is to pass while it comes: it has no length or is long, or the client holds it back until it is
+/// asked for (HTTP/1.0 knows no such expectations: RFC 9110, 10.1.1).
+fn is_streamed(head: &RequestHeader) -> bool {
+    let length = body_length(head);
+    let held_back = length > 0 && head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
+    length > BODY_MAX || held_back || head.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// What `Content-Length` says; checked before.

@@ -60,7 +60,7 @@ pub(crate) fn keep(target: u64, wire: Wire) {
 
 /// Closes what has been idle for too long; called once a second on each thread.
 pub(crate) fn sweep() {
-    super::h2::sweep();
+    super::streamed::sweep();
     POOL.with_borrow_mut(|pool| {
         for idle in pool.idle.values_mut() {
             idle.retain(|kept| kept.since.elapsed() < KEPT_TIME);

@@ -62,9 +62,10 @@ impl Head {
 }
 
 impl Head {
-    /// As HTTP/2 has it, without fields about a connection; `Connection` still says which others those are.
+    /// Without fields about a connection; `Connection` still says which others those are.
     pub(super) fn to_map(&self) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(self.status, Some(self.fields.len() + 6))?;
+        head.set_reason_phrase(std::str::from_utf8(&self.bytes[self.reason.clone()]).ok())?;
         let is_hop = |name: &[u8]| HOP[1..].iter().any(|hop| hop.eq_ignore_ascii_case(name));
         for (name, value) in self.fields().filter(|(name, _)| !is_hop(name)) {
             let name = HeaderName::from_bytes(name).map_err(|_| bad("field name"))?;
@@ -157,9 +158,9 @@ pub(super) fn write_answer(
 }
 
 /// Writes a 103 with its `Link` fields, the only ones that it may have to tell.
-pub(super) fn write_early_hints(hints: &Head, out: &mut BytesMut) {
+pub(super) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: &mut BytesMut) {
     out.put_slice(b"HTTP/1.1 103 Early Hints\r\n");
-    for link in hints.values(&header::LINK) {
+    for link in links {
         put_field(out, b"Link", link);
     }
     out.put_slice(b"\r\n");
@@ -205,11 +206,6 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
         from = end;
     }
     None
-}
-
-/// Refuses an answer that is framed in two ways, or in one that we do not know.
-pub(in crate::gateway) fn check_framing(head: &impl AnswerHead) -> Result<()> {
-    framing(head, &Method::GET).map(drop)
 }
 
 fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {

@@ -1,22 +1,64 @@
-//! The client's end of a stream: heads, data within its window, trailers, resets.
+//! The client's end of a stream: its body, heads, data within its window, trailers, resets.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
-use h2::{Reason, SendStream};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
+
+use super::super::client::Gone;
+use super::super::streamed::{Download, Upload};
 
 /// What one wait for the client's window is for.
 const PIECE: usize = 16 << 10;
 
-/// The client does not take it any more.
-#[derive(Debug)]
-pub(super) struct Gone;
+/// The body of a stream's request.
+pub(super) struct Body {
+    stream: RecvStream,
+    /// Taken out of the window, and to be given back when the next piece is wanted.
+    held: usize,
+}
+
+impl Body {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self { stream, held: 0 }
+    }
+}
+
+impl Upload for Body {
+    const IS_FRAMED: bool = false;
+
+    fn is_over(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>> {
+        let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.held));
+        let piece = self.stream.data().await.transpose().map_err(broken)?;
+        self.held = piece.as_ref().map_or(0, Bytes::len);
+        Ok(piece)
+    }
+
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
+        self.stream.trailers().await.map_err(broken)
+    }
+
+    /// The way back tells.
+    async fn gone(&mut self) {
+        pending::<()>().await;
+    }
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+fn broken(e: h2::Error) -> Box<Error> {
+    Error::because(ErrorType::ReadError, "reading the body", e).into_down()
+}
 
 /// One for each stream. Dropped before its end, it resets the stream.
 pub(super) struct Client {
@@ -35,7 +77,7 @@ impl Client {
     }
 
     /// 100 Continue, or 103 with its links.
-    pub(super) fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
+    pub(super) fn tell(&mut self, status: StatusCode, links: &HeaderMap) {
         let mut response = Response::new(());
         *response.status_mut() = status;
         for link in links.get_all(header::LINK) {
@@ -44,8 +86,27 @@ impl Client {
         let _ = self.respond.send_informational(response);
     }
 
-    /// The final head; with `end`, nothing follows it.
-    pub(super) fn head(&mut self, mut head: ResponseHeader, end: bool) -> Result<(), Gone> {
+    /// Ends the stream at once.
+    pub(super) fn reset(&mut self, reason: Reason) {
+        self.respond.send_reset(reason);
+    }
+}
+
+impl Download for Client {
+    const TAKES_H2: bool = true;
+
+    /// It was asked for its body when the request was admitted.
+    fn holds_back(&self) -> bool {
+        false
+    }
+
+    async fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
+        if status == StatusCode::EARLY_HINTS {
+            self.tell(status, links);
+        }
+    }
+
+    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
         if !head.headers.contains_key(header::DATE) {
             let _ = head.insert_header(header::DATE, get_cached_date());
         }
@@ -57,7 +118,7 @@ impl Client {
     }
 
     /// A piece of the body. However slowly the client opens its window, each 16 KiB must be gone within `idle`.
-    pub(super) async fn data(&mut self, mut data: Bytes) -> Result<(), Gone> {
+    async fn data(&mut self, mut data: Bytes) -> std::result::Result<(), Gone> {
         let Some(body) = &mut self.body else { return Err(Gone) };
         while data.has_remaining() {
             let mut piece = data.split_to(data.len().min(PIECE));
@@ -75,8 +136,7 @@ impl Client {
         Ok(())
     }
 
-    /// The end of the body, perhaps with trailers.
-    pub(super) fn end(&mut self, trailers: Option<HeaderMap<HeaderValue>>) -> Result<(), Gone> {
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
         let Some(body) = &mut self.body else { return Err(Gone) };
         match trailers {
             Some(trailers) => body.send_trailers(trailers).map_err(|_| Gone),
@@ -84,16 +144,10 @@ impl Client {
         }
     }
 
-    /// Waits until the client takes the stream back.
-    pub(super) async fn gone(&mut self) {
+    async fn gone(&mut self) {
         let _ = match &mut self.body {
             Some(body) => poll_fn(|cx| body.poll_reset(cx)).await,
             None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
         };
-    }
-
-    /// Ends the stream at once.
-    pub(super) fn reset(&mut self, reason: Reason) {
-        self.respond.send_reset(reason);
     }
 }

@@ -2,7 +2,7 @@
 //! becomes Host, cookie crumbs are joined. What cannot be both is refused.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use pingora_http::RequestHeader;
 
 use crate::config::Limits;
@@ -70,20 +70,6 @@ fn cookies(headers: &HeaderMap, limits: &Limits) -> Result<Option<HeaderValue>, 
     }
     let joined = Bytes::from(crumbs.join(&b"; "[..]));
     HeaderValue::from_maybe_shared(joined).map(Some).map_err(|_| BadHead::Ambiguous("cookie"))
-}
-
-/// The head as another HTTP/2 server gets it.
-pub(super) fn request(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
-    let host = head.headers.get(header::HOST)?.to_str().ok()?;
-    let target = std::str::from_utf8(head.raw_path()).ok()?;
-    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
-    let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
-    *request.version_mut() = http::Version::HTTP_2;
-    let passes = |name: &HeaderName| *name != header::HOST && *name != header::EXPECT;
-    for (name, value) in head.headers.iter().filter(|(name, _)| passes(name)) {
-        request.headers_mut().append(name.clone(), value.clone());
-    }
-    Some(request)
 }
 
 #[cfg(test)]

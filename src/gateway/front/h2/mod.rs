@@ -20,13 +20,8 @@ use crate::gateway::conn::Counted;
 use crate::gateway::guard::Guard;
 
 mod client;
-mod exchange;
 mod head;
-mod server;
 mod stream;
-mod trailers;
-
-pub(super) use server::sweep;
 
 /// Streams that a client may have open at once.
 const STREAMS: u32 = 100;

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, StatusCode, header};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
-use super::client::{Client, Gone};
+use super::super::Front;
+use super::super::client::Gone;
+use super::super::streamed::{Download as _, Upload as _, read_form};
+use super::client::{Body, Client};
 use super::{Fate, Tally, head};
-use crate::gateway::front::Front;
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
 use crate::gateway::{RequestState, Step, answer, respond};
@@ -26,7 +29,8 @@ pub(super) async fn serve(
     tally: Arc<Tally>,
 ) -> Fate {
     let gateway = &front.gateway;
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Body::new(body);
     let mut client = Client::new(respond, gateway.config.limits.idle);
     let (mut head, bytes) = match head::read(&parts, &gateway.config.limits) {
         Ok(read) => read,
@@ -56,7 +60,7 @@ impl Front {
         &self,
         step: Step,
         head: &RequestHeader,
-        body: &mut RecvStream,
+        body: &mut Body,
         client: &mut Client,
         state: &mut RequestState,
         tally: Arc<Tally>,
@@ -68,7 +72,7 @@ impl Front {
             .is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
             && !matches!(step, Step::Reply(_))
         {
-            client.inform(StatusCode::CONTINUE, &HeaderMap::new());
+            client.tell(StatusCode::CONTINUE, &HeaderMap::new());
         }
         let mut read = 0;
         let reply = match step {
@@ -90,8 +94,7 @@ impl Front {
                     client.reset(Reason::REFUSED_STREAM);
                     return 0;
                 };
-                let result = self.forward_h2(head, body, client, state, &mut read).await;
-                let Err(e) = result else { return read };
+                let Err(e) = self.forward_whole(head, body, client, state, &mut read).await else { return read };
                 if guard.closed_for().is_some() {
                     client.reset(Reason::CANCEL);
                     return read;
@@ -113,6 +116,22 @@ impl Front {
         read
     }
 
+    /// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.
+    async fn forward_whole(
+        &self,
+        head: &RequestHeader,
+        body: &mut Body,
+        client: &mut Client,
+        state: &mut RequestState,
+        read: &mut usize,
+    ) -> Result<()> {
+        let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
+        if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
+            while timeout(self.gateway.config.limits.idle, body.piece()).await.map_err(slow)??.is_some() {}
+        }
+        self.forward(head, body, client, state, read).await
+    }
+
     async fn reply_h2(
         &self,
         client: &mut Client,
@@ -120,32 +139,15 @@ impl Front {
         reply: Reply,
         method: &Method,
         request_id: &str,
-    ) -> Result<(), Gone> {
+    ) -> std::result::Result<(), Gone> {
         let hsts = respond::sends_hsts(&self.gateway.config, guard);
         let head = answer::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
         let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
-        client.head(head, bodiless)?;
+        client.head(head, bodiless).await?;
         if bodiless {
             return Ok(());
         }
         client.data(reply.body).await?;
-        client.end(None)
+        client.end(None).await
     }
-}
-
-/// Reads a body of at most `max` bytes; each error is the status to answer with.
-async fn read_form(body: &mut RecvStream, max: usize) -> Result<Bytes, StatusCode> {
-    let whole = async {
-        let mut form = BytesMut::new();
-        while let Some(part) = body.data().await {
-            let part = part.map_err(|_| StatusCode::BAD_REQUEST)?;
-            if form.len() + part.len() > max {
-                return Err(StatusCode::PAYLOAD_TOO_LARGE);
-            }
-            form.extend_from_slice(&part);
-            let _ = body.flow_control().release_capacity(part.len());
-        }
-        Ok(form.freeze())
-    };
-    timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
 }

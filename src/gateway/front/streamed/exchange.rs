@@ -1,21 +1,19 @@
-//! A stream's request to a server and its answer back, bodies both ways at once, trailers too. Nothing is decided
-//! here that `tries.rs` does not decide.
+//! A request to a server and its answer back, bodies both ways at once, trailers too. Nothing is decided here that
+//! `tries.rs` does not decide.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::client::Client;
+use super::super::{Front, pool};
 use super::server::{self, Broken, Server, Shared, Sink, Source, gone};
-use super::trailers;
-use crate::gateway::front::{Front, pool};
+use super::{Download, Upload, trailers};
 use crate::gateway::tries::no_admission;
 use crate::gateway::upstream::Target;
 use crate::gateway::{Gateway, RequestState};
@@ -34,37 +32,35 @@ struct Allowed {
     /// To the first byte of the answer, once the body is sent.
     answer: Duration,
     body: Option<u64>,
-    /// The client said how long its body is.
-    declared: bool,
+    /// The client said how long its body is, and may have been wrong: the last piece waits for the end.
+    held: bool,
 }
 
 impl Front {
     /// Sends the request to the servers in turn until one answers, and its answer to the client.
-    pub(super) async fn forward_h2(
+    pub(in super::super) async fn forward<U: Upload, D: Download>(
         &self,
         head: &RequestHeader,
-        body: &mut RecvStream,
-        client: &mut Client,
+        body: &mut U,
+        client: &mut D,
         state: &mut RequestState,
         read: &mut usize,
     ) -> Result<()> {
-        let length = head.headers.get(header::CONTENT_LENGTH);
-        if length.is_some_and(|length| length == "0") {
-            // a head that says so is a whole request: data behind it must not be found out afterwards
-            ends_empty(body, self.gateway.config.limits.idle).await?;
-        }
-        let bodiless = body.is_end_stream();
+        let bodiless = body.is_over();
         loop {
             let target = self.gateway.next_target(state)?;
-            let (server, kept) = match self.reach(&target, state.retried).await {
+            let (server, kept) = match self.reach(&target, state.retried, D::TAKES_H2).await {
                 Ok(reached) => reached,
                 Err(_) if self.gateway.may_try_another(state) => continue,
                 Err(e) => return Err(e),
             };
             let mut request = head.clone();
             self.gateway.changes(head, state)?.apply(&mut request)?;
+            if !client.holds_back() {
+                request.remove_header(&header::EXPECT);
+            }
             let tried = match server.begin(&request, bodiless).await {
-                Ok(begun) => self.try_once_h2(head, body, client, state, begun, read).await,
+                Ok(begun) => self.pass(head, body, client, state, begun, read).await,
                 Err(e) => Err(Broken::Silent(e)),
             };
             match tried {
@@ -80,17 +76,19 @@ impl Front {
         }
     }
 
-    /// A connection to the server, and whether it is one that was kept.
-    async fn reach(&self, target: &Target, anew: bool) -> Result<(Server, bool)> {
+    /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
+    /// server does not ask for that.
+    async fn reach(&self, target: &Target, anew: bool, any: bool) -> Result<(Server, bool)> {
         if !anew {
-            if let Some(shared) = Shared::take(target.id()) {
+            let shared = if any || target.is_h2c() { Shared::take(target.id()) } else { None };
+            if let Some(shared) = shared {
                 return Ok((Server::Shared(shared), true));
             }
             if let Some(wire) = pool::take(target.id()).await {
                 return Ok((Server::Own(wire), true));
             }
         }
-        let wire = target.connect_any(&self.connector).await?;
+        let wire = if any { target.connect_any(&self.connector).await } else { target.connect(&self.connector).await }?;
         Ok((
             match target.agreed_on_h2(&wire) {
                 Some(scheme) => Server::Shared(Shared::begin(target.id(), wire, scheme).await?),
@@ -101,11 +99,11 @@ impl Front {
     }
 
     /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
-    async fn try_once_h2(
+    async fn pass<U: Upload, D: Download>(
         &self,
         head: &RequestHeader,
-        body: &mut RecvStream,
-        client: &mut Client,
+        body: &mut U,
+        client: &mut D,
         state: &mut RequestState,
         (sink, source): (Sink, Source),
         read: &mut usize,
@@ -116,30 +114,34 @@ impl Front {
         let route = &self.gateway.config.routes[admission.route()];
         let upstream = &self.gateway.config.upstreams[admission.upstream()];
         let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
-        let allowed = Allowed {
-            idle: self.gateway.config.limits.idle,
-            answer: route.timeout,
-            body: route.body_max,
-            declared: head.headers.contains_key(header::CONTENT_LENGTH),
-        };
+        let (idle, declared) = (self.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
+        let allowed = Allowed { idle, answer: route.timeout, body: route.body_max, held: declared && !U::IS_FRAMED };
+        if matches!(sink, Sink::Shared(_)) {
+            // it was not asked
+            client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
+        }
         let (answered, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
         let result = {
             let mut up = pin!(upload(body, sink, &allowed, passing, &sent));
             let mut down = pin!(self.download(head, client, source, state, &answered));
-            let (mut uploaded, mut awaited) = (None, false);
+            let (mut sending, mut awaited) = (true, false);
+            let (mut uploaded, mut watched) = (None, None);
             let mut due = Instant::now();
             loop {
                 tokio::select! {
                     biased;
                     _ = guard.closed() => break Err(Broken::Other(gone())),
-                    result = &mut up, if uploaded.is_none() => match result {
-                        Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
-                        result => {
-                            uploaded = Some(result.ok());
-                            (awaited, due) = (true, Instant::now() + allowed.answer);
+                    result = &mut up, if sending => {
+                        match result {
+                            Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
+                            Err(Stopped::Server) => {}
+                            Ok((sink, body)) => (uploaded, watched) = (Some(sink), Some(body)),
                         }
+                        sending = false;
+                        (awaited, due) = (true, Instant::now() + allowed.answer);
                     },
-                    result = &mut down => break result.map(|source| uploaded.flatten().map(|sink| (sink, source))),
+                    result = &mut down => break result.map(|source| uploaded.map(|sink| (sink, source))),
+                    () = left(&mut watched) => break Err(Broken::Other(gone())),
                     () = sleep_until(due), if awaited => {
                         awaited = false;
                         if !answered.load(Ordering::Relaxed) {
@@ -159,7 +161,7 @@ impl Front {
     async fn download(
         &self,
         head: &RequestHeader,
-        client: &mut Client,
+        client: &mut impl Download,
         mut source: Source,
         state: &mut RequestState,
         answered: &AtomicBool,
@@ -170,7 +172,7 @@ impl Front {
         self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
         answer.remove_header(&http::header::CONNECTION);
         let over = source.is_over();
-        client.head(answer, over).map_err(|_| Broken::Other(gone()))?;
+        client.head(answer, over).await.map_err(|_| Broken::Other(gone()))?;
         if over {
             return Ok(source);
         }
@@ -186,18 +188,17 @@ impl Front {
         }
         let late = |_| Broken::Other(Error::explain(ErrorType::ReadTimedout, "reading the trailers").into_up());
         let trailers = timeout(idle, source.trailers()).await.map_err(late)?.map_err(Broken::Other)?;
-        client.end(trailers.and_then(trailers::to_client)).map_err(|_| Broken::Other(gone()))?;
+        client.end(trailers.and_then(trailers::to_client)).await.map_err(|_| Broken::Other(gone()))?;
         Ok(source)
     }
 }
 
-/// Waits for the end of a body that is to have no bytes.
-async fn ends_empty(body: &mut RecvStream, idle: Duration) -> Result<()> {
-    let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
-    while let Some(part) = timeout(idle, body.data()).await.map_err(slow)? {
-        part.map_err(|e| Error::because(ErrorType::ReadError, "reading the body", e).into_down())?;
+/// Waits until whoever has sent a whole body goes away.
+async fn left(body: &mut Option<&mut impl Upload>) {
+    match body {
+        Some(body) => body.gone().await,
+        None => std::future::pending().await,
     }
-    Ok(())
 }
 
 async fn send(sink: &mut Sink, part: Bytes, idle: Duration) -> Result<(), Stopped> {
@@ -208,38 +209,35 @@ async fn send(sink: &mut Sink, part: Bytes, idle: Duration) -> Result<(), Stoppe
 }
 
 /// The request's body, to its end, and what passes of its trailers.
-async fn upload(
-    body: &mut RecvStream,
+async fn upload<'b, U: Upload>(
+    body: &'b mut U,
     mut sink: Sink,
     allowed: &Allowed,
     passing: impl FnOnce(HeaderMap) -> Option<HeaderMap>,
     sent: &AtomicUsize,
-) -> Result<Sink, Stopped> {
-    if body.is_end_stream() {
-        return Ok(sink);
+) -> Result<(Sink, &'b mut U), Stopped> {
+    if body.is_over() {
+        return Ok((sink, body));
     }
     let slow = |_| Stopped::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());
-    let broken = |e| Stopped::Client(Error::because(ErrorType::ReadError, "reading the body", e).into_down());
     let mut held = None;
-    while let Some(part) = timeout(allowed.idle, body.data()).await.map_err(slow)? {
-        let mut part = part.map_err(broken)?;
+    while let Some(mut part) = timeout(allowed.idle, body.piece()).await.map_err(slow)?.map_err(Stopped::Client)? {
         let length = part.len();
         let before = sent.fetch_add(length, Ordering::Relaxed);
         if allowed.body.is_some_and(|max| (before + length) as u64 > max) {
             let large = Error::explain(ErrorType::HTTPStatus(413), "body larger than body_max");
             return Err(Stopped::Client(large.into_down()));
         }
-        if allowed.declared {
-            // the last piece waits for the end: a body that turns out too long never was a whole one
+        if allowed.held {
+            // a body that turns out too long never was a whole one
             part = held.replace(part).unwrap_or_default();
         }
         send(&mut sink, part, allowed.idle).await?;
-        let _ = body.flow_control().release_capacity(length);
     }
-    let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(broken)?;
+    let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(Stopped::Client)?;
     send(&mut sink, held.unwrap_or_default(), allowed.idle).await?;
     match timeout(allowed.idle, sink.end(trailers.and_then(passing))).await {
-        Ok(Ok(())) => Ok(sink),
+        Ok(Ok(())) => Ok((sink, body)),
         Ok(Err(_)) | Err(_) => Err(Stopped::Server),
     }
 }

@@ -13,15 +13,15 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
 
-use super::super::chunks::Chunks;
-use super::super::pool::KEPT_TIME;
+use super::super::chunks;
+use super::super::pool::{self, KEPT_TIME};
 use super::super::response::{self, Framing};
 use super::super::wire::Wire;
-use super::super::{PIECE, pool};
-use super::client::Client;
+use super::Download;
+use super::framed::{Cut, Framed};
 use crate::gateway::respond::AnswerHead as _;
 use crate::gateway::tries::count_interim;
 
@@ -32,8 +32,11 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const WINDOW: u32 = 4 << 20;
 /// For the first frames of a new connection.
 const HANDSHAKE: Duration = Duration::from_secs(3);
-/// Fields of HTTP/1.1 that are about one connection, or answered here.
-const HOP: [HeaderName; 3] = [header::TE, header::TRAILER, header::EXPECT];
+/// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
+const HOP: [HeaderName; 5] =
+    [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE];
+/// The same, without a constant of their own.
+const HOP_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// Why a try came to nothing.
 pub(super) enum Broken {
@@ -126,7 +129,7 @@ pub(super) enum Sink {
 
 /// What the answer comes from.
 pub(super) enum Source {
-    Own { wire: ReadHalf<Wire>, buffer: BytesMut, framing: Framing, chunks: Chunks, keeps: bool },
+    Own { body: Framed<ReadHalf<Wire>>, keeps: bool },
     Shared { answer: Option<ResponseFuture>, body: Option<RecvStream>, _user: Arc<()> },
 }
 
@@ -140,20 +143,40 @@ impl Server {
                 let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
                 write.write_all(&bytes).await.map_err(failed)?;
                 write.flush().await.map_err(failed)?;
-                let (buffer, chunks) = (BytesMut::with_capacity(PIECE), Chunks::default());
-                let source = Source::Own { wire: read, buffer, framing: Framing::Length(0), chunks, keeps: false };
-                Ok((Sink::Own { wire: write, chunked }, source))
+                let body = Framed::new(read, BytesMut::new(), Framing::Length(0));
+                Ok((Sink::Own { wire: write, chunked }, Source::Own { body, keeps: false }))
             }
             Self::Shared(shared) => {
                 let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
                 let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "no HTTP/2 request").into_in();
-                let request = super::head::request(head, shared.scheme).ok_or_else(bad)?;
+                let request = request_h2(head, shared.scheme).ok_or_else(bad)?;
                 let mut send = shared.send.ready().await.map_err(failed)?;
                 let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
                 Ok((Sink::Shared(body), Source::Shared { answer: Some(answer), body: None, _user: shared.users }))
             }
         }
     }
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    HOP.contains(name) || HOP_TOO.contains(&name.as_str())
+}
+
+/// The head in HTTP/2.
+fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
+    let host = head.headers.get(header::HOST)?.to_str().ok()?;
+    let target = std::str::from_utf8(head.raw_path()).ok()?;
+    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
+    let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
+    *request.version_mut() = http::Version::HTTP_2;
+    for (name, value) in &head.headers {
+        // the one thing that `TE` may say here (RFC 9113, 8.2.2)
+        let told = *name == header::TE && value == "trailers";
+        if told || !(is_hop(name) || matches!(*name, header::HOST | header::EXPECT)) {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    Some(request)
 }
 
 /// The head in HTTP/1.1, and whether the body is to be chunked.
@@ -163,7 +186,7 @@ fn head_bytes(head: &RequestHeader, bodiless: bool) -> (BytesMut, bool) {
     out.put_u8(b' ');
     out.put_slice(head.raw_path());
     out.put_slice(b" HTTP/1.1\r\n");
-    for (name, value) in head.headers.iter().filter(|(name, _)| !HOP.contains(name)) {
+    for (name, value) in head.headers.iter().filter(|(name, _)| !is_hop(name)) {
         out.put_slice(name.as_str().as_bytes());
         out.put_slice(b": ");
         out.put_slice(value.as_bytes());
@@ -188,14 +211,11 @@ impl Sink {
         }
         match self {
             Self::Own { wire, chunked } => {
+                if !*chunked {
+                    return write(wire, &data).await;
+                }
                 let mut out = BytesMut::with_capacity(data.len() + 16);
-                if *chunked {
-                    out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                }
-                out.put_slice(&data);
-                if *chunked {
-                    out.put_slice(b"\r\n");
-                }
+                chunks::put(&data, &mut out);
                 write(wire, &out).await
             }
             Self::Shared(body) => {
@@ -231,12 +251,13 @@ async fn write(wire: &mut WriteHalf<Wire>, bytes: &[u8]) -> Result<()> {
 }
 
 impl Source {
-    /// Waits for the head of the final answer; the client is told of 103s on the way (RFC 8297).
-    pub(super) async fn head(&mut self, method: &Method, client: &mut Client) -> Result<ResponseHeader, Broken> {
+    /// Waits for the head of the final answer; the client is told of interim ones on the way (RFC 8297).
+    pub(super) async fn head(&mut self, method: &Method, client: &mut impl Download) -> Result<ResponseHeader, Broken> {
         match self {
-            Self::Own { wire, buffer, framing, keeps, .. } => {
-                let answer = own_head(wire, buffer, method, client).await?;
-                (*framing, *keeps, *buffer) = (answer.framing, answer.keeps, answer.rest);
+            Self::Own { body, keeps } => {
+                let answer = own_head(body, method, client).await?;
+                body.begin(answer.rest, answer.framing);
+                *keeps = answer.keeps;
                 answer.head.to_map().map_err(|e| Broken::Other(e.into_up()))
             }
             Self::Shared { answer, body, .. } => {
@@ -256,9 +277,7 @@ impl Source {
     /// Whether nothing follows what was read.
     pub(super) fn is_over(&self) -> bool {
         match self {
-            Self::Own { framing: Framing::Length(left), .. } => *left == 0,
-            Self::Own { framing: Framing::Chunked, chunks, .. } => chunks.is_done(),
-            Self::Own { framing: Framing::Close, .. } => false,
+            Self::Own { body, .. } => body.is_over(),
             Self::Shared { body, .. } => body.as_ref().is_none_or(RecvStream::is_end_stream),
         }
     }
@@ -266,19 +285,11 @@ impl Source {
     /// The next piece of the body; `None` at its end.
     pub(super) async fn data(&mut self) -> Result<Option<Bytes>> {
         match self {
-            Self::Own { wire, buffer, framing, chunks, .. } => loop {
-                if let Some(data) = taken(buffer, framing, chunks)? {
-                    return Ok(Some(data));
-                }
-                if matches!(framing, Framing::Length(0)) || chunks.is_done() {
-                    return Ok(None);
-                }
-                buffer.reserve(PIECE);
-                let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
-                if wire.read_buf(buffer).await.map_err(failed)? == 0 {
-                    return if *framing == Framing::Close { Ok(None) } else { Err(cut_off()) };
-                }
-            },
+            Self::Own { body, .. } => body.piece().await.map_err(|cut| match cut {
+                Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up(),
+                Cut::Ended => cut_off(),
+                Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the answer", e).into_up(),
+            }),
             Self::Shared { body, .. } => {
                 let Some(body) = body else { return Ok(None) };
                 let Some(data) = body.data().await else { return Ok(None) };
@@ -304,42 +315,39 @@ impl Source {
 
 /// Keeps a connection of its own whose answer was read to its end.
 pub(super) fn keep(target: u64, sink: Sink, source: Source) {
-    if let (Sink::Own { wire: write, .. }, Source::Own { wire: read, buffer, framing, keeps: true, .. }) =
-        (sink, source)
-        && buffer.is_empty()
-        && framing != Framing::Close
+    if let (Sink::Own { wire: write, .. }, Source::Own { body, keeps: true }) = (sink, source)
+        && body.buffer.is_empty()
+        && body.is_over()
     {
-        pool::keep(target, read.unsplit(write));
+        pool::keep(target, body.wire.unsplit(write));
     }
 }
 
 async fn own_head(
-    wire: &mut ReadHalf<Wire>,
-    buffer: &mut BytesMut,
+    body: &mut Framed<ReadHalf<Wire>>,
     method: &Method,
-    client: &mut Client,
+    client: &mut impl Download,
 ) -> Result<response::Answer, Broken> {
     let (mut begun, mut interims) = (false, 0);
     loop {
-        match response::read(buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
+        match response::read(&mut body.buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
             Some(told)
                 if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {
                 count_interim(&mut interims).map_err(Broken::Other)?;
-                if told.head.status() == StatusCode::EARLY_HINTS {
-                    let told = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
-                    client.inform(StatusCode::EARLY_HINTS, &told.headers);
+                if matches!(told.head.status(), StatusCode::CONTINUE | StatusCode::EARLY_HINTS) {
+                    let fields = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
+                    client.inform(told.head.status(), &fields.headers).await;
                 }
-                *buffer = told.rest;
+                body.buffer = told.rest;
                 continue;
             }
             Some(answer) => return Ok(answer),
             None => {}
         }
-        buffer.reserve(PIECE);
         let read = tokio::select! {
             biased;
-            read = wire.read_buf(buffer) => read,
+            read = body.read() => read,
             () = client.gone() => return Err(Broken::Other(gone())),
         };
         let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
@@ -347,29 +355,6 @@ async fn own_head(
             Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no answer").into_up())),
             Ok(_) => begun = true,
             Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
-        }
-    }
-}
-
-/// The next run of the body that stands in the buffer.
-fn taken(buffer: &mut BytesMut, framing: &mut Framing, chunks: &mut Chunks) -> Result<Option<Bytes>> {
-    match framing {
-        Framing::Close => Ok((!buffer.is_empty()).then(|| buffer.split().freeze())),
-        Framing::Length(left) => {
-            let length = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
-            *left -= length as u64;
-            Ok((length > 0).then(|| buffer.split_to(length).freeze()))
-        }
-        Framing::Chunked => {
-            while !buffer.is_empty() && !chunks.is_done() {
-                let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
-                let (taken, data) = chunks.take(buffer).map_err(bad)?;
-                let piece = buffer.split_to(taken).freeze().slice(data);
-                if !piece.is_empty() {
-                    return Ok(Some(piece));
-                }
-            }
-            Ok(None)
         }
     }
 }

@@ -1,0 +1,93 @@
+//! A body in HTTP/1.1 as it is read off a connection, whichever end sends it.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::super::chunks::Chunks;
+use super::super::response::Framing;
+
+/// What is read at once.
+const PIECE: usize = 16 << 10;
+
+/// A connection, what has been read of it, and how far its body has come.
+pub(super) struct Framed<R> {
+    pub(super) wire: R,
+    pub(super) buffer: BytesMut,
+    framing: Framing,
+    chunks: Chunks,
+}
+
+/// Why a body is not read to its end.
+pub(super) enum Cut {
+    /// Its chunks are framed by nobody's rules.
+    Malformed,
+    /// The connection ended before it.
+    Ended,
+    Failed(io::Error),
+}
+
+impl<R: AsyncRead + Unpin> Framed<R> {
+    /// `buffer` is what stands behind the head.
+    pub(super) fn new(wire: R, buffer: BytesMut, framing: Framing) -> Self {
+        Self { wire, buffer, framing, chunks: Chunks::default() }
+    }
+
+    /// A head was read: what stands behind it, and how that is framed.
+    pub(super) fn begin(&mut self, buffer: BytesMut, framing: Framing) {
+        (self.buffer, self.framing) = (buffer, framing);
+    }
+
+    /// Whether nothing of the body follows what was read; never known where it ends with the connection.
+    pub(super) fn is_over(&self) -> bool {
+        match self.framing {
+            Framing::Length(left) => left == 0,
+            Framing::Chunked => self.chunks.is_done(),
+            Framing::Close => false,
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Cut> {
+        loop {
+            if let Some(data) = self.taken()? {
+                return Ok(Some(data));
+            }
+            if self.is_over() {
+                return Ok(None);
+            }
+            if self.read().await.map_err(Cut::Failed)? == 0 {
+                return if self.framing == Framing::Close { Ok(None) } else { Err(Cut::Ended) };
+            }
+        }
+    }
+
+    /// Reads what there is; 0 at the end of the connection.
+    pub(super) async fn read(&mut self) -> io::Result<usize> {
+        self.buffer.reserve(PIECE);
+        self.wire.read_buf(&mut self.buffer).await
+    }
+
+    /// The next run of the body that stands in the buffer.
+    fn taken(&mut self) -> Result<Option<Bytes>, Cut> {
+        match &mut self.framing {
+            Framing::Close => Ok((!self.buffer.is_empty()).then(|| self.buffer.split().freeze())),
+            Framing::Length(left) => {
+                let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                *left -= length as u64;
+                Ok((length > 0).then(|| self.buffer.split_to(length).freeze()))
+            }
+            Framing::Chunked => {
+                while !self.buffer.is_empty() && !self.chunks.is_done() {
+                    let (taken, data) = self.chunks.take(&self.buffer).map_err(|_| Cut::Malformed)?;
+                    let piece = self.buffer.split_to(taken).freeze().slice(data);
+                    if !piece.is_empty() {
+                        return Ok(Some(piece));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A client in HTTP/1: its body as it frames it, and the way back to it.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::time::timeout;
+
+use super::super::chunks;
+use super::super::client::{Conn, Gone};
+use super::super::response::{self, Framing};
+use super::super::wire::Wire;
+use super::super::{End, Front, body_length};
+use super::framed::{Cut, Framed};
+use super::{Download, Upload, read_form};
+use crate::gateway::record::Counts;
+use crate::gateway::{RequestState, Step};
+use crate::pages::Page;
+
+/// The way in.
+struct Body<'c> {
+    framed: Framed<ReadHalf<&'c mut Wire>>,
+    /// Set when it was read to its end and nothing stands behind it: another request may follow.
+    ended: &'c AtomicBool,
+}
+
+/// The way back.
+struct Client<'c> {
+    wire: WriteHalf<&'c mut Wire>,
+    idle: Duration,
+    head: &'c RequestHeader,
+    /// Whether the client and we would go on, if its body is read to its end.
+    keeps: bool,
+    ended: &'c AtomicBool,
+    /// How the body of the answer is framed.
+    sent: Framing,
+    /// 0 as long as there is no final head.
+    status: u16,
+    bytes_out: usize,
+}
+
+impl Front {
+    /// Answers a request whose body is still on its way.
+    pub(in super::super) async fn stream(
+        &self,
+        conn: &mut Conn,
+        step: Step,
+        head: &RequestHeader,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let reply = match step {
+            Step::Forward => return self.exchange_streamed(conn, head, state, counts).await,
+            Step::Reply(reply) => reply.closing(),
+            Step::Page(page) => {
+                let body = self.form(conn, page, head).await;
+                let read = body.as_ref().is_ok_and(|body| !body.is_empty());
+                counts.bytes_in = body.as_ref().map_or(0, Bytes::len);
+                let reply = self.gateway.page(page, head, body, state).await;
+                if read { reply } else { reply.closing() }
+            }
+        };
+        self.reply(conn, state.cors.dress(reply), head, state, counts).await
+    }
+
+    async fn form(&self, conn: &mut Conn, page: Page, head: &RequestHeader) -> std::result::Result<Bytes, StatusCode> {
+        let limits = &self.gateway.config.limits;
+        if !page.takes_body(&head.method) {
+            return Ok(Bytes::new());
+        }
+        if body_length(head) > limits.form_bytes as u64 {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        if holds_back(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        let ended = AtomicBool::new(false);
+        let (read, _) = split(&mut conn.wire);
+        let mut body = Body::new(read, std::mem::take(&mut conn.buffer), head, &ended);
+        let form = read_form(&mut body, limits.form_bytes).await;
+        conn.buffer = body.framed.buffer;
+        form
+    }
+
+    async fn exchange_streamed(
+        &self,
+        conn: &mut Conn,
+        head: &RequestHeader,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let keeps = self.may_keep(head);
+        let ended = AtomicBool::new(false);
+        let (read, write) = split(&mut conn.wire);
+        let mut body = Body::new(read, std::mem::take(&mut conn.buffer), head, &ended);
+        let mut client = Client {
+            wire: write,
+            idle: self.gateway.config.limits.idle,
+            head,
+            keeps,
+            ended: &ended,
+            sent: Framing::Length(0),
+            status: 0,
+            bytes_out: 0,
+        };
+        let result = self.forward(head, &mut body, &mut client, state, &mut counts.bytes_in).await;
+        (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
+        let keeps = client.keeps;
+        conn.buffer = body.framed.buffer;
+        let Err(e) = result else { return if keeps { End::Keep } else { End::Linger } };
+        match self.gateway.failed(&e, head, state) {
+            Some(reply) if counts.status == 0 => self.reply(conn, reply, head, state, counts).await,
+            // the head is written: the client sees that the body breaks off
+            _ => End::Closed,
+        }
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// HTTP/1.0 knows no expectations (RFC 9110, 10.1.1).
+fn holds_back(head: &RequestHeader) -> bool {
+    let expects = head.headers.get(header::EXPECT);
+    head.version == Version::HTTP_11
+        && expects.is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+impl<'c> Body<'c> {
+    fn new(wire: ReadHalf<&'c mut Wire>, buffer: BytesMut, head: &RequestHeader, ended: &'c AtomicBool) -> Self {
+        let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+        let framing = if chunked { Framing::Chunked } else { Framing::Length(body_length(head)) };
+        let body = Self { framed: Framed::new(wire, buffer, framing), ended };
+        body.note();
+        body
+    }
+
+    fn note(&self) {
+        self.ended.store(self.framed.is_over() && self.framed.buffer.is_empty(), Ordering::Relaxed);
+    }
+}
+
+impl Upload for Body<'_> {
+    const IS_FRAMED: bool = true;
+
+    fn is_over(&self) -> bool {
+        self.framed.is_over()
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>> {
+        let piece = self.framed.piece().await.map_err(|cut| match cut {
+            Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_down(),
+            Cut::Ended => Error::explain(ErrorType::ConnectionClosed, "the body breaks off").into_down(),
+            Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the body", e).into_down(),
+        });
+        self.note();
+        piece
+    }
+
+    /// Dropped (`chunks.rs`).
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
+        Ok(None)
+    }
+
+    /// What comes meanwhile is kept, but never more than one piece of it: see `client.rs`.
+    async fn gone(&mut self) {
+        if !self.framed.buffer.is_empty() || matches!(self.framed.read().await, Ok(1..)) {
+            pending::<()>().await;
+        }
+    }
+}
+
+impl Client<'_> {
+    async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), Gone> {
+        while !bytes.is_empty() {
+            match timeout(self.idle, self.wire.write(bytes)).await {
+                Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
+                _ => return Err(Gone),
+            }
+        }
+        // TLS keeps what the socket did not take at once
+        if matches!(timeout(self.idle, self.wire.flush()).await, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
+    }
+
+    fn has_no_body(&self, status: StatusCode) -> bool {
+        self.head.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
+    /// How the body of this answer goes out.
+    fn framing(&self, head: &ResponseHeader, over: bool) -> Framing {
+        let told = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        match told {
+            _ if self.has_no_body(head.status) => Framing::Length(0),
+            Some(length) => Framing::Length(length),
+            None if over => Framing::Length(0),
+            None if self.head.version == Version::HTTP_11 => Framing::Chunked,
+            None => Framing::Close,
+        }
+    }
+}
+
+impl Download for Client<'_> {
+    const TAKES_H2: bool = false;
+
+    fn holds_back(&self) -> bool {
+        holds_back(self.head)
+    }
+
+    async fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
+        let mut out = BytesMut::new();
+        match status {
+            StatusCode::CONTINUE if self.holds_back() => out.put_slice(CONTINUE),
+            StatusCode::EARLY_HINTS if self.head.version == Version::HTTP_11 => {
+                response::write_early_hints(links.get_all(header::LINK).iter().map(HeaderValue::as_bytes), &mut out);
+            }
+            _ => {}
+        }
+        // who does not take it takes no answer either
+        let _ = self.write(&out).await;
+    }
+
+    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
+        self.sent = self.framing(&head, end);
+        self.keeps &= self.ended.load(Ordering::Relaxed) && self.sent != Framing::Close;
+        let _ = match self.sent {
+            Framing::Chunked => head.insert_header(header::TRANSFER_ENCODING, "chunked"),
+            Framing::Length(0) if !self.has_no_body(head.status) => head.insert_header(header::CONTENT_LENGTH, "0"),
+            _ => Ok(()),
+        };
+        let mut out = BytesMut::with_capacity(1024);
+        response::write_head(&mut head, !self.keeps, &mut out);
+        self.status = head.status.as_u16();
+        self.write(&out).await
+    }
+
+    async fn data(&mut self, data: Bytes) -> std::result::Result<(), Gone> {
+        self.bytes_out += data.len();
+        if self.sent != Framing::Chunked {
+            return self.write(&data).await;
+        }
+        let mut out = BytesMut::with_capacity(data.len() + 16);
+        chunks::put(&data, &mut out);
+        self.write(&out).await
+    }
+
+    /// Trailers are not passed on.
+    async fn end(&mut self, _trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
+        if self.sent == Framing::Chunked { self.write(b"0\r\n\r\n").await } else { Ok(()) }
+    }
+
+    /// Its body tells.
+    async fn gone(&mut self) {
+        pending::<()>().await;
+    }
+}
