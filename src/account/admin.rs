@@ -9,7 +9,7 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    ApiTokenRow, Applied, AuditRow, Check, Db, Ends, KeyRow, NewApiToken, NewId, NewUser, Password, SessionRow,
+    ApiTokenRow, Applied, AuditRow, Check, Db, Ends, Kept, KeyRow, NewApiToken, NewId, NewUser, Password, SessionRow,
     StoreError, UserChange, UserRow, Whose, Written,
 };
 
@@ -264,9 +264,9 @@ impl Admin {
         Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
     }
 
-    pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<bool, Refused> {
+    pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<Kept, Refused> {
         let event = AuditRow { detail: new.id.clone(), ..self.event("token_created", Some(user)) };
-        Ok(self.db.add_api_token(new, &event)?)
+        Ok(self.db.add_api_token(new, None, &event)?)
     }
 
     /// API tokens that work, newest first; of one account, or all.

@@ -12,13 +12,14 @@ use super::accounts::{Accounts, down};
 use super::admin::{Admin, Refused};
 use super::enroll::unavailable;
 use super::live::Live;
+use super::profile::wrong_password;
 use super::session::{Identity, Rejected, Session};
 use super::token::new_session_id;
 use super::{Caller, ChangeError, FieldError, StoreDown, audit};
 use crate::clock::UnixSecs;
 use crate::config::PathPattern;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{ApiTokenRow, AuditRow, NewApiToken};
+use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, Shown};
 
 /// Tells a token from other credentials.
 pub const PREFIX: &str = "agt_";
@@ -207,7 +208,11 @@ impl Admin {
     pub fn create_token(&mut self, typed: &str, details: &TokenDetails) -> Result<(String, Secret), Refused> {
         let user = self.user(typed)?;
         let (new, token) = new_token(&user.id, details, self.now())?;
-        if self.write_token(&new, &user)? { Ok((new.id, token)) } else { Err(too_many().into()) }
+        match self.write_token(&new, &user)? {
+            Kept::Yes => Ok((new.id, token)),
+            Kept::TooMany => Err(too_many().into()),
+            Kept::No => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
+        }
     }
 }
 
@@ -242,16 +247,17 @@ impl Accounts {
         let proved = self.prove(caller, who, current).await?;
         let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
         let (id, written) = (new.id.clone(), event.clone());
-        let kept = self.shared.store.run(move |db| {
-            let kept = db.add_api_token(&new, &written)?;
-            db.attempt_right(&proved.counted)?;
-            Ok(kept)
-        });
-        if !kept.await.map_err(|error| unavailable(&error))? {
-            return Err(too_many().into());
+        let shown = Shown { checked: proved.old, counted: proved.counted };
+        let kept = self.shared.store.run(move |db| db.add_api_token(&new, Some(&shown), &written));
+        match kept.await.map_err(|error| unavailable(&error))? {
+            Kept::Yes => {
+                audit::log(&event);
+                Ok((id, token))
+            }
+            Kept::TooMany => Err(too_many().into()),
+            // changed elsewhere in this very moment
+            Kept::No => Err(wrong_password()),
         }
-        audit::log(&event);
-        Ok((id, token))
     }
 
     /// Ends one of the person's tokens. `false`: there is none of this id.

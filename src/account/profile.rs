@@ -10,7 +10,7 @@ use super::{Caller, ChangeError, FieldError, SessionInfo, StoreDown, audit, bloc
 use crate::secret::Secret;
 use crate::store::{AuditRow, Counted, Ends, Password, UserChange, UserRow, Whose, Written};
 
-fn wrong_password() -> ChangeError {
+pub(super) fn wrong_password() -> ChangeError {
     ChangeError::Field(FieldError {
         field: "current_password",
         code: "wrong",
@@ -23,7 +23,8 @@ pub(super) struct Proved {
     pub(super) place: Place,
     /// The try, to be forgiven with what comes of it.
     pub(super) counted: Counted,
-    old: Option<Secret>,
+    /// The hash that it was compared with.
+    pub(super) old: Option<Secret>,
 }
 
 impl Accounts {

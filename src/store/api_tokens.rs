@@ -3,8 +3,10 @@
 use rusqlite::{Connection, Row, params};
 
 use super::db::{Db, Tx};
+use super::throttle::{self, Counted};
 use super::{AuditRow, StoreError, UserRow, audit, int, uint, users};
 use crate::clock::UnixSecs;
+use crate::secret::Secret;
 
 /// Tokens of one account that work.
 const TOKENS_MAX: u64 = 100;
@@ -22,6 +24,27 @@ pub struct NewApiToken {
     pub scopes: Vec<String>,
     pub created: UnixSecs,
     pub expires: UnixSecs,
+}
+
+/// Who asks for a token has shown to know the password.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The hash that it was compared with: it must still be the account's.
+    pub checked: Option<Secret>,
+    /// The try, to be forgiven.
+    pub counted: Counted,
+}
+
+/// What became of a token that was to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Kept {
+    /// It works.
+    Yes,
+    /// The account has as many as it may have.
+    TooMany,
+    /// The account is gone, or disabled or given another password while the one that was shown was being checked.
+    No,
 }
 
 /// A token with its account.
@@ -81,16 +104,28 @@ pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, now: UnixSecs) -> Result<(
 }
 
 impl Db {
-    /// Keeps a token. `false`: the account has as many as it may have.
-    pub fn add_api_token(&mut self, new: &NewApiToken, event: &AuditRow) -> Result<bool, StoreError> {
+    /// Keeps a token; `shown`: if what was shown still holds.
+    pub fn add_api_token(
+        &mut self,
+        new: &NewApiToken,
+        shown: Option<&Shown>,
+        event: &AuditRow,
+    ) -> Result<Kept, StoreError> {
         self.write(|tx| {
+            let Some(user) = users::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
+            if let Some(Shown { checked, counted }) = shown {
+                if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
+                    return Ok(Kept::No);
+                }
+                throttle::forgive(tx, counted)?;
+            }
             let count: u64 = tx.query_row(
                 "SELECT count(*) FROM api_token WHERE user_id = ?1 AND ended_at IS NULL AND expires > ?2",
                 params![new.user_id, int(new.created)],
                 |row| row.get::<_, i64>(0).map(uint),
             )?;
             if count >= TOKENS_MAX {
-                return Ok(false);
+                return Ok(Kept::TooMany);
             }
             tx.execute(
                 "INSERT INTO api_token (id, hash, user_id, name, scopes, created, expires, seen, rev)
@@ -107,7 +142,7 @@ impl Db {
                 ],
             )?;
             audit::write(tx, event)?;
-            Ok(true)
+            Ok(Kept::Yes)
         })
     }
 
@@ -155,5 +190,52 @@ impl Db {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Check, Ends, NewId, NewUser, Password, UserChange, Written};
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn a_token_asked_for_with_a_password_that_has_changed_meanwhile_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let event = AuditRow::default();
+        let [name, picture] = [const { String::new() }; 2];
+        let (email, password) = ("a@example.com".to_owned(), Some(secret("old")));
+        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password };
+        assert!(matches!(db.add_user(&new, 1, &event).unwrap(), Written::Done(_)));
+        let mut number = 0;
+        let mut keep = |db: &mut Db, checked: Option<&str>| {
+            number += 1;
+            let new = NewApiToken {
+                id: number.to_string(),
+                hash: [number; 32],
+                user_id: "1".to_owned(),
+                name: "x".to_owned(),
+                scopes: vec![],
+                created: 1,
+                expires: 99,
+            };
+            let shown = checked.map(|hash| Shown { checked: Some(secret(hash)), counted: Counted::default() });
+            db.add_api_token(&new, shown.as_ref(), &event).unwrap()
+        };
+        assert_eq!(keep(&mut db, Some("old")), Kept::Yes);
+        let password = Some(Password { new: secret("new"), only_over: None });
+        let what = UserChange { password, ..UserChange::default() };
+        assert!(matches!(db.change_user("1", &what, Ends::None, 1, &event).unwrap(), Written::Done(_)));
+        assert_eq!([Some("old"), Some("new"), None].map(|hash| keep(&mut db, hash)), [Kept::No, Kept::Yes, Kept::Yes]);
+        let what = UserChange { disabled: Some(true), ..UserChange::default() };
+        assert!(matches!(db.change_user("1", &what, Ends::None, 1, &event).unwrap(), Written::Done(_)));
+        assert_eq!(keep(&mut db, Some("new")), Kept::No);
+        assert!(db.remove_user("1", 1, &event).unwrap());
+        assert_eq!(keep(&mut db, None), Kept::No);
+        assert_eq!(db.api_tokens(None, 1).unwrap().len(), 0);
     }
 }

@@ -22,7 +22,7 @@ mod thread;
 mod throttle;
 mod users;
 
-pub use api_tokens::{ApiTokenRow, NewApiToken};
+pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, Shown};
 pub use audit::AuditRow;
 pub use backup::back_up;
 pub use db::{Check, Db};
