@@ -98,7 +98,7 @@ impl Accounts {
         for algorithm in backend_token::algorithms(config) {
             db.first_key(&backend_token::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
-        let live = Arc::new(Live::new(settings.idle_secs));
+        let live = Arc::new(Live::new(settings.idle_secs, settings.max_age_secs));
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
         let (api_tokens, handed) = (Arc::new(ApiTokens::default()), Arc::new(HandedTokens::default()));
         let in_force = Arc::new(ArcSwap::from_pointee(settings.clone()));
@@ -131,9 +131,10 @@ impl Accounts {
         Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, minters }) })
     }
 
-    /// Puts this handle's configuration in force for what goes on beside requests, and for sessions' idle limit.
+    /// Puts this handle's configuration in force for what goes on beside requests, and for the limits of sessions:
+    /// shorter ones hold for those that stand. Blocking: goes through all sessions.
     pub fn put_in_force(&self) {
-        self.shared.live.set_idle(self.shared.settings.idle_secs);
+        self.shared.live.set_limits(self.shared.settings.idle_secs, self.shared.settings.max_age_secs);
         self.shared.hasher.set(self.shared.settings.password.argon2);
         self.shared.in_force.store(Arc::new(self.shared.settings.clone()));
     }
@@ -183,7 +184,7 @@ impl Accounts {
 
     /// Seconds that remain of the session for the cookie's Max-Age; `None`: it goes with the browser.
     pub fn cookie_max_age(&self, session: &Session) -> Option<u64> {
-        session.remember.then(|| session.expires.saturating_sub(self.shared.clock.now()))
+        session.remember.then(|| session.expires().saturating_sub(self.shared.clock.now()))
     }
 
     /// A tag that only this gateway can make for a text, in base64url: for what a browser hands back and
@@ -369,7 +370,7 @@ impl Chores {
         if after == 0 {
             db.purge(now, settings.throttle.find_time.as_secs())?;
         }
-        db.purge_sessions(after, now, settings.idle_secs)
+        db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
     }
 }
 

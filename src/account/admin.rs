@@ -238,9 +238,13 @@ impl Admin {
     /// Sessions that stand, newest first; of one account, or all.
     pub fn sessions(&mut self, of: Option<&str>) -> Result<Vec<SessionRow>, Refused> {
         let user = of.map(|typed| self.user(typed)).transpose()?;
-        let (now, idle) = (self.clock.now(), self.settings.idle_secs);
+        let (now, idle, max_age) = (self.clock.now(), self.settings.idle_secs, self.settings.max_age_secs);
         let mut rows = self.db.sessions(user.as_ref().map(|user| user.id.as_str()), now)?;
-        rows.retain(|row| now.saturating_sub(row.seen) <= idle);
+        for row in &mut rows {
+            // begun under a longer limit
+            row.expires = row.expires.min(row.created.saturating_add(max_age));
+        }
+        rows.retain(|row| now < row.expires && now.saturating_sub(row.seen) <= idle);
         Ok(rows)
     }
 

@@ -123,7 +123,7 @@ impl ApiTokens {
 
     /// Lets go of tokens that have expired.
     pub(super) fn sweep(&self, now: UnixSecs) {
-        self.0.write().retain(|_, token| now < token.session.expires);
+        self.0.write().retain(|_, token| now < token.session.expires());
     }
 }
 
@@ -139,7 +139,7 @@ impl Accounts {
         if session.ended.load(Ordering::Acquire) || user.disabled {
             return Err(Rejected::Ended);
         }
-        if now >= session.expires {
+        if now >= session.expires() {
             return Err(Rejected::Expired);
         }
         session.seen.fetch_max(now, Ordering::Relaxed);

@@ -306,7 +306,7 @@ impl Minted {
 impl Minter {
     fn mint(&self, who: &Identity, key: Option<Arc<OwnKey>>, now: UnixSecs) -> Result<Minted, NotMinted> {
         let lifetime = self.spec.lifetime.as_secs();
-        let expires = now.saturating_add(lifetime).min(who.session.expires);
+        let expires = now.saturating_add(lifetime).min(who.session.expires());
         let claims = self.claims(who, now, expires)?;
         let fallback = match self.spec.format {
             TokenFormat::Jwt => self.sign(&claims, key.as_deref())?,

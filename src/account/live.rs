@@ -27,6 +27,7 @@ pub(super) struct Live {
     parts: Box<[Part]>,
     hashes: RandomState,
     idle_secs: AtomicU64,
+    max_age_secs: AtomicU64,
 }
 
 struct Part {
@@ -59,18 +60,29 @@ impl PartialEq for Held {
 impl Eq for Held {}
 
 impl Live {
-    pub(super) fn new(idle_secs: u64) -> Self {
+    pub(super) fn new(idle_secs: u64, max_age_secs: u64) -> Self {
         let hashes = RandomState::new();
         let part = || Part {
             sessions: RwLock::new(HashSet::with_hasher(hashes.clone())),
             accounts: Mutex::new(HashMap::with_hasher(hashes.clone())),
         };
-        Self { parts: (0..PARTS).map(|_| part()).collect(), hashes: hashes.clone(), idle_secs: idle_secs.into() }
+        Self {
+            parts: (0..PARTS).map(|_| part()).collect(),
+            hashes: hashes.clone(),
+            idle_secs: idle_secs.into(),
+            max_age_secs: max_age_secs.into(),
+        }
     }
 
-    /// Another idle limit, for all sessions from now on.
-    pub(super) fn set_idle(&self, idle_secs: u64) {
+    /// Other limits, for all sessions from now on. A longer life is for those alone that begin then. Goes through
+    /// all of them.
+    pub(super) fn set_limits(&self, idle_secs: u64, max_age_secs: u64) {
         self.idle_secs.store(idle_secs, Ordering::Relaxed);
+        // before the locks are taken: what begins behind them is held to it, too
+        self.max_age_secs.store(max_age_secs, Ordering::Relaxed);
+        for part in &self.parts {
+            part.sessions.read().iter().for_each(|held| held.0.shorten(max_age_secs));
+        }
     }
 
     /// The part that an id belongs to; by bits of the hash that the tables themselves do not look at first.
@@ -87,7 +99,7 @@ impl Live {
     pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
         let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
         // told before the end, which a sweep may have set for the same reason
-        if now >= session.expires || unused_secs > self.idle_secs.load(Ordering::Relaxed) {
+        if now >= session.expires() || unused_secs > self.idle_secs.load(Ordering::Relaxed) {
             Standing::Expired
         } else if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
             Standing::Ended
@@ -104,7 +116,9 @@ impl Live {
         }
         let session = Session::new(row.id.to_owned(), self.account(row.user_id), row.created, row.expires, row.seen);
         let session = Session { remember: row.remember, ..session };
-        part.sessions.write().insert(Held(Arc::new(session)));
+        let mut sessions = part.sessions.write();
+        session.shorten(self.max_age_secs.load(Ordering::Relaxed));
+        sessions.insert(Held(Arc::new(session)));
     }
 
     /// A session is over.
@@ -223,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_session_stands_for_nobody_before_its_account_is_known_and_all_of_an_account_change_at_once() {
-        let live = Live::new(100);
+        let live = Live::new(100, 5000);
         live.begin(&row("one", "7"));
         let one = live.find("one").unwrap();
         assert_eq!(live.standing(&one, 1), Standing::Ended);
@@ -244,7 +258,7 @@ mod tests {
     /// A thread remembers the sessions of its tokens: what was let go must not come back to life for it.
     #[test]
     fn a_session_that_was_let_go_stays_over_when_the_idle_limit_is_raised() {
-        let live = Live::new(100);
+        let live = Live::new(100, 5000);
         live.begin(&row("one", "7"));
         live.begin(&row("two", "7"));
         live.change(&account("7", ""));
@@ -255,13 +269,13 @@ mod tests {
         while let Some(from) = next {
             next = live.sweep(from, 150);
         }
-        live.set_idle(900);
+        live.set_limits(900, 5000);
         assert_eq!((live.standing(&one, 150), live.standing(&two, 150)), (Standing::Ended, Standing::Active));
     }
 
     #[test]
     fn what_goes_through_all_sessions_goes_in_steps_and_misses_none() {
-        let live = Live::new(100);
+        let live = Live::new(100, 5000);
         let ids: Vec<String> = (0..60_000).map(|n| format!("session-{n}")).collect();
         for id in &ids {
             live.begin(&row(id, "7"));

@@ -133,7 +133,7 @@ impl Accounts {
                 id: row.id,
                 created: row.created,
                 seen: session.seen.load(Ordering::Relaxed),
-                expires: row.expires,
+                expires: session.expires(),
                 address: row.address,
                 user_agent: row.user_agent,
             })

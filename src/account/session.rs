@@ -1,6 +1,6 @@
 //! Sessions, accounts and identities as requests see them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -78,8 +78,8 @@ pub struct Session {
     pub user: Arc<ArcSwap<User>>,
     /// When it began.
     pub created: UnixSecs,
-    /// When it ends at the latest.
-    pub expires: UnixSecs,
+    /// When it ends at the latest; only ever sooner.
+    pub(super) expires: AtomicU64,
     /// Whether the cookie outlives the browser.
     pub remember: bool,
     /// Last request.
@@ -99,13 +99,23 @@ impl Session {
             id,
             user,
             created,
-            expires,
+            expires: AtomicU64::new(expires),
             remember: false,
             seen: AtomicU64::new(seen),
             written: AtomicU64::new(seen),
             ended: AtomicBool::new(false),
             minted: MintedTokens::default(),
         }
+    }
+
+    /// When it ends at the latest.
+    pub fn expires(&self) -> UnixSecs {
+        self.expires.load(Ordering::Relaxed)
+    }
+
+    /// It lasts no longer than this from when it began.
+    pub(super) fn shorten(&self, max_age_secs: u64) {
+        self.expires.fetch_min(self.created.saturating_add(max_age_secs), Ordering::Relaxed);
     }
 }
 

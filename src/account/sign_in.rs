@@ -238,7 +238,7 @@ mod tests {
             let done = world.try_sign_in(&at("192.0.2.1"), email, GOOD).await.unwrap();
             let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
             assert_eq!((who.user.email.as_str(), who.issued), ("ada@example.com", START));
-            assert_eq!(done.session.expires, START + 20 * 86_400);
+            assert_eq!(done.session.expires(), START + 20 * 86_400);
             assert!(done.token.expose().len() < 1024 && done.device.expose().len() == 43);
         }
         assert_eq!(world.events(1), ["sign_in"]);

@@ -141,7 +141,7 @@ impl Keys {
             sid: session.id.as_str().into(),
             iat: now,
             nbf: now,
-            exp: session.expires,
+            exp: session.expires(),
             jti: new_session_id().ok()?.into(),
         };
         let message = format!("{}.{}", key.head, B64.encode(&serde_json::to_vec(&claims).ok()?));
@@ -430,7 +430,7 @@ mod tests {
         assert!(world.accounts.renewed_token(&who(&done.token)).is_none());
         world.clock.advance(1);
         let renewed = world.accounts.renewed_token(&who(&done.token)).unwrap();
-        assert_eq!(parts(renewed.expose()).1["exp"], json!(done.session.expires));
+        assert_eq!(parts(renewed.expose()).1["exp"], json!(done.session.expires()));
         assert!(world.accounts.renewed_token(&who(&renewed)).is_none());
         assert_eq!(world.accounts.cookie_max_age(&done.session), Some(20 * 86_400 - 3600));
     }

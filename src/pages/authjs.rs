@@ -92,7 +92,7 @@ impl Pages {
                 "image": or_null(&who.user.picture),
                 "id": who.user.id,
             },
-            "expires": crate::logging::timestamp(who.session.expires.saturating_mul(1000)),
+            "expires": crate::logging::timestamp(who.session.expires().saturating_mul(1000)),
         })
     }
 

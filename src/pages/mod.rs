@@ -262,7 +262,7 @@ impl Pages {
 
     fn me(who: &Identity) -> Reply {
         let mut me = user_json(&who.user);
-        me["expires"] = crate::logging::timestamp(who.session.expires.saturating_mul(1000)).into();
+        me["expires"] = crate::logging::timestamp(who.session.expires().saturating_mul(1000)).into();
         Reply::json(StatusCode::OK, &me)
     }
 

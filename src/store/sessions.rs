@@ -202,10 +202,16 @@ impl Db {
     }
 
     /// Removes sessions that ended or ran out an hour ago (`idle_secs`: one unseen for so long has), among the next
-    /// few thousand rows behind the row `after`. Gives the last row that it saw; `None`: there were no more. In
+    /// few thousand rows behind the row `after`, and holds those that stand to `max_age_secs`. Gives the last row that it saw; `None`: there were no more. In
     /// steps, because somebody may wait for the store to sign in. No later: somebody who signs in on and on leaves
     /// thousands an hour.
-    pub fn purge_sessions(&mut self, after: i64, now: UnixSecs, idle_secs: u64) -> Result<Option<i64>, StoreError> {
+    pub fn purge_sessions(
+        &mut self,
+        after: i64,
+        now: UnixSecs,
+        idle_secs: u64,
+        max_age_secs: u64,
+    ) -> Result<Option<i64>, StoreError> {
         const ROWS: i64 = 5000;
         let hour_ago = now.saturating_sub(3600);
         let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
@@ -216,6 +222,11 @@ impl Db {
                 )?
                 .query_row([after, ROWS], |row| row.get(0))?;
             let Some(last) = last else { return Ok(None) };
+            // a shorter life holds for good, also where it is lengthened again before the next start
+            tx.prepare_cached(
+                "UPDATE session SET expires = created + ?3 WHERE rowid > ?1 AND rowid <= ?2 AND expires > created + ?3",
+            )?
+            .execute([after, last, int(max_age_secs)])?;
             tx.prepare_cached(
                 "DELETE FROM session WHERE rowid > ?1 AND rowid <= ?2 AND (expires < ?3 OR ended_at < ?3 OR seen < ?4)",
             )?
@@ -309,18 +320,18 @@ mod tests {
         let fill = format!(
             "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 11999)
              INSERT INTO session (id, created, expires, seen, remember, address, user_agent, ended_at, rev)
-             SELECT i, 1, iif(i % 4 = 1, {0} - 1, {now} + 1), iif(i % 4 = 2, {0} - 8, {now}), 1, '', '',
-                    iif(i % 4 = 3, {0} - 1, NULL), 1 FROM n",
+             SELECT i, iif(i % 5 = 4, {0} - 9001, {now}), iif(i % 5 = 1, {0} - 1, {now} + 1), iif(i % 5 = 2, {0} - 8, {now}), 1, '', '',
+                    iif(i % 5 = 3, {0} - 1, NULL), 1 FROM n",
             now - 3600
         );
         db.connection.execute_batch(&fill).unwrap();
         let (mut next, mut steps) = (Some(0), 0);
         while let Some(after) = next {
-            next = db.purge_sessions(after, now, 7).unwrap();
+            next = db.purge_sessions(after, now, 7, 9000).unwrap();
             steps += 1;
         }
-        let left = "SELECT count(*), sum(id % 4) FROM session";
+        let left = "SELECT count(*), sum(id % 5) FROM session";
         let left: (i64, i64) = db.connection.query_row(left, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!((left, steps), ((3000, 0), 4));
+        assert_eq!((left, steps), ((2400, 0), 4));
     }
 }

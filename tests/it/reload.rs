@@ -1,6 +1,6 @@
 //! Another configuration while the gateway serves (README, "Changing it while it runs"; security cases J3 and J4).
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::backend::{Backend, accept, nobody, ok};
 use crate::client::Client;
+use crate::forge::Token;
 use crate::gateway::{Gateway, PASSWORD, configured, eventually, text};
 use crate::websockets::{close_code, echo, open};
 
@@ -149,6 +150,13 @@ fn a_request_under_way_keeps_the_configuration_that_it_began_with() {
     gateway.reload(&route("access = \"deny\"\n"));
     assert_eq!(status(&gateway, "/x"), 403);
     streamed.send(b"0\r\n\r\n");
+    // an answer before the end of the body would end the connection
+    let mut received = Vec::new();
+    while !received.ends_with(b"0\r\n\r\n") {
+        let mut byte = [0];
+        second.read_exact(&mut byte).unwrap();
+        received.extend(byte);
+    }
     for (server, client) in [(&mut first, &mut plain), (&mut second, &mut streamed)] {
         server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").unwrap();
         let answer = client.answer();
@@ -283,6 +291,56 @@ fn people_s_rules_change_with_a_reload_and_sessions_stay() {
         gateway.cli_with(&["user", "add", "carl@example.com", "--password-stdin"], "8letters").status.code(),
         Some(0)
     );
+}
+
+/// docs/operations.md: shorter limits hold for the sessions that stand, after a reload and after a restart.
+#[test]
+fn a_shorter_life_of_sessions_holds_for_those_that_stand_and_a_longer_one_for_new_ones() {
+    const WHOAMI: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
+    let mut gateway = Gateway::start(WHOAMI);
+    let [old, unused, new] =
+        [gateway.first_account(), gateway.sign_in("ada@example.com"), gateway.sign_in("ada@example.com")];
+    gateway.terminate();
+    let database = rusqlite::Connection::open(gateway.state().join("authgate.db")).unwrap();
+    let id = |cookie: &str| Token::of(cookie).claims["sid"].as_str().unwrap().to_owned();
+    let two_days = 2 * 86_400;
+    for (cookie, column) in [(&old, "created"), (&unused, "seen")] {
+        let sql = format!("UPDATE session SET {column} = {column} - {two_days} WHERE id = ?1");
+        assert_eq!(database.execute(&sql, [id(cookie)]).unwrap(), 1);
+    }
+    let me = |gateway: &Gateway, cookie: &str| gateway.client().get("/.auth/me", &[("Cookie", cookie)]);
+    let status = |gateway: &Gateway, cookies: [&str; 3]| cookies.map(|cookie| me(gateway, cookie).status);
+    let list = |gateway: &Gateway| -> Vec<String> {
+        let list: Vec<Value> = serde_json::from_str(&gateway.cli(&["session", "list", "--json"])).unwrap();
+        list.iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut gateway = Gateway::serve(gateway.into_folder());
+    // `unused` is not asked for: that would be use
+    assert_eq!(status(&gateway, [&old, &new, &new]), [200; 3]);
+    assert_eq!(list(&gateway).len(), 3);
+    let mut socket = open(&gateway, "/x", &old);
+    socket.read().unwrap();
+    let short = format!("[session]\nmax_age = \"1d\"\nidle = \"1d\"\n{WHOAMI}");
+    gateway.reload(&short);
+    assert_eq!(close_code(&mut socket), 4401);
+    assert_eq!(status(&gateway, [&old, &unused, &new]), [401, 401, 200]);
+    assert_eq!(list(&gateway), [id(&new)]);
+    let ends = me(&gateway, &new).json()["expires"].as_str().unwrap().to_owned();
+    let in_database = "SELECT strftime('%Y-%m-%dT%H:%M:%S', created + 86400, 'unixepoch') FROM session WHERE id = ?1";
+    let due: String = database.query_row(in_database, [id(&new)], |row| row.get(0)).unwrap();
+    assert!(ends.starts_with(&due), "{ends} {due}");
+    // longer again: what is over stays over
+    gateway.reload(WHOAMI);
+    assert_eq!(status(&gateway, [&old, &new, &new]), [401, 200, 200]);
+    let again = gateway.sign_in("ada@example.com");
+    assert!(me(&gateway, &again).json()["expires"].as_str().unwrap() > ends.as_str());
+    gateway.terminate();
+    gateway.write(&text(&short));
+    let gateway = Gateway::serve(gateway.into_folder());
+    assert_eq!(status(&gateway, [&old, &unused, &new]), [401, 401, 200]);
+    assert_eq!(list(&gateway).len(), 2);
+    let longest = "SELECT max(expires - created) FROM session";
+    eventually("it is written", || database.query_row(longest, [], |row| row.get::<_, i64>(0)).unwrap() == 86_400);
 }
 
 #[test]
