@@ -20,6 +20,15 @@ pub struct Tls {
     pub certificates: Vec<(CertificateFiles, Arc<Certificate>)>,
 }
 
+impl Tls {
+    /// The one that a client is shown which asks for this name and can check every kind: the first that has it,
+    /// else the first of all.
+    pub fn shown_to(&self, name: &str) -> Option<&Arc<Certificate>> {
+        let all = || self.certificates.iter().map(|(_, certificate)| certificate);
+        all().find(|certificate| certificate.covers(name)).or_else(|| all().next())
+    }
+}
+
 /// Where a certificate and its key are kept.
 #[derive(Debug, Clone)]
 pub struct CertificateFiles {

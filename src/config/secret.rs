@@ -24,7 +24,22 @@ impl SecretPlace {
             Self::Here(secret) => Ok(secret.clone()),
         }
     }
+
+    /// Who else than its owner, and a group that may read it, has its file: one line for people, if somebody has.
+    pub fn open_to_others(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        let how = match mode {
+            _ if mode & 0o007 != 0 => "can be read or written by everybody",
+            _ if mode & 0o020 != 0 => "can be written by its group",
+            _ => return None,
+        };
+        Some(format!("{} {how} (mode {mode:03o})", path.display()))
+    }
 }
+
+/// What helps then.
+pub(super) const CLOSE: &str = "let its owner alone have it: `chmod 600`, or 640 for a group that may read it";
 
 const UNREADABLE: &str = "make the secret readable to this process, or name another source";
 
@@ -33,11 +48,8 @@ impl<'t> Table<'t> {
     /// behind it is no part of it.
     pub(super) fn secret(&self, key: &'static str) -> Option<Item<'t, Secret>> {
         let place = self.secret_place(key)?;
-        if let SecretPlace::File(path) = &place.value
-            && let Some(mode) = open_to_others(path)
-        {
-            let what = format!("{} can be read or written by everybody (mode {mode:03o})", path.display());
-            place.fault(what, "let its owner alone have it: `chmod 600`");
+        if let Some(what) = place.value.open_to_others() {
+            place.fault(what, CLOSE);
             return None;
         }
         match place.value.read() {
@@ -91,12 +103,6 @@ impl<'t> Table<'t> {
             }
         }
     }
-}
-
-/// The mode of a file that is open to more than its owner and group.
-fn open_to_others(path: &Path) -> Option<u32> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    (mode & 0o007 != 0).then_some(mode)
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {

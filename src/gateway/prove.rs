@@ -14,12 +14,14 @@ use super::cors::{self, CorsAnswer};
 use super::decide::{self, Verdict};
 use super::explain::{Explanation, Forwarded, RouteTried};
 use super::forward::{self, Stripper, Told};
+use super::guard::Secured;
 use super::head::{self, BadHead, Known, Peer};
 use super::{handshake, refuse, respond, upstream};
 use crate::account::{Identity, Minted, Session, User};
 use crate::config::{Config, Listen, Test, UpstreamHost};
 use crate::pages::{Page, Site};
 use crate::web::cookie;
+use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
@@ -85,7 +87,7 @@ impl<'c> Prover<'c> {
         let over_tls = scheme == Scheme::Https && server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
         let hsts = over_tls && server.public_url.scheme() == Scheme::Https;
         let mut told = Explanation::of(asked, scheme, &host, &target, hsts);
-        let known = match self.read(&parts, &target, scheme) {
+        let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
             Ok(known) => known,
             Err(bad) => {
                 told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None));
@@ -106,11 +108,22 @@ impl<'c> Prover<'c> {
         Ok(told)
     }
 
-    fn read(&self, parts: &Parts, target: &str, scheme: Scheme) -> Result<Known, BadHead> {
+    /// `over_tls`: the address that the connection is made to.
+    fn read(&self, parts: &Parts, target: &str, scheme: Scheme, over_tls: Option<&str>) -> Result<Known, BadHead> {
         let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
         head::check(parts, target.len(), 0, &self.config.limits)?;
-        head::read(parts, peer, &self.config.server)
+        let known = head::read(parts, peer, &self.config.server)?;
+        // whoever connects to a number asks for no name
+        let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
+        let to = over_tls.and_then(Host::parse).filter(is_name);
+        if let Some(certificate) = to.as_ref().and_then(|to| self.config.server.tls.shown_to(to.name())) {
+            let secured = Secured { name: to.map(|to| to.name().to_owned()), certificate: Arc::clone(certificate) };
+            if !secured.covers(known.host.name()) {
+                return Err(BadHead::Misdirected);
+            }
+        }
+        Ok(known)
     }
 
     fn judge(&self, seen: &Seen<'_>, asked: &Asked, told: &mut Explanation) {

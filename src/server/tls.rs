@@ -71,6 +71,9 @@ impl Certificates {
                 match loaded.files.read() {
                     Ok(certificate) => {
                         tracing::info!(file, names = %certificate.names().join(" "), "certificate read again");
+                        if let Some(what) = loaded.files.key.open_to_others() {
+                            tracing::warn!("{what}");
+                        }
                         loaded.certificate = Arc::new(certificate);
                         refreshed.changed = true;
                     }

@@ -119,3 +119,44 @@ fn a_fault_of_a_value_from_the_environment_names_the_variable_and_not_what_it_ho
     assert!(said.contains("the environment variable ${HELD} is not set"), "{said}");
     assert!(!said.contains("Tr0ub4dor"), "{said}");
 }
+
+/// A group may read a secret (Debian's 640 `root:authgate`, systemd's credentials 440); nobody else may, and it
+/// writes none. Of a TLS key that is a warning.
+#[test]
+fn a_secret_that_others_can_read_or_its_group_can_write_is_refused_and_such_a_key_is_told_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let pair = rcgen::generate_simple_self_signed(vec!["a.example.com".to_owned()]).unwrap();
+    std::fs::write(at("chain.pem"), pair.cert.pem()).unwrap();
+    std::fs::write(at("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    std::fs::write(at("secret"), "J8n0mGQ2v9rX4kLw7sTzP1cYbE6dHfUa").unwrap();
+    let text = "[server]\nlisten = [\"https://127.0.0.1:8443\"]\npublic_url = \"https://a.example.com\"\n[server.tls]\n\
+                certificates = [{ certificate = \"chain.pem\", key = { file = \"key.pem\" } }]\n[[upstream]]\nname = \"a\"\n\
+                servers = [\"127.0.0.1:80\"]\ntoken = { secret = { file = \"secret\" } }\n[[route]]\nupstream = \"a\"\n";
+    std::fs::write(at("gateway.toml"), text).unwrap();
+    let check = |name: &str, mode: u32| {
+        for file in ["secret", "key.pem"] {
+            let mode = if file == name { mode } else { 0o600 };
+            std::fs::set_permissions(at(file), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let output = command(folder.path(), &["check"]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for file in ["secret", "key.pem"] {
+        for mode in [0o400, 0o440, 0o600, 0o640] {
+            assert_eq!(check(file, mode), (0, String::new()), "{file} {mode:03o}");
+        }
+        for (mode, how) in [
+            (0o604, "can be read or written by everybody"),
+            (0o644, "can be read or written by everybody"),
+            (0o602, "can be read or written by everybody"),
+            (0o660, "can be written by its group"),
+            (0o620, "can be written by its group"),
+        ] {
+            let (code, said) = check(file, mode);
+            assert!(said.contains(&format!("{file} {how} (mode {mode:03o})")) && said.contains("chmod 600"), "{said}");
+            assert_eq!((code, said.starts_with("warning")), if file == "secret" { (64, false) } else { (0, true) });
+        }
+    }
+}

@@ -95,6 +95,16 @@ fn bad_bodies_get_the_right_code_and_change_nothing() {
         let answer = gateway.client().request("POST /.auth/login", &[field], body);
         assert_eq!(answer.status, status, "{field:?} {:?}", String::from_utf8_lossy(body));
     }
+    // 64 fields are read, and no more: each is compared with all before it
+    let fields = |count: usize| (2..count).map(|n| format!("&f{n}=")).collect::<Vec<_>>().concat();
+    let members = |count: usize| (2..count).map(|n| format!(",\"f{n}\":\"\"")).collect::<Vec<_>>().concat();
+    for (count, status) in [(64, 303), (65, 400)] {
+        let body = format!("{FORM}{}", fields(count));
+        assert_eq!(gateway.client().request("POST /.auth/login", &[form], body.as_bytes()).status, status, "{count}");
+        let body = format!("{{\"email\":\"ada@example.com\",\"password\":\"{PASSWORD}\"{}}}", members(count));
+        let answer = gateway.client().request("POST /.auth/login", &[json], body.as_bytes());
+        assert_eq!(answer.status, if status == 303 { 200 } else { status }, "{count}");
+    }
     let large = vec![b'a'; (8 << 10) + 1];
     let mut client = gateway.client();
     assert_eq!(client.request("POST /.auth/login", &[form], &large).status, 413);

@@ -45,6 +45,7 @@ impl Authority {
         let path = |ending: &str| self.folder.path().join(format!("{file}.{ending}"));
         std::fs::write(path("pem"), own.pem() + &self.issuer.pem()).unwrap();
         std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        std::fs::set_permissions(path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         format!("{{ certificate = \"{}\", key = {{ file = \"{}\" }} }}", path("pem").display(), path("key").display())
     }
 
@@ -227,6 +228,12 @@ fn a_host_that_the_connections_certificate_does_not_speak_for_is_misdirected() {
     assert_eq!(ask("a.example.com", "a.example.com:443"), 200);
     assert_eq!(ask("b.example.com", "x.wild.example.com"), 200);
     assert_eq!(ask("x.wild.example.com", "b.example.com"), 200);
+    // and a [[test]] may expect it
+    let mut config = std::fs::read_to_string(secure.gateway.folder().join("gateway.toml")).unwrap();
+    config += "[[test]]\nrequest = \"GET https://a.example.com/public/x\"\nheaders = { Host = \"b.example.com\" }\nexpect = \"421\"\n\
+               [[test]]\nrequest = \"GET https://127.0.0.1/public/x\"\nheaders = { Host = \"b.example.com\" }\nexpect = \"forward builtin:whoami\"\n";
+    secure.gateway.write(&config);
+    assert!(secure.gateway.cli(&["check"]).contains("2 of 2 tests passed"));
     // whoever asked for no name was promised none
     let stream = secure.authority.connect(secure.gateway.tls, None, "http/1.1");
     assert_eq!(Client::over(stream, "b.example.com".to_owned()).get("/public/x", &[]).status, 200);

@@ -6,7 +6,8 @@ use crate::config::fault::nearest;
 use crate::config::file::{Item, Table};
 use crate::config::{Test, TestUser};
 
-const STATUSES: [&str; 7] = ["308", "400", "401", "403", "404", "405", "431"];
+/// What the gateway itself answers, as far as it hangs on the head alone.
+const STATUSES: [&str; 11] = ["204", "308", "400", "401", "403", "404", "405", "413", "414", "421", "431"];
 
 pub(super) fn tests(tables: &[Table<'_>], upstreams: &[String]) -> Vec<Test> {
     tables.iter().filter_map(|table| test(table, upstreams)).collect()

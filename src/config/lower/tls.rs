@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::file::Table;
+use crate::config::secret::CLOSE;
 use crate::config::{CertificateFiles, Secrets, Tls, Unfit};
 
 /// The certificates, and whether any stand in the file, good or not.
@@ -27,6 +28,10 @@ fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certi
     let (certificate, key) = (certificate?, key?);
     if table.reading.secrets == Secrets::Left {
         return None;
+    }
+    // no fault: other servers take such keys, and a platform may hand out no others
+    if let Some(what) = key.value.open_to_others() {
+        table.reading.warn(key.span.clone(), what, CLOSE);
     }
     let files = CertificateFiles { certificate: table.reading.base.join(&certificate.value), key: key.value.clone() };
     match files.read() {
