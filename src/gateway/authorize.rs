@@ -48,10 +48,12 @@ pub(crate) enum Refusal {
     CrossOrigin,
 }
 
-/// Judges one request on one route; `own` are the origins that are ours for it.
+/// Judges one request on one route; `own` are the origins that are ours for it. `method` is what an app may take
+/// it for.
 pub(crate) fn authorize(
     (index, route): (usize, &Route),
     incoming: &Incoming<'_>,
+    method: &Method,
     authentication: &Authentication,
     own: impl FnOnce() -> [Origin; 2],
 ) -> Result<Admission, Refusal> {
@@ -64,7 +66,7 @@ pub(crate) fn authorize(
     }
     let identity = authentication.identity().cloned();
     if let Some(grant) = identity.as_ref().and_then(|identity| identity.grant.as_ref())
-        && !grant.allows(incoming.method, &incoming.path.decoded())
+        && !grant.allows(method, &incoming.path.decoded())
     {
         return Err(Refusal::Forbidden);
     }

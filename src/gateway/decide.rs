@@ -1,6 +1,6 @@
 //! One request -> one verdict. No await, no disk, no pingora: `check` asks the same function.
 
-use http::StatusCode;
+use http::{HeaderName, Method, StatusCode};
 
 use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
@@ -75,12 +75,39 @@ pub(crate) fn decide(
     let judged = match CorsAnswer::of_route(&route.cors, incoming) {
         CorsAnswer::Allowed(_) if is_preflight => return Verdict::Preflight,
         CorsAnswer::App if is_preflight => authorize::preflight((index, route)),
-        _ => authorize::authorize((index, route), incoming, authentication, || own_origins(config, incoming)),
+        _ => {
+            let own = || own_origins(config, incoming);
+            authorize::authorize((index, route), incoming, incoming.method, authentication, own)
+        }
     };
     match judged {
-        Ok(admission) => Verdict::Forward(admission),
+        Ok(admission) => refused_by_override(config, incoming, authentication).unwrap_or(Verdict::Forward(admission)),
         Err(refusal) => Verdict::Refuse(index, refusal),
     }
+}
+
+/// Fields by which apps take a request for one of another method (Rack, Symfony, Laravel, Express, OData).
+static OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// A request that names another method, too, must be let in under both: else an app that obeys the field does
+/// what the rules for that method refuse.
+fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication: &Authentication) -> Option<Verdict> {
+    let values = OVERRIDES.iter().flat_map(|name| incoming.headers.get_all(name));
+    let named = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    named.map(|name| name.trim_ascii().to_ascii_uppercase()).find_map(|name| {
+        // what is no method is nobody's
+        let method = Method::from_bytes(&name).ok()?;
+        let Some(found) = route::find(config, incoming, &method) else {
+            return Some(Verdict::Status(StatusCode::NOT_FOUND));
+        };
+        let own = || own_origins(config, incoming);
+        let refusal = authorize::authorize(found, incoming, &method, authentication, own).err()?;
+        Some(Verdict::Refuse(found.0, refusal))
+    })
 }
 
 /// With `session.domain`, login lives at `public_url`, whether or not a route names that host.

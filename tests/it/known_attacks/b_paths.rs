@@ -471,3 +471,51 @@ fn b21_hosts_that_read_two_ways_are_400() {
     assert!(stage.arrived("refused-host").is_empty());
     assert_eq!(stage.get("/public/x", &[("Host", "[::1]:8080")]).status, 200);
 }
+
+/// Rack, Symfony, Laravel and Express take a POST with such a field for another method: rules must hold for that one, too.
+#[test]
+fn b22_a_request_that_names_another_method_must_be_let_in_under_both() {
+    let backend = Backend::start(mirror);
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/x\"\nmethods = [\"DELETE\"]\ngroups = [\"admin\"]\nupstream = \"http://{0}\"\n\
+         [[route]]\npath = \"/x\"\nmethods = [\"PATCH\"]\naccess = \"deny\"\n\
+         [[route]]\npath = \"/x\"\nmethods = [\"PUT\"]\nupstream = \"http://{0}\"\n\
+         [[route]]\npath = \"/x\"\nmethods = [\"GET\", \"POST\"]\naccess = \"public\"\nupstream = \"http://{0}\"\n\
+         [[route]]\npath = \"/api\"\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let ada = gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    let bob = gateway.sign_in("bob@example.com");
+    let ask = |line: &str, who: &str, name: &str, method: &str| {
+        gateway.client().request(line, &[("Cookie", who), (name, method)], b"").status
+    };
+    for name in ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"] {
+        for (method, nobody, bobs, adas) in [
+            ("DELETE", 401, 403, 200),
+            ("delete", 401, 403, 200),
+            ("GET, DELETE", 401, 403, 200),
+            ("PATCH", 403, 403, 403),
+            ("PUT", 401, 200, 200),
+            ("LINK", 404, 404, 404),
+            ("GET", 200, 200, 200),
+            ("POST", 200, 200, 200),
+            ("no method", 200, 200, 200),
+        ] {
+            let got = ["a=b", &bob, &ada].map(|who| ask("POST /x", who, name, method));
+            assert_eq!(got, [nobody, bobs, adas], "{name}: {method}");
+        }
+        assert_eq!(ask("GET /x", &bob, name, "DELETE"), 403);
+        assert_eq!(ask("POST /api", &bob, name, "DELETE"), 200, "no rule tells them apart");
+    }
+    let arrived = backend.all();
+    let named = |method: &str| arrived.iter().any(|got| got.fields.iter().any(|(_, value)| value == method));
+    assert_eq!(["PUT", "PATCH", "LINK"].map(named), [true, false, false]);
+    // nor does a token get past its scopes
+    let scoped = ["token", "create", "ada@example.com", "--name", "x", "--scope", "POST /api"];
+    let token = format!("Bearer {}", gateway.cli(&scoped).trim());
+    let ask =
+        |field: (&str, &str)| gateway.client().request("POST /api", &[("Authorization", &token), field], b"").status;
+    assert_eq!([ask(("X-HTTP-Method-Override", "DELETE")), ask(("X-HTTP-Method-Override", "POST"))], [403, 200]);
+    still_serves(&gateway);
+}
