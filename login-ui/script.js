@@ -1,4 +1,5 @@
 const hash = location.hash;
+const several = document.querySelectorAll("[type=password]").length > 1;
 for (const form of document.forms) {
   const to = form.elements.callbackUrl;
   const shown = [];
@@ -13,6 +14,7 @@ for (const form of document.forms) {
     show.className = "plain";
     show.textContent = "Show password";
     show.setAttribute("aria-pressed", "false");
+    if (several) show.setAttribute("aria-label", "Show password: " + field.labels[0].textContent);
     show.onclick = () => {
       const on = field.type === "password";
       field.type = on ? "text" : "password";

@@ -113,7 +113,10 @@ fn import(typed: Import) -> ImportArgs {
 
 fn lasting(typed: &str) -> Result<u64, CommandError> {
     let secs = parse_duration(typed).map(|lasting| lasting.as_secs()).filter(|&secs| secs > 0);
-    secs.ok_or_else(|| CommandError::Usage(format!("`{typed}` is no duration; write one as in 7d, 12h or 30m")))
+    secs.ok_or_else(|| {
+        let what = "is no duration between a second and 100 years; write one as in 7d, 12h or 30m";
+        CommandError::Usage(format!("`{typed}` {what}"))
+    })
 }
 
 fn token(verb: Token) -> Result<TokenCommand, CommandError> {

@@ -11,41 +11,42 @@ use crate::account::{ChangeError, FieldError, Identity};
 use crate::secret::Secret;
 use crate::web::reply::Reply;
 
-/// What the account page stands under.
-pub(super) enum Shown {
+/// What the account page says.
+pub(super) enum Shown<'a> {
     /// Nothing, or what `?saved=` names.
     Nothing,
-    /// A form changed nothing.
-    Error(StatusCode, FieldError),
+    /// The form of this name changed nothing, with what was typed into it.
+    Error(&'static str, &'a Fields, &'a ChangeError),
     /// A token was made; it is not shown again.
     Token(Secret),
 }
 
 impl Pages {
     /// The page.
-    pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, shown: Shown) -> Reply {
+    pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
         let (Ok(sessions), Ok(tokens)) = (self.accounts.sessions_of(who).await, self.accounts.tokens_of(who).await)
         else {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
         };
-        let (status, error, new_token) = match shown {
-            Shown::Nothing => (StatusCode::OK, None, None),
-            Shown::Error(status, error) => (status, Some(error), None),
-            Shown::Token(token) => (StatusCode::OK, None, Some(token)),
+        let (status, error) = match &shown {
+            Shown::Error(_, _, ChangeError::Field(error)) => (StatusCode::BAD_REQUEST, Some(error.clone())),
+            Shown::Error(_, _, other) => {
+                let (status, message) = trouble(other);
+                (status, Some(FieldError { field: "", code: "", message }))
+            }
+            _ => (StatusCode::OK, None),
         };
-        let saved = query(call, &["saved"]).unwrap_or_default();
-        let notice = match saved.as_str() {
-            _ if error.is_some() => "",
-            "profile" => "Your profile was saved.",
-            "password" => "Your password was changed. You are signed out everywhere else.",
-            "session" => "That session was signed out.",
-            "token" => "That token was revoked.",
-            _ => "",
+        let form = if let Shown::Error(form, ..) = shown { form } else { "" };
+        let typed = |of: &str, name: &str| match shown {
+            Shown::Error(form, fields, _) if form == of => fields.get(name),
+            _ => None,
         };
+        let saved = query(call, &["saved"]).filter(|_| form.is_empty());
         let template = Account {
             frame: self.assets.frame(),
             heading: "Your account",
-            notice,
+            notice: saved.as_deref().map_or("", notice),
+            form,
             error: error.as_ref().map_or("", |error| error.message.as_str()),
             field: error.as_ref().map_or("", |error| error.field),
             email: &who.user.email,
@@ -53,14 +54,18 @@ impl Pages {
             home: &self.rules.after_login,
             logout: &format!("{}/logout", self.prefix),
             base: &format!("{}/account", self.prefix),
-            name: &who.user.name,
-            picture: &who.user.picture,
+            name: typed("profile", "name").unwrap_or(&who.user.name),
+            picture: typed("profile", "picture").unwrap_or(&who.user.picture),
             min_length: self.min_length,
             sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
             tokens: tokens.into_iter().map(TokenRow::new).collect(),
-            new_token: new_token.as_ref().map_or("", |token| token.expose()),
+            new_token: if let Shown::Token(token) = &shown { token.expose() } else { "" },
+            token_name: typed("token", "token_name").unwrap_or_default(),
+            scopes: typed("token", "scopes").unwrap_or_default(),
+            days: typed("token", "days").unwrap_or("90"),
         };
-        self.html(status, &template, Some(call.incoming), false)
+        let reply = self.html(status, &template, Some(call.incoming), false);
+        if let Shown::Error(_, _, error) = shown { retry(error, reply) } else { reply }
     }
 
     pub(super) async fn change_profile(&self, call: &Call<'_>, who: &Identity) -> Reply {
@@ -90,7 +95,7 @@ impl Pages {
         who: &Identity,
         fields: &Fields,
         done: Result<(), ChangeError>,
-        what: &str,
+        what: &'static str,
     ) -> Reply {
         match done {
             Ok(()) if fields.is_json() => {
@@ -98,14 +103,7 @@ impl Pages {
             }
             Ok(()) => Site::see_other(&format!("{}/account?saved={what}", self.prefix)),
             Err(error) if fields.is_json() => change_json(&error),
-            Err(ChangeError::Field(field)) => {
-                self.account(call, who, Shown::Error(StatusCode::BAD_REQUEST, field)).await
-            }
-            Err(error) => {
-                let (status, message) = trouble(&error);
-                let field = FieldError { field: "", code: "", message };
-                retry(&error, self.account(call, who, Shown::Error(status, field)).await)
-            }
+            Err(error) => self.account(call, who, Shown::Error(what, fields, &error)).await,
         }
     }
 
@@ -142,5 +140,16 @@ impl Pages {
                 if own { self.without_cookie(reply) } else { reply }
             }
         }
+    }
+}
+
+/// What `?saved=` says was done.
+fn notice(saved: &str) -> &'static str {
+    match saved {
+        "profile" => "Your profile was saved.",
+        "password" => "Your password was changed. You are signed out everywhere else.",
+        "session" => "That session was signed out.",
+        "token" => "That token was revoked.",
+        _ => "",
     }
 }

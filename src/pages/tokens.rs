@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::account::Shown;
 use super::form::Fields;
-use super::signup::{change_json, retry, trouble};
+use super::signup::change_json;
 use super::{Call, Pages, Site};
 use crate::account::{ChangeError, FieldError, Identity, TokenDetails};
 use crate::web::reply::Reply;
@@ -71,14 +71,7 @@ impl Pages {
             }
             Ok((_, token)) => self.account(call, who, Shown::Token(token)).await,
             Err(error) if fields.is_json() => change_json(&error),
-            Err(ChangeError::Field(field)) => {
-                self.account(call, who, Shown::Error(StatusCode::BAD_REQUEST, field)).await
-            }
-            Err(error) => {
-                let (status, message) = trouble(&error);
-                let field = FieldError { field: "", code: "", message };
-                retry(&error, self.account(call, who, Shown::Error(status, field)).await)
-            }
+            Err(error) => self.account(call, who, Shown::Error("token", fields, &error)).await,
         }
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Account<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
     pub(super) notice: &'a str,
+    /// The one that `error` is about.
+    pub(super) form: &'a str,
     pub(super) error: &'a str,
     pub(super) field: &'a str,
     pub(super) email: &'a str,
@@ -83,6 +85,9 @@ pub(super) struct Account<'a> {
     pub(super) sessions: Vec<SessionRow>,
     pub(super) tokens: Vec<TokenRow>,
     pub(super) new_token: &'a str,
+    pub(super) token_name: &'a str,
+    pub(super) scopes: &'a str,
+    pub(super) days: &'a str,
 }
 
 /// One line of the list of API tokens.

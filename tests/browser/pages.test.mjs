@@ -116,7 +116,9 @@ for (const javaScriptEnabled of [true, false]) {
     await page.fill("#current", "not the password at all");
     await page.fill("#new", "another quite long sentence");
     await page.click("button:text-is('Change password')");
-    await page.waitForSelector("[role=alert]");
+    await page.waitForSelector("form[action$='/password'] [role=alert]");
+    assert.equal(await page.locator("[aria-invalid]").count(), 1);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "current");
     await page.fill("#current", PASSWORD);
     await page.fill("#new", "another quite long sentence");
     await page.click("button:text-is('Change password')");
@@ -126,7 +128,13 @@ for (const javaScriptEnabled of [true, false]) {
     assert.equal(new URL(other.url()).pathname, "/.auth/login");
     await signIn(other, email, "another quite long sentence");
     await other.waitForURL(`${gate.url}/.auth/account`);
+    await page.fill("[name=picture]", "ftp://example.com/a.png");
     await page.fill("[name=name]", "Beatrix");
+    await page.click("button:text-is('Save profile')");
+    await page.waitForSelector("form[action$='/profile'] [role=alert]");
+    assert.equal(await page.inputValue("[name=name]"), "Beatrix");
+    assert.equal(await page.inputValue("[name=picture]"), "ftp://example.com/a.png");
+    await page.fill("[name=picture]", "");
     await page.click("button:text-is('Save profile')");
     await page.waitForSelector("[role=status]");
     assert.equal(await page.inputValue("[name=name]"), "Beatrix");
@@ -135,9 +143,13 @@ for (const javaScriptEnabled of [true, false]) {
     await page.fill("#scopes", "GET /x\nPOST /notes/*");
     await page.fill("#proof", "not the password at all");
     await page.click("button:text-is('Create token')");
-    await page.waitForSelector("[role=alert]");
-    await page.fill("#token", "backup");
-    await page.fill("#scopes", "GET /x\nPOST /notes/*");
+    await page.waitForSelector("form[action$='/tokens'] [role=alert]");
+    // the one field that is wrong is marked and at hand; what was typed into the others stays
+    assert.equal(await page.locator("[aria-invalid]").count(), 1);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "proof");
+    assert.equal(await page.inputValue("#token"), "backup");
+    assert.equal(await page.inputValue("#scopes"), "GET /x\nPOST /notes/*");
+    await page.fill("#days", "5");
     await page.fill("#proof", "another quite long sentence");
     await page.click("button:text-is('Create token')");
     const token = await page.textContent("[role=status] code");
