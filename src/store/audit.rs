@@ -8,6 +8,10 @@ use crate::clock::UnixSecs;
 
 /// Newest rows that are kept.
 const ROWS_MAX: i64 = 100_000;
+/// Newest rows of one account that are kept: nobody pushes out what happened to others.
+const ROWS_OF_ACCOUNT_MAX: i64 = 10_000;
+/// After so many rows the bounds are looked at.
+const BOUND_EVERY: i64 = 1024;
 /// Age at which rows go, in seconds.
 const AGE_MAX_SECS: u64 = 90 * 86_400;
 
@@ -35,13 +39,26 @@ pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
         "INSERT INTO audit (at, event, user_id, email, address, request_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![int(row.at), row.event, row.user_id, row.email, row.address, row.request_id, row.detail])?;
+    // whoever writes many rows will soon be the one who writes this one
+    if tx.last_insert_rowid() % BOUND_EVERY == 0 {
+        tx.prepare_cached(
+            "DELETE FROM audit WHERE user_id = ?1 AND user_id <> '' AND id <=
+             (SELECT id FROM audit WHERE user_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute(params![row.user_id, ROWS_OF_ACCOUNT_MAX])?;
+        bound_all(tx)?;
+    }
+    Ok(())
+}
+
+fn bound_all(tx: &Connection) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?1)", [ROWS_MAX])?;
     Ok(())
 }
 
 pub(super) fn bound(tx: &Connection, now: UnixSecs) -> Result<(), StoreError> {
     tx.execute("DELETE FROM audit WHERE at < ?1", [int(now.saturating_sub(AGE_MAX_SECS))])?;
-    tx.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [ROWS_MAX])?;
-    Ok(())
+    bound_all(tx)
 }
 
 impl super::Db {
@@ -57,5 +74,41 @@ impl super::Db {
             let rows = query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Check, Db};
+    use super::*;
+
+    #[test]
+    fn an_account_that_does_much_pushes_out_its_own_events_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let row = |id: &str| AuditRow { at: 1, event: "x", user_id: id.to_owned(), ..AuditRow::default() };
+        db.audit(&[row("2"), row("2"), row("")]).unwrap();
+        let fill = |db: &Db, id: &str| {
+            let sql = format!(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS_MAX})
+                 INSERT INTO audit (at, event, user_id, email, address, request_id, detail)
+                 SELECT 1, 'x', '{id}', '', '', '', '' FROM n"
+            );
+            db.connection.execute_batch(&sql).unwrap();
+        };
+        fill(&db, "1");
+        db.audit(&vec![row("1"); 2000]).unwrap();
+        let count = |db: &Db, id: &str| -> i64 {
+            let sql = "SELECT count(*) FROM audit WHERE user_id = ?1";
+            db.connection.query_row(sql, [id], |row| row.get(0)).unwrap()
+        };
+        let own = count(&db, "1");
+        assert!((ROWS_OF_ACCOUNT_MAX..ROWS_OF_ACCOUNT_MAX + BOUND_EVERY).contains(&own), "{own}");
+        assert_eq!((count(&db, "2"), count(&db, "")), (2, 1));
+        // strangers are nobody's account: the whole is bounded all the same
+        fill(&db, "");
+        db.audit(&vec![row(""); 2000]).unwrap();
+        let all = count(&db, "1") + count(&db, "2") + count(&db, "");
+        assert!((ROWS_MAX..ROWS_MAX + BOUND_EVERY).contains(&all), "{all}");
     }
 }
