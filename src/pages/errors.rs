@@ -93,21 +93,26 @@ pub fn word(code: StatusCode) -> &'static str {
 }
 
 impl Site {
-    /// The page of a status; its words, and where it helps a way to sign in.
+    /// The page of a status: its words, and a way on where there is one.
     pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
         let fallback = (0, "error", "Something went wrong", "This did not work.", "Try again in a moment.");
         let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
-        let login = match incoming {
-            Some(incoming) if code == StatusCode::UNAUTHORIZED => self.login_after_form(incoming),
-            _ => String::new(),
+        let (link, link_text) = match (code, incoming) {
+            (StatusCode::UNAUTHORIZED, Some(incoming)) => (self.login_after_form(incoming), "Sign in"),
+            // whoever is signed in as somebody else sees it there, and changes it
+            (StatusCode::FORBIDDEN, Some(_)) => (format!("{}/account", self.prefix), "Your account"),
+            (StatusCode::NOT_FOUND, Some(incoming)) if incoming.path.as_str() != self.rules.after_login => {
+                (self.rules.after_login.clone(), "Front page")
+            }
+            _ => (String::new(), ""),
         };
         let message = Message {
             frame: self.assets.frame(),
             heading: text.2,
             what: text.3,
             remedy: text.4,
-            link: &login,
-            link_text: "Sign in",
+            link: &link,
+            link_text,
             request_id,
         };
         self.html(code, &message, incoming, true)

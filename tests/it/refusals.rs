@@ -118,6 +118,8 @@ fn signed_in_and_not_allowed_is_403_as_page_or_json() {
         let page = ask(&gateway, &format!("GET {path}"), &ada, NAVIGATION);
         assert_eq!(page.status, 403);
         assert!(page.text().contains(page.field("x-request-id").unwrap()));
+        // where one sees who one is, and becomes somebody else
+        assert!(page.text().contains("href=\"/.auth/account\""), "{}", page.text());
     }
     assert_eq!(ask(&gateway, "GET /staff/x", &bob, &[]).status, 200);
     assert_eq!(ask(&gateway, "GET /closed/x", &bob, &[]).status, 403);
@@ -146,6 +148,9 @@ fn what_no_route_takes_is_404_and_nothing_is_public_unless_a_route_says_so() {
         assert_eq!(ask(&gateway, &format!("GET {path}"), &cookie, &[]).status, 404, "{path}");
         assert_eq!(ask(&gateway, &format!("GET {path}"), "", &[]).status, 404, "{path}");
     }
+    let leads_home =
+        |path: &str| ask(&gateway, path, "", NAVIGATION).text().contains("<a class=\"button\" href=\"/\">");
+    assert!(leads_home("GET /nothing") && !leads_home("GET /"), "a page does not lead to itself");
     for path in ["/public", "/public/", "/public/x", "/optional/x"] {
         assert_eq!(ask(&gateway, &format!("GET {path}"), "", &[]).status, 200, "{path}");
     }
