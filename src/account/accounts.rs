@@ -175,11 +175,12 @@ impl Accounts {
 
     /// A new token when the presented one is older than `session.renew_after`.
     pub fn renewed_token(&self, who: &Identity) -> Option<Secret> {
-        let now = self.shared.clock.now();
-        if now.saturating_sub(who.issued) < self.shared.settings.renew_after_secs {
+        // seen just now: the clock has been looked at
+        let seen = who.session.seen.load(Ordering::Relaxed);
+        if seen.saturating_sub(who.issued) < self.shared.settings.renew_after_secs {
             return None;
         }
-        self.shared.keys.sign(&who.session, &who.user.id, now)
+        self.shared.keys.sign(&who.session, &who.user.id, self.shared.clock.now())
     }
 
     /// Seconds that remain of the session for the cookie's Max-Age; `None`: it goes with the browser.

@@ -113,8 +113,8 @@ impl Hosts {
 
     /// `*.` and a domain that this name is below.
     fn above(&self, name: &str) -> impl Iterator<Item = usize> {
-        let dots = name.match_indices('.').filter(|_| !self.below.is_empty());
-        dots.filter_map(|(at, _)| self.below.get(&name[at + 1..]).copied())
+        let name = if self.below.is_empty() { "" } else { name };
+        name.match_indices('.').filter_map(|(at, _)| self.below.get(&name[at + 1..]).copied())
     }
 }
 

@@ -76,8 +76,10 @@ impl CorsAnswer {
 
 /// The method that a preflight asks for; `None`: it is no preflight.
 pub(crate) fn preflight(incoming: &Incoming<'_>) -> Option<Method> {
-    let asks = incoming.method == Method::OPTIONS && incoming.headers.contains_key(header::ORIGIN);
-    let method = incoming.single("access-control-request-method").filter(|_| asks)?;
+    if incoming.method != Method::OPTIONS || !incoming.headers.contains_key(header::ORIGIN) {
+        return None;
+    }
+    let method = incoming.single("access-control-request-method")?;
     Method::from_bytes(method.as_bytes()).ok()
 }
 

@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::Write as _;
-use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
@@ -132,7 +130,7 @@ pub(crate) struct Told<'a> {
     /// What a WebSocket handshake carried for us, to be taken out.
     pub(crate) handshake: Option<&'a Handshake>,
     /// The peer's own address, the last hop of X-Forwarded-For.
-    pub(crate) peer: Option<IpAddr>,
+    pub(crate) peer: Option<&'a str>,
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
     pub(crate) host: &'a str,
@@ -261,8 +259,7 @@ fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Vec<u8> {
     }
     if let Some(peer) = told.peer {
         hops.extend_from_slice(separator(&hops));
-        // writing to memory cannot fail
-        let _ = write!(hops, "{peer}");
+        hops.extend_from_slice(peer.as_bytes());
     }
     hops
 }

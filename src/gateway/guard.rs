@@ -33,6 +33,8 @@ impl Secured {
 #[derive(Debug)]
 pub(crate) struct Guard {
     address: Option<IpAddr>,
+    /// The same in letters, for every request to be told with.
+    address_text: Box<str>,
     secured: Option<Arc<Secured>>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
@@ -44,12 +46,25 @@ pub(crate) struct Guard {
 impl Guard {
     /// `address` is the TCP peer's; `None` on a Unix socket.
     pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<Secured>>) -> Self {
-        Self { address, secured, closing: AtomicU8::new(0), overdue: AtomicBool::new(false), waker: AtomicWaker::new() }
+        let address = address.map(|ip| ip.to_canonical());
+        Self {
+            address,
+            address_text: address.map_or_else(String::new, |address| address.to_string()).into(),
+            secured,
+            closing: AtomicU8::new(0),
+            overdue: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
     }
 
     /// The other end's address.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// It in letters.
+    pub(crate) fn address_text(&self) -> Option<&str> {
+        self.address.is_some().then_some(&self.address_text)
     }
 
     /// One of the many streams of an HTTP/2 connection: ended by itself.

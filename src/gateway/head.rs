@@ -5,13 +5,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use crate::config::{Limits, Server};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::path::NormalPath;
+
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Why a head is refused; each ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,15 +115,15 @@ fn is_length(bytes: &[u8]) -> bool {
 /// Reads host, scheme and client.
 pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) -> Result<Known, BadHead> {
     let headers = &parts.headers;
-    let own_host = single(headers, HOST.as_str())?.ok_or(BadHead::Ambiguous("host"))?;
+    let own_host = single(headers, &HOST)?.ok_or(BadHead::Ambiguous("host"))?;
     let mut host = Host::parse(own_host).ok_or(BadHead::Ambiguous("host"))?;
     let mut scheme = if peer.secure { Scheme::Https } else { Scheme::Http };
     let mut client = peer.address;
     if peer.trusted {
-        if let Some(told) = single(headers, "x-forwarded-host")? {
+        if let Some(told) = single(headers, &X_FORWARDED_HOST)? {
             host = Host::parse(told.trim()).ok_or(BadHead::Ambiguous("x-forwarded-host"))?;
         }
-        scheme = match single(headers, "x-forwarded-proto")? {
+        scheme = match single(headers, &X_FORWARDED_PROTO)? {
             Some(proto) if proto.eq_ignore_ascii_case("https") => Scheme::Https,
             Some(proto) if proto.eq_ignore_ascii_case("http") => Scheme::Http,
             Some(_) => return Err(BadHead::Ambiguous("x-forwarded-proto")),
@@ -165,13 +168,13 @@ pub(crate) fn incoming<'a>(
 }
 
 /// A field that may stand once; repeated or unreadable is ambiguous.
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, BadHead> {
+fn single<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Option<&'a str>, BadHead> {
     let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(BadHead::Ambiguous(name));
+        return Err(BadHead::Ambiguous(name.as_str()));
     }
-    first.to_str().map(Some).map_err(|_| BadHead::Ambiguous(name))
+    first.to_str().map(Some).map_err(|_| BadHead::Ambiguous(name.as_str()))
 }
 
 /// The right-most address that is not a trusted proxy's; the peer's own where the list is unreadable.
@@ -205,8 +208,8 @@ pub(crate) fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead
     if !headers.contains_key(UPGRADE) {
         return Ok(false);
     }
-    let upgrade = lists(headers, UPGRADE.as_str(), "websocket");
-    let connection = lists(headers, CONNECTION.as_str(), "upgrade");
+    let upgrade = lists(headers, &UPGRADE, "websocket");
+    let connection = lists(headers, &CONNECTION, "upgrade");
     let handshake = upgrade && connection && parts.version == Version::HTTP_11;
     if !handshake {
         return Ok(false);
@@ -218,7 +221,7 @@ pub(crate) fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead
     Ok(true)
 }
 
-fn lists(headers: &HeaderMap, name: &str, token: &str) -> bool {
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()

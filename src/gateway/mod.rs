@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 
 use crate::account::{Accounts, Identity, Minted};
@@ -62,7 +62,7 @@ use live::{Asked, Live, LiveHandle};
 use upstream::{Target, Targets};
 
 /// Names the process that a request has already been through.
-const VIA: &str = "x-authgate-via";
+static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
@@ -242,7 +242,7 @@ impl Gateway {
     }
 
     fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        if incoming.headers.get(VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
+        if incoming.headers.get(&VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
             (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }

@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used, reason = "a property that does not hold panics")]
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -186,7 +185,7 @@ pub fn stripped(bytes: &[u8]) {
             user,
             token: None,
             handshake: None,
-            peer: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            peer: Some("127.0.0.1"),
             trusted: false,
             scheme: "http",
             host: "app.example.com",

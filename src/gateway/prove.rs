@@ -194,6 +194,7 @@ impl<'c> Prover<'c> {
         let token = to.token.as_ref().zip(user).map(|(spec, user)| Minted::named(spec, &to.name, user));
         let handshake = incoming.is_websocket.then(|| handshake::read(&route.websocket_token, incoming));
         let own_host = to.servers.first().map(upstream::authority);
+        let client = seen.known.client.map(|client| client.to_string());
         let changes = forward::changes(
             incoming.headers,
             seen.target.as_bytes(),
@@ -203,7 +204,7 @@ impl<'c> Prover<'c> {
                 user: user.map(|user| &**user),
                 token: token.as_ref(),
                 handshake: handshake.as_ref(),
-                peer: seen.known.client,
+                peer: client.as_deref(),
                 trusted: false,
                 scheme: seen.known.scheme.as_str(),
                 host: seen.known.host.as_str(),

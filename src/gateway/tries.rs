@@ -62,7 +62,7 @@ impl Gateway {
             user: admission.identity().map(|identity| &*identity.user),
             token: state.token.as_deref(),
             handshake: state.handshake.as_ref(),
-            peer: state.peer.address,
+            peer: state.guard.as_ref().and_then(|guard| guard.address_text()),
             trusted: state.peer.trusted,
             scheme: known.scheme.as_str(),
             host: known.host.as_str(),

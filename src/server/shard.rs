@@ -70,7 +70,7 @@ pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver
         let serve = move || {
             // made on its own thread: what pingora makes on the way belongs to its runtime
             let run = async {
-                let front = Front::new(current, stopped.clone());
+                let front = Front::new(current, own_word(stopped.clone()));
                 run(Door { front, tls, number, shards }, orders, stopped).await;
             };
             runtime.block_on(run);
@@ -99,6 +99,17 @@ impl Shards {
         }
         true
     }
+}
+
+/// The word that the gateway stops, of this thread alone: every request looks at it, and what many threads look at in
+/// this way slows all of them down.
+fn own_word(mut stopped: watch::Receiver<bool>) -> watch::Receiver<bool> {
+    let (tell, told) = watch::channel(false);
+    drop(tokio::spawn(async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        tell.send(true)
+    }));
+    told
 }
 
 /// Serves until the process ends.

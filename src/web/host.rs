@@ -1,6 +1,6 @@
 //! Hosts in normal form: lower case, no trailing dot, port apart (RFC 9110, 7.2; RFC 3986, 3.2.2).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// A request's host in normal form: a DNS name, an IPv4 address or a bracketed IPv6 address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,8 +25,8 @@ impl Host {
         text.push_str(name);
         text.make_ascii_lowercase();
         if let Some(port) = port {
-            // writing to a string cannot fail
-            let _ = write!(text, ":{port}");
+            text.push(':');
+            text.push_str(&port.to_string());
         }
         Self { text, name_bytes: name.len(), port }
     }
@@ -59,8 +59,8 @@ impl fmt::Display for Host {
 }
 
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
-    let after_bracket = text.rfind(']').map_or(0, |at| at + 1);
-    let Some(colon) = text.get(after_bracket..)?.find(':') else {
+    let after_bracket = memchr::memrchr(b']', text.as_bytes()).map_or(0, |at| at + 1);
+    let Some(colon) = memchr::memchr(b':', &text.as_bytes()[after_bracket..]) else {
         return Some((text, None));
     };
     let (name, port) = text.split_at(after_bracket + colon);
@@ -76,13 +76,9 @@ fn is_name(name: &str) -> bool {
     if let Some(inside) = name.strip_prefix('[') {
         return inside.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     }
-    !name.is_empty()
-        && name.len() <= 253
-        && name.split('.').all(|label| {
-            !label.is_empty()
-                && label.len() <= 63
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        })
+    let labels = name.as_bytes().split(|&b| b == b'.');
+    let plain = |label: &[u8]| label.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    name.len() <= 253 && labels.into_iter().all(|label| (1..=63).contains(&label.len()) && plain(label))
 }
 
 /// `route.host`: any, exactly one, or `*.` and a parent domain (one label or more before it).

@@ -86,7 +86,7 @@ pub(super) async fn gone(client: &mut Wire, buffer: &mut BytesMut) {
     if !buffer.is_empty() {
         std::future::pending::<()>().await;
     }
-    if let Ok(1..) = client.read_buf(buffer).await {
+    if let Ok(1..) = client.read_on(buffer).await {
         std::future::pending::<()>().await;
     }
 }

@@ -18,6 +18,8 @@ use crate::gateway::respond::{AnswerChanges, AnswerHead as _};
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 
+/// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
+const ADDED: usize = 512;
 /// What is read of an answer at once: most are whole then.
 const ANSWER: usize = 16 << 10;
 
@@ -81,7 +83,7 @@ impl Front {
     /// pass, then ours.
     fn request(&self, head: &Head, body: &[u8], state: &RequestState) -> Result<BytesMut> {
         let changes = self.gateway.changes(&head.parsed, state)?;
-        let mut out = BytesMut::with_capacity(head.bytes.len() + 1024 + body.len());
+        let mut out = BytesMut::with_capacity(head.bytes.len() + ADDED + body.len());
         out.put_slice(head.parsed.method.as_str().as_bytes());
         out.put_u8(b' ');
         out.put_slice(changes.target.as_deref().unwrap_or(head.parsed.raw_path()));
@@ -148,7 +150,7 @@ impl Front {
         let chunks_pass = head.parsed.version == Version::HTTP_11;
         let sent = if answer.framing == Framing::Chunked && !chunks_pass { Framing::Close } else { answer.framing };
         let close = sent == Framing::Close || !self.keeps(conn, &head.parsed);
-        let mut out = BytesMut::with_capacity(1024 + answer.rest.len());
+        let mut out = BytesMut::with_capacity(answer.length() + ADDED);
         if status == StatusCode::SWITCHING_PROTOCOLS {
             response::write_answer(&answer, &changes, sent, false, &mut out);
             counts.status = 101;
@@ -255,7 +257,7 @@ async fn read_answer(
     head: &RequestHeader,
     idle: std::time::Duration,
 ) -> std::result::Result<Answer, Broken> {
-    let mut buffer = BytesMut::with_capacity(ANSWER);
+    let mut buffer = BytesMut::new();
     let mut begun = false;
     let mut interims = 0;
     loop {
@@ -274,10 +276,9 @@ async fn read_answer(
             Some(answer) => return Ok(answer),
             None => {}
         }
-        buffer.reserve(ANSWER);
         let read = tokio::select! {
             biased;
-            read = server.read_buf(&mut buffer) => read,
+            read = server.read_on(&mut buffer) => read,
             () = gone(&mut conn.wire, &mut conn.buffer) => {
                 return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client has gone").into_down()));
             }

@@ -11,7 +11,6 @@ use http::{Method, StatusCode, Version, header};
 use pingora_core::connectors::TransportConnector;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::RequestHeader;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::conn::Counted;
@@ -44,8 +43,6 @@ use wire::Wire;
 
 /// Bodies up to this size are read whole before they are sent on; larger ones are streamed.
 const BODY_MAX: u64 = 64 << 10;
-/// What is read at once.
-const PIECE: usize = 8 << 10;
 /// How long a client that has connected before the gateway stops may take to begin its first request.
 const FIRST_TIME: Duration = Duration::from_secs(1);
 
@@ -126,11 +123,10 @@ impl Front {
             }
             let by = due.or(leaving);
             let time = by.map_or(limits.idle, |by| by.saturating_duration_since(Instant::now()));
-            conn.buffer.reserve(PIECE);
             let read = async {
                 tokio::select! {
                     biased;
-                    read = conn.wire.read_buf(&mut conn.buffer) => Some(matches!(read, Ok(1..))),
+                    read = conn.wire.read_on(&mut conn.buffer) => Some(matches!(read, Ok(1..))),
                     _ = stopped.wait_for(|stopped| *stopped), if by.is_none() => None,
                 }
             };

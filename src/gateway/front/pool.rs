@@ -5,8 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::wire::Wire;
 
 /// Kept connections of one thread, all upstreams together.
@@ -23,28 +21,31 @@ thread_local! {
 struct Pool {
     idle: HashMap<u64, Vec<Idle>, ahash::RandomState>,
     count: usize,
+    /// One a second: the clock by which connections grow old, that costs no request a look.
+    sweeps: u64,
 }
 
 struct Idle {
     wire: Wire,
-    since: Instant,
+    /// How many sweeps there had been when it was last used.
+    since: u64,
 }
 
 /// The connection to this target that was used last, if one is left that the other end has not closed.
 pub(crate) async fn take(target: u64) -> Option<Wire> {
     while let Some(mut kept) = pop(target) {
-        if kept.since.elapsed() < KEPT_TIME && kept.wire.is_quiet().await {
-            return Some(kept.wire);
+        if kept.is_quiet().await {
+            return Some(kept);
         }
     }
     None
 }
 
-fn pop(target: u64) -> Option<Idle> {
+fn pop(target: u64) -> Option<Wire> {
     POOL.with_borrow_mut(|pool| {
         let kept = pool.idle.get_mut(&target)?.pop()?;
         pool.count -= 1;
-        Some(kept)
+        Some(kept.wire)
     })
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn keep(target: u64, wire: Wire) {
     POOL.with_borrow_mut(|pool| {
         if pool.count < KEPT {
             pool.count += 1;
-            pool.idle.entry(target).or_default().push(Idle { wire, since: Instant::now() });
+            pool.idle.entry(target).or_default().push(Idle { wire, since: pool.sweeps });
         }
     });
 }
@@ -62,8 +63,9 @@ pub(crate) fn keep(target: u64, wire: Wire) {
 pub(crate) fn sweep() {
     super::streamed::sweep();
     POOL.with_borrow_mut(|pool| {
+        pool.sweeps += 1;
         for idle in pool.idle.values_mut() {
-            idle.retain(|kept| kept.since.elapsed() < KEPT_TIME);
+            idle.retain(|kept| pool.sweeps - kept.since <= KEPT_TIME.as_secs());
         }
         pool.idle.retain(|_, idle| !idle.is_empty());
         pool.count = pool.idle.values().map(Vec::len).sum();

@@ -61,6 +61,13 @@ impl Head {
     }
 }
 
+impl Answer {
+    /// Bytes that have come so far.
+    pub(super) fn length(&self) -> usize {
+        self.head.bytes.len() + self.rest.len()
+    }
+}
+
 impl Head {
     /// Without fields about a connection; `Connection` still says which others those are.
     pub(super) fn to_map(&self) -> Result<ResponseHeader> {
@@ -81,7 +88,8 @@ impl AnswerHead for Head {
     }
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.fields().filter(|(own, _)| own.eq_ignore_ascii_case(name.as_str().as_bytes())).map(|(_, value)| value)
+        let name = name.as_str().as_bytes();
+        self.fields().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 

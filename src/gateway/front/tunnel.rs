@@ -1,7 +1,6 @@
 //! A WebSocket behind its 101: bytes pass both ways with backpressure, frames are followed so that a
 //! Close can be put between two of them. A socket that is silent holds no buffer.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use pingora_http::RequestHeader;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::Conn;
@@ -24,15 +23,8 @@ use crate::gateway::record::{self, Counts};
 use crate::gateway::{Gateway, RequestState};
 use crate::metrics::{RouteMetrics, SocketEnd};
 
-/// What one read takes at most.
-const PIECE: usize = 16 << 10;
 /// How long a frame that is under way may take to end, and then both ends to answer our Close.
 const GRACE: Duration = Duration::from_millis(500);
-
-thread_local! {
-    /// Lent to whichever socket has something to say.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
-}
 
 /// One direction.
 #[derive(Default)]
@@ -173,24 +165,18 @@ impl Half {
 
     /// Reads a piece; 0 at the end.
     fn fill(&mut self, from: &mut Wire, closing: bool, cx: &mut Context<'_>) -> Poll<usize> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            match Pin::new(from).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(0),
-                Poll::Pending => return Poll::Pending,
-            }
-            let bytes = buf.filled();
+        let read = from.poll_take(cx, |bytes| {
             if self.said_goodbye {
                 // an answer to our Close, or what the sender does not know yet to be too late
                 self.frames.feed(bytes);
-                return Poll::Ready(if self.frames.closed() { 0 } else { bytes.len() });
+                return if self.frames.closed() { 0 } else { bytes.len() };
             }
             let passed = if closing { self.frames.feed_frame(bytes) } else { self.frames.feed(bytes) };
             self.bytes += passed;
             self.pending.extend_from_slice(&bytes[..passed]);
-            Poll::Ready(bytes.len())
-        })
+            bytes.len()
+        });
+        read.map(|read| read.unwrap_or(0))
     }
 
     fn flush(&mut self, to: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,5 +1,7 @@
 //! The sockets on both sides of the front, as one type.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -8,12 +10,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use pingora_core::protocols::{Stream, TcpKeepalive};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+/// What is read at once: a head is whole then, and so are most answers.
+pub(super) const PIECE: usize = 16 << 10;
 /// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge, and
 /// when nothing is sent, by probes of the kernel's.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
@@ -75,6 +80,30 @@ impl Wire {
             }
         };
         seen.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+thread_local! {
+    /// Lent to whichever socket has something to say: whoever waits for it holds no memory for what may come.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
+}
+
+impl Wire {
+    /// Hands what has come to `take`, [`PIECE`] bytes at most; none at the end.
+    pub(super) fn poll_take<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            Pin::new(self).poll_read(cx, &mut read).map_ok(|()| take(read.filled()))
+        })
+    }
+
+    /// Adds what has come to `buffer`, [`PIECE`] bytes at most; 0 is the end.
+    pub(super) async fn read_on(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let mut add = |bytes: &[u8]| {
+            buffer.extend_from_slice(bytes);
+            bytes.len()
+        };
+        poll_fn(|cx| self.poll_take(cx, &mut add)).await
     }
 }
 
