@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::backend::{Backend, accept, nobody, silent};
 use crate::tls::{Authority, Secure};
+use crate::websockets::HANDSHAKE;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -448,6 +449,39 @@ fn a_client_in_http1_is_served_by_a_server_in_http2() {
         assert_eq!((answer.status, answer.body.len()), (200, length));
         let head = received.recv().unwrap();
         assert_eq!((head.uri().path(), head.headers().get("remote-user")), ("/x", None));
+    }
+}
+
+/// One request is one question to the rules, whichever way it goes: a ticket for one handshake is still good for it.
+#[test]
+fn a_request_to_a_server_in_http2_is_judged_and_counted_once() {
+    let (address, received) = echo(None);
+    let gateway = crate::gateway::Gateway::start(&format!(
+        "[[route]]\nupstream = \"h2c://{address}\"\nwebsocket = {{ token = [\"query:ticket\"] }}\n"
+    ));
+    let cookie = gateway.first_account();
+    let ticket = gateway.client().request("POST /.auth/ws-ticket", &[("Cookie", &cookie)], b"").json();
+    let path = format!("/ws?ticket={}", ticket["ticket"].as_str().unwrap());
+    // no socket there: the server answers a plain request
+    assert_eq!(gateway.client().get(&path, HANDSHAKE).status, 200);
+    assert_eq!(received.recv().unwrap().uri().to_string(), format!("http://{}/ws", gateway.address));
+    assert_eq!(gateway.client().get(&path, HANDSHAKE).status, 401, "it was good once");
+    let mut client = gateway.client();
+    client.send(
+        format!(
+            "POST /held HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(client.head().status, 100);
+    client.send(b"hi");
+    assert_eq!(client.answer().text(), "hi");
+    let text = crate::metrics::ask(gateway.admin, "/metrics", "").1;
+    for line in [
+        "authgate_authz_total{route=\"/**\",result=\"allowed\"} 2",
+        "authgate_authz_total{route=\"/**\",result=\"signed_out\"} 1",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}: {text}");
     }
 }
 

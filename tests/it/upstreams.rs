@@ -438,3 +438,102 @@ fn a_post_that_a_server_broke_off_goes_to_no_other() {
     seen.sort();
     assert_eq!(seen, [0, 1, 2, 3].map(|number| format!("POST /{number} HTTP/1.1")));
 }
+
+/// Reads up to the end of a head and as many bytes behind it.
+fn read_request(stream: &mut TcpStream, behind: usize) -> String {
+    let mut bytes = Vec::new();
+    let end = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4 + behind);
+    while end(&bytes).is_none_or(|end| bytes.len() < end) {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&bytes));
+        bytes.extend(&piece[..count]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// RFC 9110, 10.1.1: who holds its body back sends it when the server asks, and never if that answers at once.
+#[test]
+fn a_body_that_is_held_back_waits_for_the_server_and_a_final_answer_spares_it() {
+    let (listener, address) = silent();
+    let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
+    for refused in [true, false] {
+        let mut client = gateway.client();
+        client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+        let mut server = accept(&listener);
+        let head = read_request(&mut server, 0).to_lowercase();
+        assert!(head.contains("expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        if refused {
+            server.write_all(b"HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno").unwrap();
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.field("connection")), (417, Some("close")));
+            // what comes now is no body, and no request either
+            client.send(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(client.is_closed());
+            assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+        } else {
+            server.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+            assert_eq!(client.head().status, 100);
+            client.send(b"body");
+            let mut body = [0; 4];
+            server.read_exact(&mut body).unwrap();
+            server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.field("connection"), &body), (200, None, b"body"));
+            client.send(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(read_request(&mut server, 0).starts_with("GET /next "));
+        }
+    }
+}
+
+/// An answer that comes before the body is whole reaches the client, both go on at once, and neither connection is
+/// used again.
+#[test]
+fn an_answer_may_overtake_the_body_and_then_ends_the_connection() {
+    let (listener, address) = silent();
+    let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
+    let mut client = gateway.client();
+    client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+    let mut server = accept(&listener);
+    assert!(read_request(&mut server, 8).ends_with("3\r\none\r\n"));
+    server.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nONE\r\n").unwrap();
+    let head = client.head();
+    assert_eq!((head.status, head.field("connection")), (200, Some("close")));
+    assert_eq!(client.chunk(), b"ONE");
+    client.send(b"3\r\ntwo\r\n");
+    let mut piece = [0; 8];
+    server.read_exact(&mut piece).unwrap();
+    assert_eq!(&piece, b"3\r\ntwo\r\n");
+    server.write_all(b"3\r\nTWO\r\n0\r\n\r\n").unwrap();
+    assert_eq!((client.chunk(), client.chunk()), (b"TWO".to_vec(), Vec::new()));
+    assert!(client.is_closed());
+    assert_eq!(server.read(&mut [0; 1]).unwrap(), 0, "half a body is no whole request");
+}
+
+/// The time for an answer begins when the body is sent; a client that goes away meanwhile frees the server.
+#[test]
+fn a_streamed_request_is_504_when_its_answer_is_late_and_ends_with_its_client() {
+    let (listener, address) = silent();
+    let gateway = Gateway::start(&public(&format!("http://{address}"), "timeout = \"500ms\"\n"));
+    let mut client = gateway.client();
+    let began = Instant::now();
+    client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut server = accept(&listener);
+    read_request(&mut server, 0);
+    while began.elapsed() < Duration::from_millis(700) {
+        client.send(b"1\r\nx\r\n");
+        server.read_exact(&mut [0; 6]).unwrap();
+    }
+    client.send(b"0\r\n\r\n");
+    assert_eq!(client.answer().status, 504);
+    assert!(client.is_closed() && began.elapsed() >= Duration::from_millis(1200));
+    let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
+    for body in ["0\r\n\r\n", "5\r\nhal"] {
+        let mut client = gateway.client();
+        client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}").as_bytes());
+        let mut server = accept(&listener);
+        read_request(&mut server, 5);
+        drop(client);
+        assert_eq!(server.read(&mut [0; 1]).unwrap(), 0, "{body}");
+    }
+}
