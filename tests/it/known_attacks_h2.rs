@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, ok, silent};
 use crate::gateway::{Gateway, command, configured, eventually};
@@ -70,6 +71,23 @@ impl Raw {
         self.0.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes(head[5..].try_into().unwrap()) & 0x7fff_ffff;
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// Whether the connection still stands after this time. What comes meanwhile is thrown away.
+    fn is_silent_for(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            self.0.sock.set_read_timeout(Some(left)).unwrap();
+            match self.0.read(&mut [0; 1024]) {
+                Ok(1..) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                _ => return false,
+            }
+        }
     }
 
     /// How the stream, or the whole connection, ends.
@@ -645,4 +663,43 @@ fn heads_without_their_parts_are_stream_errors() {
         assert!(matches!(ended, End::Stream(PROTOCOL_ERROR) | End::Connection(PROTOCOL_ERROR)), "{ended:?}");
     }
     assert!(backend.all().is_empty());
+}
+
+/// A head that is never sent to its end costs as little as in HTTP/1 (CWE-400; `limits.head_time`), also beside streams
+/// that are open. A body may take its time.
+#[test]
+fn half_a_header_block_ends_the_connection_and_half_a_body_does_not() {
+    let backend = Backend::start(ok);
+    let secure = Secure::start(&format!(
+        "[limits]\nhead_time = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n",
+        backend.address
+    ));
+    let block = fields(&POST);
+    let half = [frame(DATA, 0, 1, b"half"), frame(HEADERS, 0, 3, &block[..10])].concat();
+    let part = frame(HEADERS, END_HEADERS, 3, &block);
+    for (first, drips) in [(&half[..], false), (&half, true), (&part[..20], false), (&part[..5], false)] {
+        let mut raw = Raw::connect(&secure, &[]);
+        raw.send(HEADERS, END_HEADERS, 1, &block);
+        raw.0.write_all(first).unwrap();
+        let mut rest = block[10..].iter();
+        let began = Instant::now();
+        while raw.is_silent_for(Duration::from_millis(150)) {
+            assert!(began.elapsed() < Duration::from_secs(10), "{} bytes, {drips}", first.len());
+            if drips && let Some(byte) = rest.next() {
+                raw.send(CONTINUATION, 0, 3, &[*byte]);
+            }
+        }
+        assert!(began.elapsed() > Duration::from_millis(900), "{} bytes, {drips}", first.len());
+    }
+    let mut raw = Raw::connect(&secure, &[]);
+    raw.send(HEADERS, END_HEADERS, 1, &block);
+    let body = frame(DATA, END_STREAM, 1, b"body");
+    raw.0.write_all(&body[..11]).unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        assert!(raw.is_silent_for(Duration::from_millis(150)));
+    }
+    raw.0.write_all(&body[11..]).unwrap();
+    assert_eq!(raw.status(1), 0x88);
+    assert_eq!(backend.next().body, b"body");
 }

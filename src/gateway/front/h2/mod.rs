@@ -22,6 +22,9 @@ use crate::gateway::guard::Guard;
 mod client;
 mod head;
 mod stream;
+mod watched;
+
+use watched::Watched;
 
 /// Streams that a client may have open at once.
 const STREAMS: u32 = 100;
@@ -46,6 +49,7 @@ impl Front {
             .max_header_list_size(FIELD_BYTES)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW);
+        let wire = Watched::new(wire, limits.head_time);
         let Ok(Ok(mut connection)) = timeout(limits.head_time, builder.handshake::<_, Bytes>(wire)).await else {
             return;
         };
@@ -80,7 +84,7 @@ impl Front {
 }
 
 /// Tells the client to calm down, and ends the connection with all its streams.
-async fn give_up(mut connection: Connection<Wire, Bytes>) {
+async fn give_up(mut connection: Connection<Watched, Bytes>) {
     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     let _ = timeout(LINGER, async { while connection.accept().await.is_some_and(|next| next.is_ok()) {} }).await;
 }

@@ -31,7 +31,7 @@ struct Allowed {
     idle: Duration,
     /// To the first byte of the answer, once the body is sent.
     answer: Duration,
-    body: Option<u64>,
+    body_max: Option<u64>,
     /// The client said how long its body is, and may have been wrong: the last piece waits for the end.
     held: bool,
 }
@@ -59,9 +59,10 @@ impl Front {
             if !client.holds_back() {
                 request.remove_header(&header::EXPECT);
             }
-            let tried = match server.begin(&request, bodiless).await {
-                Ok(begun) => self.pass(head, body, client, state, begun, read).await,
-                Err(e) => Err(Broken::Silent(e)),
+            let tried = match timeout(self.answer_time(state), server.begin(&request, bodiless)).await {
+                Ok(Ok(begun)) => self.pass(head, body, client, state, begun, read).await,
+                Ok(Err(e)) => Err(Broken::Silent(e)),
+                Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
             };
             match tried {
                 Ok(Some((sink, source))) => {
@@ -74,6 +75,12 @@ impl Front {
                 Err(Broken::Other(e)) => return Err(e),
             }
         }
+    }
+
+    /// What the route allows a server to begin its answer.
+    fn answer_time(&self, state: &RequestState) -> Duration {
+        let config = &self.gateway.config;
+        state.admission.as_ref().map_or(config.limits.idle, |admission| config.routes[admission.route()].timeout)
     }
 
     /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
@@ -111,11 +118,11 @@ impl Front {
         let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
             return no_admission().map_err(Broken::Other);
         };
-        let route = &self.gateway.config.routes[admission.route()];
+        let body_max = self.gateway.config.routes[admission.route()].body_max;
         let upstream = &self.gateway.config.upstreams[admission.upstream()];
         let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
         let (idle, declared) = (self.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
-        let allowed = Allowed { idle, answer: route.timeout, body: route.body_max, held: declared && !U::IS_FRAMED };
+        let allowed = Allowed { idle, answer: self.answer_time(state), body_max, held: declared && !U::IS_FRAMED };
         if matches!(sink, Sink::Shared(_)) {
             // it was not asked
             client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
@@ -224,7 +231,7 @@ async fn upload<'b, U: Upload>(
     while let Some(mut part) = timeout(allowed.idle, body.piece()).await.map_err(slow)?.map_err(Stopped::Client)? {
         let length = part.len();
         let before = sent.fetch_add(length, Ordering::Relaxed);
-        if allowed.body.is_some_and(|max| (before + length) as u64 > max) {
+        if allowed.body_max.is_some_and(|max| (before + length) as u64 > max) {
             let large = Error::explain(ErrorType::HTTPStatus(413), "body larger than body_max");
             return Err(Stopped::Client(large.into_down()));
         }
