@@ -449,6 +449,12 @@ mod tests {
         );
         world.clock.advance(1);
         assert_eq!(sign_up("2001:db8::1", "late@example.com", GOOD).await, Ok(()));
+        // over a Unix socket nobody has an address, and all count as one
+        for n in 0..20 {
+            let email = format!("w{n}@example.com");
+            assert_eq!(world.accounts.sign_up(&Caller::default(), &email, "", secret(GOOD)).await, Ok(()));
+        }
+        assert_eq!(sign_up("127.0.0.1", "new2@example.com", GOOD).await, refused);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! browser that has signed in to the account before has one of its own instead of both, so that
 //! strangers who guess cannot lock its owner out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::Caller;
 use crate::config;
@@ -58,13 +58,10 @@ pub(super) fn of_sign_in(
 }
 
 /// Limit of a sign-up, which counts whatever comes of it. Not that of sign-ins: whoever makes accounts must
-/// not keep those behind the same address from theirs.
+/// not keep those behind the same address from theirs. A Unix socket counts as 127.0.0.1.
 pub(super) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
-    let limit = caller.address.map(|from| {
-        let [_, sign_ups] = address(from);
-        of_address(settings, sign_ups)
-    });
-    limit.into_iter().collect()
+    let [_, sign_ups] = address(caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    vec![of_address(settings, sign_ups)]
 }
 
 /// The limit on wrong current passwords of somebody who is signed in.
