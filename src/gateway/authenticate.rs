@@ -86,20 +86,47 @@ pub(crate) fn authenticate(
 /// app behind.
 pub(crate) fn own_credential(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     let bytes = value.as_bytes();
-    if let Some(token) = after_scheme(bytes, b"bearer ") {
+    if let Some(token) = after_scheme(bytes, b"bearer") {
         let ours = token.starts_with(API_TOKEN_PREFIX.as_bytes()) || names_our_issuer(token);
         return ours.then_some(Cow::Borrowed(token));
     }
-    let encoded = after_scheme(bytes, b"basic ")?;
+    let encoded = after_scheme(bytes, b"basic")?;
     let pair = data_encoding::BASE64.decode(encoded).or_else(|_| data_encoding::BASE64_NOPAD.decode(encoded)).ok()?;
     let at = pair.iter().position(|&b| b == b':')?;
     let password = &pair[at + 1..];
     password.starts_with(API_TOKEN_PREFIX.as_bytes()).then(|| Cow::Owned(password.to_vec()))
 }
 
+/// What follows the scheme and at least one blank.
 fn after_scheme<'v>(value: &'v [u8], scheme: &[u8]) -> Option<&'v [u8]> {
     let (own, rest) = value.split_at_checked(scheme.len())?;
-    own.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+    (own.eq_ignore_ascii_case(scheme) && rest.first().is_some_and(|b| b" \t".contains(b))).then(|| rest.trim_ascii())
+}
+
+/// Whether a credential of ours stands anywhere in an `Authorization` field: an app may read one where we do not, behind
+/// another scheme or none, in a list, in base64 with blanks or of the other alphabet.
+pub(crate) fn holds_own(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    let encoded = bytes.split_at_checked(b"basic".len()).filter(|(own, _)| own.eq_ignore_ascii_case(b"basic"));
+    names_own(bytes) || encoded.is_some_and(|(_, rest)| names_own(&decoded(rest)))
+}
+
+fn names_own(bytes: &[u8]) -> bool {
+    let runs = |more: &'static [u8]| bytes.split(move |b| !(b.is_ascii_alphanumeric() || more.contains(b)));
+    runs(b"-_").any(|run| run.starts_with(API_TOKEN_PREFIX.as_bytes())) || runs(b"-_.").any(names_our_issuer)
+}
+
+/// Base64 as the most lenient reader takes it; up to two bytes at the end may be missing.
+fn decoded(encoded: &[u8]) -> Vec<u8> {
+    let letters = encoded.iter().filter_map(|&b| match b {
+        b'-' => Some(b'+'),
+        b'_' => Some(b'/'),
+        b'+' | b'/' => Some(b),
+        _ => b.is_ascii_alphanumeric().then_some(b),
+    });
+    let mut letters: Vec<u8> = letters.collect();
+    letters.truncate(letters.len() / 4 * 4);
+    data_encoding::BASE64_NOPAD.decode(&letters).unwrap_or_default()
 }
 
 fn names_our_issuer(token: &[u8]) -> bool {

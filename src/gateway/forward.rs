@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
-use super::authenticate::own_credential;
+use super::authenticate::holds_own;
 use super::handshake::Handshake;
 use crate::account::{Minted, User};
 use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
@@ -269,7 +269,7 @@ fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Vec<u8> {
 fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream: &Upstream) {
     let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = headers.get_all(header::AUTHORIZATION);
-    if replaced || values.iter().any(|value| own_credential(value).is_some()) {
+    if replaced || values.iter().any(holds_own) {
         changes.dropped.push(header::AUTHORIZATION);
     }
 }

@@ -30,6 +30,7 @@ fn a_token_stands_for_its_account_as_bearer_and_as_basic_password_and_never_arri
     for field in [
         format!("Bearer {token}"),
         format!("bearer  {token}"),
+        format!("\t Bearer\t{token} "),
         basic(&format!("anybody:{token}")),
         basic(&format!(":{token}")),
     ] {
@@ -205,4 +206,62 @@ fn people_make_tokens_themselves_with_their_password_and_see_their_own_alone() {
         post(&ada, &with("current_password", "wrong".into()));
     }
     assert_eq!(post(&ada, &right).status, 429);
+}
+
+/// Contract, section 4: "ours is always removed, any other is the app's and passes". An app that reads the field more
+/// generously than we do finds nothing of ours in it either.
+#[test]
+fn no_spelling_of_authorization_brings_a_credential_of_ours_to_an_app() {
+    let backend = Backend::start(ok);
+    let gateway =
+        Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    let cookie = gateway.first_account();
+    let (token, session) = (create(&gateway, &[]), cookie.split_once('=').unwrap().1.to_owned());
+    let base64 = |pair: &str| BASE64.encode(pair.as_bytes());
+    let arrives = |field: &str| {
+        let line = format!("POST /x HTTP/1.1\r\nHost: a\r\nAuthorization: {field}\r\n");
+        let ways =
+            ["Content-Length: 1\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"].map(|body| {
+                let mut client = gateway.client();
+                client.send(format!("{line}{body}").as_bytes());
+                assert_eq!(client.answer().status, 200, "{field}");
+                backend.next().field("authorization").map(str::to_owned)
+            });
+        assert_eq!(ways[0], ways[1], "{field}");
+        ways[0].clone()
+    };
+    for own in [&token, &session] {
+        let pair = base64(&format!("me:{own}"));
+        let (front, back) = pair.split_at(9);
+        for field in [
+            format!("Bearer\t{own}"),
+            format!("Bearer \"{own}\""),
+            format!("Bearer,{own}"),
+            format!("Bearer:{own}"),
+            format!("Bearer token={own}"),
+            format!("Bearer other, Bearer {own}"),
+            format!("Bearer\u{a0}{own}"),
+            format!("Token {own}"),
+            own.clone(),
+            format!("Basic\t{pair}"),
+            format!("Basic {front} {back}"),
+            format!("Basic {pair}=="),
+            format!("basic  {}", pair.replace('+', "-").replace('/', "_")),
+            format!("Basic {}", base64(&format!("{own}:"))),
+            format!("Digest username=\"{own}\", realm=\"a\""),
+        ] {
+            assert_eq!(arrives(&field), None, "{field}");
+        }
+    }
+    let other = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJzb21lYm9keSJ9.c2lnbmF0dXJl";
+    for field in [
+        &format!("Bearer {other}"),
+        "Bearer xagt_1",
+        "Basic bWU6cGFzc3dvcmQ=",
+        "Basic ????",
+        "Digest username=\"ada\"",
+        "agt",
+    ] {
+        assert_eq!(arrives(field).as_deref(), Some(field));
+    }
 }

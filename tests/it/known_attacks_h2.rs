@@ -447,6 +447,14 @@ fn bytes_that_would_cut_a_line_in_http1_reach_nobody() {
         let ended = raw.end_of(1);
         assert!(ended != End::Closed, "{ended:?}");
     }
+    // blanks that only some readers cut off (RFC 9113, 8.2.1): 400
+    for value in [&b" a"[..], b"a\t", b" "] {
+        for name in [&b"authorization"[..], b"cookie", b"x-a"] {
+            let mut raw = Raw::connect(&secure, &[]);
+            raw.send(HEADERS, END_HEADERS | END_STREAM, 1, &fields(&[GET.as_slice(), &[(name, value)]].concat()));
+            assert_eq!(raw.status(1), 0x8c, "{value:?}");
+        }
+    }
     for path in [&b"/a b"[..], b"/a\r\nb", b"/a\0b", b"", b"a", b"http://b.example.com/"] {
         let head = [&GET[..3], &[(&b":path"[..], path)]].concat();
         let mut raw = Raw::connect(&secure, &[]);

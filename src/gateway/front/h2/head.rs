@@ -26,6 +26,10 @@ pub(super) fn read(parts: &http::request::Parts, limits: &Limits) -> Result<(Req
     let mut bytes = parts.method.as_str().len() + target.len() + header::HOST.as_str().len() + host.len();
     head.append_header(header::HOST, host).map_err(|_| bad)?;
     for (name, value) in &parts.headers {
+        // HTTP/1.1 would cut them off, and whoever judges the value has not (RFC 9113, 8.2.1)
+        if value.as_bytes().trim_ascii().len() != value.len() {
+            return Err(bad);
+        }
         if name != header::HOST && name != header::COOKIE {
             bytes += name.as_str().len() + value.len() + 4;
             head.append_header(name.clone(), value.clone()).map_err(|_| bad)?;
