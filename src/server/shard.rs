@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use super::ServeError;
 use super::listen::{Listener, Socket};
@@ -27,6 +27,8 @@ use crate::vital;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Rest after a connection could not be accepted (no descriptors left, for one).
 const REST: Duration = Duration::from_millis(50);
+/// How often the log is told of that, at most.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Connections that wait in the queue of a socket that is closed, at most.
 const QUEUE: usize = 4096;
@@ -189,6 +191,7 @@ async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
     };
+    let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -199,7 +202,7 @@ async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool
             Ok(accepted) => door.let_in(accepted, is_secure),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                failures.tell(&error);
                 sleep(REST).await;
             }
         }
@@ -208,6 +211,24 @@ async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool
     for _ in 0..waiting {
         let Some(Ok(accepted)) = listener.accept().now_or_never() else { return };
         door.let_in(accepted, is_secure);
+    }
+}
+
+/// Tries to accept that came to nothing.
+#[derive(Default)]
+struct Failures {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    /// A state that lasts would fill the log with its lines.
+    fn tell(&mut self, error: &io::Error) {
+        self.untold += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!(%error, times = self.untold, "cannot accept a connection");
+            (self.untold, self.told) = (0, Some(Instant::now()));
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! What must not get lost: crashes, full disks, damaged files, secrets in logs.
 
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::gateway::{Gateway, PASSWORD, configured};
+use crate::gateway::{Gateway, PASSWORD, command, configured, eventually};
 
 const OPEN: &str = "[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1000\n[limits]\nconnections_per_address = 1000\n[[route]]\nupstream = \"builtin:whoami\"\n";
 
@@ -169,4 +171,24 @@ fn a_locked_database_leaves_sessions_working_and_refuses_changes_until_it_is_fre
     assert_eq!(sign_up(&gateway).status, 201);
     assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 200);
     assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
+}
+
+/// CWE-779: a state that lasts does not fill the log with its lines, and ends without a restart.
+#[test]
+fn no_open_files_left_is_told_now_and_then_and_passes() {
+    let folder = configured("[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    let own = command(folder.path(), &["run"]);
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=128:128").arg(own.get_program()).args(own.get_args()).env_remove("RUST_LOG");
+    let mut gateway = Gateway::spawn(limited, folder);
+    let held: Vec<_> = (0..150).map(|_| TcpStream::connect(gateway.address).unwrap()).collect();
+    gateway.wait_for(|_, line| line.contains("cannot accept a connection"));
+    let began = Instant::now();
+    // twenty tries a second and thread
+    eventually("a second is over", || began.elapsed() > Duration::from_secs(1));
+    drop(held);
+    assert_eq!(gateway.client().get("/x", &[]).status, 200);
+    let told = gateway.into_log().matches("cannot accept a connection").count();
+    let threads = std::thread::available_parallelism().unwrap().get();
+    assert!(told <= threads, "{told} lines");
 }
