@@ -452,6 +452,53 @@ fn a_client_in_http1_is_served_by_a_server_in_http2() {
     }
 }
 
+/// A server in HTTP/2 that answers `ok` with these lengths.
+fn with_lengths(lengths: &'static [&'static str]) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        let mut head = Response::new(());
+                        for length in lengths {
+                            head.headers_mut().append("content-length", length.parse().unwrap());
+                        }
+                        if let Ok(mut body) = respond.send_response(head, false) {
+                            let _ = body.send_data(Bytes::from("ok"), true);
+                        }
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+/// CWE-444: an answer in HTTP/2 that says two lengths would be two answers in HTTP/1.1.
+#[test]
+fn an_answer_in_http2_says_one_length_or_none() {
+    for (lengths, status) in
+        [(&["2"][..], 200), (&[], 200), (&["2", "2"], 502), (&["2", "3"], 502), (&["02", "2"], 502)]
+    {
+        let address = with_lengths(lengths);
+        let gateway = crate::gateway::Gateway::start(&format!(
+            "[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"
+        ));
+        let mut client = gateway.client();
+        let answer = client.get("/x", &[]);
+        assert_eq!(answer.status, status, "{lengths:?}: {answer:?}");
+        assert_eq!(answer.all("content-length").len() + answer.all("transfer-encoding").len(), 1, "{answer:?}");
+        assert!(status == 502 || answer.text() == "ok" && client.get("/x", &[]).text() == "ok");
+    }
+}
+
 /// One request is one question to the rules, whichever way it goes: a ticket for one handshake is still good for it.
 #[test]
 fn a_request_to_a_server_in_http2_is_judged_and_counted_once() {

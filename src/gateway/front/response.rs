@@ -216,7 +216,8 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
+/// How the body is framed; an answer that says so in two ways, or in one that we do not know, is refused.
+pub(super) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
     let mut lengths = head.values(&header::CONTENT_LENGTH);
     let mut codings = head.values(&header::TRANSFER_ENCODING);
     let (length, coding) = (lengths.next(), codings.next());

@@ -269,7 +269,10 @@ impl Source {
                 };
                 let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
                 *body = Some(rest);
-                Ok(ResponseHeader::from(parts))
+                let head = ResponseHeader::from(parts);
+                // what it says of its length may be written on in HTTP/1.1
+                response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
+                Ok(head)
             }
         }
     }
