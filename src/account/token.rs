@@ -218,12 +218,26 @@ impl Remembered {
 }
 
 /// Verified tokens by their full bytes, one memory a thread: no lock on the way of a request.
-/// Tokens that failed are not remembered, so that wrong ones cannot push out right ones.
+/// Tokens that failed are not remembered, so that wrong ones cannot push out right ones. A right one is remembered
+/// when it comes a second time soon: of so many that none does, none costs more than its judgement.
 #[derive(Default)]
 struct Memory {
     /// which [`super::Accounts`] filled it
     owner: u64,
     tokens: HashMap<Box<[u8]>, Remembered, ahash::RandomState>,
+    /// Traces of tokens that came once, each in the place that its hash names.
+    once: Vec<u32>,
+}
+
+impl Memory {
+    /// Whether the token has left a trace; it has from now on.
+    fn came_before(&mut self, token: &[u8]) -> bool {
+        let [a, b, c, d, place @ ..] = self.tokens.hasher().hash_one(token).to_ne_bytes();
+        self.once.resize(VERIFIED_MAX, 0);
+        let place = usize::try_from(u32::from_ne_bytes(place)).unwrap_or(0) % VERIFIED_MAX;
+        let trace = u32::from_ne_bytes([a, b, c, d]);
+        std::mem::replace(&mut self.once[place], trace) == trace
+    }
 }
 
 thread_local! {
@@ -247,9 +261,12 @@ pub(super) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(
     })
 }
 
-/// Remembers a verified token on this thread.
+/// Remembers a verified token on this thread, if it comes for the second time.
 pub(super) fn remember(owner: u64, token: &[u8], what: Remembered) {
     MEMORY.with_borrow_mut(|memory| {
+        if !memory.came_before(token) {
+            return;
+        }
         if memory.owner != owner || memory.tokens.len() >= VERIFIED_MAX {
             memory.tokens.clear();
             memory.owner = owner;
@@ -442,15 +459,19 @@ mod tests {
         for n in 0..100 {
             assert_eq!(judged(&world, &format!("{}{n}", done.token.expose())), "invalid");
         }
-        assert_eq!(MEMORY.with_borrow(|memory| memory.tokens.len()), 0);
-        assert_eq!(judged(&world, done.token.expose()), "ok");
-        assert_eq!(MEMORY.with_borrow(|memory| memory.tokens.len()), 1);
+        for (time, remembered) in [(1, 0), (2, 1), (3, 1)] {
+            assert_eq!(judged(&world, done.token.expose()), "ok");
+            assert_eq!(MEMORY.with_borrow(|memory| memory.tokens.len()), remembered, "after time {time}");
+        }
         let (_, key) = world.accounts.shared.keys().verify(done.token.expose().as_bytes(), START).unwrap();
         let verified = Verified { session_id: String::new(), user_id: String::new(), issued: 0, expires: u64::MAX };
         for n in 0..VERIFIED_MAX + 10 {
-            let what = Remembered::new(Arc::clone(&done.session), &verified, Arc::clone(&key));
-            remember(0, n.to_string().as_bytes(), what);
+            for _ in 0..2 {
+                let what = Remembered::new(Arc::clone(&done.session), &verified, Arc::clone(&key));
+                remember(0, n.to_string().as_bytes(), what);
+            }
             assert!(MEMORY.with_borrow(|memory| memory.tokens.len()) <= VERIFIED_MAX);
         }
+        assert!(MEMORY.with_borrow(|memory| memory.tokens.contains_key((VERIFIED_MAX + 9).to_string().as_bytes())));
     }
 }
