@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """What a large configuration and a full database cost: time to start, memory a session, CPU time per request.
 
-Needs python3, nginx, wrk and a release build. Two gateways stand side by side: a small one (10 routes, users and
-sessions) and a large one (10,000 routes, 1,000,000 users with a session each, 100,000 revoked sessions more). Both
-get the same load in turn, round after round, in three ways: one session on the last route; as many sessions and
-routes as the small one has; and 100,000 sessions over all routes (the small one: its ten). Rows are written straight
-into the schema, tokens are signed here with the key that stands in it.
+Needs python3, nginx, wrk and a release build. Gateways stand side by side: a small one (10 routes, users and
+sessions), a middle one (10 routes, 100,000 users and sessions) and a large one (10,000 routes, 1,000,000 users with
+a session each, 100,000 revoked sessions more). Two get the same load in turn, round after round, in three ways: one
+session on the last route (small and large); ten sessions on ten routes (small and large); and 100,000 sessions over
+all routes (middle and large: the small one has no such load to compare with). What 100,000 sessions in turn cost that
+ten do not stands between the middle one's load and the small one's. Rows are written straight into the schema, tokens
+are signed here with the key that stands in it.
 
     benches/growth.py [--rounds 7] [--seconds 3] [--routes 10000] [--users 1000000] [--revoked 100000] [--json FILE]
 """
@@ -25,6 +27,7 @@ from harness import ROOT, Bench, ask, cost_of, pss_kib, say, subprocess
 
 SMALL = 10
 SPREAD = 100_000
+LOADS = {"one": ("small", "large"), "few": ("small", "large"), "spread": ("middle", "large")}
 SECRET = bytes(range(32))
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
 PHC = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2E$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
@@ -174,23 +177,26 @@ def measured(options):
     with Bench() as bench:
         up = bench.backend().port
         small = Side(bench, "small", up, SMALL, SMALL, 0, now)
+        middle = Side(bench, "middle", up, SMALL, min(SPREAD, options.users), 0, now)
         large = Side(bench, "large", up, options.routes, options.users, options.revoked, now)
-        seen = {kind: [] for kind in ("one", "few", "spread")}
-        for kind, rounds in seen.items():
-            for side in (small, large):
+        sides = {side.name: side for side in (small, middle, large)}
+        seen = {}
+        for kind, names in LOADS.items():
+            pair = [sides[name] for name in names]
+            for side in pair:
                 side.load(kind, 1, options.connections)
-            for _ in range(options.rounds):
-                rounds.append([side.load(kind, options.seconds, options.connections) for side in (small, large)])
-            say(f"{kind}: {[[round(one, 1) for one in pair] for pair in rounds]}")
+            rounds = range(options.rounds)
+            seen[kind] = [[side.load(kind, options.seconds, options.connections) for side in pair] for _ in rounds]
+            say(f"{kind}: {[[round(one, 1) for one in pair] for pair in seen[kind]]}")
         after = pss_kib(large.gateway.pid)
     ratios = {kind: statistics.median(b / a for a, b in rounds) for kind, rounds in seen.items()}
     return {
         "routes": options.routes,
         "users": options.users,
         "revoked": options.revoked,
-        "start_seconds": {side.name: min(side.starts) for side in (small, large)},
-        "start_seconds_each": {side.name: side.starts for side in (small, large)},
-        "pss_kib": {"small": small.pss, "large": large.pss, "large_after_load": after},
+        "start_seconds": {side.name: min(side.starts) for side in sides.values()},
+        "start_seconds_each": {side.name: side.starts for side in sides.values()},
+        "pss_kib": {name: side.pss for name, side in sides.items()} | {"large_after_load": after},
         "bytes_per_session_and_user": (large.pss - small.pss) * 1024 / options.users,
         "cpu_us": {kind: [statistics.median(side) for side in zip(*rounds)] for kind, rounds in seen.items()},
         "cpu_large_to_small": ratios,
