@@ -22,6 +22,7 @@ mod forge;
 mod framing;
 mod gateway;
 mod growth;
+mod half_open;
 mod h2;
 mod import;
 mod known_attacks_h2;
