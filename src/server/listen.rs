@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::ServeError;
 use crate::config::Listen;
 use crate::gateway::front::wire::Wire;
+
+/// How long a reload waits until the threads have let go of a socket.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A bound socket.
 pub(super) struct Socket {
@@ -168,28 +172,35 @@ impl Listening {
         Ok(Prepared { wanted: wanted.to_vec(), bound })
     }
 
-    /// Begins with what was prepared, and closes what the configuration does not name any more; the
-    /// connections that came through it go on.
-    pub(super) fn change(
+    /// Closes what the configuration does not name any more, and begins with what was prepared; the connections that
+    /// came through it go on. Nobody accepts in the old way when the new one begins: an address may be the same, with
+    /// TLS now or without. What connects meanwhile waits in the queue.
+    pub(super) async fn change(
         &mut self,
         prepared: Prepared,
         mut start: impl FnMut(&Socket, watch::Receiver<bool>) -> Result<(), ServeError>,
     ) {
+        let (mut wanted, mut gone) = (prepared.wanted, Vec::new());
+        for open in std::mem::take(&mut self.open) {
+            match wanted.iter().position(|entry| *entry == open.entry) {
+                Some(at) => {
+                    wanted.swap_remove(at);
+                    self.open.push(open);
+                }
+                None => gone.push(open),
+            }
+        }
+        gone.iter().for_each(Open::close);
+        for open in &gone {
+            // whoever accepts holds the other end
+            let _ = timeout(CLOSING, open.closed.closed()).await;
+        }
         for new in prepared.bound {
             match start(&new.socket, new.closed.subscribe()) {
                 Ok(()) => self.open.push(new),
                 Err(error) => tracing::error!(address = %new.socket.address(), %error, "cannot accept connections"),
             }
         }
-        let mut wanted = prepared.wanted;
-        self.open.retain(|open| {
-            let at = wanted.iter().position(|entry| *entry == open.entry);
-            match at {
-                Some(at) => drop(wanted.swap_remove(at)),
-                None => open.close(),
-            }
-            at.is_some()
-        });
     }
 
     /// Where clients can come in.

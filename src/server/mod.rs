@@ -27,7 +27,7 @@ mod signals;
 mod supervisor;
 mod tls;
 
-use listen::{Inherited, Listening};
+use listen::{Inherited, Listening, Socket};
 use reload::Server;
 pub use reload::Source;
 use signals::Signals;
@@ -136,11 +136,12 @@ async fn start(
     let certificates = Arc::new(tls::Certificates::new(&config.server.tls));
     let shards = shard::start(&current, &tls::Acceptor::new(certificates.clone())?, stopped)?;
     let asked = admin::Asked { current: current.clone(), accounts, stopped: stopped.clone() };
-    admin.change(admin_socket, |socket, closed| admin::start(socket, asked.clone(), closed));
-    listening.change(sockets, |socket, closed| {
+    admin.change(admin_socket, |socket, closed| admin::start(socket, asked.clone(), closed)).await;
+    let listens = |socket: &Socket, closed| {
         tracing::info!(address = %socket.address(), "listening");
         shards.accept(socket, &closed)
-    });
+    };
+    listening.change(sockets, listens).await;
     let watch = source.as_ref().and_then(|source| file_watch::FileWatch::start(&source.path));
     Ok(Server { source, watch, current, listening, admin, asked, shards, certificates, whoami, log: log.clone() })
 }

@@ -121,8 +121,8 @@ impl Server {
         put.await.map_err(|error| Kept::Failed(error.to_string()))?;
         self.certificates.replace(&new.config().server.tls);
         self.current.replace(&new);
-        self.listening.change(listening, |socket, closed| self.shards.accept(socket, &closed));
-        self.admin.change(admin, |socket, closed| admin::start(socket, self.asked.clone(), closed));
+        self.listening.change(listening, |socket, closed| self.shards.accept(socket, &closed)).await;
+        self.admin.change(admin, |socket, closed| admin::start(socket, self.asked.clone(), closed)).await;
         new.forget_others();
         new.sweep();
         Ok(())

@@ -87,6 +87,35 @@ fn kill_9_during_sign_ups_and_password_changes_loses_nothing_acknowledged() {
     }
 }
 
+/// Sign-ins that wait for their turn at the hash workers when the gateway is told to stop: each is answered, and
+/// what was granted holds after the next start.
+#[test]
+fn sign_ins_that_wait_in_the_queue_are_all_answered_before_the_gateway_stops() {
+    const WAITING: usize = 16;
+    let gateway = Gateway::start(&format!(
+        "[password]\nargon2 = {{ memory_kib = 65536, iterations = 3, parallelism = 1 }}\n{OPEN}"
+    ));
+    gateway.first_account();
+    let body = |password: &str| json!({ "email": "ada@example.com", "password": password }).to_string();
+    let clients: Vec<Client> = (0..WAITING)
+        .map(|number| {
+            let (mut client, body) = (gateway.client(), body(if number == 3 { "a wrong password" } else { PASSWORD }));
+            let head = "POST /.auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ";
+            client.send(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes());
+            client
+        })
+        .collect();
+    eventually("they wait", || gateway.metric("authgate_password_hash_queue") > 4);
+    gateway.signal("TERM");
+    let answers: Vec<_> = clients.into_iter().map(|mut client| client.answer()).collect();
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert!((0..WAITING).all(|number| statuses[number] == if number == 3 { 401 } else { 200 }), "{statuses:?}");
+    let gateway = Gateway::serve(gateway.into_folder());
+    for answer in answers.iter().filter(|answer| answer.status == 200) {
+        assert_eq!(gateway.client().get("/x", &[("Cookie", &answer.session_cookie())]).status, 200);
+    }
+}
+
 #[test]
 fn state_is_for_its_owner_alone() {
     let gateway = Gateway::whoami();

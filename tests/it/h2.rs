@@ -229,6 +229,39 @@ fn an_event_stream_is_reset_when_its_session_ends_and_other_streams_go_on() {
     });
 }
 
+/// Issue 5, item 2: "requests in flight keep the configuration they began with", streams of one connection too.
+#[test]
+fn an_open_stream_keeps_the_configuration_that_it_began_with_and_the_next_one_has_the_new_one() {
+    let (listener, address) = silent();
+    let mut secure = Secure::start(&format!(
+        "[[route]]\npath = \"/old/**\"\naccess = \"public\"\nupstream = \"http://{address}\"\n"
+    ));
+    let file = secure.gateway.folder().join("gateway.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("/old/**", "/new/**");
+    run(async {
+        let send = secure.h2().await;
+        let mut first = send.clone();
+        let (answer, _) = first.send_request(request("GET /old/x", &[]), true).unwrap();
+        let mut upstream = accept(&listener);
+        assert!(std::io::Read::read(&mut upstream, &mut [0; 4096]).unwrap() > 0);
+        secure.gateway.write(&text);
+        secure.gateway.signal("HUP");
+        secure.gateway.wait_for(|_, line| line.contains("configuration reloaded"));
+        assert_eq!(ask(&send, request("GET /old/x", &[]), b"").await.unwrap().status(), 404);
+        std::io::Write::write_all(
+            &mut upstream,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        )
+        .unwrap();
+        assert_eq!(read(answer.await.unwrap()).await.unwrap().1, "ok");
+        let (answer, _) = first.ready().await.unwrap().send_request(request("GET /new/x", &[]), true).unwrap();
+        let mut upstream = accept(&listener);
+        assert!(std::io::Read::read(&mut upstream, &mut [0; 4096]).unwrap() > 0);
+        std::io::Write::write_all(&mut upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew").unwrap();
+        assert_eq!(read(answer.await.unwrap()).await.unwrap().1, "new");
+    });
+}
+
 #[test]
 fn a_stopping_gateway_lets_streams_end_and_takes_no_new_ones() {
     let (listener, address) = silent();

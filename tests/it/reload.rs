@@ -11,6 +11,7 @@ use crate::backend::{Backend, accept, nobody, ok};
 use crate::client::Client;
 use crate::forge::Token;
 use crate::gateway::{Gateway, PASSWORD, configured, eventually, text};
+use crate::tls::Authority;
 use crate::websockets::{close_code, echo, open};
 
 const PUBLIC: &str = "[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n";
@@ -255,6 +256,45 @@ fn listeners_come_and_go_and_their_connections_stay() {
     assert_eq!(Client::connect(new).get("/x", &[]).status, 200);
     eventually("the admin address refuses", || TcpStream::connect(new_admin).is_err());
     assert_eq!(kept.get("/x", &[]).status, 200);
+}
+
+/// Issue 5: "listeners too". The socket stays, so nobody is refused; what is on it is another matter from one reload
+/// to the next.
+#[test]
+fn an_address_takes_tls_and_plain_http_again_by_a_reload_and_its_connections_stay() {
+    let authority = Authority::new();
+    let pair = authority.pair("own", &["127.0.0.1"]);
+    let address = nobody();
+    let plain = format!("[server]\nwatch = false\nlisten = [\"{address}\"]\nadmin_listen = \"\"\n{PUBLIC}");
+    let tls = format!(
+        "[server]\nwatch = false\nlisten = [\"https://{address}\"]\nadmin_listen = \"\"\npublic_url = \"https://{address}\"\n\
+         [server.tls]\ncertificates = [{pair}]\n{PUBLIC}"
+    );
+    let folder = configured(PUBLIC);
+    std::fs::write(folder.path().join("gateway.toml"), &plain).unwrap();
+    let mut gateway = Gateway::serve(folder);
+    let encrypted = || Client::over(authority.connect(address, None, "http/1.1"), address.to_string());
+    let mut in_the_clear = Client::connect(address);
+    assert_eq!(in_the_clear.get("/x", &[]).status, 200);
+    for round in 0..5 {
+        let reload = |gateway: &mut Gateway, text: &str| {
+            gateway.write(text);
+            gateway.signal("HUP");
+            gateway.wait_for(|_, line| line.contains("configuration reloaded"));
+        };
+        reload(&mut gateway, &tls);
+        let mut kept = encrypted();
+        assert_eq!(kept.get("/x", &[]).status, 200, "{round}");
+        // the one that is still plain is sent on to https, as on any plain listener
+        assert_eq!(in_the_clear.get("/x", &[]).status, 308);
+        let mut plain_on_tls = Client::connect(address);
+        plain_on_tls.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(plain_on_tls.take(1), [0x15], "a TLS alert (RFC 8446, 5.1)");
+        reload(&mut gateway, &plain);
+        assert_eq!(Client::connect(address).get("/x", &[]).status, 200, "{round}");
+        assert_eq!(in_the_clear.get("/x", &[]).status, 200);
+        assert_eq!(kept.get("/x", &[]).status, 200);
+    }
 }
 
 #[test]

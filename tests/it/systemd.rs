@@ -88,6 +88,67 @@ fn the_watchdog_hears_from_us_while_the_store_answers() {
     assert!(silent.any().starts_with("STOPPING=1"));
 }
 
+/// One thread of a process held still, as a fault might hold it: seized by another process (ptrace(2)) until it is
+/// dropped.
+struct Stuck(Child);
+
+impl Stuck {
+    fn thread(pid: u32, name: &str) -> Self {
+        const SEIZE: &str = "
+import ctypes, sys
+ptrace = ctypes.CDLL(None).ptrace
+ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+thread = int(sys.argv[1])
+assert ptrace(0x4206, thread, None, None) == 0 and ptrace(0x4207, thread, None, None) == 0
+ctypes.CDLL(None).waitpid(thread, None, 0x40000000)
+print('seized', flush=True)
+sys.stdin.read()
+";
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap());
+        let named = |entry: &std::fs::DirEntry| {
+            std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let thread = threads.into_iter().find(named).unwrap().file_name();
+        let mut python = Command::new("python3");
+        python.args(["-c", SEIZE]).arg(thread).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().unwrap();
+        let mut said = [0; 7];
+        std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
+        assert_eq!(&said, b"seized\n");
+        Self(python)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// systemd.service(5), WatchdogSec: a service that falls silent is started again.
+#[test]
+fn the_watchdog_hears_nothing_while_a_thread_is_stuck_and_hears_from_us_again_when_it_goes_on() {
+    let manager = Manager::new();
+    let variables = [("NOTIFY_SOCKET", manager.path.as_str()), ("WATCHDOG_USEC", "400000")];
+    let mut gateway = Gateway::serve_with(configured(PUBLIC), &variables);
+    let alive = || while manager.any() != "WATCHDOG=1" {};
+    for name in ["proxy-0", "store"] {
+        alive();
+        let stuck = Stuck::thread(gateway.pid(), name);
+        let silent = |gateway: &mut Gateway| gateway.wait_for(|_, line| line.contains("does not answer"));
+        silent(&mut gateway);
+        manager.socket.set_nonblocking(true).unwrap();
+        while manager.socket.recv(&mut [0; 64]).is_ok() {}
+        silent(&mut gateway);
+        silent(&mut gateway);
+        assert!(manager.socket.recv(&mut [0; 64]).is_err(), "{name} is stuck, and we said that all is well");
+        manager.socket.set_nonblocking(false).unwrap();
+        drop(stuck);
+        alive();
+    }
+}
+
 /// systemd's own holder of sockets: it outlives the gateways that it starts.
 struct Activator {
     child: Child,
