@@ -9,7 +9,7 @@ use super::super::chunks::Chunks;
 use super::super::response::Framing;
 
 /// What is read at once.
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 32 << 10;
 
 /// A connection, what has been read of it, and how far its body has come.
 pub(super) struct Framed<R> {
