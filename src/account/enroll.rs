@@ -133,8 +133,7 @@ impl Accounts {
         let hash = place.hash(password).await.map_err(|_| ChangeError::Busy)?;
         drop(place);
         let new = shared.new_user(email, name, hash)?;
-        let throttle = shared.settings.throttle;
-        let times = (throttle.find_time.as_secs(), throttle.ban_time.as_secs());
+        let times = throttle::times(shared.settings.throttle);
         let done = shared.store.run(move |db| db.sign_up(&new, &counted, now, times, event));
         let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
         audit::log_with_bans(&event, banned);
@@ -144,8 +143,8 @@ impl Accounts {
     async fn count_sign_up(&self, caller: &Caller, event: &AuditRow) -> Result<Counted, ChangeError> {
         let shared = &*self.shared;
         let limits = throttle::of_sign_up(shared.settings.throttle, caller);
-        let (find, now) = (shared.settings.throttle.find_time.as_secs(), event.at);
-        let counted = shared.store.run(move |db| db.count_attempt(&limits, now, find)).await;
+        let (times, now) = (throttle::times(shared.settings.throttle), event.at);
+        let counted = shared.store.run(move |db| db.count_attempt(&limits, now, times)).await;
         counted.map_err(|error| unavailable(&error))?.map_err(|retry_after_secs| {
             let detail = format!("retry after {retry_after_secs} s");
             audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });

@@ -83,10 +83,10 @@ impl Accounts {
     async fn count_for(&self, who: &Identity) -> Result<(Counted, Option<UserRow>), ChangeError> {
         let shared = &*self.shared;
         let limits = throttle::of_user(shared.settings.throttle, &who.user.id);
-        let (find, now, id) = (shared.settings.throttle.find_time.as_secs(), shared.clock.now(), who.user.id.clone());
+        let (times, now, id) = (throttle::times(shared.settings.throttle), shared.clock.now(), who.user.id.clone());
         let (counted, user) = shared
             .store
-            .run(move |db| Ok((db.count_attempt(&limits, now, find)?, db.user_by_id(&id)?)))
+            .run(move |db| Ok((db.count_attempt(&limits, now, times)?, db.user_by_id(&id)?)))
             .await
             .map_err(|error| unavailable(&error))?;
         let counted = counted.map_err(|retry_after_secs| ChangeError::Throttled { retry_after_secs })?;

@@ -80,7 +80,7 @@ fn begin_attempt(
         known = (ours && db.knows_device(&hash, Some(email))?).then_some(hash);
     }
     let limits = throttle::of_sign_in(settings.throttle, caller, email, known.as_ref());
-    match db.count_attempt(&limits, now, settings.throttle.find_time.as_secs())? {
+    match db.count_attempt(&limits, now, throttle::times(settings.throttle))? {
         Err(wait) => Ok(Err(wait)),
         Ok(counted) => {
             let user = db.user_by_email(email)?;

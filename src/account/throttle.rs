@@ -22,6 +22,11 @@ pub(super) fn network(address: IpAddr) -> String {
     }
 }
 
+/// `throttle.find_time` and `throttle.ban_time`, seconds.
+pub(super) fn times(settings: config::Throttle) -> (u64, u64) {
+    (settings.find_time.as_secs(), settings.ban_time.as_secs())
+}
+
 /// The name of an account's count.
 pub(super) fn account(email: &str) -> String {
     format!("account:{email}")

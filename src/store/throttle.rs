@@ -12,6 +12,9 @@ use crate::metrics;
 const ATTEMPTS_MAX: u32 = 100_000;
 /// Bans that are kept in all; beyond it those that end first go.
 const BANS_MAX: u32 = 100_000;
+/// Attempts may be this far in the future, by which they overtook others in the queue; what is further was counted
+/// while the clock was wrong.
+const AHEAD_SECS: u64 = 60;
 
 /// One thing that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +36,18 @@ pub struct Counted {
 }
 
 /// Counts one attempt against every limit, or says after how many seconds to come back.
-fn count(tx: &Connection, limits: &[Limit], now: UnixSecs, find_secs: u64) -> Result<Result<Counted, u64>, StoreError> {
+fn count(
+    tx: &Connection,
+    limits: &[Limit],
+    now: UnixSecs,
+    (find_secs, ban_secs): (u64, u64),
+) -> Result<Result<Counted, u64>, StoreError> {
+    tx.prepare_cached("DELETE FROM attempt WHERE at > ?1")?.execute([int(now + AHEAD_SECS)])?;
     let mut wait = 0;
     for limit in limits {
+        // a clock that was set back must not make a ban longer than any is
+        tx.prepare_cached("UPDATE ban SET until = ?2 WHERE name = ?1 AND until > ?2")?
+            .execute(params![limit.name, int(now + ban_secs)])?;
         let own = remaining(tx, limit, now, find_secs)?;
         if own > 0 {
             metrics::ACCOUNTS.limited(&limit.name);
@@ -130,9 +142,9 @@ impl Db {
         &mut self,
         limits: &[Limit],
         now: UnixSecs,
-        find_secs: u64,
+        find_and_ban_secs: (u64, u64),
     ) -> Result<Result<Counted, u64>, StoreError> {
-        self.write(|tx| count(tx, limits, now, find_secs))
+        self.write(|tx| count(tx, limits, now, find_and_ban_secs))
     }
 
     /// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
@@ -204,7 +216,7 @@ mod tests {
     }
 
     fn fail(db: &mut Db, name: &str, now: u64) -> Result<usize, u64> {
-        let counted = db.count_attempt(&limit(name), now, 100).unwrap()?;
+        let counted = db.count_attempt(&limit(name), now, (100, 50)).unwrap()?;
         Ok(db.attempt_failed(&counted, now, 100, 50, &AuditRow::default()).unwrap().len())
     }
 
@@ -217,10 +229,22 @@ mod tests {
         assert_eq!([52, 53, 54, 55].map(|at| fail(&mut db, "a", at)), [Ok(0), Ok(0), Ok(1), Err(49)]);
     }
 
+    /// Nobody is locked out for longer than `throttle.ban_time` because the clock was wrong for a while.
+    #[test]
+    fn a_clock_that_is_set_back_takes_no_ban_and_no_try_with_it() {
+        let (_dir, mut db) = open();
+        let year = 31_536_000;
+        assert_eq!([0, 1, 2].map(|at| fail(&mut db, "a", year + at)), [Ok(0), Ok(0), Ok(1)]);
+        assert_eq!([0, 1].map(|at| fail(&mut db, "b", year + at)), [Ok(0), Ok(0)]);
+        // the ban goes on for as long as a new one would
+        assert_eq!([10, 11, 59, 60].map(|at| fail(&mut db, "a", at)), [Err(50), Err(49), Err(1), Ok(0)]);
+        assert_eq!([10, 11, 12].map(|at| fail(&mut db, "b", at)), [Ok(0), Ok(0), Ok(1)]);
+    }
+
     #[test]
     fn tries_that_nobody_finished_count_until_the_window_passes() {
         let (_dir, mut db) = open();
-        let mut begin = |now| db.count_attempt(&limit("a"), now, 100).unwrap().map(|_| ());
+        let mut begin = |now| db.count_attempt(&limit("a"), now, (100, 50)).unwrap().map(|_| ());
         assert_eq!([10, 20, 30, 40].map(&mut begin), [Ok(()), Ok(()), Ok(()), Err(71)]);
         assert_eq!([110, 111].map(&mut begin), [Err(1), Ok(())]);
     }
@@ -233,7 +257,7 @@ mod tests {
         }
         let both = [limit("account:a"), limit("address:x")].concat();
         for _ in 0..10 {
-            assert_eq!(db.count_attempt(&both, 3, 100).unwrap(), Err(49));
+            assert_eq!(db.count_attempt(&both, 3, (100, 50)).unwrap(), Err(49));
         }
         assert_eq!([4, 5, 6].map(|at| fail(&mut db, "address:x", at)), [Ok(0), Ok(0), Ok(1)]);
     }

@@ -11,6 +11,7 @@ mod backend;
 mod backup;
 mod behind;
 mod client;
+mod clock;
 mod commands;
 mod config;
 mod cors;
