@@ -96,8 +96,8 @@ static OVERRIDES: [HeaderName; 3] = [
 /// A request that names another method, too, must be let in under both: else an app that obeys the field does
 /// what the rules for that method refuse.
 fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication: &Authentication) -> Option<Verdict> {
-    let values = OVERRIDES.iter().flat_map(|name| incoming.headers.get_all(name));
-    let named = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let fields = incoming.headers.iter().filter(|(name, _)| OVERRIDES.contains(name));
+    let named = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b','));
     named.map(|name| name.trim_ascii().to_ascii_uppercase()).find_map(|name| {
         // what is no method is nobody's
         let method = Method::from_bytes(&name).ok()?;
