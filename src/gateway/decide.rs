@@ -93,12 +93,19 @@ static OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-method-override"),
 ];
 
+/// Methods that one request may name in them: each is looked up.
+const OVERRIDES_MAX: usize = 8;
+
 /// A request that names another method, too, must be let in under both: else an app that obeys the field does
 /// what the rules for that method refuse.
 fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication: &Authentication) -> Option<Verdict> {
     let fields = incoming.headers.iter().filter(|(name, _)| OVERRIDES.contains(name));
     let named = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b','));
-    named.map(|name| name.trim_ascii().to_ascii_uppercase()).find_map(|name| {
+    named.enumerate().find_map(|(at, name)| {
+        if at == OVERRIDES_MAX {
+            return Some(Verdict::Status(StatusCode::NOT_FOUND));
+        }
+        let name = name.trim_ascii().to_ascii_uppercase();
         // what is no method is nobody's
         let method = Method::from_bytes(&name).ok()?;
         let Some(found) = route::find(config, incoming, &method) else {
