@@ -267,3 +267,38 @@ fn an_unknown_upgrade_is_not_passed_on_and_nothing_behind_it_is_read() {
     }
     assert!(backend.all().is_empty());
 }
+
+/// Our own forms come in every framing, too: chunked, held back, and in HTTP/1.0.
+#[test]
+fn forms_of_our_own_are_read_however_they_are_framed() {
+    let gateway = Gateway::whoami();
+    gateway.first_account();
+    let form = format!("email=ada%40example.com&password={}", crate::gateway::PASSWORD.replace(' ', "+"));
+    let length = form.len();
+    let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{form}\r\n0\r\n\r\n");
+    let large = format!("Transfer-Encoding: chunked\r\n\r\n2329\r\n{}\r\n0\r\n\r\n", "a".repeat(0x2329));
+    for (version, fields, asked, status, goes_on) in [
+        ("1.1", &*chunked, false, 303, true),
+        ("1.1", &*format!("Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n{form}"), true, 303, true),
+        ("1.0", &*format!("Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n{form}"), false, 303, false),
+        ("1.1", &*large, false, 413, false),
+        ("1.1", "Transfer-Encoding: chunked\r\n\r\nzz\r\n", false, 400, false),
+        ("1.1", "Expect: 100-continue\r\nContent-Length: 9000\r\n\r\n", false, 413, false),
+    ] {
+        let mut client = gateway.client();
+        let kind = "Content-Type: application/x-www-form-urlencoded";
+        client.send(format!("POST /.auth/login HTTP/{version}\r\nHost: a\r\n{kind}\r\n{fields}").as_bytes());
+        if asked {
+            assert_eq!(client.head().status, 100);
+        }
+        // nobody else hears of 100
+        let answer = client.head();
+        assert_eq!(answer.status, status, "{version} {fields:.60}");
+        client.take(answer.field("content-length").unwrap().parse().unwrap());
+        if goes_on {
+            assert_eq!(client.get("/.auth/me", &[]).status, 401);
+        } else {
+            assert!(client.is_closed(), "{version} {fields:.60}");
+        }
+    }
+}
