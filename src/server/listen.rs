@@ -238,6 +238,10 @@ fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
 }
 
+/// Connections that may wait to be accepted, as far as the system lets us (net.core.somaxconn): 128, which the standard
+/// library asks for, are full in an instant, and whoever finds them full tries again after a second.
+const QUEUE: i32 = 4096;
+
 fn bind(entry: &Listen) -> Result<Socket, ServeError> {
     let kind = match entry {
         Listen::Tcp(address) | Listen::Tls(address) => {
@@ -246,6 +250,7 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             listener.set_nonblocking(true).map_err(failed)?;
             SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
             SockRef::from(&listener).set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed)?;
+            SockRef::from(&listener).listen(QUEUE).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
         }
@@ -254,6 +259,7 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             remove_stale(path).map_err(failed)?;
             let listener = UnixListener::bind(path).map_err(failed)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+            SockRef::from(&listener).listen(QUEUE).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             Kind::Unix(listener, path.clone())
         }

@@ -1,5 +1,6 @@
 //! What must not get lost: crashes, full disks, damaged files, secrets in logs.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -220,4 +221,36 @@ fn no_open_files_left_is_told_now_and_then_and_passes() {
     let told = gateway.into_log().matches("cannot accept a connection").count();
     let threads = std::thread::available_parallelism().unwrap().get();
     assert!(told <= threads, "{told} lines");
+}
+
+/// Reliability goal G-15: they are shed when the time for a head is over, and hinder nobody until then.
+#[test]
+fn five_thousand_dripping_connections_are_shed_and_nobody_waits_for_them() {
+    const DRIPPING: usize = 5000;
+    let gateway = Gateway::start(
+        "[limits]\nhead_time = \"6s\"\nconnections_per_address = 10000\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+    );
+    // a queue that overflows makes clients wait for a second each (its length is what ss calls Send-Q)
+    let port = format!(":{}", gateway.address.port());
+    let listens = Command::new("ss").args(["-ltnH", "sport", "=", &port]).output().unwrap().stdout;
+    let queue: u32 = String::from_utf8(listens).unwrap().split_whitespace().nth(2).unwrap().parse().unwrap();
+    let most: u32 = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    assert_eq!(queue, most.min(4096));
+    let mut dripping: Vec<TcpStream> = (0..DRIPPING).map(|_| TcpStream::connect(gateway.address).unwrap()).collect();
+    let (mut good, mut held) = (gateway.client(), 0);
+    for byte in b"GET" {
+        for client in &mut dripping {
+            let _ = client.write_all(&[*byte]);
+        }
+        assert_eq!(good.get("/x", &[]).status, 200);
+        assert_eq!(gateway.client().get("/x", &[]).status, 200);
+        held = held.max(gateway.metric("authgate_connections"));
+    }
+    assert!(held > DRIPPING as u64, "{held}");
+    for client in &mut dripping {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "it was never shed");
+    }
+    assert_eq!(good.get("/x", &[]).status, 200);
+    eventually("their places are free", || gateway.metric("authgate_connections") < 4);
 }

@@ -537,3 +537,26 @@ fn a_streamed_request_is_504_when_its_answer_is_late_and_ends_with_its_client() 
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0, "{body}");
     }
 }
+
+/// RFC 9112, 8: what ends before its length or its last chunk is incomplete, and no client may take it for whole.
+#[test]
+fn an_answer_that_breaks_off_is_passed_on_as_one_that_broke_off() {
+    let backend = Backend::start(|request, stream| {
+        let (answer, goes_on): (&[u8], bool) = match request.line.split(' ').nth(1).unwrap() {
+            "/length" => (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfour", false),
+            "/chunks" => (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n", false),
+            "/chunk" => (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nfour", false),
+            _ => (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n", true),
+        };
+        stream.write_all(answer).is_ok() && goes_on
+    });
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+    for path in ["/length", "/chunks", "/chunk", "/whole"] {
+        let mut client = gateway.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+        assert_eq!(client.head().status, 200);
+        let rest = String::from_utf8(client.rest()).unwrap();
+        assert!(rest.contains("four"), "{path}: {rest:?}");
+        assert_eq!(rest.ends_with("0\r\n\r\n"), path == "/whole", "{path}: {rest:?}");
+    }
+}
