@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -558,5 +559,35 @@ fn an_answer_that_breaks_off_is_passed_on_as_one_that_broke_off() {
         let rest = String::from_utf8(client.rest()).unwrap();
         assert!(rest.contains("four"), "{path}: {rest:?}");
         assert_eq!(rest.ends_with("0\r\n\r\n"), path == "/whole", "{path}: {rest:?}");
+    }
+}
+
+/// CWE-444: a server that takes a body for one more request, or sends one behind the head that HEAD asked for, has sent
+/// a second answer by the time that its connection is used again.
+#[test]
+fn a_second_answer_is_nobodys() {
+    static STEP: Barrier = Barrier::new(2);
+    let backend = Backend::start(|request, stream| {
+        let body = if request.line.starts_with("HEAD ") { "" } else { "own" };
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{body}").unwrap();
+        if !request.line.starts_with("GET ") {
+            STEP.wait();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted");
+            STEP.wait();
+        }
+        true
+    });
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+    for (line, body) in [("GET /", &b""[..]), ("POST /", b"GET /x HTTP/1.1\r\n\r\n"), ("HEAD /", b"")] {
+        assert_eq!(gateway.client().request(line, &[], body).status, 200, "{line}");
+        if !line.starts_with("GET") {
+            // the first answer has come; the second one is sent
+            STEP.wait();
+            STEP.wait();
+        }
+        for _ in 0..4 {
+            let answer = gateway.client().request("GET /", &[], b"");
+            assert_eq!((answer.status, answer.text().as_str()), (200, "own"), "behind {line}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::response::{self, Answer, Framing};
 use super::wire::Wire;
 use super::{End, Front, pool};
 use crate::gateway::record::Counts;
-use crate::gateway::respond::{AnswerChanges, AnswerHead as _};
+use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_repeatable};
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 
@@ -27,6 +27,8 @@ const ANSWER: usize = 16 << 10;
 struct Answered {
     server: Wire,
     target: u64,
+    /// As [`pool::keep`] has it.
+    doubtful: bool,
     answer: Answer,
 }
 
@@ -57,10 +59,11 @@ impl Front {
     async fn ask(&self, conn: &mut Conn, head: &Head, body: &[u8], state: &mut RequestState) -> Result<Answered> {
         loop {
             let target = self.gateway.next_target(state)?;
-            let kept = if state.retried { None } else { pool::take(target.id()).await };
-            let reused = kept.is_some();
+            let repeatable = body.is_empty() && is_repeatable(&head.parsed.method);
+            let kept = if state.retried { None } else { pool::take(target.id(), repeatable).await };
+            let (reused, doubtful) = (kept.is_some(), kept.as_ref().is_some_and(|(_, doubtful)| *doubtful));
             let mut server = match kept {
-                Some(server) => server,
+                Some((server, _)) => server,
                 None => match target.connect(&self.connector).await {
                     Ok(server) => server,
                     Err(_) if self.gateway.may_try_another(state) => continue,
@@ -69,7 +72,10 @@ impl Front {
             };
             let request = self.request(head, body, state)?;
             match self.try_once(conn, &mut server, &request, &head.parsed, state).await {
-                Ok(answer) => return Ok(Answered { server, target: target.id(), answer }),
+                Ok(answer) => {
+                    let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
+                    return Ok(Answered { server, target: target.id(), doubtful, answer });
+                }
                 Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, body.is_empty(), reused) => {
                     return Err(e);
                 }
@@ -144,7 +150,7 @@ impl Front {
         state: &mut RequestState,
         counts: &mut Counts,
     ) -> End {
-        let Answered { mut server, target, answer } = answered;
+        let Answered { mut server, target, doubtful, answer } = answered;
         let status = answer.head.status();
         // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection
         let chunks_pass = head.parsed.version == Version::HTTP_11;
@@ -165,7 +171,7 @@ impl Front {
         match relayed {
             Ok(clean) => {
                 if answer.keeps && clean && body.framing != Framing::Close {
-                    pool::keep(target, server);
+                    pool::keep(target, server, doubtful);
                 }
                 if close { End::Linger } else { End::Keep }
             }

@@ -29,32 +29,37 @@ struct Idle {
     wire: Wire,
     /// How many sweeps there had been when it was last used.
     since: u64,
+    /// Whether a second answer may follow the last one.
+    doubtful: bool,
 }
 
-/// The connection to this target that was used last, if one is left that the other end has not closed.
-pub(crate) async fn take(target: u64) -> Option<Wire> {
-    while let Some(mut kept) = pop(target) {
-        if kept.is_quiet().await {
-            return Some(kept);
+/// The connection to this target that was used last, if one is left that the other end has not closed, and whether it
+/// is doubtful. A request that is not `repeatable` is worth asking the kernel about any.
+pub(crate) async fn take(target: u64, repeatable: bool) -> Option<(Wire, bool)> {
+    while let Some(Idle { mut wire, doubtful, .. }) = pop(target) {
+        let quiet = if doubtful || !repeatable { wire.is_quiet().await } else { wire.was_quiet() };
+        if quiet {
+            return Some((wire, doubtful));
         }
     }
     None
 }
 
-fn pop(target: u64) -> Option<Wire> {
+fn pop(target: u64) -> Option<Idle> {
     POOL.with_borrow_mut(|pool| {
         let kept = pool.idle.get_mut(&target)?.pop()?;
         pool.count -= 1;
-        Some(kept.wire)
+        Some(kept)
     })
 }
 
-/// Keeps a connection whose last answer was read to its end.
-pub(crate) fn keep(target: u64, wire: Wire) {
+/// Keeps a connection whose last answer was read to its end. It is `doubtful` where a body was sent, which a server may
+/// take for one more request, or where an answer had none, which a server may send all the same (CWE-444), and stays it.
+pub(crate) fn keep(target: u64, wire: Wire, doubtful: bool) {
     POOL.with_borrow_mut(|pool| {
         if pool.count < KEPT {
             pool.count += 1;
-            pool.idle.entry(target).or_default().push(Idle { wire, since: pool.sweeps });
+            pool.idle.entry(target).or_default().push(Idle { wire, since: pool.sweeps, doubtful });
         }
     });
 }

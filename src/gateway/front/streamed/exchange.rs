@@ -91,7 +91,7 @@ impl Front {
             if let Some(shared) = shared {
                 return Ok((Server::Shared(shared), true));
             }
-            if let Some(wire) = pool::take(target.id()).await {
+            if let Some((wire, _)) = pool::take(target.id(), false).await {
                 return Ok((Server::Own(wire), true));
             }
         }

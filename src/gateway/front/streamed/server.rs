@@ -322,7 +322,7 @@ pub(super) fn keep(target: u64, sink: Sink, source: Source) {
         && body.buffer.is_empty()
         && body.is_over()
     {
-        pool::keep(target, body.wire.unsplit(write));
+        pool::keep(target, body.wire.unsplit(write), true);
     }
 }
 
