@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 
-from harness import PASSWORD, Bench
+from harness import PASSWORD, Bench, keep
 
 PEOPLE = 8
 CONFIG = """[server]
@@ -84,9 +84,7 @@ def main():
             writer.join()
     rate = written / took
     print(f"{backups} backups in {took:.1f} s, each sound and whole; {rate:.0f} acknowledged writes a second meanwhile")
-    if options.json:
-        with open(options.json, "w") as out:
-            json.dump({"backups": backups, "writes_per_second": rate}, out)
+    keep({"backups": backups, "writes_per_second": rate}, options.json)
 
 
 main()

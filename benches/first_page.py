@@ -10,7 +10,6 @@ long a start takes with a store that exists, from exec to "ready" in the log.
 
 import argparse
 import http.client
-import json
 import statistics
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
-from harness import BINARY, PASSWORD, Bench, free_port, listens
+from harness import BINARY, PASSWORD, Bench, free_port, keep, listens
 
 
 def get(port, path, headers, method="GET", body=None):
@@ -79,9 +78,8 @@ def main():
     whole, start = (statistics.median(one[at] for one in seen) for at in (0, 1))
     slowest = max(one[1] for one in seen)
     print(f"nothing to the first protected page: {whole:.2f} s; start with an existing store: {start * 1000:.0f} ms, slowest {slowest * 1000:.0f} ms")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"first_page_seconds": whole, "start_ms": start * 1000, "slowest_start_ms": slowest * 1000}, file)
+    figures = {"first_page_seconds": whole, "start_ms": start * 1000, "slowest_start_ms": slowest * 1000}
+    keep(figures, options.json)
 
 
 main()

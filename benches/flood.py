@@ -21,7 +21,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import Bench, cost_of, pss_kib, say, subprocess
+from harness import Bench, cost_of, keep, pss_kib, say, subprocess
 
 CONFIG = """[server]
 listen = ["127.0.0.1:{port}"]
@@ -192,9 +192,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="writes the figures to this file")
     options = parser.parse_args()
     figures = measured(options)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(figures, file, indent=2)
+    keep(figures, options.json)
     print(json.dumps(figures, indent=2))
 
 

@@ -23,7 +23,7 @@ import sqlite3
 import statistics
 import time
 
-from harness import ROOT, Bench, ask, cost_of, pss_kib, say, subprocess
+from harness import ROOT, Bench, ask, cost_of, keep, pss_kib, say, subprocess
 
 SMALL = 10
 SPREAD = 100_000
@@ -214,9 +214,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="writes the figures to this file")
     options = parser.parse_args()
     figures = measured(options)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(figures, file, indent=2)
+    keep(figures, options.json)
     print(json.dumps(figures, indent=2))
 
 

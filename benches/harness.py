@@ -51,6 +51,12 @@ def say(text):
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
+def keep(figures, file):
+    """Writes figures for whoever reads them by program; without a file it does nothing."""
+    if file:
+        Path(file).write_text(json.dumps(figures, indent=2))
+
+
 def free_port():
     """Below the range that outgoing connections take their ports from, so that none of them takes it first."""
     while True:

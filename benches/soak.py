@@ -11,7 +11,6 @@ threads are read. The first fifth is warm-up; the rest is judged by the mean of 
 import argparse
 import base64
 import contextlib
-import json
 import os
 import random
 import socket
@@ -20,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import USER, Bench, ask, pss_kib, say
+from harness import USER, Bench, ask, keep, pss_kib, say
 
 CONFIG = """[server]
 listen = ["127.0.0.1:{port}"]
@@ -169,10 +168,8 @@ def main():
     print(f"growth from the first to the last quarter: {grown}; first {readings[0]}, last {readings[-1]}")
     print(f"faults: {len(churn.faults)} {churn.faults[:3]}")
     print("flat" if ok else "NOT as it should be")
-    if options.json:
-        with open(options.json, "w") as file:
-            result = {"minutes": options.minutes, "done": churn.done, "growth": grown, "faults": len(churn.faults)}
-            json.dump(result | {"ok": ok, "first": readings[0], "last": readings[-1]}, file, indent=1)
+    result = {"minutes": options.minutes, "done": churn.done, "growth": grown, "faults": len(churn.faults)}
+    keep(result | {"ok": ok, "first": readings[0], "last": readings[-1]}, options.json)
     raise SystemExit(not ok)
 
 

@@ -17,7 +17,7 @@ import random
 import statistics
 import time
 
-from harness import PASSWORD, USER, Bench, say
+from harness import PASSWORD, USER, Bench, keep, say
 
 LIMIT = 4.5
 CONFIG = """[server]
@@ -98,9 +98,7 @@ def main():
     for name, result in results.items():
         print(f"{name:32}|t| {abs(result['t']):7.2f}   means {result['means_us'][0]:9.1f} us {result['means_us'][1]:9.1f} us")
     print(f"no difference to be seen (|t| < {LIMIT}), and one millisecond is" if ok else "NOT as it should be")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"tries": options.tries, "limit": LIMIT, "ok": ok, "series": results}, file, indent=1)
+    keep({"tries": options.tries, "limit": LIMIT, "ok": ok, "series": results}, options.json)
     raise SystemExit(not ok)
 
 

@@ -2,7 +2,7 @@
 //! gathered in memory and written by a thread of their own, so that no request ever waits for
 //! whoever reads the log. What is logged is decided elsewhere; nothing secret may come here. Panics are told here too.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ thread_local! {
     /// The line that this thread puts together, before it waits for the others' lines.
     static LINE: RefCell<Vec<u8>> = RefCell::default();
     /// The last second that this thread wrote, and how.
-    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    static SECOND: Cell<(u64, [u8; 24])> = const { Cell::new((u64::MAX, [0; 24])) };
 }
 
 /// The log that was started first.
@@ -152,36 +152,45 @@ fn write_out(shared: &Shared) {
     let _ = out.write_all(&lines);
 }
 
-/// RFC 3339 in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
-pub fn timestamp(millis: u64) -> String {
-    SECOND.with_borrow_mut(|(last, text)| {
+/// A point in time as RFC 3339 has it, in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
+pub struct Timestamp([u8; 24]);
+
+impl Timestamp {
+    /// `millis` since 1970.
+    pub fn new(millis: u64) -> Self {
         let second = millis / 1000;
-        if *last != second {
-            (*last, *text) = (second, whole_second(second));
+        let (last, mut text) = SECOND.get();
+        if last != second {
+            text = whole_second(second);
+            SECOND.set((second, text));
         }
-        let digit = |place: u64| char::from(b'0' + u8::try_from(millis / place % 10).unwrap_or(0));
-        let mut stamp = String::with_capacity(text.len() + 5);
-        stamp.push_str(text);
-        stamp.push('.');
-        stamp.extend([digit(100), digit(10), digit(1)]);
-        stamp.push('Z');
-        stamp
-    })
+        for (at, place) in [(20, 100), (21, 10), (22, 1)] {
+            text[at] = b'0' + u8::try_from(millis / place % 10).unwrap_or(0);
+        }
+        Self(text)
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
-fn whole_second(second: u64) -> String {
+fn whole_second(second: u64) -> [u8; 24] {
     let second = i64::try_from(second).unwrap_or(i64::MAX);
     let time = time::OffsetDateTime::from_unix_timestamp(second).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let (date, clock) = (time.date(), time.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+    let text = format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.000Z",
         date.year(),
         u8::from(date.month()),
         date.day(),
         clock.hour(),
         clock.minute(),
         clock.second()
-    )
+    );
+    // the year has four digits
+    text.as_bytes().try_into().unwrap_or([b'0'; 24])
 }
 
 /// Text for a terminal: control and direction-changing characters are shown as escapes, so that no
@@ -219,12 +228,13 @@ impl<S: Subscriber> Layer<S> for Lines {
         }
         fields.0.retain(|(name, _)| !name.starts_with("log."));
         let message = fields.take("message").unwrap_or_default();
-        let time = timestamp(shared.clock.now_millis());
+        let time = Timestamp::new(shared.clock.now_millis());
+        let time = time.as_str();
         let level = meta.level().as_str();
         if shared.human {
-            self.0.line(|line| human_line(line, &time, level, &message, &fields.0));
+            self.0.line(|line| human_line(line, time, level, &message, &fields.0));
         } else {
-            self.0.line(|line| json_line(line, &time, level, &target, &message, &fields.0));
+            self.0.line(|line| json_line(line, time, level, &target, &message, &fields.0));
         }
         shared.filled.notify_one();
     }
@@ -287,10 +297,16 @@ mod tests {
 
     #[test]
     fn timestamps_are_rfc_3339() {
-        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(timestamp(1_795_564_805_042), "2026-11-25T00:00:05.042Z");
-        assert_eq!(timestamp(1_795_564_805_999), "2026-11-25T00:00:05.999Z");
-        assert_eq!(timestamp(1_795_564_806_000), "2026-11-25T00:00:06.000Z");
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_795_564_805_042, "2026-11-25T00:00:05.042Z"),
+            (1_795_564_805_999, "2026-11-25T00:00:05.999Z"),
+            (1_795_564_806_000, "2026-11-25T00:00:06.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Timestamp::new(millis).as_str(), text);
+        }
+        assert_eq!(Timestamp::new(u64::MAX).as_str().len(), 24);
     }
 
     #[test]

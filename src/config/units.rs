@@ -11,16 +11,16 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 /// Reads a duration such as `"20d"`: a whole number and ms, s, m, h or d.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (count, unit) = split_unit(text)?;
-    let secs = match unit {
-        "ms" => return Some(Duration::from_millis(count)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     // 100 years: beyond it sums of times could overflow
-    count.checked_mul(secs).filter(|&secs| secs <= 36_525 * 86_400).map(Duration::from_secs)
+    count.checked_mul(millis).filter(|&millis| millis <= 36_525 * 86_400_000).map(Duration::from_millis)
 }
 
 /// Reads a size such as `"64KiB"`, in bytes.

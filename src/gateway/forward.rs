@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
@@ -277,20 +277,28 @@ fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream:
 /// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
 fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &Stripper, token: Option<&Minted>) {
     let added = token.map_or("", |token| token.cookies.as_str());
-    let mut lines = headers.get_all(header::COOKIE).iter();
-    let first = lines.next();
-    let single = lines.next().is_none();
-    let is_ours = |item: &[u8]| stripper.is_ours(cookie::name_of(item));
-    if added.is_empty() && single && first.is_none_or(|line| !cookie::split(line.as_bytes()).any(is_ours)) {
-        return;
-    }
-    let mut kept = Vec::with_capacity(first.map_or(0, HeaderValue::len) + added.len() + 2);
-    let items = headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
-    for item in items.filter(|item| !is_ours(item)).chain((!added.is_empty()).then_some(added.as_bytes())) {
+    let lines = headers.get_all(header::COOKIE);
+    let bytes: usize = lines.iter().map(|line| line.len() + 2).sum();
+    let mut kept = Vec::with_capacity(bytes + added.len());
+    let mut changed = lines.iter().nth(1).is_some() || !added.is_empty();
+    let mut keep = |item: &[u8]| {
         if !kept.is_empty() {
             kept.extend_from_slice(b"; ");
         }
         kept.extend_from_slice(item);
+    };
+    for item in lines.iter().flat_map(|line| cookie::split(line.as_bytes())) {
+        if stripper.is_ours(cookie::name_of(item)) {
+            changed = true;
+        } else {
+            keep(item);
+        }
+    }
+    if !added.is_empty() {
+        keep(added.as_bytes());
+    }
+    if !changed {
+        return;
     }
     changes.dropped.push(header::COOKIE);
     if !kept.is_empty() {

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::config::{Limits, Server};
 use crate::web::host::Host;
@@ -15,6 +15,9 @@ use crate::web::path::NormalPath;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Bytes of all `Connection` fields: each option costs a look at the head, here and at the next hop.
+const CONNECTION_BYTES_MAX: usize = 512;
 
 /// Why a head is refused; each ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,9 @@ pub(crate) fn check(
     }
     if matches!(parts.method.as_str(), "CONNECT" | "TRACE" | "TRACK") {
         return Err(BadHead::Method);
+    }
+    if parts.headers.get_all(CONNECTION).iter().map(HeaderValue::len).sum::<usize>() > CONNECTION_BYTES_MAX {
+        return Err(BadHead::TooLarge);
     }
     check_framing(&parts.headers)?;
     // HTTP/1.0 has no chunks: whoever reads such a body does so in a way of their own (RFC 9112, 6.1)

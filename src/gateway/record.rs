@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Gateway, RequestState};
-use crate::logging::{printable, timestamp};
+use crate::logging::{Timestamp, printable};
 
 /// One access line.
 struct AccessLine<'a> {
-    time: &'a str,
+    time: Timestamp,
     request_id: &'a str,
     /// `None` on a Unix socket.
     client: Option<&'a str>,
@@ -61,7 +61,7 @@ pub(crate) fn record(
         None => client.map(|client| Cow::Owned(client.to_string())),
     };
     let line = AccessLine {
-        time: &timestamp(gateway.clock.now_millis()),
+        time: Timestamp::new(gateway.clock.now_millis()),
         request_id: &state.request_id,
         client: client.as_deref(),
         method: head.method.as_str(),
@@ -94,7 +94,7 @@ pub(crate) fn unread(
     gateway.counted.route(None).answered("", status, Duration::ZERO);
     let client = client.map(|client| client.to_string());
     let line = AccessLine {
-        time: &timestamp(gateway.clock.now_millis()),
+        time: Timestamp::new(gateway.clock.now_millis()),
         request_id,
         client: client.as_deref(),
         method: "",
@@ -125,7 +125,7 @@ fn write(gateway: &Gateway, line: &AccessLine<'_>) {
 
 /// The line as one JSON object. Its names are written out here: that costs half of what a serializer takes.
 fn json(out: &mut Vec<u8>, line: &AccessLine<'_>) {
-    put_plain(out, br#"{"time":""#, line.time);
+    put_plain(out, br#"{"time":""#, line.time.as_str());
     put_plain(out, br#","level":"info","target":"access","message":"request","request_id":""#, line.request_id);
     if let Some(client) = line.client {
         put_plain(out, br#","client":""#, client);
@@ -187,7 +187,7 @@ fn human(out: &mut Vec<u8>, line: &AccessLine<'_>) {
     let _ = write!(
         out,
         "{} {:<5} {} {} {}{} {} {:.1}ms {}",
-        line.time,
+        line.time.as_str(),
         "INFO",
         line.client.unwrap_or("unix"),
         line.method,
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_line_is_one_json_object_whatever_a_client_wrote() {
         let mut line = AccessLine {
-            time: "2026-11-25T00:00:05.042Z",
+            time: Timestamp::new(1_795_564_805_042),
             request_id: "0123456789abcdef",
             client: Some("192.0.2.1"),
             method: "GET",
@@ -237,7 +237,7 @@ mod tests {
             bytes_out: 128,
             duration_ms: 0.85,
         };
-        let whole = json!({ "time": line.time, "level": "info", "target": "access", "message": "request",
+        let whole = json!({ "time": "2026-11-25T00:00:05.042Z", "level": "info", "target": "access", "message": "request",
             "request_id": line.request_id, "client": "192.0.2.1", "method": "GET", "host": "app.example.com",
             "path": "/", "status": 200, "outcome": "forward", "route": 3, "upstream": "app", "user": "7",
             "bytes_in": 0, "bytes_out": 128, "duration_ms": 0.85 });

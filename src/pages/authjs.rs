@@ -9,6 +9,7 @@ use super::form::{Fields, query};
 use super::{Call, Pages, Site};
 use crate::account::{Identity, SignInError};
 use crate::config::AuthJsClient;
+use crate::logging::Timestamp;
 use crate::secret::{random_bytes, same_bytes};
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
@@ -92,7 +93,7 @@ impl Pages {
                 "image": or_null(&who.user.picture),
                 "id": who.user.id,
             },
-            "expires": crate::logging::timestamp(who.session.expires().saturating_mul(1000)),
+            "expires": Timestamp::new(who.session.expires().saturating_mul(1000)).as_str(),
         })
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::form::Fields;
 use super::signup::{Shown, change_json};
 use super::view::Message;
-use super::{Call, Pages, Site, user_json};
+use super::{Call, Pages};
 use crate::account::LinkKind;
 use crate::web::reply::Reply;
 
@@ -55,14 +55,7 @@ impl Pages {
             Err(crate::account::ChangeError::Closed) => return self.dead_link(call, fields.is_json()),
             Err(error) => return self.not_changed(call, fields, shown, &error),
         };
-        let place = self.return_to(fields.get("callbackUrl").filter(|wanted| !wanted.is_empty()), call.incoming);
-        let reply = if fields.is_json() {
-            let user = user_json(&begun.session.user.load());
-            Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
-        } else {
-            Site::see_other(place.as_str())
-        };
-        self.signed_in(call, reply, Some(place.as_str()).filter(|_| !fields.is_json()), &begun)
+        self.signed_in_to(call, fields, fields.get("callbackUrl").filter(|wanted| !wanted.is_empty()), &begun)
     }
 
     fn dead_link(&self, call: &Call<'_>, as_json: bool) -> Reply {

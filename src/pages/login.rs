@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::form::{Fields, query};
 use super::view::Login;
-use super::{Call, Pages, Site, user_json};
+use super::{Call, Pages, Site};
 use crate::account::SignInError;
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -46,14 +46,7 @@ impl Pages {
             Ok(begun) => begun,
             Err(error) => return self.not_signed_in(call, fields, wanted.as_deref(), remember, error),
         };
-        let place = self.return_to(wanted.as_deref(), call.incoming);
-        let reply = if fields.is_json() {
-            let user = user_json(&begun.session.user.load());
-            Reply::json(StatusCode::OK, &json!({ "user": user, "callbackUrl": place.as_str() }))
-        } else {
-            Site::see_other(place.as_str())
-        };
-        self.signed_in(call, reply, Some(place.as_str()).filter(|_| !fields.is_json()), &begun)
+        self.signed_in_to(call, fields, wanted.as_deref(), &begun)
     }
 
     fn not_signed_in(

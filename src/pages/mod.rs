@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
-use crate::account::{Accounts, Caller, Identity, TICKET_SECS};
+use self::form::Fields;
+use crate::account::{Accounts, Caller, Identity, SignedIn, TICKET_SECS};
 use crate::config::{Config, SignUp};
+use crate::logging::Timestamp;
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
@@ -223,8 +225,18 @@ impl Pages {
         }
     }
 
+    /// What a form of ours, or the same as JSON, gets for a new session.
+    fn signed_in_to(&self, call: &Call<'_>, fields: &Fields, wanted: Option<&str>, begun: &SignedIn) -> Reply {
+        let place = self.return_to(wanted, call.incoming);
+        if fields.is_json() {
+            let told = json!({ "user": user_json(&begun.session.user.load()), "callbackUrl": place.as_str() });
+            return self.signed_in(call, Reply::json(StatusCode::OK, &told), None, begun);
+        }
+        self.signed_in(call, Site::see_other(place.as_str()), Some(place.as_str()), begun)
+    }
+
     /// Lays the cookies of a new session on a reply that leads a browser to `place`; `None`: to a program.
-    fn signed_in(&self, call: &Call<'_>, reply: Reply, place: Option<&str>, begun: &crate::account::SignedIn) -> Reply {
+    fn signed_in(&self, call: &Call<'_>, reply: Reply, place: Option<&str>, begun: &SignedIn) -> Reply {
         const DEVICE_SECS: u64 = 400 * 86_400;
         if let Some(place) = place {
             self.accounts.expect_return(&call.caller, place, begun);
@@ -262,7 +274,7 @@ impl Pages {
 
     fn me(who: &Identity) -> Reply {
         let mut me = user_json(&who.user);
-        me["expires"] = crate::logging::timestamp(who.session.expires().saturating_mul(1000)).into();
+        me["expires"] = Timestamp::new(who.session.expires().saturating_mul(1000)).as_str().into();
         Reply::json(StatusCode::OK, &me)
     }
 

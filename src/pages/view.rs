@@ -8,6 +8,7 @@ use super::assets::{Frame, accepts_gzip, gzip};
 use super::{Call, Site};
 use crate::account::{SessionInfo, TokenInfo};
 use crate::config::Config;
+use crate::logging::Timestamp;
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -113,7 +114,8 @@ impl TokenRow {
 
 /// A time as people read it.
 fn minute(secs: u64) -> String {
-    let time = crate::logging::timestamp(secs.saturating_mul(1000));
+    let time = Timestamp::new(secs.saturating_mul(1000));
+    let time = time.as_str();
     format!("{} {} UTC", &time[..10], &time[11..16])
 }
 

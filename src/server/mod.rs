@@ -241,8 +241,10 @@ async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Re
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::config::Route;
     use crate::metrics::Format;
     use crate::vital::testing::{play, role};
 
@@ -260,21 +262,34 @@ mod tests {
         answer.starts_with(b"HTTP/1.1 401 ")
     }
 
+    fn config(text: &str, dir: &std::path::Path) -> Config {
+        let text = text.replace("STATE", dir.join("state").to_str().unwrap());
+        crate::config::parse(&text, "gateway.toml", dir.into(), &|_| None).map_err(|_| ()).unwrap()
+    }
+
+    async fn serve(config: Config) -> (Server, watch::Sender<bool>) {
+        let log = Log::start(Clock::system()).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        (start(&Arc::new(config), None, Clock::system(), &log, &stopped).await.unwrap(), stop)
+    }
+
+    async fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Serves on real threads. In between every request panics, by a limit that no configuration can hold: there is
     /// no point in time so far from now.
     async fn serve_while_requests_panic() {
         const BROKEN: u64 = 40;
+        const TEXT: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = \"STATE\"\n[[route]]\nupstream = \"http://127.0.0.1:9\"\n";
         let dir = tempfile::tempdir().unwrap();
-        let text = format!(
-            "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = {:?}\n[[route]]\nupstream = \"http://127.0.0.1:9\"\n",
-            dir.path().join("state")
-        );
-        let parse = || crate::config::parse(&text, "gateway.toml", dir.path().into(), &|_| None);
-        let (config, mut broken) = (parse().map_err(|_| ()).unwrap(), parse().map_err(|_| ()).unwrap());
+        let mut broken = config(TEXT, dir.path());
         broken.limits.idle = Duration::MAX;
-        let log = Log::start(Clock::system()).unwrap();
-        let (_stop, stopped) = watch::channel(false);
-        let server = start(&Arc::new(config), None, Clock::system(), &log, &stopped).await.unwrap();
+        let (server, _stop) = serve(config(TEXT, dir.path())).await;
         let connect = || TcpStream::connect(server.listening.addresses()[0]).unwrap();
         let mut early = connect();
         assert!(asks(&mut early));
@@ -287,15 +302,58 @@ mod tests {
         server.current.replace(&good);
 
         assert!(asks(&mut early), "another one goes on");
-        let began = Instant::now();
-        while good.open_connections() > 1 {
-            assert!(began.elapsed() < Duration::from_secs(20), "a place was never given back");
-            tokio::task::yield_now().await;
-        }
+        eventually("their places are free", || good.open_connections() <= 1).await;
         assert!(server.shards.answer().await);
         for _ in 0..8 {
             assert!(asks(&mut connect()));
         }
+        assert!(good.metrics_text(Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
+    }
+
+    /// One connection over HTTP/2. Streams panic once a server has their request; others go on beside them.
+    async fn serve_while_streams_panic() {
+        const BROKEN: u64 = 40;
+        const TEXT: &str = "[server]\nlisten = [\"https://127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = \"STATE\"\npublic_url = \"https://a.example.com\"\n\
+             [server.tls]\ncertificates = [{ certificate = \"own.pem\", key = { file = \"own.key\" } }]\n\
+             [[route]]\naccess = \"public\"\nupstream = \"http://SERVER\"\n";
+        let dir = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(vec!["a.example.com".to_owned()]).unwrap();
+        std::fs::write(dir.path().join("own.pem"), pair.cert.pem()).unwrap();
+        std::fs::write(dir.path().join("own.key"), pair.signing_key.serialize_pem()).unwrap();
+        std::fs::set_permissions(dir.path().join("own.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        // it takes requests and says nothing
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = TEXT.replace("SERVER", &silent.local_addr().unwrap().to_string());
+        let mut broken = config(&text, dir.path());
+        broken.routes = broken.routes.iter().map(|route| Route { timeout: Duration::MAX, ..route.clone() }).collect();
+        let (server, _stop) = serve(config(&text, dir.path())).await;
+        let good = server.current.gateway();
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(pair.cert.der().clone()).unwrap();
+        let mut client = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tokio::net::TcpStream::connect(server.listening.addresses()[0]).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let stream = connector.connect("a.example.com".try_into().unwrap(), stream).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let ask = async |path: &str| {
+            let request = http::Request::get(format!("https://a.example.com{path}")).body(()).unwrap();
+            let (answer, _) = send.clone().ready().await.unwrap().send_request(request, true).unwrap();
+            answer.await.map(|answer| answer.status().as_u16())
+        };
+        assert_eq!(ask("/.auth/me").await.unwrap(), 401);
+        server.current.replace(&good.reconfigured(Arc::new(broken), good.accounts().clone(), None));
+        for _ in 0..BROKEN {
+            assert!(ask("/x").await.unwrap_err().is_reset(), "the stream ends");
+            assert_eq!(ask("/.auth/me").await.unwrap(), 401, "its neighbour is served");
+        }
+        eventually("their places are free", || good.open_connections() == 1).await;
         assert!(good.metrics_text(Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
     }
 
@@ -306,7 +364,21 @@ mod tests {
             serve_while_requests_panic().await;
             return;
         }
-        let (ended, said) = play("server::tests::a_panic_in_a_request_ends_its_connection_and_nothing_else", "serve");
+        plays("a_panic_in_a_request_ends_its_connection_and_nothing_else");
+    }
+
+    /// The same over HTTP/2, where a connection is shared.
+    #[tokio::test]
+    async fn a_panic_in_a_stream_ends_that_stream_and_nothing_else() {
+        if role().is_some() {
+            serve_while_streams_panic().await;
+            return;
+        }
+        plays("a_panic_in_a_stream_ends_that_stream_and_nothing_else");
+    }
+
+    fn plays(test: &str) {
+        let (ended, said) = play(&format!("server::tests::{test}"), "serve");
         assert_eq!(ended, Some(0), "{said}");
         assert!(said.contains("\"message\":\"panic\"") && said.contains("\"thread\":\"proxy-"), "{said}");
     }

@@ -41,8 +41,8 @@ pub use users::{NewId, NewUser, Password, UserChange, Written};
 pub enum StoreError {
     /// The database cannot be used at all: one plain line that names the file. It was left untouched.
     Unusable(String),
-    /// This time it did not work (disk full, busy, an I/O error, too many jobs); nothing was
-    /// changed. The text is for the log.
+    /// This time it did not work (disk full, busy, an I/O error, too many jobs); nothing that was asked
+    /// for is in force. The text is for the log.
     Down(String),
 }
 

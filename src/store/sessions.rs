@@ -202,9 +202,9 @@ impl Db {
     }
 
     /// Removes sessions that ended or ran out an hour ago (`idle_secs`: one unseen for so long has), among the next
-    /// few thousand rows behind the row `after`, and holds those that stand to `max_age_secs`. Gives the last row that it saw; `None`: there were no more. In
-    /// steps, because somebody may wait for the store to sign in. No later: somebody who signs in on and on leaves
-    /// thousands an hour.
+    /// few thousand rows behind the row `after`, and holds those that stand to `max_age_secs`. Gives the last row that
+    /// it saw; `None`: there were no more. In steps, because somebody may wait for the store to sign in. No later:
+    /// somebody who signs in on and on leaves thousands an hour.
     pub fn purge_sessions(
         &mut self,
         after: i64,

@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the database is looked at for changes made by others.
 const IDLE: Duration = Duration::from_millis(200);
 
-type Reply = Box<dyn FnOnce() + Send>;
+/// Gets whether everything that is on disk is in force.
+type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 enum Message {
     /// Does its work and gives back the reply to send.
@@ -49,30 +50,41 @@ struct Worker {
     db: Db,
     lock: Lock,
     hooks: Hooks,
+    /// What is in force, and what of that commands have been told.
     rev: u64,
+    told: u64,
     failing: bool,
 }
 
 impl Worker {
-    /// Hands on what changed. A failure is logged once until it goes well again.
+    /// Puts in force what changed.
+    fn apply(&mut self) -> Result<(), StoreError> {
+        let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
+        self.rev = newest.unwrap_or(self.rev);
+        Ok(())
+    }
+
+    /// Tells commands that wait for it.
+    fn tell(&mut self) -> Result<(), StoreError> {
+        if self.told != self.rev {
+            let unwritten = |error| StoreError::Down(format!("the state folder cannot be written: {error}"));
+            self.lock.tell_applied(self.rev).map_err(unwritten)?;
+            self.told = self.rev;
+        }
+        Ok(())
+    }
+
+    /// Both. Gives whether all is in force. A failure is logged once until it goes well again.
     fn sync(&mut self) -> Result<(), StoreError> {
-        let outcome = match self.db.changes_after(self.rev, &mut *self.hooks.apply) {
-            Ok(None) => Ok(()),
-            Ok(Some(rev)) => {
-                self.rev = rev;
-                self.lock
-                    .tell_applied(rev)
-                    .map_err(|error| StoreError::Down(format!("the state folder cannot be written: {error}")))
-            }
-            Err(error) => Err(error),
-        };
+        let applied = self.apply();
+        let outcome = applied.clone().and_then(|()| self.tell());
         match (&outcome, self.failing) {
             (Err(error), false) => tracing::error!(%error, "changes to accounts could not be read"),
             (Ok(()), true) => tracing::info!("changes to accounts can be read again"),
             _ => {}
         }
         self.failing = outcome.is_err();
-        outcome
+        applied
     }
 
     fn serve(mut self, jobs: &Receiver<Message>) {
@@ -81,9 +93,9 @@ impl Worker {
                 Ok(Message::Job(job)) => {
                     // a fault in one request never ends another; an open transaction rolls back
                     let reply = catch_unwind(AssertUnwindSafe(|| job(&mut self.db)));
-                    let _ = self.sync();
+                    let in_force = self.sync();
                     if let Ok(reply) = reply {
-                        reply();
+                        reply(in_force);
                     } else {
                         tracing::error!("a job of the store panicked");
                     }
@@ -101,8 +113,9 @@ impl Worker {
 impl Store {
     /// Starts the thread, with everything already handed to `hooks.apply` once.
     pub fn start(db: Db, lock: Lock, hooks: Hooks) -> Result<Self, StoreError> {
-        let mut worker = Worker { db, lock, hooks, rev: 0, failing: false };
-        worker.sync()?;
+        let mut worker = Worker { db, lock, hooks, rev: 0, told: 0, failing: false };
+        worker.apply()?;
+        worker.tell()?;
         worker.db.looked_through()?;
         let (jobs, inbox) = sync_channel(QUEUE);
         let thread = vital::thread("store", move || worker.serve(&inbox))
@@ -114,7 +127,8 @@ impl Store {
     /// in force.
     ///
     /// # Errors
-    /// [`StoreError::Down`] when the queue is full, the wait exceeds 5 s, or `work` failed.
+    /// [`StoreError::Down`] when the queue is full, the wait exceeds 5 s, `work` failed, or what it wrote could not be
+    /// put in force: it will be as soon as that is possible.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
@@ -122,10 +136,10 @@ impl Store {
         let (sender, answer) = oneshot::channel();
         let job = move |db: &mut Db| -> Reply {
             if sender.is_closed() {
-                return Box::new(|| {}); // whoever asked has given up
+                return Box::new(|_| {}); // whoever asked has given up
             }
             let done = work(db);
-            Box::new(move || drop(sender.send(done)))
+            Box::new(move |in_force| drop(sender.send(done.and_then(|done| in_force.map(|()| done)))))
         };
         if self.jobs.try_send(Message::Job(Box::new(job))).is_err() {
             return Err(StoreError::Down("too many jobs wait for the store".to_owned()));
@@ -190,6 +204,37 @@ mod tests {
                 .unwrap();
             assert_eq!((rev, seen.load(Ordering::SeqCst)), (n, n));
         }
+    }
+
+    /// Whoever revokes a session and is told that it is done does not look again.
+    #[tokio::test]
+    async fn what_is_on_disk_but_not_in_force_is_not_acknowledged_and_comes_in_force_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, seen) = start(dir.path());
+        let rename = |from: &'static str, to: &'static str| {
+            move |db: &mut Db| {
+                db.write(|tx| {
+                    tx.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))?;
+                    Ok(())
+                })
+            }
+        };
+        let add = |email: &'static str| {
+            move |db: &mut Db| match db.add_user(&user(email), 1, &AuditRow::default())? {
+                Written::Done(_) => Ok(()),
+                other => panic!("{other:?}"),
+            }
+        };
+        store.run(add("a@example.com")).await.unwrap();
+        // changes are told from this table, too
+        store.run(rename("api_token", "elsewhere")).await.unwrap();
+        let refused = store.run(add("b@example.com")).await;
+        assert!(matches!(&refused, Err(StoreError::Down(why)) if why.contains("api_token")), "{refused:?}");
+        assert_eq!(seen.load(Ordering::SeqCst), 1);
+        store.run(rename("elsewhere", "api_token")).await.unwrap();
+        assert_eq!(seen.load(Ordering::SeqCst), 2);
+        store.run(add("c@example.com")).await.unwrap();
+        assert_eq!(seen.load(Ordering::SeqCst), 3);
     }
 
     #[tokio::test]

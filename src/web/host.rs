@@ -15,25 +15,30 @@ impl Host {
     /// Reads a Host field or an authority. `None` for whatever is not plainly `name[:port]`:
     /// lists, white space, user names, paths, empty names, ports that are no number below 65536.
     pub fn parse(text: &str) -> Option<Self> {
-        let (name, port) = split_port(text)?;
+        let (name, digits) = split_port(text)?;
         let name = name.strip_suffix('.').unwrap_or(name);
-        is_name(name).then(|| Self::new(name, port))
+        let digits = digits.map(|digits| digits.trim_start_matches('0'));
+        let port = match digits {
+            Some(digits) => Some(digits.parse().ok()?),
+            None => None,
+        };
+        is_name(name).then(|| Self::new(name, digits, port))
     }
 
-    fn new(name: &str, port: Option<u16>) -> Self {
+    fn new(name: &str, digits: Option<&str>, port: Option<u16>) -> Self {
         let mut text = String::with_capacity(name.len() + 6);
         text.push_str(name);
         text.make_ascii_lowercase();
-        if let Some(port) = port {
+        if let Some(digits) = digits {
             text.push(':');
-            text.push_str(&port.to_string());
+            text.push_str(digits);
         }
         Self { text, name_bytes: name.len(), port }
     }
 
     /// 127.0.0.1, without a port.
     pub fn loopback() -> Self {
-        Self::new("127.0.0.1", None)
+        Self::new("127.0.0.1", None, None)
     }
 
     /// The name without the port; IPv6 in brackets.
@@ -58,8 +63,9 @@ impl fmt::Display for Host {
     }
 }
 
-fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
-    let after_bracket = memchr::memrchr(b']', text.as_bytes()).map_or(0, |at| at + 1);
+/// The name, and the digits of a port where one is written.
+fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+    let after_bracket = if text.starts_with('[') { text.rfind(']').map_or(0, |at| at + 1) } else { 0 };
     let Some(colon) = memchr::memchr(b':', &text.as_bytes()[after_bracket..]) else {
         return Some((text, None));
     };
@@ -68,17 +74,19 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let port = digits.parse().ok().filter(|&port: &u16| port != 0)?;
-    Some((name, Some(port)))
+    Some((name, Some(digits)))
 }
 
 fn is_name(name: &str) -> bool {
     if let Some(inside) = name.strip_prefix('[') {
         return inside.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     }
-    let labels = name.as_bytes().split(|&b| b == b'.');
-    let plain = |label: &[u8]| label.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    name.len() <= 253 && labels.into_iter().all(|label| (1..=63).contains(&label.len()) && plain(label))
+    let mut label = 0;
+    let plain = name.bytes().all(|b| {
+        label = if b == b'.' && label > 0 { 0 } else { label + 1 };
+        label <= 63 && (b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_') || (b == b'.' && label == 0))
+    });
+    plain && label > 0 && name.len() <= 253
 }
 
 /// `route.host`: any, exactly one, or `*.` and a parent domain (one label or more before it).

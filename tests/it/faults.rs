@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::gateway::{Gateway, PASSWORD, command, configured, eventually};
+use crate::gateway::{Gateway, PASSWORD, command, configured, eventually, not_here};
 
 const OPEN: &str = "[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1000\n[limits]\nconnections_per_address = 1000\n[[route]]\nupstream = \"builtin:whoami\"\n";
 
@@ -129,27 +130,39 @@ fn state_is_for_its_owner_alone() {
     }
 }
 
+/// A file system of its own for the state. `None` where it cannot be had.
+struct Disk {
+    state: PathBuf,
+}
+
+impl Disk {
+    fn mount(folder: &Path, arguments: &[&str]) -> Option<Self> {
+        let state = folder.join("state");
+        std::fs::create_dir_all(&state).unwrap();
+        let mounted = Command::new("mount").args(arguments).arg(&state).status().unwrap().success();
+        if !mounted {
+            not_here("file systems cannot be mounted");
+        }
+        mounted.then_some(Self { state })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.state).status();
+        assert!(std::thread::panicking() || done.unwrap().success());
+    }
+}
+
 #[test]
 fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
-    if !Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
-        eprintln!("needs root for a small file system: nothing was proved here");
-        return;
-    }
     let folder = configured(OPEN);
-    let state = folder.path().join("state");
-    std::fs::create_dir(&state).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "authgate-test"])
-        .arg(&state)
-        .status()
-        .unwrap();
-    if !mounted.success() {
-        eprintln!("cannot mount here: nothing was proved");
+    let Some(disk) = Disk::mount(folder.path(), &["-t", "tmpfs", "-o", "size=2m,mode=0700", "authgate-test"]) else {
         return;
-    }
+    };
     let gateway = Gateway::serve(folder);
     let cookie = gateway.first_account();
-    let filler = state.join("filler");
+    let filler = disk.state.join("filler");
     let mut block = 1 << 20;
     let mut filled = Vec::new();
     while block >= 1 {
@@ -168,11 +181,52 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     std::fs::remove_file(&filler).unwrap();
     let body = json!({ "email": "after@example.com", "password": PASSWORD });
     let after = gateway.client().post_json("/.auth/signup", &[], &body).status;
-    let folder = gateway.into_folder();
-    assert!(Command::new("umount").arg(&state).status().unwrap().success());
-    drop(folder);
+    let _folder = gateway.into_folder();
+    drop(disk);
     assert!(statuses.iter().all(|status| [201, 503].contains(status)) && statuses.contains(&503), "{statuses:?}");
     assert_eq!((during, after), (200, 201));
+}
+
+/// What ext4 does after an error of the disk: from one moment to the next, nothing can be written.
+#[test]
+fn a_disk_that_turns_read_only_keeps_sessions_working_and_loses_nothing_that_was_granted() {
+    let folder = configured(OPEN);
+    let image = folder.path().join("disk");
+    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    assert!(Command::new("/usr/sbin/mkfs.ext4").arg("-q").arg(&image).status().unwrap().success());
+    let options = ["-o", "loop", image.to_str().unwrap()];
+    let Some(disk) = Disk::mount(folder.path(), &options) else { return };
+    std::fs::set_permissions(&disk.state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let gateway = Gateway::serve(folder);
+    let cookie = gateway.first_account();
+    let sign_up = |gateway: &Gateway, email: &str| {
+        let body = json!({ "email": email, "password": PASSWORD });
+        gateway.client().post_json("/.auth/signup", &[], &body).status
+    };
+    let asks = |gateway: &Gateway| gateway.client().get("/x", &[("Cookie", &cookie)]).status;
+    assert_eq!(sign_up(&gateway, "bea@example.com"), 201);
+    let bea = gateway.sign_in("bea@example.com");
+
+    let abort = Command::new("mount").args(["-o", "remount,abort"]).arg(&disk.state).status().unwrap();
+    assert!(abort.success());
+    assert_eq!(sign_up(&gateway, "cy@example.com"), 503);
+    assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 503);
+    // whoever cannot be signed out is told so
+    assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &bea)], b"").status, 503);
+    assert_eq!((asks(&gateway), Client::connect(gateway.admin).get("/healthz", &[]).status), (200, 200));
+
+    let folder = gateway.into_folder();
+    drop(disk);
+    // its journal is played back, as by a restart of the machine
+    let Some(disk) = Disk::mount(folder.path(), &options) else { return };
+    let gateway = Gateway::serve(folder);
+    assert_eq!(asks(&gateway), 200);
+    assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 200);
+    assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &bea)], b"").status, 303);
+    assert_eq!(gateway.login("cy@example.com", PASSWORD).status, 401, "it was refused, so it did not happen");
+    assert_eq!(sign_up(&gateway, "cy@example.com"), 201);
+    let _folder = gateway.into_folder();
+    drop(disk);
 }
 
 /// Another process holds the database for as long as it likes: what is checked in memory goes on, changes wait a

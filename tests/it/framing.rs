@@ -247,6 +247,25 @@ fn fields_that_connection_names_do_not_arrive_and_framing_does() {
     }
 }
 
+/// Each name is looked up in the head: thousands of them in one head would be a lot of work for little.
+#[test]
+fn connection_names_no_more_than_512_bytes_of_fields() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    for (lines, length, status) in [(1, 512, 200), (1, 513, 431), (1, 12_000, 431), (2, 256, 200), (2, 257, 431)] {
+        let line = format!("foo,{}", "a,".repeat(length / 2));
+        let fields: Vec<_> = (0..lines).map(|_| ("Connection", &line[..length])).chain([("Foo", "1")]).collect();
+        let mut client = gateway.client();
+        assert_eq!(client.get("/", &fields).status, status, "{lines} lines of {length}");
+        if status == 200 {
+            assert_eq!(backend.next().field("foo"), None);
+        } else {
+            assert!(client.is_closed());
+        }
+    }
+    assert!(backend.all().is_empty());
+}
+
 /// RFC 9110, 7.8: an upgrade that we do not know is a plain request, and what follows it no tunnel.
 #[test]
 fn an_unknown_upgrade_is_not_passed_on_and_nothing_behind_it_is_read() {

@@ -285,27 +285,35 @@ fn a_stopping_gateway_lets_streams_end_and_takes_no_new_ones() {
 /// A server in HTTP/2 that sends back what it gets, then trailers; gives the heads that it received.
 fn echo(authority: Option<&Authority>) -> (SocketAddr, Receiver<Request<()>>) {
     let (sender, received) = channel();
+    let acceptor = authority.map(Authority::acceptor);
+    let address = serve(move |stream| {
+        let (sender, acceptor) = (sender.clone(), acceptor.clone());
+        async move {
+            match acceptor {
+                Some(tls) => echo_on(tls.accept(stream).await.unwrap(), sender).await,
+                None => echo_on(stream, sender).await,
+            }
+        }
+    });
+    (address, received)
+}
+
+/// A server on a thread of its own; each connection is a task.
+fn serve<F: Future<Output = ()> + 'static>(on: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let acceptor = authority.map(Authority::acceptor);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let sender = sender.clone();
-                if let Some(tls) = &acceptor {
-                    let stream = tls.accept(stream).await.unwrap();
-                    tokio::spawn(echo_on(stream, sender));
-                } else {
-                    tokio::spawn(echo_on(stream, sender));
-                }
+                tokio::task::spawn_local(on(stream));
             }
         });
     });
-    (address, received)
+    address
 }
 
 async fn echo_on(
@@ -487,31 +495,18 @@ fn a_client_in_http1_is_served_by_a_server_in_http2() {
 
 /// A server in HTTP/2 that answers `ok` with these lengths.
 fn with_lengths(lengths: &'static [&'static str]) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await.unwrap();
-                    while let Some(Ok((_, mut respond))) = connection.accept().await {
-                        let mut head = Response::new(());
-                        for length in lengths {
-                            head.headers_mut().append("content-length", length.parse().unwrap());
-                        }
-                        if let Ok(mut body) = respond.send_response(head, false) {
-                            let _ = body.send_data(Bytes::from("ok"), true);
-                        }
-                    }
-                });
+    serve(move |stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut head = Response::new(());
+            for length in lengths {
+                head.headers_mut().append("content-length", length.parse().unwrap());
             }
-        });
-    });
-    address
+            if let Ok(mut body) = respond.send_response(head, false) {
+                let _ = body.send_data(Bytes::from("ok"), true);
+            }
+        }
+    })
 }
 
 /// CWE-444: an answer in HTTP/2 that says two lengths would be two answers in HTTP/1.1.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, gettid, move_into_link_name_space};
 
 use crate::client::Client;
-use crate::gateway::{Gateway, command, configured, eventually};
+use crate::gateway::{Gateway, command, configured, eventually, not_here};
 
 /// The gateway's address; that of peers who vanish; that of peers who stay.
 const GATEWAY: &str = "10.77.0.1";
@@ -103,7 +103,7 @@ struct Cable {
 impl Cable {
     fn new() -> Option<Self> {
         let (Some(here), Some(there)) = (Space::new(), Space::new()) else {
-            eprintln!("network namespaces take root: nothing was proved here");
+            not_here("network namespaces take root");
             return None;
         };
         let cable = format!("link add cable type veth peer name cable netns {}", there.thread_id);

@@ -2,7 +2,7 @@
 //! timer is moved only when it would ring too late, or has rung too early, so that most steps never touch it.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,8 +30,7 @@ impl Alarm {
 
     /// What `work` comes to, unless that takes longer than `time`. Work that is done at once costs no look at
     /// the clock.
-    pub(super) async fn within<T>(&mut self, time: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
+    pub(super) async fn within<T>(&mut self, time: Duration, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut by = None;
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -47,6 +46,7 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::pin::pin;
 
     use super::*;
 
@@ -54,13 +54,13 @@ mod tests {
     async fn it_rings_at_the_deadline_of_the_moment_whatever_came_before() {
         let mut alarm = Alarm::default();
         let long = Duration::from_secs(60);
-        assert_eq!(alarm.within(long, async { 1 }).await, Some(1));
+        assert_eq!(alarm.within(long, pin!(async { 1 })).await, Some(1));
         for secs in [30, 5, 40, 1] {
             let before = Instant::now();
-            assert_eq!(alarm.within(Duration::from_secs(secs), pending::<()>()).await, None);
+            assert_eq!(alarm.within(Duration::from_secs(secs), pin!(pending::<()>())).await, None);
             assert_eq!(before.elapsed().as_secs(), secs);
         }
         let work = tokio::time::sleep(Duration::from_secs(2));
-        assert_eq!(alarm.within(long, work).await, Some(()));
+        assert_eq!(alarm.within(long, pin!(work)).await, Some(()));
     }
 }

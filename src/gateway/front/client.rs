@@ -1,5 +1,6 @@
 //! A client's connection: what has been read of it, and reading and writing within limits of time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ pub(super) struct Conn {
 pub(super) struct Gone;
 
 impl Conn {
-    pub(super) fn new(wire: Wire, guard: Arc<Guard>) -> Self {
-        Self { wire, buffer: BytesMut::new(), alarm: Alarm::default(), guard }
+    #[expect(clippy::unnecessary_box_returns, reason = "it is handed on with every request")]
+    pub(super) fn new(wire: Wire, guard: Arc<Guard>) -> Box<Self> {
+        Box::new(Self { wire, buffer: BytesMut::new(), alarm: Alarm::default(), guard })
     }
 
     /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
@@ -48,23 +50,23 @@ impl Conn {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        self.alarm.within(answer::FORM_TIME, whole).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
+        self.alarm.within(answer::FORM_TIME, pin!(whole)).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
     }
 
     /// Writes all of it; each step within `idle`.
     pub(super) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
         while !bytes.is_empty() {
-            match self.alarm.within(idle, self.wire.write(bytes)).await {
+            match self.alarm.within(idle, pin!(self.wire.write(bytes))).await {
                 Some(Ok(written @ 1..)) => bytes = &bytes[written..],
                 _ => return Err(Gone),
             }
         }
         // TLS keeps what the socket did not take at once
-        if matches!(self.alarm.within(idle, self.wire.flush()).await, Some(Ok(()))) { Ok(()) } else { Err(Gone) }
+        if matches!(self.alarm.within(idle, pin!(self.wire.flush())).await, Some(Ok(()))) { Ok(()) } else { Err(Gone) }
     }
 
     /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.
-    pub(super) async fn linger(mut self) {
+    pub(super) async fn linger(&mut self) {
         if self.wire.shutdown().await.is_err() {
             return;
         }
@@ -76,7 +78,7 @@ impl Conn {
                 }
             }
         };
-        let _ = self.alarm.within(LINGER, rest).await;
+        let _ = self.alarm.within(LINGER, pin!(rest)).await;
     }
 }
 

@@ -1,7 +1,9 @@
 //! A plain exchange with an upstream over a kept connection: the head and the whole body go out at
 //! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
@@ -87,26 +89,26 @@ impl Front {
 
     /// The bytes that the upstream gets: the client's fields as they came, except for those that do not
     /// pass, then ours.
-    fn request(&self, head: &Head, body: &[u8], state: &RequestState) -> Result<BytesMut> {
+    fn request(&self, head: &Head, body: &[u8], state: &RequestState) -> Result<Vec<u8>> {
         let changes = self.gateway.changes(&head.parsed, state)?;
-        let mut out = BytesMut::with_capacity(head.bytes.len() + ADDED + body.len());
-        out.put_slice(head.parsed.method.as_str().as_bytes());
-        out.put_u8(b' ');
-        out.put_slice(changes.target.as_deref().unwrap_or(head.parsed.raw_path()));
-        out.put_slice(b" HTTP/1.1\r\n");
+        let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
+        out.extend_from_slice(head.parsed.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(changes.target.as_deref().unwrap_or(head.parsed.raw_path()));
+        out.extend_from_slice(b" HTTP/1.1\r\n");
         for (name, line) in head.fields() {
             if changes.keeps(name) {
-                out.put_slice(line);
+                out.extend_from_slice(line);
             }
         }
         for (name, value) in changes.fields() {
             response::put_field(&mut out, name.as_bytes(), value);
         }
         if state.live.is_some() {
-            out.put_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
         }
-        out.put_slice(b"\r\n");
-        out.put_slice(body);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(body);
         Ok(out)
     }
 
@@ -124,7 +126,7 @@ impl Front {
             // TLS keeps what the socket did not take at once
             server.flush().await
         };
-        match conn.alarm.within(idle, sent).await {
+        match conn.alarm.within(idle, pin!(sent)).await {
             Some(Ok(())) => {}
             Some(Err(e)) => return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up())),
             None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
@@ -132,7 +134,7 @@ impl Front {
         let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
         let within = route.map_or(idle, |route| route.timeout);
         let mut alarm = std::mem::take(&mut conn.alarm);
-        let answer = alarm.within(within, read_answer(conn, server, head, idle)).await;
+        let answer = alarm.within(within, pin!(read_answer(conn, server, head, idle))).await;
         conn.alarm = alarm;
         if let Some(answer) = answer {
             return answer;
@@ -156,7 +158,7 @@ impl Front {
         let chunks_pass = head.parsed.version == Version::HTTP_11;
         let sent = if answer.framing == Framing::Chunked && !chunks_pass { Framing::Close } else { answer.framing };
         let close = sent == Framing::Close || !self.keeps(conn, &head.parsed);
-        let mut out = BytesMut::with_capacity(answer.length() + ADDED);
+        let mut out = Vec::with_capacity(answer.length() + ADDED);
         if status == StatusCode::SWITCHING_PROTOCOLS {
             response::write_answer(&answer, &changes, sent, false, &mut out);
             counts.status = 101;
@@ -223,7 +225,7 @@ impl Front {
                     () = gone(wire, buffer) => None,
                 }
             };
-            match alarm.within(idle, read).await {
+            match alarm.within(idle, pin!(read)).await {
                 Some(None) => return Err(None),
                 Some(Some(Ok(0))) if body.framing == Framing::Close => return Ok(true),
                 Some(Some(Ok(0))) => {
@@ -264,23 +266,22 @@ async fn read_answer(
     idle: std::time::Duration,
 ) -> std::result::Result<Answer, Broken> {
     let mut buffer = BytesMut::new();
-    let mut begun = false;
-    let mut interims = 0;
+    let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
-        match response::read(&mut buffer, &head.method).map_err(|e| Broken::Other(e.into_up()))? {
+        match response::read(&mut buffer, &head.method, seen).map_err(|e| Broken::Other(e.into_up()))? {
             Some(interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
                 count_interim(&mut interims).map_err(Broken::Other)?;
                 // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
                 if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
-                    let mut out = BytesMut::new();
+                    let mut out = Vec::new();
                     response::write_early_hints(interim.head.values(&header::LINK), &mut out);
                     let _ = conn.write(&out, idle).await;
                 }
-                buffer = interim.rest;
+                (buffer, seen) = (interim.rest, 0);
                 continue;
             }
             Some(answer) => return Ok(answer),
-            None => {}
+            None => seen = buffer.len(),
         }
         let read = tokio::select! {
             biased;
@@ -304,7 +305,7 @@ struct Body {
     chunks: Chunks,
     /// The client gets a chunked body in chunks, too.
     chunks_pass: bool,
-    out: BytesMut,
+    out: Vec<u8>,
     sent: usize,
 }
 
@@ -341,9 +342,9 @@ impl Body {
                     let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
                     let (taken, data) = self.chunks.take(piece).map_err(bad)?;
                     if !data.is_empty() && self.chunks_pass {
-                        self.out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                        self.out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
                         self.put(&piece[data]);
-                        self.out.put_slice(b"\r\n");
+                        self.out.extend_from_slice(b"\r\n");
                     } else {
                         self.put(&piece[data]);
                     }
@@ -351,7 +352,7 @@ impl Body {
                 }
                 if self.chunks.is_done() {
                     if self.chunks_pass {
-                        self.out.put_slice(b"0\r\n\r\n");
+                        self.out.extend_from_slice(b"0\r\n\r\n");
                     }
                     return Ok(piece.len());
                 }
@@ -362,7 +363,7 @@ impl Body {
 
     fn put(&mut self, data: &[u8]) {
         self.sent += data.len();
-        self.out.put_slice(data);
+        self.out.extend_from_slice(data);
     }
 
     fn is_done(&self) -> bool {

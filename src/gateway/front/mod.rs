@@ -3,6 +3,7 @@
 //! tunnel. All three ask the same rules (`open`, `tries.rs`, `record.rs`).
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(crate) struct Front {
 
 /// Whether a connection goes on after a request.
 enum Next {
-    Keep(Conn),
+    Keep(Box<Conn>),
     Tunnel(Box<Tunnel>),
     End,
 }
@@ -86,7 +87,7 @@ impl Front {
     }
 
     /// One request after the other, in HTTP/1.
-    async fn converse(mut self, mut conn: Conn, counted: Counted) {
+    async fn converse(mut self, mut conn: Box<Conn>, counted: Counted) {
         let mut fresh = true;
         loop {
             let head = match self.read_head(&mut conn, fresh).await {
@@ -130,7 +131,7 @@ impl Front {
                     _ = stopped.wait_for(|stopped| *stopped), if by.is_none() => None,
                 }
             };
-            match conn.alarm.within(time, read).await {
+            match conn.alarm.within(time, pin!(read)).await {
                 Some(Some(true)) => {}
                 Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
                 _ => return Ok(None),
@@ -138,7 +139,7 @@ impl Front {
         }
     }
 
-    async fn refuse_unread(&self, mut conn: Conn, bad: BadHead) {
+    async fn refuse_unread(&self, mut conn: Box<Conn>, bad: BadHead) {
         let (request_id, mut why) = (self.gateway.fresh_id(), None);
         let reply = respond::bad_head(bad, &request_id, &mut why);
         record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16(), &request_id, why);
@@ -147,21 +148,23 @@ impl Front {
     }
 
     /// Serves one request and writes its access line.
-    async fn serve_one(&self, mut conn: Conn, mut head: Box<Head>) -> Next {
+    async fn serve_one(&self, mut conn: Box<Conn>, mut head: Box<Head>) -> Next {
         let mut state = self.gateway.new_state();
         state.guard = Some(conn.guard.clone());
         let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
         let head_bytes = head.bytes.len();
         let step = self.gateway.open(&mut head.parsed, head_bytes, &mut state);
-        let streams = is_streamed(&head.parsed) || (matches!(step, Step::Forward) && self.gateway.asks_h2(&state));
+        let length = body_length(&head.parsed);
+        let streams =
+            is_streamed(&head.parsed, length) || (matches!(step, Step::Forward) && self.gateway.asks_h2(&state));
         let end = if streams {
             self.stream(&mut conn, step, &head.parsed, &mut state, &mut counts).await
         } else {
-            self.at_once(&mut conn, step, &head, &mut state, &mut counts).await
+            self.at_once(&mut conn, step, (&head, length), &mut state, &mut counts).await
         };
         if let End::Tunnel(server, first) = end {
             let gateway = self.gateway.clone();
-            let tunnel = Tunnel::new(gateway, conn, (server, &first), &head.parsed, state, counts);
+            let tunnel = Tunnel::new(gateway, *conn, (server, &first), &head.parsed, state, counts);
             return tunnel.map_or(Next::End, |tunnel| Next::Tunnel(Box::new(tunnel)));
         }
         if let Some(why) = conn.guard.closed_for() {
@@ -184,11 +187,11 @@ impl Front {
         &self,
         conn: &mut Conn,
         step: Step,
-        head: &Head,
+        (head, length): (&Head, u64),
         state: &mut RequestState,
         counts: &mut Counts,
     ) -> End {
-        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { body_length(&head.parsed) };
+        let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { length };
         match conn.read_body(length).await {
             Ok(body) => {
                 counts.bytes_in = body.len();
@@ -248,7 +251,7 @@ impl Front {
     async fn write_reply(&self, conn: &mut Conn, reply: Reply, method: &Method, request_id: &str) -> Result<(), Gone> {
         let hsts = respond::sends_hsts(&self.gateway.config, &conn.guard);
         let Ok(mut head) = answer::head_of(&reply, request_id, hsts) else { return Err(Gone) };
-        let mut out = BytesMut::with_capacity(1024 + reply.body.len());
+        let mut out = Vec::with_capacity(1024 + reply.body.len());
         let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
         response::write_head(&mut head, reply.close, &mut out);
         if !bodiless {
@@ -282,8 +285,7 @@ enum End {
 
 /// Whether the body is to pass while it comes: it has no length or is long, or the client holds it back until it is
 /// asked for (HTTP/1.0 knows no such expectations: RFC 9110, 10.1.1).
-fn is_streamed(head: &RequestHeader) -> bool {
-    let length = body_length(head);
+fn is_streamed(head: &RequestHeader, length: u64) -> bool {
     let held_back = length > 0 && head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
     length > BODY_MAX || held_back || head.headers.contains_key(header::TRANSFER_ENCODING)
 }

@@ -20,9 +20,9 @@ pub fn answer(bytes: &[u8]) {
     let Some((&how, sent)) = bytes.split_first() else { return };
     let method = if how & 1 == 0 { Method::GET } else { Method::HEAD };
     let mut buffer = BytesMut::from(sent);
-    let Ok(Some(answer)) = response::read(&mut buffer, &method) else { return };
+    let Ok(Some(answer)) = response::read(&mut buffer, &method, 0) else { return };
     let changes = AnswerChanges::new(&STRIPPER, &CorsAnswer::Nobody, &answer.head);
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     // a client that knows no chunks
     let sent = if how & 4 != 0 && answer.framing == Framing::Chunked { Framing::Close } else { answer.framing };
     response::write_answer(&answer, &changes, sent, how & 2 == 0, &mut out);

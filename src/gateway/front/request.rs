@@ -25,14 +25,21 @@ pub(crate) enum Read {
     Whole(Whole),
 }
 
-/// Where a head ends.
+/// Where a head ends, and how many lines it has; `None`: one of them does not end in CR LF.
 #[derive(Debug)]
-pub(crate) struct Whole(usize);
+pub(crate) struct Whole {
+    end: usize,
+    lines: Option<usize>,
+}
 
 impl Whole {
     /// Parses the head and takes its bytes out of the buffer that it was found in.
     pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Box<Head>, BadHead> {
-        let bytes = buffer.split_to(self.0).freeze();
+        let bytes = buffer.split_to(self.end).freeze();
+        // with an LF behind each of them, there are no other CRs
+        if self.lines != Some(memchr::memchr_iter(b'\r', &bytes).count()) {
+            return Err(BadHead::Ambiguous("line end"));
+        }
         Ok(Box::new(Head { parsed: parse(&bytes)?, bytes }))
     }
 }
@@ -62,13 +69,10 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Read {
     if bytes.first().is_some_and(|&first| !is_token(first)) {
         return Read::Bad(BadHead::Ambiguous("request line"));
     }
-    let Some(end) = end_of_head(bytes) else {
-        return match too_large(bytes, limits) {
-            Some(bad) => Read::Bad(bad),
-            None => Read::Partial,
-        };
-    };
-    Read::Whole(Whole(end))
+    match end_of_head(bytes) {
+        Some(whole) => Read::Whole(whole),
+        None => too_large(bytes, limits).map_or(Read::Partial, Read::Bad),
+    }
 }
 
 /// Bytes of empty lines before a request line: let through (RFC 9112, 2.2).
@@ -84,24 +88,23 @@ fn too_large(bytes: &[u8], limits: &Limits) -> Option<BadHead> {
     Some(if line_ended { BadHead::TooLarge } else { BadHead::TargetTooLong })
 }
 
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
+fn end_of_head(bytes: &[u8]) -> Option<Whole> {
+    let (mut plain, mut lines, mut from) = (true, 0, 0);
     while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
-        let end = from + at + 1;
-        // a bare LF may end a head for other parsers: it ends here, and is refused below
-        if bytes[..end].ends_with(b"\r\n\r\n") || bytes[..end].ends_with(b"\n\n") {
-            return Some(end);
+        let line = &bytes[from..from + at];
+        from += at + 1;
+        lines += 1;
+        plain &= line.ends_with(b"\r");
+        // a bare LF may end a head for other parsers: it ends here, and is refused
+        if lines > 1 && matches!(line, b"" | b"\r") {
+            return Some(Whole { end: from, lines: plain.then_some(lines) });
         }
-        from = end;
     }
     None
 }
 
 fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
     let bad = BadHead::Ambiguous("head");
-    if !lines_are_plain(bytes) {
-        return Err(BadHead::Ambiguous("line end"));
-    }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut fields) {
@@ -128,17 +131,6 @@ fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
         head.append_header(bytes.slice_ref(field.name.as_bytes()), value).map_err(|_| bad)?;
     }
     Ok(head)
-}
-
-/// Every CR stands before an LF and every LF behind a CR.
-fn lines_are_plain(bytes: &[u8]) -> bool {
-    let mut ends = memchr::memchr2_iter(b'\r', b'\n', bytes);
-    while let Some(at) = ends.next() {
-        if bytes.get(at..at + 2) != Some(b"\r\n") || ends.next() != Some(at + 1) {
-            return false;
-        }
-    }
-    true
 }
 
 /// RFC 9110, 5.6.2.

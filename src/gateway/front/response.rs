@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
@@ -93,13 +93,13 @@ impl AnswerHead for Head {
     }
 }
 
-/// Reads a head off the front of `buffer`; `None` while it is not whole.
-pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answer>> {
-    let Some(end) = end_of_head(buffer) else {
+/// Reads a head off the front of `buffer`; `None` while it is not whole. In its first `seen` bytes no end was found
+/// before: a server that sends it byte by byte does not have it parsed each time.
+pub(super) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Result<Option<Answer>> {
+    let parsed = if seen == 0 || may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
+    let Some((head, version)) = parsed else {
         return if buffer.len() > HEAD_BYTES { Err(bad("head too large")) } else { Ok(None) };
     };
-    let bytes = buffer.split_to(end).freeze();
-    let (head, version) = parse(&bytes)?;
     let framing = framing(&head, method)?;
     // a 204 has no body (RFC 9110, 15.3.5): whoever announces one may send it all the same
     let overhangs = head.status == StatusCode::NO_CONTENT && announces_body(&head);
@@ -108,29 +108,29 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answ
     Ok(Some(Answer { head, framing, keeps, rest: buffer.split() }))
 }
 
-/// The head and its minor version.
-fn parse(bytes: &Bytes) -> Result<(Head, u8)> {
+/// Takes a whole head out of the buffer; the second is its minor version.
+fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let whole = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
-    if !whole.is_ok_and(|status| status.is_complete()) {
-        return Err(bad("unreadable head"));
-    }
+    let end = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(bad("unreadable head")),
+    };
     // what the parser hands out are parts of what it was given
     let place = |part: &[u8]| {
-        let start = part.as_ptr().addr().saturating_sub(bytes.as_ptr().addr()).min(bytes.len());
-        start..(start + part.len()).min(bytes.len())
+        let start = part.as_ptr().addr().saturating_sub(buffer.as_ptr().addr()).min(end);
+        start..(start + part.len()).min(end)
     };
     let fields = parsed.headers.iter();
     let fields = fields.map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) });
-    let head = Head {
-        status: StatusCode::from_u16(parsed.code.unwrap_or(0)).map_err(|_| bad("status"))?,
-        fields: fields.collect(),
-        reason: parsed.reason.map_or(0..0, |reason| place(reason.as_bytes())),
-        bytes: bytes.clone(),
-    };
-    Ok((head, parsed.version.unwrap_or(0)))
+    let (status, version) = (parsed.code.unwrap_or(0), parsed.version.unwrap_or(0));
+    let status = StatusCode::from_u16(status).map_err(|_| bad("status"))?;
+    let reason = parsed.reason.map_or(0..0, |reason| place(reason.as_bytes()));
+    let fields = fields.collect();
+    let head = Head { status, reason, fields, bytes: buffer.split_to(end).freeze() };
+    Ok(Some((head, version)))
 }
 
 /// Writes the upstream's head as the client gets it, with the framing of the body that is `sent`.
@@ -139,7 +139,7 @@ pub(super) fn write_answer(
     changes: &AnswerChanges<'_>,
     sent: Framing,
     close: bool,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
 ) {
     let head = &answer.head;
     put_status(out, head.status, &head.bytes[head.reason.clone()]);
@@ -154,28 +154,28 @@ pub(super) fn write_answer(
         put_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
     if sent == Framing::Chunked {
-        out.put_slice(b"Transfer-Encoding: chunked\r\n");
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if !head.status.is_informational() && head.values(&header::DATE).next().is_none() {
         put_field(out, b"Date", get_cached_date().as_bytes());
     }
     if close {
-        out.put_slice(b"Connection: close\r\n");
+        out.extend_from_slice(b"Connection: close\r\n");
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes a 103 with its `Link` fields, the only ones that it may have to tell.
-pub(super) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: &mut BytesMut) {
-    out.put_slice(b"HTTP/1.1 103 Early Hints\r\n");
+pub(super) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
     for link in links {
         put_field(out, b"Link", link);
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the head of a reply of ours and the fields about this connection.
-pub(super) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut BytesMut) {
+pub(super) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut Vec<u8>) {
     let status = head.status;
     if !status.is_informational() && !head.headers.contains_key(header::DATE) {
         let _ = head.insert_header(header::DATE, get_cached_date());
@@ -185,35 +185,27 @@ pub(super) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut Bytes
     }
     put_status(out, status, head.get_reason_phrase().unwrap_or_default().as_bytes());
     head.header_to_h1_wire(out);
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
-fn put_status(out: &mut BytesMut, status: StatusCode, reason: &[u8]) {
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(reason);
-    out.put_slice(b"\r\n");
+fn put_status(out: &mut Vec<u8>, status: StatusCode, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.put_slice(name);
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+pub(super) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
-/// The end of a head: bare LF is let through as a line end, as the parser does.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
-        let end = from + at + 1;
-        if bytes[..end].ends_with(b"\n\r\n") || bytes[..end].ends_with(b"\n\n") {
-            return Some(end);
-        }
-        from = end;
-    }
-    None
+/// Whether a head can end here: bare LF is let through as a line end.
+fn may_end(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// How the body is framed; an answer that says so in two ways, or in one that we do not know, is refused.

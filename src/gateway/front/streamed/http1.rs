@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -211,9 +211,9 @@ impl Download for Client<'_> {
     }
 
     async fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         match status {
-            StatusCode::CONTINUE if self.holds_back() => out.put_slice(CONTINUE),
+            StatusCode::CONTINUE if self.holds_back() => out.extend_from_slice(CONTINUE),
             StatusCode::EARLY_HINTS if self.head.version == Version::HTTP_11 => {
                 response::write_early_hints(links.get_all(header::LINK).iter().map(HeaderValue::as_bytes), &mut out);
             }
@@ -231,7 +231,7 @@ impl Download for Client<'_> {
             Framing::Length(0) if !self.has_no_body(head.status) => head.insert_header(header::CONTENT_LENGTH, "0"),
             _ => Ok(()),
         };
-        let mut out = BytesMut::with_capacity(1024);
+        let mut out = Vec::with_capacity(1024);
         response::write_head(&mut head, !self.keeps, &mut out);
         self.status = head.status.as_u16();
         self.write(&out).await

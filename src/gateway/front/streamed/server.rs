@@ -331,9 +331,9 @@ async fn own_head(
     method: &Method,
     client: &mut impl Download,
 ) -> Result<response::Answer, Broken> {
-    let (mut begun, mut interims) = (false, 0);
+    let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
-        match response::read(&mut body.buffer, method).map_err(|e| Broken::Other(e.into_up()))? {
+        match response::read(&mut body.buffer, method, seen).map_err(|e| Broken::Other(e.into_up()))? {
             Some(told)
                 if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {
@@ -342,11 +342,11 @@ async fn own_head(
                     let fields = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
                     client.inform(told.head.status(), &fields.headers).await;
                 }
-                body.buffer = told.rest;
+                (body.buffer, seen) = (told.rest, 0);
                 continue;
             }
             Some(answer) => return Ok(answer),
-            None => {}
+            None => seen = body.buffer.len(),
         }
         let read = tokio::select! {
             biased;
