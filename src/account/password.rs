@@ -36,8 +36,9 @@ const SALT_BYTES: usize = 16;
 /// How much nicer than other threads the workers are (sched(7)): where a core is wanted by both, a worker gets
 /// about a tenth of it.
 const NICER: i32 = 10;
-/// Whoever finds the queue full hears of it after this long: asking again at once must not be a load of its own.
-const TURNED_AWAY: Duration = Duration::from_millis(25);
+/// Whoever finds the queue full hears of it after so many milliseconds: asking again at once must not be a load of its
+/// own. Not all after the same time: those who came together would come together again, before everybody else.
+const TURNED_AWAY: std::ops::Range<u64> = 15..35;
 
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +135,10 @@ impl Hasher {
 
 /// Waits before somebody is turned away.
 pub(super) async fn turned_away() {
-    tokio::time::sleep(TURNED_AWAY).await;
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    // neighbours stand far apart
+    let spread = TURN.fetch_add(7, Ordering::Relaxed) % (TURNED_AWAY.end - TURNED_AWAY.start);
+    tokio::time::sleep(Duration::from_millis(TURNED_AWAY.start + spread)).await;
 }
 
 impl Place {
