@@ -143,7 +143,7 @@ impl Disk {
         if !mounted {
             not_here("file systems cannot be mounted");
         }
-        mounted.then_some(Self { state })
+        mounted.then(|| Self { state })
     }
 }
 
