@@ -5,15 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::people::configured;
 use super::{CommandError, Globals};
-use crate::config::{self, Listen};
+use crate::config::Listen;
 
 const TIME: Duration = Duration::from_secs(5);
 
 /// Succeeds when `/readyz` answers 200.
 pub fn run(globals: &Globals) -> Result<(), CommandError> {
-    let config = config::load(&globals.config_path(), globals.state_dir.as_deref(), config::Secrets::Left)
-        .map_err(CommandError::Config)?;
+    let config = configured(globals)?;
     let refused = |why: String| CommandError::Refused(why);
     let Some(address) = &config.server.admin_listen else {
         return Err(refused("server.admin_listen is off, so there is nothing to ask".to_owned()));

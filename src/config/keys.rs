@@ -136,6 +136,7 @@ pub(super) const TABLES: &[Keys] = &[
             &[
                 ("name", Text),
                 ("servers", Texts),
+                ("balance", Words(&["round_robin"])),
                 ("host", Words(&["client", "upstream"])),
                 ("allow_headers", Texts),
                 ("identity", OneOf(&[Words(&["remote", "x-auth-request", "x-forwarded", "none"]), Free])),
@@ -165,6 +166,7 @@ pub(super) const TABLES: &[Keys] = &[
             ("access", Words(&["signed_in", "public", "optional", "deny"])),
             ("groups", Texts),
             ("refuse", Words(&["auto", "redirect", "status"])),
+            ("enforce", Boolean),
             ("strip_prefix", Text),
             ("timeout", Duration),
             ("body_max", Size),

@@ -115,7 +115,7 @@ pub enum UpstreamHost {
 
 /// `upstream.identity`: header name -> template, already lowered from presets.
 #[derive(Debug, Clone, Default)]
-pub struct IdentityHeaders(pub Vec<(http::HeaderName, Vec<TemplatePart>)>);
+pub struct IdentityHeaders(pub Vec<(String, Vec<TemplatePart>)>);
 
 /// One part of an identity header's value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -66,7 +66,7 @@ pub(crate) struct Stripper {
 impl Stripper {
     pub(crate) fn new(config: &Config) -> Self {
         let configured = config.upstreams.iter().flat_map(|upstream| &upstream.identity.0);
-        let configured = configured.map(|(name, _)| fold(name.as_str()));
+        let configured = configured.map(|(name, _)| fold(name));
         let never = IDENTITY.into_iter().chain(STRIPPED).map(str::to_owned).chain(configured).collect();
         Self { never, token_cookies: token_cookies(config) }
     }
@@ -310,10 +310,10 @@ fn state_identity<'a>(changes: &mut Changes<'a>, identity: &'a IdentityHeaders, 
     let Some(user) = user else { return };
     for (name, template) in &identity.0 {
         match template.as_slice() {
-            [part] => changes.set(name.as_str(), part_value(part, user)),
+            [part] => changes.set(name, part_value(part, user)),
             parts => {
                 let value = parts.iter().flat_map(|part| part_value(part, user)).copied().collect();
-                changes.make(name.as_str(), value);
+                changes.make(name, value);
             }
         }
     }

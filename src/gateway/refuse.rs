@@ -74,7 +74,7 @@ fn signed_out(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &
     if redirected {
         return vary(site.login_redirect(incoming, request_id));
     }
-    let reply = if incoming.wants_page() && route.refuse != Refuse::Status {
+    let reply = if incoming.is_form_navigation() && route.refuse != Refuse::Status {
         site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
     } else {
         Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": site.login_url(incoming) }))

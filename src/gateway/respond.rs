@@ -73,9 +73,8 @@ pub(super) fn authz(refusal: Refusal) -> Authz {
 /// 308 to the same place over https (RFC 9110, 15.4.9).
 pub(super) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
     let public = &config.server.public_url;
-    let host = if incoming.host.name() == public.host() { public.authority() } else { incoming.host.name().to_owned() };
     let query = incoming.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let location = format!("https://{host}{}{query}", incoming.path.as_str());
+    let location = format!("{}{}{query}", public.with_host(incoming.host), incoming.path.as_str());
     let reply = Reply::empty(StatusCode::PERMANENT_REDIRECT);
     match HeaderValue::try_from(location) {
         Ok(location) => reply.with(header::LOCATION, location),

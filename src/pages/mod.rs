@@ -190,7 +190,7 @@ impl Pages {
         }
         match &call.identity {
             Some(who) if *needs_session => self.with_session(page, &call, who).await,
-            None if *needs_session => self.signed_out(&call),
+            None if *needs_session => self.signed_out(page, &call),
             _ => self.without_session(page, &call).await,
         }
     }
@@ -278,11 +278,12 @@ impl Pages {
         Reply::json(StatusCode::OK, &me)
     }
 
-    fn signed_out(&self, call: &Call<'_>) -> Reply {
-        if call.incoming.is_navigation() {
+    /// The account page is a place to come back to, the other endpoints' answers are for programs.
+    fn signed_out(&self, page: Page, call: &Call<'_>) -> Reply {
+        if page.0 == Endpoint::Account && call.incoming.is_navigation() {
             return self.login_redirect(call.incoming, &call.caller.request_id);
         }
-        let reply = if call.incoming.wants_page() {
+        let reply = if call.incoming.is_form_navigation() {
             self.error_page(StatusCode::UNAUTHORIZED, &call.caller.request_id, Some(call.incoming))
         } else {
             Reply::json(

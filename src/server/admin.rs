@@ -62,8 +62,10 @@ async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, asked: As
         return;
     }
     let (status, kind, body) = answer(&head, &asked).await;
+    let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+    let told = if head.starts_with(b"HEAD ") { "" } else { body.as_str() };
     let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n{told}",
         body.len()
     );
     let _ = timeout(HEAD_TIME, stream.write_all(text.as_bytes())).await;
@@ -84,19 +86,19 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
     if !field("host").and_then(Host::parse).is_some_and(|host| is_literal(host.name())) {
         return ("421 Misdirected Request", TEXT, "ask for an address or localhost\n".to_owned());
     }
-    match (request.method, request.path) {
-        (Some("GET"), Some("/healthz")) => ("200 OK", TEXT, "ok\n".to_owned()),
-        (Some("GET"), Some("/readyz")) if *asked.stopped.borrow() => {
-            ("503 Service Unavailable", TEXT, "draining\n".to_owned())
-        }
-        (Some("GET"), Some("/readyz")) if asked.accounts.ready().await => ("200 OK", TEXT, "ok\n".to_owned()),
-        (Some("GET"), Some("/readyz")) => ("503 Service Unavailable", TEXT, "the store does not answer\n".to_owned()),
-        (Some("GET"), Some("/metrics")) => {
+    if !matches!(request.method, Some("GET" | "HEAD")) {
+        return ("405 Method Not Allowed", TEXT, "GET and HEAD only\n".to_owned());
+    }
+    match request.path.and_then(|target| target.split('?').next()) {
+        Some("/healthz") => ("200 OK", TEXT, "ok\n".to_owned()),
+        Some("/readyz") if *asked.stopped.borrow() => ("503 Service Unavailable", TEXT, "draining\n".to_owned()),
+        Some("/readyz") if asked.accounts.ready().await => ("200 OK", TEXT, "ok\n".to_owned()),
+        Some("/readyz") => ("503 Service Unavailable", TEXT, "the store does not answer\n".to_owned()),
+        Some("/metrics") => {
             let format = Format::of_accept(field("accept"));
             ("200 OK", format.content_type(), asked.current.gateway().metrics_text(format))
         }
-        (Some("GET"), _) => ("404 Not Found", TEXT, "not found\n".to_owned()),
-        _ => ("405 Method Not Allowed", TEXT, "GET only\n".to_owned()),
+        _ => ("404 Not Found", TEXT, "not found\n".to_owned()),
     }
 }
 

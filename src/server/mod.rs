@@ -126,8 +126,15 @@ async fn start(
     inherited.are_all_named(&config.server.listen, config.server.admin_listen.as_ref())?;
     let mut listening = Listening::new(inherited);
     let mut admin = Listening::default();
-    let (sockets, admin_socket) =
-        (listening.prepare(&config.server.listen)?, admin.prepare(config.server.admin_listen.as_slice())?);
+    let sockets = listening.prepare(&config.server.listen)?;
+    let admin_socket = match admin.prepare(config.server.admin_listen.as_slice()) {
+        // nobody asked for this address, and without a file nobody can name another one
+        Err(error) if source.is_none() => {
+            tracing::warn!(%error, "no /healthz, /readyz and /metrics here");
+            admin.prepare(&[])?
+        }
+        prepared => prepared?,
+    };
     let whoami = if uses_whoami(config) { Some(start_whoami().await?) } else { None };
     let gateway = Gateway::new(config.clone(), accounts.clone(), clock, log.clone(), whoami);
     resolve(&gateway).await;

@@ -48,6 +48,11 @@ impl Incoming<'_> {
         (self.method == Method::GET || self.method == Method::HEAD) && self.wants_page()
     }
 
+    /// A navigation that sends a form: whoever comes back signed in has to send it again.
+    pub fn is_form_navigation(&self) -> bool {
+        self.method == Method::POST && self.wants_page()
+    }
+
     /// Whether a person looks at the answer: the same test as [`Self::is_navigation`], any method.
     pub fn wants_page(&self) -> bool {
         if self.is_websocket {

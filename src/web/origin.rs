@@ -56,6 +56,12 @@ impl Origin {
         Host::parse(rest.strip_suffix('/').unwrap_or(rest)).map(|host| Self::new(scheme, &host))
     }
 
+    /// The same scheme and port under another name.
+    #[must_use]
+    pub fn with_host(&self, host: &Host) -> Self {
+        Self { host: host.name().to_owned(), ..self.clone() }
+    }
+
     /// The scheme.
     pub fn scheme(&self) -> Scheme {
         self.scheme

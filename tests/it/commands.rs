@@ -115,6 +115,24 @@ fn the_shipped_configuration_is_good_and_one_app_needs_none() {
     assert_eq!(bad.status.code(), Some(64));
 }
 
+/// Nothing names another address for /healthz there, so that a taken one is no reason not to serve.
+#[test]
+fn one_app_is_served_beside_another_gateway_and_healthcheck_needs_no_file_either() {
+    // whoever holds it already will do as well
+    let holder = std::net::TcpListener::bind("127.0.0.1:9180");
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_authgate"));
+    run.args(["run", "--to", "http://127.0.0.1:9/", "--listen", "127.0.0.1:0"]).current_dir(folder.path());
+    let gateway = Gateway::spawn(run, folder);
+    assert!(gateway.folder().join("state/authgate.db").is_file());
+    assert_eq!(gateway.client().get("/x", &[]).status, 401);
+    drop(holder);
+    let mut asked = Command::new(env!("CARGO_BIN_EXE_authgate"));
+    let asked = asked.arg("healthcheck").current_dir(gateway.folder()).output().unwrap();
+    assert!(matches!(asked.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&asked.stderr));
+    assert!(gateway.into_log().contains("no /healthz, /readyz and /metrics here"));
+}
+
 #[test]
 fn commands_work_without_a_running_gateway() {
     let folder = Gateway::whoami().into_folder();

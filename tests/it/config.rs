@@ -77,6 +77,39 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(format!("{said:#?}"), format!("{defaults:#?}"));
 }
 
+/// Every key, as it is when it is left out.
+#[test]
+fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
+    let file =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/every-key.toml")).unwrap();
+    let env = |name: &str| (name == "NEXTAUTH_SECRET").then(|| "J8n0mGQ2v9rX4kLw7sTzP1cYbE6dHfUa".to_owned());
+    let judge = |text: &str| {
+        config::parse(text, "gateway.toml", PathBuf::new(), &env)
+            .unwrap_or_else(|faults| panic!("{}", faults.render(false)))
+    };
+    let (mut said, mut left_out) = (
+        judge(&file),
+        judge(
+            "[[upstream]]\nname = \"http-server\"\nservers = [\"127.0.0.1:8000\"]\n\
+             token = { secret = { env = \"NEXTAUTH_SECRET\" }, send = [\"bearer\", \"cookie:next-auth.session-token\"] }\n\
+             [[route]]\npath = \"/api/**\"\nupstream = \"http-server\"\n",
+        ),
+    );
+    assert_eq!(said.tests.len(), 1);
+    said.tests.clear();
+    for config in [&mut said, &mut left_out] {
+        config.routes = config.routes.iter().cloned().map(|route| Route { line: 0, ..route }).collect();
+        config.warnings = parse("[[route]]\nupstream = \"builtin:whoami\"\n").unwrap().warnings;
+    }
+    assert_eq!(format!("{said:#?}"), format!("{left_out:#?}"));
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("gateway.toml"), &file).unwrap();
+    let mut check = command(folder.path(), &["check"]);
+    let output =
+        check.env("NEXTAUTH_SECRET", env("NEXTAUTH_SECRET").unwrap()).env_remove("STATE_DIRECTORY").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("is good; 1 of 1 tests passed\n"), "{output:?}");
+}
+
 #[test]
 fn a_file_with_any_bytes_changed_is_judged_without_a_panic() {
     let texts: Vec<String> =

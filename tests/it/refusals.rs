@@ -80,6 +80,10 @@ fn everything_else_without_a_session_gets_401_json() {
         ("POST /app/x", &[("Content-Type", "application/json")]),
         ("DELETE /app/x", &[]),
         ("PROPFIND /app/x", &[]),
+        // browsers send forms by POST alone
+        ("DELETE /app/x", NAVIGATION),
+        ("PUT /app/x", &[("Accept", "text/html")]),
+        ("OPTIONS /app/x", &[("Accept", "text/html")]),
         ("OPTIONS /app/x", &[("Origin", "https://evil.test"), ("Access-Control-Request-Method", "POST")]),
         ("POST /redirect/x", &[]),
     ] {
@@ -88,6 +92,25 @@ fn everything_else_without_a_session_gets_401_json() {
         assert_eq!(refused.json(), json!({ "error": "signed_out", "login": "/.auth/login" }), "{line}");
         assert_eq!(refused.field("www-authenticate"), Some("Bearer"));
         assert_eq!(ask(&gateway, line, &cookie, fields).status, 200, "{line} {fields:?}");
+    }
+}
+
+/// "`GET me`: JSON or 401"; the account page is one that people open.
+#[test]
+fn endpoints_for_programs_are_401_for_navigations_too_and_the_account_page_leads_to_the_login() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    for path in ["me", "account/sessions", "account/tokens"] {
+        let refused = ask(&gateway, &format!("GET /.auth/{path}"), "", NAVIGATION);
+        assert_eq!((refused.status, &refused.json()["error"]), (401, &json!("signed_out")), "{path}");
+        assert_eq!(refused.field("www-authenticate"), Some("Bearer"));
+        assert_eq!(ask(&gateway, &format!("GET /.auth/{path}"), &cookie, NAVIGATION).status, 200, "{path}");
+    }
+    for line in ["GET /.auth/account", "HEAD /.auth/account"] {
+        let sent = ask(&gateway, line, "", NAVIGATION);
+        assert_eq!((sent.status, sent.field("location")), (303, Some("/.auth/login?callbackUrl=%2F.auth%2Faccount")));
+        assert_eq!(ask(&gateway, line, "", &[]).status, 401);
+        assert_eq!(ask(&gateway, line, &cookie, NAVIGATION).status, 200);
     }
 }
 
@@ -232,7 +255,7 @@ fn a_bearer_session_token_is_a_credential_and_every_other_authorization_is_the_a
 
 #[test]
 fn a_public_https_address_sends_plain_http_on_unless_a_trusted_proxy_says_https() {
-    let gateway = Gateway::start(
+    let mut gateway = Gateway::start(
         "public_url = \"https://app.example.com\"\ntrusted_proxies = [\"127.0.0.1\"]\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
     );
     let host = ("Host", "app.example.com");
@@ -251,4 +274,11 @@ fn a_public_https_address_sends_plain_http_on_unless_a_trusted_proxy_says_https(
             || cookie.ends_with("; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=1728000"),
         "{cookie}"
     );
+    // every host is where browsers find public_url: on its port
+    gateway.reload("public_url = \"https://app.example.com:8443\"\ntrusted_proxies = [\"127.0.0.1\"]\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    for host in ["app.example.com", "app.example.com:8080", "other.example.com:8080"] {
+        let sent_on = gateway.client().get("/x?y", &[("Host", host)]);
+        let name = host.split(':').next().unwrap();
+        assert_eq!(sent_on.field("location"), Some(format!("https://{name}:8443/x?y").as_str()), "{host}");
+    }
 }

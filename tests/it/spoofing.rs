@@ -22,6 +22,32 @@ fn headers_with_other_bytes_in_their_names_pass_only_where_the_upstream_allows_t
     );
 }
 
+/// HTTP does not care, but there are apps that look for the letters that are written down.
+#[test]
+fn identity_headers_are_spelled_as_they_are_written_down() {
+    let backend = Backend::start(ok);
+    let upstream = |name: &str, identity: &str| {
+        format!(
+            "[[upstream]]\nname = \"{name}\"\nservers = [\"{}\"]\nidentity = {identity}\n[[route]]\npath = \"/{name}/**\"\nupstream = \"{name}\"\n",
+            backend.address
+        )
+    };
+    let gateway =
+        Gateway::start(&upstream("remote", "\"remote\"").add(&upstream("own", "{ \"X-UserID\" = \"{id}\" }")));
+    let cookie = gateway.first_account();
+    for (path, names) in [
+        ("/remote/x", &["Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Id"][..]),
+        ("/own/x", &["X-UserID"]),
+    ] {
+        gateway.client().get(path, &[("Cookie", &cookie), ("remote-user", "evil"), ("x-userid", "evil")]);
+        let received = backend.next();
+        for name in names {
+            assert_eq!(received.fields.iter().filter(|(own, _)| own == name).count(), 1, "{name}: {received:?}");
+        }
+        assert!(!received.fields.iter().any(|(_, value)| value == "evil"), "{received:?}");
+    }
+}
+
 #[test]
 fn identity_is_stated_in_every_preset_and_template_percent_encoded() {
     let preset = |name: &str| {

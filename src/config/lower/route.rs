@@ -60,6 +60,13 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
     let refuse =
         table.choice("refuse", &[("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status)]);
     let refuse = refuse.unwrap_or(Refuse::Auto);
+    if table.boolean("enforce") == Some(false) {
+        table.reading.fault(
+            table.span_of("enforce"),
+            "routes that only report do not exist yet, and this one would be enforced",
+            "remove it, or write `enforce = true`",
+        );
+    }
     let timeout =
         table.duration("timeout", Duration::from_millis(1)).map_or(Duration::from_secs(60), |text| text.value);
     let websocket = table.table("websocket", "websocket");

@@ -39,6 +39,8 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let servers = table.texts("servers", "127.0.0.1:3000");
     let host_choice = table.choice("host", &[("client", UpstreamHost::Client), ("upstream", UpstreamHost::Upstream)]);
     let host = host_choice.unwrap_or(UpstreamHost::Client);
+    // the only way there is; the key says so
+    let _ = table.choice("balance", &[("round_robin", ())]);
     let allow_headers = allow_headers(table);
     let identity = identity(table);
     let token = super::token::token(table);
@@ -192,7 +194,8 @@ fn identity(table: &Table<'_>) -> IdentityHeaders {
     preset(table.choice("identity", &words).unwrap_or("remote"))
 }
 
-fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(HeaderName, Vec<TemplatePart>)> {
+/// The name keeps its letters: there are apps that read it as it is written down.
+fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(String, Vec<TemplatePart>)> {
     const RESERVED: [&str; 12] = [
         "host",
         "cookie",
@@ -218,7 +221,8 @@ fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(Heade
             "write a header name of letters, digits and -, that HTTP itself does not use, as in \"X-User-Id\"",
         );
     }
-    Some((plain?, parts(template)?))
+    plain?;
+    Some((name.value.clone(), parts(template)?))
 }
 
 fn parts(template: &Item<'_, String>) -> Option<Vec<TemplatePart>> {
@@ -263,25 +267,25 @@ pub(in crate::config) fn preset(name: &str) -> IdentityHeaders {
     use TemplatePart::{Email, Groups, Id, Name};
     let headers: Vec<(&'static str, TemplatePart)> = match name {
         "remote" => vec![
-            ("remote-user", Email),
-            ("remote-email", Email),
-            ("remote-name", Name),
-            ("remote-groups", Groups),
-            ("remote-id", Id),
+            ("Remote-User", Email),
+            ("Remote-Email", Email),
+            ("Remote-Name", Name),
+            ("Remote-Groups", Groups),
+            ("Remote-Id", Id),
         ],
         "x-auth-request" => vec![
-            ("x-auth-request-user", Email),
-            ("x-auth-request-email", Email),
-            ("x-auth-request-groups", Groups),
-            ("x-auth-request-preferred-username", Name),
+            ("X-Auth-Request-User", Email),
+            ("X-Auth-Request-Email", Email),
+            ("X-Auth-Request-Groups", Groups),
+            ("X-Auth-Request-Preferred-Username", Name),
         ],
         "x-forwarded" => vec![
-            ("x-forwarded-user", Email),
-            ("x-forwarded-email", Email),
-            ("x-forwarded-groups", Groups),
-            ("x-forwarded-preferred-username", Name),
+            ("X-Forwarded-User", Email),
+            ("X-Forwarded-Email", Email),
+            ("X-Forwarded-Groups", Groups),
+            ("X-Forwarded-Preferred-Username", Name),
         ],
         _ => Vec::new(),
     };
-    IdentityHeaders(headers.into_iter().map(|(name, part)| (HeaderName::from_static(name), vec![part])).collect())
+    IdentityHeaders(headers.into_iter().map(|(name, part)| (name.to_owned(), vec![part])).collect())
 }

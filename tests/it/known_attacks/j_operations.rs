@@ -88,7 +88,12 @@ fn j6_the_admin_listener_answers_loopback_names_alone() {
     assert!(ask("/metrics", &own).contains("authgate_sessions_active 0"));
     assert!(ask("/metrics", "evil.test").starts_with("HTTP/1.1 421"));
     assert!(ask("/nothing", &own).starts_with("HTTP/1.1 404"));
+    assert!(ask("/readyz?verbose", &own).starts_with("HTTP/1.1 200"));
     assert_eq!(gateway.client().get("/metrics", &[]).status, 401);
+    let head = crate::client::Client::connect(gateway.admin).request("HEAD /healthz", &[], b"");
+    assert_eq!((head.status, head.field("content-length")), (200, Some("3")));
+    let posted = crate::client::Client::connect(gateway.admin).request("POST /healthz", &[], b"");
+    assert_eq!((posted.status, posted.field("allow")), (405, Some("GET, HEAD")));
 }
 
 /// The contract: to standard error beside the log, valid 24 hours, void once somebody is there.
