@@ -186,9 +186,10 @@ fn single<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Optio
 /// The right-most address that is not a trusted proxy's; the peer's own where the list is unreadable.
 fn client_behind(headers: &HeaderMap, peer: Option<IpAddr>, server: &Server) -> Option<IpAddr> {
     let mut client = peer;
-    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
-    for item in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        let Some(address) = read_address(item.trim()) else { break };
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    // byte by byte: a line with something unreadable in it is not passed over for one that stands before it
+    for item in lines.flat_map(|line| line.as_bytes().rsplit(|&b| b == b',')) {
+        let Some(address) = std::str::from_utf8(item).ok().and_then(|item| read_address(item.trim())) else { break };
         client = Some(address);
         if !is_trusted(server, address) {
             break;
