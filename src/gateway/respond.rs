@@ -204,7 +204,7 @@ impl<'g> AnswerChanges<'g> {
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
             || name.eq_ignore_ascii_case(b"keep-alive")
             || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
-            || (self.made_private && TELLS_CACHES.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name)))
+            || (self.made_private && tells_caches(name))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
 
@@ -240,15 +240,15 @@ impl<'g> AnswerChanges<'g> {
 
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
-/// What tells caches whether to store an answer; those of one vendor, or of RFC 9213, outdo `Cache-Control`.
-const TELLS_CACHES: [&str; 6] = [
-    "cache-control",
-    "cdn-cache-control",
-    "cloudflare-cdn-cache-control",
-    "edge-control",
-    "surrogate-control",
-    "x-accel-expires",
-];
+/// What tells caches whether to store an answer, besides the fields of that name: those of one vendor outdo them.
+const TELLS_CACHES: [&[u8]; 3] = [b"edge-control", b"surrogate-control", b"x-accel-expires"];
+
+/// `Cache-Control`, RFC 9213's and vendors' own for one kind of cache, such as `X-LiteSpeed-Cache-Control`.
+fn tells_caches(name: &[u8]) -> bool {
+    const END: &[u8] = b"cache-control";
+    let targeted = name.len().checked_sub(END.len()).is_some_and(|at| name[at..].eq_ignore_ascii_case(END));
+    targeted || TELLS_CACHES.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
 
 /// The directives of all `Cache-Control` fields, in lower case.
 fn directives(answer: &impl AnswerHead) -> impl Iterator<Item = String> {

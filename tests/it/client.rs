@@ -47,6 +47,7 @@ const LISTED: &[&str] = &[
     "www-authenticate",
     "x-content-type-options",
     "x-frame-options",
+    "x-litespeed-cache-control",
     "x-request-id",
 ];
 
