@@ -150,6 +150,36 @@ fn commands_work_without_a_running_gateway() {
     cli(&["user", "remove", "bea@example.com"]);
 }
 
+/// "Every listing takes --json": one of each, told as JSON and in columns.
+#[test]
+fn every_listing_is_told_in_columns_and_as_json() {
+    let gateway = Gateway::start(
+        "[users]\nids = \"uuid\"\n[throttle]\nmax_retries = 1\n[[route]]\nupstream = \"builtin:whoami\"\n",
+    );
+    gateway.first_account();
+    gateway.cli(&["token", "create", "ada@example.com", "--name", "backup", "--scope", "GET /api/**"]);
+    assert_eq!(gateway.login("bob@example.com", "wrong").status, 401);
+    for (listing, columns, key, value) in [
+        (&["user", "list"][..], "ID  ", "email", "ada@example.com"),
+        (&["session", "list"], "ID  ", "email", "ada@example.com"),
+        (&["session", "list", "ada@example.com"], "ID  ", "email", "ada@example.com"),
+        (&["token", "list"], "ID  ", "name", "backup"),
+        (&["key", "list"], "ID  ", "algorithm", "HS256"),
+        (&["ban", "list"], "WHAT  ", "what", "bob@example.com"),
+    ] {
+        let text = gateway.cli(listing);
+        assert!(text.starts_with(columns) && text.contains(value), "{listing:?}: {text}");
+        let rows: Vec<Value> = serde_json::from_str(&gateway.cli(&[listing, &["--json"]].concat())).unwrap();
+        assert!(rows.iter().any(|row| row[key] == value), "{listing:?}: {rows:?}");
+    }
+    let user: Value = serde_json::from_str(&gateway.cli(&["user", "show", "ada@example.com", "--json"])).unwrap();
+    // RFC 9562, 5.7
+    let id = user["id"].as_str().unwrap();
+    assert!(id.len() == 36 && id.as_bytes()[14] == b'7', "{id}");
+    gateway.cli(&["ban", "lift", "bob@example.com"]);
+    assert_eq!(gateway.cli(&["ban", "list", "--json"]).trim(), "[]");
+}
+
 #[test]
 fn warnings_are_said_and_harm_nothing() {
     let text =

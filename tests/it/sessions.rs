@@ -15,6 +15,32 @@ fn status(gateway: &Gateway, cookie: &str) -> u16 {
     gateway.client().get("/x", &[("Cookie", cookie)]).status
 }
 
+/// "With a domain, login is at public_url", and one session serves every host below it.
+#[test]
+fn with_a_domain_one_session_serves_all_hosts_below_it_and_people_come_back_to_theirs() {
+    let gateway = Gateway::start(
+        "public_url = \"https://login.example.com\"\ntrusted_proxies = [\"127.0.0.1\"]\n[session]\ndomain = \"example.com\"\n\
+         [[route]]\nhost = \"*.example.com\"\nupstream = \"builtin:whoami\"\n",
+    );
+    let at = |host: &'static str| [("Host", host), ("X-Forwarded-Proto", "https")];
+    let body = json!({ "email": "ada@example.com", "password": PASSWORD, "callbackUrl": "https://app.example.com/x?y#z" });
+    let joined = gateway.client().post_json(&gateway.invite.clone().unwrap(), &at("login.example.com"), &body);
+    assert_eq!((joined.status, &joined.json()["callbackUrl"]), (200, &json!("https://app.example.com/x?y#z")));
+    let cookie = joined.all("set-cookie")[0];
+    assert!(cookie.starts_with("__Secure-authgate="), "{cookie}");
+    assert!(cookie.contains("; HttpOnly; SameSite=Lax; Secure; Path=/; Domain=example.com; Max-Age="), "{cookie}");
+    let cookie = joined.session_cookie();
+    for host in ["login.example.com", "app.example.com", "a.b.example.com"] {
+        let fields = [&at(host)[..], &[("Cookie", cookie.as_str())]].concat();
+        assert_eq!(gateway.client().get("/x", &fields).status, 200, "{host}");
+        assert_eq!(gateway.client().get("/.auth/me", &fields).status, 200, "{host}");
+        let signed_out = gateway.client().get("/x", &at(host));
+        let login = if host == "login.example.com" { "" } else { "https://login.example.com" };
+        let told = json!({ "error": "signed_out", "login": format!("{login}/.auth/login") });
+        assert_eq!((signed_out.status, signed_out.json()), (401, told), "{host}");
+    }
+}
+
 #[test]
 fn the_session_cookie_is_bounded_and_http_only() {
     let gateway = Gateway::whoami();
