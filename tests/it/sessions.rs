@@ -23,7 +23,8 @@ fn with_a_domain_one_session_serves_all_hosts_below_it_and_people_come_back_to_t
          [[route]]\nhost = \"*.example.com\"\nupstream = \"builtin:whoami\"\n",
     );
     let at = |host: &'static str| [("Host", host), ("X-Forwarded-Proto", "https")];
-    let body = json!({ "email": "ada@example.com", "password": PASSWORD, "callbackUrl": "https://app.example.com/x?y#z" });
+    let body =
+        json!({ "email": "ada@example.com", "password": PASSWORD, "callbackUrl": "https://app.example.com/x?y#z" });
     let joined = gateway.client().post_json(&gateway.invite.clone().unwrap(), &at("login.example.com"), &body);
     assert_eq!((joined.status, &joined.json()["callbackUrl"]), (200, &json!("https://app.example.com/x?y#z")));
     let cookie = joined.all("set-cookie")[0];
