@@ -7,6 +7,7 @@ use super::{CHUNKED, both_ways, head, stage, still_serves};
 use crate::backend::{Backend, accept, ok};
 use crate::client::Client;
 use crate::gateway::Gateway;
+use crate::websockets::HANDSHAKE;
 
 const SMUGGLED: &str = "GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -360,6 +361,13 @@ fn f14_interim_answers_are_bounded_and_an_upgrade_must_have_been_asked_for() {
             );
         }
     }
+    // beside a server that speaks HTTP/2 alone there is no tunnel, whatever a client asks for
+    let mixed = Gateway::start(&format!(
+        "[[upstream]]\nname = \"mixed\"\nservers = [\"{}\", \"h2c://127.0.0.1:9\"]\n[[route]]\naccess = \"public\"\nupstream = \"mixed\"\n",
+        backend.address
+    ));
+    assert_eq!(mixed.client().get("/upgrade", HANDSHAKE).status, 502);
+    assert_eq!(mixed.client().get("/one", HANDSHAKE).status, 200);
     let mut client = gateway.client();
     assert_eq!(client.get("/one", &[]).text(), "ok");
     client.send(b"GET /few HTTP/1.1\r\nHost: a\r\n\r\n");

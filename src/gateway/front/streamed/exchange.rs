@@ -176,6 +176,11 @@ impl Front {
         let idle = self.gateway.config.limits.idle;
         let mut answer = source.head(&head.method, client).await?;
         answered.store(true, Ordering::Relaxed);
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            // no upgrade was sent on, a client's handshake for a WebSocket included
+            let why = "101 on a way that is no tunnel";
+            return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
+        }
         self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
         answer.remove_header(&http::header::CONNECTION);
         let over = source.is_over();
