@@ -2,6 +2,7 @@
 //! manager has bound for us.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -245,7 +246,15 @@ const QUEUE: i32 = 4096;
 fn bind(entry: &Listen) -> Result<Socket, ServeError> {
     let kind = match entry {
         Listen::Tcp(address) | Listen::Tls(address) => {
-            let failed = |error| ServeError::new(format!("cannot listen on {address}: {error}"));
+            let failed = |error: io::Error| {
+                let taken = error.kind() == io::ErrorKind::AddrInUse;
+                let next = if taken {
+                    ": stop what listens there, or name another in server.listen or admin_listen"
+                } else {
+                    ""
+                };
+                ServeError::new(format!("cannot listen on {address}: {error}{next}"))
+            };
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::gateway::{Gateway, command, configured};
+use crate::gateway::{Gateway, command, configured, refused_start};
 
 fn run(text: &str, arguments: &[&str]) -> (i32, String, String) {
     let folder = tempfile::TempDir::new().unwrap();
@@ -213,4 +213,17 @@ fn a_group_that_nobody_is_in_is_a_warning_once_there_are_accounts() {
     assert!(said.contains("= help: did you mean \"staff\"?\n") && said.contains("\n1 warning in "), "{said}");
     run(&["user", "add", "bob@example.com", "--group", "staf"]);
     assert_eq!(run(&["check"]), "");
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_with_the_key_that_names_it() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let address = holder.local_addr().unwrap();
+    let text =
+        format!("[server]\nlisten = [\"{address}\"]\nadmin_listen = \"\"\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let (code, said) = refused_start(folder.path());
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("cannot listen on {address}: ")) && said.contains("server.listen"), "{said}");
 }

@@ -277,6 +277,12 @@ fn a_certificate_that_has_expired_is_served_and_told_of() {
     std::fs::write(folder.path().join("old.key"), key.serialize_pem()).unwrap();
     let text = "[server]\nlisten = [\"https://127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n[server.tls]\ncertificates = [{ certificate = \"old.pem\", key = { file = \"old.key\" } }]\n[[route]]\nupstream = \"builtin:whoami\"\n";
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let checked = command(folder.path(), &["check"]).output().unwrap();
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert!(
+        checked.status.success() && said.contains("warning: this certificate has expired") && said.contains("toml:5:"),
+        "{said}"
+    );
     let gateway = Gateway::serve(folder);
     assert_eq!(shown(gateway.tls, &["-servername", "a.example.com"]).unwrap(), "DNS:a.example.com");
     assert!(gateway.into_log().contains("certificate has expired"));

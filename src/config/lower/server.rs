@@ -36,8 +36,8 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         }
     }
     let public_url = public_url(table, &listen);
-    let proxies = trusted_proxies(table);
-    if !table.has("trusted_proxies") {
+    let (proxies, is_trusting) = trusted_proxies(table);
+    if !is_trusting {
         without_proxy(table, list.as_ref(), &listen, &public_url);
     }
     Server {
@@ -184,9 +184,13 @@ fn prefix(table: &Table<'_>) -> String {
     text.value
 }
 
-fn trusted_proxies(table: &Table<'_>) -> Vec<ipnet::IpNet> {
-    let Some(list) = table.texts("trusted_proxies", "10.0.0.0/8") else { return Vec::new() };
+/// The networks, and whether any stand in the file, good or not.
+fn trusted_proxies(table: &Table<'_>) -> (Vec<ipnet::IpNet>, bool) {
+    let Some(list) = table.texts("trusted_proxies", "10.0.0.0/8") else {
+        return (Vec::new(), table.has("trusted_proxies"));
+    };
     let mut nets = Vec::new();
+    let any = !list.value.is_empty();
     for text in list.value {
         let net =
             text.value.parse().ok().or_else(|| text.value.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from));
@@ -202,7 +206,7 @@ fn trusted_proxies(table: &Table<'_>) -> Vec<ipnet::IpNet> {
             ),
         }
     }
-    nets
+    (nets, any)
 }
 
 pub(super) fn limits(table: &Table<'_>) -> Limits {

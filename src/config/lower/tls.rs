@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::config::file::Table;
 use crate::config::secret::CLOSE;
 use crate::config::{CertificateFiles, Secrets, Tls, Unfit};
@@ -35,7 +36,17 @@ fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certi
     }
     let files = CertificateFiles { certificate: table.reading.base.join(&certificate.value), key: key.value.clone() };
     match files.read() {
-        Ok(read) => Some((files, Arc::new(read))),
+        Ok(read) => {
+            if i64::try_from(Clock::system().now()).is_ok_and(|now| now > read.not_after) {
+                let what = "this certificate has expired: browsers refuse it";
+                table.reading.warn(
+                    certificate.span.clone(),
+                    what.to_owned(),
+                    "put a renewed one there: it is taken over while the gateway runs",
+                );
+            }
+            Some((files, Arc::new(read)))
+        }
         Err(Unfit::Certificate(what, remedy)) => {
             certificate.fault(what, remedy);
             None
