@@ -25,7 +25,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 /// The head at the front of some bytes and how long it is.
 fn take(bytes: &[u8]) -> Option<(Head, usize)> {
-    let Read::Whole(whole) = request::read(bytes, &CONFIG.limits) else { return None };
+    let Read::Whole(whole) = request::read(bytes, 0, &CONFIG.limits) else { return None };
     let mut buffer = BytesMut::from(bytes);
     let head = whole.take(&mut buffer).ok()?;
     Some((*head, bytes.len() - buffer.len()))

@@ -110,15 +110,15 @@ impl Front {
     async fn read_head(&self, conn: &mut Conn, fresh: bool) -> Result<Option<Box<Head>>, BadHead> {
         let limits = &self.gateway.config.limits;
         let mut stopped = self.stopped.clone();
-        let (mut due, mut leaving) = (None, None);
+        let (mut due, mut leaving, mut seen) = (None, None, 0);
         loop {
             let blank = request::blank_lines(&conn.buffer);
             conn.buffer.advance(blank);
             if !conn.buffer.is_empty() {
-                match request::read(&conn.buffer, limits) {
+                match request::read(&conn.buffer, seen, limits) {
                     request::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
                     request::Read::Bad(bad) => return Err(bad),
-                    request::Read::Partial => {}
+                    request::Read::Partial => seen = conn.buffer.len(),
                 }
                 due.get_or_insert_with(|| Instant::now() + limits.head_time);
             }

@@ -64,15 +64,22 @@ impl Head {
     }
 }
 
-/// Reads the head at the start of `bytes`; empty lines before it are to be cut by [`blank_lines`].
-pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Read {
+/// Reads the head at the start of `bytes`; empty lines before it are to be cut by [`blank_lines`]. In the first `seen`
+/// bytes no end was found before: whoever sends a head byte by byte does not have it looked through each time.
+pub(crate) fn read(bytes: &[u8], seen: usize, limits: &Limits) -> Read {
     if bytes.first().is_some_and(|&first| !is_token(first)) {
         return Read::Bad(BadHead::Ambiguous("request line"));
     }
-    match end_of_head(bytes) {
+    let whole = if seen == 0 || may_end(&bytes[seen.saturating_sub(2)..]) { end_of_head(bytes) } else { None };
+    match whole {
         Some(whole) => Read::Whole(whole),
         None => too_large(bytes, limits).map_or(Read::Partial, Read::Bad),
     }
+}
+
+/// Whether a head can end here, at a bare LF as well.
+pub(super) fn may_end(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// Bytes of empty lines before a request line: let through (RFC 9112, 2.2).
@@ -153,7 +160,7 @@ mod tests {
 
     /// The head at the front of `bytes` and what is left behind it; `None` if it is refused or not whole.
     fn take(bytes: &[u8]) -> Option<(Head, Vec<u8>)> {
-        let Read::Whole(whole) = read(bytes, &limits()) else { return None };
+        let Read::Whole(whole) = read(bytes, 0, &limits()) else { return None };
         let mut buffer = BytesMut::from(bytes);
         let head = whole.take(&mut buffer).ok()?;
         Some((*head, buffer.to_vec()))
@@ -169,7 +176,7 @@ mod tests {
         assert_eq!(lines, [&b"Host: a\r\n"[..], b"X-Odd:  1 \r\n", b"host-like: x\r\n"]);
         assert_eq!(rest, b"body");
         for end in 1..bytes.len() - 4 {
-            assert!(matches!(read(&bytes[..end], &limits()), Read::Partial), "{end}");
+            assert!(matches!(read(&bytes[..end], 0, &limits()), Read::Partial), "{end}");
         }
     }
 
@@ -207,11 +214,11 @@ mod tests {
 
     #[test]
     fn a_head_without_end_is_refused_at_the_limit() {
-        let bad = |bytes: &[u8]| matches!(read(bytes, &limits()), Read::Bad(_));
+        let bad = |bytes: &[u8]| matches!(read(bytes, 0, &limits()), Read::Bad(_));
         let line = [b"GET /", vec![b'a'; LIMITS].as_slice()].concat();
-        assert!(matches!(read(&line, &limits()), Read::Bad(BadHead::TargetTooLong)));
+        assert!(matches!(read(&line, 0, &limits()), Read::Bad(BadHead::TargetTooLong)));
         let fields = [b"GET / HTTP/1.1\r\nX: ", vec![b'a'; LIMITS].as_slice()].concat();
-        assert!(matches!(read(&fields, &limits()), Read::Bad(BadHead::TooLarge)));
+        assert!(matches!(read(&fields, 0, &limits()), Read::Bad(BadHead::TooLarge)));
         assert!(bad(b"\x16\x03\x01") && !bad(b"GET"));
     }
 
@@ -310,6 +317,25 @@ mod tests {
         #[test]
         fn any_bytes_are_judged_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = take(&bytes);
+        }
+
+        /// However it is cut into packets, it ends where it ends.
+        #[test]
+        fn a_head_that_comes_in_pieces_is_the_same_head(bytes in nearly_heads(), piece in 1usize..9) {
+            let (mut seen, mut came) = (0, 0);
+            let found = loop {
+                came = bytes.len().min(came + piece);
+                match read(&bytes[..came], seen, &limits()) {
+                    Read::Partial if came < bytes.len() => seen = came,
+                    found => break found,
+                }
+            };
+            let at_once = read(&bytes[..came], 0, &limits());
+            prop_assert_eq!(format!("{found:?}"), format!("{at_once:?}"));
+            if let Read::Whole(whole) = found {
+                let Read::Whole(all) = read(&bytes, 0, &limits()) else { panic!("no head in all of them") };
+                prop_assert_eq!(whole.end, all.end);
+            }
         }
     }
 }

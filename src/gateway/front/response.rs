@@ -10,6 +10,7 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
+use super::request;
 use crate::gateway::respond::{AnswerChanges, AnswerHead, connection_options};
 
 /// Fields and bytes that an upstream's head may have.
@@ -96,7 +97,7 @@ impl AnswerHead for Head {
 /// Reads a head off the front of `buffer`; `None` while it is not whole. In its first `seen` bytes no end was found
 /// before: a server that sends it byte by byte does not have it parsed each time.
 pub(super) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Result<Option<Answer>> {
-    let parsed = if seen == 0 || may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
+    let parsed = if seen == 0 || request::may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
     let Some((head, version)) = parsed else {
         return if buffer.len() > HEAD_BYTES { Err(bad("head too large")) } else { Ok(None) };
     };
@@ -201,11 +202,6 @@ pub(super) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Whether a head can end here: bare LF is let through as a line end.
-fn may_end(bytes: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// How the body is framed; an answer that says so in two ways, or in one that we do not know, is refused.
