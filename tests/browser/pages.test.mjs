@@ -88,6 +88,7 @@ for (const javaScriptEnabled of [true, false]) {
     await page.waitForSelector("[role=alert]");
     await shot(page, `signup-error-${javaScriptEnabled}`);
     assert.equal(await page.inputValue("[name=email]"), email);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "password");
     await page.fill("[name=password]", PASSWORD);
     await page.click("button:text-is('Create account')");
     await page.waitForSelector("[role=status]");
