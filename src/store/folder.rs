@@ -38,7 +38,10 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder.create(path).map_err(|error| unusable(path, &format!("the state folder cannot be made: {error}")))?;
+        builder.create(path).map_err(|error| {
+            let what = "the state folder cannot be made";
+            unusable(path, &format!("{what}: {error}; name another with server.state_dir or --state-dir"))
+        })?;
         Self::judged(path)
     }
 

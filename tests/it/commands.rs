@@ -227,3 +227,13 @@ fn an_address_that_is_taken_is_told_with_the_key_that_names_it() {
     assert_eq!(code, 1);
     assert!(said.contains(&format!("cannot listen on {address}: ")) && said.contains("server.listen"), "{said}");
 }
+
+#[test]
+fn a_state_folder_that_cannot_be_made_is_told_with_the_key_that_names_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let text = "[server]\nstate_dir = \"gateway.toml/state\"\n[[route]]\nupstream = \"builtin:whoami\"\n";
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let (code, said) = refused_start(folder.path());
+    assert_eq!(code, 1);
+    assert!(said.contains("the state folder cannot be made: ") && said.contains("server.state_dir"), "{said}");
+}
