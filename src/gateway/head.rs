@@ -189,7 +189,7 @@ fn client_behind(headers: &HeaderMap, peer: Option<IpAddr>, server: &Server) -> 
     let lines = headers.get_all("x-forwarded-for").iter().rev();
     // byte by byte: a line with something unreadable in it is not passed over for one that stands before it
     for item in lines.flat_map(|line| line.as_bytes().rsplit(|&b| b == b',')) {
-        let Some(address) = std::str::from_utf8(item).ok().and_then(|item| read_address(item.trim())) else { break };
+        let Some(address) = std::str::from_utf8(item.trim_ascii()).ok().and_then(read_address) else { break };
         client = Some(address);
         if !is_trusted(server, address) {
             break;

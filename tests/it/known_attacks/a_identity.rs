@@ -268,6 +268,8 @@ fn a12_a_mapped_address_is_the_address_and_the_client_is_the_right_most_stranger
         // the proxy has added what it saw to the last line
         ("127.0.0.0/8", &["198.51.100.1", "\u{ff}, 203.0.113.7"], "203.0.113.7"),
         ("127.0.0.0/8", &["198.51.100.1", "\u{ff}"], "127.0.0.1"),
+        // white space that is none in HTTP
+        ("127.0.0.0/8", &["198.51.100.1, \u{a0}203.0.113.7"], "127.0.0.1"),
         ("10.0.0.0/8", &["203.0.113.7"], "127.0.0.1"),
     ] {
         let folder = configured(&format!(
