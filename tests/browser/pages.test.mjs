@@ -171,6 +171,26 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
+test("over plain http of a host name, where browsers send no fetch metadata, every form of ours works", async () => {
+  const lan = gate.url.replace("127.0.0.1", "lan.test");
+  const page = await newPage();
+  const told = [];
+  page.on("request", (request) => request.method() === "POST" && told.push(request.allHeaders()));
+  await page.goto(`${lan}/.auth/account`);
+  await signIn(page);
+  await page.waitForURL(`${lan}/.auth/account`);
+  await page.fill("#name", "Ada Lovelace");
+  await page.click("button:text-is('Save profile')");
+  await page.waitForSelector("[role=status]");
+  await page.click("button:text-is('Sign out everywhere')");
+  await page.waitForURL(`${lan}/.auth/signed-out`);
+  for (const fields of await Promise.all(told)) {
+    assert.deepEqual([fields.origin, fields["sec-fetch-site"]], [lan, undefined]);
+  }
+  assert.equal(told.length, 3);
+  await page.context().close();
+});
+
 test("the fragment survives signing in where scripts run", async () => {
   const page = await newPage();
   await page.goto(`${gate.url}/app?x=1#/dash/42`);
