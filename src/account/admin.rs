@@ -88,9 +88,9 @@ impl Admin {
     }
 
     /// Waits until what was changed is in force in a running gateway. `false`: it did not say so
-    /// within 2 seconds.
+    /// within 2 seconds, or nobody can tell whether one runs.
     pub fn settle(&self) -> bool {
-        self.db.wait_until_applied() != Ok(Applied::NotYet)
+        matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
     }
 
     /// Unix seconds.

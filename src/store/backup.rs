@@ -29,7 +29,7 @@ pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(&beside)
         .map_err(failed)?;
-    copy_into(&folder.database(), copy.path())?;
+    copy_into(&folder, copy.path())?;
     is_sound(copy.path())?;
     folder.hand_over(copy.as_file()).map_err(failed)?;
     copy.as_file().sync_all().map_err(failed)?;
@@ -45,23 +45,21 @@ fn parent(to: &Path) -> Result<PathBuf, StoreError> {
     parent.canonicalize().map_err(|error| StoreError::Down(format!("{}: {error}", parent.display())))
 }
 
-fn open(path: &Path) -> Result<Connection, StoreError> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(db::BUSY)?;
-    Ok(connection)
-}
-
-fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
+fn copy_into(folder: &Folder, copy: &Path) -> Result<(), StoreError> {
     let Some(path) = copy.to_str() else {
         return Err(StoreError::Down(format!("{}: the path is no UTF-8", copy.display())));
     };
-    open(database)?.execute("VACUUM INTO ?1", [path])?;
+    let database = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    database.busy_timeout(db::BUSY)?;
+    // opened as the database is: whoever owns the copy's folder cannot put a link in its place meanwhile
+    database.execute("VACUUM INTO ?1", [path])?;
     Ok(())
 }
 
 fn is_sound(copy: &Path) -> Result<(), StoreError> {
-    let found: String = open(copy)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let found: String =
+        Connection::open_with_flags(copy, flags)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if found == "ok" { Ok(()) } else { Err(StoreError::Down(format!("the copy is damaged ({found}); none was made"))) }
 }
 
@@ -126,6 +124,24 @@ mod tests {
         for entry in std::fs::read_dir(&state).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().uid(), owner);
         }
+    }
+
+    /// Whoever owns the folder of the copy could put a link where it is about to be written.
+    #[test]
+    fn a_link_in_the_place_of_the_copy_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Db::open(&dir.path().join("state"), Check::Whole).unwrap());
+        let folder = Folder::existing(&dir.path().join("state")).unwrap();
+        let [link, elsewhere, missing] = ["link", "elsewhere", "missing"].map(|name| dir.path().join(name));
+        std::fs::write(&elsewhere, b"").unwrap();
+        for target in [&elsewhere, &missing] {
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(copy_into(&folder, &link).is_err());
+            std::fs::remove_file(&link).unwrap();
+        }
+        assert_eq!((std::fs::read(&elsewhere).unwrap(), missing.exists()), (Vec::new(), false));
+        copy_into(&folder, &elsewhere).unwrap();
+        is_sound(&elsewhere).unwrap();
     }
 
     #[test]

@@ -76,12 +76,11 @@ impl Db {
     pub fn open(state_dir: &Path, check: Check) -> Result<Self, StoreError> {
         let folder = Folder::open(state_dir)?;
         let looking = migrate::inspect(&folder, check)?.map_or(Looking::Found(Ok(())), Looking::On);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let at = folder.database();
         let wrong = |error: rusqlite::Error| {
             StoreError::Unusable(format!("{}: the database cannot be opened: {error}", at.display()))
         };
-        let mut connection = Connection::open_with_flags(&at, flags).map_err(wrong)?;
+        let mut connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(wrong)?;
         prepare_patiently(&connection).map_err(wrong)?;
         migrate::apply(&mut connection, &folder).map_err(|error| match error {
             StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),

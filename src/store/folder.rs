@@ -1,10 +1,15 @@
 //! The state folder: 0700, its files 0600, all owned by the folder's owner even when root makes
-//! them; one gateway at a time. Never widens what others may do.
+//! them; one gateway at a time. Never widens what others may do: where root looks into the folder of a service, the
+//! service must not lead it to files elsewhere, so no link is ever followed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::OFlags;
 
 use super::StoreError;
 
@@ -14,6 +19,10 @@ const DATABASE: &str = "authgate.db";
 const LOCK: &str = "lock";
 /// The last change that the serving gateway has in force, as decimal digits.
 const APPLIED: &str = "applied";
+
+/// No link is followed, and no pipe is waited for.
+const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+const LINK: &str = "is a link to a file elsewhere: what it leads to was left untouched; remove the link";
 
 /// The state folder, made if it was missing and found to be closed to others.
 #[derive(Debug, Clone)]
@@ -72,17 +81,24 @@ impl Folder {
     pub(super) fn file(&self, name: &str) -> Result<File, StoreError> {
         let path = self.path.join(name);
         let wrong = |error: std::io::Error| unusable(&path, &format!("cannot be opened: {error}"));
+        if std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_symlink()) {
+            return Err(unusable(&path, LINK));
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(NO_LINK)
             .open(&path)
             .map_err(wrong)?;
         let about = file.metadata().map_err(wrong)?;
         if !about.is_file() {
             return Err(unusable(&path, "is not a file"));
+        }
+        if about.nlink() > 1 && about.uid() != self.owner.0 {
+            return Err(unusable(&path, LINK));
         }
         if about.mode() & 0o077 != 0 {
             let mut closed = about.permissions();
@@ -100,6 +116,14 @@ impl Folder {
             return Ok(());
         }
         std::os::unix::fs::fchown(file, Some(self.owner.0), Some(self.owner.1))
+    }
+
+    /// A connection to the database that is there.
+    pub(super) fn connect(&self, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+        // a link on the way to the folder is whoever named it's; SQLite tells none apart
+        let folder = self.path.canonicalize().map_err(|_| rusqlite::Error::InvalidPath(self.path.clone()))?;
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        Connection::open_with_flags(folder.join(DATABASE), flags)
     }
 
     /// The file that the database lives in.
@@ -134,8 +158,10 @@ impl Folder {
 
     /// The last change that the serving gateway has in force; 0 if it never said.
     pub(super) fn applied(&self) -> u64 {
-        let text = std::fs::read_to_string(self.path.join(APPLIED)).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
+        let mut text = String::new();
+        let read = OpenOptions::new().read(true).custom_flags(NO_LINK).open(self.path.join(APPLIED));
+        let read = read.and_then(|file| file.take(64).read_to_string(&mut text));
+        read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0)
     }
 }
 

@@ -59,9 +59,8 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, 
         // a first start was cut off: only a writer can roll that back
         return Ok(None);
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
-    let connection = Connection::open_with_flags(folder.database(), flags).map_err(damaged)?;
+    let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(damaged)?;
     connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
     let version = judge(&connection, folder)?;
     if check == Check::Version {

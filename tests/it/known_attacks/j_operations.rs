@@ -1,9 +1,13 @@
 //! J: storage, logs, operations. Elsewhere: J3 and J4 (reload), J7 (the unit files in systemd/), the full disk of J5 (faults).
 
+use std::fs::{Permissions, hard_link, metadata, read, remove_file, set_permissions, write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::still_serves;
-use crate::gateway::{Gateway, PASSWORD, refused_start};
+use crate::gateway::{Gateway, PASSWORD, command, configured, not_here, refused_start};
 
 /// tracing-subscriber RUSTSEC-2025-0055, Traefik CVE-2022-23469, OWASP ASVS 16.2.5 and 16.4.1. At every level (J2): `metrics`.
 #[test]
@@ -110,4 +114,61 @@ fn j8_the_first_link_is_printed_beside_the_log_and_void_once_an_account_exists()
     let token = link.rsplit('/').next().unwrap();
     let printed: Vec<_> = log.lines().filter(|line| line.contains(token)).collect();
     assert!(printed.len() == 1 && !printed[0].starts_with('{'), "{printed:?}");
+}
+
+/// CWE-59: a service that was taken over leaves links in its folder, and waits for root to run a command there, which
+/// gives every file to the folder's owner.
+#[test]
+fn j9_a_command_of_roots_follows_no_link_out_of_the_services_folder() {
+    const NOBODY: u32 = 65534;
+    let folder = configured("[[route]]\nupstream = \"builtin:whoami\"\n");
+    let [state, elsewhere, missing] = ["state", "elsewhere", "missing"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&state).unwrap();
+    if chown(&state, Some(NOBODY), Some(NOBODY)).is_err() {
+        return not_here("only root's commands give files to others");
+    }
+    let mut count = 0;
+    let mut add = |more: &[&str]| {
+        count += 1;
+        let email = format!("u{count}@example.com");
+        command(folder.path(), &[more, &["user", "add", &email]].concat()).output().unwrap()
+    };
+    write(&elsewhere, "root's").unwrap();
+    set_permissions(&elsewhere, Permissions::from_mode(0o644)).unwrap();
+    // the change is on disk before anybody asks whether a gateway runs
+    let refusals = [("authgate.db", "is a link to a file elsewhere"), ("lock", "has not confirmed the change")];
+    for (name, refusal) in refusals {
+        let place = state.join(name);
+        let leads: [(&str, &dyn Fn()); 3] = [
+            ("a link", &|| symlink(&elsewhere, &place).unwrap()),
+            ("a link to nothing", &|| symlink(&missing, &place).unwrap()),
+            ("another name", &|| hard_link(&elsewhere, &place).unwrap()),
+        ];
+        for (what, lead) in leads {
+            let _ = remove_file(&place);
+            lead();
+            let said = String::from_utf8(add(&[]).stderr).unwrap();
+            let about = metadata(&elsewhere).unwrap();
+            assert_eq!(
+                (about.uid(), about.mode() & 0o777, missing.exists()),
+                (0, 0o644, false),
+                "{name}, {what}: {said}"
+            );
+            assert!(said.contains(refusal), "{name}, {what}: {said}");
+            assert_eq!(read(&elsewhere).unwrap(), b"root's");
+        }
+        remove_file(&place).unwrap();
+    }
+    // what a gateway says to commands is not waited for, either
+    assert!(Command::new("mkfifo").arg(state.join("applied")).status().unwrap().success());
+    assert!(add(&[]).status.success());
+    // a link to the folder itself is whoever names it's: /var/lib/authgate is one, where systemd made the user
+    symlink(&state, folder.path().join("there")).unwrap();
+    let there = folder.path().join("there");
+    assert!(add(&["--state-dir", there.to_str().unwrap()]).status.success());
+    for name in ["authgate.db", "lock"] {
+        assert_eq!(metadata(state.join(name)).unwrap().uid(), NOBODY, "{name}");
+    }
+    remove_file(state.join("applied")).unwrap();
+    still_serves(&Gateway::serve(folder));
 }
