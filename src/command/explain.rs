@@ -82,7 +82,7 @@ fn text(told: &Explanation) -> String {
 
 fn route(tried: &RouteTried) -> String {
     let how = tried.misses.map_or("takes it".to_owned(), |what| format!("not its {what}"));
-    format!("route {} (line {}) {}: {how}", tried.route + 1, tried.line, tried.takes)
+    format!("route {} (line {}) {}: {how}", tried.route, tried.line, tried.takes)
 }
 
 fn reply(answer: &Answer, lines: &mut Vec<String>) {

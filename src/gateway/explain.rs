@@ -30,7 +30,7 @@ pub struct Explanation {
     pub user: Option<Who>,
     /// The routes up to the one that takes it, in order.
     pub routes: Vec<RouteTried>,
-    /// The one that takes it, counted from 0 as in the access line.
+    /// The one that takes it, counted from 1 as in the access line.
     pub route: Option<usize>,
     /// In the words of a test's `expect`: `forward NAME`, `login`, `page`, or a status.
     pub verdict: String,
@@ -58,7 +58,7 @@ pub struct Who {
 /// One route that was looked at.
 #[derive(Debug, Serialize)]
 pub struct RouteTried {
-    /// Counted from 0, as in the access line.
+    /// Counted from 1, as in the access line.
     pub route: usize,
     /// Its line in the file.
     pub line: usize,
@@ -133,6 +133,7 @@ impl Explanation {
             BadHead::Method => "CONNECT, TRACE and TRACK are never served".to_owned(),
             BadHead::Misdirected => "its host is none that the connection's certificate is for".to_owned(),
             BadHead::TargetTooLong => "its address is longer than half of limits.head_bytes".to_owned(),
+            BadHead::TooSlow => "its head takes longer than limits.head_time".to_owned(),
             BadHead::TooLarge => "it has more fields or bytes than [limits] allows".to_owned(),
         };
         self.answer(reply.status.as_str(), &why);
@@ -204,7 +205,7 @@ impl RouteTried {
             Miss::Host => "host",
             Miss::Path => "path",
         });
-        Self { route: index, line: route.line, takes, misses }
+        Self { route: index + 1, line: route.line, takes, misses }
     }
 }
 

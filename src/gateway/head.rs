@@ -30,6 +30,8 @@ pub(crate) enum BadHead {
     TargetTooLong,
     /// 431: too many fields or bytes.
     TooLarge,
+    /// 408: it was not whole within `limits.head_time`.
+    TooSlow,
     /// 421: the connection's certificate does not speak for this host.
     Misdirected,
 }

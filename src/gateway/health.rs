@@ -9,8 +9,8 @@ use pingora_core::connectors::TransportConnector;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::Gateway;
 use super::upstream::Target;
+use super::{Gateway, respond};
 use crate::config::Health;
 
 /// How often a server that is passed over is tried.
@@ -51,28 +51,37 @@ impl HealthChecks {
     }
 
     async fn ask(&self, target: &Target, upstream: &str, health: Option<&Health>) {
-        let well = timeout(ANSWER, self.is_well(target, health)).await.unwrap_or(false);
-        let server = target.server();
-        match (target.end_check(well), well) {
-            (true, true) => tracing::info!(upstream, server, "server is back"),
-            (true, false) => tracing::warn!(upstream, server, "server is not well; others go first"),
-            (false, _) => {}
+        let found = timeout(ANSWER, self.find_out(target, health)).await;
+        let found = found.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let (server, news) = (target.server(), target.end_check(found.is_ok()));
+        match found {
+            Ok(()) if news => tracing::info!(upstream, server, "server is back"),
+            Err(cause) if news => tracing::warn!(upstream, server, cause, "server is not well; others go first"),
+            _ => {}
         }
     }
 
-    async fn is_well(&self, target: &Target, health: Option<&Health>) -> bool {
-        let Ok(mut wire) = target.connect(&self.0).await else { return false };
-        let Some(health) = health else { return true };
+    /// `Err` says in which way it is not well.
+    async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), String> {
+        let mut wire = target.connect(&self.0).await.map_err(|e| respond::root(&e))?;
+        let Some(health) = health else { return Ok(()) };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: authgate-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",
             health.path,
             target.authority()
         );
         let mut answer = [0; STATUS_BYTES];
-        wire.write_all(request.as_bytes()).await.is_ok()
-            && wire.flush().await.is_ok()
-            && wire.read_exact(&mut answer).await.is_ok()
-            && answer.starts_with(b"HTTP/1.")
-            && matches!(answer[9], b'2' | b'3')
+        let asked = async {
+            wire.write_all(request.as_bytes()).await?;
+            wire.flush().await?;
+            wire.read_exact(&mut answer).await
+        };
+        asked.await.map_err(|e| format!("no answer: {e}"))?;
+        let status = answer.strip_prefix(b"HTTP/1.").map(|rest| &rest[2..5]);
+        match status {
+            Some([b'2' | b'3', ..]) => Ok(()),
+            Some(status) => Err(format!("GET {} is answered with {}", health.path, String::from_utf8_lossy(status))),
+            None => Err("no answer in HTTP/1".to_owned()),
+        }
     }
 }

@@ -290,7 +290,7 @@ impl Gateway {
                 self.counted.route(Some(route)).judged(respond::authz(refusal));
                 state.outcome = "refused";
                 state.route = Some(route);
-                state.why = state.why.or(Some(respond::why_refused(refusal)));
+                state.why = state.why.or(Some(respond::why_refused(refusal, incoming)));
                 Step::Reply(refuse::refusal(
                     &self.pages,
                     refusal,

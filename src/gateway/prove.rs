@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use super::authenticate::{Authentication, own_credential};
@@ -113,6 +114,7 @@ impl<'c> Prover<'c> {
         let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
         head::check(parts, target.len(), 0, &self.config.limits)?;
+        PathAndQuery::try_from(target).map_err(|_| BadHead::Ambiguous("target"))?;
         let known = head::read(parts, peer, &self.config.server)?;
         // whoever connects to a number asks for no name
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
@@ -136,7 +138,7 @@ impl<'c> Prover<'c> {
         if seen.page.is_none() {
             told.routes = self.tried(found.map(|(index, _)| index), incoming);
         }
-        told.route = found.map(|(index, _)| index);
+        told.route = found.map(|(index, _)| index + 1);
         let cors = match found {
             Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
             None => CorsAnswer::of(&config.cors_origins, incoming),

@@ -69,7 +69,7 @@ pub(crate) fn record(
         path: redact(gateway, &path),
         status: counts.status,
         outcome: state.outcome,
-        route: state.route,
+        route: state.route.map(|index| index + 1),
         upstream: state
             .admission
             .as_ref()

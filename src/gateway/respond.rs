@@ -7,7 +7,7 @@ use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_tar
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::authorize::Refusal;
-use super::cors::CorsAnswer;
+use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
 use super::head::BadHead;
@@ -37,6 +37,7 @@ pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static
         BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
         BadHead::TargetTooLong => (StatusCode::URI_TOO_LONG, "target"),
         BadHead::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head"),
+        BadHead::TooSlow => (StatusCode::REQUEST_TIMEOUT, "head_time"),
         BadHead::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "host of another certificate"),
     };
     *why = Some(reason);
@@ -53,8 +54,9 @@ pub(super) fn why_rejected(why: Rejected) -> &'static str {
 }
 
 /// What the access line says of a refusal.
-pub(super) fn why_refused(refusal: Refusal) -> &'static str {
+pub(super) fn why_refused(refusal: Refusal, incoming: &Incoming<'_>) -> &'static str {
     match refusal {
+        Refusal::SignedOut if cors::preflight(incoming).is_some() => "preflight not allowed",
         Refusal::SignedOut => "signed out",
         Refusal::Forbidden => "forbidden",
         Refusal::CrossOrigin => "cross-origin",
@@ -304,12 +306,12 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
         }
         Some(502) => "bad_gateway",
         Some(504) => "timeout",
-        Some(413) => "too_large",
+        Some(413) => "refused",
         Some(500) => "internal",
         Some(_) => "bad_request",
     };
     state.outcome = kind;
-    state.why = Some(kind);
+    state.why = Some(if kind == "refused" { "body_max" } else { kind });
     if !matches!(kind, "bad_gateway" | "timeout" | "internal") {
         return;
     }
@@ -317,7 +319,9 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     let upstream =
         state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
     let request_id = state.request_id.as_str();
-    tracing::warn!(upstream, request_id, error = %e.etype().as_str(), cause = %root(e), "upstream failed");
+    let tried: Vec<String> = state.tried.iter().map(|target| target.server()).collect();
+    let (server, error, cause) = (tried.join(", "), e.etype().as_str(), root(e));
+    tracing::warn!(upstream, server, request_id, error, cause, "upstream failed");
 }
 
 /// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.
@@ -338,11 +342,13 @@ fn kind_of(e: &Error, kind: &'static str) -> &'static str {
 
 /// What is at the bottom of a failure, as far as it cannot hold what was sent: pingora's own texts quote heads and
 /// bodies.
-fn root(e: &Error) -> String {
+pub(super) fn root(e: &Error) -> String {
     let io = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
     match (io, &e.context) {
         (Some(io), _) => io.to_string(),
         (None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
+        // before a handshake is over nothing was sent that it could quote
+        (None, Some(ImmutStr::Owned(text))) if *e.etype() == ErrorType::TLSHandshakeFailure => text.to_string(),
         _ => String::new(),
     }
 }

@@ -21,8 +21,11 @@ impl Gateway {
     /// The server to try next; it counts as tried from here on.
     pub(super) fn next_target(&self, state: &mut RequestState) -> Result<Arc<Target>> {
         let Some(admission) = &state.admission else { return no_admission() };
-        let Some(target) = self.targets[admission.upstream()].next(&state.tried) else {
-            return Error::e_explain(ErrorType::HTTPStatus(502), "no server left to try");
+        let targets = &self.targets[admission.upstream()];
+        let Some(target) = targets.next(&state.tried) else {
+            let unknown = targets.is_unknown();
+            let why = if unknown { "its name has no address: not found so far" } else { "no server left to try" };
+            return Error::e_explain(ErrorType::HTTPStatus(502), why);
         };
         state.tried.push(target.clone());
         Ok(target)

@@ -53,6 +53,12 @@ impl Incoming<'_> {
         self.method == Method::POST && self.wants_page()
     }
 
+    /// A script asks and says so: over plain http browsers send no fetch metadata for it, and some accept HTML.
+    fn is_scripted(&self) -> bool {
+        let said = self.headers.get("x-requested-with").is_some_and(|by| by.as_bytes() == b"XMLHttpRequest");
+        said || self.headers.contains_key("hx-request")
+    }
+
     /// Whether a person looks at the answer: the same test as [`Self::is_navigation`], any method.
     pub fn wants_page(&self) -> bool {
         if self.is_websocket {
@@ -60,7 +66,7 @@ impl Incoming<'_> {
         }
         match self.headers.get("sec-fetch-mode") {
             Some(mode) => mode.as_bytes() == b"navigate",
-            None => self.headers.get_all(http::header::ACCEPT).iter().any(accepts_html),
+            None => !self.is_scripted() && self.headers.get_all(http::header::ACCEPT).iter().any(accepts_html),
         }
     }
 }

@@ -49,6 +49,10 @@ fn preflights_of_configured_origins_need_no_session_and_reach_no_backend() {
     // OPTIONS without what makes it a preflight is a request like any other
     assert_eq!(gateway.client().request("OPTIONS /x", &[("Origin", APP)], b"").status, 401);
     assert!(backend.all().is_empty());
+    // the log tells the one from the other
+    let log = gateway.into_log();
+    let told = |why: &str| log.matches(&format!("\"why\":\"{why}\"")).count();
+    assert_eq!((told("preflight not allowed"), told("signed out")), (5, 1), "{log}");
 }
 
 #[test]

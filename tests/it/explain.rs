@@ -146,6 +146,9 @@ fn what_explain_tells_is_what_a_request_gets_and_what_its_upstream_sees() {
         ("GET /closed/x", Some(&ada), JSON, "403"),
         ("GET /public/x", None, SPOOFS, "forward own"),
         ("GET /public/../app", Some(&ada), JSON, "400"),
+        ("GET /app/x?y=\"1\"", Some(&ada), JSON, "400"),
+        ("GET /app/<x>", Some(&ada), JSON, "400"),
+        ("GET /app/x?y='[1]'", Some(&ada), JSON, "forward app"),
         ("TRACE /app/x", Some(&ada), JSON, "405"),
         ("GET /nothing", Some(&ada), JSON, "404"),
         ("GET /ws/x", None, SOCKET, "401"),
@@ -191,7 +194,7 @@ fn explain_names_what_is_removed_and_why_earlier_routes_were_passed_over() {
     let tried: Vec<_> = told["routes"].as_array().unwrap().iter().map(|tried| &tried["misses"]).collect();
     assert_eq!(tried, [&json!("path"), &json!("path"), &Value::Null]);
     let lines = route_lines(gateway.folder());
-    assert_eq!((&told["route"], &told["routes"][2]["line"]), (&json!(2), &json!(lines[2])));
+    assert_eq!((&told["route"], &told["routes"][2]["line"]), (&json!(3), &json!(lines[2])));
     let elsewhere = explained(&gateway, "PUT /app/x", None, &[("Host", "x.example.com")]);
     let tried: Vec<_> = elsewhere["routes"].as_array().unwrap().iter().map(|tried| tried["misses"].clone()).collect();
     assert_eq!(

@@ -39,6 +39,7 @@ fn an_http2_preface_is_refused_and_half_of_one_is_not_waited_for() {
     let mut client = gateway.client();
     let began = Instant::now();
     client.send(b"PRI * HT");
+    assert_eq!(client.answer().status, 408);
     assert!(client.is_closed());
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(gateway.client().get("/", &[]).status, 200);

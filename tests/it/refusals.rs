@@ -77,6 +77,9 @@ fn everything_else_without_a_session_gets_401_json() {
         ("GET /app/x", &[("Accept", "application/json")]),
         ("GET /app/x", &[("Sec-Fetch-Mode", "cors"), ("Accept", "text/html")]),
         ("GET /app/x", &[("Accept", "text/html;q=0, */*")]),
+        // over plain http browsers send no fetch metadata: jQuery, htmx
+        ("GET /app/x", &[("Accept", "text/html, */*"), ("X-Requested-With", "XMLHttpRequest")]),
+        ("GET /app/x", &[("Accept", "text/html, */*"), ("HX-Request", "true")]),
         ("POST /app/x", &[("Content-Type", "application/json")]),
         ("DELETE /app/x", &[]),
         ("PROPFIND /app/x", &[]),

@@ -42,6 +42,65 @@ fn failures_say_nothing_about_the_inside_but_the_request_id() {
     drop(listener);
 }
 
+/// What clients are not told stands in the log, under the request's id: which server, and what was wrong.
+#[test]
+fn the_log_names_the_server_that_failed_and_how() {
+    let backend = Backend::start(|request, stream| {
+        let many = "X: 1\r\n".repeat(257);
+        let answer = match request.line.split(' ').nth(1).unwrap() {
+            "/fields" => format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
+            "/control" => "HTTP/1.1 200 OK\r\nX: a\u{1}b\r\n\r\n".to_owned(),
+            "/name" => "HTTP/1.1 200 OK\r\nX y: a\r\n\r\n".to_owned(),
+            "/version" => "HTTP/3 200\r\n\r\n".to_owned(),
+            _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".to_owned(),
+        };
+        stream.write_all(answer.as_bytes()).is_ok()
+    });
+    let ((listener, silent), dead, (tls, _)) = (silent(), nobody(), tls_server());
+    let route = |path: &str, upstream: &str| {
+        format!(
+            "[[route]]\npath = \"{path}/**\"\naccess = \"public\"\ntimeout = \"500ms\"\nupstream = \"{upstream}\"\n"
+        )
+    };
+    let gateway = Gateway::start(
+        &[
+            route("/dead", &format!("http://{dead}")),
+            route("/silent", &format!("http://{silent}")),
+            route("/tls", &format!("https://localhost:{}", tls.port())),
+            route("/nobody", "http://nobody.invalid:80"),
+            public(&format!("http://{}", backend.address), ""),
+        ]
+        .concat(),
+    );
+    let own = backend.address.to_string();
+    let cases = [
+        ("/dead/x", 502, dead.to_string(), "Connection refused"),
+        ("/silent/x", 504, silent.to_string(), "no answer within the route's timeout"),
+        ("/tls/x", 502, format!("127.0.0.1:{}", tls.port()), "UnknownIssuer"),
+        ("/nobody/x", 502, String::new(), "its name has no address"),
+        ("/fields", 502, own.clone(), "more than 256 fields"),
+        ("/control", 502, own.clone(), "control character"),
+        ("/name", 502, own.clone(), "a field's name"),
+        ("/version", 502, own.clone(), "no HTTP/1 answer"),
+        // nothing of it is passed on before its first chunk is read
+        ("/chunk", 502, own, "bad chunk"),
+    ];
+    let ids: Vec<String> = cases
+        .iter()
+        .map(|(path, status, ..)| {
+            let answer = gateway.client().get(path, &[]);
+            assert_eq!(answer.status, *status, "{path}");
+            answer.field("x-request-id").unwrap().to_owned()
+        })
+        .collect();
+    let log = gateway.into_log();
+    for ((path, _, server, cause), id) in cases.iter().zip(ids) {
+        let told = log.lines().find(|line| line.contains("upstream failed") && line.contains(&id)).unwrap();
+        assert!(told.contains(&format!("\"server\":\"{server}\"")) && told.contains(cause), "{path}: {told}");
+    }
+    drop(listener);
+}
+
 #[test]
 fn an_answer_may_take_its_time_once_it_has_begun() {
     let backend = Backend::start(|_, stream| {
@@ -417,7 +476,9 @@ fn a_server_that_says_that_it_is_not_well_is_passed_over_until_it_is() {
     }
     assert!(one.all().iter().any(|request| !request.line.starts_with("GET /healthz")));
     let mut gateway = gateway;
-    gateway.wait_for(|_, line| line.contains("server is not well"));
+    gateway.wait_for(|_, line| {
+        line.contains("server is not well") && line.contains("GET /healthz?deep=1 is answered with 503")
+    });
     gateway.wait_for(|_, line| line.contains("server is back"));
 }
 

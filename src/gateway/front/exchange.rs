@@ -140,7 +140,7 @@ impl Front {
             return answer;
         }
         conn.guard.mark_overdue();
-        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "waiting for the answer").into_up()))
+        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no answer within the route's timeout").into_up()))
     }
 
     /// Streams the answer to the client.
@@ -167,7 +167,8 @@ impl Front {
         }
         response::write_answer(&answer, &changes, sent, close, &mut out);
         counts.status = status.as_u16();
-        let mut body = Body { framing: answer.framing, chunks: Chunks::default(), chunks_pass, out, sent: 0 };
+        let mut body =
+            Body { framing: answer.framing, chunks: Chunks::default(), chunks_pass, out, sent: 0, begun: false };
         let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
         counts.bytes_out = body.sent;
         match relayed {
@@ -177,11 +178,11 @@ impl Front {
                 }
                 if close { End::Linger } else { End::Keep }
             }
-            Err(Some(e)) => {
+            Err(Some(e)) => match self.gateway.failed(&e, &head.parsed, state) {
+                Some(reply) if !body.begun => self.reply(conn, reply, &head.parsed, state, counts).await,
                 // the head is written: the client sees that the body breaks off
-                let _ = self.gateway.failed(&e, &head.parsed, state);
-                End::Closed
-            }
+                _ => End::Closed,
+            },
             Err(None) => {
                 state.outcome = "client_gone";
                 End::Closed
@@ -201,11 +202,13 @@ impl Front {
         let idle = self.gateway.config.limits.idle;
         loop {
             let left = if let Some(own) = body.pass(piece.len()) {
+                body.begun = true;
                 write_on(conn, &piece[..own], idle).await.map_err(|_| None)?;
                 piece.len() - own
             } else {
                 let left = body.take(&piece).map_err(Some)?;
                 if !body.out.is_empty() {
+                    body.begun = true;
                     write_on(conn, &body.out, idle).await.map_err(|_| None)?;
                     body.out.clear();
                 }
@@ -307,6 +310,8 @@ struct Body {
     chunks_pass: bool,
     out: Vec<u8>,
     sent: usize,
+    /// Whether the client has got something of the answer.
+    begun: bool,
 }
 
 impl Body {

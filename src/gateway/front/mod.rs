@@ -134,6 +134,8 @@ impl Front {
             match conn.alarm.within(time, pin!(read)).await {
                 Some(Some(true)) => {}
                 Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
+                // whoever has begun a head is told why it ends here (RFC 9110, 15.5.9)
+                None if due.is_some() => return Err(BadHead::TooSlow),
                 _ => return Ok(None),
             }
         }

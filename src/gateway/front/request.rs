@@ -128,8 +128,8 @@ fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
         return Err(BadHead::Ambiguous("target"));
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad)?;
-    let mut head =
-        RequestHeader::build_no_case(method, target.as_bytes(), Some(request.headers.len())).map_err(|_| bad)?;
+    let mut head = RequestHeader::build_no_case(method, target.as_bytes(), Some(request.headers.len()))
+        .map_err(|_| BadHead::Ambiguous("target"))?;
     if version == 0 {
         head.set_version(http::Version::HTTP_10);
     }

@@ -117,7 +117,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let end = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(bad("unreadable head")),
+        Err(e) => return Err(bad(unreadable(e))),
     };
     // what the parser hands out are parts of what it was given
     let place = |part: &[u8]| {
@@ -132,6 +132,17 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let fields = fields.collect();
     let head = Head { status, reason, fields, bytes: buffer.split_to(end).freeze() };
     Ok(Some((head, version)))
+}
+
+/// What its author is told: where the head is none that HTTP/1 knows (RFC 9112, 4 and 5).
+fn unreadable(e: httparse::Error) -> &'static str {
+    match e {
+        httparse::Error::HeaderName => "unreadable head: a field's name, or a folded line",
+        httparse::Error::HeaderValue => "unreadable head: a control character in a field",
+        httparse::Error::TooManyHeaders => "unreadable head: more than 256 fields",
+        httparse::Error::Version => "unreadable head: no HTTP/1 answer",
+        _ => "unreadable head",
+    }
 }
 
 /// Writes the upstream's head as the client gets it, with the framing of the body that is `sent`.

@@ -43,10 +43,14 @@ fn r1_a_head_has_bounds_in_bytes_fields_and_time() {
         }
         let began = Instant::now();
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ");
+        assert_eq!(client.answer().status, 408);
         assert!(client.is_closed());
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
     }
+    let log = gateway.into_log();
+    let told = |line: &&str| line.contains("\"status\":408") && line.contains("\"why\":\"head_time\"");
+    assert_eq!(log.lines().filter(told).count(), 2, "{log}");
 }
 
 /// Traefik CVE-2026-26998 (a body without bound), by length and by chunk.
@@ -85,7 +89,7 @@ fn r3_idle_and_dripping_connections_hinder_nobody_and_are_shed() {
         assert_eq!(gateway.client().get("/", &[]).status, 200);
     }
     for client in &mut dripping {
-        assert!(client.is_closed());
+        assert!(client.answer().status == 408 && client.is_closed());
     }
     assert!(began.elapsed() >= Duration::from_millis(1900), "not before their time: {:?}", began.elapsed());
     let mut idle = idle;

@@ -153,7 +153,7 @@ impl Front {
                         awaited = false;
                         if !answered.load(Ordering::Relaxed) {
                             guard.mark_overdue();
-                            let late = Error::explain(ErrorType::ReadTimedout, "waiting for the answer");
+                            let late = Error::explain(ErrorType::ReadTimedout, "no answer within the route's timeout");
                             break Err(Broken::Other(late.into_up()));
                         }
                     }
