@@ -81,9 +81,9 @@ pub(super) fn chosen(rules: &config::Password, title: &str, email: &str, passwor
 
 impl Shared {
     /// Judges a new password and hashes it in the pool.
-    pub(super) async fn hashed(&self, email: &str, password: Secret) -> Result<Secret, ChangeError> {
+    async fn hashed(&self, caller: &Caller, email: &str, password: Secret) -> Result<Secret, ChangeError> {
         blocklist::judge(&self.settings.password, &self.settings.title, email, &password)?;
-        let place = self.hasher.place().await.map_err(|_| ChangeError::Busy)?;
+        let place = self.hasher.place(caller).await.map_err(|_| ChangeError::Busy)?;
         place.hash(password).await.map_err(|_| ChangeError::Busy)
     }
 
@@ -119,7 +119,7 @@ impl Accounts {
         }
         let (email, name) = (email::email(email)?, email::name(name)?);
         blocklist::judge(&shared.settings.password, &shared.settings.title, &email, &password)?;
-        let place = shared.hasher.place().await.map_err(|_| ChangeError::Busy)?;
+        let place = shared.hasher.place(caller).await.map_err(|_| ChangeError::Busy)?;
         let now = shared.clock.now();
         let event = audit::about("sign_up", caller, now, "", &email);
         let counted = match self.count_sign_up(caller, &event).await {
@@ -189,7 +189,7 @@ impl Accounts {
             Some(email) => email,
             None => email::email(email)?,
         };
-        let hash = self.shared.hashed(&email, password).await?;
+        let hash = self.shared.hashed(caller, &email, password).await?;
         let what = if link.user.is_some() {
             LinkUse::SetPassword(hash, name)
         } else {
@@ -207,7 +207,7 @@ impl Accounts {
         password: Secret,
     ) -> Result<SignedIn, ChangeError> {
         let user = self.open_link(token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
-        let hash = self.shared.hashed(&user.email, password).await?;
+        let hash = self.shared.hashed(caller, &user.email, password).await?;
         self.use_link(caller, token, LinkUse::SetPassword(hash, String::new()), "password_reset").await
     }
 

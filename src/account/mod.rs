@@ -25,6 +25,7 @@ mod profile;
 mod returning;
 pub mod session;
 mod settings;
+mod share;
 mod sign_in;
 #[cfg(test)]
 mod testing;

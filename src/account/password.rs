@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use zeroize::Zeroizing;
 
+use super::Caller;
 use super::blocklist::normal;
 use super::foreign::Foreign;
+use super::share::{Share, Shares};
 use crate::clock::Stopwatch;
 use crate::config;
 use crate::metrics;
@@ -62,7 +64,7 @@ enum Work {
 struct Job {
     work: Work,
     /// given back when the job is done or dropped
-    _place: Arc<OwnedSemaphorePermit>,
+    _place: Arc<Seat>,
 }
 
 /// The workers and the queue before them.
@@ -71,15 +73,22 @@ pub(super) struct Hasher {
     /// Those of new hashes.
     settings: Arc<Mutex<config::Argon2>>,
     places: Arc<Semaphore>,
+    shares: Shares,
     #[cfg(test)]
     runs: Arc<AtomicU64>,
+}
+
+/// One place of all, and one of the caller's share.
+struct Seat {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// A place in the queue, held from before the attempt is counted: whoever is turned away because
 /// of load has not used up a try.
 pub(super) struct Place {
     jobs: Sender<Job>,
-    place: Arc<OwnedSemaphorePermit>,
+    place: Arc<Seat>,
 }
 
 impl Hasher {
@@ -100,6 +109,7 @@ impl Hasher {
             jobs,
             settings: in_force,
             places,
+            shares: Shares::of(workers + QUEUE),
             #[cfg(test)]
             runs,
         })
@@ -110,14 +120,19 @@ impl Hasher {
         *self.settings.lock() = settings;
     }
 
-    /// Takes a place in the queue, or says, a little later, that it is full.
-    pub(super) async fn place(&self) -> Result<Place, Busy> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+    /// Takes a place in the queue, or says, a little later, that it is full, or that the caller's address has its
+    /// share of it.
+    pub(super) async fn place(&self, caller: &Caller) -> Result<Place, Busy> {
+        let seat = self.shares.take(caller).and_then(|share| {
+            let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+            Some(Seat { _permit: permit, _share: share })
+        });
+        let Some(seat) = seat else {
             metrics::ACCOUNTS.hash_refused();
             turned_away().await;
             return Err(Busy);
         };
-        Ok(Place { jobs: self.jobs.clone(), place: Arc::new(place) })
+        Ok(Place { jobs: self.jobs.clone(), place: Arc::new(seat) })
     }
 
     /// How many times argon2 ran.
@@ -355,7 +370,7 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_right_against_its_own_hash_alone() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().await.unwrap();
+        let place = hasher.place(&Caller::default()).await.unwrap();
         let hash = place.hash(secret("one and two")).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
         assert!(matches!(place.verify(secret("one and two"), Some(hash.clone())).await, Ok(Verdict::Right(None))));
@@ -366,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn composed_and_decomposed_spellings_are_one_password() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().await.unwrap();
+        let place = hasher.place(&Caller::default()).await.unwrap();
         let hash = place.hash(secret("caf\u{e9}")).await.unwrap();
         assert!(matches!(place.verify(secret("cafe\u{301}"), Some(hash)).await, Ok(Verdict::Right(None))));
     }
@@ -395,7 +410,7 @@ mod tests {
     #[tokio::test]
     async fn no_account_costs_as_many_runs_as_an_account() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().await.unwrap();
+        let place = hasher.place(&Caller::default()).await.unwrap();
         let hash = place.hash(secret("one")).await.unwrap();
         for hash in [Some(hash), None, Some(secret("not a hash"))] {
             let before = hasher.runs();
@@ -407,7 +422,7 @@ mod tests {
     #[tokio::test]
     async fn workers_stand_behind_other_threads() {
         let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.place().await.unwrap();
+        let place = hasher.place(&Caller::default()).await.unwrap();
         let _ = place.hash(secret("a job has been done, so the worker is where it works")).await.unwrap();
         let nice = |task: &std::path::Path| {
             let stat = std::fs::read_to_string(task.join("stat")).ok()?;
@@ -426,11 +441,11 @@ mod tests {
         let all = hasher.free();
         let mut places = Vec::new();
         for _ in 0..all {
-            places.push(hasher.place().await.unwrap());
+            places.push(hasher.place(&Caller::default()).await.unwrap());
         }
-        assert!(matches!(hasher.place().await, Err(Busy)));
+        assert!(matches!(hasher.place(&Caller::default()).await, Err(Busy)));
         drop(places);
         assert_eq!(hasher.free(), all);
-        assert!(hasher.place().await.is_ok());
+        assert!(hasher.place(&Caller::default()).await.is_ok());
     }
 }

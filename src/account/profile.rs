@@ -68,7 +68,7 @@ impl Accounts {
     /// Checks the current password; wrong ones are counted.
     pub(super) async fn prove(&self, caller: &Caller, who: &Identity, current: Secret) -> Result<Proved, ChangeError> {
         let shared = &*self.shared;
-        let place = shared.hasher.place().await.map_err(|_| ChangeError::Busy)?;
+        let place = shared.hasher.place(caller).await.map_err(|_| ChangeError::Busy)?;
         let (counted, user) = self.count_for(who).await?;
         let old = user.and_then(|user| user.password);
         let verdict = place.verify(current, old.clone()).await.map_err(|_| ChangeError::Busy)?;

@@ -103,7 +103,7 @@ impl Accounts {
     ) -> Result<SignedIn, SignInError> {
         let shared = &*self.shared;
         // load is judged first: whoever is turned away for it has not used up a try
-        let place = shared.hasher.place().await.map_err(|_| SignInError::Busy)?;
+        let place = shared.hasher.place(caller).await.map_err(|_| SignInError::Busy)?;
         let now = shared.clock.now();
         let email = email::bucket(email);
         let attempt = match self.attempt(caller, &email, now).await {
@@ -420,7 +420,7 @@ mod tests {
         let hasher = &world.accounts.shared.hasher;
         let mut places = Vec::new();
         for _ in 0..hasher.free() {
-            places.push(hasher.place().await.map_err(|_| ()).unwrap());
+            places.push(hasher.place(&Caller::default()).await.map_err(|_| ()).unwrap());
         }
         for _ in 0..10 {
             assert_eq!(wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await), SignInError::Busy);

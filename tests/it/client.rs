@@ -112,6 +112,17 @@ impl Client {
         Self::over(stream, address.to_string())
     }
 
+    /// From another of loopback's addresses: somebody else, as far as the gateway can tell.
+    pub fn connect_from(from: &str, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let from: std::net::IpAddr = from.parse().unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_tcp_nodelay(true).unwrap();
+        Self::over(TcpStream::from(socket), address.to_string())
+    }
+
     /// Over a stream that is there; `host` is what `Host` says.
     pub fn over(stream: impl Stream + 'static, host: String) -> Self {
         Self { stream: BufReader::new(Box::new(stream)), host }

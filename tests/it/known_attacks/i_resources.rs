@@ -1,8 +1,10 @@
 //! R: resources. Everything that can grow has an end, and whoever waits for it is told.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -296,4 +298,37 @@ fn r10_a_stranger_gets_no_more_connections_than_the_cap() {
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         !client.is_closed()
     });
+}
+
+/// CWE-770: an address whose tries are used up holds a place in the queue before the hash workers all the same, for as
+/// long as it takes to tell it so. Whoever opens many connections held all of them. 200 here.
+#[test]
+fn r11_one_address_never_holds_all_places_for_signing_in() {
+    let gateway = Gateway::start(
+        "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n[[route]]\nupstream = \"builtin:whoami\"\n",
+    );
+    gateway.first_account();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let floods: Vec<_> = (0..200)
+            .map(|number| {
+                let (mut client, ended) = (Client::connect_from("127.0.0.2", gateway.address), &ended);
+                scope.spawn(move || {
+                    let body = json!({ "email": format!("user{number}@example.com"), "password": "wrong wrong wrong" });
+                    let mut seen = BTreeSet::new();
+                    while !ended.load(Ordering::Relaxed) {
+                        seen.insert(client.post_json("/.auth/login", &[], &body).status);
+                    }
+                    seen
+                })
+            })
+            .collect();
+        eventually("it is banned", || gateway.cli(&["ban", "list"]).contains("127.0.0.2"));
+        let statuses: Vec<u16> = (0..20).map(|_| gateway.login("ada@example.com", PASSWORD).status).collect();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(statuses, [200; 20]);
+        let seen: BTreeSet<u16> = floods.into_iter().flat_map(|flood| flood.join().unwrap()).collect();
+        assert_eq!(seen, BTreeSet::from([401, 429, 503]));
+    });
+    still_serves(&gateway);
 }
