@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,7 @@ use super::cors::CorsAnswer;
 use super::forward::Stripper;
 use super::head::Peer;
 use super::upstream::Targets;
-use super::{Gateway, Parts, Process, RequestState, route};
+use super::{Gateway, Parts, Process, RequestState, route, trust};
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -99,6 +99,7 @@ impl Gateway {
             live: None,
             tried: Vec::new(),
             retried: false,
+            answered: None,
             renewed: None,
             cors: CorsAnswer::default(),
             handshake: None,
@@ -113,6 +114,7 @@ impl Gateway {
         generation: u64,
         process: Arc<Process>,
     ) -> Self {
+        trust::tell(&config);
         let cookies = CookieStyle::new(
             config.server.public_url.scheme() == Scheme::Https,
             config.session.domain.clone(),
@@ -125,6 +127,7 @@ impl Gateway {
             counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
             targets,
             generation,
+            proxy_told: AtomicBool::new(false),
             config,
             accounts,
             process,

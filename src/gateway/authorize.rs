@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
     SignedOut,
     /// Signed in, but not in any of the groups; or the route is closed to everybody.
     Forbidden,
+    /// The API token has no scope for it.
+    OutOfScope,
     /// From a page of another origin.
     CrossOrigin,
 }
@@ -68,7 +70,7 @@ pub(crate) fn authorize(
     if let Some(grant) = identity.as_ref().and_then(|identity| identity.grant.as_ref())
         && !grant.allows(method, &incoming.path.decoded())
     {
-        return Err(Refusal::Forbidden);
+        return Err(Refusal::OutOfScope);
     }
     if route.access == Access::SignedIn {
         let Some(identity) = &identity else { return Err(Refusal::SignedOut) };

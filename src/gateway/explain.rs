@@ -155,6 +155,7 @@ impl Explanation {
                 "it comes from another origin: an unsafe method or a WebSocket needs our own, or one that is allowed"
                     .to_owned()
             }
+            Refusal::OutOfScope => "the API token has no scope for it".to_owned(),
             Refusal::Forbidden if route.access == Access::Deny => "the route is closed to everybody".to_owned(),
             Refusal::Forbidden => format!(
                 "the route asks for one of the groups {}; {} is in {}",

@@ -2,13 +2,12 @@
 //! our own until it can be; where `upstream.health` says so, every server is asked for a path now and then. No
 //! request ever waits for that. Each round looks at the upstreams of its gateway: after a reload, the new ones.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::connectors::TransportConnector;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::trust::Connector;
 use super::upstream::Target;
 use super::{Gateway, respond};
 use crate::config::Health;
@@ -22,13 +21,13 @@ const STATUS_BYTES: usize = 13;
 
 /// Asks servers whether they are well.
 #[derive(Clone)]
-pub struct HealthChecks(Arc<TransportConnector>);
+pub struct HealthChecks(Connector);
 
 impl HealthChecks {
     /// Nothing asked yet.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        Self(Arc::new(TransportConnector::new(None)))
+        Self(Connector::new())
     }
 
     /// Begins to ask those servers whose time it is; called several times a second.

@@ -3,8 +3,8 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
@@ -36,6 +36,7 @@ mod head;
 mod health;
 mod live;
 mod page;
+mod proxies;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub mod prove;
@@ -44,6 +45,7 @@ mod refuse;
 mod respond;
 mod route;
 mod tries;
+mod trust;
 mod upstream;
 
 pub use assemble::Current;
@@ -80,6 +82,8 @@ pub struct Parts {
     stripper: Stripper,
     targets: Vec<Arc<Targets>>,
     counted: Counted,
+    /// A proxy that is not believed was told of.
+    proxy_told: AtomicBool,
     process: Arc<Process>,
 }
 
@@ -130,6 +134,8 @@ pub struct RequestState {
     live: Option<LiveHandle>,
     tried: Vec<Arc<Target>>,
     retried: bool,
+    /// When the server's answer began, after `began`.
+    answered: Option<Duration>,
     renewed: Option<HeaderValue>,
     cors: CorsAnswer,
     handshake: Option<Handshake>,
@@ -206,7 +212,7 @@ impl Gateway {
         let upstreams = self.config.upstreams.iter().zip(&self.targets);
         let told = upstreams.filter(|(upstream, targets)| upstream.health.is_some() || targets.all().len() > 1);
         told.flat_map(|(upstream, targets)| {
-            let server = |target: &Arc<Target>| (upstream.name.clone(), target.server(), !target.is_down());
+            let server = |target: &Arc<Target>| (upstream.name.clone(), target.server().to_owned(), !target.is_down());
             targets.all().iter().map(server).collect::<Vec<_>>()
         })
         .collect()
@@ -272,6 +278,7 @@ impl Gateway {
             Verdict::Page(page) => {
                 state.outcome = "page";
                 state.page = Some(page.name());
+                self.look_for_proxy(incoming, state.peer);
                 Step::Page(page)
             }
             Verdict::Preflight => {
@@ -280,6 +287,8 @@ impl Gateway {
             }
             Verdict::ToHttps => {
                 state.outcome = "to_https";
+                state.why = proxies::why_plain(incoming, state.peer);
+                self.look_for_proxy(incoming, state.peer);
                 Step::Reply(respond::to_https(&self.config, incoming))
             }
             Verdict::Status(code) => {

@@ -165,7 +165,7 @@ impl<'c> Prover<'c> {
                 let word = match refusal {
                     Refusal::SignedOut if reply.status == StatusCode::SEE_OTHER => "login",
                     Refusal::SignedOut => "401",
-                    Refusal::Forbidden | Refusal::CrossOrigin => "403",
+                    Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => "403",
                 };
                 told.refused(word, refusal, route, asked.user.as_ref());
                 reply

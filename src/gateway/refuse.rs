@@ -20,7 +20,9 @@ pub(crate) fn refusal(
 ) -> Reply {
     match refusal {
         Refusal::SignedOut => signed_out(site, route, incoming, request_id),
-        Refusal::Forbidden | Refusal::CrossOrigin => status(site, StatusCode::FORBIDDEN, incoming, request_id),
+        Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => {
+            status(site, StatusCode::FORBIDDEN, incoming, request_id)
+        }
     }
 }
 

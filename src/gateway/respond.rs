@@ -59,6 +59,7 @@ pub(super) fn why_refused(refusal: Refusal, incoming: &Incoming<'_>) -> &'static
         Refusal::SignedOut if cors::preflight(incoming).is_some() => "preflight not allowed",
         Refusal::SignedOut => "signed out",
         Refusal::Forbidden => "forbidden",
+        Refusal::OutOfScope => "scope",
         Refusal::CrossOrigin => "cross-origin",
     }
 }
@@ -67,7 +68,7 @@ pub(super) fn why_refused(refusal: Refusal, incoming: &Incoming<'_>) -> &'static
 pub(super) fn authz(refusal: Refusal) -> Authz {
     match refusal {
         Refusal::SignedOut => Authz::SignedOut,
-        Refusal::Forbidden => Authz::Forbidden,
+        Refusal::Forbidden | Refusal::OutOfScope => Authz::Forbidden,
         Refusal::CrossOrigin => Authz::CrossOrigin,
     }
 }
@@ -319,7 +320,7 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     let upstream =
         state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
     let request_id = state.request_id.as_str();
-    let tried: Vec<String> = state.tried.iter().map(|target| target.server()).collect();
+    let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
     let (server, error, cause) = (tried.join(", "), e.etype().as_str(), root(e));
     tracing::warn!(upstream, server, request_id, error, cause, "upstream failed");
 }
@@ -343,12 +344,19 @@ fn kind_of(e: &Error, kind: &'static str) -> &'static str {
 /// What is at the bottom of a failure, as far as it cannot hold what was sent: pingora's own texts quote heads and
 /// bodies.
 pub(super) fn root(e: &Error) -> String {
-    let io = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    match (io, &e.context) {
-        (Some(io), _) => io.to_string(),
-        (None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
-        // before a handshake is over nothing was sent that it could quote
-        (None, Some(ImmutStr::Owned(text))) if *e.etype() == ErrorType::TLSHandshakeFailure => text.to_string(),
+    let deeper = e.cause.as_deref().and_then(|cause| cause.downcast_ref::<Box<Error>>());
+    let io = e.cause.as_deref().and_then(|cause| {
+        cause.downcast_ref::<std::io::Error>().or_else(|| cause.source().and_then(|source| source.downcast_ref()))
+    });
+    match (deeper, io, &e.context) {
+        (Some(deeper), _, _) => root(deeper),
+        (None, Some(io), _) => io.to_string(),
+        (None, None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
+        // before anything was sent: what is wrong with the server's certificate, or that it speaks no TLS
+        (None, None, Some(text)) if *e.etype() == ErrorType::TLSHandshakeFailure => {
+            let text = text.as_str();
+            text.rsplit_once("cause: ").map_or(text, |(_, cause)| cause).to_owned()
+        }
         _ => String::new(),
     }
 }

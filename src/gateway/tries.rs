@@ -37,10 +37,14 @@ impl Gateway {
     }
 
     /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
-    pub(super) fn may_try_another(&self, state: &RequestState) -> bool {
+    pub(super) fn may_try_another(&self, state: &RequestState, e: &Error) -> bool {
         let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
-        target.mark_down();
         let others = self.targets[admission.upstream()].next(&state.tried).is_some();
+        if target.mark_down() && others {
+            let upstream = self.config.upstreams[admission.upstream()].name.as_str();
+            let (server, error, cause) = (target.server(), e.etype().as_str(), respond::root(e));
+            tracing::warn!(upstream, server, error, cause, "server cannot be reached; others go first");
+        }
         others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
     }
 
@@ -96,6 +100,7 @@ impl Gateway {
         if answer.status().is_informational() {
             return Ok(changes);
         }
+        state.answered = Some(state.began.elapsed());
         // a socket that was not granted is no live connection
         state.live = None;
         changes.extend(state.cors.fields());

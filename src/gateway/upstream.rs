@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr as Address;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
 use super::front::wire::{self, Wire};
+use super::trust::Connector;
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer};
 
 /// To reach a server, its TLS handshake included.
@@ -33,6 +33,8 @@ pub(crate) struct Target {
     template: HttpPeer,
     /// `Host` for `host = "upstream"`.
     authority: String,
+    /// Its address, for people.
+    server: String,
     /// It could not be reached, or is not well: others go first.
     down: AtomicBool,
     /// Somebody asks it right now.
@@ -148,10 +150,17 @@ impl Targets {
         options.write_timeout = Some(self.idle);
         options.idle_timeout = Some(KEPT_TIME);
         options.tcp_keepalive = Some(wire::keepalive());
+        let server = match &peer._address {
+            Address::Inet(address) => address.to_string(),
+            Address::Unix(address) => {
+                address.as_pathname().map(|path| format!("unix:{}", path.display())).unwrap_or_default()
+            }
+        };
         Target {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             template: peer,
             authority,
+            server,
             down: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),
@@ -195,9 +204,9 @@ impl Target {
     }
 
     /// A new connection, within the time that connecting may take.
-    pub(crate) async fn connect(&self, connector: &TransportConnector) -> Result<Wire> {
+    pub(crate) async fn connect(&self, connector: &Connector) -> Result<Wire> {
         if self.template.is_tls() {
-            return connector.new_stream(&self.template).await.map(Wire::Tls).map_err(Error::into_up);
+            return connector.open(&self.template).await;
         }
         let connected = match &self.template._address {
             Address::Inet(address) => timeout(CONNECT, Wire::connect(*address)).await,
@@ -218,13 +227,13 @@ impl Target {
     }
 
     /// The same for whoever can speak HTTP/2 too: TLS offers it.
-    pub(crate) async fn connect_any(&self, connector: &TransportConnector) -> Result<Wire> {
+    pub(crate) async fn connect_any(&self, connector: &Connector) -> Result<Wire> {
         if !self.template.is_tls() {
             return self.connect(connector).await;
         }
         let mut offering = self.template.clone();
         offering.options.set_http_version(2, 1);
-        connector.new_stream(&offering).await.map(Wire::Tls).map_err(Error::into_up)
+        connector.open(&offering).await
     }
 
     /// The scheme of requests in HTTP/2, if that is what is to be spoken on this new connection.
@@ -240,9 +249,9 @@ impl Target {
         self.template.options.alpn.get_min_http_version() == 2
     }
 
-    /// It could not be reached: others go first until it can be.
-    pub(crate) fn mark_down(&self) {
-        self.down.store(true, Ordering::Relaxed);
+    /// It could not be reached: others go first until it can be. Whether that is news.
+    pub(crate) fn mark_down(&self) -> bool {
+        !self.down.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -271,13 +280,8 @@ impl Target {
     }
 
     /// Its address, for people.
-    pub(super) fn server(&self) -> String {
-        match &self.template._address {
-            Address::Inet(address) => address.to_string(),
-            Address::Unix(address) => {
-                address.as_pathname().map(|path| format!("unix:{}", path.display())).unwrap_or_default()
-            }
-        }
+    pub(super) fn server(&self) -> &str {
+        &self.server
     }
 }
 
@@ -313,7 +317,7 @@ mod tests {
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         let name = ("app.example.com".to_owned(), 80);
-        let servers = || targets.all().iter().map(|target| target.server()).collect::<Vec<_>>();
+        let servers = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
         assert!(servers().is_empty() && targets.next(&[]).is_none());
         targets.store(&[(name.clone(), vec!["192.0.2.1:80".parse().unwrap()])]);
         let first = targets.next(&[]).unwrap();
@@ -330,7 +334,7 @@ mod tests {
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         let first = targets.next(&[]).unwrap();
-        first.mark_down();
+        assert!(first.mark_down() && !first.mark_down());
         for _ in 0..4 {
             assert!(!Arc::ptr_eq(&first, &targets.next(&[]).unwrap()));
         }

@@ -94,3 +94,42 @@ fn people_behind_nginx_sign_in_and_are_told_apart_from_whoever_reaches_the_port(
     };
     assert_eq!(u16::from(close.unwrap().code), 4403);
 }
+
+/// What browsers show of it is a redirect without end, or nothing at all: the log says what is missing.
+#[test]
+fn a_proxy_that_is_not_believed_or_not_named_is_told_of_once() {
+    const ROUTE: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
+    let https = [("Host", "apps.example.com"), ("X-Forwarded-Proto", "https")];
+    for (keys, fields, status, why, warned) in [
+        (
+            "public_url = \"https://apps.example.com\"\ntrusted_proxies = [\"192.0.2.1\"]\n",
+            &https[..],
+            308,
+            Some("X-Forwarded-Proto of an address that is not in trusted_proxies"),
+            Some("name its address in trusted_proxies"),
+        ),
+        (
+            "public_url = \"https://apps.example.com\"\ntrusted_proxies = [\"127.0.0.1\"]\n",
+            &https[..1],
+            308,
+            Some("no X-Forwarded-Proto: https of the trusted proxy"),
+            None,
+        ),
+        ("", &https[..], 200, None, Some("name its address in trusted_proxies")),
+        ("trusted_proxies = [\"127.0.0.1\"]\n", &https[..], 200, None, Some("cookies are not Secure")),
+        ("public_url = \"https://apps.example.com\"\ntrusted_proxies = [\"127.0.0.1\"]\n", &https[..], 200, None, None),
+        ("", &https[..1], 200, None, None),
+    ] {
+        let gateway = Gateway::start(&format!("{keys}{ROUTE}"));
+        for _ in 0..2 {
+            assert_eq!(gateway.client().get("/.auth/login", fields).status, status, "{keys}");
+        }
+        let log = gateway.into_log();
+        let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let line = lines.iter().find(|line| line["path"] == "/.auth/login").unwrap();
+        assert_eq!(line["why"].as_str(), why, "{keys}");
+        let told: Vec<_> = lines.iter().filter(|line| !line["peer"].is_null()).collect();
+        assert_eq!(told.len(), usize::from(warned.is_some()), "{log}");
+        assert!(told.iter().all(|line| line["message"].as_str().unwrap().contains(warned.unwrap())), "{log}");
+    }
+}

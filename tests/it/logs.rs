@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, nobody, ok};
 use crate::gateway::{Gateway, PASSWORD, configured};
 use crate::websockets::open;
 
@@ -89,4 +89,45 @@ fn a_secret_stands_in_no_log_at_any_level() {
     {
         assert!(lines.iter().any(|line| line.contains(told)), "{told}\n{log}");
     }
+}
+
+/// What an operator asks the log: which rule, which server, which program, and why not.
+#[test]
+fn an_access_line_tells_the_route_the_server_the_token_and_why() {
+    let backend = Backend::start(ok);
+    let dead = nobody();
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"pool\"\nservers = [\"{dead}\", \"{}\"]\n\
+         [[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"pool\"\n\
+         [[route]]\nmethods = [\"GET\"]\nupstream = \"pool\"\n",
+        backend.address
+    ));
+    gateway.add_user("ada@example.com", &[]);
+    let make = ["token", "create", "ada@example.com", "--name", "t", "--scope", "/api/**", "--scope", "/staff/**"];
+    let bearer = format!("Bearer {}", gateway.cli(&make).trim());
+    let program = [("Authorization", bearer.as_str())];
+    let tokens = gateway.cli(&["token", "list", "--json"]);
+    let id = serde_json::from_str::<serde_json::Value>(&tokens).unwrap()[0]["id"].clone();
+    let mut client = gateway.client();
+    for (path, status) in [("/api/x", 200), ("/api/y", 200), ("/other", 403), ("/staff/x", 403)] {
+        assert_eq!(client.get(path, &program).status, status, "{path}");
+    }
+    let log = gateway.into_log();
+    let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let line = |path: &str| lines.iter().find(|line| line["path"] == path).unwrap();
+    for path in ["/api/x", "/api/y"] {
+        let told = line(path);
+        assert_eq!((&told["route"], &told["upstream"], &told["token"]), (&json!(2), &json!("pool"), &id));
+        assert_eq!(told["server"], json!(backend.address.to_string()), "{told}");
+        let (answer, whole) = (told["answer_ms"].as_f64().unwrap(), told["duration_ms"].as_f64().unwrap());
+        assert!(answer > 0.0 && answer <= whole, "{told}");
+    }
+    assert_eq!((&line("/other")["why"], &line("/other")["token"]), (&json!("scope"), &id));
+    assert_eq!((&line("/staff/x")["why"], &line("/staff/x")["route"]), (&json!("forbidden"), &json!(1)));
+    assert!(line("/other")["answer_ms"].is_null() && line("/other")["server"].is_null());
+    // the dead one is told of once, when it is passed over
+    let passed: Vec<_> =
+        lines.iter().filter(|line| line["message"] == "server cannot be reached; others go first").collect();
+    assert_eq!((passed.len(), &passed[0]["server"]), (1, &json!(dead.to_string())), "{log}");
+    assert!(passed[0]["cause"].as_str().unwrap().contains("Connection refused"), "{log}");
 }

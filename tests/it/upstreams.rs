@@ -308,20 +308,47 @@ fn tls_server() -> (std::net::SocketAddr, String) {
 fn https_upstreams_are_verified() {
     let (address, authority) = tls_server();
     let (_, stranger) = tls_server();
-    for (trusted, name, status) in
-        [(&authority, "localhost", 200), (&stranger, "localhost", 502), (&authority, "127.0.0.1", 502)]
-    {
+    for (trusted, name, status, told) in [
+        (&authority, "localhost", 200, "\"outcome\":\"forward\""),
+        (&stranger, "localhost", 502, "invalid peer certificate: BadSignature"),
+        (&authority, "127.0.0.1", 502, "invalid peer certificate: certificate not valid for name"),
+    ] {
         let folder = crate::gateway::configured(&public(&format!("https://{name}:{}", address.port()), ""));
         let roots = folder.path().join("roots.pem");
         std::fs::write(&roots, trusted).unwrap();
         let gateway = Gateway::serve_with(folder, &[("SSL_CERT_FILE", roots.to_str().unwrap())]);
         assert_eq!(gateway.client().get("/", &[]).status, status, "{name}");
+        let log = gateway.into_log();
+        assert!(log.contains(told), "{log}");
     }
     // a server that speaks no TLS at all: nothing is sent in the clear
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&public(&format!("https://localhost:{}", backend.address.port()), ""));
     assert_eq!(gateway.client().get("/secret", &[]).status, 502);
     assert!(backend.all().iter().all(|request| !request.line.contains("/secret")));
+    let log = gateway.into_log();
+    assert!(log.contains("TLSHandshakeFailure\",\"cause\":\"tls handshake eof"), "{log}");
+}
+
+/// An image with the binary alone has no certificate authorities: that is told, and hurts who needs them.
+#[test]
+fn without_certificate_authorities_https_servers_are_502_and_all_else_is_served() {
+    let (address, _) = tls_server();
+    let backend = Backend::start(ok);
+    let https = format!("https://localhost:{}", address.port());
+    let config = format!(
+        "[[route]]\npath = \"/plain\"\naccess = \"public\"\nupstream = \"http://{}\"\n{}",
+        backend.address,
+        public(&https, "")
+    );
+    let nowhere = [("SSL_CERT_FILE", "/nowhere/authorities.pem"), ("SSL_CERT_DIR", "/nowhere")];
+    let gateway = Gateway::serve_with(crate::gateway::configured(&config), &nowhere);
+    assert_eq!(gateway.client().get("/plain", &[]).status, 200);
+    assert_eq!(gateway.client().get("/", &[]).status, 502);
+    let log = gateway.into_log();
+    let told = log.lines().find(|line| line.contains("no https server can be verified")).unwrap();
+    assert!(told.contains(&https) && told.contains("SSL_CERT_FILE"), "{told}");
+    assert!(log.contains("\"cause\":\"no certificate authorities on this machine\""), "{log}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Front {
                 Some((server, _)) => server,
                 None => match target.connect(&self.connector).await {
                     Ok(server) => server,
-                    Err(_) if self.gateway.may_try_another(state) => continue,
+                    Err(e) if self.gateway.may_try_another(state, &e) => continue,
                     Err(e) => return Err(e),
                 },
             };

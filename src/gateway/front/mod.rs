@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Method, StatusCode, Version, header};
-use pingora_core::connectors::TransportConnector;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
@@ -18,6 +17,7 @@ use super::conn::Counted;
 use super::guard::Guard;
 use super::head::BadHead;
 use super::record::{self, Counts};
+use super::trust::Connector;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
 use crate::pages::word;
 use crate::web::reply::Reply;
@@ -53,7 +53,7 @@ pub(crate) struct Front {
     current: Current,
     /// The one that the request under way began with.
     gateway: Gateway,
-    connector: Arc<TransportConnector>,
+    connector: Connector,
     stopped: ShutdownWatch,
 }
 
@@ -67,7 +67,7 @@ enum Next {
 impl Front {
     /// `stopped` says when the gateway stops.
     pub(crate) fn new(current: Current, stopped: ShutdownWatch) -> Self {
-        Self { connector: Arc::new(TransportConnector::new(None)), gateway: current.gateway(), current, stopped }
+        Self { connector: Connector::new(), gateway: current.gateway(), current, stopped }
     }
 
     /// Another one, for a connection or a stream that begins now.

@@ -51,7 +51,7 @@ impl Front {
             let target = self.gateway.next_target(state)?;
             let (server, kept) = match self.reach(&target, state.retried, D::TAKES_H2).await {
                 Ok(reached) => reached,
-                Err(_) if self.gateway.may_try_another(state) => continue,
+                Err(e) if self.gateway.may_try_another(state, &e) => continue,
                 Err(e) => return Err(e),
             };
             let mut request = head.clone();
