@@ -1,10 +1,19 @@
 const hash = location.hash;
 const several = document.querySelectorAll("[type=password]").length > 1;
+const tabs = window.BroadcastChannel && new BroadcastChannel("authgate");
+let sent = 0;
 for (const form of document.forms) {
   const to = form.elements.callbackUrl;
   const shown = [];
-  form.addEventListener("submit", () => {
-    if (to && hash && !to.value.includes("#")) to.value = (to.value || "/") + hash;
+  form.addEventListener("submit", (event) => {
+    // the second click of two: what it would send was sent
+    if (Date.now() - sent < 2000) return event.preventDefault();
+    sent = Date.now();
+    if (to) {
+      const place = (to.value || "/") + hash;
+      if (hash && !to.value.includes("#") && encodeURIComponent(place).length < 6000) to.value = place;
+      if (tabs) tabs.postMessage("signing in");
+    }
     for (const field of shown) field.type = "password";
   });
   for (const field of form.querySelectorAll("[type=password]")) {
@@ -28,6 +37,16 @@ for (const form of document.forms) {
       caps.textContent = on ? "Caps Lock is on." : "";
     });
     field.after(caps, show);
+  }
+  // somebody signed in in another tab: this one goes on by itself, unless something was typed here
+  if (to && tabs && form.querySelector("[autocomplete=current-password]")) {
+    let typed = false;
+    form.addEventListener("keydown", () => (typed = true));
+    tabs.onmessage = () =>
+      addEventListener("visibilitychange", () => {
+        if (document.hidden || typed) return;
+        location.replace(form.action.split("?")[0] + "?callbackUrl=" + encodeURIComponent(to.value + hash));
+      });
   }
 }
 addEventListener("pageshow", (event) => event.persisted && location.reload());

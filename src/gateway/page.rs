@@ -34,13 +34,13 @@ impl Gateway {
         state: &RequestState,
     ) -> Reply {
         let unread = |code| refuse::unread(code, &state.request_id);
-        let body = match body {
-            Ok(body) => body,
-            Err(code) => return unread(code),
-        };
         let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok())
         else {
             return unread(StatusCode::BAD_REQUEST);
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(code) => return refuse::status(&self.pages, code, &incoming, &state.request_id).closing(),
         };
         let agent = head.headers.get(header::USER_AGENT).map_or("", |agent| agent.to_str().unwrap_or(""));
         let device = match cookie::find(&head.headers, self.cookies.device()) {

@@ -20,6 +20,9 @@ pub(crate) fn refusal(
 ) -> Reply {
     match refusal {
         Refusal::SignedOut => signed_out(site, route, incoming, request_id),
+        Refusal::CrossOrigin if incoming.wants_page() && !is_grpc(incoming) => {
+            vary(site.from_elsewhere(request_id, incoming))
+        }
         Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => {
             status(site, StatusCode::FORBIDDEN, incoming, request_id)
         }

@@ -71,7 +71,7 @@ impl Pages {
     pub(super) async fn change_profile(&self, call: &Call<'_>, who: &Identity) -> Reply {
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         let name = fields.get("name").unwrap_or(&who.user.name);
         let picture = fields.get("picture").unwrap_or(&who.user.picture);
@@ -82,7 +82,7 @@ impl Pages {
     pub(super) async fn change_password(&self, call: &Call<'_>, who: &Identity) -> Reply {
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         let (current, new) = (fields.secret("current_password"), fields.secret("password"));
         let done = self.accounts.change_password(&call.caller, who, current, new).await;
@@ -119,7 +119,7 @@ impl Pages {
         }
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         let everywhere = fields.get("everywhere").is_some_and(|value| !value.is_empty());
         let ended = if everywhere {

@@ -9,7 +9,7 @@ use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
 /// Status, word in JSON bodies, heading, what happened, what to do.
-const TEXTS: [(u16, &str, &str, &str, &str); 15] = [
+const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
     (
         400,
         "bad_request",
@@ -22,7 +22,7 @@ const TEXTS: [(u16, &str, &str, &str, &str); 15] = [
         "signed_out",
         "You are signed out",
         "Your session has ended, so the form was not sent.",
-        "Sign in, then send it again.",
+        "Sign in in a new tab, come back to this one and reload it: your browser then asks whether to send it again.",
     ),
     (
         403,
@@ -54,6 +54,13 @@ const TEXTS: [(u16, &str, &str, &str, &str); 15] = [
         "Wrong format",
         "What you sent is not in a format that is read here.",
         "Go back and try again.",
+    ),
+    (
+        421,
+        "misdirected",
+        "Wrong connection",
+        "Your browser asked for this site over a connection that was made for another one.",
+        "Close the tab and open the address anew.",
     ),
     (
         429,
@@ -98,7 +105,7 @@ impl Site {
         let fallback = (0, "error", "Something went wrong", "This did not work.", "Try again in a moment.");
         let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
         let (link, link_text) = match (code, incoming) {
-            (StatusCode::UNAUTHORIZED, Some(incoming)) => (self.login_after_form(incoming), "Sign in"),
+            (StatusCode::UNAUTHORIZED, Some(incoming)) => (self.login_after_form(incoming), "Sign in in a new tab"),
             // whoever is signed in as somebody else sees it there, and changes it
             (StatusCode::FORBIDDEN, Some(_)) => (format!("{}/account", self.prefix), "Your account"),
             (StatusCode::NOT_FOUND, Some(incoming)) if incoming.path.as_str() != self.rules.after_login => {
@@ -113,20 +120,38 @@ impl Site {
             remedy: text.4,
             link: &link,
             link_text,
+            // reloading this page sends the form again, once there is a session
+            new_tab: code == StatusCode::UNAUTHORIZED,
             request_id,
         };
         self.html(code, &message, incoming, true)
     }
 
+    /// 403 for what a page of another site sent.
+    pub fn from_elsewhere(&self, request_id: &str, incoming: &Incoming<'_>) -> Reply {
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "Not sent",
+            what: "This came from a page of another site, or of one that does not say where it is, so nothing was done.",
+            remedy: "Open this site by its own address, over https where it can be, and try it there.",
+            link: &self.rules.after_login,
+            link_text: "Front page",
+            new_tab: false,
+            request_id,
+        };
+        self.html(StatusCode::FORBIDDEN, &message, Some(incoming), true)
+    }
+
     /// The way back after a form that was not sent is the page that it stood on.
     fn login_after_form(&self, incoming: &Incoming<'_>) -> String {
         let page = self.login_page(incoming);
-        let back = incoming.single("referer").map(|referer| self.return_to(Some(referer), incoming));
-        match back {
-            Some(back) => {
-                let back: String = form_urlencoded::byte_serialize(back.as_str().as_bytes()).collect();
-                format!("{page}?callbackUrl={back}")
-            }
+        let account = format!("{}/account", self.prefix);
+        // our own pages tell no more than their origin
+        if incoming.path.as_str().strip_prefix(&account).is_some_and(|rest| rest.starts_with('/')) {
+            return Self::leading_to(&page, &account);
+        }
+        match incoming.single("referer") {
+            Some(referer) => Self::leading_to(&page, self.return_to(Some(referer), incoming).as_str()),
             None => page,
         }
     }

@@ -8,7 +8,7 @@ use http::{StatusCode, header};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::Call;
+use super::{Call, Pages};
 use crate::secret::Secret;
 use crate::web::reply::Reply;
 
@@ -37,14 +37,17 @@ pub(super) enum BadBody {
     Malformed,
 }
 
-impl BadBody {
-    pub(super) fn reply(self) -> Reply {
-        match self {
-            Self::Kind => {
-                Reply::json(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({ "error": "unsupported_media_type" }))
-            }
-            Self::Malformed => Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": "malformed" })),
+impl Pages {
+    /// The answer to a body that is not read, as its caller looks at it.
+    pub(super) fn unread_body(&self, call: &Call<'_>, bad: BadBody) -> Reply {
+        let (code, word) = match bad {
+            BadBody::Kind => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            BadBody::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
+        };
+        if call.incoming.wants_page() {
+            return self.refused(code, call);
         }
+        Reply::json(code, &json!({ "error": word }))
     }
 }
 

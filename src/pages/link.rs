@@ -17,7 +17,7 @@ impl Pages {
         let posted = call.incoming.method == http::Method::POST;
         let fields = match posted.then(|| Fields::read(call)).transpose() {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         let as_json = fields.as_ref().map_or(!call.incoming.wants_page(), Fields::is_json);
         let kind = match self.accounts.link(token).await {
@@ -66,9 +66,10 @@ impl Pages {
             frame: self.assets.frame(),
             heading: "This link does not work",
             what: "It was used already, has expired, or is not complete.",
-            remedy: "Ask whoever sent it to you for a new one.",
+            remedy: "If you have just used it, sign in. If not, ask whoever sent it to you for a new one.",
             link: &self.login_path,
             link_text: "Sign in",
+            new_tab: false,
             request_id: &call.caller.request_id,
         };
         self.html(StatusCode::NOT_FOUND, &message, Some(call.incoming), true)

@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::form::{Fields, query};
+use super::form::{BadBody, Fields, query};
 use super::view::Login;
 use super::{Call, Pages, Site};
 use crate::account::SignInError;
@@ -18,7 +18,7 @@ impl Pages {
         if call.incoming.method == http::Method::POST {
             return match Fields::read(call) {
                 Ok(fields) => self.sign_in(call, &fields).await,
-                Err(bad) => bad.reply(),
+                Err(bad) => self.unread_body(call, bad),
             };
         }
         let wanted = query(call, &RETURN_NAMES);
@@ -26,7 +26,11 @@ impl Pages {
             return Site::see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
         }
         let created = query(call, &["created"]).is_some();
-        let notice = if created { "Your account can be used now. Sign in to go on." } else { "" };
+        let notice = if created {
+            "Your account can be used now: sign in to go on. If you had one before, its password is still the old one."
+        } else {
+            ""
+        };
         let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
         if error.is_empty() {
             error = self.why_not_returned(call, self.return_to(wanted.as_deref(), call.incoming).as_str());
@@ -36,7 +40,7 @@ impl Pages {
 
     async fn sign_in(&self, call: &Call<'_>, fields: &Fields) -> Reply {
         let (Some(email), Some(_)) = (fields.get("email"), fields.get("password")) else {
-            return super::form::BadBody::Malformed.reply();
+            return self.unread_body(call, BadBody::Malformed);
         };
         let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
         // an unchecked box sends nothing, which the hidden marker tells from a caller that has no box
@@ -105,15 +109,19 @@ impl Pages {
             self.return_to(Some(wanted), call.incoming).as_str().to_owned()
         };
         let signup = if self.sign_up == SignUp::Open { self.signup_path.as_str() } else { "" };
+        // in the address too, for whoever opens it again after a wrong password
+        let action =
+            if place.is_empty() { self.login_path.clone() } else { Site::leading_to(&self.login_path, &place) };
         let template = Login {
             frame: self.assets.frame(),
             heading: &self.title,
             notice,
             error,
-            action: &self.login_path,
+            action: &action,
             callback_url: &place,
             email,
             remember,
+            forgotten: status == StatusCode::UNAUTHORIZED,
             signup,
         };
         self.html(status, &template, Some(call.incoming), true)

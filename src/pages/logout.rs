@@ -10,6 +10,9 @@ use crate::web::reply::Reply;
 impl Pages {
     pub(super) async fn logout(&self, call: &Call<'_>) -> Reply {
         if call.incoming.method != http::Method::POST {
+            if call.identity.is_none() {
+                return Site::see_other(&format!("{}/signed-out", self.prefix));
+            }
             let action = format!("{}/logout", self.prefix);
             let template = Logout {
                 frame: self.assets.frame(),
@@ -21,7 +24,7 @@ impl Pages {
         }
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         if let Some(who) = &call.identity
             && self.accounts.sign_out(&call.caller, &who.session).await.is_err()
@@ -38,6 +41,9 @@ impl Pages {
     }
 
     pub(super) fn signed_out_page(&self, call: &Call<'_>) -> Reply {
+        if call.identity.is_some() {
+            return Site::see_other(&format!("{}/account", self.prefix));
+        }
         let message = Message {
             frame: self.assets.frame(),
             heading: "Signed out",
@@ -45,6 +51,7 @@ impl Pages {
             remedy: "",
             link: &self.login_path,
             link_text: "Sign in again",
+            new_tab: false,
             request_id: "",
         };
         self.html(StatusCode::OK, &message, Some(call.incoming), true)

@@ -79,6 +79,7 @@ impl Site {
             remedy,
             link: "",
             link_text: "",
+            new_tab: false,
             request_id,
         };
         self.html(code, &message, Some(incoming), true)

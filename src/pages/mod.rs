@@ -172,6 +172,10 @@ impl Pages {
             if page.0 == Endpoint::AuthJs {
                 return self.authjs(&call).await;
             }
+            // where a form was refused its own address stays in the browser, and is opened again
+            if matches!(page.0, Endpoint::Profile | Endpoint::Password) && call.incoming.is_navigation() {
+                return Site::see_other(&format!("{}/account", self.prefix));
+            }
             let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
             let reply = self.refused(StatusCode::METHOD_NOT_ALLOWED, &call);
             return match HeaderValue::try_from(allowed) {
@@ -185,6 +189,9 @@ impl Pages {
             }
             if let Some(reply) = self.wrong_scheme(&call) {
                 return reply;
+            }
+            if call.incoming.wants_page() {
+                return self.from_elsewhere(&call.caller.request_id, call.incoming);
             }
             return self.refused(StatusCode::FORBIDDEN, &call);
         }

@@ -40,7 +40,7 @@ impl Pages {
         }
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         if self.sign_up != SignUp::Open {
             return self.closed(call, fields.is_json());
@@ -57,8 +57,7 @@ impl Pages {
         let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
         let Some(wanted) = wanted else { return format!("{}?created=1", self.login_path) };
         let place = self.return_to(Some(wanted), call.incoming);
-        let place: String = form_urlencoded::byte_serialize(place.as_str().as_bytes()).collect();
-        format!("{}?created=1&callbackUrl={place}", self.login_path)
+        Site::leading_to(&self.login_path, place.as_str()) + "&created=1"
     }
 
     fn closed(&self, call: &Call<'_>, as_json: bool) -> Reply {
@@ -77,6 +76,7 @@ impl Pages {
             remedy: if by_invite { "Ask for an invite link; it leads to the right page." } else { "" },
             link: &self.login_path,
             link_text: "Sign in",
+            new_tab: false,
             request_id: "",
         };
         self.html(StatusCode::FORBIDDEN, &message, Some(call.incoming), true)

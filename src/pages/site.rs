@@ -11,6 +11,10 @@ use crate::web::origin::Origin;
 use crate::web::reply::Reply;
 use crate::web::return_to::{ReturnRules, ReturnTo};
 
+/// Longest address of the login page with a way back in it: below half of `limits.head_bytes` and `limits.form_bytes`
+/// at their defaults, as it is asked for and as it is sent with the form.
+const LOGIN_URL_BYTES_MAX: usize = 6144;
+
 /// Paths, texts and looks of the pages; made once.
 pub struct Site {
     pub(super) prefix: String,
@@ -93,10 +97,19 @@ impl Site {
             let away = url.starts_with("http");
             let origin = if away { incoming.origin().to_string() } else { String::new() };
             let back = format!("{origin}{}{query}", incoming.path.as_str());
-            url.push_str("?callbackUrl=");
-            url.extend(form_urlencoded::byte_serialize(back.as_bytes()));
+            let with_way_back = Self::leading_to(&url, &back);
+            // what is too long to be asked for would lead to no login page at all
+            if with_way_back.len() <= LOGIN_URL_BYTES_MAX {
+                url = with_way_back;
+            }
         }
         url
+    }
+
+    /// A page's address, with the place where it is to lead.
+    pub(super) fn leading_to(page: &str, place: &str) -> String {
+        let place: String = form_urlencoded::byte_serialize(place.as_bytes()).collect();
+        format!("{page}?callbackUrl={place}")
     }
 
     /// With a shared domain login is at `public_url`, else on every host.

@@ -26,7 +26,7 @@ impl Pages {
         }
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
-            Err(bad) => return bad.reply(),
+            Err(bad) => return self.unread_body(call, bad),
         };
         match fields.get("revoke") {
             Some(id) => self.revoke_token(call, who, &fields, id).await,

@@ -23,6 +23,8 @@ pub(super) struct Login<'a> {
     pub(super) callback_url: &'a str,
     pub(super) email: &'a str,
     pub(super) remember: bool,
+    /// Says what can be done about a forgotten password.
+    pub(super) forgotten: bool,
     pub(super) signup: &'a str,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Message<'a> {
     pub(super) remedy: &'a str,
     pub(super) link: &'a str,
     pub(super) link_text: &'a str,
+    /// Whether the link leaves this page where it is.
+    pub(super) new_tab: bool,
     pub(super) request_id: &'a str,
 }
 

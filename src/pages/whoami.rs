@@ -28,10 +28,10 @@ socket.onclose = event => show('closed ' + event.code + ' ' + event.reason);\n";
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;font-family:system-ui,sans-serif;line-height:1.5}\
-body{max-inline-size:60rem;margin:0 auto;padding:1rem}\
+body{max-inline-size:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}\
 table{border-collapse:collapse;inline-size:100%}\
 th,td{text-align:start;vertical-align:top;padding:.3rem .5rem;border-block-end:1px solid #8888}\
-td,pre{font-family:ui-monospace,monospace;overflow-wrap:anywhere;white-space:pre-wrap}";
+td,pre{font-family:ui-monospace,monospace;white-space:pre-wrap}";
 
 #[derive(Template)]
 #[template(
@@ -42,6 +42,7 @@ td,pre{font-family:ui-monospace,monospace;overflow-wrap:anywhere;white-space:pre
 <meta name=\"viewport\" content=\"width=device-width\">
 <title>whoami</title>
 <style>{{ style|safe }}</style>
+<main>
 <h1>whoami</h1>
 <p id=\"who\">{% if let Some(who) = who %}You are <strong>{{ who }}</strong>.{% else %}Nobody is signed in.{% endif %}</p>
 <p>This is the request as a backend behind the gateway receives it.</p>
@@ -55,6 +56,7 @@ td,pre{font-family:ui-monospace,monospace;overflow-wrap:anywhere;white-space:pre
 <h2>Over a WebSocket</h2>
 <pre id=\"socket\"></pre>
 <noscript><p>With scripts on, this page also opens a WebSocket and shows what it received.</p></noscript>
+</main>
 <script>{{ script|safe }}</script>
 </html>
 "

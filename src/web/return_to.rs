@@ -7,7 +7,7 @@ use url::Url;
 use super::origin::Origin;
 
 /// Longest address that is remembered.
-const BYTES_MAX: usize = 2048;
+const BYTES_MAX: usize = 4096;
 
 /// Which places may be returned to.
 #[derive(Debug, Clone)]

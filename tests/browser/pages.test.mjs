@@ -191,6 +191,127 @@ test("over plain http of a host name, where browsers send no fetch metadata, eve
   await page.context().close();
 });
 
+for (const javaScriptEnabled of [true, false]) {
+  const how = javaScriptEnabled ? "with scripts" : "without scripts";
+
+  // every address that an account may have can be typed: browsers' own check knows ASCII alone before the @
+  test(`an address with spaces around it, capitals and letters beyond ASCII signs in, ${how}`, async () => {
+    const email = `zoë-${javaScriptEnabled}@bücher.example.com`;
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/.auth/signup`);
+    await page.fill("[name=email]", email);
+    await page.fill("[name=password]", PASSWORD);
+    await page.click("button:text-is('Create account')");
+    await page.waitForSelector("[role=status]");
+    await signIn(page, `  ${email.toUpperCase()} `);
+    await page.waitForURL(`${gate.url}/`);
+    await page.context().close();
+  });
+
+  test(`a form whose session ended is sent by reloading, once signed in in another tab, ${how}`, async () => {
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/.auth/account`);
+    await signIn(page);
+    await page.waitForURL(`${gate.url}/.auth/account`);
+    await page.fill("#name", `Ada ${javaScriptEnabled}`);
+    await page.context().clearCookies({ name: "authgate" });
+    await page.click("button:text-is('Save profile')");
+    await page.waitForSelector("text=the form was not sent");
+    const opened = page.context().waitForEvent("page");
+    await page.click("a:text-is('Sign in in a new tab')");
+    const tab = await opened;
+    await signIn(tab);
+    await tab.waitForURL(`${gate.url}/.auth/account`);
+    assert.notEqual(await tab.inputValue("#name"), `Ada ${javaScriptEnabled}`);
+    await page.reload();
+    await page.waitForSelector("[role=status]:text-is('Your profile was saved.')");
+    assert.equal(await page.inputValue("#name"), `Ada ${javaScriptEnabled}`);
+    await page.context().close();
+  });
+
+  test(`after a wrong password the page's own address still leads to where one was going, ${how}`, async () => {
+    const page = await newPage({ javaScriptEnabled });
+    await page.goto(`${gate.url}/deep?x=1`);
+    await signIn(page, "ada@example.com", "wrong password altogether");
+    await page.waitForSelector("[role=alert]");
+    await page.goto(page.url());
+    await signIn(page);
+    await page.waitForURL(`${gate.url}/deep?x=1`);
+    await page.context().close();
+  });
+}
+
+test("a double click sends a form once", async () => {
+  const invite = new URL((await gate.cli("invite", "--email", "twice@example.com")).match(/\S+\/invite\/\S+/)[0]).pathname;
+  const page = await newPage();
+  let sent = 0;
+  page.on("request", (request) => request.method() === "POST" && (sent += 1));
+  await page.goto(gate.url + invite);
+  // at hand: the address is given
+  assert.equal(await page.evaluate(() => document.activeElement.id), "name");
+  await page.fill("[name=password]", PASSWORD);
+  const box = await page.locator("button:text-is('Create account')").boundingBox();
+  await page.mouse.dblclick(box.x + 20, box.y + 20, { delay: 10 });
+  await page.waitForURL(`${gate.url}/`);
+  assert.equal(sent, 1);
+  await page.context().close();
+});
+
+test("once somebody signs in in one tab, another goes on by itself, unless something was typed there", async () => {
+  const page = await newPage();
+  const [idle, typed] = [await page.context().newPage(), await page.context().newPage()];
+  await page.goto(`${gate.url}/`);
+  await idle.goto(`${gate.url}/idle?x=1#part`);
+  await typed.goto(`${gate.url}/typed`);
+  await typed.press("[name=email]", "a");
+  for (const tab of [idle, typed]) {
+    await tab.evaluate(() => new BroadcastChannel("authgate").addEventListener("message", () => (document.title = "told")));
+  }
+  await signIn(page);
+  await page.waitForURL(`${gate.url}/`);
+  // headless tabs are never hidden
+  for (const tab of [typed, idle]) {
+    await tab.waitForFunction(() => document.title === "told");
+    await tab.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true }))).catch(() => {});
+  }
+  await idle.waitForURL(`${gate.url}/idle?x=1#part`);
+  assert.equal(new URL(typed.url()).pathname, "/.auth/login");
+  await page.context().close();
+});
+
+test("text of twice the size, forced colours and names from right to left fit at 390 pixels", async () => {
+  const email = "a.very.long.address.that.somebody.really.has.at.work@a-long-label.of-a-department.example.com";
+  const made = await fetch(`${gate.url}/.auth/signup`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ email, password: PASSWORD, name: "محمد بن عبد الله 👩‍👩‍👧‍👦" }),
+  });
+  assert.equal(made.status, 201);
+  const page = await newPage({ viewport: { width: 390, height: 800 }, bypassCSP: true, forcedColors: "active" });
+  const judge = async (name) => {
+    await page.addStyleTag({ content: "html{font-size:200%}" });
+    const wide = await page.evaluate(() => {
+      const right = innerWidth - parseFloat(getComputedStyle(document.body).paddingRight);
+      return [...document.querySelectorAll("body *")]
+        .filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > right + 1)
+        .map((one) => one.outerHTML.slice(0, 80));
+    });
+    assert.deepEqual(wide, [], name);
+    await shot(page, `large-${name}`);
+  };
+  await page.goto(`${gate.url}/.auth/account`);
+  await judge("login");
+  await signIn(page, email, "wrong password altogether");
+  await page.waitForSelector("[role=alert]");
+  await judge("wrong");
+  await signIn(page, email);
+  await page.waitForURL(`${gate.url}/.auth/account`);
+  await judge("account");
+  await page.goto(`${gate.url}/`);
+  await judge("whoami");
+  await page.context().close();
+});
+
 test("the fragment survives signing in where scripts run", async () => {
   const page = await newPage();
   await page.goto(`${gate.url}/app?x=1#/dash/42`);
@@ -287,6 +408,21 @@ test("no page breaks an accessibility rule, in light and dark, at 320 and 1280 p
   }
 });
 
+test("browsers have nothing to say about the forms, and whoami breaks no accessibility rule", async () => {
+  const page = await newPage({ bypassCSP: true });
+  const told = [];
+  page.on("console", (message) => message.text().includes("[DOM]") && told.push(message.text()));
+  for (const path of ["/.auth/signup", "/.auth/account"]) await page.goto(gate.url + path);
+  await signIn(page);
+  await page.waitForURL(`${gate.url}/.auth/account`);
+  await page.goto(`${gate.url}/`);
+  assert.deepEqual(told, []);
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  assert.deepEqual(violations.map((one) => `${one.id}: ${one.nodes[0].html}`), []);
+  await page.context().close();
+});
+
 test("login page, stylesheet and script are at most 6 kB compressed, and password managers know the fields", async () => {
   const gzip = async (path) => {
     const response = await fetch(gate.url + path, { headers: { "accept-encoding": "gzip", accept: "text/html" } });
@@ -299,6 +435,6 @@ test("login page, stylesheet and script are at most 6 kB compressed, and passwor
   let total = await gzip("/.auth/login");
   for (const file of files) total += await gzip(file);
   assert.ok(total <= 6000, `${total} bytes`);
-  assert.match(html, /name="email" type="email" autocomplete="username"/);
+  assert.match(html, /name="email" inputmode="email" autocomplete="username"/);
   assert.match(html, /name="password" type="password" autocomplete="current-password"/);
 });

@@ -25,6 +25,35 @@ fn forms_are_answered_with_303_and_json_with_json() {
     assert_eq!((on.status, on.field("location")), (303, Some("/y")));
 }
 
+/// What people read says the truth: whoever is signed in is not told that they are out, nor asked to leave twice.
+#[test]
+fn pages_about_signing_out_fit_who_looks_at_them() {
+    let gateway = open();
+    let cookie = gateway.first_account();
+    let ask = |path: &str, cookie: &str| gateway.client().get(path, &[("Cookie", cookie), ("Accept", "text/html")]);
+    assert_eq!(ask("/.auth/logout", &cookie).status, 200);
+    assert_eq!(ask("/.auth/logout", "a=1").field("location"), Some("/.auth/signed-out"));
+    assert_eq!(ask("/.auth/signed-out", "a=1").status, 200);
+    assert_eq!(ask("/.auth/signed-out", &cookie).field("location"), Some("/.auth/account"));
+}
+
+/// A person reads the answer: it is a page, whatever was wrong with the form.
+#[test]
+fn a_form_that_cannot_be_read_is_answered_with_a_page() {
+    let gateway = open();
+    let cookie = gateway.first_account();
+    let fields = [("Cookie", cookie.as_str()), ("Accept", "text/html"), ("Sec-Fetch-Mode", "navigate")];
+    let post = |body: &str| gateway.client().post_form("/.auth/account/profile", &fields, body);
+    for (body, status, heading) in
+        [("name=%FF", 400, "That request cannot be read"), (&*format!("name={}", "a".repeat(9000)), 413, "Too large")]
+    {
+        let refused = post(body);
+        assert_eq!((refused.status, refused.field("content-type")), (status, Some("text/html; charset=utf-8")));
+        assert!(refused.text().contains(&format!("<h1>{heading}</h1>")), "{}", refused.text());
+    }
+    assert_eq!(post("name=Ada").status, 303);
+}
+
 #[test]
 fn sign_up_is_closed_without_a_link() {
     for mode in ["closed", "invite"] {

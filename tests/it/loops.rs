@@ -104,7 +104,7 @@ fn a_secure_cookie_over_http_is_named_as_the_cause() {
     );
     let foreign = [fields.as_slice(), &[("Origin", "https://evil.test")]].concat();
     let refused = gateway.client().post_form("/.auth/login", &foreign, "email=ada%40example.com&password=x");
-    assert!(refused.status == 403 && refused.text().contains("You are not allowed to do this here."));
+    assert!(refused.status == 403 && refused.text().contains("This came from a page of another site"));
 }
 
 #[test]

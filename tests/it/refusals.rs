@@ -132,6 +132,36 @@ fn a_form_whose_session_ended_is_told_that_it_was_not_sent() {
     assert_eq!(ask(&gateway, "POST /app/form", &cookie, &fields).status, 200);
 }
 
+/// The gateway's own pages tell no more than their origin as referrer.
+#[test]
+fn a_form_of_the_account_page_leads_back_to_it_and_its_address_opens_it() {
+    let gateway = gateway();
+    let cookie = gateway.first_account();
+    for path in ["/.auth/account/profile", "/.auth/account/password"] {
+        let origin = format!("http://{}/", gateway.host());
+        let fields = [NAVIGATION, &[("Referer", origin.as_str())]].concat();
+        let refused = ask(&gateway, &format!("POST {path}"), "", &fields);
+        assert_eq!(refused.status, 401);
+        assert!(refused.text().contains("href=\"/.auth/login?callbackUrl=%2F.auth%2Faccount\" target=\"_blank\""));
+        // what a browser asks for when the address of a refused form is opened again
+        let opened = ask(&gateway, &format!("GET {path}"), &cookie, NAVIGATION);
+        assert_eq!((opened.status, opened.field("location")), (303, Some("/.auth/account")), "{path}");
+        assert_eq!(ask(&gateway, &format!("GET {path}"), &cookie, &[]).status, 405);
+    }
+}
+
+/// The login page's own address has a limit, too (`limits.head_bytes`).
+#[test]
+fn an_address_too_long_to_come_back_to_still_leads_to_the_login_page() {
+    let gateway = gateway();
+    for (length, back) in [(2000, true), (2100, false), (8000, false)] {
+        let sent = ask(&gateway, &format!("GET /app/?{}", "/".repeat(length)), "", NAVIGATION);
+        let location = sent.field("location").unwrap();
+        assert_eq!((sent.status, location.contains("callbackUrl")), (303, back), "{length}");
+        assert_eq!(ask(&gateway, &format!("GET {location}"), "", NAVIGATION).status, 200, "{length}");
+    }
+}
+
 #[test]
 fn signed_in_and_not_allowed_is_403_as_page_or_json() {
     let gateway = gateway();
