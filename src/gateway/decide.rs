@@ -87,7 +87,7 @@ pub(crate) fn decide(
 }
 
 /// Fields by which apps take a request for one of another method (Rack, Symfony, Laravel, Express, OData).
-static OVERRIDES: [HeaderName; 3] = [
+pub(super) static OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-method-override"),

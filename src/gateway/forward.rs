@@ -59,8 +59,8 @@ const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, 
 pub(crate) struct Stripper {
     /// Names that never pass.
     never: HashSet<String, ahash::RandomState>,
-    /// Cookies that carry backends' tokens, without `__Host-` and `__Secure-`.
-    token_cookies: Vec<String>,
+    /// Cookies that carry backends' tokens, also with `__Host-` and `__Secure-`, as [`folded`] has them.
+    token_cookies: Vec<Vec<u8>>,
 }
 
 impl Stripper {
@@ -72,14 +72,28 @@ impl Stripper {
     }
 
     /// Whether a cookie of this name is ours or carries a backend's token. What begins with such a name
-    /// counts: next-auth joins `name.0`, `name.1`. Bytes that some parsers trim away are no part of it.
+    /// counts: next-auth joins `name.0`, `name.1`. Bytes that some parsers trim away are no part of it, and a token's
+    /// counts in every spelling.
     pub(crate) fn is_ours(&self, name: &[u8]) -> bool {
         let dull = |b: &u8| !b.is_ascii_graphic();
         let start = name.iter().position(|b| !dull(b)).unwrap_or(name.len());
         let end = name.iter().rposition(|b| !dull(b)).map_or(start, |at| at + 1);
         let name = &name[start..end];
-        let bare = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
-        CookieStyle::is_ours(name) || self.token_cookies.iter().any(|own| bare.starts_with(own.as_bytes()))
+        CookieStyle::is_ours(name) || self.is_token(name)
+    }
+
+    fn is_token(&self, name: &[u8]) -> bool {
+        self.token_cookies.iter().any(|own| own.iter().copied().eq(folded(name).take(own.len())))
+    }
+
+    /// Whether a reader that takes blanks and commas for the end of a cookie (RFC 2109, 4.3.4; Python's `SimpleCookie`)
+    /// finds a token behind one.
+    fn hides_token(&self, item: &[u8]) -> bool {
+        !self.token_cookies.is_empty()
+            && item
+                .split(|b| b" \t,".contains(b))
+                .skip(1)
+                .any(|part| part.contains(&b'=') && self.is_token(cookie::name_of(part)))
     }
 
     /// Whether a header of this name (in lower case, as `http` keeps it) may reach the upstream.
@@ -101,14 +115,24 @@ fn is_said_by_proxies(name: &str) -> bool {
     FROM_TRUSTED.contains(&name) || name.starts_with("x-forwarded-") || name.ends_with("client-ip")
 }
 
-fn token_cookies(config: &Config) -> Vec<String> {
+fn token_cookies(config: &Config) -> Vec<Vec<u8>> {
     let named = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref()).flat_map(|token| &token.cookies);
-    let bare =
-        |name: &String| name.strip_prefix("__Host-").or(name.strip_prefix("__Secure-")).unwrap_or(name).to_owned();
-    let mut names: Vec<String> = named.map(bare).collect();
+    let mut names: Vec<Vec<u8>> = named
+        .flat_map(|name| {
+            let bare = name.strip_prefix("__Host-").or(name.strip_prefix("__Secure-")).unwrap_or(name);
+            ["", "__Host-", "__Secure-"].map(|prefix| folded(format!("{prefix}{bare}").as_bytes()).collect())
+        })
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// A cookie's name as lenient backends would have it (PHP, ASP.NET, Rack): escapes read, in lower case, all else but
+/// letters and digits `-`, none of these in front.
+fn folded(name: &[u8]) -> impl Iterator<Item = u8> {
+    let fold = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
+    percent_encoding::percent_decode(name).map(fold).skip_while(|b| *b == b'-')
 }
 
 /// `[A-Za-z0-9-]+`: the names that every backend reads alike.
@@ -288,7 +312,7 @@ fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &St
         kept.extend_from_slice(item);
     };
     for item in lines.iter().flat_map(|line| cookie::split(line.as_bytes())) {
-        if stripper.is_ours(cookie::name_of(item)) {
+        if stripper.is_ours(cookie::name_of(item)) || stripper.hides_token(item) {
             changed = true;
         } else {
             keep(item);

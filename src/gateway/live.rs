@@ -168,6 +168,10 @@ impl Entry {
 
     /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
     fn is_allowed(&mut self, gateway: &Gateway) -> bool {
+        if self.judged.generation > gateway.generation {
+            // a sweep that began before a reload
+            return true;
+        }
         if self.judged.generation == gateway.generation {
             let Some(who) = &self.who else { return true };
             let route = gateway.config.routes.get(self.judged.route);
@@ -182,8 +186,8 @@ impl Entry {
 impl Asked {
     pub(crate) fn new(incoming: &Incoming<'_>, by_cookie: bool) -> Self {
         let mut headers = HeaderMap::new();
-        for name in JUDGED {
-            for value in incoming.headers.get_all(&name) {
+        for name in JUDGED.iter().chain(&decide::OVERRIDES) {
+            for value in incoming.headers.get_all(name) {
                 if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
                     headers.append(name.clone(), value);
                 }
@@ -236,5 +240,68 @@ impl Drop for LiveHandle {
                 entries.sockets_of.remove(&user);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Accounts;
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::logging::Log;
+
+    /// A configuration that lets everybody do anything but what `denied` says.
+    fn parse(denied: &str, dir: &std::path::Path) -> Arc<config::Config> {
+        let text = format!(
+            "[server]\nstate_dir = \"{}\"\n{denied}[[route]]\naccess = \"public\"\nupstream = \"http://127.0.0.1:9\"\n",
+            dir.join("state").display()
+        );
+        Arc::new(config::parse(&text, "gateway.toml", dir.into(), &|_| None).map_err(|_| ()).unwrap())
+    }
+
+    /// An event stream that was asked for with this field, under this configuration; `None`: it is not let in.
+    fn stream(gateway: &Gateway, field: &'static str) -> Option<(Arc<Guard>, LiveHandle)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(field, HeaderValue::from_static("DELETE"));
+        let host = Host::loopback();
+        let incoming = Incoming {
+            method: &Method::GET,
+            path: NormalPath::parse(b"/x").unwrap(),
+            query: None,
+            headers: &headers,
+            host: &host,
+            scheme: Scheme::Http,
+            client: None,
+            is_websocket: false,
+        };
+        let found = decide::find_route(&gateway.config, &incoming);
+        let verdict = decide::decide(&gateway.config, None, found, &incoming, &Authentication::Anonymous);
+        let Verdict::Forward(admission) = verdict else { return None };
+        let guard = Arc::new(Guard::new(None, None));
+        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), gateway);
+        Some((guard, handle))
+    }
+
+    /// Contract, section 6: "a new configuration that no longer allows it".
+    #[tokio::test]
+    async fn a_reload_closes_what_its_own_rules_refuse_and_nothing_by_the_rules_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (all, none) =
+            (parse("", dir.path()), parse("[[route]]\nmethods = [\"DELETE\"]\naccess = \"deny\"\n", dir.path()));
+        let accounts = Accounts::open(&none, Clock::system()).unwrap();
+        let log = Log::start(Clock::system()).unwrap();
+        let before = Gateway::new(none, accounts.clone(), Clock::system(), log, None);
+        assert!(stream(&before, "x-http-method").is_none());
+        let now = before.reconfigured(all, accounts.clone(), None);
+        let (overriding, _handle) = stream(&now, "x-http-method").unwrap();
+        let (plain, _other) = stream(&now, "x-own").unwrap();
+        // one that had begun, and is late
+        before.sweep();
+        now.sweep();
+        assert_eq!((overriding.closed_for(), plain.closed_for()), (None, None));
+        // and then the rules are what they were
+        now.reconfigured(Arc::new(before.config().clone()), accounts, None).sweep();
+        assert_eq!((overriding.closed_for(), plain.closed_for()), (Some(Closing::Revoked), None));
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn record(
         client: client.as_deref(),
         method: head.method.as_str(),
         host: known.map_or("", |known| known.host.as_str()),
-        path: redact(gateway, &path),
+        path: &shown(&gateway.config.server.prefix, &path, state.outcome == "bad_request"),
         status: counts.status,
         outcome: state.outcome,
         route: state.route.map(|index| index + 1),
@@ -194,15 +194,49 @@ fn put_number(out: &mut Vec<u8>, before: &[u8], number: Option<impl Serialize>) 
     let _ = serde_json::to_writer(out, &number);
 }
 
-/// One-time links carry their token in the path: it is cut out.
-fn redact<'p>(gateway: &Gateway, path: &'p str) -> &'p str {
-    let Some(rest) = path.strip_prefix(gateway.config.server.prefix.as_str()) else { return path };
-    for kind in ["/invite/", "/reset/"] {
-        if rest.starts_with(kind) {
-            return &path[..gateway.config.server.prefix.len() + kind.len()];
+/// Pages whose links carry a token in their path.
+const ONE_TIME: [&str; 2] = ["invite", "reset"];
+
+/// A path as the log tells it: without the token of a one-time link, which is still good where the link was changed on
+/// its way (mail programs do) to one that is `refused`, or leads elsewhere.
+fn shown<'p>(prefix: &str, path: &'p str, refused: bool) -> Cow<'p, str> {
+    if refused {
+        return shown_refused(prefix, path).into();
+    }
+    let own = path.split_at_checked(prefix.len()).filter(|(own, _)| own.eq_ignore_ascii_case(prefix));
+    let mut words = own.map_or("", |(_, rest)| rest).splitn(3, '/').skip(1);
+    match (words.next(), words.next()) {
+        (Some(kind), Some(token)) if ONE_TIME.iter().any(|own| own.eq_ignore_ascii_case(kind)) => {
+            path[..path.len() - token.len()].into()
+        }
+        _ => path.into(),
+    }
+}
+
+/// The same for what is no normal path, read as the most lenient reader would. Nor is told what stands before a host, or
+/// may be meant as a parameter or a query.
+fn shown_refused(prefix: &str, path: &str) -> String {
+    let decode = |bytes: &[u8]| percent_encoding::percent_decode(bytes).collect::<Vec<u8>>();
+    let read = decode(&decode(path.as_bytes())).to_ascii_lowercase();
+    let mut words: Vec<&[u8]> = Vec::new();
+    for word in read.split(|b| b"/\\".contains(b)) {
+        match word.split(|&b| b == b';').next().unwrap_or_default() {
+            b"" | b"." => {}
+            b".." => drop(words.pop()),
+            word => words.push(word),
         }
     }
-    path
+    let last = prefix.rsplit('/').next().unwrap_or_default().as_bytes();
+    let page = words.windows(2).filter(|pair| pair[0].eq_ignore_ascii_case(last));
+    let mut kinds = page.filter_map(|pair| ONE_TIME.iter().find(|kind| kind.as_bytes() == pair[1]));
+    if let Some(kind) = kinds.next() {
+        return format!("{prefix}/{kind}/");
+    }
+    let lower = path.to_ascii_lowercase();
+    let ends = [";", "%3b", "%3f", "%253b", "%253f"].iter().filter_map(|mark| lower.find(mark));
+    let path = &path[..ends.min().unwrap_or(path.len())];
+    let path = if path.starts_with('/') { path } else { path.rsplit('@').next().unwrap_or_default() };
+    path.to_owned()
 }
 
 fn human(out: &mut Vec<u8>, line: &AccessLine<'_>) {

@@ -120,6 +120,15 @@ pub(super) fn told_request_id(headers: &HeaderMap) -> Option<String> {
     (!told.is_empty() && told.len() <= 64 && told.bytes().all(plain)).then(|| told.to_owned())
 }
 
+/// Whether a request signs in the connection that it goes over, and not itself alone (RFC 4559, 6): nobody else's may
+/// go over it afterwards.
+pub(super) fn signs_in_connection(headers: &HeaderMap) -> bool {
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| {
+        let scheme = value.as_bytes().split(|b| !b.is_ascii_alphanumeric()).next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+    })
+}
+
 /// Methods that may be sent again (RFC 9110, 9.2.1: safe).
 pub(super) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
@@ -205,7 +214,7 @@ impl<'g> AnswerChanges<'g> {
         let sets_ours = || self.stripper.is_ours(cookie::name_of(value));
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
-            || name.eq_ignore_ascii_case(b"keep-alive")
+            || NOT_OURS.iter().any(|own| own.eq_ignore_ascii_case(name))
             || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
             || (self.made_private && tells_caches(name))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
@@ -240,6 +249,9 @@ impl<'g> AnswerChanges<'g> {
         }
     }
 }
+
+/// About the server's own connection, and where else it listens: that would lead browsers past the gateway (RFC 7838).
+const NOT_OURS: [&[u8]; 2] = [b"keep-alive", b"alt-svc"];
 
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 

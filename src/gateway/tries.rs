@@ -12,6 +12,7 @@ use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
 use super::{Gateway, RequestState, head, refuse, respond};
+use crate::account::{Identity, Standing};
 use crate::web::reply::Reply;
 
 /// Interim answers (1xx) that an upstream may send before the final one.
@@ -104,7 +105,9 @@ impl Gateway {
         // a socket that was not granted is no live connection
         state.live = None;
         changes.extend(state.cors.fields());
-        if let Some(cookie) = state.renewed.take() {
+        // the session may have ended meanwhile, and the browser have the cookie of another one
+        let stands = |who: &Identity| self.accounts.standing(&who.session) == Standing::Active;
+        if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
             changes.lay(cookie, answer);
         }
         let hsts = header::STRICT_TRANSPORT_SECURITY;

@@ -103,7 +103,7 @@ impl Targets {
         let mut targets = Vec::new();
         for server in &self.servers {
             for peer in self.peers(server, &found) {
-                let kept = before.iter().find(|old| old.template._address == peer.template._address);
+                let kept = before.iter().find(|old| old.is_same(&peer));
                 targets.push(kept.cloned().unwrap_or_else(|| Arc::new(peer)));
             }
         }
@@ -201,6 +201,11 @@ impl Targets {
 impl Target {
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether both are one server: two names may have one address.
+    fn is_same(&self, other: &Self) -> bool {
+        self.template._address == other.template._address && self.authority == other.authority
     }
 
     /// A new connection, within the time that connecting may take.
@@ -325,6 +330,20 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &targets.next(&[]).unwrap()), "its connections and standing are kept");
         targets.store(&[(name, vec!["192.0.2.2:80".parse().unwrap()])]);
         assert_eq!(servers(), ["192.0.2.2:80"]);
+    }
+
+    #[test]
+    fn two_names_at_one_address_stay_two_servers() {
+        let text = "[[upstream]]\nname = \"a\"\nservers = [\"https://a.example.com\", \"https://b.example.com\"]\n[[route]]\nupstream = \"a\"\n";
+        let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
+        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let address = "192.0.2.1:443".parse().unwrap();
+        let found = ["a.example.com", "b.example.com"].map(|name| ((name.to_owned(), 443), vec![address]));
+        let names = || targets.all().iter().map(|target| target.template.sni.clone()).collect::<Vec<_>>();
+        for _ in 0..2 {
+            targets.store(&found);
+            assert_eq!(names(), ["a.example.com", "b.example.com"]);
+        }
     }
 
     #[test]

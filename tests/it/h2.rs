@@ -299,7 +299,7 @@ fn echo(authority: Option<&Authority>) -> (SocketAddr, Receiver<Request<()>>) {
 }
 
 /// A server on a thread of its own; each connection is a task.
-fn serve<F: Future<Output = ()> + 'static>(on: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
+pub fn serve<F: Future<Output = ()> + 'static>(on: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -416,6 +416,9 @@ fn trailers_carry_no_identity_credentials_cookies_or_framing_either_way() {
         "cookie",
         "content-length",
         "host",
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
     ];
     let bad_down = ["set-cookie", "access-control-allow-origin", "access-control-allow-credentials", "content-length"];
     run(async {
@@ -524,6 +527,27 @@ fn an_answer_in_http2_says_one_length_or_none() {
         assert_eq!(answer.status, status, "{lengths:?}: {answer:?}");
         assert_eq!(answer.all("content-length").len() + answer.all("transfer-encoding").len(), 1, "{answer:?}");
         assert!(status == 502 || answer.text() == "ok" && client.get("/x", &[]).text() == "ok");
+    }
+}
+
+/// 64 KiB, as in HTTP/1.1.
+#[test]
+fn a_head_without_measure_of_a_server_in_http2_is_502() {
+    let address = serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let fields = request.uri().path().trim_matches('/').parse().unwrap();
+            let mut head = Response::new(());
+            for _ in 0..fields {
+                head.headers_mut().append("app", "x".repeat(1000).parse().unwrap());
+            }
+            let _ = respond.send_response(head, true);
+        }
+    });
+    let gateway =
+        crate::gateway::Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    for (fields, status) in [(50, 200), (70, 502), (5000, 502), (50, 200)] {
+        assert_eq!(gateway.client().get(&format!("/{fields}"), &[]).status, status, "{fields}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, ok, silent};
 use crate::gateway::{Gateway, command, configured, eventually};
-use crate::h2::{ask, connect, read, request, run};
+use crate::h2::{ask, connect, read, request, run, serve};
 use crate::tls::{Secure, Tls};
 
 const DATA: u8 = 0;
@@ -710,4 +710,93 @@ fn half_a_header_block_ends_the_connection_and_half_a_body_does_not() {
     raw.0.write_all(&body[11..]).unwrap();
     assert_eq!(raw.status(1), 0x88);
     assert_eq!(backend.next().body, b"body");
+}
+
+/// Streams of many clients share a connection to a server in HTTP/2: those who do not read take no room from the others
+/// (RFC 9113, 5.2 and 10.5).
+#[test]
+fn clients_that_read_nothing_do_not_hold_up_others_answers_on_a_shared_connection() {
+    const BIG: usize = 64 << 20;
+    let address = serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::task::spawn_local(async move {
+                let mut left = if request.uri().path() == "/big" { BIG } else { 100_000 };
+                let head = http::Response::builder().header("content-length", left).body(()).unwrap();
+                let Ok(mut body) = respond.send_response(head, false) else { return };
+                while left > 0 {
+                    body.reserve_capacity(left.min(64 << 10));
+                    let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else { return };
+                    let piece = room.min(left);
+                    left -= piece;
+                    if body.send_data(vec![b'x'; piece].into(), left == 0).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    let mut deaf: Vec<_> = (0..60).map(|_| gateway.client()).collect();
+    for client in &mut deaf {
+        client.send(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().status, 200);
+    }
+    // on whichever thread they are
+    for _ in 0..8 {
+        assert_eq!(gateway.client().get("/small", &[]).body.len(), 100_000);
+    }
+    assert_eq!(deaf.remove(0).take(BIG).len(), BIG, "it waits, and is not lost");
+}
+
+/// CVE-2023-44487, one hop on: a server ends a connection on which streams are taken back again and again, with all that
+/// others have on it.
+#[test]
+fn clients_that_go_away_again_and_again_end_nobody_elses_stream_at_a_server_in_http2() {
+    let address = serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut taken_back = 0;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        loop {
+            let next = tokio::select! {
+                next = connection.accept() => next,
+                Some(()) = told.recv() => {
+                    taken_back += 1;
+                    // as nginx, Envoy and Go do, each in its way
+                    if taken_back > 60 {
+                        connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    }
+                    continue;
+                }
+            };
+            let Some(Ok((request, mut respond))) = next else { return };
+            let tell = tell.clone();
+            tokio::task::spawn_local(async move {
+                let Ok(mut body) = respond.send_response(http::Response::new(()), false) else { return };
+                let _ = body.send_data("begun".into(), false);
+                if request.uri().path() == "/twin" {
+                    let mut upload = request.into_body();
+                    while let Some(Ok(_)) = upload.data().await {}
+                    let _ = body.send_data("ended".into(), true);
+                } else if std::future::poll_fn(|cx| body.poll_reset(cx)).await.is_ok() {
+                    let _ = tell.send(());
+                }
+            });
+        }
+    });
+    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    let mut twins: Vec<_> = (0..2).map(|_| gateway.client()).collect();
+    for twin in &mut twins {
+        twin.send(b"POST /twin HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+        assert_eq!((twin.head().status, twin.chunk()), (200, b"begun".to_vec()));
+    }
+    for _ in 0..200 {
+        let mut client = gateway.client();
+        client.send(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((client.head().status, client.chunk()), (200, b"begun".to_vec()));
+    }
+    for twin in &mut twins {
+        twin.send(b"0\r\n\r\n");
+        assert_eq!((twin.chunk(), twin.chunk()), (b"ended".to_vec(), vec![]));
+    }
 }

@@ -100,6 +100,20 @@ fn what_a_client_sends_in_a_tokens_place_never_arrives() {
         "next-auth.session-token=evil; next-auth.session-token=evil2",
         "\u{a0}next-auth.session-token=evil",
         "next-auth.session-token\t=evil",
+        // names that PHP, ASP.NET and others fold onto it
+        "NEXT-AUTH.Session-Token=evil",
+        "next-auth_session-token=evil",
+        "next-auth session-token=evil",
+        "next-auth[session-token=evil",
+        "next%2Dauth%2esession-token=evil",
+        "__secure-next-auth.session-token=evil",
+        "\"next-auth.session-token\"=evil",
+        "$next-auth.session-token=evil",
+        // and what others than `;` separate for some (RFC 2109, 4.3.4; Python's SimpleCookie)
+        "b=2, next-auth.session-token=evil",
+        "b=2,next-auth.session-token=evil",
+        "b=2 next-auth.session-token=evil",
+        "b=\"2\"\tnext-auth.session-token=evil",
     ];
     for path in ["/api/x", "/open/api/x", "/plain/x", "/open/plain/x"] {
         for cookies in planted {

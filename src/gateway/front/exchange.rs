@@ -16,7 +16,7 @@ use super::response::{self, Answer, Framing};
 use super::wire::Wire;
 use super::{End, Front, pool};
 use crate::gateway::record::Counts;
-use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_repeatable};
+use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_repeatable, signs_in_connection};
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 
@@ -173,7 +173,8 @@ impl Front {
         counts.bytes_out = body.sent;
         match relayed {
             Ok(clean) => {
-                if answer.keeps && clean && body.framing != Framing::Close {
+                let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
+                if ends_clean && !signs_in_connection(&head.parsed.headers) {
                     pool::keep(target, server, doubtful);
                 }
                 if close { End::Linger } else { End::Keep }

@@ -169,12 +169,13 @@ impl Front {
             let tunnel = Tunnel::new(gateway, *conn, (server, &first), &head.parsed, state, counts);
             return tunnel.map_or(Next::End, |tunnel| Next::Tunnel(Box::new(tunnel)));
         }
-        if let Some(why) = conn.guard.closed_for() {
+        let closed = conn.guard.closed_for();
+        if let Some(why) = closed {
             state.why = Some(why.reason());
         }
         record::record(&self.gateway, &head.parsed, head.parsed.raw_path(), &state, &counts);
         match end {
-            End::Keep if conn.buffer.is_empty() => Next::Keep(conn),
+            End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),
             // bytes behind a request that is not over are nobody's: they are never answered
             End::Keep | End::Linger => {
                 conn.linger().await;

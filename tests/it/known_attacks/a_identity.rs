@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Stage, both_ways, fields, mirror, stage, still_serves};
+use super::{CHUNKED, Stage, both_ways, fields, head, mirror, stage, still_serves};
 use crate::backend::{Backend, nobody};
 use crate::gateway::{Gateway, PASSWORD, configured};
 
@@ -386,5 +386,55 @@ fn a17_me_tells_who_is_signed_in_and_no_token() {
     assert!(!me.text().contains(cookie.split_once('=').unwrap().1));
     let nobody = gateway.client().get("/.auth/me", &[]);
     assert_eq!((nobody.status, nobody.json()), (401, json!({ "error": "signed_out", "login": "/.auth/login" })));
+    still_serves(&gateway);
+}
+
+/// NTLM, and Negotiate that holds it, sign in a connection (RFC 4559, 6: no proxy may share it): the next one's request
+/// over it would be Ada's.
+#[test]
+fn a18_a_connection_that_somebody_signed_in_with_ntlm_is_nobody_elses() {
+    let backend = Backend::start(crate::backend::ok);
+    let gateway =
+        Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    let mut client = gateway.client();
+    let mut connection = |fields: &[(&str, &str)], streams: bool| {
+        let answer = if streams {
+            client.send(head("POST /x", &[&[("Host", "a")], fields, CHUNKED].concat()).as_bytes());
+            client.send(b"2\r\nhi\r\n0\r\n\r\n");
+            client.answer()
+        } else {
+            client.get("/x", fields)
+        };
+        assert_eq!(answer.status, 200);
+        let received = backend.next();
+        assert_eq!(received.field("authorization"), fields.first().map(|(_, value)| *value));
+        received.connection
+    };
+    for streams in [false, true] {
+        let kept = connection(&[], streams);
+        assert_eq!(connection(&[("Authorization", "Basic YTpi")], streams), kept, "one request's own");
+        for scheme in ["NTLM TlRMTVNTUAAB", "Negotiate TlRMTVNTUAAB", "negotiate\tTlRMTVNTUAAB", "nTLM"] {
+            let adas = connection(&[("Authorization", scheme)], streams);
+            let next = connection(&[], streams);
+            assert_ne!(next, adas, "{scheme}");
+            assert_eq!(connection(&[], streams), next);
+        }
+    }
+    still_serves(&gateway);
+}
+
+/// RFC 7838: it would lead browsers past the gateway, to where the server itself listens.
+#[test]
+fn a19_a_server_does_not_say_where_else_the_gateway_is() {
+    let backend = Backend::start(|_, stream| {
+        let answer =
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAlt-Svc: h3=\":8443\"; ma=2592000\r\nApp: 1\r\nalt-svc: h2=\"10.0.0.1:443\"\r\n\r\nok";
+        stream.write_all(answer).is_ok()
+    });
+    let gateway =
+        Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    for answer in both_ways(&gateway, "/", &[]) {
+        assert_eq!((answer.field("app"), answer.all("alt-svc")), (Some("1"), vec![]));
+    }
     still_serves(&gateway);
 }

@@ -435,3 +435,38 @@ fn c18_only_the_exact_name_is_the_session_cookie_and_two_values_are_none() {
         assert_eq!(status(&gateway, &line), 200, "{line}");
     }
 }
+
+/// An answer that was asked for before its session ended may come after the next one has begun: it must not put the old
+/// cookie in the place of the new one.
+#[test]
+fn c19_a_late_answer_renews_no_session_that_has_ended() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(&format!(
+        "[session]\nrenew_after = \"1s\"\n[[route]]\nupstream = \"http://{}\"\n",
+        listener.local_addr().unwrap()
+    ));
+    let (ended, standing) = (gateway.first_account(), gateway.sign_in("ada@example.com"));
+    eventually("both are to be renewed", || {
+        [&ended, &standing].iter().all(|cookie| now_secs() > Token::of(cookie).claims["iat"].as_u64().unwrap() + 1)
+    });
+    let host = gateway.host();
+    let ask = |cookie: &str, line: &str, more: &[(&str, &str)], body: &str| {
+        let mut client = gateway.client();
+        let fields = [&[("Host", host.as_str()), ("Cookie", cookie)], more].concat();
+        client.send(format!("{}{body}", super::head(line, &fields)).as_bytes());
+        (client, crate::backend::accept(&listener))
+    };
+    let mut held = Vec::new();
+    for cookie in [&ended, &standing] {
+        held.push((cookie, ask(cookie, "GET /x", &[], "")));
+        held.push((cookie, ask(cookie, "POST /x", super::CHUNKED, "0\r\n\r\n")));
+    }
+    assert_eq!(log_out(&gateway, &ended).status, 303);
+    for (cookie, (mut client, mut server)) in held {
+        std::io::Write::write_all(&mut server, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let answer = client.answer();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.all("set-cookie").len(), usize::from(*cookie == standing), "{answer:?}");
+    }
+    still_serves(&gateway);
+}

@@ -485,3 +485,38 @@ fn f18_connect_trace_and_track_are_405_and_every_other_method_passes() {
         assert_eq!(stage.arrived(&format!("f18-{method} "))[0].line, format!("{method} /public/f18-{method} HTTP/1.1"));
     }
 }
+
+/// Where an answer has no body by its status, data that come all the same in HTTP/2 are no answer to the next request
+/// (RFC 9110, 15.3.5 and 15.4.5): whoever keeps the connection would take them for one.
+#[test]
+fn f19_data_behind_a_204_or_304_of_a_server_in_http2_reach_nobody() {
+    use crate::h2::serve;
+    let address = serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let path = request.uri().path().trim_matches('/');
+            let (status, data) = path.split_once('/').unwrap();
+            let head = http::Response::builder().status(status).body(()).unwrap();
+            let Ok(mut body) = respond.send_response(head, false) else { return };
+            let data = if data == "evil" { SMUGGLED_ANSWER } else { "" };
+            let _ = body.send_data(bytes::Bytes::from_static(data.as_bytes()), true);
+        }
+    });
+    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    for line in ["GET /204/", "GET /304/", "HEAD /200/"] {
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            assert_eq!(
+                client.request(&format!("{line}none"), &[], b"").status,
+                line[line.len() - 4..line.len() - 1].parse::<u16>().unwrap()
+            );
+        }
+        let mut client = gateway.client();
+        client.request(&format!("{line}evil"), &[], b"");
+        let rest = String::from_utf8_lossy(&client.rest()).into_owned();
+        assert!(!rest.contains("evil"), "{line}: {rest}");
+    }
+    still_serves(&gateway);
+}
+
+const SMUGGLED_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";

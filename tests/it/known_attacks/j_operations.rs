@@ -46,6 +46,50 @@ fn j1_no_secret_query_cookie_or_body_is_ever_logged_and_lines_stay_lines() {
     assert!(access.iter().any(|line| line["path"] == "/.auth/reset/"));
 }
 
+/// CWE-532. A link that a mail program has changed is refused, and still good: its token is not told to whoever reads the
+/// log. Nor is a password in front of a host.
+#[test]
+fn j9_the_token_of_a_link_in_another_spelling_is_not_logged() {
+    let gateway = Gateway::whoami();
+    let host = gateway.host();
+    let spellings = [
+        "//.auth/invite/TOKEN",
+        "/.auth//invite/TOKEN",
+        "/.auth/invite//TOKEN",
+        "/./.auth/invite/TOKEN",
+        "/x/../.auth/invite/TOKEN",
+        "/.auth/%69nvite/TOKEN",
+        "/%2eauth/reset/TOKEN",
+        "/.auth%2Finvite%2FTOKEN",
+        "/.auth/invite%2fTOKEN",
+        "/.auth/%2569nvite/TOKEN",
+        "/.AUTH/Invite/TOKEN",
+        "/.auth\\reset\\TOKEN",
+        "/.auth;x/invite/TOKEN",
+        "http://other.example.com/.auth/invite/TOKEN",
+        "http://ada:TOKEN@other.example.com/x",
+        "http://TOKEN@other.example.com",
+        "/app;jsessionid=TOKEN",
+        "/app%3Fcode=TOKEN",
+        "/.auth/invite/TOKEN/",
+        "/.auth/reset/TOKEN%zz",
+    ];
+    for spelling in spellings {
+        let mut client = gateway.client();
+        client.send(format!("GET {} HTTP/1.1\r\nHost: {host}\r\n\r\n", spelling.replace("TOKEN", "canary")).as_bytes());
+        client.answer();
+    }
+    gateway.client().get("/team/invite/list", &[]);
+    gateway.client().get("/a//b", &[]);
+    still_serves(&gateway);
+    let log = gateway.into_log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("canary")).collect();
+    assert!(told.is_empty(), "{told:#?}");
+    for path in ["/team/invite/list", "/a//b"] {
+        assert!(log.contains(&format!("\"path\":\"{path}\"")), "an app's own paths are told: {path}");
+    }
+}
+
 /// Fail closed, and touch nothing: a database that cannot be read is never made anew.
 #[test]
 fn j5_a_damaged_newer_or_unreadable_database_ends_the_start_with_one_line_and_is_left_alone() {

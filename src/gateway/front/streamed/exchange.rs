@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::super::{Front, pool};
 use super::server::{self, Broken, Server, Shared, Sink, Source, gone};
 use super::{Download, Upload, trailers};
+use crate::gateway::respond::signs_in_connection;
 use crate::gateway::tries::no_admission;
 use crate::gateway::upstream::Target;
 use crate::gateway::{Gateway, RequestState};
@@ -66,7 +67,9 @@ impl Front {
             };
             match tried {
                 Ok(Some((sink, source))) => {
-                    server::keep(target.id(), sink, source);
+                    if !signs_in_connection(&head.headers) {
+                        server::keep(target.id(), sink, source);
+                    }
                     return Ok(());
                 }
                 Ok(None) => return Ok(()),

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -26,10 +27,16 @@ use crate::gateway::respond::AnswerHead as _;
 use crate::gateway::tries::count_interim;
 
 /// Streams that we open on one connection; a server may allow fewer.
-const STREAMS: usize = 100;
-/// What a server may send before the client has taken it: of one stream, and in all.
-const STREAM_WINDOW: u32 = 256 << 10;
-const WINDOW: u32 = 4 << 20;
+const STREAMS: u32 = 100;
+/// What a server may send before the client has taken it. Together they have room for all: a client that does not read
+/// holds up no other one's stream (RFC 9113, 5.2).
+const STREAM_WINDOW: u32 = 128 << 10;
+const WINDOW: u32 = STREAM_WINDOW * STREAMS;
+/// Streams of one connection that may be given up before their end. Servers end a connection, with everybody's streams,
+/// when too many are (CVE-2023-44487), the strictest that we know after 20: from here on nobody is put on it any more.
+const GIVEN_UP_MAX: usize = 10;
+/// A head in HTTP/2, as large as one in HTTP/1.1 may be.
+const HEAD_BYTES: u32 = 64 << 10;
 /// For the first frames of a new connection.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
@@ -56,8 +63,8 @@ pub(super) enum Server {
 pub(super) struct Shared {
     send: SendRequest<Bytes>,
     scheme: &'static str,
-    /// One for the pool, and one for each stream.
-    users: Arc<()>,
+    /// One for the pool, and one for each stream. Counts those that were given up.
+    users: Arc<AtomicUsize>,
     since: Instant,
 }
 
@@ -70,7 +77,11 @@ impl Shared {
     pub(super) async fn begin(target: u64, wire: Wire, scheme: &'static str) -> Result<Self> {
         let failed = |e| Error::because(ErrorType::ConnectError, "beginning HTTP/2", e).into_up();
         let mut builder = h2::client::Builder::new();
-        builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(WINDOW);
+        builder
+            .enable_push(false)
+            .max_header_list_size(HEAD_BYTES)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(WINDOW);
         let begun = timeout(HANDSHAKE, builder.handshake::<_, Bytes>(wire)).await;
         let (send, connection) = match begun {
             Ok(begun) => begun.map_err(failed)?,
@@ -81,7 +92,7 @@ impl Shared {
                 tracing::debug!(%error, "HTTP/2 to an upstream ended");
             }
         });
-        let shared = Self { send, scheme, users: Arc::new(()), since: Instant::now() };
+        let shared = Self { send, scheme, users: Arc::default(), since: Instant::now() };
         SHARED.with_borrow_mut(|all| all.entry(target).or_default().push(shared.clone()));
         Ok(shared)
     }
@@ -103,7 +114,8 @@ impl Shared {
     }
 
     fn has_room(&self) -> bool {
-        Arc::strong_count(&self.users) - 1 < STREAMS.min(self.send.current_max_send_streams())
+        Arc::strong_count(&self.users) - 1 < self.send.current_max_send_streams().min(STREAMS as usize)
+            && self.users.load(Ordering::Relaxed) < GIVEN_UP_MAX
     }
 
     fn is_idle(&self) -> bool {
@@ -130,7 +142,24 @@ pub(super) enum Sink {
 /// What the answer comes from.
 pub(super) enum Source {
     Own { body: Framed<ReadHalf<Wire>>, keeps: bool },
-    Shared { answer: Option<ResponseFuture>, body: Option<RecvStream>, _user: Arc<()> },
+    Shared(Stream),
+}
+
+/// The answer on a stream of a shared connection.
+pub(super) struct Stream {
+    answer: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    /// By its status, or as the answer to HEAD.
+    bodiless: bool,
+    users: Arc<AtomicUsize>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.body.as_ref().is_some_and(RecvStream::is_end_stream) {
+            self.users.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Server {
@@ -152,7 +181,8 @@ impl Server {
                 let request = request_h2(head, shared.scheme).ok_or_else(bad)?;
                 let mut send = shared.send.ready().await.map_err(failed)?;
                 let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
-                Ok((Sink::Shared(body), Source::Shared { answer: Some(answer), body: None, _user: shared.users }))
+                let stream = Stream { answer: Some(answer), body: None, bodiless: false, users: shared.users };
+                Ok((Sink::Shared(body), Source::Shared(stream)))
             }
         }
     }
@@ -260,18 +290,19 @@ impl Source {
                 *keeps = answer.keeps;
                 answer.head.to_map().map_err(|e| Broken::Other(e.into_up()))
             }
-            Self::Shared { answer, body, .. } => {
-                let Some(answer) = answer.take() else { return Err(Broken::Other(cut_off())) };
+            Self::Shared(stream) => {
+                let Some(answer) = stream.answer.take() else { return Err(Broken::Other(cut_off())) };
                 let answer = tokio::select! {
                     biased;
                     answer = answer => answer,
                     () = client.gone() => return Err(Broken::Other(gone())),
                 };
                 let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
-                *body = Some(rest);
+                stream.body = Some(rest);
                 let head = ResponseHeader::from(parts);
                 // what it says of its length may be written on in HTTP/1.1
-                response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
+                let framing = response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
+                stream.bodiless = framing == Framing::Length(0);
                 Ok(head)
             }
         }
@@ -281,7 +312,7 @@ impl Source {
     pub(super) fn is_over(&self) -> bool {
         match self {
             Self::Own { body, .. } => body.is_over(),
-            Self::Shared { body, .. } => body.as_ref().is_none_or(RecvStream::is_end_stream),
+            Self::Shared(stream) => stream.body.as_ref().is_none_or(RecvStream::is_end_stream),
         }
     }
 
@@ -293,11 +324,15 @@ impl Source {
                 Cut::Ended => cut_off(),
                 Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the answer", e).into_up(),
             }),
-            Self::Shared { body, .. } => {
+            Self::Shared(Stream { body, bodiless, .. }) => {
                 let Some(body) = body else { return Ok(None) };
                 let Some(data) = body.data().await else { return Ok(None) };
                 let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
                 let data = data.map_err(failed)?;
+                if *bodiless && !data.is_empty() {
+                    // whoever keeps the client's connection would take them for the next answer (CWE-444)
+                    return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a body where there is none").into_up());
+                }
                 let _ = body.flow_control().release_capacity(data.len());
                 Ok(Some(data))
             }
@@ -306,7 +341,7 @@ impl Source {
 
     /// What stands behind the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
-        let Self::Shared { body: Some(body), .. } = self else { return Ok(None) };
+        let Self::Shared(Stream { body: Some(body), .. }) = self else { return Ok(None) };
         match body.trailers().await {
             Ok(trailers) => Ok(trailers),
             // the server wants no more of the request (RFC 9113, 8.1): the answer is whole

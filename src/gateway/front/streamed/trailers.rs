@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use crate::config::Upstream;
+use crate::gateway::decide::OVERRIDES;
 use crate::gateway::forward::Stripper;
 
 /// Fields that have no place behind a body, either way.
@@ -32,9 +33,10 @@ const UNFIT: [HeaderName; 20] = [
 /// The same, without a constant of their own.
 const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
-/// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted.
+/// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
+/// was not judged.
 pub(super) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
-    passing(trailers, |name| stripper.passes(name, upstream, false))
+    passing(trailers, |name| stripper.passes(name, upstream, false) && !OVERRIDES.iter().any(|own| own == name))
 }
 
 /// What a client gets of an answer's.
