@@ -633,6 +633,38 @@ fn streams_of_one_address_hold_no_more_than_its_connections_might_and_give_it_ba
     assert_eq!(raw.status(203), 0x88);
 }
 
+/// So do those that ask a page of ours: 25,000 at once, on 250 connections, filled the store's queue, and other people's
+/// sign-ins found no place in it.
+#[test]
+fn streams_to_pages_are_no_more_than_connections_might_be_either() {
+    let secure = Secure::start("[limits]\nconnections_per_address = 8\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    let page = (&b":path"[..], &b"/.auth/login"[..]);
+    let [twin, form] = [GET, POST].map(|head| fields(&[&head[..3], &[page]].concat()));
+    let mut raw = Raw::connect(&secure, &[]);
+    for stream in (1..60).step_by(2) {
+        raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &twin);
+        assert_eq!(raw.status(stream), 0x88);
+    }
+    // their forms do not come
+    for stream in (101..141).step_by(2) {
+        raw.send(HEADERS, END_HEADERS, stream, &form);
+    }
+    let mut held: Vec<u32> = (101..141).step_by(2).collect();
+    while held.len() > 8 {
+        let frame = raw.next().unwrap();
+        if frame.kind == RST_STREAM {
+            assert_eq!(frame.payload, [0, 0, 0, 7], "REFUSED_STREAM");
+            held.retain(|stream| *stream != frame.stream);
+        }
+    }
+    for stream in held {
+        raw.send(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    }
+    eventually("the places come back", || secure.gateway.metric("authgate_connections") == 1);
+    raw.send(HEADERS, END_HEADERS | END_STREAM, 203, &twin);
+    assert_eq!(raw.status(203), 0x88);
+}
+
 /// Connections and their servers' may be as many as the system lets us have files; too few are told at the start.
 #[test]
 fn the_limit_of_open_files_is_raised_and_too_low_a_one_is_told() {

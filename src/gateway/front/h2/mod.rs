@@ -102,7 +102,7 @@ enum Fate {
 struct Tally {
     open: AtomicUsize,
     wasted: AtomicUsize,
-    /// Whether a forwarded stream has the place of the connection itself.
+    /// Whether a stream has the place of the connection itself.
     placed: AtomicBool,
     quiet: Notify,
 }
@@ -129,8 +129,9 @@ impl Tally {
     }
 }
 
-/// A forwarded stream's place among the connections: it may hold one to a server for as long as a client's own, so
-/// that one client's streams are not to be more than its connections might be. The first has that of its connection.
+/// A stream's place among the connections: it may hold one to a server, or a page's work, for as long as a connection
+/// may, so that one client's streams are not to be more than its connections might be. The first has that of its
+/// connection.
 enum Place {
     OfConnection(Arc<Tally>),
     Counted(#[expect(dead_code, reason = "counts itself out")] Counted),

@@ -75,6 +75,14 @@ impl Front {
             client.tell(StatusCode::CONTINUE, &HeaderMap::new());
         }
         let mut read = 0;
+        let answers_at_once = matches!(step, Step::Reply(_));
+        let place = if answers_at_once { None } else { tally.place(&self.gateway, guard.address()) };
+        if place.is_none() && !answers_at_once {
+            (state.outcome, state.why) = ("refused", Some("connections"));
+            // nobody has seen it: the client may try again (RFC 9113, 8.7)
+            client.reset(Reason::REFUSED_STREAM);
+            return 0;
+        }
         let reply = match step {
             Step::Reply(reply) => state.cors.dress(reply),
             Step::Page(page) => {
@@ -88,12 +96,6 @@ impl Front {
                 state.cors.dress(reply)
             }
             Step::Forward => {
-                let Some(_place) = tally.place(&self.gateway, guard.address()) else {
-                    (state.outcome, state.why) = ("refused", Some("connections"));
-                    // nobody has seen it: the client may try again (RFC 9113, 8.7)
-                    client.reset(Reason::REFUSED_STREAM);
-                    return 0;
-                };
                 let Err(e) = self.forward_whole(head, body, client, state, &mut read).await else { return read };
                 if guard.closed_for().is_some() {
                     client.reset(Reason::CANCEL);
