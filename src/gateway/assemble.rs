@@ -93,7 +93,7 @@ impl Gateway {
             peer: Peer::default(),
             known: None,
             identity: None,
-            by_cookie: false,
+            by_itself: false,
             admission: None,
             guard: None,
             live: None,

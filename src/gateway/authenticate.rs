@@ -20,8 +20,9 @@ pub(crate) enum Authentication {
     Known {
         /// Whom it stands for.
         identity: Identity,
-        /// It was the cookie, which a browser sends by itself: cross-origin protection applies.
-        by_cookie: bool,
+        /// It was one that a browser sends by itself, whoever's page asks: the cookie, or what was typed as a name and a
+        /// password. Cross-origin protection applies.
+        by_itself: bool,
     },
     /// Only invalid ones were presented.
     Rejected(Rejected),
@@ -55,26 +56,30 @@ pub(crate) fn authenticate(
     let mut rejected = None;
     match cookie::find(headers, cookies.session()) {
         Presented::One(token) => match accounts.authenticate(token) {
-            Ok(identity) => return Authentication::Known { identity, by_cookie: true },
+            Ok(identity) => return Authentication::Known { identity, by_itself: true },
             Err(why) => rejected = Some(why),
         },
         Presented::Conflict => rejected = Some(Rejected::Invalid),
         Presented::Absent => {}
     }
-    for token in headers.get_all(AUTHORIZATION).iter().filter_map(own_credential) {
+    for field in headers.get_all(AUTHORIZATION) {
+        let Some(token) = own_credential(field) else { continue };
         let found = if token.starts_with(API_TOKEN_PREFIX.as_bytes()) {
             accounts.authenticate_api_token(&token)
         } else {
             accounts.authenticate(&token)
         };
         match found {
-            Ok(identity) => return Authentication::Known { identity, by_cookie: false },
+            Ok(identity) => {
+                let by_itself = after_scheme(field.as_bytes(), b"basic").is_some();
+                return Authentication::Known { identity, by_itself };
+            }
             Err(why) => rejected = Some(why),
         }
     }
     for token in carried {
         match accounts.authenticate_handshake(token) {
-            Ok(identity) => return Authentication::Known { identity, by_cookie: false },
+            Ok(identity) => return Authentication::Known { identity, by_itself: false },
             Err(why) => rejected = Some(why),
         }
     }

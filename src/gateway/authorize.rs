@@ -99,7 +99,8 @@ fn in_groups(route: &Route, groups: &[String]) -> bool {
     route.groups.is_empty() || route.groups.iter().any(|group| groups.contains(group))
 }
 
-/// Contract, section 5: handshakes by `Origin`, unsafe methods where the cookie speaks for the caller.
+/// Contract, section 5: handshakes by `Origin`, unsafe methods where something speaks for the
+/// caller that a browser sends by itself.
 fn crosses_origins(
     route: &Route,
     incoming: &Incoming<'_>,
@@ -110,8 +111,8 @@ fn crosses_origins(
         return !websocket_origin_is_ours(route, incoming, &own());
     }
     let guarded = route.access != Access::Public;
-    let by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
-    guarded && by_cookie && !is_safe(incoming.method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
+    let by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
+    guarded && by_itself && !is_safe(incoming.method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
 }
 
 /// The origins that the route's answers are shared with.

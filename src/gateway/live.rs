@@ -65,7 +65,7 @@ pub(crate) struct Asked {
     scheme: Scheme,
     headers: HeaderMap,
     is_websocket: bool,
-    by_cookie: bool,
+    by_itself: bool,
 }
 
 /// The route that a connection was admitted on, in which configuration.
@@ -184,7 +184,7 @@ impl Entry {
 }
 
 impl Asked {
-    pub(crate) fn new(incoming: &Incoming<'_>, by_cookie: bool) -> Self {
+    pub(crate) fn new(incoming: &Incoming<'_>, by_itself: bool) -> Self {
         let mut headers = HeaderMap::new();
         for name in JUDGED.iter().chain(&decide::OVERRIDES) {
             for value in incoming.headers.get_all(name) {
@@ -200,7 +200,7 @@ impl Asked {
             scheme: incoming.scheme,
             headers,
             is_websocket: incoming.is_websocket,
-            by_cookie,
+            by_itself,
         }
     }
 
@@ -219,7 +219,7 @@ impl Asked {
         let authentication = who.map_or(Authentication::Anonymous, |who| {
             let (session, user) = (who.session.clone(), who.session.user.load_full());
             let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
-            Authentication::Known { identity, by_cookie: self.by_cookie }
+            Authentication::Known { identity, by_itself: self.by_itself }
         });
         let page = gateway.pages.find(incoming.path.as_str());
         let found = if page.is_some() { None } else { decide::find_route(&gateway.config, &incoming) };

@@ -127,8 +127,8 @@ pub struct RequestState {
     peer: Peer,
     known: Option<Known>,
     identity: Option<Identity>,
-    /// Whether the session cookie said who asks.
-    by_cookie: bool,
+    /// Whether a credential said who asks that a browser sends by itself.
+    by_itself: bool,
     admission: Option<Admission>,
     guard: Option<Arc<Guard>>,
     live: Option<LiveHandle>,
@@ -263,7 +263,7 @@ impl Gateway {
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
         let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming.headers, carried);
-        state.by_cookie = matches!(authentication, Authentication::Known { by_cookie: true, .. });
+        state.by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
         state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(respond::why_rejected(*why));
@@ -327,7 +327,7 @@ impl Gateway {
         if incoming.is_websocket
             && let Some(guard) = &state.guard
         {
-            let asked = Asked::new(incoming, state.by_cookie);
+            let asked = Asked::new(incoming, state.by_itself);
             if let Ok(handle) = self.live.socket(guard, &admission, asked, self) {
                 state.live = Some(handle);
             } else {
@@ -374,7 +374,11 @@ impl Gateway {
 
     /// The rewritten cookie, where one was presented and it is time for a new one.
     fn renewed(&self, authentication: &Authentication) -> Option<HeaderValue> {
-        let Authentication::Known { identity, by_cookie: true } = authentication else { return None };
+        let Authentication::Known { identity, by_itself: true } = authentication else { return None };
+        // an API token is no session
+        if identity.grant.is_some() {
+            return None;
+        }
         let token = self.accounts.renewed_token(identity)?;
         let max_age = self.accounts.cookie_max_age(&identity.session);
         self.cookies.set(self.cookies.session(), token.expose(), max_age)

@@ -132,7 +132,7 @@ impl<'c> Prover<'c> {
         let (config, incoming) = (self.config, &seen.incoming);
         let authentication = match &asked.user {
             None => Authentication::Anonymous,
-            Some(user) => Authentication::Known { identity: pretend(user), by_cookie: true },
+            Some(user) => Authentication::Known { identity: pretend(user), by_itself: true },
         };
         let found = if seen.page.is_some() { None } else { decide::find_route(config, incoming) };
         if seen.page.is_none() {

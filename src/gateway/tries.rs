@@ -117,7 +117,7 @@ impl Gateway {
         if let (Some(admission), Some(known), true) = (&state.admission, &state.known, respond::is_event_stream(answer))
             && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
         {
-            let asked = Asked::new(&incoming, state.by_cookie);
+            let asked = Asked::new(&incoming, state.by_itself);
             state.live = Some(self.live.stream(guard, admission, asked, self));
         }
         Ok(changes)

@@ -4,7 +4,7 @@
 
 use std::net::TcpListener;
 
-use data_encoding::BASE64URL_NOPAD as B64;
+use data_encoding::{BASE64, BASE64URL_NOPAD as B64};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -188,4 +188,40 @@ fn d8_a_secret_that_is_short_or_known_to_everybody_ends_the_start() {
     }
     let good = Gateway::serve(start("J8n0mGQ2v9rX4kLw7sTzP1cYbE6dHfUa"));
     still_serves(&good);
+}
+
+/// CWE-352: what was typed as a name and a password once, a browser sends along with every request to the site, whoever's page
+/// makes it. No `SameSite` holds it back.
+#[test]
+fn d9_an_api_token_that_a_browser_sends_by_itself_moves_nothing_for_foreign_pages() {
+    let stage = stage();
+    let token = stage.gateway.cli(&["token", "create", "ada@example.com", "--name", "x"]);
+    let token = token.trim();
+    let basic = format!("Basic {}", BASE64.encode(format!("ada:{token}").as_bytes()));
+    let bearer = format!("Bearer {token}");
+    let own = format!("http://{}", stage.gateway.host());
+    let post = |path: &str, credential: &str, field: (&str, &str)| {
+        let answer = stage.gateway.client().post_form(path, &[("Authorization", credential), field], "a=1");
+        assert_eq!(answer.all("set-cookie"), Vec::<String>::new());
+        answer.status
+    };
+    for path in ["/d9", "/optional/d9"] {
+        for foreign in [
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Site", "same-site"),
+            ("Origin", "https://evil.test"),
+            ("Origin", "null"),
+            ("Referer", "https://evil.test/"),
+        ] {
+            assert_eq!(post(path, &basic, foreign), 403, "{path} {foreign:?}");
+            // no page can have one sent without being asked for it first
+            assert_eq!(post(path, &bearer, foreign), 200, "{path} {foreign:?}");
+        }
+        for ours in [("Sec-Fetch-Site", "same-origin"), ("Origin", own.as_str()), ("User-Agent", "git/2.47")] {
+            assert_eq!(post(path, &basic, ours), 200, "{path} {ours:?}");
+        }
+    }
+    let reads = [("Authorization", basic.as_str()), ("Sec-Fetch-Site", "cross-site")];
+    assert_eq!(stage.get("/d9", &reads).status, 200, "nothing is changed by it, and no page reads the answer");
+    still_serves(&stage.gateway);
 }
