@@ -16,7 +16,7 @@ use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Format, Metrics, Reading, RouteMetrics};
 use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
-use crate::web::incoming::Incoming;
+use crate::web::incoming::{Incoming, wants_page};
 use crate::web::reply::Reply;
 
 mod answer;
@@ -243,7 +243,8 @@ impl Gateway {
         });
         judged.unwrap_or_else(|bad| {
             state.outcome = "bad_request";
-            Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why))
+            let site = wants_page(&head.headers).then_some(&*self.pages);
+            Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why, site))
         })
     }
 

@@ -23,7 +23,7 @@ use crate::config::{Config, Listen, Test, UpstreamHost};
 use crate::pages::{Page, Site};
 use crate::web::cookie;
 use crate::web::host::Host;
-use crate::web::incoming::Incoming;
+use crate::web::incoming::{Incoming, wants_page};
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
 
@@ -87,18 +87,19 @@ impl<'c> Prover<'c> {
         let server = &self.config.server;
         let over_tls = scheme == Scheme::Https && server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
         let hsts = over_tls && server.public_url.scheme() == Scheme::Https;
+        let site = wants_page(&parts.headers).then_some(&self.site);
         let mut told = Explanation::of(asked, scheme, &host, &target, hsts);
         let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
             Ok(known) => known,
             Err(bad) => {
-                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None));
+                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site));
                 return Ok(told);
             }
         };
         let incoming = match head::incoming(&parts, target.as_bytes(), &known) {
             Ok(incoming) => incoming,
             Err(bad) => {
-                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None));
+                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site));
                 return Ok(told);
             }
         };

@@ -51,7 +51,7 @@ pub(crate) fn unfit(site: &Site, route: &Route, incoming: &Incoming<'_>, request
         return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
     }
     let hidden = !incoming.path.as_str().starts_with(&route.strip_prefix);
-    hidden.then(|| unread(StatusCode::BAD_REQUEST, request_id))
+    hidden.then(|| status(site, StatusCode::BAD_REQUEST, incoming, request_id).closing())
 }
 
 /// A status for a request that could not be read.

@@ -15,6 +15,7 @@ use super::{Gateway, RequestState, refuse};
 use crate::account::Rejected;
 use crate::config::Config;
 use crate::metrics::Authz;
+use crate::pages::Site;
 use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
@@ -30,8 +31,8 @@ pub(super) fn sends_hsts(config: &Config, guard: &Guard) -> bool {
     guard.secured().is_some() && config.server.public_url.scheme() == Scheme::Https
 }
 
-/// The answer to a head that is refused unread.
-pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static str>) -> Reply {
+/// The answer to a head that is refused unread; `site` where a person looks at it.
+pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static str>, site: Option<&Site>) -> Reply {
     let (code, reason) = match bad {
         BadHead::Ambiguous(what) => (StatusCode::BAD_REQUEST, what),
         BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
@@ -41,7 +42,10 @@ pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static
         BadHead::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "host of another certificate"),
     };
     *why = Some(reason);
-    refuse::unread(code, request_id)
+    match site {
+        Some(site) => site.error_page(code, request_id, None).closing(),
+        None => refuse::unread(code, request_id),
+    }
 }
 
 /// What the access line says of a credential that was not accepted.

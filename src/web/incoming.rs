@@ -53,22 +53,24 @@ impl Incoming<'_> {
         self.method == Method::POST && self.wants_page()
     }
 
-    /// A script asks and says so: over plain http browsers send no fetch metadata for it, and some accept HTML.
-    fn is_scripted(&self) -> bool {
-        let said = self.headers.get("x-requested-with").is_some_and(|by| by.as_bytes() == b"XMLHttpRequest");
-        said || self.headers.contains_key("hx-request")
-    }
-
     /// Whether a person looks at the answer: the same test as [`Self::is_navigation`], any method.
     pub fn wants_page(&self) -> bool {
-        if self.is_websocket {
-            return false;
-        }
-        match self.headers.get("sec-fetch-mode") {
-            Some(mode) => mode.as_bytes() == b"navigate",
-            None => !self.is_scripted() && self.headers.get_all(http::header::ACCEPT).iter().any(accepts_html),
-        }
+        !self.is_websocket && wants_page(self.headers)
     }
+}
+
+/// The same of a head that was refused before more of it was read.
+pub fn wants_page(headers: &HeaderMap) -> bool {
+    match headers.get("sec-fetch-mode") {
+        Some(mode) => mode.as_bytes() == b"navigate",
+        None => !is_scripted(headers) && headers.get_all(http::header::ACCEPT).iter().any(accepts_html),
+    }
+}
+
+/// A script asks and says so: over plain http browsers send no fetch metadata for it, and some accept HTML.
+fn is_scripted(headers: &HeaderMap) -> bool {
+    let said = headers.get("x-requested-with").is_some_and(|by| by.as_bytes() == b"XMLHttpRequest");
+    said || headers.contains_key("hx-request")
 }
 
 fn accepts_html(value: &http::HeaderValue) -> bool {

@@ -150,6 +150,34 @@ fn a_form_of_the_account_page_leads_back_to_it_and_its_address_opens_it() {
     }
 }
 
+/// "Too many cookies" and addresses that read two ways are met by people.
+#[test]
+fn heads_that_are_refused_unread_get_a_page_where_a_person_looks_and_json_elsewhere() {
+    let gateway = gateway();
+    let (cookies, long) = ("a=".to_owned() + &"b".repeat(20_000), format!("GET /app/{}", "a".repeat(9000)));
+    for (line, cookies, status, word, heading) in [
+        ("GET /app//x", "a=1", 400, "bad_request", "That request cannot be read"),
+        ("GET /app/%2Fx", "a=1", 400, "bad_request", "That request cannot be read"),
+        (&long, "a=1", 414, "uri_too_long", "Address too long"),
+        ("GET /app/x", cookies.as_str(), 431, "header_too_large", "Too many cookies"),
+    ] {
+        for looks in [NAVIGATION, &[("Accept", "text/html,*/*;q=0.8")]] {
+            let page = ask(&gateway, line, "", &[looks, &[("Cookie", cookies)]].concat());
+            assert_eq!(
+                (page.status, page.field("content-type")),
+                (status, Some("text/html; charset=utf-8")),
+                "{heading}"
+            );
+            assert!(page.text().contains(&format!("<h1>{heading}</h1>")), "{}", page.text());
+            assert!(page.text().contains(page.field("x-request-id").unwrap()));
+            assert_eq!(page.field("connection"), Some("close"));
+        }
+        let scripted = [("Sec-Fetch-Mode", "cors"), ("Accept", "text/html"), ("Cookie", cookies)];
+        let json = ask(&gateway, line, "", &scripted);
+        assert_eq!((json.status, &json.json()["error"]), (status, &json!(word)));
+    }
+}
+
 /// The login page's own address has a limit, too (`limits.head_bytes`).
 #[test]
 fn an_address_too_long_to_come_back_to_still_leads_to_the_login_page() {

@@ -143,7 +143,8 @@ impl Front {
 
     async fn refuse_unread(&self, mut conn: Box<Conn>, bad: BadHead) {
         let (request_id, mut why) = (self.gateway.fresh_id(), None);
-        let reply = respond::bad_head(bad, &request_id, &mut why);
+        let site = request::wants_page(&conn.buffer).then_some(&*self.gateway.pages);
+        let reply = respond::bad_head(bad, &request_id, &mut why, site);
         record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16(), &request_id, why);
         let _ = self.write_reply(&mut conn, reply, &Method::GET, &request_id).await;
         conn.linger().await;

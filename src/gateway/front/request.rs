@@ -82,6 +82,21 @@ pub(super) fn may_end(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
+/// Whether a person looks at the answer to a head that is refused before its end: this decides how it looks, and
+/// nothing else.
+pub(crate) fn wants_page(bytes: &[u8]) -> bool {
+    let field = |name: &str| {
+        bytes.split(|&b| b == b'\n').skip(1).find_map(|line| {
+            let (own, value) = line.split_at_checked(name.len())?;
+            own.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+        })
+    };
+    match field("sec-fetch-mode:") {
+        Some(mode) => mode == b"navigate",
+        None => field("accept:").is_some_and(|kinds| kinds.starts_with(b"text/html")),
+    }
+}
+
 /// Bytes of empty lines before a request line: let through (RFC 9112, 2.2).
 pub(crate) fn blank_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| *line == b"\r\n").count() * 2

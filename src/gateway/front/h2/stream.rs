@@ -18,6 +18,7 @@ use super::{Fate, Tally, head};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
 use crate::gateway::{RequestState, Step, answer, respond};
+use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 
 /// Serves it and writes its access line.
@@ -36,7 +37,8 @@ pub(super) async fn serve(
         Ok(read) => read,
         Err(bad) => {
             let (id, mut why) = (gateway.fresh_id(), None);
-            let reply = respond::bad_head(bad, &id, &mut why);
+            let site = wants_page(&parts.headers).then_some(&*gateway.pages);
+            let reply = respond::bad_head(bad, &id, &mut why, site);
             record::unread(gateway, guard.address(), reply.status.as_u16(), &id, why);
             let _ = front.reply_h2(&mut client, &guard, reply, &parts.method, &id).await;
             return Fate::Wasted;
