@@ -309,7 +309,12 @@ impl Admin {
         }
         let now = self.clock.now();
         let event = AuditRow { detail: kid.clone(), ..self.event("key_rotated", None) };
-        self.db.rotate_keys(&new, now, now.saturating_sub(self.settings.max_age_secs.max(86_400)), &event)?;
+        self.db.rotate_keys(
+            &new,
+            now,
+            now.saturating_sub(self.settings.max_age_secs.max(backend_token::PUBLISHED_SECS)),
+            &event,
+        )?;
         Ok(kid)
     }
 

@@ -25,8 +25,11 @@ use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
 use crate::secret::{NoRandomness, token_hash};
 use crate::store::{KeyRow, NewKey};
 
-/// How long a retired key is still published, seconds: no token lives longer (`token.lifetime`).
-const PUBLISHED_SECS: u64 = 86_400;
+/// How long a retired key is still published, seconds: the last token that it signed lives no longer (`token.lifetime`).
+pub(super) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
+/// How long a new key is published before it signs, seconds: backends keep what they were told for a minute
+/// (`Cache-Control` of jwks.json), and their libraries do not ask more often than that for a key they do not know.
+const KNOWN_SECS: u64 = 120;
 /// Tokens sent as cookies that are remembered.
 const HANDED_MAX: usize = 1 << 18;
 /// A backend's clock may be behind ours by so many seconds.
@@ -90,6 +93,7 @@ struct OwnKey {
     algorithm: Algorithm,
     sign: EncodingKey,
     public: Value,
+    created: UnixSecs,
     retired: Option<UnixSecs>,
 }
 
@@ -114,26 +118,35 @@ impl OwnKeys {
     /// Takes the keys as the store has them.
     pub(super) fn apply(&self, rows: &[KeyRow]) {
         jws::install_provider();
-        let mut keys: Vec<_> =
-            rows.iter().filter_map(|row| own_key(row).map(|key| (row.created, Arc::new(key)))).collect();
-        keys.sort_by_key(|(created, key)| (key.retired.is_some(), u64::MAX - created));
+        let mut keys: Vec<_> = rows.iter().filter_map(own_key).map(Arc::new).collect();
+        keys.sort_by_key(|key| (key.retired.is_some(), u64::MAX - key.created));
         let mut held = self.0.write();
-        for (_, key) in &mut keys {
+        for key in &mut keys {
             // the same key stays the same value: tokens that it signed stay good
             if let Some(old) = held.iter().find(|old| old.kid == key.kid && old.retired == key.retired) {
                 *key = Arc::clone(old);
             }
         }
-        *held = keys.into_iter().map(|(_, key)| key).collect();
+        *held = keys;
     }
 
-    fn signing(&self, algorithm: Algorithm) -> Option<Arc<OwnKey>> {
-        self.0.read().iter().find(|key| key.algorithm == algorithm && key.retired.is_none()).cloned()
+    /// The newest key that backends can know by now; the very first ones are known to nobody, and sign at once.
+    fn signing(&self, algorithm: Algorithm, now: UnixSecs) -> Option<Arc<OwnKey>> {
+        let keys = self.0.read();
+        let own = || keys.iter().filter(|key| key.algorithm == algorithm && key.is_published(now));
+        let known = own().find(|key| now >= key.created.saturating_add(KNOWN_SECS));
+        known.or_else(|| own().find(|key| key.retired.is_none())).cloned()
     }
 
     fn published(&self, now: UnixSecs) -> Value {
-        let fresh = |key: &&Arc<OwnKey>| key.retired.is_none_or(|at| now < at.saturating_add(PUBLISHED_SECS));
-        json!({ "keys": self.0.read().iter().filter(fresh).map(|key| key.public.clone()).collect::<Vec<_>>() })
+        let keys = self.0.read();
+        json!({ "keys": keys.iter().filter(|key| key.is_published(now)).map(|key| &key.public).collect::<Vec<_>>() })
+    }
+}
+
+impl OwnKey {
+    fn is_published(&self, now: UnixSecs) -> bool {
+        self.retired.is_none_or(|at| now < at.saturating_add(PUBLISHED_SECS))
     }
 }
 
@@ -157,7 +170,7 @@ fn own_key(row: &KeyRow) -> Option<OwnKey> {
     public["kid"] = row.kid.clone().into();
     public["alg"] = row.algorithm.clone().into();
     public["use"] = "sig".into();
-    Some(OwnKey { kid: row.kid.clone(), algorithm, sign, public, retired: row.retired })
+    Some(OwnKey { kid: row.kid.clone(), algorithm, sign, public, created: row.created, retired: row.retired })
 }
 
 /// A new key of this algorithm.
@@ -235,8 +248,8 @@ impl Accounts {
         let now = shared.clock.now();
         let key = match minter.spec.key {
             TokenKey::Shared(_) => None,
-            TokenKey::Ed25519 => Some(shared.own_keys.signing(Algorithm::EdDSA).ok_or(NotMinted)?),
-            TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256).ok_or(NotMinted)?),
+            TokenKey::Ed25519 => Some(shared.own_keys.signing(Algorithm::EdDSA, now).ok_or(NotMinted)?),
+            TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256, now).ok_or(NotMinted)?),
         };
         let held = &who.session.minted.0;
         if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(id, _)| *id == minter.id)
@@ -370,5 +383,40 @@ impl Minter {
 
     fn encrypt_v5(&self, cookie: &str, claims: &Value) -> Result<String, NotMinted> {
         self.v5.get(cookie).ok_or(NotMinted)?.encrypt(claims.to_string().as_bytes()).map_err(|_| NotMinted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key that was made at `created` and gave way to another one at `retired`.
+    fn row(kid: &str, created: UnixSecs, retired: Option<UnixSecs>) -> KeyRow {
+        let secret = new_key("EdDSA").unwrap().secret;
+        KeyRow { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned() }
+    }
+
+    /// "A new key is published for two minutes before it signs" (docs/http.md): whoever has just read jwks.json can
+    /// verify what comes until it reads it again.
+    #[test]
+    fn a_rotated_key_is_published_before_it_signs_and_the_first_one_signs_at_once() {
+        let keys = OwnKeys::default();
+        let signs = |now| keys.signing(Algorithm::EdDSA, now).map(|key| key.kid.clone());
+        let published = |now| keys.published(now)["keys"].as_array().unwrap().len();
+        keys.apply(&[row("first", 1000, None)]);
+        assert_eq!(signs(1000).as_deref(), Some("first"));
+        keys.apply(&[row("first", 1000, Some(5000)), row("second", 5000, None)]);
+        assert_eq!((signs(5000).as_deref(), published(5000)), (Some("first"), 2));
+        assert_eq!(signs(5119).as_deref(), Some("first"));
+        assert_eq!(signs(5120).as_deref(), Some("second"));
+        // twice in a row
+        keys.apply(&[row("first", 1000, Some(5000)), row("second", 5000, Some(5060)), row("third", 5060, None)]);
+        assert_eq!((signs(5100).as_deref(), published(5100)), (Some("first"), 3));
+        assert_eq!(signs(5121).as_deref(), Some("second"));
+        assert_eq!(signs(5180).as_deref(), Some("third"));
+        // what is published no more signs no more, whatever the clock says
+        assert_eq!((signs(5060 + PUBLISHED_SECS).as_deref(), published(5060 + PUBLISHED_SECS)), (Some("third"), 1));
+        keys.apply(&[row("first", 1000, Some(5000)), row("second", 900_000, None)]);
+        assert_eq!(signs(5000 + PUBLISHED_SECS).as_deref(), Some("second"));
     }
 }
