@@ -97,6 +97,7 @@ impl Gateway {
             admission: None,
             guard: None,
             live: None,
+            call: None,
             tried: Vec::new(),
             retried: false,
             answered: None,

@@ -63,7 +63,7 @@ pub(crate) fn authorize(
         (Access::Deny, _) | (_, None) => return Err(Refusal::Forbidden),
         (_, Some(upstream)) => upstream,
     };
-    if !route.danger_cross_origin && crosses_origins(route, incoming, authentication, own) {
+    if !route.danger_cross_origin && crosses_origins(route, incoming, method, authentication, own) {
         return Err(Refusal::CrossOrigin);
     }
     let identity = authentication.identity().cloned();
@@ -104,6 +104,7 @@ fn in_groups(route: &Route, groups: &[String]) -> bool {
 fn crosses_origins(
     route: &Route,
     incoming: &Incoming<'_>,
+    method: &Method,
     authentication: &Authentication,
     own: impl FnOnce() -> [Origin; 2],
 ) -> bool {
@@ -112,7 +113,7 @@ fn crosses_origins(
     }
     let guarded = route.access != Access::Public;
     let by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
-    guarded && by_itself && !is_safe(incoming.method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
+    guarded && by_itself && !is_safe(method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
 }
 
 /// The origins that the route's answers are shared with.

@@ -1,4 +1,4 @@
-//! The open WebSockets and event streams, each with the session it belongs to. When that session
+//! The open WebSockets, event streams and gRPC calls, each with the session it belongs to. When that session
 //! ends, or may not use the route any more, the connection is closed; others are untouched. After a reload
 //! each is judged again by what it asked for.
 
@@ -45,6 +45,8 @@ struct Entry {
     who: Option<Who>,
     /// The account whose socket is counted.
     counted_for: Option<String>,
+    /// It ends by itself: the gateway waits for that when it stops.
+    ends: bool,
     asked: Asked,
     judged: Judged,
 }
@@ -120,8 +122,20 @@ impl Live {
         self.insert(&mut self.entries.lock(), entry)
     }
 
+    /// Registers a gRPC call.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        guard: &Arc<Guard>,
+        admission: &Admission,
+        asked: Asked,
+        gateway: &Gateway,
+    ) -> LiveHandle {
+        let entry = Entry { ends: true, ..Entry::new(guard, admission, asked, gateway) };
+        self.insert(&mut self.entries.lock(), entry)
+    }
+
     fn insert(self: &Arc<Self>, entries: &mut Entries, entry: Entry) -> LiveHandle {
-        if entries.draining {
+        if entries.draining && !entry.ends {
             entry.guard.close(Closing::GoingAway);
         }
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +143,7 @@ impl Live {
         LiveHandle { live: self.clone(), key }
     }
 
-    /// WebSockets and event streams open now.
+    /// WebSockets, event streams and calls open now.
     pub(crate) fn open(&self) -> usize {
         self.entries.lock().open.len()
     }
@@ -147,11 +161,11 @@ impl Live {
         }
     }
 
-    /// The gateway stops: all are told so, and those that come later too.
+    /// The gateway stops: all that do not end by themselves are told so, and those that come later too.
     pub(crate) fn drain(&self) {
         let mut entries = self.entries.lock();
         entries.draining = true;
-        for entry in entries.open.values() {
+        for entry in entries.open.values().filter(|entry| !entry.ends) {
             entry.guard.close(Closing::GoingAway);
         }
     }
@@ -163,7 +177,7 @@ impl Entry {
             .identity()
             .map(|identity| Who { session: identity.session.clone(), grant: identity.grant.clone() });
         let judged = Judged { generation: gateway.generation, route: admission.route() };
-        Self { guard: guard.clone(), who, counted_for: None, asked, judged }
+        Self { guard: guard.clone(), who, counted_for: None, ends: false, asked, judged }
     }
 
     /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.

@@ -132,6 +132,8 @@ pub struct RequestState {
     admission: Option<Admission>,
     guard: Option<Arc<Guard>>,
     live: Option<LiveHandle>,
+    /// A gRPC call, for as long as it lasts.
+    call: Option<LiveHandle>,
     tried: Vec<Arc<Target>>,
     retried: bool,
     /// When the server's answer began, after `began`.
@@ -336,6 +338,11 @@ impl Gateway {
                 (state.outcome, state.why) = ("refused", Some("sockets_per_user"));
                 return refused(StatusCode::TOO_MANY_REQUESTS);
             }
+        }
+        if refuse::may_be_grpc(incoming)
+            && let Some(guard) = &state.guard
+        {
+            state.call = Some(self.live.call(guard, &admission, Asked::new(incoming, state.by_itself), self));
         }
         if let Some(identity) = admission.identity() {
             let Ok(token) = self.accounts.backend_token(admission.upstream(), identity) else {

@@ -111,6 +111,12 @@ fn grpc(code: StatusCode) -> Reply {
         .with(HeaderName::from_static("grpc-status"), HeaderValue::from_static(status))
 }
 
+/// Whether it may be a gRPC call, from a page perhaps: these stay open as long as they like.
+pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
+    let kind = incoming.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.and_then(|kind| kind.get(..16)).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
 fn is_grpc(incoming: &Incoming<'_>) -> bool {
     incoming.single("content-type").is_some_and(|kind| {
         kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")

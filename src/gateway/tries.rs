@@ -7,6 +7,7 @@ use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
+use super::decide::OVERRIDES;
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
@@ -52,7 +53,9 @@ impl Gateway {
     /// A connection broke before an answer: again, once, where doing it twice changes nothing, and only
     /// if it was a kept one that was just being closed.
     pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, bodiless: bool, kept: bool) -> bool {
-        let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried;
+        // an app may take it for a POST
+        let overrides = || OVERRIDES.iter().any(|name| head.headers.contains_key(name));
+        let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried && !overrides();
         if repeats {
             state.retried = true;
             state.tried.pop();

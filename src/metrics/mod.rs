@@ -26,7 +26,7 @@ pub struct Reading {
     pub connections: usize,
     /// Connections refused so far: because there are too many in all, and of one address.
     pub connections_refused: [u64; 2],
-    /// WebSockets and event streams that are open.
+    /// WebSockets, event streams and gRPC calls that are open.
     pub live: usize,
     /// Sessions that stand.
     pub sessions: usize,
@@ -200,7 +200,7 @@ impl Metrics {
         }
         let gauges = [
             ("connections", "Open connections", reading.connections as u64),
-            ("live_connections", "Open WebSockets and event streams", reading.live as u64),
+            ("live_connections", "Open WebSockets, event streams and gRPC calls", reading.live as u64),
             ("sessions_active", "Sessions that stand", reading.sessions as u64),
             (
                 "config_last_reload_successful",

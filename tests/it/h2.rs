@@ -229,6 +229,46 @@ fn an_event_stream_is_reset_when_its_session_ends_and_other_streams_go_on() {
     });
 }
 
+/// A gRPC call may stay open as long as a WebSocket: it belongs to its session, too. Shutting down lets it end.
+#[test]
+fn a_grpc_call_is_reset_when_its_session_ends_and_others_go_on_until_they_end() {
+    let (address, _received) = echo(None);
+    let mut secure = Secure::start(&format!(
+        "[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"h2c://{address}\"\n[[route]]\nupstream = \"h2c://{address}\"\n"
+    ));
+    let cookie = secure.first_account();
+    run(async {
+        let send = secure.h2().await;
+        let call = async |path: &str, cookie: &str| {
+            let fields = [("cookie", cookie), ("content-type", "application/grpc")];
+            let mut send = send.clone().ready().await.unwrap();
+            let (answer, mut up) = send.send_request(request(&format!("POST {path}"), &fields), false).unwrap();
+            let mut down = answer.await.unwrap().into_body();
+            up.send_data("one".into(), false).unwrap();
+            assert_eq!(down.data().await.unwrap().unwrap(), "one");
+            (up, down)
+        };
+        let ((_up, mut own), (mut up, mut others)) =
+            (call("/app.Service/Talk", &cookie).await, call("/public/Talk", "app=1").await);
+        assert_eq!(secure.gateway.metric("authgate_live_connections"), 2);
+        let began = std::time::Instant::now();
+        secure.gateway.cli(&["session", "revoke", "--user", "ada@example.com"]);
+        let ended = own.data().await.unwrap().unwrap_err();
+        assert!(ended.is_reset() && ended.reason() == Some(Reason::CANCEL), "{ended:?}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        secure.gateway.signal("TERM");
+        secure.gateway.wait_for(|_, line| line.contains("draining"));
+        while send.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        up.send_data("two".into(), true).unwrap();
+        assert_eq!(others.data().await.unwrap().unwrap(), "two");
+        assert!(others.data().await.is_none());
+        assert_eq!(others.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    });
+    secure.gateway.terminate();
+}
+
 /// Issue 5, item 2: "requests in flight keep the configuration they began with", streams of one connection too.
 #[test]
 fn an_open_stream_keeps_the_configuration_that_it_began_with_and_the_next_one_has_the_new_one() {

@@ -521,3 +521,35 @@ fn b22_a_request_that_names_another_method_must_be_let_in_under_both() {
     assert_eq!([ask(("X-HTTP-Method-Override", "DELETE")), ask(("X-HTTP-Method-Override", "POST"))], [403, 200]);
     still_serves(&gateway);
 }
+
+/// RFC 9110, 9.2.2: what an app takes for another method is not repeated as a GET is, and crosses origins as that other
+/// method does.
+#[test]
+fn b23_a_get_that_names_another_method_is_sent_once_and_guarded_as_that_method() {
+    let backend = Backend::start(|request, stream| {
+        // the first of a connection is answered, the next is taken and the connection closed
+        request.line.starts_with("GET /first") && ok(request, stream)
+    });
+    let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
+    let ada = gateway.first_account();
+    for (field, times) in
+        [(("X-Own", "POST"), 2), (("X-HTTP-Method-Override", "POST"), 1), (("X-Method-Override", "x"), 1)]
+    {
+        let mut client = gateway.client();
+        assert_eq!(client.get("/first", &[("Cookie", &ada)]).status, 200);
+        assert_eq!(client.get("/next", &[("Cookie", &ada), field]).status, 502);
+        let seen = backend.all().iter().filter(|request| request.line.starts_with("GET /next")).count();
+        assert_eq!(seen, times, "{field:?}");
+    }
+    let foreign = ("Sec-Fetch-Site", "cross-site");
+    for (fields, status) in [
+        (&[foreign][..], 200),
+        (&[foreign, ("X-HTTP-Method-Override", "POST")], 403),
+        (&[("Sec-Fetch-Site", "same-origin"), ("X-HTTP-Method-Override", "POST")], 200),
+        (&[foreign, ("X-HTTP-Method-Override", "HEAD")], 200),
+    ] {
+        let answer = gateway.client().get("/first", &[&[("Cookie", ada.as_str())], fields].concat());
+        assert_eq!(answer.status, status, "{fields:?}");
+    }
+    still_serves(&gateway);
+}

@@ -68,16 +68,12 @@ impl Front {
         tally: Arc<Tally>,
     ) -> usize {
         let Some(guard) = state.guard.clone() else { return 0 };
-        if head
-            .headers
-            .get(header::EXPECT)
-            .is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-            && !matches!(step, Step::Reply(_))
-        {
+        let expects = head.headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
+        let answers_at_once = matches!(step, Step::Reply(_));
+        if expects.eq_ignore_ascii_case(b"100-continue") && !answers_at_once {
             client.tell(StatusCode::CONTINUE, &HeaderMap::new());
         }
         let mut read = 0;
-        let answers_at_once = matches!(step, Step::Reply(_));
         let place = if answers_at_once { None } else { tally.place(&self.gateway, guard.address()) };
         if place.is_none() && !answers_at_once {
             (state.outcome, state.why) = ("refused", Some("connections"));

@@ -12,7 +12,8 @@ use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::{Front, pool};
-use super::server::{self, Broken, Server, Shared, Sink, Source, gone};
+use super::server::{self, Broken, Server, Sink, Source, gone};
+use super::shared::Shared;
 use super::{Download, Upload, trailers};
 use crate::gateway::respond::signs_in_connection;
 use crate::gateway::tries::no_admission;

@@ -15,9 +15,10 @@ mod exchange;
 mod framed;
 mod http1;
 mod server;
+mod shared;
 mod trailers;
 
-pub(super) use server::sweep;
+pub(super) use shared::sweep;
 
 /// A request's body, as its client sends it.
 pub(super) trait Upload {

@@ -1,44 +1,25 @@
 //! The server's end of a stream's request: a connection of its own in HTTP/1.1, or a stream of a shared one in
 //! HTTP/2. Both are written and read apart from each other, so that bodies pass both ways at once.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::time::{Instant, timeout};
 
 use super::super::chunks;
-use super::super::pool::{self, KEPT_TIME};
+use super::super::pool;
 use super::super::response::{self, Framing};
 use super::super::wire::Wire;
 use super::Download;
 use super::framed::{Cut, Framed};
+use super::shared::{Shared, Stream};
 use crate::gateway::respond::AnswerHead as _;
 use crate::gateway::tries::count_interim;
 
-/// Streams that we open on one connection; a server may allow fewer.
-const STREAMS: u32 = 100;
-/// What a server may send before the client has taken it. Together they have room for all: a client that does not read
-/// holds up no other one's stream (RFC 9113, 5.2).
-const STREAM_WINDOW: u32 = 128 << 10;
-const WINDOW: u32 = STREAM_WINDOW * STREAMS;
-/// Streams of one connection that may be given up before their end. Servers end a connection, with everybody's streams,
-/// when too many are (CVE-2023-44487), the strictest that we know after 20: from here on nobody is put on it any more.
-const GIVEN_UP_MAX: usize = 10;
-/// A head in HTTP/2, as large as one in HTTP/1.1 may be.
-const HEAD_BYTES: u32 = 64 << 10;
-/// For the first frames of a new connection.
-const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
 const HOP: [HeaderName; 5] =
     [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE];
@@ -58,81 +39,6 @@ pub(super) enum Server {
     Shared(Shared),
 }
 
-/// A connection in HTTP/2, for as many streams as the server allows.
-#[derive(Clone)]
-pub(super) struct Shared {
-    send: SendRequest<Bytes>,
-    scheme: &'static str,
-    /// One for the pool, and one for each stream. Counts those that were given up.
-    users: Arc<AtomicUsize>,
-    since: Instant,
-}
-
-thread_local! {
-    static SHARED: RefCell<HashMap<u64, Vec<Shared>, ahash::RandomState>> = RefCell::default();
-}
-
-impl Shared {
-    /// Begins HTTP/2 on a new connection, which is kept for others.
-    pub(super) async fn begin(target: u64, wire: Wire, scheme: &'static str) -> Result<Self> {
-        let failed = |e| Error::because(ErrorType::ConnectError, "beginning HTTP/2", e).into_up();
-        let mut builder = h2::client::Builder::new();
-        builder
-            .enable_push(false)
-            .max_header_list_size(HEAD_BYTES)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(WINDOW);
-        let begun = timeout(HANDSHAKE, builder.handshake::<_, Bytes>(wire)).await;
-        let (send, connection) = match begun {
-            Ok(begun) => begun.map_err(failed)?,
-            Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "beginning HTTP/2").into_up()),
-        };
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "HTTP/2 to an upstream ended");
-            }
-        });
-        let shared = Self { send, scheme, users: Arc::default(), since: Instant::now() };
-        SHARED.with_borrow_mut(|all| all.entry(target).or_default().push(shared.clone()));
-        Ok(shared)
-    }
-
-    /// A connection to this target that has room for one more stream.
-    pub(super) fn take(target: u64) -> Option<Self> {
-        SHARED.with_borrow_mut(|all| {
-            let list = all.get_mut(&target)?;
-            list.retain_mut(Self::is_open);
-            let found = list.iter_mut().find(|shared| shared.has_room())?;
-            found.since = Instant::now();
-            Some(found.clone())
-        })
-    }
-
-    fn is_open(&mut self) -> bool {
-        let waker = std::task::Waker::noop();
-        !matches!(self.send.poll_ready(&mut std::task::Context::from_waker(waker)), std::task::Poll::Ready(Err(_)))
-    }
-
-    fn has_room(&self) -> bool {
-        Arc::strong_count(&self.users) - 1 < self.send.current_max_send_streams().min(STREAMS as usize)
-            && self.users.load(Ordering::Relaxed) < GIVEN_UP_MAX
-    }
-
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.users) == 1 && self.since.elapsed() > KEPT_TIME
-    }
-}
-
-/// Closes shared connections that nobody has used for a while; called once a second on each thread.
-pub(in super::super) fn sweep() {
-    SHARED.with_borrow_mut(|all| {
-        for list in all.values_mut() {
-            list.retain_mut(|shared| !shared.is_idle() && shared.is_open());
-        }
-        all.retain(|_, list| !list.is_empty());
-    });
-}
-
 /// What the request's body goes into.
 pub(super) enum Sink {
     Own { wire: WriteHalf<Wire>, chunked: bool },
@@ -143,23 +49,6 @@ pub(super) enum Sink {
 pub(super) enum Source {
     Own { body: Framed<ReadHalf<Wire>>, keeps: bool },
     Shared(Stream),
-}
-
-/// The answer on a stream of a shared connection.
-pub(super) struct Stream {
-    answer: Option<ResponseFuture>,
-    body: Option<RecvStream>,
-    /// By its status, or as the answer to HEAD.
-    bodiless: bool,
-    users: Arc<AtomicUsize>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if !self.body.as_ref().is_some_and(RecvStream::is_end_stream) {
-            self.users.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Server {
@@ -176,12 +65,9 @@ impl Server {
                 Ok((Sink::Own { wire: write, chunked }, Source::Own { body, keeps: false }))
             }
             Self::Shared(shared) => {
-                let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
                 let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "no HTTP/2 request").into_in();
-                let request = request_h2(head, shared.scheme).ok_or_else(bad)?;
-                let mut send = shared.send.ready().await.map_err(failed)?;
-                let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
-                let stream = Stream { answer: Some(answer), body: None, bodiless: false, users: shared.users };
+                let request = request_h2(head, shared.scheme()).ok_or_else(bad)?;
+                let (body, stream) = shared.ask(request, bodiless).await?;
                 Ok((Sink::Shared(body), Source::Shared(stream)))
             }
         }
