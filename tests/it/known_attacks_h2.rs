@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, ok, silent};
@@ -785,7 +786,9 @@ fn clients_that_read_nothing_do_not_hold_up_others_answers_on_a_shared_connectio
 /// others have on it.
 #[test]
 fn clients_that_go_away_again_and_again_end_nobody_elses_stream_at_a_server_in_http2() {
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
     let address = serve(|stream| async move {
+        CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let mut taken_back = 0;
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -806,7 +809,9 @@ fn clients_that_go_away_again_and_again_end_nobody_elses_stream_at_a_server_in_h
             tokio::task::spawn_local(async move {
                 let Ok(mut body) = respond.send_response(http::Response::new(()), false) else { return };
                 let _ = body.send_data("begun".into(), false);
-                if request.uri().path() == "/twin" {
+                if request.uri().path() == "/served" {
+                    let _ = body.send_trailers(http::HeaderMap::new());
+                } else if request.uri().path() == "/twin" {
                     let mut upload = request.into_body();
                     while let Some(Ok(_)) = upload.data().await {}
                     let _ = body.send_data("ended".into(), true);
@@ -827,8 +832,52 @@ fn clients_that_go_away_again_and_again_end_nobody_elses_stream_at_a_server_in_h
         client.send(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!((client.head().status, client.chunk()), (200, b"begun".to_vec()));
     }
+    let mut client = gateway.client();
+    client.get("/served", &[]);
+    let before = CONNECTIONS.load(Ordering::Relaxed);
+    for _ in 0..30 {
+        assert_eq!(client.get("/served", &[]).text(), "begun");
+    }
+    assert_eq!(CONNECTIONS.load(Ordering::Relaxed), before, "what ends is not held against a connection");
     for twin in &mut twins {
         twin.send(b"0\r\n\r\n");
         assert_eq!((twin.chunk(), twin.chunk()), (b"ended".to_vec(), vec![]));
     }
+}
+
+/// The same all at once: of streams that it has not seen yet, hyper (and so tonic) lets 20 be taken back.
+#[test]
+fn clients_that_go_away_all_at_once_do_not_make_a_server_in_http2_end_a_connection() {
+    static CALMED: AtomicUsize = AtomicUsize::new(0);
+    let address = serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        loop {
+            match connection.accept().await {
+                Some(Ok((request, mut respond))) if request.uri().path() == "/served" => {
+                    let _ = respond.send_response(http::Response::new(()), true);
+                }
+                Some(Ok((_, mut respond))) => {
+                    tokio::task::spawn_local(async move { std::future::poll_fn(|cx| respond.poll_reset(cx)).await });
+                }
+                Some(Err(_)) => {
+                    CALMED.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                None => return,
+            }
+        }
+    });
+    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    for _ in 0..5 {
+        let mut clients: Vec<_> = (0..150).map(|_| std::net::TcpStream::connect(gateway.address).unwrap()).collect();
+        for client in &mut clients {
+            client.write_all(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            client.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        eventually("they are gone", || gateway.metric("authgate_connections") == 0);
+        for _ in 0..4 {
+            assert_eq!(gateway.client().get("/served", &[]).status, 200);
+        }
+    }
+    assert_eq!(CALMED.load(Ordering::Relaxed), 0);
 }

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -184,7 +184,7 @@ impl Source {
                     () = client.gone() => return Err(Broken::Other(gone())),
                 };
                 let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
-                stream.body = Some(rest);
+                stream.answered(rest);
                 let head = ResponseHeader::from(parts);
                 // what it says of its length may be written on in HTTP/1.1
                 let framing = response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
@@ -198,7 +198,7 @@ impl Source {
     pub(super) fn is_over(&self) -> bool {
         match self {
             Self::Own { body, .. } => body.is_over(),
-            Self::Shared(stream) => stream.body.as_ref().is_none_or(RecvStream::is_end_stream),
+            Self::Shared(stream) => stream.is_over(),
         }
     }
 
@@ -210,12 +210,13 @@ impl Source {
                 Cut::Ended => cut_off(),
                 Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the answer", e).into_up(),
             }),
-            Self::Shared(Stream { body, bodiless, .. }) => {
-                let Some(body) = body else { return Ok(None) };
+            Self::Shared(stream) => {
+                let bodiless = stream.bodiless;
+                let Some(body) = stream.body() else { return Ok(None) };
                 let Some(data) = body.data().await else { return Ok(None) };
                 let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
                 let data = data.map_err(failed)?;
-                if *bodiless && !data.is_empty() {
+                if bodiless && !data.is_empty() {
                     // whoever keeps the client's connection would take them for the next answer (CWE-444)
                     return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a body where there is none").into_up());
                 }
@@ -227,7 +228,8 @@ impl Source {
 
     /// What stands behind the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
-        let Self::Shared(Stream { body: Some(body), .. }) = self else { return Ok(None) };
+        let Self::Shared(stream) = self else { return Ok(None) };
+        let Some(body) = stream.body() else { return Ok(None) };
         match body.trailers().await {
             Ok(trailers) => Ok(trailers),
             // the server wants no more of the request (RFC 9113, 8.1): the answer is whole

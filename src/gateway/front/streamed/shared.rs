@@ -23,9 +23,10 @@ const STREAMS: u32 = 100;
 /// holds up no other one's stream (RFC 9113, 5.2).
 const STREAM_WINDOW: u32 = 128 << 10;
 const WINDOW: u32 = STREAM_WINDOW * STREAMS;
-/// Streams of one connection that may be given up before their end. Servers end a connection, with everybody's streams,
-/// when too many are (CVE-2023-44487), the strictest that we know after 20: from here on nobody is put on it any more.
-const GIVEN_UP_MAX: usize = 10;
+/// Streams of one connection that were given up before their end, or may be before the server has seen them: those that
+/// it has not answered. Servers end a connection, with everybody's streams, when there are too many resets
+/// (CVE-2023-44487), the strictest (hyper, tonic) after 20 of streams that it has not seen: nobody is put on it beyond.
+const AT_STAKE_MAX: usize = 20;
 /// A head in HTTP/2, as large as one in HTTP/1.1 may be.
 const HEAD_BYTES: u32 = 64 << 10;
 /// For the first frames of a new connection.
@@ -36,7 +37,7 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 pub(super) struct Shared {
     send: SendRequest<Bytes>,
     scheme: &'static str,
-    /// One for the pool, and one for each stream. Counts those that were given up.
+    /// One for the pool, and one for each stream. Counts those that are at stake.
     users: Arc<AtomicUsize>,
     since: Instant,
 }
@@ -91,6 +92,7 @@ impl Shared {
         let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
         let mut send = self.send.ready().await.map_err(failed)?;
         let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
+        self.users.fetch_add(1, Ordering::Relaxed);
         Ok((body, Stream { answer: Some(answer), body: None, bodiless: false, users: self.users }))
     }
 
@@ -101,7 +103,7 @@ impl Shared {
 
     fn has_room(&self) -> bool {
         Arc::strong_count(&self.users) - 1 < self.send.current_max_send_streams().min(STREAMS as usize)
-            && self.users.load(Ordering::Relaxed) < GIVEN_UP_MAX
+            && self.users.load(Ordering::Relaxed) < AT_STAKE_MAX
     }
 
     fn is_idle(&self) -> bool {
@@ -124,15 +126,34 @@ pub(super) struct Stream {
     /// Until its head has come.
     pub(super) answer: Option<ResponseFuture>,
     /// From then on.
-    pub(super) body: Option<RecvStream>,
+    body: Option<RecvStream>,
     /// By its status, or as the answer to HEAD.
     pub(super) bodiless: bool,
     users: Arc<AtomicUsize>,
 }
 
+impl Stream {
+    /// Its head has come.
+    pub(super) fn answered(&mut self, body: RecvStream) {
+        self.body = Some(body);
+        self.users.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Behind its head.
+    pub(super) fn body(&mut self) -> Option<&mut RecvStream> {
+        self.body.as_mut()
+    }
+
+    /// Whether nothing follows what was read.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
-        if !self.body.as_ref().is_some_and(RecvStream::is_end_stream) {
+        // one that was not answered stays at stake
+        if !self.is_over() {
             self.users.fetch_add(1, Ordering::Relaxed);
         }
     }
