@@ -165,7 +165,7 @@ pub(super) const TABLES: &[Keys] = &[
             ("upstream", Text),
             ("access", Words(&["signed_in", "public", "optional", "deny"])),
             ("groups", Texts),
-            ("refuse", Words(&["auto", "redirect", "status"])),
+            ("refuse", Words(&["auto", "redirect", "status", "basic"])),
             ("enforce", Boolean),
             ("strip_prefix", Text),
             ("timeout", Duration),

@@ -252,6 +252,8 @@ pub enum Refuse {
     Redirect,
     /// Always a status.
     Status,
+    /// The same, and it asks for Basic: programs of `WebDAV` send no password before.
+    Basic,
 }
 
 /// `[[test]]`

@@ -10,6 +10,9 @@ use crate::pages::{Site, word};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
+/// RFC 7617; browsers ask people for a password when they see it, so a route has to want it.
+const BASIC: &str = "Basic realm=\"authgate\", charset=\"UTF-8\"";
+
 /// What a refused client receives.
 pub(crate) fn refusal(
     site: &Site,
@@ -74,17 +77,19 @@ fn signed_out(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &
     let redirected = match route.refuse {
         Refuse::Auto => incoming.is_navigation(),
         Refuse::Redirect => safe,
-        Refuse::Status => false,
+        Refuse::Status | Refuse::Basic => false,
     };
     if redirected {
         return vary(site.login_redirect(incoming, request_id));
     }
-    let reply = if incoming.is_form_navigation() && route.refuse != Refuse::Status {
+    let to_people = matches!(route.refuse, Refuse::Auto | Refuse::Redirect);
+    let reply = if incoming.is_form_navigation() && to_people {
         site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
     } else {
         Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": site.login_url(incoming) }))
     };
-    vary(reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+    let asks_for = if route.refuse == Refuse::Basic { BASIC } else { "Bearer" };
+    vary(reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static(asks_for)))
 }
 
 fn plain(code: StatusCode) -> Reply {

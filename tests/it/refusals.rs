@@ -34,6 +34,10 @@ path = "/status/**"
 refuse = "status"
 upstream = "builtin:whoami"
 [[route]]
+path = "/basic/**"
+refuse = "basic"
+upstream = "builtin:whoami"
+[[route]]
 path = "/lifted/**"
 danger_cross_origin = true
 upstream = "builtin:whoami"
@@ -95,6 +99,30 @@ fn everything_else_without_a_session_gets_401_json() {
         assert_eq!(refused.json(), json!({ "error": "signed_out", "login": "/.auth/login" }), "{line}");
         assert_eq!(refused.field("www-authenticate"), Some("Bearer"));
         assert_eq!(ask(&gateway, line, &cookie, fields).status, 200, "{line} {fields:?}");
+    }
+}
+
+/// RFC 7617, 2: whoever sends a password only when asked for one is asked where the route says so.
+#[test]
+fn a_route_may_ask_for_basic_and_takes_an_api_token_as_the_password() {
+    let gateway = gateway();
+    gateway.first_account();
+    let token = gateway.cli(&["token", "create", "ada@example.com", "--name", "phone"]).trim().to_owned();
+    let basic = |password: &str| data_encoding::BASE64.encode(format!("ada@example.com:{password}").as_bytes());
+    let (good, bad) = (format!("Basic {}", basic(&token)), format!("Basic {}", basic("agt_wrong")));
+    for (line, fields) in [
+        ("PROPFIND /basic/x", &[][..]),
+        ("GET /basic/x", NAVIGATION),
+        ("POST /basic/x", NAVIGATION),
+        ("HEAD /basic/x", &[]),
+    ] {
+        for sent in [fields.to_vec(), [fields, &[("Authorization", bad.as_str())]].concat()] {
+            let refused = gateway.client().request(line, &sent, b"");
+            assert_eq!(refused.status, 401, "{line}");
+            assert_eq!(refused.all("www-authenticate"), ["Basic realm=\"authgate\", charset=\"UTF-8\""], "{line}");
+        }
+        let sent = [fields, &[("Authorization", good.as_str())]].concat();
+        assert_eq!(gateway.client().request(line, &sent, b"").status, 200, "{line}");
     }
 }
 

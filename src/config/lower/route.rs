@@ -57,9 +57,10 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
     let access = table.choice("access", &words).unwrap_or(Access::SignedIn);
     let path = path(table);
     let strip_prefix = strip_prefix(table, &path);
-    let refuse =
-        table.choice("refuse", &[("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status)]);
-    let refuse = refuse.unwrap_or(Refuse::Auto);
+    let words =
+        [("auto", Refuse::Auto), ("redirect", Refuse::Redirect), ("status", Refuse::Status), ("basic", Refuse::Basic)];
+    let refuse = table.choice("refuse", &words).unwrap_or(Refuse::Auto);
+    let leads_to_login = matches!(refuse, Refuse::Auto | Refuse::Redirect);
     if table.boolean("enforce") == Some(false) {
         table.reading.fault(
             table.span_of("enforce"),
@@ -73,7 +74,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
     let websocket_origins = origins(&websocket, "origins");
     Route {
         line: table.line(),
-        host: host(table, around.domain.filter(|_| access == Access::SignedIn && refuse != Refuse::Status)),
+        host: host(table, around.domain.filter(|_| access == Access::SignedIn && leads_to_login)),
         methods: methods(table),
         upstream: route_upstream(table, access, upstreams, around.own),
         groups: groups(table, access),
