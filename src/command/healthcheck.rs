@@ -18,13 +18,21 @@ pub fn run(globals: &Globals) -> Result<(), CommandError> {
     let Some(address) = &config.server.admin_listen else {
         return Err(refused("server.admin_listen is off, so there is nothing to ask".to_owned()));
     };
-    let answer = ask(address).map_err(|error| refused(format!("the gateway does not answer: {error}")))?;
+    let answer = ask(address)
+        .map_err(|error| refused(format!("nothing answers at server.admin_listen, {}: {error}", shown(address))))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status == "200" {
         return Ok(());
     }
     let why = answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim();
     Err(refused(format!("the gateway is not ready: {why}")))
+}
+
+fn shown(address: &Listen) -> String {
+    match address {
+        Listen::Tcp(address) | Listen::Tls(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    }
 }
 
 fn ask(address: &Listen) -> std::io::Result<String> {

@@ -9,6 +9,11 @@ use crate::server;
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
     let state_dir = globals.state_dir.clone();
     let (config, source) = if let Some(url) = &args.to {
+        if globals.config.is_some() {
+            return Err(CommandError::Usage(
+                "--to serves one app without any file: leave out --config, or --to".to_owned(),
+            ));
+        }
         (config::one_app(url, args.listen.as_deref(), state_dir.as_deref()), None)
     } else {
         let source = server::Source { path: globals.config_path(), state_dir };

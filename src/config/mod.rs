@@ -54,11 +54,12 @@ pub enum Secrets {
 pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| {
-        Faults::of_file(
-            &shown,
-            format!("cannot read {shown}: {error}"),
-            "name the file with --config FILE, or start with --to URL",
-        )
+        let remedy = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            "run this as its owner, as a member of its group, or as root"
+        } else {
+            "name the file with --config FILE, or start with --to URL"
+        };
+        Faults::of_file(&shown, format!("cannot read {shown}: {error}"), remedy)
     })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Faults::of_file(&shown, format!("{shown} is not UTF-8"), "save the file as UTF-8"))?;
@@ -79,16 +80,7 @@ pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option
 fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> Result<Config, Faults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let syntax = |error: &toml::de::Error| Fault {
-            span: error.span().unwrap_or(0..0),
-            what: format!("this is no TOML: {}", error.message().lines().next().unwrap_or_default()),
-            remedy: if error.message().contains("duplicate key") {
-                "remove one of the two".to_owned()
-            } else {
-                "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes".to_owned()
-            },
-        };
-        let mut faults: Vec<Fault> = errors.iter().map(syntax).collect();
+        let mut faults = syntax_faults(text, &errors);
         let shown = conceal::conceal(text, document.get_ref(), false, &mut faults);
         return Err(Faults::new(file, &shown, faults));
     }
@@ -99,6 +91,32 @@ fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> Result<Confi
     let shown = conceal::conceal(text, document.get_ref(), true, &mut faults);
     config.warnings = Faults::warnings(file, &shown, warnings);
     if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, &shown, faults)) }
+}
+
+/// What is no TOML. The parser goes on after a fault, so that a bracket that is missing has many: of a line the first
+/// is told, and where something is never closed, the first of all and that.
+fn syntax_faults(text: &str, errors: &[toml::de::Error]) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = Vec::new();
+    let line = |at: usize| memchr::memchr_iter(b'\n', &text.as_bytes()[..at.min(text.len())]).count();
+    let is_unclosed = |error: &toml::de::Error| {
+        ["unclosed array", "unclosed inline table"].iter().any(|what| error.message().starts_with(what))
+    };
+    let unclosed = errors.iter().any(is_unclosed);
+    for (at, error) in errors.iter().enumerate() {
+        let span = error.span().unwrap_or(0..0);
+        let last = faults.last().map(|last| line(last.span.start));
+        if last == Some(line(span.start)) || (unclosed && at > 0 && !is_unclosed(error)) {
+            continue;
+        }
+        let remedy = match error.message() {
+            message if message.contains("duplicate key") => "remove one of the two",
+            _ if unclosed => "write the bracket that is missing here or before",
+            _ => "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes",
+        };
+        let what = format!("this is no TOML: {}", error.message().lines().next().unwrap_or_default());
+        faults.push(Fault { span, what, remedy: remedy.to_owned() });
+    }
+    faults
 }
 
 /// `run --to URL`: everything goes to one app, for signed-in users only; state in `./state`.

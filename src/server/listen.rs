@@ -247,11 +247,15 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
     let kind = match entry {
         Listen::Tcp(address) | Listen::Tls(address) => {
             let failed = |error: io::Error| {
-                let taken = error.kind() == io::ErrorKind::AddrInUse;
-                let next = if taken {
-                    ": stop what listens there, or name another in server.listen or admin_listen"
-                } else {
-                    ""
+                let next = match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        ": stop what listens there, or name another in server.listen or admin_listen"
+                    }
+                    io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+                    io::ErrorKind::PermissionDenied => {
+                        ": ports below 1024 need root, CAP_NET_BIND_SERVICE or a socket of systemd's"
+                    }
+                    _ => "",
                 };
                 ServeError::new(format!("cannot listen on {address}: {error}{next}"))
             };
@@ -264,7 +268,11 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
         }
         Listen::Unix(path) => {
-            let failed = |error| ServeError::new(format!("cannot listen on unix:{}: {error}", path.display()));
+            let failed = |error: io::Error| {
+                let missing = error.kind() == io::ErrorKind::NotFound;
+                let next = if missing { ": make its folder first" } else { "" };
+                ServeError::new(format!("cannot listen on unix:{}: {error}{next}", path.display()))
+            };
             remove_stale(path).map_err(failed)?;
             let listener = UnixListener::bind(path).map_err(failed)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;

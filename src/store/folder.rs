@@ -80,7 +80,15 @@ impl Folder {
     /// Opens a file of ours, 0600 and owned by the folder's owner; makes an empty one if missing.
     pub(super) fn file(&self, name: &str) -> Result<File, StoreError> {
         let path = self.path.join(name);
-        let wrong = |error: std::io::Error| unusable(&path, &format!("cannot be opened: {error}"));
+        let wrong = |error: std::io::Error| {
+            let closed = error.kind() == std::io::ErrorKind::PermissionDenied;
+            let next = if closed {
+                format!("; run this as the folder's owner (uid {}) or as root", self.owner.0)
+            } else {
+                String::new()
+            };
+            unusable(&path, &format!("cannot be opened: {error}{next}"))
+        };
         if std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_symlink()) {
             return Err(unusable(&path, LINK));
         }

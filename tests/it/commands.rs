@@ -113,6 +113,9 @@ fn the_shipped_configuration_is_good_and_one_app_needs_none() {
         .output()
         .unwrap();
     assert_eq!(bad.status.code(), Some(64));
+    let both = command(folder.path(), &["run", "--to", "http://127.0.0.1:9"]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2), "a file would go unread");
+    assert!(String::from_utf8(both.stderr).unwrap().contains("leave out --config"));
 }
 
 /// Nothing names another address for /healthz there, so that a taken one is no reason not to serve.

@@ -193,3 +193,68 @@ fn a_secret_that_others_can_read_or_its_group_can_write_is_refused_and_such_a_ke
         }
     }
 }
+
+/// Other proxies take `/admin` for all that begins so; here it is one path, and `/admin/` goes where `/**` does.
+#[test]
+fn a_guarded_path_with_less_guarded_ones_below_is_told_of_and_a_folder_is_not() {
+    let warned = |route: &str, last: &str| {
+        let text = format!("{route}upstream = \"builtin:whoami\"\n[[route]]\n{last}upstream = \"builtin:whoami\"\n");
+        let list: Vec<String> = parse(&text).unwrap().warnings.list().iter().map(|one| one.what.clone()).collect();
+        list
+    };
+    let staff = |path: &str| format!("[[route]]\npath = \"{path}\"\ngroups = [\"staff\"]\n");
+    let told = |path: &str| {
+        vec![format!("`{path}` is this one path: what lies below it goes to route 2, which asks for less")]
+    };
+    for path in ["/admin", "/admin/", "/*/admin"] {
+        assert_eq!(warned(&staff(path), ""), told(path));
+        assert_eq!(warned(&staff(path), "access = \"public\"\n"), told(path));
+        assert_eq!(warned(&staff(path), "groups = [\"staff\", \"guests\"]\n"), told(path));
+    }
+    assert_eq!(warned("[[route]]\npath = \"/x\"\naccess = \"deny\"\n", ""), told("/x"));
+    for path in ["/admin/**", "/admin*", "/admin.php", "/"] {
+        assert_eq!(warned(&staff(path), ""), [""; 0], "{path}");
+    }
+    for last in [
+        "groups = [\"staff\"]\n",
+        "access = \"deny\"\n",
+        "path = \"/other/**\"\n",
+        "path = \"/admin/help\"\n",
+        "host = \"a.example.com\"\n",
+    ] {
+        assert_eq!(warned(&staff("/admin"), last), [""; 0], "{last}");
+    }
+    let whole = format!("{}upstream = \"builtin:whoami\"\n{}", staff("/admin"), staff("/admin/**"));
+    assert_eq!(warned(&whole, ""), [""; 0], "what lies below has a route of its own");
+    assert_eq!(warned("[[route]]\npath = \"/health\"\naccess = \"public\"\n", ""), [""; 0]);
+}
+
+#[test]
+fn hosts_that_no_certificate_speaks_for_are_told_of() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let pair = rcgen::generate_simple_self_signed(vec!["apps.example.com".to_owned(), "*.apps.example.com".to_owned()])
+        .unwrap();
+    std::fs::write(folder.path().join("chain.pem"), pair.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    let key = folder.path().join("key.pem");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let warned = |keys: &str, host: &str| {
+        let text = format!(
+            "[server]\nlisten = [\"https://127.0.0.1:8443\"]\n{keys}[server.tls]\n\
+             certificates = [{{ certificate = \"chain.pem\", key = {{ file = \"key.pem\" }} }}]\n\
+             [[route]]\nhost = \"{host}\"\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n"
+        );
+        let read = config::parse(&text, "gateway.toml", folder.path().to_path_buf(), &|_| None).unwrap();
+        let list: Vec<String> = read.warnings.list().iter().map(|one| one.what.clone()).collect();
+        list
+    };
+    let own = "public_url = \"https://apps.example.com\"\n";
+    let told = |name: &str| vec![format!("no certificate speaks for {name}: browsers refuse to go there")];
+    assert_eq!(warned(own, "wiki.apps.example.com"), [""; 0]);
+    assert_eq!(warned(own, "wiki.example.com"), told("wiki.example.com"));
+    assert_eq!(warned(own, "a.b.apps.example.com"), told("a.b.apps.example.com"), "a star is one label");
+    assert_eq!(warned("public_url = \"https://example.com\"\n", "apps.example.com"), told("example.com"));
+    assert_eq!(warned("", "127.0.0.1"), [""; 0], "a number is tried out, not published");
+    let behind = format!("{own}trusted_proxies = [\"127.0.0.1\"]\n");
+    assert_eq!(warned(&behind, "wiki.example.com"), [""; 0], "the proxy shows its own");
+}

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::file::{Reading, Table};
 use super::{Config, Faults};
 
+mod caution;
 mod pages;
 mod people;
 mod route;
@@ -21,17 +22,20 @@ mod upstream;
 /// Lowers a whole file; the value is good only if no fault was said.
 pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>) -> Config {
     let root = Table::root(file, reading);
-    let server = server::server(&root.table("server", "[server]"));
+    let server_table = root.table("server", "[server]");
+    let server = server::server(&server_table);
     let session = people::session(&root.table("session", "[session]"), &server.public_url);
     let pages = pages::pages(&root.table("pages", "[pages]"), &server.prefix);
     let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
     let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
-    let routes = route::routes(
+    let (routes, places) = route::routes(
         root.tables("route", "[[route]]"),
         &mut upstreams,
         &route::Around { own: &server.listen, cors_origins: &cors_origins, domain: session.domain.as_deref() },
+        reading,
     );
+    caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);
     let nothing = root.value("route").map_or(Some(0..0), |typed| {
         let is_empty = typed.get_ref().as_array().is_some_and(|list| list.is_empty());
         is_empty.then(|| typed.span())

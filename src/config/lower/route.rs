@@ -1,13 +1,14 @@
 //! `[[route]]`.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use http::Method;
 
 use super::pages::origins;
-use super::upstream;
+use super::{caution, upstream};
 use crate::config::fault::nearest;
-use crate::config::file::{Item, Table};
+use crate::config::file::{Item, Reading, Table};
 use crate::config::{Access, Cors, Listen, PathPattern, Refuse, Route, Routes, Upstream, WebSocketToken};
 use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
@@ -21,10 +22,22 @@ pub(super) struct Around<'a> {
     pub(super) domain: Option<&'a str>,
 }
 
-pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) -> Routes {
+/// Where things stand that are judged together.
+#[derive(Default)]
+pub(super) struct Places {
+    paths: Vec<Range<usize>>,
+    pub(super) hosts: Vec<Range<usize>>,
+}
+
+pub(super) fn routes(
+    tables: Vec<Table<'_>>,
+    upstreams: &mut Vec<Upstream>,
+    around: &Around<'_>,
+    reading: &Reading<'_>,
+) -> (Routes, Places) {
     let mut routes = Routes::default();
     // a route with a fault of its own covers nothing: one thing is said once
-    let mut numbers = Vec::new();
+    let (mut numbers, mut places) = (Vec::new(), Places::default());
     for (number, table) in (1..).zip(tables) {
         let faults = table.reading.fault_count();
         let route = route(&table, upstreams, around);
@@ -42,9 +55,12 @@ pub(super) fn routes(tables: Vec<Table<'_>>, upstreams: &mut Vec<Upstream>, arou
             );
         }
         numbers.push(number);
+        places.paths.push(table.span_of("path"));
+        places.hosts.push(table.span_of("host"));
         routes.push(route);
     }
-    routes
+    caution::open_below(&routes, &numbers, &places.paths, reading);
+    (routes, places)
 }
 
 fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) -> Route {
@@ -128,10 +144,12 @@ fn websocket_token(table: &Table<'_>) -> WebSocketToken {
 fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
     let Some(text) = table.text("host", "app.example.com") else { return HostPattern::Any };
     let Some(host) = HostPattern::parse(&text.value) else {
-        text.fault(
-            format!("`{}` is no host", text.value),
-            "write a host name without a scheme, as in \"app.example.com\" or \"*.example.com\"",
-        );
+        let remedy = if text.value == "*" {
+            "leave `host` out to take any"
+        } else {
+            "write a host name without a scheme, as in \"app.example.com\" or \"*.example.com\""
+        };
+        text.fault(format!("`{}` is no host", text.value), remedy);
         return HostPattern::Any;
     };
     let name = match &host {

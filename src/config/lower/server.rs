@@ -1,6 +1,6 @@
 //! `[server]` and `[limits]`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +24,15 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         }
     };
     let admin_listen = admin_listen(table, base);
+    if let Some(admin) = admin_listen.as_ref().filter(|admin| listen.iter().any(|one| overlap(one, admin))) {
+        let place = if table.has("admin_listen") { "admin_listen" } else { "listen" };
+        let address = admin.address().map_or_else(String::new, |address| format!("`{address}` of "));
+        table.reading.fault(
+            table.span_of(place),
+            format!("{address}`admin_listen` is one of `listen`"),
+            "give each an address of its own",
+        );
+    }
     let (tls, has_certificates) = super::tls::tls(&table.table("tls", "[server.tls]"));
     if let Some(list) =
         list.as_ref().filter(|_| !has_certificates && listen.iter().any(|one| matches!(one, Listen::Tls(_))))
@@ -99,15 +108,24 @@ fn admin_listen(table: &Table<'_>, base: &Path) -> Option<Listen> {
 fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
     let mut kept: Vec<Listen> = Vec::new();
     for (typed, address) in listen {
-        let free = address.address().is_some_and(|address| address.port() == 0);
-        let same =
-            |other: &Listen| *other == address || (other.address().is_some() && other.address() == address.address());
-        if !free && kept.iter().any(same) {
-            typed.fault(format!("`{}` stands twice", typed.value), "remove one of them");
+        if let Some(other) = kept.iter().find(|other| overlap(other, &address)) {
+            let what = if other.address() == address.address() {
+                format!("`{}` stands twice", typed.value)
+            } else {
+                format!("`{}` and another of `listen` want the same port of one address", typed.value)
+            };
+            typed.fault(what, "remove one of them");
         }
         kept.push(address);
     }
     kept
+}
+
+/// Whether only one of the two could be bound. All of one family's addresses hold each single one.
+fn overlap(one: &Listen, other: &Listen) -> bool {
+    let (Some(a), Some(b)) = (one.address(), other.address()) else { return one == other };
+    let all = |ip: IpAddr| ip.is_unspecified() && a.is_ipv4() == b.is_ipv4();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || all(a.ip()) || all(b.ip()))
 }
 
 fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {

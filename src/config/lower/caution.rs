@@ -1,0 +1,92 @@
+//! What may stand in a file and is seldom meant: warnings that need more than one table to be seen.
+
+use std::ops::Range;
+
+use crate::config::file::Reading;
+use crate::config::{Access, Listen, Route, Routes, Segment, Server};
+use crate::web::host::HostPattern;
+use crate::web::origin::Scheme;
+
+/// A path that is guarded by itself alone, while all below it goes to a route that asks for less: other proxies take
+/// `/admin` for a prefix. `numbers` and `spans` are the routes' places in the file.
+pub(super) fn open_below(routes: &Routes, numbers: &[usize], spans: &[Range<usize>], reading: &Reading<'_>) {
+    for (at, route) in routes.iter().enumerate() {
+        let Some(below) = below(route) else { continue };
+        let Some(next) = routes.covering(&below).filter(|&next| next != at && asks_less(&routes[next], route)) else {
+            continue;
+        };
+        let folder = route.path.text.trim_end_matches('/');
+        reading.warn(
+            spans[at].clone(),
+            format!(
+                "`{}` is this one path: what lies below it goes to route {}, which asks for less",
+                route.path.text, numbers[next]
+            ),
+            format!("write \"{folder}/**\" to take {folder}, {folder}/ and all below"),
+        );
+    }
+}
+
+/// All that lies below a guarded path, as a route; `None` where nobody would look for anything below it.
+fn below(route: &Route) -> Option<Route> {
+    let guarded = route.access == Access::Deny || !route.groups.is_empty();
+    let mut below = route.clone();
+    if matches!(below.path.segments.last(), Some(Segment::Fixed(name)) if name.is_empty()) {
+        below.path.segments.pop();
+    }
+    let is_folder = matches!(below.path.segments.last(), Some(Segment::Fixed(name)) if !name.contains('.'));
+    if !guarded || route.path.open_end || !is_folder {
+        return None;
+    }
+    below.path.open_end = true;
+    Some(below)
+}
+
+/// Whether somebody may use `this` who may not use `that`.
+fn asks_less(this: &Route, that: &Route) -> bool {
+    match this.access {
+        Access::Deny => false,
+        Access::Public | Access::Optional => true,
+        Access::SignedIn => {
+            let open = this.groups.is_empty() || this.groups.iter().any(|group| !that.groups.contains(group));
+            that.access == Access::Deny || open
+        }
+    }
+}
+
+/// Hosts that browsers ask for over TLS and that no certificate speaks for. A proxy in front may show others.
+pub(super) fn uncovered(
+    server: &Server,
+    public: Range<usize>,
+    routes: &Routes,
+    spans: &[Range<usize>],
+    reading: &Reading<'_>,
+) {
+    let alone = server.listen.iter().any(|one| matches!(one, Listen::Tls(_))) && server.trusted_proxies.is_empty();
+    let certificates = &server.tls.certificates;
+    if !alone || certificates.is_empty() {
+        return;
+    }
+    let covered = |name: &str| certificates.iter().any(|(_, certificate)| certificate.covers(name));
+    let is_number = |name: &str| name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
+    let warn = |span: Range<usize>, name: &str| {
+        reading.warn(
+            span,
+            format!("no certificate speaks for {name}: browsers refuse to go there"),
+            "add one in [server.tls] that names it among its subject alternative names",
+        );
+    };
+    let own = server.public_url.host();
+    if server.public_url.scheme() == Scheme::Https && !is_number(own) && !covered(own) {
+        warn(public, own);
+    }
+    for (route, span) in routes.iter().zip(spans) {
+        if let HostPattern::Exact(host) = &route.host
+            && host.name() != own
+            && !is_number(host.name())
+            && !covered(host.name())
+        {
+            warn(span.clone(), host.name());
+        }
+    }
+}
