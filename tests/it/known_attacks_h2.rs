@@ -881,3 +881,51 @@ fn clients_that_go_away_all_at_once_do_not_make_a_server_in_http2_end_a_connecti
     }
     assert_eq!(CALMED.load(Ordering::Relaxed), 0);
 }
+
+/// A call that sends what is echoed, and reads nothing, fills the room that a server has for all that is sent to it on a
+/// connection: other clients' bodies must not wait for that room (RFC 9113, 5.2.1).
+#[test]
+fn a_client_that_sends_without_reading_holds_up_no_other_ones_bodies() {
+    let address = serve(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::task::spawn_local(async move {
+                let Ok(mut answer) = respond.send_response(http::Response::new(()), false) else { return };
+                let mut body = request.into_body();
+                while let Some(Ok(mut data)) = body.data().await {
+                    let length = data.len();
+                    while !data.is_empty() {
+                        answer.reserve_capacity(data.len());
+                        let Some(Ok(room)) = std::future::poll_fn(|cx| answer.poll_capacity(cx)).await else { return };
+                        let _ = answer.send_data(data.split_to(room.min(data.len())), false);
+                    }
+                    let _ = body.flow_control().release_capacity(length);
+                }
+                let _ = answer.send_data(bytes::Bytes::new(), true);
+            });
+        }
+    });
+    let gateway = Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    let connect = |from: &str, room: usize| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(room).unwrap();
+        socket.bind(&std::net::SocketAddr::new(from.parse().unwrap(), 0).into()).unwrap();
+        socket.connect(&gateway.address.into()).unwrap();
+        std::net::TcpStream::from(socket)
+    };
+    let mut deaf: Vec<_> = (0..4).map(|_| connect("127.0.0.2", 4096)).collect();
+    for client in &mut deaf {
+        client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        client.write_all(b"POST /deaf HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        // until nobody takes any more
+        let chunk = [&b"40000\r\n"[..], &vec![b'x'; 0x40000], b"\r\n"].concat();
+        while client.write_all(&chunk).is_ok() {}
+    }
+    for _ in 0..8 {
+        let stream = connect("127.0.0.3", 1 << 20);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let answer =
+            crate::client::Client::over(stream, "a".to_owned()).request("POST /twin", &[], &vec![b'y'; 100_000]);
+        assert_eq!((answer.status, answer.body.len()), (200, 100_000));
+    }
+}

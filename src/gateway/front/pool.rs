@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::wire::Wire;
 
 /// Kept connections of one thread, all upstreams together.
-const KEPT: usize = 1024;
+pub(super) const KEPT: usize = 1024;
 /// Idle connections are given up sooner than common backends do (Node.js: 5 s), so that a request
 /// seldom meets a connection that is just being closed.
 pub(crate) const KEPT_TIME: Duration = Duration::from_secs(4);

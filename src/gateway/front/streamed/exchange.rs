@@ -51,7 +51,7 @@ impl Front {
         let bodiless = body.is_over();
         loop {
             let target = self.gateway.next_target(state)?;
-            let (server, kept) = match self.reach(&target, state.retried, D::TAKES_H2).await {
+            let (server, kept) = match self.reach(&target, state, D::TAKES_H2).await {
                 Ok(reached) => reached,
                 Err(e) if self.gateway.may_try_another(state, &e) => continue,
                 Err(e) => return Err(e),
@@ -89,9 +89,10 @@ impl Front {
 
     /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
     /// server does not ask for that.
-    async fn reach(&self, target: &Target, anew: bool, any: bool) -> Result<(Server, bool)> {
-        if !anew {
-            let shared = if any || target.is_h2c() { Shared::take(target.id()) } else { None };
+    async fn reach(&self, target: &Target, state: &RequestState, any: bool) -> Result<(Server, bool)> {
+        let pair = (target.id(), state.known.as_ref().and_then(|known| known.client));
+        if !state.retried {
+            let shared = if any || target.is_h2c() { Shared::take(pair) } else { None };
             if let Some(shared) = shared {
                 return Ok((Server::Shared(shared), true));
             }
@@ -102,7 +103,7 @@ impl Front {
         let wire = if any { target.connect_any(&self.connector).await } else { target.connect(&self.connector).await }?;
         Ok((
             match target.agreed_on_h2(&wire) {
-                Some(scheme) => Server::Shared(Shared::begin(target.id(), wire, scheme).await?),
+                Some(scheme) => Server::Shared(Shared::begin(pair, wire, scheme).await?),
                 None => Server::Own(wire),
             },
             false,

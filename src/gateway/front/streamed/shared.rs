@@ -1,8 +1,10 @@
-//! Connections to servers in HTTP/2, each shared by the streams of many clients. What one client does must not reach
-//! the others': not the room that it leaves unread, nor the streams that it takes back.
+//! Connections to servers in HTTP/2, each shared by the streams of one client address: nobody else's wait for the room
+//! that it leaves unread here or there (RFC 9113, 5.2), nor end with those that it takes back. Nor do those of others
+//! behind the same address, as far as that is ours to say.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,13 +16,13 @@ use http::Request;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::{Instant, timeout};
 
-use super::super::pool::KEPT_TIME;
+use super::super::pool::{KEPT, KEPT_TIME};
 use super::super::wire::Wire;
 
 /// Streams that we open on one connection; a server may allow fewer.
 const STREAMS: u32 = 100;
-/// What a server may send before the client has taken it. Together they have room for all: a client that does not read
-/// holds up no other one's stream (RFC 9113, 5.2).
+/// What a server may send before the client has taken it. There is room for all together: one that is not read holds up
+/// no other.
 const STREAM_WINDOW: u32 = 128 << 10;
 const WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// Streams of one connection that were given up before their end, or may be before the server has seen them: those that
@@ -42,13 +44,16 @@ pub(super) struct Shared {
     since: Instant,
 }
 
+/// Whose streams a connection is for: the server's, and the client's address.
+pub(super) type Pair = (u64, Option<IpAddr>);
+
 thread_local! {
-    static SHARED: RefCell<HashMap<u64, Vec<Shared>, ahash::RandomState>> = RefCell::default();
+    static SHARED: RefCell<HashMap<Pair, Vec<Shared>, ahash::RandomState>> = RefCell::default();
 }
 
 impl Shared {
-    /// Begins HTTP/2 on a new connection, which is kept for others.
-    pub(super) async fn begin(target: u64, wire: Wire, scheme: &'static str) -> Result<Self> {
+    /// Begins HTTP/2 on a new connection, which is kept for further streams.
+    pub(super) async fn begin(pair: Pair, wire: Wire, scheme: &'static str) -> Result<Self> {
         let failed = |e| Error::because(ErrorType::ConnectError, "beginning HTTP/2", e).into_up();
         let mut builder = h2::client::Builder::new();
         builder
@@ -67,14 +72,20 @@ impl Shared {
             }
         });
         let shared = Self { send, scheme, users: Arc::default(), since: Instant::now() };
-        SHARED.with_borrow_mut(|all| all.entry(target).or_default().push(shared.clone()));
+        SHARED.with_borrow_mut(|all| {
+            all.entry(pair).or_default().push(shared.clone());
+            if all.values().map(Vec::len).sum::<usize>() > KEPT {
+                // whoever has very many addresses leaves no more behind than that
+                close(all, |shared| !shared.is_used());
+            }
+        });
         Ok(shared)
     }
 
-    /// A connection to this target that has room for one more stream.
-    pub(super) fn take(target: u64) -> Option<Self> {
+    /// A connection that has room for one more stream.
+    pub(super) fn take(pair: Pair) -> Option<Self> {
         SHARED.with_borrow_mut(|all| {
-            let list = all.get_mut(&target)?;
+            let list = all.get_mut(&pair)?;
             list.retain_mut(Self::is_open);
             let found = list.iter_mut().find(|shared| shared.has_room())?;
             found.since = Instant::now();
@@ -106,19 +117,22 @@ impl Shared {
             && self.users.load(Ordering::Relaxed) < AT_STAKE_MAX
     }
 
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.users) == 1 && self.since.elapsed() > KEPT_TIME
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.users) > 1
     }
+}
+
+/// Closes connections.
+fn close(all: &mut HashMap<Pair, Vec<Shared>, ahash::RandomState>, doomed: impl Fn(&Shared) -> bool) {
+    for list in all.values_mut() {
+        list.retain_mut(|shared| !doomed(shared) && shared.is_open());
+    }
+    all.retain(|_, list| !list.is_empty());
 }
 
 /// Closes shared connections that nobody has used for a while; called once a second on each thread.
 pub(in super::super) fn sweep() {
-    SHARED.with_borrow_mut(|all| {
-        for list in all.values_mut() {
-            list.retain_mut(|shared| !shared.is_idle() && shared.is_open());
-        }
-        all.retain(|_, list| !list.is_empty());
-    });
+    SHARED.with_borrow_mut(|all| close(all, |shared| !shared.is_used() && shared.since.elapsed() > KEPT_TIME));
 }
 
 /// The answer on a stream of a shared connection.
