@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::backend::{Backend, accept, nobody, silent};
+use crate::backend::{Backend, accept, nobody, ok, silent};
 use crate::tls::{Authority, Secure};
 use crate::websockets::HANDSHAKE;
 
@@ -106,6 +106,27 @@ fn curl_speaks_http2_and_backends_and_pages_see_no_difference() {
     let signed_in = secure.curl(&[&arguments[..], &["https://a.example.com/.auth/login"]].concat());
     assert!(signed_in.starts_with("2 303 __Host-authgate="), "{signed_in}");
     assert_eq!(secure.curl(&["-I", "-o", "/dev/null", "-w", "%{http_code}", "https://a.example.com/public/x"]), "200");
+}
+
+/// RFC 9113, 8.1: an answer may overtake the body. Whoever goes on sending, as curl 7.88 does for a moment, gets it.
+#[test]
+fn an_upload_that_is_refused_before_its_end_has_its_answer() {
+    let backend = Backend::start(ok);
+    let secure = Secure::start(&format!(
+        "[[route]]\npath = \"/small/**\"\naccess = \"public\"\nbody_max = \"1KiB\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("upload");
+    std::fs::write(&file, vec![b'y'; 2_000_000]).unwrap();
+    for (path, chunked, status) in
+        [("x", "X: y", " 2 401"), ("small/x", "X: y", " 2 413"), ("small/x", "Content-Length:", " 2 413")]
+    {
+        let url = format!("https://a.example.com/{path}");
+        let told =
+            secure.curl(&["-T", file.to_str().unwrap(), "-H", chunked, "-w", " %{http_version} %{http_code}", &url]);
+        assert!(told.starts_with("{\"error\":") && told.ends_with(status), "{path}: {told:?}");
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use super::super::client::Gone;
 use super::super::streamed::{Download, Upload};
 
+/// How long a client may go on sending a body whose answer has overtaken it.
+const LINGER: Duration = Duration::from_secs(1);
 /// What one wait for the client's window is for.
 const PIECE: usize = 16 << 10;
 
@@ -28,6 +30,13 @@ pub(super) struct Body {
 impl Body {
     pub(super) fn new(stream: RecvStream) -> Self {
         Self { stream, held: 0 }
+    }
+
+    /// Lets a body go that is not asked for. A client that is told at once to stop takes the answer in (RFC 9113, 8.1),
+    /// but not every one does: curl up to 7.88 loses it.
+    pub(super) async fn let_go(&mut self) {
+        let rest = async { while !self.is_over() && matches!(self.piece().await, Ok(Some(_))) {} };
+        let _ = timeout(LINGER, rest).await;
     }
 }
 

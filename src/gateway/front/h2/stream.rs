@@ -53,6 +53,9 @@ pub(super) async fn serve(
     }
     let counts = Counts { status: client.status, bytes_in: read, bytes_out: client.bytes_out };
     record::record(gateway, &head, head.raw_path(), &state, &counts);
+    if client.status > 0 && guard.closed_for().is_none() {
+        body.let_go().await;
+    }
     if state.outcome == "client_gone" || state.outcome == "bad_request" { Fate::Wasted } else { Fate::Served }
 }
 
