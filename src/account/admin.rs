@@ -9,8 +9,8 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    ApiTokenRow, Applied, AuditRow, Check, Db, Ends, Kept, KeyRow, NewApiToken, NewId, NewUser, Password, SessionRow,
-    StoreError, UserChange, UserRow, Whose, Written,
+    ApiTokenRow, Applied, AuditEvent, AuditRow, Check, Db, Ends, Kept, KeyRow, NewApiToken, NewId, NewUser, Password,
+    SessionRow, StoreError, UserChange, UserRow, Whose, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
@@ -266,6 +266,15 @@ impl Admin {
         let event = self.event("sessions_ended", user.as_ref());
         let whose = user.as_ref().map_or(Whose::Everybody, |user| Whose::User(&user.id));
         Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
+    }
+
+    /// Events of the last seconds, newest first; with an e-mail, those that concern it: its account may be gone.
+    pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, Refused> {
+        let known = |typed| {
+            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))
+        };
+        let email = of.map(known).transpose()?;
+        Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
     }
 
     pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<Kept, Refused> {

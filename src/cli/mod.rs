@@ -15,7 +15,7 @@ use crate::config::parse_duration;
 mod manual;
 mod verbs;
 
-use verbs::{Account, Ban, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
+use verbs::{Account, Audit, Ban, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
 /// 64 bad configuration.
@@ -52,6 +52,9 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Key(Key::Rotate) => command::key::run(globals, KeyCommand::Rotate),
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
+        Verb::Audit(Audit::List { email, since, json }) => {
+            command::audit::run(globals, email.as_deref(), lasting(&since)?, json)
+        }
         Verb::Backup { file } => command::backup::run(globals, &file),
         Verb::Healthcheck => command::healthcheck::run(globals),
         Verb::Completions { shell } => print(&manual::completions(shell)),

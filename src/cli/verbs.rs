@@ -88,6 +88,9 @@ pub(super) enum Verb {
     /// Throttled accounts and addresses
     #[command(subcommand, after_help = "Example: authgate ban lift ada@example.com")]
     Ban(Ban),
+    /// What happened to accounts: sign-ins, refusals, changes
+    #[command(subcommand, after_help = "Example: authgate audit list ada@example.com --since 30d")]
+    Audit(Audit),
     /// Copy the database into a new file, consistently, also while the gateway serves
     #[command(after_help = "Example: authgate backup /var/backups/authgate.db")]
     Backup {
@@ -299,6 +302,22 @@ pub(super) enum Key {
     /// Sign with a new key from now on; nobody is signed out
     #[command(after_help = "Example: authgate key rotate")]
     Rotate,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Audit {
+    /// List events, newest first; they are kept for 90 days
+    #[command(after_help = "Example: authgate audit list ada@example.com --since 30d")]
+    List {
+        /// Of this e-mail alone
+        email: Option<String>,
+        /// How far back: 30d, 12h
+        #[arg(long, default_value = "7d")]
+        since: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]

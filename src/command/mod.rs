@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::Faults;
 
+pub mod audit;
 pub mod backup;
 pub mod ban;
 pub mod check;

@@ -34,6 +34,19 @@ pub struct AuditRow {
     pub detail: String,
 }
 
+/// One event as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct AuditEvent {
+    pub at: UnixSecs,
+    pub event: String,
+    pub user_id: String,
+    pub email: String,
+    pub address: String,
+    pub request_id: String,
+    pub detail: String,
+}
+
 pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
     tx.prepare_cached(
         "INSERT INTO audit (at, event, user_id, email, address, request_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -67,6 +80,28 @@ impl super::Db {
         self.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
     }
 
+    /// Events since then, newest first; with an e-mail, those that concern it.
+    pub fn audit_events(&mut self, email: Option<&str>, since: UnixSecs) -> Result<Vec<AuditEvent>, StoreError> {
+        self.read(|tx| {
+            let mut query = tx.prepare(
+                "SELECT at, event, user_id, email, address, request_id, detail FROM audit
+                 WHERE at >= ?1 AND (?2 IS NULL OR email = ?2 COLLATE NOCASE) ORDER BY id DESC",
+            )?;
+            let rows = query.query_map(params![int(since), email], |row| {
+                Ok(AuditEvent {
+                    at: super::uint(row.get(0)?),
+                    event: row.get(1)?,
+                    user_id: row.get(2)?,
+                    email: row.get(3)?,
+                    address: row.get(4)?,
+                    request_id: row.get(5)?,
+                    detail: row.get(6)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// Event and e-mail of the newest events, newest first.
     pub fn audit_trail(&mut self, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
         self.read(|tx| {
@@ -81,6 +116,23 @@ impl super::Db {
 mod tests {
     use super::super::{Check, Db};
     use super::*;
+
+    #[test]
+    fn events_are_told_newest_first_from_a_time_on_and_of_one_address_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let row = |at, event, email: &str| AuditRow { at, event, email: email.to_owned(), ..AuditRow::default() };
+        db.audit(&[row(10, "a", "ada@example.com"), row(20, "b", "bob@example.com"), row(30, "c", "ada@example.com")])
+            .unwrap();
+        let mut told = |email, since| {
+            let events = db.audit_events(email, since).unwrap();
+            events.into_iter().map(|event| event.event).collect::<Vec<_>>()
+        };
+        assert_eq!(told(None, 0), ["c", "b", "a"]);
+        assert_eq!(told(None, 20), ["c", "b"]);
+        assert_eq!(told(Some("ada@example.com"), 0), ["c", "a"]);
+        assert_eq!(told(Some("ada@example.com"), 31), [""; 0]);
+    }
 
     #[test]
     fn an_account_that_does_much_pushes_out_its_own_events_and_nobody_elses() {

@@ -23,7 +23,7 @@ mod throttle;
 mod users;
 
 pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, Shown};
-pub use audit::AuditRow;
+pub use audit::{AuditEvent, AuditRow};
 pub use backup::back_up;
 pub use db::{Check, Db};
 pub use folder::{Folder, Lock};

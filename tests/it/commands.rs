@@ -169,6 +169,8 @@ fn every_listing_is_told_in_columns_and_as_json() {
         (&["token", "list"], "ID  ", "name", "backup"),
         (&["key", "list"], "ID  ", "algorithm", "HS256"),
         (&["ban", "list"], "WHAT  ", "what", "bob@example.com"),
+        (&["audit", "list"], "TIME  ", "event", "banned"),
+        (&["audit", "list", "BOB@example.com", "--since", "1h"], "TIME  ", "event", "sign_in_failed"),
     ] {
         let text = gateway.cli(listing);
         assert!(text.starts_with(columns) && text.contains(value), "{listing:?}: {text}");
@@ -176,6 +178,20 @@ fn every_listing_is_told_in_columns_and_as_json() {
         assert!(rows.iter().any(|row| row[key] == value), "{listing:?}: {rows:?}");
     }
     let user: Value = serde_json::from_str(&gateway.cli(&["user", "show", "ada@example.com", "--json"])).unwrap();
+    // who did it and whether it was a command is told, and an account that is gone is still found
+    gateway.add_user("eve@example.com", &[]);
+    gateway.sign_in("eve@example.com");
+    gateway.cli(&["user", "remove", "eve@example.com"]);
+    let events: Vec<Value> =
+        serde_json::from_str(&gateway.cli(&["audit", "list", "eve@example.com", "--json"])).unwrap();
+    let told: Vec<_> =
+        events.iter().map(|event| (event["event"].as_str().unwrap(), event["address"].as_str().unwrap())).collect();
+    assert_eq!(told, [("user_removed", ""), ("sign_in", "127.0.0.1"), ("user_added", "")]);
+    assert_eq!(events[1]["request_id"].as_str().unwrap().len(), 16);
+    assert!(!gateway.cli(&["audit", "list"]).contains(crate::gateway::PASSWORD));
+    let refused = gateway.cli_with(&["audit", "list", "nobody"], "");
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(gateway.cli_with(&["audit", "list", "--since", "soon"], "").status.code(), Some(2));
     // RFC 9562, 5.7
     let id = user["id"].as_str().unwrap();
     assert!(id.len() == 36 && id.as_bytes()[14] == b'7', "{id}");
