@@ -10,6 +10,7 @@ use crate::config::{Config, Route};
 use crate::pages::Page;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
+use crate::web::path::NormalPath;
 
 /// What is to be done with a request.
 #[derive(Debug)]
@@ -81,7 +82,9 @@ pub(crate) fn decide(
         }
     };
     match judged {
-        Ok(admission) => refused_by_override(config, incoming, authentication).unwrap_or(Verdict::Forward(admission)),
+        Ok(admission) => refused_by_override(config, incoming, authentication)
+            .or_else(|| refused_at_destination(config, incoming, authentication))
+            .unwrap_or(Verdict::Forward(admission)),
         Err(refusal) => Verdict::Refuse(index, refusal),
     }
 }
@@ -115,6 +118,39 @@ fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication:
         let refusal = authorize::authorize(found, incoming, &method, authentication, own).err()?;
         Some(Verdict::Refuse(found.0, refusal))
     })
+}
+
+/// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
+static DESTINATION: HeaderName = HeaderName::from_static("destination");
+
+/// A request that names a second path must be let in there, too: else an app that obeys the field writes where the
+/// rules for that path refuse it. The host that it names with it is not believed.
+fn refused_at_destination(
+    config: &Config,
+    incoming: &Incoming<'_>,
+    authentication: &Authentication,
+) -> Option<Verdict> {
+    incoming.headers.get_all(&DESTINATION).iter().find_map(|told| {
+        let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));
+        let Some(Ok(path)) = path_of(told.as_bytes()).map(NormalPath::parse) else { return unread };
+        let there = Incoming { path, query: None, ..incoming.clone() };
+        let Some(found) = route::find(config, &there, there.method) else { return unread };
+        let own = || own_origins(config, incoming);
+        let refusal = authorize::authorize(found, &there, there.method, authentication, own).err();
+        let refused = refusal.map(|refusal| Verdict::Refuse(found.0, refusal));
+        refused.or_else(|| refused_by_override(config, &there, authentication))
+    })
+}
+
+/// The path of a path or an absolute address.
+fn path_of(address: &[u8]) -> Option<&[u8]> {
+    let end = memchr::memchr2(b'?', b'#', address).unwrap_or(address.len());
+    let address = &address[..end];
+    if address.first() == Some(&b'/') {
+        return Some(address);
+    }
+    let authority = memchr::memmem::find(address, b"://")? + 3;
+    memchr::memchr(b'/', &address[authority..]).map(|at| &address[authority + at..])
 }
 
 /// With `session.domain`, login lives at `public_url`, whether or not a route names that host.

@@ -522,6 +522,55 @@ fn b22_a_request_that_names_another_method_must_be_let_in_under_both() {
     still_serves(&gateway);
 }
 
+/// RFC 4918, 10.3 (CWE-863): COPY and MOVE name a second path, which is judged as the first one is.
+#[test]
+fn b24_a_destination_is_judged_as_the_path_is() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/admin/**\"\ngroups = [\"admin\"]\nupstream = \"http://{0}\"\n\
+         [[route]]\npath = \"/drop/**\"\nmethods = [\"PUT\"]\nupstream = \"http://{0}\"\n\
+         [[route]]\npath = \"/files/**\"\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let ada = gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    let bob = gateway.sign_in("bob@example.com");
+    let own = format!("http://{}", gateway.host());
+    for (destination, bobs, adas) in [
+        ("/files/b", 200, 200),
+        (&format!("{own}/files/b?x#y"), 200, 200),
+        ("/admin/b", 403, 200),
+        (&format!("{own}/admin/b"), 403, 200),
+        ("https://other.example.com/admin/b", 403, 200),
+        ("//other.example.com/files/b", 404, 404),
+        ("/files/../admin/b", 404, 404),
+        ("/%61dmin/b", 404, 404),
+        ("/files//b", 404, 404),
+        ("/drop/b", 404, 404),
+        ("/nowhere", 404, 404),
+        ("http://other.example.com", 404, 404),
+        ("", 404, 404),
+    ] {
+        for method in ["MOVE", "COPY", "POST"] {
+            let ask = |who: &str| {
+                let fields = [("Cookie", who), ("Destination", destination)];
+                gateway.client().request(&format!("{method} /files/a"), &fields, b"").status
+            };
+            assert_eq!([ask(&bob), ask(&ada)], [bobs, adas], "{method} to {destination:?}");
+        }
+    }
+    let two = [("Cookie", bob.as_str()), ("Destination", "/files/b"), ("Destination", "/admin/b")];
+    assert_eq!(gateway.client().request("MOVE /files/a", &two, b"").status, 403);
+    // nor does a token get past its scopes
+    let scoped = ["token", "create", "ada@example.com", "--name", "x", "--scope", "MOVE /files/**"];
+    let token = format!("Bearer {}", gateway.cli(&scoped).trim());
+    let ask = |to: &str| {
+        gateway.client().request("MOVE /files/a", &[("Authorization", &token), ("Destination", to)], b"").status
+    };
+    assert_eq!([ask("/admin/b"), ask("/files/b")], [403, 200]);
+    still_serves(&gateway);
+}
+
 /// RFC 9110, 9.2.2: what an app takes for another method is not repeated as a GET is, and crosses origins as that other
 /// method does.
 #[test]
