@@ -118,8 +118,8 @@ fn grpc(code: StatusCode) -> Reply {
 
 /// Whether it may be a gRPC call, from a page perhaps: these stay open as long as they like.
 pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
-    let kind = incoming.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.and_then(|kind| kind.get(..16)).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+    let mut kinds = incoming.headers.get_all(header::CONTENT_TYPE).iter().filter_map(|kind| kind.as_bytes().get(..16));
+    kinds.any(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 fn is_grpc(incoming: &Incoming<'_>) -> bool {
