@@ -29,6 +29,8 @@ pub enum Check {
 pub struct Db {
     pub(super) connection: Connection,
     pub(super) folder: Folder,
+    /// Device and number of the file that it lives in.
+    file: (u64, u64),
     rev: u64,
     looking: Looking,
 }
@@ -86,7 +88,8 @@ impl Db {
             StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),
             unusable @ StoreError::Unusable(_) => unusable,
         })?;
-        Ok(Self { connection, folder, rev: 0, looking })
+        let file = folder.database_id()?;
+        Ok(Self { connection, folder, file, rev: 0, looking })
     }
 
     /// Waits for the look through a large database that goes on since [`Self::open`].
@@ -102,6 +105,19 @@ impl Db {
         };
         self.looking = Looking::Found(found.clone());
         found
+    }
+
+    /// Whether the file is still the one that was opened. Where another one took its place, commands write there, and
+    /// what they end would go on here.
+    pub(super) fn is_in_place(&self) -> Result<(), StoreError> {
+        if self.folder.database_id()? == self.file {
+            return Ok(());
+        }
+        let at = self.folder.database();
+        Err(StoreError::Down(format!(
+            "{}: another file took its place while it was in use: restart the gateway",
+            at.display()
+        )))
     }
 
     /// The folder it lives in.

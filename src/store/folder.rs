@@ -77,6 +77,14 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
+    /// Device and number of the database's file.
+    pub(super) fn database_id(&self) -> Result<(u64, u64), StoreError> {
+        let at = self.database();
+        let about = std::fs::symlink_metadata(&at)
+            .map_err(|error| StoreError::Down(format!("{}: the database is gone: {error}", at.display())))?;
+        Ok((about.dev(), about.ino()))
+    }
+
     /// Opens a file of ours, 0600 and owned by the folder's owner; makes an empty one if missing.
     pub(super) fn file(&self, name: &str) -> Result<File, StoreError> {
         let path = self.path.join(name);

@@ -32,6 +32,13 @@ fn unusable(folder: &Folder, what: &str) -> StoreError {
     StoreError::Unusable(format!("{}: {what}; it was left untouched", folder.database().display()))
 }
 
+fn unread(folder: &Folder, error: &rusqlite::Error) -> StoreError {
+    // a reader needs room, too, for what it shares with others (-shm)
+    let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
+    let next = if full { " (is the disk full?)" } else { "" };
+    unusable(folder, &format!("the database cannot be read: {error}{next}"))
+}
+
 /// Judges the file without writing to it. An empty file is a new database. Of a large one only who made it and
 /// for which version is known at once.
 pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, StoreError> {
@@ -43,6 +50,9 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, 
     if head.is_empty() {
         return if folder.leftover("-wal") {
             Err(unusable(folder, "the database is empty, but its log (-wal) is not"))
+        } else if folder.applied() > 0 {
+            let what = "the database is missing or empty, and a gateway has served from it: put a backup in its place, or remove `applied` beside it to begin anew";
+            Err(unusable(folder, what))
         } else {
             Ok(None)
         };
@@ -59,7 +69,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, 
         // a first start was cut off: only a writer can roll that back
         return Ok(None);
     }
-    let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let damaged = |error: rusqlite::Error| unread(folder, &error);
     let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(damaged)?;
     connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
     let version = judge(&connection, folder)?;
@@ -80,7 +90,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, 
 
 /// Whose it is, and of which version.
 fn judge(connection: &Connection, folder: &Folder) -> Result<usize, StoreError> {
-    let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let damaged = |error: rusqlite::Error| unread(folder, &error);
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(damaged);
     let (owner, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 =
@@ -103,7 +113,7 @@ fn judge(connection: &Connection, folder: &Folder) -> Result<usize, StoreError> 
 
 /// Reads every page.
 fn look_through(connection: &Connection, folder: &Folder) -> Result<(), StoreError> {
-    let damaged = |error: rusqlite::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let damaged = |error: rusqlite::Error| unread(folder, &error);
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
     if found == "ok" {
         return Ok(());
@@ -245,6 +255,24 @@ mod tests {
         std::fs::write(dir.path().join("authgate.db"), b"").unwrap();
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
         assert_eq!(refusal(dir.path()), "DB: the database is empty, but its log (-wal) is not; it was left untouched");
+    }
+
+    /// An administrator's link for whoever reads the log would be printed, and every account be gone.
+    #[test]
+    fn an_empty_file_where_a_gateway_has_served_is_refused_and_a_new_folder_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), Check::Whole).unwrap();
+        db.folder().lock().unwrap().tell_applied(1).unwrap();
+        drop(db);
+        std::fs::write(dir.path().join("authgate.db"), "").unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(dir.path().join(format!("authgate.db{suffix}")));
+        }
+        assert!(
+            refusal(dir.path()).starts_with("DB: the database is missing or empty, and a gateway has served from it")
+        );
+        std::fs::remove_file(dir.path().join("applied")).unwrap();
+        assert!(Db::open(dir.path(), Check::Whole).is_ok());
     }
 
     #[test]

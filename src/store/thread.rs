@@ -59,6 +59,7 @@ struct Worker {
 impl Worker {
     /// Puts in force what changed.
     fn apply(&mut self) -> Result<(), StoreError> {
+        self.db.is_in_place()?;
         let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
         self.rev = newest.unwrap_or(self.rev);
         Ok(())
@@ -235,6 +236,24 @@ mod tests {
         assert_eq!(seen.load(Ordering::SeqCst), 2);
         store.run(add("c@example.com")).await.unwrap();
         assert_eq!(seen.load(Ordering::SeqCst), 3);
+    }
+
+    /// Commands would write into the new file: whoever is told that a session has ended does not look again.
+    #[tokio::test]
+    async fn beside_a_file_that_took_the_databases_place_nothing_is_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = start(dir.path());
+        let [database, own, other] = ["authgate.db", "own", "other"].map(|name| dir.path().join(name));
+        store.run(Db::answers).await.unwrap();
+        std::fs::copy(&database, &other).unwrap();
+        std::fs::rename(&database, &own).unwrap();
+        let gone = store.run(Db::answers).await;
+        assert!(matches!(&gone, Err(StoreError::Down(why)) if why.contains("the database is gone")), "{gone:?}");
+        std::fs::rename(&other, &database).unwrap();
+        let replaced = store.run(Db::answers).await;
+        assert!(matches!(&replaced, Err(StoreError::Down(why)) if why.contains("restart the gateway")), "{replaced:?}");
+        std::fs::rename(&own, &database).unwrap();
+        store.run(Db::answers).await.unwrap();
     }
 
     #[tokio::test]
