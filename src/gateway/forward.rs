@@ -12,6 +12,7 @@ use pingora_http::RequestHeader;
 
 use super::authenticate::holds_own;
 use super::handshake::Handshake;
+use super::via;
 use crate::account::{Minted, User};
 use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie::{self, CookieStyle};
@@ -234,7 +235,7 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
     changes.set("X-Forwarded-Proto", told.scheme.as_bytes());
     changes.set("X-Forwarded-Host", told.host.as_bytes());
     changes.set("X-Request-Id", told.request_id.as_bytes());
-    changes.set("X-Authgate-Via", told.via.as_bytes());
+    changes.set.push(("X-Authgate-Via", via::told(headers, told.via)));
     let stripped = told.handshake.and_then(Handshake::target);
     if let Some(handshake) = told.handshake
         && let Some(left) = handshake.protocols_left()

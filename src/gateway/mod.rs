@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 
 use crate::account::{Accounts, Identity, Minted};
@@ -47,6 +47,7 @@ mod route;
 mod tries;
 mod trust;
 mod upstream;
+mod via;
 
 pub use assemble::Current;
 pub use health::HealthChecks;
@@ -62,9 +63,6 @@ use handshake::Handshake;
 use head::{BadHead, Known, Peer};
 use live::{Asked, Live, LiveHandle};
 use upstream::{Target, Targets};
-
-/// Names the process that a request has already been through.
-static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
@@ -251,7 +249,7 @@ impl Gateway {
     }
 
     fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        if incoming.headers.get(&VIA).is_some_and(|via| via.as_bytes() == self.via.as_bytes()) {
+        if via::has_come_round(incoming.headers, &self.via) {
             (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }

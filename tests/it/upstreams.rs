@@ -270,6 +270,38 @@ fn a_gateway_that_leads_to_itself_says_so_once() {
     assert_eq!(gateway.client().get("/x", &[]).status, 508);
 }
 
+#[test]
+fn a_circle_of_two_gateways_is_noticed_and_a_line_of_two_is_none() {
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let first = Gateway::start(&format!(
+        "[[route]]\npath = \"/round/**\"\naccess = \"public\"\nupstream = \"http://{}\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+        place.local_addr().unwrap()
+    ));
+    let second = Gateway::start(&public(&format!("http://{}", first.address), ""));
+    let address = second.address;
+    std::thread::spawn(move || {
+        for mut inbound in place.incoming().map_while(Result::ok) {
+            let mut outbound = std::net::TcpStream::connect(address).unwrap();
+            let (mut back_in, mut back_out) = (outbound.try_clone().unwrap(), inbound.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut back_in, &mut back_out));
+            std::thread::spawn(move || std::io::copy(&mut inbound, &mut outbound));
+        }
+    });
+    for gateway in [&first, &second] {
+        assert_eq!(gateway.client().get("/round/x", &[]).status, 508);
+        // at once, and not when connections have run out
+        assert!(gateway.metric("authgate_connections") < 10);
+    }
+    let through =
+        second.client().get("/x", &[("X-Authgate-Via", "evil"), ("X-Authgate-Via", "0123456789abcdef, evil")]);
+    let told = through.seen("x-authgate-via");
+    let names: Vec<&str> = told[0].split(", ").collect();
+    assert_eq!((through.status, told.len(), names.len(), names[0]), (200, 1, 3, "0123456789abcdef"));
+    assert!(names.iter().all(|name| name.len() == 16));
+    let many = ["0123456789abcdef"; 9].join(",");
+    assert_eq!(first.client().get("/x", &[("X-Authgate-Via", &many)]).status, 508);
+}
+
 /// A TLS server for `localhost` that answers every request with `ok`; gives its address and the
 /// certificate of the authority that signed it.
 fn tls_server() -> (std::net::SocketAddr, String) {

@@ -1,0 +1,33 @@
+//! Requests that go round in circles. Each gateway names itself in what it forwards, behind those that a request came
+//! through before: so a circle of several is noticed, too.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName};
+
+static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
+
+/// Gateways that one request may come through.
+const GATEWAYS_MAX: usize = 8;
+
+/// Whether this gateway, `own`, has had the request already.
+pub(super) fn has_come_round(headers: &HeaderMap, own: &str) -> bool {
+    names(headers).enumerate().any(|(at, name)| at == GATEWAYS_MAX || name == own.as_bytes())
+}
+
+/// What is forwarded: the names so far, and our own.
+pub(super) fn told<'a>(headers: &HeaderMap, own: &'a str) -> Cow<'a, [u8]> {
+    if !headers.contains_key(&VIA) {
+        return own.as_bytes().into();
+    }
+    let mut told: Vec<u8> = names(headers).take(GATEWAYS_MAX).flat_map(|name| [name, b", "].concat()).collect();
+    told.extend_from_slice(own.as_bytes());
+    told.into()
+}
+
+/// As gateways write them: what a client invents besides does not pass.
+fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let items =
+        headers.get_all(&VIA).iter().flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    items.filter(|name| name.len() == 16 && name.iter().all(u8::is_ascii_hexdigit))
+}
