@@ -52,10 +52,20 @@ impl From<super::FieldError> for Refused {
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Details {
+    /// Another one than the account has.
+    pub email: Option<String>,
     pub name: Option<String>,
     pub picture: Option<String>,
     pub groups: Option<Vec<String>>,
     pub password: Option<Secret>,
+}
+
+fn canonical(typed: &str) -> Result<String, Refused> {
+    email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))
+}
+
+fn taken(email: &str) -> Refused {
+    Refused(format!("there is already an account with the e-mail {email}"))
 }
 
 /// One ban, as it is shown and lifted.
@@ -112,8 +122,7 @@ impl Admin {
 
     /// The account with this e-mail, in any spelling.
     pub fn user(&mut self, typed: &str) -> Result<UserRow, Refused> {
-        let email =
-            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
+        let email = canonical(typed)?;
         self.db.user_by_email(&email)?.ok_or_else(|| Refused(format!("there is no account with the e-mail {email}")))
     }
 
@@ -124,8 +133,7 @@ impl Admin {
 
     /// Makes an account. Without a password also a one-time link that sets one.
     pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
-        let email =
-            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?;
+        let email = canonical(typed)?;
         let new = NewUser {
             id: enroll::new_id(self.settings.user_ids, &self.clock)?,
             name: email::name(&details.name.unwrap_or_default())?,
@@ -137,7 +145,7 @@ impl Admin {
         let event = AuditRow { email: new.email.clone(), ..self.event("user_added", None) };
         let now = self.clock.now();
         let Written::Done(user) = self.db.add_user(&new, now, &event)? else {
-            return Err(Refused(format!("there is already an account with the e-mail {}", new.email)));
+            return Err(taken(&new.email));
         };
         if new.password.is_some() {
             return Ok((*user, None));
@@ -151,9 +159,11 @@ impl Admin {
     /// Changes what is given. A new password ends the account's sessions.
     pub fn set_user(&mut self, typed: &str, details: Details) -> Result<UserRow, Refused> {
         let user = self.user(typed)?;
-        let hash = self.hashed(&user.email, details.password.as_ref())?;
+        let email = details.email.map(|typed| canonical(&typed)).transpose()?;
+        let hash = self.hashed(email.as_ref().unwrap_or(&user.email), details.password.as_ref())?;
         let ends = if hash.is_some() { Ends::All } else { Ends::None };
         let what = UserChange {
+            email,
             name: details.name.map(|name| email::name(&name)).transpose()?,
             picture: details.picture.map(|picture| email::picture(&picture)).transpose()?,
             groups: details.groups.map(|groups| email::groups(&groups)).transpose()?,
@@ -181,10 +191,12 @@ impl Admin {
         ends: Ends<'_>,
         event: &'static str,
     ) -> Result<UserRow, Refused> {
-        let event = self.event(event, Some(user));
+        let detail = what.email.as_ref().map(|email| format!("now {email}")).unwrap_or_default();
+        let event = AuditRow { detail, ..self.event(event, Some(user)) };
         match self.db.change_user(&user.id, what, ends, self.clock.now(), &event)? {
             Written::Done(user) => Ok(*user),
-            _ => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
+            Written::Taken => Err(taken(what.email.as_deref().unwrap_or_default())),
+            Written::Missing => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
         }
     }
 
@@ -215,15 +227,12 @@ impl Admin {
         let groups = email::groups(groups)?;
         let email = match email {
             None => None,
-            Some(typed) => Some(
-                email::email(typed)
-                    .map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))?,
-            ),
+            Some(typed) => Some(canonical(typed)?),
         };
         if let Some(email) = &email
             && self.db.user_by_email(email)?.is_some()
         {
-            return Err(Refused(format!("there is already an account with the e-mail {email}")));
+            return Err(taken(email));
         }
         let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
         let (link, token) = enroll::invite(self.clock.now(), lasts_secs, groups, email, None)?;
@@ -270,10 +279,7 @@ impl Admin {
 
     /// Events of the last seconds, newest first; with an e-mail, those that concern it: its account may be gone.
     pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, Refused> {
-        let known = |typed| {
-            email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))
-        };
-        let email = of.map(known).transpose()?;
+        let email = of.map(canonical).transpose()?;
         Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
     }
 

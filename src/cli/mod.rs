@@ -15,7 +15,7 @@ use crate::config::parse_duration;
 mod manual;
 mod verbs;
 
-use verbs::{Account, Audit, Ban, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
+use verbs::{Account, Audit, Ban, Change, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
 /// 64 bad configuration.
@@ -71,21 +71,22 @@ fn print(text: &[u8]) -> Result<(), CommandError> {
 }
 
 fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
-    let account = |account: Account| UserArgs {
+    let account = |account: Account, new_email| UserArgs {
         email: account.email,
+        new_email,
         name: account.name,
         picture: account.picture,
         groups: account.groups,
         password_stdin: account.password_stdin,
     };
     let command = match verb {
-        User::Add(typed) => UserCommand::Add(account(typed)),
+        User::Add(typed) => UserCommand::Add(account(typed, None)),
         User::List { json } => UserCommand::List { json },
         User::Show { email, json } => UserCommand::Show { email, json },
         User::Remove(Email { email }) => UserCommand::Remove { email },
         User::Disable(Email { email }) => UserCommand::Disable { email },
         User::Enable(Email { email }) => UserCommand::Enable { email },
-        User::Set(typed) => UserCommand::Set(account(typed)),
+        User::Set(Change { account: typed, new_email }) => UserCommand::Set(account(typed, new_email)),
         User::Reset(Email { email }) => UserCommand::Reset { email },
         User::Import(typed) => return command::import::run(globals, &import(typed)),
     };

@@ -130,6 +130,15 @@ pub(super) struct Account {
 }
 
 #[derive(Args)]
+pub(super) struct Change {
+    #[command(flatten)]
+    pub(super) account: Account,
+    /// E-mail from now on; the id stays, and apps that go by the e-mail see somebody new
+    #[arg(long = "email", value_name = "NEW")]
+    pub(super) new_email: Option<String>,
+}
+
+#[derive(Args)]
 pub(super) struct Email {
     /// E-mail
     pub(super) email: String,
@@ -167,7 +176,7 @@ pub(super) enum User {
     Enable(Email),
     /// Change what is given; --group replaces all groups
     #[command(after_help = "Example: authgate user set ada@example.com --name 'Ada Lovelace'")]
-    Set(Account),
+    Set(Change),
     /// Print a one-time link for a new password
     #[command(after_help = "Example: authgate user reset ada@example.com")]
     Reset(Email),
@@ -229,7 +238,7 @@ pub(super) enum Format {
 
 #[derive(Subcommand)]
 pub(super) enum Session {
-    /// List sessions that stand
+    /// List sessions that stand; when they were seen last is up to 30 seconds old
     #[command(after_help = "Example: authgate session list ada@example.com")]
     List {
         /// Of this account alone
@@ -273,7 +282,7 @@ pub(super) enum Token {
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
     },
-    /// List tokens that work
+    /// List tokens that work; when they were seen last is up to 30 seconds old
     #[command(after_help = "Example: authgate token list ada@example.com")]
     List {
         /// Of this account alone

@@ -57,6 +57,8 @@ pub struct RunArgs {
 pub struct UserArgs {
     /// E-mail as typed.
     pub email: String,
+    /// `user set`: the e-mail from now on.
+    pub new_email: Option<String>,
     /// Display name.
     pub name: Option<String>,
     /// Picture URL.

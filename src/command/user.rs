@@ -8,10 +8,14 @@ use crate::store::UserRow;
 /// Carries the command out.
 pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> {
     if let UserCommand::Set(args) = &command {
-        let nothing = args.name.is_none() && args.picture.is_none() && args.groups.is_empty() && !args.password_stdin;
+        let nothing = args.new_email.is_none()
+            && args.name.is_none()
+            && args.picture.is_none()
+            && args.groups.is_empty()
+            && !args.password_stdin;
         if nothing {
             return Err(CommandError::Usage(
-                "say what to change: --name, --picture, --group or --password-stdin".to_owned(),
+                "say what to change: --email, --name, --picture, --group or --password-stdin".to_owned(),
             ));
         }
     }
@@ -58,7 +62,7 @@ fn details(args: UserArgs) -> Result<(String, Details), CommandError> {
         _ => Some(args.groups),
     };
     let password = if args.password_stdin { Some(read_password()?) } else { None };
-    Ok((args.email, Details { name: args.name, picture: args.picture, groups, password }))
+    Ok((args.email, Details { email: args.new_email, name: args.name, picture: args.picture, groups, password }))
 }
 
 fn add(admin: &mut Admin, args: UserArgs) -> Result<(), CommandError> {

@@ -39,6 +39,8 @@ pub struct NewUser {
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct UserChange {
+    /// Canonical.
+    pub email: Option<String>,
     pub name: Option<String>,
     pub picture: Option<String>,
     pub groups: Option<Vec<String>>,
@@ -151,9 +153,13 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
     {
         return Ok(Written::Missing);
     }
+    let email = change.email.as_ref().unwrap_or(&old.email);
+    if by_email(tx, email)?.is_some_and(|other| other.id != id) {
+        return Ok(Written::Taken);
+    }
     let password = change.password.as_ref().map(|password| &password.new).or(old.password.as_ref());
     tx.prepare_cached(
-        "UPDATE user SET name = ?2, picture = ?3, groups = ?4, password = ?5, disabled = ?6, rev = ?7 WHERE id = ?1",
+        "UPDATE user SET name = ?2, picture = ?3, groups = ?4, password = ?5, disabled = ?6, rev = ?7, email = ?8 WHERE id = ?1",
     )?
     .execute(params![
         id,
@@ -162,7 +168,8 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
         change.groups.as_ref().unwrap_or(&old.groups).join(","),
         password.map(Secret::expose),
         change.disabled.unwrap_or(old.disabled),
-        tx.rev()?
+        tx.rev()?,
+        email
     ])?;
     by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
 }

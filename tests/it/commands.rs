@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::gateway::{Gateway, command, configured, refused_start};
+use crate::gateway::{Gateway, PASSWORD, command, configured, refused_start};
 
 fn run(text: &str, arguments: &[&str]) -> (i32, String, String) {
     let folder = tempfile::TempDir::new().unwrap();
@@ -178,6 +178,16 @@ fn every_listing_is_told_in_columns_and_as_json() {
         assert!(rows.iter().any(|row| row[key] == value), "{listing:?}: {rows:?}");
     }
     let user: Value = serde_json::from_str(&gateway.cli(&["user", "show", "ada@example.com", "--json"])).unwrap();
+    // RFC 9562, 5.7
+    let id = user["id"].as_str().unwrap();
+    assert!(id.len() == 36 && id.as_bytes()[14] == b'7', "{id}");
+    gateway.cli(&["ban", "lift", "bob@example.com"]);
+    assert_eq!(gateway.cli(&["ban", "list", "--json"]).trim(), "[]");
+}
+
+#[test]
+fn events_are_listed_for_accounts_that_are_gone_and_for_commands_too() {
+    let gateway = Gateway::whoami();
     // who did it and whether it was a command is told, and an account that is gone is still found
     gateway.add_user("eve@example.com", &[]);
     gateway.sign_in("eve@example.com");
@@ -188,15 +198,30 @@ fn every_listing_is_told_in_columns_and_as_json() {
         events.iter().map(|event| (event["event"].as_str().unwrap(), event["address"].as_str().unwrap())).collect();
     assert_eq!(told, [("user_removed", ""), ("sign_in", "127.0.0.1"), ("user_added", "")]);
     assert_eq!(events[1]["request_id"].as_str().unwrap().len(), 16);
-    assert!(!gateway.cli(&["audit", "list"]).contains(crate::gateway::PASSWORD));
+    assert!(!gateway.cli(&["audit", "list"]).contains(PASSWORD));
     let refused = gateway.cli_with(&["audit", "list", "nobody"], "");
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(gateway.cli_with(&["audit", "list", "--since", "soon"], "").status.code(), Some(2));
-    // RFC 9562, 5.7
-    let id = user["id"].as_str().unwrap();
-    assert!(id.len() == 36 && id.as_bytes()[14] == b'7', "{id}");
-    gateway.cli(&["ban", "lift", "bob@example.com"]);
-    assert_eq!(gateway.cli(&["ban", "list", "--json"]).trim(), "[]");
+}
+
+#[test]
+fn an_account_gets_another_address_and_keeps_its_id_and_its_sessions() {
+    let gateway = Gateway::whoami();
+    gateway.first_account();
+    // another address: the account, its id and its sessions stay, and the old address is nobody's
+    gateway.add_user("flo@example.com", &[]);
+    let cookie = gateway.sign_in("flo@example.com");
+    let taken = gateway.cli_with(&["user", "set", "flo@example.com", "--email", "ADA@example.com"], "");
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(String::from_utf8(taken.stderr).unwrap().contains("already an account with the e-mail ada@example.com"));
+    gateway.cli(&["user", "set", "flo@example.com", "--email", "Flo.New@example.com"]);
+    let seen = gateway.client().get("/", &[("Cookie", cookie.as_str())]);
+    assert_eq!((seen.status, seen.seen("remote-user")), (200, vec!["flo.new@example.com".to_owned()]));
+    assert_eq!(gateway.login("flo@example.com", PASSWORD).status, 401);
+    gateway.sign_in("flo.new@example.com");
+    let events: Vec<Value> =
+        serde_json::from_str(&gateway.cli(&["audit", "list", "flo@example.com", "--json"])).unwrap();
+    assert!(events.iter().any(|event| event["detail"] == "now flo.new@example.com"), "{events:?}");
 }
 
 #[test]
