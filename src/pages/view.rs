@@ -182,8 +182,9 @@ fn device(agent: &str) -> String {
 pub(super) fn policy(config: &Config) -> HeaderValue {
     let mut places = vec!["'self'".to_owned(), config.server.public_url.to_string()];
     if let Some(domain) = &config.session.domain {
-        places.push(format!("https://{domain}"));
-        places.push(format!("https://*.{domain}"));
+        // cookies know no ports, and so do the places that are returned to
+        places.push(format!("https://{domain}:*"));
+        places.push(format!("https://*.{domain}:*"));
     }
     places.extend(config.pages.callback_origins.iter().map(ToString::to_string));
     let policy = format!(

@@ -83,7 +83,7 @@ export async function browser() {
       "--disable-component-update",
       "--disable-sync",
       // a name that is neither https nor loopback: what browsers say of a request is less there
-      "--host-resolver-rules=MAP lan.test 127.0.0.1",
+      "--host-resolver-rules=MAP lan.test 127.0.0.1, MAP *.example.com 127.0.0.1",
     ],
   });
   return shared;

@@ -1,8 +1,11 @@
 // The gateway's own pages in a real browser, with and without scripts.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { after, before, test } from "node:test";
-import { PASSWORD, closeBrowser, firstAccount, gateway, newPage, shot, signIn } from "./lib.mjs";
+import { PASSWORD, closeBrowser, firstAccount, freePort, gateway, newPage, shot, signIn, start } from "./lib.mjs";
 
 const WHOAMI = `[[route]]\nupstream = "builtin:whoami"\n`;
 const axeSource = fs.readFileSync(new URL("./node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
@@ -310,6 +313,35 @@ test("text of twice the size, forced colours and names from right to left fit at
   await page.goto(`${gate.url}/`);
   await judge("whoami");
   await page.context().close();
+});
+
+// the pages' own policy is asked about the redirect, too, and knows ports apart
+test("with a shared domain, signing in at one host leads back to another, at any port", async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "authgate-"));
+  const port = await freePort();
+  const made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=example.com"];
+  execFileSync("openssl", [...made, "-addext", "subjectAltName=DNS:*.example.com", "-keyout", "key.pem", "-out", "chain.pem"], { cwd: folder, stdio: "ignore" });
+  fs.chmodSync(path.join(folder, "key.pem"), 0o600);
+  fs.writeFileSync(
+    path.join(folder, "gateway.toml"),
+    `[server]\nlisten = ["https://127.0.0.1:${port}"]\nadmin_listen = ""\npublic_url = "https://login.example.com:${port}"\n` +
+      `[server.tls]\ncertificates = [{ certificate = "chain.pem", key = { file = "key.pem" } }]\n[session]\ndomain = "example.com"\n${WHOAMI}`,
+  );
+  const own = await start(folder);
+  const page = await newPage({ ignoreHTTPSErrors: true });
+  await page.goto(`https://login.example.com:${port}${new URL(own.invite).pathname}`);
+  await page.fill("[name=email]", "ada@example.com");
+  await page.fill("[name=password]", PASSWORD);
+  await page.click("button:text-is('Create account')");
+  await page.waitForURL(`https://login.example.com:${port}/`);
+  await page.context().clearCookies();
+  await page.goto(`https://app.example.com:${port}/x?y=1#part`);
+  assert.equal(new URL(page.url()).host, `login.example.com:${port}`);
+  await signIn(page);
+  await page.waitForURL(`https://app.example.com:${port}/x?y=1#part`);
+  assert.deepEqual(page.violations, []);
+  await page.context().close();
+  await own.stop();
 });
 
 test("the fragment survives signing in where scripts run", async () => {
