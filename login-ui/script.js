@@ -38,6 +38,12 @@ for (const form of document.forms) {
     });
     field.after(caps, show);
   }
+  // the app led on to another origin, where the pages' policy lets no form lead: one is signed in, and goes there
+  if (to) {
+    addEventListener("securitypolicyviolation", (event) => {
+      if (event.effectiveDirective === "form-action") location.replace(to.value || "/");
+    });
+  }
   // somebody signed in in another tab: this one goes on by itself, unless something was typed here
   if (to && tabs && form.querySelector("[autocomplete=current-password]")) {
     let typed = false;

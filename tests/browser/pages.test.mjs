@@ -1,7 +1,9 @@
 // The gateway's own pages in a real browser, with and without scripts.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import fs from "node:fs";
+import http from "node:http";
 import os from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
@@ -342,6 +344,31 @@ test("with a shared domain, signing in at one host leads back to another, at any
   assert.deepEqual(page.violations, []);
   await page.context().close();
   await own.stop();
+});
+
+// as apps do that sign in elsewhere by themselves: Chromium holds redirects behind a form to form-action, too
+test("an app that leads on to another origin is reached by signing in", async () => {
+  const app = http.createServer((request, response) => {
+    const away = { location: `http://lan.test:${app.address().port}/there` };
+    if (request.url === "/there") response.end("elsewhere");
+    else response.writeHead(302, away).end();
+  });
+  app.listen(0, "127.0.0.1");
+  await once(app, "listening");
+  const own = await gateway(`[[route]]\nupstream = "http://127.0.0.1:${app.address().port}"\n`);
+  await firstAccount(own);
+  const page = await newPage();
+  await page.goto(`${own.url}/x?y=1`);
+  await signIn(page);
+  await page.waitForURL(`http://lan.test:${app.address().port}/there`);
+  const invite = new URL((await own.cli("invite", "--email", "bea@example.com")).match(/\S+\/invite\/\S+/)[0]).pathname;
+  await page.goto(own.url + invite);
+  await page.fill("[name=password]", PASSWORD);
+  await page.click("button:text-is('Create account')");
+  await page.waitForURL(`http://lan.test:${app.address().port}/there`);
+  await page.context().close();
+  await own.stop();
+  app.close();
 });
 
 test("the fragment survives signing in where scripts run", async () => {
