@@ -1,9 +1,14 @@
 //! What people may call themselves: e-mail addresses in one canonical form, names, pictures,
 //! groups. What passes here is safe in a header value, a log line and a list with commas.
 
+use std::sync::LazyLock;
+
+use data_encoding::BASE64URL_NOPAD as B64;
+use ring::hmac;
 use unicode_normalization::UnicodeNormalization;
 
 use super::FieldError;
+use crate::secret::random_bytes;
 
 /// Longest e-mail in bytes (RFC 5321, 4.5.3.1.3).
 const EMAIL_BYTES_MAX: usize = 254;
@@ -58,12 +63,23 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     (email.len() <= EMAIL_BYTES_MAX).then_some(email)
 }
 
-/// The form under which attempts are counted. What is no address counts as well, under a hash:
-/// people type passwords into the wrong field, and this name is stored and logged.
+/// Before the name under which something is counted that is no address.
+const NO_ADDRESS: &str = "no-address";
+
+/// The form under which attempts are counted. What is no address counts as well, under a name that tells nothing of
+/// it: people type passwords into the wrong field, and this name is stored and logged. A bare hash would tell whoever
+/// guesses that he was right.
 pub(super) fn bucket(text: &str) -> String {
-    canonical(text).unwrap_or_else(|| {
-        let hash = crate::secret::token_hash(text.trim());
-        format!("no-address-{}", data_encoding::BASE64URL_NOPAD.encode(&hash[..12]))
+    static KEY: LazyLock<Option<hmac::Key>> =
+        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>().ok()?)));
+    let is_name = |text: &str| text.strip_prefix(NO_ADDRESS).is_some_and(|rest| rest.len() == 17 && rest.is_ascii());
+    canonical(text).unwrap_or_else(|| match (text.trim(), &*KEY) {
+        // as `ban list` shows it
+        (name, _) if is_name(name) => name.to_owned(),
+        (typed, Some(key)) => {
+            format!("{NO_ADDRESS}-{}", B64.encode(&hmac::sign(key, typed.as_bytes()).as_ref()[..12]))
+        }
+        (_, None) => NO_ADDRESS.to_owned(),
     })
 }
 

@@ -4,6 +4,8 @@ use std::fs::{Permissions, hard_link, metadata, read, remove_file, set_permissio
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Command;
 
+use data_encoding::{BASE64, BASE64URL, HEXLOWER};
+use ring::digest;
 use serde_json::Value;
 
 use super::still_serves;
@@ -215,4 +217,33 @@ fn j9_a_command_of_roots_follows_no_link_out_of_the_services_folder() {
     }
     remove_file(state.join("applied")).unwrap();
     still_serves(&Gateway::serve(folder));
+}
+
+/// CWE-916, OWASP ASVS 16.2.5: somebody types the password where the address belongs. Log and database name the try, and
+/// give whoever reads them no hash to try guesses on.
+#[test]
+fn j10_what_was_typed_in_the_place_of_an_address_cannot_be_guessed_from_what_is_kept() {
+    let gateway = Gateway::start("[throttle]\nmax_retries = 2\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    gateway.first_account();
+    let statuses = [(); 3].map(|()| gateway.login(PASSWORD, "x").status);
+    assert_eq!(statuses, [401, 401, 429], "it counts");
+    assert_eq!(gateway.login("another long sentence here", "x").status, 401, "by itself");
+    let bans = gateway.cli(&["ban", "list"]);
+    let name = bans.split_whitespace().find(|word| word.starts_with("no-address-")).unwrap();
+    gateway.cli(&["ban", "lift", name]);
+    assert_eq!(gateway.login(PASSWORD, "x").status, 401, "lifted by its name");
+    let state = gateway.state();
+    let kept = ["authgate.db", "authgate.db-wal"].map(|name| read(state.join(name)).unwrap_or_default()).concat();
+    let log = gateway.into_log();
+    assert!(log.contains(name) && log.contains("ada@example.com"), "{log}");
+    let kept = [log.into_bytes(), kept].concat();
+    let hashes = [&digest::SHA256, &digest::SHA512, &digest::SHA1_FOR_LEGACY_USE_ONLY];
+    for hash in hashes.map(|kind| digest::digest(kind, PASSWORD.as_bytes())) {
+        let hash = &hash.as_ref()[..6];
+        for text in
+            [hash, BASE64URL.encode(hash).as_bytes(), BASE64.encode(hash).as_bytes(), HEXLOWER.encode(hash).as_bytes()]
+        {
+            assert!(!kept.windows(text.len()).any(|part| part == text), "{}", String::from_utf8_lossy(text));
+        }
+    }
 }
