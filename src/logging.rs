@@ -193,16 +193,34 @@ fn whole_second(second: u64) -> [u8; 24] {
     text.as_bytes().try_into().unwrap_or([b'0'; 24])
 }
 
+/// Characters that change how the text around them is shown, or show nothing themselves (Unicode: `Bidi_Control`,
+/// `Default_Ignorable_Code_Point`). Not those that scripts and emoji need: joiners and variation selectors.
+pub fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+        | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e00ff}')
+}
+
+/// Characters that join or vary others, and show nothing themselves.
+pub fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{180b}'..='\u{180f}' | '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
 /// Text for a terminal: control and direction-changing characters are shown as escapes, so that no
 /// request can draw on the screen of whoever reads the log.
 pub fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
+    escaped(text, |c| c.is_control() || is_deceptive(c) || is_joiner(c))
+}
+
+/// The same for what has several lines, and names of people in it.
+pub fn printable_lines(text: &str) -> String {
+    escaped(text, |c| (c.is_control() && c != '\n') || is_deceptive(c))
+}
+
+fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if hidden(c) {
+        if is_hidden(c) {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);

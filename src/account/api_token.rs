@@ -15,7 +15,7 @@ use super::live::Live;
 use super::profile::wrong_password;
 use super::session::{Identity, Rejected, Session};
 use super::token::new_session_id;
-use super::{Caller, ChangeError, FieldError, StoreDown, audit};
+use super::{Caller, ChangeError, FieldError, StoreDown, audit, email};
 use crate::clock::UnixSecs;
 use crate::config::PathPattern;
 use crate::secret::{Secret, random_token, token_hash};
@@ -173,8 +173,8 @@ pub struct TokenInfo {
 fn new_token(user_id: &str, details: &TokenDetails, now: UnixSecs) -> Result<(NewApiToken, Secret), FieldError> {
     let wrong = |field, code, message: String| FieldError { field, code, message };
     let name = details.name.trim();
-    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        let message = "A token's name has 1 to 100 characters, none of them control characters.";
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(email::is_refused) {
+        let message = "A token's name has 1 to 100 characters, all of which can be shown.";
         return Err(wrong("token_name", "invalid", message.to_owned()));
     }
     if details.scopes.len() > SCOPES_MAX {

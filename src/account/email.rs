@@ -8,6 +8,7 @@ use ring::hmac;
 use unicode_normalization::UnicodeNormalization;
 
 use super::FieldError;
+use crate::logging::{is_deceptive, is_joiner};
 use crate::secret::random_bytes;
 
 /// Longest e-mail in bytes (RFC 5321, 4.5.3.1.3).
@@ -18,12 +19,8 @@ const GROUP_CHARS_MAX: usize = 64;
 /// Groups of one account.
 const GROUPS_MAX: usize = 64;
 
-/// Characters that change how the text around them is shown, or show nothing themselves.
-fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-fn is_refused(c: char) -> bool {
+/// What no name may hold.
+pub(super) fn is_refused(c: char) -> bool {
     c.is_control() || is_deceptive(c)
 }
 
@@ -40,9 +37,7 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     if local.is_empty() || domain.contains('@') {
         return None;
     }
-    let refused = |c: char| {
-        is_refused(c) || matches!(c, '\u{200c}' | '\u{200d}') || c.is_whitespace() || "\"(),:;<>[\\]".contains(c)
-    };
+    let refused = |c: char| is_refused(c) || is_joiner(c) || c.is_whitespace() || "\"(),:;<>[\\]".contains(c);
     if local.contains(refused) {
         return None;
     }
@@ -195,6 +190,10 @@ mod tests {
             "a\r\nb@example.com",
             "a\u{202e}b@example.com",
             "a\u{200b}@example.com",
+            "a\u{3164}@example.com",
+            "a\u{61c}@example.com",
+            "a\u{fe0f}@example.com",
+            "a\u{e0061}@example.com",
             "\"a\"@example.com",
             "a,b@example.com",
             "a@example.com:80",
@@ -211,7 +210,13 @@ mod tests {
     fn names_pictures_and_groups_keep_their_bounds() {
         assert_eq!(name("  Ada Lovelace "), Ok("Ada Lovelace".to_owned()));
         assert_eq!(name("a\nb").unwrap_err().code, "invalid");
-        assert_eq!(name("a\u{202e}b").unwrap_err().code, "invalid");
+        for hidden in ["a\u{202e}b", "a\u{61c}b", "a\u{3164}b", "a\u{e0061}b"] {
+            assert_eq!(name(hidden).unwrap_err().code, "invalid", "{hidden:?}");
+        }
+        // Persian, a family, a kanji in one of its forms
+        for shown in ["\u{646}\u{200c}\u{627}", "\u{1f468}\u{200d}\u{1f469}", "\u{8fbb}\u{e0100}", "\u{2764}\u{fe0f}"] {
+            assert!(name(shown).is_ok(), "{shown:?}");
+        }
         assert!(name(&"x".repeat(200)).is_ok());
         assert_eq!(name(&"x".repeat(201)).unwrap_err().code, "too_long");
         assert_eq!(picture(""), Ok(String::new()));

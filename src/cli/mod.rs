@@ -11,6 +11,7 @@ use crate::command::{
     RunArgs, SessionCommand, TokenCommand, UserArgs, UserCommand,
 };
 use crate::config::parse_duration;
+use crate::logging::printable_lines;
 
 mod manual;
 mod verbs;
@@ -144,8 +145,8 @@ fn session(verb: Session) -> SessionCommand {
 
 fn failed(error: &CommandError) -> ExitCode {
     let (text, code) = match error {
-        CommandError::Refused(why) => (format!("authgate: {why}\n"), 1),
-        CommandError::Usage(why) => (format!("authgate: {why}\n"), 2),
+        CommandError::Refused(why) => (format!("authgate: {}\n", printable_lines(why)), 1),
+        CommandError::Usage(why) => (format!("authgate: {}\n", printable_lines(why)), 2),
         CommandError::Config(faults) => {
             let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             (faults.render(color), 64)

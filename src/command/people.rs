@@ -11,6 +11,7 @@ use super::{CommandError, Globals};
 use crate::account::{Admin, Refused};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{self, Config, Secrets};
+use crate::logging::printable_lines;
 use crate::secret::Secret;
 use crate::store::UserRow;
 
@@ -49,19 +50,20 @@ pub(super) fn settle(admin: &Admin) {
     }
 }
 
-/// A line of data. A reader that has gone away is no fault of ours.
+/// A line of data, or several; what others wrote draws nothing on the terminal. A reader that has gone away is no fault
+/// of ours.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", printable_lines(line));
 }
 
 /// A remark for the person at the terminal.
 pub(super) fn remark(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable_lines(line));
 }
 
 /// A JSON document.
 pub(super) fn say_json(value: &serde_json::Value) {
-    say(&format!("{value:#}"));
+    let _ = writeln!(std::io::stdout().lock(), "{value:#}");
 }
 
 /// The password: the first line of standard input, or typed twice at a terminal.

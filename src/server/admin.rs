@@ -2,10 +2,11 @@
 //! draining), `/metrics`. Meant for loopback: it answers only requests whose Host is an address or
 //! `localhost`, so that no web page can read it by pointing a name at it (DNS rebinding).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::ServeError;
@@ -18,6 +19,8 @@ use crate::web::host::Host;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
 const HEAD_TIME: Duration = Duration::from_secs(5);
+/// Connections at once; others wait for a place. Whoever else is on this machine must not have our open files.
+const CONNECTIONS_MAX: usize = 32;
 
 #[derive(Clone)]
 pub(super) struct Asked {
@@ -35,15 +38,25 @@ pub(super) fn start(socket: &Socket, asked: Asked, closed: watch::Receiver<bool>
 }
 
 async fn answer_all(listener: Listener, asked: Asked, mut closed: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            accepted = accepted => accepted,
             _ = closed.wait_for(|closed| *closed) => return,
         };
-        match accepted {
-            Ok((wire, _)) => drop(tokio::spawn(serve(wire, asked.clone()))),
-            Err(_) => sleep(Duration::from_millis(100)).await,
-        }
+        let Ok((wire, _)) = accepted else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let asked = asked.clone();
+        drop(tokio::spawn(async move {
+            serve(wire, asked).await;
+            drop(place);
+        }));
     }
 }
 

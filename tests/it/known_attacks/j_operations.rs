@@ -1,6 +1,8 @@
 //! J: storage, logs, operations. Elsewhere: J3 and J4 (reload), J7 (the unit files in systemd/), the full disk of J5 (faults).
 
 use std::fs::{Permissions, hard_link, metadata, read, remove_file, set_permissions, write};
+use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Command;
 
@@ -9,7 +11,7 @@ use ring::digest;
 use serde_json::Value;
 
 use super::still_serves;
-use crate::gateway::{Gateway, PASSWORD, command, configured, not_here, refused_start};
+use crate::gateway::{Gateway, PASSWORD, command, configured, not_here, refused_start, text};
 
 /// tracing-subscriber RUSTSEC-2025-0055, Traefik CVE-2022-23469, OWASP ASVS 16.2.5 and 16.4.1. At every level (J2): `metrics`.
 #[test]
@@ -246,4 +248,45 @@ fn j10_what_was_typed_in_the_place_of_an_address_cannot_be_guessed_from_what_is_
             assert!(!kept.windows(text.len()).any(|part| part == text), "{}", String::from_utf8_lossy(text));
         }
     }
+}
+
+/// CWE-150: a file to be imported, a listener in the gateway's place, a token's name.
+#[test]
+fn j11_what_others_wrote_draws_nothing_on_the_terminal_of_whoever_runs_a_command() {
+    let gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let escape = "\u{1b}]0;owned\u{7}\u{9b}2J";
+    let file = gateway.folder().join("people.csv");
+    write(&file, format!("{escape},x\nbea@example.com,y\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let (listener, answered) = (TcpListener::bind("127.0.0.1:0").unwrap(), format!("HTTP/1.1 503 x\r\n\r\n{escape}\n"));
+    let address = listener.local_addr().unwrap();
+    let speaker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // without end, or nearly
+        (0..8 << 20).take_while(|_| stream.write_all(answered.as_bytes()).is_ok()).count()
+    });
+    gateway.write(
+        &text("[[route]]\nupstream = \"builtin:whoami\"\n")
+            .replace("admin_listen = \"127.0.0.1:0\"", &format!("admin_listen = \"{address}\"")),
+    );
+    for (arguments, says) in [
+        (&["user", "import", file, "--format", "csv"][..], "no column holds e-mails"),
+        (&["user", "import", file, "--format", "csv", "--email-column", "email"], "there is no column `email`"),
+        (&["healthcheck"], "the gateway is not ready"),
+    ] {
+        let output = gateway.cli_with(arguments, "");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!output.status.success() && said.contains(says), "{arguments:?}: {said}");
+        assert!(!said.contains(['\u{1b}', '\u{7}', '\u{9b}']) && said.len() < 20_000, "{arguments:?}: {said:?}");
+    }
+    assert!(speaker.join().unwrap() < 1 << 20, "it was read for as long as it spoke");
+    let create = |name: &str| {
+        let body = serde_json::json!({ "token_name": name, "current_password": PASSWORD });
+        gateway.client().post_json("/.auth/account/tokens", &[("Cookie", &cookie)], &body).status
+    };
+    let statuses = ["x\u{202e}y", "x\u{61c}y", "x\u{e0041}y", "x\u{1b}y", "the backup \u{2764}\u{fe0f}"].map(create);
+    assert_eq!(statuses, [400, 400, 400, 400, 201]);
+    assert!(gateway.cli(&["token", "list"]).contains("the backup \u{2764}\u{fe0f}"));
+    still_serves(&gateway);
 }
