@@ -238,4 +238,29 @@ mod tests {
         assert_eq!(keep(&mut db, None), Kept::No);
         assert_eq!(db.api_tokens(None, 1).unwrap().len(), 0);
     }
+
+    /// CWE-770: as sessions do; a day of making and revoking them left millions of rows.
+    #[test]
+    fn a_token_that_ended_is_gone_after_an_hour_and_one_that_works_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let event = AuditRow::default();
+        let [name, picture] = [const { String::new() }; 2];
+        let email = "a@example.com".to_owned();
+        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: None };
+        assert!(matches!(db.add_user(&new, 1, &event).unwrap(), Written::Done(_)));
+        for (id, hash) in [("ended", [1; 32]), ("works", [2; 32])] {
+            let [id, user_id, name] = [id, "1", "x"].map(str::to_owned);
+            let new = NewApiToken { id, hash, user_id, name, scopes: vec![], created: 1, expires: 100_000 };
+            assert_eq!(db.add_api_token(&new, None, &event).unwrap(), Kept::Yes);
+        }
+        assert!(db.end_api_token("ended", None, 100, &event).unwrap());
+        let rows = |db: &Db| -> i64 {
+            db.connection.query_row("SELECT count(*) FROM api_token", [], |row| row.get(0)).unwrap()
+        };
+        db.purge(3700, 60).unwrap();
+        assert_eq!(rows(&db), 2);
+        db.purge(3701, 60).unwrap();
+        assert_eq!((rows(&db), db.api_tokens(None, 3701).unwrap().len()), (1, 1));
+    }
 }

@@ -168,16 +168,16 @@ impl Db {
         self.read(|tx| Ok(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", [], |_| Ok(()))?))
     }
 
-    /// Removes what is past: tokens that ended or ran out a day ago, links that ran out, bans
+    /// Removes what is past: tokens that ended or ran out an hour ago (somebody who makes and revokes them on and on leaves thousands), links that ran out, bans
     /// that are over, devices unseen for 400 days, and audit events beyond their bounds.
     ///
     /// `now`: Unix seconds; `find_secs`: how long attempts count.
     pub fn purge(&mut self, now: u64, find_secs: u64) -> Result<(), StoreError> {
-        let day_ago = super::int(now.saturating_sub(86_400));
+        let hour_ago = super::int(now.saturating_sub(3600));
         let devices = super::int(now.saturating_sub(400 * 86_400));
         let attempts = super::int(now.saturating_sub(find_secs));
         self.write(|tx| {
-            tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [day_ago])?;
+            tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [hour_ago])?;
             tx.execute("DELETE FROM link WHERE expires < ?1", [super::int(now)])?;
             tx.execute("DELETE FROM ban WHERE until <= ?1", [super::int(now)])?;
             tx.execute("DELETE FROM attempt WHERE at < ?1", [attempts])?;
