@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use super::api_token::ApiTokens;
-use super::backend_token::{self, HandedTokens, Minters, OwnKeys};
+use super::backend_token::{self, Minters, OwnKeys};
+use super::handed::HandedTokens;
 use super::live::Live;
 use super::password::Hasher;
 use super::returning::Returning;

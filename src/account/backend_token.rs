@@ -2,14 +2,14 @@
 //! kept until near its end. They say who asks; the browser's own token never leaves the gateway.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use data_encoding::BASE64URL_NOPAD as B64;
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 use super::accounts::Accounts;
 use super::jwe::{KeyV4, KeyV5};
 use super::jws;
-use super::session::{Identity, Session, Standing, User};
+use super::session::{Identity, Standing, User};
 use super::token::{ISSUER, new_kid, new_session_id};
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
-use crate::secret::{NoRandomness, token_hash};
+use crate::secret::NoRandomness;
 use crate::store::{KeyRow, NewKey};
 
 /// How long a retired key is still published, seconds: the last token that it signed lives no longer (`token.lifetime`).
@@ -30,8 +30,6 @@ pub(super) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
 /// How long a new key is published before it signs, seconds: backends keep what they were told for a minute
 /// (`Cache-Control` of jwks.json), and their libraries do not ask more often than that for a key they do not know.
 const KNOWN_SECS: u64 = 120;
-/// Tokens sent as cookies that are remembered.
-const HANDED_MAX: usize = 1 << 18;
 /// A backend's clock may be behind ours by so many seconds.
 const BEHIND_SECS: u64 = 5;
 
@@ -59,31 +57,6 @@ pub struct MintedTokens(ArcSwapOption<Vec<(u64, Arc<Minted>)>>);
 impl std::fmt::Debug for MintedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("MintedTokens(..)")
-    }
-}
-
-/// Tokens that were sent as cookies, by hash, until they expire: server-side `getSession({ req })` of a Next.js
-/// app asks the gateway with the cookies that it received.
-#[derive(Default)]
-pub(super) struct HandedTokens(Mutex<HashMap<[u8; 32], Handed, ahash::RandomState>>);
-
-#[derive(Clone)]
-struct Handed {
-    session: Weak<Session>,
-    expires: UnixSecs,
-}
-
-impl HandedTokens {
-    fn keep(&self, token: &str, session: &Arc<Session>, expires: UnixSecs) {
-        let mut handed = self.0.lock();
-        if handed.len() < HANDED_MAX {
-            handed.insert(token_hash(token), Handed { session: Arc::downgrade(session), expires });
-        }
-    }
-
-    /// Lets go of what has expired.
-    pub(super) fn sweep(&self, now: UnixSecs) {
-        self.0.lock().retain(|_, token| now < token.expires && token.session.strong_count() > 0);
     }
 }
 
@@ -272,8 +245,7 @@ impl Accounts {
     /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
     /// asks, and for nothing else: it is no credential here.
     pub fn handed_to_upstream(&self, token: &str) -> Option<Identity> {
-        let Handed { session, expires } = self.shared.handed.0.lock().get(&token_hash(token)).cloned()?;
-        let session = session.upgrade().filter(|_| self.shared.clock.now() < expires)?;
+        let session = self.shared.handed.find(token, self.shared.clock.now())?;
         let user = session.user.load_full();
         let stands = self.standing(&session) == Standing::Active;
         stands.then(|| Identity { session, user, issued: self.shared.clock.now(), grant: None })

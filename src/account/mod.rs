@@ -16,6 +16,7 @@ mod blocklist;
 mod email;
 mod enroll;
 mod foreign;
+mod handed;
 mod import;
 mod jwe;
 mod jws;
