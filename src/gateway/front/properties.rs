@@ -44,11 +44,13 @@ pub fn answer(bytes: &[u8]) {
     chunks(&answer.rest, usize::from(how >> 3) + 1);
 }
 
-/// Whether a browser would keep one of ours (RFC 6265bis, 5.6): without a name it comes back as its value alone.
+/// Whether a browser would keep one of ours (RFC 6265bis, 5.6: it trims blanks and tabs alone): without a name it comes
+/// back as its value alone.
 fn sets_ours(value: &[u8]) -> bool {
     let pair = String::from_utf8_lossy(value.split(|b| *b == b';').next().unwrap_or_default()).into_owned();
     let (name, value) = pair.split_once('=').unwrap_or(("", &pair));
-    let sent = if name.trim().is_empty() { value.trim().to_owned() } else { format!("{}=", name.trim()) };
+    let sent =
+        if name.trim_ascii().is_empty() { value.trim_ascii().to_owned() } else { format!("{}=", name.trim_ascii()) };
     ["", "__Host-", "__Secure-"].iter().any(|prefix| sent.starts_with(&format!("{prefix}authgate=")))
 }
 
@@ -109,6 +111,7 @@ mod tests {
     #[test]
     fn the_models_see_what_they_are_there_to_see() {
         assert!(sets_ours(b"=authgate=x; Path=/") && sets_ours(b" __Host-authgate = x") && !sets_ours(b"a=authgate=x"));
+        assert!(!sets_ours("\u{85}=authgate=x".as_bytes()), "a name of a character beyond ASCII is one");
         assert_eq!(by_lines(b"2;a\r\nab\r\n0\r\nX: y\r\n\r\nz"), Some((b"ab".to_vec(), 20)));
         assert_eq!(by_lines(b"+2\r\nab\r\n0\r\n\r\n"), None);
         assert_eq!(lenient(b"HTTP/1.1 200 OK\r\nA: b\rC : d\r\n e\r\n\r\n").1.len(), 2);
