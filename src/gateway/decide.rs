@@ -102,15 +102,12 @@ const OVERRIDES_MAX: usize = 8;
 /// A request that names another method, too, must be let in under both: else an app that obeys the field does
 /// what the rules for that method refuse.
 fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication: &Authentication) -> Option<Verdict> {
-    let fields = incoming.headers.iter().filter(|(name, _)| OVERRIDES.contains(name));
-    let named = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b','));
-    named.enumerate().find_map(|(at, name)| {
+    named_methods(incoming).enumerate().find_map(|(at, method)| {
         if at == OVERRIDES_MAX {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         }
-        let name = name.trim_ascii().to_ascii_uppercase();
         // what is no method is nobody's
-        let method = Method::from_bytes(&name).ok()?;
+        let method = method?;
         let Some(found) = route::find(config, incoming, &method) else {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         };
@@ -120,17 +117,30 @@ fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication:
     })
 }
 
+/// What stands in those fields; `None`: no method.
+fn named_methods(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
+    let fields = incoming.headers.iter().filter(|(name, _)| OVERRIDES.contains(name));
+    let named = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b','));
+    named.map(|name| Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok())
+}
+
 /// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
 static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// A request that names a second path must be let in there, too: else an app that obeys the field writes where the
-/// rules for that path refuse it. The host that it names with it is not believed.
+/// rules for that path refuse it. The host that it names with it is not believed. Under the common
+/// methods the field is an app's own.
 fn refused_at_destination(
     config: &Config,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Option<Verdict> {
-    incoming.headers.get_all(&DESTINATION).iter().find_map(|told| {
+    let mut told = incoming.headers.get_all(&DESTINATION).iter().peekable();
+    told.peek()?;
+    if is_common(incoming.method) && named_methods(incoming).flatten().all(|method| is_common(&method)) {
+        return None;
+    }
+    told.find_map(|told| {
         let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));
         let Some(Ok(path)) = path_of(told.as_bytes()).map(NormalPath::parse) else { return unread };
         let there = Incoming { path, query: None, ..incoming.clone() };
@@ -140,6 +150,14 @@ fn refused_at_destination(
         let refused = refusal.map(|refusal| Verdict::Refuse(found.0, refusal));
         refused.or_else(|| refused_by_override(config, &there, authentication))
     })
+}
+
+/// A method that moves and copies nothing.
+fn is_common(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+    )
 }
 
 /// The path of a path or an absolute address.

@@ -110,27 +110,16 @@ impl Live {
         Ok(self.insert(&mut entries, entry))
     }
 
-    /// Registers an event stream.
+    /// Registers an event stream or, if it `ends` by itself, a gRPC call.
     pub(crate) fn stream(
         self: &Arc<Self>,
         guard: &Arc<Guard>,
         admission: &Admission,
         asked: Asked,
+        ends: bool,
         gateway: &Gateway,
     ) -> LiveHandle {
-        let entry = Entry::new(guard, admission, asked, gateway);
-        self.insert(&mut self.entries.lock(), entry)
-    }
-
-    /// Registers a gRPC call.
-    pub(crate) fn call(
-        self: &Arc<Self>,
-        guard: &Arc<Guard>,
-        admission: &Admission,
-        asked: Asked,
-        gateway: &Gateway,
-    ) -> LiveHandle {
-        let entry = Entry { ends: true, ..Entry::new(guard, admission, asked, gateway) };
+        let entry = Entry { ends, ..Entry::new(guard, admission, asked, gateway) };
         self.insert(&mut self.entries.lock(), entry)
     }
 
@@ -293,7 +282,7 @@ mod tests {
         let verdict = decide::decide(&gateway.config, None, found, &incoming, &Authentication::Anonymous);
         let Verdict::Forward(admission) = verdict else { return None };
         let guard = Arc::new(Guard::new(None, None));
-        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), gateway);
+        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), false, gateway);
         Some((guard, handle))
     }
 

@@ -340,7 +340,7 @@ impl Gateway {
         if refuse::may_be_grpc(incoming)
             && let Some(guard) = &state.guard
         {
-            state.call = Some(self.live.call(guard, &admission, Asked::new(incoming, state.by_itself), self));
+            state.call = Some(self.live.stream(guard, &admission, Asked::new(incoming, state.by_itself), true, self));
         }
         if let Some(identity) = admission.identity() {
             let Ok(token) = self.accounts.backend_token(admission.upstream(), identity) else {

@@ -121,7 +121,7 @@ impl Gateway {
             && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
-            state.live = Some(self.live.stream(guard, admission, asked, self));
+            state.live = Some(self.live.stream(guard, admission, asked, false, self));
         }
         Ok(changes)
     }

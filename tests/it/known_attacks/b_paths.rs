@@ -551,13 +551,20 @@ fn b24_a_destination_is_judged_as_the_path_is() {
         ("http://other.example.com", 404, 404),
         ("", 404, 404),
     ] {
-        for method in ["MOVE", "COPY", "POST"] {
-            let ask = |who: &str| {
-                let fields = [("Cookie", who), ("Destination", destination)];
-                gateway.client().request(&format!("{method} /files/a"), &fields, b"").status
-            };
+        let ask = |method: &str, who: &str, field| {
+            let fields = [("Cookie", who), ("Destination", destination), field];
+            gateway.client().request(&format!("{method} /files/a"), &fields, b"").status
+        };
+        for (method, field) in [("MOVE", "X-Own"), ("COPY", "X-Own"), ("BMOVE", "X-Own"), ("POST", "X-HTTP-Method")] {
+            let ask = |who| ask(method, who, (field, "move"));
             assert_eq!([ask(&bob), ask(&ada)], [bobs, adas], "{method} to {destination:?}");
         }
+        // an app's own field of that name
+        assert_eq!(
+            ["GET", "POST", "PUT"].map(|m| ask(m, &bob, ("X-HTTP-Method", "PATCH"))),
+            [200; 3],
+            "{destination:?}"
+        );
     }
     let two = [("Cookie", bob.as_str()), ("Destination", "/files/b"), ("Destination", "/admin/b")];
     assert_eq!(gateway.client().request("MOVE /files/a", &two, b"").status, 403);
