@@ -92,9 +92,17 @@ pub struct Admin {
 impl Admin {
     /// Opens the store in `server.state_dir`, making it if it is missing.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, Refused> {
-        let db = Db::open(&config.server.state_dir, Check::Version)?;
+        Ok(Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock))
+    }
+
+    /// Opens the store for reading; makes and changes nothing.
+    pub fn look(config: &Config, clock: Clock) -> Result<Self, Refused> {
+        Ok(Self::new(Db::look(&config.server.state_dir)?, config, clock))
+    }
+
+    fn new(db: Db, config: &Config, clock: Clock) -> Self {
         let links = format!("{}{}", config.server.public_url, config.server.prefix);
-        Ok(Self { db, settings: Settings::new(config), clock, links })
+        Self { db, settings: Settings::new(config), clock, links }
     }
 
     /// Waits until what was changed is in force in a running gateway. `false`: it did not say so

@@ -46,13 +46,9 @@ fn field(line: &str) -> Result<(HeaderName, HeaderValue), CommandError> {
     read.ok_or_else(|| CommandError::Usage(format!("`{line}` is no header field; write one as in 'Accept: text/html'")))
 }
 
-/// The account as it is now. Where there is no database yet none is made.
+/// The account as it is now.
 fn account(config: &Config, email: &str) -> Result<User, CommandError> {
-    let state = &config.server.state_dir;
-    if !state.is_dir() {
-        return Err(CommandError::Refused(format!("there are no accounts yet: {} does not exist", state.display())));
-    }
-    let row = Admin::open(config, Clock::system())?.user(email)?;
+    let row = Admin::look(config, Clock::system())?.user(email)?;
     Ok(User::new(row.id, row.email, row.name, row.picture, row.groups, row.disabled))
 }
 

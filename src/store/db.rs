@@ -20,6 +20,8 @@ pub(super) const BUSY: Duration = Duration::from_secs(2);
 pub enum Check {
     /// Whose it is and which version: for commands.
     Version,
+    /// That it is of this program's version as well: for commands that change nothing.
+    Current,
     /// The structure of every page as well: for a start.
     Whole,
 }
@@ -90,6 +92,20 @@ impl Db {
         })?;
         let file = folder.database_id()?;
         Ok(Self { connection, folder, file, rev: 0, looking })
+    }
+
+    /// Opens a database that is there for reading. Makes and changes nothing: one of an older version may be in use
+    /// by the program that made it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`]: there is none, it is of another version, or as for [`Self::open`].
+    pub fn look(state_dir: &Path) -> Result<Self, StoreError> {
+        let folder = Folder::existing(state_dir)?;
+        migrate::inspect(&folder, Check::Current)?;
+        let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY)?;
+        let file = folder.database_id()?;
+        Ok(Self { connection, folder, file, rev: 0, looking: Looking::Found(Ok(())) })
     }
 
     /// Waits for the look through a large database that goes on since [`Self::open`].

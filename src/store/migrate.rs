@@ -73,7 +73,11 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, 
     let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(damaged)?;
     connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
     let version = judge(&connection, folder)?;
-    if check == Check::Version {
+    if check == Check::Current && version != SCRIPTS.len() {
+        let what = format!("the database has the older version {version}, which the gateway brings up when it serves");
+        return Err(unusable(folder, &what));
+    }
+    if check != Check::Whole {
         return Ok(None);
     }
     // with a write-ahead log readers and a writer do not wait for each other
@@ -306,9 +310,14 @@ mod tests {
             SCRIPTS[0]
         );
         sqlite(dir.path(), &first);
+        let before = std::fs::read(dir.path().join("authgate.db")).unwrap();
+        let refused = Db::look(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("has the older version 1, which the gateway brings up"), "{refused}");
+        assert!(std::fs::read(dir.path().join("authgate.db")).unwrap() == before, "only looked at");
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
         let keys = db.keys().unwrap();
         assert_eq!((keys.len(), keys[0].algorithm.as_str()), (1, "HS256"));
+        assert_eq!(Db::look(dir.path()).unwrap().keys().unwrap().len(), 1);
         assert!(db.api_tokens(None, 1).unwrap().is_empty());
     }
 

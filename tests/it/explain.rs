@@ -248,7 +248,7 @@ fn explain_needs_no_running_gateway_and_makes_nothing() {
         (
             &["explain", "GET", "/", "--user", "ada@example.com"],
             1,
-            "authgate: there are no accounts yet: DIR/state does not exist\n",
+            "authgate: DIR/state/authgate.db: there is no database\n",
         ),
     ] {
         assert_eq!(run(arguments), (code, String::new(), said.to_owned()));
