@@ -106,7 +106,10 @@ impl Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::connected(TcpStream::connect(address).unwrap(), address)
+    }
+
+    pub fn connected(stream: TcpStream, address: SocketAddr) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(stream, address.to_string())

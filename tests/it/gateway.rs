@@ -1,7 +1,7 @@
 //! A running gateway in a folder of its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
@@ -147,7 +147,12 @@ impl Gateway {
     }
 
     pub fn client(&self) -> Client {
-        Client::connect(self.address)
+        let stream = TcpStream::connect(self.address).unwrap_or_else(|error| {
+            let said: Vec<String> = self.lines.lock().unwrap().try_iter().collect();
+            let seen = self.seen.join("\n");
+            panic!("{error}; what the gateway said, and what nobody waited for:\n{seen}\n\n{}", said.join("\n"))
+        });
+        Client::connected(stream, self.address)
     }
 
     pub fn host(&self) -> String {
