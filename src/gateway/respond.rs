@@ -283,13 +283,23 @@ fn is_shared(answer: &impl AnswerHead) -> bool {
         || directives(answer).any(|directive| directive == "public" || directive.starts_with("s-maxage"))
 }
 
-/// Server-sent events (WHATWG HTML, 9.2).
-pub(super) fn is_event_stream(answer: &impl AnswerHead) -> bool {
-    answer
-        .values(&header::CONTENT_TYPE)
-        .next()
-        .and_then(|kind| kind.get(..17))
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+/// Kinds of answers that are sent piece by piece for as long as there is something to tell, and whether they come to
+/// an end by themselves: server-sent events (WHATWG HTML, 9.2), the pictures of cameras (the same, 7.1.7), and JSON
+/// texts in a row (RFC 7464, and its relatives that have no RFC).
+const STREAMS: [(&[u8], bool); 6] = [
+    (b"text/event-stream", false),
+    (b"multipart/x-mixed-replace", false),
+    (b"application/json-seq", true),
+    (b"application/stream+json", true),
+    (b"application/x-ndjson", true),
+    (b"application/jsonl", true),
+];
+
+/// Whether an answer is a stream of events; if so, whether it ends by itself.
+pub(super) fn is_event_stream(answer: &impl AnswerHead) -> Option<bool> {
+    let kind = answer.values(&header::CONTENT_TYPE).next()?;
+    let kind = kind.split(|&byte| byte == b';').next()?.trim_ascii();
+    STREAMS.iter().find(|(stream, _)| stream.eq_ignore_ascii_case(kind)).map(|(_, ends)| *ends)
 }
 
 /// The status that tells a failure; `None` when there is nobody left to tell.

@@ -117,11 +117,12 @@ impl Gateway {
         if respond::sends_hsts(&self.config, guard) && answer.values(&hsts).next().is_none() {
             changes.extend([(hsts, respond::HSTS)]);
         }
-        if let (Some(admission), Some(known), true) = (&state.admission, &state.known, respond::is_event_stream(answer))
+        if let (Some(admission), Some(known), Some(ends)) =
+            (&state.admission, &state.known, respond::is_event_stream(answer))
             && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
-            state.live = Some(self.live.stream(guard, admission, asked, false, self));
+            state.live = Some(self.live.stream(guard, admission, asked, ends, self));
         }
         Ok(changes)
     }

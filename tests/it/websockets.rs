@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, connect};
 
 use crate::backend::Backend;
+use crate::client::Client;
 use crate::gateway::Gateway;
 use crate::known_attacks::{CHUNKED, head};
 
@@ -278,6 +279,44 @@ fn a_close_stands_between_frames_also_in_the_middle_of_messages() {
     for client in [&mut fragment, &mut large, &mut sending] {
         assert!(client.is_closed());
     }
+}
+
+/// Contract, section 6: cameras and rows of JSON texts go on as long as event streams do. What is a file is sent to its end.
+#[test]
+fn streams_of_other_kinds_end_with_their_session_too_and_rows_of_texts_are_finished_at_a_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", listener.local_addr().unwrap()));
+    let stays = gateway.first_account();
+    let open = |kind: &str, cookie: &str| {
+        let mut client = gateway.client();
+        client.send(head("GET /", &[("Host", "a"), ("Connection", "close"), ("Cookie", cookie)]).as_bytes());
+        let (mut server, _) = listener.accept().unwrap();
+        let _ = server.read(&mut [0; 4096]).unwrap();
+        write!(server, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+            .unwrap();
+        assert_eq!(client.head().status, 200);
+        (client, server)
+    };
+    let finish = |(mut client, mut server): (Client, TcpStream)| {
+        server.write_all(b"4\r\nlast\r\n0\r\n\r\n").unwrap();
+        assert!(client.rest().ends_with(b"4\r\nlast\r\n0\r\n\r\n"));
+    };
+    let kinds = ["multipart/x-mixed-replace; boundary=a", "application/X-NDJSON", "application/json-seq"];
+    let goes = gateway.sign_in("ada@example.com");
+    let ended = kinds.map(|kind| open(kind, &goes));
+    let kept = kinds.map(|kind| open(kind, &stays));
+    let file = open("application/zip", &goes);
+    assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &goes)], b"").status, 303);
+    for (mut client, _server) in ended {
+        assert!(!client.rest().ends_with(b"0\r\n\r\n"), "cut off, not complete");
+    }
+    finish(file);
+    gateway.signal("TERM");
+    let [(mut camera, _server), first, second] = kept;
+    assert!(!camera.rest().ends_with(b"0\r\n\r\n"));
+    finish(first);
+    finish(second);
+    gateway.terminate();
 }
 
 /// Contract, section 6: a client that takes nothing off its socket is no exception.
