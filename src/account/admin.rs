@@ -1,10 +1,8 @@
 //! What the commands do to accounts, in a process of their own, with or without a running
 //! gateway. Blocking. The same rules hold as for people in a browser.
 
-use std::net::IpAddr;
-
 use super::settings::Settings;
-use super::{Caller, audit, backend_token, email, enroll, throttle, token};
+use super::{Caller, audit, backend_token, email, enroll, token};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
 use crate::secret::{NoRandomness, Secret};
@@ -68,23 +66,11 @@ fn taken(email: &str) -> Refused {
     Refused(format!("there is already an account with the e-mail {email}"))
 }
 
-/// One ban, as it is shown and lifted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ban {
-    /// `account`, `address`, `sign-up` (of an address), `browser` (one that the account knows) or `user`
-    /// (signed in, wrong current passwords)
-    pub kind: &'static str,
-    /// E-mail or address.
-    pub what: String,
-    /// When it ends.
-    pub until: UnixSecs,
-}
-
 /// The accounts as commands see them.
 pub struct Admin {
-    db: Db,
+    pub(super) db: Db,
     settings: Settings,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// public URL and prefix, before `/invite/...`
     links: String,
 }
@@ -116,7 +102,7 @@ impl Admin {
         self.clock.now()
     }
 
-    fn event(&self, name: &'static str, user: Option<&UserRow>) -> AuditRow {
+    pub(super) fn event(&self, name: &'static str, user: Option<&UserRow>) -> AuditRow {
         let (id, email) = user.map_or(("", ""), |user| (user.id.as_str(), user.email.as_str()));
         audit::about(name, &Caller::default(), self.clock.now(), id, email)
     }
@@ -339,42 +325,6 @@ impl Admin {
             &event,
         )?;
         Ok(kid)
-    }
-
-    /// What is throttled now.
-    pub fn bans(&mut self) -> Result<Vec<Ban>, Refused> {
-        let mut bans = Vec::new();
-        for (name, until) in self.db.bans(self.clock.now())? {
-            let (kind, what) = name.split_once(':').unwrap_or(("", &name));
-            let (kind, what) = match kind {
-                "account" => ("account", what.to_owned()),
-                "address" => ("address", what.to_owned()),
-                "sign_up" => ("sign-up", what.to_owned()),
-                "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
-                _ => ("user", self.db.user_by_id(what)?.map_or_else(|| what.to_owned(), |user| user.email)),
-            };
-            bans.push(Ban { kind, what, until });
-        }
-        Ok(bans)
-    }
-
-    /// Lifts what is throttled under this e-mail or address.
-    pub fn lift_ban(&mut self, what: &str) -> Result<(), Refused> {
-        let email = email::bucket(what);
-        // a network is shown as `2001:db8::/64`
-        let what_address = what.trim().trim_end_matches("/64");
-        let mut names = vec![throttle::account(&email)];
-        if let Ok(address) = what_address.parse::<IpAddr>() {
-            names.extend(throttle::address(address));
-        }
-        if let Some(user) = self.db.user_by_email(&email)? {
-            names.push(format!("user:{}", user.id));
-        }
-        let event = AuditRow { detail: shown(what), ..self.event("ban_lifted", None) };
-        if self.db.lift(&names, Some(&email), &event)? == 0 {
-            return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
-        }
-        Ok(())
     }
 }
 

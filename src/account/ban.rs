@@ -1,0 +1,58 @@
+//! Bans as commands see them: listed, and lifted before they end.
+
+use std::net::IpAddr;
+
+use super::admin::shown;
+use super::{Admin, Refused, email, throttle};
+use crate::clock::UnixSecs;
+use crate::store::AuditRow;
+
+/// One ban, as it is shown and lifted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ban {
+    /// `account`, `address`, `sign-up` (of an address), `browser` (one that the account knows) or `user`
+    /// (signed in, wrong current passwords)
+    pub kind: &'static str,
+    /// E-mail or address.
+    pub what: String,
+    /// When it ends.
+    pub until: UnixSecs,
+}
+
+impl Admin {
+    /// What is throttled now.
+    pub fn bans(&mut self) -> Result<Vec<Ban>, Refused> {
+        let mut bans = Vec::new();
+        for (name, until) in self.db.bans(self.clock.now())? {
+            let (kind, what) = name.split_once(':').unwrap_or(("", &name));
+            let (kind, what) = match kind {
+                "account" => ("account", what.to_owned()),
+                "address" => ("address", what.to_owned()),
+                "sign_up" => ("sign-up", what.to_owned()),
+                "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
+                _ => ("user", self.db.user_by_id(what)?.map_or_else(|| what.to_owned(), |user| user.email)),
+            };
+            bans.push(Ban { kind, what, until });
+        }
+        Ok(bans)
+    }
+
+    /// Lifts what is throttled under this e-mail or address.
+    pub fn lift_ban(&mut self, what: &str) -> Result<(), Refused> {
+        let email = email::bucket(what);
+        // a network is shown as `2001:db8::/64`
+        let what_address = what.trim().trim_end_matches("/64");
+        let mut names = vec![throttle::account(&email)];
+        if let Ok(address) = what_address.parse::<IpAddr>() {
+            names.extend(throttle::address(address));
+        }
+        if let Some(user) = self.db.user_by_email(&email)? {
+            names.push(format!("user:{}", user.id));
+        }
+        let event = AuditRow { detail: shown(what), ..self.event("ban_lifted", None) };
+        if self.db.lift(&names, Some(&email), &event)? == 0 {
+            return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
+        }
+        Ok(())
+    }
+}
