@@ -15,6 +15,7 @@ use super::password::Hasher;
 use super::returning::Returning;
 use super::session::{Identity, Rejected, Session, Standing};
 use super::settings::Settings;
+use super::share::Shares;
 use super::ticket::Tickets;
 use super::token::{self, Keys};
 use super::{SignedIn, StartError, StoreDown};
@@ -30,6 +31,8 @@ const SEEN_EVERY_SECS: u64 = 30;
 const SWEEP_EVERY_SECS: u64 = 60;
 /// How often the store is rid of what is past, seconds.
 const PURGE_EVERY_SECS: u64 = 3600;
+/// Jobs of the store for people's own pages at once, of which an account gets its share; far fewer than may wait.
+const TURNS: usize = 32;
 
 /// People and their sessions, under one configuration. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -48,6 +51,8 @@ pub(super) struct Shared {
 pub(super) struct Core {
     pub(super) store: Store,
     pub(super) hasher: Hasher,
+    /// Jobs of the store that wait for those who need not wait for a place to hash in.
+    pub(super) turns: Shares,
     pub(super) clock: Clock,
     /// For what goes on beside requests; the newest.
     in_force: Arc<ArcSwap<Settings>>,
@@ -109,9 +114,22 @@ impl Accounts {
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        let (tickets, returning) = (Tickets::default(), Returning::default());
-        let core =
-            Core { store, hasher, clock, in_force, live, keys, own_keys, handed, tickets, returning, api_tokens, id };
+        let (tickets, returning, turns) = (Tickets::default(), Returning::default(), Shares::of(TURNS));
+        let core = Core {
+            store,
+            hasher,
+            turns,
+            clock,
+            in_force,
+            live,
+            keys,
+            own_keys,
+            handed,
+            tickets,
+            returning,
+            api_tokens,
+            id,
+        };
         Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, minters: Minters::new(config, None) }) })
     }
 
@@ -552,7 +570,7 @@ mod tests {
         let error = world.accounts.sign_in(&caller, "ada@example.com", secret(GOOD), true).await.map(|_| ());
         assert_eq!(error, Err(super::super::SignInError::Unavailable));
         assert_eq!(world.accounts.sign_out(&caller, &done.session).await, Err(StoreDown));
-        let error = world.accounts.change_profile(&caller, &who, "Ada", "").await;
+        let error = world.accounts.change_profile(&caller, &who, Some("Ada"), None).await;
         assert_eq!(error, Err(super::super::ChangeError::Unavailable));
         assert!(world.accounts.first_link().await.unwrap().is_none());
         assert_eq!(judged(&world, &done), None);

@@ -253,10 +253,10 @@ impl Admin {
 
     /// Ends one session.
     pub fn revoke_session(&mut self, id: &str) -> Result<(), Refused> {
-        let email = self.db.session_email(id)?;
         let missing = || Refused(format!("there is no session `{}` that stands", shown(id)));
-        let event =
-            AuditRow { email: email.ok_or_else(missing)?, detail: id.to_owned(), ..self.event("session_ended", None) };
+        let email = self.db.session_email(id)?.ok_or_else(missing)?;
+        let user = self.db.user_by_email(&email)?;
+        let event = AuditRow { detail: id.to_owned(), ..self.event("session_ended", user.as_ref()) };
         if self.db.end_sessions(Whose::Session(id), self.clock.now(), &event)? == 0 {
             return Err(missing());
         }
@@ -271,7 +271,8 @@ impl Admin {
         Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
     }
 
-    /// Events of the last seconds, newest first; with an e-mail, those that concern it: its account may be gone.
+    /// Events of the last seconds, newest first; with an e-mail, those that concern it (its account may be gone) or the account that
+    /// has it now.
     pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, Refused> {
         let email = of.map(canonical).transpose()?;
         Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)

@@ -62,20 +62,30 @@ pub(super) fn canonical(text: &str) -> Option<String> {
 const NO_ADDRESS: &str = "no-address";
 
 /// The form under which attempts are counted. What is no address counts as well, under a name that tells nothing of
-/// it: people type passwords into the wrong field, and this name is stored and logged. A bare hash would tell whoever
-/// guesses that he was right.
+/// it: people type passwords into the wrong field, and this name is stored and logged.
 pub(super) fn bucket(text: &str) -> String {
+    canonical(text).unwrap_or_else(|| concealed(text))
+}
+
+/// The same for an address that no account has: one whose domain is a single label may be a password.
+pub(super) fn name_of_nobody(email: &str) -> String {
+    let is_mail = email.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.'));
+    if is_mail { email.to_owned() } else { concealed(email) }
+}
+
+/// A bare hash would tell whoever guesses that he was right.
+fn concealed(text: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>().ok()?)));
     let is_name = |text: &str| text.strip_prefix(NO_ADDRESS).is_some_and(|rest| rest.len() == 17 && rest.is_ascii());
-    canonical(text).unwrap_or_else(|| match (text.trim(), &*KEY) {
+    match (text.trim(), &*KEY) {
         // as `ban list` shows it
         (name, _) if is_name(name) => name.to_owned(),
         (typed, Some(key)) => {
             format!("{NO_ADDRESS}-{}", B64.encode(&hmac::sign(key, typed.as_bytes()).as_ref()[..12]))
         }
         (_, None) => NO_ADDRESS.to_owned(),
-    })
+    }
 }
 
 fn wrong(field: &'static str, code: &'static str, message: &str) -> FieldError {

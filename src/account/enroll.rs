@@ -3,6 +3,7 @@
 
 use super::accounts::{Accounts, Shared, down};
 use super::password::{hash_now, turned_away};
+use super::sign_in::presented_device;
 use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown, audit, blocklist, email, throttle};
 use crate::clock::{Clock, UnixSecs};
 use crate::config;
@@ -118,26 +119,35 @@ impl Accounts {
             return Err(ChangeError::Closed);
         }
         let (email, name) = (email::email(email)?, email::name(name)?);
-        blocklist::judge(&shared.settings.password, &shared.settings.title, &email, &password)?;
-        let place = shared.hasher.place(caller).await.map_err(|_| ChangeError::Busy)?;
         let now = shared.clock.now();
         let event = audit::about("sign_up", caller, now, "", &email);
-        let counted = match self.count_sign_up(caller, &event).await {
-            Ok(counted) => counted,
-            Err(error) => {
-                drop(place);
-                turned_away().await;
-                return Err(error);
-            }
-        };
-        let hash = place.hash(password).await.map_err(|_| ChangeError::Busy)?;
-        drop(place);
+        let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
         let new = shared.new_user(email, name, hash)?;
         let times = throttle::times(shared.settings.throttle);
         let done = shared.store.run(move |db| db.sign_up(&new, &counted, now, times, event));
         let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
         audit::log_with_bans(&event, banned);
         Ok(())
+    }
+
+    /// Judges and hashes the password of somebody who names an address that may have an account; the try is counted.
+    async fn hashed_and_counted(
+        &self,
+        caller: &Caller,
+        event: &AuditRow,
+        password: Secret,
+    ) -> Result<(Secret, Counted), ChangeError> {
+        let shared = &*self.shared;
+        blocklist::judge(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
+        let place = shared.hasher.place(caller).await.map_err(|_| ChangeError::Busy)?;
+        match self.count_sign_up(caller, event).await {
+            Ok(counted) => Ok((place.hash(password).await.map_err(|_| ChangeError::Busy)?, counted)),
+            Err(error) => {
+                drop(place);
+                turned_away().await;
+                Err(error)
+            }
+        }
     }
 
     async fn count_sign_up(&self, caller: &Caller, event: &AuditRow) -> Result<Counted, ChangeError> {
@@ -153,18 +163,19 @@ impl Accounts {
     }
 
     /// What a link opens; `None`: it is unknown, used, expired or void.
-    pub async fn link(&self, token: &str) -> Result<Option<LinkKind>, ChangeError> {
-        Ok(self.open_link(token).await?.map(|link| match (link.kind.as_str(), link.user) {
+    pub async fn link(&self, caller: &Caller, token: &str) -> Result<Option<LinkKind>, ChangeError> {
+        Ok(self.open_link(caller, token).await?.map(|link| match (link.kind.as_str(), link.user) {
             ("reset", Some(user)) => LinkKind::Reset { email: user.email },
             (_, Some(user)) => LinkKind::Invite { email: Some(user.email) },
             (_, None) => LinkKind::Invite { email: link.email },
         }))
     }
 
-    async fn open_link(&self, token: &str) -> Result<Option<LinkRow>, ChangeError> {
+    async fn open_link(&self, caller: &Caller, token: &str) -> Result<Option<LinkRow>, ChangeError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Ok(None);
         }
+        let _turn = self.shared.turns.take(caller).ok_or(ChangeError::Busy)?;
         let (hash, now) = (token_hash(token), self.shared.clock.now());
         let link = self.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
         // invites made before sign-up was closed; those of accounts that exist still work
@@ -173,7 +184,8 @@ impl Accounts {
     }
 
     /// Uses an invite: makes its account, or gives the account that it was made for its first
-    /// password; signs in. An e-mail fixed by the invite is used whatever `email` says.
+    /// password; signs in. An e-mail fixed by the invite is used whatever `email` says. Where it is not, the answer
+    /// tells whether an address has an account: such tries count as sign-ups do, until one works.
     pub async fn accept_invite(
         &self,
         caller: &Caller,
@@ -182,20 +194,25 @@ impl Accounts {
         name: &str,
         password: Secret,
     ) -> Result<SignedIn, ChangeError> {
-        let link = self.open_link(token).await?.filter(|link| link.kind != "reset").ok_or(ChangeError::Closed)?;
+        let link = self.open_link(caller, token).await?.filter(|link| link.kind != "reset");
+        let link = link.ok_or(ChangeError::Closed)?;
         let name = email::name(name)?;
         let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
-        let email = match fixed {
-            Some(email) => email,
-            None => email::email(email)?,
+        let (email, hash, counted) = if let Some(email) = fixed {
+            let hash = self.shared.hashed(caller, &email, password).await?;
+            (email, hash, None)
+        } else {
+            let email = email::email(email)?;
+            let event = audit::about("sign_up", caller, self.shared.clock.now(), "", &email);
+            let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
+            (email, hash, Some(counted))
         };
-        let hash = self.shared.hashed(caller, &email, password).await?;
         let what = if link.user.is_some() {
             LinkUse::SetPassword(hash, name)
         } else {
             LinkUse::Add(self.shared.new_user(email, name, hash)?)
         };
-        self.use_link(caller, token, what, "invite_used").await
+        self.use_link(caller, token, what, counted, "invite_used").await
     }
 
     /// Sets a password by a reset link, or by the invite of an account that exists; ends the
@@ -206,9 +223,9 @@ impl Accounts {
         token: &str,
         password: Secret,
     ) -> Result<SignedIn, ChangeError> {
-        let user = self.open_link(token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
+        let user = self.open_link(caller, token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
         let hash = self.shared.hashed(caller, &user.email, password).await?;
-        self.use_link(caller, token, LinkUse::SetPassword(hash, String::new()), "password_reset").await
+        self.use_link(caller, token, LinkUse::SetPassword(hash, String::new()), None, "password_reset").await
     }
 
     async fn use_link(
@@ -216,16 +233,31 @@ impl Accounts {
         caller: &Caller,
         token: &str,
         what: LinkUse,
+        counted: Option<Counted>,
         event: &'static str,
     ) -> Result<SignedIn, ChangeError> {
         let shared = &*self.shared;
         let now = shared.clock.now();
-        let beginning = shared.beginning(caller, true, false, now)?;
+        // a browser that other accounts know stays known to them
+        let keep_device = match presented_device(caller) {
+            Some(device) => {
+                let known = shared.store.run(move |db| db.knows_device(&device, None)).await;
+                known.map_err(|error| unavailable(&error))?
+            }
+            None => false,
+        };
+        let beginning = shared.beginning(caller, true, keep_device, now)?;
         let event = audit::event(event, caller, now);
         let (hash, row, written) = (token_hash(token), beginning.row.clone(), event.clone());
         let done = shared
             .store
-            .run(move |db| db.use_link(&hash, what, &row, now, &written))
+            .run(move |db| {
+                let done = db.use_link(&hash, what, &row, now, &written)?;
+                if let (Written::Done(_), Some(counted)) = (&done, &counted) {
+                    db.attempt_right(counted)?;
+                }
+                Ok(done)
+            })
             .await
             .map_err(|error| unavailable(&error))?;
         match done {
@@ -270,12 +302,15 @@ mod tests {
         let world = World::new();
         let (one, two) =
             (world.accounts.first_link().await.unwrap().unwrap(), world.accounts.first_link().await.unwrap().unwrap());
-        assert_eq!(world.accounts.link(one.expose()).await, Ok(Some(LinkKind::Invite { email: None })));
+        assert_eq!(
+            world.accounts.link(&Caller::default(), one.expose()).await,
+            Ok(Some(LinkKind::Invite { email: None }))
+        );
         assert_eq!(accept(&world, one.expose(), "Ada@example.com", GOOD).await, "signed in as ada@example.com");
         let user = world.db().user_by_email("ada@example.com").unwrap().unwrap();
         assert_eq!((user.groups, user.name.as_str()), (vec!["admin".to_owned()], "Ada"));
         for used in [&one, &two] {
-            assert_eq!(world.accounts.link(used.expose()).await, Ok(None));
+            assert_eq!(world.accounts.link(&Caller::default(), used.expose()).await, Ok(None));
             assert_eq!(accept(&world, used.expose(), "eve@example.com", GOOD).await, "Closed");
         }
         assert!(world.accounts.first_link().await.unwrap().is_none());
@@ -287,9 +322,9 @@ mod tests {
         let world = World::new();
         let link = world.accounts.first_link().await.unwrap().unwrap();
         world.clock.advance(86_399);
-        assert!(world.accounts.link(link.expose()).await.unwrap().is_some());
+        assert!(world.accounts.link(&Caller::default(), link.expose()).await.unwrap().is_some());
         world.clock.advance(1);
-        assert!(world.accounts.link(link.expose()).await.unwrap().is_none());
+        assert!(world.accounts.link(&Caller::default(), link.expose()).await.unwrap().is_none());
         assert_eq!(accept(&world, link.expose(), "ada@example.com", GOOD).await, "Closed");
     }
 
@@ -317,7 +352,7 @@ mod tests {
         let mut admin = world.admin();
         let fixed = token(&admin.invite(Some("Ada@example.com"), &["staff".to_owned()], 60).unwrap());
         assert_eq!(
-            world.accounts.link(&fixed).await,
+            world.accounts.link(&Caller::default(), &fixed).await,
             Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
         );
         assert_eq!(accept(&world, &fixed, "eve@example.com", "short").await, "password: too_short");
@@ -333,7 +368,7 @@ mod tests {
         assert_eq!(accept(&world, &late, "zoe@example.com", GOOD).await, "Closed");
         assert!(admin.invite(Some("bob@example.com"), &[], 60).is_err());
         for unknown in ["", "x", &"x".repeat(5000)] {
-            assert_eq!(world.accounts.link(unknown).await, Ok(None));
+            assert_eq!(world.accounts.link(&Caller::default(), unknown).await, Ok(None));
             assert_eq!(accept(&world, unknown, "zoe@example.com", GOOD).await, "Closed");
         }
     }
@@ -345,7 +380,7 @@ mod tests {
         let (user, link) = world.admin().add_user("ada@example.com", Details { groups, ..Details::default() }).unwrap();
         let link = token(&link.unwrap());
         assert_eq!(
-            world.accounts.link(&link).await,
+            world.accounts.link(&Caller::default(), &link).await,
             Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
         );
         assert_eq!(accept(&world, &link, "", GOOD).await, "signed in as ada@example.com");
@@ -365,7 +400,10 @@ mod tests {
             token(&admin.reset_link("ada@example.com").unwrap()),
             token(&admin.reset_link("ada@example.com").unwrap()),
         );
-        assert_eq!(world.accounts.link(&one).await, Ok(Some(LinkKind::Reset { email: "ada@example.com".to_owned() })));
+        assert_eq!(
+            world.accounts.link(&Caller::default(), &one).await,
+            Ok(Some(LinkKind::Reset { email: "ada@example.com".to_owned() }))
+        );
         assert_eq!(accept(&world, &one, "ada@example.com", OTHER).await, "Closed");
         let caller = Caller::default();
         let reset = async |token: &str, password: &str| {
@@ -381,18 +419,91 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_email_voids_the_links_that_were_sent_to_the_one_before() {
+        let world = World::new();
+        let mut admin = world.admin();
+        let (_, invite) = admin.add_user("typo@example.com", Details::default()).unwrap();
+        let links = [token(&invite.unwrap()), token(&admin.reset_link("typo@example.com").unwrap())];
+        let rename = |email: &str| Details { email: Some(email.to_owned()), ..Details::default() };
+        admin.set_user("typo@example.com", rename("right@example.com")).unwrap();
+        for link in links {
+            assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
+            assert_eq!(accept(&world, &link, "typo@example.com", OTHER).await, "Closed");
+        }
+        let link = token(&admin.reset_link("right@example.com").unwrap());
+        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER)).await;
+        assert_eq!(code(done), "signed in as right@example.com");
+        let events = admin.events(Some("right@example.com"), 60).unwrap();
+        let told: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
+        assert_eq!(told, ["password_reset", "reset_made", "user_changed", "reset_made", "invite_made", "user_added"]);
+    }
+
+    #[tokio::test]
+    async fn an_invite_tells_whose_addresses_are_taken_no_more_often_than_sign_up_may_be_tried() {
+        let world = World::new();
+        world.user("bob@example.com");
+        let mut admin = world.admin();
+        let (open, other) =
+            (token(&admin.invite(None, &[], 60).unwrap()), token(&admin.invite(None, &[], 60).unwrap()));
+        let accept = async |from: &str, link: &str, email: &str| {
+            code(world.accounts.accept_invite(&at(from), link, email, "", secret(OTHER)).await)
+        };
+        for _ in 0..20 {
+            assert_eq!(accept("192.0.2.1", &open, "bob@example.com").await, "email: taken");
+        }
+        let refused = accept("192.0.2.1", &open, "eve@example.com").await;
+        assert!(refused.starts_with("Throttled"), "{refused}");
+        assert_eq!(accept("192.0.2.2", &open, "eve@example.com").await, "signed in as eve@example.com");
+        // what works does not count
+        let links: Vec<_> = (0..21).map(|_| token(&admin.invite(None, &[], 60).unwrap())).collect();
+        for (number, link) in links.iter().enumerate() {
+            let email = format!("u{number}@example.com");
+            assert_eq!(accept("192.0.2.3", link, &email).await, format!("signed in as {email}"));
+        }
+        assert_eq!(accept("192.0.2.2", &other, "ada@example.com").await, "signed in as ada@example.com");
+    }
+
+    #[tokio::test]
+    async fn a_browser_that_uses_a_link_stays_known_to_its_other_accounts() {
+        let world = World::new();
+        world.user("ada@example.com");
+        world.user("bob@example.com");
+        let device = world.sign_in("ada@example.com").await.device.expose().to_owned();
+        let link = token(&world.admin().reset_link("bob@example.com").unwrap());
+        for (shown, kept) in [(device.as_str(), true), ("of-nobody", false)] {
+            let link = if kept { link.clone() } else { token(&world.admin().reset_link("bob@example.com").unwrap()) };
+            let caller = Caller { device: Some(shown.to_owned()), ..Caller::default() };
+            let done = world.accounts.reset_password(&caller, &link, secret(OTHER)).await.unwrap();
+            assert_eq!(done.device.expose() == shown, kept);
+        }
+        let known = |of| world.db().knows_device(&token_hash(&device), Some(of)).unwrap();
+        assert!(known("ada@example.com") && known("bob@example.com"));
+    }
+
+    #[tokio::test]
+    async fn the_first_link_stays_void_when_all_accounts_are_gone() {
+        let world = World::new();
+        let old = world.accounts.first_link().await.unwrap().unwrap();
+        world.user("ada@example.com");
+        world.admin().remove_user("ada@example.com").unwrap();
+        assert_eq!(accept(&world, old.expose(), "eve@example.com", GOOD).await, "Closed");
+        let new = world.accounts.first_link().await.unwrap().unwrap();
+        assert_eq!(accept(&world, new.expose(), "bob@example.com", GOOD).await, "signed in as bob@example.com");
+    }
+
+    #[tokio::test]
     async fn links_of_disabled_accounts_open_nothing() {
         let world = World::new();
         world.user("ada@example.com");
         let mut admin = world.admin();
         let link = token(&admin.reset_link("ada@example.com").unwrap());
         admin.set_disabled("ada@example.com", true).unwrap();
-        assert_eq!(world.accounts.link(&link).await, Ok(None));
+        assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
         let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER)).await;
         assert_eq!(code(done), "Closed");
         assert!(admin.reset_link("ada@example.com").is_err());
         admin.set_disabled("ada@example.com", false).unwrap();
-        assert!(world.accounts.link(&link).await.unwrap().is_some());
+        assert!(world.accounts.link(&Caller::default(), &link).await.unwrap().is_some());
     }
 
     #[tokio::test]
@@ -468,7 +579,7 @@ mod tests {
         config.sign_up = config::SignUp::Closed;
         let accounts = Accounts::open(&config, clock.clone()).unwrap();
         let world = World { accounts, clock, config, dir };
-        assert_eq!(world.accounts.link(&link).await, Ok(None));
+        assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
         assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Closed");
         assert!(world.admin().invite(None, &[], 60).is_err());
         // what the operator makes still works

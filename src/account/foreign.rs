@@ -15,6 +15,8 @@ const BCRYPT_COST_MAX: u32 = 14;
 const PBKDF2_ROUNDS_MAX: u32 = 2_000_000;
 const SCRYPT_LOG_N_MAX: u8 = 17;
 const SHA_CRYPT_ROUNDS_MAX: u32 = 1_000_000;
+/// Longest password that crypt(3) hashes, bytes (crypt.h, `CRYPT_MAX_PASSPHRASE_SIZE`).
+const CRYPT_BYTES_MAX: usize = 512;
 /// Stored keys of PBKDF2 and scrypt, bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=128;
 
@@ -94,6 +96,8 @@ impl Foreign {
     pub(super) fn matches(&self, password: &str) -> bool {
         let bytes = password.as_bytes();
         match self {
+            // each round reads the whole password: crypt(3) takes no longer one either
+            Self::ShaCrypt(_) | Self::Apr1 { .. } if bytes.len() > CRYPT_BYTES_MAX => false,
             Self::Bcrypt(hash) => bcrypt::verify(bytes, hash).unwrap_or(false),
             Self::Pbkdf2 { algorithm, rounds, salt, key } => {
                 pbkdf2::verify(*algorithm, *rounds, salt, bytes, key).is_ok()
@@ -185,6 +189,16 @@ mod tests {
                 assert!(!foreign.matches(wrong), "{hash} {wrong}");
             }
         }
+    }
+
+    #[test]
+    fn a_password_beyond_what_crypt_takes_is_not_hashed() {
+        let salted = |length: usize| {
+            let password = "x".repeat(length);
+            let hash = apr1(password.as_bytes(), b"salt");
+            Foreign::parse(&format!("$apr1$salt${hash}")).unwrap().matches(&password)
+        };
+        assert_eq!([512, 513].map(salted), [true, false]);
     }
 
     #[test]

@@ -93,20 +93,21 @@ impl Accounts {
         Ok((counted, user))
     }
 
-    /// Changes name and picture; either may be empty.
+    /// Changes name and picture, or one of them; either may be empty.
     pub async fn change_profile(
         &self,
         caller: &Caller,
         who: &Identity,
-        name: &str,
-        picture: &str,
+        name: Option<&str>,
+        picture: Option<&str>,
     ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
         let what = UserChange {
-            name: Some(email::name(name)?),
-            picture: Some(email::picture(picture)?),
+            name: name.map(email::name).transpose()?,
+            picture: picture.map(email::picture).transpose()?,
             ..UserChange::default()
         };
+        let _turn = shared.turns.take_for(who).ok_or(ChangeError::Busy)?;
         let now = shared.clock.now();
         let event = audit::by("profile_changed", caller, now, who);
         let (id, written) = (who.user.id.clone(), event.clone());
@@ -125,6 +126,7 @@ impl Accounts {
     /// The person's sessions that stand, newest first.
     pub async fn sessions_of(&self, who: &Identity) -> Result<Vec<SessionInfo>, StoreDown> {
         let shared = &*self.shared;
+        let _turn = shared.turns.take_for(who).ok_or(StoreDown)?;
         let (id, now) = (who.user.id.clone(), shared.clock.now());
         let rows = shared.store.run(move |db| db.sessions(Some(&id), now)).await.map_err(|error| down(&error))?;
         let standing = rows.into_iter().filter_map(|row| {
@@ -166,6 +168,7 @@ impl Accounts {
         kept: Option<String>,
         event: AuditRow,
     ) -> Result<usize, StoreDown> {
+        let _turn = self.shared.turns.take_for(who).ok_or(StoreDown)?;
         let (user, written) = (who.user.id.clone(), event.clone());
         let ended = self
             .shared
@@ -253,7 +256,7 @@ mod tests {
         let who = identity(&world).await;
         let caller = Caller::default();
         let change = async |name: &str, picture: &str| {
-            outcome(world.accounts.change_profile(&caller, &who, name, picture).await)
+            outcome(world.accounts.change_profile(&caller, &who, Some(name), Some(picture)).await)
         };
         assert_eq!(change("Ada \u{e4}", "https://example.com/a.png").await, "done");
         let user = who.session.user.load_full();
@@ -263,6 +266,32 @@ mod tests {
         assert_eq!(change("", "javascript:alert(1)").await, "picture: invalid");
         assert_eq!(who.session.user.load().name, "Ada \u{e4}");
         assert_eq!(change("", "").await, "done");
+    }
+
+    #[tokio::test]
+    async fn somebody_who_asks_for_much_at_once_waits_in_nobody_elses_way() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let who = identity(&world).await;
+        world.user("bob@example.com");
+        let bob = world.sign_in("bob@example.com").await;
+        let bob = world.accounts.authenticate(bob.token.expose().as_bytes()).unwrap();
+        let caller = Caller::default();
+        let change = async |who: &Identity| outcome(world.accounts.change_profile(&caller, who, Some("x"), None).await);
+        let turns: Vec<_> = (0..8).map(|_| world.accounts.shared.turns.take_for(&who).unwrap()).collect();
+        assert_eq!((change(&who).await.as_str(), change(&bob).await.as_str()), ("Busy", "done"));
+        assert!(world.accounts.sessions_of(&who).await.is_err() && world.accounts.tokens_of(&who).await.is_err());
+        assert!(world.accounts.end_session(&caller, &who, "x").await.is_err());
+        assert!(world.accounts.revoke_token(&caller, &who, "x").await.is_err());
+        drop(turns);
+        assert_eq!(change(&who).await, "done");
+        // what is not there is written down nowhere
+        let before = world.db().newest_change().unwrap();
+        assert_eq!(world.accounts.end_session(&caller, &who, "x").await, Ok(false));
+        assert_eq!(world.accounts.revoke_token(&caller, &who, "x").await, Ok(false));
+        assert_eq!(world.db().newest_change().unwrap(), before);
+        assert_eq!(change(&who).await, "done");
+        assert_eq!(world.db().newest_change().unwrap(), before + 1);
     }
 
     #[tokio::test]

@@ -1,20 +1,20 @@
-//! What one address may have at once of something scarce that all wait for: however many connections and streams it
-//! opens, the rest is left to others.
+//! What one address, or one account, may have at once of something scarce that all wait for: however many connections
+//! and streams it opens, the rest is left to others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Caller;
 use super::throttle::network;
+use super::{Caller, Identity};
 
 /// One address gets this part of the whole.
 const PART: usize = 4;
 
 type Held = Mutex<HashMap<String, usize, ahash::RandomState>>;
 
-/// How many pieces each address holds (IPv6 by /64).
+/// How many pieces each address (IPv6 by /64) or account holds.
 pub(super) struct Shares {
     held: Arc<Held>,
     max: usize,
@@ -31,26 +31,33 @@ impl Shares {
     /// A piece for the caller; `None`: its address has its share. Nobody knows who comes over a Unix socket: they are
     /// many people.
     pub(super) fn take(&self, caller: &Caller) -> Option<Share> {
-        let Some(address) = caller.address else { return Some(Share(None)) };
-        let network = network(address);
+        caller.address.map_or(Some(Share(None)), |address| self.take_as(network(address)))
+    }
+
+    /// A piece for an account.
+    pub(super) fn take_for(&self, who: &Identity) -> Option<Share> {
+        self.take_as(format!("user:{}", who.user.id))
+    }
+
+    fn take_as(&self, name: String) -> Option<Share> {
         let mut held = self.held.lock();
-        let count = held.entry(network.clone()).or_insert(0);
+        let count = held.entry(name.clone()).or_insert(0);
         if *count >= self.max {
             return None;
         }
         *count += 1;
-        Some(Share(Some((Arc::clone(&self.held), network))))
+        Some(Share(Some((Arc::clone(&self.held), name))))
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let Some((held, network)) = &self.0 else { return };
+        let Some((held, name)) = &self.0 else { return };
         let mut held = held.lock();
-        if let Some(count) = held.get_mut(network) {
+        if let Some(count) = held.get_mut(name) {
             *count -= 1;
             if *count == 0 {
-                held.remove(network);
+                held.remove(name);
             }
         }
     }

@@ -15,6 +15,8 @@ const DEVICE_BYTES_MAX: usize = 64;
 
 /// An attempt that was let through, and what it is about.
 struct Attempt {
+    /// under which it is counted and told of
+    name: String,
     counted: Counted,
     user: Option<UserRow>,
     /// the device cookie is one of ours, so the browser may keep it
@@ -72,21 +74,21 @@ fn begin_attempt(
     caller: &Caller,
     email: &str,
     now: UnixSecs,
-) -> Result<Result<Attempt, u64>, StoreError> {
+) -> Result<Result<Attempt, (String, u64)>, StoreError> {
     let device = presented_device(caller);
+    let user = db.user_by_email(email)?;
+    let name = if user.is_some() { email.to_owned() } else { email::name_of_nobody(email) };
     let (mut known, mut ours) = (None, false);
     if let Some(hash) = device {
         ours = db.knows_device(&hash, None)?;
         known = (ours && db.knows_device(&hash, Some(email))?).then_some(hash);
     }
-    let limits = throttle::of_sign_in(settings.throttle, caller, email, known.as_ref());
-    match db.count_attempt(&limits, now, throttle::times(settings.throttle))? {
-        Err(wait) => Ok(Err(wait)),
-        Ok(counted) => {
-            let user = db.user_by_email(email)?;
-            Ok(Ok(Attempt { counted, user, device_is_ours: ours }))
-        }
-    }
+    let limits = throttle::of_sign_in(settings.throttle, caller, &name, known.as_ref());
+    let counted = db.count_attempt(&limits, now, throttle::times(settings.throttle))?;
+    Ok(match counted {
+        Err(wait) => Err((name, wait)),
+        Ok(counted) => Ok(Attempt { name, counted, user, device_is_ours: ours }),
+    })
 }
 
 impl Accounts {
@@ -106,7 +108,7 @@ impl Accounts {
         let place = shared.hasher.place(caller).await.map_err(|_| SignInError::Busy)?;
         let now = shared.clock.now();
         let email = email::bucket(email);
-        let attempt = match self.attempt(caller, &email, now).await {
+        let Attempt { name, counted, user, device_is_ours } = match self.attempt(caller, &email, now).await {
             Err(error) => {
                 drop(place);
                 password::turned_away().await;
@@ -114,39 +116,41 @@ impl Accounts {
             }
             Ok(attempt) => attempt,
         };
-        let user = attempt.user.filter(|user| !user.disabled);
+        let user = user.filter(|user| !user.disabled);
         let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
-        let hash = user.and_then(|user| user.password);
-        let verdict = check(&place, password, hash.clone()).await?;
-        drop(place);
-        let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash) else {
-            return Err(self.failed(caller, attempt.counted, &id, &email, now).await);
-        };
-        let beginning =
-            shared.beginning(caller, remember, attempt.device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
-        let event = audit::about("sign_in", caller, now, &id, &email);
-        let begins = SignIn {
-            user_id: id.clone(),
-            checked,
-            rehashed,
-            session: beginning.row.clone(),
-            counted: attempt.counted.clone(),
-        };
-        let written = event.clone();
-        let begun = shared
-            .store
-            .run(move |db| db.begin_session(&begins, now, &written))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        match begun {
-            Begun::Yes(ended) => {
-                audit::log(&event);
-                ended.iter().for_each(audit::log);
-                shared.signed_in(&beginning.row.id, &id, beginning.device).map_err(|_| SignInError::Unavailable)
+        let mut hash = user.and_then(|user| user.password);
+        // once more where the hash was replaced meanwhile: by somebody who signs in at the same time, if by an outdated
+        // one, or by another password
+        for _ in 0..2 {
+            let verdict = check(&place, password.clone(), hash.clone()).await?;
+            let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
+            let beginning =
+                shared.beginning(caller, remember, device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
+            let (session, counted) = (beginning.row.clone(), counted.clone());
+            let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
+            match self.begin(begins, audit::about("sign_in", caller, now, &id, &name)).await? {
+                Begun::Yes(_) => {
+                    let begun = shared.signed_in(&beginning.row.id, &id, beginning.device);
+                    return begun.map_err(|_| SignInError::Unavailable);
+                }
+                Begun::Changed(other) => hash = Some(other),
+                // disabled or removed in this very moment
+                Begun::No => break,
             }
-            // disabled, removed or given another password in this very moment
-            Begun::No => Err(self.failed(caller, attempt.counted, &id, &email, now).await),
         }
+        drop(place);
+        Err(self.failed(caller, counted, &id, &name, now).await)
+    }
+
+    async fn begin(&self, begins: SignIn, event: AuditRow) -> Result<Begun, SignInError> {
+        let written = event.clone();
+        let begun = self.shared.store.run(move |db| db.begin_session(&begins, written.at, &written)).await;
+        let begun = begun.map_err(|error| unavailable(&error))?;
+        if let Begun::Yes(ended) = &begun {
+            audit::log(&event);
+            ended.iter().for_each(audit::log);
+        }
+        Ok(begun)
     }
 
     async fn attempt(&self, caller: &Caller, email: &str, now: UnixSecs) -> Result<Attempt, SignInError> {
@@ -157,9 +161,9 @@ impl Accounts {
             .run(move |db| begin_attempt(db, &settings, &from, &typed, now))
             .await
             .map_err(|error| unavailable(&error))?;
-        attempt.map_err(|retry_after_secs| {
+        attempt.map_err(|(name, retry_after_secs)| {
             let detail = format!("retry after {retry_after_secs} s");
-            audit::log(&AuditRow { detail, ..audit::about("throttled", caller, now, "", email) });
+            audit::log(&AuditRow { detail, ..audit::about("throttled", caller, now, "", &name) });
             SignInError::Throttled { retry_after_secs }
         })
     }
@@ -486,7 +490,37 @@ mod tests {
         let begins =
             SignIn { user_id: id, checked: old, rehashed: None, session: beginning.row, counted: Counted::default() };
         let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();
-        assert!(matches!(begun, Begun::No));
+        assert!(matches!(begun, Begun::Changed(_)));
         assert_eq!(world.accounts.sessions_active(), 0);
+        assert_eq!(
+            wrong(world.try_sign_in(&Caller::default(), "ada@example.com", GOOD).await),
+            SignInError::Credentials
+        );
+    }
+
+    #[tokio::test]
+    async fn of_those_who_sign_in_at_once_with_an_outdated_hash_all_are_let_in() {
+        let mut world = World::new();
+        world.user("ada@example.com");
+        world.config.password.argon2.iterations = 2;
+        world = world.restart().await;
+        let caller = Caller::default();
+        let sign_in = || world.try_sign_in(&caller, "ada@example.com", GOOD);
+        let (one, two, three) = tokio::join!(sign_in(), sign_in(), sign_in());
+        assert_eq!([one, two, three].map(|done| done.is_ok()), [true; 3]);
+    }
+
+    #[tokio::test]
+    async fn what_may_be_a_password_stands_nowhere_and_an_address_of_one_label_signs_in() {
+        let world = World::new();
+        world.user("ada@localhost");
+        for typed in ["ada@localhost", "P@ssw0rd", "nobody@example.com"] {
+            assert_eq!(wrong(world.try_sign_in(&at("192.0.2.1"), typed, OTHER).await), SignInError::Credentials);
+        }
+        world.sign_in("ada@localhost").await;
+        let told = world.db().audit_trail(4).unwrap();
+        let told: Vec<&str> = told.iter().map(|(_, email)| email.as_str()).collect();
+        assert_eq!((told[0], told[1], told[3]), ("ada@localhost", "nobody@example.com", "ada@localhost"));
+        assert!(told[2].starts_with("no-address-"), "{}", told[2]);
     }
 }

@@ -1,13 +1,13 @@
 //! `authgate audit ...`: who signed in, who was turned away, and what was changed.
 
-use super::people::{instant, open, say, say_json, table};
+use super::people::{instant, looked, say, say_json, table};
 use super::{CommandError, Globals};
 use crate::logging::printable;
 use crate::store::AuditEvent;
 
 /// Events of the last `since_secs` seconds, newest first; of one e-mail, or all.
 pub fn run(globals: &Globals, email: Option<&str>, since_secs: u64, as_json: bool) -> Result<(), CommandError> {
-    let events = open(globals)?.events(email, since_secs)?;
+    let events = looked(globals)?.events(email, since_secs)?;
     if as_json {
         let told = |event: &AuditEvent| {
             serde_json::json!({

@@ -1,12 +1,12 @@
 //! `authgate ban ...`: what is throttled after too many wrong passwords.
 
-use super::people::{instant, open, remark, say, say_json, table};
+use super::people::{instant, looked, open, remark, say, say_json, table};
 use super::{BanCommand, CommandError, Globals};
 use crate::account::Ban;
 
 /// Carries the command out.
 pub fn run(globals: &Globals, command: BanCommand) -> Result<(), CommandError> {
-    let mut admin = open(globals)?;
+    let mut admin = if matches!(command, BanCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
         BanCommand::Lift { what } => {
             admin.lift_ban(&what)?;

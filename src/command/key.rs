@@ -1,17 +1,19 @@
 //! `authgate key ...`: the keys that sign session tokens. Their secrets are never shown.
 
-use super::people::{instant, open, remark, say, say_json, settle, table};
+use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, KeyCommand};
 use crate::store::KeyRow;
 
 /// Carries the command out.
 pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
-    let mut admin = open(globals)?;
+    let mut admin = if matches!(command, KeyCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
         KeyCommand::Rotate => {
             let kid = admin.rotate_key()?;
             settle(&admin);
-            remark(&format!("key {kid} signs from now on; nobody is signed out"));
+            remark(&format!(
+                "key {kid} signs sessions from now on, and those of backends' tokens sign in two minutes; nobody is signed out"
+            ));
         }
         KeyCommand::List { json: true } => {
             let key = |key: &KeyRow| {

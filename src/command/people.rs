@@ -29,6 +29,11 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     Ok(Admin::open(&configured(globals)?, Clock::system())?)
 }
 
+/// Opens them for a command that only tells: makes and changes nothing.
+pub(super) fn looked(globals: &Globals) -> Result<Admin, CommandError> {
+    Ok(Admin::look(&configured(globals)?, Clock::system())?)
+}
+
 /// The configuration without its secrets; without any file that of `run --to`.
 pub(super) fn configured(globals: &Globals) -> Result<Config, CommandError> {
     let path = globals.config_path();

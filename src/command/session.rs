@@ -1,13 +1,13 @@
 //! `authgate session ...`: who is signed in, and ending it.
 
-use super::people::{instant, open, remark, say, say_json, settle, table};
+use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, Revoke, SessionCommand};
 use crate::account::Admin;
 use crate::store::SessionRow;
 
 /// Carries the command out.
 pub fn run(globals: &Globals, command: SessionCommand) -> Result<(), CommandError> {
-    let mut admin = open(globals)?;
+    let mut admin = if matches!(command, SessionCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
         SessionCommand::List { email, json } => list(&mut admin, email.as_deref(), json),
         SessionCommand::Revoke(which) => {

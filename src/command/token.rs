@@ -1,13 +1,13 @@
 //! `authgate token ...`: API tokens. One is shown once, when it is made.
 
-use super::people::{instant, open, remark, say, say_json, settle, table};
+use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, TokenCommand};
 use crate::account::{Admin, TokenDetails};
 use crate::store::ApiTokenRow;
 
 /// Carries the command out.
 pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError> {
-    let mut admin = open(globals)?;
+    let mut admin = if matches!(command, TokenCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
         TokenCommand::Create { email, name, scopes, expires_secs } => {
             let details = TokenDetails { name, scopes, lasts_secs: expires_secs };

@@ -1,6 +1,6 @@
 //! `authgate user ...`: accounts.
 
-use super::people::{instant, open, read_password, remark, say, say_json, settle, table, user_json};
+use super::people::{instant, looked, open, read_password, remark, say, say_json, settle, table, user_json};
 use super::{CommandError, Globals, UserArgs, UserCommand};
 use crate::account::{Admin, Details};
 use crate::store::UserRow;
@@ -19,12 +19,17 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             ));
         }
     }
-    let mut admin = open(globals)?;
+    let only_tells = matches!(command, UserCommand::List { .. } | UserCommand::Show { .. });
+    let mut admin = if only_tells { looked(globals)? } else { open(globals)? };
     match command {
         UserCommand::Add(args) => add(&mut admin, args),
         UserCommand::Set(args) => {
             let (email, details) = details(args)?;
+            let other_email = details.email.is_some();
             changed(&admin.set_user(&email, details)?, "changed", &admin);
+            if other_email {
+                remark("Links that were sent before do not work any more: `authgate user reset` makes one.");
+            }
             Ok(())
         }
         UserCommand::List { json } => list(&mut admin, json),

@@ -83,7 +83,7 @@ pub(crate) fn decide(
     };
     match judged {
         Ok(admission) => refused_by_override(config, incoming, authentication)
-            .or_else(|| refused_at_destination(config, incoming, authentication))
+            .or_else(|| refused_at_destination(config, route, incoming, authentication))
             .unwrap_or(Verdict::Forward(admission)),
         Err(refusal) => Verdict::Refuse(index, refusal),
     }
@@ -125,26 +125,32 @@ fn named_methods(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>
 }
 
 /// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
-static DESTINATION: HeaderName = HeaderName::from_static("destination");
+pub(super) static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// A request that names a second path must be let in there, too: else an app that obeys the field writes where the
-/// rules for that path refuse it. The host that it names with it is not believed. Under the common
-/// methods the field is an app's own.
+/// rules for that path refuse it. The host that it names with it is not believed. Behind a prefix that is cut off, the
+/// app may read it as one of its own paths: then it must be let in there as well. Under the common methods the field is
+/// an app's own.
 fn refused_at_destination(
     config: &Config,
+    route: &Route,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Option<Verdict> {
-    let mut told = incoming.headers.get_all(&DESTINATION).iter().peekable();
-    told.peek()?;
+    let mut fields = incoming.headers.get_all(&DESTINATION).iter();
+    let told = fields.next()?;
     if is_common(incoming.method) && named_methods(incoming).flatten().all(|method| is_common(&method)) {
         return None;
     }
-    told.find_map(|told| {
-        let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));
-        let Some(Ok(path)) = path_of(told.as_bytes()).map(NormalPath::parse) else { return unread };
+    let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));
+    let Some(path) = path_of(told.as_bytes()).filter(|_| fields.next().is_none()) else { return unread };
+    let inside = [route.strip_prefix.as_bytes(), path].concat();
+    [path, &inside].into_iter().find_map(|path| {
+        let Ok(path) = NormalPath::parse(path) else { return Some(Verdict::Status(StatusCode::NOT_FOUND)) };
         let there = Incoming { path, query: None, ..incoming.clone() };
-        let Some(found) = route::find(config, &there, there.method) else { return unread };
+        let Some(found) = route::find(config, &there, there.method) else {
+            return Some(Verdict::Status(StatusCode::NOT_FOUND));
+        };
         let own = || own_origins(config, incoming);
         let refusal = authorize::authorize(found, &there, there.method, authentication, own).err();
         let refused = refusal.map(|refusal| Verdict::Refuse(found.0, refusal));

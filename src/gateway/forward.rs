@@ -84,7 +84,11 @@ impl Stripper {
     }
 
     fn is_token(&self, name: &[u8]) -> bool {
-        self.token_cookies.iter().any(|own| own.iter().copied().eq(folded(name).take(own.len())))
+        self.token_cookies.iter().any(|own| {
+            let mut name = folded(name);
+            // the pieces of a long one follow behind a dot
+            own.iter().copied().eq(name.by_ref().take(own.len())) && name.next().is_none_or(|next| next == b'-')
+        })
     }
 
     /// Whether a reader that takes blanks and commas for the end of a cookie (RFC 2109, 4.3.4; Python's `SimpleCookie`)
@@ -130,10 +134,11 @@ fn token_cookies(config: &Config) -> Vec<Vec<u8>> {
 }
 
 /// A cookie's name as lenient backends would have it (PHP, ASP.NET, Rack): escapes read, in lower case, all else but
-/// letters and digits `-`, none of these in front.
+/// letters and digits `-`, and what no name begins with left out.
 fn folded(name: &[u8]) -> impl Iterator<Item = u8> {
+    let begins = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
     let fold = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
-    percent_encoding::percent_decode(name).map(fold).skip_while(|b| *b == b'-')
+    percent_encoding::percent_decode(name).skip_while(move |&b| !begins(b)).map(fold)
 }
 
 /// `[A-Za-z0-9-]+`: the names that every backend reads alike.

@@ -100,11 +100,11 @@ impl Live {
         let mut entries = self.entries.lock();
         let counted_for = admission.identity().map(|identity| identity.user.id.clone());
         if let Some(user) = &counted_for {
-            let count = entries.sockets_of.entry(user.clone()).or_insert(0);
-            if *count >= gateway.config.limits.sockets_per_user {
+            let count = entries.sockets_of.get(user).copied().unwrap_or(0);
+            if count >= gateway.config.limits.sockets_per_user {
                 return Err(TooMany);
             }
-            *count += 1;
+            entries.sockets_of.insert(user.clone(), count + 1);
         }
         let entry = Entry { counted_for, ..Entry::new(guard, admission, asked, gateway) };
         Ok(self.insert(&mut entries, entry))
@@ -189,7 +189,7 @@ impl Entry {
 impl Asked {
     pub(crate) fn new(incoming: &Incoming<'_>, by_itself: bool) -> Self {
         let mut headers = HeaderMap::new();
-        for name in JUDGED.iter().chain(&decide::OVERRIDES) {
+        for name in JUDGED.iter().chain(&decide::OVERRIDES).chain([&decide::DESTINATION]) {
             for value in incoming.headers.get_all(name) {
                 if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
                     headers.append(name.clone(), value);

@@ -1,6 +1,7 @@
 //! The line of a request, from listener to record. Each method below is a few calls; what they
 //! decide stands in the files of this room. Without an [`Admission`] nothing is forwarded.
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -211,10 +212,13 @@ impl Gateway {
     fn servers(&self) -> Vec<(String, String, bool)> {
         let upstreams = self.config.upstreams.iter().zip(&self.targets);
         let told = upstreams.filter(|(upstream, targets)| upstream.health.is_some() || targets.all().len() > 1);
+        let mut seen = HashSet::new();
         told.flat_map(|(upstream, targets)| {
             let server = |target: &Arc<Target>| (upstream.name.clone(), target.server().to_owned(), !target.is_down());
             targets.all().iter().map(server).collect::<Vec<_>>()
         })
+        // one may be written twice, to be asked twice as often
+        .filter(|(upstream, server, _)| seen.insert((upstream.clone(), server.clone())))
         .collect()
     }
 

@@ -2,7 +2,7 @@
 //! reached. Names are resolved apart from requests; a request never waits for a resolver.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(crate) struct Target {
     template: HttpPeer,
     /// `Host` for `host = "upstream"`.
     authority: String,
-    /// Its address, for people.
+    /// Its name and address, for people.
     server: String,
     /// It could not be reached, or is not well: others go first.
     down: AtomicBool,
@@ -151,6 +151,10 @@ impl Targets {
         options.idle_timeout = Some(KEPT_TIME);
         options.tcp_keepalive = Some(wire::keepalive());
         let server = match &peer._address {
+            // two names may have one address
+            Address::Inet(address) if !peer.sni.is_empty() && peer.sni.parse::<IpAddr>().is_err() => {
+                format!("{authority} ({address})")
+            }
             Address::Inet(address) => address.to_string(),
             Address::Unix(address) => {
                 address.as_pathname().map(|path| format!("unix:{}", path.display())).unwrap_or_default()
@@ -203,9 +207,12 @@ impl Target {
         self.id
     }
 
-    /// Whether both are one server: two names may have one address.
+    /// Whether both are one server, asked in one protocol: two names may have one address.
     fn is_same(&self, other: &Self) -> bool {
-        self.template._address == other.template._address && self.authority == other.authority
+        self.template._address == other.template._address
+            && self.authority == other.authority
+            && self.template.is_tls() == other.template.is_tls()
+            && self.is_h2c() == other.is_h2c()
     }
 
     /// A new connection, within the time that connecting may take.
@@ -284,7 +291,7 @@ impl Target {
         &self.authority
     }
 
-    /// Its address, for people.
+    /// Its name and address, for people.
     pub(super) fn server(&self) -> &str {
         &self.server
     }
@@ -329,7 +336,7 @@ mod tests {
         targets.store(&[]);
         assert!(Arc::ptr_eq(&first, &targets.next(&[]).unwrap()), "its connections and standing are kept");
         targets.store(&[(name, vec!["192.0.2.2:80".parse().unwrap()])]);
-        assert_eq!(servers(), ["192.0.2.2:80"]);
+        assert_eq!(servers(), ["app.example.com (192.0.2.2:80)"]);
     }
 
     #[test]
@@ -339,11 +346,20 @@ mod tests {
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         let address = "192.0.2.1:443".parse().unwrap();
         let found = ["a.example.com", "b.example.com"].map(|name| ((name.to_owned(), 443), vec![address]));
-        let names = || targets.all().iter().map(|target| target.template.sni.clone()).collect::<Vec<_>>();
+        let names = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
         for _ in 0..2 {
             targets.store(&found);
-            assert_eq!(names(), ["a.example.com", "b.example.com"]);
+            assert_eq!(names(), ["a.example.com (192.0.2.1:443)", "b.example.com (192.0.2.1:443)"]);
         }
+    }
+
+    #[test]
+    fn one_name_and_port_in_two_protocols_stays_two_servers() {
+        let text = "[[upstream]]\nname = \"a\"\nservers = [\"http://192.0.2.1:8443\", \"https://192.0.2.1:8443\"]\n[[route]]\nupstream = \"a\"\n";
+        let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
+        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        targets.store(&[]);
+        assert_eq!(targets.all().iter().map(|target| target.template.is_tls()).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

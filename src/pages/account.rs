@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::form::{Fields, query};
+use super::form::{Fields, means_yes, query};
 use super::signup::{change_json, retry, trouble};
 use super::view::{Account, SessionRow, TokenRow};
 use super::{Call, Pages, Site, user_json};
@@ -73,8 +73,7 @@ impl Pages {
             Ok(fields) => fields,
             Err(bad) => return self.unread_body(call, bad),
         };
-        let name = fields.get("name").unwrap_or(&who.user.name);
-        let picture = fields.get("picture").unwrap_or(&who.user.picture);
+        let (name, picture) = (fields.get("name"), fields.get("picture"));
         let done = self.accounts.change_profile(&call.caller, who, name, picture).await;
         self.changed(call, who, &fields, done, "profile").await
     }
@@ -121,7 +120,7 @@ impl Pages {
             Ok(fields) => fields,
             Err(bad) => return self.unread_body(call, bad),
         };
-        let everywhere = fields.get("everywhere").is_some_and(|value| !value.is_empty());
+        let everywhere = fields.get("everywhere").is_some_and(means_yes);
         let ended = if everywhere {
             self.accounts.end_sessions(&call.caller, who, false).await.map(|()| true)
         } else {

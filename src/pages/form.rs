@@ -98,7 +98,9 @@ impl Fields {
             }
             match value {
                 Value::String(text) => fields.insert(name, text)?,
-                Value::Bool(yes) => fields.insert(name, if yes { "on" } else { "" }.to_owned())?,
+                Value::Bool(yes) if BOXES.contains(&name.as_str()) => {
+                    fields.insert(name, if yes { "on" } else { "" }.to_owned())?;
+                }
                 Value::Number(number) if name == "days" => fields.insert(name, number.to_string())?,
                 Value::Null => {}
                 _ if KNOWN.contains(&name.as_str()) => return Err(BadBody::Malformed),
@@ -160,8 +162,16 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Fields that must be texts when they come as JSON.
-const KNOWN: [&str; 12] = [
+/// Fields that may be booleans when they come as JSON: boxes to tick.
+const BOXES: [&str; 2] = ["remember", "everywhere"];
+
+/// What a form's or a program's field of [`BOXES`] says.
+pub(super) fn means_yes(value: &str) -> bool {
+    !matches!(value, "" | "0" | "false" | "off")
+}
+
+/// Fields that must be texts otherwise.
+const KNOWN: [&str; 13] = [
     "email",
     "password",
     "name",
@@ -169,6 +179,7 @@ const KNOWN: [&str; 12] = [
     "current_password",
     "callbackUrl",
     "remember",
+    "everywhere",
     "id",
     "token_name",
     "scopes",

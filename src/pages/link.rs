@@ -20,7 +20,7 @@ impl Pages {
             Err(bad) => return self.unread_body(call, bad),
         };
         let as_json = fields.as_ref().map_or(!call.incoming.wants_page(), Fields::is_json);
-        let kind = match self.accounts.link(token).await {
+        let kind = match self.accounts.link(&call.caller, token).await {
             Ok(Some(kind)) if is_at(&kind, &self.prefix, path) => kind,
             Ok(_) => return self.dead_link(call, as_json),
             Err(error) if as_json => return change_json(&error),

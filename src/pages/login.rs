@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::form::{BadBody, Fields, query};
+use super::form::{BadBody, Fields, means_yes, query};
 use super::view::Login;
 use super::{Call, Pages, Site};
 use crate::account::SignInError;
@@ -45,7 +45,7 @@ impl Pages {
         let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
         // an unchecked box sends nothing, which the hidden marker tells from a caller that has no box
         let boxed = fields.get("remember_shown").is_some();
-        let remember = fields.get("remember").map_or(!boxed, |value| !matches!(value, "" | "0" | "false" | "off"));
+        let remember = fields.get("remember").map_or(!boxed, means_yes);
         let begun = match self.accounts.sign_in(&call.caller, email, fields.secret("password"), remember).await {
             Ok(begun) => begun,
             Err(error) => return self.not_signed_in(call, fields, wanted.as_deref(), remember, error),

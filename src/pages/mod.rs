@@ -263,7 +263,7 @@ impl Pages {
         }
     }
 
-    /// The public keys of backends' tokens. A new key signs at once: whoever meets an unknown `kid` asks again.
+    /// The public keys of backends' tokens. A new key stands here before it signs; whoever meets an unknown `kid` all the same asks again.
     fn jwks(&self) -> Reply {
         let mut reply = Reply::json(StatusCode::OK, &self.accounts.public_keys());
         reply.headers.retain(|(name, _)| name != header::CACHE_CONTROL);

@@ -147,7 +147,7 @@ pub(super) fn trouble(error: &ChangeError) -> (StatusCode, String) {
         }
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "This does not work at the moment. Nothing was changed; try again soon.".to_owned(),
+            "This does not work at the moment. Look whether it was done, and try again.".to_owned(),
         ),
     }
 }

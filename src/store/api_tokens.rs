@@ -1,6 +1,6 @@
 //! API tokens: credentials of programs. Only hashes are kept.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::throttle::{self, Counted};
@@ -172,12 +172,13 @@ impl Db {
     ) -> Result<bool, StoreError> {
         self.write(|tx| {
             let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
-                       WHERE id = ?3 AND ended_at IS NULL AND (?4 IS NULL OR user_id = ?4)";
-            let ended = tx.execute(sql, params![int(now), tx.rev()?, id, user_id])? > 0;
-            if ended {
-                audit::write(tx, event)?;
-            }
-            Ok(ended)
+                       WHERE id = ?3 AND ended_at IS NULL AND (?4 IS NULL OR user_id = ?4) RETURNING user_id";
+            let of: Option<String> =
+                tx.query_row(sql, params![int(now), tx.rev()?, id, user_id], |row| row.get(0)).optional()?;
+            let Some(of) = of else { return Ok(false) };
+            let email = users::by_id(tx, &of)?.map_or_else(|| event.email.clone(), |user| user.email);
+            audit::write(tx, &AuditRow { user_id: of, email, ..event.clone() })?;
+            Ok(true)
         })
     }
 

@@ -8,7 +8,7 @@ use crate::clock::UnixSecs;
 
 /// Newest rows that are kept.
 const ROWS_MAX: i64 = 100_000;
-/// Newest rows of one account that are kept: nobody pushes out what happened to others.
+/// Newest rows of one account that are kept, and of clients that have none: nobody pushes out what happened to others.
 const ROWS_OF_ACCOUNT_MAX: i64 = 10_000;
 /// After so many rows the bounds are looked at.
 const BOUND_EVERY: i64 = 1024;
@@ -55,8 +55,8 @@ pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
     // whoever writes many rows will soon be the one who writes this one
     if tx.last_insert_rowid() % BOUND_EVERY == 0 {
         tx.prepare_cached(
-            "DELETE FROM audit WHERE user_id = ?1 AND user_id <> '' AND id <=
-             (SELECT id FROM audit WHERE user_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            "DELETE FROM audit WHERE user_id = ?1 AND (user_id <> '' OR address <> '') AND id <=
+             (SELECT id FROM audit WHERE user_id = ?1 AND (user_id <> '' OR address <> '') ORDER BY id DESC LIMIT 1 OFFSET ?2)",
         )?
         .execute(params![row.user_id, ROWS_OF_ACCOUNT_MAX])?;
         bound_all(tx)?;
@@ -80,12 +80,13 @@ impl super::Db {
         self.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
     }
 
-    /// Events since then, newest first; with an e-mail, those that concern it.
+    /// Events since then, newest first; with an e-mail, those that concern it or the account that has it now.
     pub fn audit_events(&mut self, email: Option<&str>, since: UnixSecs) -> Result<Vec<AuditEvent>, StoreError> {
         self.read(|tx| {
             let mut query = tx.prepare(
                 "SELECT at, event, user_id, email, address, request_id, detail FROM audit
-                 WHERE at >= ?1 AND (?2 IS NULL OR email = ?2 COLLATE NOCASE) ORDER BY id DESC",
+                 WHERE at >= ?1 AND (?2 IS NULL OR email = ?2 COLLATE NOCASE
+                     OR user_id = (SELECT id FROM user WHERE user.email = ?2)) ORDER BY id DESC",
             )?;
             let rows = query.query_map(params![int(since), email], |row| {
                 Ok(AuditEvent {

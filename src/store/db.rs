@@ -59,11 +59,12 @@ impl std::ops::Deref for Tx<'_> {
 }
 
 impl Tx<'_> {
-    /// The number of this transaction's changes to users, sessions and keys; the same throughout.
+    /// The number of this transaction's changes to users, sessions and keys; the same throughout. It is used up by
+    /// a transaction that changes something.
     pub(super) fn rev(&self) -> Result<i64, StoreError> {
         if self.rev.get() == 0 {
             let rev: i64 = self
-                .prepare_cached("UPDATE counter SET value = value + 1 WHERE name = 'rev' RETURNING value")?
+                .prepare_cached("SELECT value + 1 FROM counter WHERE name = 'rev'")?
                 .query_row([], |row| row.get(0))?;
             self.rev.set(uint(rev));
         }
@@ -148,8 +149,13 @@ impl Db {
         let began = Stopwatch::new();
         let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { inner, rev: Cell::new(0) };
+        let before = tx.total_changes();
         let done = work(&tx)?;
-        let rev = tx.rev.get();
+        // whoever asks for what is not there, on and on, has nothing written to the disk
+        let rev = if tx.total_changes() > before { tx.rev.get() } else { 0 };
+        if rev > 0 {
+            tx.prepare_cached("UPDATE counter SET value = ?1 WHERE name = 'rev'")?.execute([super::int(rev)])?;
+        }
         tx.inner.commit()?;
         metrics::ACCOUNTS.stored("write", began.elapsed());
         self.rev = self.rev.max(rev);

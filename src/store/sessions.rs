@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::db::{Db, Tx};
 use super::throttle::{self, Counted};
 use super::users::{self, UserChange};
-use super::{AuditRow, Password, SessionRow, StoreError, audit, devices, int, uint};
+use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
@@ -48,7 +48,9 @@ pub struct SignIn {
 pub enum Begun {
     /// The session is there; and the event that tells of those that ended for it, if there were too many.
     Yes(Option<AuditRow>),
-    /// The account is gone, disabled, or its password changed while it was being checked.
+    /// The password was checked against another hash than the account has now: this one.
+    Changed(Secret),
+    /// The account is gone, disabled, or has no password any more.
     No,
 }
 
@@ -149,18 +151,19 @@ impl Db {
     /// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
     pub fn begin_session(&mut self, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
         self.write(|tx| {
-            let Some(user) = users::by_id(tx, &begins.user_id)? else { return Ok(Begun::No) };
-            if user.disabled || user.password.as_ref().map(Secret::expose) != Some(begins.checked.expose()) {
-                return Ok(Begun::No);
+            let user = users::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
+            let Some(UserRow { id, password: Some(hash), .. }) = user else { return Ok(Begun::No) };
+            if hash.expose() != begins.checked.expose() {
+                return Ok(Begun::Changed(hash));
             }
             if let Some(hash) = &begins.rehashed {
                 let password = Some(Password { new: hash.clone(), only_over: None });
-                let _ = users::change(tx, &user.id, &UserChange { password, ..UserChange::default() })?;
+                let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
             }
             throttle::forgive(tx, &begins.counted)?;
-            insert(tx, &user.id, &begins.session, now)?;
+            insert(tx, &id, &begins.session, now)?;
             audit::write(tx, event)?;
-            let ended = match end_beyond_bound(tx, &user.id, &begins.session.id, now)? {
+            let ended = match end_beyond_bound(tx, &id, &begins.session.id, now)? {
                 0 => None,
                 ended => Some(AuditRow {
                     event: "sessions_ended",
@@ -291,7 +294,7 @@ mod tests {
             let begins = SignIn { user_id, checked, rehashed: None, session, counted: Counted::default() };
             match db.begin_session(&begins, 5, &event).unwrap() {
                 Begun::Yes(ended) => ended.map(|ended| format!("{} {}", ended.event, ended.detail)),
-                Begun::No => panic!("no session"),
+                Begun::No | Begun::Changed(_) => panic!("no session"),
             }
         };
         let one = Some(format!("sessions_ended 1 beyond {SESSIONS_MAX}"));

@@ -63,6 +63,13 @@ fn newest(tx: &Connection) -> Result<u64, StoreError> {
     Ok(uint(rev))
 }
 
+#[cfg(test)]
+impl Db {
+    pub(crate) fn newest_change(&mut self) -> Result<u64, StoreError> {
+        self.read(newest)
+    }
+}
+
 /// Runs a query whose one parameter is a change number.
 fn each(
     tx: &Connection,

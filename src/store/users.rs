@@ -123,6 +123,8 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         int(now),
         tx.rev()?
     ])?;
+    // it stays void if all accounts are removed again
+    tx.prepare_cached("DELETE FROM link WHERE kind = 'first'")?.execute([])?;
     if let Ok(number) = id.parse() {
         // an id given in decimal counts as seen
         raise_ids(tx, number)?;
@@ -233,7 +235,7 @@ impl Db {
     }
 
     /// Changes an account and, in the same transaction, ends sessions of it. A new password voids
-    /// the links that would set one.
+    /// the links that would set one, and so does another e-mail: they were sent to the one before.
     pub fn change_user(
         &mut self,
         id: &str,
@@ -246,7 +248,7 @@ impl Db {
             let written = change(tx, id, what)?;
             if let Written::Done(row) = &written {
                 sessions::end_of_user(tx, id, ends, now)?;
-                if what.password.is_some() {
+                if what.password.is_some() || what.email.is_some() {
                     tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
                 }
                 audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;

@@ -482,6 +482,7 @@ fn trailers_carry_no_identity_credentials_cookies_or_framing_either_way() {
         "x-http-method-override",
         "x-http-method",
         "x-method-override",
+        "destination",
     ];
     let bad_down = ["set-cookie", "access-control-allow-origin", "access-control-allow-credentials", "content-length"];
     run(async {

@@ -85,6 +85,16 @@ fn a_backend_gets_its_own_hs256_token_in_every_way_that_is_named() {
 }
 
 #[test]
+fn a_tokens_cookie_takes_no_other_cookies_from_apps() {
+    let backend = Backend::start(ok);
+    let token = "token = { secret = { env = \"BACKEND_SECRET\" }, send = [\"cookie:_t\"] }";
+    let gateway = gateway(&upstream("api", &backend, token));
+    let cookies = "theme=dark; _t=x; Tz=1; _t.0=x; t=2; _T=x; _time=3; -T-0=x; __Host-_t=x; a=b";
+    assert_eq!(gateway.client().get("/open/api/x", &[("Cookie", cookies)]).status, 200);
+    assert_eq!(backend.next().field("cookie"), Some("theme=dark; Tz=1; t=2; _time=3; a=b"));
+}
+
+#[test]
 fn what_a_client_sends_in_a_tokens_place_never_arrives() {
     let backend = Backend::start(ok);
     let token =

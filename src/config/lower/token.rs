@@ -138,8 +138,11 @@ fn send(way: &Item<'_, String>, token: &mut BackendToken) {
     }
 }
 
-/// A token (RFC 6265, 4.1.1) that is none of our own cookies.
+/// A token (RFC 6265, 4.1.1) with a letter or digit that is none of our own cookies.
 fn is_cookie_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !name.is_empty() && name.len() <= 128 && name.bytes().all(plain) && !CookieStyle::is_ours(name.as_bytes())
+    name.bytes().any(|b| b.is_ascii_alphanumeric())
+        && name.len() <= 128
+        && name.bytes().all(plain)
+        && !CookieStyle::is_ours(name.as_bytes())
 }

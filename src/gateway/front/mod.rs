@@ -170,6 +170,8 @@ impl Front {
             let tunnel = Tunnel::new(gateway, *conn, (server, &first), &head.parsed, state, counts);
             return tunnel.map_or(Next::End, |tunnel| Next::Tunnel(Box::new(tunnel)));
         }
+        // from here on nobody closes the connection: it may go on with somebody else's request
+        (state.live, state.call) = (None, None);
         let closed = conn.guard.closed_for();
         if let Some(why) = closed {
             state.why = Some(why.reason());

@@ -35,12 +35,19 @@ pub(crate) struct Whole {
 impl Whole {
     /// Parses the head and takes its bytes out of the buffer that it was found in.
     pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Box<Head>, BadHead> {
-        let bytes = buffer.split_to(self.end).freeze();
         // with an LF behind each of them, there are no other CRs
-        if self.lines != Some(memchr::memchr_iter(b'\r', &bytes).count()) {
+        if self.lines != Some(memchr::memchr_iter(b'\r', &buffer[..self.end]).count()) {
             return Err(BadHead::Ambiguous("line end"));
         }
-        Ok(Box::new(Head { parsed: parse(&bytes)?, bytes }))
+        // one that is refused stays there: how the answer looks depends on it
+        let bytes = buffer.split_to(self.end).freeze();
+        match parse(&bytes) {
+            Ok(parsed) => Ok(Box::new(Head { parsed, bytes })),
+            Err(bad) => {
+                *buffer = BytesMut::from(bytes);
+                Err(bad)
+            }
+        }
     }
 }
 

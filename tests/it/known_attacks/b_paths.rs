@@ -567,7 +567,7 @@ fn b24_a_destination_is_judged_as_the_path_is() {
         );
     }
     let two = [("Cookie", bob.as_str()), ("Destination", "/files/b"), ("Destination", "/admin/b")];
-    assert_eq!(gateway.client().request("MOVE /files/a", &two, b"").status, 403);
+    assert_eq!(gateway.client().request("MOVE /files/a", &two, b"").status, 404);
     // nor does a token get past its scopes
     let scoped = ["token", "create", "ada@example.com", "--name", "x", "--scope", "MOVE /files/**"];
     let token = format!("Bearer {}", gateway.cli(&scoped).trim());
@@ -575,6 +575,22 @@ fn b24_a_destination_is_judged_as_the_path_is() {
         gateway.client().request("MOVE /files/a", &[("Authorization", &token), ("Destination", to)], b"").status
     };
     assert_eq!([ask("/admin/b"), ask("/files/b")], [403, 200]);
+    still_serves(&gateway);
+}
+
+/// The same: an app behind a prefix that is cut off reads the second path as it came, and may take it for its own.
+#[test]
+fn b25_a_destination_behind_a_cut_prefix_is_judged_as_the_app_reads_it() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/dav/admin/**\"\naccess = \"deny\"\n\
+         [[route]]\npath = \"/dav/**\"\nstrip_prefix = \"/dav\"\naccess = \"public\"\nupstream = \"http://{0}\"\n\
+         [[route]]\npath = \"/admin/**\"\naccess = \"public\"\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let ask = |to: &str| gateway.client().request("MOVE /dav/a", &[("Destination", to)], b"").status;
+    assert_eq!(["/dav/admin/x", "/admin/x", "http://a/admin/x"].map(ask), [403; 3]);
+    assert_eq!(["/dav/b", "http://a/dav/b"].map(ask), [200; 2]);
     still_serves(&gateway);
 }
 

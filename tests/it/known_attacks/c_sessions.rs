@@ -359,7 +359,11 @@ fn c15_somebody_sees_their_sessions_and_ends_one_or_all() {
     let id = json!({ "id": sessions(&second)["current"] });
     assert_eq!(end(&bob, &id), 404, "somebody else's");
     assert_eq!((status(&gateway, &second), end(&first, &id), status(&gateway, &second)), (200, 204, 401));
-    assert_eq!(end(&first, &json!({ "everywhere": "1" })), 204);
+    for (no, expected) in [(json!("false"), 404), (json!(false), 404), (json!(1), 400)] {
+        assert_eq!(end(&first, &json!({ "everywhere": no, "id": true })), 400, "an id is a text");
+        assert_eq!(end(&first, &json!({ "everywhere": no })), expected, "{no}");
+    }
+    assert_eq!(end(&first, &json!({ "everywhere": true })), 204);
     assert_eq!([&first, &third, &bob].map(|cookie| status(&gateway, cookie)), [401, 401, 200]);
     still_serves(&gateway);
 }

@@ -48,6 +48,7 @@ pub(super) async fn serve(
     state.guard = Some(guard.clone());
     let step = gateway.open(&mut head, bytes, &mut state);
     let read = front.carry_on_h2(step, &head, &mut body, &mut client, &mut state, tally).await;
+    (state.live, state.call) = (None, None);
     if let Some(why) = guard.closed_for() {
         state.why = Some(why.reason());
     }

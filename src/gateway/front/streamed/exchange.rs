@@ -101,13 +101,12 @@ impl Front {
             }
         }
         let wire = if any { target.connect_any(&self.connector).await } else { target.connect(&self.connector).await }?;
-        Ok((
-            match target.agreed_on_h2(&wire) {
-                Some(scheme) => Server::Shared(Shared::begin(pair, wire, scheme).await?),
-                None => Server::Own(wire),
-            },
-            false,
-        ))
+        let Some(scheme) = target.agreed_on_h2(&wire) else { return Ok((Server::Own(wire), false)) };
+        // of many that begin at once, one may have a connection by now that has room for this one, too
+        if let Some(shared) = Shared::take(pair).filter(|_| !state.retried) {
+            return Ok((Server::Shared(shared), true));
+        }
+        Ok((Server::Shared(Shared::begin(pair, wire, scheme).await?), false))
     }
 
     /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.

@@ -41,6 +41,7 @@ pub(super) struct Shared {
     scheme: &'static str,
     /// One for the pool, and one for each stream. Counts those that are at stake.
     users: Arc<AtomicUsize>,
+    /// When it was in use last.
     since: Instant,
 }
 
@@ -72,13 +73,7 @@ impl Shared {
             }
         });
         let shared = Self { send, scheme, users: Arc::default(), since: Instant::now() };
-        SHARED.with_borrow_mut(|all| {
-            all.entry(pair).or_default().push(shared.clone());
-            if all.values().map(Vec::len).sum::<usize>() > KEPT {
-                // whoever has very many addresses leaves no more behind than that
-                close(all, |shared| !shared.is_used());
-            }
-        });
+        SHARED.with_borrow_mut(|all| all.entry(pair).or_default().push(shared.clone()));
         Ok(shared)
     }
 
@@ -132,7 +127,14 @@ fn close(all: &mut HashMap<Pair, Vec<Shared>, ahash::RandomState>, doomed: impl 
 
 /// Closes shared connections that nobody has used for a while; called once a second on each thread.
 pub(in super::super) fn sweep() {
-    SHARED.with_borrow_mut(|all| close(all, |shared| !shared.is_used() && shared.since.elapsed() > KEPT_TIME));
+    SHARED.with_borrow_mut(|all| {
+        for shared in all.values_mut().flatten().filter(|shared| shared.is_used()) {
+            shared.since = Instant::now();
+        }
+        // whoever has very many addresses leaves no more behind than that
+        let crowded = all.values().map(Vec::len).sum::<usize>() > KEPT;
+        close(all, |shared| !shared.is_used() && (crowded || shared.since.elapsed() > KEPT_TIME));
+    });
 }
 
 /// The answer on a stream of a shared connection.

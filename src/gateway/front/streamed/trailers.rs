@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use crate::config::Upstream;
-use crate::gateway::decide::OVERRIDES;
+use crate::gateway::decide::{DESTINATION, OVERRIDES};
 use crate::gateway::forward::Stripper;
 
 /// Fields that have no place behind a body, either way.
@@ -34,9 +34,10 @@ const UNFIT: [HeaderName; 20] = [
 const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
-/// was not judged.
+/// or path was not judged.
 pub(super) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
-    passing(trailers, |name| stripper.passes(name, upstream, false) && !OVERRIDES.iter().any(|own| own == name))
+    let names_another = |name: &str| OVERRIDES.iter().any(|own| own == name) || name == DESTINATION;
+    passing(trailers, |name| stripper.passes(name, upstream, false) && !names_another(name))
 }
 
 /// What a client gets of an answer's.
