@@ -144,8 +144,9 @@ fn refused_at_destination(
     }
     let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));
     let Some(path) = path_of(told.as_bytes()).filter(|_| fields.next().is_none()) else { return unread };
-    let inside = [route.strip_prefix.as_bytes(), path].concat();
-    [path, &inside].into_iter().find_map(|path| {
+    let prefix = route.strip_prefix.as_bytes();
+    let inside = (!prefix.is_empty()).then(|| [prefix, path].concat());
+    std::iter::once(path).chain(inside.as_deref()).find_map(|path| {
         let Ok(path) = NormalPath::parse(path) else { return Some(Verdict::Status(StatusCode::NOT_FOUND)) };
         let there = Incoming { path, query: None, ..incoming.clone() };
         let Some(found) = route::find(config, &there, there.method) else {

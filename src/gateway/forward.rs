@@ -85,9 +85,8 @@ impl Stripper {
 
     fn is_token(&self, name: &[u8]) -> bool {
         self.token_cookies.iter().any(|own| {
-            let mut name = folded(name);
-            // the pieces of a long one follow behind a dot
-            own.iter().copied().eq(name.by_ref().take(own.len())) && name.next().is_none_or(|next| next == b'-')
+            let in_front = own.first() == Some(&b'-') && is_or_piece_of(own, folded(name));
+            in_front || is_or_piece_of(own, folded_without_front(name))
         })
     }
 
@@ -125,7 +124,10 @@ fn token_cookies(config: &Config) -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = named
         .flat_map(|name| {
             let bare = name.strip_prefix("__Host-").or(name.strip_prefix("__Secure-")).unwrap_or(name);
-            ["", "__Host-", "__Secure-"].map(|prefix| folded(format!("{prefix}{bare}").as_bytes()).collect())
+            ["", "__Host-", "__Secure-"].map(|prefix| {
+                let name = format!("{prefix}{bare}");
+                folded_without_front(name.as_bytes()).collect()
+            })
         })
         .collect();
     names.sort_unstable();
@@ -134,11 +136,24 @@ fn token_cookies(config: &Config) -> Vec<Vec<u8>> {
 }
 
 /// A cookie's name as lenient backends would have it (PHP, ASP.NET, Rack): escapes read, in lower case, all else but
-/// letters and digits `-`, and what no name begins with left out.
+/// letters and digits `-`.
 fn folded(name: &[u8]) -> impl Iterator<Item = u8> {
+    percent_encoding::percent_decode(name).map(fold_byte)
+}
+
+/// The same without what some of them leave out in front (`$`, quotes), and others fold as the rest (PHP: a dot).
+fn folded_without_front(name: &[u8]) -> impl Iterator<Item = u8> {
     let begins = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
-    let fold = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
-    percent_encoding::percent_decode(name).skip_while(move |&b| !begins(b)).map(fold)
+    percent_encoding::percent_decode(name).skip_while(move |&b| !begins(b)).map(fold_byte)
+}
+
+fn fold_byte(b: u8) -> u8 {
+    if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' }
+}
+
+/// Whether a folded name is that of a token, or of one of the pieces of a long one, which follow behind a dot.
+fn is_or_piece_of(own: &[u8], mut name: impl Iterator<Item = u8>) -> bool {
+    own.iter().copied().eq(name.by_ref().take(own.len())) && name.next().is_none_or(|next| next == b'-')
 }
 
 /// `[A-Za-z0-9-]+`: the names that every backend reads alike.
@@ -148,7 +163,7 @@ fn is_plain(name: &str) -> bool {
 
 /// The spelling that a CGI-like backend would fold a name onto: `_`, `.` and all else become `-`.
 fn fold(name: &str) -> String {
-    name.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b.to_ascii_lowercase()) } else { '-' }).collect()
+    name.bytes().map(fold_byte).map(char::from).collect()
 }
 
 /// Everything about the request that the upstream is told besides what the client sent.

@@ -89,7 +89,7 @@ fn a_tokens_cookie_takes_no_other_cookies_from_apps() {
     let backend = Backend::start(ok);
     let token = "token = { secret = { env = \"BACKEND_SECRET\" }, send = [\"cookie:_t\"] }";
     let gateway = gateway(&upstream("api", &backend, token));
-    let cookies = "theme=dark; _t=x; Tz=1; _t.0=x; t=2; _T=x; _time=3; -T-0=x; __Host-_t=x; a=b";
+    let cookies = "theme=dark; _t=x; Tz=1; _t.0=x; t=2; _T=x; .t=x; $_t=x; %5ft=x; _time=3; -T-0=x; __Host-_t=x; a=b";
     assert_eq!(gateway.client().get("/open/api/x", &[("Cookie", cookies)]).status, 200);
     assert_eq!(backend.next().field("cookie"), Some("theme=dark; Tz=1; t=2; _time=3; a=b"));
 }
@@ -119,6 +119,7 @@ fn what_a_client_sends_in_a_tokens_place_never_arrives() {
         "__secure-next-auth.session-token=evil",
         "\"next-auth.session-token\"=evil",
         "$next-auth.session-token=evil",
+        "%24next-auth.session-token=evil",
         // and what others than `;` separate for some (RFC 2109, 4.3.4; Python's SimpleCookie)
         "b=2, next-auth.session-token=evil",
         "b=2,next-auth.session-token=evil",
