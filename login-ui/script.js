@@ -11,7 +11,9 @@ for (const form of document.forms) {
     sent = Date.now();
     if (to) {
       const place = (to.value || "/") + hash;
-      if (hash && !to.value.includes("#") && encodeURIComponent(place).length < 6000) to.value = place;
+      // one that is refused for its fragment would lose the whole way
+      const fits = place.length <= 4096 && !hash.includes("\\") && encodeURIComponent(place).length < 6000;
+      if (hash && !to.value.includes("#") && fits) to.value = place;
       if (tabs) tabs.postMessage("signing in");
     }
     for (const field of shown) field.type = "password";

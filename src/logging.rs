@@ -22,6 +22,8 @@ use crate::clock::Clock;
 const SILENT: &str = "pingora";
 /// Lines wait here at most this long, bytes at most so many; beyond that they are dropped and counted.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
+/// Longest that anybody waits for it.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 const BUFFER_BYTES_MAX: usize = 8 << 20;
 
 thread_local! {
@@ -104,9 +106,17 @@ impl Log {
         LINE.set(line);
     }
 
-    /// Writes out what is waiting.
+    /// Writes out what is waiting; gives up after a second where nobody reads.
     pub fn flush(&self) {
-        write_out(&self.0);
+        let shared = self.0.clone();
+        let (done, ended) = std::sync::mpsc::channel();
+        let write = move || {
+            write_out(&shared);
+            let _ = done.send(());
+        };
+        if std::thread::Builder::new().name("log".into()).spawn(write).is_ok() {
+            let _ = ended.recv_timeout(FLUSH_TIME);
+        }
     }
 }
 

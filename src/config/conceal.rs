@@ -15,7 +15,9 @@ const REFERENCE: [&str; 3] = ["file", "env", "credential"];
 pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults: &mut [Fault]) -> String {
     let mut spans = Vec::new();
     in_table(document, 0, &mut spans);
-    let words: Vec<&str> = spans.iter().filter_map(|span| text.get(span.clone())).map(unquoted).collect();
+    // as typed, and with its escapes read
+    let typed = spans.iter().filter_map(|(span, _)| text.get(span.clone())).map(unquoted);
+    let words: Vec<&str> = typed.chain(spans.iter().filter_map(|(_, read)| read.as_deref())).collect();
     for fault in faults {
         for said in [&mut fault.what, &mut fault.remedy] {
             for word in words.iter().filter(|word| word.len() > 3) {
@@ -24,7 +26,7 @@ pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults:
         }
     }
     let mut shown = text.to_owned();
-    for span in spans {
+    for (span, _) in spans {
         cover(&mut shown, span, "\"'");
     }
     if !is_toml {
@@ -36,16 +38,22 @@ pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults:
     shown
 }
 
-fn in_table(table: &DeTable<'_>, depth: usize, spans: &mut Vec<Range<usize>>) {
+/// Where a value stands, and what is read there if it is a text.
+type Hidden = (Range<usize>, Option<String>);
+
+fn in_table(table: &DeTable<'_>, depth: usize, spans: &mut Vec<Hidden>) {
     for (key, value) in table {
         // `[password]` is a table of settings
         let settings = depth == 0 && key.get_ref() == "password" && value.get_ref().is_table();
-        let hides = is_secret(key.get_ref()) && !settings;
+        // the secret itself in the place of a token's table, and no `query:name`
+        let misplaced = key.get_ref() == "token" && value.get_ref().as_str().is_some_and(|text| !text.contains(':'));
+        let hides = (is_secret(key.get_ref()) && !settings) || misplaced;
         in_value(value, hides, depth + 1, spans);
     }
 }
 
-fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut Vec<Range<usize>>) {
+fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut Vec<Hidden>) {
+    let mut hide = || spans.push((value.span(), value.get_ref().as_str().map(str::to_owned)));
     match value.get_ref() {
         DeValue::Table(table) if hides => {
             for (key, inner) in table {
@@ -57,8 +65,8 @@ fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut
         }
         DeValue::Table(table) => in_table(table, depth, spans),
         DeValue::Array(list) => list.iter().for_each(|one| in_value(one, hides, depth, spans)),
-        _ if hides => spans.push(value.span()),
-        DeValue::String(text) if has_user_info(text) => spans.push(value.span()),
+        _ if hides => hide(),
+        DeValue::String(text) if has_user_info(text) => hide(),
         _ => {}
     }
 }
@@ -76,9 +84,16 @@ fn is_variable(name: &str) -> bool {
     !random && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_${}".contains(&b))
 }
 
-/// A URL with a user and a password in it.
+/// A URL, or an address without a scheme, with a user and a password in it.
 fn has_user_info(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let Some((before, _)) = rest.rsplit_once('@') else { return false };
+    // a host, perhaps with its port, and then a path that may hold an @
+    let is_host = |host: &str| {
+        let port = host.split_once(':').map_or("", |(_, port)| port);
+        port.bytes().all(|b| b.is_ascii_digit())
+    };
+    before.contains(':') && !before.split_once('/').is_some_and(|(host, _)| is_host(host))
 }
 
 fn unquoted(raw: &str) -> &str {

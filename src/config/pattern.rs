@@ -7,6 +7,9 @@ use crate::web::path::NormalPath;
 impl PathPattern {
     /// Reads a pattern; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.to_ascii_lowercase().contains("%2a") {
+            return Err("a star cannot be written as an escape");
+        }
         let starless = text.replace('*', "x");
         NormalPath::parse(starless.as_bytes()).map_err(|_| "it is not a path in normal form")?;
         let decoded: Vec<u8> = percent_encoding::percent_decode_str(text).collect();

@@ -106,7 +106,12 @@ impl<'t> Table<'t> {
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let unread = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    // what waits for a writer would hold up the start for ever
+    if !std::fs::metadata(path).map_err(unread)?.is_file() {
+        return Err(format!("cannot read {}: it is not a file", path.display()));
+    }
+    let text = std::fs::read_to_string(path).map_err(unread)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }

@@ -63,10 +63,12 @@ pub(crate) fn authorize(
         (Access::Deny, _) | (_, None) => return Err(Refusal::Forbidden),
         (_, Some(upstream)) => upstream,
     };
-    if !route.danger_cross_origin && crosses_origins(route, incoming, method, authentication, own) {
+    let crosses = !route.danger_cross_origin && crosses_origins(route, incoming, method, authentication, own);
+    if crosses && (route.access != Access::Public || incoming.is_websocket) {
         return Err(Refusal::CrossOrigin);
     }
-    let identity = authentication.identity().cloned();
+    // open to all, but there another site's page speaks for nobody
+    let identity = if crosses { None } else { authentication.identity().cloned() };
     if let Some(grant) = identity.as_ref().and_then(|identity| identity.grant.as_ref())
         && !grant.allows(method, &incoming.path.decoded())
     {
@@ -111,9 +113,8 @@ fn crosses_origins(
     if incoming.is_websocket {
         return !websocket_origin_is_ours(route, incoming, &own());
     }
-    let guarded = route.access != Access::Public;
     let by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
-    guarded && by_itself && !is_safe(method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
+    by_itself && !is_safe(method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
 }
 
 /// The origins that the route's answers are shared with.

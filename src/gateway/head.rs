@@ -13,7 +13,7 @@ use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::path::NormalPath;
 
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Bytes of all `Connection` fields: each option costs a look at the head, here and at the next hop.

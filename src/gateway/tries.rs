@@ -68,6 +68,9 @@ impl Gateway {
         let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
             return no_admission();
         };
+        // a proxy told another host than its own `Host` says: what was judged is what arrives
+        let judged =
+            (state.peer.trusted && head.headers.contains_key(&head::X_FORWARDED_HOST)).then(|| known.host.as_str());
         let told = Told {
             upstream: &self.config.upstreams[admission.upstream()],
             user: admission.identity().map(|identity| &*identity.user),
@@ -80,7 +83,7 @@ impl Gateway {
             request_id: &state.request_id,
             via: &self.via,
             prefix: &self.config.routes[admission.route()].strip_prefix,
-            host_override: self.targets[admission.upstream()].host_override(target),
+            host_override: self.targets[admission.upstream()].host_override(target).or(judged),
         };
         Ok(forward::changes(&head.headers, head.raw_path(), &self.stripper, &told))
     }

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -68,6 +69,8 @@ pub fn serve(config: Config, source: Option<Source>) -> Result<(), ServeError> {
     descriptors::raise(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
     let served = runtime.block_on(run(Arc::new(config), source, clock, log.clone()));
+    // a file or a name that is still being looked up is nobody's any more
+    runtime.shutdown_background();
     log.flush();
     served
 }
@@ -75,7 +78,10 @@ pub fn serve(config: Config, source: Option<Source>) -> Result<(), ServeError> {
 async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::new)?;
     let (stop, stopped) = watch::channel(false);
-    let mut server = start(&config, source, clock, &log, &stopped).await?;
+    let mut server = tokio::select! {
+        () = signals.stop.wait() => return Ok(()),
+        server = start(&config, source, clock, &log, &stopped) => server?,
+    };
     let accounts = server.asked.accounts.clone();
     print_first_link(&config, &accounts, &log).await?;
     tracing::info!(public_url = %config.server.public_url, "ready");
@@ -196,16 +202,17 @@ async fn resolve(gateway: &Gateway) {
     if names.is_empty() {
         return;
     }
-    let mut found = Vec::new();
-    for (host, port) in names {
-        let addresses =
+    let look_up = |(host, port): (String, u16)| async move {
+        let looked =
             async { Ok::<Vec<_>, std::io::Error>(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) };
-        match timeout(RESOLVE_TIME, addresses).await {
-            Ok(Ok(addresses)) => found.push(((host.clone(), port), addresses)),
+        match timeout(RESOLVE_TIME, looked).await {
+            Ok(Ok(addresses)) => return Some(((host, port), addresses)),
             Ok(Err(error)) => tracing::warn!(host, %error, "upstream name not found"),
             Err(_) => tracing::warn!(host, "upstream name not found in time"),
         }
-    }
+        None
+    };
+    let found: Vec<_> = join_all(names.into_iter().map(look_up)).await.into_iter().flatten().collect();
     gateway.resolved(&found);
 }
 

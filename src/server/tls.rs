@@ -2,8 +2,9 @@
 //! change. A pair that does not fit any more keeps the one before it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -37,8 +38,8 @@ struct Loaded {
     certificate: Arc<Certificate>,
 }
 
-/// When a file was changed, and how long it is.
-type Stamp = (SystemTime, u64);
+/// When a file was changed, or who may read it (seconds, nanoseconds); how long it is, and its number.
+type Stamp = (i64, i64, u64, u64);
 
 impl Certificates {
     pub(super) fn new(tls: &Tls) -> Self {
@@ -138,7 +139,7 @@ impl ResolvesServerCert for Certificates {
 fn stamps(files: &CertificateFiles) -> [Option<Stamp>; 2] {
     let stamp = |path: &std::path::Path| {
         let meta = std::fs::metadata(path).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
+        Some((meta.ctime(), meta.ctime_nsec(), meta.len(), meta.ino()))
     };
     let key = match &files.key {
         SecretPlace::File(path) => stamp(path),

@@ -65,9 +65,23 @@ fn people_behind_nginx_sign_in_and_are_told_apart_from_whoever_reaches_the_port(
     let joined = Client::connect(nginx.address).post_json(gateway.invite.as_ref().unwrap(), &[host], &body);
     let cookie = joined.session_cookie();
     assert!(joined.status == 200 && cookie.starts_with("__Host-authgate="), "{joined:?}");
-    let spoofed =
-        [("Cookie", cookie.as_str()), ("Remote-User", "mallory@example.com"), ("X-Forwarded-For", "10.0.0.1")];
+    let spoofed = [
+        ("Cookie", cookie.as_str()),
+        ("Remote-User", "mallory@example.com"),
+        ("X-Forwarded-For", "10.0.0.1"),
+        ("X-Forwarded-Host", "other.example.com"),
+        ("X-Forwarded-Port", "1"),
+        ("X-Forwarded-Prefix", "/x"),
+        ("X-Real-IP", "10.0.0.1"),
+        ("Forwarded", "for=10.0.0.1"),
+    ];
     let seen = ask("/app", &spoofed);
+    assert_eq!(
+        (seen.seen("host"), seen.seen("x-real-ip")),
+        (vec!["apps.example.com".into()], vec!["127.0.0.1".into()])
+    );
+    assert_eq!(seen.seen("x-forwarded-port"), [nginx.address.port().to_string()]);
+    assert!(seen.seen("x-forwarded-prefix").is_empty() && seen.seen("forwarded").is_empty());
     assert_eq!(seen.seen("remote-user"), ["ada@example.com"]);
     assert_eq!(
         (seen.seen("x-forwarded-proto"), seen.seen("x-forwarded-host")),

@@ -5,7 +5,8 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::backend::{Backend, nobody, ok};
-use crate::gateway::{Gateway, PASSWORD, configured};
+use crate::client::Client;
+use crate::gateway::{Gateway, PASSWORD, configured, eventually};
 use crate::websockets::open;
 
 /// Part of everything secret that is sent or received here.
@@ -19,6 +20,28 @@ fn app(request: &crate::backend::Received, stream: &mut dyn Write) -> bool {
         "HTTP/1.1 200 OK\r\nSet-Cookie: app=canary-of-the-app\r\n{broken}Content-Length: 12\r\n\r\ncanary-body\n"
     )
     .is_ok()
+}
+
+/// A pipe that is full holds up nothing: not the requests, and not the end.
+#[test]
+fn a_log_that_nobody_reads_keeps_the_gateway_from_nothing() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = format!(
+        "[server]\nlisten = [\"{port}\"]\nadmin_listen = \"127.0.0.1:0\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n"
+    );
+    std::fs::write(folder.path().join("gateway.toml"), file).unwrap();
+    let mut child =
+        crate::gateway::command(folder.path(), &["run"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    eventually("it listens", || std::net::TcpStream::connect(port).is_ok());
+    let mut client = Client::connect(port);
+    let path = format!("/{}", "x".repeat(2000));
+    for _ in 0..100 {
+        assert_eq!(client.get(&path, &[]).status, 200);
+    }
+    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    eventually("it ends", || child.try_wait().unwrap().is_some());
+    assert!(child.wait().unwrap().success());
 }
 
 /// Everything goes to standard error here, at `trace`, and what a library says goes there too.

@@ -263,6 +263,12 @@ fn new_files_are_shown_to_new_connections_and_open_ones_go_on() {
     eventually("the newest certificate is shown", || {
         shown(secure.gateway.tls, &["-servername", "a.example.com"]).unwrap().contains("newest.example.com")
     });
+    let read = |_: &mut Gateway, line: &str| line.contains("certificate read again") && line.contains("newest");
+    secure.gateway.wait_for(read);
+    // so are those that can be read at last
+    let key = secure.authority.folder.path().join("a.key");
+    std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    secure.gateway.wait_for(read);
 }
 
 #[test]

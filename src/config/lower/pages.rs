@@ -17,10 +17,10 @@ pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
     Pages {
         title: title(table),
         look: look(table),
+        after_login: after_login(table, prefix, [&login, &signup]),
+        callback_origins: callback_origins(table),
         login: login.map(|text| text.value),
         signup: signup.map(|text| text.value),
-        after_login: after_login(table),
-        callback_origins: callback_origins(table),
     }
 }
 
@@ -66,12 +66,19 @@ fn extra_path<'t>(table: &Table<'t>, key: &'static str, example: &str, prefix: &
     Some(text)
 }
 
-fn after_login(table: &Table<'_>) -> String {
+fn after_login(table: &Table<'_>, prefix: &str, pages: [&Option<Item<'_, String>>; 2]) -> String {
     let Some(text) = table.text("after_login", "/") else { return "/".to_owned() };
     let path = text.value.split(['?', '#']).next().unwrap_or_default();
     if NormalPath::parse(path.as_bytes()).is_err() || !text.value.bytes().all(|b| b > 0x20 && b < 0x7f) {
         text.fault(format!("`{}` is no path on this gateway", text.value), "write a path, as in \"/\"");
         return "/".to_owned();
+    }
+    let own = path.strip_prefix(prefix).is_some_and(|page| page.starts_with('/') && page != "/account");
+    if own || pages.into_iter().flatten().any(|page| page.value == path) {
+        text.fault(
+            format!("`{}` is a page that leads on to `after_login` itself, or none for people", text.value),
+            format!("write an app's path, or \"{prefix}/account\""),
+        );
     }
     text.value
 }

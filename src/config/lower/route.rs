@@ -152,6 +152,14 @@ fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
         text.fault(format!("`{}` is no host", text.value), remedy);
         return HostPattern::Any;
     };
+    if let HostPattern::Exact(exact) = &host
+        && matches!(exact.port(), Some(80 | 443))
+    {
+        text.fault(
+            format!("browsers leave the port of `{}` out: the route would take none of their requests", text.value),
+            format!("write \"{}\"", exact.name()),
+        );
+    }
     let name = match &host {
         HostPattern::Any => return host,
         HostPattern::Exact(host) => host.name(),

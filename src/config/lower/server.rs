@@ -121,10 +121,11 @@ fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
     kept
 }
 
-/// Whether only one of the two could be bound. All of one family's addresses hold each single one.
+/// Whether only one of the two could be bound. All of one family's addresses hold each single one, and `[::]` is bound
+/// for both families.
 fn overlap(one: &Listen, other: &Listen) -> bool {
     let (Some(a), Some(b)) = (one.address(), other.address()) else { return one == other };
-    let all = |ip: IpAddr| ip.is_unspecified() && a.is_ipv4() == b.is_ipv4();
+    let all = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || a.is_ipv4() == b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || all(a.ip()) || all(b.ip()))
 }
 

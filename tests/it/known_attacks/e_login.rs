@@ -235,6 +235,29 @@ fn e10_pages_of_ours_refuse_forms_of_other_origins() {
     still_serves(&gateway);
 }
 
+/// CWE-352: what is open to all is open to other sites' pages as well, but they speak for nobody.
+#[test]
+fn e25_a_foreign_page_speaks_for_nobody_on_a_public_route() {
+    let gateway = Gateway::start(
+        "[[route]]\npath = \"/lifted\"\naccess = \"public\"\ndanger_cross_origin = true\nupstream = \"builtin:whoami\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+    );
+    let cookie = gateway.first_account();
+    let own = format!("http://{}", gateway.host());
+    let ask = |line: &str, field: (&str, &str)| {
+        let answer = gateway.client().request(line, &[("Cookie", &cookie), field], b"");
+        (answer.status, answer.seen("remote-user").len())
+    };
+    for foreign in [("Origin", "https://evil.test"), ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Site", "same-site")]
+    {
+        assert_eq!(
+            ["POST /x", "GET /x", "POST /lifted"].map(|line| ask(line, foreign)),
+            [(200, 0), (200, 1), (200, 1)]
+        );
+    }
+    assert_eq!(ask("POST /x", ("Origin", &own)), (200, 1));
+    still_serves(&gateway);
+}
+
 /// OWASP ASVS 3.4.3 to 3.4.6: no frame, no foreign script.
 #[test]
 fn e11_every_page_carries_the_fields_that_keep_it_to_itself() {
