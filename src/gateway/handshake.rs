@@ -1,16 +1,19 @@
 //! Credentials that a WebSocket handshake carries where the route lets it (`websocket.token`): in the
 //! query or as a subprotocol, because browsers let scripts set neither headers nor other origins'
-//! cookies. They are taken out before the backend sees the handshake.
+//! cookies. They are taken out before the backend sees the handshake. And what a 101 must say to be the answer to it.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::respond::AnswerHead;
+use super::respond::{AnswerHead, connection_options};
 use crate::config::WebSocketToken;
 use crate::secret::Secret;
 use crate::web::incoming::Incoming;
+use crate::web::websocket;
 
 /// Credentials that are looked at in one handshake.
 const TOKENS_MAX: usize = 4;
+/// Extensions that a server may choose: each is looked up among those offered.
+const EXTENSIONS_MAX: usize = 16;
 /// `base64url.bearer.authorization.k8s.io.TOKEN`, the token in base64url: Kubernetes' API server.
 const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -94,4 +97,57 @@ impl Handshake {
         let chosen = answer.values(&name).next().is_some();
         (self.offers_bearer && !chosen).then(|| (name, HeaderValue::from_static("bearer")))
     }
+}
+
+/// Whether a 101 is the answer to this handshake (RFC 6455, 4.1; RFC 9110, 7.8), and if not, why. A server may say 101 to
+/// whoever asks for that status, and go on in HTTP: passed on, that would be a way to it past every rule. `taken` is what
+/// of the client's handshake the server did not see.
+pub(crate) fn is_granted(
+    asked: &HeaderMap,
+    taken: Option<&Handshake>,
+    answer: &impl AnswerHead,
+) -> Result<(), &'static str> {
+    if !connection_options(answer).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+        return Err("101 without Connection: upgrade");
+    }
+    if only(answer, &header::UPGRADE).is_none_or(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
+        return Err("101 to another protocol than websocket");
+    }
+    let mut keys = asked.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none());
+    let accept = key.and_then(|key| websocket::accept(key.as_bytes()));
+    if accept.is_none() || only(answer, &header::SEC_WEBSOCKET_ACCEPT) != accept.as_deref().map(str::as_bytes) {
+        return Err("101 without the Sec-WebSocket-Accept of this handshake");
+    }
+    let chosen = answer.values(&header::SEC_WEBSOCKET_EXTENSIONS).flat_map(|line| line.split(|&b| b == b','));
+    let chosen: Vec<_> = chosen.map(extension).filter(|name| !name.is_empty()).take(EXTENSIONS_MAX + 1).collect();
+    let is_offered = |name: &&[u8]| items(asked, &header::SEC_WEBSOCKET_EXTENSIONS).any(|own| extension(own) == *name);
+    if chosen.len() > EXTENSIONS_MAX || !chosen.iter().all(is_offered) {
+        return Err("101 with an extension that was not offered");
+    }
+    if answer.values(&header::SEC_WEBSOCKET_PROTOCOL).next().is_none() {
+        return Ok(());
+    }
+    let chosen = only(answer, &header::SEC_WEBSOCKET_PROTOCOL).unwrap_or_default();
+    let is_offered = match taken.and_then(Handshake::protocols_left) {
+        Some(left) => left.split(", ").any(|own| own.as_bytes() == chosen),
+        None => items(asked, &header::SEC_WEBSOCKET_PROTOCOL).any(|own| own == chosen),
+    };
+    if is_offered && !chosen.is_empty() { Ok(()) } else { Err("101 with a subprotocol that was not offered") }
+}
+
+/// The value of a field that is there once.
+fn only<'a>(answer: &'a impl AnswerHead, name: &'a HeaderName) -> Option<&'a [u8]> {
+    let mut values = answer.values(name);
+    values.next().filter(|_| values.next().is_none()).map(<[u8]>::trim_ascii)
+}
+
+/// The items of all fields of this name.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).into_iter().flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// The name of an extension, without its parameters.
+fn extension(item: &[u8]) -> &[u8] {
+    item.split(|&b| b == b';').next().unwrap_or_default().trim_ascii()
 }

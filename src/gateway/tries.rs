@@ -12,7 +12,7 @@ use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
-use super::{Gateway, RequestState, head, refuse, respond};
+use super::{Gateway, RequestState, handshake, head, refuse, respond};
 use crate::account::{Identity, Standing};
 use crate::web::reply::Reply;
 
@@ -102,6 +102,9 @@ impl Gateway {
                 let why = "101 to a request that asked for none";
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
             }
+            let taken = state.handshake.as_ref();
+            handshake::is_granted(&head.headers, taken, answer)
+                .map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
             changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
         }
         if answer.status().is_informational() {

@@ -10,3 +10,4 @@ pub mod path;
 pub mod properties;
 pub mod reply;
 pub mod return_to;
+pub mod websocket;

@@ -36,6 +36,7 @@ const LISTED: &[&str] = &[
     "referrer-policy",
     "retry-after",
     "sec-websocket-accept",
+    "sec-websocket-extensions",
     "sec-websocket-protocol",
     "server",
     "set-cookie",
@@ -48,6 +49,7 @@ const LISTED: &[&str] = &[
     "x-content-type-options",
     "x-frame-options",
     "x-litespeed-cache-control",
+    "x-own",
     "x-request-id",
 ];
 

@@ -34,6 +34,7 @@ mod look;
 mod loops;
 mod manual;
 mod metrics;
+mod peers;
 mod refusals;
 mod reload;
 mod schema;

@@ -74,7 +74,9 @@ impl Front {
             };
             let request = self.request(head, body, state)?;
             match self.try_once(conn, &mut server, &request, &head.parsed, state).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
+                    // whoever was asked to switch may have done so, whatever its answer is
+                    answer.keeps &= state.live.is_none();
                     let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
                     return Ok(Answered { server, target: target.id(), doubtful, answer });
                 }

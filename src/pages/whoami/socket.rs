@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::wire::{Fault, Head, Wire};
+use crate::web::websocket;
 
 /// A whole message, bytes.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -35,18 +36,9 @@ impl Handshake {
     fn read(head: &Head) -> Option<Self> {
         let mut keys = head.values("sec-websocket-key");
         let (Some(key), None) = (keys.next(), keys.next()) else { return None };
-        let is_key = data_encoding::BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16);
         let is_13 = head.values("sec-websocket-version").eq([b"13".as_slice()]);
-        (is_key && is_13).then(|| Self { accept: accept(key) })
+        websocket::accept(key).filter(|_| is_13).map(|accept| Self { accept })
     }
-}
-
-/// What proves to the client that its key was read (4.2.2).
-fn accept(key: &[u8]) -> String {
-    let mut sha1 = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    sha1.update(key);
-    sha1.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    data_encoding::BASE64.encode(sha1.finish().as_ref())
 }
 
 /// How a socket ends.

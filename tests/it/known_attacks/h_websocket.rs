@@ -422,3 +422,127 @@ fn w12_an_upgrade_to_something_else_is_a_plain_request() {
     assert_eq!(client.answer().status, 400);
     still_serves(&gateway);
 }
+
+/// A handshake for a path whose status the client chooses: a 101 that is none must not become a tunnel to the app, over
+/// which the client would say itself who it is.
+fn opens_no_tunnel(server: std::net::SocketAddr) {
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/status/**\"\naccess = \"public\"\nupstream = \"http://{server}\"\n[[route]]\nupstream = \"http://{server}\"\n"
+    ));
+    let cookie = gateway.first_account();
+    for cookie in [None, Some(("Cookie", cookie.as_str()))] {
+        let mut client = gateway.client();
+        let fields: Vec<_> = HANDSHAKE.iter().copied().chain(cookie).collect();
+        assert_eq!(client.request("GET /status/101", &fields, b"").status, 502);
+        client.send(b"GET /admin/secret HTTP/1.1\r\nHost: a\r\nRemote-User: root@example.com\r\n\r\n");
+        assert_eq!(client.rest(), b"");
+    }
+    // the same server through the front door
+    let answer = gateway.client().get("/admin", &[("Cookie", &cookie), ("Remote-User", "root@example.com")]);
+    assert_eq!(answer.json()["user"], "ada@example.com");
+    assert_eq!(gateway.client().get("/status/204", &[]).status, 204);
+}
+
+/// RFC 6455, 4.1.
+#[test]
+fn w13_a_status_that_a_client_chooses_of_a_node_server_opens_no_tunnel() {
+    if let Some(server) = crate::peers::node(&[]) {
+        opens_no_tunnel(server.address);
+    }
+}
+
+/// The same.
+#[test]
+fn w13_a_status_that_a_client_chooses_of_a_go_server_opens_no_tunnel() {
+    if let Some(server) = crate::peers::go() {
+        opens_no_tunnel(server.address);
+    }
+}
+
+/// The answer of `/N` to a handshake, by its number: what a backend may say behind "101".
+const GRANTS: &[(&str, u16)] = &[
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\n", 101),
+    ("upgrade: WebSocket\r\nconnection: keep-alive, UPGRADE\r\n", 101),
+    ("Upgrade: websocket\r\nConnection: keep-alive\r\nConnection: upgrade\r\n", 101),
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: v2\r\n", 101),
+    (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n",
+        101,
+    ),
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\nX-Own: 1\r\n", 101),
+    ("Upgrade: websocket\r\n", 502),
+    ("Upgrade: websocket\r\nConnection: keep-alive\r\n", 502),
+    ("Connection: Upgrade\r\n", 502),
+    ("Upgrade: foo\r\nConnection: Upgrade\r\n", 502),
+    ("Upgrade: websocket, foo\r\nConnection: Upgrade\r\n", 502),
+    ("Upgrade: websocket\r\nUpgrade: foo\r\nConnection: Upgrade\r\n", 502),
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: v3\r\n", 502),
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: V2\r\n", 502),
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: v2\r\n", 502),
+    ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Extensions: permessage-deflate, mux\r\n", 502),
+];
+
+/// RFC 6455, 4.1; RFC 9110, 7.8.
+#[test]
+fn w14_a_101_passes_only_as_the_answer_to_this_handshake() {
+    const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    let backend = Backend::start(|request, stream| {
+        let number = request.line.split(['/', ' ']).nth(2).unwrap();
+        let fields = match (number.parse::<usize>(), number) {
+            (Ok(number), _) => format!("{}{ACCEPT}", GRANTS[number].0),
+            (_, "without-accept") => GRANTS[0].0.to_owned(),
+            (_, "wrong-accept") => format!("{}{}", GRANTS[0].0, ACCEPT.replace("s3p", "S3p")),
+            (_, "two-accepts") => format!("{}{ACCEPT}{ACCEPT}", GRANTS[0].0),
+            (_, "granted") => format!("{}{ACCEPT}", GRANTS[0].0),
+            _ => return crate::backend::ok(request, stream),
+        };
+        stream.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n").as_bytes()).is_ok()
+    });
+    let gateway =
+        Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
+    let offers = [
+        ("Sec-WebSocket-Protocol", "v1, v2"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+        ("Sec-WebSocket-Extensions", "bbf-usp-protocol"),
+    ];
+    for (number, (fields, status)) in GRANTS.iter().enumerate() {
+        assert_eq!(ask(&gateway, &format!("/{number}"), &offers).status, *status, "{fields}");
+        let connection = backend.next().connection;
+        // that connection is nobody's any more
+        assert_eq!(gateway.client().get("/plain", &[]).text(), "ok");
+        assert_ne!(backend.next().connection, connection, "{fields}");
+    }
+    for path in ["/without-accept", "/wrong-accept", "/two-accepts"] {
+        assert_eq!(ask(&gateway, path, &[]).status, 502, "{path}");
+    }
+    assert_eq!(ask(&gateway, "/4", &[]).status, 502, "no extension was offered");
+    assert_eq!(ask(&gateway, "/3", &[]).status, 502, "no protocol was offered");
+    // without a key of theirs there is no right answer to it
+    for key in [&[][..], &[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="); 2]] {
+        let fields = [&HANDSHAKE[..3], key].concat();
+        assert_eq!(gateway.client().request("GET /granted", &fields, b"").status, 502, "{key:?}");
+    }
+    still_serves(&gateway);
+}
+
+/// Credentials among the protocols are taken out: nothing that the backend was not offered may be chosen.
+#[test]
+fn w15_a_backend_cannot_choose_the_protocol_that_was_a_token() {
+    let backend = Backend::start(|request, stream| {
+        let chosen = request.line.split(['/', ' ']).nth(2).unwrap();
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).is_ok()
+    });
+    let gateway = Gateway::start(&format!(
+        "[[route]]\nwebsocket = {{ token = [\"subprotocol\"] }}\nupstream = \"http://{}\"\n",
+        backend.address
+    ));
+    let cookie = gateway.first_account();
+    let offers = format!("bearer, {}, chat", cookie.split_once('=').unwrap().1);
+    for (chosen, status) in [("chat", 101), ("bearer", 502)] {
+        let answer = ask(&gateway, &format!("/{chosen}"), &[("Sec-WebSocket-Protocol", &offers)]);
+        assert_eq!(answer.status, status, "{chosen}");
+    }
+}
