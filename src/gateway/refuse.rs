@@ -7,11 +7,14 @@ use serde_json::json;
 use super::authorize::Refusal;
 use crate::config::{Refuse, Route};
 use crate::pages::{Site, word};
-use crate::web::incoming::Incoming;
+use crate::web::incoming::{CALLER_FIELDS, CallerKind, Incoming};
 use crate::web::reply::Reply;
 
 /// RFC 7617; browsers ask people for a password when they see it, so a route has to want it.
 const BASIC: &str = "Basic realm=\"authgate\", charset=\"UTF-8\"";
+
+/// Where htmx goes instead of showing the answer.
+const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// What a refused client receives.
 pub(crate) fn refusal(
@@ -23,7 +26,7 @@ pub(crate) fn refusal(
 ) -> Reply {
     match refusal {
         Refusal::SignedOut => signed_out(site, route, incoming, request_id),
-        Refusal::CrossOrigin if incoming.wants_page() && !is_grpc(incoming) => {
+        Refusal::CrossOrigin if incoming.wants_page() && !incoming.is_grpc() => {
             vary(site.from_elsewhere(request_id, incoming))
         }
         Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => {
@@ -37,7 +40,7 @@ pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, req
     if incoming.is_websocket {
         return plain(code);
     }
-    if is_grpc(incoming) {
+    if incoming.is_grpc() {
         return grpc(code);
     }
     if incoming.wants_page() {
@@ -67,29 +70,31 @@ fn json_status(code: StatusCode, request_id: &str) -> Reply {
 }
 
 fn signed_out(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
-    if incoming.is_websocket {
-        return plain(StatusCode::UNAUTHORIZED);
-    }
-    if is_grpc(incoming) {
-        return grpc(StatusCode::UNAUTHORIZED);
-    }
-    let safe = incoming.method == Method::GET || incoming.method == Method::HEAD;
-    let redirected = match route.refuse {
-        Refuse::Auto => incoming.is_navigation(),
-        Refuse::Redirect => safe,
-        Refuse::Status | Refuse::Basic => false,
-    };
-    if redirected {
-        return vary(site.login_redirect(incoming, request_id));
+    let caller = incoming.caller_kind();
+    match caller {
+        CallerKind::WebSocket => return plain(StatusCode::UNAUTHORIZED),
+        CallerKind::Grpc => return grpc(StatusCode::UNAUTHORIZED),
+        _ => {}
     }
     let to_people = matches!(route.refuse, Refuse::Auto | Refuse::Redirect);
-    let reply = if incoming.is_form_navigation() && to_people {
-        site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
-    } else {
-        Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": site.login_url(incoming) }))
+    let always = route.refuse == Refuse::Redirect && matches!(*incoming.method, Method::GET | Method::HEAD);
+    let reply = match caller {
+        CallerKind::Frame if to_people => site.login_outside_frame(incoming, request_id),
+        CallerKind::Navigation if to_people => return vary(site.login_redirect(incoming, request_id)),
+        CallerKind::Htmx if to_people => json_signed_out(site, incoming).with(HX_REDIRECT, site.htmx_login(incoming)),
+        CallerKind::Form | CallerKind::Turbo if to_people => {
+            site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
+        }
+        CallerKind::Program if always => return vary(site.login_redirect(incoming, request_id)),
+        _ => json_signed_out(site, incoming),
     };
     let asks_for = if route.refuse == Refuse::Basic { BASIC } else { "Bearer" };
     vary(reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static(asks_for)))
+}
+
+fn json_signed_out(site: &Site, incoming: &Incoming<'_>) -> Reply {
+    let login = site.login_url(incoming);
+    Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "signed_out", "login": login }))
 }
 
 fn plain(code: StatusCode) -> Reply {
@@ -122,16 +127,10 @@ pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
     kinds.any(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
-fn is_grpc(incoming: &Incoming<'_>) -> bool {
-    incoming.single("content-type").is_some_and(|kind| {
-        kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
-    })
-}
-
-/// Refusals depend on these fields; no cache may mix them up.
+/// No cache may mix up the forms of a refusal.
 fn vary(reply: Reply) -> Reply {
     if reply.headers.iter().any(|(name, _)| name == header::VARY) {
         return reply;
     }
-    reply.with(header::VARY, HeaderValue::from_static("Cookie, Accept, Sec-Fetch-Mode"))
+    reply.with(header::VARY, HeaderValue::from_static(CALLER_FIELDS))
 }

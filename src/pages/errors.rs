@@ -1,10 +1,10 @@
 //! Pages that say what went wrong: one sentence what happened, one what to do, and the request id
 //! that whoever runs the gateway can look for in the log. Nothing about the inside.
 
-use http::StatusCode;
+use http::{HeaderValue, Method, StatusCode, header};
 
 use super::Site;
-use super::view::Message;
+use super::view::{CROSS_ORIGIN_OPENER_POLICY, Message};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -94,6 +94,17 @@ const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
     (508, "loop_detected", "Round in circles", "This address leads back to itself.", "Tell whoever runs this site."),
 ];
 
+/// The policy of the page that may be framed: no script, no form.
+const FRAMED_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'none'; base-uri 'none'";
+
+fn is_safe(incoming: &Incoming<'_>) -> bool {
+    matches!(*incoming.method, Method::GET | Method::HEAD)
+}
+
+fn asks_for_turbo_frame(incoming: &Incoming<'_>) -> bool {
+    incoming.headers.contains_key("turbo-frame")
+}
+
 /// The stable word of a status in JSON bodies.
 pub fn word(code: StatusCode) -> &'static str {
     TEXTS.iter().find(|text| text.0 == code.as_u16()).map_or("error", |text| text.1)
@@ -104,6 +115,9 @@ impl Site {
     pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
         let fallback = (0, "error", "Something went wrong", "This did not work.", "Try again in a moment.");
         let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
+        if let Some(incoming) = incoming.filter(|incoming| code == StatusCode::UNAUTHORIZED && is_safe(incoming)) {
+            return self.session_ended(incoming, request_id);
+        }
         let (link, link_text) = match (code, incoming) {
             (StatusCode::UNAUTHORIZED, Some(incoming)) => (self.login_after_form(incoming), "Sign in in a new tab"),
             // whoever is signed in as somebody else sees it there, and changes it
@@ -121,10 +135,49 @@ impl Site {
             link: &link,
             link_text,
             // reloading this page sends the form again, once there is a session
-            new_tab: code == StatusCode::UNAUTHORIZED,
+            target: if code == StatusCode::UNAUTHORIZED { "_blank" } else { "" },
+            turbo_frame: incoming.is_some_and(asks_for_turbo_frame),
             request_id,
         };
-        self.html(code, &message, incoming, true)
+        self.in_place(code, &message, incoming)
+    }
+
+    /// 401 in a page's place, for Turbo: signing in leads back to the address that was asked for.
+    fn session_ended(&self, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "You are signed out",
+            what: "Your session has ended.",
+            remedy: "Sign in again to continue.",
+            link: &self.login_url_for(incoming, &incoming.origin_form()),
+            link_text: "Sign in",
+            target: "",
+            turbo_frame: asks_for_turbo_frame(incoming),
+            request_id,
+        };
+        self.in_place(StatusCode::UNAUTHORIZED, &message, Some(incoming))
+    }
+
+    /// 401 inside a frame, where the login page cannot be shown and another site's frame would not get the cookie. This
+    /// page alone may be framed: all it has is a link that leaves the frame.
+    pub fn login_outside_frame(&self, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+        if let Some(reply) = self.outside_domain(incoming, request_id) {
+            return reply;
+        }
+        let message = Message {
+            frame: self.assets.frame(),
+            heading: "Sign in",
+            what: "You need to sign in to see this.",
+            remedy: "",
+            link: &self.login_url(incoming),
+            link_text: "Sign in",
+            target: "_top",
+            turbo_frame: false,
+            request_id,
+        };
+        let mut reply = self.in_place(StatusCode::UNAUTHORIZED, &message, Some(incoming));
+        reply.headers.retain(|(name, _)| name != header::X_FRAME_OPTIONS && name != header::CONTENT_SECURITY_POLICY);
+        reply.with(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMED_POLICY))
     }
 
     /// 403 for what a page of another site sent.
@@ -136,10 +189,19 @@ impl Site {
             remedy: "Open this site by its own address, over https where it can be, and try it there.",
             link: &self.rules.after_login,
             link_text: "Front page",
-            new_tab: false,
+            target: "",
+            turbo_frame: false,
             request_id,
         };
-        self.html(StatusCode::FORBIDDEN, &message, Some(incoming), true)
+        self.in_place(StatusCode::FORBIDDEN, &message, Some(incoming))
+    }
+
+    /// A page that answers in the place of an app's. It isolates no window: with `Cross-Origin-Opener-Policy` here and
+    /// none on the app's page, Back would lose what was typed there (Firefox, WebKit).
+    fn in_place(&self, code: StatusCode, message: &Message<'_>, incoming: Option<&Incoming<'_>>) -> Reply {
+        let mut reply = self.html(code, message, incoming, true);
+        reply.headers.retain(|(name, _)| *name != CROSS_ORIGIN_OPENER_POLICY);
+        reply
     }
 
     /// The way back after a form that was not sent is the page that it stood on.

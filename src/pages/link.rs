@@ -69,7 +69,8 @@ impl Pages {
             remedy: "If you have just used it, sign in. If not, ask whoever sent it to you for a new one.",
             link: &self.login_path,
             link_text: "Sign in",
-            new_tab: false,
+            target: "",
+            turbo_frame: false,
             request_id: &call.caller.request_id,
         };
         self.html(StatusCode::NOT_FOUND, &message, Some(call.incoming), true)

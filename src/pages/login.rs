@@ -13,6 +13,10 @@ use crate::web::reply::Reply;
 /// Names under which a query says where to go afterwards.
 const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
 
+/// Longest place that stands in the form's field too, for the script to add a fragment to: escaped threefold it fits
+/// into `limits.form_bytes`. A longer one stands in the form's address alone.
+const FIELD_BYTES_MAX: usize = 2048;
+
 impl Pages {
     pub(super) async fn login(&self, call: &Call<'_>) -> Reply {
         if call.incoming.method == http::Method::POST {
@@ -27,7 +31,9 @@ impl Pages {
         }
         let created = query(call, &["created"]).is_some();
         let notice = if created {
-            "Your account can be used now: sign in to go on. If you had one before, its password is still the old one."
+            "You can sign in now. If you already had an account, use its existing password."
+        } else if query(call, &["shortened"]).is_some() {
+            "The address you came from is too long to remember: after signing in you return to its page without the part behind the question mark."
         } else {
             ""
         };
@@ -119,12 +125,16 @@ impl Pages {
             error,
             action: &action,
             callback_url: &place,
+            long_callback: place.len() > FIELD_BYTES_MAX,
             email,
             remember,
             forgotten: status == StatusCode::UNAUTHORIZED,
             signup,
         };
-        self.html(status, &template, Some(call.incoming), true)
+        let mut reply = self.html(status, &template, Some(call.incoming), true);
+        // apps that compare the referrer with their own host refuse whoever comes from here (qBittorrent)
+        reply.headers.retain(|(name, _)| name != header::REFERRER_POLICY);
+        reply.with(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"))
     }
 }
 

@@ -51,7 +51,8 @@ impl Pages {
             remedy: "",
             link: &self.login_path,
             link_text: "Sign in again",
-            new_tab: false,
+            target: "",
+            turbo_frame: false,
             request_id: "",
         };
         self.html(StatusCode::OK, &message, Some(call.incoming), true)

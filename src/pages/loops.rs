@@ -79,7 +79,8 @@ impl Site {
             remedy,
             link: "",
             link_text: "",
-            new_tab: false,
+            target: "",
+            turbo_frame: false,
             request_id,
         };
         self.html(code, &message, Some(incoming), true)

@@ -12,7 +12,7 @@ use crate::account::{Accounts, Caller, Identity, SignedIn, TICKET_SECS};
 use crate::config::{Config, SignUp};
 use crate::logging::Timestamp;
 use crate::web::cookie::CookieStyle;
-use crate::web::incoming::Incoming;
+use crate::web::incoming::{CallerKind, Incoming};
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
 
@@ -290,7 +290,7 @@ impl Pages {
         if page.0 == Endpoint::Account && call.incoming.is_navigation() {
             return self.login_redirect(call.incoming, &call.caller.request_id);
         }
-        let reply = if call.incoming.is_form_navigation() {
+        let reply = if matches!(call.incoming.caller_kind(), CallerKind::Form | CallerKind::Turbo) {
             self.error_page(StatusCode::UNAUTHORIZED, &call.caller.request_id, Some(call.incoming))
         } else {
             Reply::json(

@@ -76,7 +76,8 @@ impl Pages {
             remedy: if by_invite { "Ask for an invite link; it leads to the right page." } else { "" },
             link: &self.login_path,
             link_text: "Sign in",
-            new_tab: false,
+            target: "",
+            turbo_frame: false,
             request_id: "",
         };
         self.html(StatusCode::FORBIDDEN, &message, Some(call.incoming), true)

@@ -2,6 +2,7 @@
 //! looks like. Refusing a request needs this and no account, so that `authgate explain` can ask it too.
 
 use http::HeaderValue;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::assets::Assets;
 use super::{Endpoint, Page, TABLE, view};
@@ -9,11 +10,10 @@ use crate::config::{AuthJs, Config};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
 use crate::web::reply::Reply;
-use crate::web::return_to::{ReturnRules, ReturnTo};
+use crate::web::return_to::{PLACE_BYTES_MAX, ReturnRules, ReturnTo};
 
-/// Longest address of the login page with a way back in it: below half of `limits.head_bytes` and `limits.form_bytes`
-/// at their defaults, as it is asked for and as it is sent with the form.
-const LOGIN_URL_BYTES_MAX: usize = 6144;
+/// What of a login page's address is not the way back: page, names, an origin.
+const LOGIN_URL_BYTES_SPARE: usize = 512;
 
 /// Paths, texts and looks of the pages; made once.
 pub struct Site {
@@ -26,6 +26,8 @@ pub struct Site {
     pub(super) authjs: AuthJs,
     pub(super) assets: Assets,
     pub(super) policy: HeaderValue,
+    /// Longest address of the login page that its own listener takes: half a head (`limits.head_bytes`).
+    login_url_bytes_max: usize,
 }
 
 impl Site {
@@ -48,6 +50,7 @@ impl Site {
         Self {
             assets: Assets::new(&prefix, &config.pages.look),
             policy: view::policy(config),
+            login_url_bytes_max: (config.limits.head_bytes / 2).saturating_sub(LOGIN_URL_BYTES_SPARE),
             title: config.pages.title.clone(),
             public_url: config.server.public_url.clone(),
             prefix,
@@ -91,25 +94,55 @@ impl Site {
 
     /// The login page's address with callbackUrl; only a navigation is remembered as a way back.
     pub fn login_url(&self, incoming: &Incoming<'_>) -> String {
-        let mut url = self.login_page(incoming);
         if incoming.is_navigation() {
-            let query = incoming.query.map(|query| format!("?{query}")).unwrap_or_default();
-            let away = url.starts_with("http");
-            let origin = if away { incoming.origin().to_string() } else { String::new() };
-            let back = format!("{origin}{}{query}", incoming.path.as_str());
-            let with_way_back = Self::leading_to(&url, &back);
-            // what is too long to be asked for would lead to no login page at all
-            if with_way_back.len() <= LOGIN_URL_BYTES_MAX {
-                url = with_way_back;
-            }
+            return self.login_url_for(incoming, &incoming.origin_form());
         }
-        url
+        self.login_page(incoming)
     }
 
-    /// A page's address, with the place where it is to lead.
+    /// Where htmx is sent: the login page, and from there back to the page that htmx runs on, if that is one of ours.
+    pub fn htmx_login(&self, incoming: &Incoming<'_>) -> HeaderValue {
+        let own = self.own(incoming);
+        let page = incoming.single("hx-current-url").and_then(|url| ReturnTo::parse(url, &own, &self.rules));
+        let url = match page {
+            Some(page) => self.login_url_for(incoming, page.as_str()),
+            None => self.login_page(incoming),
+        };
+        HeaderValue::try_from(url).unwrap_or(HeaderValue::from_static("/"))
+    }
+
+    /// The login page's address with the way back to `place`, a path on the host that was asked or an absolute address.
+    /// One that is too long is cut to its path, and the login page says so.
+    pub(super) fn login_url_for(&self, incoming: &Incoming<'_>, place: &str) -> String {
+        let page = self.login_page(incoming);
+        let absolute = page.starts_with("http") && place.starts_with('/');
+        let place = if absolute { format!("{}{place}", incoming.origin()) } else { place.to_owned() };
+        let fits = |place: &str, url: &str| place.len() <= PLACE_BYTES_MAX && url.len() <= self.login_url_bytes_max;
+        let url = Self::leading_to(&page, &place);
+        if fits(&place, &url) {
+            return url;
+        }
+        let path = place.split(['?', '#']).next().unwrap_or_default();
+        let url = format!("{}&shortened=1", Self::leading_to(&page, path));
+        if fits(path, &url) { url } else { page }
+    }
+
+    /// A page's address, with the place where it is to lead. Escaped is only what a value in a query cannot hold
+    /// (RFC 3986, 3.4; `+` is a space there, `;` separates for some), so that long places stay short.
     pub(super) fn leading_to(page: &str, place: &str) -> String {
-        let place: String = form_urlencoded::byte_serialize(place.as_bytes()).collect();
-        format!("{page}?callbackUrl={place}")
+        const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b';');
+        const ESCAPED_TOO: &AsciiSet = &ESCAPED
+            .add(b'<')
+            .add(b'>')
+            .add(b'[')
+            .add(b'\\')
+            .add(b']')
+            .add(b'^')
+            .add(b'`')
+            .add(b'{')
+            .add(b'|')
+            .add(b'}');
+        format!("{page}?callbackUrl={}", utf8_percent_encode(place, ESCAPED_TOO))
     }
 
     /// With a shared domain login is at `public_url`, else on every host.

@@ -9,7 +9,7 @@ use super::{Call, Site};
 use crate::account::{SessionInfo, TokenInfo};
 use crate::config::Config;
 use crate::logging::Timestamp;
-use crate::web::incoming::Incoming;
+use crate::web::incoming::{CALLER_FIELDS, Incoming};
 use crate::web::reply::Reply;
 
 #[derive(Template)]
@@ -21,6 +21,8 @@ pub(super) struct Login<'a> {
     pub(super) error: &'a str,
     pub(super) action: &'a str,
     pub(super) callback_url: &'a str,
+    /// It is too long for a field of the form.
+    pub(super) long_callback: bool,
     pub(super) email: &'a str,
     pub(super) remember: bool,
     /// Says what can be done about a forgotten password.
@@ -55,8 +57,10 @@ pub(super) struct Message<'a> {
     pub(super) remedy: &'a str,
     pub(super) link: &'a str,
     pub(super) link_text: &'a str,
-    /// Whether the link leaves this page where it is.
-    pub(super) new_tab: bool,
+    /// `target` of the link: "" for this page's own place, `_blank`, or `_top` out of a frame.
+    pub(super) target: &'a str,
+    /// Answers a `<turbo-frame>`, which has nothing of this page to show: Turbo loads its address as a whole page.
+    pub(super) turbo_frame: bool,
     pub(super) request_id: &'a str,
 }
 
@@ -194,6 +198,8 @@ pub(super) fn policy(config: &Config) -> HeaderValue {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
 }
 
+pub(super) const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
 /// Fields that every page carries (OWASP HTTP Headers sheet; ASVS 5.0, 3.4). A referrer of the origin alone keeps
 /// one-time links to ourselves; with none at all browsers send `Origin: null` with our forms (Fetch, 3.2), and over
 /// plain http, where nothing else says where a form comes from, they would be refused.
@@ -202,7 +208,7 @@ const FIELDS: [(HeaderName, &str); 7] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "strict-origin"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
@@ -224,7 +230,8 @@ impl Site {
         }
         reply = reply
             .with(header::CONTENT_SECURITY_POLICY, self.policy.clone())
-            .with(header::VARY, HeaderValue::from_static("Cookie, Accept, Sec-Fetch-Mode, Accept-Encoding"));
+            .with(header::VARY, HeaderValue::from_static(CALLER_FIELDS))
+            .with(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         if compressed && incoming.is_some_and(accepts_gzip) {
             return reply
                 .with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))

@@ -35,6 +35,12 @@ impl Incoming<'_> {
         Origin::new(self.scheme, self.host)
     }
 
+    /// Path and query as they came (RFC 9112, 3.2.1).
+    pub fn origin_form(&self) -> String {
+        let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{}{query}", self.path.as_str())
+    }
+
     /// A header field that must stand at most once; `None` if absent, repeated or not ASCII.
     pub fn single(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
@@ -42,29 +48,100 @@ impl Incoming<'_> {
         values.next().is_none().then(|| first.to_str().ok()).flatten()
     }
 
-    /// A navigation: GET or HEAD with `Sec-Fetch-Mode: navigate`; without fetch metadata, one that
-    /// accepts `text/html`.
+    /// Who waits for the answer. The one place that decides it.
+    pub fn caller_kind(&self) -> CallerKind {
+        if self.is_websocket {
+            return CallerKind::WebSocket;
+        }
+        if self.is_grpc() {
+            return CallerKind::Grpc;
+        }
+        if self.headers.get("sec-purpose").is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch")) {
+            return CallerKind::Prefetch;
+        }
+        if self.headers.contains_key("hx-request") {
+            return CallerKind::Htmx;
+        }
+        if !wants_page(self.headers) {
+            return CallerKind::Program;
+        }
+        if is_turbo(self.headers) {
+            return CallerKind::Turbo;
+        }
+        let in_frame = || {
+            self.single("sec-fetch-dest").is_some_and(|dest| matches!(dest, "iframe" | "frame" | "embed" | "object"))
+        };
+        match *self.method {
+            Method::GET | Method::HEAD if in_frame() => CallerKind::Frame,
+            Method::GET | Method::HEAD => CallerKind::Navigation,
+            Method::POST => CallerKind::Form,
+            _ => CallerKind::Program,
+        }
+    }
+
+    /// A navigation: GET or HEAD of a window or a frame.
     pub fn is_navigation(&self) -> bool {
-        (self.method == Method::GET || self.method == Method::HEAD) && self.wants_page()
+        matches!(self.caller_kind(), CallerKind::Navigation | CallerKind::Frame)
     }
 
-    /// A navigation that sends a form: whoever comes back signed in has to send it again.
-    pub fn is_form_navigation(&self) -> bool {
-        self.method == Method::POST && self.wants_page()
-    }
-
-    /// Whether a person looks at the answer: the same test as [`Self::is_navigation`], any method.
+    /// Whether a person looks at the answer: an error is shown as a page then, whatever the method.
     pub fn wants_page(&self) -> bool {
         !self.is_websocket && wants_page(self.headers)
     }
+
+    /// A gRPC call. Names of the kind that a gateway need not answer in gRPC's own way are left out.
+    pub fn is_grpc(&self) -> bool {
+        self.single("content-type").is_some_and(|kind| {
+            kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
+        })
+    }
 }
 
-/// The same of a head that was refused before more of it was read.
+/// Who waits for an answer: it decides the form in which a refusal is understood (contract, section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallerKind {
+    /// A WebSocket handshake.
+    WebSocket,
+    /// A gRPC call.
+    Grpc,
+    /// A browser that loads a page before anybody asked for it (speculation rules, `rel=prefetch`).
+    Prefetch,
+    /// htmx: it follows `HX-Redirect`.
+    Htmx,
+    /// Turbo, for a visit, a form or a frame: it shows the HTML of an error.
+    Turbo,
+    /// A navigation inside a frame, where the login page cannot be shown.
+    Frame,
+    /// A navigation of a whole window.
+    Navigation,
+    /// A navigation that sends a form.
+    Form,
+    /// Anything else: scripts and programs.
+    Program,
+}
+
+/// The request fields that [`Incoming::caller_kind`] and the credentials depend on, as `Vary` names them.
+pub const CALLER_FIELDS: &str = "Cookie, Authorization, HX-Request, X-Requested-With, Accept, Sec-Fetch-Mode, \
+                                 Sec-Fetch-Dest, Sec-Purpose, Turbo-Frame, X-Turbo-Request-Id, Upgrade-Insecure-Requests";
+
+/// Whether a person looks at the answer to a head: `Sec-Fetch-Mode: navigate`. Without fetch metadata (plain http), for
+/// Turbo, and for a service worker that passes a navigation on (`Upgrade-Insecure-Requests: 1`): it accepts `text/html`.
 pub fn wants_page(headers: &HeaderMap) -> bool {
+    let accepts = || !is_scripted(headers) && headers.get_all(http::header::ACCEPT).iter().any(accepts_html);
     match headers.get("sec-fetch-mode") {
-        Some(mode) => mode.as_bytes() == b"navigate",
-        None => !is_scripted(headers) && headers.get_all(http::header::ACCEPT).iter().any(accepts_html),
+        Some(mode) if mode.as_bytes() == b"navigate" => true,
+        Some(_) => (is_turbo(headers) || is_upgrading(headers)) && accepts(),
+        None => accepts(),
     }
+}
+
+fn is_turbo(headers: &HeaderMap) -> bool {
+    headers.contains_key("turbo-frame") || headers.contains_key("x-turbo-request-id")
+}
+
+/// W3C Upgrade Insecure Requests, 3.2.1: sent with navigations alone.
+fn is_upgrading(headers: &HeaderMap) -> bool {
+    headers.get("upgrade-insecure-requests").is_some_and(|value| value.as_bytes() == b"1")
 }
 
 /// A script asks and says so: over plain http browsers send no fetch metadata for it, and some accept HTML.

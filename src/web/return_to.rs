@@ -7,7 +7,7 @@ use url::Url;
 use super::origin::Origin;
 
 /// Longest address that is remembered.
-const BYTES_MAX: usize = 4096;
+pub const PLACE_BYTES_MAX: usize = 8192;
 
 /// Which places may be returned to.
 #[derive(Debug, Clone)]
@@ -27,9 +27,15 @@ pub struct ReturnRules {
 pub struct ReturnTo(String);
 
 impl ReturnTo {
-    /// Judges what a client asked for. `own` are the origins that are ours for this request.
+    /// What a client asked for, or `after_login` where that may not be returned to. `own` are the origins that are
+    /// ours for this request.
     pub fn judge(wanted: Option<&str>, own: &[Origin], rules: &ReturnRules) -> Self {
-        wanted.and_then(|wanted| allowed(wanted, own, rules)).map_or_else(|| Self(rules.after_login.clone()), Self)
+        wanted.and_then(|wanted| Self::parse(wanted, own, rules)).unwrap_or_else(|| Self(rules.after_login.clone()))
+    }
+
+    /// What a client asked for, if it may be returned to.
+    pub fn parse(wanted: &str, own: &[Origin], rules: &ReturnRules) -> Option<Self> {
+        allowed(wanted, own, rules).map(Self)
     }
 
     /// The place.
@@ -41,7 +47,7 @@ impl ReturnTo {
 /// The allowed form of what was asked for: relative where it is on the same origin.
 fn allowed(wanted: &str, own: &[Origin], rules: &ReturnRules) -> Option<String> {
     let plain = wanted.bytes().all(|b| b > 0x20 && b < 0x7f && b != b'\\');
-    if wanted.len() > BYTES_MAX || !plain {
+    if wanted.len() > PLACE_BYTES_MAX || !plain {
         return None;
     }
     if wanted.starts_with('/') {
@@ -188,6 +194,6 @@ mod tests {
         ] {
             assert_eq!(judge(wanted), "/home", "{wanted:?}");
         }
-        assert_eq!(judge(&format!("/{}", "a".repeat(BYTES_MAX))), "/home");
+        assert_eq!(judge(&format!("/{}", "a".repeat(PLACE_BYTES_MAX))), "/home");
     }
 }

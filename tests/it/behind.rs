@@ -60,7 +60,7 @@ fn people_behind_nginx_sign_in_and_are_told_apart_from_whoever_reaches_the_port(
     let ask =
         |path: &str, fields: &[(&str, &str)]| Client::connect(nginx.address).get(path, &[&[host], fields].concat());
     let refused = ask("/app?x=1", &[("Accept", "text/html")]);
-    assert_eq!((refused.status, refused.field("location")), (303, Some("/.auth/login?callbackUrl=%2Fapp%3Fx%3D1")));
+    assert_eq!((refused.status, refused.field("location")), (303, Some("/.auth/login?callbackUrl=/app?x=1")));
     let body = json!({ "email": "ada@example.com", "name": "Ada", "password": PASSWORD });
     let joined = Client::connect(nginx.address).post_json(gateway.invite.as_ref().unwrap(), &[host], &body);
     let cookie = joined.session_cookie();

@@ -29,6 +29,7 @@ const LISTED: &[&str] = &[
     "date",
     "expires",
     "grpc-status",
+    "hx-redirect",
     "last-modified",
     "link",
     "location",

@@ -126,6 +126,6 @@ fn a_host_outside_the_shared_domain_gets_the_cause_and_no_redirect() {
     assert!(
         sent.field("location")
             .unwrap()
-            .starts_with("https://login.example.com/.auth/login?callbackUrl=https%3A%2F%2Fapp.example.com%2Fx")
+            .starts_with("https://login.example.com/.auth/login?callbackUrl=https://app.example.com/x")
     );
 }
