@@ -140,7 +140,7 @@ fn requests_are_counted_by_route_method_and_status_and_nothing_that_a_client_cho
         "sessions_active 1",
         "password_hash_queue 0",
         "config_last_reload_successful 1",
-        "build_info{version=\"0.1.0\"} 1",
+        "build_info{version=\"0.2.0\"} 1",
     ] {
         has(line);
     }
