@@ -10,6 +10,7 @@ use super::accounts::Accounts;
 use super::session::{Identity, Rejected, Session, Standing};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
+use crate::web::host::Host;
 
 /// How long a ticket is good, seconds.
 pub const TICKET_SECS: u64 = 30;
@@ -22,6 +23,8 @@ const PREFIX: &str = "agw_";
 
 struct Ticket {
     session: Arc<Session>,
+    /// Where it was asked for, and is good.
+    host: Box<str>,
     issued: UnixSecs,
 }
 
@@ -73,21 +76,21 @@ impl Given {
 }
 
 impl Accounts {
-    /// A ticket for the session's person; `None`: too many are out.
-    pub fn ticket(&self, who: &Identity) -> Result<Option<Secret>, NoRandomness> {
+    /// A ticket for the session's person, good at `host`; `None`: too many are out.
+    pub fn ticket(&self, who: &Identity, host: &Host) -> Result<Option<Secret>, NoRandomness> {
         let now = self.shared.clock.now();
         let token = Secret::new(format!("{PREFIX}{}", random_token()?.expose()));
-        let ticket = Ticket { session: Arc::clone(&who.session), issued: now };
+        let ticket = Ticket { session: Arc::clone(&who.session), host: host.name().into(), issued: now };
         let kept = self.shared.tickets.0.lock().insert(token_hash(token.expose()), ticket);
         Ok(kept.then_some(token))
     }
 
-    /// Who the token of a handshake stands for: a ticket, which is used up by this, or what
+    /// Who the token of a handshake to `host` stands for: a ticket, which is used up by this, or what
     /// `Authorization` would take.
     ///
     /// # Errors
     /// [`Rejected`]: deny.
-    pub fn authenticate_handshake(&self, token: &Secret) -> Result<Identity, Rejected> {
+    pub fn authenticate_handshake(&self, token: &Secret, host: &Host) -> Result<Identity, Rejected> {
         if token.expose().starts_with(super::API_TOKEN_PREFIX) {
             return self.authenticate_api_token(token.expose().as_bytes());
         }
@@ -96,6 +99,9 @@ impl Accounts {
         }
         let ticket =
             self.shared.tickets.0.lock().by_hash.remove(&token_hash(token.expose())).ok_or(Rejected::Invalid)?;
+        if *ticket.host != *host.name() {
+            return Err(Rejected::Invalid);
+        }
         let now = self.shared.clock.now();
         // one from the future was given before the clock was set back
         if now.saturating_sub(ticket.issued) > TICKET_SECS || ticket.issued > now + TICKET_SECS {
@@ -122,6 +128,7 @@ mod tests {
     fn ticket(session: &str, issued: UnixSecs) -> Ticket {
         let user = User::new("7".into(), "ada@example.com".into(), String::new(), String::new(), vec![], false);
         Ticket {
+            host: "a.test".into(),
             session: Arc::new(Session::new(session.to_owned(), Arc::new(ArcSwap::from_pointee(user)), 0, 1000, 0)),
             issued,
         }

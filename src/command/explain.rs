@@ -25,9 +25,6 @@ pub fn run(globals: &Globals, args: &ExplainArgs) -> Result<(), CommandError> {
         notes.push("the account is disabled, so it has no session: this is what nobody gets");
         user = None;
     }
-    if args.method.bytes().any(|b| b.is_ascii_lowercase()) {
-        notes.push("methods are told apart by case: no browser sends one in small letters");
-    }
     let asked = Asked { method, target: args.url.clone(), headers, user };
     let mut told = Prover::new(&config).explain(&asked).map_err(CommandError::Usage)?;
     told.notes.extend(notes);

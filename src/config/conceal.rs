@@ -72,7 +72,7 @@ fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut
 }
 
 /// A key that holds a secret, or would if it were spelled right.
-fn is_secret(key: &str) -> bool {
+pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["secret", "passw", "key", "authorization", "cookie"].iter().any(|word| key.contains(word))
         || nearest(&key, ["secret", "password"]).is_some()

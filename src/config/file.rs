@@ -57,6 +57,11 @@ impl<'e> Reading<'e> {
         self.faults.borrow_mut().push(Fault { span, what, remedy });
     }
 
+    /// Whether a text holds what the environment was asked for at this place.
+    pub(super) fn came_from_environment(&self, span: &Range<usize>, text: &str) -> bool {
+        self.expanded.borrow().iter().any(|(place, _, value)| place == span && text.contains(value.as_str()))
+    }
+
     /// Says what is worth a look and no fault.
     pub(super) fn warn(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
         self.warnings.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });

@@ -117,12 +117,22 @@ pub enum UpstreamHost {
 #[derive(Debug, Clone, Default)]
 pub struct IdentityHeaders(pub Vec<(String, Vec<TemplatePart>)>);
 
+impl IdentityHeaders {
+    /// Whether the value of this header is not to be shown.
+    pub fn hides(&self, name: &str) -> bool {
+        let secret = |part: &TemplatePart| matches!(part, TemplatePart::Secret(_));
+        self.0.iter().any(|(own, template)| own == name && template.iter().any(secret))
+    }
+}
+
 /// One part of an identity header's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum TemplatePart {
     /// Fixed text, printable ASCII.
     Text(String),
+    /// The same, not to be shown.
+    Secret(String),
     Id,
     Email,
     Name,

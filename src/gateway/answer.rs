@@ -14,11 +14,12 @@ pub(crate) const FORM_TIME: Duration = Duration::from_secs(30);
 
 /// The head of a reply as it is written on every way; with `hsts`, over TLS.
 pub(crate) fn head_of(reply: &Reply, request_id: &str, hsts: bool) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 4))?;
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 5))?;
     for (name, value) in &reply.headers {
         head.append_header(name, value)?;
     }
     head.insert_header("X-Request-Id", request_id)?;
+    head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
     if hsts {
         head.insert_header(header::STRICT_TRANSPORT_SECURITY, respond::HSTS)?;
     }

@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
 
 use crate::account::{API_TOKEN_PREFIX, Accounts, Identity, Rejected};
 use crate::secret::Secret;
 use crate::web::cookie::{self, CookieStyle, Presented};
+use crate::web::incoming::Incoming;
 
 /// What the credentials of a request amount to.
 #[derive(Debug, Clone)]
@@ -50,9 +51,10 @@ impl Authentication {
 pub(crate) fn authenticate(
     accounts: &Accounts,
     cookies: &CookieStyle,
-    headers: &HeaderMap,
+    incoming: &Incoming<'_>,
     carried: &[Secret],
 ) -> Authentication {
+    let headers = incoming.headers;
     let mut rejected = None;
     match cookie::find(headers, cookies.session()) {
         Presented::One(token) => match accounts.authenticate(token) {
@@ -78,7 +80,7 @@ pub(crate) fn authenticate(
         }
     }
     for token in carried {
-        match accounts.authenticate_handshake(token) {
+        match accounts.authenticate_handshake(token, incoming.host) {
             Ok(identity) => return Authentication::Known { identity, by_itself: false },
             Err(why) => rejected = Some(why),
         }

@@ -125,10 +125,11 @@ fn shared_with(route: &Route) -> &[Origin] {
     }
 }
 
-/// An absent Origin is no browser; an empty, repeated or foreign one is refused (CWE-1385).
+/// Without an Origin it is no browser, unless fetch metadata says that another site's page asks; an empty, repeated or
+/// foreign Origin is refused (CWE-1385).
 fn websocket_origin_is_ours(route: &Route, incoming: &Incoming<'_>, own: &[Origin]) -> bool {
     if !incoming.headers.contains_key(http::header::ORIGIN) {
-        return true;
+        return !guard::comes_from_another_site(incoming);
     }
     incoming.single("origin").and_then(Origin::parse).is_some_and(|origin| {
         [own, &route.websocket_origins, shared_with(route)].iter().any(|origins| origins.contains(&origin))

@@ -5,9 +5,9 @@ use http::{HeaderName, Method, StatusCode};
 use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
 use super::cors::{self, CorsAnswer};
-use super::route;
+use super::{head, route, second_method};
 use crate::config::{Config, Route};
-use crate::pages::Page;
+use crate::pages::{Page, guard};
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::path::NormalPath;
@@ -30,9 +30,9 @@ pub(crate) enum Verdict {
     ToHttps,
 }
 
-/// The origins that are ours for this request: the one it came to, and `public_url`.
+/// The origins that are ours for this request.
 pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 2] {
-    [incoming.origin(), config.server.public_url.clone()]
+    guard::own_origins(&config.server.public_url, config.session.domain.as_deref(), incoming)
 }
 
 /// The route that takes a request; of a preflight, the one that takes what it asks for, if answers for
@@ -89,25 +89,21 @@ pub(crate) fn decide(
     }
 }
 
-/// Fields by which apps take a request for one of another method (Rack, Symfony, Laravel, Express, OData).
-pub(super) static OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
-
-/// Methods that one request may name in them: each is looked up.
+/// Methods that one request may name besides its own: each is looked up.
 const OVERRIDES_MAX: usize = 8;
 
-/// A request that names another method, too, must be let in under both: else an app that obeys the field does
-/// what the rules for that method refuse.
+/// A request that names another method, too, must be let in under both: else an app that obeys it does what the rules
+/// for that method refuse.
 fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication: &Authentication) -> Option<Verdict> {
-    named_methods(incoming).enumerate().find_map(|(at, method)| {
+    second_method::named(incoming).enumerate().find_map(|(at, method)| {
         if at == OVERRIDES_MAX {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         }
         // what is no method is nobody's
         let method = method?;
+        if head::is_never_served(&method) {
+            return Some(Verdict::Status(StatusCode::NOT_FOUND));
+        }
         let Some(found) = route::find(config, incoming, &method) else {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         };
@@ -115,13 +111,6 @@ fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication:
         let refusal = authorize::authorize(found, incoming, &method, authentication, own).err()?;
         Some(Verdict::Refuse(found.0, refusal))
     })
-}
-
-/// What stands in those fields; `None`: no method.
-fn named_methods(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
-    let fields = incoming.headers.iter().filter(|(name, _)| OVERRIDES.contains(name));
-    let named = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b','));
-    named.map(|name| Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok())
 }
 
 /// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
@@ -139,7 +128,7 @@ fn refused_at_destination(
 ) -> Option<Verdict> {
     let mut fields = incoming.headers.get_all(&DESTINATION).iter();
     let told = fields.next()?;
-    if is_common(incoming.method) && named_methods(incoming).flatten().all(|method| is_common(&method)) {
+    if is_common(incoming.method) && second_method::named(incoming).flatten().all(|method| is_common(&method)) {
         return None;
     }
     let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));

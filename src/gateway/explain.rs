@@ -216,7 +216,8 @@ impl Forwarded {
         let sent = incoming.headers.iter();
         let kept = sent.filter(|(name, _)| changes.keeps(name.as_str().as_bytes()));
         let mut headers: Vec<_> = kept.map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-        headers.extend(changes.fields().map(|(name, value)| (name.to_owned(), text(value))));
+        let concealed = |name: &str, value| if to.identity.hides(name) { "***".to_owned() } else { text(value) };
+        headers.extend(changes.fields().map(|(name, value)| (name.to_owned(), concealed(name, value))));
         if incoming.is_websocket {
             headers.push(("Connection".to_owned(), "Upgrade".to_owned()));
             headers.push(("Upgrade".to_owned(), "websocket".to_owned()));

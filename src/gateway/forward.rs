@@ -367,7 +367,7 @@ fn state_identity<'a>(changes: &mut Changes<'a>, identity: &'a IdentityHeaders, 
 fn part_value<'a>(part: &'a TemplatePart, user: &'a User) -> &'a [u8] {
     let values = user.values();
     match part {
-        TemplatePart::Text(text) => text.as_bytes(),
+        TemplatePart::Text(text) | TemplatePart::Secret(text) => text.as_bytes(),
         TemplatePart::Id => values.id.as_bytes(),
         TemplatePart::Email => values.email.as_bytes(),
         TemplatePart::Name => values.name.as_bytes(),

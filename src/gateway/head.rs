@@ -13,7 +13,7 @@ use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::path::NormalPath;
 
-pub(super) static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Bytes of all `Connection` fields: each option costs a look at the head, here and at the next hop.
@@ -22,7 +22,7 @@ const CONNECTION_BYTES_MAX: usize = 512;
 /// Why a head is refused; each ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BadHead {
-    /// 400: the target, Host, framing or a forwarded field reads two ways, or not at all.
+    /// 400: the method, target, Host, framing or a forwarded field reads two ways, or not at all.
     Ambiguous(&'static str),
     /// 405: CONNECT, TRACE or TRACK.
     Method,
@@ -60,9 +60,18 @@ impl Peer {
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) host: Host,
+    /// `Host` came in other letters, or said another one than the proxy that is believed.
+    host_differs: bool,
     pub(crate) scheme: Scheme,
     pub(crate) client: Option<IpAddr>,
     pub(crate) is_websocket: bool,
+}
+
+impl Known {
+    /// The host that was judged, where it is not what the client's `Host` says letter by letter.
+    pub(crate) fn judged_host(&self) -> Option<&str> {
+        self.host_differs.then(|| self.host.as_str())
+    }
 }
 
 /// Checks that hold for every request, whatever is asked for.
@@ -84,8 +93,12 @@ pub(crate) fn check(
     if !matches!(parts.version, Version::HTTP_10 | Version::HTTP_11) {
         return Err(BadHead::Ambiguous("version"));
     }
-    if matches!(parts.method.as_str(), "CONNECT" | "TRACE" | "TRACK") {
+    if is_never_served(&parts.method) {
         return Err(BadHead::Method);
+    }
+    // rules tell methods apart by case, and apps need not
+    if parts.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
+        return Err(BadHead::Ambiguous("method"));
     }
     if parts.headers.get_all(CONNECTION).iter().map(HeaderValue::len).sum::<usize>() > CONNECTION_BYTES_MAX {
         return Err(BadHead::TooLarge);
@@ -96,6 +109,11 @@ pub(crate) fn check(
         return Err(BadHead::Ambiguous("transfer-encoding"));
     }
     Ok(())
+}
+
+/// A tunnel to anywhere, or what shows the request to scripts.
+pub(super) fn is_never_served(method: &Method) -> bool {
+    matches!(method.as_str(), "CONNECT" | "TRACE" | "TRACK")
 }
 
 /// One length or one coding: what two parsers could frame differently is refused (RFC 9112, 6.3).
@@ -140,7 +158,8 @@ pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) ->
         client = client_behind(headers, peer.address, server);
     }
     let is_websocket = is_websocket(parts)?;
-    Ok(Known { host, scheme, client, is_websocket })
+    let host_differs = host.as_str() != own_host;
+    Ok(Known { host, host_differs, scheme, client, is_websocket })
 }
 
 /// Puts the request together; the path is judged here.

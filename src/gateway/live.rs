@@ -16,6 +16,7 @@ use super::authorize::{self, Admission};
 use super::decide::{self, Verdict};
 use super::frames::Closing;
 use super::guard::Guard;
+use super::second_method;
 use crate::account::{Grant, Identity, Session, Standing};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
@@ -24,6 +25,8 @@ use crate::web::path::NormalPath;
 
 /// The fields that a request is judged by, besides those that say who asks.
 const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-fetch-site")];
+/// Where a second method is kept that stood in the query.
+const SECOND_METHOD: HeaderName = HeaderName::from_static("x-http-method-override");
 
 /// The registry. Bounded by `limits.connections`: each entry is an open connection.
 #[derive(Debug, Default)]
@@ -189,11 +192,16 @@ impl Entry {
 impl Asked {
     pub(crate) fn new(incoming: &Incoming<'_>, by_itself: bool) -> Self {
         let mut headers = HeaderMap::new();
-        for name in JUDGED.iter().chain(&decide::OVERRIDES).chain([&decide::DESTINATION]) {
-            for value in incoming.headers.get_all(name) {
-                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                    headers.append(name.clone(), value);
-                }
+        let is_judged = |name: &HeaderName| {
+            JUDGED.contains(name) || *name == decide::DESTINATION || second_method::is_field(name.as_str())
+        };
+        let fields = incoming.headers.iter().filter(|(name, _)| is_judged(name));
+        let fields = fields.map(|(name, value)| (name.clone(), value.as_bytes().to_vec()));
+        // the query may hold a token, and is not kept
+        let in_query = second_method::in_query(incoming.query.unwrap_or_default().as_bytes());
+        for (name, value) in fields.chain(in_query.map(|value| (SECOND_METHOD, value))) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                headers.append(name, value);
             }
         }
         Self {

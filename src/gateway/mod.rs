@@ -1,7 +1,6 @@
 //! The line of a request, from listener to record. Each method below is a few calls; what they
 //! decide stands in the files of this room. Without an [`Admission`] nothing is forwarded.
 
-use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +13,7 @@ use crate::account::{Accounts, Identity, Minted};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
-use crate::metrics::{Authz, Counted, Format, Metrics, Reading, RouteMetrics};
+use crate::metrics::{Authz, Counted, Metrics, RouteMetrics};
 use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::{Incoming, wants_page};
@@ -43,8 +42,11 @@ pub mod properties;
 pub mod prove;
 mod record;
 mod refuse;
+mod report;
 mod respond;
 mod route;
+mod second_method;
+mod service_worker;
 mod tries;
 mod trust;
 mod upstream;
@@ -184,44 +186,6 @@ impl Gateway {
         self.clock.now_millis()
     }
 
-    /// When the first certificate ends (seconds since 1970), and how many new ones could not be used.
-    pub fn note_certificates(&self, expiry: Option<i64>, unfit: u64) {
-        if let Some(expiry) = expiry {
-            self.metrics.certificate_ends(expiry);
-        }
-        self.metrics.certificates_unfit.add(unfit);
-    }
-
-    /// The text of `/metrics`.
-    pub fn metrics_text(&self, format: Format) -> String {
-        let reading = Reading {
-            connections: self.connections.open(),
-            connections_refused: self.connections.refused(),
-            live: self.live.open(),
-            sessions: self.accounts.sessions_active(),
-            log_dropped: self.log.dropped(),
-            panics: self.log.panics(),
-            servers: self.servers(),
-            now: self.clock.now(),
-        };
-        self.metrics.text(format, &reading)
-    }
-
-    /// Servers that can be told apart, or are asked whether they are well: upstream, address, and whether requests go
-    /// to it.
-    fn servers(&self) -> Vec<(String, String, bool)> {
-        let upstreams = self.config.upstreams.iter().zip(&self.targets);
-        let told = upstreams.filter(|(upstream, targets)| upstream.health.is_some() || targets.all().len() > 1);
-        let mut seen = HashSet::new();
-        told.flat_map(|(upstream, targets)| {
-            let server = |target: &Arc<Target>| (upstream.name.clone(), target.server().to_owned(), !target.is_down());
-            targets.all().iter().map(server).collect::<Vec<_>>()
-        })
-        // one may be written twice, to be asked twice as often
-        .filter(|(upstream, server, _)| seen.insert((upstream.clone(), server.clone())))
-        .collect()
-    }
-
     /// Routes, authenticates and authorizes, and counts what that took. Nothing is written here. `head_bytes` is what
     /// the head took on the wire.
     fn open(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
@@ -267,7 +231,7 @@ impl Gateway {
             state.handshake = Some(handshake::read(&route.websocket_token, incoming));
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
-        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming.headers, carried);
+        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming, carried);
         state.by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
         state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {

@@ -214,7 +214,10 @@ impl<'c> Prover<'c> {
                 request_id: REQUEST_ID,
                 via: "GATEWAY-ID",
                 prefix: &route.strip_prefix,
-                host_override: own_host.as_deref().filter(|_| to.host == UpstreamHost::Upstream),
+                host_override: own_host
+                    .as_deref()
+                    .filter(|_| to.host == UpstreamHost::Upstream)
+                    .or(seen.known.judged_host()),
             },
         );
         told.forward(Forwarded::new(to, incoming, seen.target, &changes));

@@ -209,6 +209,12 @@ impl<'g> AnswerChanges<'g> {
         }
     }
 
+    /// Puts a field, or none, in the place of all of the upstream's of this name.
+    pub(super) fn replace(&mut self, name: HeaderName, value: Option<HeaderValue>) {
+        self.nominated.push(name.clone());
+        self.added.extend(value.map(|value| (name, value)));
+    }
+
     pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
         self.added.extend(fields);
     }

@@ -7,12 +7,11 @@ use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
-use super::decide::OVERRIDES;
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
-use super::{Gateway, RequestState, handshake, head, refuse, respond};
+use super::{Gateway, RequestState, handshake, head, refuse, respond, second_method, service_worker};
 use crate::account::{Identity, Standing};
 use crate::web::reply::Reply;
 
@@ -54,7 +53,8 @@ impl Gateway {
     /// if it was a kept one that was just being closed.
     pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, bodiless: bool, kept: bool) -> bool {
         // an app may take it for a POST
-        let overrides = || OVERRIDES.iter().any(|name| head.headers.contains_key(name));
+        let query = || head.raw_path().splitn(2, |&b| b == b'?').nth(1);
+        let overrides = || second_method::is_named(&head.headers, query());
         let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried && !overrides();
         if repeats {
             state.retried = true;
@@ -68,9 +68,6 @@ impl Gateway {
         let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
             return no_admission();
         };
-        // a proxy told another host than its own `Host` says: what was judged is what arrives
-        let judged =
-            (state.peer.trusted && head.headers.contains_key(&head::X_FORWARDED_HOST)).then(|| known.host.as_str());
         let told = Told {
             upstream: &self.config.upstreams[admission.upstream()],
             user: admission.identity().map(|identity| &*identity.user),
@@ -83,7 +80,7 @@ impl Gateway {
             request_id: &state.request_id,
             via: &self.via,
             prefix: &self.config.routes[admission.route()].strip_prefix,
-            host_override: self.targets[admission.upstream()].host_override(target).or(judged),
+            host_override: self.targets[admission.upstream()].host_override(target).or(known.judged_host()),
         };
         Ok(forward::changes(&head.headers, head.raw_path(), &self.stripper, &told))
     }
@@ -111,6 +108,15 @@ impl Gateway {
             return Ok(changes);
         }
         state.answered = Some(state.began.elapsed());
+        if let (Some(admission), Some(known)) = (&state.admission, &state.known) {
+            service_worker::limit(
+                &mut changes,
+                answer,
+                &self.config,
+                admission.route(),
+                (&known.host, head.raw_path()),
+            );
+        }
         // a socket that was not granted is no live connection
         state.live = None;
         changes.extend(state.cors.fields());

@@ -2,17 +2,27 @@
 //! request comes from. `Sec-Fetch-Site` first, else `Origin`, else `Referer`; a request with none
 //! of them is no browser's (OWASP CSRF sheet; Go 1.25 `CrossOriginProtection`).
 
+use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
+
+/// The origins that are ours for a request: the one that it came to, and `public_url` where the session is the same one,
+/// on its own host and with `session.domain` on the hosts below that.
+pub fn own_origins(public_url: &Origin, domain: Option<&str>, incoming: &Incoming<'_>) -> [Origin; 2] {
+    let own = incoming.origin();
+    let shared = |host: &Host| host.name() == public_url.host() || domain.is_some_and(|domain| host.is_within(domain));
+    if shared(incoming.host) { [own, public_url.clone()] } else { [own.clone(), own] }
+}
+
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// Whether a request was made by a page of another origin than `own`, and not by one of those that
 /// answers are `shared` with (configured CORS origins).
 pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin], shared: &[Origin]) -> bool {
     let known = |origin: Option<Origin>| origin.is_some_and(|origin| own.contains(&origin) || shared.contains(&origin));
     let origin = || incoming.single("origin").and_then(Origin::parse);
-    if incoming.headers.contains_key("sec-fetch-site") {
-        let same = matches!(incoming.single("sec-fetch-site"), Some("same-origin" | "none"));
-        return !same && !origin().is_some_and(|origin| shared.contains(&origin));
+    if incoming.headers.contains_key(SEC_FETCH_SITE) {
+        return comes_from_another_site(incoming) && !origin().is_some_and(|origin| shared.contains(&origin));
     }
     if incoming.headers.contains_key(http::header::ORIGIN) {
         return !known(origin());
@@ -21,6 +31,12 @@ pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin], shared: &[Origin
         return !known(incoming.single("referer").and_then(referer_origin));
     }
     false
+}
+
+/// Whether `Sec-Fetch-Site` is there and names neither the same origin nor the person themselves.
+pub fn comes_from_another_site(incoming: &Incoming<'_>) -> bool {
+    incoming.headers.contains_key(SEC_FETCH_SITE)
+        && !matches!(incoming.single(SEC_FETCH_SITE), Some("same-origin" | "none"))
 }
 
 fn referer_origin(referer: &str) -> Option<Origin> {

@@ -271,7 +271,7 @@ impl Pages {
     }
 
     fn ws_ticket(&self, call: &Call<'_>, who: &Identity) -> Reply {
-        match self.accounts.ticket(who) {
+        match self.accounts.ticket(who, call.incoming.host) {
             Ok(Some(ticket)) => {
                 Reply::json(StatusCode::OK, &json!({ "ticket": ticket.expose(), "expires_in": TICKET_SECS }))
             }

@@ -5,7 +5,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::assets::Assets;
-use super::{Endpoint, Page, TABLE, view};
+use super::{Endpoint, Page, TABLE, guard, view};
 use crate::config::{AuthJs, Config};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
@@ -155,11 +155,11 @@ impl Site {
 
     /// Origins that are ours for this request.
     pub(super) fn own(&self, incoming: &Incoming<'_>) -> [Origin; 2] {
-        [incoming.origin(), self.public_url.clone()]
+        guard::own_origins(&self.public_url, self.rules.domain.as_deref(), incoming)
     }
 
     pub(super) fn return_to(&self, wanted: Option<&str>, incoming: &Incoming<'_>) -> ReturnTo {
-        ReturnTo::judge(wanted, &self.own(incoming), &self.rules)
+        ReturnTo::judge(wanted, &[incoming.origin(), self.public_url.clone()], &self.rules)
     }
 
     pub(super) fn see_other(place: &str) -> Reply {

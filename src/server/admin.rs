@@ -78,7 +78,7 @@ async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, asked: As
     let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
     let told = if head.starts_with(b"HEAD ") { "" } else { body.as_str() };
     let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n{told}",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}Connection: close\r\n\r\n{told}",
         body.len()
     );
     let _ = timeout(HEAD_TIME, stream.write_all(text.as_bytes())).await;

@@ -46,6 +46,11 @@ impl Host {
         &self.text[..self.name_bytes]
     }
 
+    /// Whether it is this domain or a host below it.
+    pub fn is_within(&self, domain: &str) -> bool {
+        self.name().strip_suffix(domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    }
+
     /// The port, where one was written.
     pub fn port(&self) -> Option<u16> {
         self.port

@@ -40,6 +40,7 @@ const LISTED: &[&str] = &[
     "sec-websocket-extensions",
     "sec-websocket-protocol",
     "server",
+    "service-worker-allowed",
     "set-cookie",
     "strict-transport-security",
     "surrogate-control",

@@ -272,3 +272,28 @@ fn a_disabled_account_gets_what_nobody_gets() {
     gateway.cli(&["user", "disable", "bob@example.com"]);
     assert_eq!((&verdict()["verdict"], &verdict()["user"]), (&json!("401"), &Value::Null));
 }
+
+/// `explain` is pasted into tickets: what the environment holds is not shown, as nowhere else.
+#[test]
+fn explain_shows_no_constant_of_an_identity_table_that_came_from_the_environment() {
+    const SECRET: &str = "hush-0123456789";
+    let folder = crate::gateway::configured(
+        "[[upstream]]\nname = \"app\"\nservers = [\"builtin:whoami\"]\nidentity = { \"X-Webserver-Secret\" = \"${APP_SECRET}\", \
+         \"X-Mixed\" = \"{id}:${APP_SECRET}\", \"X-Typed-Secret\" = \"typed-hush\", \"X-Script-Name\" = \"/cw\", \"X-User\" = \"{email}\" }\n[[route]]\nupstream = \"app\"\n",
+    );
+    let gateway = Gateway::serve_with(folder, &[("APP_SECRET", SECRET)]);
+    let cookie = gateway.first_account();
+    for form in [&[][..], &["--json"]] {
+        let arguments =
+            [&["explain", "GET", "/x", "--user", "ada@example.com", "--header", "Accept: */*"], form].concat();
+        let output = command(gateway.folder(), &arguments).env("APP_SECRET", SECRET).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(!said.contains("hush") && said.contains("X-Webserver-Secret"), "{said}");
+        assert!(said.contains("/cw") && said.contains("ada@example.com") && said.contains("***"), "{said}");
+    }
+    let seen = gateway.client().get("/x", &[("Cookie", &cookie)]);
+    assert_eq!(
+        (seen.seen("x-webserver-secret"), seen.seen("x-mixed")),
+        (vec![SECRET.to_owned()], vec![format!("1:{SECRET}")])
+    );
+}

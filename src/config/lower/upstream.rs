@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::config::conceal;
 use crate::config::file::{Item, Table};
 use crate::config::{
     Health, IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer,
@@ -222,7 +223,15 @@ fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(Strin
         );
     }
     plain?;
-    Some((name.value.clone(), parts(template)?))
+    let mut parts = parts(template)?;
+    for part in &mut parts {
+        if let TemplatePart::Text(text) = part
+            && (conceal::is_secret(&name.value) || template.reading.came_from_environment(&template.span, text))
+        {
+            *part = TemplatePart::Secret(std::mem::take(text));
+        }
+    }
+    Some((name.value.clone(), parts))
 }
 
 fn parts(template: &Item<'_, String>) -> Option<Vec<TemplatePart>> {

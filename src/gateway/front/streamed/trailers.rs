@@ -4,8 +4,9 @@
 use http::{HeaderMap, HeaderName, header};
 
 use crate::config::Upstream;
-use crate::gateway::decide::{DESTINATION, OVERRIDES};
+use crate::gateway::decide::DESTINATION;
 use crate::gateway::forward::Stripper;
+use crate::gateway::second_method;
 
 /// Fields that have no place behind a body, either way.
 const UNFIT: [HeaderName; 20] = [
@@ -36,7 +37,7 @@ const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 /// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
 /// or path was not judged.
 pub(super) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
-    let names_another = |name: &str| OVERRIDES.iter().any(|own| own == name) || name == DESTINATION;
+    let names_another = |name: &str| second_method::is_field(name) || name == DESTINATION;
     passing(trailers, |name| stripper.passes(name, upstream, false) && !names_another(name))
 }
 

@@ -1,0 +1,57 @@
+//! Where a request names a second method, by which an app may take it for one of that method: header fields, and
+//! `_method` in the query. A form's field `_method` stands in a body and is not looked at.
+
+use http::{HeaderMap, Method};
+
+use crate::web::incoming::Incoming;
+
+/// Fields that frameworks read (Rack, Symfony, Laravel, Express, OData) or that gateways and what authenticates behind
+/// them do.
+const FIELDS: [&str; 5] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-method", "x-original-method"];
+
+/// The parameter that Symfony, Laravel, Spring, Slim and Express read.
+const PARAMETER: &[u8] = b"_method";
+
+/// Whether a header field of this name, in lower case, names a second method.
+pub(super) fn is_field(name: &str) -> bool {
+    // a name with `_` or `.` for `-` passes where `allow_headers` lists it
+    let alike = |own: &str| own.bytes().eq(name.bytes().map(|b| if b == b'_' || b == b'.' { b'-' } else { b }));
+    name.starts_with('x') && FIELDS.iter().any(|own| own.len() == name.len() && alike(own))
+}
+
+/// Whether a request names one, be it what no method is.
+pub(super) fn is_named(headers: &HeaderMap, query: Option<&[u8]>) -> bool {
+    headers.keys().any(|name| is_field(name.as_str())) || query.is_some_and(|query| in_query(query).next().is_some())
+}
+
+/// The methods that a request names besides its own; `None`: what is no method.
+pub(super) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
+    let fields = incoming.headers.iter().filter(|(name, _)| is_field(name.as_str()));
+    let in_fields = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b',')).map(read);
+    let query = incoming.query.unwrap_or_default().as_bytes();
+    in_fields.chain(in_query(query).map(|value| read(&value)))
+}
+
+/// The values of `_method` in a query, in every spelling of the name that PHP and form decoders fold onto it.
+pub(super) fn in_query(query: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    query.split(|b| b"&;".contains(b)).filter_map(|item| {
+        let end = memchr::memchr(b'=', item).unwrap_or(item.len());
+        is_parameter(&item[..end]).then(|| decoded(item.get(end + 1..).unwrap_or_default()).collect())
+    })
+}
+
+/// PHP leaves blanks in front out, takes `.` and blanks for `_`, and ends a name at NUL; behind `[` stands an index.
+fn is_parameter(name: &[u8]) -> bool {
+    let name = decoded(name).skip_while(|b| *b == b' ').take_while(|b| !b"[\0".contains(b));
+    name.map(|b| if b == b'.' || b == b' ' { b'_' } else { b.to_ascii_lowercase() }).eq(PARAMETER.iter().copied())
+}
+
+fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
+    // an escaped plus, which is none of a name's or a method's letters, may be read as a blank
+    percent_encoding::percent_decode(text).map(|b| if b == b'+' { b' ' } else { b })
+}
+
+fn read(name: &[u8]) -> Option<Method> {
+    Method::from_bytes(&name.trim_ascii().to_ascii_uppercase()).ok()
+}
