@@ -451,7 +451,8 @@ fn streams_pass_both_ways_at_once_with_trailers_to_a_server_in_http2() {
             up.send_trailers([("x-own".parse().unwrap(), "y".parse().unwrap())].into_iter().collect()).unwrap();
             assert!(down.data().await.is_none());
             let trailers = down.trailers().await.unwrap().unwrap();
-            assert_eq!((&trailers["grpc-status"], &trailers["x-own"]), (&"0".parse().unwrap(), &"y".parse().unwrap()));
+            // what stands behind a request whose answer has begun stays here
+            assert_eq!((&trailers["grpc-status"], trailers.get("x-own")), (&"0".parse().unwrap(), None));
         }
     });
     let head = received.recv().unwrap();

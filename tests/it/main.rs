@@ -10,6 +10,7 @@ mod authjs;
 mod backend;
 mod backup;
 mod behind;
+mod body_ends;
 mod callers;
 mod client;
 mod clock;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BufMut;
 
 /// Bytes that a size line with its extensions, or the trailers, may have.
 const LINE_MAX: usize = 4096;
@@ -35,8 +35,14 @@ enum At {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadChunk;
 
-/// Puts some data together as a chunk.
-pub(super) fn put(data: &[u8], out: &mut BytesMut) {
+/// What ends a body.
+pub(super) const LAST: &[u8] = b"0\r\n\r\n";
+
+/// Puts some data together as a chunk. Nothing is none: it would be the last one.
+pub(super) fn put(data: &[u8], out: &mut impl BufMut) {
+    if data.is_empty() {
+        return;
+    }
     out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
     out.put_slice(data);
     out.put_slice(b"\r\n");

@@ -7,31 +7,28 @@ use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 
-use super::chunks::Chunks;
-use super::client::{Conn, Gone, gone};
+use super::client::{Conn, gone};
 use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
 use super::{End, Front, pool};
 use crate::gateway::record::Counts;
-use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_repeatable, signs_in_connection};
+use crate::gateway::respond::{AnswerHead as _, is_repeatable};
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
-/// What is read of an answer at once: most are whole then.
-const ANSWER: usize = 16 << 10;
 
 /// A server's connection with the answer that has begun on it.
-struct Answered {
-    server: Wire,
-    target: u64,
+pub(super) struct Answered {
+    pub(super) server: Wire,
+    pub(super) target: u64,
     /// As [`pool::keep`] has it.
-    doubtful: bool,
-    answer: Answer,
+    pub(super) doubtful: bool,
+    pub(super) answer: Answer,
 }
 
 impl Front {
@@ -144,117 +141,6 @@ impl Front {
         conn.guard.mark_overdue();
         Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no answer within the route's timeout").into_up()))
     }
-
-    /// Streams the answer to the client.
-    async fn answer(
-        &self,
-        conn: &mut Conn,
-        head: &Head,
-        (answered, changes): (Answered, AnswerChanges<'_>),
-        state: &mut RequestState,
-        counts: &mut Counts,
-    ) -> End {
-        let Answered { mut server, target, doubtful, answer } = answered;
-        let status = answer.head.status();
-        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection
-        let chunks_pass = head.parsed.version == Version::HTTP_11;
-        let sent = if answer.framing == Framing::Chunked && !chunks_pass { Framing::Close } else { answer.framing };
-        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed);
-        let mut out = Vec::with_capacity(answer.length() + ADDED);
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            response::write_answer(&answer, &changes, sent, false, &mut out);
-            counts.status = 101;
-            let written = conn.write(&out, self.gateway.config.limits.idle).await;
-            return written.map_or(End::Closed, |()| End::Tunnel(server, answer.rest));
-        }
-        response::write_answer(&answer, &changes, sent, close, &mut out);
-        counts.status = status.as_u16();
-        let mut body =
-            Body { framing: answer.framing, chunks: Chunks::default(), chunks_pass, out, sent: 0, begun: false };
-        let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
-        counts.bytes_out = body.sent;
-        match relayed {
-            Ok(clean) => {
-                let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
-                if ends_clean && !signs_in_connection(&head.parsed.headers) {
-                    pool::keep(target, server, doubtful);
-                }
-                if close { End::Linger } else { End::Keep }
-            }
-            Err(Some(e)) => match self.gateway.failed(&e, &head.parsed, state) {
-                Some(reply) if !body.begun => self.reply(conn, reply, &head.parsed, state, counts).await,
-                // the head is written: the client sees that the body breaks off
-                _ => End::Closed,
-            },
-            Err(None) => {
-                state.outcome = "client_gone";
-                End::Closed
-            }
-        }
-    }
-
-    /// Passes the body on, piece by piece. `true`: nothing was left behind it. `Err(None)`: the client has
-    /// gone, or the connection was closed from outside.
-    async fn relay(
-        &self,
-        conn: &mut Conn,
-        server: &mut Wire,
-        mut piece: BytesMut,
-        body: &mut Body,
-    ) -> std::result::Result<bool, Option<Box<Error>>> {
-        let idle = self.gateway.config.limits.idle;
-        loop {
-            let left = if let Some(own) = body.pass(piece.len()) {
-                body.begun = true;
-                write_on(conn, &piece[..own], idle).await.map_err(|_| None)?;
-                piece.len() - own
-            } else {
-                let left = body.take(&piece).map_err(Some)?;
-                if !body.out.is_empty() {
-                    body.begun = true;
-                    write_on(conn, &body.out, idle).await.map_err(|_| None)?;
-                    body.out.clear();
-                }
-                left
-            };
-            if body.is_done() {
-                return Ok(left == 0);
-            }
-            piece.clear();
-            piece.reserve(ANSWER);
-            let Conn { wire, buffer, alarm, guard, .. } = &mut *conn;
-            let read = async {
-                tokio::select! {
-                    biased;
-                    _ = guard.closed() => None,
-                    read = server.read_buf(&mut piece) => Some(read),
-                    () = gone(wire, buffer) => None,
-                }
-            };
-            match alarm.within(idle, pin!(read)).await {
-                Some(None) => return Err(None),
-                Some(Some(Ok(0))) if body.framing == Framing::Close => return Ok(true),
-                Some(Some(Ok(0))) => {
-                    return Err(Some(Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()));
-                }
-                Some(Some(Ok(_))) => {}
-                Some(Some(Err(e))) => {
-                    return Err(Some(Error::because(ErrorType::ReadError, "reading the answer", e).into_up()));
-                }
-                None => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
-            }
-        }
-    }
-}
-
-/// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
-async fn write_on(conn: &mut Conn, bytes: &[u8], idle: std::time::Duration) -> std::result::Result<(), Gone> {
-    let guard = conn.guard.clone();
-    tokio::select! {
-        biased;
-        written = conn.write(bytes, idle) => written,
-        _ = guard.closed() => Err(Gone),
-    }
 }
 
 /// Why a try came to nothing.
@@ -301,84 +187,6 @@ async fn read_answer(
             Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no answer").into_up())),
             Ok(_) => begun = true,
             Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
-        }
-    }
-}
-
-/// An answer's body on its way.
-struct Body {
-    framing: Framing,
-    chunks: Chunks,
-    /// The client gets a chunked body in chunks, too.
-    chunks_pass: bool,
-    out: Vec<u8>,
-    sent: usize,
-    /// Whether the client has got something of the answer.
-    begun: bool,
-}
-
-impl Body {
-    /// How many bytes of a piece of this length go to the client as they are, without a copy; `None`: not at
-    /// all, or behind what waits in `out`.
-    fn pass(&mut self, length: usize) -> Option<usize> {
-        let own = match &mut self.framing {
-            _ if !self.out.is_empty() => return None,
-            Framing::Chunked => return None,
-            Framing::Close => length,
-            Framing::Length(left) => {
-                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(length);
-                *left -= own as u64;
-                own
-            }
-        };
-        self.sent += own;
-        Some(own)
-    }
-
-    /// Puts what belongs to the body into `out`, framed for the client; how many bytes did not belong to it.
-    fn take(&mut self, mut piece: &[u8]) -> Result<usize> {
-        match &mut self.framing {
-            Framing::Close => self.put(piece),
-            Framing::Length(left) => {
-                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len());
-                *left -= taken as u64;
-                self.put(&piece[..taken]);
-                return Ok(piece.len() - taken);
-            }
-            Framing::Chunked => {
-                while !piece.is_empty() && !self.chunks.is_done() {
-                    let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
-                    let (taken, data) = self.chunks.take(piece).map_err(bad)?;
-                    if !data.is_empty() && self.chunks_pass {
-                        self.out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                        self.put(&piece[data]);
-                        self.out.extend_from_slice(b"\r\n");
-                    } else {
-                        self.put(&piece[data]);
-                    }
-                    piece = &piece[taken..];
-                }
-                if self.chunks.is_done() {
-                    if self.chunks_pass {
-                        self.out.extend_from_slice(b"0\r\n\r\n");
-                    }
-                    return Ok(piece.len());
-                }
-            }
-        }
-        Ok(0)
-    }
-
-    fn put(&mut self, data: &[u8]) {
-        self.sent += data.len();
-        self.out.extend_from_slice(data);
-    }
-
-    fn is_done(&self) -> bool {
-        match self.framing {
-            Framing::Length(left) => left == 0,
-            Framing::Chunked => self.chunks.is_done(),
-            Framing::Close => false,
         }
     }
 }

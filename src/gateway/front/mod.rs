@@ -23,6 +23,7 @@ use crate::pages::word;
 use crate::web::reply::Reply;
 
 mod alarm;
+mod body;
 pub(super) mod chunks;
 mod client;
 mod exchange;
@@ -30,6 +31,7 @@ mod h2;
 pub(crate) mod pool;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
+mod relay;
 pub(super) mod request;
 pub(super) mod response;
 pub(crate) mod secure;

@@ -62,6 +62,16 @@ impl Wire {
         UnixStream::connect(path).await.map(Self::Unix)
     }
 
+    /// Has the connection end in a reset when it is dropped: what was sent is no whole message (not on Unix sockets, which
+    /// have none).
+    pub(crate) fn abort(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Secure(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
+            Self::Unix(_) | Self::Tls(_) => Ok(()),
+        };
+    }
+
     /// Whether nothing had come at the runtime's last look, and the other end was still there.
     pub(crate) fn was_quiet(&mut self) -> bool {
         let mut byte = [MaybeUninit::uninit()];

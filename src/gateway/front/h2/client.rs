@@ -12,6 +12,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
+use super::super::body::{Complete, Part};
 use super::super::client::Gone;
 use super::super::streamed::{Download, Upload};
 
@@ -35,7 +36,7 @@ impl Body {
     /// Lets a body go that is not asked for. A client that is told at once to stop takes the answer in (RFC 9113, 8.1),
     /// but not every one does: curl up to 7.88 loses it.
     pub(super) async fn let_go(&mut self) {
-        let rest = async { while !self.is_over() && matches!(self.piece().await, Ok(Some(_))) {} };
+        let rest = async { while !self.is_over() && matches!(self.piece().await, Ok(Part::Data(_))) {} };
         let _ = timeout(LINGER, rest).await;
     }
 }
@@ -47,11 +48,13 @@ impl Upload for Body {
         self.stream.is_end_stream()
     }
 
-    async fn piece(&mut self) -> Result<Option<Bytes>> {
+    async fn piece(&mut self) -> Result<Part> {
         let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.held));
-        let piece = self.stream.data().await.transpose().map_err(broken)?;
-        self.held = piece.as_ref().map_or(0, Bytes::len);
-        Ok(piece)
+        // at a reset there is an error, not nothing
+        let Some(piece) = self.stream.data().await else { return Ok(Part::End(Complete::by_framing())) };
+        let piece = piece.map_err(broken)?;
+        self.held = piece.len();
+        Ok(Part::Data(piece))
     }
 
     async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
@@ -145,7 +148,7 @@ impl Download for Client {
         Ok(())
     }
 
-    async fn end(&mut self, trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
+    async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
         let Some(body) = &mut self.body else { return Err(Gone) };
         match trailers {
             Some(trailers) => body.send_trailers(trailers).map_err(|_| Gone),

@@ -11,6 +11,7 @@ use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
 use super::super::Front;
+use super::super::body::{Complete, Part};
 use super::super::client::Gone;
 use super::super::streamed::{Download as _, Upload as _, read_form};
 use super::client::{Body, Client};
@@ -131,7 +132,8 @@ impl Front {
     ) -> Result<()> {
         let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
         if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
-            while timeout(self.gateway.config.limits.idle, body.piece()).await.map_err(slow)??.is_some() {}
+            let idle = self.gateway.config.limits.idle;
+            while let Part::Data(_) = timeout(idle, body.piece()).await.map_err(slow)?? {}
         }
         self.forward(head, body, client, state, read).await
     }
@@ -152,6 +154,6 @@ impl Front {
             return Ok(());
         }
         client.data(reply.body).await?;
-        client.end(None).await
+        client.end(Complete::by_framing(), None).await
     }
 }

@@ -11,6 +11,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::super::body::Part;
 use super::super::{Front, pool};
 use super::server::{self, Broken, Server, Sink, Source, gone};
 use super::shared::Shared;
@@ -36,6 +37,18 @@ struct Allowed {
     body_max: Option<u64>,
     /// The client said how long its body is, and may have been wrong: the last piece waits for the end.
     held: bool,
+}
+
+/// What each direction has to know of the other.
+#[derive(Default)]
+struct Progress {
+    /// The answer has begun.
+    answered: AtomicBool,
+    /// Bytes of the body that were read.
+    sent: AtomicUsize,
+    /// The server did not take the body to its end. Where its connection was reset, whoever writes hears of that first, and
+    /// whoever reads finds an end that looks like a clean one.
+    failed: AtomicBool,
 }
 
 impl Front {
@@ -131,10 +144,10 @@ impl Front {
             // it was not asked
             client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
         }
-        let (answered, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let progress = Progress::default();
         let result = {
-            let mut up = pin!(upload(body, sink, &allowed, passing, &sent));
-            let mut down = pin!(self.download(head, client, source, state, &answered));
+            let mut up = pin!(upload(body, sink, &allowed, passing, &progress));
+            let mut down = pin!(self.download(head, client, source, state, &progress));
             let (mut sending, mut awaited) = (true, false);
             let (mut uploaded, mut watched) = (None, None);
             let mut due = Instant::now();
@@ -145,7 +158,7 @@ impl Front {
                     result = &mut up, if sending => {
                         match result {
                             Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
-                            Err(Stopped::Server) => {}
+                            Err(Stopped::Server) => progress.failed.store(true, Ordering::Relaxed),
                             Ok((sink, body)) => (uploaded, watched) = (Some(sink), Some(body)),
                         }
                         sending = false;
@@ -155,7 +168,7 @@ impl Front {
                     () = left(&mut watched) => break Err(Broken::Other(gone())),
                     () = sleep_until(due), if awaited => {
                         awaited = false;
-                        if !answered.load(Ordering::Relaxed) {
+                        if !progress.answered.load(Ordering::Relaxed) {
                             guard.mark_overdue();
                             let late = Error::explain(ErrorType::ReadTimedout, "no answer within the route's timeout");
                             break Err(Broken::Other(late.into_up()));
@@ -164,7 +177,7 @@ impl Front {
                 }
             }
         };
-        *read += sent.load(Ordering::Relaxed);
+        *read += progress.sent.load(Ordering::Relaxed);
         result
     }
 
@@ -175,11 +188,11 @@ impl Front {
         client: &mut impl Download,
         mut source: Source,
         state: &mut RequestState,
-        answered: &AtomicBool,
+        progress: &Progress,
     ) -> Result<Source, Broken> {
         let idle = self.gateway.config.limits.idle;
         let mut answer = source.head(&head.method, client).await?;
-        answered.store(true, Ordering::Relaxed);
+        progress.answered.store(true, Ordering::Relaxed);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             // no upgrade was sent on, a client's handshake for a WebSocket included
             let why = "101 on a way that is no tunnel";
@@ -187,26 +200,37 @@ impl Front {
         }
         self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
         answer.remove_header(&http::header::CONNECTION);
-        let over = source.is_over();
+        let over = source.is_over() || source.is_bodiless();
         client.head(answer, over).await.map_err(|_| Broken::Other(gone()))?;
         if over {
+            source.let_end().await;
             return Ok(source);
         }
-        loop {
-            let piece = tokio::select! {
-                biased;
-                piece = timeout(idle, source.data()) => piece,
-                () = client.gone() => return Err(Broken::Other(gone())),
-            };
-            let late = |_| Broken::Other(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up());
-            let Some(data) = piece.map_err(late)?.map_err(Broken::Other)? else { break };
-            client.data(data).await.map_err(|_| Broken::Other(gone()))?;
-        }
-        let late = |_| Broken::Other(Error::explain(ErrorType::ReadTimedout, "reading the trailers").into_up());
-        let trailers = timeout(idle, source.trailers()).await.map_err(late)?.map_err(Broken::Other)?;
-        client.end(trailers.and_then(trailers::to_client)).await.map_err(|_| Broken::Other(gone()))?;
+        relay(client, &mut source, progress, idle).await.map_err(Broken::Other)?;
         Ok(source)
     }
+}
+
+/// The answer's body, and its trailers.
+async fn relay(client: &mut impl Download, source: &mut Source, progress: &Progress, idle: Duration) -> Result<()> {
+    let whole = loop {
+        let part = tokio::select! {
+            biased;
+            part = timeout(idle, source.data()) => part,
+            () = client.gone() => return Err(gone()),
+        };
+        let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up();
+        match part.map_err(late)?? {
+            Part::Data(data) => client.data(data).await.map_err(|_| gone())?,
+            Part::End(whole) => break whole,
+        }
+    };
+    if source.ends_with_connection() && progress.failed.load(Ordering::Relaxed) {
+        return Err(server::cut_off());
+    }
+    let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the trailers").into_up();
+    let trailers = timeout(idle, source.trailers()).await.map_err(late)??;
+    client.end(whole, trailers.and_then(trailers::to_client)).await.map_err(|_| gone())
 }
 
 /// Waits until whoever has sent a whole body goes away.
@@ -230,16 +254,21 @@ async fn upload<'b, U: Upload>(
     mut sink: Sink,
     allowed: &Allowed,
     passing: impl FnOnce(HeaderMap) -> Option<HeaderMap>,
-    sent: &AtomicUsize,
+    progress: &Progress,
 ) -> Result<(Sink, &'b mut U), Stopped> {
     if body.is_over() {
         return Ok((sink, body));
     }
     let slow = |_| Stopped::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());
     let mut held = None;
-    while let Some(mut part) = timeout(allowed.idle, body.piece()).await.map_err(slow)?.map_err(Stopped::Client)? {
+    let whole = loop {
+        let part = timeout(allowed.idle, body.piece()).await.map_err(slow)?.map_err(Stopped::Client)?;
+        let mut part = match part {
+            Part::Data(part) => part,
+            Part::End(whole) => break whole,
+        };
         let length = part.len();
-        let before = sent.fetch_add(length, Ordering::Relaxed);
+        let before = progress.sent.fetch_add(length, Ordering::Relaxed);
         if allowed.body_max.is_some_and(|max| (before + length) as u64 > max) {
             let large = Error::explain(ErrorType::HTTPStatus(413), "body larger than body_max");
             return Err(Stopped::Client(large.into_down()));
@@ -249,10 +278,12 @@ async fn upload<'b, U: Upload>(
             part = held.replace(part).unwrap_or_default();
         }
         send(&mut sink, part, allowed.idle).await?;
-    }
+    };
     let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(Stopped::Client)?;
     send(&mut sink, held.unwrap_or_default(), allowed.idle).await?;
-    match timeout(allowed.idle, sink.end(trailers.and_then(passing))).await {
+    // whoever has answered may have forgotten the stream: trailers that come then end Go's whole connection
+    let trailers = trailers.and_then(passing).filter(|_| !progress.answered.load(Ordering::Relaxed));
+    match timeout(allowed.idle, sink.end(whole, trailers)).await {
         Ok(Ok(())) => Ok((sink, body)),
         Ok(Err(_)) | Err(_) => Err(Stopped::Server),
     }

@@ -5,6 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::super::body::{Complete, Part};
 use super::super::chunks::Chunks;
 use super::super::response::Framing;
 
@@ -48,17 +49,23 @@ impl<R: AsyncRead + Unpin> Framed<R> {
         }
     }
 
-    /// The next piece of the body; `None` at its end.
-    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Cut> {
+    /// Whether the end of the connection is the end of the body.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.framing == Framing::Close
+    }
+
+    /// The next piece of the body.
+    pub(super) async fn piece(&mut self) -> Result<Part, Cut> {
         loop {
             if let Some(data) = self.taken()? {
-                return Ok(Some(data));
+                return Ok(Part::Data(data));
             }
             if self.is_over() {
-                return Ok(None);
+                return Ok(Part::End(Complete::by_framing()));
             }
             if self.read().await.map_err(Cut::Failed)? == 0 {
-                return if self.framing == Framing::Close { Ok(None) } else { Err(Cut::Ended) };
+                let whole = self.ends_with_connection();
+                return if whole { Ok(Part::End(Complete::by_framing())) } else { Err(Cut::Ended) };
             }
         }
     }

@@ -11,6 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
+use super::super::body::{Complete, Part};
 use super::super::chunks;
 use super::super::client::{Conn, Gone};
 use super::super::response::{self, Framing};
@@ -110,13 +111,18 @@ impl Front {
         };
         let result = self.forward(head, &mut body, &mut client, state, &mut counts.bytes_in).await;
         (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
-        let keeps = client.keeps;
+        let (keeps, sent) = (client.keeps, client.sent);
         conn.buffer = body.framed.buffer;
         let Err(e) = result else { return if keeps { End::Keep } else { End::Linger } };
         match self.gateway.failed(&e, head, state) {
             Some(reply) if counts.status == 0 => self.reply(conn, reply, head, state, counts).await,
             // the head is written: the client sees that the body breaks off
-            _ => End::Closed,
+            _ => {
+                if counts.status > 0 && sent == Framing::Close {
+                    conn.wire.abort();
+                }
+                End::Closed
+            }
         }
     }
 }
@@ -151,7 +157,7 @@ impl Upload for Body<'_> {
         self.framed.is_over()
     }
 
-    async fn piece(&mut self) -> Result<Option<Bytes>> {
+    async fn piece(&mut self) -> Result<Part> {
         let piece = self.framed.piece().await.map_err(|cut| match cut {
             Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_down(),
             Cut::Ended => Error::explain(ErrorType::ConnectionClosed, "the body breaks off").into_down(),
@@ -238,6 +244,9 @@ impl Download for Client<'_> {
     }
 
     async fn data(&mut self, data: Bytes) -> std::result::Result<(), Gone> {
+        if data.is_empty() {
+            return Ok(());
+        }
         self.bytes_out += data.len();
         if self.sent != Framing::Chunked {
             return self.write(&data).await;
@@ -248,8 +257,8 @@ impl Download for Client<'_> {
     }
 
     /// Trailers are not passed on.
-    async fn end(&mut self, _trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
-        if self.sent == Framing::Chunked { self.write(b"0\r\n\r\n").await } else { Ok(()) }
+    async fn end(&mut self, _whole: Complete, _trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
+        if self.sent == Framing::Chunked { self.write(chunks::LAST).await } else { Ok(()) }
     }
 
     /// Its body tells.

@@ -8,6 +8,7 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
+use super::body::{Complete, Part};
 use super::client::Gone;
 use crate::gateway::answer;
 
@@ -28,8 +29,8 @@ pub(super) trait Upload {
     /// Whether nothing follows what was read.
     fn is_over(&self) -> bool;
 
-    /// The next piece; `None` at its end.
-    async fn piece(&mut self) -> Result<Option<Bytes>>;
+    /// The next piece.
+    async fn piece(&mut self) -> Result<Part>;
 
     /// What stands behind it.
     async fn trailers(&mut self) -> Result<Option<HeaderMap>>;
@@ -55,8 +56,8 @@ pub(super) trait Download {
     /// A piece of the body.
     async fn data(&mut self, data: Bytes) -> Result<(), Gone>;
 
-    /// The end of the body, perhaps with trailers.
-    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Gone>;
+    /// The end of a whole body, perhaps with trailers.
+    async fn end(&mut self, whole: Complete, trailers: Option<HeaderMap>) -> Result<(), Gone>;
 
     /// Waits until the client takes its request back; for ever where its body alone could tell.
     async fn gone(&mut self);
@@ -66,7 +67,7 @@ pub(super) trait Download {
 pub(super) async fn read_form(body: &mut impl Upload, max: usize) -> std::result::Result<Bytes, StatusCode> {
     let whole = async {
         let mut form = BytesMut::new();
-        while let Some(part) = body.piece().await.map_err(|_| StatusCode::BAD_REQUEST)? {
+        while let Part::Data(part) = body.piece().await.map_err(|_| StatusCode::BAD_REQUEST)? {
             if form.len() + part.len() > max {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }

@@ -2,6 +2,7 @@
 //! HTTP/2. Both are written and read apart from each other, so that bodies pass both ways at once.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::{Reason, SendStream};
@@ -9,7 +10,9 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::timeout;
 
+use super::super::body::{Complete, Part};
 use super::super::chunks;
 use super::super::pool;
 use super::super::response::{self, Framing};
@@ -25,6 +28,9 @@ const HOP: [HeaderName; 5] =
     [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE];
 /// The same, without a constant of their own.
 const HOP_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+/// How long the end of an answer without a body may take.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a try came to nothing.
 pub(super) enum Broken {
@@ -146,11 +152,11 @@ impl Sink {
         }
     }
 
-    /// The end of the body; trailers pass in HTTP/2 alone.
-    pub(super) async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<()> {
+    /// The end of a whole body; trailers pass in HTTP/2 alone.
+    pub(super) async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> Result<()> {
         let failed = |e| Error::because(ErrorType::WriteError, "ending the body", e).into_up();
         match self {
-            Self::Own { wire, chunked: true } => write(wire, b"0\r\n\r\n").await,
+            Self::Own { wire, chunked: true } => write(wire, chunks::LAST).await,
             Self::Own { .. } => Ok(()),
             Self::Shared(body) => match trailers {
                 Some(trailers) => body.send_trailers(trailers).map_err(failed),
@@ -202,8 +208,18 @@ impl Source {
         }
     }
 
-    /// The next piece of the body; `None` at its end.
-    pub(super) async fn data(&mut self) -> Result<Option<Bytes>> {
+    /// Whether the end of the connection is the end of the body.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        matches!(self, Self::Own { body, .. } if body.ends_with_connection())
+    }
+
+    /// Whether its head says that no body follows; an empty frame may.
+    pub(super) fn is_bodiless(&self) -> bool {
+        matches!(self, Self::Shared(stream) if stream.bodiless)
+    }
+
+    /// The next piece of the body.
+    pub(super) async fn data(&mut self) -> Result<Part> {
         match self {
             Self::Own { body, .. } => body.piece().await.map_err(|cut| match cut {
                 Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up(),
@@ -212,8 +228,9 @@ impl Source {
             }),
             Self::Shared(stream) => {
                 let bodiless = stream.bodiless;
-                let Some(body) = stream.body() else { return Ok(None) };
-                let Some(data) = body.data().await else { return Ok(None) };
+                let Some(body) = stream.body() else { return Err(cut_off()) };
+                // at a reset there is an error, not nothing
+                let Some(data) = body.data().await else { return Ok(Part::End(Complete::by_framing())) };
                 let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
                 let data = data.map_err(failed)?;
                 if bodiless && !data.is_empty() {
@@ -221,9 +238,16 @@ impl Source {
                     return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a body where there is none").into_up());
                 }
                 let _ = body.flow_control().release_capacity(data.len());
-                Ok(Some(data))
+                Ok(Part::Data(data))
             }
         }
+    }
+
+    /// Lets the end of an answer without a body come, where it comes in a frame of its own. What the library says of a 304
+    /// whose length does not follow, or a server sends where nothing may stand, is of no consequence: nobody gets it.
+    pub(super) async fn let_end(&mut self) {
+        let rest = async { while !self.is_over() && matches!(self.data().await, Ok(Part::Data(_))) {} };
+        let _ = timeout(LINGER, rest).await;
     }
 
     /// What stands behind the body.
@@ -293,7 +317,7 @@ fn broken_stream(e: h2::Error) -> Broken {
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
-fn cut_off() -> Box<Error> {
+pub(super) fn cut_off() -> Box<Error> {
     Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()
 }
 

@@ -1,0 +1,239 @@
+//! The answer of a plain exchange on its way to the client, piece by piece.
+
+use std::pin::pin;
+
+use bytes::BytesMut;
+use http::{StatusCode, Version};
+use pingora_core::{Error, ErrorType, Result};
+use tokio::io::AsyncReadExt as _;
+
+use super::body::Complete;
+use super::chunks::{self, Chunks};
+use super::client::{Conn, Gone, gone};
+use super::exchange::Answered;
+use super::request::Head;
+use super::response::{self, Framing};
+use super::wire::Wire;
+use super::{End, Front, pool};
+use crate::gateway::RequestState;
+use crate::gateway::record::Counts;
+use crate::gateway::respond::{AnswerChanges, AnswerHead as _, signs_in_connection};
+
+/// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
+const ADDED: usize = 512;
+/// What is read of an answer at once: most are whole then.
+const ANSWER: usize = 16 << 10;
+
+impl Front {
+    /// Streams the answer to the client.
+    pub(super) async fn answer(
+        &self,
+        conn: &mut Conn,
+        head: &Head,
+        (answered, changes): (Answered, AnswerChanges<'_>),
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let Answered { mut server, target, doubtful, answer } = answered;
+        let status = answer.head.status();
+        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
+        let in_chunks = head.parsed.version == Version::HTTP_11;
+        let sent = match answer.framing {
+            Framing::Length(length) => Framing::Length(length),
+            Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
+            Framing::Chunked | Framing::Close => Framing::Close,
+        };
+        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed);
+        let mut out = Vec::with_capacity(answer.length() + ADDED);
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            response::write_answer(&answer, &changes, sent, false, &mut out);
+            counts.status = 101;
+            let written = conn.write(&out, self.gateway.config.limits.idle).await;
+            return written.map_or(End::Closed, |()| End::Tunnel(server, answer.rest));
+        }
+        response::write_answer(&answer, &changes, sent, close, &mut out);
+        counts.status = status.as_u16();
+        let chunks = Chunks::default();
+        let mut body = Body { framing: answer.framing, chunks, in_chunks, out, sent: 0, begun: false };
+        let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
+        counts.bytes_out = body.sent;
+        match relayed {
+            Ok(clean) => {
+                let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
+                if ends_clean && !signs_in_connection(&head.parsed.headers) {
+                    pool::keep(target, server, doubtful);
+                }
+                if close { End::Linger } else { End::Keep }
+            }
+            Err(Some(e)) => match self.gateway.failed(&e, &head.parsed, state) {
+                Some(reply) if !body.begun => self.reply(conn, reply, &head.parsed, state, counts).await,
+                // the head is written: the client sees that the body breaks off
+                _ => {
+                    if sent == Framing::Close {
+                        conn.wire.abort();
+                    }
+                    End::Closed
+                }
+            },
+            Err(None) => {
+                state.outcome = "client_gone";
+                End::Closed
+            }
+        }
+    }
+
+    /// Passes the body on, piece by piece. `true`: nothing was left behind it. `Err(None)`: the client has
+    /// gone, or the connection was closed from outside.
+    async fn relay(
+        &self,
+        conn: &mut Conn,
+        server: &mut Wire,
+        mut piece: BytesMut,
+        body: &mut Body,
+    ) -> std::result::Result<bool, Option<Box<Error>>> {
+        let idle = self.gateway.config.limits.idle;
+        loop {
+            let left = if let Some(own) = body.pass(piece.len()) {
+                body.begun = true;
+                write_on(conn, &piece[..own], idle).await.map_err(|_| None)?;
+                piece.len() - own
+            } else {
+                let left = body.take(&piece).map_err(Some)?;
+                if !body.out.is_empty() {
+                    body.begun = true;
+                    write_on(conn, &body.out, idle).await.map_err(|_| None)?;
+                    body.out.clear();
+                }
+                left
+            };
+            if body.is_done() {
+                return Ok(left == 0);
+            }
+            piece.clear();
+            piece.reserve(ANSWER);
+            let Conn { wire, buffer, alarm, guard, .. } = &mut *conn;
+            let more = async {
+                tokio::select! {
+                    biased;
+                    _ = guard.closed() => None,
+                    read = server.read_buf(&mut piece) => Some(read),
+                    () = gone(wire, buffer) => None,
+                }
+            };
+            let read = alarm.within(idle, pin!(more)).await;
+            match read {
+                Some(None) => return Err(None),
+                Some(Some(Ok(0))) if body.framing == Framing::Close => {
+                    body.end(Complete::by_framing());
+                    write_on(conn, &body.out, idle).await.map_err(|_| None)?;
+                    return Ok(true);
+                }
+                Some(Some(Ok(0))) => {
+                    return Err(Some(Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()));
+                }
+                Some(Some(Ok(_))) => {}
+                Some(Some(Err(e))) => {
+                    return Err(Some(Error::because(ErrorType::ReadError, "reading the answer", e).into_up()));
+                }
+                None => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
+            }
+        }
+    }
+}
+
+/// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
+async fn write_on(conn: &mut Conn, bytes: &[u8], idle: std::time::Duration) -> std::result::Result<(), Gone> {
+    let guard = conn.guard.clone();
+    tokio::select! {
+        biased;
+        written = conn.write(bytes, idle) => written,
+        _ = guard.closed() => Err(Gone),
+    }
+}
+
+/// An answer's body on its way.
+struct Body {
+    framing: Framing,
+    chunks: Chunks,
+    /// The client gets a body without a length in chunks.
+    in_chunks: bool,
+    out: Vec<u8>,
+    sent: usize,
+    /// Whether the client has got something of the answer.
+    begun: bool,
+}
+
+impl Body {
+    /// How many bytes of a piece of this length go to the client as they are, without a copy; `None`: not at
+    /// all, or behind what waits in `out`.
+    fn pass(&mut self, length: usize) -> Option<usize> {
+        let own = match &mut self.framing {
+            _ if !self.out.is_empty() => return None,
+            Framing::Chunked => return None,
+            Framing::Close if self.in_chunks => return None,
+            Framing::Close => length,
+            Framing::Length(left) => {
+                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(length);
+                *left -= own as u64;
+                own
+            }
+        };
+        self.sent += own;
+        Some(own)
+    }
+
+    /// Puts what belongs to the body into `out`, framed for the client; how many bytes did not belong to it.
+    fn take(&mut self, mut piece: &[u8]) -> Result<usize> {
+        match &mut self.framing {
+            Framing::Close => self.put_in_frame(piece),
+            Framing::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len());
+                *left -= taken as u64;
+                self.put(&piece[..taken]);
+                return Ok(piece.len() - taken);
+            }
+            Framing::Chunked => {
+                while !piece.is_empty() && !self.chunks.is_done() {
+                    let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
+                    let (taken, data) = self.chunks.take(piece).map_err(bad)?;
+                    self.put_in_frame(&piece[data]);
+                    piece = &piece[taken..];
+                }
+                if self.chunks.is_done() {
+                    self.end(Complete::by_framing());
+                    return Ok(piece.len());
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    fn put(&mut self, data: &[u8]) {
+        self.sent += data.len();
+        self.out.extend_from_slice(data);
+    }
+
+    fn put_in_frame(&mut self, data: &[u8]) {
+        if self.in_chunks {
+            self.sent += data.len();
+            chunks::put(data, &mut self.out);
+        } else {
+            self.put(data);
+        }
+    }
+
+    /// The end of a body without a length.
+    fn end(&mut self, _whole: Complete) {
+        if self.in_chunks {
+            self.out.extend_from_slice(chunks::LAST);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.framing {
+            Framing::Length(left) => left == 0,
+            Framing::Chunked => self.chunks.is_done(),
+            Framing::Close => false,
+        }
+    }
+}
