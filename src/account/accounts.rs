@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::api_token::ApiTokens;
 use super::backend_token::{self, Minters, OwnKeys};
+use super::chores::{Chores, write_seen};
 use super::handed::HandedTokens;
 use super::live::Live;
 use super::password::Hasher;
@@ -25,12 +26,6 @@ use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{Change, Check, Db, Hooks, Store, StoreError};
 
-/// How often "last seen" is written, seconds; more often if the idle limit is short.
-const SEEN_EVERY_SECS: u64 = 30;
-/// How often sessions past their limits are let go from memory, seconds.
-const SWEEP_EVERY_SECS: u64 = 60;
-/// How often the store is rid of what is past, seconds.
-const PURGE_EVERY_SECS: u64 = 3600;
 /// Jobs of the store for people's own pages at once, of which an account gets its share; far fewer than may wait.
 const TURNS: usize = 32;
 
@@ -97,8 +92,17 @@ impl Accounts {
         static INSTANCES: AtomicU64 = AtomicU64::new(1);
         let settings = Settings::new(config);
         let folder = crate::store::Folder::open(&config.server.state_dir)?;
+        if folder.is_shared() {
+            let state_dir = config.server.state_dir.display();
+            tracing::warn!(%state_dir, "the state folder's group may write to it: no other program may be of that group");
+        }
         let lock = folder.lock()?;
         let mut db = Db::open(&config.server.state_dir, Check::Whole)?;
+        match db.migrated() {
+            Some(migrated) if migrated.copy.is_err() => tracing::warn!("{migrated}"),
+            Some(migrated) => tracing::info!("{migrated}"),
+            None => {}
+        }
         let no_randomness = |error: NoRandomness| StartError(error.to_string());
         db.first_key(&token::new_key().map_err(no_randomness)?, clock.now())?;
         for algorithm in backend_token::algorithms(config) {
@@ -269,20 +273,6 @@ impl Shared {
     }
 }
 
-/// One step of writing when sessions were last used; gives where to go on.
-fn write_seen(live: &Live, api_tokens: &ApiTokens, db: &mut Db, from: usize) -> Result<Option<usize>, StoreError> {
-    let used = api_tokens.take_unwritten();
-    if !used.is_empty() {
-        db.write_tokens_seen(&used)?;
-    }
-    let (seen, next) = live.unwritten(from);
-    if !seen.is_empty() {
-        db.write_seen(&seen)?;
-        live.mark_written(&seen);
-    }
-    Ok(next)
-}
-
 fn hooks(
     in_force: &Arc<ArcSwap<Settings>>,
     live: &Arc<Live>,
@@ -306,100 +296,14 @@ fn hooks(
             Change::SessionEnded(id) => apply_live.end(id),
             Change::ApiToken(row) => apply_tokens.apply(row, &apply_live),
             Change::Account(row) => apply_live.change(&row),
+            Change::Restored(standing) => {
+                apply_live.end_others(&standing.sessions);
+                apply_tokens.end_others(&standing.api_tokens);
+                tracing::warn!("a backup was restored: what is not in it is over");
+            }
         }),
         tick: Box::new(move |db| chores.run(db)),
     }
-}
-
-/// What is to be done now and then, on the store's thread.
-struct Chores {
-    live: Arc<Live>,
-    api_tokens: Arc<ApiTokens>,
-    handed: Arc<HandedTokens>,
-    in_force: Arc<ArcSwap<Settings>>,
-    clock: Clock,
-    written: Steps<usize>,
-    swept: Steps<usize>,
-    purged: Steps<i64>,
-}
-
-/// Something that is due now and then and done in steps, so that nobody waits for the whole of it.
-struct Steps<P> {
-    every_secs: u64,
-    begun: UnixSecs,
-    /// Where the next step begins; `None`: nothing is to be done before it is due again.
-    next: Option<P>,
-}
-
-impl<P: Copy + Default> Steps<P> {
-    fn new(every_secs: u64, begun: UnixSecs) -> Self {
-        Self { every_secs, begun, next: None }
-    }
-
-    /// Where a step is to begin, if one is to be done now.
-    fn due(&mut self, now: UnixSecs) -> Option<P> {
-        if self.next.is_none() && now.saturating_sub(self.begun) >= self.every_secs {
-            (self.begun, self.next) = (now, Some(P::default()));
-        }
-        self.next
-    }
-}
-
-impl Chores {
-    fn new(
-        in_force: &Arc<ArcSwap<Settings>>,
-        live: &Arc<Live>,
-        api_tokens: &Arc<ApiTokens>,
-        handed: &Arc<HandedTokens>,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            live: Arc::clone(live),
-            api_tokens: Arc::clone(api_tokens),
-            handed: Arc::clone(handed),
-            in_force: Arc::clone(in_force),
-            written: Steps::new(0, clock.now()),
-            swept: Steps::new(SWEEP_EVERY_SECS, clock.now()),
-            purged: Steps::new(PURGE_EVERY_SECS, 0),
-            clock,
-        }
-    }
-
-    fn run(&mut self, db: &mut Db) {
-        let now = self.clock.now();
-        let settings = self.in_force.load_full();
-        self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
-        if let Some(from) = self.written.due(now) {
-            let done = write_seen(&self.live, &self.api_tokens, db, from);
-            self.written.next = logged("when sessions were last used could not be written", done);
-        }
-        if let Some(from) = self.swept.due(now) {
-            if from == 0 {
-                self.api_tokens.sweep(now);
-                self.handed.sweep(now);
-            }
-            self.swept.next = self.live.sweep(from, now);
-        }
-        if let Some(after) = self.purged.due(now) {
-            let done = Self::purge(&settings, db, after, now);
-            self.purged.next = logged("what is past could not be removed from the store", done);
-        }
-    }
-
-    fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
-        if after == 0 {
-            db.purge(now, settings.throttle.find_time.as_secs())?;
-        }
-        db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
-    }
-}
-
-/// Where a chore goes on; one that failed begins anew when it is due again.
-fn logged<P>(what: &str, done: Result<Option<P>, StoreError>) -> Option<P> {
-    done.unwrap_or_else(|error| {
-        tracing::warn!(%error, "{what}");
-        None
-    })
 }
 
 #[cfg(test)]
@@ -535,7 +439,13 @@ mod tests {
         let world = World::new();
         let error = Accounts::open(&world.config, world.clock.clone()).map(|_| ()).unwrap_err();
         let folder = world.config.server.state_dir.display().to_string();
-        assert_eq!(error.to_string(), format!("{folder}: another authgate serves from this state folder"));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{folder}: another authgate (process {}) serves from this state folder; stop it first",
+                std::process::id()
+            )
+        );
         let _ = world.restart().await;
     }
 

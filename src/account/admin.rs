@@ -1,20 +1,26 @@
 //! What the commands do to accounts, in a process of their own, with or without a running
 //! gateway. Blocking. The same rules hold as for people in a browser.
 
+use std::path::Path;
+
 use super::settings::Settings;
 use super::{Caller, audit, backend_token, email, enroll, token};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{Config, SignUp};
-use crate::secret::{NoRandomness, Secret};
+use crate::secret::{NoRandomness, Secret, token_hash};
 use crate::store::{
-    ApiTokenRow, Applied, AuditEvent, AuditRow, Check, Db, Ends, Kept, KeyRow, NewApiToken, NewId, NewUser, Password,
-    SessionRow, StoreError, UserChange, UserRow, Whose, Written,
+    self, ApiTokenRow, Applied, AuditEvent, AuditRow, Check, Db, Ends, Kept, KeyRow, Migrated, NewApiToken, NewId,
+    NewUser, Password, Restored, SessionRow, StoreError, UserChange, UserRow, Whose, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
 const INVITE_SECS: u64 = 7 * 86_400;
 /// How long a password-reset link works, seconds.
 const RESET_SECS: u64 = 86_400;
+
+/// When a database was replaced, in the name of what is kept of it.
+const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
+    time::macros::format_description!("[year][month][day]-[hour][minute][second]");
 
 /// Why a command was refused: one plain sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +85,11 @@ impl Admin {
     /// Opens the store in `server.state_dir`, making it if it is missing.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, Refused> {
         Ok(Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock))
+    }
+
+    /// What opening brought the database up from.
+    pub fn migrated(&self) -> Option<&Migrated> {
+        self.db.migrated()
     }
 
     /// Opens the store for reading; makes and changes nothing.
@@ -234,6 +245,13 @@ impl Admin {
         Ok(self.url("invite", &token))
     }
 
+    /// Undoes a link that nobody has seen, given as it was to be shown.
+    pub fn withdraw_link(&mut self, url: &Secret) -> Result<(), Refused> {
+        let token = url.expose().rsplit('/').next().unwrap_or_default();
+        let event = self.event("link_withdrawn", None);
+        Ok(self.db.remove_link(&token_hash(token), &event)?)
+    }
+
     fn url(&self, page: &str, token: &Secret) -> Secret {
         Secret::new(format!("{}/{page}/{}", self.links, token.expose()))
     }
@@ -351,6 +369,15 @@ impl Admin {
         let event = AuditRow { detail: format!("{} accounts", users.len()), ..self.event("users_imported", None) };
         Ok(self.db.import_users(users, highest_id, self.clock.now(), &event)?)
     }
+}
+
+/// Puts a backup in the place of the database, with or without a running gateway.
+pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored, Refused> {
+    let now = clock.now();
+    let at = i64::try_from(now).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
+    let stamp = at.and_then(|at| at.format(STAMP).ok()).unwrap_or_default();
+    let event = audit::about("database_restored", &Caller::default(), now, "", "");
+    Ok(store::restore(state_dir, from, &stamp, &event)?)
 }
 
 /// What somebody typed, fit to be shown.

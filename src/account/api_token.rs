@@ -1,7 +1,7 @@
 //! API tokens: what programs show instead of a session. A token stands for its account within its scopes
 //! until it expires, is revoked, or the account is disabled or gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -103,6 +103,17 @@ impl ApiTokens {
                 }
             }
         }
+    }
+
+    /// Tokens whose ids are not among these work no more.
+    pub(super) fn end_others(&self, standing: &HashSet<String>) {
+        self.0.write().retain(|_, token| {
+            let stands = standing.contains(&*token.session.id);
+            if !stands {
+                token.session.ended.store(true, Ordering::Release);
+            }
+            stands
+        });
     }
 
     fn find(&self, token: &[u8]) -> Option<(Arc<Session>, Arc<Grant>)> {

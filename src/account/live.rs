@@ -128,6 +128,14 @@ impl Live {
         }
     }
 
+    /// Sessions whose ids are not among these are over.
+    pub(super) fn end_others(&self, standing: &HashSet<String>) {
+        for part in &self.parts {
+            let ids: Vec<String> = part.sessions.read().iter().map(|held| held.0.id.clone()).collect();
+            ids.iter().filter(|id| !standing.contains(*id)).for_each(|id| self.end(id));
+        }
+    }
+
     /// What all sessions of an account share. Before it has been told of, the account has no standing.
     pub(super) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
         let mut accounts = self.part(id).accounts.lock();

@@ -14,6 +14,7 @@ mod audit;
 mod backend_token;
 mod ban;
 mod blocklist;
+mod chores;
 mod email;
 mod enroll;
 mod foreign;
@@ -36,7 +37,7 @@ mod ticket;
 mod token;
 
 pub use accounts::Accounts;
-pub use admin::{Admin, Details, Refused};
+pub use admin::{Admin, Details, Refused, restore};
 pub use api_token::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails, TokenInfo};
 pub use backend_token::{Minted, MintedTokens, NotMinted};
 pub use ban::Ban;

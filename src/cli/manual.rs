@@ -19,7 +19,7 @@ forwards the admitted ones, with headers that say who asks, to the apps behind i
 const FILES: [(&str, &str); 3] = [
     ("gateway.toml", "the configuration, in the working directory"),
     ("/etc/authgate/gateway.toml", "the configuration, where there is none in the working directory"),
-    ("/var/lib/authgate", "the database and the keys, where the service of the package runs"),
+    ("/var/lib/authgate", "the database and the keys, with that configuration"),
 ];
 
 const EXIT_CODES: [(&str, &str); 4] =
@@ -131,5 +131,5 @@ fn list(heading: &str, items: &[(&str, &str)]) -> Roff {
 
 fn example<'r>(verb: &Command, page: &'r mut Roff) -> &'r mut Roff {
     let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-    page.text([roman(help)])
+    page.text([roman(help.lines().last().unwrap_or_default())])
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 
 use crate::command::{
     self, BanCommand, CommandError, ExplainArgs, Globals, ImportArgs, ImportFormat, InviteArgs, KeyCommand, Revoke,
-    RunArgs, SessionCommand, TokenCommand, UserArgs, UserCommand,
+    RunArgs, SessionCommand, TokenCommand, UserArgs, UserCommand, UserFilter,
 };
 use crate::config::parse_duration;
 use crate::logging::printable_lines;
@@ -24,8 +24,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return helped(&error);
         }
     };
     let globals = Globals { config: cli.config, state_dir: cli.state_dir };
@@ -57,15 +56,40 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
             command::audit::run(globals, email.as_deref(), lasting(&since)?, json)
         }
         Verb::Backup { file } => command::backup::run(globals, &file),
-        Verb::Healthcheck => command::healthcheck::run(globals),
+        Verb::Restore { file } => command::restore::run(globals, &file),
+        Verb::Healthcheck { wait } => {
+            let wait = wait.as_deref().map(lasting).transpose()?.unwrap_or(0);
+            command::healthcheck::run(globals, std::time::Duration::from_secs(wait))
+        }
+        Verb::Help { command } => help(&command),
         Verb::Completions { shell } => print(&manual::completions(shell)),
         Verb::Man => print(manual::page().map_err(|error| CommandError::Refused(error.to_string()))?.as_bytes()),
     }
 }
 
+/// What clap says: a help text, or what is wrong with the arguments.
+fn helped(error: &clap::Error) -> ExitCode {
+    let printed = error.print();
+    let is_lost = printed.is_err_and(|error| error.kind() != ErrorKind::BrokenPipe);
+    ExitCode::from(if error.use_stderr() { 2 } else { u8::from(is_lost) })
+}
+
+/// The help of a command, as `--help` behind it prints it.
+fn help(command: &[String]) -> Result<(), CommandError> {
+    let words = std::iter::once("authgate").chain(command.iter().map(String::as_str));
+    match Cli::try_parse_from(words.chain(["--help"])) {
+        Err(error) if error.use_stderr() => {
+            Err(CommandError::Usage(format!("there is no command `{}`", command.join(" "))))
+        }
+        Err(error) => print(error.render().to_string().as_bytes()),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// A reader that has seen enough, as `head`, is no failure.
 fn print(text: &[u8]) -> Result<(), CommandError> {
-    match std::io::stdout().write_all(text) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CommandError::Refused(error.to_string())),
         _ => Ok(()),
     }
@@ -82,9 +106,11 @@ fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
     };
     let command = match verb {
         User::Add(typed) => UserCommand::Add(account(typed, None)),
-        User::List { json } => UserCommand::List { json },
+        User::List { pattern, group, disabled, json } => {
+            UserCommand::List { filter: UserFilter { pattern, group, disabled }, json }
+        }
         User::Show { email, json } => UserCommand::Show { email, json },
-        User::Remove(Email { email }) => UserCommand::Remove { email },
+        User::Remove { emails, yes } => UserCommand::Remove { emails, yes },
         User::Disable(Email { email }) => UserCommand::Disable { email },
         User::Enable(Email { email }) => UserCommand::Enable { email },
         User::Set(Change { account: typed, new_email }) => UserCommand::Set(account(typed, new_email)),

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
     version,
     about,
     disable_help_subcommand = true,
-    after_help = "Example: authgate --config /etc/authgate/gateway.toml run"
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 64 bad configuration\n\nExample: authgate --config /etc/authgate/gateway.toml run"
 )]
 pub(super) struct Cli {
     /// Configuration [default: gateway.toml here, else /etc/authgate/gateway.toml]
@@ -97,9 +97,25 @@ pub(super) enum Verb {
         /// Where to; it must not exist yet
         file: PathBuf,
     },
+    /// Put a backup in the place of the database, also while the gateway serves; what was there is kept beside it
+    #[command(after_help = "Example: authgate restore /var/backups/authgate.db")]
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
     /// Succeed when the running gateway is ready
-    #[command(after_help = "Example: authgate healthcheck && echo ready")]
-    Healthcheck,
+    #[command(after_help = "Example: authgate healthcheck --wait 30s && echo ready")]
+    Healthcheck {
+        /// Ask again until then, silently: 30s, 2m
+        #[arg(long, value_name = "TIME")]
+        wait: Option<String>,
+    },
+    /// Print the help of a command
+    #[command(after_help = "Example: authgate help user add")]
+    Help {
+        /// Which one
+        command: Vec<String>,
+    },
     /// Print the completions for a shell
     #[command(after_help = "Example: authgate completions bash > /usr/share/bash-completion/completions/authgate")]
     Completions {
@@ -150,8 +166,16 @@ pub(super) enum User {
     #[command(after_help = "Example: authgate user add ada@example.com --group staff")]
     Add(Account),
     /// List accounts
-    #[command(after_help = "Example: authgate user list --json")]
+    #[command(after_help = "Example: authgate user list '*@example.com' --group staff")]
     List {
+        /// A part of e-mail or name, or the whole with * for anything
+        pattern: Option<String>,
+        /// In this group alone
+        #[arg(long)]
+        group: Option<String>,
+        /// Disabled ones alone
+        #[arg(long)]
+        disabled: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -165,9 +189,16 @@ pub(super) enum User {
         #[arg(long)]
         json: bool,
     },
-    /// Remove an account and end its sessions
-    #[command(after_help = "Example: authgate user remove ada@example.com")]
-    Remove(Email),
+    /// Remove accounts and end their sessions; asks at a terminal
+    #[command(after_help = "Example: authgate user remove ada@example.com bob@example.com --yes")]
+    Remove {
+        /// E-mails
+        #[arg(required = true, value_name = "EMAIL")]
+        emails: Vec<String>,
+        /// Without asking
+        #[arg(long)]
+        yes: bool,
+    },
     /// Let nobody sign in to it and end its sessions
     #[command(after_help = "Example: authgate user disable ada@example.com")]
     Disable(Email),

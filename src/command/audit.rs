@@ -20,8 +20,7 @@ pub fn run(globals: &Globals, email: Option<&str>, since_secs: u64, as_json: boo
                 "detail": event.detail,
             })
         };
-        say_json(&events.iter().map(told).collect());
-        return Ok(());
+        return say_json(&events.iter().map(told).collect());
     }
     // what was typed at the login page stands here, too
     let cells = |event: &AuditEvent| {
@@ -35,6 +34,5 @@ pub fn run(globals: &Globals, email: Option<&str>, since_secs: u64, as_json: boo
         ]
     };
     let headings = ["TIME", "EVENT", "EMAIL", "ADDRESS", "REQUEST", "DETAIL"];
-    say(&table(&headings, &events.iter().map(cells).collect::<Vec<_>>()));
-    Ok(())
+    say(&table(&headings, &events.iter().map(cells).collect::<Vec<_>>()))
 }

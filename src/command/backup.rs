@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use super::people::{configured, remark};
+use super::people::{readable, remark};
 use super::{CommandError, Globals};
 use crate::store;
 
 /// Carries the command out.
 pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
-    let config = configured(globals)?;
-    let bytes =
-        store::back_up(&config.server.state_dir, file).map_err(|error| CommandError::Refused(error.to_string()))?;
+    let (config, _) = readable(globals)?;
+    let bytes = store::back_up(&config.server.state_dir, file)?;
     remark(&format!(
         "{} holds {} KiB: accounts, sessions and signing keys. Keep it secret.",
         file.display(),

@@ -11,18 +11,18 @@ pub fn run(globals: &Globals, command: BanCommand) -> Result<(), CommandError> {
         BanCommand::Lift { what } => {
             admin.lift_ban(&what)?;
             remark(&format!("lifted {what}"));
+            Ok(())
         }
         BanCommand::List { json: true } => {
             let ban =
                 |ban: &Ban| serde_json::json!({ "kind": ban.kind, "what": ban.what, "until": instant(ban.until) });
-            say_json(&admin.bans()?.iter().map(ban).collect());
+            say_json(&admin.bans()?.iter().map(ban).collect())
         }
         BanCommand::List { json: false } => {
             let now = admin.now();
             let cells =
                 |ban: &Ban| vec![ban.what.clone(), ban.kind.to_owned(), format!("{} s", ban.until.saturating_sub(now))];
-            say(&table(&["WHAT", "KIND", "REMAINS"], &admin.bans()?.iter().map(cells).collect::<Vec<_>>()));
+            say(&table(&["WHAT", "KIND", "REMAINS"], &admin.bans()?.iter().map(cells).collect::<Vec<_>>()))
         }
     }
-    Ok(())
 }

@@ -1,15 +1,17 @@
 //! `authgate check`: judges the configuration without binding or creating anything, then its
 //! `[[test]]` tables.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use serde_json::json;
 
+use super::people::{remark as say_aside, say};
 use super::{CommandError, Globals};
 use crate::account::Admin;
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults, Test};
 use crate::gateway::prove::Prover;
+use crate::store::{self, Judged};
 
 /// Prints faults or test results.
 pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
@@ -18,7 +20,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
     let mut config = match config {
         Ok(config) => config,
         Err(faults) if as_json => {
-            println!("{}", json!({ "ok": false, "faults": faults.to_json(), "warnings": [], "tests": [] }));
+            say(&json!({ "ok": false, "faults": faults.to_json(), "warnings": [], "tests": [] }).to_string())?;
             return Err(CommandError::Config(faults));
         }
         Err(faults) => return Err(CommandError::Config(faults)),
@@ -27,6 +29,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
         config.warn_of_groups_without_people(&groups);
     }
     remark(&config.warnings);
+    let database = database(&config);
     let prover = Prover::new(&config);
     let results: Vec<(&Test, String)> = config
         .tests
@@ -39,31 +42,50 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
             json!({ "line": test.line, "request": format!("{} {}", test.method, test.target),
                     "expect": test.expect, "got": got, "ok": test.expect == *got })
         };
-        println!(
-            "{}",
-            json!({ "ok": failed == 0, "faults": [], "warnings": config.warnings.to_json(),
-                    "tests": results.iter().map(one).collect::<Vec<_>>() })
-        );
+        let told = json!({ "ok": failed == 0 && database.is_ok(), "faults": [], "warnings": config.warnings.to_json(),
+                    "tests": results.iter().map(one).collect::<Vec<_>>(),
+                    "database": database.clone().unwrap_or_else(|why| why) });
+        say(&told.to_string())?;
     } else {
         for (test, got) in results.iter().filter(|(test, got)| test.expect != *got) {
-            println!(
-                "{}:{}: {} {}\n  expected {}\n  got      {got}",
-                path.display(),
-                test.line,
-                test.method,
-                test.target,
-                test.expect
-            );
+            let (file, Test { line, method, target, expect, .. }) = (path.display(), test);
+            say(&format!("{file}:{line}: {method} {target}\n  expected {expect}\n  got      {got}"))?;
         }
-        println!("{} is good; {} of {} tests passed", path.display(), results.len() - failed, results.len());
+        say(&verdict(&path.display().to_string(), results.len(), failed))?;
+        match &database {
+            Ok(told) if told.is_empty() => {}
+            Ok(told) | Err(told) => say_aside(told),
+        }
     }
-    if failed == 0 { Ok(()) } else { Err(CommandError::Said) }
+    let failed = failed > 0 || database.is_err();
+    if failed { Err(CommandError::Said) } else { Ok(()) }
+}
+
+fn verdict(file: &str, tests: usize, failed: usize) -> String {
+    if failed == 0 {
+        format!("{file} is good; {tests} of {tests} tests passed")
+    } else {
+        format!("{file}: {failed} of {tests} tests FAILED")
+    }
+}
+
+/// What a start would do with the database that is there: nothing to be told of, a line, or why it would be refused.
+fn database(config: &Config) -> Result<String, String> {
+    match store::judge(&config.server.state_dir) {
+        Ok(Judged::Absent | Judged::Current) => Ok(String::new()),
+        Ok(Judged::Closed(why)) => Ok(format!("the database was not looked at: {why}")),
+        Ok(Judged::Older { version, known, copy }) => Ok(format!(
+            "the database has version {version}: the next start brings it to {known}, with a copy kept at {}",
+            copy.display()
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Says to the person at the terminal what is worth a look.
 pub(super) fn remark(warnings: &Faults) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    eprint!("{}", warnings.render(color));
+    let _ = write!(std::io::stderr().lock(), "{}", warnings.render(color));
 }
 
 /// The groups of all accounts; `None` where there are no accounts that could tell.

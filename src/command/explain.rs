@@ -28,12 +28,7 @@ pub fn run(globals: &Globals, args: &ExplainArgs) -> Result<(), CommandError> {
     let asked = Asked { method, target: args.url.clone(), headers, user };
     let mut told = Prover::new(&config).explain(&asked).map_err(CommandError::Usage)?;
     told.notes.extend(notes);
-    if args.json {
-        say_json(&serde_json::to_value(&told).unwrap_or_default());
-    } else {
-        say(&text(&told));
-    }
-    Ok(())
+    if args.json { say_json(&serde_json::to_value(&told).unwrap_or_default()) } else { say(&text(&told)) }
 }
 
 fn field(line: &str) -> Result<(HeaderName, HeaderValue), CommandError> {

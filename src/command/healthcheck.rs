@@ -5,29 +5,42 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::people::configured;
+use super::people::readable;
 use super::{CommandError, Globals};
+use crate::clock::Stopwatch;
 use crate::config::Listen;
 
 const TIME: Duration = Duration::from_secs(5);
 /// An answer of the gateway's has a line; whoever listens there in its place may have more to say.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
-/// Succeeds when `/readyz` answers 200.
-pub fn run(globals: &Globals) -> Result<(), CommandError> {
-    let config = configured(globals)?;
-    let refused = |why: String| CommandError::Refused(why);
+/// How often a gateway that is not ready is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Succeeds when `/readyz` answers 200: now, or within `wait`.
+pub fn run(globals: &Globals, wait: Duration) -> Result<(), CommandError> {
+    let (config, _) = readable(globals)?;
     let Some(address) = &config.server.admin_listen else {
-        return Err(refused("server.admin_listen is off, so there is nothing to ask".to_owned()));
+        let why = "server.admin_listen is off, so there is nothing to ask: name an address there";
+        return Err(CommandError::Refused(why.to_owned()));
     };
-    let answer = ask(address)
-        .map_err(|error| refused(format!("nothing answers at server.admin_listen, {}: {error}", shown(address))))?;
-    let status = answer.split(' ').nth(1).unwrap_or_default();
-    if status == "200" {
+    let began = Stopwatch::new();
+    loop {
+        match ready(address) {
+            Err(_) if began.elapsed() < wait => std::thread::sleep(AGAIN),
+            outcome => return outcome.map_err(CommandError::Refused),
+        }
+    }
+}
+
+fn ready(address: &Listen) -> Result<(), String> {
+    let answer =
+        ask(address).map_err(|error| format!("nothing answers at server.admin_listen, {}: {error}", shown(address)))?;
+    if answer.split(' ').nth(1) == Some("200") {
         return Ok(());
     }
     let why = answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim();
-    Err(refused(format!("the gateway is not ready: {why}")))
+    Err(format!("the gateway is not ready: {why}"))
 }
 
 fn shown(address: &Listen) -> String {

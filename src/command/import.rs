@@ -38,8 +38,7 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
     }
     settle(&admin);
     let verb = if args.dry_run { "would import" } else { "imported" };
-    say(&format!("{verb} {} of {read} accounts, skipped {}", read - done.skipped, done.skipped));
-    Ok(())
+    say(&format!("{verb} {} of {read} accounts, skipped {}", read - done.skipped, done.skipped))
 }
 
 fn refused(args: &ImportArgs, what: impl std::fmt::Display) -> CommandError {
@@ -140,15 +139,17 @@ fn csv(args: &ImportArgs) -> Result<Read, CommandError> {
     Ok((rows, 0))
 }
 
-/// `name:hash` lines. Where names are no addresses, `--domain` makes them so.
+/// `name:hash` lines, as Apache and nginx read them: blanks around them count for nothing, nor do fields behind the hash.
+/// Where names are no addresses, `--domain` makes them so.
 fn htpasswd(args: &ImportArgs) -> Result<Read, CommandError> {
     let mut rows = Vec::new();
     for (row, line) in (1..).zip(read_text(args)?.lines()) {
-        let line = line.trim_end_matches('\r');
-        if line.trim().is_empty() || line.starts_with('#') {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, hash) = line.split_once(':').unwrap_or((line, ""));
+        let (name, rest) = line.split_once(':').unwrap_or((line, ""));
+        let hash = rest.split(':').next().unwrap_or_default().trim_end();
         rows.push(ForeignUser {
             row,
             email: address(args, name),

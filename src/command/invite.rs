@@ -1,12 +1,13 @@
 //! `authgate invite`: a one-time link that makes an account.
 
-use super::people::{open, remark, say};
+use super::people::{open, remark, say_once};
 use super::{CommandError, Globals, InviteArgs};
 
 /// Prints the link.
 pub fn run(globals: &Globals, args: &InviteArgs) -> Result<(), CommandError> {
-    let link = open(globals)?.invite(args.email.as_deref(), &args.groups, args.expires_secs)?;
-    say(link.expose());
+    let mut admin = open(globals)?;
+    let link = admin.invite(args.email.as_deref(), &args.groups, args.expires_secs)?;
+    say_once(&link, || admin.withdraw_link(&link))?;
     remark(&format!("This link makes an account. It works once, within {}.", span(args.expires_secs)));
     Ok(())
 }

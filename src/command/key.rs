@@ -14,6 +14,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             remark(&format!(
                 "key {kid} signs sessions from now on, and those of backends' tokens sign in two minutes; nobody is signed out"
             ));
+            Ok(())
         }
         KeyCommand::List { json: true } => {
             let key = |key: &KeyRow| {
@@ -25,7 +26,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
                     "signs": key.retired.is_none(),
                 })
             };
-            say_json(&admin.keys()?.iter().map(key).collect());
+            say_json(&admin.keys()?.iter().map(key).collect())
         }
         KeyCommand::List { json: false } => {
             let cells = |key: &KeyRow| {
@@ -33,8 +34,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
                     key.retired.map_or_else(|| "signs".to_owned(), |at| format!("verifies, retired {}", instant(at)));
                 vec![key.kid.clone(), key.algorithm.clone(), instant(key.created), state]
             };
-            say(&table(&["ID", "ALGORITHM", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()));
+            say(&table(&["ID", "ALGORITHM", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()))
         }
     }
-    Ok(())
 }

@@ -14,6 +14,7 @@ pub mod import;
 pub mod invite;
 pub mod key;
 mod people;
+pub mod restore;
 pub mod run;
 pub mod session;
 pub mod token;
@@ -74,8 +75,10 @@ pub struct UserArgs {
 pub enum UserCommand {
     /// A new account; without a password a one-time link is printed.
     Add(UserArgs),
-    /// All accounts.
+    /// Accounts.
     List {
+        /// Which.
+        filter: UserFilter,
         /// As JSON.
         json: bool,
     },
@@ -86,10 +89,12 @@ pub enum UserCommand {
         /// As JSON.
         json: bool,
     },
-    /// Removes an account and ends its sessions.
+    /// Removes accounts and ends their sessions.
     Remove {
-        /// E-mail as typed.
-        email: String,
+        /// E-mails as typed.
+        emails: Vec<String>,
+        /// Without asking.
+        yes: bool,
     },
     /// Nobody signs in to it any more; its sessions end.
     Disable {
@@ -108,6 +113,17 @@ pub enum UserCommand {
         /// E-mail as typed.
         email: String,
     },
+}
+
+/// Which accounts `user list` shows; all where nothing is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct UserFilter {
+    /// A part of e-mail or name; with `*` the whole of it.
+    pub pattern: Option<String>,
+    /// A group that they are in.
+    pub group: Option<String>,
+    /// Disabled ones alone.
+    pub disabled: bool,
 }
 
 /// `user import`

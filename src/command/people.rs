@@ -1,7 +1,7 @@
 //! What the commands about accounts share: opening the store, waiting for a running gateway,
 //! writing to the terminal. Data goes to standard output, remarks to standard error.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
 use time::OffsetDateTime;
@@ -10,10 +10,10 @@ use time::format_description::well_known::Rfc3339;
 use super::{CommandError, Globals};
 use crate::account::{Admin, Refused};
 use crate::clock::{Clock, UnixSecs};
-use crate::config::{self, Config, Secrets};
+use crate::config::{self, Config, Faults, Secrets};
 use crate::logging::printable_lines;
 use crate::secret::Secret;
-use crate::store::UserRow;
+use crate::store::{self, StoreError, UserRow};
 
 /// Longest password line that is read, bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -24,28 +24,78 @@ impl From<Refused> for CommandError {
     }
 }
 
-/// Opens the accounts of the configuration.
+/// Opens the accounts of the configuration. A database is made only where the configuration is sound: a broken one may
+/// name another folder than the gateway's.
 pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
-    Ok(Admin::open(&configured(globals)?, Clock::system())?)
+    let (config, broken) = readable(globals)?;
+    let state_dir = &config.server.state_dir;
+    let is_new = !store::has_database(state_dir)?;
+    if broken && is_new {
+        let (file, dir) = (globals.config_path(), state_dir.display());
+        let why = format!("{dir} holds no database, and {} is broken", file.display());
+        return Err(CommandError::Refused(format!("{why}: name the gateway's state folder with --state-dir DIR")));
+    }
+    let admin = Admin::open(&config, Clock::system())?;
+    if let Some(migrated) = admin.migrated() {
+        remark(&migrated.to_string());
+    }
+    if is_new {
+        remark(&format!("new database in {}: there was none", state_dir.display()));
+    }
+    Ok(admin)
 }
 
 /// Opens them for a command that only tells: makes and changes nothing.
 pub(super) fn looked(globals: &Globals) -> Result<Admin, CommandError> {
-    Ok(Admin::look(&configured(globals)?, Clock::system())?)
+    Ok(Admin::look(&readable(globals)?.0, Clock::system())?)
 }
 
 /// The configuration without its secrets; without any file that of `run --to`.
 pub(super) fn configured(globals: &Globals) -> Result<Config, CommandError> {
+    found(globals, config::load).map_err(CommandError::Config)
+}
+
+/// The same for commands that need little of it, and whether it is broken: what can be read of a broken one counts, with
+/// a warning. Without that nobody could be signed out before the file is repaired.
+pub(super) fn readable(globals: &Globals) -> Result<(Config, bool), CommandError> {
+    let mut broken = None;
+    let load = |path: &Path, state_dir: Option<&Path>, secrets| {
+        let (config, faults) = config::load_broken(path, state_dir, secrets)?;
+        broken = faults;
+        Ok(config)
+    };
+    let config = found(globals, load).map_err(CommandError::Config)?;
+    if let Some(faults) = &broken {
+        let (file, dir) = (globals.config_path(), config.server.state_dir.display());
+        let count = faults.list().len();
+        remark(&format!(
+            "warning: {} has {count} fault{} (authgate check); the state folder is taken to be {dir}",
+            file.display(),
+            if count == 1 { "" } else { "s" }
+        ));
+    }
+    Ok((config, broken.is_some()))
+}
+
+fn found(
+    globals: &Globals,
+    load: impl FnOnce(&Path, Option<&Path>, Secrets) -> Result<Config, Faults>,
+) -> Result<Config, Faults> {
     let path = globals.config_path();
     let state_dir = globals.state_dir.as_deref();
     let without_file =
         globals.config.is_none() && !path.exists() && (state_dir.is_some() || Path::new("state").is_dir());
-    let config = if without_file {
+    if without_file {
         config::one_app("builtin:whoami", None, state_dir)
     } else {
-        config::load(&path, state_dir, Secrets::Left)
-    };
-    config.map_err(CommandError::Config)
+        load(&path, state_dir, Secrets::Left)
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.to_string())
+    }
 }
 
 /// Waits until a running gateway has the change in force, and says so if it does not.
@@ -55,10 +105,41 @@ pub(super) fn settle(admin: &Admin) {
     }
 }
 
+fn print(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn printed(line: &str) -> Result<(), CommandError> {
+    match print(line) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CommandError::Refused(unwritten(&error))),
+        _ => Ok(()),
+    }
+}
+
+fn unwritten(error: &std::io::Error) -> String {
+    format!("standard output cannot be written: {error}")
+}
+
 /// A line of data, or several; what others wrote draws nothing on the terminal. A reader that has gone away is no fault
 /// of ours.
-pub(super) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", printable_lines(line));
+///
+/// # Errors
+/// Standard output cannot be written, as on a full disk.
+pub(super) fn say(line: &str) -> Result<(), CommandError> {
+    printed(&printable_lines(line))
+}
+
+/// A line that is shown once. Where it could not be, a reader that has gone away included, `take_back` undoes what it
+/// stands for.
+pub(super) fn say_once(secret: &Secret, take_back: impl FnOnce() -> Result<(), Refused>) -> Result<(), CommandError> {
+    let Err(error) = print(secret.expose()) else { return Ok(()) };
+    let why = unwritten(&error);
+    Err(CommandError::Refused(match take_back() {
+        Ok(()) => format!("{why}; what it was to show was taken back"),
+        Err(Refused(left)) => format!("{why}; and what it was to show could not be taken back: {left}"),
+    }))
 }
 
 /// A remark for the person at the terminal.
@@ -67,8 +148,23 @@ pub(super) fn remark(line: &str) {
 }
 
 /// A JSON document.
-pub(super) fn say_json(value: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout().lock(), "{value:#}");
+///
+/// # Errors
+/// As [`say`]'s.
+pub(super) fn say_json(value: &serde_json::Value) -> Result<(), CommandError> {
+    printed(&format!("{value:#}"))
+}
+
+/// Whether the person at the terminal wants it. Where there is none, nobody is asked: scripts mean what they say.
+pub(super) fn confirmed(question: &str) -> Result<bool, CommandError> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    let _ = write!(std::io::stderr().lock(), "{} [y/N] ", printable_lines(question));
+    let mut line = String::new();
+    let read = std::io::BufReader::new(std::io::Read::take(std::io::stdin().lock(), 64)).read_line(&mut line);
+    read.map_err(|error| CommandError::Refused(format!("the answer cannot be read: {error}")))?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// The password: the first line of standard input, or typed twice at a terminal.

@@ -39,8 +39,7 @@ fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), Comman
                 "user_agent": row.user_agent,
             })
         };
-        say_json(&rows.iter().map(session).collect());
-        return Ok(());
+        return say_json(&rows.iter().map(session).collect());
     }
     let cells = |row: &SessionRow| {
         vec![
@@ -52,6 +51,5 @@ fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), Comman
             row.user_agent.clone(),
         ]
     };
-    say(&table(&["ID", "EMAIL", "SINCE", "SEEN", "ADDRESS", "BROWSER"], &rows.iter().map(cells).collect::<Vec<_>>()));
-    Ok(())
+    say(&table(&["ID", "EMAIL", "SINCE", "SEEN", "ADDRESS", "BROWSER"], &rows.iter().map(cells).collect::<Vec<_>>()))
 }

@@ -1,6 +1,6 @@
 //! `authgate token ...`: API tokens. One is shown once, when it is made.
 
-use super::people::{instant, looked, open, remark, say, say_json, settle, table};
+use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
 use super::{CommandError, Globals, TokenCommand};
 use crate::account::{Admin, TokenDetails};
 use crate::store::ApiTokenRow;
@@ -13,7 +13,7 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
             let details = TokenDetails { name, scopes, lasts_secs: expires_secs };
             let (id, token) = admin.create_token(&email, &details)?;
             settle(&admin);
-            say(token.expose());
+            say_once(&token, || admin.revoke_token(&id))?;
             remark(&format!("token {id}; it is not shown again"));
             Ok(())
         }
@@ -43,13 +43,11 @@ fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), Comman
                 "seen": seen(row),
             })
         };
-        say_json(&rows.iter().map(token).collect());
-        return Ok(());
+        return say_json(&rows.iter().map(token).collect());
     }
     let cells = |row: &ApiTokenRow| {
         let seen = seen(row).unwrap_or_else(|| "never".to_owned());
         vec![row.id.clone(), email(row), row.name.clone(), instant(row.expires), seen, row.scopes.join(", ")]
     };
-    say(&table(&["ID", "EMAIL", "NAME", "EXPIRES", "SEEN", "SCOPES"], &rows.iter().map(cells).collect::<Vec<_>>()));
-    Ok(())
+    say(&table(&["ID", "EMAIL", "NAME", "EXPIRES", "SEEN", "SCOPES"], &rows.iter().map(cells).collect::<Vec<_>>()))
 }

@@ -1,7 +1,9 @@
 //! `authgate user ...`: accounts.
 
-use super::people::{instant, looked, open, read_password, remark, say, say_json, settle, table, user_json};
-use super::{CommandError, Globals, UserArgs, UserCommand};
+use super::people::{
+    confirmed, instant, looked, open, read_password, remark, say, say_json, say_once, settle, table, user_json,
+};
+use super::{CommandError, Globals, UserArgs, UserCommand, UserFilter};
 use crate::account::{Admin, Details};
 use crate::store::UserRow;
 
@@ -32,12 +34,9 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             }
             Ok(())
         }
-        UserCommand::List { json } => list(&mut admin, json),
+        UserCommand::List { filter, json } => list(&mut admin, &filter, json),
         UserCommand::Show { email, json } => show(&mut admin, &email, json),
-        UserCommand::Remove { email } => {
-            changed(&admin.remove_user(&email)?, "removed", &admin);
-            Ok(())
-        }
+        UserCommand::Remove { emails, yes } => remove(&mut admin, &emails, yes),
         UserCommand::Disable { email } => {
             changed(&admin.set_disabled(&email, true)?, "disabled", &admin);
             Ok(())
@@ -47,7 +46,8 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             Ok(())
         }
         UserCommand::Reset { email } => {
-            say(admin.reset_link(&email)?.expose());
+            let link = admin.reset_link(&email)?;
+            say_once(&link, || admin.withdraw_link(&link))?;
             remark("This link sets a new password. It works once, within 24 hours.");
             Ok(())
         }
@@ -75,8 +75,30 @@ fn add(admin: &mut Admin, args: UserArgs) -> Result<(), CommandError> {
     let (user, link) = admin.add_user(&email, details)?;
     changed(&user, "added", admin);
     if let Some(link) = link {
-        say(link.expose());
+        say_once(&link, || {
+            admin.withdraw_link(&link)?;
+            admin.remove_user(&user.email).map(drop)
+        })?;
         remark("This link sets the password. It works once, within 7 days.");
+    }
+    Ok(())
+}
+
+/// All of them, or none where one has no account.
+fn remove(admin: &mut Admin, emails: &[String], yes: bool) -> Result<(), CommandError> {
+    let mut users: Vec<UserRow> = Vec::new();
+    for email in emails {
+        let user = admin.user(email)?;
+        if users.iter().all(|other| other.id != user.id) {
+            users.push(user);
+        }
+    }
+    let names: Vec<&str> = users.iter().map(|user| user.email.as_str()).collect();
+    if !yes && !confirmed(&format!("Remove {} for good, with all sessions and tokens?", names.join(", ")))? {
+        return Err(CommandError::Refused("nothing was removed".to_owned()));
+    }
+    for user in &users {
+        changed(&admin.remove_user(&user.email)?, "removed", admin);
     }
     Ok(())
 }
@@ -89,24 +111,41 @@ fn state(user: &UserRow) -> &'static str {
     }
 }
 
-fn list(admin: &mut Admin, json: bool) -> Result<(), CommandError> {
-    let users = admin.users()?;
+/// Without regard to case: a part of the text, or all of it where the pattern has stars, which stand for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.to_lowercase(), text.to_lowercase());
+    let pieces: Vec<&str> = pattern.split('*').collect();
+    let [first, between @ .., last] = pieces.as_slice() else { return text.contains(&pattern) };
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    for piece in between {
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    rest.ends_with(last)
+}
+
+fn is_wanted(filter: &UserFilter, user: &UserRow) -> bool {
+    filter.pattern.as_ref().is_none_or(|pattern| matches(pattern, &user.email) || matches(pattern, &user.name))
+        && filter.group.as_ref().is_none_or(|group| user.groups.contains(group))
+        && (!filter.disabled || user.disabled)
+}
+
+fn list(admin: &mut Admin, filter: &UserFilter, json: bool) -> Result<(), CommandError> {
+    let mut users = admin.users()?;
+    users.retain(|user| is_wanted(filter, user));
     if json {
-        say_json(&users.iter().map(user_json).collect());
-        return Ok(());
+        return say_json(&users.iter().map(user_json).collect());
     }
     let row = |user: &UserRow| {
         vec![user.id.clone(), user.email.clone(), user.name.clone(), user.groups.join(","), state(user).to_owned()]
     };
-    say(&table(&["ID", "EMAIL", "NAME", "GROUPS", "STATE"], &users.iter().map(row).collect::<Vec<_>>()));
-    Ok(())
+    say(&table(&["ID", "EMAIL", "NAME", "GROUPS", "STATE"], &users.iter().map(row).collect::<Vec<_>>()))
 }
 
 fn show(admin: &mut Admin, email: &str, json: bool) -> Result<(), CommandError> {
     let user = admin.user(email)?;
     if json {
-        say_json(&user_json(&user));
-        return Ok(());
+        return say_json(&user_json(&user));
     }
     let sessions = admin.sessions(Some(&user.email))?.len();
     let lines = [
@@ -120,7 +159,30 @@ fn show(admin: &mut Admin, email: &str, json: bool) -> Result<(), CommandError> 
         ("sessions", sessions.to_string()),
     ];
     for (name, value) in lines {
-        say(format!("{name:<9} {value}").trim_end());
+        say(format!("{name:<9} {value}").trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_pattern_is_a_part_of_the_text_or_all_of_it_with_stars() {
+        for (pattern, text, fits) in [
+            ("ada", "ADA@example.com", true),
+            ("@example", "ada@example.com", true),
+            ("bob", "ada@example.com", false),
+            ("", "ada@example.com", true),
+            ("*@example.com", "ada@example.com", true),
+            ("*@example", "ada@example.com", false),
+            ("a*@*.com", "ada@example.com", true),
+            ("a*a", "a", false),
+            ("a**c", "abc", true),
+            ("É*", "émile", true),
+        ] {
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+        }
+    }
 }

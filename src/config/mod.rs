@@ -18,6 +18,7 @@ mod conceal;
 mod fault;
 mod file;
 mod keys;
+mod load;
 mod look;
 mod lower;
 mod pattern;
@@ -25,12 +26,14 @@ mod pattern;
 pub mod properties;
 mod routes;
 mod routing;
+mod salvage;
 mod schema;
 mod secret;
 mod units;
 
 pub use certificate::{Certificate, CertificateFiles, Tls, Unfit};
 pub use fault::{Fault, Faults};
+pub use load::{load, load_broken};
 pub use routes::Routes;
 pub use routing::{
     Access, BackendToken, Cors, Health, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
@@ -50,47 +53,26 @@ pub enum Secrets {
     Left,
 }
 
-/// Reads and judges a file. `state_dir` wins over whatever the file says. Nothing is created.
-pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {
-    let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| {
-        let remedy = if error.kind() == std::io::ErrorKind::PermissionDenied {
-            "run this as its owner, as a member of its group, or as root"
-        } else {
-            "name the file with --config FILE, or start with --to URL"
-        };
-        Faults::of_file(&shown, format!("cannot read {shown}: {error}"), remedy)
-    })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Faults::of_file(&shown, format!("{shown} is not UTF-8"), "save the file as UTF-8"))?;
-    let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    let env = |name: &str| std::env::var(name).ok();
-    let mut config = judge(&text, &shown, file::Reading::new(&env, base, secrets))?;
-    if let Some(state_dir) = state_dir {
-        state_dir.clone_into(&mut config.server.state_dir);
-    }
-    Ok(config)
-}
-
 /// Judges a text. `env` stands in for the environment; relative paths hang on `base`.
 pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    judge(text, file, file::Reading::new(env, base, Secrets::Read))
+    let (config, faults) = judge(text, file, file::Reading::new(env, base, Secrets::Read));
+    if faults.list().is_empty() { Ok(config) } else { Err(faults) }
 }
 
-fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> Result<Config, Faults> {
+/// What the text says, with defaults in the place of what is wrong in it, and all that is wrong.
+fn judge(text: &str, file: &str, mut reading: file::Reading<'_>) -> (Config, Faults) {
     let (document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        let mut faults = syntax_faults(text, &errors);
-        let shown = conceal::conceal(text, document.get_ref(), false, &mut faults);
-        return Err(Faults::new(file, &shown, faults));
-    }
     reading.line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
     let mut config = lower::lower(&document, &reading);
     config.named_groups = reading.groups.take();
     let (mut faults, warnings) = reading.into_findings();
-    let shown = conceal::conceal(text, document.get_ref(), true, &mut faults);
+    if !errors.is_empty() {
+        // what the rest comes to is of no use to anybody who repairs the file
+        faults = syntax_faults(text, &errors);
+    }
+    let shown = conceal::conceal(text, document.get_ref(), errors.is_empty(), &mut faults);
     config.warnings = Faults::warnings(file, &shown, warnings);
-    if faults.is_empty() { Ok(config) } else { Err(Faults::new(file, &shown, faults)) }
+    (config, Faults::new(file, &shown, faults))
 }
 
 /// What is no TOML. The parser goes on after a fault, so that a bracket that is missing has many: of a line the first
@@ -198,6 +180,8 @@ pub struct Server {
     pub listen: Vec<Listen>,
     /// The origin that browsers use; decides cookie names and links.
     pub public_url: Origin,
+    /// Whether it was left out, and all addresses are listened on: where browsers come in is a guess then.
+    pub is_public_url_guessed: bool,
     /// Folder of the database and the keys; absolute or relative to the working directory.
     pub state_dir: PathBuf,
     /// The gateway's own pages and endpoints: starts with `/`, no `/` at the end, one or more

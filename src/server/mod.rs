@@ -17,6 +17,7 @@ use crate::gateway::{Current, Gateway, HealthChecks};
 use crate::logging::Log;
 use crate::pages::whoami;
 use crate::vital;
+use crate::web::host::Host;
 
 mod admin;
 mod descriptors;
@@ -241,14 +242,27 @@ async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Re
     let Some(token) = accounts.first_link().await.map_err(ServeError::new)? else { return Ok(()) };
     log.flush();
     let server = &config.server;
+    let (origin, hint) = match host_name().and_then(|name| Host::parse(&name)).filter(|_| server.is_public_url_guessed)
+    {
+        None => (server.public_url.clone(), ""),
+        Some(name) => (
+            server.public_url.with_host(&name),
+            "That is this machine's name. Where browsers use another name or address, set server.public_url to it.\n",
+        ),
+    };
     let _ = writeln!(
         std::io::stderr(),
-        "\nThere is no account yet. Create the first one (group admin) within 24 hours at\n\n  {}{}/invite/{}\n",
-        server.public_url,
+        "\nThere is no account yet. Create the first one (group admin) within 24 hours at\n\n  {origin}{}/invite/{}\n\n{hint}",
         server.prefix,
         token.expose()
     );
     Ok(())
+}
+
+/// The machine's name, where the system tells it.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty() && name != "localhost")
 }
 
 #[cfg(test)]

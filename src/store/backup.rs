@@ -3,10 +3,12 @@
 //! The database itself is only read: a newer program backs up an older one's before it brings it up.
 
 use std::fs::{File, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
+use tempfile::NamedTempFile;
 
 use super::folder::Folder;
 use super::{Check, StoreError, db, migrate};
@@ -24,11 +26,7 @@ pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
         return Err(StoreError::Down(format!("{}: there is a file already; it was left untouched", to.display())));
     }
     let beside = parent(to)?;
-    let copy = tempfile::Builder::new()
-        .prefix(".authgate-backup-")
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(&beside)
-        .map_err(failed)?;
+    let copy = new_file(&beside).map_err(failed)?;
     copy_into(&folder, copy.path())?;
     is_sound(copy.path())?;
     folder.hand_over(copy.as_file()).map_err(failed)?;
@@ -39,8 +37,72 @@ pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
     Ok(bytes)
 }
 
+/// Keeps the database as it is before it is brought up from `version`: beside it, whole or not at all. Without room
+/// there is none, and why.
+pub(super) fn keep(
+    database: &Connection,
+    folder: &Folder,
+    version: usize,
+) -> Result<Result<PathBuf, String>, StoreError> {
+    let to = kept_name(folder, version);
+    let kept = kept_at(database, folder, &to);
+    match kept {
+        Ok(()) => Ok(Ok(to)),
+        Err(Fault::NoRoom(why)) => Ok(Err(why)),
+        Err(Fault::Other(why)) => Err(StoreError::Down(format!("{}: {why}", to.display()))),
+    }
+}
+
+/// Where a database of this version is kept when it is brought up.
+pub(super) fn kept_name(folder: &Folder, version: usize) -> PathBuf {
+    let mut name = folder.database().into_os_string();
+    name.push(format!(".v{version}"));
+    name.into()
+}
+
+enum Fault {
+    NoRoom(String),
+    Other(String),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
+        match error.sqlite_error_code() {
+            Some(DiskFull | SystemIoFailure) => Self::NoRoom(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoRoom(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+fn kept_at(database: &Connection, folder: &Folder, to: &Path) -> Result<(), Fault> {
+    let beside = folder.database().parent().unwrap_or(Path::new(".")).canonicalize()?;
+    let copy = new_file(&beside)?;
+    let path = copy.path().to_str().ok_or_else(|| Fault::Other("the path is no UTF-8".to_owned()))?;
+    database.execute("VACUUM INTO ?1", [path])?;
+    folder.hand_over(copy.as_file())?;
+    copy.as_file().sync_all()?;
+    copy.persist(to).map_err(|error| error.error)?;
+    Ok(File::open(&beside)?.sync_all()?)
+}
+
+/// An empty file of ours, gone again unless it is kept.
+pub(super) fn new_file(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".authgate-backup-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder)
+}
+
 /// The folder that a file is to be in, by its full path: `SQLite` must not take it for a URI.
-fn parent(to: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn parent(to: &Path) -> Result<PathBuf, StoreError> {
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     parent.canonicalize().map_err(|error| StoreError::Down(format!("{}: {error}", parent.display())))
 }
@@ -56,7 +118,7 @@ fn copy_into(folder: &Folder, copy: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn is_sound(copy: &Path) -> Result<(), StoreError> {
+pub(super) fn is_sound(copy: &Path) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let found: String =
         Connection::open_with_flags(copy, flags)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
@@ -70,6 +132,9 @@ mod tests {
     use super::super::Db;
     use super::*;
 
+    const NONE: &str =
+        "DIR/authgate.db: there is no database: start the gateway, or name its state folder with --state-dir DIR";
+
     fn lines(dir: &Path, to: &Path) -> String {
         back_up(dir, to).unwrap_err().to_string().replace(&dir.display().to_string(), "DIR")
     }
@@ -78,11 +143,11 @@ mod tests {
     fn a_backup_makes_nothing_where_there_is_no_database() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        assert_eq!(lines(&state, &dir.path().join("copy")), "DIR/authgate.db: there is no database");
+        assert_eq!(lines(&state, &dir.path().join("copy")), NONE);
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
         std::fs::create_dir(&state).unwrap();
         std::fs::write(state.join("authgate.db"), b"").unwrap();
-        assert_eq!(lines(&state, &dir.path().join("copy")), "DIR/authgate.db: there is no database");
+        assert_eq!(lines(&state, &dir.path().join("copy")), NONE);
     }
 
     #[test]

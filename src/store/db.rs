@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::folder::Folder;
+use super::folder::{Claim, Folder};
+use super::migrate::Migrated;
 use super::{StoreError, migrate, uint};
 use crate::clock::Stopwatch;
 use crate::metrics;
@@ -33,8 +34,11 @@ pub struct Db {
     pub(super) folder: Folder,
     /// Device and number of the file that it lives in.
     file: (u64, u64),
-    rev: u64,
+    pub(super) rev: u64,
     looking: Looking,
+    migrated: Option<Migrated>,
+    /// For commands; behind the connection, which must be closed first.
+    claim: Option<Claim>,
 }
 
 /// What is known of a large database's soundness.
@@ -77,22 +81,56 @@ impl Db {
     ///
     /// # Errors
     /// [`StoreError::Unusable`] for a folder others can write, a foreign, newer or damaged file,
-    /// which is then left untouched.
+    /// which is then left untouched; for an older one that a gateway serves from ([`Check::Version`]).
     pub fn open(state_dir: &Path, check: Check) -> Result<Self, StoreError> {
         let folder = Folder::open(state_dir)?;
-        let looking = migrate::inspect(&folder, check)?.map_or(Looking::Found(Ok(())), Looking::On);
+        let found = migrate::inspect(&folder, check)?;
+        let looking = found.looking.map_or(Looking::Found(Ok(())), Looking::On);
         let at = folder.database();
+        // a gateway holds the folder already
+        let claim = if check == Check::Whole { None } else { Some(folder.claim()?) };
+        let brings_up = found.version > 0 && found.version < migrate::KNOWN;
+        if let Some(claim) = claim.as_ref().filter(|_| brings_up)
+            && !claim.take().map_err(|error| folder.unlockable(&error))?
+        {
+            let what = "an older authgate serves from this database: restart the gateway first, which brings it to this version";
+            return Err(StoreError::Unusable(format!("{}: {what}", at.display())));
+        }
         let wrong = |error: rusqlite::Error| {
             StoreError::Unusable(format!("{}: the database cannot be opened: {error}", at.display()))
         };
         let mut connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(wrong)?;
         prepare_patiently(&connection).map_err(wrong)?;
-        migrate::apply(&mut connection, &folder).map_err(|error| match error {
+        let migrated = migrate::apply(&mut connection, &folder).map_err(|error| match error {
             StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),
             unusable @ StoreError::Unusable(_) => unusable,
         })?;
+        if let Some(claim) = claim.as_ref().filter(|_| brings_up) {
+            claim.release().map_err(|error| folder.unlockable(&error))?;
+        }
         let file = folder.database_id()?;
-        Ok(Self { connection, folder, file, rev: 0, looking })
+        Ok(Self { connection, folder, file, rev: 0, looking, migrated, claim })
+    }
+
+    /// What [`Self::open`] brought the database up from.
+    pub fn migrated(&self) -> Option<&Migrated> {
+        self.migrated.as_ref()
+    }
+
+    /// Whether the log stays as it is when the database is closed: where that is another file by now.
+    pub(super) fn leave_log(&self, leave: bool) {
+        let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        if let Err(error) = self.connection.set_db_config(config, leave) {
+            tracing::error!(%error, "the database's log cannot be kept apart from another file");
+        }
+    }
+
+    /// Whether a gateway serves from this database's folder.
+    pub(super) fn is_served(&self) -> Result<bool, StoreError> {
+        match &self.claim {
+            Some(claim) => self.folder.is_claimed(claim),
+            None => self.folder.is_served(),
+        }
     }
 
     /// Opens a database that is there for reading. Makes and changes nothing: one of an older version may be in use
@@ -106,7 +144,8 @@ impl Db {
         let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
         let file = folder.database_id()?;
-        Ok(Self { connection, folder, file, rev: 0, looking: Looking::Found(Ok(())) })
+        let looking = Looking::Found(Ok(()));
+        Ok(Self { connection, folder, file, rev: 0, looking, migrated: None, claim: None })
     }
 
     /// Waits for the look through a large database that goes on since [`Self::open`].
@@ -132,7 +171,7 @@ impl Db {
         }
         let at = self.folder.database();
         Err(StoreError::Down(format!(
-            "{}: another file took its place while it was in use: restart the gateway",
+            "{}: another file took its place while it was in use: restart the gateway (authgate restore FILE needs none)",
             at.display()
         )))
     }

@@ -2,8 +2,8 @@
 //! them; one gateway at a time. Never widens what others may do: where root looks into the folder of a service, the
 //! service must not lead it to files elsewhere, so no link is ever followed.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Read;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Error, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,17 +29,81 @@ const LINK: &str = "is a link to a file elsewhere: what it leads to was left unt
 pub struct Folder {
     path: PathBuf,
     owner: (u32, u32),
+    /// Its group may write, and this process is of it.
+    shared: bool,
+}
+
+/// The files whose locks say that a gateway serves. The database is one of them, so that to remove `lock` changes nothing.
+/// Never closed before the connection is: that would take `SQLite`'s own locks from it (fcntl(2)).
+#[derive(Debug)]
+pub(super) struct Claim {
+    lock: File,
+    database: File,
 }
 
 /// Held for as long as a gateway serves from this folder; dropping it lets the next one in.
 #[derive(Debug)]
 pub struct Lock {
-    _lock: File,
+    claim: Claim,
+    path: PathBuf,
     applied: File,
 }
 
-fn unusable(path: &Path, what: &str) -> StoreError {
+pub(super) fn unusable(path: &Path, what: &str) -> StoreError {
     StoreError::Unusable(format!("{}: {what}", path.display()))
+}
+
+/// What a fault of the file system means here, and what to do next.
+fn fault(error: &Error, owner: Option<u32>) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => match owner.map(user_name) {
+            Some(name) => format!(
+                "permission denied: it belongs to {name}; run this as that user (sudo -u {name} authgate ...) or as root"
+            ),
+            None => "permission denied; run this as the owner of the state folder or as root".to_owned(),
+        },
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("{error}; the gateway writes there: name another folder with server.state_dir or --state-dir")
+        }
+        ErrorKind::StorageFull => format!("{error}; make room"),
+        _ => error.to_string(),
+    }
+}
+
+/// As `sudo -u` takes it.
+fn user_name(uid: u32) -> String {
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = known.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("'#{uid}'"))
+}
+
+fn is_own_group(gid: u32) -> bool {
+    let others = rustix::process::getgroups().unwrap_or_default();
+    others.into_iter().chain([rustix::process::getegid()]).any(|own| own.as_raw() == gid)
+}
+
+/// Where the database of a state folder is.
+pub(super) fn database_of(state_dir: &Path) -> PathBuf {
+    state_dir.join(DATABASE)
+}
+
+/// Whether there is a database; makes nothing.
+///
+/// # Errors
+/// Nobody can tell, as without access to the folder.
+pub fn has_database(state_dir: &Path) -> Result<bool, StoreError> {
+    match std::fs::metadata(state_dir.join(DATABASE)) {
+        Ok(about) => Ok(about.len() > 0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => {
+            let owner = std::fs::metadata(state_dir).ok().map(|about| about.uid());
+            Err(unusable(state_dir, &fault(&error, owner)))
+        }
+    }
 }
 
 impl Folder {
@@ -56,20 +120,32 @@ impl Folder {
 
     /// The folder of a database that is there already; makes nothing.
     pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
-        let database = path.join(DATABASE);
-        if !std::fs::metadata(&database).is_ok_and(|about| about.len() > 0) {
-            return Err(unusable(&database, "there is no database"));
+        if !has_database(path)? {
+            let what = "there is no database: start the gateway, or name its state folder with --state-dir DIR";
+            return Err(unusable(&path.join(DATABASE), what));
         }
         Self::judged(path)
     }
 
     fn judged(path: &Path) -> Result<Self, StoreError> {
         let about = std::fs::metadata(path)
-            .map_err(|error| unusable(path, &format!("the state folder cannot be read: {error}")))?;
-        if about.mode() & 0o022 != 0 {
+            .map_err(|error| unusable(path, &format!("the state folder cannot be read: {}", fault(&error, None))))?;
+        // a volume of Kubernetes is root's, and writable by the group that the process is given (fsGroup)
+        let shared = about.mode() & 0o020 != 0;
+        if about.mode() & 0o002 != 0 || (shared && !is_own_group(about.gid())) {
             return Err(unusable(path, "others can write to the state folder; run chmod 700 on it"));
         }
-        Ok(Self { path: path.to_path_buf(), owner: (about.uid(), about.gid()) })
+        let database = std::fs::symlink_metadata(path.join(DATABASE)).ok();
+        let owner = match database.filter(|database| shared && database.is_file()) {
+            Some(database) => (database.uid(), database.gid()),
+            None => (about.uid(), about.gid()),
+        };
+        Ok(Self { path: path.to_path_buf(), owner, shared })
+    }
+
+    /// Whether its group may write to it.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Where the database is.
@@ -88,14 +164,17 @@ impl Folder {
     /// Opens a file of ours, 0600 and owned by the folder's owner; makes an empty one if missing.
     pub(super) fn file(&self, name: &str) -> Result<File, StoreError> {
         let path = self.path.join(name);
-        let wrong = |error: std::io::Error| {
-            let closed = error.kind() == std::io::ErrorKind::PermissionDenied;
-            let next = if closed {
-                format!("; run this as the folder's owner (uid {}) or as root", self.owner.0)
-            } else {
-                String::new()
+        let wrong = |error: Error| {
+            let own = std::fs::symlink_metadata(&path).ok().map(|about| about.uid());
+            let next = match own.filter(|uid| *uid != self.owner.0 && error.kind() == ErrorKind::PermissionDenied) {
+                Some(own) => format!(
+                    "{error}: it belongs to {}, the folder to {owner}; run chown {owner} on it",
+                    user_name(own),
+                    owner = user_name(self.owner.0)
+                ),
+                None => fault(&error, Some(self.owner.0)),
             };
-            unusable(&path, &format!("cannot be opened: {error}{next}"))
+            unusable(&path, &format!("cannot be opened: {next}"))
         };
         if std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_symlink()) {
             return Err(unusable(&path, LINK));
@@ -116,19 +195,27 @@ impl Folder {
         if about.nlink() > 1 && about.uid() != self.owner.0 {
             return Err(unusable(&path, LINK));
         }
-        if about.mode() & 0o077 != 0 {
-            let mut closed = about.permissions();
-            closed.set_mode(0o600);
-            file.set_permissions(closed).map_err(wrong)?;
-        }
+        self.close(&file).map_err(wrong)?;
         self.hand_over(&file).map_err(wrong)?;
         Ok(file)
+    }
+
+    /// Takes from others what they may do with a file of ours. On a shared folder it may be another user's, whose group
+    /// this process is of.
+    fn close(&self, file: &File) -> std::io::Result<()> {
+        let about = file.metadata()?;
+        let others_own = self.shared && !is_root() && about.uid() != rustix::process::geteuid().as_raw();
+        let open = about.mode() & if others_own { 0o007 } else { 0o077 };
+        if open == 0 {
+            return Ok(());
+        }
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
     }
 
     /// Makes a file the folder's owner's. Only root gets to change anything: its files must stay usable for
     /// the service's user.
     pub(super) fn hand_over(&self, file: &File) -> std::io::Result<()> {
-        if file.metadata()?.uid() == self.owner.0 {
+        if file.metadata()?.uid() == self.owner.0 || (self.shared && !is_root()) {
             return Ok(());
         }
         std::os::unix::fs::fchown(file, Some(self.owner.0), Some(self.owner.1))
@@ -153,23 +240,43 @@ impl Folder {
         std::fs::metadata(path).is_ok_and(|about| about.len() > 0)
     }
 
+    /// The files to lock; none of them is yet.
+    pub(super) fn claim(&self) -> Result<Claim, StoreError> {
+        Ok(Claim { lock: self.file(LOCK)?, database: self.file(DATABASE)? })
+    }
+
     /// Claims the folder for a gateway that serves; refuses while another one does.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        let lock = self.file(LOCK)?;
+        let claim = self.claim()?;
         // a command may hold it for an instant to see whether a gateway runs
         for _ in 0..25 {
-            if lock.try_lock().is_ok() {
-                return Ok(Lock { _lock: lock, applied: self.file(APPLIED)? });
+            if claim.take().map_err(|error| self.unlockable(&error))? {
+                claim.sign().map_err(|error| unusable(&self.path.join(LOCK), &fault(&error, Some(self.owner.0))))?;
+                return Ok(Lock { claim, path: self.database(), applied: self.file(APPLIED)? });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(unusable(&self.path, "another authgate serves from this state folder"))
+        Err(self.taken(&claim))
     }
 
     /// Whether a gateway serves from this folder right now.
     pub fn is_served(&self) -> Result<bool, StoreError> {
-        let lock = self.file(LOCK)?;
-        Ok(lock.try_lock_shared().is_err())
+        self.is_claimed(&self.claim()?)
+    }
+
+    /// The same, by files that are open.
+    pub(super) fn is_claimed(&self, claim: &Claim) -> Result<bool, StoreError> {
+        claim.is_taken().map_err(|error| self.unlockable(&error))
+    }
+
+    pub(super) fn unlockable(&self, error: &Error) -> StoreError {
+        let what = "the state folder cannot be locked, so that two gateways could serve from it";
+        unusable(&self.path, &format!("{what}: {error}; it must be on a file system with locks, as a local disk"))
+    }
+
+    pub(super) fn taken(&self, claim: &Claim) -> StoreError {
+        let process = claim.holder().map_or(String::new(), |pid| format!(" (process {pid})"));
+        unusable(&self.path, &format!("another authgate{process} serves from this state folder; stop it first"))
     }
 
     /// The last change that the serving gateway has in force; 0 if it never said.
@@ -181,7 +288,63 @@ impl Folder {
     }
 }
 
+impl Claim {
+    /// Claims both, or finds that somebody else has. Nothing else is taken for that: a file system without locks is an
+    /// error.
+    pub(super) fn take(&self) -> std::io::Result<bool> {
+        locked(self.lock.try_lock()).and_then(|lock| if lock { locked(self.database.try_lock()) } else { Ok(false) })
+    }
+
+    /// Gives both back.
+    pub(super) fn release(&self) -> std::io::Result<()> {
+        self.database.unlock().and(self.lock.unlock())
+    }
+
+    fn is_taken(&self) -> std::io::Result<bool> {
+        let free = locked(self.lock.try_lock_shared())? && locked(self.database.try_lock_shared())?;
+        self.release()?;
+        Ok(!free)
+    }
+
+    /// Leaves the number of this process for those who find the folder claimed.
+    fn sign(&self) -> std::io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+    }
+
+    fn holder(&self) -> Option<u32> {
+        let mut text = [0; 16];
+        let read = self.lock.read_at(&mut text, 0).ok()?;
+        std::str::from_utf8(&text[..read]).ok()?.trim().parse().ok()
+    }
+}
+
+fn locked(outcome: Result<(), TryLockError>) -> std::io::Result<bool> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 impl Lock {
+    /// Whether the file still begins as a database in use does: a backup that was copied over it does not. What is in its
+    /// log would be written into that one.
+    pub(super) fn is_whole(&self) -> Result<(), StoreError> {
+        let mut head = [0; 20];
+        let read = self.claim.database.read_exact_at(&mut head, 0);
+        if read.is_ok() && head.starts_with(b"SQLite format 3\0") && head.ends_with(&[2, 2]) {
+            return Ok(());
+        }
+        let what =
+            "it was written over while in use: stop the gateway, then put a backup in place with authgate restore FILE";
+        Err(StoreError::Down(format!("{}: {what}", self.path.display())))
+    }
+
     /// Tells waiting commands which changes are in force. Not flushed: it matters to living
     /// processes alone.
     pub(super) fn tell_applied(&self, rev: u64) -> std::io::Result<()> {
@@ -215,6 +378,64 @@ mod tests {
         );
         mode(0o755);
         assert!(Folder::open(dir.path()).is_ok());
+    }
+
+    /// As `fsGroup` of Kubernetes leaves a volume: root's, its group's to write, and this process of that group.
+    #[test]
+    fn a_folder_that_only_our_own_group_can_write_is_used_and_what_is_ours_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, bits| std::fs::set_permissions(path, std::fs::Permissions::from_mode(bits)).unwrap();
+        for bits in [0o2770, 0o2775] {
+            mode(dir.path(), bits);
+            let folder = Folder::open(dir.path()).unwrap();
+            assert!(folder.is_shared());
+            folder.file("x").unwrap();
+            mode(&dir.path().join("x"), 0o660);
+            folder.file("x").unwrap();
+            assert_eq!(std::fs::metadata(dir.path().join("x")).unwrap().mode() & 0o777, 0o600);
+        }
+        mode(dir.path(), 0o2777);
+        assert!(Folder::open(dir.path()).is_err());
+        mode(dir.path(), 0o2770);
+        // root's own group is not this one
+        if std::os::unix::fs::chown(dir.path(), None, Some(61_234)).is_ok() {
+            assert!(Folder::open(dir.path()).is_err());
+        }
+    }
+
+    /// To remove it is what people try who are told that another gateway serves.
+    #[test]
+    fn a_second_gateway_does_not_start_where_the_file_lock_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let lock = folder.lock().unwrap();
+        std::fs::remove_file(dir.path().join(LOCK)).unwrap();
+        assert!(folder.lock().is_err() && folder.is_served() == Ok(true));
+        drop(lock);
+        assert!(folder.lock().is_ok());
+    }
+
+    #[test]
+    fn the_process_that_serves_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let _lock = folder.lock().unwrap();
+        let refused = folder.lock().unwrap_err().to_string();
+        let pid = std::process::id();
+        assert!(
+            refused.contains(&format!("another authgate (process {pid}) serves from this state folder")),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_fault_is_told_with_what_to_do_next() {
+        let told = |kind: ErrorKind| fault(&Error::from(kind), Some(0));
+        assert!(told(ErrorKind::PermissionDenied).contains("permission denied: it belongs to root; "));
+        assert!(told(ErrorKind::PermissionDenied).contains("sudo -u root"));
+        assert!(told(ErrorKind::ReadOnlyFilesystem).contains("server.state_dir"));
+        assert_eq!(told(ErrorKind::TimedOut), "timed out");
+        assert_eq!(user_name(61_234), "'#61234'");
     }
 
     #[test]

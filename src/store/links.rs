@@ -116,6 +116,14 @@ impl Db {
         })
     }
 
+    /// Removes a link that nobody has.
+    pub fn remove_link(&mut self, hash: &[u8; 32], event: &AuditRow) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
+            audit::write(tx, event)
+        })
+    }
+
     /// The link with this token hash, if it still opens something.
     pub fn link(&mut self, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
         self.read(|tx| find(tx, hash, now))

@@ -2,12 +2,13 @@
 //! is newer than this program or is damaged is refused before anything is written to it.
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::folder::Folder;
-use super::{Check, StoreError};
+use super::{Check, StoreError, backup};
 
 /// Marks a `SQLite` file as ours ("agte").
 const APPLICATION_ID: i32 = 0x6167_7465;
@@ -28,84 +29,127 @@ const LARGE_BYTES: u64 = 32 << 20;
 /// A look through a large database that goes on.
 pub(super) type Looking = JoinHandle<Result<(), StoreError>>;
 
-fn unusable(folder: &Folder, what: &str) -> StoreError {
-    StoreError::Unusable(format!("{}: {what}; it was left untouched", folder.database().display()))
+/// What was found of a database.
+pub(super) struct Inspected {
+    /// 0: it is new.
+    pub(super) version: usize,
+    /// A look through it that goes on.
+    pub(super) looking: Option<Looking>,
 }
 
-fn unread(folder: &Folder, error: &rusqlite::Error) -> StoreError {
-    // a reader needs room, too, for what it shares with others (-shm)
-    let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
-    let next = if full { " (is the disk full?)" } else { "" };
-    unusable(folder, &format!("the database cannot be read: {error}{next}"))
+/// The version that this program brings a database to.
+pub(super) const KNOWN: usize = SCRIPTS.len();
+
+/// A database was brought to another version.
+#[derive(Debug, Clone)]
+pub struct Migrated {
+    /// The version before.
+    pub from: usize,
+    /// The version now.
+    pub to: usize,
+    /// Where it is kept as it was, or why it is not.
+    pub copy: Result<PathBuf, String>,
+}
+
+impl std::fmt::Display for Migrated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { from, to, copy } = self;
+        write!(f, "database migrated from version {from} to {to}, ")?;
+        match copy {
+            Ok(copy) => write!(f, "copy kept at {}", copy.display()),
+            Err(why) => write!(f, "no copy kept: {why}"),
+        }
+    }
+}
+
+fn unusable(database: &Path, what: &str) -> StoreError {
+    StoreError::Unusable(format!("{}: {what}; it was left untouched", database.display()))
+}
+
+const RESTORE: &str = "; put a backup in its place with authgate restore FILE";
+
+fn unread(database: &Path, error: &rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+    let next = match error.sqlite_error_code() {
+        // a reader needs room, too, for what it shares with others (-shm)
+        Some(SystemIoFailure) => " (is the disk full?)",
+        Some(DatabaseCorrupt | NotADatabase) => RESTORE,
+        _ => "",
+    };
+    unusable(database, &format!("the database cannot be read: {error}{next}"))
 }
 
 /// Judges the file without writing to it. An empty file is a new database. Of a large one only who made it and
 /// for which version is known at once.
-pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Option<Looking>, StoreError> {
+pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreError> {
+    const NEW: Inspected = Inspected { version: 0, looking: None };
     let mut head = Vec::new();
-    let unreadable = |error: std::io::Error| unusable(folder, &format!("the database cannot be read: {error}"));
+    let database = folder.database();
+    let unreadable = |error: std::io::Error| unusable(&database, &format!("the database cannot be read: {error}"));
     let file = folder.database_file()?;
     let bytes = file.metadata().map_err(unreadable)?.len();
     file.take(HEAD_BYTES).read_to_end(&mut head).map_err(unreadable)?;
     if head.is_empty() {
         return if folder.leftover("-wal") {
-            Err(unusable(folder, "the database is empty, but its log (-wal) is not"))
+            Err(unusable(&database, "the database is empty, but its log (-wal) is not"))
         } else if folder.applied() > 0 {
-            let what = "the database is missing or empty, and a gateway has served from it: put a backup in its place, or remove `applied` beside it to begin anew";
-            Err(unusable(folder, what))
+            let what = "the database is missing or empty, and a gateway has served from it: put a backup in its place with authgate restore FILE, or remove `applied` beside it to begin anew";
+            Err(unusable(&database, what))
         } else {
-            Ok(None)
+            Ok(NEW)
         };
     }
     if !head.starts_with(MAGIC) {
-        return Err(unusable(folder, "this is not an authgate database, or it is damaged"));
+        return Err(unusable(&database, "this is not an authgate database, or it is damaged"));
     }
     if head.ends_with(&[1, 1]) && folder.leftover("-wal") {
         // SQLite would write that log's pages over it
-        let what = "this is a backup beside the log (-wal) of the database that was here before; remove that log";
-        return Err(unusable(folder, what));
+        let what = "this is a backup beside the log (-wal) of the database that was here before; remove that log, or put the backup in place with authgate restore FILE";
+        return Err(unusable(&database, what));
     }
     if folder.leftover("-journal") {
         // a first start was cut off: only a writer can roll that back
-        return Ok(None);
+        return Ok(NEW);
     }
-    let damaged = |error: rusqlite::Error| unread(folder, &error);
+    let damaged = |error: rusqlite::Error| unread(&database, &error);
     let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(damaged)?;
     connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
-    let version = judge(&connection, folder)?;
-    if check == Check::Current && version != SCRIPTS.len() {
-        let what = format!("the database has the older version {version}, which the gateway brings up when it serves");
-        return Err(unusable(folder, &what));
+    let version = judge(&connection, &database)?;
+    if check == Check::Current && version != KNOWN {
+        let what = format!(
+            "the database has the older version {version}, which the gateway brings up when it serves: restart the gateway first"
+        );
+        return Err(unusable(&database, &what));
     }
     if check != Check::Whole {
-        return Ok(None);
+        return Ok(Inspected { version, looking: None });
     }
     // with a write-ahead log readers and a writer do not wait for each other
-    let beside = bytes >= LARGE_BYTES && version == SCRIPTS.len() && head.ends_with(&[2, 2]);
+    let beside = bytes >= LARGE_BYTES && version == KNOWN && head.ends_with(&[2, 2]);
     if !beside {
-        look_through(&connection, folder)?;
-        return Ok(None);
+        look_through(&connection, &database)?;
+        return Ok(Inspected { version, looking: None });
     }
-    let folder = folder.clone();
     let looking = std::thread::Builder::new().name("check".to_owned());
-    let looking = looking.spawn(move || look_through(&connection, &folder));
-    Ok(Some(looking.map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?))
+    let looking = looking.spawn(move || look_through(&connection, &database));
+    let looking = looking.map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?;
+    Ok(Inspected { version, looking: Some(looking) })
 }
 
 /// Whose it is, and of which version.
-fn judge(connection: &Connection, folder: &Folder) -> Result<usize, StoreError> {
-    let damaged = |error: rusqlite::Error| unread(folder, &error);
+pub(super) fn judge(connection: &Connection, database: &Path) -> Result<usize, StoreError> {
+    let damaged = |error: rusqlite::Error| unread(database, &error);
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(damaged);
     let (owner, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(damaged)?;
     if owner != i64::from(APPLICATION_ID) && (owner != 0 || version != 0 || tables != 0) {
-        return Err(unusable(folder, "this is another program's database"));
+        return Err(unusable(database, "this is another program's database"));
     }
     let at = usize::try_from(version).unwrap_or(usize::MAX);
     if at > SCRIPTS.len() {
         return Err(unusable(
-            folder,
+            database,
             &format!(
                 "the database has version {version}, this authgate knows up to {}; use a newer one",
                 SCRIPTS.len()
@@ -116,33 +160,43 @@ fn judge(connection: &Connection, folder: &Folder) -> Result<usize, StoreError> 
 }
 
 /// Reads every page.
-fn look_through(connection: &Connection, folder: &Folder) -> Result<(), StoreError> {
-    let damaged = |error: rusqlite::Error| unread(folder, &error);
+fn look_through(connection: &Connection, database: &Path) -> Result<(), StoreError> {
+    let damaged = |error: rusqlite::Error| unread(database, &error);
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
     if found == "ok" {
         return Ok(());
     }
-    Err(unusable(folder, &format!("the database is damaged ({})", found.replace('\n', " "))))
+    Err(unusable(database, &format!("the database is damaged ({}){RESTORE}", found.replace('\n', " "))))
 }
 
-/// Brings the database to this program's version, in one transaction.
-pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<(), StoreError> {
-    let version =
-        |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    let known = i64::try_from(SCRIPTS.len()).unwrap_or(i64::MAX);
-    if version(connection)? == known {
-        return Ok(());
+fn version(connection: &Connection) -> Result<usize, rusqlite::Error> {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+/// Brings the database to this program's version, in one transaction, and keeps a copy of it as it was.
+pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<Option<Migrated>, StoreError> {
+    let from = version(connection)?;
+    if from == KNOWN {
+        return Ok(None);
     }
+    let copy = if from == 0 { Err("it was new".to_owned()) } else { backup::keep(connection, folder, from)? };
+    bring_up(connection, &folder.database())?;
+    Ok((from > 0).then_some(Migrated { from, to: KNOWN, copy }))
+}
+
+/// Runs the scripts that it lacks.
+pub(super) fn bring_up(connection: &mut Connection, database: &Path) -> Result<(), StoreError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    let at = usize::try_from(version(&tx)?).unwrap_or(usize::MAX);
-    if at > SCRIPTS.len() {
-        return Err(unusable(folder, "a newer authgate has just changed the database; use that one"));
+    let at = version(&tx)?;
+    if at > KNOWN {
+        return Err(unusable(database, "a newer authgate has just changed the database; use that one"));
     }
     for script in SCRIPTS.iter().skip(at) {
         tx.execute_batch(script)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", known)?;
+    tx.pragma_update(None, "user_version", i64::try_from(KNOWN).unwrap_or(i64::MAX))?;
     tx.commit()?;
     Ok(())
 }
@@ -290,7 +344,7 @@ mod tests {
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
         assert_eq!(
             refusal(dir.path()),
-            "DB: this is a backup beside the log (-wal) of the database that was here before; remove that log; it was left untouched"
+            "DB: this is a backup beside the log (-wal) of the database that was here before; remove that log, or put the backup in place with authgate restore FILE; it was left untouched"
         );
         std::fs::remove_file(dir.path().join("authgate.db-wal")).unwrap();
         assert!(Db::open(dir.path(), Check::Whole).is_ok());

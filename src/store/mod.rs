@@ -2,6 +2,10 @@
 //! transaction; nothing outside this room speaks SQL. Knows nothing of tokens, hashing or HTTP,
 //! and never decides who may do what.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 use zeroize::Zeroizing;
@@ -16,6 +20,7 @@ mod foreign;
 mod keys;
 mod links;
 mod migrate;
+mod restore;
 mod sessions;
 mod sync;
 mod thread;
@@ -26,15 +31,55 @@ pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, Shown};
 pub use audit::{AuditEvent, AuditRow};
 pub use backup::back_up;
 pub use db::{Check, Db};
-pub use folder::{Folder, Lock};
+pub use folder::{Folder, Lock, has_database};
 pub use foreign::{ForeignTable, read_table};
 pub use keys::NewKey;
 pub use links::{LinkRow, LinkUse, NewLink};
+pub use migrate::Migrated;
+pub use restore::{Restored, restore};
 pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
-pub use sync::{Account, Applied, Change, StandingSession};
+pub use sync::{Account, Applied, Change, Standing, StandingSession};
 pub use thread::{Hooks, Store};
 pub use throttle::{Counted, Limit};
 pub use users::{NewId, NewUser, Password, UserChange, Written};
+
+/// What a start would find.
+#[derive(Debug, Clone)]
+pub enum Judged {
+    /// No database: one would be made.
+    Absent,
+    /// A sound one of this program's version.
+    Current,
+    /// A sound one of an earlier version: it would be brought up, and kept as it is in `copy`.
+    #[allow(missing_docs)]
+    Older { version: usize, known: usize, copy: PathBuf },
+    /// Somebody else's to look at: why.
+    Closed(String),
+}
+
+/// Looks through the database of a state folder as a start does; makes and changes nothing.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: a start would refuse it.
+pub fn judge(state_dir: &Path) -> Result<Judged, StoreError> {
+    match File::open(folder::database_of(state_dir)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Judged::Absent),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Judged::Closed(error.to_string())),
+        _ => {}
+    }
+    let folder = Folder::open(state_dir)?;
+    let found = migrate::inspect(&folder, Check::Whole)?;
+    if let Some(looking) = found.looking {
+        looking.join().unwrap_or_else(|_| Err(StoreError::Down("looking through the database failed".to_owned())))?;
+    }
+    Ok(match found.version {
+        0 => Judged::Absent,
+        version if version < migrate::KNOWN => {
+            Judged::Older { version, known: migrate::KNOWN, copy: backup::kept_name(&folder, version) }
+        }
+        _ => Judged::Current,
+    })
+}
 
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

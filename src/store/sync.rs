@@ -1,9 +1,10 @@
 //! Changes since last time, whoever made them: how a running gateway learns what commands in
 //! other processes did, and how those commands learn that it is in force.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::db::Db;
 use super::{ApiTokenRow, KeyRow, StoreError, api_tokens, int, keys, uint};
@@ -21,6 +22,26 @@ pub enum Change<'r> {
     ApiToken(ApiTokenRow),
     /// An account; removed ones show only by their ended sessions and tokens.
     Account(Account<'r>),
+    /// A backup was restored, and all that stands in it has been handed on: what has none of these ids is over.
+    Restored(&'r Standing),
+}
+
+/// The ids of what stands in a database.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Standing {
+    pub sessions: HashSet<String>,
+    pub api_tokens: HashSet<String>,
+}
+
+impl Standing {
+    fn note(&mut self, change: &Change<'_>) {
+        match change {
+            Change::Session(row) => drop(self.sessions.insert(row.id.to_owned())),
+            Change::ApiToken(row) => drop(self.api_tokens.insert(row.id.clone())),
+            _ => {}
+        }
+    }
 }
 
 /// What of a session every request is checked against.
@@ -61,6 +82,12 @@ pub enum Applied {
 fn newest(tx: &Connection) -> Result<u64, StoreError> {
     let rev = tx.prepare_cached("SELECT value FROM counter WHERE name = 'rev'")?.query_row([], |row| row.get(0))?;
     Ok(uint(rev))
+}
+
+/// The number that the database had when a backup was put into it; 0: never.
+fn restored(tx: &Connection) -> Result<u64, StoreError> {
+    let at = tx.prepare_cached("SELECT value FROM counter WHERE name = 'restored'")?.query_row([], |row| row.get(0));
+    Ok(at.optional()?.map_or(0, uint))
 }
 
 #[cfg(test)]
@@ -147,6 +174,15 @@ fn tell_accounts(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
     })
 }
 
+fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    tell_keys(tx, after, tell)?;
+    tell_sessions(tx, after, tell)?;
+    for row in api_tokens::changed_after(tx, after)? {
+        tell(Change::ApiToken(row));
+    }
+    tell_accounts(tx, after, tell)
+}
+
 impl Db {
     /// Tells what changed after change number `after`, and gives the number of the newest change in it; 0 tells
     /// everything that is not over. After a failure what was told is true, but not all.
@@ -156,13 +192,16 @@ impl Db {
             if rev <= after {
                 return Ok(None);
             }
-            let at = int(after);
-            tell_keys(tx, at, tell)?;
-            tell_sessions(tx, at, tell)?;
-            for row in api_tokens::changed_after(tx, at)? {
-                tell(Change::ApiToken(row));
+            if after == 0 || restored(tx)? <= after {
+                tell_all(tx, int(after), tell)?;
+            } else {
+                let mut standing = Standing::default();
+                tell_all(tx, 0, &mut |change| {
+                    standing.note(&change);
+                    tell(change);
+                })?;
+                tell(Change::Restored(&standing));
             }
-            tell_accounts(tx, at, tell)?;
             Ok(Some(rev))
         })
     }
@@ -171,10 +210,11 @@ impl Db {
     /// force: at most 2 seconds.
     pub fn wait_until_applied(&self) -> Result<Applied, StoreError> {
         for _ in 0..100 {
-            if self.folder.applied() >= self.last_change() && self.folder.is_served()? {
+            let is_served = self.is_served()?;
+            if self.folder.applied() >= self.last_change() && is_served {
                 return Ok(Applied::Yes);
             }
-            if !self.folder.is_served()? {
+            if !is_served {
                 return Ok(Applied::NotServed);
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -26,9 +26,11 @@ const IDLE: Duration = Duration::from_millis(200);
 /// Gets whether everything that is on disk is in force.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+type Job = Box<dyn FnOnce(Result<&mut Db, StoreError>) -> Reply + Send>;
+
 enum Message {
-    /// Does its work and gives back the reply to send.
-    Job(Box<dyn FnOnce(&mut Db) -> Reply + Send>),
+    /// Does its work, unless the database cannot be used, and gives back the reply to send.
+    Job(Job),
     Stop,
 }
 
@@ -54,12 +56,25 @@ struct Worker {
     rev: u64,
     told: u64,
     failing: bool,
+    /// The database's file is another one.
+    lost: bool,
 }
 
 impl Worker {
+    /// Whether the file is the one that was opened. Where it is not, nothing is written to it: what the log holds belongs
+    /// to another database.
+    fn is_own(&mut self) -> Result<(), StoreError> {
+        let own = self.db.is_in_place().and_then(|()| self.lock.is_whole());
+        if self.lost != own.is_err() {
+            self.lost = own.is_err();
+            self.db.leave_log(self.lost);
+        }
+        own
+    }
+
     /// Puts in force what changed.
     fn apply(&mut self) -> Result<(), StoreError> {
-        self.db.is_in_place()?;
+        self.is_own()?;
         let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
         self.rev = newest.unwrap_or(self.rev);
         Ok(())
@@ -93,7 +108,8 @@ impl Worker {
             match jobs.recv_timeout(IDLE) {
                 Ok(Message::Job(job)) => {
                     // a fault in one request never ends another; an open transaction rolls back
-                    let reply = catch_unwind(AssertUnwindSafe(|| job(&mut self.db)));
+                    let own = self.is_own();
+                    let reply = catch_unwind(AssertUnwindSafe(|| job(own.map(|()| &mut self.db))));
                     let in_force = self.sync();
                     if let Ok(reply) = reply {
                         reply(in_force);
@@ -106,15 +122,18 @@ impl Worker {
                     let _ = self.sync();
                 }
             }
-            (self.hooks.tick)(&mut self.db);
+            if !self.lost {
+                (self.hooks.tick)(&mut self.db);
+            }
         }
+        let _ = self.is_own();
     }
 }
 
 impl Store {
     /// Starts the thread, with everything already handed to `hooks.apply` once.
     pub fn start(db: Db, lock: Lock, hooks: Hooks) -> Result<Self, StoreError> {
-        let mut worker = Worker { db, lock, hooks, rev: 0, told: 0, failing: false };
+        let mut worker = Worker { db, lock, hooks, rev: 0, told: 0, failing: false, lost: false };
         worker.apply()?;
         worker.tell()?;
         worker.db.looked_through()?;
@@ -135,11 +154,11 @@ impl Store {
         work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, answer) = oneshot::channel();
-        let job = move |db: &mut Db| -> Reply {
+        let job = move |db: Result<&mut Db, StoreError>| -> Reply {
             if sender.is_closed() {
                 return Box::new(|_| {}); // whoever asked has given up
             }
-            let done = work(db);
+            let done = db.and_then(work);
             Box::new(move |in_force| drop(sender.send(done.and_then(|done| in_force.map(|()| done)))))
         };
         if self.jobs.try_send(Message::Job(Box::new(job))).is_err() {

@@ -143,7 +143,12 @@ fn a_backup_needs_no_running_gateway_and_refuses_what_it_must() {
     let state = empty.path().to_str().unwrap();
     assert_eq!(
         run(&["--state-dir", state, "backup", &format!("{state}/copy")]),
-        (1, format!("authgate: {state}/authgate.db: there is no database\n"))
+        (
+            1,
+            format!(
+                "authgate: {state}/authgate.db: there is no database: start the gateway, or name its state folder with --state-dir DIR\n"
+            )
+        )
     );
 }
 

@@ -57,7 +57,7 @@ fn check_proves_the_tests_of_a_configuration() {
     assert_eq!(code, 1);
     assert_eq!(
         out,
-        "DIR/gateway.toml:12: GET /api/x\n  expected forward app\n  got      login\nDIR/gateway.toml is good; 0 of 1 tests passed\n"
+        "DIR/gateway.toml:12: GET /api/x\n  expected forward app\n  got      login\nDIR/gateway.toml: 1 of 1 tests FAILED\n"
     );
 }
 

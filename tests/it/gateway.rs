@@ -259,6 +259,22 @@ impl Gateway {
         }
     }
 
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The folder of a process that has ended.
+    pub fn take_folder(mut self) -> TempDir {
+        std::mem::replace(&mut self.folder, TempDir::new().unwrap())
+    }
+
+    /// Ends the process; its folder, and everything that it logged.
+    pub fn into_folder_and_log(mut self) -> (TempDir, String) {
+        let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
+        (folder, self.into_log())
+    }
+
     /// Keeps the folder, ends the process.
     pub fn into_folder(mut self) -> TempDir {
         self.terminate();

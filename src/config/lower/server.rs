@@ -44,6 +44,8 @@ pub(super) fn server(table: &Table<'_>) -> Server {
             );
         }
     }
+    let is_public_url_guessed = !table.has("public_url")
+        && listen.iter().find_map(Listen::address).is_some_and(|address| address.ip().is_unspecified());
     let public_url = public_url(table, &listen);
     let (proxies, is_trusting) = trusted_proxies(table);
     if !is_trusting {
@@ -51,6 +53,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
     }
     Server {
         public_url,
+        is_public_url_guessed,
         state_dir: state_dir(table),
         prefix: prefix(table),
         trusted_proxies: proxies,
@@ -174,12 +177,22 @@ fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
     Origin::new(scheme, &host)
 }
 
-/// `--state-dir` and `$STATE_DIRECTORY` are laid over this by the caller.
+/// Beside the system's configuration, which only root writes to, there is no place for a database.
+const SYSTEM: &str = "/etc/authgate";
+const SYSTEM_STATE: &str = "/var/lib/authgate";
+
+fn default_state_dir(base: &Path) -> &'static str {
+    let here = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+    let is_system = here.canonicalize().is_ok_and(|folder| folder == Path::new(SYSTEM)) || here == Path::new(SYSTEM);
+    if is_system { SYSTEM_STATE } else { "state" }
+}
+
+/// `--state-dir` is laid over this by the caller.
 fn state_dir(table: &Table<'_>) -> PathBuf {
     let typed = table.text("state_dir", "state").map(|text| text.value);
     let inherited =
         || (table.reading.env)("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned));
-    let path = typed.or_else(inherited).unwrap_or_else(|| "state".to_owned());
+    let path = typed.or_else(inherited).unwrap_or_else(|| default_state_dir(&table.reading.base).to_owned());
     table.reading.base.join(path)
 }
 
@@ -245,5 +258,21 @@ pub(super) fn limits(table: &Table<'_>) -> Limits {
         connections_per_address: count("connections_per_address", 256, 1, 10_000_000),
         sockets_per_user: count("sockets_per_user", 64, 1, 10_000_000),
         idle: time("idle", 600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_folder_is_beside_the_file_but_not_in_etc() {
+        let dir = tempfile::tempdir().unwrap();
+        for (base, expected) in
+            [("/etc/authgate", "/var/lib/authgate"), ("/etc/authgate/sub", "state"), ("", "state"), ("deploy", "state")]
+        {
+            assert_eq!(default_state_dir(Path::new(base)), expected, "{base}");
+        }
+        assert_eq!(default_state_dir(dir.path()), "state");
     }
 }

@@ -1,0 +1,130 @@
+//! What is done now and then on the store's thread: writing when sessions were last used, letting go of what is over, and
+//! ridding the store of what is past.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::api_token::ApiTokens;
+use super::handed::HandedTokens;
+use super::live::Live;
+use super::settings::Settings;
+use crate::clock::{Clock, UnixSecs};
+use crate::store::{Db, StoreError};
+
+/// How often "last seen" is written, seconds; more often if the idle limit is short.
+const SEEN_EVERY_SECS: u64 = 30;
+/// How often sessions past their limits are let go from memory, seconds.
+const SWEEP_EVERY_SECS: u64 = 60;
+/// How often the store is rid of what is past, seconds.
+const PURGE_EVERY_SECS: u64 = 3600;
+
+/// What is to be done now and then, on the store's thread.
+pub(super) struct Chores {
+    live: Arc<Live>,
+    api_tokens: Arc<ApiTokens>,
+    handed: Arc<HandedTokens>,
+    in_force: Arc<ArcSwap<Settings>>,
+    clock: Clock,
+    written: Steps<usize>,
+    swept: Steps<usize>,
+    purged: Steps<i64>,
+}
+
+/// Something that is due now and then and done in steps, so that nobody waits for the whole of it.
+struct Steps<P> {
+    every_secs: u64,
+    begun: UnixSecs,
+    /// Where the next step begins; `None`: nothing is to be done before it is due again.
+    next: Option<P>,
+}
+
+impl<P: Copy + Default> Steps<P> {
+    fn new(every_secs: u64, begun: UnixSecs) -> Self {
+        Self { every_secs, begun, next: None }
+    }
+
+    /// Where a step is to begin, if one is to be done now.
+    fn due(&mut self, now: UnixSecs) -> Option<P> {
+        if self.next.is_none() && now.saturating_sub(self.begun) >= self.every_secs {
+            (self.begun, self.next) = (now, Some(P::default()));
+        }
+        self.next
+    }
+}
+
+impl Chores {
+    pub(super) fn new(
+        in_force: &Arc<ArcSwap<Settings>>,
+        live: &Arc<Live>,
+        api_tokens: &Arc<ApiTokens>,
+        handed: &Arc<HandedTokens>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            live: Arc::clone(live),
+            api_tokens: Arc::clone(api_tokens),
+            handed: Arc::clone(handed),
+            in_force: Arc::clone(in_force),
+            written: Steps::new(0, clock.now()),
+            swept: Steps::new(SWEEP_EVERY_SECS, clock.now()),
+            purged: Steps::new(PURGE_EVERY_SECS, 0),
+            clock,
+        }
+    }
+
+    pub(super) fn run(&mut self, db: &mut Db) {
+        let now = self.clock.now();
+        let settings = self.in_force.load_full();
+        self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
+        if let Some(from) = self.written.due(now) {
+            let done = write_seen(&self.live, &self.api_tokens, db, from);
+            self.written.next = logged("when sessions were last used could not be written", done);
+        }
+        if let Some(from) = self.swept.due(now) {
+            if from == 0 {
+                self.api_tokens.sweep(now);
+                self.handed.sweep(now);
+            }
+            self.swept.next = self.live.sweep(from, now);
+        }
+        if let Some(after) = self.purged.due(now) {
+            let done = Self::purge(&settings, db, after, now);
+            self.purged.next = logged("what is past could not be removed from the store", done);
+        }
+    }
+
+    fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
+        if after == 0 {
+            db.purge(now, settings.throttle.find_time.as_secs())?;
+        }
+        db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
+    }
+}
+
+/// Where a chore goes on; one that failed begins anew when it is due again.
+fn logged<P>(what: &str, done: Result<Option<P>, StoreError>) -> Option<P> {
+    done.unwrap_or_else(|error| {
+        tracing::warn!(%error, "{what}");
+        None
+    })
+}
+
+/// One step of writing when sessions were last used; gives where to go on.
+pub(super) fn write_seen(
+    live: &Live,
+    api_tokens: &ApiTokens,
+    db: &mut Db,
+    from: usize,
+) -> Result<Option<usize>, StoreError> {
+    let used = api_tokens.take_unwritten();
+    if !used.is_empty() {
+        db.write_tokens_seen(&used)?;
+    }
+    let (seen, next) = live.unwritten(from);
+    if !seen.is_empty() {
+        db.write_seen(&seen)?;
+        live.mark_written(&seen);
+    }
+    Ok(next)
+}

@@ -1,0 +1,70 @@
+//! A file -> its configuration. Nothing is created.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::{Config, Faults, Secrets, file, judge, salvage};
+
+/// Reads and judges a file. `state_dir` wins over whatever the file says. Nothing is created.
+pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {
+    let shown = path.display().to_string();
+    let text = String::from_utf8(read(path)?)
+        .map_err(|_| Faults::of_file(&shown, format!("{shown} is not UTF-8"), "save the file as UTF-8"))?;
+    let (config, faults) = judge(&text, &shown, reading(path, secrets));
+    if faults.list().is_empty() { Ok(laid_over(config, state_dir)) } else { Err(faults) }
+}
+
+/// The same for commands that have to work beside a broken file: what can be read of it, and its faults.
+///
+/// # Errors
+/// The file cannot be read at all.
+pub fn load_broken(
+    path: &Path,
+    state_dir: Option<&Path>,
+    secrets: Secrets,
+) -> Result<(Config, Option<Faults>), Faults> {
+    let shown = path.display().to_string();
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    let (mut config, faults) = judge(&text, &shown, reading(path, secrets));
+    if !DeTable::parse_recoverable(&text).1.is_empty() {
+        // what stands behind a bracket that is missing was not read
+        let lines: String = salvage::lines(&text).fold("[server]\n".to_owned(), |all, line| all + line + "\n");
+        let (salvaged, _) = judge(&lines, &shown, reading(path, secrets));
+        config.server = salvaged.server;
+    }
+    let faults = (!faults.list().is_empty()).then_some(faults);
+    Ok((laid_over(config, state_dir), faults))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Faults> {
+    let shown = path.display().to_string();
+    std::fs::read(path).map_err(|error| {
+        let (what, remedy) = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                (String::new(), "run this as its owner, as a member of its group, or as root")
+            }
+            ErrorKind::NotFound if path == Path::new("gateway.toml") => {
+                let here = std::env::current_dir().unwrap_or_default();
+                let what = format!("there is no gateway.toml in {}, and no /etc/authgate/gateway.toml", here.display());
+                (what, "name the file with --config FILE, or start with --to URL")
+            }
+            _ => (String::new(), "name the file with --config FILE, or start with --to URL"),
+        };
+        let what = if what.is_empty() { format!("cannot read {shown}: {error}") } else { what };
+        Faults::of_file(&shown, what, remedy)
+    })
+}
+
+fn reading<'e>(path: &Path, secrets: Secrets) -> file::Reading<'e> {
+    const ENV: &dyn Fn(&str) -> Option<String> = &|name| std::env::var(name).ok();
+    file::Reading::new(ENV, path.parent().unwrap_or(Path::new("")).to_path_buf(), secrets)
+}
+
+fn laid_over(mut config: Config, state_dir: Option<&Path>) -> Config {
+    if let Some(state_dir) = state_dir {
+        state_dir.clone_into(&mut config.server.state_dir);
+    }
+    config
+}

@@ -1,0 +1,175 @@
+//! A backup in the place of the database. What was there is kept beside it. Stopped, the file takes the place of the other;
+//! while a gateway serves, its pages are written into the database in one transaction, which that one sees as it sees every
+//! change of another process: what it holds open stays what commands write to.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tempfile::NamedTempFile;
+
+use super::folder::Folder;
+use super::{Applied, AuditRow, Check, Db, StoreError, audit, backup, db, migrate};
+
+/// How far the number of changes is set ahead: what the gateway writes until the backup is in place has lower ones.
+const AHEAD: i64 = 1_000_000;
+/// How often a database that is busy is tried again, and how long in all.
+const PAUSE: Duration = Duration::from_millis(20);
+const TRIES: usize = 500;
+
+/// What a restore came to.
+#[derive(Debug)]
+pub struct Restored {
+    /// The database that was there before.
+    pub kept: Option<PathBuf>,
+    /// Whether a gateway that serves has it in force; `None`: none serves.
+    pub in_force: Option<bool>,
+}
+
+fn failed(path: &Path, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Down(format!("{}: {error}", path.display()))
+}
+
+/// Puts the backup `from` in the place of the state folder's database. `stamp` names what is kept; `event` is noted.
+///
+/// # Errors
+/// [`StoreError`]: it is no backup of this program's or an earlier one's, or cannot be put in place. The database is what it
+/// was before.
+pub fn restore(state_dir: &Path, from: &Path, stamp: &str, event: &AuditRow) -> Result<Restored, StoreError> {
+    let folder = Folder::open(state_dir)?;
+    let copy = copied(&folder, from)?;
+    let claim = folder.claim()?;
+    if claim.take().map_err(|error| folder.unlockable(&error))? {
+        let kept = swap(&folder, copy, stamp)?;
+        return Ok(Restored { kept, in_force: None });
+    }
+    // closed before the database is opened, whose own locks closing it would take
+    drop(claim);
+    pour(&folder, state_dir, copy.path(), stamp, event)
+}
+
+/// A copy of the backup in the state folder: judged, whole, on disk.
+fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
+    let about = std::fs::metadata(from).map_err(|error| failed(from, error))?;
+    if !about.is_file() {
+        return Err(failed(from, "is not a file"));
+    }
+    if folder.database_id().is_ok_and(|own| own == (about.dev(), about.ino())) {
+        return Err(failed(from, "this is the database itself"));
+    }
+    let path = from.canonicalize().map_err(|error| failed(from, error))?;
+    let unread = |error: rusqlite::Error| failed(from, format!("is no backup that can be read: {error}"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let backup = Connection::open_with_flags(&path, flags).map_err(unread)?;
+    backup.busy_timeout(db::BUSY).map_err(unread)?;
+    if migrate::judge(&backup, from)? == 0 {
+        return Err(failed(from, "is an empty database"));
+    }
+    let beside = backup::parent(&folder.database())?;
+    let copy = backup::new_file(&beside).map_err(|error| failed(&beside, error))?;
+    let place = copy.path().to_str().ok_or_else(|| failed(&beside, "the path is no UTF-8"))?;
+    backup.execute("VACUUM INTO ?1", [place]).map_err(unread)?;
+    backup::is_sound(copy.path())?;
+    folder.hand_over(copy.as_file()).map_err(|error| failed(copy.path(), error))?;
+    copy.as_file().sync_all().map_err(|error| failed(copy.path(), error))?;
+    Ok(copy)
+}
+
+/// No gateway serves. Between the steps there is no database, which a start refuses: never one with another's log.
+fn swap(folder: &Folder, copy: NamedTempFile, stamp: &str) -> Result<Option<PathBuf>, StoreError> {
+    let database = folder.database();
+    if migrate::inspect(folder, Check::Whole).is_ok_and(|found| found.version > 0) {
+        fold(folder)?;
+    }
+    let kept = free_name(&database, stamp);
+    let beside = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let was_there = std::fs::metadata(&database).is_ok_and(|about| about.len() > 0);
+    for suffix in ["", "-wal", "-journal"] {
+        let (from, to) = (beside(&database, suffix), beside(&kept, suffix));
+        match std::fs::rename(&from, to) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&from, error)),
+            _ => {}
+        }
+    }
+    let _ = std::fs::remove_file(beside(&database, "-shm"));
+    if !was_there {
+        let _ = std::fs::remove_file(&kept);
+    }
+    copy.persist(&database).map_err(|error| failed(&database, error.error))?;
+    let folder = backup::parent(&database)?;
+    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(&folder, error))?;
+    Ok(was_there.then_some(kept))
+}
+
+/// Writes the log into the database, which is then one plain file. Not while another process has it open.
+fn fold(folder: &Folder) -> Result<(), StoreError> {
+    let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(db::BUSY)?;
+    let mode: Result<String, _> = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
+    match mode {
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            Err(failed(&folder.database(), "another command uses the database; try again"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A gateway serves: the backup is brought to its version, numbered above everything that it knows, and written into the
+/// database.
+fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &AuditRow) -> Result<Restored, StoreError> {
+    migrate::inspect(folder, Check::Current)?;
+    let kept = free_name(&folder.database(), stamp);
+    backup::back_up(state_dir, &kept)?;
+    let mut db = Db::open(state_dir, Check::Version)?;
+    let mut backup = Connection::open(copy)?;
+    migrate::bring_up(&mut backup, copy)?;
+    let rev = "SELECT value FROM counter WHERE name = 'rev'";
+    let theirs: i64 = db.connection.query_row(rev, [], |row| row.get(0))?;
+    let own: Option<i64> = backup.query_row(rev, [], |row| row.get(0)).optional()?;
+    let rev = theirs.max(own.unwrap_or(0)) + AHEAD;
+    let tx = backup.transaction()?;
+    tx.execute("INSERT OR REPLACE INTO counter (name, value) VALUES ('rev', ?1), ('restored', ?1)", params![rev])?;
+    audit::write(&tx, event)?;
+    tx.commit()?;
+    write_into(&backup, &mut db)?;
+    db.rev = super::uint(rev);
+    // a large one is read anew for longer than a change
+    let mut applied = db.wait_until_applied()?;
+    for _ in 0..10 {
+        if applied != Applied::NotYet {
+            break;
+        }
+        applied = db.wait_until_applied()?;
+    }
+    Ok(Restored { kept: Some(kept), in_force: Some(applied == Applied::Yes) })
+}
+
+fn write_into(backup: &Connection, db: &mut Db) -> Result<(), StoreError> {
+    let writing = Backup::new(backup, &mut db.connection)?;
+    for _ in 0..TRIES {
+        if writing.step(-1)? == StepResult::Done {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(StoreError::Down("the database is busy; try again".to_owned()))
+}
+
+/// Where the database that was there is kept.
+fn free_name(database: &Path, stamp: &str) -> PathBuf {
+    let name = |number: usize| {
+        let mut name = database.as_os_str().to_owned();
+        let number = if number == 0 { String::new() } else { format!("-{number}") };
+        name.push(format!(".replaced-{stamp}{number}"));
+        PathBuf::from(name)
+    };
+    (0..1000).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(0))
+}
