@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a large configuration and a full database cost: time to start, memory a session, CPU time per request.
 
-Needs python3, nginx, wrk and a release build. Gateways stand side by side: a small one (10 routes, users and
+Needs python3, nginx, wrk and a build of the profile `dist`. Gateways stand side by side: a small one (10 routes, users and
 sessions), a middle one (10 routes, 100,000 users and sessions) and a large one (10,000 routes, 1,000,000 users with
 a session each, 100,000 revoked sessions more). Two get the same load in turn, round after round, in three ways: one
 session on the last route (small and large); ten sessions on ten routes (small and large); and 100,000 sessions over

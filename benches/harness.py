@@ -7,7 +7,7 @@
         with cost_of(gateway.pid) as cost: ...
         print(cost.cpu_microseconds, pss_kib(gateway.pid))
 
-The release build is taken; AUTHGATE_BIN names another one.
+The build of the profile `dist` is taken; AUTHGATE_BIN names another one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BINARY = os.environ.get("AUTHGATE_BIN", str(ROOT / "target/release/authgate"))
+BINARY = os.environ.get("AUTHGATE_BIN", str(ROOT / "target/dist/authgate"))
 USER = {"sub": "9b2d6f0e-3c1a-4f57-9a34-1f2e5c7d8b90", "email": "ada@example.com", "name": "Ada", "role": "staff"}
 PASSWORD = "correct horse battery staple"
 IDENTITY = {"X-User-Id": "sub", "X-User-Email": "email", "X-User-Name": "name", "X-User-Role": "role"}

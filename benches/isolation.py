@@ -2,7 +2,7 @@
 """Whether a slow upstream slows another: the other's p99 while a thousand requests wait for an upstream that does not
 answer, beside the same load without them. In turns, round after round; the median of the rounds' ratios counts.
 
-    cargo build --release
+    cargo build --profile dist
     benches/isolation.py [--rounds 5] [--seconds 3] [--waiting 1000]      # needs nginx and wrk; exit code 1 above 1.10
 """
 
