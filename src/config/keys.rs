@@ -173,6 +173,7 @@ pub(super) const TABLES: &[Keys] = &[
             ("danger_cross_origin", Boolean),
             ("websocket", Table("websocket")),
             ("cors", OneOf(&[Words(&["app"]), Table("cors")])),
+            ("cache", Words(&["auto", "app"])),
         ],
     ),
     keys("websocket", &[("origins", Texts), ("token", Texts)]),

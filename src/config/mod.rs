@@ -36,8 +36,9 @@ pub use fault::{Fault, Faults};
 pub use load::{load, load_broken};
 pub use routes::Routes;
 pub use routing::{
-    Access, BackendToken, Cors, Health, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment, TemplatePart, Test,
-    TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, WebSocketToken,
+    Access, BackendToken, Cache, Cors, Health, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment,
+    TemplatePart, Test, TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer,
+    WebSocketToken,
 };
 pub use schema::schema;
 pub use secret::SecretPlace;

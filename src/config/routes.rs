@@ -256,7 +256,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Access, Cors, Refuse, WebSocketToken};
+    use crate::config::{Access, Cache, Cors, Refuse, WebSocketToken};
     use crate::web::path::NormalPath;
 
     fn route(host: &str, path: &str, methods: &[&str]) -> Route {
@@ -276,6 +276,7 @@ mod tests {
             websocket_origins: Vec::new(),
             websocket_token: WebSocketToken::default(),
             cors: Cors::App,
+            cache: Cache::App,
         }
     }
 

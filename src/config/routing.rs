@@ -173,6 +173,8 @@ pub struct Route {
     pub websocket_token: WebSocketToken,
     /// Who answers for other origins.
     pub cors: Cors,
+    /// Who says how its answers are cached.
+    pub cache: Cache,
 }
 
 /// What of a request a route does not take.
@@ -212,6 +214,15 @@ pub struct WebSocketToken {
     pub query: Vec<String>,
     /// `Sec-WebSocket-Protocol: bearer, TOKEN`, and the Kubernetes form.
     pub subprotocol: bool,
+}
+
+/// `route.cache`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// Answers that may belong to an account are kept out of shared caches and apart from other accounts'.
+    PerAccount,
+    /// The app alone.
+    App,
 }
 
 /// `route.cors`

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::trust::Connector;
 use super::upstream::Target;
-use super::{Gateway, respond};
+use super::{Gateway, failure};
 use crate::config::Health;
 
 /// How often a server that is passed over is tried.
@@ -62,7 +62,7 @@ impl HealthChecks {
 
     /// `Err` says in which way it is not well.
     async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), String> {
-        let mut wire = target.connect(&self.0).await.map_err(|e| respond::root(&e))?;
+        let mut wire = target.connect(&self.0).await.map_err(|e| failure::root(&e))?;
         let Some(health) = health else { return Ok(()) };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: authgate-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",

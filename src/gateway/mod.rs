@@ -4,12 +4,11 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 
-use crate::account::{Accounts, Identity, Minted};
+use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
@@ -24,9 +23,11 @@ mod assemble;
 mod authenticate;
 mod authorize;
 pub(crate) mod conn;
+mod caching;
 mod cors;
 mod decide;
 pub mod explain;
+mod failure;
 mod forward;
 mod frames;
 pub(crate) mod front;
@@ -42,6 +43,7 @@ pub mod properties;
 pub mod prove;
 mod record;
 mod refuse;
+mod request_state;
 mod report;
 mod respond;
 mod route;
@@ -61,11 +63,10 @@ use conn::Connections;
 use cors::CorsAnswer;
 use decide::Verdict;
 use forward::Stripper;
-use guard::Guard;
-use handshake::Handshake;
 use head::{BadHead, Known, Peer};
-use live::{Asked, Live, LiveHandle};
-use upstream::{Target, Targets};
+use live::{Asked, Live};
+use request_state::RequestState;
+use upstream::Targets;
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
@@ -115,34 +116,6 @@ impl Deref for Parts {
     fn deref(&self) -> &Process {
         &self.process
     }
-}
-
-/// What earlier phases of one request decided.
-pub struct RequestState {
-    began: Instant,
-    request_id: String,
-    outcome: &'static str,
-    why: Option<&'static str>,
-    route: Option<usize>,
-    page: Option<&'static str>,
-    peer: Peer,
-    known: Option<Known>,
-    identity: Option<Identity>,
-    /// Whether a credential said who asks that a browser sends by itself.
-    by_itself: bool,
-    admission: Option<Admission>,
-    guard: Option<Arc<Guard>>,
-    live: Option<LiveHandle>,
-    /// A gRPC call, for as long as it lasts.
-    call: Option<LiveHandle>,
-    tried: Vec<Arc<Target>>,
-    retried: bool,
-    /// When the server's answer began, after `began`.
-    answered: Option<Duration>,
-    renewed: Option<HeaderValue>,
-    cors: CorsAnswer,
-    handshake: Option<Handshake>,
-    token: Option<Arc<Minted>>,
 }
 
 /// What the first phase came to.

@@ -2,18 +2,18 @@
 //! what an upstream's answer may carry to the client.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use pingora_core::{Error, ErrorSource, ErrorType, ImmutStr};
 use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::authorize::Refusal;
+use super::caching::CacheRules;
 use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
 use super::head::BadHead;
-use super::{Gateway, RequestState, refuse};
+use super::refuse;
 use crate::account::Rejected;
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::metrics::Authz;
 use crate::pages::Site;
 use crate::web::cookie;
@@ -169,8 +169,10 @@ pub(super) struct AnswerChanges<'g> {
     nominated: Vec<HeaderName>,
     /// 1xx and 204 have no body to speak of (RFC 9110, 8.6; RFC 9112, 6.1).
     bodiless: bool,
-    /// What the answer told caches is replaced by what we add.
+    /// `Cache-Control` is replaced by one that we add.
     made_private: bool,
+    /// What outdoes `Cache-Control` in some caches does not pass.
+    drops_vendor_caching: bool,
     added: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -189,7 +191,15 @@ impl<'g> AnswerChanges<'g> {
         }
         let app_speaks_cors = matches!(cors, CorsAnswer::App);
         let bodiless = answer.status().is_informational() || answer.status() == StatusCode::NO_CONTENT;
-        Self { stripper, app_speaks_cors, nominated, bodiless, made_private: false, added: Vec::new() }
+        Self {
+            stripper,
+            app_speaks_cors,
+            nominated,
+            bodiless,
+            made_private: false,
+            drops_vendor_caching: false,
+            added: Vec::new(),
+        }
     }
 
     /// Lays one person's cookie on an answer that is not meant for everybody, and keeps it out of shared caches:
@@ -204,7 +214,7 @@ impl<'g> AnswerChanges<'g> {
             told.push(b"private");
         }
         if let Ok(told) = HeaderValue::from_bytes(&told.join(&b", "[..])) {
-            self.made_private = true;
+            (self.made_private, self.drops_vendor_caching) = (true, true);
             self.added.extend([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, told)]);
         }
     }
@@ -213,6 +223,20 @@ impl<'g> AnswerChanges<'g> {
     pub(super) fn replace(&mut self, name: HeaderName, value: Option<HeaderValue>) {
         self.nominated.push(name.clone());
         self.added.extend(value.map(|value| (name, value)));
+    }
+
+    /// Keeps a final answer to the account that it was made for, where its route says so; the last of all changes.
+    pub(super) fn keep_to_account(&mut self, route: &Route, answer: &impl AnswerHead) {
+        let added = self.added.iter().filter(|(name, _)| name == header::VARY).map(|(_, value)| value);
+        let Some(rules) = CacheRules::new(route, answer, added) else { return };
+        self.drops_vendor_caching = true;
+        if let Some(value) = rules.cache_control.filter(|_| !self.made_private) {
+            self.replace(header::CACHE_CONTROL, Some(value));
+        }
+        if let Some(value) = rules.vary {
+            self.added.retain(|(name, _)| name != header::VARY);
+            self.replace(header::VARY, Some(value));
+        }
     }
 
     pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
@@ -226,7 +250,8 @@ impl<'g> AnswerChanges<'g> {
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
             || NOT_OURS.iter().any(|own| own.eq_ignore_ascii_case(name))
             || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
-            || (self.made_private && tells_caches(name))
+            || (self.made_private && name.eq_ignore_ascii_case(b"cache-control"))
+            || (self.drops_vendor_caching && is_vendor_caching(name))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
 
@@ -265,14 +290,14 @@ const NOT_OURS: [&[u8]; 2] = [b"keep-alive", b"alt-svc"];
 
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
-/// What tells caches whether to store an answer, besides the fields of that name: those of one vendor outdo them.
-const TELLS_CACHES: [&[u8]; 3] = [b"edge-control", b"surrogate-control", b"x-accel-expires"];
+/// What tells one vendor's caches whether to store an answer, and outdoes `Cache-Control` there.
+const VENDOR_CACHING: [&[u8]; 3] = [b"edge-control", b"surrogate-control", b"x-accel-expires"];
 
-/// `Cache-Control`, RFC 9213's and vendors' own for one kind of cache, such as `X-LiteSpeed-Cache-Control`.
-fn tells_caches(name: &[u8]) -> bool {
-    const END: &[u8] = b"cache-control";
+/// RFC 9213's and vendors' own for one kind of cache, such as `X-LiteSpeed-Cache-Control`.
+fn is_vendor_caching(name: &[u8]) -> bool {
+    const END: &[u8] = b"-cache-control";
     let targeted = name.len().checked_sub(END.len()).is_some_and(|at| name[at..].eq_ignore_ascii_case(END));
-    targeted || TELLS_CACHES.iter().any(|own| own.eq_ignore_ascii_case(name))
+    targeted || VENDOR_CACHING.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// The directives of all `Cache-Control` fields, in lower case.
@@ -306,89 +331,4 @@ pub(super) fn is_event_stream(answer: &impl AnswerHead) -> Option<bool> {
     let kind = answer.values(&header::CONTENT_TYPE).next()?;
     let kind = kind.split(|&byte| byte == b';').next()?.trim_ascii();
     STREAMS.iter().find(|(stream, _)| stream.eq_ignore_ascii_case(kind)).map(|(_, ends)| *ends)
-}
-
-/// The status that tells a failure; `None` when there is nobody left to tell.
-pub(super) fn failure(e: &Error) -> Option<StatusCode> {
-    match (e.etype(), e.esource()) {
-        (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).ok(),
-        (
-            ErrorType::ReadTimedout
-            | ErrorType::WriteTimedout
-            | ErrorType::ConnectTimedout
-            | ErrorType::TLSHandshakeTimedout,
-            ErrorSource::Upstream,
-        ) => Some(StatusCode::GATEWAY_TIMEOUT),
-        (_, ErrorSource::Upstream) => Some(StatusCode::BAD_GATEWAY),
-        (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(StatusCode::REQUEST_TIMEOUT),
-        (
-            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed,
-            ErrorSource::Downstream,
-        ) => None,
-        (_, ErrorSource::Downstream) => Some(StatusCode::BAD_REQUEST),
-        _ => Some(StatusCode::INTERNAL_SERVER_ERROR),
-    }
-}
-
-/// Counts a failure and says in the log what clients are not told.
-pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error, code: Option<StatusCode>) {
-    let kind = match code.map(|code| code.as_u16()) {
-        None => {
-            state.outcome = "client_gone";
-            return;
-        }
-        Some(502) => "bad_gateway",
-        Some(504) => "timeout",
-        Some(413) => "refused",
-        Some(500) => "internal",
-        Some(_) => "bad_request",
-    };
-    state.outcome = kind;
-    state.why = Some(if kind == "refused" { "body_max" } else { kind });
-    if !matches!(kind, "bad_gateway" | "timeout" | "internal") {
-        return;
-    }
-    gateway.counted.route(state.route).upstream_failed(kind_of(e, kind));
-    let upstream =
-        state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
-    let request_id = state.request_id.as_str();
-    let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
-    let (server, error, cause) = (tried.join(", "), e.etype().as_str(), root(e));
-    tracing::warn!(upstream, server, request_id, error, cause, "upstream failed");
-}
-
-/// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.
-fn kind_of(e: &Error, kind: &'static str) -> &'static str {
-    match e.etype() {
-        ErrorType::ConnectTimedout
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::TLSHandshakeFailure
-        | ErrorType::TLSHandshakeTimedout
-        | ErrorType::InvalidCert
-        | ErrorType::HandshakeError => "connect",
-        _ if kind == "bad_gateway" => "broken",
-        _ => kind,
-    }
-}
-
-/// What is at the bottom of a failure, as far as it cannot hold what was sent: pingora's own texts quote heads and
-/// bodies.
-pub(super) fn root(e: &Error) -> String {
-    let deeper = e.cause.as_deref().and_then(|cause| cause.downcast_ref::<Box<Error>>());
-    let io = e.cause.as_deref().and_then(|cause| {
-        cause.downcast_ref::<std::io::Error>().or_else(|| cause.source().and_then(|source| source.downcast_ref()))
-    });
-    match (deeper, io, &e.context) {
-        (Some(deeper), _, _) => root(deeper),
-        (None, Some(io), _) => io.to_string(),
-        (None, None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
-        // before anything was sent: what is wrong with the server's certificate, or that it speaks no TLS
-        (None, None, Some(text)) if *e.etype() == ErrorType::TLSHandshakeFailure => {
-            let text = text.as_str();
-            text.rsplit_once("cause: ").map_or(text, |(_, cause)| cause).to_owned()
-        }
-        _ => String::new(),
-    }
 }

@@ -11,7 +11,7 @@ use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
-use super::{Gateway, RequestState, handshake, head, refuse, respond, second_method, service_worker};
+use super::{Gateway, RequestState, failure, handshake, head, refuse, respond, second_method, service_worker};
 use crate::account::{Identity, Standing};
 use crate::web::reply::Reply;
 
@@ -43,7 +43,7 @@ impl Gateway {
         let others = self.targets[admission.upstream()].next(&state.tried).is_some();
         if target.mark_down() && others {
             let upstream = self.config.upstreams[admission.upstream()].name.as_str();
-            let (server, error, cause) = (target.server(), e.etype().as_str(), respond::root(e));
+            let (server, error, cause) = (target.server(), e.etype().as_str(), failure::root(e));
             tracing::warn!(upstream, server, error, cause, "server cannot be reached; others go first");
         }
         others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
@@ -129,6 +129,9 @@ impl Gateway {
         if respond::sends_hsts(&self.config, guard) && answer.values(&hsts).next().is_none() {
             changes.extend([(hsts, respond::HSTS)]);
         }
+        if let Some(admission) = &state.admission {
+            changes.keep_to_account(&self.config.routes[admission.route()], answer);
+        }
         if let (Some(admission), Some(known), Some(ends)) =
             (&state.admission, &state.known, respond::is_event_stream(answer))
             && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
@@ -144,9 +147,9 @@ impl Gateway {
     pub(super) fn failed(&self, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
         let code = match &state.guard {
             Some(guard) if guard.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
-            _ => respond::failure(e),
+            _ => failure::failure(e),
         };
-        respond::log_failure(self, state, e, code);
+        failure::log_failure(self, state, e, code);
         let code = code?;
         let incoming = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok());
         let reply = match &incoming {

@@ -4,7 +4,7 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use self::form::Fields;
@@ -62,6 +62,10 @@ enum Endpoint {
     AuthJs,
     Unknown,
 }
+
+/// Empties the browser's cache of this origin, and leaves cookies alone (W3C Clear Site Data, 3.1).
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+const CACHE: &str = "\"cache\"";
 
 /// The Auth.js surface stands under a path of its own.
 const AUTHJS: (&str, Endpoint, &str, &[Method], bool) =
@@ -251,12 +255,19 @@ impl Pages {
         let max_age = self.accounts.cookie_max_age(&begun.session);
         let session = self.cookies.set(self.cookies.session(), begun.token.expose(), max_age);
         let device = self.cookies.set(self.cookies.device(), begun.device.expose(), Some(DEVICE_SECS));
+        let another = |before: &Identity| before.user.id != begun.session.user.load().id;
+        let reply = if call.identity.as_ref().is_some_and(another) {
+            reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE))
+        } else {
+            reply
+        };
         [session, device].into_iter().flatten().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
     }
 
-    /// Takes the session cookie away. The app's own cookies are the app's: `Clear-Site-Data` would
-    /// take those too.
+    /// Takes the session cookie away, and with it what the browser's cache holds of this account. `Clear-Site-Data:
+    /// "cookies"` would take the app's own cookies too, which are the app's.
     fn without_cookie(&self, reply: Reply) -> Reply {
+        let reply = reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE));
         match self.cookies.remove(self.cookies.session()) {
             Some(cookie) => reply.with(header::SET_COOKIE, cookie),
             None => reply,

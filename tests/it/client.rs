@@ -19,6 +19,7 @@ const LISTED: &[&str] = &[
     "app",
     "cache-control",
     "cdn-cache-control",
+    "clear-site-data",
     "connection",
     "content-encoding",
     "content-length",

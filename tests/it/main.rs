@@ -11,6 +11,7 @@ mod backend;
 mod backup;
 mod behind;
 mod body_ends;
+mod caching;
 mod callers;
 mod client;
 mod clock;

@@ -229,7 +229,7 @@ fn a_renewed_cookie_lies_on_no_answer_that_a_shared_cache_may_store() {
         let end = if body.is_empty() { "\r\n" } else { "" };
         stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}{body}{end}").as_bytes()).is_ok()
     });
-    let config = "[session]\nrenew_after = \"1s\"\n[[route]]\nupstream =";
+    let config = "[session]\nrenew_after = \"1s\"\n[[route]]\ncache = \"app\"\nupstream =";
     let gateway = Gateway::start(&format!("{config} \"http://{}\"\n", backend.address));
     let cookie = gateway.first_account();
     let fresh = gateway.client().get("/private/5", &[("Cookie", &cookie)]);

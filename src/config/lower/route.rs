@@ -9,7 +9,7 @@ use super::pages::origins;
 use super::{caution, upstream};
 use crate::config::fault::nearest;
 use crate::config::file::{Item, Reading, Table};
-use crate::config::{Access, Cors, Listen, PathPattern, Refuse, Route, Routes, Upstream, WebSocketToken};
+use crate::config::{Access, Cache, Cors, Listen, PathPattern, Refuse, Route, Routes, Upstream, WebSocketToken};
 use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
@@ -104,6 +104,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
         websocket_origins,
         websocket_token: websocket_token(&websocket),
         cors: cors(table, around.cors_origins),
+        cache: table.choice("cache", &[("auto", Cache::PerAccount), ("app", Cache::App)]).unwrap_or(Cache::PerAccount),
     }
 }
 

@@ -1,0 +1,164 @@
+//! Who may be shown an answer again out of a cache: the account that it was made for, and nobody else (`route.cache`).
+//! Shared caches may store whatever is not `private` (RFC 9111, 3); browsers keep one store for all who sign in there.
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::respond::AnswerHead;
+use crate::config::{Access, Cache, Route};
+
+/// What an answer is given in the place of the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
+pub(super) struct CacheRules {
+    pub(super) cache_control: Option<HeaderValue>,
+    pub(super) vary: Option<HeaderValue>,
+}
+
+impl CacheRules {
+    /// What a final answer of a route is given; `vary` are values that the gateway adds by itself. `None`: its answers
+    /// belong to no account.
+    pub(super) fn new<'v>(
+        route: &Route,
+        answer: &'v impl AnswerHead,
+        vary: impl Iterator<Item = &'v HeaderValue>,
+    ) -> Option<Self> {
+        let by_account = matches!(route.access, Access::SignedIn | Access::Optional);
+        (by_account && route.cache == Cache::PerAccount)
+            .then(|| Self { cache_control: private(answer), vary: by_cookie(answer, vary) })
+    }
+}
+
+/// `private` in the place of what lets shared caches store; how long a browser keeps it stays.
+fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
+    let mut lines = answer.values(&header::CACHE_CONTROL).peekable();
+    if lines.peek().is_none() {
+        return Some(HeaderValue::from_static("private"));
+    }
+    let (mut kept, mut is_private) = (Vec::new(), false);
+    for directive in lines.flat_map(directives) {
+        let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
+        let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
+        // `private="field"` keeps that field private alone (RFC 9111, 5.2.2.7)
+        is_private |= is("no-store") || directive.eq_ignore_ascii_case(b"private");
+        if !(is("public") || is("s-maxage") || is("private")) {
+            kept.push(directive);
+        }
+    }
+    if is_private && !answer.values(&header::CACHE_CONTROL).flat_map(directives).any(is_for_shared_caches) {
+        return None;
+    }
+    if !kept.iter().any(|directive| directive.eq_ignore_ascii_case(b"no-store")) {
+        kept.push(b"private");
+    }
+    HeaderValue::from_bytes(&kept.join(&b", "[..])).ok()
+}
+
+fn is_for_shared_caches(directive: &[u8]) -> bool {
+    let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
+    name.eq_ignore_ascii_case(b"public") || name.eq_ignore_ascii_case(b"s-maxage")
+}
+
+/// The directives of one `Cache-Control` line; a comma inside quotes separates none.
+fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    line.split(move |&b| {
+        quoted ^= b == b'"';
+        b == b',' && !quoted
+    })
+    .map(<[u8]>::trim_ascii)
+    .filter(|directive| !directive.is_empty())
+}
+
+/// `Vary` with `Cookie` in it, in one line: some caches look at one alone. A 304 has no type and freshens what is
+/// stored, so it leaves that as it is.
+fn by_cookie<'v>(answer: &'v impl AnswerHead, added: impl Iterator<Item = &'v HeaderValue>) -> Option<HeaderValue> {
+    if answer.status() == StatusCode::NOT_MODIFIED || answer.values(&header::CONTENT_TYPE).next().is_some_and(is_part) {
+        return None;
+    }
+    let mut lines: Vec<&[u8]> = answer.values(&header::VARY).chain(added.map(HeaderValue::as_bytes)).collect();
+    if lines.is_empty() {
+        return Some(HeaderValue::from_static("Cookie"));
+    }
+    let mut items = lines.iter().flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    if items.any(|item| item == b"*" || item.eq_ignore_ascii_case(b"cookie")) {
+        return None;
+    }
+    lines.push(b"Cookie");
+    HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
+}
+
+/// Styles, scripts, fonts, images, audio and video: parts of pages, which a session cookie that is renewed every hour
+/// must not make a browser fetch anew.
+fn is_part(kind: &[u8]) -> bool {
+    const KINDS: [&[u8]; 5] = [b"image/", b"font/", b"audio/", b"video/", b"application/font"];
+    const TYPES: [&[u8]; 8] = [
+        b"text/css",
+        b"text/javascript",
+        b"application/javascript",
+        b"application/x-javascript",
+        b"application/ecmascript",
+        b"application/wasm",
+        b"application/vnd.ms-fontobject",
+        b"application/x-font-ttf",
+    ];
+    let kind = kind.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+    KINDS.iter().any(|start| kind.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start)))
+        || TYPES.iter().any(|own| own.eq_ignore_ascii_case(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_http::ResponseHeader;
+
+    use super::*;
+
+    fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn what_lets_shared_caches_store_becomes_private_and_the_rest_stays() {
+        for (told, sent) in [
+            (&[][..], Some("private")),
+            (&["public, max-age=3600"], Some("max-age=3600, private")),
+            (&["max-age=60, s-maxage=600, must-revalidate"], Some("max-age=60, must-revalidate, private")),
+            (&["Public"], Some("private")),
+            (&["public", "max-age=5"], Some("max-age=5, private")),
+            (&["max-age=5"], Some("max-age=5, private")),
+            (&["no-cache"], Some("no-cache, private")),
+            (&["private=\"Set-Cookie, X\", max-age=5"], Some("max-age=5, private")),
+            (&["private, max-age=5"], None),
+            (&["no-store"], None),
+            (&["no-store, public"], Some("no-store")),
+            (&["private, s-maxage=5"], Some("private")),
+        ] {
+            let fields: Vec<_> = told.iter().map(|line| ("cache-control", *line)).collect();
+            let sent = sent.map(|sent| HeaderValue::from_str(sent).unwrap());
+            assert_eq!(private(&answer(200, &fields)), sent, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn pages_and_data_vary_by_cookie_and_their_parts_do_not() {
+        let vary = |status, fields: &[(&'static str, &str)]| by_cookie(&answer(status, fields), std::iter::empty());
+        for (fields, sent) in [
+            (&[("content-type", "text/html; charset=utf-8")][..], Some("Cookie")),
+            (&[("content-type", "application/json"), ("vary", "Accept")], Some("Accept, Cookie")),
+            (&[("vary", "Accept"), ("vary", "Origin")], Some("Accept, Origin, Cookie")),
+            (&[("vary", "cookie")], None),
+            (&[("vary", "*")], None),
+            (&[("content-type", "Text/CSS; charset=utf-8")], None),
+            (&[("content-type", "image/svg+xml")], None),
+            (&[("content-type", "imagery/x")], Some("Cookie")),
+            (&[], Some("Cookie")),
+        ] {
+            assert_eq!(vary(200, fields), sent.map(HeaderValue::from_static), "{fields:?}");
+        }
+        assert_eq!(vary(304, &[]), None);
+        assert_eq!(vary(301, &[]), Some(HeaderValue::from_static("Cookie")));
+        let added = [HeaderValue::from_static("Origin")];
+        assert_eq!(by_cookie(&answer(200, &[]), added.iter()), Some(HeaderValue::from_static("Origin, Cookie")));
+    }
+}

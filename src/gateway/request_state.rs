@@ -1,0 +1,43 @@
+//! One request, between the phases that decide it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::authorize::Admission;
+use super::cors::CorsAnswer;
+use super::guard::Guard;
+use super::handshake::Handshake;
+use super::head::{Known, Peer};
+use super::live::LiveHandle;
+use super::upstream::Target;
+use crate::account::{Identity, Minted};
+
+/// What earlier phases of one request decided.
+pub(crate) struct RequestState {
+    pub(super) began: Instant,
+    pub(super) request_id: String,
+    pub(super) outcome: &'static str,
+    pub(super) why: Option<&'static str>,
+    pub(super) route: Option<usize>,
+    pub(super) page: Option<&'static str>,
+    pub(super) peer: Peer,
+    pub(super) known: Option<Known>,
+    pub(super) identity: Option<Identity>,
+    /// Whether a credential said who asks that a browser sends by itself.
+    pub(super) by_itself: bool,
+    pub(super) admission: Option<Admission>,
+    pub(super) guard: Option<Arc<Guard>>,
+    pub(super) live: Option<LiveHandle>,
+    /// A gRPC call, for as long as it lasts.
+    pub(super) call: Option<LiveHandle>,
+    pub(super) tried: Vec<Arc<Target>>,
+    pub(super) retried: bool,
+    /// When the server's answer began, after `began`.
+    pub(super) answered: Option<Duration>,
+    pub(super) renewed: Option<HeaderValue>,
+    pub(super) cors: CorsAnswer,
+    pub(super) handshake: Option<Handshake>,
+    pub(super) token: Option<Arc<Minted>>,
+}

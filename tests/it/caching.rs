@@ -1,0 +1,94 @@
+//! `route.cache`: what was made for one account is shown to no other, out of no cache.
+
+use std::io::Write;
+
+use crate::backend::{Backend, Received};
+use crate::gateway::{Gateway, PASSWORD};
+
+/// Answers with the fields that the request's path names: `/app/cc=public, max-age=60/type=text/html`, `~` for `/`.
+fn echo(received: &Received, stream: &mut dyn Write) -> bool {
+    let path = received.line.split(' ').nth(1).unwrap().replace("%20", " ");
+    let mut head = String::from("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n");
+    for item in path.split('/').filter_map(|item| item.split_once('=')) {
+        let name = match item.0 {
+            "cc" => "Cache-Control",
+            "type" => "Content-Type",
+            "vary" => "Vary",
+            "surrogate" => "Surrogate-Control",
+            "cdn" => "CDN-Cache-Control",
+            other => panic!("{other}"),
+        };
+        head = format!("{head}{name}: {}\r\n", item.1.replace('~', "/"));
+    }
+    stream.write_all(format!("{head}\r\nok").as_bytes()).is_ok()
+}
+
+fn gateway() -> (Gateway, Backend) {
+    let backend = Backend::start(echo);
+    let route = |path: &str, more: &str| {
+        format!("[[route]]\npath = \"/{path}/**\"\nupstream = \"http://{}\"\n{more}\n", backend.address)
+    };
+    let routes = [
+        route("app", ""),
+        route("optional", "access = \"optional\""),
+        route("public", "access = \"public\""),
+        route("own", "cache = \"app\""),
+    ];
+    (Gateway::start(&routes.concat()), backend)
+}
+
+#[test]
+fn answers_for_one_account_are_private_and_vary_by_cookie() {
+    let (gateway, _backend) = gateway();
+    let cookie = gateway.first_account();
+    for route in ["app", "optional"] {
+        for (told, cache_control, vary) in [
+            ("type=text~html", "private", Some("Cookie")),
+            ("cc=public,%20max-age=3600/type=text~html", "max-age=3600, private", Some("Cookie")),
+            ("cc=s-maxage=600/vary=Accept", "private", Some("Accept, Cookie")),
+            ("cc=no-store", "no-store", Some("Cookie")),
+            ("cc=public,%20max-age=3600/type=image~png", "max-age=3600, private", None),
+            ("cc=max-age=60/type=text~css/vary=Accept-Encoding", "max-age=60, private", Some("Accept-Encoding")),
+        ] {
+            let answer = gateway.client().get(&format!("/{route}/{told}"), &[("Cookie", &cookie)]);
+            assert_eq!(answer.all("cache-control"), [cache_control], "{told}");
+            assert_eq!(answer.all("vary"), vary.into_iter().collect::<Vec<_>>(), "{told}");
+        }
+        let told = "surrogate=max-age=60/cdn=public";
+        let answer = gateway.client().get(&format!("/{route}/{told}"), &[("Cookie", &cookie)]);
+        assert_eq!((answer.field("surrogate-control"), answer.field("cdn-cache-control")), (None, None));
+    }
+}
+
+#[test]
+fn answers_for_everybody_and_routes_that_leave_it_to_the_app_pass_as_they_came() {
+    let (gateway, _backend) = gateway();
+    let cookie = gateway.first_account();
+    for route in ["public", "own"] {
+        let told = "cc=public,%20max-age=3600/type=text~html/surrogate=max-age=60";
+        let answer = gateway.client().get(&format!("/{route}/{told}"), &[("Cookie", &cookie)]);
+        assert_eq!(answer.all("cache-control"), ["public, max-age=3600"], "{route}");
+        assert_eq!((answer.field("surrogate-control"), answer.field("vary")), (Some("max-age=60"), None), "{route}");
+    }
+}
+
+/// Back, after signing out, shows nothing of before.
+#[test]
+fn signing_out_and_signing_in_as_somebody_else_empty_the_browsers_cache() {
+    let (gateway, _backend) = gateway();
+    let ada = gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    let login = |email: &str, cookie: &str| {
+        let body = serde_json::json!({ "email": email, "password": PASSWORD });
+        gateway.client().post_json("/.auth/login", &[("Cookie", cookie)], &body)
+    };
+    let again = login("ada@example.com", &ada);
+    assert_eq!((again.status, again.field("clear-site-data")), (200, None), "the same account");
+    let ada = gateway.sign_in("ada@example.com");
+    let bob = login("bob@example.com", &ada);
+    assert_eq!((bob.status, bob.field("clear-site-data")), (200, Some("\"cache\"")));
+    assert_eq!(login("bob@example.com", "a=1").field("clear-site-data"), None, "no session before");
+    let bob = gateway.sign_in("bob@example.com");
+    let out = gateway.client().request("POST /.auth/logout", &[("Cookie", &bob)], b"");
+    assert_eq!((out.status, out.field("clear-site-data")), (303, Some("\"cache\"")));
+}
