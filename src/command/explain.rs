@@ -7,7 +7,7 @@ use super::{CommandError, ExplainArgs, Globals};
 use crate::account::{Admin, User};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::explain::{Answer, Explanation, Forwarded, RouteTried};
+use crate::gateway::explain::{Answer, Explanation, Forwarded, ReadingTold, RouteTried};
 use crate::gateway::prove::{Asked, Prover};
 
 /// Routes that are told of one by one where the right one is not among the first.
@@ -59,6 +59,10 @@ fn text(told: &Explanation) -> String {
         lines.push(format!("({hidden} routes before these do not take it)"));
     }
     lines.extend(told.routes[hidden..].iter().map(route));
+    if !told.readings.is_empty() {
+        lines.extend([String::new(), "a backend may read the path as".to_owned()]);
+    }
+    lines.extend(told.readings.iter().map(reading));
     lines.extend([String::new(), format!("{}: {}", told.verdict, told.why)]);
     told.reply.iter().for_each(|answer| reply(answer, &mut lines));
     told.upstream.iter().for_each(|to| forwarded(to, &mut lines));
@@ -71,6 +75,11 @@ fn text(told: &Explanation) -> String {
 fn route(tried: &RouteTried) -> String {
     let how = tried.misses.map_or("takes it".to_owned(), |what| format!("not its {what}"));
     format!("route {} (line {}) {}: {how}", tried.route, tried.line, tried.takes)
+}
+
+fn reading(told: &ReadingTold) -> String {
+    let route = told.route.map_or("no route".to_owned(), |route| format!("route {route}"));
+    format!("  {} ({route}): {}", told.path, told.verdict)
 }
 
 fn reply(answer: &Answer, lines: &mut Vec<String>) {

@@ -36,7 +36,7 @@ pub use fault::{Fault, Faults};
 pub use load::{load, load_broken};
 pub use routes::Routes;
 pub use routing::{
-    Access, BackendToken, Cache, Cors, Health, IdentityHeaders, Miss, PathPattern, Refuse, Route, Segment,
+    Access, BackendToken, Cache, Cors, Health, IdentityHeaders, Miss, PathPattern, Paths, Refuse, Route, Segment,
     TemplatePart, Test, TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer,
     WebSocketToken,
 };
@@ -188,6 +188,8 @@ pub struct Server {
     /// The gateway's own pages and endpoints: starts with `/`, no `/` at the end, one or more
     /// segments of `[A-Za-z0-9._~-]`.
     pub prefix: String,
+    /// How many readings a path may have where no route says it.
+    pub paths: Paths,
     /// Peers whose X-Forwarded-For/-Proto/-Host count.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether a change of the file reloads it.

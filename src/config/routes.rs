@@ -256,7 +256,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Access, Cache, Cors, Refuse, WebSocketToken};
+    use crate::config::{Access, Cache, Cors, Paths, Refuse, WebSocketToken};
     use crate::web::path::NormalPath;
 
     fn route(host: &str, path: &str, methods: &[&str]) -> Route {
@@ -266,6 +266,7 @@ mod tests {
             path: PathPattern::parse(path).unwrap(),
             methods: methods.iter().map(|name| name.parse().unwrap()).collect(),
             upstream: None,
+            paths: Paths::AllReadings,
             access: Access::Deny,
             groups: Vec::new(),
             refuse: Refuse::Auto,

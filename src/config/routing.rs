@@ -140,6 +140,15 @@ pub enum TemplatePart {
     Groups,
 }
 
+/// `server.paths`, `route.paths`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// A path is judged under every reading.
+    AllReadings,
+    /// One that has more than one is 400.
+    Plain,
+}
+
 /// `[[route]]`
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -153,6 +162,8 @@ pub struct Route {
     pub methods: Vec<http::Method>,
     /// Index into [`Config::upstreams`]; `None` only with [`Access::Deny`].
     pub upstream: Option<usize>,
+    /// How many readings its paths may have.
+    pub paths: Paths,
     /// Who may pass.
     pub access: Access,
     /// Any of these groups; only with `signed_in`.
@@ -208,7 +219,7 @@ impl Route {
 }
 
 /// `route.websocket.token`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebSocketToken {
     /// Names of query parameters.
     pub query: Vec<String>,

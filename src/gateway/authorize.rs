@@ -5,7 +5,7 @@ use http::Method;
 
 use super::authenticate::Authentication;
 use crate::account::Identity;
-use crate::config::{Access, Cors, Route};
+use crate::config::{Access, Config, Cors, Route};
 use crate::pages::guard;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
@@ -17,6 +17,9 @@ pub(crate) struct Admission {
     route: usize,
     upstream: usize,
     identity: Option<Identity>,
+    body_max: Option<u64>,
+    /// Routes that other readings of the path lead to.
+    others: Vec<usize>,
 }
 
 impl Admission {
@@ -28,6 +31,34 @@ impl Admission {
     /// Index of the upstream.
     pub(crate) fn upstream(&self) -> usize {
         self.upstream
+    }
+
+    /// Every route that let the request pass, [`Self::route`] first.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.route).chain(self.others.iter().copied())
+    }
+
+    /// What its body may take.
+    pub(crate) fn body_max(&self) -> Option<u64> {
+        self.body_max
+    }
+
+    /// The same request under another reading of its path was admitted, too: what holds for both. `None`: they do not
+    /// lead to the same place.
+    pub(crate) fn also(mut self, other: &Self, config: &Config, is_websocket: bool) -> Option<Self> {
+        let (own, others) = (&config.routes[self.route], &config.routes[other.route]);
+        let same = self.upstream == other.upstream
+            && own.strip_prefix == others.strip_prefix
+            && (!is_websocket || own.websocket_token == others.websocket_token);
+        if !same {
+            return None;
+        }
+        if !self.routes().any(|route| route == other.route) {
+            self.others.push(other.route);
+        }
+        self.body_max = self.body_max.into_iter().chain(other.body_max).min();
+        self.identity = self.identity.filter(|_| other.identity.is_some());
+        Some(self)
     }
 
     /// Whom the backend is told about; nobody on routes that are open to all and have no session.
@@ -50,11 +81,12 @@ pub(crate) enum Refusal {
     CrossOrigin,
 }
 
-/// Judges one request on one route; `own` are the origins that are ours for it. `method` is what an app may take
-/// it for.
+/// Judges one request on one route; `own` are the origins that are ours for it. `path` and `method` are what an app
+/// may take it for.
 pub(crate) fn authorize(
     (index, route): (usize, &Route),
     incoming: &Incoming<'_>,
+    path: &[u8],
     method: &Method,
     authentication: &Authentication,
     own: impl FnOnce() -> [Origin; 2],
@@ -70,7 +102,7 @@ pub(crate) fn authorize(
     // open to all, but there another site's page speaks for nobody
     let identity = if crosses { None } else { authentication.identity().cloned() };
     if let Some(grant) = identity.as_ref().and_then(|identity| identity.grant.as_ref())
-        && !grant.allows(method, &incoming.path.decoded())
+        && !grant.allows(method, path)
     {
         return Err(Refusal::OutOfScope);
     }
@@ -80,7 +112,7 @@ pub(crate) fn authorize(
             return Err(Refusal::Forbidden);
         }
     }
-    Ok(Admission { route: index, upstream, identity })
+    Ok(Admission { route: index, upstream, identity, body_max: route.body_max, others: Vec::new() })
 }
 
 /// A preflight on a route whose app answers for other origins: it carries no credentials (WHATWG Fetch,
@@ -88,7 +120,9 @@ pub(crate) fn authorize(
 pub(crate) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Refusal> {
     match (route.access, route.upstream) {
         (Access::Deny, _) | (_, None) => Err(Refusal::Forbidden),
-        (_, Some(upstream)) => Ok(Admission { route: index, upstream, identity: None }),
+        (_, Some(upstream)) => {
+            Ok(Admission { route: index, upstream, identity: None, body_max: route.body_max, others: Vec::new() })
+        }
     }
 }
 

@@ -13,15 +13,16 @@ pub(super) struct CacheRules {
 }
 
 impl CacheRules {
-    /// What a final answer of a route is given; `vary` are values that the gateway adds by itself. `None`: its answers
-    /// belong to no account.
-    pub(super) fn new<'v>(
-        route: &Route,
+    /// What a final answer is given that was admitted by these routes, one for each reading of its path; `vary` are
+    /// values that the gateway adds by itself. `None`: it belongs to no account.
+    pub(super) fn new<'v, 'r>(
+        mut routes: impl Iterator<Item = &'r Route>,
         answer: &'v impl AnswerHead,
         vary: impl Iterator<Item = &'v HeaderValue>,
     ) -> Option<Self> {
-        let by_account = matches!(route.access, Access::SignedIn | Access::Optional);
-        (by_account && route.cache == Cache::PerAccount)
+        let by_account = |route: &Route| matches!(route.access, Access::SignedIn | Access::Optional);
+        routes
+            .any(|route| by_account(route) && route.cache == Cache::PerAccount)
             .then(|| Self { cache_control: private(answer), vary: by_cookie(answer, vary) })
     }
 }

@@ -14,7 +14,7 @@ const PREFLIGHT_SECS: HeaderValue = HeaderValue::from_static("600");
 const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, WWW-Authenticate, X-Request-Id");
 
 /// What the answer to a request says of other origins.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum CorsAnswer {
     /// The app says it: its headers pass.
     App,

@@ -5,12 +5,12 @@ use http::{HeaderName, Method, StatusCode};
 use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
 use super::cors::{self, CorsAnswer};
-use super::{head, route, second_method};
-use crate::config::{Config, Route};
+use super::route::{self, Reading, Routed};
+use super::{destination, head, second_method};
+use crate::config::{Config, Paths};
 use crate::pages::{Page, guard};
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
-use crate::web::path::NormalPath;
 
 /// What is to be done with a request.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     Refuse(usize, Refusal),
     /// A status alone: no route, or no such host.
     Status(StatusCode),
+    /// 400: what is named can be read in several ways that do not lead to the same place, or not at all.
+    Ambiguous(&'static str),
     /// A preflight of an origin that may: 204.
     Preflight,
     /// `public_url` is https and the client came over plain http: 308 to it.
@@ -35,31 +37,21 @@ pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 
     guard::own_origins(&config.server.public_url, config.session.domain.as_deref(), incoming)
 }
 
-/// The route that takes a request; of a preflight, the one that takes what it asks for, if answers for
-/// other origins are told of there.
-pub(crate) fn find_route<'c>(config: &'c Config, incoming: &Incoming<'_>) -> Option<(usize, &'c Route)> {
-    if let Some(method) = cors::preflight(incoming)
-        && let Some(found) = route::find(config, incoming, &method)
-        && matches!(CorsAnswer::of_route(&found.1.cors, incoming), CorsAnswer::App | CorsAnswer::Allowed(_))
-    {
-        return Some(found);
-    }
-    route::find(config, incoming, incoming.method)
-}
-
-/// Judges a request in normal form; `page` is the page of ours that its path names, if it names one,
-/// `found` the route that takes it.
+/// Judges a request, whose path leads as `routed` says. It is forwarded only if it is under every reading of its path, else
+/// refused as the strictest reading refuses it.
 pub(crate) fn decide(
     config: &Config,
-    page: Option<Page>,
-    found: Option<(usize, &Route)>,
+    routed: &Routed<'_, '_>,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Verdict {
     if config.server.public_url.scheme() == Scheme::Https && incoming.scheme == Scheme::Http {
         return Verdict::ToHttps;
     }
-    if let Some(page) = page {
+    if routed.ambiguous {
+        return Verdict::Ambiguous("path");
+    }
+    if let Some(page) = routed.page {
         if !config.routes.know_host(incoming.host) && !is_public_host(config, incoming) {
             return Verdict::Status(StatusCode::NOT_FOUND);
         }
@@ -67,25 +59,83 @@ pub(crate) fn decide(
         let allowed = asks && matches!(CorsAnswer::of(&config.cors_origins, incoming), CorsAnswer::Allowed(_));
         return if allowed { Verdict::Preflight } else { Verdict::Page(page) };
     }
-    let Some((index, route)) = found else {
+    let verdict = under_all(config, routed, incoming, authentication);
+    if let Verdict::Forward(admission) = &verdict
+        && let Some(refused) = refused_at_destination(config, admission, incoming, authentication)
+    {
+        return refused;
+    }
+    verdict
+}
+
+fn under_all(
+    config: &Config,
+    routed: &Routed<'_, '_>,
+    incoming: &Incoming<'_>,
+    authentication: &Authentication,
+) -> Verdict {
+    let mut verdict = under(config, &routed.first, incoming, authentication);
+    let mut apart = false;
+    for reading in &routed.others {
+        verdict = match (verdict, under(config, reading, incoming, authentication)) {
+            (Verdict::Forward(admission), Verdict::Forward(other)) => {
+                let both = admission.clone().also(&other, config, incoming.is_websocket);
+                apart |= both.is_none();
+                Verdict::Forward(both.unwrap_or(admission))
+            }
+            (verdict, other) => verdict.or_stricter(other),
+        };
+    }
+    // a refusal says more than that they differ
+    if apart && matches!(verdict, Verdict::Forward(_)) { Verdict::Ambiguous("path") } else { verdict }
+}
+
+/// Judges a request under one reading of its path.
+pub(super) fn under(
+    config: &Config,
+    reading: &Reading<'_, '_>,
+    incoming: &Incoming<'_>,
+    authentication: &Authentication,
+) -> Verdict {
+    let Some((index, route)) = reading.found else {
         return Verdict::Status(StatusCode::NOT_FOUND);
     };
     // what is asked for must be this route's to answer, not another's that stands before it
-    let asked = cors::preflight(incoming).and_then(|method| route::find(config, incoming, &method));
+    let asked = cors::preflight(incoming).and_then(|method| route::find(config, incoming, &reading.path, &method));
     let is_preflight = asked.is_some_and(|(at, _)| at == index);
     let judged = match CorsAnswer::of_route(&route.cors, incoming) {
         CorsAnswer::Allowed(_) if is_preflight => return Verdict::Preflight,
         CorsAnswer::App if is_preflight => authorize::preflight((index, route)),
         _ => {
             let own = || own_origins(config, incoming);
-            authorize::authorize((index, route), incoming, incoming.method, authentication, own)
+            authorize::authorize((index, route), incoming, &reading.path, incoming.method, authentication, own)
         }
     };
     match judged {
-        Ok(admission) => refused_by_override(config, incoming, authentication)
-            .or_else(|| refused_at_destination(config, route, incoming, authentication))
-            .unwrap_or(Verdict::Forward(admission)),
+        Ok(admission) => {
+            refused_by_override(config, incoming, &reading.path, authentication).unwrap_or(Verdict::Forward(admission))
+        }
         Err(refusal) => Verdict::Refuse(index, refusal),
+    }
+}
+
+impl Verdict {
+    /// The one of the two that lets fewer people through.
+    fn or_stricter(self, other: Self) -> Self {
+        if other.strictness() > self.strictness() { other } else { self }
+    }
+
+    fn strictness(&self) -> u8 {
+        match self {
+            Self::Forward(_) => 0,
+            Self::ToHttps | Self::Page(_) | Self::Preflight => 1,
+            Self::Refuse(_, Refusal::SignedOut) => 2,
+            Self::Refuse(_, Refusal::CrossOrigin) => 3,
+            Self::Refuse(_, Refusal::OutOfScope) => 4,
+            Self::Refuse(_, Refusal::Forbidden) => 5,
+            Self::Status(_) => 6,
+            Self::Ambiguous(_) => 7,
+        }
     }
 }
 
@@ -94,7 +144,12 @@ const OVERRIDES_MAX: usize = 8;
 
 /// A request that names another method, too, must be let in under both: else an app that obeys it does what the rules
 /// for that method refuse.
-fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication: &Authentication) -> Option<Verdict> {
+fn refused_by_override(
+    config: &Config,
+    incoming: &Incoming<'_>,
+    path: &[u8],
+    authentication: &Authentication,
+) -> Option<Verdict> {
     second_method::named(incoming).enumerate().find_map(|(at, method)| {
         if at == OVERRIDES_MAX {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
@@ -104,25 +159,36 @@ fn refused_by_override(config: &Config, incoming: &Incoming<'_>, authentication:
         if head::is_never_served(&method) {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         }
-        let Some(found) = route::find(config, incoming, &method) else {
-            return Some(Verdict::Status(StatusCode::NOT_FOUND));
-        };
-        let own = || own_origins(config, incoming);
-        let refusal = authorize::authorize(found, incoming, &method, authentication, own).err()?;
-        Some(Verdict::Refuse(found.0, refusal))
+        refused_as(config, incoming, path, &method, authentication)
     })
+}
+
+/// How a request is refused that is taken for one with this path and method.
+fn refused_as(
+    config: &Config,
+    incoming: &Incoming<'_>,
+    path: &[u8],
+    method: &Method,
+    authentication: &Authentication,
+) -> Option<Verdict> {
+    let Some(found) = route::find(config, incoming, path, method) else {
+        return Some(Verdict::Status(StatusCode::NOT_FOUND));
+    };
+    let own = || own_origins(config, incoming);
+    let refusal = authorize::authorize(found, incoming, path, method, authentication, own).err()?;
+    Some(Verdict::Refuse(found.0, refusal))
 }
 
 /// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
 pub(super) static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
-/// A request that names a second path must be let in there, too: else an app that obeys the field writes where the
-/// rules for that path refuse it. The host that it names with it is not believed. Behind a prefix that is cut off, the
-/// app may read it as one of its own paths: then it must be let in there as well. Under the common methods the field is
-/// an app's own.
+/// A request that names a second path must be let in there, too, under every reading: else an app that obeys the field
+/// writes where the rules for that path refuse it. The host that it names with it is not believed. Behind a prefix that
+/// is cut off, the app may read it as one of its own paths: then it must be let in there as well. Under the common
+/// methods the field is an app's own.
 fn refused_at_destination(
     config: &Config,
-    route: &Route,
+    admission: &Admission,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Option<Verdict> {
@@ -131,21 +197,24 @@ fn refused_at_destination(
     if is_common(incoming.method) && second_method::named(incoming).flatten().all(|method| is_common(&method)) {
         return None;
     }
-    let unread = Some(Verdict::Status(StatusCode::NOT_FOUND));
-    let Some(path) = path_of(told.as_bytes()).filter(|_| fields.next().is_none()) else { return unread };
-    let prefix = route.strip_prefix.as_bytes();
-    let inside = (!prefix.is_empty()).then(|| [prefix, path].concat());
-    std::iter::once(path).chain(inside.as_deref()).find_map(|path| {
-        let Ok(path) = NormalPath::parse(path) else { return Some(Verdict::Status(StatusCode::NOT_FOUND)) };
-        let there = Incoming { path, query: None, ..incoming.clone() };
-        let Some(found) = route::find(config, &there, there.method) else {
-            return Some(Verdict::Status(StatusCode::NOT_FOUND));
-        };
-        let own = || own_origins(config, incoming);
-        let refusal = authorize::authorize(found, &there, there.method, authentication, own).err();
-        let refused = refusal.map(|refusal| Verdict::Refuse(found.0, refusal));
-        refused.or_else(|| refused_by_override(config, &there, authentication))
-    })
+    let unreadable = Some(Verdict::Ambiguous("destination"));
+    let Some(path) = destination::path_of(told.as_bytes()).filter(|_| fields.next().is_none()) else {
+        return unreadable;
+    };
+    let route = &config.routes[admission.route()];
+    let Ok(readings) = destination::readings(&path, &route.strip_prefix) else { return unreadable };
+    let plain_alone = |path: &[u8]| {
+        let there = route::find(config, incoming, path, incoming.method);
+        there.map_or(config.server.paths, |(_, route)| route.paths) == Paths::Plain
+    };
+    if readings.several && (route.paths == Paths::Plain || readings.paths.iter().any(|path| plain_alone(path))) {
+        return unreadable;
+    }
+    let refused = readings.paths.iter().filter_map(|path| {
+        refused_as(config, incoming, path, incoming.method, authentication)
+            .or_else(|| refused_by_override(config, incoming, path, authentication))
+    });
+    refused.reduce(Verdict::or_stricter)
 }
 
 /// A method that moves and copies nothing.
@@ -154,17 +223,6 @@ fn is_common(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
     )
-}
-
-/// The path of a path or an absolute address.
-fn path_of(address: &[u8]) -> Option<&[u8]> {
-    let end = memchr::memchr2(b'?', b'#', address).unwrap_or(address.len());
-    let address = &address[..end];
-    if address.first() == Some(&b'/') {
-        return Some(address);
-    }
-    let authority = memchr::memmem::find(address, b"://")? + 3;
-    memchr::memchr(b'/', &address[authority..]).map(|at| &address[authority + at..])
 }
 
 /// With `session.domain`, login lives at `public_url`, whether or not a route names that host.

@@ -32,6 +32,9 @@ pub struct Explanation {
     pub routes: Vec<RouteTried>,
     /// The one that takes it, counted from 1 as in the access line.
     pub route: Option<usize>,
+    /// What a backend may read in its path, as it came first; empty where there is one way alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<ReadingTold>,
     /// In the words of a test's `expect`: `forward NAME`, `login`, `page`, or a status.
     pub verdict: String,
     /// One sentence.
@@ -68,6 +71,17 @@ pub struct RouteTried {
     pub misses: Option<&'static str>,
 }
 
+/// One way to read the path.
+#[derive(Debug, Serialize)]
+pub struct ReadingTold {
+    /// Its escapes read; a slash that is a part of its segment is `%2F`.
+    pub path: String,
+    /// The route that takes it, counted from 1.
+    pub route: Option<usize>,
+    /// What becomes of the request if this is its path: `forward NAME`, `page`, or a status.
+    pub verdict: String,
+}
+
 /// An answer of our own.
 #[derive(Debug, Serialize)]
 pub struct Answer {
@@ -102,6 +116,7 @@ impl Explanation {
             user: asked.user.as_ref().map(|user| Who { email: user.email.clone(), groups: user.groups.clone() }),
             routes: Vec::new(),
             route: None,
+            readings: Vec::new(),
             verdict: String::new(),
             why: String::new(),
             reply: None,
@@ -129,6 +144,9 @@ impl Explanation {
 
     pub(super) fn refuse_unread(&mut self, bad: BadHead, reply: &Reply) {
         let why = match bad {
+            BadHead::Ambiguous("path") => {
+                "its path is malformed, or can be read in more ways than are looked at".to_owned()
+            }
             BadHead::Ambiguous(what) => format!("its {what} can be read in two ways, or not at all"),
             BadHead::Method => "CONNECT, TRACE and TRACK are never served".to_owned(),
             BadHead::Misdirected => "its host is none that the connection's certificate is for".to_owned(),

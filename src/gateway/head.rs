@@ -11,7 +11,7 @@ use crate::config::{Limits, Server};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
-use crate::web::path::NormalPath;
+use crate::web::readings::RequestPath;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -173,8 +173,8 @@ pub(crate) fn incoming<'a>(
         Some(at) => (&raw_target[..at], Some(&raw_target[at + 1..])),
         None => (raw_target, None),
     };
-    let path = NormalPath::parse(path).map_err(|_| BadHead::Ambiguous("path"))?;
-    let plain = |query: &&[u8]| query.iter().all(|&b| b > 0x20 && b < 0x7f && b != b'#');
+    let path = RequestPath::parse(path).map_err(|_| BadHead::Ambiguous("path"))?;
+    let plain = |query: &&[u8]| query.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#');
     let query = match query {
         Some(query) => {
             let query = Some(query).filter(plain).ok_or(BadHead::Ambiguous("query"))?;

@@ -16,12 +16,13 @@ use super::authorize::{self, Admission};
 use super::decide::{self, Verdict};
 use super::frames::Closing;
 use super::guard::Guard;
+use super::route::Routed;
 use super::second_method;
 use crate::account::{Grant, Identity, Session, Standing};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
-use crate::web::path::NormalPath;
+use crate::web::readings::RequestPath;
 
 /// The fields that a request is judged by, besides those that say who asks.
 const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-fetch-site")];
@@ -73,11 +74,13 @@ pub(crate) struct Asked {
     by_itself: bool,
 }
 
-/// The route that a connection was admitted on, in which configuration.
-#[derive(Debug, Clone, Copy)]
+/// The routes that a connection was admitted on, in which configuration.
+#[derive(Debug)]
 pub(crate) struct Judged {
     generation: u64,
     route: usize,
+    /// Those that other readings of its path lead to.
+    others: Box<[usize]>,
 }
 
 /// One registered connection; takes itself out when dropped.
@@ -168,7 +171,7 @@ impl Entry {
         let who = admission
             .identity()
             .map(|identity| Who { session: identity.session.clone(), grant: identity.grant.clone() });
-        let judged = Judged { generation: gateway.generation, route: admission.route() };
+        let judged = Judged::new(gateway, admission);
         Self { guard: guard.clone(), who, counted_for: None, ends: false, asked, judged }
     }
 
@@ -180,12 +183,26 @@ impl Entry {
         }
         if self.judged.generation == gateway.generation {
             let Some(who) = &self.who else { return true };
-            let route = gateway.config.routes.get(self.judged.route);
-            return route.is_some_and(|route| authorize::still_allowed(route, &who.session.user.load().groups));
+            let user = who.session.user.load();
+            return self.judged.routes().all(|route| {
+                let route = gateway.config.routes.get(route);
+                route.is_some_and(|route| authorize::still_allowed(route, &user.groups))
+            });
         }
-        let Some(route) = self.asked.judge(gateway, self.who.as_ref()) else { return false };
-        self.judged = Judged { generation: gateway.generation, route };
+        let Some(admission) = self.asked.judge(gateway, self.who.as_ref()) else { return false };
+        self.judged = Judged::new(gateway, &admission);
         true
+    }
+}
+
+impl Judged {
+    fn new(gateway: &Gateway, admission: &Admission) -> Self {
+        let others = admission.routes().skip(1).collect();
+        Self { generation: gateway.generation, route: admission.route(), others }
+    }
+
+    fn routes(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.route).chain(self.others.iter().copied())
     }
 }
 
@@ -215,11 +232,11 @@ impl Asked {
         }
     }
 
-    /// The route that takes the same request now, if it would be forwarded.
-    fn judge(&self, gateway: &Gateway, who: Option<&Who>) -> Option<usize> {
+    /// The same request judged now, if it would be forwarded.
+    fn judge(&self, gateway: &Gateway, who: Option<&Who>) -> Option<Admission> {
         let incoming = Incoming {
             method: &self.method,
-            path: NormalPath::parse(self.path.as_bytes()).ok()?,
+            path: RequestPath::parse(self.path.as_bytes()).ok()?,
             query: None,
             headers: &self.headers,
             host: &self.host,
@@ -232,10 +249,9 @@ impl Asked {
             let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
             Authentication::Known { identity, by_itself: self.by_itself }
         });
-        let page = gateway.pages.find(incoming.path.as_str());
-        let found = if page.is_some() { None } else { decide::find_route(&gateway.config, &incoming) };
-        match decide::decide(&gateway.config, page, found, &incoming, &authentication) {
-            Verdict::Forward(admission) => Some(admission.route()),
+        let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
+        match decide::decide(&gateway.config, &routed, &incoming, &authentication) {
+            Verdict::Forward(admission) => Some(admission),
             _ => None,
         }
     }
@@ -278,7 +294,7 @@ mod tests {
         let host = Host::loopback();
         let incoming = Incoming {
             method: &Method::GET,
-            path: NormalPath::parse(b"/x").unwrap(),
+            path: RequestPath::parse(b"/x").unwrap(),
             query: None,
             headers: &headers,
             host: &host,
@@ -286,8 +302,8 @@ mod tests {
             client: None,
             is_websocket: false,
         };
-        let found = decide::find_route(&gateway.config, &incoming);
-        let verdict = decide::decide(&gateway.config, None, found, &incoming, &Authentication::Anonymous);
+        let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
+        let verdict = decide::decide(&gateway.config, &routed, &incoming, &Authentication::Anonymous);
         let Verdict::Forward(admission) = verdict else { return None };
         let guard = Arc::new(Guard::new(None, None));
         let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), false, gateway);

@@ -26,6 +26,7 @@ pub(crate) mod conn;
 mod caching;
 mod cors;
 mod decide;
+mod destination;
 pub mod explain;
 mod failure;
 mod forward;
@@ -60,12 +61,12 @@ pub use health::HealthChecks;
 use authenticate::Authentication;
 use authorize::Admission;
 use conn::Connections;
-use cors::CorsAnswer;
 use decide::Verdict;
 use forward::Stripper;
 use head::{BadHead, Known, Peer};
 use live::{Asked, Live};
 use request_state::RequestState;
+use route::Routed;
 use upstream::Targets;
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
@@ -194,13 +195,9 @@ impl Gateway {
             (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }
-        let page = self.pages.find(incoming.path.as_str());
-        let found = if page.is_some() { None } else { decide::find_route(&self.config, incoming) };
-        state.cors = match found {
-            Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
-            None => CorsAnswer::of(&self.config.cors_origins, incoming),
-        };
-        if let Some((_, route)) = found.filter(|_| incoming.is_websocket) {
+        let routed = Routed::new(&self.config, &self.pages, incoming);
+        state.cors = routed.cors(&self.config, incoming);
+        if let Some((_, route)) = routed.first.found.filter(|_| incoming.is_websocket) {
             state.handshake = Some(handshake::read(&route.websocket_token, incoming));
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
@@ -210,7 +207,7 @@ impl Gateway {
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(respond::why_rejected(*why));
         }
-        let verdict = decide::decide(&self.config, page, found, incoming, &authentication);
+        let verdict = decide::decide(&self.config, &routed, incoming, &authentication);
         state.identity = authentication.into_identity();
         self.carry_out(verdict, incoming, state)
     }
@@ -237,18 +234,18 @@ impl Gateway {
                 (state.outcome, state.why) = ("no_route", Some("no route"));
                 Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id))
             }
+            Verdict::Ambiguous(what) => {
+                (state.outcome, state.why) = ("bad_request", Some(what));
+                let reply = refuse::status(&self.pages, StatusCode::BAD_REQUEST, incoming, &state.request_id);
+                Step::Reply(reply.closing())
+            }
             Verdict::Refuse(route, refusal) => {
                 self.counted.route(Some(route)).judged(respond::authz(refusal));
                 state.outcome = "refused";
                 state.route = Some(route);
                 state.why = state.why.or(Some(respond::why_refused(refusal, incoming)));
-                Step::Reply(refuse::refusal(
-                    &self.pages,
-                    refusal,
-                    &self.config.routes[route],
-                    incoming,
-                    &state.request_id,
-                ))
+                let route = &self.config.routes[route];
+                Step::Reply(refuse::refusal(&self.pages, refusal, route, incoming, &state.request_id))
             }
             Verdict::Forward(admission) => self.admit(admission, incoming, state),
         }
@@ -260,7 +257,7 @@ impl Gateway {
         state.route = Some(admission.route());
         self.counted.route(state.route).judged(Authz::Allowed);
         let refused = |code| Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id));
-        if let Some(reply) = refuse::unfit(&self.pages, route, incoming, &state.request_id) {
+        if let Some(reply) = refuse::unfit(&self.pages, (&admission, route), incoming, &state.request_id) {
             let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
             (state.outcome, state.why) =
                 if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };

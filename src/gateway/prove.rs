@@ -11,20 +11,22 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use super::authenticate::{Authentication, own_credential};
 use super::authorize::{Admission, Refusal};
-use super::cors::{self, CorsAnswer};
+use super::cors;
 use super::decide::{self, Verdict};
-use super::explain::{Explanation, Forwarded, RouteTried};
+use super::explain::{Explanation, Forwarded, ReadingTold, RouteTried};
 use super::forward::{self, Stripper, Told};
 use super::guard::Secured;
 use super::head::{self, BadHead, Known, Peer};
+use super::route::{Reading, Routed};
 use super::{handshake, refuse, respond, upstream};
 use crate::account::{Identity, Minted, Session, User};
-use crate::config::{Config, Listen, Test, UpstreamHost};
-use crate::pages::{Page, Site};
+use crate::config::{Config, Listen, Paths, Test, UpstreamHost};
+use crate::pages::Site;
 use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::incoming::{Incoming, wants_page};
 use crate::web::origin::{Origin, Scheme};
+use crate::web::readings::shown;
 use crate::web::reply::Reply;
 
 /// What stands where a request's own id would.
@@ -55,7 +57,6 @@ struct Seen<'a> {
     incoming: Incoming<'a>,
     known: &'a Known,
     target: &'a str,
-    page: Option<Page>,
 }
 
 impl<'c> Prover<'c> {
@@ -104,8 +105,7 @@ impl<'c> Prover<'c> {
             }
         };
         told.note(&incoming, self.carries_credential(&incoming));
-        let page = self.site.find(incoming.path.as_str());
-        let seen = Seen { page, incoming, known: &known, target: &target };
+        let seen = Seen { incoming, known: &known, target: &target };
         self.judge(&seen, asked, &mut told);
         Ok(told)
     }
@@ -135,16 +135,17 @@ impl<'c> Prover<'c> {
             None => Authentication::Anonymous,
             Some(user) => Authentication::Known { identity: pretend(user), by_itself: true },
         };
-        let found = if seen.page.is_some() { None } else { decide::find_route(config, incoming) };
-        if seen.page.is_none() {
-            told.routes = self.tried(found.map(|(index, _)| index), incoming);
+        let routed = Routed::new(config, &self.site, incoming);
+        let found = routed.first.found;
+        if routed.page.is_none() {
+            told.routes = self.tried(found.map(|(index, _)| index), &routed.first.path, incoming);
         }
         told.route = found.map(|(index, _)| index + 1);
-        let cors = match found {
-            Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
-            None => CorsAnswer::of(&config.cors_origins, incoming),
-        };
-        let verdict = decide::decide(config, seen.page, found, incoming, &authentication);
+        if !incoming.path.is_plain() {
+            told.readings = self.readings(&routed, incoming, &authentication);
+        }
+        let cors = routed.cors(config, incoming);
+        let verdict = decide::decide(config, &routed, incoming, &authentication);
         let reply = match verdict {
             Verdict::Page(page) => return told.page(page),
             Verdict::Preflight => {
@@ -157,10 +158,15 @@ impl<'c> Prover<'c> {
             }
             Verdict::Status(code) => {
                 let page = "no route names this host, so the gateway's own pages are not there";
-                told.answer(code.as_str(), if seen.page.is_some() { page } else { "no route takes this request" });
+                told.answer(code.as_str(), if routed.page.is_some() { page } else { "no route takes this request" });
                 refuse::status(&self.site, code, incoming, REQUEST_ID)
             }
+            Verdict::Ambiguous(what) => {
+                told.answer("400", why_ambiguous(what, &routed, config));
+                refuse::status(&self.site, StatusCode::BAD_REQUEST, incoming, REQUEST_ID).closing()
+            }
             Verdict::Refuse(index, refusal) => {
+                told.route = Some(index + 1);
                 let route = &config.routes[index];
                 let reply = refuse::refusal(&self.site, refusal, route, incoming, REQUEST_ID);
                 let word = match refusal {
@@ -183,7 +189,7 @@ impl<'c> Prover<'c> {
     fn forward(&self, admission: &Admission, seen: &Seen<'_>, told: &mut Explanation) -> Option<Reply> {
         let (config, incoming) = (self.config, &seen.incoming);
         let route = &config.routes[admission.route()];
-        if let Some(reply) = refuse::unfit(&self.site, route, incoming, REQUEST_ID) {
+        if let Some(reply) = refuse::unfit(&self.site, (admission, route), incoming, REQUEST_ID) {
             let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
             let hidden = "its path hides the route's strip_prefix behind escapes";
             told.answer(
@@ -225,16 +231,41 @@ impl<'c> Prover<'c> {
     }
 
     /// The routes up to the one that takes it, with what each of them misses.
-    fn tried(&self, found: Option<usize>, incoming: &Incoming<'_>) -> Vec<RouteTried> {
-        let path = incoming.path.decoded();
+    fn tried(&self, found: Option<usize>, path: &[u8], incoming: &Incoming<'_>) -> Vec<RouteTried> {
         let last = found.map_or(self.config.routes.len(), |index| index + 1);
         let routes = self.config.routes[..last].iter().enumerate();
         routes
             .map(|(index, route)| {
-                let miss = route.miss(incoming.host, &path, incoming.method);
+                let miss = route.miss(incoming.host, path, incoming.method);
                 RouteTried::new(index, route, miss.filter(|_| found != Some(index)))
             })
             .collect()
+    }
+
+    /// What becomes of the request under each reading of its path.
+    fn readings(
+        &self,
+        routed: &Routed<'_, '_>,
+        incoming: &Incoming<'_>,
+        authentication: &Authentication,
+    ) -> Vec<ReadingTold> {
+        let told = |reading: &Reading<'_, '_>| {
+            let verdict = if self.site.is_own(&reading.path) {
+                "page".to_owned()
+            } else {
+                match decide::under(self.config, reading, incoming, authentication) {
+                    Verdict::Forward(admission) => {
+                        format!("forward {}", self.config.upstreams[admission.upstream()].name)
+                    }
+                    Verdict::Preflight => "204".to_owned(),
+                    Verdict::Refuse(_, Refusal::SignedOut) => "401".to_owned(),
+                    Verdict::Refuse(..) => "403".to_owned(),
+                    _ => "404".to_owned(),
+                }
+            };
+            ReadingTold { path: shown(&reading.path), route: reading.found.map(|(index, _)| index + 1), verdict }
+        };
+        routed.readings().map(told).collect()
     }
 
     fn carries_credential(&self, incoming: &Incoming<'_>) -> bool {
@@ -243,10 +274,25 @@ impl<'c> Prover<'c> {
     }
 }
 
+fn why_ambiguous(what: &str, routed: &Routed<'_, '_>, config: &Config) -> &'static str {
+    if what == "destination" {
+        return "its Destination can be read in several ways that `paths` does not allow here, or not at all";
+    }
+    if routed.readings().any(|reading| reading.paths(config) == Paths::Plain) {
+        return "its path can be read in several ways, and `paths = \"plain\"` allows one";
+    }
+    if routed.ambiguous {
+        return "its path can be read as a page of the gateway's own, or in too many ways";
+    }
+    "its path can be read in ways that lead to different upstreams or prefixes"
+}
+
 fn split_target(config: &Config, target: &str) -> Result<(String, Scheme, String), String> {
     let public = &config.server.public_url;
-    if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        return Err(format!("`{target}` is no request's address: escape what is not ASCII, and leave `#...` out"));
+    if !target.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '#') {
+        return Err(format!(
+            "`{target}` is no request's address: escape what is no printable text, and leave `#...` out"
+        ));
     }
     if target.starts_with('/') {
         return Ok((public.authority(), public.scheme(), target.to_owned()));

@@ -4,7 +4,7 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
-use super::authorize::Refusal;
+use super::authorize::{Admission, Refusal};
 use crate::config::{Refuse, Route};
 use crate::pages::{Site, word};
 use crate::web::incoming::{CALLER_FIELDS, CallerKind, Incoming};
@@ -51,9 +51,14 @@ pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, req
 
 /// The answer to a request that was admitted and cannot be forwarded as it is: a body that is said to be too
 /// large, or a path whose escapes hide the prefix that is to be cut.
-pub(crate) fn unfit(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Option<Reply> {
+pub(crate) fn unfit(
+    site: &Site,
+    (admission, route): (&Admission, &Route),
+    incoming: &Incoming<'_>,
+    request_id: &str,
+) -> Option<Reply> {
     let length = || incoming.single("content-length").and_then(|digits| digits.parse::<u64>().ok());
-    if route.body_max.is_some_and(|max| length().is_some_and(|length| length > max)) {
+    if admission.body_max().is_some_and(|max| length().is_some_and(|length| length > max)) {
         return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
     }
     let hidden = !incoming.path.as_str().starts_with(&route.strip_prefix);

@@ -80,8 +80,7 @@ pub(super) fn authz(refusal: Refusal) -> Authz {
 /// 308 to the same place over https (RFC 9110, 15.4.9).
 pub(super) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
     let public = &config.server.public_url;
-    let query = incoming.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let location = format!("{}{}{query}", public.with_host(incoming.host), incoming.path.as_str());
+    let location = format!("{}{}", public.with_host(incoming.host), incoming.origin_form());
     let reply = Reply::empty(StatusCode::PERMANENT_REDIRECT);
     match HeaderValue::try_from(location) {
         Ok(location) => reply.with(header::LOCATION, location),
@@ -225,10 +224,10 @@ impl<'g> AnswerChanges<'g> {
         self.added.extend(value.map(|value| (name, value)));
     }
 
-    /// Keeps a final answer to the account that it was made for, where its route says so; the last of all changes.
-    pub(super) fn keep_to_account(&mut self, route: &Route, answer: &impl AnswerHead) {
+    /// Keeps a final answer to the account that it was made for, where a route says so; the last of all changes.
+    pub(super) fn keep_to_account<'r>(&mut self, routes: impl Iterator<Item = &'r Route>, answer: &impl AnswerHead) {
         let added = self.added.iter().filter(|(name, _)| name == header::VARY).map(|(_, value)| value);
-        let Some(rules) = CacheRules::new(route, answer, added) else { return };
+        let Some(rules) = CacheRules::new(routes, answer, added) else { return };
         self.drops_vendor_caching = true;
         if let Some(value) = rules.cache_control.filter(|_| !self.made_private) {
             self.replace(header::CACHE_CONTROL, Some(value));

@@ -1,14 +1,99 @@
-//! Host and path in normal form -> the route that takes them. First match wins; no match is 404.
+//! Host and path -> the route that takes them, under every reading of the path. First match wins; no match is 404.
+
+use std::borrow::Cow;
 
 use http::Method;
 
-use crate::config::{Config, Route};
+use super::cors::{self, CorsAnswer};
+use crate::config::{Config, Paths, Route};
+use crate::pages::{Page, Site};
 use crate::web::incoming::Incoming;
 
-/// The first route that takes this request with this method, and its place in the configuration.
-pub(crate) fn find<'c>(config: &'c Config, incoming: &Incoming<'_>, method: &Method) -> Option<(usize, &'c Route)> {
-    let index = config.routes.find(incoming.host, &incoming.path.decoded(), method)?;
+/// A route and its place in the configuration.
+pub(crate) type Found<'c> = Option<(usize, &'c Route)>;
+
+/// One way to read the path, and the route that takes the request then.
+#[derive(Debug)]
+pub(crate) struct Reading<'a, 'c> {
+    pub(crate) path: Cow<'a, [u8]>,
+    pub(crate) found: Found<'c>,
+}
+
+/// Where a request leads.
+#[derive(Debug)]
+pub(crate) struct Routed<'a, 'c> {
+    /// The page of ours that its path names.
+    pub(crate) page: Option<Page>,
+    /// The path as it came.
+    pub(crate) first: Reading<'a, 'c>,
+    /// What else a backend may read. Empty for a path in normal form.
+    pub(crate) others: Vec<Reading<'a, 'c>>,
+    /// Refused whatever the routes say: a page of ours in other words, more readings than are looked at, or more
+    /// than one where `paths` asks for one.
+    pub(crate) ambiguous: bool,
+}
+
+impl<'a, 'c> Routed<'a, 'c> {
+    pub(crate) fn new(config: &'c Config, site: &Site, incoming: &'a Incoming<'_>) -> Self {
+        let page = site.find(incoming.path.as_str());
+        let read = |path: Cow<'a, [u8]>| {
+            let found = if page.is_some() { None } else { find_asked(config, incoming, &path) };
+            Reading { path, found }
+        };
+        let first = read(incoming.path.first());
+        if incoming.path.is_plain() {
+            return Self { page, first, others: Vec::new(), ambiguous: false };
+        }
+        let below = first.found.map_or(Ok(Vec::new()), |(_, route)| incoming.path.below(&route.strip_prefix));
+        let others = incoming.path.others().iter().map(|path| read(Cow::Borrowed(path)));
+        let too_many = below.is_err();
+        let others = others.chain(below.unwrap_or_default().into_iter().map(|path| read(Cow::Owned(path)))).collect();
+        let mut routed = Self { page, first, others, ambiguous: false };
+        routed.ambiguous = too_many
+            || page.is_some()
+            || routed.readings().any(|reading| site.is_own(&reading.path) || reading.paths(config) == Paths::Plain);
+        routed
+    }
+
+    /// Every reading, the path as it came first.
+    pub(crate) fn readings(&self) -> impl Iterator<Item = &Reading<'a, 'c>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// What the answer says of other origins: what all of the routes say.
+    pub(crate) fn cors(&self, config: &Config, incoming: &Incoming<'_>) -> CorsAnswer {
+        let of = |found: &Found<'_>| match found {
+            Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
+            None => CorsAnswer::of(&config.cors_origins, incoming),
+        };
+        let first = of(&self.first.found);
+        if self.others.iter().all(|other| of(&other.found) == first) { first } else { CorsAnswer::Others }
+    }
+}
+
+impl Reading<'_, '_> {
+    /// How many readings a path may have here.
+    pub(crate) fn paths(&self, config: &Config) -> Paths {
+        self.found.map_or(config.server.paths, |(_, route)| route.paths)
+    }
+}
+
+/// The first route that takes this request with this path and method.
+pub(crate) fn find<'c>(config: &'c Config, incoming: &Incoming<'_>, path: &[u8], method: &Method) -> Found<'c> {
+    let index = config.routes.find(incoming.host, path, method)?;
     Some((index, &config.routes[index]))
+}
+
+/// The route that takes a request; of a preflight, the one that takes what it asks for, if answers for
+/// other origins are told of there.
+fn find_asked<'c>(config: &'c Config, incoming: &Incoming<'_>, path: &[u8]) -> Found<'c> {
+    if let Some(method) = cors::preflight(incoming)
+        && let Some(found) = find(config, incoming, path, &method)
+        && matches!(CorsAnswer::of_route(&found.1.cors, incoming), CorsAnswer::App | CorsAnswer::Allowed(_))
+    {
+        return Some(found);
+    }
+    find(config, incoming, path, incoming.method)
 }
 
 /// What a route is called in metrics: the methods, host and path that it takes.

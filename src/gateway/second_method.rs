@@ -1,9 +1,10 @@
 //! Where a request names a second method, by which an app may take it for one of that method: header fields, and
-//! `_method` in the query. A form's field `_method` stands in a body and is not looked at.
+//! `_method` in the query, also in one whose `?` is an escape in the path. A form's field `_method` stands in a body and is not looked at.
 
 use http::{HeaderMap, Method};
 
 use crate::web::incoming::Incoming;
+use crate::web::readings::RequestPath;
 
 /// Fields that frameworks read (Rack, Symfony, Laravel, Express, OData) or that gateways and what authenticates behind
 /// them do.
@@ -21,8 +22,12 @@ pub(super) fn is_field(name: &str) -> bool {
 }
 
 /// Whether a request names one, be it what no method is.
-pub(super) fn is_named(headers: &HeaderMap, query: Option<&[u8]>) -> bool {
-    headers.keys().any(|name| is_field(name.as_str())) || query.is_some_and(|query| in_query(query).next().is_some())
+pub(super) fn is_named(headers: &HeaderMap, target: &[u8]) -> bool {
+    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let names = |query: &[u8]| in_query(query).next().is_some();
+    headers.keys().any(|name| is_field(name.as_str()))
+        || names(target.get(end + 1..).unwrap_or_default())
+        || RequestPath::parse(&target[..end]).is_ok_and(|path| path.queries().any(|query| names(&query)))
 }
 
 /// The methods that a request names besides its own; `None`: what is no method.
@@ -30,7 +35,8 @@ pub(super) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Meth
     let fields = incoming.headers.iter().filter(|(name, _)| is_field(name.as_str()));
     let in_fields = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b',')).map(read);
     let query = incoming.query.unwrap_or_default().as_bytes();
-    in_fields.chain(in_query(query).map(|value| read(&value)))
+    let queries = incoming.path.queries().flat_map(|query| in_query(&query).collect::<Vec<_>>());
+    in_fields.chain(in_query(query).chain(queries).map(|value| read(&value)))
 }
 
 /// The values of `_method` in a query, in every spelling of the name that PHP and form decoders fold onto it.

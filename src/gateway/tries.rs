@@ -53,8 +53,7 @@ impl Gateway {
     /// if it was a kept one that was just being closed.
     pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, bodiless: bool, kept: bool) -> bool {
         // an app may take it for a POST
-        let query = || head.raw_path().splitn(2, |&b| b == b'?').nth(1);
-        let overrides = || second_method::is_named(&head.headers, query());
+        let overrides = || second_method::is_named(&head.headers, head.raw_path());
         let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried && !overrides();
         if repeats {
             state.retried = true;
@@ -130,7 +129,7 @@ impl Gateway {
             changes.extend([(hsts, respond::HSTS)]);
         }
         if let Some(admission) = &state.admission {
-            changes.keep_to_account(&self.config.routes[admission.route()], answer);
+            changes.keep_to_account(admission.routes().map(|route| &self.config.routes[route]), answer);
         }
         if let (Some(admission), Some(known), Some(ends)) =
             (&state.admission, &state.known, respond::is_event_stream(answer))

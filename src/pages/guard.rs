@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::web::host::Host;
     use crate::web::origin::Scheme;
-    use crate::web::path::NormalPath;
+    use crate::web::readings::RequestPath;
 
     fn refused(fields: &[(&str, &str)]) -> bool {
         let mut headers = HeaderMap::new();
@@ -62,7 +62,7 @@ mod tests {
         let host = Host::parse("app.example.com").unwrap();
         let incoming = Incoming {
             method: &Method::POST,
-            path: NormalPath::parse(b"/").unwrap(),
+            path: RequestPath::parse(b"/").unwrap(),
             query: None,
             headers: &headers,
             host: &host,

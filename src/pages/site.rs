@@ -61,6 +61,11 @@ impl Site {
         }
     }
 
+    /// Whether a path, as a backend may read it, names a page of ours.
+    pub fn is_own(&self, reading: &[u8]) -> bool {
+        self.find(&String::from_utf8_lossy(reading)).is_some()
+    }
+
     /// Which page a path names; everything under the prefix is ours, known or not.
     pub fn find(&self, path: &str) -> Option<Page> {
         if path == self.login_path {

@@ -6,15 +6,15 @@ use http::{HeaderMap, Method};
 
 use super::host::Host;
 use super::origin::{Origin, Scheme};
-use super::path::NormalPath;
+use super::readings::RequestPath;
 
 /// One request. Borrowed from the head that the connection holds.
 #[derive(Debug, Clone)]
 pub struct Incoming<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The path in its one normal form.
-    pub path: NormalPath<'a>,
+    /// The path, in every reading.
+    pub path: RequestPath<'a>,
     /// The query without `?`, byte for byte; never judged, never logged.
     pub query: Option<&'a str>,
     /// All header fields as received.
@@ -35,10 +35,11 @@ impl Incoming<'_> {
         Origin::new(self.scheme, self.host)
     }
 
-    /// Path and query as they came (RFC 9112, 3.2.1).
+    /// Path and query for a header field or a query: as they came, but what is not ASCII is escaped.
     pub fn origin_form(&self) -> String {
         let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
-        format!("{}{query}", self.path.as_str())
+        let place = format!("{}{query}", self.path.as_str());
+        percent_encoding::utf8_percent_encode(&place, percent_encoding::CONTROLS).to_string()
     }
 
     /// A header field that must stand at most once; `None` if absent, repeated or not ASCII.

@@ -8,6 +8,7 @@ pub mod origin;
 pub mod path;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
+pub mod readings;
 pub mod reply;
 pub mod return_to;
 pub mod websocket;

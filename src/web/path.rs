@@ -1,6 +1,5 @@
-//! The one normal form of a path. Rules judge the very bytes that are forwarded; a path that a
-//! backend could read in another way than we do is refused, never repaired (RFC 3986, 6.2.2;
-//! CVE-2025-47952, CVE-2026-33494, CVE-2021-29492).
+//! The one normal form of a path (RFC 3986, 6.2.2), and the parts of a path that no form may hold. What is not in
+//! normal form is read by [`super::readings`] in every way that a backend may read it; nothing is ever repaired.
 
 use std::borrow::Cow;
 
@@ -26,6 +25,10 @@ pub enum Ambiguous {
     BadEscape,
     /// An escape that hides a letter, a digit, a delimiter, a control or another escape.
     HiddenByte,
+    /// An escape in small letters.
+    SmallLetters,
+    /// Escapes that are no UTF-8, or a character that [`folds_to_delimiter`].
+    BadText,
 }
 
 impl<'a> NormalPath<'a> {
@@ -65,12 +68,14 @@ fn check_bytes(raw: &[u8]) -> Result<bool, Ambiguous> {
             b'%' => {
                 let byte = escape(raw, at).ok_or(Ambiguous::BadEscape)?;
                 let nested = byte == b'%' && escape_digits(raw, at + 3);
-                let next = if raw.get(at + 3) == Some(&b'%') { escape(raw, at + 3) } else { None };
-                if nested || hides_meaning(byte) || is_overlong(byte, next) {
+                if nested || hides_meaning(byte) {
                     return Err(Ambiguous::HiddenByte);
                 }
+                if !is_canonical(raw, at) {
+                    return Err(Ambiguous::SmallLetters);
+                }
                 encoded = true;
-                at += 3;
+                at += 3 * if byte.is_ascii() { 1 } else { character(raw, at)? };
             }
             b'\\' | b';' | b'#' | b'?' | 0..=0x20 | 0x7f..=0xff => return Err(Ambiguous::Byte),
             _ => at += 1,
@@ -79,7 +84,8 @@ fn check_bytes(raw: &[u8]) -> Result<bool, Ambiguous> {
     Ok(encoded)
 }
 
-fn escape(raw: &[u8], at: usize) -> Option<u8> {
+/// The byte that an escape stands for: `%` and two hex digits at this place.
+pub(super) fn escape(raw: &[u8], at: usize) -> Option<u8> {
     let digit = |offset: usize| raw.get(at + offset).and_then(|&b| char::from(b).to_digit(16));
     u8::try_from(digit(1)? * 16 + digit(2)?).ok()
 }
@@ -88,15 +94,63 @@ fn escape_digits(raw: &[u8], at: usize) -> bool {
     raw.get(at..at + 2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
 }
 
+/// Whether an escape is the one spelling of its byte: in capitals, and of a byte that needs one (RFC 3986, 6.2.2).
+pub(super) fn is_canonical(raw: &[u8], at: usize) -> bool {
+    let capitals = raw.get(at + 1..at + 3).is_some_and(|two| !two.iter().any(u8::is_ascii_lowercase));
+    capitals && escape(raw, at).is_some_and(|byte| !is_unreserved(byte))
+}
+
+/// RFC 3986, 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
 /// Escapes that some backend undoes before it looks for segments, and escapes of bytes that need
 /// none, which would let one path be written in many ways.
 fn hides_meaning(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte.is_ascii_control() || b"-._~/\\;#?".contains(&byte)
+    is_unreserved(byte) || byte.is_ascii_control() || b"/\\;#?".contains(&byte)
 }
 
-/// The start of a character in more bytes than it needs: a lenient decoder reads `%C0%AE` as `.` (RFC 3629,
+/// How many escapes in a row are the one character that begins here.
+fn character(raw: &[u8], at: usize) -> Result<usize, Ambiguous> {
+    let mut bytes = [0; 4];
+    let length = match escape(raw, at) {
+        Some(0xc2..=0xdf) => 2,
+        Some(0xe0..=0xef) => 3,
+        Some(0xf0..=0xf4) => 4,
+        _ => return Err(Ambiguous::BadText),
+    };
+    for (place, byte) in bytes[..length].iter_mut().enumerate() {
+        let start = at + 3 * place;
+        *byte = escape(raw, start).filter(|_| raw[start] == b'%').ok_or(Ambiguous::BadText)?;
+    }
+    let text = std::str::from_utf8(&bytes[..length]).map_err(|_| Ambiguous::BadText)?;
+    if text.chars().any(|c| c.is_control() || folds_to_delimiter(c)) { Err(Ambiguous::BadText) } else { Ok(length) }
+}
+
+/// Characters that Unicode's compatibility forms (NFKC) turn into a slash, a backslash or a dot segment: whoever
+/// folds a path before reading it finds other segments in it.
+pub(super) fn folds_to_delimiter(c: char) -> bool {
+    matches!(
+        c,
+        '\u{2024}'
+            | '\u{2025}'
+            | '\u{2100}'
+            | '\u{2101}'
+            | '\u{2105}'
+            | '\u{2106}'
+            | '\u{fe30}'
+            | '\u{fe52}'
+            | '\u{fe68}'
+            | '\u{ff0e}'
+            | '\u{ff0f}'
+            | '\u{ff3c}'
+    )
+}
+
+/// The start of a character in more bytes than it needs: a lenient decoder reads C0 AE as `.` (RFC 3629,
 /// section 10; CVE-2008-2938, CVE-2000-0884). C0 and C1 start nothing else.
-fn is_overlong(byte: u8, next: Option<u8>) -> bool {
+pub(super) fn is_overlong(byte: u8, next: Option<u8>) -> bool {
     let next_below = |limit: u8| next.is_some_and(|next| (0x80..limit).contains(&next));
     match byte {
         0xc0 | 0xc1 => true,
@@ -136,9 +190,8 @@ mod tests {
             "/.hidden",
             "/a..b",
             "/caf%C3%A9",
-            "/caf%c3%a9",
             "/%E0%A4%A8%F0%9F%98%80",
-            "/M%FCnchen",
+            "/%EF%BC%9F%E2%80%A6",
             "/a%20b",
             "/100%25",
             "/%25zz",
@@ -159,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_reads_two_ways_is_refused() {
-        use Ambiguous::{BadEscape, Byte, DotSegment, EmptySegment, HiddenByte, NotAbsolute};
+        use Ambiguous::{BadEscape, BadText, Byte, DotSegment, EmptySegment, HiddenByte, NotAbsolute, SmallLetters};
         for (path, why) in [
             ("", NotAbsolute),
             ("admin", NotAbsolute),
@@ -197,14 +250,33 @@ mod tests {
             ("/a%252e", HiddenByte),
             ("/a%252fb", HiddenByte),
             ("/%7Euser", HiddenByte),
-            ("/%c0%ae%c0%ae/x", HiddenByte),
-            ("/%C1%9C", HiddenByte),
-            ("/%e0%80%af", HiddenByte),
-            ("/%F0%80%80%AF", HiddenByte),
-            ("/%f8%80%80%80%af", HiddenByte),
-            ("/%FC%80%80%80%80%AF", HiddenByte),
+            ("/%C0%AE%C0%AE/x", BadText),
+            ("/%C1%9C", BadText),
+            ("/%E0%80%AF", BadText),
+            ("/%F0%80%80%AF", BadText),
+            ("/%F8%80%80%80%AF", BadText),
+            ("/%FC%80%80%80%80%AF", BadText),
+            ("/M%FCnchen", BadText),
+            ("/%C3", BadText),
+            ("/%C3xA9", BadText),
+            ("/%A9", BadText),
+            ("/%ED%A0%80", BadText),
+            ("/%C2%85", BadText),
+            ("/%EF%BC%8F", BadText),
+            ("/caf%c3%a9", SmallLetters),
         ] {
             assert_eq!(NormalPath::parse(path.as_bytes()).err(), Some(why), "{path}");
+        }
+    }
+
+    /// The list is Unicode's own.
+    #[test]
+    fn characters_that_fold_to_a_delimiter_or_a_dot_segment_are_known() {
+        use unicode_normalization::UnicodeNormalization;
+        for c in (0x80..=u32::from(char::MAX)).filter_map(char::from_u32) {
+            let folded: String = std::iter::once(c).nfkc().collect();
+            let delimits = folded.contains(['/', '\\']) || folded == "." || folded == "..";
+            assert_eq!(folds_to_delimiter(c), delimits, "{c:?} becomes {folded:?}");
         }
     }
 

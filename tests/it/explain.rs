@@ -141,7 +141,12 @@ fn what_explain_tells_is_what_a_request_gets_and_what_its_upstream_sees() {
         ("GET /staff/x?y", Some(&ada), JSON, "403"),
         ("GET /staff/x?y", Some(&ada), NAVIGATION, "403"),
         ("GET /staff/x?y", Some(&bob), JSON, "forward own"),
-        ("GET /%73taff/x", Some(&bob), JSON, "400"),
+        ("GET /%73taff/x", Some(&bob), JSON, "404"),
+        ("GET /staff/a%2Fb;c", Some(&bob), JSON, "forward own"),
+        ("GET /staff/a%2Fb;c", Some(&ada), JSON, "403"),
+        ("GET /public/..%2Fstaff/x", Some(&ada), JSON, "403"),
+        ("GET /public/..%2Fclosed/x", Some(&bob), JSON, "403"),
+        ("GET /public/%00", Some(&bob), JSON, "400"),
         ("DELETE /staff/x", Some(&bob), JSON, "404"),
         ("GET /closed/x", Some(&ada), JSON, "403"),
         ("GET /public/x", None, SPOOFS, "forward own"),
@@ -243,7 +248,7 @@ fn explain_needs_no_running_gateway_and_makes_nothing() {
         (
             &["explain", "GET", "/#part"],
             2,
-            "authgate: `/#part` is no request's address: escape what is not ASCII, and leave `#...` out\n",
+            "authgate: `/#part` is no request's address: escape what is no printable text, and leave `#...` out\n",
         ),
         (
             &["explain", "GET", "/", "--user", "ada@example.com"],

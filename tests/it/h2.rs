@@ -346,7 +346,7 @@ fn a_stopping_gateway_lets_streams_end_and_takes_no_new_ones() {
 }
 
 /// A server in HTTP/2 that sends back what it gets, then trailers; gives the heads that it received.
-fn echo(authority: Option<&Authority>) -> (SocketAddr, Receiver<Request<()>>) {
+pub fn echo(authority: Option<&Authority>) -> (SocketAddr, Receiver<Request<()>>) {
     let (sender, received) = channel();
     let acceptor = authority.map(Authority::acceptor);
     let address = serve(move |stream| {

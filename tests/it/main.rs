@@ -40,6 +40,7 @@ mod methods;
 mod metrics;
 mod operators;
 mod origins;
+mod paths;
 mod peers;
 mod refusals;
 mod reload;

@@ -32,7 +32,12 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let (routes, places) = route::routes(
         root.tables("route", "[[route]]"),
         &mut upstreams,
-        &route::Around { own: &server.listen, cors_origins: &cors_origins, domain: session.domain.as_deref() },
+        &route::Around {
+            own: &server.listen,
+            cors_origins: &cors_origins,
+            domain: session.domain.as_deref(),
+            paths: server.paths,
+        },
         reading,
     );
     caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);

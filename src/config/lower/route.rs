@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::Method;
 
 use super::pages::origins;
-use super::{caution, upstream};
+use super::{caution, server, upstream};
 use crate::config::fault::nearest;
 use crate::config::file::{Item, Reading, Table};
-use crate::config::{Access, Cache, Cors, Listen, PathPattern, Refuse, Route, Routes, Upstream, WebSocketToken};
+use crate::config::{Access, Cache, Cors, Listen, PathPattern, Paths, Refuse, Route, Routes, Upstream, WebSocketToken};
 use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
@@ -20,6 +20,8 @@ pub(super) struct Around<'a> {
     pub(super) cors_origins: &'a [Origin],
     /// `session.domain`
     pub(super) domain: Option<&'a str>,
+    /// `server.paths`
+    pub(super) paths: Paths,
 }
 
 /// Where things stand that are judged together.
@@ -94,6 +96,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
         methods: methods(table),
         upstream: route_upstream(table, access, upstreams, around.own),
         groups: groups(table, access),
+        paths: server::paths(table).unwrap_or(around.paths),
         refuse,
         body_max: table.size("body_max", 0, u64::MAX).filter(|&max| max > 0),
         danger_cross_origin: table.boolean("danger_cross_origin").unwrap_or(false),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::file::{Item, Table};
-use crate::config::{Limits, Listen, Server};
+use crate::config::{Limits, Listen, Paths, Server};
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 
@@ -56,6 +56,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         is_public_url_guessed,
         state_dir: state_dir(table),
         prefix: prefix(table),
+        paths: paths(table).unwrap_or(Paths::AllReadings),
         trusted_proxies: proxies,
         watch: table.boolean("watch").unwrap_or(true),
         listen,
@@ -214,6 +215,11 @@ fn prefix(table: &Table<'_>) -> String {
         return DEFAULT.to_owned();
     }
     text.value
+}
+
+/// Of the server or of a route.
+pub(super) fn paths(table: &Table<'_>) -> Option<Paths> {
+    table.choice("paths", &[("all_readings", Paths::AllReadings), ("plain", Paths::Plain)])
 }
 
 /// The networks, and whether any stand in the file, good or not.

@@ -23,8 +23,22 @@ fn refuse_all(stage: &Stage, paths: &[&str]) {
 fn let_through(stage: &Stage, paths: &[&str]) {
     for path in paths {
         let answer = stage.get(path, &[]);
-        assert_eq!((answer.status, &answer.json()["line"]), (200, &json!(format!("GET {path} HTTP/1.1"))));
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.json()["line"], json!(format!("GET {path} HTTP/1.1")));
     }
+}
+
+/// One way to read it leads to what only the signed in may see: closed to others as that is, and forwarded to Ada as
+/// it is.
+fn as_the_strictest(stage: &Stage, paths: &[&str]) {
+    for path in paths {
+        assert_eq!(stage.get(path, &[("X-Mark", "strictest")]).status, 401, "{path}");
+        let answer = stage.get_as_ada(path, &[]);
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.json()["line"], json!(format!("GET {path} HTTP/1.1")));
+    }
+    assert!(stage.arrived("strictest").is_empty());
+    still_serves(&stage.gateway);
 }
 
 fn with_status(gateway: &Gateway, asked: &[(&str, u16)]) {
@@ -49,28 +63,19 @@ fn b1_a_protected_path_is_closed_with_a_slash_a_query_and_below_it() {
 #[test]
 fn b2_dot_segments_lead_out_of_no_open_path() {
     let stage = stage();
-    refuse_all(
+    as_the_strictest(
         &stage,
-        &[
-            "/public/../app",
-            "/public/..",
-            "/public/./x",
-            "/public/x/../../app",
-            "/.",
-            "/..",
-            "/public/..;/app",
-            "/public;x/app",
-        ],
+        &["/public/../app", "/public/..", "/public/x/../../app", "/.", "/..", "/public/..;/app", "/public;x/../app"],
     );
-    let_through(&stage, &["/public/...", "/public/.x", "/public/a.b", "/public/a..b"]);
+    let_through(&stage, &["/public/...", "/public/.x", "/public/a.b", "/public/a..b", "/public/./x", "/public/x/../y"]);
 }
 
 /// Traefik CVE-2025-47952, -66490 and CVE-2026-40912: what is encoded is decoded behind the rule. Tomcat
 /// CVE-2008-2938: so are dots that UTF-8 does not know.
 #[test]
-fn b3_encoded_dots_and_slashes_are_refused() {
+fn b3_encoded_dots_and_slashes_lead_out_of_no_open_path() {
     let stage = stage();
-    refuse_all(
+    as_the_strictest(
         &stage,
         &[
             "/public/%2e%2e/app",
@@ -81,32 +86,45 @@ fn b3_encoded_dots_and_slashes_are_refused() {
             "/public/..%2fapp",
             "/public%5c..%5capp",
             "/public\\..\\app",
-            "/public/%3bx",
             "/public/%252e%252e/app",
-            "/public/%252fapp",
+            "/public/..%252fapp",
+        ],
+    );
+    refuse_all(
+        &stage,
+        &[
             "/public/%c0%ae%c0%ae%2fapp",
             "/public/%c0%ae%c0%ae/app",
             "/public/..%c0%afapp",
             "/public/%e0%80%afapp",
+            "/public/%25c0%25ae/app",
+            "/public/%EF%BC%8E%EF%BC%8E/app",
+            "/public/\u{ff0e}\u{ff0e}/app",
+            "/public/..\u{ff0f}app",
         ],
     );
-    let_through(&stage, &["/public/%5Bslug%5D", "/public/%20x", "/public/100%25"]);
+    let_through(
+        &stage,
+        &["/public/%5Bslug%5D", "/public/%20x", "/public/100%25", "/public/%3bx", "/public/%252fapp", "/public/a%2Fb"],
+    );
 }
 
-/// Envoy CVE-2021-29492, OPA-Envoy CVE-2026-26205.
+/// Envoy CVE-2021-29492, OPA-Envoy CVE-2026-26205; Node's `new URL(path, base)` takes what begins with two slashes for
+/// a host.
 #[test]
-fn b4_empty_segments_are_refused() {
+fn b4_empty_segments_are_judged_with_and_without_them() {
     let stage = stage();
-    refuse_all(&stage, &["//app", "/./app", "/public//app", "///", "//public/x", "/public///"]);
-    let_through(&stage, &["/public/", "/public", "/public/x/"]);
+    as_the_strictest(&stage, &["//app", "/./app", "///", "//public/x", "/public//../../app", "/%2Fpublic/app"]);
+    let_through(&stage, &["/public/", "/public", "/public/x/", "/public//app", "/public///", "/public/x//y/./z"]);
 }
 
 /// Caddy CVE-2026-27587: a backend that reads paths in any case.
 #[test]
-fn b5_another_case_of_an_open_path_is_not_open_and_letters_are_not_encoded() {
+fn b5_another_case_of_an_open_path_is_not_open_and_encoded_letters_are_judged_as_both() {
     let stage = stage();
     with_status(&stage.gateway, &[("/PUBLIC/x", 401), ("/Public/x", 401), ("/APP", 401), ("/public/x", 200)]);
-    refuse_all(&stage, &["/%61pp", "/%41pp", "/%70ublic/x", "/public/%7Euser"]);
+    as_the_strictest(&stage, &["/%61pp", "/%41pp", "/%70ublic/x"]);
+    let_through(&stage, &["/public/%7Euser", "/public/%61pp"]);
 }
 
 /// Caddy GHSA-gx7w-56w6-g48x.
@@ -274,13 +292,20 @@ fn b13_a_prefix_is_cut_at_a_segment_border_and_told() {
     for path in ["/api../x", "/api./x", "/apix", "/%40pi/x"] {
         assert_eq!(gateway.client().get(path, &[]).status, 404, "{path}");
     }
-    for path in ["/api/../x", "/api/..", "/api//evil.test/", "/api/%2e%2e/x"] {
-        assert_eq!(gateway.client().get(path, &[]).status, 400, "{path}");
+    // one reading is no route's
+    for path in ["/api/../x", "/api/..", "/api/%2e%2e/x", "/api;x/y", "/%61pi/x", "//api/x", "/api%2Fx"] {
+        assert_eq!(gateway.client().get(path, &[]).status, 404, "{path}");
     }
     assert!(backend.all().is_empty());
-    for (path, forwarded) in
-        [("/api/x?y", "/x?y"), ("/api", "/"), ("/api/", "/"), ("/api?x", "/?x"), ("/api/api", "/api")]
-    {
+    for (path, forwarded) in [
+        ("/api/x?y", "/x?y"),
+        ("/api", "/"),
+        ("/api/", "/"),
+        ("/api?x", "/?x"),
+        ("/api/api", "/api"),
+        ("/api//evil.test/", "//evil.test/"),
+        ("/api/a%2Fb;c", "/a%2Fb;c"),
+    ] {
         assert_eq!(gateway.client().get(path, &[]).status, 200);
         let received = backend.next();
         assert_eq!(
@@ -304,11 +329,9 @@ fn b14_broken_escapes_and_bytes_that_no_path_holds_are_400() {
             "/app%00",
             "/app%0d%0aX:1",
             "/app%7f",
-            "/app%252e",
-            "/app%23x",
-            "/app%3fx",
+            "/app%2500",
             "/app#x",
-            "/app%20x/../y",
+            "/app%FC",
             "app",
             "\\app",
             "*",
@@ -318,13 +341,13 @@ fn b14_broken_escapes_and_bytes_that_no_path_holds_are_400() {
             "?x",
             "/app\u{1}",
             "/app\u{7f}",
-            "/caf\u{e9}",
-            "/public?\u{e9}",
+            "/app\u{85}",
             "/public?a#b",
             "/public?\u{1}",
         ],
     );
     let_through(&stage, &["/public/%25zz", "/public/x?a=%zz&b=%"]);
+    as_the_strictest(&stage, &["/app%252e", "/app%23x", "/app%3fx", "/app%20x/../y", "/caf\u{e9}"]);
 }
 
 #[test]
@@ -341,7 +364,8 @@ fn b15_a_target_arrives_byte_for_byte() {
             "/public/?",
             "/public/??a",
             "/public/?a=//../;%00",
-            "/public/%EF%BC%8F",
+            "/public/%EF%BC%9F",
+            "/public/caf\u{e9}?x=\u{e9}",
         ],
     );
 }
@@ -525,7 +549,7 @@ fn b22_a_request_that_names_another_method_must_be_let_in_under_both() {
 
 /// RFC 4918, 10.3 (CWE-863): COPY and MOVE name a second path, which is judged as the first one is.
 #[test]
-fn b24_a_destination_is_judged_as_the_path_is() {
+fn b24_a_destination_is_judged_as_the_path_is_under_every_reading() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!(
         "[[route]]\npath = \"/admin/**\"\ngroups = [\"admin\"]\nupstream = \"http://{0}\"\n\
@@ -544,13 +568,27 @@ fn b24_a_destination_is_judged_as_the_path_is() {
         (&format!("{own}/admin/b"), 403, 200),
         ("https://other.example.com/admin/b", 403, 200),
         ("//other.example.com/files/b", 404, 404),
-        ("/files/../admin/b", 404, 404),
+        ("/files/../admin/b", 403, 200),
+        ("/files/x/..%2f..%2Fadmin/b", 403, 200),
+        ("/files/x?/../../admin/b", 403, 200),
+        ("/files/x#/../../admin/b", 403, 200),
         ("/%61dmin/b", 404, 404),
-        ("/files//b", 404, 404),
+        ("/files//b", 200, 200),
+        ("/files/.~lock.b.odt%23", 200, 200),
+        ("/files/50%25%20%231%3Bv2%3F.txt", 200, 200),
+        (&format!("{own}/files/a%2Fb"), 200, 200),
         ("/drop/b", 404, 404),
         ("/nowhere", 404, 404),
         ("http://other.example.com", 404, 404),
-        ("", 404, 404),
+        ("", 400, 400),
+        ("files/b", 400, 400),
+        ("admin/x://a/files/b", 400, 400),
+        ("http://a\\admin/files/b", 400, 400),
+        ("http:///files/b", 400, 400),
+        ("/files/b c", 400, 400),
+        ("/files/%zz", 400, 400),
+        ("/files/b%00", 400, 400),
+        ("/files/%EF%BC%8E%EF%BC%8E/admin", 400, 400),
     ] {
         let ask = |method: &str, who: &str, field| {
             let fields = [("Cookie", who), ("Destination", destination), field];
@@ -568,7 +606,7 @@ fn b24_a_destination_is_judged_as_the_path_is() {
         );
     }
     let two = [("Cookie", bob.as_str()), ("Destination", "/files/b"), ("Destination", "/admin/b")];
-    assert_eq!(gateway.client().request("MOVE /files/a", &two, b"").status, 404);
+    assert_eq!(gateway.client().request("MOVE /files/a", &two, b"").status, 400);
     // nor does a token get past its scopes
     let scoped = ["token", "create", "ada@example.com", "--name", "x", "--scope", "MOVE /files/**"];
     let token = format!("Bearer {}", gateway.cli(&scoped).trim());
@@ -590,8 +628,11 @@ fn b25_a_destination_behind_a_cut_prefix_is_judged_as_the_app_reads_it() {
         backend.address
     ));
     let ask = |to: &str| gateway.client().request("MOVE /dav/a", &[("Destination", to)], b"").status;
-    assert_eq!(["/dav/admin/x", "/admin/x", "http://a/admin/x"].map(ask), [403; 3]);
-    assert_eq!(["/dav/b", "http://a/dav/b"].map(ask), [200; 2]);
+    assert_eq!(
+        ["/dav/admin/x", "/admin/x", "http://a/admin/x", "/dav//x/admin/y", "/dav/x/../admin/y"].map(ask),
+        [403; 5]
+    );
+    assert_eq!(["/dav/b", "http://a/dav/b", "/dav/b%2Fc"].map(ask), [200; 3]);
     still_serves(&gateway);
 }
 

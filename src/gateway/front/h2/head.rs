@@ -16,7 +16,7 @@ pub(super) fn read(parts: &http::request::Parts, limits: &Limits) -> Result<(Req
         return Err(BadHead::Method);
     }
     let target = parts.uri.path_and_query().ok_or(BadHead::Ambiguous("target"))?.as_str();
-    if !target.bytes().all(|b| b.is_ascii_graphic()) {
+    if target.bytes().any(|b| b <= b' ' || b == 0x7f) {
         return Err(BadHead::Ambiguous("target"));
     }
     let host = host(parts)?;

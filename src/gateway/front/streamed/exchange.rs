@@ -135,7 +135,7 @@ impl Front {
         let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
             return no_admission().map_err(Broken::Other);
         };
-        let body_max = self.gateway.config.routes[admission.route()].body_max;
+        let body_max = admission.body_max();
         let upstream = &self.gateway.config.upstreams[admission.upstream()];
         let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
         let (idle, declared) = (self.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));

@@ -1,0 +1,57 @@
+//! The second path that a request names: WebDAV's `Destination` (RFC 4918, 10.3), an absolute address or a path. The
+//! host in it is not believed.
+
+use crate::web::readings::{RequestPath, Unreadable};
+
+/// The paths that a backend may read in it.
+pub(super) struct Readings {
+    pub(super) paths: Vec<Vec<u8>>,
+    /// It is not in normal form.
+    pub(super) several: bool,
+}
+
+/// The path in the field, `?` and `#` escaped: not every app cuts there. `None`: it is neither a path nor an address.
+pub(super) fn path_of(address: &[u8]) -> Option<Vec<u8>> {
+    let path = if address.starts_with(b"/") { address } else { behind_host(address)? };
+    let mut escaped = Vec::with_capacity(path.len());
+    for byte in if path.is_empty() { b"/" } else { path } {
+        match byte {
+            b'?' => escaped.extend_from_slice(b"%3F"),
+            b'#' => escaped.extend_from_slice(b"%23"),
+            byte => escaped.push(*byte),
+        }
+    }
+    Some(escaped)
+}
+
+/// What stands behind scheme and host, if these can be read in one way alone.
+fn behind_host(address: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memmem::find(address, b"://")?;
+    let (scheme, rest) = (&address[..colon], &address[colon + 3..]);
+    let host = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+    let of_scheme = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
+    let of_host = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,=:@[]".contains(b);
+    let good = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(of_scheme)
+        && host > 0
+        && rest[..host].iter().all(of_host);
+    good.then(|| &rest[host..])
+}
+
+/// The readings of a path, and of what an app behind `prefix` may take it for.
+pub(super) fn readings(path: &[u8], prefix: &str) -> Result<Readings, Unreadable> {
+    let inside = [prefix.as_bytes(), path].concat();
+    let mut found = Readings { paths: Vec::new(), several: false };
+    for path in [path, &inside] {
+        let path = RequestPath::parse(path)?;
+        found.several |= !path.is_plain();
+        let others = path.others().iter().cloned().chain(path.below(prefix)?);
+        found.paths.extend(std::iter::once(path.first().into_owned()).chain(others));
+        if prefix.is_empty() {
+            break;
+        }
+    }
+    found.paths.sort_unstable();
+    found.paths.dedup();
+    Ok(found)
+}

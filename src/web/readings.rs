@@ -1,0 +1,486 @@
+//! A path as backends may read it: as it came, decoded once and twice, with `\` for `/`, without parameters, with
+//! slashes merged and dots resolved, cut at a decoded `?` or `#`, or as the reference to another host, in any order. A path in normal
+//! form has one reading, and nothing is done for it. What is forwarded is the path as it came: readings are for
+//! rules alone (CVE-2025-47952, CVE-2026-33494, CVE-2021-29492).
+//!
+//! In a reading escapes are read, and [`INNER_SLASH`] stands for a `/` that a backend holds for a part of its segment.
+
+use std::borrow::Cow;
+
+use super::path::{NormalPath, escape, folds_to_delimiter, is_canonical, is_overlong};
+
+/// Readings of one path; more is refused.
+pub const READINGS_MAX: usize = 32;
+
+/// Forms of a path that are looked at while its readings are found.
+const FORMS_MAX: usize = 4 * READINGS_MAX;
+
+/// A byte that no path holds, and no pattern.
+const INNER_SLASH: u8 = 0;
+
+/// The path of a request, with every reading of it.
+#[derive(Debug, Clone)]
+pub struct RequestPath<'a> {
+    raw: &'a str,
+    reads: Reads<'a>,
+}
+
+#[derive(Debug, Clone)]
+enum Reads<'a> {
+    One(NormalPath<'a>),
+    /// The path as it came first.
+    Several(Box<[Vec<u8>]>),
+}
+
+/// Why a path is refused whatever the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It does not start with `/`, holds a raw control, space or `#`, an incomplete escape, an escaped control, bytes
+    /// that are no UTF-8, or a character that folds to a delimiter.
+    Malformed,
+    /// It has more than [`READINGS_MAX`] readings.
+    TooMany,
+}
+
+impl<'a> RequestPath<'a> {
+    /// Reads the path of a request target (without its query).
+    pub fn parse(raw: &'a [u8]) -> Result<Self, Unreadable> {
+        if let Ok(path) = NormalPath::parse(raw) {
+            return Ok(Self { raw: path.as_str(), reads: Reads::One(path) });
+        }
+        let raw = std::str::from_utf8(raw).map_err(|_| Unreadable::Malformed)?;
+        check(raw)?;
+        Ok(Self { raw, reads: Reads::Several(readings(raw.as_bytes())?.into()) })
+    }
+
+    /// The bytes, as received and as forwarded.
+    pub fn as_str(&self) -> &'a str {
+        self.raw
+    }
+
+    /// Whether it is in normal form.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.reads, Reads::One(_))
+    }
+
+    /// The reading that takes the path as it came.
+    pub fn first(&self) -> Cow<'_, [u8]> {
+        match &self.reads {
+            Reads::One(path) => path.decoded(),
+            Reads::Several(list) => list.first().map_or(self.raw.as_bytes(), Vec::as_slice).into(),
+        }
+    }
+
+    /// The other readings.
+    pub fn others(&self) -> &[Vec<u8>] {
+        match &self.reads {
+            Reads::One(_) => &[],
+            Reads::Several(list) => list.get(1..).unwrap_or_default(),
+        }
+    }
+
+    /// What a backend takes for the query that decodes the path, once or twice, before it looks for one.
+    pub fn queries(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let decoded = (!self.is_plain()).then(|| {
+            let once: Vec<u8> = percent_encoding::percent_decode_str(self.raw).collect();
+            [percent_encoding::percent_decode(&once).collect(), once]
+        });
+        decoded.into_iter().flatten().filter_map(|path: Vec<u8>| {
+            let at = memchr::memchr(b'?', &path)?;
+            Some(cut(&path[at + 1..], b'#').to_vec())
+        })
+    }
+
+    /// The readings of a backend that gets the path without this prefix, the prefix before each. Empty where they are
+    /// those that the path has anyway, or where the prefix is not there.
+    pub fn below(&self, prefix: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
+        let rest = match self.raw.strip_prefix(prefix) {
+            Some(rest) if !self.is_plain() && !prefix.is_empty() => rest,
+            _ => return Ok(Vec::new()),
+        };
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        let front: Vec<u8> = percent_encoding::percent_decode_str(prefix).collect();
+        let read = readings(format!("{slash}{rest}").as_bytes())?;
+        let mut below: Vec<_> = read.into_iter().map(|path| [front.as_slice(), &path].concat()).collect();
+        below.retain(|path| path[..] != *self.first() && !self.others().contains(path));
+        if 1 + self.others().len() + below.len() > READINGS_MAX { Err(Unreadable::TooMany) } else { Ok(below) }
+    }
+}
+
+/// A reading as people can read it: what is no printable text is escaped, and a slash inside of a segment is `%2F`.
+pub fn shown(reading: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in reading.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\0' => text.push_str("%2F"),
+                c if c.is_control() => text.extend(c.escape_default()),
+                c => text.push(c),
+            }
+        }
+        text.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    text
+}
+
+/// What no path may hold, however it is read. Of escaped controls the contract names NUL alone; no app has others in
+/// its addresses, and readers that trim a line end, or look for one with `$`, take a path with one for another path.
+fn check(raw: &str) -> Result<(), Unreadable> {
+    let bytes = raw.as_bytes();
+    let whole = |at: usize| bytes[at] != b'%' || escape(bytes, at).is_some();
+    let once: Vec<u8> = percent_encoding::percent_decode(bytes).collect();
+    let twice: Vec<u8> = percent_encoding::percent_decode(&once).collect();
+    let text = |c: char| !c.is_control() && !folds_to_delimiter(c);
+    let ends = twice.iter().any(|b| b"\0\r\n".contains(b));
+    let overlong = (0..twice.len()).any(|at| is_overlong(twice[at], twice.get(at + 1).copied()));
+    let fine = raw.starts_with('/')
+        && !bytes.iter().any(|b| *b <= b' ' || b"#?".contains(b))
+        && (0..bytes.len()).all(whole)
+        && std::str::from_utf8(&once).is_ok_and(|once| once.chars().all(text))
+        && !ends
+        && !overlong
+        && !twice.utf8_chunks().any(|chunk| chunk.valid().chars().any(folds_to_delimiter));
+    if fine { Ok(()) } else { Err(Unreadable::Malformed) }
+}
+
+/// A path on its way through a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Form {
+    path: Vec<u8>,
+    /// How often it was decoded.
+    decoded: u8,
+}
+
+/// What a backend may do to a path; `None`: nothing changes.
+type Step = fn(&Form) -> Option<Vec<u8>>;
+
+const STEPS: [Step; 10] = [
+    join_segments,
+    take_backslashes,
+    cut_parameters,
+    cut_last_parameters,
+    merge_slashes,
+    resolve_dots,
+    resolve_dots_and_end,
+    cut_query,
+    cut_fragment,
+    leave_host,
+];
+
+/// Every reading, each once: all that the steps come to in any order, as far as one goes.
+fn readings(raw: &[u8]) -> Result<Vec<Vec<u8>>, Unreadable> {
+    let mut forms = vec![Form { path: raw.to_vec(), decoded: 0 }];
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    let mut at = 0;
+    while let Some(form) = forms.get(at) {
+        let reading = form.reading();
+        let mut next: Vec<Form> = form.decode().into_iter().collect();
+        let changed = STEPS.iter().filter_map(|step| step(form));
+        next.extend(changed.map(|path| Form { path, decoded: form.decoded }));
+        if !found.contains(&reading) {
+            found.push(reading);
+        }
+        for form in next {
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+        if found.len() > READINGS_MAX || forms.len() > FORMS_MAX {
+            return Err(Unreadable::TooMany);
+        }
+        at += 1;
+    }
+    Ok(found)
+}
+
+impl Form {
+    /// As rules see it. Before anything was decoded, escapes that are the one spelling of their byte are read, as in a
+    /// path in normal form; others are taken as the letters that they are.
+    fn reading(&self) -> Vec<u8> {
+        if self.decoded > 0 { self.path.clone() } else { decode(&self.path, is_canonical) }
+    }
+
+    fn decode(&self) -> Option<Self> {
+        let escaped = self.decoded < 2 && (0..self.path.len()).any(|at| is_escape(&self.path, at));
+        escaped.then(|| Self { path: decode(&self.path, is_escape), decoded: self.decoded + 1 })
+    }
+}
+
+fn is_escape(path: &[u8], at: usize) -> bool {
+    path[at] == b'%' && escape(path, at).is_some()
+}
+
+/// Reads the escapes for which `reads` says so; a slash stays in its segment.
+fn decode(path: &[u8], reads: fn(&[u8], usize) -> bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while at < path.len() {
+        let read = escape(path, at).filter(|_| path[at] == b'%' && reads(path, at));
+        out.push(if read == Some(b'/') { INNER_SLASH } else { read.unwrap_or(path[at]) });
+        at += if read.is_some() { 3 } else { 1 };
+    }
+    out
+}
+
+fn replace(form: &Form, old: u8, new: u8) -> Option<Vec<u8>> {
+    let replaced = || form.path.iter().map(|&b| if b == old { new } else { b }).collect();
+    form.path.contains(&old).then(replaced)
+}
+
+/// Decodes as a whole and then looks for segments.
+fn join_segments(form: &Form) -> Option<Vec<u8>> {
+    replace(form, INNER_SLASH, b'/')
+}
+
+fn take_backslashes(form: &Form) -> Option<Vec<u8>> {
+    replace(form, b'\\', b'/')
+}
+
+/// Java's servers: `;` and what follows it is no part of any segment.
+fn cut_parameters(form: &Form) -> Option<Vec<u8>> {
+    let segments = form.path.split(|&b| b == b'/').map(|segment| cut(segment, b';'));
+    form.path.contains(&b';').then(|| segments.collect::<Vec<_>>().join(&b'/'))
+}
+
+/// RFC 2396 as Python's `urlparse` has it: only the last segment has parameters.
+fn cut_last_parameters(form: &Form) -> Option<Vec<u8>> {
+    let last = form.path.iter().rposition(|&b| b == b'/')?;
+    let semicolon = last + memchr::memchr(b';', &form.path[last..])?;
+    Some(form.path[..semicolon].to_vec())
+}
+
+fn merge_slashes(form: &Form) -> Option<Vec<u8>> {
+    let mut path = form.path.clone();
+    path.dedup_by(|next, before| *next == b'/' && *before == b'/');
+    (path.len() < form.path.len()).then_some(path)
+}
+
+/// RFC 3986, 5.2.4: a dot segment at the end leaves a slash.
+fn resolve_dots(form: &Form) -> Option<Vec<u8>> {
+    resolve(&form.path, b"/")
+}
+
+/// Go's `path.Clean`: it leaves none.
+fn resolve_dots_and_end(form: &Form) -> Option<Vec<u8>> {
+    resolve(&form.path, b"").map(|path| if path.is_empty() { b"/".to_vec() } else { path })
+}
+
+/// `end` is what a dot segment at the end leaves behind. Escaped dots count, as they do in WHATWG's URL.
+fn resolve(path: &[u8], end: &[u8]) -> Option<Vec<u8>> {
+    let segments: Vec<&[u8]> = path.split(|&b| b == b'/').skip(1).collect();
+    if !segments.iter().any(|segment| dots(segment).is_some()) {
+        return None;
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for segment in &segments {
+        match dots(segment) {
+            Some(1) => {}
+            Some(_) => drop(kept.pop()),
+            None => kept.push(segment),
+        }
+    }
+    let mut out: Vec<u8> = kept.iter().flat_map(|segment| [b"/", *segment]).flatten().copied().collect();
+    if segments.last().is_some_and(|last| dots(last).is_some()) {
+        out.extend_from_slice(end);
+    }
+    Some(out)
+}
+
+/// How many dots a segment is, if it is a dot segment.
+fn dots(segment: &[u8]) -> Option<usize> {
+    let dot = |rest: &[u8]| match rest {
+        [b'.', ..] => Some(1),
+        [b'%', b'2', b'e' | b'E', ..] => Some(3),
+        _ => None,
+    };
+    let first = dot(segment)?;
+    match &segment[first..] {
+        [] => Some(1),
+        rest => dot(rest).filter(|second| *second == rest.len()).map(|_| 2),
+    }
+}
+
+/// What was an escape is taken for the start of the query.
+fn cut_query(form: &Form) -> Option<Vec<u8>> {
+    form.path.contains(&b'?').then(|| cut(&form.path, b'?').to_vec())
+}
+
+fn cut_fragment(form: &Form) -> Option<Vec<u8>> {
+    form.path.contains(&b'#').then(|| cut(&form.path, b'#').to_vec())
+}
+
+/// RFC 3986, 4.2: what begins with two slashes names a host, and the path is what follows (`new URL(path, base)`).
+fn leave_host(form: &Form) -> Option<Vec<u8>> {
+    let rest = form.path.strip_prefix(b"//")?;
+    let host = &rest[rest.iter().position(|&b| b != b'/')?..];
+    Some(host.iter().position(|&b| b == b'/').map_or_else(|| b"/".to_vec(), |at| host[at..].to_vec()))
+}
+
+fn cut(bytes: &[u8], at: u8) -> &[u8] {
+    &bytes[..memchr::memchr(at, bytes).unwrap_or(bytes.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The readings of a path, as people read them, in order of their letters.
+    fn read(path: &str) -> Vec<String> {
+        let path = RequestPath::parse(path.as_bytes()).unwrap();
+        let first = path.first();
+        let mut all: Vec<String> =
+            std::iter::once(&*first).chain(path.others().iter().map(Vec::as_slice)).map(shown).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_path_in_normal_form_has_one_reading() {
+        for (path, reading) in [
+            ("/", "/"),
+            ("/a/", "/a/"),
+            ("/caf%C3%A9", "/café"),
+            ("/%40x/a%20b", "/@x/a b"),
+            ("/100%25", "/100%"),
+            ("/%25zz", "/%zz"),
+            ("/.~lock.x", "/.~lock.x"),
+        ] {
+            assert!(RequestPath::parse(path.as_bytes()).unwrap().is_plain(), "{path}");
+            assert_eq!(read(path), [reading], "{path}");
+        }
+    }
+
+    /// What npm, RabbitMQ, LibreOffice, JupyterLab, CalDAV clients, S3 clients, Jenkins and TiddlyWiki send.
+    #[test]
+    fn odd_paths_of_apps_have_few_readings() {
+        for (path, readings) in [
+            ("/@scope%2Fthing", &["/@scope%2Fthing", "/@scope/thing"][..]),
+            // in small letters for those that compare letters, too
+            ("/@scope%2fthing", &["/@scope%2Fthing", "/@scope%2fthing", "/@scope/thing"]),
+            ("/api/queues/%2F/q1", &["/api/queues/%2F/q1", "/api/queues///q1", "/api/queues/q1"]),
+            ("/.~lock.x.odt%23", &["/.~lock.x.odt", "/.~lock.x.odt#"]),
+            ("/a;v=1/b;c", &["/a/b", "/a;v=1/b", "/a;v=1/b;c"]),
+            ("/50%25%20%231%3Bv2%3F.txt", &["/50% ", "/50% #1", "/50% #1;v2", "/50% #1;v2?.txt"]),
+            ("/ev%252F1.ics", &["/ev%2F1.ics", "/ev%2F1.ics", "/ev/1.ics"]),
+            ("/job/feature%252Fx/", &["/job/feature%2Fx/", "/job/feature%2Fx/", "/job/feature/x/"]),
+            ("/b/a//c/./d", &["/b/a//c/./d", "/b/a//c/d", "/b/a/c/./d", "/b/a/c/d"]),
+            ("/%24%3A%2FStoryList", &["/$:%2FStoryList", "/$:/StoryList"]),
+            ("/%7Euser/x", &["/%7Euser/x", "/~user/x"]),
+            ("/caf\u{e9}", &["/café"]),
+            ("/caf%c3%a9", &["/caf%c3%a9", "/café"]),
+        ] {
+            assert_eq!(read(path), readings, "{path}");
+        }
+    }
+
+    /// Each of these is how a server that is named reads it.
+    #[test]
+    fn what_leads_to_another_path_is_among_the_readings() {
+        for (path, reading) in [
+            ("/public/../app", "/app"),
+            ("/public/..", "/"),
+            ("/public/x/..", "/public"),
+            ("/public/x/..", "/public/"),
+            ("/public/%2e%2E/app", "/app"),
+            ("/public/.%2e/app", "/app"),
+            ("/public%2f..%2fapp", "/app"),
+            ("/public%2F..%2Fapp", "/app"),
+            ("/public/..%5Capp", "/app"),
+            ("/public/..\\app", "/app"),
+            ("/public/..;/app", "/app"),
+            ("/public/..;x=1/app", "/app"),
+            ("/public/..%3Bx/app", "/app"),
+            ("/public/.;/app", "/public/app"),
+            ("/public;x/app", "/public/app"),
+            ("/public/%252e%252e/app", "/app"),
+            ("/public/%252e%252e%252fapp", "/app"),
+            ("/public/..%255Capp", "/app"),
+            ("/%61pp", "/app"),
+            ("/%2561pp", "/app"),
+            ("//app", "/app"),
+            ("//evil.test/app", "/app"),
+            ("/\\evil.test/app", "/app"),
+            ("/x/..//evil.test/app", "/app"),
+            ("/app%3Fx", "/app"),
+            ("/app%253Fx", "/app"),
+            ("/app%23x", "/app"),
+            ("/app/%3Bx", "/app/"),
+            ("/app//", "/app/"),
+            ("/app/.", "/app"),
+            ("/../../app", "/app"),
+            ("/a//../app", "/app"),
+            ("/a//../app", "/a/app"),
+        ] {
+            assert!(read(path).iter().any(|own| own == reading), "{path}: {:?}", read(path));
+        }
+    }
+
+    #[test]
+    fn what_no_path_may_hold_is_refused() {
+        for path in [
+            "",
+            "app",
+            "*",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%u0041",
+            "/a b",
+            "/a#b",
+            "/a?b",
+            "/a\0",
+            "/a\x7f",
+            "/a\u{85}",
+            "/a%00",
+            "/a;%0A",
+            "/a%0d%0ab",
+            "/a%7F",
+            "/a%7f",
+            "/a%2500",
+            "/a%250a",
+            "/a%c0%ae",
+            "/%C0%AF",
+            "/%25c0%25ae",
+            "/%e0%80%af",
+            "/a%FC",
+            "/a%c3",
+            "/a;%ff",
+            "/\u{ff0e}\u{ff0e}/x",
+            "/%ef%bc%8fx",
+            "/%EF%BC%8F",
+            "/%25EF%25BC%258F",
+            "/a\u{2025}/b",
+            "/\u{ff3c}",
+        ] {
+            assert_eq!(RequestPath::parse(path.as_bytes()).err(), Some(Unreadable::Malformed), "{path:?}");
+        }
+        assert_eq!(RequestPath::parse(b"/caf\xe9").err(), Some(Unreadable::Malformed));
+        // what only looks like it
+        for path in ["/50%25ff", "/50%2510.txt", "/\u{ff1f}\u{2026}", "/%25u0041", "/%25c3"] {
+            assert!(RequestPath::parse(path.as_bytes()).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_more_readings_than_are_looked_at_is_refused() {
+        let path = "/a;b/c%2Fd/%3Fe/f%23g\\h/%253Bi/..//j;k";
+        assert_eq!(RequestPath::parse(path.as_bytes()).err(), Some(Unreadable::TooMany));
+        let long = format!("/{}", "a;b%2F..%5C/".repeat(1200));
+        assert!(RequestPath::parse(long.as_bytes()).is_ok_and(|path| path.others().len() < READINGS_MAX));
+    }
+
+    /// A backend that gets the rest reads the rest, and no slash or dot of it reaches what was cut.
+    #[test]
+    fn below_a_prefix_the_rest_is_read_alone() {
+        let below = |path: &str, prefix: &str| {
+            let path = RequestPath::parse(path.as_bytes()).unwrap();
+            path.below(prefix).unwrap().iter().map(|path| shown(path)).collect::<Vec<_>>()
+        };
+        assert_eq!(below("/api/x/../../api/secret", "/api"), ["/api/api/secret"]);
+        assert_eq!(below("/api//evil.test/x", "/api"), ["/api/x"]);
+        assert_eq!(below("/api/a%2Fb", "/api"), [""; 0]);
+        assert_eq!(below("/%40x/a/../../b", "/%40x"), ["/@x/b"]);
+        assert_eq!(below("/other/..", "/api"), [""; 0]);
+        assert_eq!(below("/api/x", "/api"), [""; 0]);
+    }
+}
