@@ -249,7 +249,7 @@ impl Shared {
     fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>, UnixSecs), Rejected> {
         let (verified, key) = self.keys.verify(token, now)?;
         let session = self.live.find(&verified.session_id).ok_or(Rejected::Ended)?;
-        if session.user.load().id != verified.user_id {
+        if session.user.load().id != verified.user_id || !key.speaks_for(&session) {
             return Err(Rejected::Invalid);
         }
         token::remember(self.id, token, token::Remembered::new(session.clone(), &verified, key));

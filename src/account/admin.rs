@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use super::settings::Settings;
-use super::{Caller, audit, backend_token, email, enroll, token};
+use super::{Caller, audit, email, enroll};
 use crate::clock::{Clock, UnixSecs};
-use crate::config::{Config, SignUp};
+use crate::config::Config;
 use crate::secret::{NoRandomness, Secret, token_hash};
 use crate::store::{
-    self, ApiTokenRow, Applied, AuditEvent, AuditRow, Check, Db, Ends, Kept, KeyRow, Migrated, NewApiToken, NewId,
-    NewUser, Password, Restored, SessionRow, StoreError, UserChange, UserRow, Whose, Written,
+    self, Applied, AuditEvent, AuditRow, Check, Db, Ends, Keeps, Migrated, NewId, NewUser, Password, Restored,
+    SessionRow, StoreError, UserChange, UserRow, Whose, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
@@ -62,20 +62,32 @@ pub struct Details {
     pub picture: Option<String>,
     pub groups: Option<Vec<String>>,
     pub password: Option<Secret>,
+    /// API tokens go on under a new password.
+    pub keep_tokens: bool,
 }
 
+/// The e-mail that an account may have.
 fn canonical(typed: &str) -> Result<String, Refused> {
-    email::email(typed).map_err(|_| Refused(format!("`{}` is not a valid e-mail address", shown(typed))))
+    email::canonical(typed).ok_or_else(|| no_address(typed))
 }
 
-fn taken(email: &str) -> Refused {
+/// The e-mail that an account may be given.
+pub(super) fn canonical_new(typed: &str) -> Result<String, Refused> {
+    canonical(typed).and_then(|_| email::email(typed).map_err(Refused::from))
+}
+
+fn no_address(typed: &str) -> Refused {
+    Refused(format!("`{}` is not a valid e-mail address", shown(typed)))
+}
+
+pub(super) fn taken(email: &str) -> Refused {
     Refused(format!("there is already an account with the e-mail {email}"))
 }
 
 /// The accounts as commands see them.
 pub struct Admin {
     pub(super) db: Db,
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) clock: Clock,
     /// public URL and prefix, before `/invite/...`
     links: String,
@@ -138,7 +150,7 @@ impl Admin {
 
     /// Makes an account. Without a password also a one-time link that sets one.
     pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
-        let email = canonical(typed)?;
+        let email = canonical_new(typed)?;
         let new = NewUser {
             id: enroll::new_id(self.settings.user_ids, &self.clock)?,
             name: email::name(&details.name.unwrap_or_default())?,
@@ -147,33 +159,35 @@ impl Admin {
             password: self.hashed(&email, details.password.as_ref())?,
             email,
         };
-        let event = AuditRow { email: new.email.clone(), ..self.event("user_added", None) };
-        let now = self.clock.now();
-        let Written::Done(user) = self.db.add_user(&new, now, &event)? else {
-            return Err(taken(&new.email));
-        };
+        let event = |name| AuditRow { email: new.email.clone(), ..self.event(name, None) };
+        let (added, invited, now) = (event("user_added"), event("invite_made"), self.clock.now());
         if new.password.is_some() {
-            return Ok((*user, None));
+            return match self.db.add_user(&new, now, &added)? {
+                Written::Done(user) => Ok((*user, None)),
+                _ => Err(taken(&new.email)),
+            };
         }
-        let (link, token) = enroll::invite(now, INVITE_SECS, Vec::new(), None, Some(user.id.clone()))?;
-        self.db.add_link(&link, &self.event("invite_made", Some(&user)))?;
-        let url = self.url("invite", &token);
-        Ok((*user, Some(url)))
+        let (link, token) = enroll::invite(now, INVITE_SECS, Vec::new(), None, None)?;
+        match self.db.add_invited_user(&new, &link, now, (&added, &invited))? {
+            Written::Done(user) => Ok((*user, Some(self.url("invite", &token)))),
+            _ => Err(taken(&new.email)),
+        }
     }
 
-    /// Changes what is given. A new password ends the account's sessions.
+    /// Changes what is given. A new password ends the account's sessions and, unless they are kept, its tokens.
     pub fn set_user(&mut self, typed: &str, details: Details) -> Result<UserRow, Refused> {
         let user = self.user(typed)?;
-        let email = details.email.map(|typed| canonical(&typed)).transpose()?;
+        let email = details.email.map(|typed| canonical_new(&typed)).transpose()?;
         let hash = self.hashed(email.as_ref().unwrap_or(&user.email), details.password.as_ref())?;
         let ends = if hash.is_some() { Ends::All } else { Ends::None };
+        let keeps = Keeps { tokens: details.keep_tokens, device: None };
         let what = UserChange {
             email,
             name: details.name.map(|name| email::name(&name)).transpose()?,
             picture: details.picture.map(|picture| email::picture(&picture)).transpose()?,
             groups: details.groups.map(|groups| email::groups(&groups)).transpose()?,
-            password: hash.map(|new| Password { new, only_over: None }),
-            disabled: None,
+            password: hash.map(|new| Password { new, only_over: None, keeps }),
+            ..UserChange::default()
         };
         self.change(&user, &what, ends, "user_changed")
     }
@@ -224,27 +238,6 @@ impl Admin {
         Ok(self.url("reset", &token))
     }
 
-    /// A one-time link that makes an account; `email` fixes whose.
-    pub fn invite(&mut self, email: Option<&str>, groups: &[String], lasts_secs: u64) -> Result<Secret, Refused> {
-        if self.settings.sign_up == SignUp::Closed {
-            return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
-        }
-        let groups = email::groups(groups)?;
-        let email = match email {
-            None => None,
-            Some(typed) => Some(canonical(typed)?),
-        };
-        if let Some(email) = &email
-            && self.db.user_by_email(email)?.is_some()
-        {
-            return Err(taken(email));
-        }
-        let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
-        let (link, token) = enroll::invite(self.clock.now(), lasts_secs, groups, email, None)?;
-        self.db.add_link(&link, &event)?;
-        Ok(self.url("invite", &token))
-    }
-
     /// Undoes a link that nobody has seen, given as it was to be shown.
     pub fn withdraw_link(&mut self, url: &Secret) -> Result<(), Refused> {
         let token = url.expose().rsplit('/').next().unwrap_or_default();
@@ -252,7 +245,7 @@ impl Admin {
         Ok(self.db.remove_link(&token_hash(token), &event)?)
     }
 
-    fn url(&self, page: &str, token: &Secret) -> Secret {
+    pub(super) fn url(&self, page: &str, token: &Secret) -> Secret {
         Secret::new(format!("{}/{page}/{}", self.links, token.expose()))
     }
 
@@ -294,56 +287,6 @@ impl Admin {
     pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, Refused> {
         let email = of.map(canonical).transpose()?;
         Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
-    }
-
-    pub(super) fn write_token(&mut self, new: &NewApiToken, user: &UserRow) -> Result<Kept, Refused> {
-        let event = AuditRow { detail: new.id.clone(), ..self.event("token_created", Some(user)) };
-        Ok(self.db.add_api_token(new, None, &event)?)
-    }
-
-    /// API tokens that work, newest first; of one account, or all.
-    pub fn tokens(&mut self, of: Option<&str>) -> Result<Vec<ApiTokenRow>, Refused> {
-        let user = of.map(|typed| self.user(typed)).transpose()?;
-        Ok(self.db.api_tokens(user.as_ref().map(|user| user.id.as_str()), self.clock.now())?)
-    }
-
-    /// Ends an API token.
-    pub fn revoke_token(&mut self, id: &str) -> Result<(), Refused> {
-        let event = AuditRow { detail: shown(id), ..self.event("token_revoked", None) };
-        if self.db.end_api_token(id, None, self.clock.now(), &event)? {
-            Ok(())
-        } else {
-            Err(Refused(format!("there is no token `{}` that works", shown(id))))
-        }
-    }
-
-    /// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
-    pub fn keys(&mut self) -> Result<Vec<KeyRow>, Refused> {
-        let mut keys = self.db.keys()?;
-        for key in &mut keys {
-            key.secret = Vec::new().into();
-        }
-        Ok(keys)
-    }
-
-    /// Makes new signing keys, one for each algorithm in use; older ones verify until no token of
-    /// theirs can be valid. Returns the name of the one that signs sessions.
-    pub fn rotate_key(&mut self) -> Result<String, Refused> {
-        let own = token::new_key()?;
-        let kid = own.kid.clone();
-        let mut new = vec![own];
-        for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
-            new.push(backend_token::new_key(&key.algorithm)?);
-        }
-        let now = self.clock.now();
-        let event = AuditRow { detail: kid.clone(), ..self.event("key_rotated", None) };
-        self.db.rotate_keys(
-            &new,
-            now,
-            now.saturating_sub(self.settings.max_age_secs.max(backend_token::PUBLISHED_SECS)),
-            &event,
-        )?;
-        Ok(kid)
     }
 }
 

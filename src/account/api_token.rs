@@ -9,7 +9,7 @@ use http::Method;
 use parking_lot::RwLock;
 
 use super::accounts::{Accounts, down};
-use super::admin::{Admin, Refused};
+use super::admin::{Admin, Refused, shown};
 use super::enroll::unavailable;
 use super::live::Live;
 use super::profile::wrong_password;
@@ -19,7 +19,7 @@ use super::{Caller, ChangeError, FieldError, StoreDown, audit, email};
 use crate::clock::UnixSecs;
 use crate::config::PathPattern;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, Shown};
+use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, Shown, UserRow};
 
 /// Tells a token from other credentials.
 pub const PREFIX: &str = "agt_";
@@ -28,10 +28,10 @@ const TOKEN_BYTES_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 100;
 const SCOPES_MAX: usize = 32;
 
-/// One thing that a token may do: methods (none: all) on a path pattern.
+/// One thing that a token may do: methods (`None`: all) on a path pattern.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    methods: Vec<Method>,
+    methods: Option<Vec<Method>>,
     path: PathPattern,
 }
 
@@ -42,26 +42,38 @@ pub struct Grant {
 }
 
 impl Scope {
-    /// Reads `GET /api/**`, `GET,POST /api/**` or `/api/**`.
+    /// Reads `GET /api/**`, `GET,POST /api/**` or `* /api/**`. All methods are never what is left when nothing is said.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("`{text}` is no scope: {why}");
+        let (methods, path) = text
+            .trim()
+            .rsplit_once(' ')
+            .ok_or_else(|| wrong("it names methods and a path, as in `GET /api/**`, or `* /api/**` for all methods"))?;
+        let is_method = |name: &str| !name.is_empty() && name != "*" && name.bytes().all(|b| b.is_ascii_uppercase());
+        let method = |name: &str| Method::from_bytes(name.trim().as_bytes()).ok().filter(|_| is_method(name.trim()));
+        let methods: Option<Vec<Method>> = match methods.trim() {
+            "*" => None,
+            names => Some(names.split(',').map(method).collect::<Option<_>>().ok_or_else(|| {
+                wrong(
+                    "methods are written in capitals and joined by commas, as in `GET,POST /api/**`; `*` alone is all",
+                )
+            })?),
+        };
+        Ok(Self { methods, path: PathPattern::parse(path).map_err(wrong)? })
+    }
+
+    /// Reads one that was kept. Before methods had to be named, none meant all, and such tokens go on.
+    fn kept(text: &str) -> Result<Self, String> {
         let (methods, path) = text.trim().rsplit_once(' ').unwrap_or(("", text.trim()));
-        let methods = methods.split(',').map(str::trim).filter(|method| !method.is_empty());
-        let methods: Option<Vec<Method>> = methods
-            .map(|name| {
-                Method::from_bytes(name.as_bytes()).ok().filter(|_| name.bytes().all(|b| b.is_ascii_uppercase()))
-            })
-            .collect();
-        let methods = methods
-            .ok_or_else(|| format!("`{text}` is no scope: methods are written in capitals, as in `GET /api/**`"))?;
-        let path = PathPattern::parse(path).map_err(|why| format!("`{text}` is no scope: {why}"))?;
-        Ok(Self { methods, path })
+        let named = methods.split(',').map(str::trim).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(",");
+        Self::parse(&format!("{} {path}", if named.is_empty() { "*" } else { &named }))
     }
 
     /// HEAD goes with GET.
     fn takes(&self, method: &Method, path: &[u8]) -> bool {
-        let method_fits = self.methods.is_empty()
-            || self.methods.contains(method)
-            || (method == Method::HEAD && self.methods.contains(&Method::GET));
+        let method_fits = self.methods.as_ref().is_none_or(|methods| {
+            methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
+        });
         method_fits && self.path.matches(path)
     }
 }
@@ -87,14 +99,15 @@ impl ApiTokens {
     /// Puts a change in force.
     pub(super) fn apply(&self, row: ApiTokenRow, live: &Live) {
         let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { return };
-        let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::parse(scope)).collect();
+        let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::kept(scope)).collect();
         let mut held = self.0.write();
         // a scope that cannot be read must not become a wider one: the token works no more
         match (row.user, scopes) {
             (Some(user), Ok(scopes)) if !row.ended => {
-                held.entry(hash).or_insert_with(|| Held {
-                    session: Arc::new(Session::new(row.id, live.account(&user.id), row.created, row.expires, row.seen)),
-                    grant: Arc::new(Grant { scopes }),
+                held.entry(hash).or_insert_with(|| {
+                    let session = Session::new(row.id, live.account(&user.id), row.created, row.expires, row.seen);
+                    let session = Session { of_program: true, ..session };
+                    Held { session: Arc::new(session), grant: Arc::new(Grant { scopes }) }
                 });
             }
             _ => {
@@ -215,11 +228,40 @@ fn too_many() -> FieldError {
 }
 
 impl Admin {
+    /// API tokens that work, newest first; of one account, or all.
+    pub fn tokens(&mut self, of: Option<&str>) -> Result<Vec<ApiTokenRow>, Refused> {
+        let (id, _) = self.whose(of)?;
+        Ok(self.db.api_tokens(id.as_deref(), self.clock.now())?)
+    }
+
+    /// Ends an API token.
+    pub fn revoke_token(&mut self, id: &str) -> Result<(), Refused> {
+        let event = AuditRow { detail: shown(id), ..self.event("token_revoked", None) };
+        if self.db.end_api_token(id, None, self.clock.now(), &event)? {
+            Ok(())
+        } else {
+            Err(Refused(format!("there is no token `{}` that works", shown(id))))
+        }
+    }
+
+    /// Ends all API tokens of an account, or of everybody; returns how many.
+    pub fn revoke_tokens(&mut self, of: Option<&str>) -> Result<usize, Refused> {
+        let (id, user) = self.whose(of)?;
+        let event = self.event("tokens_revoked", user.as_ref());
+        Ok(self.db.end_api_tokens(id.as_deref(), self.clock.now(), &event)?)
+    }
+
+    fn whose(&mut self, of: Option<&str>) -> Result<(Option<String>, Option<UserRow>), Refused> {
+        let user = of.map(|typed| self.user(typed)).transpose()?;
+        Ok((user.as_ref().map(|user| user.id.clone()), user))
+    }
+
     /// Makes a token and gives its id and the token itself, which is kept nowhere.
     pub fn create_token(&mut self, typed: &str, details: &TokenDetails) -> Result<(String, Secret), Refused> {
         let user = self.user(typed)?;
         let (new, token) = new_token(&user.id, details, self.now())?;
-        match self.write_token(&new, &user)? {
+        let event = AuditRow { detail: new.id.clone(), ..self.event("token_created", Some(&user)) };
+        match self.db.add_api_token(&new, None, &event)? {
             Kept::Yes => Ok((new.id, token)),
             Kept::TooMany => Err(too_many().into()),
             Kept::No => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
@@ -276,7 +318,7 @@ impl Accounts {
     pub async fn revoke_token(&self, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
         let _turn = self.shared.turns.take_for(who).ok_or(StoreDown)?;
         let now = self.shared.clock.now();
-        let event = AuditRow { detail: super::admin::shown(id), ..audit::by("token_revoked", caller, now, who) };
+        let event = AuditRow { detail: shown(id), ..audit::by("token_revoked", caller, now, who) };
         let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());
         let ended = self.shared.store.run(move |db| db.end_api_token(&id, Some(&user), now, &written));
         let ended = ended.await.map_err(|error| down(&error))?;
@@ -284,5 +326,27 @@ impl Accounts {
             audit::log(&event);
         }
         Ok(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Standing;
+    use super::super::testing::World;
+    use super::*;
+
+    /// `session.idle` is for people: a program's socket was closed as expired after it.
+    #[tokio::test]
+    async fn what_a_token_opened_outlives_the_idle_limit_of_sessions_and_ends_with_the_token() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 30 * 86_400 };
+        let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
+        assert!(world.accounts.ready().await);
+        let who = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
+        world.clock.advance(29 * 86_400);
+        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        world.clock.advance(86_400);
+        assert_eq!(world.accounts.standing(&who.session), Standing::Expired);
     }
 }

@@ -365,7 +365,7 @@ mod tests {
     /// A key that was made at `created` and gave way to another one at `retired`.
     fn row(kid: &str, created: UnixSecs, retired: Option<UnixSecs>) -> KeyRow {
         let secret = new_key("EdDSA").unwrap().secret;
-        KeyRow { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned() }
+        KeyRow { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned(), changed: 1 }
     }
 
     /// "A new key is published for two minutes before it signs" (docs/http.md): whoever has just read jwks.json can

@@ -30,7 +30,11 @@ impl Admin {
                 "address" => ("address", what.to_owned()),
                 "sign_up" => ("sign-up", what.to_owned()),
                 "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
-                _ => ("user", self.db.user_by_id(what)?.map_or_else(|| what.to_owned(), |user| user.email)),
+                _ => {
+                    // ids may hold colons, sessions' do not
+                    let id = what.rsplit_once(':').map_or(what, |(id, _)| id);
+                    ("user", self.db.user_by_id(id)?.map_or_else(|| id.to_owned(), |user| user.email))
+                }
             };
             bans.push(Ban { kind, what, until });
         }
@@ -46,11 +50,9 @@ impl Admin {
         if let Ok(address) = what_address.parse::<IpAddr>() {
             names.extend(throttle::address(address));
         }
-        if let Some(user) = self.db.user_by_email(&email)? {
-            names.push(format!("user:{}", user.id));
-        }
+        let user = self.db.user_by_email(&email)?.map(|user| throttle::of_account(&user.id));
         let event = AuditRow { detail: shown(what), ..self.event("ban_lifted", None) };
-        if self.db.lift(&names, Some(&email), &event)? == 0 {
+        if self.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
             return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
         }
         Ok(())

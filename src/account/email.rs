@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use data_encoding::BASE64URL_NOPAD as B64;
 use ring::hmac;
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 use super::FieldError;
 use crate::logging::{is_deceptive, is_joiner};
@@ -58,6 +59,38 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     (email.len() <= EMAIL_BYTES_MAX).then_some(email)
 }
 
+/// What is wrong with an address that nobody has yet. Accounts that have such a one keep it: only who comes new is asked
+/// for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Odd {
+    /// An app that makes a file's name, an argument or a cell of it would do something else.
+    Unsafe,
+    /// No dot-atom (RFC 5322, 3.2.3; letters beyond ASCII by RFC 6532, 3.2).
+    NoAtom,
+    /// An app that folds letters would take it for another's.
+    Alike,
+}
+
+/// Judges a canonical address.
+pub(super) fn judge(email: &str) -> Result<(), Odd> {
+    let local = email.rsplit_once('@').map_or("", |(local, _)| local);
+    if local.contains('/') || local.starts_with(['-', '|', '=']) {
+        return Err(Odd::Unsafe);
+    }
+    let is_text = |c: char| {
+        c.is_ascii_alphanumeric()
+            || "!#$%&'*+-=?^_`{|}~".contains(c)
+            || (!c.is_ascii() && (c.is_alphanumeric() || is_combining_mark(c)))
+    };
+    let is_atom = |atom: &str| atom.chars().all(is_text) && atom.chars().next().is_some_and(|c| !is_combining_mark(c));
+    if !local.split('.').all(is_atom) {
+        return Err(Odd::NoAtom);
+    }
+    // there and back: `ß`, `ſ` and dotless `i` have another letter's upper case
+    let folded: String = local.to_uppercase().to_lowercase().nfkc().collect();
+    if folded == local { Ok(()) } else { Err(Odd::Alike) }
+}
+
 /// Before the name under which something is counted that is no address.
 const NO_ADDRESS: &str = "no-address";
 
@@ -92,9 +125,16 @@ fn wrong(field: &'static str, code: &'static str, message: &str) -> FieldError {
     FieldError { field, code, message: message.to_owned() }
 }
 
-/// The canonical e-mail or what to say about it.
+/// The canonical e-mail of somebody new, or what to say about it.
 pub(super) fn email(text: &str) -> Result<String, FieldError> {
-    canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))
+    let email = canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))?;
+    let why = match judge(&email) {
+        Ok(()) => return Ok(email),
+        Err(Odd::Unsafe) => "An e-mail address with `/`, or with `-`, `|` or `=` in front, cannot be used here.",
+        Err(Odd::NoAtom) => "This is not a valid e-mail address: look at the dots, and at what is no letter or digit.",
+        Err(Odd::Alike) => "This e-mail address has letters that can be taken for others: write it with plain ones.",
+    };
+    Err(wrong("email", "invalid", why))
 }
 
 /// A display name, trimmed; may be empty.
@@ -214,6 +254,54 @@ mod tests {
         }
         let fits = format!("{}@example.com", "a".repeat(242));
         assert_eq!(canonical(&fits), Some(fits.clone()));
+    }
+
+    /// UTS 36, 2: whoever signs up is nobody's twin, and no file's name or option either.
+    #[test]
+    fn addresses_that_look_or_work_like_something_else_are_for_those_alone_who_have_them() {
+        for (text, odd) in [
+            ("..@example.com", Odd::NoAtom),
+            (".a@example.com", Odd::NoAtom),
+            ("a.@example.com", Odd::NoAtom),
+            ("a..b@example.com", Odd::NoAtom),
+            ("\u{1f600}@example.com", Odd::NoAtom),
+            ("a\u{2019}b@example.com", Odd::NoAtom),
+            ("\u{301}a@example.com", Odd::NoAtom),
+            ("../../../tmp/x@example.com", Odd::Unsafe),
+            ("a/b@example.com", Odd::Unsafe),
+            ("-rf@example.com", Odd::Unsafe),
+            ("|id@example.com", Odd::Unsafe),
+            ("=1+1@example.com", Odd::Unsafe),
+            ("\u{17f}am@example.com", Odd::Alike),
+            ("\u{ff53}\u{ff41}\u{ff4d}@example.com", Odd::Alike),
+            ("\u{24e2}am@example.com", Odd::Alike),
+            ("ad\u{aa}@example.com", Odd::Alike),
+            ("wei\u{df}@example.com", Odd::Alike),
+            ("\u{131}an@example.com", Odd::Alike),
+            ("\u{fb01}n@example.com", Odd::Alike),
+        ] {
+            let canonical = canonical(text).unwrap();
+            assert_eq!((text, judge(&canonical)), (text, Err(odd)));
+            assert_eq!(email(text).unwrap_err().code, "invalid", "{text}");
+        }
+        for text in [
+            "ada@example.com",
+            "Ada.Lovelace+news@Example.com",
+            "o'neil@example.com",
+            "_a-b_@example.com",
+            "+4915112345678@example.com",
+            "j\u{f6}rg.m\u{fc}ller@example.com",
+            "Jose\u{301}@example.com",
+            "\u{65e5}\u{672c}@example.com",
+            "\u{939}\u{93f}\u{928}\u{94d}\u{926}\u{940}@example.com",
+            "\u{645}\u{62d}\u{645}\u{62f}@example.com",
+            "\u{43f}\u{435}\u{442}\u{440}@example.com",
+            "\u{3bc}\u{3ac}\u{3c1}\u{3b9}\u{3b1}@example.com",
+            "ng\u{169}\u{1ec5}n@example.com",
+            "a@b\u{fc}cher.example",
+        ] {
+            assert!(email(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

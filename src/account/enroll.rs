@@ -8,14 +8,12 @@ use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown, audi
 use crate::clock::{Clock, UnixSecs};
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, random_token, token_hash};
-use crate::store::{AuditRow, Counted, LinkRow, LinkUse, NewId, NewLink, NewUser, StoreError, Written};
+use crate::store::{ADMIN_GROUP, AuditRow, Counted, LinkRow, LinkUse, NewId, NewLink, NewUser, StoreError, Written};
 
 /// How long the link for the first account works, seconds.
 const FIRST_LINK_SECS: u64 = 86_400;
 /// Longest link token that is looked at, bytes; ours have 43.
 const TOKEN_BYTES_MAX: usize = 64;
-/// The group of whoever uses the first link.
-const FIRST_GROUP: &str = "admin";
 
 impl From<FieldError> for ChangeError {
     fn from(error: FieldError) -> Self {
@@ -96,12 +94,12 @@ impl Shared {
 
 impl Accounts {
     /// The token of an invite for the first account (group `admin`), while there is no account.
-    /// Works 24 hours, and not once an account exists.
+    /// Works 24 hours, and not once there is an account in that group: a stranger's sign-up leaves it.
     pub async fn first_link(&self) -> Result<Option<Secret>, StoreDown> {
         let shared = &*self.shared;
         let now = shared.clock.now();
         let token = random_token().map_err(|_| StoreDown)?;
-        let link = NewLink { groups: vec![FIRST_GROUP.to_owned()], ..new_link("first", &token, now, FIRST_LINK_SECS) };
+        let link = NewLink { groups: vec![ADMIN_GROUP.to_owned()], ..new_link("first", &token, now, FIRST_LINK_SECS) };
         let event = audit::event("first_link_made", &Caller::default(), now);
         let made = shared
             .store
@@ -165,7 +163,7 @@ impl Accounts {
     /// What a link opens; `None`: it is unknown, used, expired or void.
     pub async fn link(&self, caller: &Caller, token: &str) -> Result<Option<LinkKind>, ChangeError> {
         Ok(self.open_link(caller, token).await?.map(|link| match (link.kind.as_str(), link.user) {
-            ("reset", Some(user)) => LinkKind::Reset { email: user.email },
+            ("reset", Some(user)) => LinkKind::Reset { email: user.email, has_tokens: link.tokens > 0 },
             (_, Some(user)) => LinkKind::Invite { email: Some(user.email) },
             (_, None) => LinkKind::Invite { email: link.email },
         }))
@@ -200,32 +198,34 @@ impl Accounts {
         let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
         let (email, hash, counted) = if let Some(email) = fixed {
             let hash = self.shared.hashed(caller, &email, password).await?;
-            (email, hash, None)
+            (email, hash, Counted::default())
         } else {
             let email = email::email(email)?;
             let event = audit::about("sign_up", caller, self.shared.clock.now(), "", &email);
             let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
-            (email, hash, Some(counted))
+            (email, hash, counted)
         };
         let what = if link.user.is_some() {
-            LinkUse::SetPassword(hash, name)
+            LinkUse::SetPassword { hash, name, keep_tokens: false }
         } else {
             LinkUse::Add(self.shared.new_user(email, name, hash)?)
         };
         self.use_link(caller, token, what, counted, "invite_used").await
     }
 
-    /// Sets a password by a reset link, or by the invite of an account that exists; ends the
-    /// account's sessions and signs in.
+    /// Sets a password by a reset link, or by the invite of an account that exists; ends the account's sessions, and
+    /// its tokens unless they are kept, forgets its browsers and signs in.
     pub async fn reset_password(
         &self,
         caller: &Caller,
         token: &str,
         password: Secret,
+        keep_tokens: bool,
     ) -> Result<SignedIn, ChangeError> {
         let user = self.open_link(caller, token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
         let hash = self.shared.hashed(caller, &user.email, password).await?;
-        self.use_link(caller, token, LinkUse::SetPassword(hash, String::new()), None, "password_reset").await
+        let what = LinkUse::SetPassword { hash, name: String::new(), keep_tokens };
+        self.use_link(caller, token, what, Counted::default(), "password_reset").await
     }
 
     async fn use_link(
@@ -233,7 +233,7 @@ impl Accounts {
         caller: &Caller,
         token: &str,
         what: LinkUse,
-        counted: Option<Counted>,
+        counted: Counted,
         event: &'static str,
     ) -> Result<SignedIn, ChangeError> {
         let shared = &*self.shared;
@@ -251,13 +251,7 @@ impl Accounts {
         let (hash, row, written) = (token_hash(token), beginning.row.clone(), event.clone());
         let done = shared
             .store
-            .run(move |db| {
-                let done = db.use_link(&hash, what, &row, now, &written)?;
-                if let (Written::Done(_), Some(counted)) = (&done, &counted) {
-                    db.attempt_right(counted)?;
-                }
-                Ok(done)
-            })
+            .run(move |db| db.use_link(&hash, what, &row, &counted, now, &written))
             .await
             .map_err(|error| unavailable(&error))?;
         match done {
@@ -298,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_link_makes_an_admin_once_and_is_void_once_an_account_exists() {
+    async fn the_first_link_makes_an_admin_once_and_is_void_once_there_is_one() {
         let world = World::new();
         let (one, two) =
             (world.accounts.first_link().await.unwrap().unwrap(), world.accounts.first_link().await.unwrap().unwrap());
@@ -402,12 +396,12 @@ mod tests {
         );
         assert_eq!(
             world.accounts.link(&Caller::default(), &one).await,
-            Ok(Some(LinkKind::Reset { email: "ada@example.com".to_owned() }))
+            Ok(Some(LinkKind::Reset { email: "ada@example.com".to_owned(), has_tokens: false }))
         );
         assert_eq!(accept(&world, &one, "ada@example.com", OTHER).await, "Closed");
         let caller = Caller::default();
         let reset = async |token: &str, password: &str| {
-            code(world.accounts.reset_password(&caller, token, secret(password)).await)
+            code(world.accounts.reset_password(&caller, token, secret(password), false).await)
         };
         assert_eq!(reset(&one, "short").await, "password: too_short");
         assert!(world.accounts.authenticate(old.token.expose().as_bytes()).is_ok());
@@ -431,7 +425,7 @@ mod tests {
             assert_eq!(accept(&world, &link, "typo@example.com", OTHER).await, "Closed");
         }
         let link = token(&admin.reset_link("right@example.com").unwrap());
-        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER)).await;
+        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER), false).await;
         assert_eq!(code(done), "signed in as right@example.com");
         let events = admin.events(Some("right@example.com"), 60).unwrap();
         let told: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
@@ -473,18 +467,20 @@ mod tests {
         for (shown, kept) in [(device.as_str(), true), ("of-nobody", false)] {
             let link = if kept { link.clone() } else { token(&world.admin().reset_link("bob@example.com").unwrap()) };
             let caller = Caller { device: Some(shown.to_owned()), ..Caller::default() };
-            let done = world.accounts.reset_password(&caller, &link, secret(OTHER)).await.unwrap();
+            let done = world.accounts.reset_password(&caller, &link, secret(OTHER), false).await.unwrap();
             assert_eq!(done.device.expose() == shown, kept);
+            let known = |of| world.db().knows_device(&token_hash(&device), Some(of)).unwrap();
+            // the account that it was used for knows no other
+            assert_eq!((known("ada@example.com"), known("bob@example.com")), (true, kept));
         }
-        let known = |of| world.db().knows_device(&token_hash(&device), Some(of)).unwrap();
-        assert!(known("ada@example.com") && known("bob@example.com"));
     }
 
     #[tokio::test]
     async fn the_first_link_stays_void_when_all_accounts_are_gone() {
         let world = World::new();
         let old = world.accounts.first_link().await.unwrap().unwrap();
-        world.user("ada@example.com");
+        let groups = Some(vec![ADMIN_GROUP.to_owned()]);
+        world.admin().add_user("ada@example.com", Details { groups, ..Details::default() }).unwrap();
         world.admin().remove_user("ada@example.com").unwrap();
         assert_eq!(accept(&world, old.expose(), "eve@example.com", GOOD).await, "Closed");
         let new = world.accounts.first_link().await.unwrap().unwrap();
@@ -499,7 +495,7 @@ mod tests {
         let link = token(&admin.reset_link("ada@example.com").unwrap());
         admin.set_disabled("ada@example.com", true).unwrap();
         assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
-        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER)).await;
+        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER), false).await;
         assert_eq!(code(done), "Closed");
         assert!(admin.reset_link("ada@example.com").is_err());
         admin.set_disabled("ada@example.com", false).unwrap();
@@ -585,6 +581,33 @@ mod tests {
         // what the operator makes still works
         let first = world.accounts.first_link().await.unwrap().unwrap();
         assert_eq!(accept(&world, first.expose(), "ada@example.com", GOOD).await, "signed in as ada@example.com");
+    }
+
+    /// A second transaction that failed lost what the first had done: the link was used up, and its holder told that it had failed.
+    #[tokio::test]
+    async fn a_link_is_used_up_with_all_that_comes_of_it_or_not_at_all() {
+        let world = World::new();
+        let link = token(&world.admin().invite(None, &[], 60).unwrap());
+        world.break_forgiving();
+        assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Unavailable");
+        assert!(world.db().users().unwrap().is_empty());
+        world.mend_forgiving();
+        assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "signed in as ada@example.com");
+    }
+
+    #[tokio::test]
+    async fn a_new_password_forgets_the_browsers_that_knew_the_account() {
+        let world = World::new();
+        world.user("ada@example.com");
+        world.user("bob@example.com");
+        let device = world.sign_in("ada@example.com").await.device;
+        let from = Caller { device: Some(device.expose().to_owned()), ..Caller::default() };
+        world.try_sign_in(&from, "bob@example.com", GOOD).await.unwrap();
+        let known = |of| world.db().knows_device(&token_hash(device.expose()), Some(of)).unwrap();
+        assert!(known("ada@example.com") && known("bob@example.com"));
+        let details = Details { password: Some(secret(OTHER)), ..Details::default() };
+        world.admin().set_user("ada@example.com", details).unwrap();
+        assert!(!known("ada@example.com") && known("bob@example.com"));
     }
 
     #[tokio::test]

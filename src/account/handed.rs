@@ -1,63 +1,43 @@
 //! Backends' tokens that were sent as cookies, by hash, until they expire: server-side `getSession({ req })` of a Next.js
 //! app asks the gateway with the cookies that it received. Told to apps, and no credential here.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::holders::Holders;
 use super::session::Session;
 use crate::clock::UnixSecs;
 use crate::secret::token_hash;
 
 /// Tokens that are remembered in all.
 const HANDED_MAX: usize = 1 << 18;
-/// Of one session: a new one takes the place of its oldest. Whoever changes a profile on and on gets one after another.
+/// Of one session. Whoever changes a profile on and on gets one after another.
 const HANDED_OF_ONE: usize = 64;
 
-type Hash = [u8; 32];
+/// All of them, with whose each is and until when.
+pub(super) struct HandedTokens(Mutex<Holders<(Weak<Session>, UnixSecs)>>);
 
-/// All of them.
-#[derive(Default)]
-pub(super) struct HandedTokens(Mutex<Handed>);
-
-#[derive(Default)]
-struct Handed {
-    by_hash: HashMap<Hash, (Weak<Session>, UnixSecs), ahash::RandomState>,
-    /// The oldest first.
-    of_session: HashMap<String, VecDeque<Hash>, ahash::RandomState>,
+impl Default for HandedTokens {
+    fn default() -> Self {
+        Self(Mutex::new(Holders::new(HANDED_OF_ONE, HANDED_MAX)))
+    }
 }
 
 impl HandedTokens {
     pub(super) fn keep(&self, token: &str, session: &Arc<Session>, expires: UnixSecs) {
-        let Handed { by_hash, of_session } = &mut *self.0.lock();
-        let own = of_session.entry(session.id.clone()).or_default();
-        if own.len() >= HANDED_OF_ONE
-            && let Some(oldest) = own.pop_front()
-        {
-            by_hash.remove(&oldest);
-        }
-        if by_hash.len() < HANDED_MAX {
-            let hash = token_hash(token);
-            own.push_back(hash);
-            by_hash.insert(hash, (Arc::downgrade(session), expires));
-        }
+        self.0.lock().insert(token_hash(token), session, (Arc::downgrade(session), expires));
     }
 
     /// Whose a token is, while it lasts.
     pub(super) fn find(&self, token: &str, now: UnixSecs) -> Option<Arc<Session>> {
-        let (session, expires) = self.0.lock().by_hash.get(&token_hash(token)).cloned()?;
+        let (session, expires) = self.0.lock().get(&token_hash(token)).cloned()?;
         session.upgrade().filter(|_| now < expires)
     }
 
     /// Lets go of what has expired.
     pub(super) fn sweep(&self, now: UnixSecs) {
-        let Handed { by_hash, of_session } = &mut *self.0.lock();
-        by_hash.retain(|_, (session, expires)| now < *expires && session.strong_count() > 0);
-        of_session.retain(|_, own| {
-            own.retain(|hash| by_hash.contains_key(hash));
-            !own.is_empty()
-        });
+        self.0.lock().retain(|(session, expires)| now < *expires && session.strong_count() > 0);
     }
 }
 
@@ -77,14 +57,13 @@ mod tests {
         handed.keep("other", &other, 100);
         (0..1000).for_each(|n| handed.keep(&format!("token {n}"), &one, 200));
         let owner = |token: &str, now| handed.find(token, now).map(|session| session.id.clone());
-        assert_eq!(handed.0.lock().by_hash.len(), HANDED_OF_ONE + 1);
+        assert_eq!(handed.0.lock().len(), HANDED_OF_ONE + 1);
         assert_eq!((owner("token 935", 0), owner("token 936", 0)), (None, Some(one.id.clone())));
         assert_eq!((owner("token 999", 199), owner("token 999", 200)), (Some(one.id.clone()), None));
         assert_eq!(owner("other", 99), Some(other.id.clone()));
         handed.sweep(100);
         assert_eq!((owner("other", 0), owner("token 999", 0)), (None, Some(one.id.clone())));
         handed.sweep(200);
-        let left = handed.0.lock();
-        assert!(left.by_hash.is_empty() && left.of_session.is_empty());
+        assert_eq!(handed.0.lock().len(), 0);
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::admin::{Admin, Refused};
+use super::email::Odd;
 use super::{email, password};
 use crate::secret::Secret;
 use crate::store::{NewId, NewUser};
@@ -96,10 +97,7 @@ impl Judge<'_> {
     /// `None`: the row makes no account.
     fn judge(&mut self, row: ForeignUser) -> Result<Option<(NewUser, bool)>, Refused> {
         self.row = row.row;
-        let Ok(email) = email::email(&row.email) else {
-            self.say(format!("`{}` is no e-mail address: skipped", super::admin::shown(&row.email)));
-            return Ok(None);
-        };
+        let Some(email) = self.email(&row.email) else { return Ok(None) };
         if !self.emails.insert(email.clone()) {
             self.say(format!("{email} stands there already, in whatever case: skipped"));
             return Ok(None);
@@ -118,6 +116,24 @@ impl Judge<'_> {
             email,
         };
         Ok(Some((user, row.disabled)))
+    }
+
+    /// People keep the address that they have, odd as it may be; one that is dangerous to apps makes no account.
+    fn email(&mut self, typed: &str) -> Option<String> {
+        let Some(email) = email::canonical(typed) else {
+            self.say(format!("`{}` is no e-mail address: skipped", super::admin::shown(typed)));
+            return None;
+        };
+        match email::judge(&email) {
+            Ok(()) => {}
+            Err(Odd::Unsafe) => {
+                self.say(format!("{email} could be taken for a file's name or an option: skipped"));
+                return None;
+            }
+            Err(Odd::NoAtom) => self.say(format!("{email} is no address that others could sign up with; it was kept")),
+            Err(Odd::Alike) => self.say(format!("{email} has letters that can be taken for others; it was kept")),
+        }
+        Some(email)
     }
 
     fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, Refused> {

@@ -98,8 +98,9 @@ impl Live {
     /// Whether the session still stands for somebody.
     pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
         let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
+        let is_idle = unused_secs > self.idle_secs.load(Ordering::Relaxed) && !session.of_program;
         // told before the end, which a sweep may have set for the same reason
-        if now >= session.expires() || unused_secs > self.idle_secs.load(Ordering::Relaxed) {
+        if now >= session.expires() || is_idle {
             Standing::Expired
         } else if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
             Standing::Ended
@@ -115,7 +116,7 @@ impl Live {
             return;
         }
         let session = Session::new(row.id.to_owned(), self.account(row.user_id), row.created, row.expires, row.seen);
-        let session = Session { remember: row.remember, ..session };
+        let session = Session { remember: row.remember, begun: row.begun, ..session };
         let mut sessions = part.sessions.write();
         session.shorten(self.max_age_secs.load(Ordering::Relaxed));
         sessions.insert(Held(Arc::new(session)));
@@ -236,7 +237,7 @@ mod tests {
     use super::*;
 
     fn row<'r>(id: &'r str, user_id: &'r str) -> StandingSession<'r> {
-        StandingSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true }
+        StandingSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true, begun: 1 }
     }
 
     fn account<'r>(id: &'r str, groups: &'r str) -> Account<'r> {

@@ -19,13 +19,16 @@ mod email;
 mod enroll;
 mod foreign;
 mod handed;
+mod holders;
 mod import;
+mod invite;
 mod jwe;
 mod jws;
 mod live;
 mod password;
 mod profile;
 mod returning;
+mod rotation;
 pub mod session;
 mod settings;
 mod share;
@@ -42,6 +45,7 @@ pub use api_token::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails, Toke
 pub use backend_token::{Minted, MintedTokens, NotMinted};
 pub use ban::Ban;
 pub use import::{Finding, ForeignUser, ImportRules, Imported};
+pub use rotation::OldKeys;
 pub use session::{Identity, Rejected, Session, Standing, User};
 pub use ticket::TICKET_SECS;
 pub use token::ISSUER;
@@ -130,6 +134,8 @@ pub enum LinkKind {
     Reset {
         /// Of that account.
         email: String,
+        /// The account has API tokens, which may go on under the new password.
+        has_tokens: bool,
     },
 }
 

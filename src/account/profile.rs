@@ -6,9 +6,10 @@ use super::accounts::{Accounts, down};
 use super::enroll::unavailable;
 use super::password::{Place, Verdict};
 use super::session::{Identity, Standing};
+use super::sign_in::presented_device;
 use super::{Caller, ChangeError, FieldError, SessionInfo, StoreDown, audit, blocklist, email, throttle};
 use crate::secret::Secret;
-use crate::store::{AuditRow, Counted, Ends, Password, UserChange, UserRow, Whose, Written};
+use crate::store::{AuditRow, Counted, Ends, Keeps, Password, UserChange, UserRow, Whose, Written};
 
 pub(super) fn wrong_password() -> ChangeError {
     ChangeError::Field(FieldError {
@@ -28,14 +29,15 @@ pub(super) struct Proved {
 }
 
 impl Accounts {
-    /// Changes the password after checking the current one; ends all other sessions. Wrong ones
-    /// are counted and throttled like sign-ins.
+    /// Changes the password after checking the current one; ends all other sessions, the tokens that were made under the
+    /// current one unless they are kept, and forgets other browsers. Wrong ones are counted and throttled like sign-ins.
     pub async fn change_password(
         &self,
         caller: &Caller,
         who: &Identity,
         current: Secret,
         new: Secret,
+        keep_tokens: bool,
     ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
         blocklist::judge(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
@@ -44,15 +46,12 @@ impl Accounts {
         let hash = place.hash(new).await.map_err(|_| ChangeError::Busy)?;
         let event = audit::by("password_changed", caller, now, who);
         let (id, kept, written) = (who.user.id.clone(), who.session.id.clone(), event.clone());
+        let keeps = Keeps { tokens: keep_tokens, device: presented_device(caller) };
+        let password = Some(Password { new: hash, only_over: old, keeps });
+        let what = UserChange { password, proved: counted, ..UserChange::default() };
         let done = shared
             .store
-            .run(move |db| {
-                let password = Some(Password { new: hash, only_over: old });
-                let what = UserChange { password, ..UserChange::default() };
-                let done = db.change_user(&id, &what, Ends::AllBut(&kept), now, &written)?;
-                db.attempt_right(&counted)?;
-                Ok(done)
-            })
+            .run(move |db| db.change_user(&id, &what, Ends::AllBut(&kept), now, &written))
             .await
             .map_err(|error| unavailable(&error))?;
         match done {
@@ -82,7 +81,7 @@ impl Accounts {
 
     async fn count_for(&self, who: &Identity) -> Result<(Counted, Option<UserRow>), ChangeError> {
         let shared = &*self.shared;
-        let limits = throttle::of_user(shared.settings.throttle, &who.user.id);
+        let limits = throttle::of_session(shared.settings.throttle, &who.user.id, &who.session.id);
         let (times, now, id) = (throttle::times(shared.settings.throttle), shared.clock.now(), who.user.id.clone());
         let (counted, user) = shared
             .store
@@ -93,7 +92,7 @@ impl Accounts {
         Ok((counted, user))
     }
 
-    /// Changes name and picture, or one of them; either may be empty.
+    /// Changes name and picture, or one of them; either may be empty. So often alone: apps are told of each.
     pub async fn change_profile(
         &self,
         caller: &Caller,
@@ -111,11 +110,13 @@ impl Accounts {
         let now = shared.clock.now();
         let event = audit::by("profile_changed", caller, now, who);
         let (id, written) = (who.user.id.clone(), event.clone());
+        let (limits, times) = (throttle::of_profile(&who.user.id), throttle::times(shared.settings.throttle));
         let done = shared
             .store
-            .run(move |db| db.change_user(&id, &what, Ends::None, now, &written))
+            .run(move |db| db.change_user_counted(&id, &what, &limits, times, &written))
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| unavailable(&error))?
+            .map_err(|retry_after_secs| ChangeError::Throttled { retry_after_secs })?;
         if !matches!(done, Written::Done(_)) {
             return Err(ChangeError::Unavailable);
         }
@@ -217,7 +218,7 @@ mod tests {
         let who = identity(&world).await;
         let caller = Caller::default();
         let change = async |current: &str, new: &str| {
-            outcome(world.accounts.change_password(&caller, &who, secret(current), secret(new)).await)
+            outcome(world.accounts.change_password(&caller, &who, secret(current), secret(new), false).await)
         };
         assert_eq!(change(OTHER, OTHER).await, "current_password: wrong");
         assert_eq!(change(GOOD, "short").await, "password: too_short");
@@ -230,22 +231,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_current_passwords_are_throttled_by_account_and_touch_no_sign_in() {
+    async fn wrong_current_passwords_are_throttled_by_session_and_touch_no_sign_in() {
         let world = World::new();
         world.user("ada@example.com");
         let who = identity(&world).await;
         let caller = Caller::default();
         for _ in 0..5 {
-            let done = world.accounts.change_password(&caller, &who, secret(OTHER), secret(OTHER)).await;
+            let done = world.accounts.change_password(&caller, &who, secret(OTHER), secret(OTHER), false).await;
             assert_eq!(outcome(done), "current_password: wrong");
         }
-        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER)).await;
+        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER), false).await;
         assert_eq!(done, Err(ChangeError::Throttled { retry_after_secs: 300 }));
         world.sign_in("ada@example.com").await;
         let bans = world.admin().bans().unwrap();
         assert_eq!((bans[0].kind, bans[0].what.as_str()), ("user", "ada@example.com"));
         world.admin().lift_ban("ada@example.com").unwrap();
-        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER)).await;
+        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER), false).await;
+        assert_eq!(outcome(done), "done");
+    }
+
+    #[tokio::test]
+    async fn a_password_is_changed_with_all_that_comes_of_it_or_not_at_all() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let who = identity(&world).await;
+        let caller = Caller::default();
+        world.break_forgiving();
+        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER), false).await;
+        assert_eq!(outcome(done), "Unavailable");
+        world.mend_forgiving();
+        let done = world.accounts.change_password(&caller, &who, secret(GOOD), secret(OTHER), false).await;
         assert_eq!(outcome(done), "done");
     }
 

@@ -78,6 +78,10 @@ pub struct Session {
     pub user: Arc<ArcSwap<User>>,
     /// When it began.
     pub created: UnixSecs,
+    /// The number of the change in the store with which it began: which of two things came first is told by that.
+    pub(super) begun: u64,
+    /// It stands for an API token: `session.idle` is for people.
+    pub(super) of_program: bool,
     /// When it ends at the latest; only ever sooner.
     pub(super) expires: AtomicU64,
     /// Whether the cookie outlives the browser.
@@ -99,6 +103,8 @@ impl Session {
             id,
             user,
             created,
+            begun: 0,
+            of_program: false,
             expires: AtomicU64::new(expires),
             remember: false,
             seen: AtomicU64::new(seen),

@@ -1,5 +1,6 @@
 //! What of the configuration concerns accounts.
 
+use super::backend_token::PUBLISHED_SECS;
 use crate::config::{self, Config};
 
 /// Lengths of time in seconds.
@@ -27,5 +28,10 @@ impl Settings {
             throttle: config.throttle,
             title: config.pages.title.clone(),
         }
+    }
+
+    /// How long a retired key is kept: no token that it signed is good for longer.
+    pub(super) fn keys_secs(&self) -> u64 {
+        self.max_age_secs.max(PUBLISHED_SECS)
     }
 }

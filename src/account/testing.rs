@@ -92,6 +92,20 @@ impl World {
         assert!(self.accounts.ready().await);
     }
 
+    fn sqlite(&self, sql: &str) {
+        let file = self.config.server.state_dir.join("authgate.db");
+        rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// From now on no try can be forgiven.
+    pub(super) fn break_forgiving(&self) {
+        self.sqlite("CREATE TRIGGER broken BEFORE DELETE ON attempt BEGIN SELECT RAISE(ABORT, 'broken'); END");
+    }
+
+    pub(super) fn mend_forgiving(&self) {
+        self.sqlite("DROP TRIGGER broken");
+    }
+
     /// Events of the audit trail, newest first.
     pub(super) fn events(&self, count: u32) -> Vec<String> {
         self.db().audit_trail(count).unwrap().into_iter().map(|(event, _)| event).collect()

@@ -10,6 +10,8 @@ use crate::store::Limit;
 
 /// An address gets this many times the tries of an account.
 const ADDRESS_FACTOR: u32 = 4;
+/// Changes of a profile within `throttle.find_time`.
+const PROFILE_CHANGES_MAX: u32 = 30;
 
 /// The address as it is counted: IPv6 by /64, because one customer has all of it.
 pub(super) fn network(address: IpAddr) -> String {
@@ -69,9 +71,20 @@ pub(super) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Lim
     vec![of_address(settings, sign_ups)]
 }
 
-/// The limit on wrong current passwords of somebody who is signed in.
-pub(super) fn of_user(settings: config::Throttle, id: &str) -> Vec<Limit> {
-    vec![Limit { name: format!("user:{id}"), retries_max: settings.max_retries, success_forgives_all: true }]
+/// The limit on wrong current passwords in a session: whoever stole one does not shut the forms of others.
+pub(super) fn of_session(settings: config::Throttle, user: &str, session: &str) -> Vec<Limit> {
+    let name = format!("{}:{session}", of_account(user));
+    vec![Limit { name, retries_max: settings.max_retries, success_forgives_all: true }]
+}
+
+/// What the names of [`of_session`] of an account begin with.
+pub(super) fn of_account(user: &str) -> String {
+    format!("user:{user}")
+}
+
+/// The limit on changes of a profile, whoever makes them.
+pub(super) fn of_profile(user: &str) -> Vec<Limit> {
+    vec![Limit { name: format!("profile:{user}"), retries_max: PROFILE_CHANGES_MAX, success_forgives_all: false }]
 }
 
 #[cfg(test)]

@@ -68,6 +68,10 @@ pub(super) struct Key {
     hmac: hmac::Key,
     /// Unix seconds; after it no token of this key counts.
     valid_until: AtomicU64,
+    /// Unix seconds; a token that was issued later is not ours: the key had been retired.
+    issued_until: AtomicU64,
+    /// The number of the change that retired it: it speaks for no session that began later, however a token is dated.
+    begun_before: AtomicU64,
 }
 
 /// All keys that verify, by the head of their tokens, and the one that signs.
@@ -99,7 +103,7 @@ pub(super) fn new_session_id() -> Result<String, NoRandomness> {
 }
 
 impl Keys {
-    /// Takes the keys as the store has them. A retired one verifies for `max_age_secs` more: no
+    /// Takes the keys as the store has them. A retired one verifies what was there before, for `max_age_secs` more: no
     /// token outlives that.
     pub(super) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
         let mut all = self.all.write();
@@ -120,10 +124,15 @@ impl Keys {
                     head,
                     hmac: hmac::Key::new(hmac::HMAC_SHA256, &row.secret),
                     valid_until: AtomicU64::new(0),
+                    issued_until: AtomicU64::new(0),
+                    begun_before: AtomicU64::new(0),
                 })
             });
-            let until = row.retired.map_or(u64::MAX, |at| at.saturating_add(max_age_secs));
-            key.valid_until.store(until, Ordering::Relaxed);
+            let until = |secs| row.retired.map_or(u64::MAX, |at| at.saturating_add(secs));
+            key.valid_until.store(until(max_age_secs), Ordering::Relaxed);
+            // a gateway that has not heard of it yet renews with it
+            key.issued_until.store(until(LEEWAY_SECS), Ordering::Relaxed);
+            key.begun_before.store(row.retired.map_or(u64::MAX, |_| row.changed), Ordering::Relaxed);
             if row.retired.is_none() && signing.as_ref().is_none_or(|(created, _)| row.created >= *created) {
                 signing = Some((row.created, Arc::clone(key)));
             }
@@ -171,7 +180,8 @@ impl Keys {
         if claims.iss != ISSUER || claims.aud != AUDIENCE {
             return Err(Rejected::Invalid);
         }
-        if claims.iat > now + LEEWAY_SECS || claims.nbf > now + LEEWAY_SECS || claims.jti.is_empty() {
+        let latest = key.issued_until.load(Ordering::Relaxed).min(now + LEEWAY_SECS);
+        if claims.iat > latest || claims.nbf > now + LEEWAY_SECS || claims.jti.is_empty() {
             return Err(Rejected::Invalid);
         }
         if now > claims.exp.saturating_add(LEEWAY_SECS) {
@@ -196,6 +206,11 @@ impl Key {
     fn check(&self, now: UnixSecs) -> Result<(), Rejected> {
         if now <= self.valid_until.load(Ordering::Relaxed) { Ok(()) } else { Err(Rejected::Invalid) }
     }
+
+    /// Whether it may speak for this session: a retired key may not for one that began after it.
+    pub(super) fn speaks_for(&self, session: &Session) -> bool {
+        session.begun < self.begun_before.load(Ordering::Relaxed)
+    }
 }
 
 /// What a thread remembers of a verified token. Everything that can change is checked anew.
@@ -213,6 +228,9 @@ impl Remembered {
 
     fn check(&self, now: UnixSecs) -> Result<(), Rejected> {
         self.key.check(now)?;
+        if !self.key.speaks_for(&self.session) {
+            return Err(Rejected::Invalid);
+        }
         if now > self.expires.saturating_add(LEEWAY_SECS) { Err(Rejected::Expired) } else { Ok(()) }
     }
 }
@@ -285,7 +303,7 @@ mod tests {
     use serde_json::Value;
 
     use super::super::testing::{START, World};
-    use super::super::{SignedIn, Standing};
+    use super::super::{OldKeys, SignedIn, Standing};
     use super::*;
 
     async fn signed_in(world: &World) -> SignedIn {
@@ -421,7 +439,7 @@ mod tests {
         let old = done.token.expose().to_owned();
         assert_eq!(judged(&world, &old), "ok");
         let mut admin = world.admin();
-        let kid = admin.rotate_key().unwrap();
+        let kid = admin.rotate_key(OldKeys::Kept).unwrap();
         assert!(admin.settle());
         assert_eq!(judged(&world, &old), "ok");
         let fresh = world.sign_in("ada@example.com").await;

@@ -89,16 +89,23 @@ fn command(verb: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let name = verb.get_bin_name().unwrap_or_else(|| verb.get_name());
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
     Roff::new().control("SS", [name]).text([roman(format!("{about}."))]).to_writer(page)?;
-    if verb.has_subcommands() {
-        for verb in verb.get_subcommands() {
-            command(verb, page)?;
-        }
-        return Ok(());
+    let does_something = verb.get_arguments().any(|argument| !is_common(argument)) || !verb.has_subcommands();
+    if does_something {
+        alone(verb, page)?;
     }
-    let own = verb.clone().mut_args(|argument| {
-        let of_all = argument.is_global_set() || argument.get_id() == "help";
-        if of_all { argument.hide(true) } else { argument }
-    });
+    for verb in verb.get_subcommands() {
+        command(verb, page)?;
+    }
+    Ok(())
+}
+
+fn is_common(argument: &clap::Arg) -> bool {
+    argument.is_global_set() || argument.get_id() == "help"
+}
+
+/// What a command does without those below it.
+fn alone(verb: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let own = verb.clone().mut_args(|argument| if is_common(&argument) { argument.hide(true) } else { argument });
     let man = Man::new(own);
     Roff::new().control("PP", []).to_writer(page)?;
     headless(page, |out| man.render_synopsis_section(out))?;

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command::{
-    self, BanCommand, CommandError, ExplainArgs, Globals, ImportArgs, ImportFormat, InviteArgs, KeyCommand, Revoke,
-    RunArgs, SessionCommand, TokenCommand, UserArgs, UserCommand, UserFilter,
+    self, BanCommand, CommandError, ExplainArgs, Globals, ImportArgs, ImportFormat, KeyCommand, Revoke, RunArgs,
+    SessionCommand, TokenCommand, UserArgs, UserCommand, UserFilter,
 };
 use crate::config::parse_duration;
 use crate::logging::printable_lines;
 
+mod invite;
 mod manual;
 mod verbs;
 
@@ -43,13 +44,11 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
             command::explain::run(globals, &ExplainArgs { method, url, user, headers, json })
         }
         Verb::User(verb) => user(globals, verb),
-        Verb::Invite { email, groups, expires } => {
-            command::invite::run(globals, &InviteArgs { email, groups, expires_secs: lasting(&expires)? })
-        }
+        Verb::Invite(verb) => command::invite::run(globals, verb.command()?),
         Verb::Token(verb) => command::token::run(globals, token(verb)?),
         Verb::Session(verb) => command::session::run(globals, session(verb)),
         Verb::Key(Key::List { json }) => command::key::run(globals, KeyCommand::List { json }),
-        Verb::Key(Key::Rotate) => command::key::run(globals, KeyCommand::Rotate),
+        Verb::Key(Key::Rotate { drop_old }) => command::key::run(globals, KeyCommand::Rotate { drop_old }),
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
         Verb::Audit(Audit::List { email, since, json }) => {
@@ -96,16 +95,17 @@ fn print(text: &[u8]) -> Result<(), CommandError> {
 }
 
 fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
-    let account = |account: Account, new_email| UserArgs {
+    let account = |account: Account, new_email, keep_tokens| UserArgs {
         email: account.email,
         new_email,
+        keep_tokens,
         name: account.name,
         picture: account.picture,
         groups: account.groups,
         password_stdin: account.password_stdin,
     };
     let command = match verb {
-        User::Add(typed) => UserCommand::Add(account(typed, None)),
+        User::Add(typed) => UserCommand::Add(account(typed, None, false)),
         User::List { pattern, group, disabled, json } => {
             UserCommand::List { filter: UserFilter { pattern, group, disabled }, json }
         }
@@ -113,7 +113,9 @@ fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
         User::Remove { emails, yes } => UserCommand::Remove { emails, yes },
         User::Disable(Email { email }) => UserCommand::Disable { email },
         User::Enable(Email { email }) => UserCommand::Enable { email },
-        User::Set(Change { account: typed, new_email }) => UserCommand::Set(account(typed, new_email)),
+        User::Set(Change { account: typed, new_email, keep_tokens }) => {
+            UserCommand::Set(account(typed, new_email, keep_tokens))
+        }
         User::Reset(Email { email }) => UserCommand::Reset { email },
         User::Import(typed) => return command::import::run(globals, &import(typed)),
     };
@@ -156,16 +158,22 @@ fn token(verb: Token) -> Result<TokenCommand, CommandError> {
             TokenCommand::Create { email, name, scopes, expires_secs: lasting(&expires)? }
         }
         Token::List { email, json } => TokenCommand::List { email, json },
-        Token::Revoke { id } => TokenCommand::Revoke { id },
+        Token::Revoke(which) => TokenCommand::Revoke(revoke(which)),
     })
 }
 
 fn session(verb: Session) -> SessionCommand {
     match verb {
         Session::List { email, json } => SessionCommand::List { email, json },
-        Session::Revoke(Which { id: Some(id), .. }) => SessionCommand::Revoke(Revoke::Id(id)),
-        Session::Revoke(Which { user: Some(user), .. }) => SessionCommand::Revoke(Revoke::User(user)),
-        Session::Revoke(_) => SessionCommand::Revoke(Revoke::All),
+        Session::Revoke(which) => SessionCommand::Revoke(revoke(which)),
+    }
+}
+
+fn revoke(which: Which) -> Revoke {
+    match which {
+        Which { id: Some(id), .. } => Revoke::Id(id),
+        Which { user: Some(user), .. } => Revoke::User(user),
+        Which { all: _, .. } => Revoke::All,
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::invite::Invite;
+
 /// An auth gateway in front of HTTP and WebSocket apps.
 #[derive(Parser)]
 #[command(
@@ -63,19 +65,9 @@ pub(super) enum Verb {
     /// Accounts
     #[command(subcommand, after_help = "Example: authgate user add ada@example.com --group staff")]
     User(User),
-    /// Print a one-time sign-up link
+    /// Print a one-time sign-up link, list those that work, or revoke one
     #[command(after_help = "Example: authgate invite --email ada@example.com --group staff")]
-    Invite {
-        /// The e-mail that the account must have
-        #[arg(long)]
-        email: Option<String>,
-        /// Its groups
-        #[arg(long = "group", value_name = "GROUP")]
-        groups: Vec<String>,
-        /// How long the link is good
-        #[arg(long, default_value = "7d")]
-        expires: String,
-    },
+    Invite(Invite),
     /// Sessions
     #[command(subcommand, after_help = "Example: authgate session revoke --user ada@example.com")]
     Session(Session),
@@ -152,6 +144,9 @@ pub(super) struct Change {
     /// E-mail from now on; the id stays, and apps that go by the e-mail see somebody new
     #[arg(long = "email", value_name = "NEW")]
     pub(super) new_email: Option<String>,
+    /// Leave API tokens that were made under the old password: a new one revokes them
+    #[arg(long, requires = "password_stdin")]
+    pub(super) keep_tokens: bool,
 }
 
 #[derive(Args)]
@@ -309,7 +304,7 @@ pub(super) enum Token {
         /// How long it works: 90d, 12h
         #[arg(long, default_value = "90d")]
         expires: String,
-        /// What it may do: methods and a path, as in 'GET /api/**'; may be repeated [default: everything]
+        /// What it may do: methods or *, and a path, as in 'GET,POST /api/**'; may be repeated [default: everything]
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
     },
@@ -322,12 +317,9 @@ pub(super) enum Token {
         #[arg(long)]
         json: bool,
     },
-    /// End one
-    #[command(after_help = "Example: authgate token revoke 018f2c1e")]
-    Revoke {
-        /// Its id
-        id: String,
-    },
+    /// End tokens
+    #[command(after_help = "Example: authgate token revoke --user ada@example.com")]
+    Revoke(Which),
 }
 
 #[derive(Subcommand)]
@@ -339,9 +331,13 @@ pub(super) enum Key {
         #[arg(long)]
         json: bool,
     },
-    /// Sign with a new key from now on; nobody is signed out
+    /// Sign with a new key from now on
     #[command(after_help = "Example: authgate key rotate")]
-    Rotate,
+    Rotate {
+        /// Forget the old keys, which somebody else may have: everybody is signed out. Without it nobody is
+        #[arg(long)]
+        drop_old: bool,
+    },
 }
 
 #[derive(Subcommand)]

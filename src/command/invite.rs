@@ -1,15 +1,56 @@
-//! `authgate invite`: a one-time link that makes an account.
+//! `authgate invite ...`: one-time links that make accounts. A link is shown once, when it is made.
 
-use super::people::{open, remark, say_once};
-use super::{CommandError, Globals, InviteArgs};
+use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
+use super::{CommandError, Globals, InviteArgs, InviteCommand};
+use crate::account::Admin;
+use crate::store::InviteRow;
 
-/// Prints the link.
-pub fn run(globals: &Globals, args: &InviteArgs) -> Result<(), CommandError> {
-    let mut admin = open(globals)?;
+/// Carries the command out.
+pub fn run(globals: &Globals, command: InviteCommand) -> Result<(), CommandError> {
+    match command {
+        InviteCommand::Make(args) => make(&mut open(globals)?, &args),
+        InviteCommand::List { json } => list(&mut looked(globals)?, json),
+        InviteCommand::Revoke { id } => {
+            let mut admin = open(globals)?;
+            admin.revoke_invite(&id)?;
+            settle(&admin);
+            remark(&format!("revoked invite {id}"));
+            Ok(())
+        }
+    }
+}
+
+fn make(admin: &mut Admin, args: &InviteArgs) -> Result<(), CommandError> {
     let link = admin.invite(args.email.as_deref(), &args.groups, args.expires_secs)?;
     say_once(&link, || admin.withdraw_link(&link))?;
     remark(&format!("This link makes an account. It works once, within {}.", span(args.expires_secs)));
+    if args.email.is_none() {
+        remark("warning: whoever has this link first chooses the account's e-mail, any that is free; --email fixes it");
+    }
     Ok(())
+}
+
+fn list(admin: &mut Admin, json: bool) -> Result<(), CommandError> {
+    let rows = admin.invites()?;
+    if json {
+        let invite = |row: &InviteRow| {
+            serde_json::json!({
+                "id": row.id,
+                "kind": row.kind,
+                "email": row.email,
+                "groups": row.groups,
+                "created": instant(row.created),
+                "expires": instant(row.expires),
+            })
+        };
+        return say_json(&rows.iter().map(invite).collect());
+    }
+    let cells = |row: &InviteRow| {
+        let email = row.email.clone().unwrap_or_else(|| "any".to_owned());
+        vec![row.id.clone(), row.kind.clone(), email, row.groups.join(","), instant(row.created), instant(row.expires)]
+    };
+    let headings = ["ID", "KIND", "EMAIL", "GROUPS", "CREATED", "EXPIRES"];
+    say(&table(&headings, &rows.iter().map(cells).collect::<Vec<_>>()))
 }
 
 /// A time in the largest unit that it is a whole number of.

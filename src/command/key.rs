@@ -2,18 +2,25 @@
 
 use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, KeyCommand};
+use crate::account::OldKeys;
 use crate::store::KeyRow;
 
 /// Carries the command out.
 pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
     let mut admin = if matches!(command, KeyCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
-        KeyCommand::Rotate => {
-            let kid = admin.rotate_key()?;
+        KeyCommand::Rotate { drop_old: false } => {
+            let kid = admin.rotate_key(OldKeys::Kept)?;
             settle(&admin);
             remark(&format!(
                 "key {kid} signs sessions from now on, and those of backends' tokens sign in two minutes; nobody is signed out"
             ));
+            Ok(())
+        }
+        KeyCommand::Rotate { drop_old: true } => {
+            let kid = admin.rotate_key(OldKeys::Dropped)?;
+            settle(&admin);
+            remark(&format!("key {kid} and those of backends' tokens sign from now on; everybody is signed out"));
             Ok(())
         }
         KeyCommand::List { json: true } => {

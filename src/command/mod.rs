@@ -68,6 +68,8 @@ pub struct UserArgs {
     pub groups: Vec<String>,
     /// The password is the first line of standard input.
     pub password_stdin: bool,
+    /// `user set`: API tokens go on under a new password.
+    pub keep_tokens: bool,
 }
 
 /// `user ...`
@@ -185,6 +187,23 @@ pub struct InviteArgs {
     pub expires_secs: u64,
 }
 
+/// `invite ...`
+#[derive(Debug, Clone)]
+pub enum InviteCommand {
+    /// Makes one and prints it.
+    Make(InviteArgs),
+    /// Those that open something.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// Revokes one.
+    Revoke {
+        /// As `invite list` shows it.
+        id: String,
+    },
+}
+
 /// `session ...`
 #[derive(Debug, Clone)]
 pub enum SessionCommand {
@@ -207,11 +226,11 @@ pub enum TokenCommand {
     Create { email: String, name: String, scopes: Vec<String>, expires_secs: u64 },
     /// Tokens that work, of one account or all.
     List { email: Option<String>, json: bool },
-    /// Ends one.
-    Revoke { id: String },
+    /// Ends some.
+    Revoke(Revoke),
 }
 
-/// Which sessions `session revoke` ends.
+/// Which sessions `session revoke`, and which tokens `token revoke` ends.
 #[derive(Debug, Clone)]
 pub enum Revoke {
     /// One, by id.
@@ -230,8 +249,11 @@ pub enum KeyCommand {
         /// As JSON.
         json: bool,
     },
-    /// A new key signs from now on; older ones still verify.
-    Rotate,
+    /// A new key signs from now on.
+    Rotate {
+        /// Older ones verify nothing any more.
+        drop_old: bool,
+    },
 }
 
 /// `ban ...`

@@ -1,7 +1,7 @@
 //! `authgate token ...`: API tokens. One is shown once, when it is made.
 
 use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
-use super::{CommandError, Globals, TokenCommand};
+use super::{CommandError, Globals, Revoke, TokenCommand};
 use crate::account::{Admin, TokenDetails};
 use crate::store::ApiTokenRow;
 
@@ -18,10 +18,14 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
             Ok(())
         }
         TokenCommand::List { email, json } => list(&mut admin, email.as_deref(), json),
-        TokenCommand::Revoke { id } => {
-            admin.revoke_token(&id)?;
+        TokenCommand::Revoke(which) => {
+            let revoked = match which {
+                Revoke::Id(id) => admin.revoke_token(&id).map(|()| 1)?,
+                Revoke::User(email) => admin.revoke_tokens(Some(&email))?,
+                Revoke::All => admin.revoke_tokens(None)?,
+            };
             settle(&admin);
-            remark(&format!("revoked token {id}"));
+            remark(&format!("revoked {revoked} {}", if revoked == 1 { "token" } else { "tokens" }));
             Ok(())
         }
     }

@@ -28,9 +28,13 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
         UserCommand::Set(args) => {
             let (email, details) = details(args)?;
             let other_email = details.email.is_some();
+            let ends_tokens = details.password.is_some() && !details.keep_tokens;
             changed(&admin.set_user(&email, details)?, "changed", &admin);
             if other_email {
                 remark("Links that were sent before do not work any more: `authgate user reset` makes one.");
+            }
+            if ends_tokens {
+                remark("API tokens made under the old password are revoked, if there were any.");
             }
             Ok(())
         }
@@ -67,7 +71,15 @@ fn details(args: UserArgs) -> Result<(String, Details), CommandError> {
         _ => Some(args.groups),
     };
     let password = if args.password_stdin { Some(read_password()?) } else { None };
-    Ok((args.email, Details { email: args.new_email, name: args.name, picture: args.picture, groups, password }))
+    let details = Details {
+        email: args.new_email,
+        name: args.name,
+        picture: args.picture,
+        groups,
+        password,
+        keep_tokens: args.keep_tokens,
+    };
+    Ok((args.email, details))
 }
 
 fn add(admin: &mut Admin, args: UserArgs) -> Result<(), CommandError> {

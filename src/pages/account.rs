@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::form::{Fields, means_yes, query};
+use super::form::{Fields, query};
 use super::signup::{change_json, retry, trouble};
 use super::view::{Account, SessionRow, TokenRow};
 use super::{Call, Pages, Site, user_json};
@@ -84,7 +84,8 @@ impl Pages {
             Err(bad) => return self.unread_body(call, bad),
         };
         let (current, new) = (fields.secret("current_password"), fields.secret("password"));
-        let done = self.accounts.change_password(&call.caller, who, current, new).await;
+        let keep_tokens = fields.ticked("keep_tokens");
+        let done = self.accounts.change_password(&call.caller, who, current, new, keep_tokens).await;
         self.changed(call, who, &fields, done, "password").await
     }
 
@@ -120,7 +121,7 @@ impl Pages {
             Ok(fields) => fields,
             Err(bad) => return self.unread_body(call, bad),
         };
-        let everywhere = fields.get("everywhere").is_some_and(means_yes);
+        let everywhere = fields.ticked("everywhere");
         let ended = if everywhere {
             self.accounts.end_sessions(&call.caller, who, false).await.map(|()| true)
         } else {
@@ -146,7 +147,9 @@ impl Pages {
 fn notice(saved: &str) -> &'static str {
     match saved {
         "profile" => "Your profile was saved.",
-        "password" => "Your password was changed. You are signed out everywhere else.",
+        "password" => {
+            "Your password was changed. You are signed out everywhere else, and API tokens that you did not keep are revoked."
+        }
         "session" => "That session was signed out.",
         "token" => "That token was revoked.",
         _ => "",

@@ -132,6 +132,11 @@ impl Fields {
         Secret::new(self.text(name).to_owned())
     }
 
+    /// Whether a box was ticked.
+    pub(super) fn ticked(&self, name: &str) -> bool {
+        self.get(name).is_some_and(means_yes)
+    }
+
     pub(super) fn is_json(&self) -> bool {
         self.kind == Kind::Json
     }
@@ -163,7 +168,7 @@ impl<'de> Deserialize<'de> for Object {
 }
 
 /// Fields that may be booleans when they come as JSON: boxes to tick.
-const BOXES: [&str; 2] = ["remember", "everywhere"];
+const BOXES: [&str; 3] = ["remember", "everywhere", "keep_tokens"];
 
 /// What a form's or a program's field of [`BOXES`] says.
 pub(super) fn means_yes(value: &str) -> bool {
@@ -171,7 +176,7 @@ pub(super) fn means_yes(value: &str) -> bool {
 }
 
 /// Fields that must be texts otherwise.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "email",
     "password",
     "name",
@@ -180,6 +185,7 @@ const KNOWN: [&str; 13] = [
     "callbackUrl",
     "remember",
     "everywhere",
+    "keep_tokens",
     "id",
     "token_name",
     "scopes",

@@ -43,7 +43,9 @@ impl Pages {
     ) -> Reply {
         let password = fields.secret("password");
         let done = match kind {
-            LinkKind::Reset { .. } => self.accounts.reset_password(&call.caller, token, password).await,
+            LinkKind::Reset { .. } => {
+                self.accounts.reset_password(&call.caller, token, password, fields.ticked("keep_tokens")).await
+            }
             LinkKind::Invite { email } => {
                 let email = email.as_deref().unwrap_or_else(|| fields.text("email"));
                 self.accounts.accept_invite(&call.caller, token, email, fields.text("name"), password).await
@@ -95,14 +97,16 @@ fn shown<'a>(kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
             button: "Create account",
             ask_name: true,
             fixed_email: email.as_deref(),
+            offer_tokens: false,
         },
-        LinkKind::Reset { email } => Shown {
+        LinkKind::Reset { email, has_tokens } => Shown {
             heading: "Choose a new password",
             lead: "",
             action: path,
             button: "Save password",
             ask_name: false,
             fixed_email: Some(email),
+            offer_tokens: *has_tokens,
         },
     }
 }

@@ -283,10 +283,8 @@ impl Pages {
 
     fn ws_ticket(&self, call: &Call<'_>, who: &Identity) -> Reply {
         match self.accounts.ticket(who, call.incoming.host) {
-            Ok(Some(ticket)) => {
-                Reply::json(StatusCode::OK, &json!({ "ticket": ticket.expose(), "expires_in": TICKET_SECS }))
-            }
-            Ok(None) | Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+            Ok(ticket) => Reply::json(StatusCode::OK, &json!({ "ticket": ticket.expose(), "expires_in": TICKET_SECS })),
+            Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Shown<'a> {
     pub(super) button: &'a str,
     pub(super) ask_name: bool,
     pub(super) fixed_email: Option<&'a str>,
+    /// Asks whether API tokens go on.
+    pub(super) offer_tokens: bool,
 }
 
 impl Pages {
@@ -31,6 +33,7 @@ impl Pages {
             button: "Create account",
             ask_name: true,
             fixed_email: None,
+            offer_tokens: false,
         };
         if !posted {
             if self.sign_up != SignUp::Open {
@@ -131,6 +134,8 @@ impl Pages {
             email: shown.fixed_email.unwrap_or_else(|| typed("email")),
             fixed_email: shown.fixed_email.is_some(),
             ask_name: shown.ask_name,
+            offer_tokens: shown.offer_tokens,
+            keep_tokens: fields.is_some_and(|fields| fields.ticked("keep_tokens")),
             name: typed("name"),
             min_length: self.min_length,
             button: shown.button,

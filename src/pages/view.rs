@@ -43,6 +43,8 @@ pub(super) struct Register<'a> {
     pub(super) email: &'a str,
     pub(super) fixed_email: bool,
     pub(super) ask_name: bool,
+    pub(super) offer_tokens: bool,
+    pub(super) keep_tokens: bool,
     pub(super) name: &'a str,
     pub(super) min_length: usize,
     pub(super) button: &'a str,

@@ -96,11 +96,16 @@ pub(super) fn changed_after(tx: &Connection, after: i64) -> Result<Vec<ApiTokenR
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Ends the tokens of an account that is about to go.
-pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
-    let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2 WHERE user_id = ?3 AND ended_at IS NULL";
-    tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id])?;
-    Ok(())
+/// Ends an account's tokens that were made since then; returns how many.
+pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, since: UnixSecs, now: UnixSecs) -> Result<usize, StoreError> {
+    let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2 WHERE user_id = ?3 AND ended_at IS NULL AND created >= ?4";
+    Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, int(since)])?)
+}
+
+/// How many tokens of an account work.
+pub(super) fn count(tx: &Connection, user_id: &str, now: UnixSecs) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM api_token WHERE user_id = ?1 AND ended_at IS NULL AND expires > ?2";
+    Ok(tx.prepare_cached(sql)?.query_row(params![user_id, int(now)], |row| row.get(0).map(uint))?)
 }
 
 impl Db {
@@ -119,12 +124,7 @@ impl Db {
                 }
                 throttle::forgive(tx, counted)?;
             }
-            let count: u64 = tx.query_row(
-                "SELECT count(*) FROM api_token WHERE user_id = ?1 AND ended_at IS NULL AND expires > ?2",
-                params![new.user_id, int(new.created)],
-                |row| row.get::<_, i64>(0).map(uint),
-            )?;
-            if count >= TOKENS_MAX {
+            if count(tx, &new.user_id, new.created)? >= TOKENS_MAX {
                 return Ok(Kept::TooMany);
             }
             tx.execute(
@@ -182,6 +182,24 @@ impl Db {
         })
     }
 
+    /// Ends the tokens of an account that work, or of all; returns how many.
+    pub fn end_api_tokens(
+        &mut self,
+        user_id: Option<&str>,
+        now: UnixSecs,
+        event: &AuditRow,
+    ) -> Result<usize, StoreError> {
+        self.write(|tx| {
+            let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
+                       WHERE ended_at IS NULL AND expires > ?1 AND (?3 IS NULL OR user_id = ?3)";
+            let ended = tx.execute(sql, params![int(now), tx.rev()?, user_id])?;
+            if ended > 0 {
+                audit::write(tx, &AuditRow { detail: ended.to_string(), ..event.clone() })?;
+            }
+            Ok(ended)
+        })
+    }
+
     /// Writes when tokens were last used.
     pub fn write_tokens_seen(&mut self, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
         self.write(|tx| {
@@ -196,7 +214,7 @@ impl Db {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Check, Ends, NewId, NewUser, Password, UserChange, Written};
+    use super::super::{Check, Ends, Keeps, NewId, NewUser, Password, UserChange, Written};
     use super::*;
 
     fn secret(text: &str) -> Secret {
@@ -228,7 +246,8 @@ mod tests {
             db.add_api_token(&new, shown.as_ref(), &event).unwrap()
         };
         assert_eq!(keep(&mut db, Some("old")), Kept::Yes);
-        let password = Some(Password { new: secret("new"), only_over: None });
+        let password =
+            Some(Password { new: secret("new"), only_over: None, keeps: Keeps { tokens: true, device: None } });
         let what = UserChange { password, ..UserChange::default() };
         assert!(matches!(db.change_user("1", &what, Ends::None, 1, &event).unwrap(), Written::Done(_)));
         assert_eq!([Some("old"), Some("new"), None].map(|hash| keep(&mut db, hash)), [Kept::No, Kept::Yes, Kept::Yes]);
@@ -259,9 +278,9 @@ mod tests {
         let rows = |db: &Db| -> i64 {
             db.connection.query_row("SELECT count(*) FROM api_token", [], |row| row.get(0)).unwrap()
         };
-        db.purge(3700, 60).unwrap();
+        db.purge(3700, 60, 60).unwrap();
         assert_eq!(rows(&db), 2);
-        db.purge(3701, 60).unwrap();
+        db.purge(3701, 60, 60).unwrap();
         assert_eq!((rows(&db), db.api_tokens(None, 3701).unwrap().len()), (1, 1));
     }
 }

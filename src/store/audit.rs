@@ -3,15 +3,34 @@
 
 use rusqlite::{Connection, params};
 
-use super::{StoreError, int};
+use super::{StoreError, int, users};
 use crate::clock::UnixSecs;
 
-/// Newest rows that are kept.
-const ROWS_MAX: i64 = 100_000;
-/// Newest rows of one account that are kept, and of clients that have none: nobody pushes out what happened to others.
-const ROWS_OF_ACCOUNT_MAX: i64 = 10_000;
+/// Rows that give way first: refusals, sign-ups, changes of profiles.
+const ROWS_MAX: i64 = if cfg!(test) { 10_000 } else { 100_000 };
+/// Rows of [`KEPT`] events: a tenth of them is more than a person brings about in [`AGE_MAX_SECS`].
+const KEPT_ROWS_MAX: i64 = if cfg!(test) { 10_000 } else { 1_000_000 };
+/// What strangers, or anybody as often as he likes, can bring about: it gives way whoever's it is.
+const GIVES_WAY: [&str; 7] =
+    ["sign_in_failed", "throttled", "banned", "sign_up", "sign_up_taken", "sign_up_throttled", "profile_changed"];
+/// What stays for [`AGE_MAX_SECS`] whatever others do: nobody does it without the right password, a link, or a session.
+const KEPT: [&str; 11] = [
+    "sign_in",
+    "sign_out",
+    "session_ended",
+    "sessions_ended",
+    "password_changed",
+    "password_reset",
+    "current_password_wrong",
+    "invite_used",
+    "token_created",
+    "token_revoked",
+    "tokens_revoked",
+];
 /// After so many rows the bounds are looked at.
 const BOUND_EVERY: i64 = 1024;
+/// Those who have most that are looked at together.
+const OWNERS: usize = 64;
 /// Age at which rows go, in seconds.
 const AGE_MAX_SECS: u64 = 90 * 86_400;
 
@@ -48,25 +67,90 @@ pub struct AuditEvent {
 }
 
 pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
+    // what strangers do at an account is theirs
+    let strangers = row.user_id.is_empty() || (GIVES_WAY.contains(&row.event) && row.event != "profile_changed");
+    let owner = if strangers { &row.address } else { &row.user_id };
     tx.prepare_cached(
-        "INSERT INTO audit (at, event, user_id, email, address, request_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO audit (at, event, user_id, email, address, request_id, detail, owner, keep)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
-    .execute(params![int(row.at), row.event, row.user_id, row.email, row.address, row.request_id, row.detail])?;
-    // whoever writes many rows will soon be the one who writes this one
+    .execute(params![
+        int(row.at),
+        row.event,
+        row.user_id,
+        row.email,
+        row.address,
+        row.request_id,
+        row.detail,
+        owner,
+        keep(tx, row)?
+    ])?;
     if tx.last_insert_rowid() % BOUND_EVERY == 0 {
-        tx.prepare_cached(
-            "DELETE FROM audit WHERE user_id = ?1 AND (user_id <> '' OR address <> '') AND id <=
-             (SELECT id FROM audit WHERE user_id = ?1 AND (user_id <> '' OR address <> '') ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-        )?
-        .execute(params![row.user_id, ROWS_OF_ACCOUNT_MAX])?;
         bound_all(tx)?;
     }
     Ok(())
 }
 
+/// 2: commands (they come with no request) and what administrators do, which is never pushed out; 1: [`KEPT`]; 0: the
+/// rest.
+fn keep(tx: &Connection, row: &AuditRow) -> Result<i64, StoreError> {
+    if row.request_id.is_empty() {
+        return Ok(2);
+    }
+    let by_strangers = GIVES_WAY.contains(&row.event) && row.event != "profile_changed";
+    if !by_strangers && users::is_administrator(tx, &row.user_id)? {
+        return Ok(2);
+    }
+    Ok(i64::from(KEPT.contains(&row.event) || row.event.starts_with("factor")))
+}
+
 fn bound_all(tx: &Connection) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?1)", [ROWS_MAX])?;
+    for (keep, max) in [(0, ROWS_MAX), (1, KEPT_ROWS_MAX)] {
+        let count = "SELECT count(*) FROM audit WHERE keep = ?1";
+        let rows: i64 = tx.prepare_cached(count)?.query_row([keep], |row| row.get(0))?;
+        if rows > max {
+            push_out(tx, keep, rows - max)?;
+        }
+    }
     Ok(())
+}
+
+/// Removes rows of those who have most until all have as many; of very many who have as many, the oldest rows.
+fn push_out(tx: &Connection, keep: i64, excess: i64) -> Result<(), StoreError> {
+    let sql = "SELECT owner, count(*) AS rows FROM audit WHERE keep = ?1 GROUP BY owner ORDER BY rows DESC LIMIT ?2";
+    let limit = i64::try_from(OWNERS).unwrap_or(i64::MAX);
+    let owners: Vec<(String, i64)> = tx
+        .prepare_cached(sql)?
+        .query_map([keep, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let level = level(&owners.iter().map(|(_, rows)| *rows).collect::<Vec<_>>(), excess);
+    let mut left = excess;
+    for (owner, rows) in owners.iter().filter(|(_, rows)| *rows > level) {
+        let sql =
+            "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE keep = ?1 AND owner = ?2 ORDER BY id LIMIT ?3)";
+        tx.prepare_cached(sql)?.execute(params![keep, owner, rows - level])?;
+        left -= rows - level;
+    }
+    if left > 0 {
+        let sql = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE keep = ?1 ORDER BY id LIMIT ?2)";
+        tx.execute(sql, [keep, left])?;
+    }
+    Ok(())
+}
+
+/// To how many rows each of the owners is cut so that `excess` go in all; `rows`: what they have, the most first. No
+/// fewer than the last of them has: others may have as many.
+fn level(rows: &[i64], excess: i64) -> i64 {
+    let mut sum = 0;
+    for (at, own) in rows.iter().enumerate() {
+        sum += own;
+        let level = (sum - excess).div_euclid(int(at as u64 + 1));
+        let next = rows.get(at + 1).copied().unwrap_or(0);
+        if level >= next {
+            return if rows.len() < OWNERS { level } else { level.max(rows[rows.len() - 1]) };
+        }
+    }
+    rows.last().copied().unwrap_or(0)
 }
 
 pub(super) fn bound(tx: &Connection, now: UnixSecs) -> Result<(), StoreError> {
@@ -135,33 +219,72 @@ mod tests {
         assert_eq!(told(Some("ada@example.com"), 31), [""; 0]);
     }
 
+    /// CWE-770: ten accounts of one's own, 103,000 changes of their profiles, and what happened to everybody else was gone.
     #[test]
-    fn an_account_that_does_much_pushes_out_its_own_events_and_nobody_elses() {
+    fn many_accounts_that_do_much_push_out_their_own_events_and_nobody_elses() {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
-        let row = |id: &str| AuditRow { at: 1, event: "x", user_id: id.to_owned(), ..AuditRow::default() };
-        db.audit(&[row("2"), row("2"), row("")]).unwrap();
-        let fill = |db: &Db, id: &str| {
-            let sql = format!(
-                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS_MAX})
-                 INSERT INTO audit (at, event, user_id, email, address, request_id, detail)
-                 SELECT 1, 'x', '{id}', '', '', '', '' FROM n"
-            );
-            db.connection.execute_batch(&sql).unwrap();
+        let row = |event, id: &str| AuditRow {
+            at: 1,
+            event,
+            user_id: id.to_owned(),
+            request_id: "r".to_owned(),
+            ..AuditRow::default()
         };
-        fill(&db, "1");
-        db.audit(&vec![row("1"); 2000]).unwrap();
-        let count = |db: &Db, id: &str| -> i64 {
-            let sql = "SELECT count(*) FROM audit WHERE user_id = ?1";
-            db.connection.query_row(sql, [id], |row| row.get(0)).unwrap()
+        let command = AuditRow { request_id: String::new(), ..row("user_disabled", "bob") };
+        let stranger = AuditRow { address: "192.0.2.1".to_owned(), ..row("sign_in_failed", "") };
+        db.audit(&[command, stranger, row("sign_in", "bob"), row("profile_changed", "bob")]).unwrap();
+        for _ in 0..10 {
+            let rows: Vec<_> = (0..1_030).map(|n| row("profile_changed", &format!("greedy {}", n % 10))).collect();
+            db.audit(&rows).unwrap();
+        }
+        let count = |sql: &str| -> i64 { db.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+        assert_eq!(count("SELECT count(*) FROM audit WHERE user_id NOT LIKE 'greedy%'"), 4);
+        let all = count("SELECT count(*) FROM audit");
+        assert!((ROWS_MAX..ROWS_MAX + 4 + BOUND_EVERY).contains(&all), "{all}");
+    }
+
+    #[test]
+    fn sign_ins_give_way_to_those_of_whoever_signs_in_most_and_an_administrators_to_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = Db::open(dir.path(), Check::Version).unwrap();
+        let sql = "INSERT INTO user (id, email, name, picture, groups, created, rev) VALUES ('7', 'a@example.com', '', '', 'admin,ops', 1, 1)";
+        db.connection.execute_batch(sql).unwrap();
+        let fill = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {KEPT_ROWS_MAX})
+             INSERT INTO audit (at, event, user_id, email, address, request_id, detail, owner, keep)
+             SELECT 1, 'x', '', '', '', '', '', 'greedy', 1 FROM n"
+        );
+        let row = |event, id: &str| AuditRow {
+            at: 1,
+            event,
+            user_id: id.to_owned(),
+            request_id: "r".to_owned(),
+            ..AuditRow::default()
         };
-        let own = count(&db, "1");
-        assert!((ROWS_OF_ACCOUNT_MAX..ROWS_OF_ACCOUNT_MAX + BOUND_EVERY).contains(&own), "{own}");
-        assert_eq!((count(&db, "2"), count(&db, "")), (2, 1));
-        // strangers are nobody's account: the whole is bounded all the same
-        fill(&db, "");
-        db.audit(&vec![row(""); 2000]).unwrap();
-        let all = count(&db, "1") + count(&db, "2") + count(&db, "");
-        assert!((ROWS_MAX..ROWS_MAX + BOUND_EVERY).contains(&all), "{all}");
+        db.audit(&[row("sign_in", "bob"), row("profile_changed", "7"), row("sign_in_failed", "7")]).unwrap();
+        db.connection.execute_batch(&fill).unwrap();
+        db.audit(&vec![row("sign_in", "greedy"); 2048]).unwrap();
+        let told = |sql: &str| -> i64 { db.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+        let kept = told("SELECT count(*) FROM audit WHERE keep = 1");
+        assert!((KEPT_ROWS_MAX..KEPT_ROWS_MAX + BOUND_EVERY).contains(&kept), "{kept}");
+        assert_eq!(told("SELECT count(*) FROM audit WHERE user_id = 'bob'"), 1);
+        assert_eq!(told("SELECT group_concat(keep) = '2,0' FROM audit WHERE user_id = '7'"), 1);
+    }
+
+    #[test]
+    fn those_who_have_most_are_cut_to_one_level() {
+        for (rows, excess, expected) in [
+            (&[10][..], 3, 7),
+            (&[10, 2], 3, 7),
+            (&[10, 9, 1], 3, 8),
+            (&[5, 5, 5], 3, 4),
+            (&[5, 5, 5], 15, 0),
+            (&[1, 1], 1, 0),
+            (&[], 3, 0),
+            (&[2; OWNERS], 3, 2),
+        ] {
+            assert_eq!(level(rows, excess), expected, "{rows:?} {excess}");
+        }
     }
 }

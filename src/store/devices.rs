@@ -24,6 +24,13 @@ pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: Uni
     Ok(())
 }
 
+/// Forgets all devices that an account knows, but `kept`.
+pub(super) fn forget(tx: &Connection, user_id: &str, kept: Option<&[u8; 32]>) -> Result<(), StoreError> {
+    let sql = "DELETE FROM device WHERE user_id = ?1 AND (?2 IS NULL OR hash <> ?2)";
+    tx.prepare_cached(sql)?.execute(params![user_id, kept])?;
+    Ok(())
+}
+
 impl Db {
     /// Whether any account knows this device; `of`: whether the account with this e-mail does.
     pub fn knows_device(&mut self, hash: &[u8; 32], of: Option<&str>) -> Result<bool, StoreError> {

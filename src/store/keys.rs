@@ -1,13 +1,13 @@
-//! Signing keys. One signs, the retired ones verify until no token of theirs can be valid.
+//! Signing keys. One signs, the retired ones verify what was there before until no token of theirs can be valid.
 
 use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
 
 use super::db::{Db, Tx};
-use super::{AuditRow, KeyRow, StoreError, audit, int, uint};
+use super::{AuditRow, KeyRow, StoreError, Whose, audit, int, sessions, uint};
 use crate::clock::UnixSecs;
 
-pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm";
+pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev";
 
 pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
     Ok(KeyRow {
@@ -16,6 +16,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
         created: uint(row.get(2)?),
         retired: row.get::<_, Option<i64>>(3)?.map(uint),
         algorithm: row.get(4)?,
+        changed: uint(row.get(5)?),
     })
 }
 
@@ -42,6 +43,12 @@ fn signs(tx: &Connection, algorithm: &str) -> Result<bool, StoreError> {
     Ok(tx.query_row(sql, [algorithm], |row| row.get(0))?)
 }
 
+/// Forgets keys that were retired before then. A gateway that serves holds them no longer than their tokens can be valid.
+pub(super) fn drop_retired(tx: &Connection, before: UnixSecs) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM signing_key WHERE retired < ?1", [int(before)])?;
+    Ok(())
+}
+
 impl Db {
     /// Makes this the signing key of its algorithm if there is none yet.
     pub fn first_key(&mut self, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
@@ -52,20 +59,26 @@ impl Db {
         self.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
     }
 
-    /// Makes these the signing keys and retires all others; drops those retired before `drop_before`.
+    /// Makes these the signing keys and retires all others; drops those retired before `drop_before`. Where that is
+    /// `None`, none of the others is kept: no cookie that they signed is good any more, and all sessions end.
     pub fn rotate_keys(
         &mut self,
         new: &[NewKey],
         now: UnixSecs,
-        drop_before: UnixSecs,
+        drop_before: Option<UnixSecs>,
         event: &AuditRow,
     ) -> Result<(), StoreError> {
         self.write(|tx| {
-            tx.execute(
-                "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL",
-                params![int(now), tx.rev()?],
-            )?;
-            tx.execute("DELETE FROM signing_key WHERE retired < ?1", [int(drop_before)])?;
+            if let Some(drop_before) = drop_before {
+                tx.execute(
+                    "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL",
+                    params![int(now), tx.rev()?],
+                )?;
+                drop_retired(tx, drop_before)?;
+            } else {
+                tx.execute("DELETE FROM signing_key", [])?;
+                sessions::end(tx, Whose::Everybody, now)?;
+            }
             for key in new {
                 add(tx, key, now)?;
             }

@@ -5,8 +5,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, Ends, NewSession};
-use super::users::{self, NewUser, Password, UserChange, Written};
-use super::{AuditRow, StoreError, UserRow, audit, int, uint};
+use super::throttle::{self, Counted};
+use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
+use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
@@ -16,7 +17,7 @@ use crate::secret::Secret;
 pub struct NewLink {
     /// SHA-256 of the token.
     pub hash: [u8; 32],
-    /// `first` (void once any account exists), `invite` or `reset`
+    /// `first` (void once there is an administrator), `invite` or `reset`
     pub kind: &'static str,
     /// The existing account whose password it sets.
     pub user_id: Option<String>,
@@ -38,6 +39,8 @@ pub struct LinkRow {
     /// The e-mail that a new account gets.
     pub email: Option<String>,
     pub groups: Vec<String>,
+    /// API tokens of the existing account that work.
+    pub tokens: u64,
     pub expires: UnixSecs,
 }
 
@@ -47,7 +50,51 @@ pub enum LinkUse {
     /// A new account; its groups are the link's.
     Add(NewUser),
     /// A password (PHC string) for the account that the link names, and its name unless empty.
-    SetPassword(Secret, String),
+    SetPassword {
+        /// PHC string.
+        hash: Secret,
+        /// Empty: as it was.
+        name: String,
+        /// API tokens go on under it.
+        keep_tokens: bool,
+    },
+}
+
+/// An invite that opens something, or the link for the first account, as commands list it.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct InviteRow {
+    /// The first bytes of the token's hash, in hexadecimal: it names the link and opens nothing.
+    pub id: String,
+    /// `first` or `invite`
+    pub kind: String,
+    /// Of the account that it makes or sets the password of; `None`: whoever uses it says so.
+    pub email: Option<String>,
+    /// The account exists.
+    pub for_account: bool,
+    pub groups: Vec<String>,
+    pub created: UnixSecs,
+    pub expires: UnixSecs,
+}
+
+const ID: &str = "lower(hex(substr(hash, 1, 8)))";
+
+pub(super) fn insert(tx: &Connection, new: &NewLink) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO link (hash, kind, user_id, email, groups, created, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![new.hash, new.kind, new.user_id, new.email, new.groups.join(","), int(new.created), int(new.expires)],
+    )?;
+    Ok(())
+}
+
+/// An account came about, or got this address or these groups: no further invite to the address opens anything, also
+/// when it is free again, nor does the first link once there is an administrator.
+pub(super) fn void(tx: &Connection, email: &str, groups: &[String]) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM link WHERE email = ?1")?.execute([email])?;
+    if groups.iter().any(|group| group == users::ADMIN_GROUP) {
+        tx.execute("DELETE FROM link WHERE kind = 'first'", [])?;
+    }
+    Ok(())
 }
 
 fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
@@ -60,13 +107,14 @@ fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRo
                 user: None,
                 email: row.get(2)?,
                 groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+                tokens: 0,
                 expires: uint(row.get(4)?),
             };
             Ok((link, row.get::<_, Option<String>>(1)?))
         })
         .optional()?;
     let Some((mut link, user_id)) = found else { return Ok(None) };
-    if link.kind == "first" && users::exist(tx)? {
+    if link.kind == "first" && users::administrator_exists(tx)? {
         return Ok(None);
     }
     if let Some(id) = user_id {
@@ -74,25 +122,34 @@ fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRo
         if link.user.is_none() {
             return Ok(None);
         }
+        link.tokens = api_tokens::count(tx, &id, now)?;
     }
     Ok(Some(link))
 }
 
-fn carry_out(tx: &Tx<'_>, link: LinkRow, what: LinkUse, now: UnixSecs) -> Result<Written, StoreError> {
+fn carry_out(
+    tx: &Tx<'_>,
+    link: LinkRow,
+    what: LinkUse,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<Written, StoreError> {
     match (what, link.user) {
         (LinkUse::Add(new), None) => {
             let email = link.email.unwrap_or(new.email);
             users::add(tx, &NewUser { email, groups: link.groups, ..new }, now)
         }
-        (LinkUse::SetPassword(hash, name), Some(user)) => {
+        (LinkUse::SetPassword { hash, name, keep_tokens }, Some(user)) => {
+            let keeps = Keeps { tokens: keep_tokens, device: None };
             let what = UserChange {
                 name: (!name.is_empty()).then_some(name),
-                password: Some(Password { new: hash, only_over: None }),
+                password: Some(Password { new: hash, only_over: None, keeps }),
                 ..UserChange::default()
             };
             sessions::end_of_user(tx, &user.id, Ends::All, now)?;
             // every link to this account dies with the one that was used
             tx.execute("DELETE FROM link WHERE user_id = ?1", [&user.id])?;
+            users::password_replaced(tx, &user.id, keeps, now, &AuditRow { email: user.email, ..event.clone() })?;
             users::change(tx, &user.id, &what)
         }
         _ => Ok(Written::Missing),
@@ -103,10 +160,7 @@ impl Db {
     /// Keeps a link. At most 1000 links for the first account are kept: the oldest go.
     pub fn add_link(&mut self, new: &NewLink, event: &AuditRow) -> Result<(), StoreError> {
         self.write(|tx| {
-            tx.execute(
-                "INSERT INTO link (hash, kind, user_id, email, groups, created, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![new.hash, new.kind, new.user_id, new.email, new.groups.join(","), int(new.created), int(new.expires)],
-            )?;
+            insert(tx, new)?;
             tx.execute(
                 "DELETE FROM link WHERE kind = 'first' AND rowid NOT IN
                  (SELECT rowid FROM link WHERE kind = 'first' ORDER BY rowid DESC LIMIT 1000)",
@@ -129,22 +183,64 @@ impl Db {
         self.read(|tx| find(tx, hash, now))
     }
 
-    /// Uses a link up: the account is made or changed, a session begins, and the link is gone.
+    /// Invites that open something, and links for the first account; the newest first.
+    pub fn invites(&mut self, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError> {
+        self.read(|tx| {
+            let first = !users::administrator_exists(tx)?;
+            let mut query = tx.prepare(&format!(
+                "SELECT {ID}, kind, coalesce(user.email, link.email), link.groups, coalesce(user.groups, ''),
+                     link.created, expires, user.id IS NOT NULL
+                 FROM link LEFT JOIN user ON user.id = link.user_id
+                 WHERE (kind = 'invite' OR (kind = 'first' AND ?2)) AND expires > ?1 AND coalesce(user.disabled, 0) = 0
+                 ORDER BY link.created DESC, link.rowid DESC"
+            ))?;
+            let rows = query.query_map(params![int(now), first], |row| {
+                let [own, accounts]: [String; 2] = [row.get(3)?, row.get(4)?];
+                let groups = [own, accounts].join(",");
+                Ok(InviteRow {
+                    id: row.get(0)?,
+                    kind: row.get(1)?,
+                    email: row.get(2)?,
+                    for_account: row.get(7)?,
+                    groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+                    created: uint(row.get(5)?),
+                    expires: uint(row.get(6)?),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Revokes an invite, or a link for the first account. `false`: there is none of this id.
+    pub fn end_invite(&mut self, id: &str, event: &AuditRow) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let sql = format!("DELETE FROM link WHERE kind <> 'reset' AND {ID} = ?1");
+            let ended = tx.execute(&sql, [id])? > 0;
+            if ended {
+                audit::write(tx, event)?;
+            }
+            Ok(ended)
+        })
+    }
+
+    /// Uses a link up: the account is made or changed, a session begins, the try is forgiven, and the link is gone.
     /// [`Written::Missing`]: the link opens nothing any more. [`Written::Taken`] leaves it usable.
     pub fn use_link(
         &mut self,
         hash: &[u8; 32],
         what: LinkUse,
         session: &NewSession,
+        counted: &Counted,
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<Written, StoreError> {
         self.write(|tx| {
             let Some(link) = find(tx, hash, now)? else { return Ok(Written::Missing) };
-            let written = carry_out(tx, link, what, now)?;
+            let written = carry_out(tx, link, what, now, event)?;
             if let Written::Done(user) = &written {
                 tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
                 sessions::insert(tx, &user.id, session, now)?;
+                throttle::forgive(tx, counted)?;
                 audit::write(tx, &AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event.clone() })?;
             }
             Ok(written)

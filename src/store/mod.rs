@@ -34,14 +34,14 @@ pub use db::{Check, Db};
 pub use folder::{Folder, Lock, has_database};
 pub use foreign::{ForeignTable, read_table};
 pub use keys::NewKey;
-pub use links::{LinkRow, LinkUse, NewLink};
+pub use links::{InviteRow, LinkRow, LinkUse, NewLink};
 pub use migrate::Migrated;
 pub use restore::{Restored, restore};
 pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
 pub use sync::{Account, Applied, Change, Standing, StandingSession};
 pub use thread::{Hooks, Store};
 pub use throttle::{Counted, Limit};
-pub use users::{NewId, NewUser, Password, UserChange, Written};
+pub use users::{ADMIN_GROUP, Keeps, NewId, NewUser, Password, UserChange, Written};
 
 /// What a start would find.
 #[derive(Debug, Clone)]
@@ -164,6 +164,8 @@ pub struct KeyRow {
     pub created: UnixSecs,
     /// Since when it signs nothing any more.
     pub retired: Option<UnixSecs>,
+    /// Number of the change that made or retired it.
+    pub changed: u64,
 }
 
 /// `SQLite`'s integers are signed; times and counts here never reach the sign bit.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::throttle::{self, Counted};
-use super::users::{self, UserChange};
+use super::users::{self, Keeps, UserChange};
 use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -105,7 +105,7 @@ pub(super) fn end_of_user(tx: &Tx<'_>, id: &str, ends: Ends<'_>, now: UnixSecs) 
     }
 }
 
-fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize, StoreError> {
+pub(super) fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize, StoreError> {
     let (condition, first, second) = match whose {
         Whose::Session(id) => ("id = ?3 AND ?4 = ''", id, ""),
         Whose::SessionOf(id, user) => ("id = ?3 AND user_id = ?4", id, user),
@@ -157,7 +157,8 @@ impl Db {
                 return Ok(Begun::Changed(hash));
             }
             if let Some(hash) = &begins.rehashed {
-                let password = Some(Password { new: hash.clone(), only_over: None });
+                // of the same password: nothing ends for it
+                let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
                 let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
             }
             throttle::forgive(tx, &begins.counted)?;

@@ -53,6 +53,8 @@ pub struct StandingSession<'r> {
     pub expires: UnixSecs,
     pub seen: UnixSecs,
     pub remember: bool,
+    /// Number of the change with which it began.
+    pub begun: u64,
 }
 
 /// What of an account backends are told.
@@ -132,7 +134,8 @@ fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> R
 }
 
 fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL";
+    const COLUMNS: &str =
+        "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev";
     // at a start in the order in which they lie in the file, and none that is over
     let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
     each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
@@ -147,6 +150,7 @@ fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
             expires: uint(row.get(3)?),
             seen: uint(row.get(4)?),
             remember: row.get(5)?,
+            begun: uint(row.get(7)?),
         }));
         Ok(())
     })

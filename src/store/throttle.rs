@@ -19,7 +19,7 @@ const AHEAD_SECS: u64 = 60;
 /// One thing that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL`, `user:ID` or `sign_up:IP`
+    /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL`, `user:ID:SESSION`, `profile:ID` or `sign_up:IP`
     pub name: String,
     /// Failed attempts within the window that lead to a ban.
     pub retries_max: u32,
@@ -36,7 +36,7 @@ pub struct Counted {
 }
 
 /// Counts one attempt against every limit, or says after how many seconds to come back.
-fn count(
+pub(super) fn count(
     tx: &Connection,
     limits: &[Limit],
     now: UnixSecs,
@@ -162,11 +162,6 @@ impl Db {
         })
     }
 
-    /// The attempt was right, and leads to no session: it is forgiven.
-    pub fn attempt_right(&mut self, counted: &Counted) -> Result<(), StoreError> {
-        self.write(|tx| forgive(tx, counted))
-    }
-
     /// What is banned, and until when (Unix seconds).
     pub fn bans(&mut self, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
         self.read(|tx| {
@@ -176,9 +171,15 @@ impl Db {
         })
     }
 
-    /// Lifts bans and forgets attempts of these names, and of every device for `email`. Returns
-    /// how many bans there were.
-    pub fn lift(&mut self, names: &[String], email: Option<&str>, event: &AuditRow) -> Result<usize, StoreError> {
+    /// Lifts bans and forgets attempts of these names, of every device for `email`, and of every session of `user`
+    /// (`user:ID`). Returns how many bans there were.
+    pub fn lift(
+        &mut self,
+        names: &[String],
+        email: Option<&str>,
+        user: Option<&str>,
+        event: &AuditRow,
+    ) -> Result<usize, StoreError> {
         self.write(|tx| {
             let mut lifted = 0;
             for name in names {
@@ -189,6 +190,11 @@ impl Db {
                 let ends_so = "name LIKE 'device:%' AND substr(name, -length(?1) - 1) = ':' || ?1";
                 lifted += tx.execute(&format!("DELETE FROM ban WHERE {ends_so}"), [email])?;
                 tx.execute(&format!("DELETE FROM attempt WHERE {ends_so}"), [email])?;
+            }
+            if let Some(user) = user {
+                let begins_so = "substr(name, 1, length(?1) + 1) = ?1 || ':'";
+                lifted += tx.execute(&format!("DELETE FROM ban WHERE {begins_so}"), [user])?;
+                tx.execute(&format!("DELETE FROM attempt WHERE {begins_so}"), [user])?;
             }
             if lifted > 0 {
                 audit::write(tx, event)?;
@@ -270,7 +276,7 @@ mod tests {
         }
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert!(rows <= 11, "{rows}");
-        db.purge(1_000_000, 100).unwrap();
+        db.purge(1_000_000, 100, 100).unwrap();
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0);
     }
@@ -283,7 +289,7 @@ mod tests {
                 let _ = fail(&mut db, name, at);
             }
         }
-        let lifted = db.lift(&["account:a@example.com".to_owned()], Some("a@example.com"), &AuditRow::default());
+        let lifted = db.lift(&["account:a@example.com".to_owned()], Some("a@example.com"), None, &AuditRow::default());
         assert_eq!(lifted, Ok(2));
         assert_eq!(db.bans(3).unwrap(), [("device:y:aa@example.com".to_owned(), 52)]);
     }

@@ -4,10 +4,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, Ends};
-use super::throttle::{self, Counted};
-use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
+use super::throttle::{self, Counted, Limit};
+use super::{AuditRow, NewLink, StoreError, UserRow, api_tokens, audit, devices, int, links, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
+
+/// Whoever is in this group runs the place: the first link makes such an account and is void once there is one, and
+/// what they do stays in the audit trail.
+pub const ADMIN_GROUP: &str = "admin";
 
 /// How a new account gets its id.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub struct UserChange {
     pub groups: Option<Vec<String>>,
     pub password: Option<Password>,
     pub disabled: Option<bool>,
+    /// A try that was right, to be forgiven with it.
+    pub proved: Counted,
 }
 
 /// A new password.
@@ -55,6 +61,17 @@ pub struct Password {
     pub new: Secret,
     /// Only while this one is still in force: nobody may undo a change that came between.
     pub only_over: Option<Secret>,
+    /// What goes on under it.
+    pub keeps: Keeps,
+}
+
+/// What a new password leaves as it is. The rest goes: whoever knew the old one may have made it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keeps {
+    /// The API tokens that were made since the password before was set.
+    pub tokens: bool,
+    /// The browser with this device cookie (SHA-256) stays known.
+    pub device: Option<[u8; 32]>,
 }
 
 /// What became of a write to an account.
@@ -101,6 +118,18 @@ pub(super) fn exist(tx: &Connection) -> Result<bool, StoreError> {
     Ok(tx.query_row("SELECT EXISTS (SELECT 1 FROM user)", [], |row| row.get(0))?)
 }
 
+/// Whether somebody is in [`ADMIN_GROUP`].
+pub(super) fn administrator_exists(tx: &Connection) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM user WHERE instr(',' || groups || ',', ',' || ?1 || ',') > 0)";
+    Ok(tx.query_row(sql, [ADMIN_GROUP], |row| row.get(0))?)
+}
+
+/// Whether the account with this id is in [`ADMIN_GROUP`].
+pub(super) fn is_administrator(tx: &Connection, id: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND instr(',' || groups || ',', ',' || ?2 || ',') > 0)";
+    Ok(tx.prepare_cached(sql)?.query_row([id, ADMIN_GROUP], |row| row.get(0))?)
+}
+
 pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, StoreError> {
     if by_email(tx, &new.email)?.is_some() {
         return Ok(Written::Taken);
@@ -110,8 +139,8 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         NewId::Given(id) => id.clone(),
     };
     tx.prepare_cached(
-        "INSERT INTO user (id, email, name, picture, groups, password, created, rev)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO user (id, email, name, picture, groups, password, created, rev, password_set)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?6 IS NULL THEN 0 ELSE ?7 END)",
     )?
     .execute(params![
         id,
@@ -123,8 +152,7 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         int(now),
         tx.rev()?
     ])?;
-    // it stays void if all accounts are removed again
-    tx.prepare_cached("DELETE FROM link WHERE kind = 'first'")?.execute([])?;
+    links::void(tx, &new.email, &new.groups)?;
     if let Ok(number) = id.parse() {
         // an id given in decimal counts as seen
         raise_ids(tx, number)?;
@@ -173,7 +201,28 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
         tx.rev()?,
         email
     ])?;
+    links::void(tx, change.email.as_deref().unwrap_or_default(), change.groups.as_deref().unwrap_or_default())?;
     by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
+}
+
+/// What a new password ends: the API tokens that were made under the one before, and the browsers that it made known.
+pub(super) fn password_replaced(
+    tx: &Tx<'_>,
+    id: &str,
+    keeps: Keeps,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<(), StoreError> {
+    devices::forget(tx, id, keeps.device.as_ref())?;
+    let set = |row: &Row<'_>| row.get(0).map(uint);
+    let before = tx.prepare_cached("SELECT password_set FROM user WHERE id = ?1")?.query_row([id], set)?;
+    tx.prepare_cached("UPDATE user SET password_set = ?2 WHERE id = ?1")?.execute(params![id, int(now)])?;
+    let ended = if keeps.tokens { 0 } else { api_tokens::end_of_user(tx, id, before, now)? };
+    if ended > 0 {
+        let detail = format!("{ended} for the new password");
+        audit::write(tx, &AuditRow { event: "tokens_revoked", user_id: id.to_owned(), detail, ..event.clone() })?;
+    }
+    Ok(())
 }
 
 impl Db {
@@ -183,6 +232,26 @@ impl Db {
             let written = add(tx, new, now)?;
             if let Written::Done(row) = &written {
                 audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
+            }
+            Ok(written)
+        })
+    }
+
+    /// Makes an account and the link that sets its password, of which `link` holds all but whose it is.
+    pub fn add_invited_user(
+        &mut self,
+        new: &NewUser,
+        link: &NewLink,
+        now: UnixSecs,
+        events: (&AuditRow, &AuditRow),
+    ) -> Result<Written, StoreError> {
+        self.write(|tx| {
+            let written = add(tx, new, now)?;
+            if let Written::Done(row) = &written {
+                let user_id = row.id.clone();
+                audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.0.clone() })?;
+                audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.1.clone() })?;
+                links::insert(tx, &NewLink { user_id: Some(user_id), ..link.clone() })?;
             }
             Ok(written)
         })
@@ -234,8 +303,9 @@ impl Db {
         })
     }
 
-    /// Changes an account and, in the same transaction, ends sessions of it. A new password voids
-    /// the links that would set one, and so does another e-mail: they were sent to the one before.
+    /// Changes an account and, in the same transaction, ends sessions of it and forgives the try that proved
+    /// whose it is. A new password voids the links that would set one, and so does another e-mail: they were sent to
+    /// the one before.
     pub fn change_user(
         &mut self,
         id: &str,
@@ -245,11 +315,15 @@ impl Db {
         event: &AuditRow,
     ) -> Result<Written, StoreError> {
         self.write(|tx| {
+            throttle::forgive(tx, &what.proved)?;
             let written = change(tx, id, what)?;
             if let Written::Done(row) = &written {
                 sessions::end_of_user(tx, id, ends, now)?;
                 if what.password.is_some() || what.email.is_some() {
                     tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
+                }
+                if let Some(password) = &what.password {
+                    password_replaced(tx, id, password.keeps, now, event)?;
                 }
                 audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
             }
@@ -257,11 +331,34 @@ impl Db {
         })
     }
 
+    /// Changes what may be changed so often alone, and counts it. `Err`: seconds until it may be changed again.
+    pub fn change_user_counted(
+        &mut self,
+        id: &str,
+        what: &UserChange,
+        limits: &[Limit],
+        find_and_ban_secs: (u64, u64),
+        event: &AuditRow,
+    ) -> Result<Result<Written, u64>, StoreError> {
+        self.write(|tx| {
+            if let Err(wait) = throttle::count(tx, limits, event.at, find_and_ban_secs)? {
+                return Ok(Err(wait));
+            }
+            let written = change(tx, id, what)?;
+            if matches!(written, Written::Done(_)) {
+                audit::write(tx, event)?;
+            }
+            Ok(Ok(written))
+        })
+    }
+
     /// Removes an account; its sessions end in the same transaction. `false`: there was none.
     pub fn remove_user(&mut self, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
         self.write(|tx| {
             sessions::end_of_user(tx, id, Ends::All, now)?;
-            api_tokens::end_of_user(tx, id, now)?;
+            api_tokens::end_of_user(tx, id, 0, now)?;
+            // the next who has this address is not invited by what was sent to the one before
+            tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", [id])?;
             let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
             if removed {
                 audit::write(tx, event)?;
@@ -349,7 +446,11 @@ mod tests {
         let event = AuditRow::default();
         let user = done(db.add_user(&new("a@example.com"), 1, &event).unwrap());
         let over = |old: &str, new: &str| UserChange {
-            password: Some(Password { new: Secret::new(new.to_owned()), only_over: Some(Secret::new(old.to_owned())) }),
+            password: Some(Password {
+                new: Secret::new(new.to_owned()),
+                only_over: Some(Secret::new(old.to_owned())),
+                keeps: Keeps::default(),
+            }),
             ..UserChange::default()
         };
         let row = done(db.change_user(&user.id, &over("one", "two"), Ends::None, 2, &event).unwrap());

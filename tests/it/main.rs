@@ -46,6 +46,7 @@ mod refusals;
 mod reload;
 mod replies;
 mod restore;
+mod retired;
 mod schema;
 mod service_workers;
 mod sessions;

@@ -1,0 +1,145 @@
+//! What is kept under hashes for many sessions, within bounds: of one session, and in all. Who has most makes room; nobody is refused
+//! a place because others have filled all.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::session::Session;
+
+pub(super) type Hash = [u8; 32];
+
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+
+/// `V` by hash.
+pub(super) struct Holders<V> {
+    by_hash: Map<Hash, V>,
+    /// Of each account, and of each of its sessions the oldest first.
+    of_account: Map<String, Map<String, VecDeque<Hash>>>,
+    of_session_max: usize,
+    all_max: usize,
+}
+
+impl<V> Holders<V> {
+    /// Of one session so many are kept: a new one takes the place of its oldest. In all so many.
+    pub(super) fn new(of_session_max: usize, all_max: usize) -> Self {
+        Self { by_hash: HashMap::default(), of_account: HashMap::default(), of_session_max, all_max }
+    }
+
+    pub(super) fn insert(&mut self, hash: Hash, session: &Session, value: V) {
+        while self.by_hash.len() >= self.all_max && self.make_room() {}
+        let account = self.of_account.entry(session.user.load().id.clone()).or_default();
+        let own = account.entry(session.id.clone()).or_default();
+        if own.len() >= self.of_session_max
+            && let Some(oldest) = own.pop_front()
+        {
+            self.by_hash.remove(&oldest);
+        }
+        own.push_back(hash);
+        self.by_hash.insert(hash, value);
+    }
+
+    /// Takes the older half from the account that has most. `false`: nobody has anything.
+    fn make_room(&mut self) -> bool {
+        let count = |sessions: &Map<String, VecDeque<Hash>>| sessions.values().map(VecDeque::len).sum::<usize>();
+        let Some(most) = self.of_account.values_mut().max_by_key(|sessions| count(sessions)) else { return false };
+        let mut taken = false;
+        for own in most.values_mut() {
+            for hash in own.drain(..own.len().div_ceil(2)) {
+                taken |= self.by_hash.remove(&hash).is_some();
+            }
+        }
+        most.retain(|_, own| !own.is_empty());
+        taken
+    }
+
+    pub(super) fn get(&self, hash: &Hash) -> Option<&V> {
+        self.by_hash.get(hash)
+    }
+
+    /// Takes one out; `session`: whose it is.
+    pub(super) fn remove(&mut self, hash: &Hash, session: impl Fn(&V) -> &Session) -> Option<V> {
+        let value = self.by_hash.remove(hash)?;
+        let session = session(&value);
+        let account = self.of_account.get_mut(&session.user.load().id);
+        if let Some(own) = account.and_then(|sessions| sessions.get_mut(&session.id)) {
+            own.retain(|other| other != hash);
+        }
+        Some(value)
+    }
+
+    /// Lets go of what is not to be kept.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
+        let left = &mut self.by_hash;
+        left.retain(|_, value| keep(value));
+        self.of_account.retain(|_, sessions| {
+            sessions.retain(|_, own| {
+                own.retain(|hash| left.contains_key(hash));
+                !own.is_empty()
+            });
+            !sessions.is_empty()
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let held: usize = self.of_account.values().flat_map(|sessions| sessions.values()).map(VecDeque::len).sum();
+        assert_eq!(held, self.by_hash.len());
+        held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+
+    use super::super::User;
+    use super::*;
+
+    fn session(account: &str, id: usize) -> Session {
+        let [email, name, picture] = [const { String::new() }; 3];
+        let user = User::new(account.to_owned(), email, name, picture, vec![], false);
+        Session::new(id.to_string(), Arc::new(ArcSwap::from_pointee(user)), 0, 1000, 0)
+    }
+
+    fn hash(number: usize) -> Hash {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_le_bytes());
+        hash
+    }
+
+    /// CWE-770: whoever filled all kept everybody else out.
+    #[test]
+    fn who_comes_when_all_is_full_takes_the_place_of_the_account_that_has_most() {
+        let mut held = Holders::new(4, 100);
+        (0..10).for_each(|n| held.insert(hash(n), &session(&format!("quiet {n}"), n), n));
+        // few of each session, of many sessions
+        (10..100).for_each(|n| held.insert(hash(n), &session("greedy", n), n));
+        assert_eq!(held.len(), 100);
+        (100..140).for_each(|n| held.insert(hash(n), &session(&format!("quiet {n}"), n), n));
+        assert!((0..10).chain(100..140).all(|n| held.get(&hash(n)) == Some(&n)));
+        assert!(held.len() <= 100);
+        // all have one
+        let mut even = Holders::new(4, 10);
+        (0..20).for_each(|n| even.insert(hash(n), &session(&n.to_string(), n), n));
+        assert_eq!((even.len(), even.get(&hash(19))), (10, Some(&19)));
+    }
+
+    #[test]
+    fn a_session_takes_the_places_of_its_own_alone_and_what_is_taken_out_leaves_no_trace() {
+        let mut held = Holders::new(4, 100);
+        held.insert(hash(0), &session("ada", 1), 0);
+        (1..50).for_each(|n| held.insert(hash(n), &session("ada", 2), n));
+        assert_eq!(
+            (held.len(), held.get(&hash(0)), held.get(&hash(45)), held.get(&hash(46))),
+            (5, Some(&0), None, Some(&46))
+        );
+        let whose: &'static Session = Box::leak(Box::new(session("ada", 2)));
+        let mut remove = |n| held.remove(&hash(n), |_| whose);
+        assert_eq!((remove(46), remove(46), held.len()), (Some(46), None, 4));
+        held.retain(|n| *n == 0);
+        assert_eq!((held.len(), held.of_account.len()), (1, 1));
+        held.retain(|_| false);
+        assert!(held.of_account.is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! Invites as commands see them: made, listed, revoked.
+
+use super::admin::{canonical_new, shown, taken};
+use super::{Admin, Refused, email, enroll};
+use crate::config::SignUp;
+use crate::secret::Secret;
+use crate::store::{AuditRow, InviteRow};
+
+impl Admin {
+    /// A one-time link that makes an account; `email` fixes whose.
+    pub fn invite(&mut self, email: Option<&str>, groups: &[String], lasts_secs: u64) -> Result<Secret, Refused> {
+        if self.settings.sign_up == SignUp::Closed {
+            return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
+        }
+        let groups = email::groups(groups)?;
+        let email = email.map(canonical_new).transpose()?;
+        if let Some(email) = &email
+            && self.db.user_by_email(email)?.is_some()
+        {
+            return Err(taken(email));
+        }
+        let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
+        let (link, token) = enroll::invite(self.clock.now(), lasts_secs, groups, email, None)?;
+        self.db.add_link(&link, &event)?;
+        Ok(self.url("invite", &token))
+    }
+
+    /// Invites that open something, the newest first.
+    pub fn invites(&mut self) -> Result<Vec<InviteRow>, Refused> {
+        let closed = self.settings.sign_up == SignUp::Closed;
+        let mut invites = self.db.invites(self.clock.now())?;
+        // those that would make an account
+        invites.retain(|invite| !closed || invite.for_account || invite.kind == "first");
+        Ok(invites)
+    }
+
+    /// Revokes an invite.
+    pub fn revoke_invite(&mut self, id: &str) -> Result<(), Refused> {
+        let event = AuditRow { detail: shown(id), ..self.event("invite_revoked", None) };
+        if self.db.end_invite(id, &event)? {
+            Ok(())
+        } else {
+            Err(Refused(format!("there is no invite `{}` that works", shown(id))))
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Signing keys as commands see them: listed, and replaced by new ones.
+
+use super::{Admin, Refused, backend_token, token};
+use crate::store::{AuditRow, KeyRow};
+
+/// Which of the keys before go on verifying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldKeys {
+    /// Those of which a token can be valid, for what was there before: nobody is signed out.
+    Kept,
+    /// None: everybody is signed out. For keys that somebody else may have.
+    Dropped,
+}
+
+impl Admin {
+    /// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
+    pub fn keys(&mut self) -> Result<Vec<KeyRow>, Refused> {
+        let mut keys = self.db.keys()?;
+        for key in &mut keys {
+            key.secret = Vec::new().into();
+        }
+        Ok(keys)
+    }
+
+    /// Makes new signing keys, one for each algorithm in use. Returns the name of the one that signs sessions.
+    pub fn rotate_key(&mut self, old: OldKeys) -> Result<String, Refused> {
+        let own = token::new_key()?;
+        let kid = own.kid.clone();
+        let mut new = vec![own];
+        for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
+            new.push(backend_token::new_key(&key.algorithm)?);
+        }
+        let (name, drop_before) = match old {
+            OldKeys::Dropped => ("keys_dropped", None),
+            OldKeys::Kept => ("key_rotated", Some(self.clock.now().saturating_sub(self.settings.keys_secs()))),
+        };
+        let event = AuditRow { detail: kid.clone(), ..self.event(name, None) };
+        self.db.rotate_keys(&new, self.clock.now(), drop_before, &event)?;
+        Ok(kid)
+    }
+}

@@ -1,0 +1,52 @@
+//! `invite` as clap reads it: a command of its own, with others below it.
+
+use clap::{Args, Subcommand};
+
+use crate::command::{CommandError, InviteArgs, InviteCommand};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Invite {
+    #[command(subcommand)]
+    pub(super) verb: Option<Invites>,
+    /// The e-mail that the account must have; without it whoever uses the link says so
+    #[arg(long)]
+    pub(super) email: Option<String>,
+    /// Its groups
+    #[arg(long = "group", value_name = "GROUP")]
+    pub(super) groups: Vec<String>,
+    /// How long the link is good
+    #[arg(long, default_value = "7d")]
+    pub(super) expires: String,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Invites {
+    /// List invites that work, without their links
+    #[command(after_help = "Example: authgate invite list")]
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke one
+    #[command(after_help = "Example: authgate invite revoke 9f86d081884c7d65")]
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+impl Invite {
+    pub(super) fn command(self) -> Result<InviteCommand, CommandError> {
+        Ok(match self.verb {
+            Some(Invites::List { json }) => InviteCommand::List { json },
+            Some(Invites::Revoke { id }) => InviteCommand::Revoke { id },
+            None => InviteCommand::Make(InviteArgs {
+                email: self.email,
+                groups: self.groups,
+                expires_secs: super::lasting(&self.expires)?,
+            }),
+        })
+    }
+}
