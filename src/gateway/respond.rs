@@ -1,5 +1,4 @@
-//! Small pure steps of the line: what a head's fault is answered with, how a failure is told apart,
-//! what an upstream's answer may carry to the client.
+//! Small pure steps of the line: what a head's fault is answered with, what an upstream's answer may carry to the client.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
@@ -325,9 +324,24 @@ const STREAMS: [(&[u8], bool); 6] = [
     (b"application/jsonl", true),
 ];
 
+/// Whether an answer is a stream of server-sent events: these have no end of their own, so that any is a clean one.
+pub(super) fn is_server_sent(answer: &impl AnswerHead) -> bool {
+    kind_of_body(answer).is_some_and(|kind| kind.eq_ignore_ascii_case(STREAMS[0].0))
+}
+
+/// Whether it is the answer to a gRPC call, which has a status in its trailers.
+pub(super) fn is_grpc(answer: &impl AnswerHead) -> bool {
+    kind_of_body(answer)
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc") || kind.starts_with(b"application/grpc+"))
+}
+
+fn kind_of_body(answer: &impl AnswerHead) -> Option<&[u8]> {
+    let kind = answer.values(&header::CONTENT_TYPE).next()?;
+    Some(kind.split(|&byte| byte == b';').next()?.trim_ascii())
+}
+
 /// Whether an answer is a stream of events; if so, whether it ends by itself.
 pub(super) fn is_event_stream(answer: &impl AnswerHead) -> Option<bool> {
-    let kind = answer.values(&header::CONTENT_TYPE).next()?;
-    let kind = kind.split(|&byte| byte == b';').next()?.trim_ascii();
+    let kind = kind_of_body(answer)?;
     STREAMS.iter().find(|(stream, _)| stream.eq_ignore_ascii_case(kind)).map(|(_, ends)| *ends)
 }

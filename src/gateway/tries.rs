@@ -131,14 +131,32 @@ impl Gateway {
         if let Some(admission) = &state.admission {
             changes.keep_to_account(admission.routes().map(|route| &self.config.routes[route]), answer);
         }
-        if let (Some(admission), Some(known), Some(ends)) =
-            (&state.admission, &state.known, respond::is_event_stream(answer))
+        if let Some(ends) = respond::is_event_stream(answer) {
+            self.register_stream(head, state, ends);
+        }
+        Ok(changes)
+    }
+
+    /// An answer of a session's own goes on flowing: from here on it ends with that.
+    pub(super) fn register_flow(&self, head: &RequestHeader, state: &mut RequestState) {
+        self.register_stream(head, state, true);
+    }
+
+    fn register_stream(&self, head: &RequestHeader, state: &mut RequestState, ends: bool) {
+        if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
             && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
             state.live = Some(self.live.stream(guard, admission, asked, ends, self));
         }
-        Ok(changes)
+    }
+
+    /// What a gRPC call is told whose session ended before it was answered; other requests are told nothing.
+    pub(super) fn ended_call(&self, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
+        state.outcome = "client_gone";
+        let incoming = head::incoming(head, head.raw_path(), state.known.as_ref()?).ok()?;
+        let is_grpc = incoming.is_grpc();
+        is_grpc.then(|| refuse::status(&self.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
     }
 
     /// Logs and counts a failure, and says what the client is told, if there is one to tell. The

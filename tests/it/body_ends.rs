@@ -12,7 +12,7 @@ use http::{HeaderMap, Response};
 use crate::backend::{accept, silent};
 use crate::client::Client;
 use crate::gateway::Gateway;
-use crate::h2::{ask, read, request, run, serve};
+use crate::h2::{ask, ends, read, request, run, serve};
 use crate::tls::Secure;
 
 const BEGUN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\npart";
@@ -151,8 +151,7 @@ fn a_client_in_http2_is_told_of_a_cut_answer_by_a_reset() {
                 "resets" => reset(server),
                 _ => held = Some(server),
             }
-            let end = body.data().await;
-            assert_eq!(end.is_none_or(|end| end.is_ok()), whole, "{how}");
+            assert_eq!(ends(&mut body).await, whole, "{how}");
             drop(held);
         }
     });

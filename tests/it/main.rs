@@ -23,6 +23,7 @@ mod docs;
 mod explain;
 mod faults;
 mod forge;
+mod flowing;
 mod framing;
 mod gateway;
 mod growth;

@@ -16,6 +16,11 @@ pub(super) enum Part {
 pub(super) struct Complete(());
 
 impl Complete {
+    /// Server-sent events have no end of their own: they are whole wherever they stop.
+    pub(super) fn of_events() -> Self {
+        Self(())
+    }
+
     /// To be said by whoever follows the framing, and nobody else.
     pub(super) fn by_framing() -> Self {
         Self(())

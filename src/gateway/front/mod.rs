@@ -27,6 +27,7 @@ mod body;
 pub(super) mod chunks;
 mod client;
 mod exchange;
+mod flow;
 mod h2;
 pub(crate) mod pool;
 #[cfg(any(test, fuzzing))]

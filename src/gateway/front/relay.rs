@@ -1,6 +1,8 @@
 //! The answer of a plain exchange on its way to the client, piece by piece.
 
+use std::io;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{StatusCode, Version};
@@ -11,16 +13,19 @@ use super::body::Complete;
 use super::chunks::{self, Chunks};
 use super::client::{Conn, Gone, gone};
 use super::exchange::Answered;
+use super::flow::Flow;
 use super::request::Head;
 use super::response::{self, Framing};
 use super::wire::Wire;
 use super::{End, Front, pool};
 use crate::gateway::RequestState;
 use crate::gateway::record::Counts;
-use crate::gateway::respond::{AnswerChanges, AnswerHead as _, signs_in_connection};
+use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_server_sent, signs_in_connection};
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
+/// What the last bytes of an event stream may take.
+const GOODBYE: Duration = Duration::from_millis(100);
 /// What is read of an answer at once: most are whole then.
 const ANSWER: usize = 16 << 10;
 
@@ -53,9 +58,11 @@ impl Front {
         }
         response::write_answer(&answer, &changes, sent, close, &mut out);
         counts.status = status.as_u16();
-        let chunks = Chunks::default();
-        let mut body = Body { framing: answer.framing, chunks, in_chunks, out, sent: 0, begun: false };
-        let relayed = self.relay(conn, &mut server, answer.rest, &mut body).await;
+        let (chunks, is_server_sent) = (Chunks::default(), state.live.is_some() && is_server_sent(&answer.head));
+        let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
+        let has_length = matches!(answer.framing, Framing::Length(_));
+        let mut flow = Flow::new(&self.gateway, &head.parsed, has_length, state);
+        let relayed = self.relay(conn, &mut server, answer.rest, &mut body, &mut flow).await;
         counts.bytes_out = body.sent;
         match relayed {
             Ok(clean) => {
@@ -90,18 +97,19 @@ impl Front {
         server: &mut Wire,
         mut piece: BytesMut,
         body: &mut Body,
+        flow: &mut Flow<'_>,
     ) -> std::result::Result<bool, Option<Box<Error>>> {
         let idle = self.gateway.config.limits.idle;
         loop {
             let left = if let Some(own) = body.pass(piece.len()) {
                 body.begun = true;
-                write_on(conn, &piece[..own], idle).await.map_err(|_| None)?;
+                write_on(conn, &piece[..own], idle, flow).await.map_err(|_| None)?;
                 piece.len() - own
             } else {
                 let left = body.take(&piece).map_err(Some)?;
                 if !body.out.is_empty() {
                     body.begun = true;
-                    write_on(conn, &body.out, idle).await.map_err(|_| None)?;
+                    write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
                     body.out.clear();
                 }
                 left
@@ -120,34 +128,48 @@ impl Front {
                     () = gone(wire, buffer) => None,
                 }
             };
-            let read = alarm.within(idle, pin!(more)).await;
+            let read = alarm.within(flow.patience(idle), pin!(more)).await;
+            let is_due = flow.register_if_due();
             match read {
-                Some(None) => return Err(None),
+                Some(None) => {
+                    body.end_events(conn).await;
+                    return Err(None);
+                }
                 Some(Some(Ok(0))) if body.framing == Framing::Close => {
                     body.end(Complete::by_framing());
-                    write_on(conn, &body.out, idle).await.map_err(|_| None)?;
+                    write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
                     return Ok(true);
                 }
-                Some(Some(Ok(0))) => {
-                    return Err(Some(Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()));
-                }
-                Some(Some(Ok(_))) => {}
-                Some(Some(Err(e))) => {
-                    return Err(Some(Error::because(ErrorType::ReadError, "reading the answer", e).into_up()));
-                }
-                None => return Err(Some(Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up())),
+                Some(Some(Ok(1..))) => {}
+                None if is_due => {}
+                Some(Some(cut)) => return Err(Some(cut_off(Some(cut)))),
+                None => return Err(Some(cut_off(None))),
             }
         }
     }
 }
 
+/// What came in the place of more of the body; nothing came in time.
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
+    match came {
+        Some(Ok(_)) => Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up(),
+        Some(Err(e)) => Error::because(ErrorType::ReadError, "reading the answer", e).into_up(),
+        None => Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up(),
+    }
+}
+
 /// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
-async fn write_on(conn: &mut Conn, bytes: &[u8], idle: std::time::Duration) -> std::result::Result<(), Gone> {
+async fn write_on(conn: &mut Conn, bytes: &[u8], idle: Duration, flow: &mut Flow<'_>) -> std::result::Result<(), Gone> {
     let guard = conn.guard.clone();
-    tokio::select! {
-        biased;
-        written = conn.write(bytes, idle) => written,
-        _ = guard.closed() => Err(Gone),
+    let mut written = pin!(conn.write(bytes, idle));
+    loop {
+        tokio::select! {
+            biased;
+            written = &mut written => return written,
+            _ = guard.closed() => return Err(Gone),
+            () = flow.due() => flow.register_if_due(),
+        };
     }
 }
 
@@ -157,6 +179,8 @@ struct Body {
     chunks: Chunks,
     /// The client gets a body without a length in chunks.
     in_chunks: bool,
+    /// It ends cleanly when its session does.
+    is_server_sent: bool,
     out: Vec<u8>,
     sent: usize,
     /// Whether the client has got something of the answer.
@@ -219,6 +243,14 @@ impl Body {
             chunks::put(data, &mut self.out);
         } else {
             self.put(data);
+        }
+    }
+
+    /// Where the connection is closed from outside, whoever listens to events is told that they are over.
+    async fn end_events(&mut self, conn: &mut Conn) {
+        if self.is_server_sent && conn.guard.closed_for().is_some() {
+            self.end(Complete::of_events());
+            let _ = conn.write(&self.out, GOODBYE).await;
         }
     }
 

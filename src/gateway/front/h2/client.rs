@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::super::body::{Complete, Part};
 use super::super::client::Gone;
 use super::super::streamed::{Download, Upload};
+use crate::gateway::respond::{is_grpc, is_server_sent};
 
 /// How long a client may go on sending a body whose answer has overtaken it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -67,6 +68,14 @@ impl Upload for Body {
     }
 }
 
+/// gRPC's word for it: UNAUTHENTICATED.
+fn signed_out() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("16"));
+    trailers.insert("grpc-message", HeaderValue::from_static("the session has ended"));
+    trailers
+}
+
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 fn broken(e: h2::Error) -> Box<Error> {
     Error::because(ErrorType::ReadError, "reading the body", e).into_down()
@@ -76,6 +85,9 @@ fn broken(e: h2::Error) -> Box<Error> {
 pub(super) struct Client {
     respond: SendResponse<Bytes>,
     body: Option<SendStream<Bytes>>,
+    /// What is sent ends cleanly when its session does: server-sent events, and calls that have words for it.
+    is_server_sent: bool,
+    is_grpc: bool,
     /// For each piece.
     idle: Duration,
     /// 0 as long as there is no final head.
@@ -85,7 +97,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(respond: SendResponse<Bytes>, idle: Duration) -> Self {
-        Self { respond, body: None, idle, status: 0, bytes_out: 0 }
+        Self { respond, body: None, is_server_sent: false, is_grpc: false, idle, status: 0, bytes_out: 0 }
     }
 
     /// 100 Continue, or 103 with its links.
@@ -96,6 +108,15 @@ impl Client {
             response.headers_mut().append(header::LINK, link.clone());
         }
         let _ = self.respond.send_informational(response);
+    }
+
+    /// The connection is closed from outside. Some browsers never tell their pages of a reset, and listen for ever.
+    pub(super) fn close(&mut self) {
+        match &mut self.body {
+            Some(body) if self.is_server_sent => drop(body.send_data(Bytes::new(), true)),
+            Some(body) if self.is_grpc => drop(body.send_trailers(signed_out())),
+            _ => self.reset(Reason::CANCEL),
+        }
     }
 
     /// Ends the stream at once.
@@ -122,6 +143,7 @@ impl Download for Client {
         if !head.headers.contains_key(header::DATE) {
             let _ = head.insert_header(header::DATE, get_cached_date());
         }
+        (self.is_server_sent, self.is_grpc) = (!end && is_server_sent(&head), !end && is_grpc(&head));
         let status = head.status.as_u16();
         let response = Response::from_parts(head.as_owned_parts(), ());
         self.body = Some(self.respond.send_response(response, end).map_err(|_| Gone)?);

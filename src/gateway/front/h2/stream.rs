@@ -98,27 +98,37 @@ impl Front {
                 let reply = self.gateway.page(page, head, body, state).await;
                 state.cors.dress(reply)
             }
-            Step::Forward => {
-                let Err(e) = self.forward_whole(head, body, client, state, &mut read).await else { return read };
-                if guard.closed_for().is_some() {
-                    client.reset(Reason::CANCEL);
-                    return read;
-                }
-                match self.gateway.failed(&e, head, state) {
-                    Some(reply) if client.status == 0 => reply,
-                    // the head is written: the client sees that the body breaks off
-                    Some(_) => {
-                        client.reset(Reason::INTERNAL_ERROR);
-                        return read;
-                    }
-                    None => return read,
-                }
-            }
+            Step::Forward => match self.forward_h2(head, body, client, state, &mut read).await {
+                Some(reply) => reply,
+                None => return read,
+            },
         };
         if self.reply_h2(client, &guard, reply, &head.method, &state.request_id).await.is_err() {
             state.outcome = "client_gone";
         }
         read
+    }
+
+    /// Forwards it; what is to be said in the place of an answer that did not begin.
+    async fn forward_h2(
+        &self,
+        head: &RequestHeader,
+        body: &mut Body,
+        client: &mut Client,
+        state: &mut RequestState,
+        read: &mut usize,
+    ) -> Option<Reply> {
+        let e = self.forward_whole(head, body, client, state, read).await.err()?;
+        let is_closed = state.guard.as_ref().is_some_and(|guard| guard.closed_for().is_some());
+        let reply = if is_closed { self.gateway.ended_call(head, state) } else { self.gateway.failed(&e, head, state) };
+        match reply {
+            Some(reply) if client.status == 0 => return Some(reply),
+            _ if is_closed => client.close(),
+            // the head is written: the client sees that the body breaks off
+            Some(_) => client.reset(Reason::INTERNAL_ERROR),
+            None => {}
+        }
+        None
     }
 
     /// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.

@@ -12,6 +12,7 @@ use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::body::Part;
+use super::super::flow::Flow;
 use super::super::{Front, pool};
 use super::server::{self, Broken, Server, Sink, Source, gone};
 use super::shared::Shared;
@@ -199,6 +200,7 @@ impl Front {
             return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
         }
         self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
+        let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
         answer.remove_header(&http::header::CONNECTION);
         let over = source.is_over() || source.is_bodiless();
         client.head(answer, over).await.map_err(|_| Broken::Other(gone()))?;
@@ -206,7 +208,18 @@ impl Front {
             source.let_end().await;
             return Ok(source);
         }
-        relay(client, &mut source, progress, idle).await.map_err(Broken::Other)?;
+        let mut flow = Flow::new(&self.gateway, head, has_length, state);
+        {
+            let mut relayed = pin!(relay(client, &mut source, progress, idle));
+            loop {
+                tokio::select! {
+                    biased;
+                    relayed = &mut relayed => break relayed,
+                    () = flow.due() => flow.register_if_due(),
+                };
+            }
+        }
+        .map_err(Broken::Other)?;
         Ok(source)
     }
 }

@@ -20,6 +20,7 @@ use super::super::{End, Front, body_length};
 use super::framed::{Cut, Framed};
 use super::{Download, Upload, read_form};
 use crate::gateway::record::Counts;
+use crate::gateway::respond::is_server_sent;
 use crate::gateway::{RequestState, Step};
 use crate::pages::Page;
 
@@ -40,6 +41,10 @@ struct Client<'c> {
     ended: &'c AtomicBool,
     /// How the body of the answer is framed.
     sent: Framing,
+    /// It ends cleanly when its session does.
+    is_server_sent: bool,
+    /// What is being written is not all gone.
+    in_piece: bool,
     /// 0 as long as there is no final head.
     status: u16,
     bytes_out: usize,
@@ -97,6 +102,7 @@ impl Front {
     ) -> End {
         let keeps = self.may_keep(head);
         let ended = AtomicBool::new(false);
+        let conn_guard = conn.guard.clone();
         let (read, write) = split(&mut conn.wire);
         let mut body = Body::new(read, std::mem::take(&mut conn.buffer), head, &ended);
         let mut client = Client {
@@ -106,10 +112,15 @@ impl Front {
             keeps,
             ended: &ended,
             sent: Framing::Length(0),
+            is_server_sent: false,
+            in_piece: false,
             status: 0,
             bytes_out: 0,
         };
         let result = self.forward(head, &mut body, &mut client, state, &mut counts.bytes_in).await;
+        if result.is_err() && conn_guard.closed_for().is_some() {
+            client.end_events().await;
+        }
         (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
         let (keeps, sent) = (client.keeps, client.sent);
         conn.buffer = body.framed.buffer;
@@ -126,6 +137,9 @@ impl Front {
         }
     }
 }
+
+/// What the last bytes of an event stream may take.
+const GOODBYE: Duration = Duration::from_millis(100);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -181,7 +195,15 @@ impl Upload for Body<'_> {
 }
 
 impl Client<'_> {
+    /// Whoever listens to events is told that they are over.
+    async fn end_events(&mut self) {
+        if self.is_server_sent && !self.in_piece {
+            let _ = timeout(GOODBYE, self.end(Complete::of_events(), None)).await;
+        }
+    }
+
     async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), Gone> {
+        self.in_piece = true;
         while !bytes.is_empty() {
             match timeout(self.idle, self.wire.write(bytes)).await {
                 Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
@@ -189,7 +211,11 @@ impl Client<'_> {
             }
         }
         // TLS keeps what the socket did not take at once
-        if matches!(timeout(self.idle, self.wire.flush()).await, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
+        if !matches!(timeout(self.idle, self.wire.flush()).await, Ok(Ok(()))) {
+            return Err(Gone);
+        }
+        self.in_piece = false;
+        Ok(())
     }
 
     fn has_no_body(&self, status: StatusCode) -> bool {
@@ -231,6 +257,7 @@ impl Download for Client<'_> {
 
     async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
         self.sent = self.framing(&head, end);
+        self.is_server_sent = !end && is_server_sent(&head);
         self.keeps &= self.ended.load(Ordering::Relaxed) && self.sent != Framing::Close;
         let _ = match self.sent {
             Framing::Chunked => head.insert_header(header::TRANSFER_ENCODING, "chunked"),
