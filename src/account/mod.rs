@@ -48,7 +48,7 @@ pub use import::{Finding, ForeignUser, ImportRules, Imported};
 pub use rotation::OldKeys;
 pub use session::{Identity, Rejected, Session, Standing, User};
 pub use ticket::TICKET_SECS;
-pub use token::ISSUER;
+pub use token::{ISSUER, SESSION_TOKEN_START};
 
 /// Where a request comes from, for throttling, the session list and the audit trail.
 #[derive(Debug, Clone, Default)]

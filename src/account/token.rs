@@ -27,6 +27,8 @@ use crate::store::{KeyRow, NewKey};
 pub const ISSUER: &str = "authgate";
 const AUDIENCE: &str = "session";
 const TYPE: &str = "authgate+jwt";
+/// How every session's token begins, whichever gateway made it: the head's `typ` stands first.
+pub const SESSION_TOKEN_START: &str = "eyJ0eXAiOiJhdXRoZ2F0ZStqd3Qi";
 /// Longest token that is looked at, bytes.
 const TOKEN_BYTES_MAX: usize = 2048;
 /// How far clocks may differ, seconds: a token of ours may come from before the clock was set back.
@@ -356,6 +358,7 @@ mod tests {
         let whole = json!({ "iss": "authgate", "aud": "session", "sub": "1", "sid": done.session.id,
             "iat": START, "nbf": START, "exp": end, "jti": jti });
         assert_eq!(claims, whole);
+        assert!(done.token.expose().starts_with(SESSION_TOKEN_START));
     }
 
     #[tokio::test]

@@ -11,6 +11,9 @@ use super::fault::{Fault, nearest};
 /// Keys of a reference to a secret: what they hold is no secret.
 const REFERENCE: [&str; 3] = ["file", "env", "credential"];
 
+/// Keys that sound like a secret's and hold a setting.
+const SETTINGS: [&str; 3] = ["app_cookies", "cookie_name", "cookies"];
+
 /// The text with stars in the place of secrets, every byte of it where it was; faults lose them too.
 pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults: &mut [Fault]) -> String {
     let mut spans = Vec::new();
@@ -74,6 +77,9 @@ fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut
 /// A key that holds a secret, or would if it were spelled right.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
+    if SETTINGS.contains(&key.as_str()) {
+        return false;
+    }
     ["secret", "passw", "key", "authorization", "cookie"].iter().any(|word| key.contains(word))
         || nearest(&key, ["secret", "password"]).is_some()
 }

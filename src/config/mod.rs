@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use toml::de::DeTable;
 
+use crate::web::cookie::CookieStyle;
 pub use crate::web::cookie::SameSite;
-use crate::web::origin::Origin;
+use crate::web::origin::{Origin, Scheme};
 
 mod certificate;
 mod conceal;
@@ -154,6 +155,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// How our cookies are written.
+    pub fn cookie_style(&self) -> CookieStyle {
+        let Session { same_site, domain, cookie_name, .. } = &self.session;
+        CookieStyle::new(cookie_name, self.server.public_url.scheme() == Scheme::Https, domain.clone(), *same_site)
+    }
+
     /// Warns of groups that routes ask for and nobody is in, once it is known which groups there are.
     pub fn warn_of_groups_without_people(&mut self, known: &[String]) {
         for (group, span) in &self.named_groups {
@@ -192,10 +199,14 @@ pub struct Server {
     pub paths: Paths,
     /// Peers whose X-Forwarded-For/-Proto/-Host count.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// What else they may say, and backends then get: names in lower case.
+    pub trusted_headers: Vec<String>,
     /// Whether a change of the file reloads it.
     pub watch: bool,
     /// /healthz, /readyz, /metrics; `None` is off.
     pub admin_listen: Option<Listen>,
+    /// Names that it answers to, beside addresses and `localhost`: in lower case, without a port.
+    pub admin_hosts: Vec<String>,
     /// `[server.tls]`
     pub tls: Tls,
 }
@@ -253,6 +264,8 @@ pub struct Session {
     pub renew_after: Duration,
     /// The cookie's SameSite attribute.
     pub same_site: SameSite,
+    /// The cookie's name, without `__Host-` or `__Secure-`.
+    pub cookie_name: String,
     /// A parent domain that shares the session between its hosts; lower case, no leading dot.
     pub domain: Option<String>,
 }

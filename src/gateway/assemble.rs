@@ -20,8 +20,6 @@ use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
-use crate::web::cookie::CookieStyle;
-use crate::web::origin::Scheme;
 
 impl Gateway {
     /// Puts a gateway together. `whoami` is where the built-in backend listens.
@@ -116,14 +114,9 @@ impl Gateway {
         process: Arc<Process>,
     ) -> Self {
         trust::tell(&config);
-        let cookies = CookieStyle::new(
-            config.server.public_url.scheme() == Scheme::Https,
-            config.session.domain.clone(),
-            config.session.same_site,
-        );
         Self(Arc::new(Parts {
             pages: Pages::new(&config, accounts.clone()),
-            cookies,
+            cookies: config.cookie_style(),
             stripper: Stripper::new(&config),
             counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
             targets,

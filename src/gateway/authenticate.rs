@@ -1,15 +1,22 @@
 //! Credentials -> who the caller is. Memory alone: no disk, no await. The cookie comes first, then
-//! `Authorization`; the first valid one decides.
+//! `Authorization`, then the places of an API token whose holder's `Authorization` is the app's; the first valid one
+//! decides.
 
 use std::borrow::Cow;
 
-use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::account::{API_TOKEN_PREFIX, Accounts, Identity, Rejected};
 use crate::secret::Secret;
-use crate::web::cookie::{self, CookieStyle, Presented};
+use crate::web::cookie::{self, CookieStyle};
 use crate::web::incoming::Incoming;
+
+/// Where a program shows an API token whose `Authorization` is the app's.
+pub(crate) static TOKEN_FIELD: HeaderName = HeaderName::from_static("x-authgate-token");
+
+/// Session cookies that are looked at; browsers keep 180 of one domain at most.
+const COOKIES_MAX: usize = 32;
 
 /// What the credentials of a request amount to.
 #[derive(Debug, Clone)]
@@ -55,15 +62,11 @@ pub(crate) fn authenticate(
     carried: &[Secret],
 ) -> Authentication {
     let headers = incoming.headers;
-    let mut rejected = None;
-    match cookie::find(headers, cookies.session()) {
-        Presented::One(token) => match accounts.authenticate(token) {
-            Ok(identity) => return Authentication::Known { identity, by_itself: true },
-            Err(why) => rejected = Some(why),
-        },
-        Presented::Conflict => rejected = Some(Rejected::Invalid),
-        Presented::Absent => {}
-    }
+    let mut rejected = match by_cookie(accounts, headers, cookies.session()) {
+        Ok(Some(identity)) => return Authentication::Known { identity, by_itself: true },
+        Ok(None) => None,
+        Err(why) => Some(why),
+    };
     for field in headers.get_all(AUTHORIZATION) {
         let Some(token) = own_credential(field) else { continue };
         let found = if token.starts_with(API_TOKEN_PREFIX.as_bytes()) {
@@ -79,6 +82,14 @@ pub(crate) fn authenticate(
             Err(why) => rejected = Some(why),
         }
     }
+    let elsewhere = headers.get_all(&TOKEN_FIELD).iter().map(|field| field.as_bytes().trim_ascii());
+    for token in elsewhere.chain(headers.get_all(PROXY_AUTHORIZATION).iter().filter_map(api_token)) {
+        match accounts.authenticate_api_token(token) {
+            // no page can say it (Fetch, 2.2.2; a field of its own is asked for first), and no browser does by itself
+            Ok(identity) => return Authentication::Known { identity, by_itself: false },
+            Err(why) => rejected = Some(why),
+        }
+    }
     for token in carried {
         match accounts.authenticate_handshake(token, incoming.host) {
             Ok(identity) => return Authentication::Known { identity, by_itself: false },
@@ -86,6 +97,30 @@ pub(crate) fn authenticate(
         }
     }
     rejected.map_or(Authentication::Anonymous, Authentication::Rejected)
+}
+
+/// Who the session cookies stand for. There may be several of one name, of a parent domain and of another gateway: each
+/// is tried, so that one that is in the way locks nobody out. Two sessions at once are nobody.
+fn by_cookie(accounts: &Accounts, headers: &HeaderMap, name: &str) -> Result<Option<Identity>, Rejected> {
+    let (mut found, mut rejected) = (None::<Identity>, None);
+    for token in cookie::values(headers, name).take(COOKIES_MAX) {
+        match (accounts.authenticate(token), &found) {
+            (Ok(identity), Some(first)) if identity.session.id != first.session.id => return Err(Rejected::Invalid),
+            (Ok(identity), Some(first)) if identity.issued <= first.issued => {}
+            (Ok(identity), _) => found = Some(identity),
+            (Err(why), _) => rejected = Some(why),
+        }
+    }
+    match (found, rejected) {
+        (None, Some(why)) => Err(why),
+        (found, _) => Ok(found),
+    }
+}
+
+/// The API token of a `Proxy-Authorization` field: those who speak to a proxy on the way use other schemes, or other
+/// tokens.
+pub(crate) fn api_token(value: &HeaderValue) -> Option<&[u8]> {
+    after_scheme(value.as_bytes(), b"bearer").filter(|token| token.starts_with(API_TOKEN_PREFIX.as_bytes()))
 }
 
 /// The token of an `Authorization` field that is ours: a Bearer JWT of our issuer (its signature is not

@@ -1,10 +1,7 @@
 //! Admission -> what the upstream gets of the client's head: strip first, on every route and in every
 //! spelling, then state the identity. Pure: it says what changes, and every way to an upstream does that.
-//!
-//! Sources: oauth2-proxy CVE-2025-64484, Traefik CVE-2026-33433 and -39858, Caddy CVE-2026-30851.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use http::header::{self, HeaderMap, HeaderName};
 use pingora_core::Result;
@@ -12,159 +9,18 @@ use pingora_http::RequestHeader;
 
 use super::authenticate::holds_own;
 use super::handshake::Handshake;
+pub(crate) use super::header_filter::Stripper;
+use super::header_filter::holds_session;
 use super::via;
 use crate::account::{Minted, User};
-use crate::config::{Config, IdentityHeaders, TemplatePart, Upstream};
-use crate::web::cookie::{self, CookieStyle};
-
-/// Identity headers of the presets, in lower case, as far as they are no whole family.
-const IDENTITY: [&str; 9] = [
-    "remote-user",
-    "remote-email",
-    "remote-name",
-    "remote-groups",
-    "remote-id",
-    "x-forwarded-user",
-    "x-forwarded-email",
-    "x-forwarded-groups",
-    "x-forwarded-preferred-username",
-];
-
-/// Never let through from a client: set anew by us, or read by frameworks as if a proxy had said it
-/// (`Proxy`: CGI programs take it for `HTTP_PROXY`, CVE-2016-5385).
-const STRIPPED: [&str; 7] = [
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-request-id",
-    "x-original-url",
-    "x-rewrite-url",
-    "proxy",
-];
-
-/// Families of names that never pass: ours, frameworks' own, and those that gateways state identities in.
-const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-webauth-", "x-invoke-", "x-middleware-"];
-
-/// What proxies say of a request: let through from trusted ones alone, with all that begins with
-/// `x-forwarded-` or ends in `client-ip`.
-const FROM_TRUSTED: [&str; 3] = ["x-real-ip", "forwarded", "cf-connecting-ip"];
+use crate::config::{IdentityHeaders, TemplatePart, Upstream};
+use crate::web::cookie;
 
 /// Fields about the client's connection alone (RFC 9110, 7.6.1), and what was answered here.
 const HOP: [&[u8]; 7] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"];
 
 /// Fields that no `Connection` can take away: they say what is asked for, and where its body ends.
 const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-
-/// Which request headers never pass; made once from the configuration.
-#[derive(Debug)]
-pub(crate) struct Stripper {
-    /// Names that never pass.
-    never: HashSet<String, ahash::RandomState>,
-    /// Cookies that carry backends' tokens, also with `__Host-` and `__Secure-`, as [`folded`] has them.
-    token_cookies: Vec<Vec<u8>>,
-}
-
-impl Stripper {
-    pub(crate) fn new(config: &Config) -> Self {
-        let configured = config.upstreams.iter().flat_map(|upstream| &upstream.identity.0);
-        let configured = configured.map(|(name, _)| fold(name));
-        let never = IDENTITY.into_iter().chain(STRIPPED).map(str::to_owned).chain(configured).collect();
-        Self { never, token_cookies: token_cookies(config) }
-    }
-
-    /// Whether a cookie of this name is ours or carries a backend's token. What begins with such a name
-    /// counts: next-auth joins `name.0`, `name.1`. Bytes that some parsers trim away are no part of it, and a token's
-    /// counts in every spelling.
-    pub(crate) fn is_ours(&self, name: &[u8]) -> bool {
-        let dull = |b: &u8| !b.is_ascii_graphic();
-        let start = name.iter().position(|b| !dull(b)).unwrap_or(name.len());
-        let end = name.iter().rposition(|b| !dull(b)).map_or(start, |at| at + 1);
-        let name = &name[start..end];
-        CookieStyle::is_ours(name) || self.is_token(name)
-    }
-
-    fn is_token(&self, name: &[u8]) -> bool {
-        self.token_cookies.iter().any(|own| {
-            let in_front = own.first() == Some(&b'-') && is_or_piece_of(own, folded(name));
-            in_front || is_or_piece_of(own, folded_without_front(name))
-        })
-    }
-
-    /// Whether a reader that takes blanks and commas for the end of a cookie (RFC 2109, 4.3.4; Python's `SimpleCookie`)
-    /// finds a token behind one.
-    fn hides_token(&self, item: &[u8]) -> bool {
-        !self.token_cookies.is_empty()
-            && item
-                .split(|b| b" \t,".contains(b))
-                .skip(1)
-                .any(|part| part.contains(&b'=') && self.is_token(cookie::name_of(part)))
-    }
-
-    /// Whether a header of this name (in lower case, as `http` keeps it) may reach the upstream.
-    pub(super) fn passes(&self, name: &str, upstream: &Upstream, trusted: bool) -> bool {
-        if is_plain(name) {
-            return self.folded_passes(name, trusted);
-        }
-        upstream.allow_headers.iter().any(|allowed| allowed == name) && self.folded_passes(&fold(name), trusted)
-    }
-
-    fn folded_passes(&self, name: &str, trusted: bool) -> bool {
-        !(self.never.contains(name)
-            || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            || (!trusted && is_said_by_proxies(name)))
-    }
-}
-
-fn is_said_by_proxies(name: &str) -> bool {
-    FROM_TRUSTED.contains(&name) || name.starts_with("x-forwarded-") || name.ends_with("client-ip")
-}
-
-fn token_cookies(config: &Config) -> Vec<Vec<u8>> {
-    let named = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref()).flat_map(|token| &token.cookies);
-    let mut names: Vec<Vec<u8>> = named
-        .flat_map(|name| {
-            let bare = name.strip_prefix("__Host-").or(name.strip_prefix("__Secure-")).unwrap_or(name);
-            ["", "__Host-", "__Secure-"].map(|prefix| {
-                let name = format!("{prefix}{bare}");
-                folded_without_front(name.as_bytes()).collect()
-            })
-        })
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// A cookie's name as lenient backends would have it (PHP, ASP.NET, Rack): escapes read, in lower case, all else but
-/// letters and digits `-`.
-fn folded(name: &[u8]) -> impl Iterator<Item = u8> {
-    percent_encoding::percent_decode(name).map(fold_byte)
-}
-
-/// The same without what some of them leave out in front (`$`, quotes), and others fold as the rest (PHP: a dot).
-fn folded_without_front(name: &[u8]) -> impl Iterator<Item = u8> {
-    let begins = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
-    percent_encoding::percent_decode(name).skip_while(move |&b| !begins(b)).map(fold_byte)
-}
-
-fn fold_byte(b: u8) -> u8 {
-    if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' }
-}
-
-/// Whether a folded name is that of a token, or of one of the pieces of a long one, which follow behind a dot.
-fn is_or_piece_of(own: &[u8], mut name: impl Iterator<Item = u8>) -> bool {
-    own.iter().copied().eq(name.by_ref().take(own.len())) && name.next().is_none_or(|next| next == b'-')
-}
-
-/// `[A-Za-z0-9-]+`: the names that every backend reads alike.
-fn is_plain(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-}
-
-/// The spelling that a CGI-like backend would fold a name onto: `_`, `.` and all else become `-`.
-fn fold(name: &str) -> String {
-    name.bytes().map(fold_byte).map(char::from).collect()
-}
 
 /// Everything about the request that the upstream is told besides what the client sent.
 pub(crate) struct Told<'a> {
@@ -179,6 +35,8 @@ pub(crate) struct Told<'a> {
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
     pub(crate) host: &'a str,
+    /// The port that the client sees.
+    pub(crate) port: Cow<'a, str>,
     pub(crate) request_id: &'a str,
     /// Names this process, so that a request that comes back is noticed.
     pub(crate) via: &'a str,
@@ -224,8 +82,11 @@ impl<'a> Changes<'a> {
         for name in &self.dropped {
             head.remove_header(name);
         }
+        for (name, _) in &self.set {
+            head.remove_header(*name);
+        }
         for (name, value) in self.set {
-            head.insert_header(name.to_owned(), &*value)?;
+            head.append_header(name.to_owned(), &*value)?;
         }
         self.target.map_or(Ok(()), |target| head.set_raw_path(&target))
     }
@@ -254,6 +115,10 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
     }
     changes.set("X-Forwarded-Proto", told.scheme.as_bytes());
     changes.set("X-Forwarded-Host", told.host.as_bytes());
+    match &told.port {
+        Cow::Borrowed(port) => changes.set("X-Forwarded-Port", port.as_bytes()),
+        Cow::Owned(port) => changes.make("X-Forwarded-Port", port.clone().into_bytes()),
+    }
     changes.set("X-Request-Id", told.request_id.as_bytes());
     changes.set.push(("X-Authgate-Via", via::told(headers, told.via)));
     let stripped = told.handshake.and_then(Handshake::target);
@@ -309,13 +174,17 @@ fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Vec<u8> {
     hops
 }
 
-/// Ours is always removed; any other belongs to the app and passes, unless the app gets a Bearer token
-/// from us: then exactly that one arrives, or none.
+/// Ours is always removed; any other belongs to the app and passes, beside one of ours too, unless the app gets a Bearer
+/// token from us: then exactly that one arrives, or none.
 fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream: &Upstream) {
     let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = headers.get_all(header::AUTHORIZATION);
-    if replaced || values.iter().any(holds_own) {
-        changes.dropped.push(header::AUTHORIZATION);
+    if !replaced && !values.iter().any(holds_own) {
+        return;
+    }
+    changes.dropped.push(header::AUTHORIZATION);
+    for value in values.iter().filter(|value| !replaced && !holds_own(value)) {
+        changes.make("Authorization", value.as_bytes().to_vec());
     }
 }
 
@@ -333,7 +202,7 @@ fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &St
         kept.extend_from_slice(item);
     };
     for item in lines.iter().flat_map(|line| cookie::split(line.as_bytes())) {
-        if stripper.is_ours(cookie::name_of(item)) || stripper.hides_token(item) {
+        if stripper.is_ours(cookie::name_of(item)) || stripper.hides_token(item) || holds_session(item) {
             changed = true;
         } else {
             keep(item);

@@ -2,6 +2,7 @@
 //! be read in two ways is refused here, before anything is decided. Trust in forwarded fields
 //! hangs on the peer's address alone.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -10,11 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use crate::config::{Limits, Server};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
-use crate::web::origin::Scheme;
+use crate::web::origin::{Origin, Scheme};
 use crate::web::readings::RequestPath;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// Bytes of all `Connection` fields: each option costs a look at the head, here and at the next hop.
 const CONNECTION_BYTES_MAX: usize = 512;
@@ -62,6 +64,8 @@ pub(crate) struct Known {
     pub(crate) host: Host,
     /// `Host` came in other letters, or said another one than the proxy that is believed.
     host_differs: bool,
+    /// The port that a trusted proxy says.
+    port: Option<u16>,
     pub(crate) scheme: Scheme,
     pub(crate) client: Option<IpAddr>,
     pub(crate) is_websocket: bool,
@@ -71,6 +75,25 @@ impl Known {
     /// The host that was judged, where it is not what the client's `Host` says letter by letter.
     pub(crate) fn judged_host(&self) -> Option<&str> {
         self.host_differs.then(|| self.host.as_str())
+    }
+
+    /// The port that the client sees: what a trusted proxy says, the one in `Host`, `public_url`'s on its own host, else
+    /// the scheme's own.
+    pub(crate) fn port(&self, public_url: &Origin) -> Cow<'_, str> {
+        if let Some(port) = self.port {
+            return port.to_string().into();
+        }
+        if let Some(digits) = self.host.port_digits() {
+            return digits.into();
+        }
+        if self.host.name() == public_url.host() && self.scheme == public_url.scheme() {
+            return match public_url.port() {
+                443 => "443".into(),
+                80 => "80".into(),
+                port => port.to_string().into(),
+            };
+        }
+        if self.scheme == Scheme::Https { "443".into() } else { "80".into() }
     }
 }
 
@@ -144,22 +167,21 @@ pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) ->
     let own_host = single(headers, &HOST)?.ok_or(BadHead::Ambiguous("host"))?;
     let mut host = Host::parse(own_host).ok_or(BadHead::Ambiguous("host"))?;
     let mut scheme = if peer.secure { Scheme::Https } else { Scheme::Http };
-    let mut client = peer.address;
+    let (mut client, mut port) = (peer.address, None);
     if peer.trusted {
-        if let Some(told) = single(headers, &X_FORWARDED_HOST)? {
-            host = Host::parse(told.trim()).ok_or(BadHead::Ambiguous("x-forwarded-host"))?;
+        if let Some(told) = last_told(headers, &X_FORWARDED_HOST) {
+            let told = std::str::from_utf8(told).ok().and_then(Host::parse);
+            host = told.ok_or(BadHead::Ambiguous("x-forwarded-host"))?;
         }
-        scheme = match single(headers, &X_FORWARDED_PROTO)? {
-            Some(proto) if proto.eq_ignore_ascii_case("https") => Scheme::Https,
-            Some(proto) if proto.eq_ignore_ascii_case("http") => Scheme::Http,
-            Some(_) => return Err(BadHead::Ambiguous("x-forwarded-proto")),
-            None => scheme,
-        };
+        if let Some(proto) = last_told(headers, &X_FORWARDED_PROTO) {
+            scheme = scheme_of(proto).ok_or(BadHead::Ambiguous("x-forwarded-proto"))?;
+        }
+        port = last_told(headers, &X_FORWARDED_PORT).and_then(port_of);
         client = client_behind(headers, peer.address, server);
     }
     let is_websocket = is_websocket(parts)?;
     let host_differs = host.as_str() != own_host;
-    Ok(Known { host, host_differs, scheme, client, is_websocket })
+    Ok(Known { host, host_differs, port, scheme, client, is_websocket })
 }
 
 /// Puts the request together; the path is judged here.
@@ -204,6 +226,30 @@ fn single<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Optio
     first.to_str().map(Some).map_err(|_| BadHead::Ambiguous(name.as_str()))
 }
 
+/// What the nearest proxy says in a field: the last item that is not empty, of all lines. Those before it came to it from
+/// elsewhere.
+fn last_told<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let lines = headers.get_all(name).iter().rev();
+    let mut items = lines.flat_map(|line| line.as_bytes().rsplit(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    items.find(|item| !item.is_empty())
+}
+
+/// Whether a field says https in any of its names; of whom it comes is not asked.
+pub(super) fn says_https(headers: &HeaderMap) -> bool {
+    last_told(headers, &X_FORWARDED_PROTO).and_then(scheme_of) == Some(Scheme::Https)
+}
+
+/// Proxies tell of WebSockets by the scheme that scripts name (RFC 6455, 3).
+fn scheme_of(name: &[u8]) -> Option<Scheme> {
+    let is = |own: &[&str]| own.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
+    if is(&["https", "wss"]) { Some(Scheme::Https) } else { is(&["http", "ws"]).then_some(Scheme::Http) }
+}
+
+fn port_of(digits: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok().filter(|&port| port > 0)
+}
+
 /// The right-most address that is not a trusted proxy's; the peer's own where the list is unreadable.
 fn client_behind(headers: &HeaderMap, peer: Option<IpAddr>, server: &Server) -> Option<IpAddr> {
     let mut client = peer;
@@ -220,7 +266,8 @@ fn client_behind(headers: &HeaderMap, peer: Option<IpAddr>, server: &Server) -> 
 }
 
 fn read_address(text: &str) -> Option<IpAddr> {
-    let plain = text.parse::<IpAddr>().ok();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let plain = bare.parse::<IpAddr>().ok();
     let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
     plain.or_else(with_port).map(|address| address.to_canonical())
 }

@@ -35,6 +35,7 @@ pub(crate) mod front;
 mod guard;
 mod handshake;
 mod head;
+mod header_filter;
 mod health;
 mod live;
 mod page;

@@ -193,6 +193,7 @@ pub fn stripped(bytes: &[u8]) {
             via: "here",
             prefix: "",
             host_override: None,
+            port: "80".into(),
         };
         let changes = forward::changes(&head.parsed.headers, head.parsed.raw_path(), &STRIPPER, &told);
         for (name, line) in head.fields().filter(|(name, _)| changes.keeps(name)) {

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
-use super::authenticate::{Authentication, own_credential};
+use super::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
 use super::authorize::{Admission, Refusal};
 use super::cors;
 use super::decide::{self, Verdict};
@@ -217,6 +217,7 @@ impl<'c> Prover<'c> {
                 trusted: false,
                 scheme: seen.known.scheme.as_str(),
                 host: seen.known.host.as_str(),
+                port: seen.known.port(&config.server.public_url),
                 request_id: REQUEST_ID,
                 via: "GATEWAY-ID",
                 prefix: &route.strip_prefix,
@@ -270,6 +271,8 @@ impl<'c> Prover<'c> {
 
     fn carries_credential(&self, incoming: &Incoming<'_>) -> bool {
         cookie::pairs(incoming.headers).any(|(name, _)| self.stripper.is_ours(name))
+            || incoming.headers.contains_key(&TOKEN_FIELD)
+            || incoming.headers.get_all(header::PROXY_AUTHORIZATION).iter().any(|value| api_token(value).is_some())
             || incoming.headers.get_all(header::AUTHORIZATION).iter().any(|value| own_credential(value).is_some())
     }
 }

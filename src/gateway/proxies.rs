@@ -5,14 +5,10 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use http::HeaderName;
-
 use super::Parts;
-use super::head::Peer;
+use super::head::{self, Peer};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
-
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Why a request counts as one over plain http, where a proxy may be at fault.
 pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static str> {
@@ -42,7 +38,7 @@ impl Parts {
 }
 
 fn says_https(incoming: &Incoming<'_>) -> bool {
-    incoming.headers.get(&X_FORWARDED_PROTO).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"))
+    head::says_https(incoming.headers)
 }
 
 /// Loopback, or an address that is routed nowhere else (RFC 1918, RFC 4193).

@@ -76,6 +76,7 @@ impl Gateway {
             trusted: state.peer.trusted,
             scheme: known.scheme.as_str(),
             host: known.host.as_str(),
+            port: known.port(&self.config.server.public_url),
             request_id: &state.request_id,
             via: &self.via,
             prefix: &self.config.routes[admission.route()].strip_prefix,

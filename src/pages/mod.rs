@@ -13,7 +13,7 @@ use crate::config::{Config, SignUp};
 use crate::logging::Timestamp;
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::{CallerKind, Incoming};
-use crate::web::origin::{Origin, Scheme};
+use crate::web::origin::Origin;
 use crate::web::reply::Reply;
 
 mod account;
@@ -154,11 +154,7 @@ impl Pages {
             min_length: config.password.min_length,
             shared_with: config.cors_origins.clone(),
             token_cookies: tokens.flat_map(|token| token.cookies.iter().cloned()).collect(),
-            cookies: CookieStyle::new(
-                config.server.public_url.scheme() == Scheme::Https,
-                config.session.domain.clone(),
-                config.session.same_site,
-            ),
+            cookies: config.cookie_style(),
         }
     }
 

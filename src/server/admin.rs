@@ -1,6 +1,6 @@
 //! The admin listener: `/healthz` (the process lives), `/readyz` (the store answers; 503 while
-//! draining), `/metrics`. Meant for loopback: it answers only requests whose Host is an address or
-//! `localhost`, so that no web page can read it by pointing a name at it (DNS rebinding).
+//! draining), `/metrics`. Meant for loopback: it answers only requests whose Host is an address,
+//! `localhost` or one of `server.admin_hosts`, so that no web page can read it by pointing a name at it (DNS rebinding).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,8 +96,16 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
         let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(field.value).ok()
     };
-    if !field("host").and_then(Host::parse).is_some_and(|host| is_literal(host.name())) {
-        return ("421 Misdirected Request", TEXT, "ask for an address or localhost\n".to_owned());
+    // HTTP/1.0 need not name a host (RFC 9112, 3.2), and no browser speaks it
+    let names_host = request.headers.iter().any(|field| field.name.eq_ignore_ascii_case("host"));
+    let nameless = request.version == Some(0) && !names_host;
+    let is_known = |host: Host| {
+        let gateway = asked.current.gateway();
+        is_literal(host.name()) || gateway.config().server.admin_hosts.iter().any(|own| own == host.name())
+    };
+    if !nameless && !field("host").and_then(Host::parse).is_some_and(is_known) {
+        let remedy = "ask for an address or localhost, or name this host in server.admin_hosts\n";
+        return ("421 Misdirected Request", TEXT, remedy.to_owned());
     }
     if !matches!(request.method, Some("GET" | "HEAD")) {
         return ("405 Method Not Allowed", TEXT, "GET and HEAD only\n".to_owned());

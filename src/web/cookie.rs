@@ -37,16 +37,15 @@ pub enum Presented<'a> {
 }
 
 impl CookieStyle {
-    /// `__Host-authgate` on https, `__Secure-authgate` with a domain, `authgate` on plain http.
-    pub fn new(secure: bool, domain: Option<String>, same_site: SameSite) -> Self {
+    /// `name` is `session.cookie_name`. `__Host-authgate` on https, `__Secure-authgate` with a domain, `authgate` on plain
+    /// http.
+    pub fn new(name: &str, secure: bool, domain: Option<String>, same_site: SameSite) -> Self {
         let prefix = match (secure, &domain) {
             (true, None) => "__Host-",
             (true, Some(_)) => "__Secure-",
             (false, _) => "",
         };
-        let session = format!("{prefix}authgate");
-        let device = format!("{prefix}authgate-device");
-        let csrf = format!("{prefix}authgate-csrf");
+        let [session, device, csrf] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
         Self { secure, domain, same_site, session, device, csrf }
     }
 
@@ -93,13 +92,29 @@ impl CookieStyle {
     pub fn remove(&self, name: &str) -> Option<HeaderValue> {
         self.set(name, "", Some(0))
     }
+}
 
-    /// Whether a cookie of this name is ours: never forwarded, never taken from a backend. The
-    /// names of the other schemes count too, so that nothing planted under them travels on.
-    pub fn is_ours(name: &[u8]) -> bool {
-        let name = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
-        matches!(name, b"authgate" | b"authgate-device" | b"authgate-csrf")
-    }
+/// `session.cookie_name` where the file names none.
+pub const DEFAULT_NAME: &str = "authgate";
+
+/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token.
+const SUFFIXES: [&str; 3] = ["", "-device", "-csrf"];
+
+/// Whether a cookie of this name is one of a gateway whose `session.cookie_name` is `own`: never forwarded, never taken
+/// from a backend. The names of the other schemes count too, so that nothing planted under them travels on.
+pub fn is_own(own: &str, name: &[u8]) -> bool {
+    let name = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
+    name.strip_prefix(own.as_bytes()).is_some_and(|rest| SUFFIXES.iter().any(|suffix| suffix.as_bytes() == rest))
+}
+
+/// Whether `session.cookie_name` may be this: a token (RFC 6265, 4.1.1) that every parser reads alike, and no prefix that
+/// browsers ask more of.
+pub fn may_be_named(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=64).contains(&name.len())
+        && name.bytes().all(plain)
+        && name.bytes().any(|b| b.is_ascii_alphanumeric())
+        && !name.starts_with("__")
 }
 
 /// The cookies of a request, in order, as name and value. Items without `=` are left out.
@@ -124,6 +139,11 @@ pub fn name_of(item: &[u8]) -> &[u8] {
     let start = item.iter().position(|b| !b" \t=".contains(b)).unwrap_or(item.len());
     let item = &item[start..];
     &item[..memchr::memchr(b'=', item).unwrap_or(item.len())]
+}
+
+/// The values of all cookies of this exact name, in order.
+pub fn values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pairs(headers).filter(move |(own, _)| *own == name.as_bytes()).map(|(_, value)| value)
 }
 
 /// Finds one cookie by its exact name.
@@ -193,17 +213,17 @@ mod tests {
 
     #[test]
     fn names_and_attributes_follow_the_scheme_and_the_domain() {
-        let host = CookieStyle::new(true, None, SameSite::Lax);
+        let host = CookieStyle::new("authgate", true, None, SameSite::Lax);
         assert_eq!(
             host.set(host.session(), "v", Some(60)).unwrap(),
             "__Host-authgate=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60"
         );
-        let domain = CookieStyle::new(true, Some("example.com".into()), SameSite::Strict);
+        let domain = CookieStyle::new("authgate", true, Some("example.com".into()), SameSite::Strict);
         assert_eq!(
             domain.set(domain.session(), "v", None).unwrap(),
             "__Secure-authgate=v; HttpOnly; SameSite=Strict; Secure; Path=/; Domain=example.com"
         );
-        let plain = CookieStyle::new(false, None, SameSite::Lax);
+        let plain = CookieStyle::new("authgate", false, None, SameSite::Lax);
         assert_eq!(plain.remove(plain.session()).unwrap(), "authgate=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0");
         assert_eq!(plain.set("authgate", "a; Domain=evil.test", None), None);
     }

@@ -56,6 +56,11 @@ impl Host {
         self.port
     }
 
+    /// The same in digits.
+    pub fn port_digits(&self) -> Option<&str> {
+        self.port.map(|_| &self.text[self.name_bytes + 1..])
+    }
+
     /// The name and, where one was written, the port.
     pub fn as_str(&self) -> &str {
         &self.text

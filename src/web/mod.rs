@@ -9,6 +9,7 @@ pub mod path;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub mod readings;
+pub mod proxy_headers;
 pub mod reply;
 pub mod return_to;
 pub mod websocket;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::backend::{Backend, ok};
 use crate::gateway::{Gateway, PASSWORD, eventually};
+use crate::known_attacks::{both_ways, mirror};
 
 fn create(gateway: &Gateway, rest: &[&str]) -> String {
     let arguments = [&["token", "create", "ada@example.com", "--name", "backup"], rest].concat();
@@ -84,7 +85,7 @@ fn a_token_may_do_what_its_scopes_say() {
         ("GET /api", 200),
         ("GET /api/x/y", 200),
         ("HEAD /api/x", 200),
-        ("GET /%61pi/x", 400),
+        ("GET /%61pi/x", 403),
         ("POST /api/x", 403),
         ("GET /apis", 403),
         ("POST /notes/1", 200),
@@ -263,5 +264,85 @@ fn no_spelling_of_authorization_brings_a_credential_of_ours_to_an_app() {
         "agt",
     ] {
         assert_eq!(arrives(field).as_deref(), Some(field));
+    }
+}
+
+/// Home Assistant's and S3's programs have an `Authorization` of their own, which the app must get.
+#[test]
+fn a_token_has_places_of_its_own_beside_an_authorization_of_the_apps() {
+    let backend = Backend::start(mirror);
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
+        backend.address
+    ));
+    let cookie = gateway.first_account();
+    let token = create(&gateway, &["--scope", "GET,POST /x/**"]);
+    let bearer = format!("Bearer {token}");
+    let app = "AWS4-HMAC-SHA256 Credential=x, Signature=y";
+    for place in [("X-Authgate-Token", token.as_str()), ("x-authgate-token", &token), ("Proxy-Authorization", &bearer)]
+    {
+        for seen in both_ways(&gateway, "/x/1", &[place, ("Authorization", app)]) {
+            assert_eq!((seen.status, seen.seen("remote-user")), (200, vec!["ada@example.com".to_owned()]), "{place:?}");
+            assert_eq!(seen.seen("authorization"), [app]);
+            assert!(!seen.text().contains(&token), "{place:?} arrived");
+        }
+        assert_eq!(gateway.client().get("/y", &[place]).status, 403, "its scopes hold");
+        assert_eq!(gateway.client().get("/.auth/me", &[place]).json()["email"], "ada@example.com");
+        let socket = [crate::websockets::HANDSHAKE, &[place]].concat();
+        assert_eq!(gateway.client().get("/y", &socket).status, 403);
+        // no page can send it: a browser's word about where it comes from changes nothing
+        let foreign = [place, ("Sec-Fetch-Site", "cross-site"), ("Origin", "https://evil.test")];
+        assert_eq!(gateway.client().post_form("/x/1", &foreign, "a=b").status, 200, "{place:?}");
+    }
+    let basic = format!("Basic {}", BASE64.encode(format!(":{token}").as_bytes()));
+    let session = format!("Bearer {}", cookie.split_once('=').unwrap().1);
+    for wrong in [
+        ("X-Authgate-Token", "agt_wrong"),
+        ("X-Authgate-Token", &bearer),
+        ("X-Authgate-Token", &session[7..]),
+        ("X_Authgate_Token", &token),
+        ("Proxy-Authorization", &token),
+        ("Proxy-Authorization", &basic),
+        ("Proxy-Authorization", &session),
+        ("Proxy-Authorization", "Bearer agt_wrong"),
+    ] {
+        assert_eq!(gateway.client().get("/x/1", &[wrong]).status, 401, "{wrong:?}");
+        // removed although it is worth nothing
+        for seen in both_ways(&gateway, "/public/x", &[wrong]) {
+            assert!(seen.seen(wrong.0).is_empty() && !seen.text().contains(wrong.1), "{wrong:?}");
+        }
+    }
+    // the first valid one decides
+    let both = [("X-Authgate-Token", "agt_wrong"), ("Proxy-Authorization", bearer.as_str())];
+    assert_eq!(gateway.client().get("/x/1", &both).status, 200);
+    assert_eq!(gateway.client().get("/y", &[("X-Authgate-Token", &token), ("Cookie", &cookie)]).status, 200);
+    let told = gateway.cli(&["explain", "GET", "/x/1", "--header", &format!("X-Authgate-Token: {token}")]);
+    assert!(told.contains("credentials in the headers are not judged here"), "{told}");
+    assert!(!gateway.into_log().contains(&token));
+}
+
+#[test]
+fn of_several_authorization_lines_ours_goes_and_the_apps_stay() {
+    let backend = Backend::start(mirror);
+    let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
+    gateway.first_account();
+    let bearer = format!("Bearer {}", create(&gateway, &[]));
+    let (ours, app, other) =
+        (("Authorization", bearer.as_str()), ("Authorization", "Bearer of-the-app"), ("authorization", "Digest x"));
+    let list = format!("Digest x, {bearer}");
+    for (lines, arrives) in [
+        (&[ours, app][..], &["Bearer of-the-app"][..]),
+        (&[app, ours], &["Bearer of-the-app"]),
+        (&[app, ours, other], &["Bearer of-the-app", "Digest x"]),
+        (&[ours, ours], &[]),
+        (&[ours, ("Authorization", &list), app], &["Bearer of-the-app"]),
+    ] {
+        for seen in both_ways(&gateway, "/x", lines) {
+            assert_eq!(
+                (seen.status, seen.seen("authorization")),
+                (200, arrives.iter().map(|&one| one.to_owned()).collect())
+            );
+            assert_eq!(seen.seen("remote-user"), ["ada@example.com"]);
+        }
     }
 }

@@ -1,32 +1,47 @@
-//! Behind a real nginx, with the configuration that docs/behind-a-proxy.md gives.
+//! Behind real proxies, with the configurations that docs/behind-a-proxy.md gives.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::json;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Message, client};
 
 use crate::client::Client;
-use crate::gateway::{Gateway, PASSWORD, eventually};
+use crate::gateway::{Gateway, PASSWORD, eventually, not_here};
 
-struct Nginx {
+/// A real proxy, with the configuration of the documents.
+struct Proxy {
     child: Child,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
-impl Nginx {
-    /// The documented `location`, before this gateway. TLS would end here, so `$scheme` is written as https.
-    fn before(gateway: &Gateway) -> Self {
-        let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/behind-a-proxy.md")).unwrap();
-        let start = docs.find("    location / {").unwrap();
-        let location = &docs[start..start + docs[start..].find("\n    }\n").unwrap() + 7];
+/// What stands in docs/behind-a-proxy.md from `start` to `end`.
+fn documented(start: &str, end: &str) -> String {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/behind-a-proxy.md")).unwrap();
+    let from = docs.find(start).unwrap();
+    docs[from..from + docs[from..].find(end).unwrap() + end.len()].to_owned()
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Proxy {
+    fn start(mut command: Command, address: SocketAddr, folder: TempDir) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("it listens", || std::net::TcpStream::connect(address).is_ok());
+        Self { child, address, folder }
+    }
+
+    /// The documented `location`. TLS would end here, so `$scheme` is written as https.
+    fn nginx(gateway: &Gateway) -> Self {
+        let location = documented("    location / {", "\n    }\n");
         assert!(location.contains("proxy_pass http://127.0.0.1:8080;") && location.contains("$scheme"));
         let location = location.replace("127.0.0.1:8080", &gateway.host()).replace("$scheme", "https");
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let folder = TempDir::new().unwrap();
+        let (address, folder) = (free(), TempDir::new().unwrap());
         let dir = folder.path().display();
         let config = format!(
             "daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;\nevents {{}}\nhttp {{ access_log off; \
@@ -35,68 +50,117 @@ impl Nginx {
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, config).unwrap();
-        let errors = folder.path().join("error.log");
-        let child =
-            Command::new("nginx").arg("-e").arg(errors).arg("-c").arg(&file).stderr(Stdio::null()).spawn().unwrap();
-        eventually("nginx listens", || std::net::TcpStream::connect(address).is_ok());
-        Self { child, address, _folder: folder }
+        let mut command = Command::new("nginx");
+        command.arg("-e").arg(folder.path().join("error.log")).arg("-c").arg(file);
+        Self::start(command, address, folder)
+    }
+
+    /// The documented file, without TLS and its folder of certificates, and with a place to ask about health checks.
+    fn haproxy(gateway: &Gateway) -> Self {
+        let (address, folder) = (free(), TempDir::new().unwrap());
+        let mut config = documented("defaults\n    mode http\n", "check port 9180\n");
+        for (typed, here) in [
+            (":443 ssl crt /etc/haproxy/certs/ alpn h2,http/1.1", address.to_string()),
+            ("127.0.0.1:8080", gateway.host()),
+            ("check port 9180", format!("check inter 100 port {}", gateway.admin.port())),
+        ] {
+            assert!(config.contains(typed), "{typed}");
+            config = config.replace(typed, &here);
+        }
+        let file = folder.path().join("haproxy.cfg");
+        let socket = folder.path().join("socket");
+        std::fs::write(&file, format!("global\n    stats socket {}\n{config}", socket.display())).unwrap();
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(file);
+        Self::start(command, address, folder)
+    }
+
+    /// The documented site; plain http stands in for TLS, and says https.
+    fn caddy(gateway: &Gateway) -> Self {
+        let (address, folder) = (free(), TempDir::new().unwrap());
+        let site = documented("apps.example.com {\n", "\n    }\n}\n");
+        assert!(site.contains("reverse_proxy 127.0.0.1:8080 {"));
+        let site = site
+            .replace("apps.example.com {", &format!("http://apps.example.com:{} {{\n bind 127.0.0.1", address.port()));
+        let site =
+            site.replace("127.0.0.1:8080 {", &format!("{} {{\n header_up X-Forwarded-Proto https", gateway.host()));
+        let file = folder.path().join("Caddyfile");
+        std::fs::write(&file, format!("{{\n admin off\n auto_https off\n}}\n{site}")).unwrap();
+        let mut command = Command::new("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file).env("HOME", folder.path());
+        Self::start(command, address, folder)
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
 }
 
-#[test]
-fn people_behind_nginx_sign_in_and_are_told_apart_from_whoever_reaches_the_port() {
-    let gateway = Gateway::start(
-        "public_url = \"https://apps.example.com\"\ntrusted_proxies = [\"127.0.0.1\"]\n[sign_up]\nmode = \"invite\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
-    );
-    let nginx = Nginx::before(&gateway);
-    let host = ("Host", "apps.example.com");
-    let ask =
-        |path: &str, fields: &[(&str, &str)]| Client::connect(nginx.address).get(path, &[&[host], fields].concat());
+/// Whether a program is there.
+fn is_here(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        not_here(&format!("{program} is not installed"));
+    }
+    found
+}
+
+const TRUSTING: &str =
+    "trusted_proxies = [\"127.0.0.1\"]\ntrusted_headers = [\"x-real-ip\", \"forwarded\", \"x-forwarded-prefix\"]\n";
+
+/// What all of them must do, on another port than 443: people sign in with a form, sockets open, the app hears of the
+/// port, and nothing of what clients say arrives.
+fn serves_people(gateway: &Gateway, proxy: &Proxy) {
+    let (name, port) = ("apps.example.com", proxy.address.port().to_string());
+    let host = format!("{name}:{port}");
+    let origin = format!("https://{host}");
+    let ask = |path: &str, fields: &[(&str, &str)]| {
+        Client::connect(proxy.address).get(path, &[&[("Host", host.as_str())], fields].concat())
+    };
     let refused = ask("/app?x=1", &[("Accept", "text/html")]);
     assert_eq!((refused.status, refused.field("location")), (303, Some("/.auth/login?callbackUrl=/app?x=1")));
-    let body = json!({ "email": "ada@example.com", "name": "Ada", "password": PASSWORD });
-    let joined = Client::connect(nginx.address).post_json(gateway.invite.as_ref().unwrap(), &[host], &body);
-    let cookie = joined.session_cookie();
-    assert!(joined.status == 200 && cookie.starts_with("__Host-authgate="), "{joined:?}");
+    gateway.add_user("ada@example.com", &[]);
+    let body = format!("email=ada%40example.com&password={}&callbackUrl=%2Fapp", PASSWORD.replace(' ', "+"));
+    let fields = [("Host", host.as_str()), ("Origin", origin.as_str()), ("X-Forwarded-Host", "other.example.com")];
+    let signed_in = Client::connect(proxy.address).post_form("/.auth/login", &fields, &body);
+    assert_eq!((signed_in.status, signed_in.field("location")), (303, Some("/app")), "{signed_in:?}");
+    let cookie = signed_in.session_cookie();
+    assert!(cookie.starts_with("__Host-authgate="), "{cookie}");
     let spoofed = [
         ("Cookie", cookie.as_str()),
         ("Remote-User", "mallory@example.com"),
         ("X-Forwarded-For", "10.0.0.1"),
         ("X-Forwarded-Host", "other.example.com"),
         ("X-Forwarded-Port", "1"),
-        ("X-Forwarded-Prefix", "/x"),
+        ("X-Forwarded-Prefix", "/evil"),
         ("X-Real-IP", "10.0.0.1"),
         ("Forwarded", "for=10.0.0.1"),
+        ("X-Request-Id", "evil"),
     ];
     let seen = ask("/app", &spoofed);
-    assert_eq!(
-        (seen.seen("host"), seen.seen("x-real-ip")),
-        (vec!["apps.example.com".into()], vec!["127.0.0.1".into()])
-    );
-    assert_eq!(seen.seen("x-forwarded-port"), [nginx.address.port().to_string()]);
-    assert!(seen.seen("x-forwarded-prefix").is_empty() && seen.seen("forwarded").is_empty());
-    assert_eq!(seen.seen("remote-user"), ["ada@example.com"]);
-    assert_eq!(
-        (seen.seen("x-forwarded-proto"), seen.seen("x-forwarded-host")),
-        (vec!["https".into()], vec!["apps.example.com".into()])
-    );
-    // nginx says who its client is, whatever that client says
-    assert_eq!(seen.seen("x-forwarded-for"), ["127.0.0.1, 127.0.0.1"]);
-    for path in ["/a/../b", "//a", "/a%2fb"] {
-        assert_eq!(ask(path, &[("Cookie", &cookie)]).status, 400, "{path} arrives as it was sent");
+    let one = |text: &str| vec![text.to_owned()];
+    for (field, value) in [
+        ("host", host.as_str()),
+        ("x-forwarded-host", &host),
+        ("x-forwarded-port", &port),
+        ("x-forwarded-proto", "https"),
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-for", "127.0.0.1, 127.0.0.1"),
+        ("remote-user", "ada@example.com"),
+    ] {
+        assert_eq!(seen.seen(field), one(value), "{field}");
     }
+    assert!(seen.seen("x-forwarded-prefix").is_empty() && seen.seen("forwarded").is_empty());
+    assert!(!seen.text().contains("evil"), "{}", seen.text());
 
-    let mut request = "ws://apps.example.com/ws".into_client_request().unwrap();
+    let mut request = format!("ws://{host}/ws").into_client_request().unwrap();
     request.headers_mut().insert("cookie", cookie.parse().unwrap());
-    request.headers_mut().insert("origin", "https://apps.example.com".parse().unwrap());
-    let (mut socket, _) = client(request, std::net::TcpStream::connect(nginx.address).unwrap()).unwrap();
+    request.headers_mut().insert("origin", origin.parse().unwrap());
+    let (mut socket, _) = client(request, std::net::TcpStream::connect(proxy.address).unwrap()).unwrap();
     let _ = socket.read().unwrap();
     socket.send(Message::text("hello")).unwrap();
     while socket.read().unwrap() != Message::text("hello") {}
@@ -107,6 +171,48 @@ fn people_behind_nginx_sign_in_and_are_told_apart_from_whoever_reaches_the_port(
         }
     };
     assert_eq!(u16::from(close.unwrap().code), 4403);
+}
+
+/// A gateway behind a proxy on a port that is known only once it listens: `public_url` names none, and the host does.
+fn gateway_behind() -> Gateway {
+    Gateway::start(&format!(
+        "public_url = \"https://apps.example.com\"\n{TRUSTING}[[route]]\nupstream = \"builtin:whoami\"\n"
+    ))
+}
+
+#[test]
+fn people_behind_nginx_sign_in_on_any_port_and_are_told_apart_from_whoever_reaches_it() {
+    let gateway = gateway_behind();
+    let nginx = Proxy::nginx(&gateway);
+    serves_people(&gateway, &nginx);
+}
+
+#[test]
+fn people_behind_haproxy_sign_in_on_any_port_and_its_health_check_finds_the_gateway() {
+    if !is_here("haproxy") {
+        return;
+    }
+    let gateway = gateway_behind();
+    let haproxy = Proxy::haproxy(&gateway);
+    serves_people(&gateway, &haproxy);
+    eventually("the check has been answered", || {
+        let mut socket = std::os::unix::net::UnixStream::connect(haproxy.folder.path().join("socket")).unwrap();
+        socket.write_all(b"show stat\n").unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        text.lines()
+            .any(|line| line.starts_with("authgate,authgate,") && line.contains(",UP,") && line.contains("L7OK"))
+    });
+}
+
+#[test]
+fn people_behind_caddy_sign_in_on_any_port() {
+    if !is_here("caddy") {
+        return;
+    }
+    let gateway = gateway_behind();
+    let caddy = Proxy::caddy(&gateway);
+    serves_people(&gateway, &caddy);
 }
 
 /// What browsers show of it is a redirect without end, or nothing at all: the log says what is missing.

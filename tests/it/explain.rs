@@ -253,7 +253,7 @@ fn explain_needs_no_running_gateway_and_makes_nothing() {
         (
             &["explain", "GET", "/", "--user", "ada@example.com"],
             1,
-            "authgate: DIR/state/authgate.db: there is no database\n",
+            "authgate: DIR/state/authgate.db: there is no database: start the gateway, or name its state folder with --state-dir DIR\n",
         ),
     ] {
         assert_eq!(run(arguments), (code, String::new(), said.to_owned()));

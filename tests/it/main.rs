@@ -5,6 +5,7 @@
 // a test that cannot go on ends there, helpers included
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admin;
 mod api_tokens;
 mod authjs;
 mod backend;
@@ -24,6 +25,7 @@ mod explain;
 mod faults;
 mod forge;
 mod flowing;
+mod forwarded;
 mod framing;
 mod gateway;
 mod growth;
@@ -41,6 +43,7 @@ mod methods;
 mod metrics;
 mod operators;
 mod origins;
+mod own_cookies;
 mod paths;
 mod peers;
 mod refusals;

@@ -31,8 +31,8 @@ fn every_reply_says_nosniff_once() {
         ("GET /x", HANDSHAKE, 401),
         ("POST /x", &[("Content-Type", "application/grpc")], 200),
         ("OPTIONS /x", &preflight, 204),
-        ("GET /a/../b", &[], 400),
-        ("GET /a/../b", &[page], 400),
+        ("GET /a%00b", &[], 400),
+        ("GET /a%00b", &[page], 400),
         ("TRACE /", &[], 405),
         ("GET /dead", &[], 502),
         ("GET /.auth/nothing", &[], 404),
@@ -56,7 +56,7 @@ fn replies_over_http2_say_nosniff_too() {
     let secure = Secure::whoami();
     h2::run(async {
         let send = secure.h2().await;
-        for (line, status) in [("GET /.auth/me", 401), ("GET /x", 401), ("GET /a/../b", 400)] {
+        for (line, status) in [("GET /.auth/me", 401), ("GET /x", 401), ("GET /a%00b", 400)] {
             let answer = h2::ask(&send, h2::request(line, &[]), b"").await.unwrap();
             assert_eq!(
                 (answer.status().as_u16(), &answer.headers()["x-content-type-options"]),

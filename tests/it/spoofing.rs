@@ -140,7 +140,9 @@ fn forwarded_fields_are_set_anew_and_believed_from_trusted_proxies_alone() {
     assert_eq!(answer.seen("x-forwarded-proto"), one("http"));
     assert_eq!(answer.seen("x-real-ip"), Vec::<String>::new());
     assert_ne!(answer.seen("x-request-id"), one("told-1"));
-    let proxied = Gateway::start(&format!("trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n{route}"));
+    let proxied = Gateway::start(&format!(
+        "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\ntrusted_headers = [\"x-real-ip\"]\n{route}"
+    ));
     let answer = proxied.client().get("/", &told);
     assert_eq!(answer.seen("x-forwarded-for"), one("203.0.113.7, 127.0.0.1"));
     assert_eq!(answer.seen("x-forwarded-host"), one("other.example.com"));

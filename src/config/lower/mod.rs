@@ -24,7 +24,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let root = Table::root(file, reading);
     let server_table = root.table("server", "[server]");
     let server = server::server(&server_table);
-    let session = people::session(&root.table("session", "[session]"), &server.public_url);
+    let session_table = root.table("session", "[session]");
+    let session = people::session(&session_table, &server.public_url);
     let pages = pages::pages(&root.table("pages", "[pages]"), &server.prefix);
     let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
@@ -40,6 +41,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         },
         reading,
     );
+    people::cookie_clash(&session, session_table.span_of("cookie_name"), &upstreams, reading);
     caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);
     let nothing = root.value("route").map_or(Some(0..0), |typed| {
         let is_empty = typed.get_ref().as_array().is_some_and(|list| list.is_empty());

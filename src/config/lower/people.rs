@@ -1,9 +1,11 @@
 //! `[session]`, `[password]`, `[users]`, `[sign_up]`, `[throttle]`.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use crate::config::file::Table;
-use crate::config::{Argon2, Password, SameSite, Session, SignUp, Throttle, UserIds};
+use crate::config::file::{Reading, Table};
+use crate::config::{Argon2, Password, SameSite, Session, SignUp, Throttle, Upstream, UserIds};
+use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 
@@ -38,7 +40,33 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
             "set server.public_url to an https address, or leave same_site at \"lax\"",
         );
     }
-    Session { max_age, idle, renew_after, same_site, domain: domain(table, public_url) }
+    let cookie_name = cookie_name(table);
+    Session { max_age, idle, renew_after, same_site, cookie_name, domain: domain(table, public_url) }
+}
+
+fn cookie_name(table: &Table<'_>) -> String {
+    let default = cookie::DEFAULT_NAME.to_owned();
+    let Some(text) = table.text("cookie_name", cookie::DEFAULT_NAME) else { return default };
+    if !cookie::may_be_named(&text.value) {
+        text.fault(
+            format!("`{}` cannot be the cookie's name", text.value),
+            "write letters, digits and . _ -, 64 at most; `__Host-` or `__Secure-` is put before it",
+        );
+        return default;
+    }
+    text.value
+}
+
+/// A cookie of ours must not have the name of one that an app gets a token in.
+pub(super) fn cookie_clash(session: &Session, span: Range<usize>, upstreams: &[Upstream], reading: &Reading<'_>) {
+    let mut cookies = upstreams.iter().filter_map(|upstream| upstream.token.as_ref()).flat_map(|token| &token.cookies);
+    if let Some(name) = cookies.find(|name| cookie::is_own(&session.cookie_name, name.as_bytes())) {
+        reading.fault(
+            span,
+            format!("`{name}` is a cookie that an upstream's `token` is sent in, too"),
+            "give this gateway's cookies a name of their own",
+        );
+    }
 }
 
 fn domain(table: &Table<'_>, public_url: &Origin) -> Option<String> {

@@ -8,6 +8,7 @@ use crate::config::file::{Item, Table};
 use crate::config::{Limits, Listen, Paths, Server};
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
+use crate::web::proxy_headers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -58,9 +59,11 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         prefix: prefix(table),
         paths: paths(table).unwrap_or(Paths::AllReadings),
         trusted_proxies: proxies,
+        trusted_headers: trusted_headers(table),
         watch: table.boolean("watch").unwrap_or(true),
         listen,
         admin_listen,
+        admin_hosts: admin_hosts(table),
         tls,
     }
 }
@@ -245,6 +248,38 @@ fn trusted_proxies(table: &Table<'_>) -> (Vec<ipnet::IpNet>, bool) {
         }
     }
     (nets, any)
+}
+
+fn trusted_headers(table: &Table<'_>) -> Vec<String> {
+    let list = table.texts("trusted_headers", "x-real-ip").map(|list| list.value).unwrap_or_default();
+    let mut names = Vec::new();
+    for text in list {
+        let name = text.value.to_ascii_lowercase();
+        if proxy_headers::may_be_trusted(&name) {
+            names.push(name);
+        } else {
+            text.fault(
+                format!("`{}` is nothing that a proxy in front may say", text.value),
+                "write names as in \"x-real-ip\", \"forwarded\", \"x-forwarded-prefix\"; identities are the gateway's own to state",
+            );
+        }
+    }
+    names
+}
+
+fn admin_hosts(table: &Table<'_>) -> Vec<String> {
+    let list = table.texts("admin_hosts", "authgate").map(|list| list.value).unwrap_or_default();
+    let mut names = Vec::new();
+    for text in list {
+        match Host::parse(&text.value).filter(|host| host.port().is_none()) {
+            Some(host) => names.push(host.name().to_owned()),
+            None => text.fault(
+                format!("`{}` is no host's name", text.value),
+                "write the name that is asked for, without a port, as in \"authgate\"",
+            ),
+        }
+    }
+    names
 }
 
 pub(super) fn limits(table: &Table<'_>) -> Limits {

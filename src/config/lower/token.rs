@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::file::{Item, Table};
 use crate::config::{BackendToken, Secrets, TokenFormat, TokenKey};
 use crate::secret::Secret;
-use crate::web::cookie::CookieStyle;
+use crate::web::cookie;
 
 /// An HMAC key shorter than its hash is easier to guess than to forge (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
@@ -144,5 +144,5 @@ fn is_cookie_name(name: &str) -> bool {
     name.bytes().any(|b| b.is_ascii_alphanumeric())
         && name.len() <= 128
         && name.bytes().all(plain)
-        && !CookieStyle::is_ours(name.as_bytes())
+        && !cookie::is_own(cookie::DEFAULT_NAME, name.as_bytes())
 }

@@ -413,13 +413,14 @@ fn c17_a_token_in_the_address_is_no_credential_and_is_not_logged() {
 
 /// PortSwigger, "Cookie Chaos" (2025): servers that trim more than browsers do.
 #[test]
-fn c18_only_the_exact_name_is_the_session_cookie_and_two_values_are_none() {
+fn c18_only_the_exact_name_is_the_session_cookie_and_two_sessions_are_none() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let token = cookie.split_once('=').unwrap().1;
+    let another = gateway.sign_in("ada@example.com");
     let odd: Vec<String> = [
-        format!("{cookie}; authgate=x"),
-        format!("authgate=x; {cookie}"),
+        format!("{cookie}; {another}"),
+        format!("{another}; authgate=x; {cookie}"),
         format!("Authgate={token}"),
         format!("\u{a0}{cookie}"),
         format!("\u{2000}{cookie}"),
@@ -433,9 +434,13 @@ fn c18_only_the_exact_name_is_the_session_cookie_and_two_values_are_none() {
     ]
     .into();
     all_are_nobody(&gateway, &cookie, &odd);
-    for line in
-        [format!("a=1; {cookie}"), format!("{cookie};b=2"), format!("{cookie}; {cookie}"), format!("a;;\t{cookie} ;=;")]
-    {
+    for line in [
+        format!("a=1; {cookie}"),
+        format!("authgate=x; {cookie}"),
+        format!("{cookie};b=2"),
+        format!("{cookie}; {cookie}"),
+        format!("a;;\t{cookie} ;=;"),
+    ] {
         assert_eq!(status(&gateway, &line), 200, "{line}");
     }
 }

@@ -1,0 +1,18 @@
+//! Header fields by which proxies tell what they know of a request. In lower case, as `http` keeps names.
+
+/// Fields that no name below tells apart from others.
+const NAMED: [&str; 5] = ["forwarded", "forwarded-for", "x-forwarded", "x-real-ip", "cf-connecting-ip"];
+
+/// Fields of that look in which gateways state identities.
+const IDENTITIES: [&str; 4] =
+    ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username"];
+
+/// Whether apps take a field of this name for a proxy's word.
+pub fn is_said_by_proxies(name: &str) -> bool {
+    NAMED.contains(&name) || name.starts_with("x-forwarded-") || name.ends_with("client-ip")
+}
+
+/// Whether `trusted_headers` may name it.
+pub fn may_be_trusted(name: &str) -> bool {
+    is_said_by_proxies(name) && !IDENTITIES.contains(&name)
+}
