@@ -456,6 +456,10 @@ mod tests {
         world.clock.advance(20 * 86_400 - 3600 + 1);
         assert_eq!(judged(&world, &old), "invalid");
         assert_eq!(world.accounts.standing(&done.session), Standing::Expired);
+        // and is forgotten for good: a longer `max_age` must not bring it back
+        assert_eq!(world.db().keys().unwrap().len(), 2);
+        world.chores().await;
+        assert_eq!(world.db().keys().unwrap().len(), 1);
     }
 
     #[tokio::test]

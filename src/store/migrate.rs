@@ -361,7 +361,10 @@ mod tests {
         }
         let first = format!(
             "{}PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
-             INSERT INTO signing_key (kid, secret, created, rev) VALUES ('k', x'00', 1, 1);",
+             INSERT INTO signing_key (kid, secret, created, rev) VALUES ('k', x'00', 1, 1);
+             INSERT INTO audit (at, event, user_id, email, address, request_id, detail) VALUES
+                 (1, 'sign_in', '7', '', '192.0.2.1', 'r', ''), (1, 'sign_in_failed', '7', '', '192.0.2.1', 'r', ''),
+                 (1, 'profile_changed', '7', '', '', 'r', ''), (1, 'user_disabled', '7', '', '', '', '');",
             SCRIPTS[0]
         );
         sqlite(dir.path(), &first);
@@ -374,6 +377,10 @@ mod tests {
         assert_eq!((keys.len(), keys[0].algorithm.as_str()), (1, "HS256"));
         assert_eq!(Db::look(dir.path()).unwrap().keys().unwrap().len(), 1);
         assert!(db.api_tokens(None, 1).unwrap().is_empty());
+        // what happened before is kept as what happens now
+        let told = "SELECT group_concat(event || ' ' || owner || ' ' || keep, ', ') FROM audit";
+        let told: String = db.connection.query_row(told, [], |row| row.get(0)).unwrap();
+        assert_eq!(told, "sign_in 7 1, sign_in_failed 192.0.2.1 0, profile_changed 7 0, user_disabled 7 2");
     }
 
     #[test]

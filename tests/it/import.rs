@@ -186,7 +186,8 @@ fn columns_and_tables_have_the_names_that_they_have() {
         "roles",
     ];
     let run = import(folder, &file, &columns);
-    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.starts_with("new database in ") && run.err.lines().count() == 1, "{}", run.err);
     let user = users(folder).remove(0);
     assert_eq!(
         (&user["id"], &user["name"], &user["groups"]),
@@ -299,4 +300,28 @@ fn a_file_that_cannot_be_read_leaves_nothing_behind() {
     }
     assert_eq!(import(folder, Path::new("x"), &["--format", "xml"]).code, 2);
     assert_eq!(import(folder, Path::new("x"), &[]).code, 2);
+}
+
+/// Whoever has an odd address keeps it and the way in; what an app could take for a path or an option makes no account.
+#[test]
+fn people_keep_odd_addresses_and_dangerous_ones_are_left_out() {
+    let config = configured(CHEAP);
+    let file = config.path().join("people.csv");
+    let emails =
+        ["ada@example.com", "\u{17f}am@example.com", "a..b@example.com", "-rf@example.com", "../../x@example.com"];
+    let rows = emails.map(|email| format!("{email},{}\n", hash("old password")));
+    std::fs::write(&file, format!("email,password\n{}", rows.concat())).unwrap();
+    let gateway = Gateway::serve(config);
+    let folder = gateway.folder().to_path_buf();
+    assert_eq!(import(&folder, &file, &["--format", "csv", "--strict"]).code, 1);
+    let run = import(&folder, &file, &["--format", "csv"]);
+    assert_eq!((run.code, run.out.as_str()), (0, "imported 3 of 5 accounts, skipped 2\n"), "{}", run.err);
+    assert_eq!(run.err.lines().filter(|line| line.contains("it was kept")).count(), 2, "{}", run.err);
+    assert_eq!(run.err.lines().filter(|line| line.contains("skipped")).count(), 2, "{}", run.err);
+    for email in &emails[..3] {
+        assert_eq!(gateway.login(email, "old password").status, 200, "{email}");
+    }
+    gateway.cli(&["user", "set", "\u{17f}am@example.com", "--name", "Sam"]);
+    let taken = gateway.cli_with(&["user", "add", "\u{17f}ue@example.com"], "");
+    assert_eq!(taken.status.code(), Some(1), "who comes new is asked for another");
 }

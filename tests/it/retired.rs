@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::Answer;
+use crate::client::{Answer, Client};
 use crate::forge::{Token, now_secs, session_key};
 use crate::gateway::{Gateway, PASSWORD};
 
@@ -349,4 +349,28 @@ fn a_new_scope_names_its_methods_and_one_from_before_goes_on() {
     let gateway = gateway.kill_and_restart();
     let ask = |line: &str| gateway.client().request(line, &[("Authorization", &format!("Bearer {all}"))], b"").status;
     assert_eq!(["GET /api/x", "DELETE /api/x", "GET /log/x"].map(ask), [200, 200, 403]);
+}
+
+/// Nobody knows who comes over a Unix socket without a forwarded address: the account's own count holds all the same.
+#[test]
+fn over_a_unix_socket_an_accounts_wrong_passwords_are_counted_and_others_sign_in() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let socket = folder.path().join("front");
+    let listen = format!(
+        "[server]\nwatch = false\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\nadmin_listen = \"127.0.0.1:0\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
+        socket.display()
+    );
+    std::fs::write(folder.path().join("gateway.toml"), listen).unwrap();
+    let gateway = Gateway::serve(folder);
+    for email in ["ada@example.com", "bob@example.com"] {
+        gateway.add_user(email, &[]);
+    }
+    let login = |email: &str, password: &str| {
+        let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let body = json!({ "email": email, "password": password });
+        Client::over(stream, "localhost".to_owned()).post_json("/.auth/login", &[], &body).status
+    };
+    let tries: Vec<_> = (0..6).map(|_| login("ada@example.com", "wrong")).collect();
+    assert_eq!(tries, [401, 401, 401, 401, 401, 429]);
+    assert_eq!((login("ada@example.com", PASSWORD), login("bob@example.com", PASSWORD)), (429, 200));
 }
