@@ -135,12 +135,12 @@ impl ApiTokens {
         held.get(&token_hash(token)).map(|found| (Arc::clone(&found.session), Arc::clone(&found.grant)))
     }
 
-    /// Tokens used since they were last written: id and when; they count as written.
-    pub(super) fn take_unwritten(&self) -> Vec<(String, UnixSecs)> {
+    /// Tokens used since that was last written, and when.
+    pub(super) fn unwritten(&self) -> Vec<(Arc<Session>, UnixSecs)> {
         let held = self.0.read();
         let used = held.values().filter_map(|token| {
             let seen = token.session.seen.load(Ordering::Relaxed);
-            (seen > token.session.written.fetch_max(seen, Ordering::Relaxed)).then(|| (token.session.id.clone(), seen))
+            (seen > token.session.written.load(Ordering::Relaxed)).then(|| (Arc::clone(&token.session), seen))
         });
         used.collect()
     }
@@ -332,7 +332,7 @@ impl Accounts {
 #[cfg(test)]
 mod tests {
     use super::super::Standing;
-    use super::super::testing::World;
+    use super::super::testing::{START, World};
     use super::*;
 
     /// `session.idle` is for people: a program's socket was closed as expired after it.
@@ -348,5 +348,24 @@ mod tests {
         assert_eq!(world.accounts.standing(&who.session), Standing::Active);
         world.clock.advance(86_400);
         assert_eq!(world.accounts.standing(&who.session), Standing::Expired);
+    }
+
+    #[tokio::test]
+    async fn when_a_token_was_used_is_written_once_that_is_possible_again() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 86_400 };
+        let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
+        assert!(world.accounts.ready().await);
+        let _ = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
+        let seen = || world.db().api_tokens(None, 1).unwrap()[0].seen;
+        world.sqlite("CREATE TRIGGER broken BEFORE UPDATE ON api_token BEGIN SELECT RAISE(ABORT, 'broken'); END");
+        world.clock.advance(60);
+        world.chores().await;
+        assert_eq!(seen(), 0);
+        world.sqlite("DROP TRIGGER broken");
+        world.clock.advance(60);
+        world.chores().await;
+        assert_eq!(seen(), START);
     }
 }

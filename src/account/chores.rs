@@ -2,6 +2,7 @@
 //! ridding the store of what is past.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 
@@ -117,9 +118,12 @@ pub(super) fn write_seen(
     db: &mut Db,
     from: usize,
 ) -> Result<Option<usize>, StoreError> {
-    let used = api_tokens.take_unwritten();
+    let used = api_tokens.unwritten();
     if !used.is_empty() {
-        db.write_tokens_seen(&used)?;
+        db.write_tokens_seen(&used.iter().map(|(token, at)| (token.id.clone(), *at)).collect::<Vec<_>>())?;
+        for (token, at) in &used {
+            token.written.fetch_max(*at, Ordering::Relaxed);
+        }
     }
     let (seen, next) = live.unwritten(from);
     if !seen.is_empty() {

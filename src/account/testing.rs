@@ -92,7 +92,8 @@ impl World {
         assert!(self.accounts.ready().await);
     }
 
-    fn sqlite(&self, sql: &str) {
+    /// Does this to the database, as another program would.
+    pub(super) fn sqlite(&self, sql: &str) {
         let file = self.config.server.state_dir.join("authgate.db");
         rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
     }

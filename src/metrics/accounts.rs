@@ -23,7 +23,7 @@ const LOGINS: [(&str, &str, &str); 5] = [
 ];
 
 /// What attempts to sign in and up are counted against, as the names of counts begin.
-const LIMITS: [&str; 5] = ["account", "address", "device", "user", "sign_up"];
+const LIMITS: [&str; 6] = ["account", "address", "device", "user", "sign_up", "profile"];
 
 /// Kinds of work in the store.
 const OPS: [&str; 3] = ["read", "write", "poll"];

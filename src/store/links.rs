@@ -149,7 +149,8 @@ fn carry_out(
             sessions::end_of_user(tx, &user.id, Ends::All, now)?;
             // every link to this account dies with the one that was used
             tx.execute("DELETE FROM link WHERE user_id = ?1", [&user.id])?;
-            users::password_replaced(tx, &user.id, keeps, now, &AuditRow { email: user.email, ..event.clone() })?;
+            let event = AuditRow { email: user.email.clone(), ..event.clone() };
+            users::password_replaced(tx, &user, keeps, now, &event)?;
             users::change(tx, &user.id, &what)
         }
         _ => Ok(Written::Missing),

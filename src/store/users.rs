@@ -206,21 +206,24 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
 }
 
 /// What a new password ends: the API tokens that were made under the one before, and the browsers that it made known.
+/// The tokens of an account that had none were made by commands.
 pub(super) fn password_replaced(
     tx: &Tx<'_>,
-    id: &str,
+    before: &UserRow,
     keeps: Keeps,
     now: UnixSecs,
     event: &AuditRow,
 ) -> Result<(), StoreError> {
+    let id = &before.id;
     devices::forget(tx, id, keeps.device.as_ref())?;
     let set = |row: &Row<'_>| row.get(0).map(uint);
-    let before = tx.prepare_cached("SELECT password_set FROM user WHERE id = ?1")?.query_row([id], set)?;
+    let since = tx.prepare_cached("SELECT password_set FROM user WHERE id = ?1")?.query_row([id], set)?;
     tx.prepare_cached("UPDATE user SET password_set = ?2 WHERE id = ?1")?.execute(params![id, int(now)])?;
-    let ended = if keeps.tokens { 0 } else { api_tokens::end_of_user(tx, id, before, now)? };
+    let keep = keeps.tokens || before.password.is_none();
+    let ended = if keep { 0 } else { api_tokens::end_of_user(tx, id, since, now)? };
     if ended > 0 {
-        let detail = format!("{ended} for the new password");
-        audit::write(tx, &AuditRow { event: "tokens_revoked", user_id: id.to_owned(), detail, ..event.clone() })?;
+        let (user_id, detail) = (id.clone(), format!("{ended} for the new password"));
+        audit::write(tx, &AuditRow { event: "tokens_revoked", user_id, detail, ..event.clone() })?;
     }
     Ok(())
 }
@@ -316,14 +319,15 @@ impl Db {
     ) -> Result<Written, StoreError> {
         self.write(|tx| {
             throttle::forgive(tx, &what.proved)?;
+            let before = by_id(tx, id)?;
             let written = change(tx, id, what)?;
             if let Written::Done(row) = &written {
                 sessions::end_of_user(tx, id, ends, now)?;
                 if what.password.is_some() || what.email.is_some() {
                     tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
                 }
-                if let Some(password) = &what.password {
-                    password_replaced(tx, id, password.keeps, now, event)?;
+                if let (Some(password), Some(before)) = (&what.password, &before) {
+                    password_replaced(tx, before, password.keeps, now, event)?;
                 }
                 audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
             }

@@ -117,6 +117,10 @@ fn a_new_password_ends_the_tokens_made_since_the_last_one_and_leaves_those_of_ot
     set(&[]);
     assert_eq!(bearer(&gateway, &six), 401, "the command");
     assert_eq!(bearer(&gateway, &bobs), 200);
+    // who had no password: the tokens are the operator's
+    let invite = link(&gateway, &["user", "add", "zoe@example.com"]);
+    let zoes = token(&gateway, "zoe@example.com");
+    assert_eq!((accept(&gateway, &invite, "").status, bearer(&gateway, &zoes)), (200, 200));
     assert_eq!(
         gateway.cli_with(&["user", "set", "ada@example.com", "--name", "x", "--keep-tokens"], "").status.code(),
         Some(2)
