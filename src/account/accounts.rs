@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use super::api_token::ApiTokens;
+use super::app_cookies::AppCookieKey;
 use super::backend_token::{self, Minters, OwnKeys};
 use super::chores::{Chores, write_seen};
 use super::handed::HandedTokens;
@@ -24,7 +25,7 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{Change, Check, Db, Hooks, Store, StoreError};
+use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, Store, StoreError};
 
 /// Jobs of the store for people's own pages at once, of which an account gets its share; far fewer than may wait.
 const TURNS: usize = 32;
@@ -58,6 +59,7 @@ pub(super) struct Core {
     pub(super) tickets: Tickets,
     pub(super) returning: Returning,
     pub(super) api_tokens: Arc<ApiTokens>,
+    app_cookies: AppCookieKey,
     /// tells this instance's remembered tokens from another's
     id: u64,
 }
@@ -105,6 +107,8 @@ impl Accounts {
         }
         let no_randomness = |error: NoRandomness| StartError(error.to_string());
         db.first_key(&token::new_key().map_err(no_randomness)?, clock.now())?;
+        db.first_key(&token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
+        let app_cookies = AppCookieKey::new(&db.app_cookie_key()?);
         for algorithm in backend_token::algorithms(config) {
             db.first_key(&backend_token::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
@@ -132,6 +136,7 @@ impl Accounts {
             tickets,
             returning,
             api_tokens,
+            app_cookies,
             id,
         };
         Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, minters: Minters::new(config, None) }) })
@@ -215,6 +220,11 @@ impl Accounts {
     /// nobody else may have made. `None`: there is no key.
     pub fn tag(&self, text: &str) -> Option<String> {
         self.shared.keys.tag(text)
+    }
+
+    /// What seals records of apps' cookies.
+    pub fn app_cookie_key(&self) -> &AppCookieKey {
+        &self.shared.app_cookies
     }
 
     /// How many sessions stand.

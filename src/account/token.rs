@@ -85,8 +85,13 @@ pub(super) struct Keys {
 
 /// A new key for sessions: 32 random bytes.
 pub(super) fn new_key() -> Result<NewKey, NoRandomness> {
+    new_key_for("HS256")
+}
+
+/// A new key of 32 random bytes.
+pub(super) fn new_key_for(algorithm: &'static str) -> Result<NewKey, NoRandomness> {
     let secret = zeroize::Zeroizing::new(random_bytes::<32>()?.to_vec());
-    Ok(NewKey { algorithm: "HS256", kid: new_kid()?, secret })
+    Ok(NewKey { algorithm, kid: new_kid()?, secret })
 }
 
 /// A new key's name.

@@ -266,8 +266,19 @@ pub struct Session {
     pub same_site: SameSite,
     /// The cookie's name, without `__Host-` or `__Secure-`.
     pub cookie_name: String,
+    /// Whether cookies that apps set under one account are kept from another.
+    pub app_cookies: AppCookieRule,
     /// A parent domain that shares the session between its hosts; lower case, no leading dot.
     pub domain: Option<String>,
+}
+
+/// `session.app_cookies`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppCookieRule {
+    /// They belong to the account that was signed in.
+    PerAccount,
+    /// They are forwarded whoever is signed in.
+    Keep,
 }
 
 /// `[password]`

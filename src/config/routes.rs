@@ -277,6 +277,7 @@ mod tests {
             websocket_origins: Vec::new(),
             websocket_token: WebSocketToken::default(),
             cors: Cors::App,
+            drops_cookies: false,
             cache: Cache::App,
         }
     }

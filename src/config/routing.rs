@@ -184,6 +184,8 @@ pub struct Route {
     pub websocket_token: WebSocketToken,
     /// Who answers for other origins.
     pub cors: Cors,
+    /// Its app gets no cookies: neither those of clients nor its own back.
+    pub drops_cookies: bool,
     /// Who says how its answers are cached.
     pub cache: Cache,
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::app_cookies::Settled;
 use super::conn::Connections;
 use super::cors::CorsAnswer;
 use super::forward::Stripper;
@@ -30,6 +31,7 @@ impl Gateway {
             connections: Arc::new(Connections::new()),
             metrics: Arc::new(Metrics::new()),
             via: format!("{:016x}", ids.hash_one("via")),
+            settled: Settled::default(),
             next_id: AtomicU64::new(0),
             log,
             clock,
@@ -99,6 +101,7 @@ impl Gateway {
             tried: Vec::new(),
             retried: false,
             answered: None,
+            foreign: None,
             renewed: None,
             cors: CorsAnswer::default(),
             handshake: None,

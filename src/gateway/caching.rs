@@ -28,7 +28,7 @@ impl CacheRules {
 }
 
 /// `private` in the place of what lets shared caches store; how long a browser keeps it stays.
-fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
+pub(super) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
     let mut lines = answer.values(&header::CACHE_CONTROL).peekable();
     if lines.peek().is_none() {
         return Some(HeaderValue::from_static("private"));

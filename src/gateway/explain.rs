@@ -198,11 +198,16 @@ impl Explanation {
         self.reply = Some(Answer { status: reply.status.as_u16(), headers, body });
     }
 
-    pub(super) fn forward(&mut self, forwarded: Forwarded) {
-        let why = match &self.user {
+    /// `per_account`: cookies of apps belong to accounts.
+    pub(super) fn forward(&mut self, forwarded: Forwarded, per_account: bool) {
+        let mut why = match &self.user {
             Some(who) => format!("{} may pass", who.email),
             None => "nobody needs to be signed in here".to_owned(),
         };
+        let sends_cookies = forwarded.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cookie"));
+        if per_account && sends_cookies && self.user.is_some() {
+            why.push_str("; cookies that an app set under another account are held back (session.app_cookies)");
+        }
         self.answer(&format!("forward {}", forwarded.name), &why);
         self.upstream = Some(forwarded);
     }

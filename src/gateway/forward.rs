@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
+use super::app_cookies::Foreign;
 use super::authenticate::holds_own;
 use super::handshake::Handshake;
 pub(crate) use super::header_filter::Stripper;
@@ -28,6 +29,10 @@ pub(crate) struct Told<'a> {
     pub(crate) user: Option<&'a User>,
     /// Its own token, where it gets one.
     pub(crate) token: Option<&'a Minted>,
+    /// Cookies that belong to another account, and stay here.
+    pub(crate) foreign: Option<&'a Foreign>,
+    /// No cookie of the client's goes on (`route.cookies`).
+    pub(crate) drops_cookies: bool,
     /// What a WebSocket handshake carried for us, to be taken out.
     pub(crate) handshake: Option<&'a Handshake>,
     /// The peer's own address, the last hop of X-Forwarded-For.
@@ -99,7 +104,7 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
         headers.keys().filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted)).cloned().collect();
     changes.dropped.extend(nominated(headers));
     strip_authorization(&mut changes, headers, told.upstream);
-    rewrite_cookies(&mut changes, headers, stripper, told.token);
+    rewrite_cookies(&mut changes, headers, stripper, told);
     state_identity(&mut changes, &told.upstream.identity, told.user);
     if let Some(token) = told.token {
         if let Some(bearer) = &token.bearer {
@@ -189,8 +194,8 @@ fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream:
 }
 
 /// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
-fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &Stripper, token: Option<&Minted>) {
-    let added = token.map_or("", |token| token.cookies.as_str());
+fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &Stripper, told: &Told<'_>) {
+    let added = told.token.map_or("", |token| token.cookies.as_str());
     let lines = headers.get_all(header::COOKIE);
     let bytes: usize = lines.iter().map(|line| line.len() + 2).sum();
     let mut kept = Vec::with_capacity(bytes + added.len());
@@ -202,7 +207,9 @@ fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &St
         kept.extend_from_slice(item);
     };
     for item in lines.iter().flat_map(|line| cookie::split(line.as_bytes())) {
-        if stripper.is_ours(cookie::name_of(item)) || stripper.hides_token(item) || holds_session(item) {
+        let is_foreign = || told.drops_cookies || told.foreign.is_some_and(|foreign| foreign.withholds(item));
+        if stripper.is_ours(cookie::name_of(item)) || stripper.hides_token(item) || holds_session(item) || is_foreign()
+        {
             changed = true;
         } else {
             keep(item);

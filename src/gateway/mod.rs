@@ -19,6 +19,7 @@ use crate::web::incoming::{Incoming, wants_page};
 use crate::web::reply::Reply;
 
 mod answer;
+mod app_cookies;
 mod assemble;
 mod authenticate;
 mod authorize;
@@ -59,6 +60,7 @@ mod via;
 pub use assemble::Current;
 pub use health::HealthChecks;
 
+use app_cookies::Settled;
 use authenticate::Authentication;
 use authorize::Admission;
 use conn::Connections;
@@ -98,6 +100,7 @@ pub struct Process {
     metrics: Arc<Metrics>,
     log: Log,
     clock: Clock,
+    settled: Settled,
     /// Random per process: request ids and the guard against loops are made from it.
     ids: ahash::RandomState,
     via: String,
@@ -263,6 +266,9 @@ impl Gateway {
             (state.outcome, state.why) =
                 if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };
             return Step::Reply(reply);
+        }
+        if let Some(user) = app_cookies::owner(self, state) {
+            state.foreign = app_cookies::context(self).judge(user, incoming);
         }
         if incoming.is_websocket
             && let Some(guard) = &state.guard

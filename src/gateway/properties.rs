@@ -184,6 +184,8 @@ pub fn stripped(bytes: &[u8]) {
             upstream: &CONFIG.upstreams[0],
             user,
             token: None,
+            foreign: None,
+            drops_cookies: false,
             handshake: None,
             peer: Some("127.0.0.1"),
             trusted: false,

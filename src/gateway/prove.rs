@@ -20,7 +20,7 @@ use super::head::{self, BadHead, Known, Peer};
 use super::route::{Reading, Routed};
 use super::{handshake, refuse, respond, upstream};
 use crate::account::{Identity, Minted, Session, User};
-use crate::config::{Config, Listen, Paths, Test, UpstreamHost};
+use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
 use crate::web::cookie;
 use crate::web::host::Host;
@@ -212,6 +212,8 @@ impl<'c> Prover<'c> {
                 upstream: to,
                 user: user.map(|user| &**user),
                 token: token.as_ref(),
+                foreign: None,
+                drops_cookies: admission.routes().any(|route| config.routes[route].drops_cookies),
                 handshake: handshake.as_ref(),
                 peer: client.as_deref(),
                 trusted: false,
@@ -227,7 +229,8 @@ impl<'c> Prover<'c> {
                     .or(seen.known.judged_host()),
             },
         );
-        told.forward(Forwarded::new(to, incoming, seen.target, &changes));
+        let per_account = config.session.app_cookies == AppCookieRule::PerAccount;
+        told.forward(Forwarded::new(to, incoming, seen.target, &changes), per_account);
         None
     }
 

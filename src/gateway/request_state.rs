@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use super::app_cookies::Foreign;
 use super::authorize::Admission;
 use super::cors::CorsAnswer;
 use super::guard::Guard;
@@ -36,6 +37,8 @@ pub(crate) struct RequestState {
     pub(super) retried: bool,
     /// When the server's answer began, after `began`.
     pub(super) answered: Option<Duration>,
+    /// Cookies of apps that are another account's, or not known so far.
+    pub(super) foreign: Option<Box<Foreign>>,
     pub(super) renewed: Option<HeaderValue>,
     pub(super) cors: CorsAnswer,
     pub(super) handshake: Option<Handshake>,

@@ -5,7 +5,7 @@ use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_tar
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::authorize::Refusal;
-use super::caching::CacheRules;
+use super::caching::{self, CacheRules};
 use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
@@ -221,6 +221,19 @@ impl<'g> AnswerChanges<'g> {
     pub(super) fn replace(&mut self, name: HeaderName, value: Option<HeaderValue>) {
         self.nominated.push(name.clone());
         self.added.extend(value.map(|value| (name, value)));
+    }
+
+    /// Sets cookies for the one browser that asked, and keeps them out of shared caches.
+    pub(super) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl AnswerHead) {
+        if cookies.is_empty() {
+            return;
+        }
+        self.added.extend(cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie)));
+        self.drops_vendor_caching = true;
+        if let Some(value) = caching::private(answer).filter(|_| !self.made_private) {
+            self.made_private = true;
+            self.added.push((header::CACHE_CONTROL, value));
+        }
     }
 
     /// Keeps a final answer to the account that it was made for, where a route says so; the last of all changes.

@@ -11,7 +11,9 @@ use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
-use super::{Gateway, RequestState, failure, handshake, head, refuse, respond, second_method, service_worker};
+use super::{
+    Gateway, RequestState, app_cookies, failure, handshake, head, refuse, respond, second_method, service_worker,
+};
 use crate::account::{Identity, Standing};
 use crate::web::reply::Reply;
 
@@ -71,6 +73,8 @@ impl Gateway {
             upstream: &self.config.upstreams[admission.upstream()],
             user: admission.identity().map(|identity| &*identity.user),
             token: state.token.as_deref(),
+            foreign: state.foreign.as_deref(),
+            drops_cookies: admission.routes().any(|route| self.config.routes[route].drops_cookies),
             handshake: state.handshake.as_ref(),
             peer: state.guard.as_ref().and_then(|guard| guard.address_text()),
             trusted: state.peer.trusted,
@@ -129,6 +133,7 @@ impl Gateway {
         if respond::sends_hsts(&self.config, guard) && answer.values(&hsts).next().is_none() {
             changes.extend([(hsts, respond::HSTS)]);
         }
+        self.settle_app_cookies(head, answer, state, &mut changes);
         if let Some(admission) = &state.admission {
             changes.keep_to_account(admission.routes().map(|route| &self.config.routes[route]), answer);
         }
@@ -158,6 +163,28 @@ impl Gateway {
         let incoming = head::incoming(head, head.raw_path(), state.known.as_ref()?).ok()?;
         let is_grpc = incoming.is_grpc();
         is_grpc.then(|| refuse::status(&self.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
+    }
+
+    /// Whose the cookies of the request and of its answer are, as far as that is new.
+    fn settle_app_cookies(
+        &self,
+        head: &RequestHeader,
+        answer: &impl AnswerHead,
+        state: &RequestState,
+        changes: &mut AnswerChanges<'_>,
+    ) {
+        let (Some(user), Some(known)) = (app_cookies::owner(self, state), &state.known) else { return };
+        // a 304 freshens what is stored, with all its fields
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return;
+        }
+        let mut set = answer.values(&header::SET_COOKIE).peekable();
+        if (state.foreign.is_some() || set.peek().is_some())
+            && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
+        {
+            changes
+                .set_cookies(app_cookies::context(self).settle(user, &incoming, state.foreign.as_deref(), set), answer);
+        }
     }
 
     /// Logs and counts a failure, and says what the client is told, if there is one to tell. The

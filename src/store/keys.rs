@@ -20,6 +20,10 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
     })
 }
 
+/// Under this name the key is kept that seals records of apps' cookies. It signs nothing and is never rotated: a record
+/// that could not be read any more would let one account's cookies through to another.
+pub const APP_COOKIES: &str = "app-cookies";
+
 /// A key to be kept.
 #[derive(Clone)]
 #[allow(missing_docs)]
@@ -71,12 +75,12 @@ impl Db {
         self.write(|tx| {
             if let Some(drop_before) = drop_before {
                 tx.execute(
-                    "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL",
-                    params![int(now), tx.rev()?],
+                    "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
+                    params![int(now), tx.rev()?, APP_COOKIES],
                 )?;
                 drop_retired(tx, drop_before)?;
             } else {
-                tx.execute("DELETE FROM signing_key", [])?;
+                tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [APP_COOKIES])?;
                 sessions::end(tx, Whose::Everybody, now)?;
             }
             for key in new {
@@ -86,11 +90,19 @@ impl Db {
         })
     }
 
-    /// All keys, newest first.
+    /// The key that seals records of apps' cookies.
+    pub fn app_cookie_key(&mut self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        self.read(|tx| {
+            let sql = "SELECT secret FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1";
+            Ok(tx.query_row(sql, [APP_COOKIES], |row| row.get::<_, Vec<u8>>(0))?.into())
+        })
+    }
+
+    /// All keys that sign, newest first.
     pub fn keys(&mut self) -> Result<Vec<KeyRow>, StoreError> {
         self.read(|tx| {
             let mut query = tx.prepare(&format!(
-                "SELECT {COLUMNS} FROM signing_key ORDER BY retired IS NULL DESC, created DESC, kid"
+                "SELECT {COLUMNS} FROM signing_key WHERE algorithm != '{APP_COOKIES}' ORDER BY retired IS NULL DESC, created DESC, kid"
             ))?;
             let rows = query.query_map([], from_row)?;
             Ok(rows.collect::<Result<_, _>>()?)

@@ -33,7 +33,7 @@ pub use backup::back_up;
 pub use db::{Check, Db};
 pub use folder::{Folder, Lock, has_database};
 pub use foreign::{ForeignTable, read_table};
-pub use keys::NewKey;
+pub use keys::{APP_COOKIES, NewKey};
 pub use links::{InviteRow, LinkRow, LinkUse, NewLink};
 pub use migrate::Migrated;
 pub use restore::{Restored, restore};

@@ -23,6 +23,7 @@ pub struct CookieStyle {
     session: String,
     device: String,
     csrf: String,
+    apps: String,
 }
 
 /// What a request presents under one cookie name.
@@ -45,8 +46,10 @@ impl CookieStyle {
             (true, Some(_)) => "__Secure-",
             (false, _) => "",
         };
-        let [session, device, csrf] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
-        Self { secure, domain, same_site, session, device, csrf }
+        let [session, device, csrf, _] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
+        // one a host, also where a domain shares the session
+        let apps = format!("{}{name}-apps", if secure { "__Host-" } else { "" });
+        Self { secure, domain, same_site, session, device, csrf, apps }
     }
 
     /// Name of the session cookie.
@@ -62,6 +65,17 @@ impl CookieStyle {
     /// Name of the cookie that Auth.js clients prove their CSRF token with.
     pub fn csrf(&self) -> &str {
         &self.csrf
+    }
+
+    /// Name of the cookie that says which account the cookies of apps belong to.
+    pub fn apps(&self) -> &str {
+        &self.apps
+    }
+
+    /// A `Set-Cookie` value for this host alone, also where a domain shares the session.
+    pub fn set_for_host(&self, name: &str, value: &str, max_age_secs: u64) -> Option<HeaderValue> {
+        let host = Self { domain: None, ..self.clone() };
+        host.set(name, value, Some(max_age_secs))
     }
 
     /// A `Set-Cookie` value; `max_age_secs` of `None` makes a browser-session cookie. `None` if the
@@ -97,8 +111,8 @@ impl CookieStyle {
 /// `session.cookie_name` where the file names none.
 pub const DEFAULT_NAME: &str = "authgate";
 
-/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token.
-const SUFFIXES: [&str; 3] = ["", "-device", "-csrf"];
+/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, whose the cookies of apps are.
+const SUFFIXES: [&str; 4] = ["", "-device", "-csrf", "-apps"];
 
 /// Whether a cookie of this name is one of a gateway whose `session.cookie_name` is `own`: never forwarded, never taken
 /// from a backend. The names of the other schemes count too, so that nothing planted under them travels on.

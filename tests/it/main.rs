@@ -7,6 +7,7 @@
 
 mod admin;
 mod api_tokens;
+mod app_cookies;
 mod authjs;
 mod backend;
 mod backup;

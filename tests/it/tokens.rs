@@ -191,7 +191,9 @@ fn a_backend_cannot_set_the_cookie_of_its_token() {
     let token = "token = { secret = { env = \"BACKEND_SECRET\" }, send = [\"cookie:next-auth.session-token\"] }";
     let gateway = gateway(&upstream("api", &backend, token));
     let cookie = gateway.first_account();
-    assert_eq!(gateway.client().get("/api/x", &[("Cookie", &cookie)]).all("set-cookie"), ["app=1"]);
+    let answer = gateway.client().get("/api/x", &[("Cookie", &cookie)]);
+    let set: Vec<_> = answer.all("set-cookie").into_iter().filter(|line| !line.starts_with("authgate-apps=")).collect();
+    assert_eq!(set, ["app=1"]);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use super::route::Places;
 use crate::config::file::Reading;
-use crate::config::{Access, Listen, Route, Routes, Segment, Server};
+use crate::config::{Access, Listen, Route, Routes, Segment, Server, Upstream, UpstreamServer};
 use crate::web::host::HostPattern;
 use crate::web::origin::Scheme;
 
@@ -23,6 +24,34 @@ pub(super) fn open_below(routes: &Routes, numbers: &[usize], spans: &[Range<usiz
                 route.path.text, numbers[next]
             ),
             format!("write \"{folder}/**\" to take {folder}, {folder}/ and all below"),
+        );
+    }
+}
+
+/// A public part of an app that is guarded elsewhere: a session of the app's own, in its cookie, goes on there whatever
+/// becomes of the gateway's.
+pub(super) fn public_part(
+    routes: &Routes,
+    upstreams: &[Upstream],
+    numbers: &[usize],
+    places: &Places,
+    reading: &Reading<'_>,
+) {
+    let has_sessions = |upstream: usize| upstreams[upstream].servers != [UpstreamServer::Whoami];
+    for (at, route) in routes.iter().enumerate() {
+        if route.access != Access::Public || places.cookies[at] || !route.upstream.is_some_and(has_sessions) {
+            continue;
+        }
+        let guards = |other: &Route| other.access == Access::SignedIn && other.upstream == route.upstream;
+        let Some(guarded) = routes.iter().position(guards) else { continue };
+        reading.warn(
+            places.paths[at].clone(),
+            format!(
+                "`{}` is public, and route {} guards the same app: the app's own session cookies pass here without a \
+                 session of the gateway",
+                route.path.text, numbers[guarded]
+            ),
+            "write cookies = \"drop\" in this route if the app has sessions of its own, else cookies = \"app\"",
         );
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::file::{Reading, Table};
-use crate::config::{Argon2, Password, SameSite, Session, SignUp, Throttle, Upstream, UserIds};
+use crate::config::{AppCookieRule, Argon2, Password, SameSite, Session, SignUp, Throttle, Upstream, UserIds};
 use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
@@ -40,8 +40,10 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
             "set server.public_url to an https address, or leave same_site at \"lax\"",
         );
     }
+    let app_cookies = [("per_account", AppCookieRule::PerAccount), ("keep", AppCookieRule::Keep)];
+    let app_cookies = table.choice("app_cookies", &app_cookies).unwrap_or(AppCookieRule::PerAccount);
     let cookie_name = cookie_name(table);
-    Session { max_age, idle, renew_after, same_site, cookie_name, domain: domain(table, public_url) }
+    Session { max_age, idle, renew_after, same_site, cookie_name, app_cookies, domain: domain(table, public_url) }
 }
 
 fn cookie_name(table: &Table<'_>) -> String {

@@ -27,7 +27,9 @@ pub(super) struct Around<'a> {
 /// Where things stand that are judged together.
 #[derive(Default)]
 pub(super) struct Places {
-    paths: Vec<Range<usize>>,
+    pub(super) paths: Vec<Range<usize>>,
+    /// Whether the file says what becomes of cookies.
+    pub(super) cookies: Vec<bool>,
     pub(super) hosts: Vec<Range<usize>>,
 }
 
@@ -58,10 +60,12 @@ pub(super) fn routes(
         }
         numbers.push(number);
         places.paths.push(table.span_of("path"));
+        places.cookies.push(table.has("cookies"));
         places.hosts.push(table.span_of("host"));
         routes.push(route);
     }
     caution::open_below(&routes, &numbers, &places.paths, reading);
+    caution::public_part(&routes, upstreams, &numbers, &places, reading);
     (routes, places)
 }
 
@@ -107,6 +111,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
         websocket_origins,
         websocket_token: websocket_token(&websocket),
         cors: cors(table, around.cors_origins),
+        drops_cookies: table.choice("cookies", &[("app", false), ("drop", true)]).unwrap_or(false),
         cache: table.choice("cache", &[("auto", Cache::PerAccount), ("app", Cache::App)]).unwrap_or(Cache::PerAccount),
     }
 }

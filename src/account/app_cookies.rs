@@ -1,0 +1,284 @@
+//! Which account the cookies of apps at one browser belong to. The browser keeps the record, in a cookie of the
+//! gateway's own and one for each host; what is in it is short hashes of names, sealed for that host.
+//!
+//! A cookie that only one account ever had is known by its name. One that several had is known by its value too: the
+//! browser may still hold the other account's under another path, and no request says which path a cookie is for.
+
+use ring::{digest, hmac};
+
+/// Accounts that one record holds; the one that was used longest ago goes first.
+const ACCOUNTS_MAX: usize = 3;
+/// Names that it holds for each; the oldest go first.
+const NAMES_MAX: usize = 64;
+/// Values of a name that several accounts had, for each of them.
+const VALUES_MAX: usize = 4;
+/// Bytes of a whole record: with name and attributes the cookie stays below 1 KiB.
+const BYTES_MAX: usize = 640;
+const VERSION: u8 = 1;
+const TAG_BYTES: usize = 6;
+const HASH_BYTES: usize = 3;
+const SEAL_BYTES: usize = 12;
+
+/// Stands for an account in a record; nobody without the key can tell which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountTag([u8; TAG_BYTES]);
+
+type Hash = [u8; HASH_BYTES];
+
+/// What seals records.
+pub struct AppCookieKey(hmac::Key);
+
+impl AppCookieKey {
+    /// From at least 32 secret bytes.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// The tag of an account.
+    pub fn tag(&self, account: &str) -> AccountTag {
+        AccountTag(first_bytes(self.hmac(&[b"account", account.as_bytes()]).as_ref()))
+    }
+
+    fn seal(&self, host: &str, body: &[u8]) -> [u8; SEAL_BYTES] {
+        first_bytes(self.hmac(&[b"record", host.as_bytes(), body]).as_ref())
+    }
+
+    fn hmac(&self, parts: &[&[u8]]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+        context.sign()
+    }
+}
+
+/// Whose a cookie is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Owner {
+    /// The account's own.
+    Own,
+    /// Not known so far.
+    New,
+    /// Another account's, or it may be.
+    Other,
+}
+
+/// One account's cookies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    tag: AccountTag,
+    /// Names that it had, oldest first.
+    names: Vec<Hash>,
+    /// Names that another account had too, with the values that apps set under this one.
+    values: Vec<(Hash, Hash)>,
+}
+
+impl Entry {
+    fn has(&self, name: Hash) -> bool {
+        self.names.contains(&name) || self.values.iter().any(|(own, _)| *own == name)
+    }
+}
+
+/// The record of one browser and host; the account that was used last stands first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AppCookies(Vec<Entry>);
+
+impl AppCookies {
+    /// Reads a record that this gateway sealed for this host; `None`: it is none.
+    pub fn parse(key: &AppCookieKey, host: &str, value: &[u8]) -> Option<Self> {
+        if value.len() > BYTES_MAX * 2 {
+            return None;
+        }
+        let bytes = data_encoding::BASE64URL_NOPAD.decode(value).ok()?;
+        let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(SEAL_BYTES)?)?;
+        if !bool::from(subtle::ConstantTimeEq::ct_eq(&key.seal(host, body)[..], seal)) {
+            return None;
+        }
+        let (version, mut rest) = body.split_first()?;
+        let mut entries = Vec::new();
+        while *version == VERSION && !rest.is_empty() {
+            let (tag, after) = rest.split_first_chunk()?;
+            let ([names, values], after) = after.split_first_chunk()?;
+            let (names, after) = after.split_at_checked(usize::from(*names) * HASH_BYTES)?;
+            let (values, after) = after.split_at_checked(usize::from(*values) * HASH_BYTES * 2)?;
+            let names = names.as_chunks().0.to_vec();
+            let values = values.as_chunks::<HASH_BYTES>().0.as_chunks().0.iter().map(|[name, value]| (*name, *value));
+            entries.push(Entry { tag: AccountTag(*tag), names, values: values.collect() });
+            rest = after;
+        }
+        Some(Self(entries))
+    }
+
+    /// The record as a cookie's value.
+    pub fn seal(&self, key: &AppCookieKey, host: &str) -> String {
+        let mut body = vec![VERSION];
+        for entry in &self.0 {
+            let count = |length: usize| u8::try_from(length).unwrap_or(u8::MAX);
+            body.extend_from_slice(&entry.tag.0);
+            body.extend_from_slice(&[count(entry.names.len()), count(entry.values.len())]);
+            body.extend(entry.names.iter().flatten());
+            body.extend(entry.values.iter().flat_map(|(name, value)| name.iter().chain(value)));
+        }
+        let seal = key.seal(host, &body);
+        body.extend_from_slice(&seal);
+        data_encoding::BASE64URL_NOPAD.encode(&body)
+    }
+
+    /// Whose a cookie in a request of this account is.
+    pub fn owner(&self, tag: AccountTag, name: &[u8], value: &[u8]) -> Owner {
+        let name = hash(name);
+        let own = self.0.iter().find(|entry| entry.tag == tag);
+        if self.0.iter().any(|entry| entry.tag != tag && entry.has(name)) {
+            let value = hash(value);
+            let set = own.is_some_and(|own| own.values.contains(&(name, value)));
+            return if set { Owner::Own } else { Owner::Other };
+        }
+        if own.is_some_and(|own| own.has(name)) { Owner::Own } else { Owner::New }
+    }
+
+    /// Records a cookie that an app set under this account, or that its request carried and nobody else had. Whether
+    /// that was new.
+    pub fn record(&mut self, tag: AccountTag, name: &[u8], value: &[u8]) -> bool {
+        if self.owner(tag, name, value) == Owner::Own {
+            return false;
+        }
+        let name = hash(name);
+        let shared = self.0.iter().any(|entry| entry.tag != tag && entry.has(name));
+        let at = self.0.iter().position(|entry| entry.tag == tag);
+        let mut entry = at.map_or_else(|| Entry { tag, names: Vec::new(), values: Vec::new() }, |at| self.0.remove(at));
+        if shared {
+            // two apps below one host may set it under two paths
+            if entry.values.iter().filter(|(own, _)| *own == name).count() >= VALUES_MAX
+                && let Some(oldest) = entry.values.iter().position(|(own, _)| *own == name)
+            {
+                entry.values.remove(oldest);
+            }
+            entry.values.push((name, hash(value)));
+        } else {
+            entry.names.push(name);
+        }
+        let surplus = |length: usize| length.saturating_sub(NAMES_MAX);
+        entry.names.drain(..surplus(entry.names.len()));
+        entry.values.drain(..surplus(entry.values.len()));
+        self.0.insert(0, entry);
+        self.0.truncate(ACCOUNTS_MAX);
+        self.fit();
+        true
+    }
+
+    /// Drops the oldest of whoever was used longest ago until the record fits.
+    fn fit(&mut self) {
+        let bytes = |entries: &[Entry]| {
+            let each = |entry: &Entry| TAG_BYTES + 2 + (entry.names.len() + entry.values.len() * 2) * HASH_BYTES;
+            1 + entries.iter().map(each).sum::<usize>() + SEAL_BYTES
+        };
+        while bytes(&self.0) > BYTES_MAX {
+            let Some(last) = self.0.iter_mut().rev().find(|entry| !(entry.names.is_empty() && entry.values.is_empty()))
+            else {
+                return;
+            };
+            if last.names.is_empty() {
+                last.values.remove(0);
+            } else {
+                last.names.remove(0);
+            }
+        }
+    }
+}
+
+/// Short: records are small, and a name that is taken for another one's costs its account a sign-in to an app at most.
+fn hash(bytes: &[u8]) -> Hash {
+    first_bytes(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn first_bytes<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or([0; N])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "app.example.com";
+
+    fn key() -> AppCookieKey {
+        AppCookieKey::new(&[7; 32])
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_and_only_with_the_key_and_for_the_host() {
+        let (ada, bob) = (key().tag("1"), key().tag("2"));
+        let mut record = AppCookies::default();
+        assert!(record.record(ada, b"sid", b"a"));
+        assert!(record.record(bob, b"sid", b"b"));
+        assert!(record.record(bob, b"theme", b"dark"));
+        let sealed = record.seal(&key(), HOST);
+        assert_eq!(AppCookies::parse(&key(), HOST, sealed.as_bytes()), Some(record));
+        assert_eq!(AppCookies::parse(&key(), "other.example.com", sealed.as_bytes()), None);
+        assert_eq!(AppCookies::parse(&AppCookieKey::new(&[8; 32]), HOST, sealed.as_bytes()), None);
+        for at in 0..sealed.len() {
+            let mut forged = sealed.clone().into_bytes();
+            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(AppCookies::parse(&key(), HOST, &forged), None, "{at}");
+        }
+        for junk in ["", "A", "AQ", &"A".repeat(5000)] {
+            assert_eq!(AppCookies::parse(&key(), HOST, junk.as_bytes()), None, "{junk}");
+        }
+    }
+
+    #[test]
+    fn what_one_account_had_is_no_other_accounts_until_an_app_sets_it_anew() {
+        let (ada, bob) = (key().tag("1"), key().tag("2"));
+        let mut record = AppCookies::default();
+        assert_eq!(record.owner(ada, b"sid", b"a"), Owner::New);
+        record.record(ada, b"sid", b"a");
+        assert_eq!(record.owner(ada, b"sid", b"changed"), Owner::Own);
+        assert_eq!(record.owner(bob, b"sid", b"a"), Owner::Other);
+        assert_eq!(record.owner(bob, b"theme", b"x"), Owner::New);
+        // set anew under Bob: this value is his, and Ada's under another path stays hers
+        record.record(bob, b"sid", b"b");
+        assert_eq!(record.owner(bob, b"sid", b"b"), Owner::Own);
+        assert_eq!(record.owner(bob, b"sid", b"a"), Owner::Other);
+        assert_eq!(record.owner(ada, b"sid", b"b"), Owner::Other);
+        for value in ["b2", "b3", "b4", "b5"] {
+            record.record(bob, b"sid", value.as_bytes());
+            assert_eq!(record.owner(bob, b"sid", value.as_bytes()), Owner::Own);
+        }
+        assert_eq!(record.owner(bob, b"sid", b"b2"), Owner::Own);
+        assert_eq!(record.owner(bob, b"sid", b"b"), Owner::Other, "the oldest of five");
+        // and back
+        record.record(ada, b"sid", b"a2");
+        assert_eq!(record.owner(ada, b"sid", b"a2"), Owner::Own);
+        assert_eq!(record.owner(bob, b"sid", b"a2"), Owner::Other);
+    }
+
+    #[test]
+    fn nothing_is_written_for_what_is_known() {
+        let ada = key().tag("1");
+        let mut record = AppCookies::default();
+        assert!(record.record(ada, b"sid", b"a"));
+        assert!(!record.record(ada, b"sid", b"b"));
+    }
+
+    #[test]
+    fn a_record_has_bounds_and_the_oldest_go_first() {
+        let mut record = AppCookies::default();
+        for account in 0..5 {
+            let tag = key().tag(&account.to_string());
+            for name in 0..100 {
+                record.record(tag, format!("{account}-{name}").as_bytes(), b"x");
+                record.record(tag, format!("shared-{name}").as_bytes(), &[account]);
+                assert!(record.seal(&key(), HOST).len() <= 900);
+            }
+        }
+        assert_eq!(record.0.len(), ACCOUNTS_MAX);
+        let (last, first) = (key().tag("4"), key().tag("0"));
+        assert_eq!(record.owner(last, b"4-99", b"x"), Owner::Own);
+        assert_eq!(record.owner(first, b"4-99", b"x"), Owner::Other);
+        assert_eq!(record.owner(first, b"0-0", b"x"), Owner::New);
+        let sealed = record.seal(&key(), HOST);
+        assert_eq!(AppCookies::parse(&key(), HOST, sealed.as_bytes()), Some(record));
+    }
+}

@@ -1,0 +1,271 @@
+//! `session.app_cookies`, `route.cookies`: nothing that an app set under one account reaches it under another. A small jar
+//! stands for the browser: it keeps and sends cookies by RFC 6265, 5.3 and 5.4, for one host.
+
+use std::io::Write;
+
+use crate::backend::{Backend, Received};
+use crate::client::Answer;
+use crate::gateway::Gateway;
+
+/// What an app does: `/PATH?set=NAME=VALUE;ATTRIBUTES` sets that cookie.
+fn app(received: &Received, stream: &mut dyn Write) -> bool {
+    let target = received.line.split(' ').nth(1).unwrap();
+    let set = target
+        .split_once("?set=")
+        .map_or(String::new(), |(_, set)| format!("Set-Cookie: {}\r\n", set.replace(',', "; ")));
+    stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{set}\r\nok").as_bytes()).is_ok()
+}
+
+#[derive(Default, Clone)]
+struct Jar(Vec<Stored>);
+
+#[derive(Clone, PartialEq)]
+struct Stored {
+    name: String,
+    path: String,
+    domain: bool,
+    value: String,
+}
+
+impl Jar {
+    fn header(&self, path: &str) -> String {
+        let matches = |own: &str| {
+            path == own || path.strip_prefix(own).is_some_and(|rest| own.ends_with('/') || rest.starts_with('/'))
+        };
+        let mut sent: Vec<&Stored> = self.0.iter().filter(|cookie| matches(&cookie.path)).collect();
+        sent.sort_by_key(|cookie| std::cmp::Reverse(cookie.path.len()));
+        sent.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect::<Vec<_>>().join("; ")
+    }
+
+    fn take(&mut self, path: &str, answer: &Answer) {
+        for line in answer.all("set-cookie") {
+            let mut parts = line.split(';').map(str::trim);
+            let (name, value) = parts.next().unwrap().split_once('=').unwrap();
+            let attributes: Vec<(&str, &str)> = parts.map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
+            let find =
+                |wanted: &str| attributes.iter().find(|(own, _)| own.eq_ignore_ascii_case(wanted)).map(|(_, v)| *v);
+            let folder = &path[..path.rfind('/').unwrap().max(1)];
+            let stored = Stored {
+                name: name.to_owned(),
+                path: find("path").unwrap_or(folder).to_owned(),
+                domain: find("domain").is_some(),
+                value: value.to_owned(),
+            };
+            self.0.retain(|own| (&own.name, &own.path, own.domain) != (&stored.name, &stored.path, stored.domain));
+            if find("max-age") != Some("0") {
+                self.0.push(stored);
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.iter().map(|cookie| format!("{}{}", cookie.name, cookie.path)).collect();
+        names.retain(|name| !name.starts_with("authgate"));
+        names.sort();
+        names
+    }
+}
+
+struct World {
+    gateway: Gateway,
+    backend: Backend,
+    jar: Jar,
+    passwords: &'static str,
+}
+
+impl World {
+    fn start(more: &str) -> Self {
+        let backend = Backend::start(app);
+        let route = |path: &str, more: &str| {
+            format!("[[route]]\npath = \"{path}\"\nupstream = \"http://{}\"\n{more}\n", backend.address)
+        };
+        let routes = [
+            route("/public/**", "access = \"public\""),
+            route("/bare/**", "access = \"public\"\ncookies = \"drop\""),
+            route("/**", ""),
+        ];
+        let gateway = Gateway::start(&format!("{more}\n{}", routes.concat()));
+        gateway.first_account();
+        gateway.add_user("bob@example.com", &[]);
+        Self { gateway, backend, jar: Jar::default(), passwords: crate::gateway::PASSWORD }
+    }
+
+    fn sign_in(&mut self, email: &str) {
+        let body = serde_json::json!({ "email": email, "password": self.passwords });
+        let header = self.jar.header("/.auth/login");
+        let answer = self.gateway.client().post_json("/.auth/login", &[("Cookie", &header)], &body);
+        assert_eq!(answer.status, 200);
+        self.jar.take("/.auth/login", &answer);
+    }
+
+    fn sign_out(&mut self) {
+        let header = self.jar.header("/.auth/logout");
+        let answer = self.gateway.client().request("POST /.auth/logout", &[("Cookie", &header)], b"");
+        self.jar.take("/.auth/logout", &answer);
+    }
+
+    /// Opens a page; the cookies that the app saw.
+    fn open(&mut self, target: &str) -> String {
+        let path = target.split('?').next().unwrap().to_owned();
+        let header = self.jar.header(&path);
+        let fields = if header.is_empty() { vec![] } else { vec![("Cookie", header.as_str())] };
+        let answer = self.gateway.client().get(target, &fields);
+        assert_eq!(answer.status, 200, "{target}");
+        self.jar.take(&path, &answer);
+        self.backend.next().field("cookie").unwrap_or_default().to_owned()
+    }
+}
+
+#[test]
+fn an_apps_session_of_one_account_is_not_sent_for_the_next_one_at_the_same_browser() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    assert_eq!(world.open("/page"), "sid=ada");
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    assert_eq!(world.open("/page"), "");
+    assert_eq!(world.jar.names(), [] as [&str; 0], "and it is taken away");
+    world.open("/?set=sid=bob,Path=/");
+    assert_eq!(world.open("/page"), "sid=bob");
+    // nor the other way round
+    world.sign_out();
+    world.sign_in("ada@example.com");
+    assert_eq!(world.open("/page"), "");
+}
+
+#[test]
+fn the_same_account_finds_its_app_cookies_again_also_after_somebody_else_was_there() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    world.sign_out();
+    world.sign_in("ada@example.com");
+    assert_eq!(world.open("/page"), "sid=ada");
+    world.sign_out();
+    // Bob opens nothing of this app
+    world.sign_in("bob@example.com");
+    world.sign_out();
+    world.sign_in("ada@example.com");
+    assert_eq!(world.open("/page"), "sid=ada");
+}
+
+/// No request says under which path a cookie was set, so the names of two apps below one host are told apart by value.
+#[test]
+fn cookies_of_one_name_under_two_paths_do_not_pass_for_each_other() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/a/?set=sid=ada-a,Path=/a");
+    world.open("/b/?set=sid=ada-b,Path=/b/");
+    world.open("/a/deep/x?set=sid=ada-deep");
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    assert_eq!(world.open("/a/"), "");
+    world.open("/a/?set=sid=bob-a,Path=/a");
+    assert_eq!(world.open("/a/"), "sid=bob-a");
+    assert_eq!(world.open("/b/"), "", "Ada's cookie of the other app");
+    assert_eq!(world.open("/a/deep/x"), "sid=bob-a", "Ada's under a longer path");
+    world.open("/b/?set=sid=bob-b,Path=/b/");
+    assert_eq!((world.open("/a/").as_str(), world.open("/b/").as_str()), ("sid=bob-a", "sid=bob-b"));
+}
+
+#[test]
+fn cookies_that_scripts_set_and_twenty_at_once_are_kept_apart_too() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    for at in 0..20 {
+        let stored = Stored { name: format!("c{at}"), path: "/".into(), domain: at % 2 == 0, value: "ada".into() };
+        world.jar.0.push(stored);
+    }
+    assert_eq!(world.open("/x/y").matches("=ada").count(), 20);
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    for _ in 0..3 {
+        assert_eq!(world.open("/x/y"), "");
+    }
+    assert_eq!(world.jar.names(), [] as [&str; 0]);
+}
+
+#[test]
+fn the_record_is_written_when_something_is_new_and_not_again() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    let before = world.jar.0.iter().find(|cookie| cookie.name == "authgate-apps").unwrap().value.clone();
+    let header = world.jar.header("/");
+    for target in ["/", "/?set=sid=ada2,Path=/"] {
+        let answer = world.gateway.client().get(target, &[("Cookie", &header)]);
+        let cookies = answer.all("set-cookie");
+        assert!(!cookies.iter().any(|line| line.starts_with("authgate-apps=")), "{target}: {cookies:?}");
+    }
+    let other = world.gateway.client().get("/?set=new=x", &[("Cookie", &header)]);
+    let line = other.all("set-cookie").into_iter().find(|line| line.starts_with("authgate-apps=")).unwrap().to_owned();
+    assert!(line.ends_with("; HttpOnly; SameSite=Lax; Path=/; Max-Age=34560000") && !line.contains(&before), "{line}");
+    assert!(line.len() < 1024);
+}
+
+/// What a person at the browser, an app or a neighbouring host may write into it changes nothing.
+#[test]
+fn a_forged_record_does_nothing_and_an_app_cannot_set_one() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    let adas = world.jar.clone();
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    let record = |jar: &Jar| jar.0.iter().find(|cookie| cookie.name == "authgate-apps").unwrap().value.clone();
+    let (kept, session) =
+        (record(&adas), world.jar.0.iter().find(|cookie| cookie.name == "authgate").unwrap().value.clone());
+    for forged in ["", "AQ", &format!("{kept}A"), &kept.replace(&kept[10..14], "AAAA")] {
+        // beside the true one, before and behind it
+        for line in [
+            format!("authgate={session}; authgate-apps={forged}; authgate-apps={kept}; sid=ada"),
+            format!("authgate={session}; authgate-apps={kept}; authgate-apps={forged}; sid=ada"),
+        ] {
+            assert_eq!(world.gateway.client().get("/page", &[("Cookie", &line)]).status, 200);
+            assert_eq!(world.backend.next().field("cookie"), None, "{line}");
+        }
+    }
+    world.open("/?set=authgate-apps=forged,Path=/");
+    assert!(world.jar.0.iter().all(|cookie| cookie.value != "forged"));
+}
+
+#[test]
+fn without_a_session_nothing_is_kept_back_and_keep_forwards_all() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    world.sign_out();
+    assert_eq!(world.open("/public/x"), "sid=ada");
+    world.sign_in("bob@example.com");
+    assert_eq!(world.open("/public/x"), "", "a public route, with a session");
+    let mut keeping = World::start("[session]\napp_cookies = \"keep\"");
+    keeping.sign_in("ada@example.com");
+    keeping.open("/?set=sid=ada,Path=/");
+    keeping.sign_out();
+    keeping.sign_in("bob@example.com");
+    assert_eq!(keeping.open("/page"), "sid=ada");
+}
+
+/// Public parts of an app that has sessions of its own: a disabled account's app session would go on there.
+#[test]
+fn a_route_may_forward_no_cookies_at_all() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    assert_eq!(world.open("/public/x"), "sid=ada");
+    assert_eq!(world.open("/bare/x"), "");
+}
+
+#[test]
+fn the_record_survives_a_restart_and_a_rotated_key() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    world.sign_out();
+    world.gateway.cli(&["key", "rotate"]);
+    world.gateway = world.gateway.kill_and_restart();
+    world.sign_in("bob@example.com");
+    assert_eq!(world.open("/page"), "");
+    assert_eq!(world.gateway.cli(&["key", "list"]).matches("app-cookies").count(), 0);
+}
