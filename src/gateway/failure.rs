@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType, ImmutStr};
+use rustix::io::Errno;
 
 use super::Gateway;
 use super::request_state::RequestState;
@@ -75,10 +76,7 @@ fn kind_of(e: &Error, kind: &'static str) -> &'static str {
 /// bodies.
 pub(super) fn root(e: &Error) -> String {
     let deeper = e.cause.as_deref().and_then(|cause| cause.downcast_ref::<Box<Error>>());
-    let io = e.cause.as_deref().and_then(|cause| {
-        cause.downcast_ref::<std::io::Error>().or_else(|| cause.source().and_then(|source| source.downcast_ref()))
-    });
-    match (deeper, io, &e.context) {
+    match (deeper, io_error(e), &e.context) {
         (Some(deeper), _, _) => root(deeper),
         (None, Some(io), _) => io.to_string(),
         (None, None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
@@ -89,4 +87,20 @@ pub(super) fn root(e: &Error) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// The error of the system's in it, if there is one; not what a deeper error of pingora's holds.
+fn io_error(e: &Error) -> Option<&std::io::Error> {
+    let cause = e.cause.as_deref()?;
+    cause.downcast_ref().or_else(|| cause.source().and_then(|source| source.downcast_ref()))
+}
+
+/// Whether it is this machine that cannot connect, to whatever server: it has no descriptors or memory left.
+pub(super) fn is_our_own(e: &Error) -> bool {
+    const OWN: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    if let Some(deeper) = e.cause.as_deref().and_then(|cause| cause.downcast_ref::<Box<Error>>()) {
+        return is_our_own(deeper);
+    }
+    let code = io_error(e).and_then(std::io::Error::raw_os_error);
+    code.is_some_and(|code| OWN.iter().any(|own| own.raw_os_error() == code))
 }

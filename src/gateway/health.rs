@@ -51,7 +51,13 @@ impl HealthChecks {
 
     async fn ask(&self, target: &Target, upstream: &str, health: Option<&Health>) {
         let found = timeout(ANSWER, self.find_out(target, health)).await;
-        let found = found.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let found = found.unwrap_or_else(|_| Err(Some("no answer in time".to_owned())));
+        let found = match found {
+            Ok(()) => Ok(()),
+            Err(Some(cause)) => Err(cause),
+            // no fault of the server's
+            Err(None) => return target.break_off_check(),
+        };
         let (server, news) = (target.server(), target.end_check(found.is_ok()));
         match found {
             Ok(()) if news => tracing::info!(upstream, server, "server is back"),
@@ -60,9 +66,10 @@ impl HealthChecks {
         }
     }
 
-    /// `Err` says in which way it is not well.
-    async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), String> {
-        let mut wire = target.connect(&self.0).await.map_err(|e| failure::root(&e))?;
+    /// `Err` says in which way it is not well; in none, if this machine has nothing left to connect with.
+    async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), Option<String>> {
+        let reached = target.connect(&self.0).await;
+        let mut wire = reached.map_err(|e| (!failure::is_our_own(&e)).then(|| failure::root(&e)))?;
         let Some(health) = health else { return Ok(()) };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: authgate-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",
@@ -75,12 +82,14 @@ impl HealthChecks {
             wire.flush().await?;
             wire.read_exact(&mut answer).await
         };
-        asked.await.map_err(|e| format!("no answer: {e}"))?;
+        asked.await.map_err(|e| Some(format!("no answer: {e}")))?;
         let status = answer.strip_prefix(b"HTTP/1.").map(|rest| &rest[2..5]);
         match status {
             Some([b'2' | b'3', ..]) => Ok(()),
-            Some(status) => Err(format!("GET {} is answered with {}", health.path, String::from_utf8_lossy(status))),
-            None => Err("no answer in HTTP/1".to_owned()),
+            Some(status) => {
+                Err(Some(format!("GET {} is answered with {}", health.path, String::from_utf8_lossy(status))))
+            }
+            None => Err(Some("no answer in HTTP/1".to_owned())),
         }
     }
 }

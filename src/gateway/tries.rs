@@ -42,6 +42,9 @@ impl Gateway {
     /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
     pub(super) fn may_try_another(&self, state: &RequestState, e: &Error) -> bool {
         let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
+        if failure::is_our_own(e) {
+            return false;
+        }
         let others = self.targets[admission.upstream()].next(&state.tried).is_some();
         if target.mark_down() && others {
             let upstream = self.config.upstreams[admission.upstream()].name.as_str();

@@ -23,6 +23,9 @@ use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamSe
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// How long connections of a server that sent what nobody asked for are not used again.
+const DISTRUST_MILLIS: u64 = 60_000;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// One address of one server.
@@ -41,6 +44,8 @@ pub(crate) struct Target {
     asked: AtomicBool,
     /// Millisecond of the gateway's clock at which it is asked again.
     ask_at: AtomicU64,
+    /// Millisecond until which its connections are not used again; 0: they are.
+    distrusted_until: AtomicU64,
 }
 
 /// All targets of one upstream, in the order they are tried.
@@ -168,6 +173,7 @@ impl Targets {
             down: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),
+            distrusted_until: AtomicU64::new(0),
         }
     }
 
@@ -270,6 +276,18 @@ impl Target {
         self.down.load(Ordering::Relaxed)
     }
 
+    /// It sent bytes that nobody asked for: the next ones may be taken for somebody else's answer. Whether that is news.
+    pub(crate) fn distrust(&self, now_millis: u64) -> bool {
+        let until = self.distrusted_until.swap(now_millis + DISTRUST_MILLIS, Ordering::Relaxed);
+        until <= now_millis
+    }
+
+    /// Whether its connections are used again.
+    pub(crate) fn is_trusted(&self, now_millis: impl FnOnce() -> u64) -> bool {
+        let until = self.distrusted_until.load(Ordering::Relaxed);
+        until == 0 || until <= now_millis()
+    }
+
     /// Whether it is time to ask it, and nobody does. Next time `every` later.
     pub(super) fn begin_check(&self, now_millis: u64, every: Duration) -> bool {
         if now_millis < self.ask_at.load(Ordering::Relaxed) || self.asked.swap(true, Ordering::Relaxed) {
@@ -278,6 +296,11 @@ impl Target {
         let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         self.ask_at.store(now_millis.saturating_add(every), Ordering::Relaxed);
         true
+    }
+
+    /// Nothing was found out.
+    pub(super) fn break_off_check(&self) {
+        self.asked.store(false, Ordering::Relaxed);
     }
 
     /// What came of it; whether that is news.
@@ -360,6 +383,17 @@ mod tests {
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         targets.store(&[]);
         assert_eq!(targets.all().iter().map(|target| target.template.is_tls()).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn a_server_that_sends_what_nobody_asked_for_is_not_trusted_for_a_minute() {
+        let text = "[[route]]\nupstream = \"http://192.0.2.1:1\"\n";
+        let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
+        let server = Targets::new(&config.upstreams[0], &config.limits, None).next(&[]).unwrap();
+        assert!(server.is_trusted(|| unreachable!("the clock is not asked")));
+        assert!(server.distrust(1000) && !server.distrust(2000));
+        assert!(!server.is_trusted(|| 61_999) && server.is_trusted(|| 62_000));
+        assert!(server.distrust(62_000), "news again");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, ok};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, eventually};
 
 fn gateway(backend: &Backend) -> Gateway {
     Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address))
@@ -43,6 +43,56 @@ fn an_http2_preface_is_refused_and_half_of_one_is_not_waited_for() {
     assert!(client.is_closed());
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(gateway.client().get("/", &[]).status, 200);
+}
+
+/// Whether the gateway has read all that was sent over the connection with this port at the client's end.
+fn has_read(client: &TcpStream) -> bool {
+    let own = format!(":{:04X}", client.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = rows.filter(|row| row[2].ends_with(&own) && row[3] == "01");
+    ours.map(|row| row[4].ends_with(":00000000")).next() == Some(true)
+}
+
+/// RFC 9112, 2.2: an empty line before a request is let through, however it is cut.
+#[test]
+fn an_empty_line_before_a_request_may_come_in_two_packets() {
+    let backend = Backend::start(ok);
+    let gateway = gateway(&backend);
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for part in ["\r", "\n", "\r"] {
+        stream.write_all(part.as_bytes()).unwrap();
+        eventually("it is read", || has_read(&stream));
+    }
+    stream.write_all(b"\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    for bytes in ["\r\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut client = gateway.client();
+        client.send(bytes.as_bytes());
+        assert_eq!(client.answer().status, 400, "{bytes:?}");
+    }
+}
+
+/// They begin a head all the same: whoever sends nothing else holds the connection no longer than `head_time`.
+#[test]
+fn empty_lines_alone_are_given_up_when_a_head_would_be() {
+    let gateway =
+        Gateway::start("[limits]\nhead_time = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    for behind in [false, true] {
+        let mut client = gateway.client();
+        if behind {
+            assert_eq!(client.get("/", &[]).status, 200);
+        }
+        client.send(b"\r\n");
+        assert!(client.is_closed(), "without a word: nothing was asked");
+    }
+    let mut client = gateway.client();
+    client.send(b"\r\nGET / ");
+    assert_eq!(client.answer().status, 408);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod h2;
 mod import;
 mod known_attacks_h2;
 mod known_attacks;
+mod lenient;
 mod login;
 mod logs;
 mod look;

@@ -726,3 +726,97 @@ fn a_second_answer_is_nobodys() {
         }
     }
 }
+
+/// Late extra answers reach other people in every proxy that goes on trusting such a server.
+#[test]
+fn connections_of_a_server_that_sends_what_nobody_asked_for_are_not_used_again() {
+    static STEP: Barrier = Barrier::new(2);
+    let play = |request: &crate::backend::Received, stream: &mut dyn Write| {
+        let planted = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted";
+        let own = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown";
+        match request.line.split(' ').nth(1).unwrap() {
+            // in one packet
+            "/behind" => stream.write_all([own, planted].concat().as_bytes()).is_ok(),
+            "/late" => {
+                stream.write_all(own.as_bytes()).unwrap();
+                STEP.wait();
+                stream.write_all(planted.as_bytes()).unwrap();
+                STEP.wait();
+                true
+            }
+            _ => stream.write_all(own.as_bytes()).is_ok(),
+        }
+    };
+    for how in ["GET /behind", "POST /behind", "GET /late"] {
+        let (odd, sound) = (Backend::start(play), Backend::start(ok));
+        let mut gateway = Gateway::start(&format!(
+            "[[route]]\npath = \"/sound\"\naccess = \"public\"\nupstream = \"http://{}\"\n{}",
+            sound.address,
+            public(&format!("http://{}", odd.address), "")
+        ));
+        // one thread serves a connection, and has the servers' connections that it used
+        let mut client = gateway.client();
+        let connection = |client: &mut crate::client::Client, backend: &Backend, path: &str| {
+            assert_eq!(client.get(path, &[]).status, 200);
+            backend.next().connection
+        };
+        assert_eq!([(); 3].map(|()| connection(&mut client, &odd, "/")), [0; 3], "a server is trusted before");
+        if how.starts_with("GET") {
+            assert_eq!(client.request(how, &[], b"").text(), "own");
+        } else {
+            client.send(
+                format!("{how} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+                    .as_bytes(),
+            );
+            assert_eq!(client.answer().text(), "own");
+        }
+        odd.next();
+        if how == "GET /late" {
+            STEP.wait();
+            STEP.wait();
+            eventually("it lies before the gateway", || nothing_is_under_way(odd.address.port()));
+            assert_eq!(client.get("/", &[]).text(), "own");
+            odd.next();
+        }
+        gateway.wait_for(|_, line| line.contains("server sent bytes that nobody asked for"));
+        let used = [(); 3].map(|()| connection(&mut client, &odd, "/"));
+        assert!(used[0] < used[1] && used[1] < used[2], "{how}: {used:?}");
+        assert_eq!([(); 3].map(|()| connection(&mut client, &sound, "/sound")), [0; 3], "others are trusted");
+    }
+}
+
+/// EMFILE on our side is no fault of a server's: it is asked again at once when there are descriptors.
+#[test]
+fn a_server_is_not_passed_over_because_the_gateway_has_no_descriptors_left() {
+    let once = |_: &crate::backend::Received, stream: &mut dyn Write| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+        false
+    };
+    let servers = [Backend::start(once), Backend::start(once)];
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"two\"\nservers = [\"{}\", \"{}\"]\n{}",
+        servers[0].address,
+        servers[1].address,
+        public("two", "")
+    ));
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/", &[]).text(), "ok");
+    }
+    let limited = |count: usize| {
+        let limit = format!("--nofile={count}:4096");
+        let set = std::process::Command::new("prlimit").args(["--pid", &gateway.pid().to_string(), &limit]).status();
+        assert!(set.unwrap().success());
+    };
+    // no more than are open
+    limited(3);
+    let mut last = clients.pop().unwrap();
+    assert_eq!(last.get("/", &[]).status, 502);
+    limited(4096);
+    for client in &mut clients {
+        assert_eq!(client.get("/", &[]).text(), "ok");
+    }
+    let log = gateway.into_log();
+    assert!(log.contains("Too many open files"), "{log}");
+    assert!(!log.contains("others go first"), "{log}");
+}

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use bytes::BufMut;
 
+use super::request::is_token;
+
 /// Bytes that a size line with its extensions, or the trailers, may have.
 const LINE_MAX: usize = 4096;
 
@@ -15,18 +17,24 @@ pub(crate) struct Chunks {
     size: u64,
     digits: u8,
     line: usize,
+    /// Of a server: blanks behind a size and a bare LF at the end of a line pass, since nothing of its framing is sent on.
+    is_servers: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum At {
     #[default]
     Size,
+    /// Blanks behind the size.
+    Blanks,
     Extension,
     SizeEnd,
     Data,
     DataCr,
     DataLf,
     Trailer,
+    /// Behind the colon of one.
+    TrailerValue,
     TrailerLf,
     Done,
 }
@@ -48,7 +56,17 @@ pub(super) fn put(data: &[u8], out: &mut impl BufMut) {
     out.put_slice(b"\r\n");
 }
 
+/// What may stand in an extension or a field's value: no controls but the tab (RFC 9110, 5.5).
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
 impl Chunks {
+    /// Of a server's answer.
+    pub(super) fn of_server() -> Self {
+        Self { is_servers: true, ..Self::default() }
+    }
+
     /// Whether the body has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.at == At::Done
@@ -75,8 +93,10 @@ impl Chunks {
 
     fn step(&mut self, byte: u8) -> Result<(), BadChunk> {
         self.at = match (self.at, byte) {
-            (At::Size, b'\r') if self.digits > 0 => At::SizeEnd,
-            (At::Size, b';') if self.digits > 0 => At::Extension,
+            (At::Size | At::Blanks, b'\r') if self.digits > 0 => At::SizeEnd,
+            (At::Size | At::Blanks, b';') if self.digits > 0 => At::Extension,
+            (At::Size | At::Blanks, b' ' | b'\t') if self.digits > 0 && self.is_servers => self.counted(At::Blanks)?,
+            (At::Size | At::Blanks | At::Extension, b'\n') if self.digits > 0 && self.is_servers => self.sized(),
             (At::Size, _) => {
                 let digit = char::from(byte).to_digit(16).ok_or(BadChunk)?;
                 self.digits += 1;
@@ -87,27 +107,43 @@ impl Chunks {
                 At::Size
             }
             (At::Extension, b'\r') => At::SizeEnd,
-            (At::Extension, byte) if byte != b'\n' => self.counted(At::Extension)?,
-            (At::SizeEnd, b'\n') => {
-                (self.digits, self.line) = (0, 0);
-                if self.size == 0 { At::Trailer } else { At::Data }
-            }
+            (At::Extension, byte) if is_text(byte) => self.counted(At::Extension)?,
+            (At::SizeEnd, b'\n') => self.sized(),
             (At::DataCr, b'\r') => At::DataLf,
+            (At::DataCr, b'\n') if self.is_servers => At::Size,
             (At::DataLf, b'\n') => At::Size,
-            // `size` counts the bytes of the trailer line: an empty one ends the body
-            (At::Trailer, b'\r') => At::TrailerLf,
-            (At::Trailer, byte) if byte != b'\n' => {
-                self.size += 1;
-                self.counted(At::Trailer)?
-            }
-            (At::TrailerLf, b'\n') if self.size == 0 => At::Done,
-            (At::TrailerLf, b'\n') => {
-                self.size = 0;
-                At::Trailer
-            }
+            (At::Trailer | At::TrailerValue | At::TrailerLf, byte) => self.step_trailer(byte)?,
             _ => return Err(BadChunk),
         };
         Ok(())
+    }
+
+    /// The line of a size has ended.
+    fn sized(&mut self) -> At {
+        (self.digits, self.line) = (0, 0);
+        if self.size == 0 { At::Trailer } else { At::Data }
+    }
+
+    /// Fields and nothing else (RFC 9112, 7.1.2). `size` counts the bytes of a field's name: an empty line ends the body.
+    fn step_trailer(&mut self, byte: u8) -> Result<At, BadChunk> {
+        match (self.at, byte) {
+            (At::Trailer, b'\r') if self.size == 0 => Ok(At::TrailerLf),
+            (At::Trailer, b'\n') if self.size == 0 && self.is_servers => Ok(At::Done),
+            (At::Trailer, b':') if self.size > 0 => self.counted(At::TrailerValue),
+            (At::Trailer, byte) if is_token(byte) => {
+                self.size += 1;
+                self.counted(At::Trailer)
+            }
+            (At::TrailerValue, b'\r') => Ok(At::TrailerLf),
+            (At::TrailerLf, b'\n') if self.size == 0 => Ok(At::Done),
+            (At::TrailerValue, b'\n') if !self.is_servers => Err(BadChunk),
+            (At::TrailerLf | At::TrailerValue, b'\n') => {
+                self.size = 0;
+                Ok(At::Trailer)
+            }
+            (At::TrailerValue, byte) if is_text(byte) => self.counted(At::TrailerValue),
+            _ => Err(BadChunk),
+        }
     }
 
     fn counted(&mut self, at: At) -> Result<At, BadChunk> {
@@ -122,7 +158,11 @@ mod tests {
 
     /// The data of a body that arrives in pieces of `piece` bytes, and what is left behind it.
     fn read(body: &[u8], piece: usize) -> Result<(Vec<u8>, usize), BadChunk> {
-        let (mut chunks, mut data, mut at) = (Chunks::default(), Vec::new(), 0);
+        read_as(Chunks::default(), body, piece)
+    }
+
+    fn read_as(mut chunks: Chunks, body: &[u8], piece: usize) -> Result<(Vec<u8>, usize), BadChunk> {
+        let (mut data, mut at) = (Vec::new(), 0);
         while at < body.len() && !chunks.is_done() {
             let end = body.len().min(at + piece);
             let (taken, range) = chunks.take(&body[at..end])?;
@@ -141,6 +181,22 @@ mod tests {
         assert_eq!(read(b"0\r\n\r\n", 1), Ok((Vec::new(), 0)));
     }
 
+    /// RFC 9112, 2.2 and 7.1.1; ESPAsyncWebServer pads its sizes.
+    #[test]
+    fn servers_may_pad_sizes_and_end_lines_with_a_bare_lf() {
+        let body = b"4  \r\nWiki\na\t; b\n0123456789\r\n0 \nTrailer: x\n\nrest";
+        for piece in 1..=body.len() {
+            assert_eq!(read_as(Chunks::of_server(), body, piece), Ok((b"Wiki0123456789".to_vec(), 4)), "{piece}");
+        }
+        for body in
+            [&b" 4\r\nWiki\r\n0\r\n\r\n"[..], b"4 4\r\nWiki\r\n0\r\n\r\n", b"\n4\r\nWiki\r\n0\r\n\r\n", b"4\r\r\nWiki"]
+        {
+            assert_eq!(read_as(Chunks::of_server(), body, 64), Err(BadChunk), "{}", String::from_utf8_lossy(body));
+        }
+        let padded = [b"4", vec![b' '; LINE_MAX + 1].as_slice()].concat();
+        assert_eq!(read_as(Chunks::of_server(), &padded, 64), Err(BadChunk));
+    }
+
     /// CWE-444: what another parser could frame differently is refused.
     #[test]
     fn odd_framing_is_refused() {
@@ -157,6 +213,14 @@ mod tests {
             b"4;a\nb\r\nWiki\r\n0\r\n\r\n",
             b"4\rX\nWiki\r\n0\r\n\r\n",
             b"0\r\nTrailer: x\n\r\n\r\n",
+            b"0\r\nTrailer: \0\r\n\r\n",
+            b"0\r\nTrailer : x\r\n\r\n",
+            b"0\r\n: x\r\n\r\n",
+            b"0\r\nXXGET / HTTP/1.1\r\n\r\n",
+            b"0\r\n folded\r\n\r\n",
+            b"0\r\nTrailer\r\n\r\n",
+            b"4;\0\r\nWiki\r\n0\r\n\r\n",
+            b"4;\x7f\r\nWiki\r\n0\r\n\r\n",
         ] {
             assert_eq!(read(body, 64), Err(BadChunk), "{}", String::from_utf8_lossy(body));
         }

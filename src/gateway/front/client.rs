@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::wire::Wire;
@@ -38,19 +39,18 @@ impl Conn {
     /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
     pub(super) async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let whole = async {
-            while self.buffer.len() < length {
-                self.buffer.reserve(length - self.buffer.len());
-                if !matches!(self.wire.read_buf(&mut self.buffer).await, Ok(1..)) {
-                    return Err(None);
-                }
+        let mut began = None;
+        while self.buffer.len() < length {
+            let began = *began.get_or_insert_with(Instant::now);
+            let left = answer::body_time(self.buffer.len()).saturating_sub(began.elapsed());
+            self.buffer.reserve(length - self.buffer.len());
+            match self.alarm.within(left, pin!(self.wire.read_buf(&mut self.buffer))).await {
+                Some(Ok(1..)) => {}
+                Some(_) => return Err(None),
+                None => return Err(Some(StatusCode::REQUEST_TIMEOUT)),
             }
-            Ok(self.buffer.split_to(length).freeze())
-        };
-        if length == 0 {
-            return Ok(Bytes::new());
         }
-        self.alarm.within(answer::FORM_TIME, pin!(whole)).await.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
+        Ok(self.buffer.split_to(length).freeze())
     }
 
     /// Writes all of it; each step within `idle`.

@@ -2,6 +2,7 @@
 //! once, the answer is streamed back. Nothing is decided here that `tries.rs` does not decide.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
@@ -13,10 +14,11 @@ use super::client::{Conn, gone};
 use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
-use super::{End, Front, pool};
+use super::{End, Front};
 use crate::gateway::record::Counts;
 use crate::gateway::respond::{AnswerHead as _, is_repeatable};
 use crate::gateway::tries::count_interim;
+use crate::gateway::upstream::Target;
 use crate::gateway::{Gateway, RequestState};
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
@@ -25,7 +27,7 @@ const ADDED: usize = 512;
 /// A server's connection with the answer that has begun on it.
 pub(super) struct Answered {
     pub(super) server: Wire,
-    pub(super) target: u64,
+    pub(super) target: Arc<Target>,
     /// As [`pool::keep`] has it.
     pub(super) doubtful: bool,
     pub(super) answer: Answer,
@@ -59,7 +61,7 @@ impl Front {
         loop {
             let target = self.gateway.next_target(state)?;
             let repeatable = body.is_empty() && is_repeatable(&head.parsed.method);
-            let kept = if state.retried { None } else { pool::take(target.id(), repeatable).await };
+            let kept = if state.retried { None } else { self.reuse(&target, state, repeatable).await };
             let (reused, doubtful) = (kept.is_some(), kept.as_ref().is_some_and(|(_, doubtful)| *doubtful));
             let mut server = match kept {
                 Some((server, _)) => server,
@@ -75,7 +77,7 @@ impl Front {
                     // whoever was asked to switch may have done so, whatever its answer is
                     answer.keeps &= state.live.is_none();
                     let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
-                    return Ok(Answered { server, target: target.id(), doubtful, answer });
+                    return Ok(Answered { server, target, doubtful, answer });
                 }
                 Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, body.is_empty(), reused) => {
                     return Err(e);

@@ -33,6 +33,7 @@ pub(crate) mod pool;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
 mod relay;
+mod reuse;
 pub(super) mod request;
 pub(super) mod response;
 pub(crate) mod secure;
@@ -108,8 +109,8 @@ impl Front {
         }
     }
 
-    /// Waits for a head; `None` when the client has gone, was idle too long, or the gateway stops (a client that
-    /// is `fresh` may still ask).
+    /// Waits for a head; `None` when the client has gone, was idle too long or sent empty lines alone, or the gateway stops
+    /// (a client that is `fresh` may still ask).
     async fn read_head(&self, conn: &mut Conn, fresh: bool) -> Result<Option<Box<Head>>, BadHead> {
         let limits = &self.gateway.config.limits;
         let mut stopped = self.stopped.clone();
@@ -117,13 +118,15 @@ impl Front {
         loop {
             let blank = request::blank_lines(&conn.buffer);
             conn.buffer.advance(blank);
+            if blank > 0 || !conn.buffer.is_empty() {
+                due.get_or_insert_with(|| Instant::now() + limits.head_time);
+            }
             if !conn.buffer.is_empty() {
                 match request::read(&conn.buffer, seen, limits) {
                     request::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
                     request::Read::Bad(bad) => return Err(bad),
                     request::Read::Partial => seen = conn.buffer.len(),
                 }
-                due.get_or_insert_with(|| Instant::now() + limits.head_time);
             }
             let by = due.or(leaving);
             let time = by.map_or(limits.idle, |by| by.saturating_duration_since(Instant::now()));
@@ -134,11 +137,12 @@ impl Front {
                     _ = stopped.wait_for(|stopped| *stopped), if by.is_none() => None,
                 }
             };
-            match conn.alarm.within(time, pin!(read)).await {
+            let came = conn.alarm.within(time, pin!(read)).await;
+            match came {
                 Some(Some(true)) => {}
                 Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
                 // whoever has begun a head is told why it ends here (RFC 9110, 15.5.9)
-                None if due.is_some() => return Err(BadHead::TooSlow),
+                None if due.is_some() && conn.buffer.len() > 1 => return Err(BadHead::TooSlow),
                 _ => return Ok(None),
             }
         }

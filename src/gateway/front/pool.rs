@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::wire::Wire;
+use super::wire::{Quiet, Wire};
 
 /// Kept connections of one thread, all upstreams together.
 pub(super) const KEPT: usize = 1024;
@@ -33,16 +33,20 @@ struct Idle {
     doubtful: bool,
 }
 
+/// Something has come over a kept connection that nobody asked for.
+pub(crate) struct Surplus;
+
 /// The connection to this target that was used last, if one is left that the other end has not closed, and whether it
 /// is doubtful. A request that is not `repeatable` is worth asking the kernel about any.
-pub(crate) async fn take(target: u64, repeatable: bool) -> Option<(Wire, bool)> {
+pub(crate) async fn take(target: u64, repeatable: bool) -> Result<Option<(Wire, bool)>, Surplus> {
     while let Some(Idle { mut wire, doubtful, .. }) = pop(target) {
-        let quiet = if doubtful || !repeatable { wire.is_quiet().await } else { wire.was_quiet() };
-        if quiet {
-            return Some((wire, doubtful));
+        match if doubtful || !repeatable { wire.is_quiet().await } else { wire.was_quiet() } {
+            Quiet::Yes => return Ok(Some((wire, doubtful))),
+            Quiet::Surplus => return Err(Surplus),
+            Quiet::Ended => {}
         }
     }
-    None
+    Ok(None)
 }
 
 fn pop(target: u64) -> Option<Idle> {

@@ -17,7 +17,7 @@ use super::flow::Flow;
 use super::request::Head;
 use super::response::{self, Framing};
 use super::wire::Wire;
-use super::{End, Front, pool};
+use super::{End, Front};
 use crate::gateway::RequestState;
 use crate::gateway::record::Counts;
 use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_server_sent, signs_in_connection};
@@ -58,7 +58,7 @@ impl Front {
         }
         response::write_answer(&answer, &changes, sent, close, &mut out);
         counts.status = status.as_u16();
-        let (chunks, is_server_sent) = (Chunks::default(), state.live.is_some() && is_server_sent(&answer.head));
+        let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
         let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
         let has_length = matches!(answer.framing, Framing::Length(_));
         let mut flow = Flow::new(&self.gateway, &head.parsed, has_length, state);
@@ -68,7 +68,10 @@ impl Front {
             Ok(clean) => {
                 let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
                 if ends_clean && !signs_in_connection(&head.parsed.headers) {
-                    pool::keep(target, server, doubtful);
+                    self.keep(&target, server, doubtful);
+                }
+                if answer.keeps && !clean {
+                    self.distrust(&target, state);
                 }
                 if close { End::Linger } else { End::Keep }
             }

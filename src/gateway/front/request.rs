@@ -74,6 +74,10 @@ impl Head {
 /// Reads the head at the start of `bytes`; empty lines before it are to be cut by [`blank_lines`]. In the first `seen`
 /// bytes no end was found before: whoever sends a head byte by byte does not have it looked through each time.
 pub(crate) fn read(bytes: &[u8], seen: usize, limits: &Limits) -> Read {
+    // half an empty line
+    if bytes == b"\r" {
+        return Read::Partial;
+    }
     if bytes.first().is_some_and(|&first| !is_token(first)) {
         return Read::Bad(BadHead::Ambiguous("request line"));
     }
@@ -163,7 +167,7 @@ fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
 }
 
 /// RFC 9110, 5.6.2.
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -83,6 +83,39 @@ impl Head {
     }
 }
 
+impl Head {
+    /// A length that is said twice is said once (RFC 9110, 8.6), and a coding that is none is not said at all: what frames
+    /// the body stands in one place. Where two of them differ, all stay, to be refused.
+    fn tidy(&mut self) {
+        let Self { bytes, fields, .. } = self;
+        let is =
+            |field: &Field, name: &HeaderName| bytes[field.name.clone()].eq_ignore_ascii_case(name.as_str().as_bytes());
+        fields.retain(|field| {
+            !(is(field, &header::TRANSFER_ENCODING) && bytes[field.value.clone()].eq_ignore_ascii_case(b"identity"))
+        });
+        let mut lengths = fields.iter().filter(|field| is(field, &header::CONTENT_LENGTH));
+        let Some(first) = lengths.next().map(|field| field.value.clone()) else { return };
+        let item = bytes[first.clone()].split(|&b| b == b',').next().unwrap_or_default().trim_ascii();
+        let is_list = item.len() < first.len();
+        if !is_list && lengths.next().is_none() {
+            return;
+        }
+        let values = fields.iter().filter(|field| is(field, &header::CONTENT_LENGTH)).map(|field| field.value.clone());
+        let mut items = values.flat_map(|value| bytes[value].split(|&b| b == b','));
+        if items.all(|other| other.trim_ascii() == item) {
+            let length = first.start..first.start + item.len();
+            let mut is_first = true;
+            fields.retain_mut(|field| {
+                if !is(field, &header::CONTENT_LENGTH) {
+                    return true;
+                }
+                field.value = length.clone();
+                std::mem::take(&mut is_first)
+            });
+        }
+    }
+}
+
 impl AnswerHead for Head {
     fn status(&self) -> StatusCode {
         self.status
@@ -113,7 +146,9 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Resul
 fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // a blank before the colon is a server's slip, and goes (RFC 9112, 5.1)
+    config.allow_spaces_after_header_name_in_responses(true);
     let end = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
@@ -130,7 +165,8 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let status = StatusCode::from_u16(status).map_err(|_| bad("status"))?;
     let reason = parsed.reason.map_or(0..0, |reason| place(reason.as_bytes()));
     let fields = fields.collect();
-    let head = Head { status, reason, fields, bytes: buffer.split_to(end).freeze() };
+    let mut head = Head { status, reason, fields, bytes: buffer.split_to(end).freeze() };
+    head.tidy();
     Ok(Some((head, version)))
 }
 

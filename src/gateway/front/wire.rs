@@ -37,6 +37,17 @@ pub(crate) enum Wire {
     Secure(Box<TlsStream<TcpStream>>),
 }
 
+/// What a kept connection looks like before it is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// Nothing has come, and the other end is still there.
+    Yes,
+    /// The other end has closed it.
+    Ended,
+    /// Bytes have come that nobody asked for.
+    Surplus,
+}
+
 /// The same for sockets that pingora connects.
 pub(crate) fn keepalive() -> TcpKeepalive {
     TcpKeepalive { idle: SILENT, interval: PROBE_EVERY, count: PROBES as usize, user_timeout: UNACKNOWLEDGED }
@@ -72,17 +83,21 @@ impl Wire {
         };
     }
 
-    /// Whether nothing had come at the runtime's last look, and the other end was still there.
-    pub(crate) fn was_quiet(&mut self) -> bool {
+    /// What had come at the runtime's last look.
+    pub(crate) fn was_quiet(&mut self) -> Quiet {
         let mut byte = [MaybeUninit::uninit()];
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(self).poll_read(&mut cx, &mut ReadBuf::uninit(&mut byte)).is_pending()
+        let mut read = ReadBuf::uninit(&mut byte);
+        match Pin::new(self).poll_read(&mut cx, &mut read) {
+            Poll::Pending => Quiet::Yes,
+            Poll::Ready(Ok(())) if !read.filled().is_empty() => Quiet::Surplus,
+            Poll::Ready(_) => Quiet::Ended,
+        }
     }
 
-    /// Whether nothing has come and the other end is still there: a kept connection may be used again. The kernel is
-    /// asked: what the runtime knows is as old as its last look, and what has come since would be taken for the
-    /// answer to the next request.
-    pub(crate) async fn is_quiet(&mut self) -> bool {
+    /// What has come. The kernel is asked: what the runtime knows is as old as its last look, and what has come since would
+    /// be taken for the answer to the next request.
+    pub(crate) async fn is_quiet(&mut self) -> Quiet {
         let mut byte = [MaybeUninit::uninit()];
         let seen = match self {
             Self::Tcp(stream) => SockRef::from(&*stream).peek(&mut byte),
@@ -94,7 +109,11 @@ impl Wire {
                 return self.was_quiet();
             }
         };
-        seen.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+        match seen {
+            Ok(1..) => Quiet::Surplus,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
+            Ok(0) | Err(_) => Quiet::Ended,
+        }
     }
 }
 
@@ -200,9 +219,9 @@ mod tests {
             let mut wires = [tcp, local, tls];
             for _ in 0..3 {
                 for wire in &mut wires {
-                    assert!(wire.is_quiet().await);
+                    assert_eq!(wire.is_quiet().await, Quiet::Yes);
                     // the runtime learns that there is nothing to read
-                    assert!(wire.was_quiet());
+                    assert_eq!(wire.was_quiet(), Quiet::Yes);
                 }
             }
             if closes {
@@ -213,7 +232,8 @@ mod tests {
                 third.write_all(b"H").unwrap();
             }
             for wire in &mut wires {
-                assert!(!wire.is_quiet().await, "{wire:?}");
+                let seen = wire.is_quiet().await;
+                assert_eq!(seen, if closes { Quiet::Ended } else { Quiet::Surplus }, "{wire:?}");
             }
         }
     }

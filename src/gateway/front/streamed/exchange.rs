@@ -82,8 +82,10 @@ impl Front {
             };
             match tried {
                 Ok(Some((sink, source))) => {
-                    if !signs_in_connection(&head.headers) {
-                        server::keep(target.id(), sink, source);
+                    match server::kept(sink, source) {
+                        Ok(Some(wire)) if !signs_in_connection(&head.headers) => self.keep(&target, wire, true),
+                        Ok(_) => {}
+                        Err(pool::Surplus) => self.distrust(&target, state),
                     }
                     return Ok(());
                 }
@@ -110,7 +112,7 @@ impl Front {
             if let Some(shared) = shared {
                 return Ok((Server::Shared(shared), true));
             }
-            if let Some((wire, _)) = pool::take(target.id(), false).await {
+            if let Some((wire, _)) = self.reuse(target, state, false).await {
                 return Ok((Server::Own(wire), true));
             }
         }

@@ -35,9 +35,9 @@ impl<R: AsyncRead + Unpin> Framed<R> {
         Self { wire, buffer, framing, chunks: Chunks::default() }
     }
 
-    /// A head was read: what stands behind it, and how that is framed.
+    /// A server's head was read: what stands behind it, and how that is framed.
     pub(super) fn begin(&mut self, buffer: BytesMut, framing: Framing) {
-        (self.buffer, self.framing) = (buffer, framing);
+        (self.buffer, self.framing, self.chunks) = (buffer, framing, Chunks::of_server());
     }
 
     /// Whether nothing of the body follows what was read; never known where it ends with the connection.

@@ -80,6 +80,18 @@ impl Server {
     }
 }
 
+/// A length that is said twice is said once (RFC 9110, 8.6); two that differ stay, to be refused.
+fn say_length_once(head: &mut ResponseHeader) {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(first), Some(second)) = (lengths.next(), lengths.next())
+        && first == second
+        && lengths.all(|other| other == first)
+    {
+        let first = first.clone();
+        let _ = head.insert_header(header::CONTENT_LENGTH, first);
+    }
+}
+
 fn is_hop(name: &HeaderName) -> bool {
     HOP.contains(name) || HOP_TOO.contains(&name.as_str())
 }
@@ -191,7 +203,8 @@ impl Source {
                 };
                 let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
                 stream.answered(rest);
-                let head = ResponseHeader::from(parts);
+                let mut head = ResponseHeader::from(parts);
+                say_length_once(&mut head);
                 // what it says of its length may be written on in HTTP/1.1
                 let framing = response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
                 stream.bodiless = framing == Framing::Length(0);
@@ -263,13 +276,13 @@ impl Source {
     }
 }
 
-/// Keeps a connection of its own whose answer was read to its end.
-pub(super) fn keep(target: u64, sink: Sink, source: Source) {
-    if let (Sink::Own { wire: write, .. }, Source::Own { body, keeps: true }) = (sink, source)
-        && body.buffer.is_empty()
-        && body.is_over()
-    {
-        pool::keep(target, body.wire.unsplit(write), true);
+/// A connection of its own whose answer was read to its end, where it may be used again.
+pub(super) fn kept(sink: Sink, source: Source) -> Result<Option<Wire>, pool::Surplus> {
+    match (sink, source) {
+        (Sink::Own { wire: write, .. }, Source::Own { body, keeps: true }) if body.is_over() => {
+            if body.buffer.is_empty() { Ok(Some(body.wire.unsplit(write))) } else { Err(pool::Surplus) }
+        }
+        _ => Ok(None),
     }
 }
 

@@ -1,0 +1,45 @@
+//! Which kept connections are used again. Not those of a server that sent bytes which nobody asked for: whatever it sends
+//! next could be taken for the answer to somebody else's request (CWE-444).
+
+use super::wire::Wire;
+use super::{Front, pool};
+use crate::gateway::authorize::Admission;
+use crate::gateway::request_state::RequestState;
+use crate::gateway::upstream::Target;
+
+impl Front {
+    /// A kept connection to this server, and whether it is doubtful, as [`pool::take`] has it.
+    pub(super) async fn reuse(&self, target: &Target, state: &RequestState, repeatable: bool) -> Option<(Wire, bool)> {
+        if !target.is_trusted(|| self.gateway.now_millis()) {
+            return None;
+        }
+        let kept = pool::take(target.id(), repeatable).await;
+        if kept.is_err() {
+            self.distrust(target, state);
+        }
+        kept.ok().flatten()
+    }
+
+    /// Keeps a connection that could be used again.
+    pub(super) fn keep(&self, target: &Target, wire: Wire, doubtful: bool) {
+        if target.is_trusted(|| self.gateway.now_millis()) {
+            pool::keep(target.id(), wire, doubtful);
+        }
+    }
+
+    /// A server has sent more than its answer.
+    pub(super) fn distrust(&self, target: &Target, state: &RequestState) {
+        if !target.distrust(self.gateway.now_millis()) {
+            return;
+        }
+        let upstream = state.admission.as_ref().map(Admission::upstream);
+        let upstream = upstream.map_or("", |upstream| &*self.gateway.config.upstreams[upstream].name);
+        let (server, request_id) = (target.server(), state.request_id.as_str());
+        tracing::warn!(
+            upstream,
+            server,
+            request_id,
+            "server sent bytes that nobody asked for; its connections are not used again for a minute"
+        );
+    }
+}
