@@ -3,6 +3,7 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::flash::Flash;
 use super::form::{BadBody, Fields, means_yes, query};
 use super::view::Login;
 use super::{Call, Pages, Site};
@@ -16,6 +17,9 @@ const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
 /// Longest place that stands in the form's field too, for the script to add a fragment to: escaped threefold it fits
 /// into `limits.form_bytes`. A longer one stands in the form's address alone.
 const FIELD_BYTES_MAX: usize = 2048;
+
+/// What of a typed address is shown again: as much as the field takes.
+const EMAIL_CHARS_MAX: usize = 254;
 
 impl Pages {
     pub(super) async fn login(&self, call: &Call<'_>) -> Reply {
@@ -37,11 +41,19 @@ impl Pages {
         } else {
             ""
         };
+        let wanted = wanted.as_deref().unwrap_or_default();
+        if let Some(flash) = self.flash(call) {
+            let error = message(&flash.error, flash.wait_secs);
+            let typed = (flash.email.as_str(), flash.remember);
+            let forgotten = flash.error == "credentials";
+            let reply = self.login_page_with(call, StatusCode::OK, wanted, "", (&error, forgotten), typed);
+            return self.without_flash(reply);
+        }
         let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
         if error.is_empty() {
-            error = self.why_not_returned(call, self.return_to(wanted.as_deref(), call.incoming).as_str());
+            error = self.why_not_returned(call, self.return_to(Some(wanted), call.incoming).as_str());
         }
-        self.login_page_with(call, StatusCode::OK, wanted.as_deref().unwrap_or_default(), notice, &error, ("", true))
+        self.login_page_with(call, StatusCode::OK, wanted, notice, (&error, false), ("", true))
     }
 
     async fn sign_in(&self, call: &Call<'_>, fields: &Fields) -> Reply {
@@ -67,29 +79,26 @@ impl Pages {
         remember: bool,
         error: SignInError,
     ) -> Reply {
-        let (status, word, text) = match error {
-            SignInError::Credentials => {
-                (StatusCode::UNAUTHORIZED, "credentials", "That e-mail and password do not match.".to_owned())
-            }
+        let (status, word, wait_secs) = match error {
+            SignInError::Credentials => (StatusCode::UNAUTHORIZED, "credentials", 0),
             SignInError::Throttled { retry_after_secs } => {
-                (StatusCode::TOO_MANY_REQUESTS, "throttled", wait(retry_after_secs))
+                (StatusCode::TOO_MANY_REQUESTS, "throttled", retry_after_secs)
             }
-            SignInError::Busy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "Too many people are signing in right now. Try again in a moment.".to_owned(),
-            ),
-            SignInError::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "Signing in does not work at the moment. Try again soon.".to_owned(),
-            ),
+            SignInError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", 0),
+            SignInError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", 0),
         };
+        let typed = fields.text("email");
         let reply = if fields.is_json() {
             Reply::json(status, &json!({ "error": word }))
+        } else if call.incoming.single("sec-fetch-mode") == Some("navigate") {
+            let (error, email) = (word.to_owned(), typed.chars().take(EMAIL_CHARS_MAX).collect());
+            let place = wanted.map(|wanted| self.return_to(Some(wanted), call.incoming));
+            let page = place
+                .map_or_else(|| self.login_path.clone(), |place| Site::leading_to(&self.login_path, place.as_str()));
+            return self.with_flash(Site::see_other(&page), &Flash { error, wait_secs, email, remember });
         } else {
-            let typed = (fields.text("email"), remember);
-            self.login_page_with(call, status, wanted.unwrap_or_default(), "", &text, typed)
+            let (text, forgotten) = (message(word, wait_secs), word == "credentials");
+            self.login_page_with(call, status, wanted.unwrap_or_default(), "", (&text, forgotten), (typed, remember))
         };
         match error {
             SignInError::Throttled { retry_after_secs } => {
@@ -106,7 +115,7 @@ impl Pages {
         status: StatusCode,
         wanted: &str,
         notice: &str,
-        error: &str,
+        (error, forgotten): (&str, bool),
         (email, remember): (&str, bool),
     ) -> Reply {
         let place = if wanted.is_empty() {
@@ -128,7 +137,7 @@ impl Pages {
             long_callback: place.len() > FIELD_BYTES_MAX,
             email,
             remember,
-            forgotten: status == StatusCode::UNAUTHORIZED,
+            forgotten,
             signup,
         };
         let mut reply = self.html(status, &template, Some(call.incoming), true);
@@ -138,11 +147,21 @@ impl Pages {
     }
 }
 
+/// Why a sign-in failed, in words.
+fn message(error: &str, wait_secs: u64) -> String {
+    match error {
+        "credentials" => "Incorrect email or password.".to_owned(),
+        "throttled" => wait(wait_secs),
+        "busy" => "Too many people are signing in right now. Try again in a moment.".to_owned(),
+        _ => "Signing in does not work at the moment. Try again soon.".to_owned(),
+    }
+}
+
 /// What the error codes of Auth.js clients mean, in words.
 fn told(code: &str) -> &'static str {
     match code {
         "" => "",
-        "CredentialsSignin" => "That e-mail and password do not match.",
+        "CredentialsSignin" => "Incorrect email or password.",
         "SessionRequired" => "Sign in to see that page.",
         "RateLimited" => "Too many tries. Wait a few minutes, then try again.",
         _ => "Signing in did not work. Try again.",

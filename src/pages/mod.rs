@@ -20,6 +20,7 @@ mod account;
 mod assets;
 mod authjs;
 mod errors;
+mod flash;
 mod form;
 pub mod guard;
 mod link;

@@ -24,6 +24,7 @@ pub struct CookieStyle {
     device: String,
     csrf: String,
     apps: String,
+    flash: String,
 }
 
 /// What a request presents under one cookie name.
@@ -46,10 +47,11 @@ impl CookieStyle {
             (true, Some(_)) => "__Secure-",
             (false, _) => "",
         };
-        let [session, device, csrf, _] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
-        // one a host, also where a domain shares the session
-        let apps = format!("{}{name}-apps", if secure { "__Host-" } else { "" });
-        Self { secure, domain, same_site, session, device, csrf, apps }
+        let [session, device, csrf, ..] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
+        // these are one host's, also where a domain shares the session
+        let own = if secure { "__Host-" } else { "" };
+        let (apps, flash) = (format!("{own}{name}-apps"), format!("{own}{name}-flash"));
+        Self { secure, domain, same_site, session, device, csrf, apps, flash }
     }
 
     /// Name of the session cookie.
@@ -70,6 +72,11 @@ impl CookieStyle {
     /// Name of the cookie that says which account the cookies of apps belong to.
     pub fn apps(&self) -> &str {
         &self.apps
+    }
+
+    /// Name of the cookie that says on the next page why a form failed.
+    pub fn flash(&self) -> &str {
+        &self.flash
     }
 
     /// A `Set-Cookie` value for this host alone, also where a domain shares the session.
@@ -111,8 +118,9 @@ impl CookieStyle {
 /// `session.cookie_name` where the file names none.
 pub const DEFAULT_NAME: &str = "authgate";
 
-/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, whose the cookies of apps are.
-const SUFFIXES: [&str; 4] = ["", "-device", "-csrf", "-apps"];
+/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, which account the cookies
+/// of apps belong to, and why a form failed.
+const SUFFIXES: [&str; 5] = ["", "-device", "-csrf", "-apps", "-flash"];
 
 /// Whether a cookie of this name is one of a gateway whose `session.cookie_name` is `own`: never forwarded, never taken
 /// from a backend. The names of the other schemes count too, so that nothing planted under them travels on.

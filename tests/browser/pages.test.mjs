@@ -60,7 +60,7 @@ for (const javaScriptEnabled of [true, false]) {
     await page.goto(`${gate.url}/`);
     await signIn(page, "ada@example.com", "wrong password altogether");
     await page.waitForSelector("[role=alert]");
-    assert.equal(await page.textContent("[role=alert]"), "That e-mail and password do not match.");
+    assert.equal(await page.textContent("[role=alert]"), "Incorrect email or password.");
     assert.equal(await page.inputValue("[name=email]"), "ada@example.com");
     assert.equal(await page.inputValue("[name=password]"), "");
     await shot(page, `wrong-${javaScriptEnabled}`);

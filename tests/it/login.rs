@@ -163,3 +163,51 @@ fn bad_bodies_get_the_right_code_and_change_nothing() {
         assert_eq!(gateway.client().get(path, &[]).status, 404, "{path}");
     }
 }
+
+/// Answering the form itself with the page makes Back and reload ask whether to send it again.
+#[test]
+fn a_failed_form_of_a_browser_leads_to_the_page_which_says_why_once_and_in_that_browser_alone() {
+    let gateway = Gateway::start("[throttle]\nmax_retries = 3\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    gateway.first_account();
+    let origin = format!("http://{}", gateway.host());
+    let navigation = [("Sec-Fetch-Mode", "navigate"), ("Origin", origin.as_str())];
+    let form = "email=ada%2Bx%40example.com&password=wrong&remember_shown=1&callbackUrl=%2Fapp%3Fa%3Db";
+    for (attempt, told) in
+        ["Incorrect email", "Incorrect email", "Incorrect email", "Too many tries"].iter().enumerate()
+    {
+        let sent = gateway.client().post_form("/.auth/login", &navigation, form);
+        assert_eq!(
+            (sent.status, sent.field("location")),
+            (303, Some("/.auth/login?callbackUrl=/app?a=b")),
+            "{attempt}"
+        );
+        let line = sent.all("set-cookie")[0];
+        assert!(line.ends_with("; HttpOnly; SameSite=Lax; Path=/; Max-Age=60"), "{line}");
+        let cookie = line.split(';').next().unwrap();
+        let get = |cookie: &str| {
+            let fields = [("Sec-Fetch-Mode", "navigate"), ("Cookie", cookie)];
+            gateway.client().get("/.auth/login?callbackUrl=/app?a=b", &fields)
+        };
+        let page = get(cookie);
+        assert_eq!(page.status, 200);
+        for part in [*told, "value=\"ada+x@example.com\"", "value=\"/app?a=b\""] {
+            assert!(page.text().contains(part), "{part}: {}", page.text());
+        }
+        // "Stay signed in" was not ticked
+        assert!(!page.text().contains("checked"), "{}", page.text());
+        assert_eq!(page.all("set-cookie"), ["authgate-flash=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0"]);
+        // without the cookie, as on reload or in another browser, it says nothing
+        let again = get("a=1");
+        assert!(!again.text().contains(told) && !again.text().contains("ada"), "{}", again.text());
+    }
+    for value in ["", "AA", "bm8", &"A".repeat(3000)] {
+        let page = gateway.client().get("/.auth/login", &[("Cookie", &format!("authgate-flash={value}"))]);
+        assert_eq!((page.status, page.text().contains("role=\"alert\"")), (200, false), "{value}");
+    }
+    let script = data_encoding::BASE64URL_NOPAD
+        .encode(br#"{"error":"<script>","wait_secs":1,"email":"\"><script>alert(1)</script>","remember":true}"#);
+    let page = gateway.client().get("/.auth/login", &[("Cookie", &format!("authgate-flash={script}"))]);
+    assert!(!page.text().contains("<script>alert"), "{}", page.text());
+    // programs get the status, as before
+    assert_eq!(gateway.client().post_form("/.auth/login", &[], form).status, 429);
+}
