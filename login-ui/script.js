@@ -9,11 +9,15 @@ const several = document.querySelectorAll("[type=password]").length > 1;
 const tabs = part(() => new BroadcastChannel("authgate"));
 let sent = 0;
 
-// the second click of two sends nothing, and the fragment comes along
+// the second click of two sends nothing: the first may wait for its turn; and the fragment comes along
 function submits(form, to) {
+  // something else is to be sent
+  form.addEventListener("input", () => (sent = 0));
   form.addEventListener("submit", (event) => {
-    if (Date.now() - sent < 2000) return event.preventDefault();
+    const button = form.querySelector("[data-waiting]");
+    if (Date.now() - sent < (button ? 12000 : 2000)) return event.preventDefault();
     sent = Date.now();
+    if (button) button.textContent = button.dataset.waiting;
     if (to) {
       const place = (to.value || "/") + hash;
       // one that is refused for its fragment would lose the whole way
