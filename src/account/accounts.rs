@@ -4,6 +4,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -12,23 +13,29 @@ use super::app_cookies::AppCookieKey;
 use super::backend_token::{self, Minters, OwnKeys};
 use super::chores::{Chores, write_seen};
 use super::handed::HandedTokens;
+use super::hash_workers::Hasher;
 use super::live::Live;
-use super::password::Hasher;
+use super::queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::returning::Returning;
 use super::session::{Identity, Rejected, Session, Standing};
 use super::settings::Settings;
-use super::share::Shares;
 use super::ticket::Tickets;
 use super::token::{self, Keys};
-use super::{SignedIn, StartError, StoreDown};
+use super::{Caller, SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, Store, StoreError};
 
-/// Jobs of the store for people's own pages at once, of which an account gets its share; far fewer than may wait.
+/// How often the log says that a program should use an API token.
+const HINT_EVERY_SECS: u64 = 86_400;
+/// Jobs of the store for people's own pages and one-time links at once; far fewer than may wait for the store.
 const TURNS: usize = 32;
+/// How many wait for one of these.
+const TURNS_BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
+/// How long.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// People and their sessions, under one configuration. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -48,7 +55,11 @@ pub(super) struct Core {
     pub(super) store: Store,
     pub(super) hasher: Hasher,
     /// Jobs of the store that wait for those who need not wait for a place to hash in.
-    pub(super) turns: Shares,
+    turns: FairQueue,
+    /// When it was said last that a program signs in again and again.
+    hinted: AtomicU64,
+    /// For what is told apart in memory alone; random per process.
+    hashes: ahash::RandomState,
     pub(super) clock: Clock,
     /// For what goes on beside requests; the newest.
     in_force: Arc<ArcSwap<Settings>>,
@@ -122,11 +133,14 @@ impl Accounts {
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        let (tickets, returning, turns) = (Tickets::default(), Returning::default(), Shares::of(TURNS));
+        let (tickets, returning) = (Tickets::default(), Returning::default());
+        let turns = FairQueue::new(TURNS, TURNS_BOUNDS);
         let core = Core {
             store,
             hasher,
             turns,
+            hinted: AtomicU64::new(0),
+            hashes: ahash::RandomState::new(),
             clock,
             in_force,
             live,
@@ -232,6 +246,11 @@ impl Accounts {
         self.shared.live.count(self.shared.clock.now())
     }
 
+    /// How many wait for a password to be hashed, and for how long the first of them has.
+    pub fn waiting_to_hash(&self) -> (usize, Duration) {
+        self.shared.hasher.waiting()
+    }
+
     /// Whether the store answers.
     pub async fn ready(&self) -> bool {
         self.shared.store.run(Db::answers).await.is_ok()
@@ -264,6 +283,28 @@ impl Shared {
         }
         token::remember(self.id, token, token::Remembered::new(session.clone(), &verified, key));
         Ok((session, verified.issued))
+    }
+
+    /// Whether a day has passed since the last hint.
+    pub(super) fn is_new_day(&self, now: UnixSecs) -> bool {
+        let last = self.hinted.load(Ordering::Relaxed);
+        let due = now.abs_diff(last) >= HINT_EVERY_SECS;
+        due && self.hinted.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Tells apart what one attempt at a time is made on, and accounts that wait.
+    pub(super) fn subject(&self, what: impl std::hash::Hash) -> u64 {
+        self.hashes.hash_one(what)
+    }
+
+    /// The caller's turn at the store.
+    pub(super) async fn turn(&self, caller: &Caller) -> Result<Permit, Busy> {
+        self.turns.permit(caller.flow(), None, TURN_PATIENCE).await
+    }
+
+    /// An account's.
+    pub(super) async fn turn_of(&self, who: &Identity) -> Result<Permit, Busy> {
+        self.turns.permit(Flow::Account(self.subject(&who.user.id)), None, TURN_PATIENCE).await
     }
 
     /// What the browser gets for a session that has just begun.

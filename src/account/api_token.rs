@@ -272,7 +272,7 @@ impl Admin {
 impl Accounts {
     /// The person's tokens that work, newest first.
     pub async fn tokens_of(&self, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
-        let _turn = self.shared.turns.take_for(who).ok_or(StoreDown)?;
+        let _turn = self.shared.turn_of(who).await.map_err(|_| StoreDown)?;
         let (id, now) = (who.user.id.clone(), self.shared.clock.now());
         let rows =
             self.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| down(&error))?;
@@ -316,7 +316,7 @@ impl Accounts {
 
     /// Ends one of the person's tokens. `false`: there is none of this id.
     pub async fn revoke_token(&self, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
-        let _turn = self.shared.turns.take_for(who).ok_or(StoreDown)?;
+        let _turn = self.shared.turn_of(who).await.map_err(|_| StoreDown)?;
         let now = self.shared.clock.now();
         let event = AuditRow { detail: shown(id), ..audit::by("token_revoked", caller, now, who) };
         let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());

@@ -97,7 +97,7 @@ impl Chores {
 
     fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
         if after == 0 {
-            db.purge(now, settings.throttle.find_time.as_secs(), settings.keys_secs())?;
+            db.purge(now, settings.keys_secs())?;
         }
         db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
     }

@@ -20,6 +20,7 @@ mod email;
 mod enroll;
 mod foreign;
 mod handed;
+mod hash_workers;
 mod holders;
 mod import;
 mod invite;
@@ -28,17 +29,19 @@ mod jws;
 mod live;
 mod password;
 mod profile;
+mod queue;
 mod returning;
 mod rotation;
 pub mod session;
 mod settings;
-mod share;
 mod sign_in;
 #[cfg(test)]
 mod testing;
 mod throttle;
 mod ticket;
 mod token;
+
+use queue::Flow;
 
 pub use accounts::Accounts;
 pub use admin::{Admin, Details, Refused, restore};
@@ -57,6 +60,10 @@ pub use token::{ISSUER, SESSION_TOKEN_START};
 pub struct Caller {
     /// The client's address; `None` on a Unix socket.
     pub address: Option<IpAddr>,
+    /// The address is a trusted proxy's, which did not say whose client it is: many people have it.
+    pub is_proxy: bool,
+    /// Tells the connection from others, for as long as it is open.
+    pub connection: usize,
     /// User-Agent as sent, cut to 256 bytes by whoever builds this.
     pub user_agent: String,
     /// Request id, for the audit trail.
@@ -65,6 +72,18 @@ pub struct Caller {
     pub device: Option<String>,
     /// Id of the session that the browser presented and that was valid: signing in ends it.
     pub session: Option<String>,
+}
+
+impl Caller {
+    /// The address that limits count; `None`: nobody knows where the client is.
+    fn counted(&self) -> Option<IpAddr> {
+        self.address.filter(|_| !self.is_proxy)
+    }
+
+    /// Behind whom the caller waits.
+    fn flow(&self) -> Flow {
+        self.counted().map_or(Flow::Connection(self.connection), |address| Flow::Network(throttle::prefix(address)))
+    }
 }
 
 /// A session has begun: what the browser must be given.

@@ -2,16 +2,38 @@
 //! costs and are answered alike. Attempts are counted before anything is compared.
 
 use super::accounts::{Accounts, Shared, down};
-use super::password::{self, Place, Verdict};
+use super::hash_workers::{Place, turned_away};
+use super::password::Verdict;
 use super::session::Session;
 use super::settings::Settings;
 use super::{Caller, SignInError, SignedIn, StoreDown, audit, email, throttle, token};
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{AuditRow, Begun, Counted, Db, NewSession, SignIn, StoreError, UserRow, Whose};
+use crate::store::{AuditRow, Begun, Counted, Db, Held, NewSession, SignIn, StoreError, UserRow, Whose};
 
 /// Longest device cookie that is looked at, bytes; ours have 43.
 const DEVICE_BYTES_MAX: usize = 64;
+
+/// Somebody who wants to sign in.
+#[derive(Clone)]
+struct Wish {
+    caller: Caller,
+    /// As it is counted.
+    email: String,
+    /// Hash of the device cookie, as long as the account may know it.
+    device: Option<[u8; 32]>,
+    password: Secret,
+    remember: bool,
+}
+
+/// What a try came to.
+enum Tried {
+    Decided(Result<SignedIn, SignInError>),
+    /// The account does not know the browser: it is to take its turn among the account's own tries.
+    Stranger,
+    /// It has to wait, under this name.
+    Held(String, Held),
+}
 
 /// An attempt that was let through, and what it is about.
 struct Attempt {
@@ -21,6 +43,13 @@ struct Attempt {
     user: Option<UserRow>,
     /// the device cookie is one of ours, so the browser may keep it
     device_is_ours: bool,
+}
+
+/// What becomes of a wish before the password is looked at.
+enum Counting {
+    Let(Attempt),
+    Stranger,
+    Held(String, Held),
 }
 
 /// A session in the making and the device cookie that goes with it.
@@ -68,31 +97,29 @@ pub(super) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
     caller.device.as_ref().filter(|device| device.len() <= DEVICE_BYTES_MAX).map(|device| token_hash(device))
 }
 
-fn begin_attempt(
-    db: &mut Db,
-    settings: &Settings,
-    caller: &Caller,
-    email: &str,
-    now: UnixSecs,
-) -> Result<Result<Attempt, (String, u64)>, StoreError> {
-    let device = presented_device(caller);
-    let user = db.user_by_email(email)?;
-    let name = if user.is_some() { email.to_owned() } else { email::name_of_nobody(email) };
-    let (mut known, mut ours) = (None, false);
-    if let Some(hash) = device {
-        ours = db.knows_device(&hash, None)?;
-        known = (ours && db.knows_device(&hash, Some(email))?).then_some(hash);
+fn begin_attempt(db: &mut Db, settings: &Settings, wish: &Wish, now: UnixSecs) -> Result<Counting, StoreError> {
+    let email = &wish.email;
+    if let Some(device) = &wish.device
+        && !db.knows_device(device, Some(email))?
+    {
+        return Ok(Counting::Stranger);
     }
-    let limits = throttle::of_sign_in(settings.throttle, caller, &name, known.as_ref());
-    let counted = db.count_attempt(&limits, now, throttle::times(settings.throttle))?;
-    Ok(match counted {
-        Err(wait) => Err((name, wait)),
-        Ok(counted) => Ok(Attempt { name, counted, user, device_is_ours: ours }),
+    let user = db.user_by_email(email)?;
+    let name = if user.is_some() { email.clone() } else { email::name_of_nobody(email) };
+    let limits = throttle::of_sign_in(settings.throttle, &wish.caller, &name, wish.device.as_ref());
+    let device_is_ours = match presented_device(&wish.caller) {
+        Some(device) => db.knows_device(&device, None)?,
+        None => false,
+    };
+    Ok(match db.count_attempt(&limits, &name, now)? {
+        Err(held) => Counting::Held(name, held),
+        Ok(counted) => Counting::Let(Attempt { name, counted, user, device_is_ours }),
     })
 }
 
 impl Accounts {
-    /// Signs in with a password. Ends the session that the browser presented.
+    /// Signs in with a password. Ends the session that the browser presented. Waits for a place to hash in, and where
+    /// the address is slowed, for its turn.
     ///
     /// # Errors
     /// [`SignInError::Credentials`] for everything that is wrong about the account or the password.
@@ -104,28 +131,59 @@ impl Accounts {
         remember: bool,
     ) -> Result<SignedIn, SignInError> {
         let shared = &*self.shared;
-        // load is judged first: whoever is turned away for it has not used up a try
-        let place = shared.hasher.place(caller).await.map_err(|_| SignInError::Busy)?;
-        let now = shared.clock.now();
-        let email = email::bucket(email);
-        let Attempt { name, counted, user, device_is_ours } = match self.attempt(caller, &email, now).await {
-            Err(error) => {
-                drop(place);
-                password::turned_away().await;
-                return Err(error);
+        let (caller, email, device) = (caller.clone(), email::bucket(email), presented_device(caller));
+        let mut wish = Wish { caller, email, device, password, remember };
+        let arrival = shared.hasher.arrive(&wish.caller);
+        loop {
+            // load is judged first: whoever is turned away for it has not used up a try
+            let subject = shared.subject((&wish.email, &wish.device));
+            let place = arrival.place(Some(subject)).await.map_err(|_| SignInError::Busy)?;
+            // what has begun is decided, although nobody waits for it any more
+            let tried = tokio::spawn(self.clone().try_once(place, wish.clone())).await;
+            match tried.unwrap_or(Tried::Decided(Err(SignInError::Unavailable))) {
+                Tried::Decided(done) => return done,
+                Tried::Stranger => wish.device = None,
+                Tried::Held(name, held) => {
+                    if !arrival.pause(&held).await {
+                        return Err(self.refused(&wish.caller, &name, &held).await);
+                    }
+                }
             }
-            Ok(attempt) => attempt,
-        };
+        }
+    }
+
+    async fn try_once(self, place: Place, wish: Wish) -> Tried {
+        let now = self.shared.clock.now();
+        let (settings, asked) = (self.shared.settings.clone(), wish.clone());
+        let counting = self.shared.store.run(move |db| begin_attempt(db, &settings, &asked, now)).await;
+        match counting {
+            Ok(Counting::Let(attempt)) => Tried::Decided(self.decide(&place, &wish, attempt, now).await),
+            Ok(Counting::Stranger) => Tried::Stranger,
+            Ok(Counting::Held(name, held)) => Tried::Held(name, held),
+            Err(error) => Tried::Decided(Err(unavailable(&error))),
+        }
+    }
+
+    async fn decide(
+        &self,
+        place: &Place,
+        wish: &Wish,
+        attempt: Attempt,
+        now: UnixSecs,
+    ) -> Result<SignedIn, SignInError> {
+        let shared = &*self.shared;
+        let Attempt { name, counted, user, device_is_ours } = attempt;
+        let caller = &wish.caller;
         let user = user.filter(|user| !user.disabled);
         let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
         let mut hash = user.and_then(|user| user.password);
         // once more where the hash was replaced meanwhile: by somebody who signs in at the same time, if by an outdated
         // one, or by another password
         for _ in 0..2 {
-            let verdict = check(&place, password.clone(), hash.clone()).await?;
+            let verdict = check(place, wish.password.clone(), hash.clone()).await?;
             let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
             let beginning =
-                shared.beginning(caller, remember, device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
+                shared.beginning(caller, wish.remember, device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
             let (session, counted) = (beginning.row.clone(), counted.clone());
             let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
             match self.begin(begins, audit::about("sign_in", caller, now, &id, &name)).await? {
@@ -138,8 +196,15 @@ impl Accounts {
                 Begun::No => break,
             }
         }
-        drop(place);
         Err(self.failed(caller, counted, &id, &name, now).await)
+    }
+
+    async fn refused(&self, caller: &Caller, name: &str, held: &Held) -> SignInError {
+        let retry_after_secs = throttle::refused(held);
+        let detail = format!("retry after {retry_after_secs} s");
+        audit::log(&AuditRow { detail, ..audit::about("throttled", caller, self.shared.clock.now(), "", name) });
+        turned_away().await;
+        SignInError::Throttled { retry_after_secs }
     }
 
     async fn begin(&self, begins: SignIn, event: AuditRow) -> Result<Begun, SignInError> {
@@ -149,23 +214,15 @@ impl Accounts {
         if let Begun::Yes(ended) = &begun {
             audit::log(&event);
             ended.iter().for_each(audit::log);
+            if ended.is_some() && self.shared.is_new_day(event.at) {
+                tracing::warn!(
+                    user = event.email,
+                    "an account signs in again and again, so older sessions of it end: programs should use an API token \
+                     (authgate token create)"
+                );
+            }
         }
         Ok(begun)
-    }
-
-    async fn attempt(&self, caller: &Caller, email: &str, now: UnixSecs) -> Result<Attempt, SignInError> {
-        let shared = &*self.shared;
-        let (settings, from, typed) = (shared.settings.clone(), caller.clone(), email.to_owned());
-        let attempt = shared
-            .store
-            .run(move |db| begin_attempt(db, &settings, &from, &typed, now))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        attempt.map_err(|(name, retry_after_secs)| {
-            let detail = format!("retry after {retry_after_secs} s");
-            audit::log(&AuditRow { detail, ..audit::about("throttled", caller, now, "", &name) });
-            SignInError::Throttled { retry_after_secs }
-        })
     }
 
     async fn failed(&self, caller: &Caller, counted: Counted, id: &str, email: &str, now: UnixSecs) -> SignInError {
@@ -184,11 +241,10 @@ impl Accounts {
         now: UnixSecs,
     ) -> Result<(), StoreDown> {
         let shared = &*self.shared;
-        let (find, ban) = (shared.settings.throttle.find_time.as_secs(), shared.settings.throttle.ban_time.as_secs());
         let written = event.clone();
         let banned = shared
             .store
-            .run(move |db| db.attempt_failed(&counted, now, find, ban, &written))
+            .run(move |db| db.attempt_failed(&counted, now, &written))
             .await
             .map_err(|error| down(&error))?;
         audit::log_with_bans(&event, banned);
@@ -225,6 +281,8 @@ fn unavailable(error: &StoreError) -> SignInError {
 mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
 
     use super::super::Details;
     use super::super::testing::{GOOD, OTHER, PATIENCE, START, World, at, secret};
@@ -340,23 +398,108 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_gets_four_times_as_many_and_is_not_forgiven_by_a_success() {
+    async fn an_address_gets_twenty_times_as_many_and_a_success_forgives_failures_of_its_own_account_alone() {
+        let world = World::with(|config| config.throttle.max_retries = 2);
+        world.user("ada@example.com");
+        let fail = async |from: &str, email: &str| {
+            assert_eq!(wrong(world.try_sign_in(&at(from), email, OTHER).await), SignInError::Credentials);
+        };
+        for n in 0..37 {
+            fail(&format!("2001:db8::{n}"), &format!("nobody{n}@example.com")).await;
+        }
+        for _ in 0..3 {
+            fail("2001:db8::1", "ada@example.com").await;
+            world.try_sign_in(&at("2001:db8::2"), "ada@example.com", GOOD).await.unwrap();
+        }
+        for n in 0..3 {
+            fail("2001:db8::3", &format!("x{n}@example.com")).await;
+        }
+        // three ban times, forty tries
+        let step = Err(SignInError::Throttled { retry_after_secs: 23 });
+        let try_ada = async |from: &str, password: &str| {
+            world.try_sign_in(&at(from), "ada@example.com", password).await.map(|_| ())
+        };
+        assert_eq!(try_ada("2001:db8::4", GOOD).await, step);
+        assert_eq!(world.events(1), ["banned"]);
+        assert_eq!(try_ada("2001:db8:0:1::1", GOOD).await, Ok(()));
+        // slowed: a success costs nothing, a failure the next turn
+        world.clock.advance(23);
+        assert_eq!([try_ada("2001:db8::4", GOOD).await, try_ada("2001:db8::5", GOOD).await], [Ok(()), Ok(())]);
+        fail("2001:db8::6", "y@example.com").await;
+        assert_eq!(try_ada("2001:db8::4", GOOD).await, step);
+        assert_eq!(world.events(2), ["sign_in_failed", "sign_in"], "it is told once");
+        world.admin().lift_ban("2001:db8::9").unwrap();
+        assert_eq!(try_ada("2001:db8::4", GOOD).await, Ok(()));
+    }
+
+    /// A load balancer that says nothing of its clients, and a Unix socket.
+    #[tokio::test]
+    async fn where_nobody_knows_the_address_only_accounts_are_counted() {
+        let world = World::with(|config| config.throttle.max_retries = 1);
+        world.user("ada@example.com");
+        for caller in [Caller { is_proxy: true, ..at("192.0.2.1") }, Caller::default()] {
+            for n in 0..30 {
+                let email = format!("nobody{n}{}@example.com", caller.is_proxy);
+                assert_eq!(wrong(world.try_sign_in(&caller, &email, OTHER).await), SignInError::Credentials);
+            }
+            world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
+        }
+        let caller = Caller { is_proxy: true, ..at("192.0.2.1") };
+        assert_eq!(wrong(world.try_sign_in(&caller, "ada@example.com", OTHER).await), SignInError::Credentials);
+        let refused = wrong(world.try_sign_in(&caller, "ada@example.com", GOOD).await);
+        assert_eq!(refused, SignInError::Throttled { retry_after_secs: 300 });
+    }
+
+    #[tokio::test]
+    async fn a_try_that_has_begun_is_decided_although_nobody_waits_for_it_any_more() {
         let world = World::new();
         world.user("ada@example.com");
-        for n in 0..19 {
-            let email = format!("nobody{n}@example.com");
-            assert_eq!(wrong(world.try_sign_in(&at("2001:db8::1"), &email, OTHER).await), SignInError::Credentials);
+        let caller = Caller::default();
+        let decided = || world.events(99).iter().filter(|event| *event == "sign_in_failed").count();
+        for n in 1..=5 {
+            let all = async {
+                let mut left = Box::pin(world.try_sign_in(&caller, "ada@example.com", OTHER));
+                assert!(futures_util::poll!(&mut left).is_pending());
+                // behind the one before, which is about to end
+                while world.accounts.waiting_to_hash().0 > 0 {
+                    tokio::task::yield_now().await;
+                }
+                let _ = futures_util::poll!(&mut left);
+                drop(left);
+                while decided() < n {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, all).await.unwrap();
         }
-        world.try_sign_in(&at("2001:db8::2"), "ada@example.com", GOOD).await.unwrap();
-        assert_eq!(
-            wrong(world.try_sign_in(&at("2001:db8::3"), "x@example.com", OTHER).await),
-            SignInError::Credentials
-        );
-        let error = wrong(world.try_sign_in(&at("2001:db8::4"), "ada@example.com", GOOD).await);
-        assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
-        world.try_sign_in(&at("2001:db8:0:1::1"), "ada@example.com", GOOD).await.unwrap();
-        world.admin().lift_ban("2001:db8::9").unwrap();
-        world.try_sign_in(&at("2001:db8::4"), "ada@example.com", GOOD).await.unwrap();
+        let refused = wrong(world.try_sign_in(&caller, "ada@example.com", GOOD).await);
+        assert_eq!(refused, SignInError::Throttled { retry_after_secs: 300 });
+        assert_eq!(world.admin().bans().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn sixteen_that_sign_in_to_one_account_at_once_with_the_right_password_all_get_in() {
+        let world = World::with(|config| config.throttle.max_retries = 1);
+        world.user("ada@example.com");
+        let caller = at("192.0.2.1");
+        let tries = (0..16).map(|_| world.try_sign_in(&caller, "ada@example.com", GOOD));
+        let done = futures_util::future::join_all(tries).await;
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 16);
+    }
+
+    /// A cookie that the account does not know gives nobody a count, nor a turn, of their own.
+    #[tokio::test]
+    async fn invented_browsers_take_their_turn_among_the_tries_of_the_account() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let callers: Vec<_> =
+            (0..16).map(|n| Caller { device: Some(format!("{n:043}")), ..Caller::default() }).collect();
+        let tries = callers.iter().map(|caller| world.try_sign_in(caller, "ada@example.com", GOOD));
+        let done = futures_util::future::join_all(tries).await;
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 16);
+        let tries = callers.iter().map(|caller| world.try_sign_in(caller, "ada@example.com", OTHER));
+        let refused: Vec<_> = futures_util::future::join_all(tries).await.into_iter().map(wrong).collect();
+        assert_eq!(refused.iter().filter(|error| **error == SignInError::Credentials).count(), 5);
     }
 
     #[tokio::test]
@@ -418,19 +561,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_hash_queue_is_busy_and_uses_up_no_try() {
+    async fn beyond_what_one_address_may_have_waiting_it_is_busy_and_that_uses_up_no_try() {
         let world = World::new();
         world.user("ada@example.com");
-        let hasher = &world.accounts.shared.hasher;
+        let caller = at("192.0.2.1");
+        let arrival = world.accounts.shared.hasher.arrive(&caller);
         let mut places = Vec::new();
-        for _ in 0..hasher.free() {
-            places.push(hasher.place(&Caller::default()).await.map_err(|_| ()).unwrap());
+        while let Some(Ok(place)) = arrival.place(None).now_or_never() {
+            places.push(place);
         }
+        let mut waiting: Vec<_> = (0..256).map(|_| Box::pin(arrival.place(None))).collect();
+        for place in &mut waiting {
+            assert!(futures_util::poll!(place).is_pending());
+        }
+        assert_eq!(world.accounts.waiting_to_hash().0, 256);
         for _ in 0..10 {
-            assert_eq!(wrong(world.try_sign_in(&Caller::default(), "ada@example.com", OTHER).await), SignInError::Busy);
+            assert_eq!(wrong(world.try_sign_in(&caller, "ada@example.com", OTHER).await), SignInError::Busy);
         }
-        drop(places);
-        world.sign_in("ada@example.com").await;
+        let elsewhere = world.accounts.shared.hasher.arrive(&at("192.0.2.2"));
+        let mut elsewhere = Box::pin(elsewhere.place(None));
+        assert!(futures_util::poll!(&mut elsewhere).is_pending(), "people elsewhere still wait, and come next");
+        drop(places.pop());
+        for place in &mut waiting[1..] {
+            assert!(futures_util::poll!(place).is_pending());
+        }
+        drop(places.pop());
+        assert!(elsewhere.await.is_ok());
+        drop((places, waiting));
+        world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
     }
 
     #[tokio::test]

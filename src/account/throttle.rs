@@ -1,32 +1,38 @@
 //! What attempts to sign in and up are counted against. An account and an address have each their count; a
 //! browser that has signed in to the account before has one of its own instead of both, so that
-//! strangers who guess cannot lock its owner out.
+//! strangers who guess cannot lock its owner out. Behind an address there are many people: what an account's success
+//! forgives is forgiven to its address too, and where too much is left the address is slowed before it is refused.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Caller;
 use crate::config;
-use crate::store::Limit;
+use crate::metrics;
+use crate::store::{Held, Limit, Rule};
 
-/// An address gets this many times the tries of an account.
-const ADDRESS_FACTOR: u32 = 4;
+/// An address gets this many times the tries of an account,
+const ADDRESS_FACTOR: u32 = 20;
+/// within this many ban times.
+const ADDRESS_BANS: u32 = 3;
+/// Sign-ups of an address, as many, are counted for this long.
+const SIGN_UP_SECS: u64 = 3600;
 /// Changes of a profile within `throttle.find_time`.
 const PROFILE_CHANGES_MAX: u32 = 30;
 
 /// The address as it is counted: IPv6 by /64, because one customer has all of it.
-pub(super) fn network(address: IpAddr) -> String {
+pub(super) fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
-            format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
-/// `throttle.find_time` and `throttle.ban_time`, seconds.
-pub(super) fn times(settings: config::Throttle) -> (u64, u64) {
-    (settings.find_time.as_secs(), settings.ban_time.as_secs())
+fn network(address: IpAddr) -> String {
+    let prefix = prefix(address);
+    if prefix.is_ipv6() { format!("{prefix}/64") } else { prefix.to_string() }
 }
 
 /// The name of an account's count.
@@ -39,9 +45,14 @@ pub(super) fn address(address: IpAddr) -> [String; 2] {
     ["address", "sign_up"].map(|what| format!("{what}:{}", network(address)))
 }
 
+fn own(settings: config::Throttle, name: String) -> Limit {
+    let (find_secs, ban_secs) = (settings.find_time.as_secs(), settings.ban_time.as_secs());
+    Limit { name, rule: Rule::Ban { max: settings.max_retries, find_secs, ban_secs } }
+}
+
 /// An address has many people behind it.
-fn of_address(settings: config::Throttle, name: String) -> Limit {
-    Limit { name, retries_max: settings.max_retries.saturating_mul(ADDRESS_FACTOR), success_forgives_all: false }
+fn of_address(settings: config::Throttle, name: String, window_secs: u64) -> Limit {
+    Limit { name, rule: Rule::Pace { max: settings.max_retries.saturating_mul(ADDRESS_FACTOR), window_secs } }
 }
 
 /// Limits of a sign-in. `device`: hash of the device cookie, if the account knows it.
@@ -51,15 +62,14 @@ pub(super) fn of_sign_in(
     email: &str,
     device: Option<&[u8; 32]>,
 ) -> Vec<Limit> {
-    let own = |name: String| Limit { name, retries_max: settings.max_retries, success_forgives_all: true };
     if let Some(hash) = device {
         let id = data_encoding::BASE64URL_NOPAD.encode(&hash[..12]);
-        return vec![own(format!("device:{id}:{email}"))];
+        return vec![own(settings, format!("device:{id}:{email}"))];
     }
-    let mut limits = vec![own(account(email))];
-    limits.extend(caller.address.map(|from| {
+    let mut limits = vec![own(settings, account(email))];
+    limits.extend(caller.counted().map(|from| {
         let [sign_ins, _] = address(from);
-        of_address(settings, sign_ins)
+        of_address(settings, sign_ins, settings.ban_time.as_secs().saturating_mul(ADDRESS_BANS.into()).max(1))
     }));
     limits
 }
@@ -67,14 +77,16 @@ pub(super) fn of_sign_in(
 /// Limit of a sign-up, which counts whatever comes of it. Not that of sign-ins: whoever makes accounts must
 /// not keep those behind the same address from theirs. A Unix socket counts as 127.0.0.1.
 pub(super) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
+    if caller.is_proxy {
+        return Vec::new();
+    }
     let [_, sign_ups] = address(caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    vec![of_address(settings, sign_ups)]
+    vec![of_address(settings, sign_ups, SIGN_UP_SECS)]
 }
 
 /// The limit on wrong current passwords in a session: whoever stole one does not shut the forms of others.
 pub(super) fn of_session(settings: config::Throttle, user: &str, session: &str) -> Vec<Limit> {
-    let name = format!("{}:{session}", of_account(user));
-    vec![Limit { name, retries_max: settings.max_retries, success_forgives_all: true }]
+    vec![own(settings, format!("{}:{session}", of_account(user)))]
 }
 
 /// What the names of [`of_session`] of an account begin with.
@@ -83,8 +95,16 @@ pub(super) fn of_account(user: &str) -> String {
 }
 
 /// The limit on changes of a profile, whoever makes them.
-pub(super) fn of_profile(user: &str) -> Vec<Limit> {
-    vec![Limit { name: format!("profile:{user}"), retries_max: PROFILE_CHANGES_MAX, success_forgives_all: false }]
+pub(super) fn of_profile(settings: config::Throttle, user: &str) -> Vec<Limit> {
+    let (find_secs, ban_secs) = (settings.find_time.as_secs(), settings.ban_time.as_secs());
+    let rule = Rule::Ban { max: PROFILE_CHANGES_MAX, find_secs, ban_secs };
+    vec![Limit { name: format!("profile:{user}"), rule }]
+}
+
+/// An attempt is refused for this: it is counted as such. Gives after how many seconds to come back.
+pub(super) fn refused(held: &Held) -> u64 {
+    held.names.iter().for_each(|name| metrics::ACCOUNTS.limited(name));
+    held.wait_secs()
 }
 
 #[cfg(test)]
@@ -99,5 +119,244 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
         assert_eq!(of("2001:db8:1:2::1"), "2001:db8:1:2::/64");
         assert_ne!(of("2001:db8:1:3::1"), "2001:db8:1:2::/64");
+    }
+}
+
+/// An hour of classes that sign in and of people who guess, on the real counts, with a clock that is turned by hand.
+#[cfg(test)]
+mod simulation {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+    use std::time::Duration;
+
+    use super::super::testing::at;
+    use super::*;
+    use crate::store::{AuditRow, Check, Db};
+
+    const SETTINGS: config::Throttle =
+        config::Throttle { max_retries: 5, find_time: Duration::from_secs(120), ban_time: Duration::from_secs(300) };
+    const HOUR: u64 = 3600;
+    /// How long anybody waits for their turn; see `hash_workers.rs`.
+    const PATIENCE_SECS: u64 = 10;
+
+    /// Somebody who knows the password.
+    struct Person {
+        email: String,
+        from: Caller,
+        typos: u32,
+        waits_since: Option<u64>,
+    }
+
+    /// Somebody who does not.
+    struct Guesser {
+        from: Caller,
+        /// How many accounts are tried, in rotation.
+        accounts: usize,
+        kind: &'static str,
+        /// Stays below what bans an account.
+        careful: bool,
+        decided: usize,
+        tries: usize,
+    }
+
+    enum Actor {
+        Person(Person),
+        Guesser(Guesser),
+        /// The owner of the account that is guessed at, in a browser that has signed in before.
+        Owner,
+    }
+
+    struct Sim {
+        db: Db,
+        actors: Vec<Actor>,
+        /// When an actor acts next.
+        due: BinaryHeap<Reverse<(u64, usize)>>,
+        seed: u64,
+        refused: Vec<String>,
+        signed_in: usize,
+        longest_wait: u64,
+    }
+
+    impl Sim {
+        /// Below `bound`.
+        fn random(&mut self, bound: u64) -> u64 {
+            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.seed >> 33) % bound
+        }
+
+        fn add(&mut self, first: u64, actor: Actor) {
+            self.due.push(Reverse((first, self.actors.len())));
+            self.actors.push(actor);
+        }
+
+        /// A class that signs in within a minute; so many of a hundred tries are typos.
+        fn class(&mut self, people: usize, typos_percent: u64, first: u64) {
+            let from = at(&format!("192.0.2.{}", self.actors.len() % 250));
+            for number in 0..people {
+                // five in a row are too many for anybody
+                let typos = (0..4).take_while(|_| self.random(100) < typos_percent).count();
+                let email = format!("p{number}.{people}.{typos_percent}@example.com");
+                let typos = u32::try_from(typos).unwrap();
+                let arrives = first + self.random(60);
+                self.add(arrives, Actor::Person(Person { email, from: from.clone(), typos, waits_since: None }));
+            }
+        }
+
+        /// `addresses` of 198.51.100.0/24 from `first` on.
+        fn guessers(&mut self, kind: &'static str, first: usize, addresses: usize, accounts: usize, careful: bool) {
+            for number in first..first + addresses {
+                let from = at(&format!("198.51.100.{number}"));
+                self.add(0, Actor::Guesser(Guesser { from, accounts, kind, careful, decided: 0, tries: 0 }));
+            }
+        }
+
+        fn try_once(
+            &mut self,
+            caller: &Caller,
+            email: &str,
+            device: Option<&[u8; 32]>,
+            right: bool,
+            now: u64,
+        ) -> Result<(), Held> {
+            let limits = of_sign_in(SETTINGS, caller, email, device);
+            let counted = self.db.count_attempt(&limits, email, now).unwrap()?;
+            if right {
+                self.db.attempt_right(&counted, now).unwrap();
+            } else {
+                self.db.attempt_failed(&counted, now, &AuditRow::default()).unwrap();
+            }
+            Ok(())
+        }
+
+        /// Gives when the actor acts again.
+        fn act(&mut self, actor: &mut Actor, now: u64) -> Option<u64> {
+            match actor {
+                Actor::Person(person) => self.person(person, now),
+                Actor::Guesser(guesser) => Some(self.guess(guesser, now)),
+                Actor::Owner => {
+                    if self
+                        .try_once(&at("203.0.113.9"), "one account.0@example.com", Some(&[7; 32]), true, now)
+                        .is_err()
+                    {
+                        self.refused.push("the owner".to_owned());
+                    }
+                    Some(now + 60)
+                }
+            }
+        }
+
+        fn person(&mut self, person: &mut Person, now: u64) -> Option<u64> {
+            let since = *person.waits_since.get_or_insert(now);
+            match self.try_once(&person.from.clone(), &person.email, None, person.typos == 0, now) {
+                Ok(()) => {
+                    self.longest_wait = self.longest_wait.max(now - since);
+                    person.waits_since = None;
+                    self.signed_in += usize::from(person.typos == 0);
+                    person.typos = person.typos.checked_sub(1)?;
+                    Some(now + 3 + self.random(10))
+                }
+                Err(held) if !held.banned && held.wait_secs() <= (since + PATIENCE_SECS).saturating_sub(now) => {
+                    Some(now + 1)
+                }
+                Err(_) => {
+                    self.refused.push(person.email.clone());
+                    None
+                }
+            }
+        }
+
+        fn guess(&mut self, guesser: &mut Guesser, now: u64) -> u64 {
+            let email = format!("{}.{}@example.com", guesser.kind, guesser.tries % guesser.accounts);
+            match self.try_once(&guesser.from.clone(), &email, None, false, now) {
+                Ok(()) => {
+                    guesser.decided += 1;
+                    guesser.tries += 1;
+                    if guesser.careful && guesser.decided.is_multiple_of(4) { now + 121 } else { now }
+                }
+                // another account, where there is one
+                Err(held) if held.banned && guesser.accounts > 1 => {
+                    guesser.tries += 1;
+                    now + 1
+                }
+                Err(held) => now + held.wait_secs(),
+            }
+        }
+
+        fn run(&mut self) {
+            while let Some(Reverse((now, which))) = self.due.pop() {
+                if now >= HOUR {
+                    return;
+                }
+                let mut actor = std::mem::replace(&mut self.actors[which], Actor::Owner);
+                if let Some(next) = self.act(&mut actor, now) {
+                    self.due.push(Reverse((next, which)));
+                }
+                self.actors[which] = actor;
+            }
+        }
+
+        fn decided(&self, kind: &str) -> usize {
+            let of_kind = |actor: &Actor| match actor {
+                Actor::Guesser(guesser) if guesser.kind == kind => guesser.decided,
+                _ => 0,
+            };
+            self.actors.iter().map(of_kind).sum()
+        }
+    }
+
+    fn sim() -> (tempfile::TempDir, Sim) {
+        // every attempt is on disk before it is answered: here in memory, where there is such a place
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let db = Db::open(dir.path(), Check::Version).unwrap();
+        let sim = Sim {
+            db,
+            actors: Vec::new(),
+            due: BinaryHeap::new(),
+            seed: 1,
+            refused: Vec::new(),
+            signed_in: 0,
+            longest_wait: 0,
+        };
+        (dir, sim)
+    }
+
+    /// docs/operations.md, "Limits", states these figures.
+    #[test]
+    fn nobody_who_knows_the_password_is_refused_and_guessers_get_no_more_than_is_stated() {
+        let (_dir, mut sim) = sim();
+        for people in [30, 100, 300] {
+            for typos_percent in [10, 25] {
+                sim.class(people, typos_percent, 600);
+            }
+        }
+        sim.guessers("one address", 0, 1, 100_000, false);
+        sim.guessers("many addresses", 10, 3, 100_000, false);
+        sim.guessers("one account", 20, 1, 1, true);
+        sim.guessers("password spraying", 30, 3, 200, false);
+        sim.add(0, Actor::Owner);
+        sim.run();
+        assert_eq!((sim.refused.as_slice(), sim.signed_in), (&[][..], 860));
+        assert_eq!(sim.longest_wait, 0, "nobody was slowed either");
+        for (kind, most) in
+            [("one address", 500), ("many addresses", 1500), ("one account", 120), ("password spraying", 1500)]
+        {
+            let decided = sim.decided(kind);
+            assert!(decided <= most && decided * 10 >= most * 9, "{kind}: {decided}");
+        }
+    }
+
+    /// Where more of a crowd mistype at the same time than an address may fail, it is slowed and not refused.
+    #[test]
+    fn a_crowd_beyond_the_limit_of_its_address_waits_and_gets_in() {
+        let (_dir, mut sim) = sim();
+        let from = at("192.0.2.1");
+        for number in 0..103 {
+            let email = format!("p{number}@example.com");
+            let person = Person { email, from: from.clone(), typos: 1, waits_since: None };
+            sim.add(u64::from(number > 99) * 3, Actor::Person(person));
+        }
+        sim.run();
+        assert_eq!((sim.refused.as_slice(), sim.signed_in), (&[][..], 103));
+        assert!((1..=PATIENCE_SECS).contains(&sim.longest_wait), "{}", sim.longest_wait);
     }
 }

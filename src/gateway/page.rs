@@ -1,5 +1,7 @@
 //! Where the two lines meet: a request to one of our own pages becomes a call, its answer a reply.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_http::RequestHeader;
@@ -49,6 +51,8 @@ impl Gateway {
         };
         let caller = Caller {
             address: incoming.client,
+            is_proxy: incoming.client.is_some_and(|client| head::is_trusted(&self.config.server, client)),
+            connection: state.guard.as_ref().map_or(0, |guard| Arc::as_ptr(guard).addr()),
             user_agent: agent.chars().take(256).collect(),
             request_id: state.request_id.clone(),
             device,

@@ -1,7 +1,6 @@
 //! What people and the store do. One process serves one set of accounts, so these numbers are the process's:
 //! the rooms below the gateway count without being handed anything.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +10,7 @@ use super::text::Text;
 
 /// Microseconds.
 const HASH: [u64; 7] = [5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
+const WAIT: [u64; 8] = [1_000, 10_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000];
 const STORE: [u64; 8] = [50, 200, 1_000, 5_000, 20_000, 100_000, 500_000, 2_000_000];
 
 /// Ways to sign in and what came of it, by the name of the audit event.
@@ -38,7 +38,7 @@ pub struct AccountMetrics {
     limited: [Counter; LIMITS.len()],
     hash_refused: Counter,
     hash_seconds: Histogram,
-    hash_queue: AtomicU64,
+    hash_wait_seconds: Histogram,
     store_seconds: [Histogram; OPS.len()],
     /// Keys that sign, with when they were made (seconds since 1970).
     keys: Mutex<Vec<(String, u64)>>,
@@ -51,7 +51,7 @@ impl AccountMetrics {
             limited: [const { Counter::new() }; LIMITS.len()],
             hash_refused: Counter::new(),
             hash_seconds: Histogram::new(&HASH),
-            hash_queue: AtomicU64::new(0),
+            hash_wait_seconds: Histogram::new(&WAIT),
             store_seconds: [const { Histogram::new(&STORE) }; OPS.len()],
             keys: Mutex::new(Vec::new()),
         }
@@ -71,22 +71,17 @@ impl AccountMetrics {
         }
     }
 
-    /// The queue for hashing was full.
+    /// The queue for hashing was full, or the turn did not come in time.
     pub fn hash_refused(&self) {
         self.hash_refused.add_one();
     }
 
-    /// A password waits to be hashed.
-    pub fn hash_waits(&self) {
-        self.hash_queue.fetch_add(1, Ordering::Relaxed);
+    /// Somebody waited this long for their turn.
+    pub fn hash_waited(&self, waited: Duration) {
+        self.hash_wait_seconds.observe(waited);
     }
 
-    /// It waits no more.
-    pub fn hash_begins(&self) {
-        self.hash_queue.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// It took this long.
+    /// Hashing or comparing one password took this long.
     pub fn hashed(&self, took: Duration) {
         self.hash_seconds.observe(took);
     }
@@ -110,8 +105,8 @@ impl AccountMetrics {
         }
         text.histogram("password_hash_seconds", "Time to hash or compare one password");
         text.times("password_hash_seconds", &[], &self.hash_seconds);
-        text.gauge("password_hash_queue", "Passwords that wait to be hashed");
-        text.value("password_hash_queue", &[], self.hash_queue.load(Ordering::Relaxed));
+        text.histogram("password_hash_wait_seconds", "Time that those waited who came to their turn");
+        text.times("password_hash_wait_seconds", &[], &self.hash_wait_seconds);
         text.histogram("store_query_seconds", "Time of one transaction of the store; a poll looks for others' changes");
         for (op, histogram) in OPS.iter().zip(&self.store_seconds) {
             text.times("store_query_seconds", &[("op", op)], histogram);

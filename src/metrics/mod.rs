@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -30,6 +31,8 @@ pub struct Reading {
     pub live: usize,
     /// Sessions that stand.
     pub sessions: usize,
+    /// Passwords that wait to be hashed, and for how long the first of them has.
+    pub hashing: (usize, Duration),
     /// Log lines dropped so far.
     pub log_dropped: u64,
     /// Panics so far.
@@ -202,6 +205,7 @@ impl Metrics {
             ("connections", "Open connections", reading.connections as u64),
             ("live_connections", "Open WebSockets, event streams and gRPC calls", reading.live as u64),
             ("sessions_active", "Sessions that stand", reading.sessions as u64),
+            ("password_hash_queue", "Passwords that wait to be hashed", reading.hashing.0 as u64),
             (
                 "config_last_reload_successful",
                 "Whether the last load of the configuration came to anything",
@@ -217,6 +221,8 @@ impl Metrics {
             text.gauge(name, help);
             text.value(name, &[], value);
         }
+        text.gauge("password_hash_longest_wait_seconds", "How long the one has waited who waits longest");
+        text.seconds("password_hash_longest_wait_seconds", reading.hashing.1);
         text.gauge("upstream_up", "Whether requests go to a server, where others could take them or it is asked");
         for (upstream, server, up) in &reading.servers {
             text.value("upstream_up", &[("upstream", upstream), ("server", server)], u64::from(*up));
@@ -228,8 +234,6 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn named(names: &[&str]) -> Vec<String> {

@@ -2,6 +2,7 @@
 //! is called in its own lines, in `# UNIT`, and in the last line.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use super::Histogram;
 
@@ -78,6 +79,10 @@ impl Text {
         self.sample(name, "", labels, value);
     }
 
+    pub(super) fn seconds(&mut self, name: &str, value: Duration) {
+        self.sample(name, "", &[], format_args!("{:.3}", value.as_secs_f64()));
+    }
+
     pub(super) fn times(&mut self, name: &str, labels: Labels<'_>, histogram: &Histogram) {
         for (bound, count) in histogram.buckets() {
             let labels = [labels, &[("le", bound.as_str())]].concat();
@@ -114,8 +119,6 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     static WAIT: Histogram = Histogram::new(&[500]);

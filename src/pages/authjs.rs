@@ -6,6 +6,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::form::{Fields, query};
+use super::login::BUSY_SECS;
 use super::{Call, Pages, Site};
 use crate::account::{Identity, SignInError};
 use crate::config::AuthJsClient;
@@ -186,10 +187,11 @@ impl Pages {
                 Self::authjs_url(call, form.style, StatusCode::TOO_MANY_REQUESTS, &place)
                     .with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs))
             }
-            Err(SignInError::Busy | SignInError::Unavailable) => {
+            Err(error @ (SignInError::Busy | SignInError::Unavailable)) => {
                 let place = self.login_with(call, Some("Unavailable"));
+                let secs = if error == SignInError::Busy { BUSY_SECS } else { 2 };
                 Self::authjs_url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place)
-                    .with(header::RETRY_AFTER, HeaderValue::from(2u16))
+                    .with(header::RETRY_AFTER, HeaderValue::from(secs))
             }
         }
     }

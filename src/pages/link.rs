@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::form::Fields;
-use super::signup::{Shown, change_json};
+use super::signup::{Shown, change_json, retry};
 use super::view::Message;
 use super::{Call, Pages};
 use crate::account::LinkKind;
@@ -24,7 +24,7 @@ impl Pages {
             Ok(Some(kind)) if is_at(&kind, &self.prefix, path) => kind,
             Ok(_) => return self.dead_link(call, as_json),
             Err(error) if as_json => return change_json(&error),
-            Err(_) => return self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+            Err(error) => return retry(&error, self.refused(StatusCode::SERVICE_UNAVAILABLE, call)),
         };
         let shown = shown(&kind, path);
         match fields {

@@ -17,6 +17,8 @@ const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
 /// Longest place that stands in the form's field too, for the script to add a fragment to: escaped threefold it fits
 /// into `limits.form_bytes`. A longer one stands in the form's address alone.
 const FIELD_BYTES_MAX: usize = 2048;
+/// When to come back where too many wait.
+pub(super) const BUSY_SECS: u16 = 5;
 
 /// What of a typed address is shown again: as much as the field takes.
 const EMAIL_CHARS_MAX: usize = 254;
@@ -104,7 +106,8 @@ impl Pages {
             SignInError::Throttled { retry_after_secs } => {
                 reply.with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs))
             }
-            SignInError::Busy | SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
+            SignInError::Busy => reply.with(header::RETRY_AFTER, HeaderValue::from(BUSY_SECS)),
+            SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
             SignInError::Credentials => reply,
         }
     }

@@ -4,7 +4,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::form::{Fields, query};
-use super::login::wait;
+use super::login::{BUSY_SECS, wait};
 use super::view::{Message, Register};
 use super::{Call, Pages, Site};
 use crate::account::{ChangeError, FieldError};
@@ -178,7 +178,8 @@ pub(super) fn retry(error: &ChangeError, reply: Reply) -> Reply {
         ChangeError::Throttled { retry_after_secs } => {
             reply.with(header::RETRY_AFTER, HeaderValue::from(*retry_after_secs))
         }
-        ChangeError::Busy | ChangeError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
+        ChangeError::Busy => reply.with(header::RETRY_AFTER, HeaderValue::from(BUSY_SECS)),
+        ChangeError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
         _ => reply,
     }
 }

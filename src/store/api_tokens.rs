@@ -122,7 +122,7 @@ impl Db {
                 if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
                     return Ok(Kept::No);
                 }
-                throttle::forgive(tx, counted)?;
+                throttle::forgive(tx, counted, new.created)?;
             }
             if count(tx, &new.user_id, new.created)? >= TOKENS_MAX {
                 return Ok(Kept::TooMany);
@@ -278,9 +278,9 @@ mod tests {
         let rows = |db: &Db| -> i64 {
             db.connection.query_row("SELECT count(*) FROM api_token", [], |row| row.get(0)).unwrap()
         };
-        db.purge(3700, 60, 60).unwrap();
+        db.purge(3700, 60).unwrap();
         assert_eq!(rows(&db), 2);
-        db.purge(3701, 60, 60).unwrap();
+        db.purge(3701, 60).unwrap();
         assert_eq!((rows(&db), db.api_tokens(None, 3701).unwrap().len()), (1, 1));
     }
 }

@@ -241,7 +241,7 @@ impl Db {
             if let Written::Done(user) = &written {
                 tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
                 sessions::insert(tx, &user.id, session, now)?;
-                throttle::forgive(tx, counted)?;
+                throttle::forgive(tx, counted, now)?;
                 audit::write(tx, &AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event.clone() })?;
             }
             Ok(written)

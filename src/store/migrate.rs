@@ -14,11 +14,12 @@ use super::{Check, StoreError, backup};
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n brings `user_version` from n to n + 1.
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 5] = [
     include_str!("schema/0001_people.sql"),
     include_str!("schema/0002_tokens.sql"),
     include_str!("schema/0003_standing.sql"),
     include_str!("schema/0004_replaced.sql"),
+    include_str!("schema/0005_crowds.sql"),
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -245,7 +246,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has version 99, this authgate knows up to 4; use a newer one; it was left untouched"
+            "DB: the database has version 99, this authgate knows up to 5; use a newer one; it was left untouched"
         );
     }
 
@@ -290,7 +291,7 @@ mod tests {
         let sound = std::fs::read(&path).unwrap();
         assert!(sound.len() as u64 > LARGE_BYTES);
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
-        assert!(db.users().unwrap().len() == 40_000 && db.looked_through() == Ok(()) && db.purge(1, 1, 1) == Ok(()));
+        assert!(db.users().unwrap().len() == 40_000 && db.looked_through() == Ok(()) && db.purge(1, 1) == Ok(()));
         drop(db);
         // a page in the middle of a table that a start need not read
         let mut torn = sound.clone();
@@ -299,7 +300,7 @@ mod tests {
         std::fs::write(&path, &torn).unwrap();
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
         assert_eq!(db.keys().unwrap().len(), 1);
-        let refused = db.purge(1, 1, 1).unwrap_err().to_string();
+        let refused = db.purge(1, 1).unwrap_err().to_string();
         assert!(refused.contains("authgate.db: the database "), "{refused}");
         assert_eq!(db.looked_through().unwrap_err().to_string(), refused);
         let lock = db.folder().lock().unwrap();

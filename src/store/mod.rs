@@ -40,7 +40,7 @@ pub use restore::{Restored, restore};
 pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
 pub use sync::{Account, Applied, Change, Standing, StandingSession};
 pub use thread::{Hooks, Store};
-pub use throttle::{Counted, Limit};
+pub use throttle::{Counted, Held, Limit, Rule};
 pub use users::{ADMIN_GROUP, Keeps, NewId, NewUser, Password, UserChange, Written};
 
 /// What a start would find.

@@ -6,26 +6,48 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::db::Db;
 use super::{AuditRow, StoreError, audit, int, uint};
 use crate::clock::UnixSecs;
-use crate::metrics;
 
 /// Attempts that are kept in all; beyond it the oldest go.
-const ATTEMPTS_MAX: u32 = 100_000;
+const ATTEMPTS_MAX: u32 = 250_000;
 /// Bans that are kept in all; beyond it those that end first go.
 const BANS_MAX: u32 = 100_000;
 /// Attempts may be this far in the future, by which they overtook others in the queue; what is further was counted
 /// while the clock was wrong.
 const AHEAD_SECS: u64 = 60;
+/// An attempt is decided by then, or the process died over it.
+const DECIDED_SECS: u64 = 30;
+/// How soon to look again where another attempt is being decided, milliseconds.
+const SOON_MILLIS: u64 = 1000;
+
+/// What failed attempts lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// `max` of them within `find_secs`: no attempt for `ban_secs`. A success forgives all.
+    Ban {
+        /// Failures.
+        max: u32,
+        /// Seconds.
+        find_secs: u64,
+        /// Seconds.
+        ban_secs: u64,
+    },
+    /// `max` of them within `window_secs`: from then on one attempt in each `window_secs / max`, until there was no failure for
+    /// `window_secs`. For what many people share: a success forgives the failures of its own account alone.
+    Pace {
+        /// Failures.
+        max: u32,
+        /// Seconds.
+        window_secs: u64,
+    },
+}
 
 /// One thing that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL`, `user:ID:SESSION`, `profile:ID` or `sign_up:IP`
     pub name: String,
-    /// Failed attempts within the window that lead to a ban.
-    pub retries_max: u32,
-    /// Whether a success forgives all attempts, or its own alone. An address is shared: a right
-    /// password for one account must not forgive guesses at others.
-    pub success_forgives_all: bool,
+    /// What becomes of failures.
+    pub rule: Rule,
 }
 
 /// An attempt that was let through.
@@ -33,84 +55,174 @@ pub struct Limit {
 pub struct Counted {
     limits: Vec<Limit>,
     rows: Vec<i64>,
+    account: String,
 }
 
-/// Counts one attempt against every limit, or says after how many seconds to come back.
+/// Why an attempt was not let through. Nothing was counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Another one may be made after so many milliseconds.
+    pub wait_millis: u64,
+    /// What is banned or paced.
+    pub names: Vec<String>,
+    /// Whether something is banned. If not, waiting is all that it takes.
+    pub banned: bool,
+}
+
+impl Held {
+    /// The wait in whole seconds, at least one.
+    pub fn wait_secs(&self) -> u64 {
+        self.wait_millis.div_ceil(1000).max(1)
+    }
+}
+
+impl Rule {
+    fn max(self) -> u64 {
+        let (Self::Ban { max, .. } | Self::Pace { max, .. }) = self;
+        u64::from(max)
+    }
+
+    /// How long a failure counts.
+    fn window_secs(self) -> u64 {
+        let (Self::Ban { find_secs: secs, .. } | Self::Pace { window_secs: secs, .. }) = self;
+        secs
+    }
+
+    /// How long what failures led to lasts.
+    fn lasts_secs(self) -> u64 {
+        let (Self::Ban { ban_secs: secs, .. } | Self::Pace { window_secs: secs, .. }) = self;
+        secs
+    }
+}
+
+/// Counts one attempt against every limit, or says what it has to wait for.
 pub(super) fn count(
     tx: &Connection,
     limits: &[Limit],
+    account: &str,
     now: UnixSecs,
-    (find_secs, ban_secs): (u64, u64),
-) -> Result<Result<Counted, u64>, StoreError> {
-    tx.prepare_cached("DELETE FROM attempt WHERE at > ?1")?.execute([int(now + AHEAD_SECS)])?;
-    let mut wait = 0;
+) -> Result<Result<Counted, Held>, StoreError> {
+    let mut held = Held { wait_millis: 0, names: Vec::new(), banned: false };
     for limit in limits {
         // a clock that was set back must not make a ban longer than any is
         tx.prepare_cached("UPDATE ban SET until = ?2 WHERE name = ?1 AND until > ?2")?
-            .execute(params![limit.name, int(now + ban_secs)])?;
-        let own = remaining(tx, limit, now, find_secs)?;
-        if own > 0 {
-            metrics::ACCOUNTS.limited(&limit.name);
+            .execute(params![limit.name, int(now + limit.rule.lasts_secs())])?;
+        let wait_millis = match limit.rule {
+            Rule::Ban { .. } => 1000 * banned(tx, limit, now)?,
+            Rule::Pace { .. } => paced(tx, limit, now)?,
+        };
+        if wait_millis > 0 {
+            held.wait_millis = held.wait_millis.max(wait_millis);
+            held.names.push(limit.name.clone());
+            held.banned |= matches!(limit.rule, Rule::Ban { .. });
         }
-        wait = wait.max(own);
     }
-    if wait > 0 {
-        return Ok(Err(wait));
+    if held.wait_millis > 0 {
+        return Ok(Err(held));
     }
-    let mut counted = Counted { limits: limits.to_vec(), rows: Vec::new() };
+    let mut counted = Counted { limits: limits.to_vec(), rows: Vec::new(), account: account.to_owned() };
     for limit in limits {
-        tx.prepare_cached("INSERT INTO attempt (name, at) VALUES (?1, ?2)")?.execute(params![limit.name, int(now)])?;
+        tx.prepare_cached("INSERT INTO attempt (name, at, account, failed, until) VALUES (?1, ?2, ?3, 0, ?4)")?
+            .execute(params![limit.name, int(now), account, int(now + limit.rule.window_secs())])?;
         counted.rows.push(tx.last_insert_rowid());
     }
-    tx.prepare_cached("DELETE FROM attempt WHERE at < ?1")?.execute([int(now.saturating_sub(find_secs))])?;
+    tx.prepare_cached("DELETE FROM attempt WHERE until < ?1")?.execute([int(now)])?;
     tx.prepare_cached("DELETE FROM attempt WHERE id <= (SELECT max(id) FROM attempt) - ?1")?.execute([ATTEMPTS_MAX])?;
     Ok(Ok(counted))
 }
 
-/// Seconds until another attempt may be made; 0: now.
-fn remaining(tx: &Connection, limit: &Limit, now: UnixSecs, find_secs: u64) -> Result<u64, StoreError> {
+fn banned_until(tx: &Connection, name: &str, now: UnixSecs) -> Result<Option<u64>, StoreError> {
     let until: Option<i64> = tx
         .prepare_cached("SELECT until FROM ban WHERE name = ?1 AND until > ?2")?
-        .query_row(params![limit.name, int(now)], |row| row.get(0))
+        .query_row(params![name, int(now)], |row| row.get(0))
         .optional()?;
-    if let Some(until) = until {
-        return Ok(uint(until).saturating_sub(now).max(1));
+    Ok(until.map(uint))
+}
+
+/// Seconds until another attempt may be made; 0: now.
+fn banned(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
+    if let Some(until) = banned_until(tx, &limit.name, now)? {
+        return Ok(until.saturating_sub(now).max(1));
     }
+    let window_secs = limit.rule.window_secs();
     let (attempts, oldest): (i64, Option<i64>) = tx
-        .prepare_cached("SELECT count(*), min(at) FROM attempt WHERE name = ?1 AND at >= ?2")?
-        .query_row(params![limit.name, int(now.saturating_sub(find_secs))], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if uint(attempts) < u64::from(limit.retries_max) {
+        .prepare_cached("SELECT count(*), min(at) FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3")?
+        .query_row(params![limit.name, int(now.saturating_sub(window_secs)), int(now + AHEAD_SECS)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if uint(attempts) < limit.rule.max() {
         return Ok(0);
     }
     // all tries are still being looked at, or the process died over them
     let oldest = oldest.map_or(now, uint);
-    Ok((oldest + find_secs + 1).saturating_sub(now).max(1))
+    Ok((oldest + window_secs + 1).saturating_sub(now).max(1))
 }
 
-/// Bans what has used up its tries; returns the names.
-pub(super) fn ban_used_up(
+/// Milliseconds until another attempt may be made; 0: now.
+fn paced(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
+    let window_secs = limit.rule.window_secs();
+    let (attempts, under_way, last): (i64, i64, Option<i64>) = tx
+        .prepare_cached(
+            "SELECT count(*), count(*) FILTER (WHERE failed = 0 AND at > ?4), max(at) FILTER (WHERE failed = 1 OR at <= ?4)
+             FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3",
+        )?
+        .query_row(
+            params![
+                limit.name,
+                int(now.saturating_sub(window_secs)),
+                int(now + AHEAD_SECS),
+                int(now.saturating_sub(DECIDED_SECS))
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+    if uint(attempts) < limit.rule.max() && banned_until(tx, &limit.name, now)?.is_none() {
+        return Ok(0);
+    }
+    if under_way > 0 {
+        return Ok(SOON_MILLIS);
+    }
+    let step_millis = (window_secs * 1000) / limit.rule.max().max(1);
+    Ok(last.map_or(0, |last| (uint(last) * 1000 + step_millis).saturating_sub(now * 1000)))
+}
+
+/// Failures that count now.
+fn failures(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
+    let (from, undecided) = (now.saturating_sub(limit.rule.window_secs()), now.saturating_sub(DECIDED_SECS));
+    let failures: i64 = tx
+        .prepare_cached(
+            "SELECT count(*) FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3 AND (failed = 1 OR at <= ?4)",
+        )?
+        .query_row(params![limit.name, int(from), int(now + AHEAD_SECS), int(undecided)], |row| row.get(0))?;
+    Ok(uint(failures))
+}
+
+/// The attempt failed: bans, or paces, what has used up its tries. Returns the names of those that are new to it.
+pub(super) fn failed(
     tx: &Connection,
     counted: &Counted,
     now: UnixSecs,
-    find_secs: u64,
-    ban_secs: u64,
     event: &AuditRow,
 ) -> Result<Vec<String>, StoreError> {
     let mut banned = Vec::new();
-    for limit in &counted.limits {
-        let attempts: i64 = tx
-            .prepare_cached("SELECT count(*) FROM attempt WHERE name = ?1 AND at >= ?2")?
-            .query_row(params![limit.name, int(now.saturating_sub(find_secs))], |row| row.get(0))?;
-        if uint(attempts) < u64::from(limit.retries_max) {
+    for (limit, row) in counted.limits.iter().zip(&counted.rows) {
+        tx.prepare_cached("UPDATE attempt SET failed = 1 WHERE id = ?1")?.execute([row])?;
+        let before = banned_until(tx, &limit.name, now)?;
+        // more tries do not prolong a ban; they do prolong a pace
+        let goes_on = before.is_some() && matches!(limit.rule, Rule::Pace { .. });
+        if !goes_on && failures(tx, limit, now)? < limit.rule.max() {
             continue;
         }
         tx.execute(
             "INSERT INTO ban (name, until) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET until = max(until, ?2)",
-            params![limit.name, int(now + ban_secs)],
+            params![limit.name, int(now + limit.rule.lasts_secs())],
         )?;
-        tx.execute("DELETE FROM attempt WHERE name = ?1", [&limit.name])?;
-        audit::write(tx, &AuditRow { event: "banned", detail: limit.name.clone(), ..event.clone() })?;
-        banned.push(limit.name.clone());
+        if matches!(limit.rule, Rule::Ban { .. }) {
+            tx.execute("DELETE FROM attempt WHERE name = ?1", [&limit.name])?;
+        }
+        if before.is_none() {
+            audit::write(tx, &AuditRow { event: "banned", detail: limit.name.clone(), ..event.clone() })?;
+            banned.push(limit.name.clone());
+        }
     }
     if !banned.is_empty() {
         tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
@@ -123,28 +235,34 @@ pub(super) fn ban_used_up(
 }
 
 /// A right password: the attempts that led here no longer count.
-pub(super) fn forgive(tx: &Connection, counted: &Counted) -> Result<(), StoreError> {
-    for (limit, row) in counted.limits.iter().zip(&counted.rows) {
-        if limit.success_forgives_all {
-            tx.prepare_cached("DELETE FROM attempt WHERE name = ?1")?.execute([&limit.name])?;
-            tx.prepare_cached("DELETE FROM ban WHERE name = ?1")?.execute([&limit.name])?;
-        } else {
-            tx.prepare_cached("DELETE FROM attempt WHERE id = ?1")?.execute([row])?;
+pub(super) fn forgive(tx: &Connection, counted: &Counted, now: UnixSecs) -> Result<(), StoreError> {
+    for limit in &counted.limits {
+        match limit.rule {
+            Rule::Ban { .. } => {
+                tx.prepare_cached("DELETE FROM attempt WHERE name = ?1")?.execute([&limit.name])?;
+            }
+            Rule::Pace { .. } => {
+                tx.prepare_cached("DELETE FROM attempt WHERE name = ?1 AND account = ?2")?
+                    .execute([&limit.name, &counted.account])?;
+                if failures(tx, limit, now)? >= limit.rule.max() {
+                    continue;
+                }
+            }
         }
+        tx.prepare_cached("DELETE FROM ban WHERE name = ?1")?.execute([&limit.name])?;
     }
     Ok(())
 }
 
 impl Db {
-    /// Counts an attempt before it is looked at. `Err`: seconds until another may be made; then
-    /// nothing was counted.
+    /// Counts an attempt on an account before it is looked at. `Err`: it has to wait, and was not counted.
     pub fn count_attempt(
         &mut self,
         limits: &[Limit],
+        account: &str,
         now: UnixSecs,
-        find_and_ban_secs: (u64, u64),
-    ) -> Result<Result<Counted, u64>, StoreError> {
-        self.write(|tx| count(tx, limits, now, find_and_ban_secs))
+    ) -> Result<Result<Counted, Held>, StoreError> {
+        self.write(|tx| count(tx, limits, account, now))
     }
 
     /// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
@@ -152,14 +270,18 @@ impl Db {
         &mut self,
         counted: &Counted,
         now: UnixSecs,
-        find_secs: u64,
-        ban_secs: u64,
         event: &AuditRow,
     ) -> Result<Vec<String>, StoreError> {
         self.write(|tx| {
             audit::write(tx, event)?;
-            ban_used_up(tx, counted, now, find_secs, ban_secs, event)
+            failed(tx, counted, now, event)
         })
+    }
+
+    /// The attempt was right: it is forgiven.
+    #[cfg(test)]
+    pub(crate) fn attempt_right(&mut self, counted: &Counted, now: UnixSecs) -> Result<(), StoreError> {
+        self.write(|tx| forgive(tx, counted, now))
     }
 
     /// What is banned, and until when (Unix seconds).
@@ -212,7 +334,11 @@ mod tests {
     const LIMIT: u32 = 3;
 
     fn limit(name: &str) -> [Limit; 1] {
-        [Limit { name: name.to_owned(), retries_max: LIMIT, success_forgives_all: true }]
+        [Limit { name: name.to_owned(), rule: Rule::Ban { max: LIMIT, find_secs: 100, ban_secs: 50 } }]
+    }
+
+    fn pace(name: &str) -> [Limit; 1] {
+        [Limit { name: name.to_owned(), rule: Rule::Pace { max: LIMIT, window_secs: 30 } }]
     }
 
     fn open() -> (tempfile::TempDir, Db) {
@@ -222,8 +348,65 @@ mod tests {
     }
 
     fn fail(db: &mut Db, name: &str, now: u64) -> Result<usize, u64> {
-        let counted = db.count_attempt(&limit(name), now, (100, 50)).unwrap()?;
-        Ok(db.attempt_failed(&counted, now, 100, 50, &AuditRow::default()).unwrap().len())
+        try_wrong(db, &limit(name), "", now).map_err(|wait_millis| wait_millis / 1000)
+    }
+
+    /// How many bans it led to, or the wait in milliseconds.
+    fn try_wrong(db: &mut Db, limits: &[Limit], account: &str, now: u64) -> Result<usize, u64> {
+        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|held| held.wait_millis)?;
+        Ok(db.attempt_failed(&counted, now, &AuditRow::default()).unwrap().len())
+    }
+
+    /// Whether it was let through, or the wait in milliseconds.
+    fn try_right(db: &mut Db, limits: &[Limit], account: &str, now: u64) -> Result<(), u64> {
+        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|held| held.wait_millis)?;
+        db.attempt_right(&counted, now).unwrap();
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_shared_is_slowed_and_an_accounts_success_forgives_what_failed_for_it() {
+        let (_dir, mut db) = open();
+        let shared = pace("address:x");
+        assert_eq!(["a", "b"].map(|of| try_wrong(&mut db, &shared, of, 0)), [Ok(0), Ok(0)]);
+        assert_eq!(try_right(&mut db, &shared, "a", 1), Ok(()));
+        assert_eq!(["c", "d"].map(|of| try_wrong(&mut db, &shared, of, 1)), [Ok(0), Ok(1)]);
+        // one try in ten seconds from now on; one that succeeds costs nothing
+        assert_eq!([2, 10].map(|at| try_wrong(&mut db, &shared, "e", at)), [Err(9000), Err(1000)]);
+        assert_eq!(["x", "y"].map(|of| try_right(&mut db, &shared, of, 11)), [Ok(()), Ok(())]);
+        assert_eq!(["e", "f"].map(|of| try_wrong(&mut db, &shared, of, 11)), [Ok(0), Err(10_000)]);
+        // until nothing failed for the whole window, though the first failures are past
+        assert_eq!([21, 31, 41].map(|at| try_wrong(&mut db, &shared, "g", at)), [Ok(0); 3]);
+        assert_eq!([41, 71].map(|at| try_wrong(&mut db, &shared, "h", at)), [Err(10_000), Ok(0)]);
+        assert_eq!([72, 72, 72].map(|at| try_wrong(&mut db, &shared, "h", at)), [Ok(0), Ok(1), Err(10_000)]);
+        // or was forgiven
+        assert_eq!(db.bans(72).unwrap(), [("address:x".to_owned(), 102)]);
+        assert_eq!(try_right(&mut db, &shared, "h", 82), Ok(()));
+        assert_eq!((db.bans(82).unwrap(), try_wrong(&mut db, &shared, "i", 82)), (vec![], Ok(0)));
+    }
+
+    #[test]
+    fn in_what_is_slowed_one_try_is_under_way_at_a_time_and_a_dead_process_stops_it_not_for_long() {
+        let (_dir, mut db) = open();
+        let shared = [Limit { name: "address:x".to_owned(), rule: Rule::Pace { max: LIMIT, window_secs: 90 } }];
+        for of in ["a", "b", "c"] {
+            let _ = try_wrong(&mut db, &shared, of, 0);
+        }
+        assert!(db.count_attempt(&shared, "d", 30).unwrap().is_ok());
+        assert_eq!([30, 40, 59].map(|at| try_right(&mut db, &shared, "e", at)), [Err(1000); 3]);
+        assert_eq!(try_right(&mut db, &shared, "e", 60), Ok(()), "as if it had failed");
+    }
+
+    #[test]
+    fn tries_that_are_not_decided_slow_nothing_down() {
+        let (_dir, mut db) = open();
+        let shared = pace("address:x");
+        let begun: Vec<_> = ["a", "b"].map(|of| db.count_attempt(&shared, of, 100).unwrap().unwrap()).into();
+        assert_eq!(try_wrong(&mut db, &shared, "c", 100), Ok(0));
+        for counted in &begun {
+            db.attempt_right(counted, 101).unwrap();
+        }
+        assert_eq!(["d", "e"].map(|of| try_wrong(&mut db, &shared, of, 101)), [Ok(0), Ok(1)]);
     }
 
     #[test]
@@ -250,7 +433,8 @@ mod tests {
     #[test]
     fn tries_that_nobody_finished_count_until_the_window_passes() {
         let (_dir, mut db) = open();
-        let mut begin = |now| db.count_attempt(&limit("a"), now, (100, 50)).unwrap().map(|_| ());
+        let mut begin =
+            |now| db.count_attempt(&limit("a"), "", now).unwrap().map(|_| ()).map_err(|held| held.wait_secs());
         assert_eq!([10, 20, 30, 40].map(&mut begin), [Ok(()), Ok(()), Ok(()), Err(71)]);
         assert_eq!([110, 111].map(&mut begin), [Err(1), Ok(())]);
     }
@@ -263,7 +447,8 @@ mod tests {
         }
         let both = [limit("account:a"), limit("address:x")].concat();
         for _ in 0..10 {
-            assert_eq!(db.count_attempt(&both, 3, (100, 50)).unwrap(), Err(49));
+            let held = db.count_attempt(&both, "", 3).unwrap().unwrap_err();
+            assert_eq!((held.wait_secs(), held.names), (49, vec!["account:a".to_owned()]));
         }
         assert_eq!([4, 5, 6].map(|at| fail(&mut db, "address:x", at)), [Ok(0), Ok(0), Ok(1)]);
     }
@@ -276,7 +461,7 @@ mod tests {
         }
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert!(rows <= 11, "{rows}");
-        db.purge(1_000_000, 100, 100).unwrap();
+        db.purge(1_000_000, 100).unwrap();
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0);
     }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, Ends};
-use super::throttle::{self, Counted, Limit};
+use super::throttle::{self, Counted, Held, Limit};
 use super::{AuditRow, NewLink, StoreError, UserRow, api_tokens, audit, devices, int, links, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -267,7 +267,6 @@ impl Db {
         new: &NewUser,
         counted: &Counted,
         now: UnixSecs,
-        (find_secs, ban_secs): (u64, u64),
         event: AuditRow,
     ) -> Result<(AuditRow, Vec<String>), StoreError> {
         self.write(|tx| {
@@ -276,7 +275,7 @@ impl Db {
                 _ => AuditRow { event: "sign_up_taken", ..event },
             };
             audit::write(tx, &event)?;
-            let banned = throttle::ban_used_up(tx, counted, now, find_secs, ban_secs, &event)?;
+            let banned = throttle::failed(tx, counted, now, &event)?;
             Ok((event, banned))
         })
     }
@@ -318,7 +317,7 @@ impl Db {
         event: &AuditRow,
     ) -> Result<Written, StoreError> {
         self.write(|tx| {
-            throttle::forgive(tx, &what.proved)?;
+            throttle::forgive(tx, &what.proved, now)?;
             let before = by_id(tx, id)?;
             let written = change(tx, id, what)?;
             if let Written::Done(row) = &written {
@@ -335,18 +334,17 @@ impl Db {
         })
     }
 
-    /// Changes what may be changed so often alone, and counts it. `Err`: seconds until it may be changed again.
+    /// Changes what may be changed so often alone, and counts it. `Err`: it has to wait.
     pub fn change_user_counted(
         &mut self,
         id: &str,
         what: &UserChange,
         limits: &[Limit],
-        find_and_ban_secs: (u64, u64),
         event: &AuditRow,
-    ) -> Result<Result<Written, u64>, StoreError> {
+    ) -> Result<Result<Written, Held>, StoreError> {
         self.write(|tx| {
-            if let Err(wait) = throttle::count(tx, limits, event.at, find_and_ban_secs)? {
-                return Ok(Err(wait));
+            if let Err(held) = throttle::count(tx, limits, id, event.at)? {
+                return Ok(Err(held));
             }
             let written = change(tx, id, what)?;
             if matches!(written, Written::Done(_)) {

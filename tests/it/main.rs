@@ -20,6 +20,7 @@ mod clock;
 mod commands;
 mod config;
 mod cors;
+mod crowds;
 mod decisions;
 mod docs;
 mod explain;

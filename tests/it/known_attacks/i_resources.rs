@@ -193,7 +193,7 @@ fn r6_a_flood_of_sign_ins_is_bounded_and_leaves_sessions_alone() {
             std::thread::spawn(move || {
                 let body = json!({ "email": format!("user{number}@example.com"), "password": "wrong wrong wrong" });
                 let answer = Client::connect(address).post_json("/.auth/login", &[], &body);
-                assert_eq!(answer.status == 503, answer.field("retry-after").is_some());
+                assert_eq!((answer.status == 503).then_some("5"), answer.field("retry-after"));
                 answer.status
             })
         })
@@ -260,24 +260,24 @@ fn r8_wrong_tokens_are_remembered_nowhere() {
 #[test]
 fn r9_the_limiter_is_bounded_and_a_network_is_one_address() {
     let config =
-        "trusted_proxies = [\"127.0.0.1\"]\n[throttle]\nmax_retries = 2\n[[route]]\nupstream = \"builtin:whoami\"\n";
+        "trusted_proxies = [\"127.0.0.1\"]\n[throttle]\nmax_retries = 1\n[[route]]\nupstream = \"builtin:whoami\"\n";
     let gateway = Gateway::start(config);
     gateway.first_account();
     let folder = gateway.into_folder();
     let database = rusqlite::Connection::open(folder.path().join("state/authgate.db")).unwrap();
-    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
-        INSERT INTO attempt (name, at) SELECT 'address:' || i, unixepoch() FROM n";
-    assert_eq!(database.execute(fill, []).unwrap(), 200_000);
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000)
+        INSERT INTO attempt (name, at, until) SELECT 'address:' || i, unixepoch(), unixepoch() + 900 FROM n";
+    assert_eq!(database.execute(fill, []).unwrap(), 500_000);
     let gateway = Gateway::serve(folder);
     let wrong = |number: usize, address: &str| {
         let body = json!({ "email": format!("user{number}@example.com"), "password": "wrong wrong wrong" });
         gateway.client().post_json("/.auth/login", &[("X-Forwarded-For", address)], &body).status
     };
-    let statuses: Vec<u16> = (0..9).map(|number| wrong(number, &format!("2001:db8::{number:x}:1"))).collect();
-    assert_eq!(statuses, [401, 401, 401, 401, 401, 401, 401, 401, 429]);
-    assert_eq!(wrong(9, "2001:db8:0:1::1"), 401, "another network");
+    let statuses: Vec<u16> = (0..21).map(|number| wrong(number, &format!("2001:db8::{number:x}:1"))).collect();
+    assert_eq!(statuses, [vec![401; 20], vec![429]].concat());
+    assert_eq!(wrong(99, "2001:db8:0:1::1"), 401, "another network");
     let rows: i64 = database.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
-    assert!(rows <= 100_001, "{rows}");
+    assert!(rows <= 250_001, "{rows}");
     still_serves(&gateway);
 }
 
@@ -300,12 +300,12 @@ fn r10_a_stranger_gets_no_more_connections_than_the_cap() {
     });
 }
 
-/// CWE-770: an address whose tries are used up holds a place in the queue before the hash workers all the same, for as
-/// long as it takes to tell it so. Whoever opens many connections held all of them. 200 here.
+/// CWE-770: an address whose tries are used up waits in the queue before the hash workers all the same, for as
+/// long as it takes to tell it so. It waits behind itself, however many connections it opens. 200 here.
 #[test]
 fn r11_one_address_never_holds_all_places_for_signing_in() {
     let gateway = Gateway::start(
-        "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n[[route]]\nupstream = \"builtin:whoami\"\n",
+        "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n[throttle]\nmax_retries = 1\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );
     gateway.first_account();
     let ended = AtomicBool::new(false);
@@ -328,7 +328,7 @@ fn r11_one_address_never_holds_all_places_for_signing_in() {
         ended.store(true, Ordering::Relaxed);
         assert_eq!(statuses, [200; 20]);
         let seen: BTreeSet<u16> = floods.into_iter().flat_map(|flood| flood.join().unwrap()).collect();
-        assert_eq!(seen, BTreeSet::from([401, 429, 503]));
+        assert_eq!(seen, BTreeSet::from([401, 429]));
     });
     still_serves(&gateway);
 }

@@ -1,0 +1,360 @@
+//! The threads that hash passwords, off those that serve. They are few, and whoever wants something of them
+//! waits in a fair queue: hashing is dear on purpose, and must not be a way to exhaust memory or to keep others out.
+//! Waiting takes no argon2 memory, and what the workers took is given back soon. Workers stand behind all other
+//! threads, so that people who are signed in do not feel a flood of wrong passwords.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::oneshot;
+
+use super::Caller;
+use super::password::{Engine, Memory, Verdict, no_memory};
+use super::queue::{Bounds, Busy, FairQueue, Flow, Permit};
+use crate::clock::Stopwatch;
+use crate::config;
+use crate::metrics;
+use crate::secret::{NoRandomness, Secret};
+use crate::store::Held;
+use crate::vital;
+
+/// How many may wait: of one address, for one account, and in all.
+const BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
+/// How long anybody waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often somebody who has to wait before a try looks whether they still have to.
+const STEP: Duration = Duration::from_secs(1);
+/// Memory that no worker has used for so long goes back to the system.
+const REST: Duration = Duration::from_secs(10);
+/// How much nicer than other threads the workers are (sched(7)): where a core is wanted by both, a worker gets
+/// about a tenth of it.
+const NICER: i32 = 10;
+/// Whoever is refused hears of it after so many milliseconds: asking again at once must not be a load of its
+/// own. Not all after the same time: those who came together would come together again, before everybody else.
+const TURNED_AWAY: std::ops::Range<u64> = 15..35;
+
+enum Job {
+    Verify { password: Secret, hash: Option<Secret>, reply: oneshot::Sender<Verdict> },
+    Hash { password: Secret, reply: oneshot::Sender<Result<Secret, NoRandomness>> },
+}
+
+/// What workers share.
+#[derive(Default)]
+struct Bench {
+    desk: Mutex<Desk>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Desk {
+    jobs: VecDeque<Job>,
+    /// Memory that no worker uses, and since when; the last one is used next.
+    spare: Vec<(Stopwatch, Memory)>,
+    closed: bool,
+}
+
+/// The workers and the queue before them.
+pub(super) struct Hasher {
+    bench: Arc<Bench>,
+    /// Those of new hashes.
+    settings: Arc<Mutex<config::Argon2>>,
+    queue: FairQueue,
+    #[cfg(test)]
+    runs: Arc<AtomicU64>,
+}
+
+/// Somebody who wants a place, and waits for it no longer than [`PATIENCE`] in all.
+pub(super) struct Arrival<'h> {
+    hasher: &'h Hasher,
+    flow: Flow,
+    since: Stopwatch,
+}
+
+/// A place at the workers, held from before an attempt is counted until it is decided.
+pub(super) struct Place {
+    bench: Arc<Bench>,
+    _permit: Permit,
+}
+
+impl Hasher {
+    /// Starts one worker less than there are cores, at least one.
+    pub(super) fn start(settings: config::Argon2) -> std::io::Result<Self> {
+        Self::with_rest(settings, REST)
+    }
+
+    fn with_rest(settings: config::Argon2, rest: Duration) -> std::io::Result<Self> {
+        let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1));
+        let bench = Arc::new(Bench::default());
+        let runs = Arc::new(AtomicU64::new(0));
+        let in_force = Arc::new(Mutex::new(settings));
+        for _ in 0..workers {
+            let (bench, in_force) = (Arc::clone(&bench), Arc::clone(&in_force));
+            let engine = Engine::new(settings, Arc::clone(&runs));
+            vital::thread("hash", move || work(engine, &in_force, &bench, rest))?;
+        }
+        Ok(Self {
+            bench,
+            settings: in_force,
+            // while one is counted or written down by the store another is hashed
+            queue: FairQueue::new(2 * workers, BOUNDS),
+            #[cfg(test)]
+            runs,
+        })
+    }
+
+    /// Other settings, for the jobs that begin from now on.
+    pub(super) fn set(&self, settings: config::Argon2) {
+        *self.settings.lock() = settings;
+    }
+
+    /// Somebody comes.
+    pub(super) fn arrive(&self, caller: &Caller) -> Arrival<'_> {
+        Arrival { hasher: self, flow: caller.flow(), since: Stopwatch::new() }
+    }
+
+    /// How many wait, and for how long the one who waits longest has.
+    pub(super) fn waiting(&self) -> (usize, Duration) {
+        self.queue.waiting()
+    }
+
+    /// How many times argon2 ran.
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> u64 {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.bench.desk.lock().closed = true;
+        self.bench.changed.notify_all();
+    }
+}
+
+impl Arrival<'_> {
+    fn remaining(&self) -> Duration {
+        PATIENCE.saturating_sub(self.since.elapsed())
+    }
+
+    /// Waits before the next try, if that does not take longer than is left. In steps: what is in the way may be decided
+    /// sooner.
+    pub(super) async fn pause(&self, held: &Held) -> bool {
+        let wait = Duration::from_millis(held.wait_millis);
+        let may = !held.banned && wait <= self.remaining();
+        if may {
+            tokio::time::sleep(wait.min(STEP)).await;
+        }
+        may
+    }
+
+    /// Waits for a place. `subject`: attempts on the same one (an account) are decided one after the other.
+    pub(super) async fn place(&self, subject: Option<u64>) -> Result<Place, Busy> {
+        let began = Stopwatch::new();
+        let permit = self.hasher.queue.permit(self.flow, subject, self.remaining()).await;
+        let Ok(permit) = permit else {
+            metrics::ACCOUNTS.hash_refused();
+            turned_away().await;
+            return Err(Busy);
+        };
+        metrics::ACCOUNTS.hash_waited(began.elapsed());
+        Ok(Place { bench: Arc::clone(&self.hasher.bench), _permit: permit })
+    }
+}
+
+/// Waits before somebody is turned away.
+pub(super) async fn turned_away() {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    // neighbours stand far apart
+    let spread = TURN.fetch_add(7, Ordering::Relaxed) % (TURNED_AWAY.end - TURNED_AWAY.start);
+    tokio::time::sleep(Duration::from_millis(TURNED_AWAY.start + spread)).await;
+}
+
+impl Place {
+    fn send(&self, job: Job) {
+        self.bench.desk.lock().jobs.push_back(job);
+        self.bench.changed.notify_one();
+    }
+
+    /// Compares. `None`, or a hash that is no good, takes as long as the real thing and is wrong.
+    pub(super) async fn verify(&self, password: Secret, hash: Option<Secret>) -> Result<Verdict, Busy> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Verify { password, hash, reply });
+        answer.await.map_err(|_| Busy)
+    }
+
+    /// Hashes a new password into a PHC string.
+    pub(super) async fn hash(&self, password: Secret) -> Result<Secret, Busy> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Hash { password, reply });
+        answer.await.map_err(|_| Busy)?.map_err(|_| Busy)
+    }
+}
+
+impl Bench {
+    /// Waits for a job; gives it with memory to do it in. `None`: there will be none any more.
+    fn next(&self, rest: Duration) -> Option<(Job, Memory)> {
+        let mut desk = self.desk.lock();
+        loop {
+            if let Some(job) = desk.jobs.pop_front() {
+                return Some((job, desk.spare.pop().map_or_else(no_memory, |(_, memory)| memory)));
+            }
+            if desk.closed {
+                return None;
+            }
+            if desk.spare.is_empty() {
+                self.changed.wait(&mut desk);
+                continue;
+            }
+            self.changed.wait_for(&mut desk, rest);
+            let fresh = desk.spare.iter().position(|(since, _)| since.elapsed() < rest);
+            let fresh = fresh.unwrap_or(desk.spare.len());
+            let stale: Vec<_> = desk.spare.drain(..fresh).collect();
+            MutexGuard::unlocked(&mut desk, || drop(stale));
+        }
+    }
+
+    fn put_back(&self, memory: Memory) {
+        if !memory.is_empty() {
+            self.desk.lock().spare.push((Stopwatch::new(), memory));
+        }
+    }
+}
+
+fn work(mut engine: Engine, in_force: &Mutex<config::Argon2>, bench: &Bench, rest: Duration) {
+    // of this thread alone; where it is not possible hashing goes on all the same
+    if let Err(error) = rustix::process::nice(NICER) {
+        tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
+    }
+    while let Some((job, memory)) = bench.next(rest) {
+        engine.memory = memory;
+        engine.settings = *in_force.lock();
+        let began = Stopwatch::new();
+        // a fault in one request never ends another: the reply is dropped, the worker goes on
+        let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, job)));
+        metrics::ACCOUNTS.hashed(began.elapsed());
+        bench.put_back(std::mem::replace(&mut engine.memory, no_memory()));
+        if done.is_err() {
+            tracing::error!("a hashing job panicked");
+        }
+    }
+}
+
+fn carry_out(engine: &mut Engine, job: Job) {
+    match job {
+        Job::Verify { password, hash, reply } if !reply.is_closed() => {
+            let _ = reply.send(engine.verify(&password, hash.as_ref()));
+        }
+        Job::Hash { password, reply } if !reply.is_closed() => {
+            let _ = reply.send(engine.hash(&password));
+        }
+        _ => {} // whoever asked has given up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vital::testing::{play, role};
+
+    const CHEAP: config::Argon2 = config::Argon2 { memory_kib: 64, iterations: 1, parallelism: 1 };
+    const LARGE: config::Argon2 = config::Argon2 { memory_kib: 19_456, iterations: 1, parallelism: 1 };
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    /// Resident memory of this process, in KiB.
+    fn resident_kib() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn workers_stand_behind_other_threads() {
+        let hasher = Hasher::start(CHEAP).unwrap();
+        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
+        let _ = place.hash(secret("a job has been done, so the worker is where it works")).await.unwrap();
+        let nice = |task: &std::path::Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+            let (name, rest) = (stat.split_once('(')?.1.split_once(')')?.0.to_owned(), stat.rsplit_once(')')?.1);
+            Some((name, rest.split(' ').nth(17)?.parse::<i32>().ok()?)) // proc(5): field 19
+        };
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let nices: Vec<_> = tasks.filter_map(|task| nice(&task.unwrap().path())).collect();
+        let own = nice(std::path::Path::new("/proc/thread-self")).unwrap().1;
+        assert!(nices.iter().any(|(name, nice)| name == "hash" && *nice == (own + NICER).min(19)), "{nices:?}");
+    }
+
+    /// In a process of its own: other tests' memory is theirs. More than once, because allocators learn from what is
+    /// given back.
+    #[tokio::test]
+    async fn what_hashing_took_is_given_back_to_the_system_after_a_rest() {
+        if role().is_none() {
+            let test = "account::hash_workers::tests::what_hashing_took_is_given_back_to_the_system_after_a_rest";
+            let (ended, said) = play(test, "alone");
+            assert_eq!(ended, Some(0), "{said}");
+            return;
+        }
+        let hasher = Hasher::with_rest(LARGE, Duration::from_millis(1)).unwrap();
+        let before = resident_kib();
+        for _ in 0..3 {
+            let hash = hasher.arrive(&Caller::default()).place(None).await.unwrap().hash(secret("one")).await;
+            assert!(hash.is_ok());
+            let began = Stopwatch::new();
+            while !hasher.bench.desk.lock().spare.is_empty() || resident_kib() > before + 10_240 {
+                assert!(began.elapsed() < PATIENCE, "{} KiB before, {} now", before, resident_kib());
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_that_was_just_used_is_used_again() {
+        let hasher = Hasher::start(CHEAP).unwrap();
+        for _ in 0..8 {
+            let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
+            assert!(place.hash(secret("one")).await.is_ok());
+            let began = Stopwatch::new();
+            while hasher.bench.desk.lock().spare.len() != 1 {
+                assert!(began.elapsed() < PATIENCE);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_is_right_against_its_own_hash_alone() {
+        let hasher = Hasher::start(CHEAP).unwrap();
+        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
+        let hash = place.hash(secret("one and two")).await.unwrap();
+        assert!(hash.expose().starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
+        assert!(matches!(place.verify(secret("one and two"), Some(hash.clone())).await, Ok(Verdict::Right(None))));
+        assert!(matches!(place.verify(secret("one and two "), Some(hash.clone())).await, Ok(Verdict::Wrong)));
+        assert!(matches!(place.verify(secret(""), Some(hash)).await, Ok(Verdict::Wrong)));
+    }
+
+    #[tokio::test]
+    async fn composed_and_decomposed_spellings_are_one_password() {
+        let hasher = Hasher::start(CHEAP).unwrap();
+        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
+        let hash = place.hash(secret("caf\u{e9}")).await.unwrap();
+        assert!(matches!(place.verify(secret("cafe\u{301}"), Some(hash)).await, Ok(Verdict::Right(None))));
+    }
+
+    #[tokio::test]
+    async fn no_account_costs_as_many_runs_as_an_account() {
+        let hasher = Hasher::start(CHEAP).unwrap();
+        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
+        let hash = place.hash(secret("one")).await.unwrap();
+        for hash in [Some(hash), None, Some(secret("not a hash"))] {
+            let before = hasher.runs();
+            let _ = place.verify(secret("two"), hash).await;
+            assert_eq!(hasher.runs() - before, 1);
+        }
+    }
+}

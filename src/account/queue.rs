@@ -1,0 +1,437 @@
+//! A fair queue for something scarce. Waiters of one flow (a client's address, say) stand in line behind each other, and
+//! the lines are served in rotation: whoever sends a flood waits behind it alone. Attempts on one subject (an account)
+//! are under way one at a time. Beyond a bound the flow that has most waiting gives way, not the newcomer.
+//!
+//! [`Lines`] is the whole rule, without time and without waiting; [`FairQueue`] lets tasks wait by it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::clock::Stopwatch;
+
+/// What shares a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Flow {
+    /// A client's address; IPv6 by /64.
+    Network(IpAddr),
+    /// A connection on which nobody says where its clients are.
+    Connection(usize),
+    /// An account, by a hash of its id.
+    Account(u64),
+}
+
+/// How many may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// In one flow.
+    pub(super) flow: usize,
+    /// For one subject.
+    pub(super) subject: usize,
+    /// In all.
+    pub(super) all: usize,
+}
+
+/// There is no room in the queue, or the turn did not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy;
+
+struct Waiter<T> {
+    id: u64,
+    subject: Option<u64>,
+    value: T,
+}
+
+/// Who waits, in which order they are served, and what is under way.
+struct Lines<T> {
+    bounds: Bounds,
+    /// Permits that nobody holds.
+    free: usize,
+    by_flow: HashMap<Flow, VecDeque<Waiter<T>>, ahash::RandomState>,
+    /// Flows in which somebody waits; the one that was served longest ago comes first.
+    rotation: VecDeque<Flow>,
+    waiting: usize,
+    /// Subjects with an attempt under way.
+    busy: HashSet<u64, ahash::RandomState>,
+    next_id: u64,
+}
+
+impl<T> Lines<T> {
+    fn new(permits: usize, bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            free: permits,
+            by_flow: HashMap::default(),
+            rotation: VecDeque::new(),
+            waiting: 0,
+            busy: HashSet::default(),
+            next_id: 0,
+        }
+    }
+
+    /// Lets somebody wait at the end of their flow's line. Gives their id, and who had to give way.
+    fn join(&mut self, flow: Flow, subject: Option<u64>, value: T) -> Result<(u64, Option<T>), Busy> {
+        if self.by_flow.get(&flow).map_or(0, VecDeque::len) >= self.bounds.flow {
+            return Err(Busy);
+        }
+        let of_subject = |waiter: &Waiter<T>| waiter.subject == subject;
+        let on_subject = || self.by_flow.values().flatten().filter(|waiter| of_subject(waiter)).count();
+        let displaced = if subject.is_some() && on_subject() >= self.bounds.subject {
+            Some(self.displace(flow, of_subject)?)
+        } else if self.waiting >= self.bounds.all {
+            Some(self.displace(flow, |_| true)?)
+        } else {
+            None
+        };
+        self.next_id += 1;
+        let line = self.by_flow.entry(flow).or_default();
+        if line.is_empty() {
+            self.rotation.push_back(flow);
+        }
+        line.push_back(Waiter { id: self.next_id, subject, value });
+        self.waiting += 1;
+        Ok((self.next_id, displaced))
+    }
+
+    /// Takes the newest of these waiters out of the flow that has most of them, if it has more than the newcomer's
+    /// flow is about to have.
+    fn displace(&mut self, newcomer: Flow, matches: impl Fn(&Waiter<T>) -> bool) -> Result<T, Busy> {
+        let count = |line: &VecDeque<Waiter<T>>| line.iter().filter(|waiter| matches(waiter)).count();
+        let own = self.by_flow.get(&newcomer).map_or(0, count);
+        let most = self.by_flow.iter().map(|(flow, line)| (count(line), *flow)).max_by_key(|(count, _)| *count);
+        let (most, flow) = most.ok_or(Busy)?;
+        let newest = self.by_flow.get(&flow).and_then(|line| line.iter().rposition(matches));
+        newest.filter(|_| most > own + 1).and_then(|at| self.take(flow, at)).map(|waiter| waiter.value).ok_or(Busy)
+    }
+
+    fn take(&mut self, flow: Flow, at: usize) -> Option<Waiter<T>> {
+        let line = self.by_flow.get_mut(&flow)?;
+        let waiter = line.remove(at)?;
+        self.waiting -= 1;
+        if line.is_empty() {
+            self.by_flow.remove(&flow);
+            self.rotation.retain(|other| *other != flow);
+        }
+        Some(waiter)
+    }
+
+    /// Whoever is to be served now: the first one of the first flow whose subject has nothing under way.
+    fn next(&mut self) -> Option<(Option<u64>, T)> {
+        if self.free == 0 {
+            return None;
+        }
+        let busy = &self.busy;
+        let ready = |waiter: &Waiter<T>| waiter.subject.is_none_or(|subject| !busy.contains(&subject));
+        let mut flows = self.rotation.iter().enumerate();
+        let (turn, flow, at) = flows.find_map(|(turn, flow)| {
+            let at = self.by_flow.get(flow)?.iter().position(ready)?;
+            Some((turn, *flow, at))
+        })?;
+        // it goes behind all others before it may leave the rotation
+        self.rotation.remove(turn);
+        self.rotation.push_back(flow);
+        let waiter = self.take(flow, at)?;
+        self.free -= 1;
+        self.busy.extend(waiter.subject);
+        Some((waiter.subject, waiter.value))
+    }
+
+    /// An attempt is over.
+    fn finish(&mut self, subject: Option<u64>) {
+        self.free += 1;
+        if let Some(subject) = subject {
+            self.busy.remove(&subject);
+        }
+    }
+
+    /// Somebody does not wait any more.
+    fn leave(&mut self, flow: Flow, id: u64) {
+        let line = self.by_flow.get(&flow);
+        if let Some(at) = line.and_then(|line| line.iter().position(|waiter| waiter.id == id)) {
+            self.take(flow, at);
+        }
+    }
+}
+
+/// A task that waits.
+struct Waiting {
+    since: Stopwatch,
+    granted: oneshot::Sender<Permit>,
+}
+
+/// A fair queue that tasks wait in.
+#[derive(Clone)]
+pub(super) struct FairQueue(Arc<Mutex<Lines<Waiting>>>);
+
+/// The right to go on; given back when dropped.
+pub(super) struct Permit {
+    queue: FairQueue,
+    subject: Option<u64>,
+}
+
+/// A place in a line; left when dropped.
+struct Place<'q> {
+    queue: &'q FairQueue,
+    flow: Flow,
+    id: u64,
+}
+
+impl FairQueue {
+    /// So many may go on at once.
+    pub(super) fn new(permits: usize, bounds: Bounds) -> Self {
+        Self(Arc::new(Mutex::new(Lines::new(permits, bounds))))
+    }
+
+    /// Waits until it is this one's turn, `patience` at most. `subject`: nobody else goes on with the same one
+    /// meanwhile.
+    pub(super) async fn permit(&self, flow: Flow, subject: Option<u64>, patience: Duration) -> Result<Permit, Busy> {
+        let (granted, permit) = oneshot::channel();
+        let (id, displaced) = self.0.lock().join(flow, subject, Waiting { since: Stopwatch::new(), granted })?;
+        // without an answer: it is busy
+        drop(displaced);
+        let _place = Place { queue: self, flow, id };
+        self.grant();
+        tokio::time::timeout(patience, permit).await.map_err(|_| Busy)?.map_err(|_| Busy)
+    }
+
+    fn grant(&self) {
+        loop {
+            let next = self.0.lock().next();
+            let Some((subject, waiting)) = next else { return };
+            // the permit of one who has just left comes back at once
+            let _ = waiting.granted.send(Permit { queue: self.clone(), subject });
+        }
+    }
+
+    /// How many wait, and for how long the one who waits longest has.
+    pub(super) fn waiting(&self) -> (usize, Duration) {
+        let lines = self.0.lock();
+        let first = lines.by_flow.values().filter_map(VecDeque::front).map(|waiter| waiter.value.since.elapsed()).max();
+        (lines.waiting, first.unwrap_or_default())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.queue.0.lock().finish(self.subject);
+        self.queue.grant();
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.queue.0.lock().leave(self.flow, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { flow: 4, subject: 3, all: 10 };
+    const PERMITS: usize = 2;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Join(usize, Option<u64>),
+        Serve,
+        Finish(usize),
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            5 => (0..5usize, prop::option::of(0..3u64)).prop_map(|(flow, subject)| Step::Join(flow, subject)),
+            3 => Just(Step::Serve),
+            3 => any::<usize>().prop_map(Step::Finish),
+            1 => any::<usize>().prop_map(Step::Leave),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    /// What is known of the queue from outside.
+    #[derive(Default)]
+    struct Model {
+        /// Waiters by number: flow, subject, id.
+        waiting: BTreeMap<usize, (usize, Option<u64>, u64)>,
+        under_way: Vec<Option<u64>>,
+        /// When a flow was served last, or came.
+        turns: BTreeMap<usize, usize>,
+        at: usize,
+    }
+
+    impl Model {
+        fn is_ready(&self, subject: Option<u64>) -> bool {
+            subject.is_none() || !self.under_way.contains(&subject)
+        }
+
+        fn count(&self, matches: impl Fn(usize, Option<u64>) -> bool) -> usize {
+            self.waiting.values().filter(|(flow, subject, _)| matches(*flow, *subject)).count()
+        }
+
+        fn of_flow(&self, flow: usize, subject: Option<u64>) -> usize {
+            self.count(|other, on| other == flow && (subject.is_none() || on == subject))
+        }
+
+        fn gone(&mut self, number: usize) -> usize {
+            let (flow, ..) = self.waiting.remove(&number).expect("it waited");
+            if self.of_flow(flow, None) == 0 {
+                self.turns.remove(&flow);
+            }
+            flow
+        }
+
+        fn join(&mut self, lines: &mut Lines<usize>, flow: usize, subject: Option<u64>) {
+            let joined = lines.join(Flow::Connection(flow), subject, self.at);
+            let own = self.of_flow(flow, None);
+            let on_subject = self.count(|_, on| subject.is_some() && on == subject);
+            let full = on_subject >= BOUNDS.subject || self.waiting.len() >= BOUNDS.all;
+            let Ok((id, displaced)) = joined else {
+                assert!(own == BOUNDS.flow || full, "turned away although there was room");
+                let subject = subject.filter(|_| on_subject >= BOUNDS.subject);
+                let most = (0..5).map(|other| self.of_flow(other, subject)).max();
+                assert!(own == BOUNDS.flow || most <= Some(self.of_flow(flow, subject) + 1), "somebody had more");
+                return;
+            };
+            assert_eq!(displaced.is_some(), full);
+            if let Some(number) = displaced {
+                assert_ne!(self.gone(number), flow, "whoever has less waiting gives way to nobody");
+            }
+            self.waiting.insert(self.at, (flow, subject, id));
+            self.turns.entry(flow).or_insert(self.at);
+        }
+
+        fn serve(&mut self, lines: &mut Lines<usize>) -> bool {
+            let Some((subject, number)) = lines.next() else {
+                let ready = self.waiting.values().any(|(_, subject, _)| self.is_ready(*subject));
+                assert!(!ready || self.under_way.len() == PERMITS, "a permit lies idle");
+                return false;
+            };
+            let (flow, of, _) = self.waiting[&number];
+            assert!(of == subject && self.is_ready(subject), "one attempt on a subject at a time");
+            let turn = self.turns[&flow];
+            for (other, (line, subject, _)) in &self.waiting {
+                if self.is_ready(*subject) {
+                    assert!(*line != flow || *other >= number, "within a flow the first comes first");
+                    assert!(*line == flow || self.turns[line] > turn, "a flow that waited longer was passed over");
+                }
+            }
+            self.gone(number);
+            if self.of_flow(flow, None) > 0 {
+                self.turns.insert(flow, self.at);
+            }
+            self.under_way.push(subject);
+            true
+        }
+
+        fn take(&mut self, lines: &mut Lines<usize>, step: &Step) {
+            self.at += 1;
+            match *step {
+                Step::Join(flow, subject) => self.join(lines, flow, subject),
+                Step::Serve => {
+                    self.serve(lines);
+                }
+                Step::Finish(which) if !self.under_way.is_empty() => {
+                    let subject = self.under_way.swap_remove(which % self.under_way.len());
+                    lines.finish(subject);
+                }
+                Step::Leave(which) if !self.waiting.is_empty() => {
+                    let number = *self.waiting.keys().nth(which % self.waiting.len()).expect("one of them");
+                    let (flow, _, id) = self.waiting[&number];
+                    lines.leave(Flow::Connection(flow), id);
+                    self.gone(number);
+                }
+                _ => {}
+            }
+            assert!(self.under_way.len() <= PERMITS && lines.waiting == self.waiting.len());
+            assert!(lines.waiting <= BOUNDS.all);
+            assert!((0..5).all(|flow| self.of_flow(flow, None) <= BOUNDS.flow));
+            assert!((0..3).all(|subject| self.count(|_, on| on == Some(subject)) <= BOUNDS.subject));
+        }
+    }
+
+    proptest! {
+        /// No starvation, bounds hold, whoever leaves is gone, and all who stay are served.
+        #[test]
+        fn whatever_comes_bounds_hold_turns_are_fair_and_all_who_stay_are_served(steps in steps()) {
+            let (mut lines, mut model) = (Lines::new(PERMITS, BOUNDS), Model::default());
+            for step in &steps {
+                model.take(&mut lines, step);
+            }
+            while !model.waiting.is_empty() {
+                model.at += 1;
+                if !model.serve(&mut lines) {
+                    let subject = model.under_way.pop().expect("somebody waits for what is under way");
+                    lines.finish(subject);
+                }
+            }
+            model.under_way.drain(..).for_each(|subject| lines.finish(subject));
+            prop_assert!(lines.by_flow.is_empty() && lines.rotation.is_empty() && lines.busy.is_empty());
+            prop_assert_eq!((lines.waiting, lines.free), (0, PERMITS));
+        }
+    }
+
+    const FOREVER: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn one_who_stops_waiting_leaves_and_takes_no_permit_along() {
+        let queue = FairQueue::new(1, BOUNDS);
+        let held = queue.permit(Flow::Connection(1), None, FOREVER).await.ok().unwrap();
+        let mut first = Box::pin(queue.permit(Flow::Connection(2), None, FOREVER));
+        let mut second = Box::pin(queue.permit(Flow::Connection(3), None, FOREVER));
+        assert!(futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending());
+        assert_eq!(queue.waiting().0, 2);
+        drop(first);
+        assert_eq!(queue.waiting().0, 1);
+        drop(held);
+        // granted to somebody who goes before taking it
+        drop(second);
+        let third = tokio::time::timeout(FOREVER, queue.permit(Flow::Connection(4), None, FOREVER)).await;
+        assert!(third.is_ok_and(|permit| permit.is_ok()));
+        assert_eq!((queue.waiting().0, queue.0.lock().free), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_as_long_as_they_may_hears_that_it_is_busy_and_others_wait_on() {
+        let queue = FairQueue::new(1, BOUNDS);
+        let held = queue.permit(Flow::Connection(1), None, FOREVER).await.ok().unwrap();
+        let (hasty, patient) = tokio::join!(queue.permit(Flow::Connection(2), None, Duration::from_secs(10)), async {
+            let mut patient = Box::pin(queue.permit(Flow::Connection(3), None, FOREVER));
+            tokio::select! {
+                _ = &mut patient => panic!("there was one permit"),
+                () = tokio::time::sleep(Duration::from_secs(11)) => drop(held),
+            }
+            patient.await
+        });
+        assert_eq!((hasty.err(), patient.is_ok()), (Some(Busy), true));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_the_flood_give_way_and_not_the_newcomer() {
+        let queue = FairQueue::new(1, BOUNDS);
+        let held = queue.permit(Flow::Connection(0), None, FOREVER).await.ok().unwrap();
+        let wait = |flow| Box::pin(queue.permit(Flow::Connection(flow), None, FOREVER));
+        let mut flood: Vec<_> = [1, 1, 1, 1, 2, 2, 2, 2, 3, 3].map(wait).into();
+        for waiter in &mut flood {
+            assert!(futures_util::poll!(waiter).is_pending());
+        }
+        assert_eq!(wait(1).await.err(), Some(Busy), "as many as one flow may have");
+        let mut newcomer = wait(4);
+        assert!(futures_util::poll!(&mut newcomer).is_pending());
+        let mut given_way = 0;
+        for waiter in &mut flood {
+            given_way += usize::from(futures_util::poll!(waiter).is_ready());
+        }
+        assert_eq!((given_way, queue.waiting().0), (1, BOUNDS.all));
+        drop((held, flood));
+        assert!(newcomer.await.is_ok());
+    }
+}
