@@ -4,23 +4,34 @@
 use rusqlite::{Connection, params};
 
 use super::db::Db;
+use super::sessions::ONCE_SECS;
 use super::{StoreError, int};
 use crate::clock::UnixSecs;
 
-/// Devices that an account remembers; the ones unseen for longest are forgotten first.
+/// Devices that an account remembers of those that came back; the ones unseen for longest are forgotten first.
 const PER_USER_MAX: u32 = 50;
+/// And of those that signed in once, and whose session (if it stands) was used once only: a program that signs in again and
+/// again, as a new device each time, puts nobody's browser out.
+const ONCE_MAX: u32 = 500;
 
 pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "INSERT INTO device (hash, user_id, seen) VALUES (?1, ?2, ?3)
-         ON CONFLICT (hash, user_id) DO UPDATE SET seen = ?3",
+        "INSERT INTO device (hash, user_id, seen, came_back) VALUES (?1, ?2, ?3, 0)
+         ON CONFLICT (hash, user_id) DO UPDATE SET seen = ?3, came_back = 1",
     )?
     .execute(params![hash, user_id, int(now)])?;
     tx.prepare_cached(
-        "DELETE FROM device WHERE user_id = ?1 AND hash NOT IN
-         (SELECT hash FROM device WHERE user_id = ?1 ORDER BY seen DESC LIMIT ?2)",
+        "DELETE FROM device WHERE user_id = ?1 AND came_back = 1 AND hash NOT IN
+         (SELECT hash FROM device WHERE user_id = ?1 AND came_back = 1 ORDER BY seen DESC LIMIT ?2)",
     )?
     .execute(params![user_id, PER_USER_MAX])?;
+    tx.prepare_cached(
+        "DELETE FROM device WHERE user_id = ?1 AND came_back = 0 AND hash NOT IN
+         (SELECT hash FROM device WHERE user_id = ?1 AND came_back = 0 ORDER BY seen DESC, hash LIMIT ?2)
+         AND hash NOT IN (SELECT device FROM session
+         WHERE user_id = ?1 AND ended_at IS NULL AND device IS NOT NULL AND seen > created + ?3)",
+    )?
+    .execute(params![user_id, ONCE_MAX, ONCE_SECS])?;
     Ok(())
 }
 

@@ -9,8 +9,11 @@ use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices,
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
-/// Sessions of one account that stand at once. Beyond it the ones that were used longest ago end.
+/// Sessions of one account that stand at once. Beyond it the ones that were used longest ago end; those first that
+/// were used once only: a program that signs in again and again puts nobody out.
 const SESSIONS_MAX: u32 = 500;
+/// A session that was used no later than so many seconds after it began was used once.
+pub(super) const ONCE_SECS: u32 = 3600;
 
 /// A session to be begun.
 #[derive(Debug, Clone)]
@@ -120,8 +123,9 @@ pub(super) fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize,
 /// Ends what an account has beyond its bound, but never `kept`.
 fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Result<usize, StoreError> {
     let sql = "UPDATE session SET ended_at = ?1, rev = ?2 WHERE id IN (SELECT id FROM session
-               WHERE user_id = ?3 AND ended_at IS NULL AND id <> ?4 ORDER BY seen DESC, rowid DESC LIMIT -1 OFFSET ?5)";
-    Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, kept, SESSIONS_MAX - 1])?)
+               WHERE user_id = ?3 AND ended_at IS NULL AND id <> ?4
+               ORDER BY seen > created + ?6 DESC, seen DESC, rowid DESC LIMIT -1 OFFSET ?5)";
+    Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, kept, SESSIONS_MAX - 1, ONCE_SECS])?)
 }
 
 pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs) -> Result<(), StoreError> {
@@ -129,8 +133,8 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
         end(tx, Whose::Session(old), now)?;
     }
     tx.prepare_cached(
-        "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
-         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8)",
+        "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev, device)
+         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         new.id,
@@ -140,7 +144,8 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
         new.remember,
         new.address,
         new.user_agent,
-        tx.rev()?
+        tx.rev()?,
+        new.device
     ])?;
     devices::remember(tx, &new.device, user_id, now)
 }
@@ -161,7 +166,7 @@ impl Db {
                 let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
                 let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
             }
-            throttle::forgive(tx, &begins.counted)?;
+            throttle::forgive(tx, &begins.counted, now)?;
             insert(tx, &id, &begins.session, now)?;
             audit::write(tx, event)?;
             let ended = match end_beyond_bound(tx, &id, &begins.session.id, now)? {
@@ -314,6 +319,73 @@ mod tests {
         let plan = "EXPLAIN QUERY PLAN SELECT id FROM session WHERE user_id = '1' AND ended_at IS NULL AND id <> 'x'";
         let plan: String = db.connection.query_row(plan, [], |row| row.get(3)).unwrap();
         assert!(plan.contains("session_standing"), "those that have ended are not gone through: {plan}");
+    }
+
+    /// An account's sessions and browsers, and how a program goes on signing in to it.
+    struct Busy {
+        db: Db,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Busy {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut db = Db::open(dir.path(), Check::Version).unwrap();
+            let [name, picture] = [const { String::new() }; 2];
+            let (email, password) = ("a@example.com".to_owned(), Some(Secret::new("hash".to_owned())));
+            let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password };
+            assert!(matches!(db.add_user(&new, 1, &AuditRow::default()).unwrap(), Written::Done(_)));
+            Self { db, _dir: dir }
+        }
+
+        fn begin(&mut self, id: &str, device: u16, now: u64) {
+            let [address, user_agent] = [const { String::new() }; 2];
+            let mut hash = [0; 32];
+            hash[..2].copy_from_slice(&device.to_be_bytes());
+            let (id, expires) = (id.to_owned(), now + 1_000_000);
+            let session = NewSession { id, expires, remember: true, address, user_agent, replaces: None, device: hash };
+            let checked = Secret::new("hash".to_owned());
+            let counted = Counted::default();
+            let begins = SignIn { user_id: "1".to_owned(), checked, rehashed: None, session, counted };
+            assert!(matches!(self.db.begin_session(&begins, now, &AuditRow::default()), Ok(Begun::Yes(_))));
+        }
+
+        fn stands(&mut self, id: &str) -> bool {
+            self.db.sessions(Some("1"), 1).unwrap().iter().any(|row| row.id == id)
+        }
+
+        fn knows(&mut self, device: u16) -> bool {
+            let mut hash = [0; 32];
+            hash[..2].copy_from_slice(&device.to_be_bytes());
+            self.db.knows_device(&hash, Some("a@example.com")).unwrap()
+        }
+    }
+
+    /// A job that signs in every few minutes, and keeps nothing of it.
+    #[test]
+    fn a_program_that_signs_in_again_and_again_ends_no_session_and_forgets_no_browser_that_came_back() {
+        let mut busy = Busy::new();
+        busy.begin("used", 1, 1000);
+        busy.begin("once", 2, 1001);
+        busy.begin("back", 3, 1002);
+        busy.begin("back again", 3, 1003);
+        busy.db.write_seen(&[("used".to_owned(), 9000)]).unwrap();
+        for n in 0..600 {
+            busy.begin(&format!("job {n}"), 1000 + n, 10_000 + u64::from(n));
+        }
+        assert_eq!(
+            ["used", "once", "back again", "job 0", "job 599"].map(|id| busy.stands(id)),
+            [true, false, false, false, true]
+        );
+        assert_eq!([1, 2, 3, 1000, 1599].map(|device| busy.knows(device)), [true, false, true, false, true]);
+        let devices: i64 = busy.db.connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0)).unwrap();
+        assert_eq!(devices, 502);
+        // of those that came back the fifty that were seen last
+        for n in 0..60 {
+            busy.begin("", 1540 + n, 20_000 + u64::from(n));
+            busy.db.connection.execute("DELETE FROM session WHERE id = ''", []).unwrap();
+        }
+        assert_eq!([3, 1549, 1550].map(|device| busy.knows(device)), [false, false, true]);
     }
 
     #[test]
