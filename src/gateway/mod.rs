@@ -44,6 +44,8 @@ mod proxies;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub mod prove;
+#[cfg(any(test, fuzzing))]
+pub mod reach;
 mod record;
 mod refuse;
 mod request_state;

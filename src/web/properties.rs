@@ -9,6 +9,7 @@ use url::Url;
 use super::cookie::{self, Presented};
 use super::origin::Origin;
 use super::path::NormalPath;
+use super::readings::{READINGS_MAX, RequestPath, shown};
 use super::return_to::{ReturnRules, ReturnTo};
 
 type Segments = Vec<Vec<u8>>;
@@ -29,6 +30,139 @@ pub fn path(bytes: &[u8]) {
     for (name, read) in BACKENDS {
         assert_eq!(read(bytes), ours, "{name} reads {:?}", path.as_str());
     }
+}
+
+/// Whatever a backend reads in a path that is not refused is among its readings, and a path in normal form has one.
+///
+/// # Panics
+/// Where it is not so.
+pub fn readings(bytes: &[u8]) {
+    let Ok(path) = RequestPath::parse(bytes) else {
+        assert!(NormalPath::parse(bytes).is_err());
+        return;
+    };
+    assert_eq!(path.as_str().as_bytes(), bytes, "it is forwarded as it came");
+    let first = path.first();
+    assert!(path.others().len() < READINGS_MAX && (!path.is_plain() || path.others().is_empty()));
+    for (name, read) in READERS {
+        let seen = read(bytes);
+        let known = *seen == *first || path.others().contains(&seen);
+        assert!(known, "{name} reads {} in {:?}", shown(&seen), path.as_str());
+    }
+}
+
+type Reader = fn(&[u8]) -> Vec<u8>;
+
+/// How backends read a path, each with its habits; a NUL is a `/` that is a part of its segment. None takes a slash from the
+/// end of a path in normal form, or adds one: rules tell `/a` and `/a/` apart.
+pub(crate) const READERS: [(&str, Reader); 21] = [
+    ("a store that compares keys as they come", raw),
+    ("a store that decodes keys (S3)", |path| whole(path)),
+    ("a file server that decodes segments (Express)", |path| by_segment(path)),
+    ("nginx", |path| dots(&merged(&whole(path)), b"/")),
+    ("nginx with merge_slashes off", |path| dots(&whole(path), b"/")),
+    ("nginx as a proxy before an app that decodes", |path| whole(&dots(&merged(&whole(path)), b"/"))),
+    ("two proxies in a row", |path| dots(&merged(&whole(&dots(&whole(path), b"/"))), b"/")),
+    ("Go's path.Clean", |path| dots(&merged(&whole(path)), b"")),
+    ("Go's path.Clean on the raw path", |path| by_segment(&dots(&merged(path), b""))),
+    ("Tomcat", |path| dots(&merged(&slashed(&whole(&bare(path)))), b"/")),
+    ("Jetty of old", |path| dots(&bare(&whole(path)), b"/")),
+    ("a servlet that normalizes before it cuts", |path| bare(&dots(&merged(&whole(path)), b"/"))),
+    ("Spring with encoded slashes", |path| by_segment(&bare(path))),
+    ("IIS", |path| dots(&merged(&slashed(&whole(path))), b"/")),
+    ("IIS before an app that decodes", |path| dots(&merged(&slashed(&whole(&slashed(&whole(path))))), b"/")),
+    ("PHP", |path| whole(&until(path, b"?#"))),
+    ("a framework that cuts the query of the decoded path", |path| dots(&until(&whole(path), b"?"), b"/")),
+    ("a client library that cuts the fragment, too", |path| until(&whole(&whole(path)), b"?#")),
+    ("Python's urlparse", |path| whole(&last_bare(path))),
+    ("Node's new URL", |path| by_segment(&joined(path))),
+    ("Node's new URL on what was decoded", |path| whole(&joined(&until(&whole(path), b"?#")))),
+];
+
+/// Escapes of bytes that need one, in capitals, name that byte; all else is what it is.
+fn raw(path: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(path).expect("UTF-8");
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        let (escape, behind) = rest[at..].split_at(3);
+        let byte = u8::from_str_radix(&escape[1..], 16).expect("an escape");
+        let literal = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || escape != escape.to_uppercase();
+        match (literal, byte) {
+            (true, _) => out.extend_from_slice(escape.as_bytes()),
+            (false, b'/') => out.push(0),
+            (false, byte) => out.push(byte),
+        }
+        rest = behind;
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+fn whole(path: &[u8]) -> Vec<u8> {
+    decode(path)
+}
+
+/// Split first, decoded then.
+fn by_segment(path: &[u8]) -> Vec<u8> {
+    let inner = |segment: &[u8]| decode(segment).iter().map(|&b| if b == b'/' { 0 } else { b }).collect::<Vec<u8>>();
+    path.split(|&b| b == b'/').map(inner).collect::<Vec<_>>().join(&b'/')
+}
+
+fn slashed(path: &[u8]) -> Vec<u8> {
+    path.iter().map(|&b| if b == b'\\' { b'/' } else { b }).collect()
+}
+
+fn merged(path: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::new();
+    for &byte in path {
+        if byte != b'/' || out.last() != Some(&b'/') {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// Dot segments resolved; `end` is what one at the end leaves.
+fn dots(path: &[u8], end: &[u8]) -> Vec<u8> {
+    let list: Vec<&[u8]> = path[1..].split(|&b| b == b'/').collect();
+    let mut out: Vec<&[u8]> = Vec::new();
+    for segment in &list {
+        match *segment {
+            b"." => {}
+            b".." => drop(out.pop()),
+            segment => out.push(segment),
+        }
+    }
+    let is_dot = matches!(list.last(), Some(&(b"." | b"..")));
+    let mut path: Vec<u8> = out.iter().flat_map(|segment| [b"/", *segment].concat()).collect();
+    if is_dot {
+        path.extend_from_slice(end);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
+}
+
+/// Without parameters.
+fn bare(path: &[u8]) -> Vec<u8> {
+    path.split(|&b| b == b'/').map(|segment| until(segment, b";")).collect::<Vec<_>>().join(&b'/')
+}
+
+fn last_bare(path: &[u8]) -> Vec<u8> {
+    let last = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+    [&path[..last], &until(&path[last..], b";")].concat()
+}
+
+fn until(path: &[u8], ends: &[u8]) -> Vec<u8> {
+    path.iter().copied().take_while(|b| !ends.contains(b)).collect()
+}
+
+/// `new URL(path, "http://backend.invalid").pathname`
+fn joined(path: &[u8]) -> Vec<u8> {
+    let base = Url::parse("http://backend.invalid/").expect("an address");
+    // blanks at the end are no part of an address: what trims them reads `/a%20` as `/a`, and that is a path in normal form
+    let text = String::from_utf8_lossy(path).replace(' ', "%20");
+    base.join(&text).map_or_else(|_| path.to_vec(), |url| url.path().as_bytes().to_vec())
 }
 
 fn segments(path: &[u8]) -> Segments {
@@ -212,6 +346,7 @@ mod tests {
     #[test]
     fn they_hold_for_the_seeds() {
         holds_for_the_seeds("path", path);
+        holds_for_the_seeds("readings", readings);
         holds_for_the_seeds("place", place);
         holds_for_the_seeds("cookies", cookies);
     }
@@ -228,6 +363,11 @@ mod tests {
     const PATH: &[&str] = &[
         "/", "/", "/", "a", ".", "..", "%2e", "%2F", "%5c", "\\", ";", "%", "25", "%25", "%C0", "%AE", "%AF", "%E0",
         "%80", "%F0", "%c3%a9", "%00", "%20", "{", "|", "é", "+", ":", "@",
+    ];
+    const ODD: &[&str] = &[
+        "/", "/", "/", "//", "a", "b", "..", "..", ".", "%2e", "%2E%2e", "%2F", "%2f", "%252F", "%25", "%2525", "%5C",
+        "\\", "%255c", ";", ";x", "%3B", "%253b", "%3F", "%253F", "%23", "%61", "%7E", "%C3%A9", "%c3%a9", "é", "%20",
+        "..;/", "%2541",
     ];
     const PLACE: &[&str] = &[
         "/",
@@ -282,6 +422,12 @@ mod tests {
         #[test]
         fn a_path_is_read_alike_by_all(bytes in pieces(PATH, 12)) {
             path(&[b"/", bytes.as_slice()].concat());
+        }
+
+        /// Contract, section 4.
+        #[test]
+        fn what_a_backend_reads_is_among_the_readings(bytes in pieces(ODD, 8)) {
+            readings(&[b"/", bytes.as_slice()].concat());
         }
 
         #[test]
