@@ -178,6 +178,8 @@ pub struct TokenDetails {
     pub name: String,
     pub scopes: Vec<String>,
     pub lasts_secs: u64,
+    /// Makes a form that is sent again recognizable: a value of that form's own.
+    pub form_id: Option<String>,
 }
 
 /// One line of the account page's list.
@@ -264,6 +266,7 @@ impl Admin {
         match self.db.add_api_token(&new, None, &event)? {
             Kept::Yes => Ok((new.id, token)),
             Kept::TooMany => Err(too_many().into()),
+            Kept::Already => Err(Refused("the token was made already".to_owned())),
             Kept::No => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
         }
     }
@@ -295,9 +298,17 @@ impl Accounts {
         who: &Identity,
         current: Secret,
         details: &TokenDetails,
-    ) -> Result<(String, Secret), ChangeError> {
+    ) -> Result<Option<(String, Secret)>, ChangeError> {
         let now = self.shared.clock.now();
-        let (new, token) = new_token(&who.user.id, details, now)?;
+        let (mut new, token) = new_token(&who.user.id, details, now)?;
+        if let Some(form_id) = &details.form_id {
+            let of_form = token_hash(&format!("{}\n{form_id}", who.session.id));
+            new.id = data_encoding::BASE64URL_NOPAD.encode(&of_form[..16]);
+            if new.id.starts_with('-') {
+                // commands would take it for an option
+                new.id.replace_range(..1, "A");
+            }
+        }
         let proved = self.prove(caller, who, current).await?;
         let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
         let (id, written) = (new.id.clone(), event.clone());
@@ -306,8 +317,9 @@ impl Accounts {
         match kept.await.map_err(|error| unavailable(&error))? {
             Kept::Yes => {
                 audit::log(&event);
-                Ok((id, token))
+                Ok(Some((id, token)))
             }
+            Kept::Already => Ok(None),
             Kept::TooMany => Err(too_many().into()),
             // changed elsewhere in this very moment
             Kept::No => Err(wrong_password()),
@@ -340,7 +352,7 @@ mod tests {
     async fn what_a_token_opened_outlives_the_idle_limit_of_sessions_and_ends_with_the_token() {
         let world = World::new();
         world.user("ada@example.com");
-        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 30 * 86_400 };
+        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 30 * 86_400, form_id: None };
         let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
         assert!(world.accounts.ready().await);
         let who = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
@@ -354,7 +366,7 @@ mod tests {
     async fn when_a_token_was_used_is_written_once_that_is_possible_again() {
         let world = World::new();
         world.user("ada@example.com");
-        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 86_400 };
+        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 86_400, form_id: None };
         let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
         assert!(world.accounts.ready().await);
         let _ = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();

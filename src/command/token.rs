@@ -10,7 +10,7 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
     let mut admin = if matches!(command, TokenCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
         TokenCommand::Create { email, name, scopes, expires_secs } => {
-            let details = TokenDetails { name, scopes, lasts_secs: expires_secs };
+            let details = TokenDetails { name, scopes, lasts_secs: expires_secs, form_id: None };
             let (id, token) = admin.create_token(&email, &details)?;
             settle(&admin);
             say_once(&token, || admin.revoke_token(&id))?;

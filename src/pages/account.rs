@@ -8,7 +8,7 @@ use super::signup::{change_json, retry, trouble};
 use super::view::{Account, SessionRow, TokenRow};
 use super::{Call, Pages, Site, user_json};
 use crate::account::{ChangeError, FieldError, Identity};
-use crate::secret::Secret;
+use crate::secret::{Secret, random_token};
 use crate::web::reply::Reply;
 
 /// What the account page says.
@@ -60,6 +60,7 @@ impl Pages {
             sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
             tokens: tokens.into_iter().map(TokenRow::new).collect(),
             new_token: if let Shown::Token(token) = &shown { token.expose() } else { "" },
+            form_id: &random_token().map_or_else(|_| String::new(), |id| id.expose().to_owned()),
             token_name: typed("token", "token_name").unwrap_or_default(),
             scopes: typed("token", "scopes").unwrap_or_default(),
             days: typed("token", "days").unwrap_or("90"),
@@ -152,6 +153,7 @@ fn notice(saved: &str) -> &'static str {
         }
         "session" => "That session was signed out.",
         "token" => "That token was revoked.",
+        "token_made" => "That token was created already. It is in the list below; it was shown once.",
         _ => "",
     }
 }

@@ -176,7 +176,7 @@ pub(super) fn means_yes(value: &str) -> bool {
 }
 
 /// Fields that must be texts otherwise.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "email",
     "password",
     "name",
@@ -187,6 +187,7 @@ const KNOWN: [&str; 14] = [
     "everywhere",
     "keep_tokens",
     "id",
+    "form_id",
     "token_name",
     "scopes",
     "days",

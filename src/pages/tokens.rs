@@ -60,16 +60,19 @@ impl Pages {
                     name: fields.text("token_name").to_owned(),
                     scopes: scopes.map(str::to_owned).collect(),
                     lasts_secs: days * 86_400,
+                    form_id: fields.get("form_id").filter(|id| !id.is_empty()).map(str::to_owned),
                 };
                 self.accounts.create_token(&call.caller, who, fields.secret("current_password"), &details).await
             }
             Err(error) => Err(error),
         };
         match made {
-            Ok((id, token)) if fields.is_json() => {
+            Ok(Some((id, token))) if fields.is_json() => {
                 Reply::json(StatusCode::CREATED, &json!({ "id": id, "token": token.expose() }))
             }
-            Ok((_, token)) => self.account(call, who, Shown::Token(token)).await,
+            // the form was sent again: by a reload, or Back
+            Ok(None) => Site::see_other(&format!("{}/account?saved=token_made", self.prefix)),
+            Ok(Some((_, token))) => self.account(call, who, Shown::Token(token)).await,
             Err(error) if fields.is_json() => change_json(&error),
             Err(error) => self.account(call, who, Shown::Error("token", fields, &error)).await,
         }

@@ -96,6 +96,8 @@ pub(super) struct Account<'a> {
     pub(super) sessions: Vec<SessionRow>,
     pub(super) tokens: Vec<TokenRow>,
     pub(super) new_token: &'a str,
+    /// Of this form alone: sent twice, it makes one token.
+    pub(super) form_id: &'a str,
     pub(super) token_name: &'a str,
     pub(super) scopes: &'a str,
     pub(super) days: &'a str,

@@ -41,6 +41,8 @@ pub struct Shown {
 pub enum Kept {
     /// It works.
     Yes,
+    /// There is one of this id: the same form was sent again.
+    Already,
     /// The account has as many as it may have.
     TooMany,
     /// The account is gone, or disabled or given another password while the one that was shown was being checked.
@@ -123,6 +125,10 @@ impl Db {
                     return Ok(Kept::No);
                 }
                 throttle::forgive(tx, counted, new.created)?;
+            }
+            let same = "SELECT EXISTS (SELECT 1 FROM api_token WHERE id = ?1)";
+            if tx.query_row(same, [&new.id], |row| row.get(0))? {
+                return Ok(Kept::Already);
             }
             if count(tx, &new.user_id, new.created)? >= TOKENS_MAX {
                 return Ok(Kept::TooMany);

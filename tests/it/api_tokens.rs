@@ -346,3 +346,39 @@ fn of_several_authorization_lines_ours_goes_and_the_apps_stay() {
         }
     }
 }
+
+/// Reload after "Create token", or Back and again.
+#[test]
+fn a_form_that_is_sent_twice_makes_one_token() {
+    let gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let origin = format!("http://{}", gateway.host());
+    let fields = [("Cookie", cookie.as_str()), ("Origin", origin.as_str()), ("Accept", "text/html")];
+    let form_id = || {
+        let page = gateway.client().get("/.auth/account", &fields).text();
+        page.split("name=\"form_id\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    let send = |form_id: &str| {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs([("token_name", "job"), ("scopes", ""), ("days", "30"), ("current_password", PASSWORD)])
+            .append_pair("form_id", form_id)
+            .finish();
+        gateway.client().post_form("/.auth/account/tokens", &fields, &form)
+    };
+    let tokens = || gateway.cli(&["token", "list"]).matches("job").count();
+    let (first, second) = (form_id(), form_id());
+    assert_ne!(first, second);
+    let made = send(&first);
+    assert!(made.status == 200 && made.text().contains("<code>agt_"), "{}", made.text());
+    let again = send(&first);
+    assert_eq!((again.status, again.field("location")), (303, Some("/.auth/account?saved=token_made")));
+    assert_eq!(tokens(), 1);
+    assert_eq!(send(&second).status, 200);
+    assert_eq!(tokens(), 2);
+    // another session's form of the same id is another form
+    let other = gateway.sign_in("ada@example.com");
+    let fields = [("Cookie", other.as_str()), ("Origin", origin.as_str())];
+    let form = format!("token_name=job&current_password={}&form_id={first}", PASSWORD.replace(' ', "+"));
+    assert_eq!(gateway.client().post_form("/.auth/account/tokens", &fields, &form).status, 200);
+    assert_eq!(tokens(), 3);
+}
