@@ -437,9 +437,10 @@ mod tests {
     async fn where_nobody_knows_the_address_only_accounts_are_counted() {
         let world = World::with(|config| config.throttle.max_retries = 1);
         world.user("ada@example.com");
-        for caller in [Caller { is_proxy: true, ..at("192.0.2.1") }, Caller::default()] {
+        let proxy = Caller { is_proxy: true, ..at("192.0.2.1") };
+        for caller in [proxy.clone(), Caller { address: None, ..proxy }] {
             for n in 0..30 {
-                let email = format!("nobody{n}{}@example.com", caller.is_proxy);
+                let email = format!("nobody{n}{}@example.com", caller.address.is_some());
                 assert_eq!(wrong(world.try_sign_in(&caller, &email, OTHER).await), SignInError::Credentials);
             }
             world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
@@ -448,6 +449,26 @@ mod tests {
         assert_eq!(wrong(world.try_sign_in(&caller, "ada@example.com", OTHER).await), SignInError::Credentials);
         let refused = wrong(world.try_sign_in(&caller, "ada@example.com", GOOD).await);
         assert_eq!(refused, SignInError::Throttled { retry_after_secs: 300 });
+    }
+
+    /// Sixty accounts were tried there without an end; a browser that is known is let in all the same.
+    #[tokio::test]
+    async fn over_a_unix_socket_tries_at_many_accounts_are_counted_together() {
+        let world = World::with(|config| config.throttle.max_retries = 1);
+        world.user("ada@example.com");
+        let device = world.sign_in("ada@example.com").await.device;
+        world.clock.advance(1);
+        let known = Caller { device: Some(device.expose().to_owned()), ..Caller::default() };
+        let known_at_second_use = world.try_sign_in(&known, "ada@example.com", GOOD).await.unwrap();
+        drop(known_at_second_use);
+        for n in 0..20 {
+            let email = format!("nobody{n}@example.com");
+            let error = wrong(world.try_sign_in(&Caller::default(), &email, OTHER).await);
+            assert_eq!((n, error), (n, SignInError::Credentials));
+        }
+        let refused = wrong(world.try_sign_in(&Caller::default(), "nobody@example.com", OTHER).await);
+        assert!(matches!(refused, SignInError::Throttled { .. }), "{refused:?}");
+        world.try_sign_in(&known, "ada@example.com", GOOD).await.unwrap();
     }
 
     #[tokio::test]

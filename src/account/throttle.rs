@@ -67,7 +67,7 @@ pub(super) fn of_sign_in(
         return vec![own(settings, format!("device:{id}:{email}"))];
     }
     let mut limits = vec![own(settings, account(email))];
-    limits.extend(caller.counted().map(|from| {
+    limits.extend(peer(caller).map(|from| {
         let [sign_ins, _] = address(from);
         of_address(settings, sign_ins, settings.ban_time.as_secs().saturating_mul(ADDRESS_BANS.into()).max(1))
     }));
@@ -75,13 +75,19 @@ pub(super) fn of_sign_in(
 }
 
 /// Limit of a sign-up, which counts whatever comes of it. Not that of sign-ins: whoever makes accounts must
-/// not keep those behind the same address from theirs. A Unix socket counts as 127.0.0.1.
+/// not keep those behind the same address from theirs.
 pub(super) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
-    if caller.is_proxy {
-        return Vec::new();
-    }
-    let [_, sign_ups] = address(caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    vec![of_address(settings, sign_ups, SIGN_UP_SECS)]
+    let limit = |from| {
+        let [_, sign_ups] = address(from);
+        of_address(settings, sign_ups, SIGN_UP_SECS)
+    };
+    peer(caller).map(limit).into_iter().collect()
+}
+
+/// The address that tries are counted under. A Unix socket counts as 127.0.0.1; a trusted proxy that does not say
+/// whose client it is, over whichever, is counted nowhere: it is everybody.
+fn peer(caller: &Caller) -> Option<IpAddr> {
+    (!caller.is_proxy).then(|| caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }
 
 /// The limit on wrong current passwords in a session: whoever stole one does not shut the forms of others.

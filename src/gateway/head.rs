@@ -38,6 +38,9 @@ pub(crate) enum BadHead {
     Misdirected,
 }
 
+/// What the other end of a Unix socket counts as.
+pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// What the connection knows about the other end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Peer {
@@ -50,10 +53,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A Unix socket's peer counts as 127.0.0.1.
+    /// A Unix socket's peer counts as [`UNIX_PEER`].
     pub(crate) fn new(address: Option<IpAddr>, secure: bool, server: &Server) -> Self {
         let address = address.map(|ip| ip.to_canonical());
-        let counted = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let counted = address.unwrap_or(UNIX_PEER);
         Self { address, trusted: is_trusted(server, counted), secure }
     }
 }

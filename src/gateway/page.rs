@@ -51,7 +51,7 @@ impl Gateway {
         };
         let caller = Caller {
             address: incoming.client,
-            is_proxy: incoming.client.is_some_and(|client| head::is_trusted(&self.config.server, client)),
+            is_proxy: head::is_trusted(&self.config.server, incoming.client.unwrap_or(head::UNIX_PEER)),
             connection: state.guard.as_ref().map_or(0, |guard| Arc::as_ptr(guard).addr()),
             user_agent: agent.chars().take(256).collect(),
             request_id: state.request_id.clone(),
