@@ -143,6 +143,9 @@ pub(super) const TABLES: &[Keys] = &[
                 ("servers", Texts),
                 ("balance", Words(&["round_robin"])),
                 ("host", Words(&["client", "upstream"])),
+                ("ca", Table("ca")),
+                ("server_name", Text),
+                ("client_certificate", Table("client_certificate")),
                 ("allow_headers", Texts),
                 ("identity", OneOf(&[Words(&["remote", "x-auth-request", "x-forwarded", "none"]), Free])),
                 ("token", Table("token")),
@@ -150,6 +153,8 @@ pub(super) const TABLES: &[Keys] = &[
             ],
         ),
     ),
+    keys("ca", &[("file", Text)]),
+    keys("client_certificate", &[("certificate", Text), ("key", Secret)]),
     keys(
         "token",
         &[

@@ -14,6 +14,7 @@ use crate::web::cookie::CookieStyle;
 pub use crate::web::cookie::SameSite;
 use crate::web::origin::{Origin, Scheme};
 
+mod authority;
 mod certificate;
 mod conceal;
 mod fault;
@@ -32,6 +33,7 @@ mod schema;
 mod secret;
 mod units;
 
+pub use authority::{Authority, UpstreamTls};
 pub use certificate::{Certificate, CertificateFiles, Tls, Unfit};
 pub use fault::{Fault, Faults};
 pub use load::{load, load_broken};

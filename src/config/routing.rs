@@ -1,5 +1,6 @@
 //! `[[upstream]]`, `[[route]]` and `[[test]]` as used.
 
+use crate::config::UpstreamTls;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Upstream {
     pub allow_headers: Vec<String>,
     /// How identity is told.
     pub identity: IdentityHeaders,
+    /// How its https servers are verified, and what they are shown.
+    pub tls: UpstreamTls,
     /// A short-lived JWT of its own.
     pub token: Option<BackendToken>,
     /// How its servers are asked whether they are well; without it one that cannot be reached is passed over

@@ -59,6 +59,12 @@ pub(crate) fn decide(
         let allowed = asks && matches!(CorsAnswer::of(&config.cors_origins, incoming), CorsAnswer::Allowed(_));
         return if allowed { Verdict::Preflight } else { Verdict::Page(page) };
     }
+    let is_untaken = routed.others.is_empty() && routed.first.found.is_none();
+    if let Some(page) = Page::without_route(&routed.first.path).filter(|_| is_untaken)
+        && (config.routes.know_host(incoming.host) || is_public_host(config, incoming))
+    {
+        return Verdict::Page(page);
+    }
     let verdict = under_all(config, routed, incoming, authentication);
     if let Verdict::Forward(admission) = &verdict
         && let Some(refused) = refused_at_destination(config, admission, incoming, authentication)

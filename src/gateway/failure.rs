@@ -4,8 +4,8 @@ use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType, ImmutStr};
 use rustix::io::Errno;
 
-use super::Gateway;
 use super::request_state::RequestState;
+use super::{Gateway, trust};
 
 /// The status that tells a failure; `None` when there is nobody left to tell.
 pub(super) fn failure(e: &Error) -> Option<StatusCode> {
@@ -53,7 +53,8 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     let request_id = state.request_id.as_str();
     let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
     let (server, error, cause) = (tried.join(", "), e.etype().as_str(), root(e));
-    tracing::warn!(upstream, server, request_id, error, cause, "upstream failed");
+    let remedy = trust::remedy(&cause);
+    tracing::warn!(upstream, server, request_id, error, cause, remedy, "upstream failed");
 }
 
 /// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.

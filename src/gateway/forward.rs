@@ -12,7 +12,7 @@ use super::authenticate::holds_own;
 use super::handshake::Handshake;
 pub(crate) use super::header_filter::Stripper;
 use super::header_filter::holds_session;
-use super::via;
+use super::{target, via};
 use crate::account::{Minted, User};
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
@@ -93,7 +93,7 @@ impl<'a> Changes<'a> {
         for (name, value) in self.set {
             head.append_header(name.to_owned(), &*value)?;
         }
-        self.target.map_or(Ok(()), |target| head.set_raw_path(&target))
+        self.target.map_or(Ok(()), |target| target::set(head, &target))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::trust::Connector;
 use super::upstream::Target;
-use super::{Gateway, failure};
+use super::{Gateway, failure, trust};
 use crate::config::Health;
 
 /// How often a server that is passed over is tried.
@@ -61,7 +61,10 @@ impl HealthChecks {
         let (server, news) = (target.server(), target.end_check(found.is_ok()));
         match found {
             Ok(()) if news => tracing::info!(upstream, server, "server is back"),
-            Err(cause) if news => tracing::warn!(upstream, server, cause, "server is not well; others go first"),
+            Err(cause) if news => {
+                let remedy = trust::remedy(&cause);
+                tracing::warn!(upstream, server, cause, remedy, "server is not well; others go first");
+            }
             _ => {}
         }
     }

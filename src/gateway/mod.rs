@@ -54,6 +54,7 @@ mod respond;
 mod route;
 mod second_method;
 mod service_worker;
+mod target;
 mod tries;
 mod trust;
 mod upstream;
@@ -184,7 +185,7 @@ impl Gateway {
 
     fn read_and_judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
         let judged = self.read_head(head, head_bytes, state).and_then(|known| {
-            let incoming = head::incoming(head, head.raw_path(), &known);
+            let incoming = head::incoming(head, target::of(head), &known);
             let step = incoming.map(|incoming| self.judge(&incoming, state));
             state.known = Some(known);
             step
@@ -242,8 +243,7 @@ impl Gateway {
             }
             Verdict::Ambiguous(what) => {
                 (state.outcome, state.why) = ("bad_request", Some(what));
-                let reply = refuse::status(&self.pages, StatusCode::BAD_REQUEST, incoming, &state.request_id);
-                Step::Reply(reply.closing())
+                Step::Reply(refuse::bad_request(&self.pages, what, incoming, &state.request_id))
             }
             Verdict::Refuse(route, refusal) => {
                 self.counted.route(Some(route)).judged(respond::authz(refusal));
@@ -310,7 +310,7 @@ impl Gateway {
         let address = state.guard.as_ref().and_then(|guard| guard.address());
         let secured = state.guard.as_ref().and_then(|guard| guard.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
-        head::check(head, head.raw_path().len(), head_bytes, &self.config.limits)?;
+        head::check(head, target::of(head).len(), head_bytes, &self.config.limits)?;
         respond::to_origin_form(head)?;
         if state.peer.trusted
             && let Some(id) = respond::told_request_id(&head.headers)

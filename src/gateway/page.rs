@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora_http::RequestHeader;
 
-use super::{Gateway, RequestState, head, refuse};
+use super::{Gateway, RequestState, head, refuse, target};
 use crate::account::Caller;
 use crate::pages::{Call, Page, word};
 use crate::web::cookie::{self, Presented};
@@ -36,7 +36,7 @@ impl Gateway {
         state: &RequestState,
     ) -> Reply {
         let unread = |code| refuse::unread(code, &state.request_id);
-        let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok())
+        let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, target::of(head), known).ok())
         else {
             return unread(StatusCode::BAD_REQUEST);
         };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use super::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
@@ -18,7 +17,7 @@ use super::forward::{self, Stripper, Told};
 use super::guard::Secured;
 use super::head::{self, BadHead, Known, Peer};
 use super::route::{Reading, Routed};
-use super::{handshake, refuse, respond, upstream};
+use super::{handshake, refuse, respond, target, upstream};
 use crate::account::{Identity, Minted, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
@@ -115,7 +114,7 @@ impl<'c> Prover<'c> {
         let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
         head::check(parts, target.len(), 0, &self.config.limits)?;
-        PathAndQuery::try_from(target).map_err(|_| BadHead::Ambiguous("target"))?;
+        target::head_with(parts.method.clone(), target.as_bytes(), None).map_err(|_| BadHead::Ambiguous("target"))?;
         let known = head::read(parts, peer, &self.config.server)?;
         // whoever connects to a number asks for no name
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
@@ -163,7 +162,7 @@ impl<'c> Prover<'c> {
             }
             Verdict::Ambiguous(what) => {
                 told.answer("400", why_ambiguous(what, &routed, config));
-                refuse::status(&self.site, StatusCode::BAD_REQUEST, incoming, REQUEST_ID).closing()
+                refuse::bad_request(&self.site, what, incoming, REQUEST_ID)
             }
             Verdict::Refuse(index, refusal) => {
                 told.route = Some(index + 1);

@@ -60,7 +60,7 @@ pub(crate) fn record(
     }
     let known = state.known.as_ref();
     let path = &raw_path[..memchr::memchr(b'?', raw_path).unwrap_or(raw_path.len())];
-    let path = String::from_utf8_lossy(path);
+    let path = as_text(path);
     let client = known.and_then(|known| known.client).or(state.peer.address);
     let peer = state.guard.as_ref().filter(|guard| guard.address() == client);
     let client = match peer.and_then(|guard| guard.address_text()) {
@@ -77,7 +77,7 @@ pub(crate) fn record(
         client: client.as_deref(),
         method: head.method.as_str(),
         host: known.map_or("", |known| known.host.as_str()),
-        path: &shown(&gateway.config.server.prefix, &path, state.outcome == "bad_request"),
+        path: &shown(&gateway.config.server.prefix, &path),
         status: counts.status,
         outcome: state.outcome,
         route: state.route.map(|index| index + 1),
@@ -92,6 +92,14 @@ pub(crate) fn record(
         duration_ms: millis(elapsed),
     };
     write(gateway, &line);
+}
+
+/// A path as it came; bytes that are no text, as their escapes.
+fn as_text(path: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(path) {
+        Ok(text) => text.into(),
+        Err(_) => percent_encoding::percent_encode(path, percent_encoding::CONTROLS).to_string().into(),
+    }
 }
 
 /// The parser refused a head that no filter ever saw: its line has no method, host or path.
@@ -197,11 +205,11 @@ fn put_number(out: &mut Vec<u8>, before: &[u8], number: Option<impl Serialize>) 
 /// Pages whose links carry a token in their path.
 const ONE_TIME: [&str; 2] = ["invite", "reset"];
 
-/// A path as the log tells it: without the token of a one-time link, which is still good where the link was changed on
-/// its way (mail programs do) to one that is `refused`, or leads elsewhere.
-fn shown<'p>(prefix: &str, path: &'p str, refused: bool) -> Cow<'p, str> {
-    if refused {
-        return shown_refused(prefix, path).into();
+/// A path as the log tells it: as it came, but without the token of a one-time link, which is still good where the link was
+/// changed on its way (mail programs do).
+fn shown<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
+    if path.contains(['%', ';', '\\', '@']) || ["//", "/."].iter().any(|odd| path[1.min(path.len())..].contains(odd)) {
+        return shown_odd(prefix, path);
     }
     let own = path.split_at_checked(prefix.len()).filter(|(own, _)| own.eq_ignore_ascii_case(prefix));
     let mut words = own.map_or("", |(_, rest)| rest).splitn(3, '/').skip(1);
@@ -213,13 +221,12 @@ fn shown<'p>(prefix: &str, path: &'p str, refused: bool) -> Cow<'p, str> {
     }
 }
 
-/// The same for what is no normal path, read as the most lenient reader would. Nor is told what stands before a host, or
-/// may be meant as a parameter or a query.
-fn shown_refused(prefix: &str, path: &str) -> String {
+/// The same where a path has other readings: as the most lenient reader would have it. What stands before a host is not told.
+fn shown_odd<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
     let decode = |bytes: &[u8]| percent_encoding::percent_decode(bytes).collect::<Vec<u8>>();
     let read = decode(&decode(path.as_bytes())).to_ascii_lowercase();
     let mut words: Vec<&[u8]> = Vec::new();
-    for word in read.split(|b| b"/\\".contains(b)) {
+    for word in read.split(|b| b"/\\?#".contains(b)) {
         match word.split(|&b| b == b';').next().unwrap_or_default() {
             b"" | b"." => {}
             b".." => drop(words.pop()),
@@ -230,13 +237,9 @@ fn shown_refused(prefix: &str, path: &str) -> String {
     let page = words.windows(2).filter(|pair| pair[0].eq_ignore_ascii_case(last));
     let mut kinds = page.filter_map(|pair| ONE_TIME.iter().find(|kind| kind.as_bytes() == pair[1]));
     if let Some(kind) = kinds.next() {
-        return format!("{prefix}/{kind}/");
+        return format!("{prefix}/{kind}/").into();
     }
-    let lower = path.to_ascii_lowercase();
-    let ends = [";", "%3b", "%3f", "%253b", "%253f"].iter().filter_map(|mark| lower.find(mark));
-    let path = &path[..ends.min().unwrap_or(path.len())];
-    let path = if path.starts_with('/') { path } else { path.rsplit('@').next().unwrap_or_default() };
-    path.to_owned()
+    if path.starts_with('/') { path.into() } else { path.rsplit('@').next().unwrap_or_default().into() }
 }
 
 fn human(out: &mut Vec<u8>, line: &AccessLine<'_>) {

@@ -62,12 +62,25 @@ pub(crate) fn unfit(
         return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
     }
     let hidden = !incoming.path.as_str().starts_with(&route.strip_prefix);
-    hidden.then(|| status(site, StatusCode::BAD_REQUEST, incoming, request_id).closing())
+    hidden.then(|| bad_request(site, "strip_prefix", incoming, request_id))
 }
 
 /// A status for a request that could not be read.
 pub(crate) fn unread(code: StatusCode, request_id: &str) -> Reply {
     json_status(code, request_id).closing()
+}
+
+/// A 400 to a request that was read so far: `what` of it is at fault.
+pub(crate) fn bad_request(site: &Site, what: &str, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+    let reply = status(site, StatusCode::BAD_REQUEST, incoming, request_id);
+    let is_json = reply.headers.iter().any(|(name, kind)| name == header::CONTENT_TYPE && kind == "application/json");
+    if is_json { bad_head(what, request_id) } else { reply }.closing()
+}
+
+/// A 400 as programs get it: `what` of the request is at fault.
+pub(crate) fn bad_head(what: &str, request_id: &str) -> Reply {
+    let code = StatusCode::BAD_REQUEST;
+    vary(Reply::json(code, &json!({ "error": word(code), "reason": what, "request_id": request_id }))).closing()
 }
 
 fn json_status(code: StatusCode, request_id: &str) -> Reply {

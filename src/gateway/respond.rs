@@ -10,7 +10,7 @@ use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
 use super::head::BadHead;
-use super::refuse;
+use super::{refuse, target};
 use crate::account::Rejected;
 use crate::config::{Config, Route};
 use crate::metrics::Authz;
@@ -43,6 +43,7 @@ pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static
     *why = Some(reason);
     match site {
         Some(site) => site.error_page(code, request_id, None).closing(),
+        None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reason, request_id),
         None => refuse::unread(code, request_id),
     }
 }
@@ -90,7 +91,7 @@ pub(super) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
 /// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
 /// that is not a path is refused.
 pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
-    let raw = head.raw_path();
+    let raw = target::of(head);
     if raw.first() == Some(&b'/') {
         return Ok(());
     }
@@ -106,7 +107,7 @@ pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
         }
         _ => return Err(BadHead::Ambiguous("target")),
     };
-    head.set_raw_path(&target).map_err(|_| BadHead::Ambiguous("target"))
+    target::set(head, &target).map_err(|_| BadHead::Ambiguous("target"))
 }
 
 fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {

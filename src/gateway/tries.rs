@@ -13,6 +13,7 @@ use super::respond::{AnswerChanges, AnswerHead};
 use super::upstream::Target;
 use super::{
     Gateway, RequestState, app_cookies, failure, handshake, head, refuse, respond, second_method, service_worker,
+    target,
 };
 use crate::account::{Identity, Standing};
 use crate::web::reply::Reply;
@@ -58,7 +59,7 @@ impl Gateway {
     /// if it was a kept one that was just being closed.
     pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, bodiless: bool, kept: bool) -> bool {
         // an app may take it for a POST
-        let overrides = || second_method::is_named(&head.headers, head.raw_path());
+        let overrides = || second_method::is_named(&head.headers, target::of(head));
         let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried && !overrides();
         if repeats {
             state.retried = true;
@@ -89,7 +90,7 @@ impl Gateway {
             prefix: &self.config.routes[admission.route()].strip_prefix,
             host_override: self.targets[admission.upstream()].host_override(target).or(known.judged_host()),
         };
-        Ok(forward::changes(&head.headers, head.raw_path(), &self.stripper, &told))
+        Ok(forward::changes(&head.headers, target::of(head), &self.stripper, &told))
     }
 
     /// An upstream's answer has begun: what becomes of its head, and whether it lives on.
@@ -121,7 +122,7 @@ impl Gateway {
                 answer,
                 &self.config,
                 admission.route(),
-                (&known.host, head.raw_path()),
+                (&known.host, target::of(head)),
             );
         }
         // a socket that was not granted is no live connection
@@ -153,7 +154,7 @@ impl Gateway {
 
     fn register_stream(&self, head: &RequestHeader, state: &mut RequestState, ends: bool) {
         if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
-            && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
+            && let Ok(incoming) = head::incoming(head, target::of(head), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
             state.live = Some(self.live.stream(guard, admission, asked, ends, self));
@@ -163,7 +164,7 @@ impl Gateway {
     /// What a gRPC call is told whose session ended before it was answered; other requests are told nothing.
     pub(super) fn ended_call(&self, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
         state.outcome = "client_gone";
-        let incoming = head::incoming(head, head.raw_path(), state.known.as_ref()?).ok()?;
+        let incoming = head::incoming(head, target::of(head), state.known.as_ref()?).ok()?;
         let is_grpc = incoming.is_grpc();
         is_grpc.then(|| refuse::status(&self.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
     }
@@ -183,7 +184,7 @@ impl Gateway {
         }
         let mut set = answer.values(&header::SET_COOKIE).peekable();
         if (state.foreign.is_some() || set.peek().is_some())
-            && let Ok(incoming) = head::incoming(head, head.raw_path(), known)
+            && let Ok(incoming) = head::incoming(head, target::of(head), known)
         {
             changes
                 .set_cookies(app_cookies::context(self).settle(user, &incoming, state.foreign.as_deref(), set), answer);
@@ -199,7 +200,7 @@ impl Gateway {
         };
         failure::log_failure(self, state, e, code);
         let code = code?;
-        let incoming = state.known.as_ref().and_then(|known| head::incoming(head, head.raw_path(), known).ok());
+        let incoming = state.known.as_ref().and_then(|known| head::incoming(head, target::of(head), known).ok());
         let reply = match &incoming {
             Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
             None => refuse::unread(code, &state.request_id),

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
 use super::front::wire::{self, Wire};
-use super::trust::Connector;
-use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer};
+use super::trust::{Connector, Trust};
+use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -38,6 +38,8 @@ pub(crate) struct Target {
     authority: String,
     /// Its name and address, for people.
     server: String,
+    /// How it is verified, where this machine's authorities are not enough.
+    trust: Option<Arc<Trust>>,
     /// It could not be reached, or is not well: others go first.
     down: AtomicBool,
     /// Somebody asks it right now.
@@ -55,6 +57,8 @@ pub(crate) struct Targets {
     group: u64,
     servers: Vec<UpstreamServer>,
     sends_own_host: bool,
+    tls: UpstreamTls,
+    trust: Option<Arc<Trust>>,
     idle: Duration,
     whoami: Option<SocketAddr>,
     live: ArcSwap<Vec<Arc<Target>>>,
@@ -69,6 +73,8 @@ impl Targets {
             group: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             servers: upstream.servers.clone(),
             sends_own_host: upstream.host == UpstreamHost::Upstream,
+            trust: Trust::new(&upstream.tls).map(Arc::new),
+            tls: upstream.tls.clone(),
             idle: limits.idle,
             whoami,
             live: ArcSwap::from_pointee(Vec::new()),
@@ -83,6 +89,7 @@ impl Targets {
     pub(crate) fn serve(&self, upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> bool {
         let sends_own_host = upstream.host == UpstreamHost::Upstream;
         self.servers == upstream.servers
+            && self.tls == upstream.tls
             && (self.sends_own_host, self.idle, self.whoami) == (sends_own_host, limits.idle, whoami)
     }
 
@@ -170,6 +177,7 @@ impl Targets {
             template: peer,
             authority,
             server,
+            trust: self.trust.clone(),
             down: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),
@@ -224,7 +232,7 @@ impl Target {
     /// A new connection, within the time that connecting may take.
     pub(crate) async fn connect(&self, connector: &Connector) -> Result<Wire> {
         if self.template.is_tls() {
-            return connector.open(&self.template).await;
+            return self.connect_tls(connector, false).await;
         }
         let connected = match &self.template._address {
             Address::Inet(address) => timeout(CONNECT, Wire::connect(*address)).await,
@@ -249,6 +257,18 @@ impl Target {
         if !self.template.is_tls() {
             return self.connect(connector).await;
         }
+        self.connect_tls(connector, true).await
+    }
+
+    async fn connect_tls(&self, connector: &Connector, offers_h2: bool) -> Result<Wire> {
+        if let (Some(trust), Address::Inet(address)) = (&self.trust, &self.template._address) {
+            return timeout(CONNECT, trust.open(*address, &self.template.sni, offers_h2))
+                .await
+                .unwrap_or_else(|_| Err(Error::explain(ErrorType::TLSHandshakeTimedout, "connecting").into_up()));
+        }
+        if !offers_h2 {
+            return connector.open(&self.template).await;
+        }
         let mut offering = self.template.clone();
         offering.options.set_http_version(2, 1);
         connector.open(&offering).await
@@ -258,6 +278,7 @@ impl Target {
     pub(crate) fn agreed_on_h2(&self, wire: &Wire) -> Option<&'static str> {
         match wire {
             Wire::Tls(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
+            Wire::Verified(stream) => (stream.get_ref().1.alpn_protocol() == Some(b"h2")).then_some("https"),
             _ => self.is_h2c().then_some("http"),
         }
     }

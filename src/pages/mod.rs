@@ -61,6 +61,7 @@ enum Endpoint {
     WsTicket,
     Asset,
     AuthJs,
+    ChangePassword,
     Unknown,
 }
 
@@ -71,6 +72,10 @@ const CACHE: &str = "\"cache\"";
 /// The Auth.js surface stands under a path of its own.
 const AUTHJS: (&str, Endpoint, &str, &[Method], bool) =
     ("", Endpoint::AuthJs, "authjs", &[Method::GET, Method::POST], false);
+
+/// Where password managers look for the page that changes one (W3C, "A Well-Known URL for Changing Passwords").
+const CHANGE_PASSWORD: (&str, Endpoint, &str, &[Method], bool) =
+    ("/.well-known/change-password", Endpoint::ChangePassword, "change_password", &[Method::GET], false);
 
 /// What every endpoint is: its path under the prefix (ending in `/` where more follows), its name in
 /// metrics, its methods, and whether it needs a session.
@@ -95,7 +100,12 @@ const TABLE: [(&str, Endpoint, &str, &[Method], bool); 16] = [
 
 impl Page {
     fn entry(self) -> Option<&'static (&'static str, Endpoint, &'static str, &'static [Method], bool)> {
-        if self.0 == Endpoint::AuthJs { Some(&AUTHJS) } else { TABLE.iter().find(|entry| entry.1 == self.0) }
+        [&AUTHJS, &CHANGE_PASSWORD].into_iter().chain(&TABLE).find(|entry| entry.1 == self.0)
+    }
+
+    /// The page that is there where no route takes its path.
+    pub fn without_route(path: &[u8]) -> Option<Self> {
+        (path == CHANGE_PASSWORD.0.as_bytes()).then_some(Self(CHANGE_PASSWORD.1))
     }
 
     /// Its name in logs and metrics.
@@ -205,7 +215,7 @@ impl Pages {
 
     async fn without_session(&self, page: Page, call: &Call<'_>) -> Reply {
         match page.0 {
-            Endpoint::Root => Site::see_other(&format!("{}/account", self.prefix)),
+            Endpoint::Root | Endpoint::ChangePassword => Site::see_other(&format!("{}/account", self.prefix)),
             Endpoint::Login => self.login(call).await,
             Endpoint::Signup => self.signup(call).await,
             Endpoint::Invite | Endpoint::Reset => self.link(call).await,

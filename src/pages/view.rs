@@ -207,9 +207,10 @@ pub(super) const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_stati
 /// Fields that every page carries (OWASP HTTP Headers sheet; ASVS 5.0, 3.4). A referrer of the origin alone keeps
 /// one-time links to ourselves; with none at all browsers send `Origin: null` with our forms (Fetch, 3.2), and over
 /// plain http, where nothing else says where a form comes from, they would be refused.
-const FIELDS: [(HeaderName, &str); 6] = [
+const FIELDS: [(HeaderName, &str); 7] = [
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("x-robots-tag"), "noindex"),
     (header::REFERRER_POLICY, "strict-origin"),
     (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),

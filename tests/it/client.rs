@@ -54,6 +54,7 @@ const LISTED: &[&str] = &[
     "x-litespeed-cache-control",
     "x-own",
     "x-request-id",
+    "x-robots-tag",
 ];
 
 /// A socket, or TLS over one.

@@ -151,7 +151,7 @@ fn what_explain_tells_is_what_a_request_gets_and_what_its_upstream_sees() {
         ("GET /closed/x", Some(&ada), JSON, "403"),
         ("GET /public/x", None, SPOOFS, "forward own"),
         ("GET /public/../app", Some(&ada), JSON, "400"),
-        ("GET /app/x?y=\"1\"", Some(&ada), JSON, "400"),
+        ("GET /app/x?y=\"1\"", Some(&ada), JSON, "forward app"),
         ("GET /app/<x>", Some(&ada), JSON, "400"),
         ("GET /app/x?y='[1]'", Some(&ada), JSON, "forward app"),
         ("TRACE /app/x", Some(&ada), JSON, "405"),

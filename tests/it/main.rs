@@ -8,6 +8,7 @@
 mod admin;
 mod api_tokens;
 mod app_cookies;
+mod as_it_came;
 mod authjs;
 mod backend;
 mod backup;
@@ -61,5 +62,6 @@ mod spoofing;
 mod systemd;
 mod tls;
 mod tokens;
+mod upstream_tls;
 mod upstreams;
 mod websockets;

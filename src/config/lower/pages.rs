@@ -96,7 +96,11 @@ pub(super) fn origins(table: &Table<'_>, key: &'static str) -> Vec<Origin> {
             Some(origin) => origins.push(origin),
             None => text.fault(
                 format!("`{}` is no origin", text.value),
-                "write scheme and host, and the port if it has one, as in \"https://app.example.com\"",
+                if text.value.is_ascii() {
+                    "write scheme and host, and the port if it has one, as in \"https://app.example.com\""
+                } else {
+                    super::server::PUNYCODE
+                },
             ),
         }
     }

@@ -155,6 +155,8 @@ fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
     let Some(host) = HostPattern::parse(&text.value) else {
         let remedy = if text.value == "*" {
             "leave `host` out to take any"
+        } else if !text.value.is_ascii() {
+            "write the host in punycode, as browsers send it: \"xn--bcher-kva.example\" is bücher.example"
         } else {
             "write a host name without a scheme, as in \"app.example.com\" or \"*.example.com\""
         };

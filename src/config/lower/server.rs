@@ -10,6 +10,9 @@ use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::proxy_headers;
 
+/// What helps where a host is written in letters that no browser sends.
+pub(super) const PUNYCODE: &str =
+    "write the host in punycode, as browsers send it: \"https://xn--bcher-kva.example\" is https://bücher.example";
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn server(table: &Table<'_>) -> Server {
@@ -166,10 +169,12 @@ fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
         if let Some(origin) = Origin::parse(&text.value) {
             return origin;
         }
-        text.fault(
-            format!("`{}` is no origin", text.value),
-            "write scheme and host alone, as in \"https://apps.example.com\"",
-        );
+        let remedy = if text.value.is_ascii() {
+            "write scheme and host alone, as in \"https://apps.example.com\""
+        } else {
+            PUNYCODE
+        };
+        text.fault(format!("`{}` is no origin", text.value), remedy);
     }
     let first = listen.iter().find(|listen| listen.address().is_some());
     let address = first.and_then(Listen::address).map(|address| {

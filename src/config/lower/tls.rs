@@ -5,13 +5,40 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::file::Table;
 use crate::config::secret::CLOSE;
-use crate::config::{CertificateFiles, Secrets, Tls, Unfit};
+use crate::config::{Authority, CertificateFiles, Secrets, Tls, Unfit, UpstreamTls};
 
 /// The certificates, and whether any stand in the file, good or not.
 pub(super) fn tls(table: &Table<'_>) -> (Tls, bool) {
     let typed = table.tables("certificates", "[[server.tls.certificates]]");
     let certificates = typed.iter().filter_map(pair).collect();
     (Tls { certificates }, !typed.is_empty())
+}
+
+/// `[[upstream]]` ca, server_name and client_certificate.
+pub(super) fn upstream(table: &Table<'_>) -> UpstreamTls {
+    let mut tls = UpstreamTls::default();
+    if let Some(file) = table.table("ca", "ca").text("file", "authority.pem")
+        && table.reading.secrets == Secrets::Read
+    {
+        match Authority::read(&table.reading.base.join(&file.value)) {
+            Ok(authorities) => tls.authorities = authorities,
+            Err((what, remedy)) => file.fault(what, remedy),
+        }
+    }
+    if let Some(name) = table.text("server_name", "app.internal").filter(|name| !name.value.is_empty()) {
+        tls.server_name = UpstreamTls::name(&name.value);
+        if tls.server_name.is_none() {
+            name.fault(
+                format!("`{}` is no name that a certificate could have", name.value),
+                "write a host's name or an address, without a port",
+            );
+        }
+    }
+    let own = table.table("client_certificate", "client_certificate");
+    if table.holds_table("client_certificate") && (own.has("certificate") || own.has("key")) {
+        tls.client = pair(&own).map(|(_, certificate)| certificate.key.clone());
+    }
+    tls
 }
 
 fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certificate>)> {

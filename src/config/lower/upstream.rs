@@ -10,6 +10,7 @@ use crate::config::conceal;
 use crate::config::file::{Item, Table};
 use crate::config::{
     Health, IdentityHeaders, Listen, TemplatePart, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer,
+    UpstreamTls,
 };
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
@@ -44,6 +45,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let _ = table.choice("balance", &[("round_robin", ())]);
     let allow_headers = allow_headers(table);
     let identity = identity(table);
+    let tls = super::tls::upstream(table);
     let token = super::token::token(table);
     let health = health(table);
     let Some(name) = name else {
@@ -80,7 +82,16 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
             "remove `health`; a server that cannot be reached is passed over",
         );
     }
-    Some(Upstream { name: name.value, servers, host, allow_headers, identity, token, health })
+    let https =
+        |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::Https, .. });
+    if !tls.is_default() && !servers.iter().any(https) && table.reading.fault_count() == faults {
+        table.reading.fault(
+            table.span.clone(),
+            "`ca`, `server_name` and `client_certificate` count for https servers, and this upstream has none",
+            "write the servers as in \"https://127.0.0.1:8443\", or remove these keys",
+        );
+    }
+    Some(Upstream { name: name.value, servers, host, allow_headers, identity, tls, token, health })
 }
 
 fn health(upstream: &Table<'_>) -> Option<Health> {
@@ -113,6 +124,7 @@ pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstre
         host: UpstreamHost::Client,
         allow_headers: Vec::new(),
         identity: preset("remote"),
+        tls: UpstreamTls::default(),
         token: None,
         health: None,
     })

@@ -19,7 +19,7 @@ use crate::gateway::record::Counts;
 use crate::gateway::respond::{AnswerHead as _, is_repeatable};
 use crate::gateway::tries::count_interim;
 use crate::gateway::upstream::Target;
-use crate::gateway::{Gateway, RequestState};
+use crate::gateway::{Gateway, RequestState, target};
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
@@ -95,7 +95,7 @@ impl Front {
         let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
         out.extend_from_slice(head.parsed.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(changes.target.as_deref().unwrap_or(head.parsed.raw_path()));
+        out.extend_from_slice(changes.target.as_deref().unwrap_or(target::of(&head.parsed)));
         out.extend_from_slice(b" HTTP/1.1\r\n");
         for (name, line) in head.fields() {
             if changes.keeps(name) {

@@ -18,7 +18,7 @@ use super::guard::Guard;
 use super::head::BadHead;
 use super::record::{self, Counts};
 use super::trust::Connector;
-use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
+use super::{Current, Gateway, RequestState, Step, answer, refuse, respond, target};
 use crate::pages::word;
 use crate::web::reply::Reply;
 
@@ -183,7 +183,7 @@ impl Front {
         if let Some(why) = closed {
             state.why = Some(why.reason());
         }
-        record::record(&self.gateway, &head.parsed, head.parsed.raw_path(), &state, &counts);
+        record::record(&self.gateway, &head.parsed, target::of(&head.parsed), &state, &counts);
         match end {
             End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),
             // bytes behind a request that is not over are nobody's: they are never answered

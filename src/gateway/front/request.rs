@@ -10,6 +10,7 @@ use pingora_http::RequestHeader;
 
 use crate::config::Limits;
 use crate::gateway::head::BadHead;
+use crate::gateway::target;
 
 /// Fields that are looked at; `limits.head_fields` is 250 at most.
 const FIELDS: usize = 256;
@@ -154,7 +155,7 @@ fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
         return Err(BadHead::Ambiguous("target"));
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad)?;
-    let mut head = RequestHeader::build_no_case(method, target.as_bytes(), Some(request.headers.len()))
+    let mut head = target::head_with(method, target.as_bytes(), Some(request.headers.len()))
         .map_err(|_| BadHead::Ambiguous("target"))?;
     if version == 0 {
         head.set_version(http::Version::HTTP_10);

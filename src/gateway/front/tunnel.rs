@@ -20,7 +20,7 @@ use crate::gateway::conn::Counted;
 use crate::gateway::frames::{Closing, FrameTracker};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
-use crate::gateway::{Gateway, RequestState};
+use crate::gateway::{Gateway, RequestState, target};
 use crate::metrics::{RouteMetrics, SocketEnd};
 
 /// How long a frame that is under way may take to end, and then both ends to answer our Close.
@@ -80,7 +80,7 @@ impl Tunnel {
         let Conn { wire, buffer, alarm, guard, .. } = conn;
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
-        let head = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None).ok()?;
+        let head = target::head_with(head.method.clone(), target::of(head), None).ok()?;
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
         Some(Self { series, wire, server, up, down, alarm, guard, gateway, head, state: Box::new(state), counts })
@@ -123,7 +123,7 @@ impl Tunnel {
         }
         self.series.socket_closed();
         self.gateway.metrics.socket_closed(end);
-        record::record(&self.gateway, &self.head, self.head.raw_path(), &self.state, &self.counts);
+        record::record(&self.gateway, &self.head, target::of(&self.head), &self.state, &self.counts);
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) enum Wire {
     Unix(UnixStream),
     /// TLS to an upstream, verified by pingora's connector.
     Tls(Stream),
+    /// TLS to an upstream with an authority of its own.
+    Verified(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     /// TLS that a client began.
     Secure(Box<TlsStream<TcpStream>>),
 }
@@ -78,6 +80,7 @@ impl Wire {
     pub(crate) fn abort(&self) {
         let _ = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Verified(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
             Self::Secure(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
             Self::Unix(_) | Self::Tls(_) => Ok(()),
         };
@@ -103,8 +106,8 @@ impl Wire {
             Self::Tcp(stream) => SockRef::from(&*stream).peek(&mut byte),
             Self::Unix(stream) => SockRef::from(&*stream).peek(&mut byte),
             Self::Secure(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
-            Self::Tls(_) => {
-                // its socket is out of reach: the runtime looks again before it goes on here
+            Self::Tls(_) | Self::Verified(_) => {
+                // what TLS has read already is no more in the socket: the runtime looks again before it goes on here
                 tokio::task::yield_now().await;
                 return self.was_quiet();
             }
@@ -147,6 +150,7 @@ impl AsyncRead for Wire {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Verified(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -158,6 +162,7 @@ impl AsyncWrite for Wire {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Verified(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Secure(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -167,6 +172,7 @@ impl AsyncWrite for Wire {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Verified(stream) => Pin::new(stream).poll_flush(cx),
             Self::Secure(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -176,6 +182,7 @@ impl AsyncWrite for Wire {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Verified(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -18,7 +18,7 @@ use super::client::{Body, Client};
 use super::{Fate, Tally, head};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
-use crate::gateway::{RequestState, Step, answer, respond};
+use crate::gateway::{RequestState, Step, answer, respond, target};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 
@@ -54,7 +54,7 @@ pub(super) async fn serve(
         state.why = Some(why.reason());
     }
     let counts = Counts { status: client.status, bytes_in: read, bytes_out: client.bytes_out };
-    record::record(gateway, &head, head.raw_path(), &state, &counts);
+    record::record(gateway, &head, target::of(&head), &state, &counts);
     if client.status > 0 && guard.closed_for().is_none() {
         body.let_go().await;
     }

@@ -21,6 +21,7 @@ use super::Download;
 use super::framed::{Cut, Framed};
 use super::shared::{Shared, Stream};
 use crate::gateway::respond::AnswerHead as _;
+use crate::gateway::target;
 use crate::gateway::tries::count_interim;
 
 /// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
@@ -99,7 +100,8 @@ fn is_hop(name: &HeaderName) -> bool {
 /// The head in HTTP/2.
 fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
     let host = head.headers.get(header::HOST)?.to_str().ok()?;
-    let target = std::str::from_utf8(head.raw_path()).ok()?;
+    // HTTP/2 knows no bare quote (RFC 9113, 8.3.1)
+    let target = std::str::from_utf8(target::of(head)).ok()?.replace('"', "%22");
     let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
     let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
@@ -118,7 +120,7 @@ fn head_bytes(head: &RequestHeader, bodiless: bool) -> (BytesMut, bool) {
     let mut out = BytesMut::with_capacity(2048);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(head.raw_path());
+    out.put_slice(target::of(head));
     out.put_slice(b" HTTP/1.1\r\n");
     for (name, value) in head.headers.iter().filter(|(name, _)| !is_hop(name)) {
         out.put_slice(name.as_str().as_bytes());

@@ -1,0 +1,50 @@
+//! The target of a request as it came. The library's own holds none with a bare `"` in its query, which programs send and
+//! apps take (promtool): such a one stands beside it.
+
+use bytes::Bytes;
+use http::Method;
+use pingora_core::Result;
+use pingora_http::RequestHeader;
+
+/// What the library would not hold.
+#[derive(Clone)]
+struct AsItCame(Bytes);
+
+/// A head with this target, and room for so many fields.
+pub(super) fn head_with(method: Method, target: &[u8], fields: Option<usize>) -> Result<RequestHeader> {
+    if let Ok(head) = RequestHeader::build_no_case(method.clone(), target, fields) {
+        return Ok(head);
+    }
+    let head = RequestHeader::build_no_case(method, path_of(target), fields)?;
+    Ok(beside(head, Some(target)))
+}
+
+/// The target: what is judged, logged and forwarded.
+pub(super) fn of(head: &RequestHeader) -> &[u8] {
+    head.extensions.get::<AsItCame>().map_or_else(|| head.raw_path(), |target| &target.0)
+}
+
+/// Puts another in its place.
+pub(super) fn set(head: &mut RequestHeader, target: &[u8]) -> Result<()> {
+    let (own, rest) = if head.set_raw_path(target).is_ok() { (target, None) } else { (path_of(target), Some(target)) };
+    if rest.is_some() || head.extensions.get::<AsItCame>().is_some() {
+        head.set_raw_path(own)?;
+        let empty = RequestHeader::build_no_case(Method::GET, b"/", None)?;
+        *head = beside(std::mem::replace(head, empty), rest);
+    }
+    Ok(())
+}
+
+fn beside(head: RequestHeader, target: Option<&[u8]>) -> RequestHeader {
+    let mut parts = http::request::Parts::from(head);
+    parts.extensions.remove::<AsItCame>();
+    if let Some(target) = target {
+        parts.extensions.insert(AsItCame(Bytes::copy_from_slice(target)));
+    }
+    parts.into()
+}
+
+/// All that stands before the query, which is all that the library may not like.
+fn path_of(target: &[u8]) -> &[u8] {
+    &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
+}
