@@ -115,7 +115,7 @@ fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
 fn refused_heads_have_an_access_line_too() {
     let gateway = Gateway::whoami();
     for head in [
-        "GET /a%2Fb HTTP/1.1\r\nHost: a",
+        "GET /a%00b HTTP/1.1\r\nHost: a",
         "TRACE /traced HTTP/1.1\r\nHost: a",
         "GET /two HTTP/1.1\r\nHost: a\r\nHost: b",
         "GET /folded HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2",
@@ -127,7 +127,7 @@ fn refused_heads_have_an_access_line_too() {
     }
     let log = gateway.into_log();
     let lines: Vec<serde_json::Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    for (path, status) in [("/a%2Fb", 400), ("/traced", 405), ("/two", 400), ("", 400)] {
+    for (path, status) in [("/a%00b", 400), ("/traced", 405), ("/two", 400), ("", 400)] {
         assert!(lines.iter().any(|line| line["path"] == path && line["status"] == status), "{path}: {log}");
     }
 }

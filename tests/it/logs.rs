@@ -126,7 +126,7 @@ fn an_access_line_tells_the_route_the_server_the_token_and_why() {
         backend.address
     ));
     gateway.add_user("ada@example.com", &[]);
-    let make = ["token", "create", "ada@example.com", "--name", "t", "--scope", "/api/**", "--scope", "/staff/**"];
+    let make = ["token", "create", "ada@example.com", "--name", "t", "--scope", "* /api/**", "--scope", "* /staff/**"];
     let bearer = format!("Bearer {}", gateway.cli(&make).trim());
     let program = [("Authorization", bearer.as_str())];
     let tokens = gateway.cli(&["token", "list", "--json"]);

