@@ -326,7 +326,7 @@ pub enum SignUp {
 /// `[throttle]`
 #[derive(Debug, Clone, Copy)]
 pub struct Throttle {
-    /// Failed sign-ins per account; an address gets four times as many.
+    /// Failed sign-ins per account; an address gets twenty times as many.
     pub max_retries: u32,
     /// The window in which they are counted.
     pub find_time: Duration,

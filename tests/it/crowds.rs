@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use crate::client::{Answer, Client};
-use crate::gateway::{Gateway, PASSWORD};
+use crate::gateway::{Gateway, PASSWORD, eventually};
 
 const CHEAP: &str = "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n";
 const ROUTE: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
@@ -141,4 +141,92 @@ fn a_class_of_thirty_that_mistypes_once_each_gets_in_from_one_address() {
     assert_eq!(count(&at_once(&gateway, &wrong), 401), 30);
     let right: Vec<_> = (0..30).map(|number| (from(), person(number), PASSWORD)).collect();
     assert_eq!(count(&at_once(&gateway, &right), 200), 30);
+}
+
+/// A balancer that says nothing of its clients is many people; a proxy that names them is not.
+#[test]
+fn behind_a_trusted_proxy_without_addresses_accounts_are_counted_and_the_proxy_is_not() {
+    let gateway = with_people("trusted_proxies = [\"127.0.0.1\"]\n[throttle]\nmax_retries = 1\n", 1);
+    let fail = |number: usize, said: &[(&str, &str)]| {
+        let body = json!({ "email": format!("x{number}@example.com"), "password": "wrong wrong wrong" });
+        gateway.client().post_json("/.auth/login", said, &body).status
+    };
+    let silent: Vec<u16> = (0..25).map(|number| fail(number, &[])).collect();
+    assert_eq!(silent, [401; 25]);
+    assert_eq!(gateway.login(&person(0), PASSWORD).status, 200);
+    assert_eq!(fail(0, &[]), 429, "the account is counted all the same");
+    let named: Vec<u16> = (100..121).map(|number| fail(number, &[("X-Forwarded-For", "203.0.113.5")])).collect();
+    assert_eq!(named, [vec![401; 20], vec![429]].concat());
+    assert_eq!(fail(200, &[]), 401);
+}
+
+/// A job that signs in every few minutes to a person's account: after 60 sign-ins without cookies the person's browser
+/// is still a known one, which nobody locks out.
+#[test]
+fn a_job_that_signs_in_again_and_again_makes_nobody_a_stranger_and_ends_nobodys_session() {
+    let gateway = with_people("[throttle]\nmax_retries = 2\n", 1);
+    let body = |password: &str| json!({ "email": person(0), "password": password });
+    let first = gateway.client().post_json("/.auth/login", &[], &body(PASSWORD));
+    let device = first.all("set-cookie").into_iter().find(|cookie| cookie.starts_with("authgate-device=")).unwrap();
+    let device = device.split(';').next().unwrap();
+    let known = |password: &str| gateway.client().post_json("/.auth/login", &[("Cookie", device)], &body(password));
+    let browser = known(PASSWORD).session_cookie();
+    let id = crate::forge::Token::of(&browser).claims["sid"].as_str().unwrap().to_owned();
+    let database = rusqlite::Connection::open(gateway.state().join("authgate.db")).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    // begun and used hours ago; and 440 of the job's since
+    let fill = format!(
+        "BEGIN; UPDATE counter SET value = value + 1 WHERE name = 'rev';
+         UPDATE session SET created = created - 40000, seen = seen - 20000 WHERE id = '{id}';
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 440)
+         INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
+           SELECT 's' || i, user_id, seen + 1000 + i, expires, seen + 1000 + i, 1, '', '', counter.value
+           FROM n, session, counter WHERE id = '{id}' AND counter.name = 'rev';
+         COMMIT;"
+    );
+    database.execute_batch(&fill).unwrap();
+    for _ in 0..62 {
+        assert_eq!(gateway.login(&person(0), PASSWORD).status, 200);
+    }
+    assert_eq!(gateway.client().get("/x", &[("Cookie", &browser)]).status, 200);
+    let wrong: Vec<u16> = (0..3).map(|_| gateway.login(&person(0), "wrong wrong wrong").status).collect();
+    assert_eq!(wrong, [401, 401, 429]);
+    assert_eq!(known(PASSWORD).status, 200);
+    let log = gateway.into_log();
+    let hints = log.lines().filter(|line| line.contains("API token")).count();
+    assert_eq!(hints, 1, "said once a day: {log}");
+}
+
+#[test]
+fn metrics_show_who_waits_to_be_hashed_and_for_how_long() {
+    let gateway = Gateway::start(&format!(
+        "[password]\nargon2 = {{ memory_kib = 32768, iterations = 2, parallelism = 1 }}\n{ROUTE}"
+    ));
+    gateway.first_account();
+    let clients: Vec<Client> = (0..5)
+        .map(|number| {
+            let mut client = gateway.client();
+            let body =
+                json!({ "email": format!("x{number}@example.com"), "password": "wrong wrong wrong" }).to_string();
+            let head = "POST /.auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ";
+            client.send(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes());
+            client
+        })
+        .collect();
+    let value = |name: &str| {
+        let text = Client::connect(gateway.admin).get("/metrics", &[]).text();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name)).unwrap().to_owned();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    eventually("somebody waits", || {
+        value("authgate_password_hash_queue") > 0.0 && value("authgate_password_hash_longest_wait_seconds") > 0.0
+    });
+    for mut client in clients {
+        assert_eq!(client.answer().status, 401);
+    }
+    assert!(value("authgate_password_hash_wait_seconds_count") >= 6.0);
+    assert_eq!(
+        (value("authgate_password_hash_queue"), value("authgate_password_hash_longest_wait_seconds")),
+        (0.0, 0.0)
+    );
 }
