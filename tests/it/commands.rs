@@ -44,14 +44,15 @@ fn check_proves_the_tests_of_a_configuration() {
         test("GET /api/x", "user = { groups = [\"guests\"] }\n", "403"),
         test("GET /open/x", "", "forward http://127.0.0.1:3001"),
         test("GET /nothing", staff, "404"),
-        test("GET /api/../x", staff, "400"),
+        test("GET /api/../x", staff, "404"),
+        test("GET /api/%00", staff, "400"),
         test("GET /.auth/login", "", "page"),
         test("POST /api/x", &format!("{staff}headers = {{ Origin = \"https://evil.test\" }}\n"), "403"),
         test("GET http://other.test/open/x", "", "forward http://127.0.0.1:3001"),
     ]
     .concat();
     let (code, out, err) = run(&format!("{routes}{good}"), &["check"]);
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "DIR/gateway.toml is good; 11 of 11 tests passed\n", ""));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "DIR/gateway.toml is good; 12 of 12 tests passed\n", ""));
     let bad = test("GET /api/x", "", "forward app");
     let (code, out, _) = run(&format!("{routes}{bad}"), &["check"]);
     assert_eq!(code, 1);

@@ -168,6 +168,12 @@ fn f8_an_absolute_target_names_the_same_host() {
     let mut client = stage.gateway.client();
     client.send(b"GET http://a/public/%00app HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().status, 400);
+    // read in other ways, it is what only the signed in may see
+    for target in ["http://a/public/../app", "//a/public/x"] {
+        let mut client = stage.gateway.client();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        assert_eq!(client.answer().status, 401, "{target}");
+    }
 }
 
 /// RFC 9112, 3: a request line is never repaired. sozu's HTTP/1 attack suite.
