@@ -1,0 +1,159 @@
+// Apps with pages: in Chromium where what matters happens in the page, by plain requests where one answer shows it.
+// Each app stands behind its recipe in docs/recipes.md.
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import fs from "node:fs";
+import net from "node:net";
+import path from "node:path";
+import { after } from "node:test";
+import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, pypi, signIn, until, WebSocket } from "./lib.mjs";
+
+after(closeBrowser);
+
+/** The app's page for ada, in a profile of its own. */
+async function open(gate, at = "/") {
+  const page = await newPage({ acceptDownloads: true });
+  page.setDefaultTimeout(60_000);
+  await page.goto(gate.url + at);
+  await signIn(page, EMAIL);
+  await page.waitForURL((url) => !url.pathname.startsWith("/.auth/"));
+  return page;
+}
+
+const jupyter = pypi("jupyterlab==4.6.6");
+app("JupyterLab opens, saves and gives a file whose name is all odd characters", jupyter, async (app) => {
+  const NAME = "50% #1;v2?.txt";
+  const [port, place] = [await freePort(), folder("jupyter")];
+  const files = path.join(place, "files");
+  fs.mkdirSync(files);
+  fs.writeFileSync(path.join(files, NAME), "before");
+  fs.writeFileSync(path.join(place, "jupyter_server_config.py"), block("recipes.md", "JupyterLab", "python"));
+  const args = [`--port=${port}`, "--no-browser", "--allow-root", `--ServerApp.root_dir=${files}`];
+  await app.serve(port, jupyter.bin("jupyter-lab"), args, { cwd: place, env: { HOME: place, JUPYTER_CONFIG_DIR: place } });
+  const gate = await app.recipe("JupyterLab", port);
+
+  const page = await open(gate, "/lab");
+  await page.dblclick(`.jp-DirListing-item:has-text("${NAME}")`);
+  const text = page.locator(".jp-FileEditor .cm-content");
+  await text.filter({ hasText: "before" }).click();
+  await page.keyboard.press("Control+a");
+  await page.keyboard.type("after");
+  const [saved] = await Promise.all([
+    page.waitForResponse((answer) => answer.request().method() === "PUT" && answer.url().includes("/api/contents/")),
+    page.keyboard.press("Control+s"),
+  ]);
+  assert.equal(saved.status(), 200, saved.url());
+  assert.equal(fs.readFileSync(path.join(files, NAME), "utf8"), "after");
+  await page.click(`.jp-DirListing-item:has-text("${NAME}")`, { button: "right" });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click(".lm-Menu-item[data-command='filebrowser:download']")]);
+  assert.equal(download.suggestedFilename(), NAME.replace("?", "_")); // Chromium's own choice
+  assert.equal(fs.readFileSync(await download.path(), "utf8"), "after");
+  // who works there is who signed in
+  const me = await ask(`${gate.url}/api/me`, { headers: { cookie: gate.cookie } });
+  assert.equal(JSON.parse(me.text).identity.username, EMAIL);
+});
+
+const streamlit = pypi("streamlit==1.67.0");
+app("Streamlit greets who signed in, over its WebSocket", streamlit, async (app) => {
+  const [port, place] = [await freePort(), folder("streamlit")];
+  fs.writeFileSync(path.join(place, "app.py"), block("recipes.md", "Streamlit", "python"));
+  const args = ["run", "app.py", "--server.address=127.0.0.1", `--server.port=${port}`, "--server.headless=true", "--browser.gatherUsageStats=false"];
+  await app.serve(port, streamlit.bin("streamlit"), args, { cwd: place, env: { HOME: place } });
+  const gate = await app.recipe("Streamlit", port);
+  const page = await open(gate);
+  await page.getByText(`Hello ${EMAIL}`).waitFor();
+});
+
+const nicegui = pypi("nicegui==3.18.0");
+app("NiceGUI greets who signed in", nicegui, async (app) => {
+  const [port, place] = [await freePort(), folder("nicegui")];
+  fs.writeFileSync(path.join(place, "app.py"), block("recipes.md", "NiceGUI", "python").replace("port=8080", `port=${port}`));
+  await app.serve(port, nicegui.bin("python"), ["app.py"], { cwd: place, env: { HOME: place, MPLCONFIGDIR: place } });
+  const gate = await app.recipe("NiceGUI", port);
+  const page = await open(gate);
+  await page.getByText(`Hello ${EMAIL}`).waitFor();
+});
+
+const octoprint = pypi("OctoPrint==1.11.8");
+app("OctoPrint knows who signed in, and makes the account", octoprint, async (app) => {
+  const [port, place] = [await freePort(), folder("octoprint")];
+  const config = `${block("recipes.md", "OctoPrint", "yaml")}server:\n  firstRun: false\n  onlineCheck: { enabled: false }\n  pluginBlacklist: { enabled: false }\n`;
+  fs.writeFileSync(path.join(place, "config.yaml"), config);
+  const args = ["serve", "--iknowwhatimdoing", "--basedir", place, "--host", "127.0.0.1", "--port", port];
+  await app.serve(port, octoprint.bin("octoprint"), args, { env: { HOME: place } });
+  const gate = await app.recipe("OctoPrint", port);
+  const me = () => ask(`${gate.url}/api/currentuser`, { headers: { cookie: gate.cookie } });
+  // while it starts, a server that only says so has its port
+  let name;
+  await until("OctoPrint itself answers", async () => {
+    const { headers, text } = await me();
+    name = headers["content-type"]?.startsWith("application/json") && JSON.parse(text).name;
+    return name !== undefined && name !== false;
+  });
+  assert.equal(name, EMAIL);
+});
+
+const tiddlywiki = npm("tiddlywiki@5.4.1");
+app("TiddlyWiki saves what ada writes, under its own odd names", tiddlywiki, async (app) => {
+  const [port, place] = [await freePort(), folder("tiddlywiki")];
+  const wiki = path.join(place, "wiki");
+  fs.mkdirSync(wiki);
+  const plugins = ["tiddlywiki/tiddlyweb", "tiddlywiki/filesystem"];
+  fs.writeFileSync(path.join(wiki, "tiddlywiki.info"), JSON.stringify({ plugins, themes: ["tiddlywiki/vanilla"] }));
+  const shown = block("recipes.md", "TiddlyWiki", "sh").trim().replaceAll("'", "").replace("8080", port);
+  await app.serve(port, tiddlywiki.bin("tiddlywiki"), shown.split(" ").slice(1), { cwd: place });
+  const gate = await app.recipe("TiddlyWiki", port);
+  const fields = { cookie: gate.cookie, "content-type": "application/json", "x-requested-with": "TiddlyWiki" };
+  const status = JSON.parse((await ask(`${gate.url}/status`, { headers: fields })).text);
+  assert.deepEqual([status.username, status.read_only], [EMAIL, false]);
+  // its first save
+  const tiddler = `${gate.url}/recipes/default/tiddlers/${encodeURIComponent("$:/StoryList")}`;
+  const saved = await ask(tiddler, { method: "PUT", headers: fields, body: JSON.stringify({ title: "$:/StoryList", text: "", fields: { list: "A/B" } }) });
+  assert.equal(saved.status, 204, saved.text);
+  const kept = await ask(tiddler, { headers: fields });
+  assert.deepEqual([kept.status, kept.text.includes('"A/B"')], [200, true], kept.text);
+});
+
+app("Syncthing's page opens under its own name", debian("syncthing"), async (app) => {
+  const [port, place] = [await freePort(), folder("syncthing")];
+  const env = { HOME: place, STNODEFAULTFOLDER: "1", STNOUPGRADE: "1", STNORESTART: "1" };
+  await app.serve(port, "syncthing", ["serve", "--no-browser", `--home=${place}`, `--gui-address=127.0.0.1:${port}`], { env });
+  const gate = await app.recipe("Syncthing", port);
+  const page = await ask(`${gate.url}/`, { headers: { cookie: gate.cookie } });
+  assert.deepEqual([page.status, /Syncthing/.test(page.text)], [200, true], page.text.slice(0, 200));
+});
+
+app("Transmission's page and its own protocol pass under its own name", debian("transmission-daemon"), async (app) => {
+  const [port, peer, place] = [await freePort(), await freePort(), folder("transmission")];
+  const args = ["--foreground", "--config-dir", place, "--download-dir", place, "--port", port, "--rpc-bind-address", "127.0.0.1", "--peerport", peer, "--no-portmap", "--no-dht", "--no-lpd", "--no-auth"];
+  await app.serve(port, "transmission-daemon", args, { env: { HOME: place } });
+  const gate = await app.recipe("Transmission", port);
+  const call = (headers) => ask(`${gate.url}/transmission/rpc`, { method: "POST", headers: { cookie: gate.cookie, ...headers }, body: '{"method":"session-get"}' });
+  // it answers 409 with the field that it wants to see
+  const first = await call({});
+  assert.equal(first.status, 409, first.text);
+  const second = await call({ "x-transmission-session-id": first.headers["x-transmission-session-id"] });
+  assert.deepEqual([second.status, JSON.parse(second.text).result], [200, "success"]);
+});
+
+app("noVNC's screen is a WebSocket that passes for who signed in", debian("websockify"), async (app) => {
+  const [port, place] = [await freePort(), folder("novnc")];
+  fs.writeFileSync(path.join(place, "vnc.html"), "<title>noVNC</title>");
+  const screen = net.createServer((socket) => socket.on("error", () => {}).write("RFB 003.008\n"));
+  await once(screen.listen(0, "127.0.0.1"), "listening");
+  try {
+    await app.serve(port, "websockify", ["--web", place, `127.0.0.1:${port}`, `127.0.0.1:${screen.address().port}`]);
+    const gate = await app.recipe("noVNC", port);
+    assert.match((await ask(`${gate.url}/vnc.html`, { headers: { cookie: gate.cookie } })).text, /noVNC/);
+    const greeting = async (headers) => {
+      const socket = new WebSocket(`${gate.url.replace("http", "ws")}/websockify`, ["binary"], { headers: { origin: gate.url, ...headers } });
+      const [message] = await once(socket, "message");
+      socket.terminate();
+      return String(message);
+    };
+    assert.equal(await greeting({ cookie: gate.cookie }), "RFB 003.008\n");
+    await assert.rejects(greeting({}), /401/);
+  } finally {
+    screen.close();
+  }
+});
