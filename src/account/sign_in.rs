@@ -432,6 +432,26 @@ mod tests {
         assert_eq!(try_ada("2001:db8::4", GOOD).await, Ok(()));
     }
 
+    #[tokio::test]
+    async fn where_the_address_is_slowed_a_person_waits_for_the_turn_and_gets_in() {
+        let world = World::with(|config| {
+            config.throttle.max_retries = 1;
+            config.throttle.ban_time = PATIENCE;
+        });
+        world.user("ada@example.com");
+        for n in 0..20 {
+            let email = format!("nobody{n}@example.com");
+            assert_eq!(wrong(world.try_sign_in(&at("192.0.2.1"), &email, OTHER).await), SignInError::Credentials);
+        }
+        let caller = at("192.0.2.1");
+        let (done, ()) = tokio::join!(world.try_sign_in(&caller, "ada@example.com", GOOD), async {
+            // once it was looked at; three ban times have room for twenty
+            world.chores().await;
+            world.clock.advance(3);
+        });
+        assert_eq!(done.unwrap().session.created, START + 3);
+    }
+
     /// A load balancer that says nothing of its clients, and a Unix socket.
     #[tokio::test]
     async fn where_nobody_knows_the_address_only_accounts_are_counted() {

@@ -246,6 +246,25 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
+test("while a sign-in waits for its turn the button says so, and another click sends nothing", async () => {
+  const page = await newPage();
+  let sent = 0;
+  page.on("request", (request) => request.method() === "POST" && (sent += 1));
+  await page.goto(`${gate.url}/.auth/login?callbackUrl=%2Fwaited`);
+  await page.fill("[name=email]", "ada@example.com");
+  await page.fill("[name=password]", PASSWORD);
+  const said = await page.locator("button:text-is('Sign in')").evaluate((button) => {
+    button.click();
+    const said = button.textContent;
+    button.click();
+    return said;
+  });
+  assert.equal(said, "Signing in...");
+  await page.waitForURL(`${gate.url}/waited`);
+  assert.equal(sent, 1);
+  await page.context().close();
+});
+
 test("a double click sends a form once", async () => {
   const invite = new URL((await gate.cli("invite", "--email", "twice@example.com")).match(/\S+\/invite\/\S+/)[0]).pathname;
   const page = await newPage();
