@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::app_cookies::Settled;
 use super::conn::Connections;
@@ -33,6 +34,7 @@ impl Gateway {
             via: format!("{:016x}", ids.hash_one("via")),
             settled: Settled::default(),
             next_id: AtomicU64::new(0),
+            look_up: Notify::new(),
             log,
             clock,
             ids,

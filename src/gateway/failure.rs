@@ -53,6 +53,7 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     let request_id = state.request_id.as_str();
     let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
     let (server, error, cause) = (tried.join(", "), e.etype().as_str(), root(e));
+    let error = if tried.is_empty() { "no address" } else { error };
     let remedy = trust::remedy(&cause);
     tracing::warn!(upstream, server, request_id, error, cause, remedy, "upstream failed");
 }
@@ -86,6 +87,8 @@ pub(super) fn root(e: &Error) -> String {
             let text = text.as_str();
             text.rsplit_once("cause: ").map_or(text, |(_, cause)| cause).to_owned()
         }
+        // our own words: what a resolver said
+        (None, None, Some(text)) if matches!(e.etype(), ErrorType::HTTPStatus(_)) => text.as_str().to_owned(),
         _ => String::new(),
     }
 }

@@ -83,6 +83,8 @@ fn head_len(second: u8) -> usize {
 pub(crate) enum Closing {
     /// 1001: the gateway stops.
     GoingAway,
+    /// 1001: nothing has moved for too long.
+    Idle,
     /// 4401: the session has expired.
     Expired,
     /// 4403: the session was revoked, or may not use the route any more.
@@ -93,7 +95,7 @@ impl Closing {
     /// The WebSocket close code.
     pub(crate) fn code(self) -> u16 {
         match self {
-            Self::GoingAway => 1001,
+            Self::GoingAway | Self::Idle => 1001,
             Self::Expired => 4401,
             Self::Revoked => 4403,
         }
@@ -103,6 +105,7 @@ impl Closing {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::GoingAway => "going away",
+            Self::Idle => "idle timeout",
             Self::Expired => "session expired",
             Self::Revoked => "session revoked",
         }

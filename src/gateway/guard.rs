@@ -107,6 +107,7 @@ impl Guard {
             Closing::GoingAway => 1,
             Closing::Expired => 2,
             Closing::Revoked => 3,
+            Closing::Idle => 4,
         };
         let first = self.closing.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
         if first.is_ok() {
@@ -120,6 +121,7 @@ impl Guard {
             1 => Some(Closing::GoingAway),
             2 => Some(Closing::Expired),
             3 => Some(Closing::Revoked),
+            4 => Some(Closing::Idle),
             _ => None,
         }
     }

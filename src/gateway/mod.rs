@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
+use tokio::sync::Notify;
 
 use crate::account::Accounts;
 use crate::clock::Clock;
@@ -62,6 +63,7 @@ mod via;
 
 pub use assemble::Current;
 pub use health::HealthChecks;
+pub use upstream::Resolved;
 
 use app_cookies::Settled;
 use authenticate::Authentication;
@@ -108,6 +110,8 @@ pub struct Process {
     ids: ahash::RandomState,
     via: String,
     next_id: AtomicU64,
+    /// A server could not be reached: its name may lead elsewhere by now.
+    look_up: Notify,
 }
 
 impl Deref for Gateway {
@@ -140,10 +144,15 @@ impl Gateway {
     }
 
     /// Takes over what the resolver found.
-    pub fn resolved(&self, found: &[((String, u16), Vec<std::net::SocketAddr>)]) {
+    pub fn resolved(&self, found: &[Resolved]) {
         for targets in &self.targets {
             targets.store(found);
         }
+    }
+
+    /// Waits until a server could not be reached.
+    pub async fn look_up_wanted(&self) {
+        self.look_up.notified().await;
     }
 
     /// Closes live connections whose session has ended, or that this configuration does not allow any more;

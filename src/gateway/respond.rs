@@ -18,7 +18,7 @@ use crate::pages::Site;
 use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
-use crate::web::origin::Scheme;
+use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
 
 /// Two years (RFC 6797, 6.1). Hosts below this one may be somebody else's: they are not spoken for.
@@ -132,9 +132,14 @@ pub(super) fn signs_in_connection(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Methods that may be sent again (RFC 9110, 9.2.1: safe).
+/// Methods that ask for nothing to be changed (RFC 9110, 9.2.1: safe).
 pub(super) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Methods whose second time changes nothing (RFC 9110, 9.2.2).
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    is_repeatable(method) || matches!(*method, Method::PUT | Method::DELETE)
 }
 
 /// The head of an upstream's answer, however it is held.
@@ -172,6 +177,8 @@ pub(super) struct AnswerChanges<'g> {
     made_private: bool,
     /// What outdoes `Cache-Control` in some caches does not pass.
     drops_vendor_caching: bool,
+    /// `Location` is replaced by one that we add.
+    leads_home: bool,
     added: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -197,6 +204,7 @@ impl<'g> AnswerChanges<'g> {
             bodiless,
             made_private: false,
             drops_vendor_caching: false,
+            leads_home: false,
             added: Vec::new(),
         }
     }
@@ -255,12 +263,24 @@ impl<'g> AnswerChanges<'g> {
         self.added.extend(fields);
     }
 
+    /// An app that is told its own name leads to itself by it, past the gateway: such a `Location` becomes the path (nginx:
+    /// `proxy_redirect default`). Any other one is what it says.
+    pub(super) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl AnswerHead) {
+        let mut told = answer.values(&header::LOCATION);
+        let (Some(told), None) = (told.next(), told.next()) else { return };
+        if let Some(path) = path_at(own, prefix, told).and_then(|path| HeaderValue::try_from(path).ok()) {
+            self.leads_home = true;
+            self.added.push((header::LOCATION, path));
+        }
+    }
+
     /// Whether the upstream's field does not pass.
     pub(super) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
         let sets_ours = || self.stripper.is_ours(cookie::name_of(value));
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
             || NOT_OURS.iter().any(|own| own.eq_ignore_ascii_case(name))
+            || (self.leads_home && name.eq_ignore_ascii_case(b"location"))
             || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
             || (self.made_private && name.eq_ignore_ascii_case(b"cache-control"))
             || (self.drops_vendor_caching && is_vendor_caching(name))
@@ -295,6 +315,23 @@ impl<'g> AnswerChanges<'g> {
             let _ = head.append_header(name, value);
         }
     }
+}
+
+/// The path of an address at this origin, as clients see it behind the prefix. None where that could be read as another
+/// origin.
+fn path_at(own: &Origin, prefix: &str, address: &[u8]) -> Option<String> {
+    let address = std::str::from_utf8(address).ok().filter(|address| address.bytes().all(|b| b.is_ascii_graphic()))?;
+    let start = address.find("://")? + 3;
+    let end = address[start..].find(['/', '?', '#', '\\']).map_or(address.len(), |at| start + at);
+    Origin::parse(&address[..end]).filter(|origin| origin == own)?;
+    let path = &address[end..];
+    if path.starts_with("//") || path.contains('\\') {
+        return None;
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let is_below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let prefix = if is_below { "" } else { prefix };
+    Some(format!("{prefix}{slash}{path}"))
 }
 
 /// About the server's own connection, and where else it listens: that would lead browsers past the gateway (RFC 7838).

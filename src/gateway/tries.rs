@@ -27,8 +27,8 @@ impl Gateway {
         let Some(admission) = &state.admission else { return no_admission() };
         let targets = &self.targets[admission.upstream()];
         let Some(target) = targets.next(&state.tried) else {
-            let unknown = targets.is_unknown();
-            let why = if unknown { "its name has no address: not found so far" } else { "no server left to try" };
+            self.look_up.notify_one();
+            let why = targets.why_unknown().unwrap_or_else(|| "no server left to try".to_owned());
             return Error::e_explain(ErrorType::HTTPStatus(502), why);
         };
         state.tried.push(target.clone());
@@ -46,6 +46,7 @@ impl Gateway {
         if failure::is_our_own(e) {
             return false;
         }
+        self.look_up.notify_one();
         let others = self.targets[admission.upstream()].next(&state.tried).is_some();
         if target.mark_down() && others {
             let upstream = self.config.upstreams[admission.upstream()].name.as_str();
@@ -55,17 +56,21 @@ impl Gateway {
         others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
     }
 
-    /// A connection broke before an answer: again, once, where doing it twice changes nothing, and only
-    /// if it was a kept one that was just being closed.
-    pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, bodiless: bool, kept: bool) -> bool {
+    /// A connection broke before a byte of an answer: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2),
+    /// and only if it was a kept one that was just being closed.
+    pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, kept: bool) -> bool {
         // an app may take it for a POST
         let overrides = || second_method::is_named(&head.headers, target::of(head));
-        let repeats = kept && bodiless && respond::is_repeatable(&head.method) && !state.retried && !overrides();
-        if repeats {
-            state.retried = true;
+        kept && respond::is_idempotent(&head.method) && !overrides() && Self::may_begin_anew(state)
+    }
+
+    /// The same, where the server says that it has not looked at the request: whatever that asks for, once.
+    pub(super) fn may_begin_anew(state: &mut RequestState) -> bool {
+        let first = !std::mem::replace(&mut state.retried, true);
+        if first {
             state.tried.pop();
         }
-        repeats
+        first
     }
 
     /// What becomes of the client's head on its way to the server that is tried.
@@ -140,6 +145,12 @@ impl Gateway {
         self.settle_app_cookies(head, answer, state, &mut changes);
         if let Some(admission) = &state.admission {
             changes.keep_to_account(admission.routes().map(|route| &self.config.routes[route]), answer);
+        }
+        if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
+            && self.targets[admission.upstream()].host_override(target).is_some()
+            && let Some(own) = target.origin()
+        {
+            changes.lead_home(&own, &self.config.routes[admission.route()].strip_prefix, answer);
         }
         if let Some(ends) = respond::is_event_stream(answer) {
             self.register_stream(head, state, ends);

@@ -19,12 +19,16 @@ use super::front::pool::KEPT_TIME;
 use super::front::wire::{self, Wire};
 use super::trust::{Connector, Trust};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
+use crate::web::origin::Origin;
 
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// How long connections of a server that sent what nobody asked for are not used again.
 const DISTRUST_MILLIS: u64 = 60_000;
+
+/// What a resolver found of a name and its port, or why it found nothing.
+pub type Resolved = ((String, u16), Result<Vec<SocketAddr>, String>);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -64,6 +68,8 @@ pub(crate) struct Targets {
     live: ArcSwap<Vec<Arc<Target>>>,
     /// What a resolver found last for each name.
     found: Mutex<HashMap<(String, u16), Vec<SocketAddr>>>,
+    /// Why a name could not be found at the last look.
+    unfound: Mutex<HashMap<(String, u16), String>>,
     turn: AtomicUsize,
 }
 
@@ -79,6 +85,7 @@ impl Targets {
             whoami,
             live: ArcSwap::from_pointee(Vec::new()),
             found: Mutex::default(),
+            unfound: Mutex::default(),
             turn: AtomicUsize::new(0),
         };
         targets.store(&[]);
@@ -98,18 +105,33 @@ impl Targets {
         self.live.load().is_empty()
     }
 
+    /// Why there is nobody to ask: the names, and what the resolver said of them.
+    pub(crate) fn why_unknown(&self) -> Option<String> {
+        if !self.is_unknown() {
+            return None;
+        }
+        let unfound = self.unfound.lock();
+        let told = self.names().into_iter().map(|name| {
+            let error = unfound.get(&name).map_or("not found so far", String::as_str);
+            format!("{}: its name has no address: {error}", name.0)
+        });
+        Some(told.collect::<Vec<_>>().join(", "))
+    }
+
     /// Host names that need a resolver, with their ports.
     pub(crate) fn names(&self) -> Vec<(String, u16)> {
         self.servers.iter().filter_map(resolvable).collect()
     }
 
-    /// Takes over what a resolver found: `(name, port) -> addresses`. Names that are missing keep what they had.
-    pub(crate) fn store(&self, news: &[((String, u16), Vec<SocketAddr>)]) {
+    /// Takes over what a resolver found. Names that it did not find keep what they had.
+    pub(crate) fn store(&self, news: &[Resolved]) {
         let before = self.live.load();
-        let mut found = self.found.lock();
+        let (mut found, mut unfound) = (self.found.lock(), self.unfound.lock());
         for name in self.names() {
-            if let Some((_, addresses)) = news.iter().find(|(own, _)| *own == name) {
-                found.insert(name, addresses.clone());
+            match news.iter().find(|(own, _)| *own == name) {
+                Some((_, Ok(addresses))) => drop(found.insert(name, addresses.clone())),
+                Some((_, Err(error))) => drop(unfound.insert(name, error.clone())),
+                None => {}
             }
         }
         let mut targets = Vec::new();
@@ -330,6 +352,12 @@ impl Target {
         self.down.swap(!well, Ordering::Relaxed) == well
     }
 
+    /// What it takes for its own origin where it is sent its own name.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        let scheme = if self.template.is_tls() { "https" } else { "http" };
+        Origin::parse(&format!("{scheme}://{}", self.authority))
+    }
+
     /// Its own name, for a `Host`.
     pub(super) fn authority(&self) -> &str {
         &self.authority
@@ -375,11 +403,15 @@ mod tests {
         let name = ("app.example.com".to_owned(), 80);
         let servers = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
         assert!(servers().is_empty() && targets.next(&[]).is_none());
-        targets.store(&[(name.clone(), vec!["192.0.2.1:80".parse().unwrap()])]);
+        targets.store(&[(name.clone(), Err("no such name".to_owned()))]);
+        let why = "app.example.com: its name has no address: no such name";
+        assert_eq!(targets.why_unknown().as_deref(), Some(why));
+        targets.store(&[(name.clone(), Ok(vec!["192.0.2.1:80".parse().unwrap()]))]);
+        assert_eq!(targets.why_unknown(), None);
         let first = targets.next(&[]).unwrap();
-        targets.store(&[]);
+        targets.store(&[(name.clone(), Err("no such name".to_owned()))]);
         assert!(Arc::ptr_eq(&first, &targets.next(&[]).unwrap()), "its connections and standing are kept");
-        targets.store(&[(name, vec!["192.0.2.2:80".parse().unwrap()])]);
+        targets.store(&[(name, Ok(vec!["192.0.2.2:80".parse().unwrap()]))]);
         assert_eq!(servers(), ["app.example.com (192.0.2.2:80)"]);
     }
 
@@ -389,7 +421,7 @@ mod tests {
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         let address = "192.0.2.1:443".parse().unwrap();
-        let found = ["a.example.com", "b.example.com"].map(|name| ((name.to_owned(), 443), vec![address]));
+        let found = ["a.example.com", "b.example.com"].map(|name| ((name.to_owned(), 443), Ok(vec![address])));
         let names = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
         for _ in 0..2 {
             targets.store(&found);

@@ -42,6 +42,8 @@ const SWEEP: Duration = Duration::from_millis(200);
 const CHECKS: Duration = Duration::from_millis(250);
 /// How often names of upstreams are looked up again, and how long one look-up may take.
 const RESOLVE: Duration = Duration::from_secs(15);
+/// The least time between two look-ups, however often a server cannot be reached.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 const RESOLVE_TIME: Duration = Duration::from_secs(5);
 
 /// Why the gateway could not be started: one plain line.
@@ -173,7 +175,9 @@ async fn sweep(current: Current) {
 /// Looks up the upstreams' names now and then, until the process stops.
 async fn look_up(current: Current) {
     loop {
-        sleep(RESOLVE).await;
+        sleep(RESOLVE_AGAIN).await;
+        let gateway = current.gateway();
+        let _ = timeout(RESOLVE.saturating_sub(RESOLVE_AGAIN), gateway.look_up_wanted()).await;
         resolve(&current.gateway()).await;
     }
 }
@@ -206,14 +210,17 @@ async fn resolve(gateway: &Gateway) {
     let look_up = |(host, port): (String, u16)| async move {
         let looked =
             async { Ok::<Vec<_>, std::io::Error>(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) };
-        match timeout(RESOLVE_TIME, looked).await {
-            Ok(Ok(addresses)) => return Some(((host, port), addresses)),
-            Ok(Err(error)) => tracing::warn!(host, %error, "upstream name not found"),
-            Err(_) => tracing::warn!(host, "upstream name not found in time"),
+        let found = match timeout(RESOLVE_TIME, looked).await {
+            Ok(Ok(addresses)) => Ok(addresses),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        if let Err(error) = &found {
+            tracing::warn!(host, error, "upstream name not found");
         }
-        None
+        ((host, port), found)
     };
-    let found: Vec<_> = join_all(names.into_iter().map(look_up)).await.into_iter().flatten().collect();
+    let found = join_all(names.into_iter().map(look_up)).await;
     gateway.resolved(&found);
 }
 

@@ -176,7 +176,8 @@ impl Door {
         let front = self.front.for_request();
         match wire {
             Wire::Tcp(stream) if is_secure => {
-                drop(tokio::spawn(front.serve_tls(self.tls.clone().accept(stream), address, counted)));
+                let tls = self.tls.clone();
+                drop(tokio::spawn(front.serve_tls(stream, |stream| tls.accept(stream), address, counted)));
             }
             wire => drop(tokio::spawn(front.serve(wire, address, counted))),
         }

@@ -81,10 +81,9 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     };
     let (name, port) = text.split_at(after_bracket + colon);
     let digits = &port[1..];
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    Some((name, Some(digits)))
+    // a port may be empty (RFC 3986, 3.2.3)
+    let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+    is_number.then_some((name, Some(digits).filter(|digits| !digits.is_empty())))
 }
 
 fn is_name(name: &str) -> bool {
@@ -173,7 +172,6 @@ mod tests {
             "a\\x",
             "<script>",
             ":80",
-            "a:",
             "a:x",
             "a:99999",
             "a:0",

@@ -45,6 +45,32 @@ fn an_http2_preface_is_refused_and_half_of_one_is_not_waited_for() {
     assert_eq!(gateway.client().get("/", &[]).status, 200);
 }
 
+/// RFC 9113, 3.3: a proxy that ends TLS may speak HTTP/2 from the first byte on (nginx: `grpc_pass grpc://`); nobody else.
+#[test]
+fn a_trusted_proxy_may_speak_http2_with_prior_knowledge() {
+    let rest = "[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n";
+    let gateway = Gateway::start(&format!("trusted_proxies = [\"127.0.0.1\"]\n{rest}"));
+    crate::h2::run(async {
+        let stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let fields = [("x-forwarded-proto", "https"), ("x-forwarded-for", "192.0.2.7")];
+        for _ in 0..3 {
+            let mut send = send.clone().ready().await.unwrap();
+            let (answer, _) = send.send_request(crate::h2::request("GET /x", &fields), true).unwrap();
+            let (status, text, _) = crate::h2::read(answer.await.unwrap()).await.unwrap();
+            let text = text.to_lowercase();
+            assert!(status == 200 && text.contains("[\"x-forwarded-proto\",\"https\"]"), "{text}");
+            assert!(text.contains("[\"x-forwarded-for\",\"192.0.2.7, 127.0.0.1\"]"), "{text}");
+        }
+    });
+    // one that has begun otherwise goes on otherwise
+    let mut client = gateway.client();
+    assert_eq!(client.get("/", &[]).status, 200);
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+}
+
 /// Whether the gateway has read all that was sent over the connection with this port at the client's end.
 fn has_read(client: &TcpStream) -> bool {
     let own = format!(":{:04X}", client.local_addr().unwrap().port());

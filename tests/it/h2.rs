@@ -672,3 +672,61 @@ fn websockets_over_http2_are_not_announced_and_tunnels_are_405() {
         assert_eq!(ask(&send, request("GET /public/x", &[]), b"").await.unwrap().status(), 200);
     });
 }
+
+/// RFC 9113, 6.8 and 8.7: what a server has not looked at may be asked once more, whatever the method.
+#[test]
+fn a_request_that_a_server_in_http2_has_not_looked_at_is_sent_once_more() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for how in ["refuses", "goes away", "refuses always", "fails"] {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let address = serve(move |mut stream| {
+            let first = connections.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                if how == "goes away" && first {
+                    // no settings of note, and a GOAWAY behind which no stream was looked at
+                    let frames =
+                        [&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
+                            .concat();
+                    let mut piece = [0; 16 << 10];
+                    while !piece[..].windows(4).any(|four| four == b"body")
+                        && stream.read(&mut piece).await.unwrap() > 0
+                    {}
+                    stream.write_all(&frames).await.unwrap();
+                    while stream.read(&mut piece).await.unwrap_or(0) > 0 {}
+                    return;
+                }
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    match how {
+                        "refuses" if first => respond.send_reset(Reason::REFUSED_STREAM),
+                        "refuses always" => respond.send_reset(Reason::REFUSED_STREAM),
+                        "fails" => respond.send_reset(Reason::INTERNAL_ERROR),
+                        _ => drop(tokio::spawn(async move {
+                            let mut body = request.into_body();
+                            let mut length = 0;
+                            while let Some(Ok(data)) = body.data().await {
+                                let _ = body.flow_control().release_capacity(data.len());
+                                length += data.len();
+                            }
+                            let head = Response::builder().header("app", length).body(()).unwrap();
+                            respond.send_response(head, true).unwrap();
+                        })),
+                    }
+                }
+            }
+        });
+        let gateway = crate::gateway::Gateway::start(&format!(
+            "[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"
+        ));
+        let body = b"body".repeat(10_000);
+        let answer = gateway.client().request("POST /x", &[], &body);
+        let seen = (answer.status, answer.field("app"));
+        assert_eq!(
+            seen,
+            if how.starts_with("refuses a") || how == "fails" { (502, None) } else { (200, Some("40000")) },
+            "{how}"
+        );
+    }
+}

@@ -431,3 +431,19 @@ fn curl_sends_and_gets_megabytes_over_tls() {
         assert_eq!(std::fs::metadata(&got).unwrap().len(), 3_000_000);
     }
 }
+
+/// Whoever writes http:// with the port of TLS is told so, and sees no mere end of the connection.
+#[test]
+fn plain_http_on_a_tls_listener_is_told_in_a_sentence() {
+    let secure = Secure::whoami();
+    for request in ["GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "POST /x HTTP/1.0\r\n\r\n"] {
+        let mut client = Client::connect(secure.gateway.tls);
+        client.send(request.as_bytes());
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.field("strict-transport-security")), (400, None));
+        assert!(answer.text().contains("https://"), "{answer:?}");
+        assert!(client.is_closed());
+    }
+    assert_eq!(secure.client("a.example.com").get("/public/x", &[]).status, 200);
+    assert!(secure.gateway.into_log().contains("plain http on a TLS listener"));
+}

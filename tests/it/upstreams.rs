@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::backend::{Backend, accept, nobody, ok, silent};
 use crate::gateway::{Gateway, eventually};
+use crate::known_attacks::both_ways;
 
 fn public(upstream: &str, rest: &str) -> String {
     format!("[[route]]\naccess = \"public\"\nupstream = \"{upstream}\"\n{rest}")
@@ -77,7 +78,7 @@ fn the_log_names_the_server_that_failed_and_how() {
         ("/dead/x", 502, dead.to_string(), "Connection refused"),
         ("/silent/x", 504, silent.to_string(), "no answer within the route's timeout"),
         ("/tls/x", 502, format!("127.0.0.1:{}", tls.port()), "UnknownIssuer"),
-        ("/nobody/x", 502, String::new(), "its name has no address"),
+        ("/nobody/x", 502, String::new(), "nobody.invalid: its name has no address: failed to lookup address"),
         ("/fields", 502, own.clone(), "more than 256 fields"),
         ("/control", 502, own.clone(), "control character"),
         ("/name", 502, own.clone(), "a field's name"),
@@ -389,16 +390,166 @@ fn without_certificate_authorities_https_servers_are_502_and_all_else_is_served(
     assert!(log.contains("\"cause\":\"no certificate authorities on this machine\""), "{log}");
 }
 
+/// Goes away for good: a close could also mean that nothing more is sent (RFC 9112, 9.6).
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+/// RFC 9112, 9.6: whoever has sent its request may shut down its sending side.
+#[test]
+fn a_client_that_sends_no_more_is_answered() {
+    let (listener, address) = silent();
+    let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
+    for (request, end) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 12),
+    ] {
+        let mut client = TcpStream::connect(gateway.address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut server = accept(&listener);
+        read_request(&mut server, end);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        // it has been seen: whoever takes it for the end closes here at once
+        server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(server.read(&mut [0; 1]).is_err(), "{request}");
+        server.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").unwrap();
+        assert!(server.read(&mut [0; 1]).is_err(), "{request}");
+        server.write_all(b"3\r\ntwo\r\n0\r\n\r\n").unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"), "{said}");
+    }
+}
+
+/// RFC 9110, 9.2.2: a connection that was just being closed loses no request whose second time changes nothing.
+#[test]
+fn an_idempotent_request_with_a_body_is_repeated_once_on_a_connection_that_was_just_closed() {
+    static SEEN: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
+    let backend = Backend::start(|request, stream| {
+        if request.line.contains("/first") {
+            SEEN.lock().unwrap().push(request.connection);
+            return ok(request, stream);
+        }
+        // the second request of a connection is read, and not answered
+        if !SEEN.lock().unwrap().contains(&request.connection) {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+        false
+    });
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+    for (line, body, status) in [
+        ("PUT /x", &b"body"[..], 200),
+        ("DELETE /x", b"", 200),
+        ("DELETE /x", b"body", 200),
+        ("GET /x", b"body", 200),
+        ("POST /x", b"body", 502),
+        ("PATCH /x", b"body", 502),
+    ] {
+        let mut client = gateway.client();
+        assert_eq!(client.get("/first", &[]).status, 200);
+        let first = backend.next().connection;
+        assert_eq!(client.request(line, &[], body).status, status, "{line}");
+        assert_eq!(backend.next().connection, first);
+        assert_eq!(
+            backend.all().iter().map(|again| again.body.as_slice()).collect::<Vec<_>>(),
+            if status == 200 { vec![body] } else { vec![] }
+        );
+        let overrides = [("X-HTTP-Method-Override", "POST")];
+        let mut client = gateway.client();
+        assert_eq!(client.get("/first", &[]).status, 200);
+        assert_eq!(client.request(line, &overrides, body).status, 502, "{line}, which an app may take for a POST");
+        backend.all();
+    }
+}
+
+/// RFC 9110, 7.2 and RFC 3986, 3.2.3: a port may be empty.
+#[test]
+fn a_host_may_have_an_empty_port() {
+    let backend = Backend::start(ok);
+    let gateway = Gateway::start(&public(&format!("http://{}", backend.address), ""));
+    for (host, sent) in [("[::1]:", "[::1]"), ("app.example.com:", "app.example.com")] {
+        assert_eq!(gateway.client().get("/", &[("Host", host)]).status, 200, "{host}");
+        assert_eq!(backend.next().field("x-forwarded-host"), Some(sent));
+    }
+}
+
+/// nginx: `proxy_redirect default`. An app that is told its own name leads to itself by it.
+#[test]
+fn a_location_at_the_servers_own_name_leads_home_and_any_other_one_where_it_says() {
+    let backend = Backend::start(|request, stream| {
+        let location = request.field("x-leads-to").unwrap();
+        write!(stream, "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").is_ok()
+    });
+    let own = format!("localhost:{}", backend.address.port());
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"own\"\nhost = \"upstream\"\nservers = [\"http://{own}\"]\n[[route]]\npath = \"/app/**\"\nstrip_prefix = \"/app\"\naccess = \"public\"\nupstream = \"own\"\n[[route]]\npath = \"/kept\"\naccess = \"public\"\nupstream = \"http://{own}\"\n[[route]]\naccess = \"public\"\nupstream = \"own\"\n"
+    ));
+    for (path, told, location) in [
+        ("/x", format!("http://{own}/login?a=b#c"), "/login?a=b#c"),
+        ("/x", format!("http://{own}"), "/"),
+        ("/x", format!("http://{}?a", own.to_uppercase()), "/?a"),
+        ("/app/x", format!("http://{own}/login"), "/app/login"),
+        ("/app/x", format!("http://{own}/app/login"), "/app/login"),
+        ("/app/x", format!("http://{own}/apple"), "/app/apple"),
+        ("/x", "/login".into(), "/login"),
+        ("/app/x", "/login".into(), "/login"),
+    ] {
+        for answer in both_ways(&gateway, path, &[("X-Leads-To", &told)]) {
+            assert_eq!((answer.status, answer.field("location")), (302, Some(location)), "{path} {told}");
+        }
+    }
+    for told in [
+        format!("https://{own}/x"),
+        format!("http://{own}.evil.test/x"),
+        format!("http://user@{own}/x"),
+        "http://localhost:1/x".to_owned(),
+        // what would be another origin without its own
+        format!("http://{own}//evil.test/x"),
+        format!("http://{own}/\\evil.test/x"),
+        format!("http://{own}\\@evil.test/x"),
+    ] {
+        let answer = gateway.client().get("/x", &[("X-Leads-To", &told)]);
+        assert_eq!(answer.field("location"), Some(told.as_str()));
+    }
+    let told = format!("http://{own}/x");
+    assert_eq!(gateway.client().get("/kept", &[("X-Leads-To", &told)]).field("location"), Some(told.as_str()));
+}
+
+/// A name that leads elsewhere is looked up as soon as nobody is found where it led before.
+#[test]
+fn a_server_that_has_moved_is_found_at_once() {
+    let backend = Backend::start(ok);
+    let folder = crate::gateway::configured(&public(&format!("http://moved.test:{}", backend.address.port()), ""));
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.9 moved.test\n").unwrap();
+    let own = crate::gateway::command(folder.path(), &["run"]);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
+    command.arg(own.get_program()).args(own.get_args()).env_remove("RUST_LOG");
+    let may = std::process::Command::new("unshare").args(["--mount", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        return crate::gateway::not_here("no mount namespaces");
+    }
+    let gateway = Gateway::spawn(command, folder);
+    assert_eq!(gateway.client().get("/", &[]).status, 502);
+    std::fs::write(&hosts, "127.0.0.1 moved.test\n").unwrap();
+    let began = Instant::now();
+    eventually("it is found", || gateway.client().get("/", &[]).status == 200);
+    assert!(began.elapsed() < Duration::from_secs(8), "names are looked up every 15 s anyway");
+}
+
 #[test]
 fn a_client_that_goes_away_frees_the_upstream() {
     let (listener, address) = silent();
     let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
-    let mut client = gateway.client();
-    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut client = TcpStream::connect(gateway.address).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut upstream = accept(&listener);
     let read = upstream.read(&mut [0; 4096]).unwrap();
     assert!(read > 0);
-    drop(client);
+    reset(client);
     assert_eq!(upstream.read(&mut [0; 1]).unwrap_or(0), 0);
     eventually("nothing is open", || {
         let mut admin = std::net::TcpStream::connect(gateway.admin).unwrap();
@@ -656,11 +807,11 @@ fn a_streamed_request_is_504_when_its_answer_is_late_and_ends_with_its_client() 
     assert!(client.is_closed() && began.elapsed() >= Duration::from_millis(1200));
     let gateway = Gateway::start(&public(&format!("http://{address}"), ""));
     for body in ["0\r\n\r\n", "5\r\nhal"] {
-        let mut client = gateway.client();
-        client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}").as_bytes());
+        let mut client = TcpStream::connect(gateway.address).unwrap();
+        write!(client, "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}").unwrap();
         let mut server = accept(&listener);
         read_request(&mut server, 5);
-        drop(client);
+        reset(client);
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0, "{body}");
     }
 }

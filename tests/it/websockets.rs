@@ -122,6 +122,7 @@ fn an_idle_socket_is_closed_and_one_with_traffic_in_one_direction_is_kept() {
     used.read().unwrap();
     let began = Instant::now();
     let closed = std::thread::spawn(move || {
+        assert_eq!(close_code(&mut idle), 1001);
         while idle.read().is_ok() {}
         began.elapsed()
     });
@@ -131,6 +132,51 @@ fn an_idle_socket_is_closed_and_one_with_traffic_in_one_direction_is_kept() {
     let closed = closed.join().unwrap();
     assert!(closed > Duration::from_millis(1500) && closed < Duration::from_secs(5), "{closed:?}");
     echo(&mut used, "still here");
+    assert!(gateway.into_log().contains("\"why\":\"idle timeout\""));
+}
+
+/// RFC 6455, 7.1.1: a browser that meets the end of the connection before it could answer a Close tells its page of a failure
+/// (`wasClean: false`).
+#[test]
+fn the_answer_to_a_close_of_ours_is_awaited() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", listener.local_addr().unwrap()));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes());
+            // ends as soon as it is told to
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&[0x88, 2, 0x11, 0x33]);
+        }
+    });
+    let cookie = gateway.first_account();
+    for answers in [true, false] {
+        let cookie = gateway.sign_in("ada@example.com");
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        let fields = [HANDSHAKE, &[("Host", "a"), ("Cookie", cookie.as_str())]].concat();
+        stream.write_all(head("GET /x", &fields).as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut byte = [0];
+        let mut said = Vec::new();
+        while !said.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            said.push(byte[0]);
+        }
+        assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &cookie)], b"").status, 303);
+        let mut close = [0; 19];
+        stream.read_exact(&mut close).unwrap();
+        assert_eq!(close[..4], [0x88, 17, 0x11, 0x33]);
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(stream.read(&mut byte).is_err(), "it waits");
+        if answers {
+            stream.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x11, 0x33]).unwrap();
+        }
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(stream.read(&mut byte).unwrap(), 0, "and not for ever");
+    }
+    assert_eq!(gateway.client().get("/.auth/me", &[("Cookie", &cookie)]).status, 200);
 }
 
 /// A backend that takes a handshake and chooses the last protocol that is offered to it.

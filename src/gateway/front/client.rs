@@ -83,12 +83,15 @@ impl Conn {
 }
 
 /// Waits until the client has gone. What it sends meanwhile is kept, but never more than one piece of it: whoever
-/// goes on sending has to wait.
+/// goes on sending has to wait. One that has only shut down its sending side is answered (RFC 9112, 9.6): whether it has
+/// gone altogether is told by a reset, or by what is written to it.
 pub(super) async fn gone(client: &mut Wire, buffer: &mut BytesMut) {
     if !buffer.is_empty() {
         std::future::pending::<()>().await;
     }
-    if let Ok(1..) = client.read_on(buffer).await {
-        std::future::pending::<()>().await;
+    match client.read_on(buffer).await {
+        Ok(1..) => std::future::pending::<()>().await,
+        Ok(0) => client.broken().await,
+        Err(_) => {}
     }
 }

@@ -79,9 +79,8 @@ impl Front {
                     let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
                     return Ok(Answered { server, target, doubtful, answer });
                 }
-                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, body.is_empty(), reused) => {
-                    return Err(e);
-                }
+                // the whole body is held
+                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, reused) => return Err(e),
                 Err(Broken::Silent(_)) => {}
                 Err(Broken::Other(e)) => return Err(e),
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::conn::Counted;
 use super::guard::Guard;
-use super::head::BadHead;
+use super::head::{BadHead, Peer};
 use super::record::{self, Counts};
 use super::trust::Connector;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond, target};
@@ -48,6 +48,8 @@ use wire::Wire;
 
 /// Bodies up to this size are read whole before they are sent on; larger ones are streamed.
 const BODY_MAX: u64 = 64 << 10;
+/// What a connection in HTTP/2 begins with, as far as it looks like a head (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// How long a client that has connected before the gateway stops may take to begin its first request.
 const FIRST_TIME: Duration = Duration::from_secs(1);
 
@@ -97,6 +99,11 @@ impl Front {
             let head = match self.read_head(&mut conn, fresh).await {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
+                // whoever ends TLS in front of us may speak HTTP/2 from the first byte on (RFC 9113, 3.3)
+                Err(_) if fresh && conn.buffer.starts_with(PREFACE) && self.is_trusted_proxy(&conn) => {
+                    let Conn { wire, buffer, guard, .. } = *conn;
+                    return self.serve_h2(wire, buffer, guard, counted).await;
+                }
                 Err(bad) => return self.refuse_unread(conn, bad).await,
             };
             fresh = false;
@@ -146,6 +153,10 @@ impl Front {
                 _ => return Ok(None),
             }
         }
+    }
+
+    fn is_trusted_proxy(&self, conn: &Conn) -> bool {
+        conn.guard.secured().is_none() && Peer::new(conn.guard.address(), false, &self.gateway.config.server).trusted
     }
 
     async fn refuse_unread(&self, mut conn: Box<Conn>, bad: BadHead) {

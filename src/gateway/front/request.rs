@@ -45,7 +45,8 @@ impl Whole {
         match parse(&bytes) {
             Ok(parsed) => Ok(Box::new(Head { parsed, bytes })),
             Err(bad) => {
-                *buffer = BytesMut::from(bytes);
+                let rest = std::mem::replace(buffer, BytesMut::from(bytes));
+                buffer.unsplit(rest);
                 Err(bad)
             }
         }

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use http::{Method, StatusCode};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::super::conn::Counted;
@@ -16,6 +18,8 @@ use super::wire::Wire;
 use super::{Conn, Front};
 use crate::config::Certificate;
 use crate::gateway::guard::{Guard, Secured};
+use crate::gateway::record;
+use crate::web::reply::Reply;
 
 /// For the whole handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -33,13 +37,22 @@ pub(crate) struct Accepted {
 
 impl Front {
     /// Serves a connection to its end, from its handshake on.
-    pub(crate) async fn serve_tls(
+    pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
         self,
-        handshake: impl Future<Output = io::Result<Accepted>>,
+        stream: TcpStream,
+        handshake: impl FnOnce(TcpStream) -> H,
         address: Option<IpAddr>,
         counted: Counted,
     ) {
-        let accepted = match timeout(HANDSHAKE, handshake).await {
+        let (begun, mut first) = (Instant::now(), [0]);
+        match timeout(HANDSHAKE, stream.peek(&mut first)).await {
+            // a method in the place of a handshake
+            Ok(Ok(1..)) if first[0].is_ascii_uppercase() => return self.refuse_plain(stream, address).await,
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return,
+            Err(_) => return tracing::debug!("no TLS handshake in time"),
+        }
+        let accepted = match timeout(HANDSHAKE.saturating_sub(begun.elapsed()), handshake(stream)).await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
             Err(_) => return tracing::debug!("no TLS handshake in time"),
@@ -48,9 +61,21 @@ impl Front {
         let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))));
         let wire = Wire::Secure(accepted.stream);
         if accepted.is_h2 {
-            self.serve_h2(wire, guard, counted).await;
+            self.serve_h2(wire, BytesMut::new(), guard, counted).await;
         } else {
             self.converse(Conn::new(wire, guard), counted).await;
         }
+    }
+
+    /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
+    async fn refuse_plain(&self, stream: TcpStream, address: Option<IpAddr>) {
+        let mut conn = Conn::new(Wire::tcp(stream), Arc::new(Guard::new(address, None)));
+        let id = self.gateway.fresh_id();
+        let text = "This is plain HTTP, and HTTPS is spoken here: write https:// in front of the address.\n";
+        let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
+        let why = Some("plain http on a TLS listener");
+        record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16(), &id, why);
+        let _ = self.write_reply(&mut conn, reply, &Method::GET, &id).await;
+        conn.linger().await;
     }
 }

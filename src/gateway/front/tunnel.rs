@@ -23,8 +23,11 @@ use crate::gateway::record::{self, Counts};
 use crate::gateway::{Gateway, RequestState, target};
 use crate::metrics::{RouteMetrics, SocketEnd};
 
-/// How long a frame that is under way may take to end, and then both ends to answer our Close.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long a frame that is under way may take to end.
+const FRAME: Duration = Duration::from_millis(500);
+/// How long the client's answer to our Close is awaited: one that meets the end of the connection before it could answer
+/// takes it for a failure (RFC 6455, 7.1.1).
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// One direction.
 #[derive(Default)]
@@ -44,6 +47,8 @@ struct Farewell {
     frame: Vec<u8>,
     mask: Vec<u8>,
     by: Instant,
+    /// The client has been told.
+    told: bool,
 }
 
 /// A socket that was granted, with what is needed to end and to record it. It runs as a task of its own:
@@ -89,34 +94,53 @@ impl Tunnel {
     /// Passes frames until one end is done with it or the session is, and writes the access line.
     pub(super) async fn run(mut self, _counted: Counted) {
         let idle = self.gateway.config.limits.idle;
-        let mut farewell = None;
+        let mut farewell: Option<Farewell> = None;
         let mut active = Instant::now();
-        let mut end = poll_fn(|cx| {
+        poll_fn(|cx| {
             self.guard.register(cx.waker());
             if farewell.is_none() {
-                farewell = begin(&self.guard);
+                farewell = self.guard.closed_for().map(begin);
+            }
+            // before the bytes: two ends that are always ready use up all that one task may do in a row
+            let by = farewell.as_ref().map_or(active + idle, |farewell| farewell.by);
+            if self.alarm.poll(by, cx).is_ready() {
+                if farewell.is_some() {
+                    return Poll::Ready(());
+                }
+                self.guard.close(Closing::Idle);
+                farewell = self.guard.closed_for().map(begin);
             }
             let closing = farewell.as_ref();
-            // before the bytes: two ends that are always ready use up all that one task may do in a row
-            let by = closing.map_or(active + idle, |farewell| farewell.by);
-            if self.alarm.poll(by, cx).is_ready() {
-                return Poll::Ready(SocketEnd::Idle);
-            }
             let (to_server, to_client) = closing.map(|farewell| (&*farewell.mask, &*farewell.frame)).unzip();
-            let up = self.up.pump(&mut self.wire, &mut self.server, to_server, cx);
-            let down = self.down.pump(&mut self.server, &mut self.wire, to_client, cx);
+            let up = self.up.pump(&mut self.wire, &mut self.server, to_server, true, cx);
+            let ends = closing.is_none() || self.up.ended;
+            let down = self.down.pump(&mut self.server, &mut self.wire, to_client, ends, cx);
             if up || down {
                 active = Instant::now();
             }
-            if self.up.is_over() && self.down.is_over() { Poll::Ready(SocketEnd::Peer) } else { Poll::Pending }
+            if let Some(farewell) = farewell.as_mut().filter(|farewell| !farewell.told && self.down.said_goodbye) {
+                (farewell.told, farewell.by) = (true, Instant::now() + ANSWER);
+            }
+            if self.up.is_over() && self.down.is_over() {
+                return Poll::Ready(());
+            }
+            // the timer is set for what has become of it
+            if let Some(farewell) = &farewell
+                && self.alarm.poll(farewell.by, cx).is_ready()
+            {
+                return Poll::Ready(());
+            }
+            Poll::Pending
         })
         .await;
         self.counts.bytes_in += self.up.bytes;
         self.counts.bytes_out += self.down.bytes;
+        let mut end = SocketEnd::Peer;
         if let Some(why) = self.guard.closed_for() {
             self.state.why = Some(why.reason());
             end = match why {
                 Closing::GoingAway => SocketEnd::Draining,
+                Closing::Idle => SocketEnd::Idle,
                 Closing::Expired => SocketEnd::Expired,
                 Closing::Revoked => SocketEnd::Revoked,
             };
@@ -127,15 +151,15 @@ impl Tunnel {
     }
 }
 
-fn begin(guard: &Guard) -> Option<Farewell> {
-    let why: Closing = guard.closed_for()?;
-    Some(Farewell { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + GRACE })
+fn begin(why: Closing) -> Farewell {
+    Farewell { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + FRAME, told: false }
 }
 
 impl Half {
     /// Moves bytes from one end to the other as long as both are ready; whether any were moved. With
-    /// `close`, the frame under way is let through, then that one is sent and nothing more.
-    fn pump(&mut self, from: &mut Wire, to: &mut Wire, close: Option<&[u8]>, cx: &mut Context<'_>) -> bool {
+    /// `close`, the frame under way is let through, then that one is sent and nothing more. Where the sender has come to its
+    /// end, the other one is told so if it `ends` with it.
+    fn pump(&mut self, from: &mut Wire, to: &mut Wire, close: Option<&[u8]>, ends: bool, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         loop {
             if let Some(frame) = close {
@@ -150,7 +174,7 @@ impl Half {
                 Poll::Pending => return moved,
             }
             if self.ended {
-                if !self.shut && Pin::new(&mut *to).poll_shutdown(cx).is_ready() {
+                if ends && !self.shut && Pin::new(&mut *to).poll_shutdown(cx).is_ready() {
                     self.shut = true;
                 }
                 return moved;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pingora_core::protocols::{Stream, TcpKeepalive};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -73,6 +73,26 @@ impl Wire {
 
     pub(crate) async fn connect_unix(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).await.map(Self::Unix)
+    }
+
+    /// Behind the end of what the other end sends: waits until it can take nothing either. Over TLS whoever sends no more has
+    /// gone.
+    pub(crate) async fn broken(&self) {
+        loop {
+            let ready = match self {
+                Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+                Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+                Self::Tls(_) | Self::Verified(_) | Self::Secure(_) => return,
+            };
+            if ready.is_ok_and(|ready| ready.is_error() || ready.is_write_closed()) {
+                return;
+            }
+        }
+    }
+
+    /// Whether [`Self::broken`] can tell anything.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
     /// Has the connection end in a reset when it is dropped: what was sent is no whole message (not on Unix sockets, which

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::Reason;
 use h2::server::{Builder, Connection};
 use tokio::sync::Notify;
@@ -40,8 +40,8 @@ const WASTED_MAX: usize = 200;
 const LINGER: Duration = Duration::from_secs(1);
 
 impl Front {
-    /// Serves a connection to its end.
-    pub(super) async fn serve_h2(mut self, wire: Wire, guard: Arc<Guard>, _counted: Counted) {
+    /// Serves a connection to its end, of which `begun` has been read.
+    pub(super) async fn serve_h2(mut self, wire: Wire, begun: BytesMut, guard: Arc<Guard>, _counted: Counted) {
         let limits = self.gateway.config.limits.clone();
         let mut builder = Builder::new();
         builder
@@ -49,7 +49,7 @@ impl Front {
             .max_header_list_size(FIELD_BYTES)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW);
-        let wire = Watched::new(wire, limits.head_time);
+        let wire = Watched::new(wire, begun, limits.head_time);
         let Ok(Ok(mut connection)) = timeout(limits.head_time, builder.handshake::<_, Bytes>(wire)).await else {
             return;
         };

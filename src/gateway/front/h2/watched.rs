@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -21,6 +22,8 @@ const END_HEADERS: u8 = 4;
 
 pub(super) struct Watched {
     wire: Wire,
+    /// Read off it before, and to be read first.
+    begun: BytesMut,
     blocks: Blocks,
     /// For a whole header block.
     head_time: Duration,
@@ -41,8 +44,8 @@ struct Blocks {
 }
 
 impl Watched {
-    pub(super) fn new(wire: Wire, head_time: Duration) -> Self {
-        Self { wire, blocks: Blocks::new(), head_time, timer: None }
+    pub(super) fn new(wire: Wire, begun: BytesMut, head_time: Duration) -> Self {
+        Self { wire, begun, blocks: Blocks::new(), head_time, timer: None }
     }
 
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
@@ -95,7 +98,13 @@ impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let read = Pin::new(&mut this.wire).poll_read(cx, buf);
+        let read = if this.begun.is_empty() {
+            Pin::new(&mut this.wire).poll_read(cx, buf)
+        } else {
+            let taken = this.begun.len().min(buf.remaining());
+            buf.put_slice(&this.begun.split_to(taken));
+            Poll::Ready(Ok(()))
+        };
         if this.blocks.feed(&buf.filled()[before..]) {
             this.timer = None;
         }

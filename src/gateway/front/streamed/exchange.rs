@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::super::body::Part;
 use super::super::flow::Flow;
 use super::super::{Front, pool};
+use super::replay::Replay;
 use super::server::{self, Broken, Server, Sink, Source, gone};
 use super::shared::Shared;
 use super::{Download, Upload, trailers};
@@ -63,6 +64,7 @@ impl Front {
         read: &mut usize,
     ) -> Result<()> {
         let bodiless = body.is_over();
+        let mut body = Replay::new(body);
         loop {
             let target = self.gateway.next_target(state)?;
             let (server, kept) = match self.reach(&target, state, D::TAKES_H2).await {
@@ -76,7 +78,7 @@ impl Front {
                 request.remove_header(&header::EXPECT);
             }
             let tried = match timeout(self.answer_time(state), server.begin(&request, bodiless)).await {
-                Ok(Ok(begun)) => self.pass(head, body, client, state, begun, read).await,
+                Ok(Ok(begun)) => self.pass(head, &mut body, client, state, begun, read).await,
                 Ok(Err(e)) => Err(Broken::Silent(e)),
                 Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
             };
@@ -90,8 +92,9 @@ impl Front {
                     return Ok(());
                 }
                 Ok(None) => return Ok(()),
-                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, head, bodiless, kept) => return Err(e),
-                Err(Broken::Silent(_)) => {}
+                Err(Broken::Silent(e)) if !(body.rewind() && Gateway::may_repeat(state, head, kept)) => return Err(e),
+                Err(Broken::Unseen(e)) if !(body.rewind() && Gateway::may_begin_anew(state)) => return Err(e),
+                Err(Broken::Silent(_) | Broken::Unseen(_)) => {}
                 Err(Broken::Other(e)) => return Err(e),
             }
         }
@@ -180,7 +183,8 @@ impl Front {
                 }
             }
         };
-        *read += progress.sent.load(Ordering::Relaxed);
+        // a second try sends it from its start
+        *read = progress.sent.load(Ordering::Relaxed).max(*read);
         result
     }
 

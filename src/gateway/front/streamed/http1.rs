@@ -29,6 +29,8 @@ struct Body<'c> {
     framed: Framed<ReadHalf<&'c mut Wire>>,
     /// Set when it was read to its end and nothing stands behind it: another request may follow.
     ended: &'c AtomicBool,
+    /// One that has only shut down its sending side is answered; whether it has gone is told by what is written to it.
+    is_plain: bool,
 }
 
 /// The way back.
@@ -86,8 +88,9 @@ impl Front {
             return Err(StatusCode::BAD_REQUEST);
         }
         let ended = AtomicBool::new(false);
+        let is_plain = conn.wire.is_plain();
         let (read, _) = split(&mut conn.wire);
-        let mut body = Body::new(read, std::mem::take(&mut conn.buffer), head, &ended);
+        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ended);
         let form = read_form(&mut body, limits.form_bytes).await;
         conn.buffer = body.framed.buffer;
         form
@@ -103,8 +106,9 @@ impl Front {
         let keeps = self.may_keep(head);
         let ended = AtomicBool::new(false);
         let conn_guard = conn.guard.clone();
+        let is_plain = conn.wire.is_plain();
         let (read, write) = split(&mut conn.wire);
-        let mut body = Body::new(read, std::mem::take(&mut conn.buffer), head, &ended);
+        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ended);
         let mut client = Client {
             wire: write,
             idle: self.gateway.config.limits.idle,
@@ -151,10 +155,15 @@ fn holds_back(head: &RequestHeader) -> bool {
 }
 
 impl<'c> Body<'c> {
-    fn new(wire: ReadHalf<&'c mut Wire>, buffer: BytesMut, head: &RequestHeader, ended: &'c AtomicBool) -> Self {
+    fn new(
+        (wire, is_plain): (ReadHalf<&'c mut Wire>, bool),
+        buffer: BytesMut,
+        head: &RequestHeader,
+        ended: &'c AtomicBool,
+    ) -> Self {
         let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
         let framing = if chunked { Framing::Chunked } else { Framing::Length(body_length(head)) };
-        let body = Self { framed: Framed::new(wire, buffer, framing), ended };
+        let body = Self { framed: Framed::new(wire, buffer, framing), ended, is_plain };
         body.note();
         body
     }
@@ -188,7 +197,11 @@ impl Upload for Body<'_> {
 
     /// What comes meanwhile is kept, but never more than one piece of it: see `client.rs`.
     async fn gone(&mut self) {
-        if !self.framed.buffer.is_empty() || matches!(self.framed.read().await, Ok(1..)) {
+        let may_wait = |read: &std::io::Result<usize>| match read {
+            Ok(0) => self.is_plain,
+            read => read.is_ok(),
+        };
+        if !self.framed.buffer.is_empty() || may_wait(&self.framed.read().await) {
             pending::<()>().await;
         }
     }

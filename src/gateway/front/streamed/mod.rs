@@ -15,6 +15,7 @@ use crate::gateway::answer;
 mod exchange;
 mod framed;
 mod http1;
+mod replay;
 mod server;
 mod shared;
 mod trailers;

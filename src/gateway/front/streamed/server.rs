@@ -37,6 +37,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) enum Broken {
     /// The connection ended before a byte of an answer.
     Silent(Box<Error>),
+    /// The server says that it has not looked at the request.
+    Unseen(Box<Error>),
     Other(Box<Error>),
 }
 
@@ -324,11 +326,17 @@ async fn own_head(
     }
 }
 
-/// A stream that was not begun may be begun anew elsewhere.
+/// A stream that was not begun may be begun anew (RFC 9113, 6.8 and 8.7): one that was refused, or comes behind the last
+/// one that a GOAWAY of the server's names.
 fn broken_stream(e: h2::Error) -> Broken {
-    let unseen = e.is_io() || e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM);
+    let unseen = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
+    let silent = e.is_io() || e.is_go_away();
     let error = Error::because(ErrorType::ReadError, "no answer", e).into_up();
-    if unseen { Broken::Silent(error) } else { Broken::Other(error) }
+    match (unseen, silent) {
+        (true, _) => Broken::Unseen(error),
+        (false, true) => Broken::Silent(error),
+        (false, false) => Broken::Other(error),
+    }
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
