@@ -183,6 +183,7 @@ pub(super) const TABLES: &[Keys] = &[
             ("body_max", Size),
             ("danger_cross_origin", Boolean),
             ("websocket", Table("websocket")),
+            ("upgrade", Texts),
             ("cors", OneOf(&[Words(&["app"]), Table("cors")])),
             ("cookies", Words(&["app", "drop"])),
             ("cache", Words(&["auto", "app"])),

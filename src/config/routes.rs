@@ -276,6 +276,7 @@ mod tests {
             danger_cross_origin: false,
             websocket_origins: Vec::new(),
             websocket_token: WebSocketToken::default(),
+            upgrade: Vec::new(),
             cors: Cors::App,
             drops_cookies: false,
             cache: Cache::App,

@@ -185,6 +185,8 @@ pub struct Route {
     pub websocket_origins: Vec<Origin>,
     /// Where else a handshake may carry a credential.
     pub websocket_token: WebSocketToken,
+    /// Further protocols that a 101 may switch to, in lower case.
+    pub upgrade: Vec<String>,
     /// Who answers for other origins.
     pub cors: Cors,
     /// Its app gets no cookies: neither those of clients nor its own back.

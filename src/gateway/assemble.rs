@@ -107,6 +107,8 @@ impl Gateway {
             renewed: None,
             cors: CorsAnswer::default(),
             handshake: None,
+            can_switch: false,
+            upgrade: None,
             token: None,
         }
     }

@@ -99,6 +99,29 @@ impl Handshake {
     }
 }
 
+/// The protocol that a request asks to switch to, as it writes it, if it is one of these (RFC 9110, 7.8). With several it
+/// asks for none of them: what the answer switches to must be beyond doubt.
+pub(crate) fn asked_protocol(protocols: &[String], incoming: &Incoming<'_>) -> Option<String> {
+    if protocols.is_empty() || incoming.is_websocket {
+        return None;
+    }
+    let asked = incoming.single(header::UPGRADE.as_str())?.trim();
+    let is_known = protocols.iter().any(|own| own.eq_ignore_ascii_case(asked));
+    let mut options = items(incoming.headers, &header::CONNECTION);
+    (is_known && options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))).then(|| asked.to_owned())
+}
+
+/// Whether a 101 switches to this protocol, and if not, why.
+pub(crate) fn is_switched(protocol: &str, answer: &impl AnswerHead) -> Result<(), &'static str> {
+    if !connection_options(answer).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+        return Err("101 without Connection: upgrade");
+    }
+    match only(answer, &header::UPGRADE) {
+        Some(own) if own.eq_ignore_ascii_case(protocol.as_bytes()) => Ok(()),
+        _ => Err("101 to another protocol than was asked for"),
+    }
+}
+
 /// Whether a 101 is the answer to this handshake (RFC 6455, 4.1; RFC 9110, 7.8), and if not, why. A server may say 101 to
 /// whoever asks for that status, and go on in HTTP: passed on, that would be a way to it past every rule. `taken` is what
 /// of the client's handshake the server did not see.

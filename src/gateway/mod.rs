@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 
@@ -193,6 +193,7 @@ impl Gateway {
     }
 
     fn read_and_judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
+        state.can_switch = head.version == Version::HTTP_11;
         let judged = self.read_head(head, head_bytes, state).and_then(|known| {
             let incoming = head::incoming(head, target::of(head), &known);
             let step = incoming.map(|incoming| self.judge(&incoming, state));
@@ -215,6 +216,10 @@ impl Gateway {
         state.cors = routed.cors(&self.config, incoming);
         if let Some((_, route)) = routed.first.found.filter(|_| incoming.is_websocket) {
             state.handshake = Some(handshake::read(&route.websocket_token, incoming));
+        }
+        // a path with two readings is one request and no tunnel
+        if let Some((_, route)) = routed.first.found.filter(|_| state.can_switch && routed.others.is_empty()) {
+            state.upgrade = handshake::asked_protocol(&route.upgrade, incoming);
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
         let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming, carried);
@@ -281,7 +286,7 @@ impl Gateway {
         if let Some(user) = app_cookies::owner(self, state) {
             state.foreign = app_cookies::context(self).judge(user, incoming);
         }
-        if incoming.is_websocket
+        if (incoming.is_websocket || state.upgrade.is_some())
             && let Some(guard) = &state.guard
         {
             let asked = Asked::new(incoming, state.by_itself);

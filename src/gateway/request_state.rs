@@ -42,5 +42,9 @@ pub(crate) struct RequestState {
     pub(super) renewed: Option<HeaderValue>,
     pub(super) cors: CorsAnswer,
     pub(super) handshake: Option<Handshake>,
+    /// HTTP/1.1, where a connection can be switched to another protocol.
+    pub(super) can_switch: bool,
+    /// The protocol, none of WebSockets, that the client asks to switch to and its route lets it.
+    pub(super) upgrade: Option<String>,
     pub(super) token: Option<Arc<Minted>>,
 }

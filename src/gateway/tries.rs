@@ -108,12 +108,7 @@ impl Gateway {
         let Some(guard) = &state.guard else { return no_admission() };
         let mut changes = AnswerChanges::new(&self.stripper, &state.cors, answer);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if state.live.is_none() {
-                let why = "101 to a request that asked for none";
-                return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
-            }
-            let taken = state.handshake.as_ref();
-            handshake::is_granted(&head.headers, taken, answer)
+            is_switch(head, answer, state)
                 .map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
             changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
         }
@@ -217,6 +212,19 @@ impl Gateway {
             None => refuse::unread(code, &state.request_id),
         };
         Some(state.cors.dress(reply.closing()))
+    }
+}
+
+/// Whether a 101 is the answer to what was asked for, and if not, why.
+fn is_switch(
+    head: &RequestHeader,
+    answer: &impl AnswerHead,
+    state: &RequestState,
+) -> std::result::Result<(), &'static str> {
+    match &state.upgrade {
+        _ if state.live.is_none() => Err("101 to a request that asked for none"),
+        Some(protocol) => handshake::is_switched(protocol, answer),
+        None => handshake::is_granted(&head.headers, state.handshake.as_ref(), answer),
     }
 }
 

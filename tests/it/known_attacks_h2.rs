@@ -872,8 +872,10 @@ fn clients_that_go_away_all_at_once_do_not_make_a_server_in_http2_end_a_connecti
         let mut clients: Vec<_> = (0..150).map(|_| std::net::TcpStream::connect(gateway.address).unwrap()).collect();
         for client in &mut clients {
             client.write_all(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-            client.shutdown(std::net::Shutdown::Both).unwrap();
+            // for good: an end alone could mean that nothing more is sent
+            socket2::SockRef::from(&*client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         }
+        drop(clients);
         eventually("they are gone", || gateway.metric("authgate_connections") == 0);
         for _ in 0..4 {
             assert_eq!(gateway.client().get("/served", &[]).status, 200);

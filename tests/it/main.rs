@@ -59,6 +59,7 @@ mod schema;
 mod service_workers;
 mod sessions;
 mod spoofing;
+mod switching;
 mod systemd;
 mod tls;
 mod tokens;

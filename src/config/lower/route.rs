@@ -110,6 +110,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
         timeout,
         websocket_origins,
         websocket_token: websocket_token(&websocket),
+        upgrade: upgrade(table),
         cors: cors(table, around.cors_origins),
         drops_cookies: table.choice("cookies", &[("app", false), ("drop", true)]).unwrap_or(false),
         cache: table.choice("cache", &[("auto", Cache::PerAccount), ("app", Cache::App)]).unwrap_or(Cache::PerAccount),
@@ -147,6 +148,36 @@ fn websocket_token(table: &Table<'_>) -> WebSocketToken {
         }
     }
     places
+}
+
+/// What frames requests of its own would be a way past every rule, and WebSockets have theirs.
+fn upgrade(table: &Table<'_>) -> Vec<String> {
+    let Some(list) = table.texts("upgrade", "spdy/3.1") else { return Vec::new() };
+    let mut protocols = Vec::new();
+    for text in list.value {
+        let name = text.value.to_ascii_lowercase();
+        let is_token = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+        };
+        let mut parts = name.splitn(2, '/');
+        let kind = parts.next().unwrap_or_default();
+        if kind == "websocket" {
+            text.fault("WebSockets pass without being named", "remove it; `websocket` says from where they may come");
+        } else if matches!(kind, "h2c" | "http" | "tls") {
+            text.fault(
+                format!("`{}` would be a way past every rule", text.value),
+                "name protocols of the app's own, as in \"spdy/3.1\" or \"tcp\"",
+            );
+        } else if !is_token(kind) || !parts.all(is_token) {
+            text.fault(
+                format!("`{}` is no protocol", text.value),
+                "write a name, perhaps with a version: \"spdy/3.1\"",
+            );
+        } else {
+            protocols.push(name);
+        }
+    }
+    protocols
 }
 
 /// With `domain`, people are sent to log in from here to where sessions are shared: it must be among those hosts.

@@ -105,7 +105,8 @@ impl Front {
             response::put_field(&mut out, name.as_bytes(), value);
         }
         if state.live.is_some() {
-            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+            response::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(body);

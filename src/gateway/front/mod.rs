@@ -178,6 +178,10 @@ impl Front {
         let length = body_length(&head.parsed);
         let streams =
             is_streamed(&head.parsed, length) || (matches!(step, Step::Forward) && self.gateway.asks_h2(&state));
+        if streams && state.upgrade.take().is_some() {
+            // a body that is still on its way would be frames
+            state.live = None;
+        }
         let end = if streams {
             self.stream(&mut conn, step, &head.parsed, &mut state, &mut counts).await
         } else {

@@ -101,6 +101,10 @@ impl Tunnel {
             if farewell.is_none() {
                 farewell = self.guard.closed_for().map(begin);
             }
+            // what is no WebSocket has no words for it
+            if farewell.is_some() && self.state.upgrade.is_some() {
+                return Poll::Ready(());
+            }
             // before the bytes: two ends that are always ready use up all that one task may do in a row
             let by = farewell.as_ref().map_or(active + idle, |farewell| farewell.by);
             if self.alarm.poll(by, cx).is_ready() {
@@ -108,6 +112,9 @@ impl Tunnel {
                     return Poll::Ready(());
                 }
                 self.guard.close(Closing::Idle);
+                if self.state.upgrade.is_some() {
+                    return Poll::Ready(());
+                }
                 farewell = self.guard.closed_for().map(begin);
             }
             let closing = farewell.as_ref();
@@ -135,19 +142,24 @@ impl Tunnel {
         .await;
         self.counts.bytes_in += self.up.bytes;
         self.counts.bytes_out += self.down.bytes;
-        let mut end = SocketEnd::Peer;
-        if let Some(why) = self.guard.closed_for() {
+        let why = self.guard.closed_for();
+        if let Some(why) = why {
             self.state.why = Some(why.reason());
-            end = match why {
-                Closing::GoingAway => SocketEnd::Draining,
-                Closing::Idle => SocketEnd::Idle,
-                Closing::Expired => SocketEnd::Expired,
-                Closing::Revoked => SocketEnd::Revoked,
-            };
         }
+        let end = why.map_or(SocketEnd::Peer, end_of);
         self.series.socket_closed();
         self.gateway.metrics.socket_closed(end);
         record::record(&self.gateway, &self.head, target::of(&self.head), &self.state, &self.counts);
+    }
+}
+
+/// What the counters say of it.
+fn end_of(why: Closing) -> SocketEnd {
+    match why {
+        Closing::GoingAway => SocketEnd::Draining,
+        Closing::Idle => SocketEnd::Idle,
+        Closing::Expired => SocketEnd::Expired,
+        Closing::Revoked => SocketEnd::Revoked,
     }
 }
 
