@@ -239,7 +239,16 @@ fn shown_odd<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
     if let Some(kind) = kinds.next() {
         return format!("{prefix}/{kind}/").into();
     }
-    if path.starts_with('/') { path.into() } else { path.rsplit('@').next().unwrap_or_default().into() }
+    if path.starts_with('/') { without_session(path) } else { path.rsplit('@').next().unwrap_or_default().into() }
+}
+
+/// A path without a session of the app behind that stands in it (Jakarta Servlet 6.0, 7.1.3).
+fn without_session(path: &str) -> Cow<'_, str> {
+    const NAME: &str = ";jsessionid=";
+    let lower = path.to_ascii_lowercase();
+    let Some(at) = lower.find(NAME).map(|at| at + NAME.len()) else { return path.into() };
+    let end = path[at..].find(['/', ';']).map_or(path.len(), |length| at + length);
+    format!("{}***{}", &path[..at], &path[end..]).into()
 }
 
 fn human(out: &mut Vec<u8>, line: &AccessLine<'_>) {
