@@ -47,6 +47,8 @@ struct Shared {
     filled: Condvar,
     dropped: AtomicU64,
     human: bool,
+    /// The journal reads it, and takes each line's level from its beginning (sd-daemon(3)).
+    journal: bool,
     clock: Clock,
 }
 
@@ -56,11 +58,13 @@ impl Log {
     /// other packages below `warn`: nobody has looked at those for secrets.
     pub fn start(clock: Clock) -> io::Result<Self> {
         let human = io::stderr().is_terminal();
+        let journal = is_journal();
         let log = Self(Arc::new(Shared {
             buffer: Mutex::new(Vec::with_capacity(64 << 10)),
             filled: Condvar::new(),
             dropped: AtomicU64::new(0),
             human,
+            journal,
             clock,
         }));
         let shared = log.0.clone();
@@ -89,11 +93,23 @@ impl Log {
         PANICS.load(Ordering::Relaxed)
     }
 
-    /// Adds one line (without its line end) that `write` produces.
+    /// Adds one line (without its line end) that `write` produces, on the level of information.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.line_on(Level::INFO, write);
+    }
+
+    fn line_on(&self, level: Level, write: impl FnOnce(&mut Vec<u8>)) {
         // taken, not borrowed: a panic on the way is told by a line as well
         let mut line = LINE.take();
         line.clear();
+        if self.0.journal {
+            line.extend_from_slice(match level {
+                Level::ERROR => b"<3>",
+                Level::WARN => b"<4>",
+                Level::INFO => b"<6>",
+                Level::DEBUG | Level::TRACE => b"<7>",
+            });
+        }
         write(&mut line);
         line.push(b'\n');
         let mut buffer = self.0.buffer.lock();
@@ -118,6 +134,13 @@ impl Log {
             let _ = ended.recv_timeout(FLUSH_TIME);
         }
     }
+}
+
+/// Whether standard error is the journal's: `JOURNAL_STREAM` names its device and number, which a process that was started
+/// further on may no longer have.
+fn is_journal() -> bool {
+    let Ok(about) = rustix::fs::fstat(io::stderr()) else { return false };
+    std::env::var("JOURNAL_STREAM").is_ok_and(|named| named == format!("{}:{}", about.st_dev, about.st_ino))
 }
 
 /// Writes out what is waiting in the log that was started first.
@@ -259,10 +282,11 @@ impl<S: Subscriber> Layer<S> for Lines {
         let time = Timestamp::new(shared.clock.now_millis());
         let time = time.as_str();
         let level = meta.level().as_str();
+        let on = *meta.level();
         if shared.human {
-            self.0.line(|line| human_line(line, time, level, &message, &fields.0));
+            self.0.line_on(on, |line| human_line(line, time, level, &message, &fields.0));
         } else {
-            self.0.line(|line| json_line(line, time, level, &target, &message, &fields.0));
+            self.0.line_on(on, |line| json_line(line, time, level, &target, &message, &fields.0));
         }
         shared.filled.notify_one();
     }

@@ -405,8 +405,12 @@ fn strayed_time(source: &Source) -> Vec<String> {
     if source.path == "clock.rs" {
         return vec![];
     }
-    let mut readers: Vec<[&str; 3]> =
-        vec![["SystemTime", "::", "now"], ["OffsetDateTime", "::", "now_utc"], ["Uuid", "::", "now_v7"]];
+    let mut readers: Vec<[&str; 3]> = vec![
+        ["SystemTime", "::", "now"],
+        ["OffsetDateTime", "::", "now_utc"],
+        ["Uuid", "::", "now_v7"],
+        ["rustix", "::", "time"],
+    ];
     if !source.is_in(&["gateway/", "server/", "server.rs"]) {
         readers.push(["Instant", "::", "now"]);
     }
@@ -618,6 +622,7 @@ fn sql_stands_in_the_store() {
 fn time_is_read_through_the_clock() {
     let text = "fn f() { std::time::SystemTime::now(); Instant::now(); }";
     assert_eq!(sample("account/a.rs", text, strayed_time).len(), 2);
+    assert_eq!(sample("server/a.rs", "use rustix::time::clock_gettime;", strayed_time).len(), 1);
     assert_eq!(sample("gateway/a.rs", text, strayed_time).len(), 1);
     assert_eq!(sample("clock.rs", text, strayed_time), Vec::<String>::new());
     tree_keeps(strayed_time);

@@ -127,7 +127,8 @@ impl Accounts {
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
         let (api_tokens, handed) = (Arc::new(ApiTokens::default()), Arc::new(HandedTokens::default()));
         let in_force = Arc::new(ArcSwap::from_pointee(settings.clone()));
-        let chores = Chores::new(&in_force, &live, &api_tokens, &handed, clock.clone());
+        let newest = db.newest_record()?;
+        let chores = Chores::new(&in_force, &live, &api_tokens, &handed, &clock, newest);
         let hooks = hooks(&in_force, &live, &keys, &own_keys, &api_tokens, chores);
         let store = Store::start(db, lock, hooks)?;
         let hasher = Hasher::start(settings.password.argon2)

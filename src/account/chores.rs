@@ -10,7 +10,8 @@ use super::api_token::ApiTokens;
 use super::handed::HandedTokens;
 use super::live::Live;
 use super::settings::Settings;
-use crate::clock::{Clock, UnixSecs};
+use crate::clock::{BorneOut, Clock, Jump, UnixSecs};
+use crate::logging::Timestamp;
 use crate::store::{Db, StoreError};
 
 /// How often "last seen" is written, seconds; more often if the idle limit is short.
@@ -26,7 +27,7 @@ pub(super) struct Chores {
     api_tokens: Arc<ApiTokens>,
     handed: Arc<HandedTokens>,
     in_force: Arc<ArcSwap<Settings>>,
-    clock: Clock,
+    time: BorneOut,
     written: Steps<usize>,
     swept: Steps<usize>,
     purged: Steps<i64>,
@@ -35,20 +36,21 @@ pub(super) struct Chores {
 /// Something that is due now and then and done in steps, so that nobody waits for the whole of it.
 struct Steps<P> {
     every_secs: u64,
-    begun: UnixSecs,
+    /// When it was due last, by the monotonic clock; `None`: never.
+    begun: Option<u64>,
     /// Where the next step begins; `None`: nothing is to be done before it is due again.
     next: Option<P>,
 }
 
 impl<P: Copy + Default> Steps<P> {
-    fn new(every_secs: u64, begun: UnixSecs) -> Self {
+    fn new(every_secs: u64, begun: Option<u64>) -> Self {
         Self { every_secs, begun, next: None }
     }
 
-    /// Where a step is to begin, if one is to be done now.
-    fn due(&mut self, now: UnixSecs) -> Option<P> {
-        if self.next.is_none() && now.saturating_sub(self.begun) >= self.every_secs {
-            (self.begun, self.next) = (now, Some(P::default()));
+    /// Where a step is to begin, if one is to be done now: seconds of the monotonic clock.
+    fn due(&mut self, now: u64) -> Option<P> {
+        if self.next.is_none() && self.begun.is_none_or(|begun| now.saturating_sub(begun) >= self.every_secs) {
+            (self.begun, self.next) = (Some(now), Some(P::default()));
         }
         self.next
     }
@@ -60,22 +62,32 @@ impl Chores {
         live: &Arc<Live>,
         api_tokens: &Arc<ApiTokens>,
         handed: &Arc<HandedTokens>,
-        clock: Clock,
+        clock: &Clock,
+        newest: Option<UnixSecs>,
     ) -> Self {
+        let (time, doubted) = BorneOut::new(clock, newest);
+        if let Some(jump) = doubted {
+            warn(jump, "the system clock is far from the newest record: is it right? Nothing is erased by it");
+        }
+        let began = Some(time.monotonic_secs());
         Self {
             live: Arc::clone(live),
             api_tokens: Arc::clone(api_tokens),
             handed: Arc::clone(handed),
             in_force: Arc::clone(in_force),
-            written: Steps::new(0, clock.now()),
-            swept: Steps::new(SWEEP_EVERY_SECS, clock.now()),
-            purged: Steps::new(PURGE_EVERY_SECS, 0),
-            clock,
+            written: Steps::new(0, began),
+            swept: Steps::new(SWEEP_EVERY_SECS, began),
+            purged: Steps::new(PURGE_EVERY_SECS, None),
+            time,
         }
     }
 
     pub(super) fn run(&mut self, db: &mut Db) {
-        let now = self.clock.now();
+        if let Some(jump) = self.time.jumped() {
+            warn(jump, "the system clock jumped: nothing is erased by it");
+        }
+        // what is over is refused by the wall clock, and let go by what is borne out
+        let (past, now) = (self.time.now(), self.time.monotonic_secs());
         let settings = self.in_force.load_full();
         self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
         if let Some(from) = self.written.due(now) {
@@ -84,13 +96,13 @@ impl Chores {
         }
         if let Some(from) = self.swept.due(now) {
             if from == 0 {
-                self.api_tokens.sweep(now);
-                self.handed.sweep(now);
+                self.api_tokens.sweep(past);
+                self.handed.sweep(past);
             }
-            self.swept.next = self.live.sweep(from, now);
+            self.swept.next = self.live.sweep(from, past);
         }
         if let Some(after) = self.purged.due(now) {
-            let done = Self::purge(&settings, db, after, now);
+            let done = Self::purge(&settings, db, after, past);
             self.purged.next = logged("what is past could not be removed from the store", done);
         }
     }
@@ -101,6 +113,11 @@ impl Chores {
         }
         db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
     }
+}
+
+fn warn(Jump { expected, found }: Jump, what: &str) {
+    let [expected, found] = [expected, found].map(Timestamp::new);
+    tracing::warn!(clock = found.as_str(), expected = expected.as_str(), "{what}");
 }
 
 /// Where a chore goes on; one that failed begins anew when it is due again.

@@ -19,6 +19,7 @@ mod chores;
 mod email;
 mod enroll;
 mod foreign;
+mod guessable;
 mod handed;
 mod hash_workers;
 mod holders;

@@ -1,6 +1,7 @@
 //! Signing keys as commands see them: listed, and replaced by new ones.
 
 use super::{Admin, Refused, backend_token, token};
+use crate::clock::BorneOut;
 use crate::store::{AuditRow, KeyRow};
 
 /// Which of the keys before go on verifying.
@@ -30,9 +31,11 @@ impl Admin {
         for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
             new.push(backend_token::new_key(&key.algorithm)?);
         }
+        // keys that a clock which is ahead calls old are kept
+        let past = BorneOut::new(&self.clock, self.db.newest_record()?).0.now();
         let (name, drop_before) = match old {
             OldKeys::Dropped => ("keys_dropped", None),
-            OldKeys::Kept => ("key_rotated", Some(self.clock.now().saturating_sub(self.settings.keys_secs()))),
+            OldKeys::Kept => ("key_rotated", Some(past.saturating_sub(self.settings.keys_secs()))),
         };
         let event = AuditRow { detail: kid.clone(), ..self.event(name, None) };
         self.db.rotate_keys(&new, self.clock.now(), drop_before, &event)?;

@@ -46,7 +46,7 @@ fn ready(address: &Listen) -> Result<(), String> {
 fn shown(address: &Listen) -> String {
     match address {
         Listen::Tcp(address) | Listen::Tls(address) => address.to_string(),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
+        Listen::Unix(socket) => format!("unix:{}", socket.path.display()),
     }
 }
 
@@ -57,8 +57,8 @@ fn ask(address: &Listen) -> std::io::Result<String> {
             stream.set_read_timeout(Some(TIME))?;
             exchange(stream)
         }
-        Listen::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
+        Listen::Unix(socket) => {
+            let stream = UnixStream::connect(&socket.path)?;
             stream.set_read_timeout(Some(TIME))?;
             exchange(stream)
         }

@@ -221,7 +221,18 @@ pub enum Listen {
     /// HTTP/2 and HTTP/1.1 in TLS over TCP.
     Tls(SocketAddr),
     /// Plain HTTP/1.1 over a Unix socket.
-    Unix(PathBuf),
+    Unix(UnixSocket),
+}
+
+/// A Unix socket to listen on: `unix:PATH?mode=0666&group=www-data`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its file's permissions.
+    pub mode: u32,
+    /// Its file's group; `None`: this process's.
+    pub group: Option<u32>,
 }
 
 impl Listen {

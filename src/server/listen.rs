@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::ServeError;
-use crate::config::Listen;
+use crate::config::{Listen, UnixSocket};
 use crate::gateway::front::wire::Wire;
 
 /// How long a reload waits until the threads have let go of a socket.
@@ -70,7 +70,7 @@ impl Socket {
     fn is_at(&self, entry: &Listen) -> bool {
         match (&self.kind, entry) {
             (Kind::Tcp(_, own) | Kind::Tls(_, own), Listen::Tcp(wanted) | Listen::Tls(wanted)) => own == wanted,
-            (Kind::Unix(_, own), Listen::Unix(wanted)) => own == wanted,
+            (Kind::Unix(_, own), Listen::Unix(wanted)) => *own == wanted.path,
             _ => false,
         }
     }
@@ -78,6 +78,9 @@ impl Socket {
     /// The same socket as an entry wants it: with TLS or without.
     fn share_for(&self, entry: &Listen) -> std::io::Result<Self> {
         let Self { kind, inherited } = self.share()?;
+        if let (Listen::Unix(socket), false) = (entry, inherited) {
+            open_to(socket)?;
+        }
         let kind = match (kind, entry) {
             (Kind::Tcp(listener, address), Listen::Tls(_)) => Kind::Tls(listener, address),
             (Kind::Tls(listener, address), Listen::Tcp(_)) => Kind::Tcp(listener, address),
@@ -191,7 +194,11 @@ impl Listening {
                 None => gone.push(open),
             }
         }
-        gone.iter().for_each(Open::close);
+        for open in &gone {
+            // the same file with other permissions: it is in use again
+            let is_kept = prepared.bound.iter().any(|new| open.socket.is_at(&new.entry));
+            open.close(is_kept);
+        }
         for open in &gone {
             // whoever accepts holds the other end
             let _ = timeout(CLOSING, open.closed.closed()).await;
@@ -216,15 +223,15 @@ impl Listening {
 
     /// Closes all of them.
     pub(super) fn close(&mut self) {
-        self.open.drain(..).for_each(|open| open.close());
+        self.open.drain(..).for_each(|open| open.close(false));
     }
 }
 
 impl Open {
-    fn close(&self) {
+    fn close(&self, keeps_file: bool) {
         tracing::info!(address = %self.socket.address(), "no longer listening");
         self.closed.send_replace(true);
-        if let (Kind::Unix(_, path), false) = (&self.socket.kind, self.socket.inherited) {
+        if let (Kind::Unix(_, path), false) = (&self.socket.kind, self.socket.inherited || keeps_file) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -267,21 +274,35 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             let bound = listener.local_addr().map_err(failed)?;
             if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
         }
-        Listen::Unix(path) => {
+        Listen::Unix(socket) => {
+            let path = &socket.path;
             let failed = |error: io::Error| {
-                let missing = error.kind() == io::ErrorKind::NotFound;
-                let next = if missing { ": make its folder first" } else { "" };
+                let next = match error.kind() {
+                    io::ErrorKind::NotFound => ": make its folder first",
+                    io::ErrorKind::PermissionDenied if socket.group.is_some() => {
+                        ": the gateway's user must be allowed to write there, and be a member of the group"
+                    }
+                    _ => "",
+                };
                 ServeError::new(format!("cannot listen on unix:{}: {error}{next}", path.display()))
             };
             remove_stale(path).map_err(failed)?;
             let listener = UnixListener::bind(path).map_err(failed)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+            open_to(socket).map_err(failed)?;
             SockRef::from(&listener).listen(QUEUE).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             Kind::Unix(listener, path.clone())
         }
     };
     Ok(Socket { kind, inherited: false })
+}
+
+/// Gives a socket's file to those who may connect.
+fn open_to(socket: &UnixSocket) -> io::Result<()> {
+    if socket.group.is_some() {
+        std::os::unix::fs::lchown(&socket.path, None, socket.group)?;
+    }
+    std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(socket.mode))
 }
 
 /// Removes a socket file that a dead process left; a living one's, or another kind of file, stays.

@@ -99,7 +99,13 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     loop {
         tokio::select! {
             () = signals.stop.wait() => break,
-            _ = signals.reload.recv() => server.note_file(),
+            () = signals.reload.wait() => {
+                // without a file there is nothing to read, and a terminal that was closed means the end
+                if server.source.is_none() && !signals.reload.was_ignored {
+                    break;
+                }
+                server.note_file();
+            }
             () = server.file_changed() => {}
         }
         supervisor::reloading();
@@ -114,7 +120,10 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     let _ = stop.send(true);
     let gateway = server.current.gateway();
     gateway.drain();
-    drained(&gateway).await;
+    tokio::select! {
+        () = drained(&gateway) => {}
+        () = signals.stop.wait() => tracing::warn!("second stop signal: what is open is cut off"),
+    }
     accounts.close().await;
     server.listening.close();
     server.admin.close();

@@ -2,25 +2,37 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGHUP. Made before anything tells that we are here: none of them ever finds the
-/// default action, which would end the process.
+use crate::vital;
+
+/// Made before anything tells that we are here: none of them ever finds the default action, which would end the process.
 pub(super) struct Signals {
     pub(super) stop: Stop,
-    pub(super) reload: Signal,
+    pub(super) reload: Hangup,
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGQUIT.
 pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+}
+
+/// SIGHUP. One that the process was started to ignore (`nohup`) stays ignored where it would end it.
+pub(super) struct Hangup {
+    hangup: Signal,
+    pub(super) was_ignored: bool,
 }
 
 impl Signals {
     pub(super) fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            stop: Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? },
-            reload: signal(SignalKind::hangup())?,
-        })
+        let was_ignored = is_ignored(SignalKind::hangup());
+        let stop = Stop {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        };
+        ignore_others()?;
+        Ok(Self { stop, reload: Hangup { hangup: signal(SignalKind::hangup())?, was_ignored } })
     }
 }
 
@@ -29,6 +41,38 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
+}
+
+impl Hangup {
+    pub(super) async fn wait(&mut self) {
+        self.hangup.recv().await;
+    }
+}
+
+/// Those that mean something to other servers (logrotate sends SIGUSR1), and end a process that knows nothing of them.
+fn ignore_others() -> std::io::Result<()> {
+    let (mut first, mut second) = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+    let mut alarm = signal(SignalKind::alarm())?;
+    vital::task("signals", async move {
+        loop {
+            let signal = tokio::select! {
+                _ = first.recv() => "SIGUSR1",
+                _ = second.recv() => "SIGUSR2",
+                _ = alarm.recv() => "SIGALRM",
+            };
+            tracing::info!(signal, "signal ignored: SIGHUP reloads, SIGTERM stops");
+        }
+    });
+    Ok(())
+}
+
+/// Whether whoever started this process has it ignore a signal (proc_pid_status(5), SigIgn).
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }

@@ -1,6 +1,9 @@
 //! What the service manager is told (sd_notify(3)): when we are ready, that the configuration is read again,
 //! that we stop, and, where it asks for that, that we are alive. Without a manager nothing of this happens.
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -9,8 +12,18 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::shard::Shards;
 use crate::account::Accounts;
 
+/// One datagram. A socket without a file (`@name`, unix(7)) is nothing that the library reaches.
+fn send(states: &[NotifyState<'_>]) -> std::io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return sd_notify::notify(states) };
+    let text = states.iter().fold(String::new(), |text, state| text + &state.to_string() + "\n");
+    let datagram = UnixDatagram::unbound()?;
+    datagram.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    datagram.send(text.as_bytes()).map(drop)
+}
+
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = send(states) {
         tracing::warn!(%error, "the service manager cannot be told");
     }
 }

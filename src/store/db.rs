@@ -224,6 +224,13 @@ impl Db {
         self.rev
     }
 
+    /// When the newest of its records was made that are quickly found: Unix seconds.
+    pub fn newest_record(&mut self) -> Result<Option<u64>, StoreError> {
+        const SQL: &str = "SELECT max(at) FROM (SELECT max(at) AS at FROM audit
+            UNION ALL SELECT seen FROM (SELECT seen FROM session ORDER BY rowid DESC LIMIT 1))";
+        self.read(|tx| Ok(tx.query_row(SQL, [], |row| row.get::<_, Option<i64>>(0))?.map(uint)))
+    }
+
     /// Whether the database answers.
     pub fn answers(&mut self) -> Result<(), StoreError> {
         self.read(|tx| Ok(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", [], |_| Ok(()))?))

@@ -1,7 +1,8 @@
 //! The wall clock jumps while the gateway runs (reliability goal G-11): the real binary under libfaketime, which is
 //! told another time while it serves. Timers are the monotonic clock's, which goes on as it is.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::gateway::{Gateway, PASSWORD, command, configured, eventually};
@@ -14,11 +15,15 @@ struct Turned(Gateway);
 
 impl Turned {
     fn start() -> Self {
+        Self::serve(configured(RULES), 0)
+    }
+
+    /// With a clock that is so far from the true time at the start.
+    fn serve(folder: TempDir, secs: i64) -> Self {
         let library = ["x86_64", "aarch64"].map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime/libfaketime.so.1"));
         let library = library.iter().find(|path| std::path::Path::new(path).exists()).expect("needs libfaketime");
-        let folder = configured(RULES);
         let hand = folder.path().join("hand");
-        std::fs::write(&hand, "+0").unwrap();
+        std::fs::write(&hand, format!("{secs:+}")).unwrap();
         let mut run = command(folder.path(), &["run"]);
         run.env("LD_PRELOAD", library)
             .env("FAKETIME_TIMESTAMP_FILE", hand)
@@ -26,6 +31,13 @@ impl Turned {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("NO_FAKE_STAT", "1");
         Self(Gateway::spawn(run, folder))
+    }
+
+    /// Waits for the one line that a jump has, and for the chores that are due after it.
+    fn notices(&mut self, what: &str) {
+        self.0.wait_for(|_, line| line.contains("\"warn\"") && line.contains(what));
+        // they run behind each look into the store
+        assert!(self.is_ready() && self.is_ready());
     }
 
     /// Sets the clock so far from the true time, in seconds.
@@ -79,8 +91,8 @@ fn a_clock_that_jumps_a_year_ahead_and_back_locks_nobody_out_and_brings_no_sessi
 
     turned.turn(0);
     assert_eq!(turned.seen(&ended), 401);
-    // issued in the future: whoever has it signs in again, and can
-    assert_eq!(turned.seen(&later), 401);
+    // neither is what was issued in the future, nor anything lost that was there before
+    assert_eq!((turned.seen(&later), turned.seen(&cookie)), (200, 200));
     let again = gateway.sign_in("ada@example.com");
     assert_eq!(turned.seen(&again), 200);
     // the ban is no longer than any other from now on
@@ -103,4 +115,86 @@ fn a_clock_that_jumps_a_year_ahead_and_back_locks_nobody_out_and_brings_no_sessi
     gateway.cli(&["session", "revoke", "--user", "ada@example.com"]);
     assert_eq!(close_code(&mut socket), 4403);
     eventually("it is ready", || turned.is_ready());
+}
+
+/// What a person has that could be erased.
+struct Belongings {
+    cookie: String,
+    token: String,
+    link: String,
+    events: usize,
+}
+
+fn events(gateway: &Gateway) -> usize {
+    let listed = gateway.cli(&["audit", "list", "--since", "90d", "--json"]);
+    serde_json::from_str::<Vec<Value>>(&listed).unwrap().len()
+}
+
+impl Belongings {
+    fn of(gateway: &Gateway) -> Self {
+        let cookie = gateway.first_account();
+        let token = gateway.cli(&["token", "create", "ada@example.com", "--name", "backup"]).trim().to_owned();
+        let link = gateway.cli(&["invite"]);
+        let link = link[link.find("/.auth/").unwrap()..].trim().to_owned();
+        Self { cookie, token, link, events: events(gateway) }
+    }
+
+    fn are_there(&self, gateway: &Gateway) {
+        let bearer = format!("Bearer {}", self.token);
+        let seen = |headers: &[(&str, &str)]| gateway.client().get("/x", headers).status;
+        assert_eq!(seen(&[("Cookie", &self.cookie)]), 200, "the session");
+        assert_eq!(seen(&[("Authorization", &bearer)]), 200, "the API token");
+        assert_eq!(gateway.client().get(&self.link, &[]).status, 200, "the link");
+        assert!(events(gateway) >= self.events, "the audit trail");
+    }
+}
+
+#[test]
+fn a_clock_that_is_sixty_days_ahead_for_a_moment_erases_nothing() {
+    let mut turned = Turned::start();
+    let belongings = Belongings::of(&turned.0);
+    turned.turn(60 * DAY);
+    turned.notices("the system clock jumped");
+    assert_eq!(turned.seen(&belongings.cookie), 401, "it is past its life by that clock");
+    turned.turn(0);
+    turned.notices("the system clock jumped");
+    belongings.are_there(&turned.0);
+    let again = Turned::serve(turned.0.into_folder(), 0);
+    belongings.are_there(&again.0);
+    assert!(!again.0.into_log().contains("clock"), "nothing is told of a clock that is right");
+}
+
+#[test]
+fn a_clock_that_is_set_back_an_hour_signs_nobody_out() {
+    let mut turned = Turned::start();
+    let belongings = Belongings::of(&turned.0);
+    turned.turn(-3600);
+    turned.notices("the system clock jumped");
+    belongings.are_there(&turned.0);
+    let cookie = turned.0.sign_in("ada@example.com");
+    assert_eq!(turned.seen(&cookie), 200);
+    turned.turn(0);
+    assert_eq!(turned.seen(&cookie), 200);
+}
+
+/// No battery, or a wrong one: the clock is set right a moment after the start.
+#[test]
+fn a_machine_that_boots_in_1970_or_years_ahead_loses_nothing() {
+    let turned = Turned::start();
+    let belongings = Belongings::of(&turned.0);
+    let mut folder = turned.0.into_folder();
+    let since_1970 = i64::try_from(crate::forge::now_secs()).unwrap() - 60;
+    for (offset, refused) in [(-since_1970, false), (400 * DAY, true)] {
+        let mut booted = Turned::serve(folder, offset);
+        let seen = booted.seen(&belongings.cookie);
+        assert_eq!(seen, if refused { 401 } else { 200 });
+        assert!(booted.is_ready() && booted.is_ready());
+        booted.turn(0);
+        booted.notices("the system clock jumped");
+        belongings.are_there(&booted.0);
+        let log;
+        (folder, log) = booted.0.into_folder_and_log();
+        assert_eq!(log.matches("the system clock is far from the newest record").count(), 1, "{log}");
+    }
+    belongings.are_there(&Turned::serve(folder, 0).0);
 }

@@ -50,6 +50,7 @@ mod origins;
 mod own_cookies;
 mod paths;
 mod peers;
+mod process;
 mod refusals;
 mod reload;
 mod replies;

@@ -529,22 +529,6 @@ fn a_thousand_reloads_under_load_lose_no_request_and_no_socket_and_mix_no_config
 }
 
 #[test]
-fn without_a_file_a_hangup_is_told_and_ends_nothing() {
-    let backend = Backend::start(|request, stream| {
-        let _ = request;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok()
-    });
-    let folder = tempfile::TempDir::new().unwrap();
-    let mut run = Command::new(env!("CARGO_BIN_EXE_authgate"));
-    run.args(["run", "--listen", "127.0.0.1:0", "--to", &format!("http://{}", backend.address)]);
-    run.current_dir(folder.path());
-    let mut gateway = Gateway::spawn(run, folder);
-    gateway.signal("HUP");
-    gateway.wait_for(|_, line| line.contains("there is no configuration file to reload"));
-    assert_eq!(status(&gateway, "/x"), 401);
-}
-
-#[test]
 fn a_change_of_the_file_is_put_in_force_written_replaced_or_behind_a_link() {
     let watched = |rest: &str| text(rest).replace("watch = false", "watch = true");
     let folder = configured(PUBLIC);

@@ -71,6 +71,21 @@ fn the_manager_is_told_ready_reloading_and_stopping() {
     assert!(manager.next().starts_with("STOPPING=1"));
 }
 
+/// unix(7): a socket without a file, as containers' managers hand it in.
+#[test]
+fn a_manager_whose_socket_has_no_file_is_told_as_well() {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("authgate-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let manager = Manager { socket, _folder: tempfile::TempDir::new().unwrap(), path: format!("@{name}") };
+    let mut gateway = Gateway::serve_with(configured(PUBLIC), &[("NOTIFY_SOCKET", &manager.path)]);
+    assert_eq!(manager.next(), "READY=1");
+    gateway.terminate();
+    assert!(manager.next().starts_with("STOPPING=1"));
+}
+
 #[test]
 fn the_watchdog_hears_from_us_while_the_store_answers() {
     let manager = Manager::new();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::file::{Item, Table};
-use crate::config::{Limits, Listen, Paths, Server};
+use crate::config::{Limits, Listen, Paths, Server, UnixSocket};
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::proxy_headers;
@@ -134,22 +134,16 @@ fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
 /// Whether only one of the two could be bound. All of one family's addresses hold each single one, and `[::]` is bound
 /// for both families.
 fn overlap(one: &Listen, other: &Listen) -> bool {
-    let (Some(a), Some(b)) = (one.address(), other.address()) else { return one == other };
+    let (Some(a), Some(b)) = (one.address(), other.address()) else {
+        return matches!((one, other), (Listen::Unix(one), Listen::Unix(other)) if one.path == other.path);
+    };
     let all = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || a.is_ipv4() == b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || all(a.ip()) || all(b.ip()))
 }
 
 fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {
-    if let Some(path) = text.value.strip_prefix("unix:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.len() > 100 {
-            text.fault(
-                format!("`{}` is no path of a Unix socket", text.value),
-                "write unix: and a path of at most 100 bytes",
-            );
-            return None;
-        }
-        return Some(Listen::Unix(base.join(path)));
+    if let Some(rest) = text.value.strip_prefix("unix:") {
+        return unix_socket(text, rest, base).map(Listen::Unix);
     }
     let secure = text.value.strip_prefix("https://");
     let plain = secure.or(text.value.strip_prefix("http://")).unwrap_or(&text.value);
@@ -161,6 +155,47 @@ fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {
         );
     }
     address.map(if secure.is_some() { Listen::Tls } else { Listen::Tcp })
+}
+
+/// `PATH?mode=0666&group=www-data`
+fn unix_socket(text: &Item<'_, String>, rest: &str, base: &Path) -> Option<UnixSocket> {
+    let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.len() > 100 {
+        text.fault(
+            format!("`{}` is no path of a Unix socket", text.value),
+            "write unix: and a path of at most 100 bytes",
+        );
+        return None;
+    }
+    let mut socket = UnixSocket { path: base.join(path), mode: 0o660, group: None };
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        let read = match option.split_once('=') {
+            Some(("mode", mode)) => {
+                let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+                mode.map(|mode| socket.mode = mode)
+            }
+            Some(("group", group)) => group_id(group).map(|group| socket.group = Some(group)),
+            _ => None,
+        };
+        if read.is_none() {
+            text.fault(
+                format!("`{option}` says nothing of a Unix socket, or names no group of this machine"),
+                "write it as in \"unix:/run/authgate/authgate.sock?mode=0660&group=www-data\"",
+            );
+        }
+    }
+    Some(socket)
+}
+
+/// A group by its name in /etc/group, or its number.
+fn group_id(name: &str) -> Option<u32> {
+    let by_name = || {
+        let groups = std::fs::read_to_string("/etc/group").ok()?;
+        let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        fields.into_iter().find(|fields| fields.first() == Some(&name))?.get(2)?.parse().ok()
+    };
+    name.parse().ok().or_else(by_name)
 }
 
 /// Left out, it is the first address of `listen`, on loopback where that is none a browser can use.

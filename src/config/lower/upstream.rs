@@ -140,7 +140,7 @@ fn server(text: &Item<'_, String>, own: &[Listen]) -> Option<UpstreamServer> {
             let here = loopback && (address.ip().is_loopback() || address.ip().is_unspecified());
             address.port() != 0 && address.port() == *port && (here || host.parse() == Ok(address.ip()))
         }
-        (UpstreamServer::Unix(path), Listen::Unix(own)) => path == own,
+        (UpstreamServer::Unix(path), Listen::Unix(own)) => *path == own.path,
         _ => false,
     };
     if own.iter().any(reaches) {
