@@ -116,6 +116,7 @@ impl Accounts {
             Some(migrated) => tracing::info!("{migrated}"),
             None => {}
         }
+        folder.keep_reserve();
         let no_randomness = |error: NoRandomness| StartError(error.to_string());
         db.first_key(&token::new_key().map_err(no_randomness)?, clock.now())?;
         db.first_key(&token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
@@ -255,6 +256,15 @@ impl Accounts {
     /// Whether the store answers.
     pub async fn ready(&self) -> bool {
         self.shared.store.run(Db::answers).await.is_ok()
+    }
+
+    /// Why it cannot serve as it should, if so: where nothing can be written nobody signs in, and who is signed in goes on.
+    pub async fn unready(&self) -> Option<&'static str> {
+        if !self.ready().await {
+            return Some("the store does not answer\n");
+        }
+        let writable = self.shared.store.run(Db::is_writable).await;
+        writable.is_err().then_some("the store cannot be written: is the disk full?\n")
     }
 
     /// Writes what is still to be written and ends the threads. Afterwards every change fails.
@@ -536,8 +546,10 @@ mod tests {
         assert_eq!(error, Err(super::super::ChangeError::Unavailable));
         assert!(world.accounts.first_link().await.unwrap().is_none());
         assert_eq!(judged(&world, &done), None);
-        assert!(world.accounts.ready().await);
+        // alive for the service manager, and no place to send people to
+        assert!(world.accounts.ready().await && world.accounts.unready().await.is_some());
         refuse(false).await;
+        assert_eq!(world.accounts.unready().await, None);
         world.sign_in("ada@example.com").await;
     }
 }

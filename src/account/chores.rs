@@ -110,6 +110,7 @@ impl Chores {
     fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
         if after == 0 {
             db.purge(now, settings.keys_secs())?;
+            db.folder().keep_reserve();
         }
         db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
     }

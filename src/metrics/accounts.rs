@@ -28,6 +28,9 @@ const LIMITS: [&str; 6] = ["account", "address", "device", "user", "sign_up", "p
 /// Kinds of work in the store.
 const OPS: [&str; 3] = ["read", "write", "poll"];
 
+/// Why the store failed.
+const STORE_ERRORS: [&str; 7] = ["full", "read_only", "io", "busy", "corrupt", "replaced", "other"];
+
 /// The process's numbers.
 pub static ACCOUNTS: AccountMetrics = AccountMetrics::new();
 
@@ -40,6 +43,7 @@ pub struct AccountMetrics {
     hash_seconds: Histogram,
     hash_wait_seconds: Histogram,
     store_seconds: [Histogram; OPS.len()],
+    store_errors: [Counter; STORE_ERRORS.len()],
     /// Keys that sign, with when they were made (seconds since 1970).
     keys: Mutex<Vec<(String, u64)>>,
 }
@@ -53,6 +57,7 @@ impl AccountMetrics {
             hash_seconds: Histogram::new(&HASH),
             hash_wait_seconds: Histogram::new(&WAIT),
             store_seconds: [const { Histogram::new(&STORE) }; OPS.len()],
+            store_errors: [const { Counter::new() }; STORE_ERRORS.len()],
             keys: Mutex::new(Vec::new()),
         }
     }
@@ -93,6 +98,13 @@ impl AccountMetrics {
         }
     }
 
+    /// The store failed; `kind` is one of those above.
+    pub fn store_failed(&self, kind: &str) {
+        if let Some(at) = STORE_ERRORS.iter().position(|known| *known == kind) {
+            self.store_errors[at].add_one();
+        }
+    }
+
     /// The keys that sign now.
     pub fn keys(&self, keys: impl Iterator<Item = (String, u64)>) {
         *self.keys.lock() = keys.collect();
@@ -110,6 +122,10 @@ impl AccountMetrics {
         text.histogram("store_query_seconds", "Time of one transaction of the store; a poll looks for others' changes");
         for (op, histogram) in OPS.iter().zip(&self.store_seconds) {
             text.times("store_query_seconds", &[("op", op)], histogram);
+        }
+        text.counter("store_errors", "Failures of the store, by kind");
+        for (kind, count) in STORE_ERRORS.iter().zip(&self.store_errors) {
+            text.total("store_errors", &[("kind", kind)], count.value());
         }
         text.gauge("signing_key_age_seconds", "Age of the keys that sign");
         for (kid, created) in &*self.keys.lock() {

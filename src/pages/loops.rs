@@ -14,7 +14,7 @@ impl Pages {
     /// What to say to somebody who has just signed in and is here again without the cookie; empty: it is nobody
     /// such. `place` is where the sign-in was to lead.
     pub(super) fn why_not_returned(&self, call: &Call<'_>, place: &str) -> String {
-        if !self.accounts.is_not_returned(&call.caller, place) {
+        if !comes_from_here(call.incoming) || !self.accounts.is_not_returned(&call.caller, place) {
             return String::new();
         }
         let presented = cookie::find(call.incoming.headers, self.cookies.session());
@@ -84,6 +84,19 @@ impl Site {
             request_id,
         };
         self.html(code, &message, Some(incoming), true)
+    }
+}
+
+/// Whether the browser came here from a page of ours, over whatever redirects: somebody who opens the address anew, in a
+/// fresh window, has lost no cookie.
+fn comes_from_here(incoming: &Incoming<'_>) -> bool {
+    match incoming.single("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        // the browser may see another scheme than we are told: that is one of the causes
+        None => incoming.single("referer").is_some_and(|from| {
+            let end = from.match_indices('/').nth(2).map_or(from.len(), |(at, _)| at);
+            Origin::parse(&from[..end]).is_some_and(|theirs| theirs.host() == incoming.origin().host())
+        }),
     }
 }
 

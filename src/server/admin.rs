@@ -113,8 +113,10 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
     match request.path.and_then(|target| target.split('?').next()) {
         Some("/healthz") => ("200 OK", TEXT, "ok\n".to_owned()),
         Some("/readyz") if *asked.stopped.borrow() => ("503 Service Unavailable", TEXT, "draining\n".to_owned()),
-        Some("/readyz") if asked.accounts.ready().await => ("200 OK", TEXT, "ok\n".to_owned()),
-        Some("/readyz") => ("503 Service Unavailable", TEXT, "the store does not answer\n".to_owned()),
+        Some("/readyz") => match asked.accounts.unready().await {
+            None => ("200 OK", TEXT, "ok\n".to_owned()),
+            Some(why) => ("503 Service Unavailable", TEXT, why.to_owned()),
+        },
         Some("/metrics") => {
             let format = Format::of_accept(field("accept"));
             ("200 OK", format.content_type(), asked.current.gateway().metrics_text(format))

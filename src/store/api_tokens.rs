@@ -176,7 +176,7 @@ impl Db {
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<bool, StoreError> {
-        self.write(|tx| {
+        self.write_end(|tx| {
             let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
                        WHERE id = ?3 AND ended_at IS NULL AND (?4 IS NULL OR user_id = ?4) RETURNING user_id";
             let of: Option<String> =
@@ -195,7 +195,7 @@ impl Db {
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<usize, StoreError> {
-        self.write(|tx| {
+        self.write_end(|tx| {
             let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
                        WHERE ended_at IS NULL AND expires > ?1 AND (?3 IS NULL OR user_id = ?3)";
             let ended = tx.execute(sql, params![int(now), tx.rev()?, user_id])?;

@@ -36,6 +36,8 @@ pub struct Db {
     file: (u64, u64),
     pub(super) rev: u64,
     looking: Looking,
+    /// The last write failed because of the disk.
+    is_unwritable: bool,
     migrated: Option<Migrated>,
     /// For commands; behind the connection, which must be closed first.
     claim: Option<Claim>,
@@ -102,14 +104,16 @@ impl Db {
         let mut connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(wrong)?;
         prepare_patiently(&connection).map_err(wrong)?;
         let migrated = migrate::apply(&mut connection, &folder).map_err(|error| match error {
-            StoreError::Down(line) => StoreError::Unusable(format!("{}: {line}", at.display())),
+            StoreError::Down(line) | StoreError::Unwritable(line) => {
+                StoreError::Unusable(format!("{}: {line}", at.display()))
+            }
             unusable @ StoreError::Unusable(_) => unusable,
         })?;
         if let Some(claim) = claim.as_ref().filter(|_| brings_up) {
             claim.release().map_err(|error| folder.unlockable(&error))?;
         }
         let file = folder.database_id()?;
-        Ok(Self { connection, folder, file, rev: 0, looking, migrated, claim })
+        Ok(Self { connection, folder, file, rev: 0, looking, is_unwritable: false, migrated, claim })
     }
 
     /// What [`Self::open`] brought the database up from.
@@ -145,7 +149,7 @@ impl Db {
         connection.busy_timeout(BUSY)?;
         let file = folder.database_id()?;
         let looking = Looking::Found(Ok(()));
-        Ok(Self { connection, folder, file, rev: 0, looking, migrated: None, claim: None })
+        Ok(Self { connection, folder, file, rev: 0, looking, is_unwritable: false, migrated: None, claim: None })
     }
 
     /// Waits for the look through a large database that goes on since [`Self::open`].
@@ -185,6 +189,36 @@ impl Db {
     /// read is still so when it writes. Nothing is written to a database before it has been looked through.
     pub(super) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.looked_through()?;
+        let database = self.folder.database();
+        let written = self.written(work).map_err(|error| error.at(&database));
+        self.is_unwritable = matches!(written, Err(StoreError::Unwritable(_)));
+        written
+    }
+
+    /// The same for what ends something. On a full disk room is made for it, once: what was taken away must not go on because
+    /// nothing can be written.
+    pub(super) fn write_end<T>(
+        &mut self,
+        mut work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self.write(&mut work) {
+            Err(StoreError::Unwritable(_)) if self.folder.free_reserve() => self.write(&mut work),
+            done => done,
+        }
+    }
+
+    /// Whether the disk takes what is written; tried where it did not before.
+    pub fn is_writable(&mut self) -> Result<(), StoreError> {
+        if !self.is_unwritable {
+            return Ok(());
+        }
+        self.write(|tx| {
+            tx.execute("UPDATE counter SET value = value WHERE name = 'rev'", [])?;
+            Ok(())
+        })
+    }
+
+    fn written<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let began = Stopwatch::new();
         let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { inner, rev: Cell::new(0) };
@@ -213,10 +247,10 @@ impl Db {
 
     fn view<T>(&mut self, op: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let began = Stopwatch::new();
-        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        let done = work(&tx);
+        let viewed = self.connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from);
+        let done = viewed.and_then(|tx| work(&tx));
         metrics::ACCOUNTS.stored(op, began.elapsed());
-        done
+        done.map_err(|error| error.at(&self.folder.database()))
     }
 
     /// Number of the last change that this connection made; 0 for none.

@@ -20,6 +20,10 @@ const LOCK: &str = "lock";
 /// The last change that the serving gateway has in force, as decimal digits.
 const APPLIED: &str = "applied";
 
+/// Room that is given up for what must be written on a full disk.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: usize = 1 << 20;
+
 /// No link is followed, and no pipe is waited for.
 const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 const LINK: &str = "is a link to a file elsewhere: what it leads to was left untouched; remove the link";
@@ -219,6 +223,24 @@ impl Folder {
             return Ok(());
         }
         std::os::unix::fs::fchown(file, Some(self.owner.0), Some(self.owner.1))
+    }
+
+    /// Sets room aside, where there is any.
+    pub fn keep_reserve(&self) {
+        let kept = self.file(RESERVE).and_then(|file| {
+            let is_whole = file.metadata().is_ok_and(|about| about.len() == RESERVE_BYTES as u64);
+            // written, not only made longer: a file of holes is no room
+            let filled = if is_whole { Ok(()) } else { file.write_all_at(&vec![0; RESERVE_BYTES], 0) };
+            filled.map_err(|error| unusable(&self.path.join(RESERVE), &error.to_string()))
+        });
+        if kept.is_err() {
+            self.free_reserve();
+        }
+    }
+
+    /// Gives the room up; `false`: there was none.
+    pub(super) fn free_reserve(&self) -> bool {
+        std::fs::remove_file(self.path.join(RESERVE)).is_ok()
     }
 
     /// A connection to the database that is there.

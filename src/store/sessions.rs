@@ -184,7 +184,7 @@ impl Db {
 
     /// Ends sessions; returns how many.
     pub fn end_sessions(&mut self, whose: Whose<'_>, now: UnixSecs, event: &AuditRow) -> Result<usize, StoreError> {
-        self.write(|tx| {
+        self.write_end(|tx| {
             let ended = end(tx, whose, now)?;
             if ended > 0 {
                 audit::write(tx, event)?;

@@ -14,6 +14,7 @@ use super::StoreError;
 use super::db::Db;
 use super::folder::Lock;
 use super::sync::Change;
+use crate::metrics;
 use crate::vital;
 
 /// Jobs that may wait.
@@ -66,6 +67,9 @@ impl Worker {
     fn is_own(&mut self) -> Result<(), StoreError> {
         let own = self.db.is_in_place().and_then(|()| self.lock.is_whole());
         if self.lost != own.is_err() {
+            if own.is_err() {
+                metrics::ACCOUNTS.store_failed("replaced");
+            }
             self.lost = own.is_err();
             self.db.leave_log(self.lost);
         }
@@ -162,12 +166,16 @@ impl Store {
             Box::new(move |in_force| drop(sender.send(done.and_then(|done| in_force.map(|()| done)))))
         };
         if self.jobs.try_send(Message::Job(Box::new(job))).is_err() {
+            metrics::ACCOUNTS.store_failed("busy");
             return Err(StoreError::Down("too many jobs wait for the store".to_owned()));
         }
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(StoreError::Down("the store's thread gave no answer".to_owned())),
-            Err(_) => Err(StoreError::Down("the store did not answer within 5 s".to_owned())),
+            Err(_) => {
+                metrics::ACCOUNTS.store_failed("busy");
+                Err(StoreError::Down("the store did not answer within 5 s".to_owned()))
+            }
         }
     }
 

@@ -316,7 +316,7 @@ impl Db {
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<Written, StoreError> {
-        self.write(|tx| {
+        self.write_end(|tx| {
             throttle::forgive(tx, &what.proved, now)?;
             let before = by_id(tx, id)?;
             let written = change(tx, id, what)?;
@@ -356,7 +356,7 @@ impl Db {
 
     /// Removes an account; its sessions end in the same transaction. `false`: there was none.
     pub fn remove_user(&mut self, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
-        self.write(|tx| {
+        self.write_end(|tx| {
             sessions::end_of_user(tx, id, Ends::All, now)?;
             api_tokens::end_of_user(tx, id, 0, now)?;
             // the next who has this address is not invited by what was sent to the one before

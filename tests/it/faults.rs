@@ -157,7 +157,7 @@ impl Drop for Disk {
 #[test]
 fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     let folder = configured(OPEN);
-    let Some(disk) = Disk::mount(folder.path(), &["-t", "tmpfs", "-o", "size=2m,mode=0700", "authgate-test"]) else {
+    let Some(disk) = Disk::mount(folder.path(), &["-t", "tmpfs", "-o", "size=4m,mode=0700", "authgate-test"]) else {
         return;
     };
     let gateway = Gateway::serve(folder);
@@ -178,11 +178,22 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
         statuses.push(gateway.client().post_json("/.auth/signup", &[], &body).status);
     }
     let during = gateway.client().get("/x", &[("Cookie", &cookie)]).status;
+    let counted = Client::connect(gateway.admin).get("/metrics", &[]).text();
+    // what was taken away ends all the same: room is kept for that
+    let doomed = gateway.cli_with(&["session", "revoke", "--all"], "");
+    let ended = gateway.client().get("/x", &[("Cookie", &cookie)]).status;
     std::fs::remove_file(&filler).unwrap();
+    let ready = Client::connect(gateway.admin).get("/readyz", &[]).status;
     let body = json!({ "email": "after@example.com", "password": PASSWORD });
     let after = gateway.client().post_json("/.auth/signup", &[], &body).status;
-    let _folder = gateway.into_folder();
+    let (_folder, log) = gateway.into_folder_and_log();
+    let database = disk.state.join("authgate.db");
     drop(disk);
+    let full = counted.lines().find(|line| line.starts_with("authgate_store_errors_total{kind=\"full\"}")).unwrap();
+    assert!(!full.ends_with(" 0"), "{full}");
+    assert!(log.contains(&format!("{}: the database answered: ", database.display())), "{log}");
+    assert!(doomed.status.success(), "{}", String::from_utf8_lossy(&doomed.stderr));
+    assert_eq!((ended, ready), (401, 200));
     assert!(statuses.iter().all(|status| [201, 503].contains(status)) && statuses.contains(&503), "{statuses:?}");
     assert_eq!((during, after), (200, 201));
 }
@@ -213,6 +224,8 @@ fn a_disk_that_turns_read_only_keeps_sessions_working_and_loses_nothing_that_was
     assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 503);
     // whoever cannot be signed out is told so
     assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &bea)], b"").status, 503);
+    let unready = Client::connect(gateway.admin).get("/readyz", &[]);
+    assert_eq!((unready.status, unready.text().trim()), (503, "the store cannot be written: is the disk full?"));
     assert_eq!((asks(&gateway), Client::connect(gateway.admin).get("/healthz", &[]).status), (200, 200));
 
     let folder = gateway.into_folder();

@@ -3,8 +3,12 @@
 use crate::client::Answer;
 use crate::gateway::{Gateway, PASSWORD};
 
-const BROWSER: &[(&str, &str)] =
-    &[("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html"), ("User-Agent", "Mozilla/5.0 Test")];
+const BROWSER: &[(&str, &str)] = &[
+    ("Sec-Fetch-Mode", "navigate"),
+    ("Sec-Fetch-Site", "same-origin"),
+    ("Accept", "text/html"),
+    ("User-Agent", "Mozilla/5.0 Test"),
+];
 const LOST: &str = "You have signed in, but your browser did not keep you signed in.";
 
 fn with(extra: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
@@ -22,9 +26,13 @@ fn sign_in(gateway: &Gateway, fields: &[(&str, &str)], place: &str) -> Answer {
 
 /// Goes where a browser without cookies is sent, until a page comes.
 fn follow(gateway: &Gateway, from: &str, fields: &[(&str, &str)]) -> Answer {
+    // the page that the browser came from, over all redirects
+    let host = fields.iter().find(|(name, _)| *name == "Host").map_or(gateway.host(), |(_, host)| (*host).to_owned());
+    let referer = format!("http://{host}/.auth/login");
+    let fields = [fields, &[("Referer", referer.as_str())]].concat();
     let mut place = from.to_owned();
     for _ in 0..5 {
-        let answer = gateway.client().get(&place, fields);
+        let answer = gateway.client().get(&place, &fields);
         match answer.field("location") {
             Some(next) => next.clone_into(&mut place),
             None => return answer,
@@ -128,4 +136,27 @@ fn a_host_outside_the_shared_domain_gets_the_cause_and_no_redirect() {
             .unwrap()
             .starts_with("https://login.example.com/.auth/login?callbackUrl=https://app.example.com/x")
     );
+}
+
+/// The same browser, a window that was opened later: its address bar leads here, no page of ours.
+#[test]
+fn a_fresh_window_after_an_interrupted_sign_in_is_told_of_no_lost_cookie() {
+    let gateway = Gateway::whoami();
+    gateway.first_account();
+    let agent = ("User-Agent", "Mozilla/5.0 Test");
+    let login = format!("http://{}/.auth/login?callbackUrl=%2Fapp", gateway.host());
+    let (elsewhere, host) = ("http://127.0.0.1.example.com/".to_owned(), gateway.host());
+    for (fields, lost) in [
+        (vec![("Sec-Fetch-Site", "none"), ("Sec-Fetch-Mode", "navigate")], false),
+        (vec![("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")], false),
+        (vec![], false),
+        (vec![("Referer", elsewhere.as_str())], false),
+        (vec![("Referer", login.as_str())], true),
+        (vec![("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "navigate")], true),
+    ] {
+        sign_in(&gateway, BROWSER, "/app");
+        let fields = [&[("Accept", "text/html"), agent, ("Host", host.as_str())][..], &fields].concat();
+        let page = gateway.client().get("/.auth/login?callbackUrl=%2Fapp", &fields);
+        assert_eq!((page.status, page.text().contains(LOST)), (200, lost), "{fields:?}");
+    }
 }
