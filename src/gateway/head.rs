@@ -272,9 +272,7 @@ fn read_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let plain = bare.parse::<IpAddr>().ok();
     let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
-    // as RFC 7239 writes them, and some proxies in this field
-    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok().map(IpAddr::V6);
-    plain.or_else(with_port).or_else(in_brackets).map(|address| address.to_canonical())
+    plain.or_else(with_port).map(|address| address.to_canonical())
 }
 
 pub(crate) fn is_trusted(server: &Server, address: IpAddr) -> bool {

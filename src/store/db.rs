@@ -191,8 +191,13 @@ impl Db {
         self.looked_through()?;
         let database = self.folder.database();
         let written = self.written(work).map_err(|error| error.at(&database));
-        self.is_unwritable = matches!(written, Err(StoreError::Unwritable(_)));
-        written
+        // a transaction that changed nothing says nothing of the disk
+        match &written {
+            Err(StoreError::Unwritable(_)) => self.is_unwritable = true,
+            Ok((_, true)) => self.is_unwritable = false,
+            _ => {}
+        }
+        written.map(|(done, _)| done)
     }
 
     /// The same for what ends something. On a full disk room is made for it, once: what was taken away must not go on because
@@ -218,21 +223,23 @@ impl Db {
         })
     }
 
-    fn written<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Gives also whether anything was changed.
+    fn written<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<(T, bool), StoreError> {
         let began = Stopwatch::new();
         let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { inner, rev: Cell::new(0) };
         let before = tx.total_changes();
         let done = work(&tx)?;
         // whoever asks for what is not there, on and on, has nothing written to the disk
-        let rev = if tx.total_changes() > before { tx.rev.get() } else { 0 };
+        let changed = tx.total_changes() > before;
+        let rev = if changed { tx.rev.get() } else { 0 };
         if rev > 0 {
             tx.prepare_cached("UPDATE counter SET value = ?1 WHERE name = 'rev'")?.execute([super::int(rev)])?;
         }
         tx.inner.commit()?;
         metrics::ACCOUNTS.stored("write", began.elapsed());
         self.rev = self.rev.max(rev);
-        Ok(done)
+        Ok((done, changed))
     }
 
     /// Runs `work` on one unchanging view of the database.

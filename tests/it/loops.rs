@@ -3,12 +3,8 @@
 use crate::client::Answer;
 use crate::gateway::{Gateway, PASSWORD};
 
-const BROWSER: &[(&str, &str)] = &[
-    ("Sec-Fetch-Mode", "navigate"),
-    ("Sec-Fetch-Site", "same-origin"),
-    ("Accept", "text/html"),
-    ("User-Agent", "Mozilla/5.0 Test"),
-];
+const BROWSER: &[(&str, &str)] =
+    &[("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html"), ("User-Agent", "Mozilla/5.0 Test")];
 const LOST: &str = "You have signed in, but your browser did not keep you signed in.";
 
 fn with(extra: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {

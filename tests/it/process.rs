@@ -172,7 +172,6 @@ fn a_client_in_brackets_is_read_behind_a_trusted_proxy() {
         ("[2001:db8::2]:443", "2001:db8::2"),
         ("2001:db8::3", "2001:db8::3"),
         ("192.0.2.4:5", "192.0.2.4"),
-        ("[192.0.2.5]", "127.0.0.1"),
     ] {
         gateway.client().get("/x", &[("X-Forwarded-For", sent)]);
         let client = format!("\"client\":\"{read}\"");
