@@ -1,7 +1,23 @@
 //! Header fields by which proxies tell what they know of a request. In lower case, as `http` keeps names.
 
-/// Fields that no name below tells apart from others.
-const NAMED: [&str; 5] = ["forwarded", "forwarded-for", "x-forwarded", "x-real-ip", "cf-connecting-ip"];
+/// Fields that no name below tells apart from others. By those from `script-name` on an app may find another path
+/// than the one that was judged (Radicale, Calibre-Web and others cut `X-Script-Name` off it).
+const NAMED: [&str; 14] = [
+    "forwarded",
+    "forwarded-for",
+    "x-forwarded",
+    "x-real-ip",
+    "cf-connecting-ip",
+    "script-name",
+    "x-script-name",
+    "x-ingress-path",
+    "x-original-path",
+    "x-original-uri",
+    "x-replaced-path",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+    "x-original-host",
+];
 
 /// Fields of that look in which gateways state identities.
 const IDENTITIES: [&str; 4] =

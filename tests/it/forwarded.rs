@@ -149,16 +149,17 @@ fn of_what_trusted_proxies_pass_on_apps_get_what_trusted_headers_names() {
         ("X-Forwarded-Uri", "/evil"),
         ("X-Forwarded-User", "evil"),
         ("X-Original-URL", "/evil"),
+        ("X-Script-Name", "/said"),
     ];
     let none = gateway("");
     for seen in both_ways(&none, "/x", &said) {
         assert!(said.iter().all(|(name, _)| seen.seen(name).is_empty()), "{seen:?}");
     }
-    let some = gateway("trusted_headers = [\"X-Real-IP\", \"forwarded\", \"x-forwarded-prefix\"]\n");
+    let some = gateway("trusted_headers = [\"X-Real-IP\", \"forwarded\", \"x-forwarded-prefix\", \"x-script-name\"]\n");
     for seen in both_ways(&some, "/x", &[&said[..], &[("X_Real_Ip", "evil")]].concat()) {
         let arrived: Vec<_> =
             said.iter().filter(|(name, _)| !seen.seen(name).is_empty()).map(|(name, _)| *name).collect();
-        assert_eq!(arrived, ["X-Real-IP", "Forwarded", "X-Forwarded-Prefix"]);
+        assert_eq!(arrived, ["X-Real-IP", "Forwarded", "X-Forwarded-Prefix", "X-Script-Name"]);
         assert_eq!(seen.seen("x-real-ip"), one("203.0.113.1"));
     }
     // from another address it is a client's word
