@@ -184,15 +184,17 @@ pub(super) struct AnswerChanges<'g> {
 
 impl<'g> AnswerChanges<'g> {
     pub(super) fn new(stripper: &'g Stripper, cors: &CorsAnswer, answer: &impl AnswerHead) -> Self {
-        // what frames the body and what browsers keep is no connection's to take away
-        const KEPT: [HeaderName; 4] =
-            [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::SET_COOKIE];
+        // what frames the body, what browsers keep and who may keep it is no connection's to take away
+        const KEPT: [&str; 6] =
+            ["connection", "content-length", "transfer-encoding", "set-cookie", "cache-control", "vary"];
         let mut nominated = Vec::new();
         if !answer.status().is_informational() {
             let others = connection_options(answer)
                 .filter(|option| ![&b"close"[..], b"keep-alive"].iter().any(|own| own.eq_ignore_ascii_case(option)));
             nominated.extend(
-                others.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| !KEPT.contains(name)),
+                others
+                    .filter_map(|name| HeaderName::from_bytes(name).ok())
+                    .filter(|name| !KEPT.contains(&name.as_str())),
             );
         }
         let app_speaks_cors = matches!(cors, CorsAnswer::App);

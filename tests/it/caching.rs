@@ -16,6 +16,7 @@ fn echo(received: &Received, stream: &mut dyn Write) -> bool {
             "vary" => "Vary",
             "surrogate" => "Surrogate-Control",
             "cdn" => "CDN-Cache-Control",
+            "connection" => "Connection",
             other => panic!("{other}"),
         };
         head = format!("{head}{name}: {}\r\n", item.1.replace('~', "/"));
@@ -47,6 +48,12 @@ fn answers_for_one_account_are_private_and_vary_by_cookie() {
             ("cc=public,%20max-age=3600/type=text~html", "max-age=3600, private", Some("Cookie")),
             ("cc=s-maxage=600/vary=Accept", "private", Some("Accept, Cookie")),
             ("cc=no-store", "no-store", Some("Cookie")),
+            // what says so is no connection's to take away
+            (
+                "cc=private,%20max-age=5/vary=Cookie/connection=cache-control,%20vary",
+                "private, max-age=5",
+                Some("Cookie"),
+            ),
             ("cc=public,%20max-age=3600/type=image~png", "max-age=3600, private", None),
             ("cc=max-age=60/type=text~css/vary=Accept-Encoding", "max-age=60, private", Some("Accept-Encoding")),
         ] {
