@@ -70,9 +70,10 @@ impl Settled {
     }
 }
 
-/// The account that the cookies of a request belong to; `None`: none, as they are not looked at.
+/// The account that the cookies of a request belong to, wherever its session was shown (a ticket, too, is sent by a browser with
+/// the app's cookies); `None`: they are not looked at. An API token is a program's.
 pub(super) fn owner<'s>(gateway: &Gateway, state: &'s RequestState) -> Option<&'s User> {
-    let identity = state.identity.as_ref().filter(|identity| state.by_itself && identity.grant.is_none())?;
+    let identity = state.identity.as_ref().filter(|identity| identity.grant.is_none())?;
     (gateway.config.session.app_cookies == AppCookieRule::PerAccount).then_some(&identity.user)
 }
 

@@ -247,6 +247,28 @@ fn without_a_session_nothing_is_kept_back_and_keep_forwards_all() {
     assert_eq!(keeping.open("/page"), "sid=ada");
 }
 
+/// A page of another site may open a socket with a ticket: the browser sends the app's cookies then, and not the session's.
+#[test]
+fn an_apps_session_of_one_account_stays_behind_where_another_ones_session_is_shown_elsewhere_too() {
+    let mut world = World::start("");
+    let mut shown = Vec::new();
+    for email in ["ada@example.com", "bob@example.com"] {
+        world.sign_out();
+        world.sign_in(email);
+        if email.starts_with("ada") {
+            world.open("/?set=sid=ada,Path=/");
+        }
+        let session = world.jar.0.iter().find(|cookie| cookie.name == "authgate").unwrap().value.clone();
+        let mut jar = world.jar.clone();
+        jar.0.retain(|cookie| cookie.name != "authgate");
+        let fields = [("Authorization", format!("Bearer {session}")), ("Cookie", jar.header("/page"))];
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(world.gateway.client().get("/page", &fields).status, 200);
+        shown.push(world.backend.next().field("cookie").map(str::to_owned));
+    }
+    assert_eq!(shown, [Some("sid=ada".to_owned()), None]);
+}
+
 /// Public parts of an app that has sessions of its own: a disabled account's app session would go on there.
 #[test]
 fn a_route_may_forward_no_cookies_at_all() {
