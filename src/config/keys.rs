@@ -94,6 +94,7 @@ pub(super) const TABLES: &[Keys] = &[
             ("connections", Number(1, MANY)),
             ("connections_per_address", Number(1, MANY)),
             ("sockets_per_user", Number(1, MANY)),
+            ("keep_alive", Duration),
             ("idle", Duration),
         ],
     ),

@@ -15,8 +15,8 @@ const BYTES_MAX: u64 = 256 << 10;
 
 /// Shipped files that a folder can override: pages ask for them by their addresses. Templates are compiled in.
 const OWN: [&str; 3] = ["style.css", "script.js", "icon.svg"];
-const TEMPLATES: [&str; 6] =
-    ["base.html", "login.html", "register.html", "message.html", "logout.html", "account.html"];
+const TEMPLATES: [&str; 7] =
+    ["base.html", "login.html", "register.html", "message.html", "logout.html", "account.html", "cookies.html"];
 
 /// `pages.logo` and `pages.templates`.
 pub(super) fn look(table: &Table<'_>) -> Look {

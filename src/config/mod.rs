@@ -262,7 +262,9 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Open WebSockets of one user.
     pub sockets_per_user: usize,
-    /// A connection, body or socket on which nothing moves.
+    /// A connection without a request.
+    pub keep_alive: Duration,
+    /// An exchange, body or socket on which nothing moves.
     pub idle: Duration,
 }
 

@@ -1,7 +1,7 @@
 //! What is known of one connection by everybody who handles its requests: the client's address, the
 //! deadline of an answer, and whether the connection is to be closed from outside.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -10,6 +10,7 @@ use std::task::{Poll, Waker};
 use futures_util::task::AtomicWaker;
 
 use super::frames::Closing;
+use super::spot::Spot;
 use crate::config::Certificate;
 
 /// What TLS told of a connection.
@@ -36,6 +37,8 @@ pub(crate) struct Guard {
     /// The same in letters, for every request to be told with.
     address_text: Box<str>,
     secured: Option<Arc<Secured>>,
+    /// Of the whole connection; none for a stream.
+    spot: Option<Arc<Spot>>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
     /// The answer was due and had not begun.
@@ -51,9 +54,23 @@ impl Guard {
             address,
             address_text: address.map_or_else(String::new, |address| address.to_string()).into(),
             secured,
+            spot: None,
             closing: AtomicU8::new(0),
             overdue: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+        }
+    }
+
+    /// The same, with what others see of it.
+    pub(crate) fn at(self, spot: &Arc<Spot>) -> Self {
+        Self { spot: Some(spot.clone()), ..self }
+    }
+
+    /// Writes to the client; a connection whose client takes nothing may have to go.
+    pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> T {
+        match &self.spot {
+            Some(spot) => spot.writing(work).await,
+            None => work.await,
         }
     }
 

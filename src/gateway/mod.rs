@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 
@@ -39,7 +39,9 @@ mod handshake;
 mod head;
 mod header_filter;
 mod health;
+mod limit_log;
 mod live;
+mod oversize;
 mod page;
 mod proxies;
 #[cfg(any(test, fuzzing))]
@@ -55,6 +57,7 @@ mod respond;
 mod route;
 mod second_method;
 mod service_worker;
+mod spot;
 mod target;
 mod tries;
 mod trust;
@@ -73,6 +76,7 @@ use decide::Verdict;
 use forward::Stripper;
 use head::{BadHead, Known, Peer};
 use live::{Asked, Live};
+use oversize::Oversize;
 use request_state::RequestState;
 use route::Routed;
 use upstream::Targets;
@@ -203,7 +207,9 @@ impl Gateway {
         judged.unwrap_or_else(|bad| {
             state.outcome = "bad_request";
             let site = wants_page(&head.headers).then_some(&*self.pages);
-            Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why, site))
+            let prefix = &self.config.server.prefix;
+            let seen = Oversize::of_head(&head.method, head.raw_path(), None, &head.headers, prefix);
+            Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why, site, &seen))
         })
     }
 
@@ -294,8 +300,11 @@ impl Gateway {
                 state.live = Some(handle);
             } else {
                 self.metrics.sockets_refused.add_one();
+                let who = || admission.identity().map_or_else(String::new, |identity| identity.user.id.clone());
+                self.connections.log.refused("limits.sockets_per_user", who);
                 (state.outcome, state.why) = ("refused", Some("sockets_per_user"));
-                return refused(StatusCode::TOO_MANY_REQUESTS);
+                let reply = refuse::status(&self.pages, StatusCode::TOO_MANY_REQUESTS, incoming, &state.request_id);
+                return Step::Reply(reply.with(header::RETRY_AFTER, HeaderValue::from_static("30")));
             }
         }
         if refuse::may_be_grpc(incoming)

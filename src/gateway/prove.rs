@@ -16,6 +16,7 @@ use super::explain::{Explanation, Forwarded, ReadingTold, RouteTried};
 use super::forward::{self, Stripper, Told};
 use super::guard::Secured;
 use super::head::{self, BadHead, Known, Peer};
+use super::oversize::Oversize;
 use super::route::{Reading, Routed};
 use super::{handshake, refuse, respond, target, upstream};
 use crate::account::{Identity, Minted, Session, User};
@@ -92,14 +93,14 @@ impl<'c> Prover<'c> {
         let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
             Ok(known) => known,
             Err(bad) => {
-                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site));
+                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
                 return Ok(told);
             }
         };
         let incoming = match head::incoming(&parts, target.as_bytes(), &known) {
             Ok(incoming) => incoming,
             Err(bad) => {
-                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site));
+                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
                 return Ok(told);
             }
         };

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::authorize::Admission;
 use super::{Gateway, RequestState};
 use crate::logging::{Timestamp, printable};
+use crate::web::host::Host;
 
 /// One access line.
 struct AccessLine<'a> {
@@ -76,7 +77,7 @@ pub(crate) fn record(
         request_id: &state.request_id,
         client: client.as_deref(),
         method: head.method.as_str(),
-        host: known.map_or("", |known| known.host.as_str()),
+        host: known.map_or_else(|| asked_host(head), |known| known.host.as_str()),
         path: &shown(&gateway.config.server.prefix, &path),
         status: counts.status,
         outcome: state.outcome,
@@ -102,10 +103,16 @@ fn as_text(path: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The parser refused a head that no filter ever saw: its line has no method, host or path.
+/// The host that a head names which was refused.
+fn asked_host(head: &http::request::Parts) -> &str {
+    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    host.filter(|host| Host::parse(host).is_some()).unwrap_or_default()
+}
+
+/// The parser refused a head that no filter ever saw: its line has no method and no path, and the host that it names.
 pub(crate) fn unread(
     gateway: &Gateway,
-    client: Option<IpAddr>,
+    (client, host): (Option<IpAddr>, &str),
     status: u16,
     request_id: &str,
     why: Option<&'static str>,
@@ -117,7 +124,7 @@ pub(crate) fn unread(
         request_id,
         client: client.as_deref(),
         method: "",
-        host: "",
+        host,
         path: "",
         status,
         outcome: "bad_request",

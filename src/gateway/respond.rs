@@ -10,6 +10,7 @@ use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
 use super::head::BadHead;
+use super::oversize::{self, Oversize};
 use super::{refuse, target};
 use crate::account::Rejected;
 use crate::config::{Config, Route};
@@ -31,7 +32,13 @@ pub(super) fn sends_hsts(config: &Config, guard: &Guard) -> bool {
 }
 
 /// The answer to a head that is refused unread; `site` where a person looks at it.
-pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static str>, site: Option<&Site>) -> Reply {
+pub(super) fn bad_head(
+    bad: BadHead,
+    request_id: &str,
+    why: &mut Option<&'static str>,
+    site: Option<&Site>,
+    seen: &Oversize,
+) -> Reply {
     let (code, reason) = match bad {
         BadHead::Ambiguous(what) => (StatusCode::BAD_REQUEST, what),
         BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
@@ -42,6 +49,10 @@ pub(super) fn bad_head(bad: BadHead, request_id: &str, why: &mut Option<&'static
     };
     *why = Some(reason);
     match site {
+        Some(site) if bad == BadHead::TooLarge && seen.clears => site.cookies_cleared().closing(),
+        Some(site) if bad == BadHead::TooLarge && !seen.cookies.is_empty() => {
+            site.too_many_cookies(&seen.cookies, oversize::CLEAR, request_id).closing()
+        }
         Some(site) => site.error_page(code, request_id, None).closing(),
         None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reason, request_id),
         None => refuse::unread(code, request_id),

@@ -15,7 +15,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::front::wire::Wire;
+use super::front::wire::{Transport, Wire};
 use crate::config::{Authority, Config, Upstream, UpstreamProtocol, UpstreamServer, UpstreamTls};
 
 /// The authorities of this machine; or why nobody can be believed here. The library would end the process over it.
@@ -47,7 +47,7 @@ impl Connector {
             let why = "no certificate authorities on this machine";
             return Err(Error::explain(ErrorType::InvalidCert, why).into_up());
         };
-        connector.new_stream(peer).await.map(Wire::Tls).map_err(Error::into_up)
+        connector.new_stream(peer).await.map(Transport::Tls).map(Wire::new).map_err(Error::into_up)
     }
 }
 
@@ -109,7 +109,7 @@ impl Trust {
             None if name.is_empty() => ServerName::from(address.ip()),
             None => ServerName::try_from(name.to_owned()).unwrap_or(ServerName::from(address.ip())),
         };
-        let Wire::Tcp(stream) = Wire::connect(address).await.map_err(|e| {
+        let Transport::Tcp(stream) = Wire::connect(address).await.map(Wire::into_transport).map_err(|e| {
             let refused = e.kind() == std::io::ErrorKind::ConnectionRefused;
             let kind = if refused { ErrorType::ConnectRefused } else { ErrorType::ConnectError };
             Error::because(kind, "connecting", e).into_up()
@@ -120,7 +120,7 @@ impl Trust {
         let config = if offers_h2 { &self.any } else { &self.http1 };
         let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
         stream
-            .map(|stream| Wire::Verified(Box::new(stream)))
+            .map(|stream| Wire::new(Transport::Verified(Box::new(stream))))
             .map_err(|e| Error::because(ErrorType::TLSHandshakeFailure, "TLS", e).into_up())
     }
 }

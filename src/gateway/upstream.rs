@@ -16,7 +16,7 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
-use super::front::wire::{self, Wire};
+use super::front::wire::{self, Transport, Wire};
 use super::trust::{Connector, Trust};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::web::origin::Origin;
@@ -46,6 +46,8 @@ pub(crate) struct Target {
     trust: Option<Arc<Trust>>,
     /// It could not be reached, or is not well: others go first.
     down: AtomicBool,
+    /// It took HTTP/1.1 when it was last offered HTTP/2.
+    declines_h2: AtomicBool,
     /// Somebody asks it right now.
     asked: AtomicBool,
     /// Millisecond of the gateway's clock at which it is asked again.
@@ -201,6 +203,7 @@ impl Targets {
             server,
             trust: self.trust.clone(),
             down: AtomicBool::new(false),
+            declines_h2: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),
             distrusted_until: AtomicU64::new(0),
@@ -279,7 +282,9 @@ impl Target {
         if !self.template.is_tls() {
             return self.connect(connector).await;
         }
-        self.connect_tls(connector, true).await
+        let wire = self.connect_tls(connector, true).await?;
+        self.declines_h2.store(self.agreed_on_h2(&wire).is_none(), Ordering::Relaxed);
+        Ok(wire)
     }
 
     async fn connect_tls(&self, connector: &Connector, offers_h2: bool) -> Result<Wire> {
@@ -296,11 +301,17 @@ impl Target {
         connector.open(&offering).await
     }
 
+    /// Whether a client in HTTP/2 is to have a new connection rather than a kept one in HTTP/1.1: trailers, without which
+    /// no gRPC call is whole, do not pass there.
+    pub(crate) fn may_speak_h2(&self) -> bool {
+        self.template.is_tls() && !self.declines_h2.load(Ordering::Relaxed)
+    }
+
     /// The scheme of requests in HTTP/2, if that is what is to be spoken on this new connection.
     pub(crate) fn agreed_on_h2(&self, wire: &Wire) -> Option<&'static str> {
-        match wire {
-            Wire::Tls(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
-            Wire::Verified(stream) => (stream.get_ref().1.alpn_protocol() == Some(b"h2")).then_some("https"),
+        match wire.transport() {
+            Transport::Tls(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
+            Transport::Verified(stream) => (stream.get_ref().1.alpn_protocol() == Some(b"h2")).then_some("https"),
             _ => self.is_h2c().then_some("http"),
         }
     }

@@ -26,7 +26,7 @@ pub struct Reading {
     /// Connections that are open.
     pub connections: usize,
     /// Connections refused so far: because there are too many in all, and of one address.
-    pub connections_refused: [u64; 2],
+    pub connections_refused: [u64; 3],
     /// WebSockets, event streams and gRPC calls that are open.
     pub live: usize,
     /// Sessions that stand.
@@ -182,6 +182,7 @@ impl Metrics {
         for (scope, count) in [
             ("connections", reading.connections_refused[0]),
             ("connections_per_address", reading.connections_refused[1]),
+            ("connections_evicted", reading.connections_refused[2]),
             ("sockets_per_user", self.sockets_refused.value()),
         ] {
             text.total("ratelimited", &[("scope", scope)], count);

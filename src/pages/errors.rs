@@ -4,7 +4,7 @@
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::Site;
-use super::view::{CROSS_ORIGIN_OPENER_POLICY, Message};
+use super::view::{CROSS_ORIGIN_OPENER_POLICY, Cookies, Message};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -140,6 +140,25 @@ impl Site {
             request_id,
         };
         self.in_place(code, &message, incoming)
+    }
+
+    /// 431: names the largest cookies, and offers to clear all of them by a form to `clear`, behind `prefix`.
+    pub fn too_many_cookies(&self, largest: &[(String, usize)], clear: &str, request_id: &str) -> Reply {
+        let page = Cookies {
+            frame: self.assets.frame(),
+            heading: "Too many cookies",
+            largest,
+            action: &format!("{}{clear}", self.prefix),
+            request_id,
+        };
+        self.html(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &page, None, true)
+    }
+
+    /// The answer to that form.
+    pub fn cookies_cleared(&self) -> Reply {
+        let front = HeaderValue::try_from(self.rules.after_login.as_str()).unwrap_or(HeaderValue::from_static("/"));
+        let clear = header::HeaderName::from_static("clear-site-data");
+        Reply::see_other(front).with(clear, HeaderValue::from_static("\"cookies\""))
     }
 
     /// 401 in a page's place, for Turbo: signing in leads back to the address that was asked for.

@@ -66,6 +66,18 @@ pub(super) struct Message<'a> {
     pub(super) request_id: &'a str,
 }
 
+/// A head was too large.
+#[derive(Template)]
+#[template(path = "cookies.html", config = "login-ui/askama.toml")]
+pub(super) struct Cookies<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    /// Names, and how many bytes each has.
+    pub(super) largest: &'a [(String, usize)],
+    pub(super) action: &'a str,
+    pub(super) request_id: &'a str,
+}
+
 #[derive(Template)]
 #[template(path = "logout.html", config = "login-ui/askama.toml")]
 pub(super) struct Logout<'a> {

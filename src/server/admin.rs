@@ -13,6 +13,7 @@ use super::ServeError;
 use super::listen::{Listener, Socket};
 use crate::account::Accounts;
 use crate::gateway::Current;
+use crate::gateway::front::wire::Wire;
 use crate::metrics::Format;
 use crate::vital;
 use crate::web::host::Host;
@@ -54,7 +55,7 @@ async fn answer_all(listener: Listener, asked: Asked, mut closed: watch::Receive
         };
         let asked = asked.clone();
         drop(tokio::spawn(async move {
-            serve(wire, asked).await;
+            serve(Wire::new(wire), asked).await;
             drop(place);
         }));
     }

@@ -9,13 +9,19 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::ServeError;
 use crate::config::{Listen, UnixSocket};
-use crate::gateway::front::wire::Wire;
+use crate::gateway::front::wire::Transport;
+
+/// Instructions of a packet filter (linux/bpf_common.h), which sees a segment from its TCP header on: load a byte, look at
+/// bits of it, return how many bytes pass.
+const BPF_LOAD_BYTE: u16 = 0x30;
+const BPF_IF_ANY_BIT: u16 = 0x45;
+const BPF_RETURN: u16 = 0x06;
 
 /// How long a reload waits until the threads have let go of a socket.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -49,6 +55,24 @@ impl fmt::Display for Address<'_> {
 impl Socket {
     pub(super) fn address(&self) -> Address<'_> {
         Address(self)
+    }
+
+    /// Has the kernel take no new connections: it drops what would begin one until the socket is closed; those that have
+    /// begun still come into the queue. A socket that is inherited goes on to take them, for the next process.
+    fn shut(&self) {
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 2;
+        const DROP_SYN: &[SockFilter] = &[
+            SockFilter::new(BPF_LOAD_BYTE, 0, 0, FLAGS),
+            SockFilter::new(BPF_IF_ANY_BIT, 0, 1, SYN),
+            SockFilter::new(BPF_RETURN, 0, 0, 0),
+            SockFilter::new(BPF_RETURN, 0, 0, u32::MAX),
+        ];
+        if let (Kind::Tcp(listener, _) | Kind::Tls(listener, _), false) = (&self.kind, self.inherited)
+            && let Err(error) = SockRef::from(listener).attach_filter(DROP_SYN)
+        {
+            tracing::debug!(%error, "a listener takes connections until it is closed");
+        }
     }
 
     /// Whether connections begin with a TLS handshake.
@@ -104,7 +128,6 @@ impl Inherited {
             let kind = if let Ok(Some(listener)) = handed.take_tcp_listener(at) {
                 listener.set_nonblocking(true).map_err(failed)?;
                 SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
-                SockRef::from(&listener).set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 Kind::Tcp(listener, address)
             } else {
@@ -221,29 +244,30 @@ impl Listening {
         self.open.iter().filter_map(tcp).collect()
     }
 
-    /// Closes all of them.
+    /// Closes all of them, and lets go of those that the service manager keeps open. Whoever is in the queue of one of
+    /// our own is still served, and nobody gets into it any more: what the kernel accepted would be reset.
     pub(super) fn close(&mut self) {
-        self.open.drain(..).for_each(|open| open.close(false));
+        for open in self.open.drain(..) {
+            open.socket.shut();
+            open.close(false);
+        }
     }
 }
 
 impl Open {
     fn close(&self, keeps_file: bool) {
         tracing::info!(address = %self.socket.address(), "no longer listening");
-        self.closed.send_replace(true);
         if let (Kind::Unix(_, path), false) = (&self.socket.kind, self.socket.inherited || keeps_file) {
             let _ = std::fs::remove_file(path);
         }
+        self.closed.send_replace(true);
     }
 }
 
-/// How long what we sent may stay unacknowledged before the client counts as gone; taken over as well.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-
 /// What accepted connections take over: a client that vanished without a word (half-open, RFC 9293, 3.5.1) is
-/// noticed after two minutes of silence.
+/// noticed within two minutes of silence.
 fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(4)
 }
 
 /// Connections that may wait to be accepted, as far as the system lets us (net.core.somaxconn): 128, which the standard
@@ -269,7 +293,6 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
-            SockRef::from(&listener).set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(failed)?;
             SockRef::from(&listener).listen(QUEUE).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
@@ -321,6 +344,28 @@ pub(super) enum Listener {
 }
 
 impl Listener {
+    /// Connections that are in the queue, whether the runtime knows of them yet or not; the socket is let go of.
+    pub(super) fn rest(self) -> Vec<(Transport, Option<IpAddr>)> {
+        let mut rest = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return rest };
+                while let Ok((stream, address)) = listener.accept() {
+                    let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+                    rest.extend(stream.map(|stream| (Transport::tcp(stream), Some(address.ip()))));
+                }
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return rest };
+                while let Ok((stream, _)) = listener.accept() {
+                    let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
+                    rest.extend(stream.map(|stream| (Transport::Unix(stream), None)));
+                }
+            }
+        }
+        rest
+    }
+
     pub(super) fn new(socket: Socket) -> std::io::Result<Self> {
         Ok(match socket.kind {
             Kind::Tcp(listener, _) | Kind::Tls(listener, _) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
@@ -328,13 +373,13 @@ impl Listener {
         })
     }
 
-    pub(super) async fn accept(&self) -> std::io::Result<(Wire, Option<IpAddr>)> {
+    pub(super) async fn accept(&self) -> std::io::Result<(Transport, Option<IpAddr>)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Wire::tcp(stream), Some(address.ip())))
+                Ok((Transport::tcp(stream), Some(address.ip())))
             }
-            Self::Unix(listener) => Ok((Wire::Unix(listener.accept().await?.0), None)),
+            Self::Unix(listener) => Ok((Transport::Unix(listener.accept().await?.0), None)),
         }
     }
 }

@@ -117,6 +117,8 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     tracing::info!("draining");
     supervisor::stopping();
     beside.iter().for_each(tokio::task::JoinHandle::abort);
+    // first of all: whoever still connects is to hear at once that nobody answers here
+    server.listening.close();
     let _ = stop.send(true);
     let gateway = server.current.gateway();
     gateway.drain();
@@ -125,7 +127,6 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
         () = signals.stop.wait() => tracing::warn!("second stop signal: what is open is cut off"),
     }
     accounts.close().await;
-    server.listening.close();
     server.admin.close();
     tracing::info!("stopped");
     Ok(())

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,7 +18,7 @@ use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::gateway::Current;
 use crate::gateway::conn::{Counted, Load};
-use crate::gateway::front::wire::Wire;
+use crate::gateway::front::wire::{Transport, Wire};
 use crate::gateway::front::{Front, pool};
 use crate::vital;
 
@@ -29,9 +28,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(50);
 /// How often the log is told of that, at most.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-
-/// Connections that wait in the queue of a socket that is closed, at most.
-const QUEUE: usize = 4096;
 
 /// The way to the running threads; they end when the process does.
 #[derive(Clone)]
@@ -143,13 +139,13 @@ struct Door {
 
 impl Door {
     /// Serves a connection, or hands it to the thread that has the fewest.
-    fn let_in(&mut self, (wire, address): (Wire, Option<IpAddr>), is_secure: bool) {
+    fn let_in(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
         let Some(counted) = self.front.for_request().admit(address) else { return };
         let seats = &self.shards.0;
         let own = &seats[self.number];
         let least = seats.iter().min_by_key(|seat| seat.load.count()).unwrap_or(own);
-        match wire {
-            Wire::Tcp(stream) if least.load.count() < own.load.count() => {
+        match transport {
+            Transport::Tcp(stream) if least.load.count() < own.load.count() => {
                 let Ok(stream) = stream.into_std() else { return };
                 let counted = counted.seat(&least.load);
                 let handed = Order::Serve(Handed { stream, address, is_secure, counted });
@@ -157,9 +153,9 @@ impl Door {
                     self.take_over(handed);
                 }
             }
-            wire => {
+            transport => {
                 let counted = counted.seat(&own.load);
-                self.serve(wire, address, is_secure, counted);
+                self.serve(transport, address, is_secure, counted);
             }
         }
     }
@@ -167,19 +163,20 @@ impl Door {
     fn take_over(&mut self, handed: Handed) {
         let Handed { stream, address, is_secure, counted } = handed;
         match TcpStream::from_std(stream) {
-            Ok(stream) => self.serve(Wire::Tcp(stream), address, is_secure, counted),
+            Ok(stream) => self.serve(Transport::Tcp(stream), address, is_secure, counted),
             Err(error) => tracing::warn!(%error, "cannot take over a connection"),
         }
     }
 
-    fn serve(&mut self, wire: Wire, address: Option<IpAddr>, is_secure: bool, counted: Counted) {
-        let front = self.front.for_request();
-        match wire {
-            Wire::Tcp(stream) if is_secure => {
+    fn serve(&mut self, transport: Transport, address: Option<IpAddr>, is_secure: bool, counted: Counted) {
+        let (front, spot) = (self.front.for_request(), counted.spot().clone());
+        match transport {
+            Transport::Tcp(stream) if is_secure => {
                 let tls = self.tls.clone();
-                drop(tokio::spawn(front.serve_tls(stream, |stream| tls.accept(stream), address, counted)));
+                let served = front.serve_tls(stream, |stream| tls.accept(stream), address, counted);
+                drop(tokio::spawn(spot.serve(served)));
             }
-            wire => drop(tokio::spawn(front.serve(wire, address, counted))),
+            transport => drop(tokio::spawn(spot.serve(front.serve(Wire::new(transport), address, counted)))),
         }
     }
 }
@@ -208,10 +205,10 @@ async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool
             }
         }
     }
-    let waiting = if inherited { 0 } else { QUEUE };
-    for _ in 0..waiting {
-        let Some(Ok(accepted)) = listener.accept().now_or_never() else { return };
-        door.let_in(accepted, is_secure);
+    if !inherited {
+        for accepted in listener.rest() {
+            door.let_in(accepted, is_secure);
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn every_refusal_has_an_id_that_finds_its_line_in_the_log() {
     let ada = [("Cookie", cookie.as_str())];
     let with = |fields: &[(&'static str, &'static str)]| -> Vec<(&str, &str)> { [&ada, fields].concat() };
     let mut told = Told::new();
-    let long = "a".repeat(9000);
+    let long = "a".repeat(17_000);
     let fields: Vec<String> = (0..101).map(|n| format!("X-{n}")).collect();
     let many: Vec<(&str, &str)> = fields.iter().map(|name| (name.as_str(), "1")).collect();
     let signed_out = ("refused", "signed out");

@@ -123,8 +123,9 @@ fn empty_lines_alone_are_given_up_when_a_head_would_be() {
 
 #[test]
 fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
-    let gateway =
-        Gateway::start("[limits]\nidle = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
+    let gateway = Gateway::start(
+        "[limits]\nkeep_alive = \"1s\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
+    );
     let (mut idle, mut used) = (gateway.client(), gateway.client());
     assert_eq!(idle.get("/", &[]).status, 200);
     let began = Instant::now();

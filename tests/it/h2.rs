@@ -28,11 +28,21 @@ pub fn run<T>(what: impl Future<Output = T>) -> T {
 
 /// A connection in HTTP/2; streams are opened on the clone that one holds.
 pub async fn connect(authority: &Authority, address: SocketAddr, name: &str) -> SendRequest<Bytes> {
+    connect_with(&h2::client::Builder::new(), authority, address, name).await
+}
+
+/// The same, with settings of the client's own.
+pub async fn connect_with(
+    builder: &h2::client::Builder,
+    authority: &Authority,
+    address: SocketAddr,
+    name: &str,
+) -> SendRequest<Bytes> {
     let connector = tokio_rustls::TlsConnector::from(authority.client_config("h2"));
     let stream = TcpStream::connect(address).await.unwrap();
     let stream = connector.connect(name.to_owned().try_into().unwrap(), stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let (send, connection) = builder.handshake(stream).await.unwrap();
     tokio::spawn(connection);
     send.ready().await.unwrap()
 }
@@ -262,6 +272,7 @@ fn an_event_stream_ends_cleanly_when_its_session_ends_and_other_streams_go_on() 
 /// A gRPC call may stay open as long as a WebSocket: it belongs to its session, too. Shutting down lets it end.
 #[test]
 fn a_grpc_call_is_told_when_its_session_ends_and_others_go_on_until_they_end() {
+    const ONE: &[u8] = b"\0\0\0\0\x03one";
     let (address, _received) = echo(None);
     let mut secure = Secure::start(&format!(
         "[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"h2c://{address}\"\n[[route]]\nupstream = \"h2c://{address}\"\n"
@@ -276,8 +287,8 @@ fn a_grpc_call_is_told_when_its_session_ends_and_others_go_on_until_they_end() {
             let mut send = send.clone().ready().await.unwrap();
             let (answer, mut up) = send.send_request(request(&format!("POST {path}"), &fields), false).unwrap();
             let mut down = answer.await.unwrap().into_body();
-            up.send_data("one".into(), false).unwrap();
-            assert_eq!(down.data().await.unwrap().unwrap(), "one");
+            up.send_data(Bytes::from_static(ONE), false).unwrap();
+            assert_eq!(down.data().await.unwrap().unwrap(), ONE);
             (up, down)
         };
         let ((_up, mut own), (mut up, mut others)) =
@@ -357,7 +368,7 @@ fn a_stopping_gateway_lets_streams_end_and_takes_no_new_ones() {
 /// A server in HTTP/2 that sends back what it gets, then trailers; gives the heads that it received.
 pub fn echo(authority: Option<&Authority>) -> (SocketAddr, Receiver<Request<()>>) {
     let (sender, received) = channel();
-    let acceptor = authority.map(Authority::acceptor);
+    let acceptor = authority.map(|authority| authority.acceptor(&["h2", "http/1.1"]));
     let address = serve(move |stream| {
         let (sender, acceptor) = (sender.clone(), acceptor.clone());
         async move {
@@ -426,8 +437,8 @@ async fn echo_on(
 }
 
 impl Authority {
-    /// For `localhost`, in HTTP/2.
-    fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+    /// For `localhost`, in these protocols.
+    pub fn acceptor(&self, protocols: &[&str]) -> tokio_rustls::TlsAcceptor {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         self.pair("localhost", &["localhost"]);
@@ -440,7 +451,7 @@ impl Authority {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config))
     }
 }

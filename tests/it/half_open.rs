@@ -19,9 +19,9 @@ use crate::gateway::{Gateway, command, configured, eventually, not_here};
 const GATEWAY: &str = "10.77.0.1";
 const GONE: &str = "10.77.0.2";
 const THERE: &str = "10.77.0.3";
-/// What TCP_USER_TIMEOUT is set to on both sides, and what the kernel's timers and a busy machine add.
+/// How long a peer may leave unacknowledged what it was sent, and what two looks at it and a busy machine add.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-const LATE: Duration = Duration::from_secs(12);
+const LATE: Duration = Duration::from_secs(30);
 const EARLY: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -191,7 +191,7 @@ fn held(mut other_end: TcpStream, since: Instant) -> Duration {
 }
 
 #[test]
-fn what_a_vanished_peer_does_not_acknowledge_frees_both_ends_after_half_a_minute() {
+fn what_a_vanished_peer_does_not_acknowledge_frees_both_ends_within_a_minute() {
     let Some(cable) = Cable::new() else { return };
     // a socket whose client vanishes, one whose app does, and one of which nobody does
     let (mut lost_client, mut its_app) = cable.socket(GONE, "/");

@@ -182,7 +182,7 @@ fn a_form_of_the_account_page_leads_back_to_it_and_its_address_opens_it() {
 #[test]
 fn heads_that_are_refused_unread_get_a_page_where_a_person_looks_and_json_elsewhere() {
     let gateway = gateway();
-    let (cookies, long) = ("a=".to_owned() + &"b".repeat(20_000), format!("GET /app/{}", "a".repeat(9000)));
+    let (cookies, long) = ("a=".to_owned() + &"b".repeat(40_000), format!("GET /app/{}", "a".repeat(17_000)));
     for (line, cookies, status, word, heading) in [
         ("GET /app/%00x", "a=1", 400, "bad_request", "That request cannot be read"),
         ("GET /app/x%00", "a=1", 400, "bad_request", "That request cannot be read"),

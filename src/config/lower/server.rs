@@ -331,13 +331,14 @@ pub(super) fn limits(table: &Table<'_>) -> Limits {
     };
     let time = |key, default| table.duration(key, SECOND).map_or(Duration::from_secs(default), |text| text.value);
     Limits {
-        head_bytes: size("head_bytes", 16 << 10, 1 << 10, 512 << 10),
+        head_bytes: size("head_bytes", 32 << 10, 1 << 10, 512 << 10),
         head_fields: count("head_fields", 100, 10, 250),
         head_time: time("head_time", 15),
         form_bytes: size("form_bytes", 8 << 10, 1 << 10, 1 << 20),
         connections: count("connections", 20_000, 1, 10_000_000),
-        connections_per_address: count("connections_per_address", 256, 1, 10_000_000),
-        sockets_per_user: count("sockets_per_user", 64, 1, 10_000_000),
+        connections_per_address: count("connections_per_address", 4096, 1, 10_000_000),
+        sockets_per_user: count("sockets_per_user", 1024, 1, 10_000_000),
+        keep_alive: time("keep_alive", 75),
         idle: time("idle", 600),
     }
 }

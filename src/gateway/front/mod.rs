@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::conn::Counted;
 use super::guard::Guard;
 use super::head::{BadHead, Peer};
+use super::oversize::Oversize;
 use super::record::{self, Counts};
 use super::trust::Connector;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond, target};
@@ -29,9 +30,11 @@ mod client;
 mod exchange;
 mod flow;
 mod h2;
+mod paced;
 pub(crate) mod pool;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
+mod pulse;
 mod relay;
 mod reuse;
 pub(super) mod request;
@@ -89,23 +92,26 @@ impl Front {
 
     /// Serves a connection to its end.
     pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>, counted: Counted) {
-        self.converse(Conn::new(wire, Arc::new(Guard::new(address, None))), counted).await;
+        let guard = Guard::new(address, None).at(counted.spot());
+        self.converse(Conn::new(wire, Arc::new(guard)), counted).await;
     }
 
     /// One request after the other, in HTTP/1.
     async fn converse(mut self, mut conn: Box<Conn>, counted: Counted) {
         let mut fresh = true;
         loop {
+            counted.spot().idle();
             let head = match self.read_head(&mut conn, fresh).await {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
                 // whoever ends TLS in front of us may speak HTTP/2 from the first byte on (RFC 9113, 3.3)
                 Err(_) if fresh && conn.buffer.starts_with(PREFACE) && self.is_trusted_proxy(&conn) => {
                     let Conn { wire, buffer, guard, .. } = *conn;
-                    return self.serve_h2(wire, buffer, guard, counted).await;
+                    return Box::pin(self.serve_h2(wire, buffer, guard, counted)).await;
                 }
                 Err(bad) => return self.refuse_unread(conn, bad).await,
             };
+            counted.spot().busy();
             fresh = false;
             self.current.refresh(&mut self.gateway);
             match self.serve_one(conn, head).await {
@@ -136,7 +142,7 @@ impl Front {
                 }
             }
             let by = due.or(leaving);
-            let time = by.map_or(limits.idle, |by| by.saturating_duration_since(Instant::now()));
+            let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));
             let read = async {
                 tokio::select! {
                     biased;
@@ -162,8 +168,10 @@ impl Front {
     async fn refuse_unread(&self, mut conn: Box<Conn>, bad: BadHead) {
         let (request_id, mut why) = (self.gateway.fresh_id(), None);
         let site = request::wants_page(&conn.buffer).then_some(&*self.gateway.pages);
-        let reply = respond::bad_head(bad, &request_id, &mut why, site);
-        record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16(), &request_id, why);
+        let seen = Oversize::of_bytes(&conn.buffer, &self.gateway.config.server.prefix);
+        let reply = respond::bad_head(bad, &request_id, &mut why, site, &seen);
+        let client = (conn.guard.address(), seen.host.as_str());
+        record::unread(&self.gateway, client, reply.status.as_u16(), &request_id, why);
         let _ = self.write_reply(&mut conn, reply, &Method::GET, &request_id).await;
         conn.linger().await;
     }
@@ -201,8 +209,9 @@ impl Front {
         record::record(&self.gateway, &head.parsed, target::of(&head.parsed), &state, &counts);
         match end {
             End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),
+            End::Next if closed.is_none() => Next::Keep(conn),
             // bytes behind a request that is not over are nobody's: they are never answered
-            End::Keep | End::Linger => {
+            End::Keep | End::Next | End::Linger => {
                 conn.linger().await;
                 Next::End
             }
@@ -303,6 +312,8 @@ impl Front {
 enum End {
     /// Another request may follow.
     Keep,
+    /// The same, and it may have begun: the client had its whole answer before we knew that it was.
+    Next,
     /// Frames follow. The server's connection, and what came on it behind its 101.
     Tunnel(Wire, BytesMut),
     /// The answer is written, and said that it is the last.

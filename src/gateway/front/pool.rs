@@ -71,6 +71,7 @@ pub(crate) fn keep(target: u64, wire: Wire, doubtful: bool) {
 /// Closes what has been idle for too long; called once a second on each thread.
 pub(crate) fn sweep() {
     super::streamed::sweep();
+    super::pulse::look();
     POOL.with_borrow_mut(|pool| {
         pool.sweeps += 1;
         for idle in pool.idle.values_mut() {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::gateway::head;
 
-    const LIMITS: usize = 16 << 10;
+    const LIMITS: usize = 32 << 10;
 
     fn limits() -> Limits {
         crate::config::one_app("http://127.0.0.1:9", None, None).unwrap().limits

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::super::conn::Counted;
-use super::wire::Wire;
+use super::wire::{Transport, Wire};
 use super::{Conn, Front};
 use crate::config::Certificate;
 use crate::gateway::guard::{Guard, Secured};
@@ -58,10 +58,11 @@ impl Front {
             Err(_) => return tracing::debug!("no TLS handshake in time"),
         };
         let secured = Secured { name: accepted.name, certificate: accepted.certificate };
-        let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))));
-        let wire = Wire::Secure(accepted.stream);
+        let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))).at(counted.spot()));
+        let wire = Wire::new(Transport::Secure(accepted.stream));
         if accepted.is_h2 {
-            self.serve_h2(wire, BytesMut::new(), guard, counted).await;
+            // apart: it is many times as large as a connection in HTTP/1
+            Box::pin(self.serve_h2(wire, BytesMut::new(), guard, counted)).await;
         } else {
             self.converse(Conn::new(wire, guard), counted).await;
         }
@@ -69,12 +70,12 @@ impl Front {
 
     /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
     async fn refuse_plain(&self, stream: TcpStream, address: Option<IpAddr>) {
-        let mut conn = Conn::new(Wire::tcp(stream), Arc::new(Guard::new(address, None)));
+        let mut conn = Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)));
         let id = self.gateway.fresh_id();
         let text = "This is plain HTTP, and HTTPS is spoken here: write https:// in front of the address.\n";
         let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
         let why = Some("plain http on a TLS listener");
-        record::unread(&self.gateway, conn.guard.address(), reply.status.as_u16(), &id, why);
+        record::unread(&self.gateway, (conn.guard.address(), ""), reply.status.as_u16(), &id, why);
         let _ = self.write_reply(&mut conn, reply, &Method::GET, &id).await;
         conn.linger().await;
     }

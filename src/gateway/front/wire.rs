@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -17,18 +18,27 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::pulse::Pulse;
+
 /// What is read at once: a head is whole then, and so are most answers.
 pub(super) const PIECE: usize = 16 << 10;
-/// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge, and
-/// when nothing is sent, by probes of the kernel's.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge
+/// (`pulse.rs`), and when nothing is sent, by probes of the kernel's.
 const SILENT: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
-/// A connected socket: a client's, or a server's behind us.
+/// A connected socket: a client's, or a server's behind us. Made on the thread that serves it.
 #[derive(Debug)]
-pub(crate) enum Wire {
+pub(crate) struct Wire {
+    /// Let go of before the socket.
+    pulse: Option<Pulse>,
+    transport: Transport,
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// TLS to an upstream, verified by pingora's connector.
@@ -52,14 +62,39 @@ pub(crate) enum Quiet {
 
 /// The same for sockets that pingora connects.
 pub(crate) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive { idle: SILENT, interval: PROBE_EVERY, count: PROBES as usize, user_timeout: UNACKNOWLEDGED }
+    TcpKeepalive { idle: SILENT, interval: PROBE_EVERY, count: PROBES as usize, user_timeout: Duration::ZERO }
 }
 
-impl Wire {
+impl Transport {
     /// Segments are sent at once: what is written here is whole.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
         Self::Tcp(stream)
+    }
+
+    /// The TCP socket underneath.
+    fn socket(&self) -> Option<RawFd> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_raw_fd()),
+            Self::Secure(stream) => Some(stream.get_ref().0.as_raw_fd()),
+            Self::Verified(stream) => Some(stream.get_ref().0.as_raw_fd()),
+            Self::Tls(stream) => Some(stream.id()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self { pulse: transport.socket().map(Pulse::of), transport }
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(crate) fn into_transport(self) -> Transport {
+        self.transport
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
@@ -67,22 +102,29 @@ impl Wire {
         let socket = SockRef::from(&stream);
         let probes = socket2::TcpKeepalive::new().with_time(SILENT).with_interval(PROBE_EVERY).with_retries(PROBES);
         socket.set_tcp_keepalive(&probes)?;
-        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-        Ok(Self::tcp(stream))
+        Ok(Self::new(Transport::tcp(stream)))
     }
 
     pub(crate) async fn connect_unix(path: &Path) -> io::Result<Self> {
-        UnixStream::connect(path).await.map(Self::Unix)
+        UnixStream::connect(path).await.map(Transport::Unix).map(Self::new)
+    }
+
+    /// What a socket that is not ready comes to: it never will be, where the peer has vanished.
+    fn pending<T>(&self, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        match self.pulse.as_ref().map(|pulse| pulse.check(cx)) {
+            Some(Err(gone)) => Poll::Ready(Err(gone)),
+            _ => Poll::Pending,
+        }
     }
 
     /// Behind the end of what the other end sends: waits until it can take nothing either. Over TLS whoever sends no more has
     /// gone.
     pub(crate) async fn broken(&self) {
         loop {
-            let ready = match self {
-                Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
-                Self::Unix(stream) => stream.ready(Interest::ERROR).await,
-                Self::Tls(_) | Self::Verified(_) | Self::Secure(_) => return,
+            let ready = match &self.transport {
+                Transport::Tcp(stream) => stream.ready(Interest::ERROR).await,
+                Transport::Unix(stream) => stream.ready(Interest::ERROR).await,
+                Transport::Tls(_) | Transport::Verified(_) | Transport::Secure(_) => return,
             };
             if ready.is_ok_and(|ready| ready.is_error() || ready.is_write_closed()) {
                 return;
@@ -92,17 +134,17 @@ impl Wire {
 
     /// Whether [`Self::broken`] can tell anything.
     pub(crate) fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Unix(_))
+        matches!(self.transport, Transport::Tcp(_) | Transport::Unix(_))
     }
 
     /// Has the connection end in a reset when it is dropped: what was sent is no whole message (not on Unix sockets, which
     /// have none).
     pub(crate) fn abort(&self) {
-        let _ = match self {
-            Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
-            Self::Verified(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
-            Self::Secure(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
-            Self::Unix(_) | Self::Tls(_) => Ok(()),
+        let _ = match &self.transport {
+            Transport::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Transport::Verified(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
+            Transport::Secure(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
+            Transport::Unix(_) | Transport::Tls(_) => Ok(()),
         };
     }
 
@@ -122,11 +164,11 @@ impl Wire {
     /// be taken for the answer to the next request.
     pub(crate) async fn is_quiet(&mut self) -> Quiet {
         let mut byte = [MaybeUninit::uninit()];
-        let seen = match self {
-            Self::Tcp(stream) => SockRef::from(&*stream).peek(&mut byte),
-            Self::Unix(stream) => SockRef::from(&*stream).peek(&mut byte),
-            Self::Secure(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
-            Self::Tls(_) | Self::Verified(_) => {
+        let seen = match &self.transport {
+            Transport::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
+            Transport::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+            Transport::Secure(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
+            Transport::Tls(_) | Transport::Verified(_) => {
                 // what TLS has read already is no more in the socket: the runtime looks again before it goes on here
                 tokio::task::yield_now().await;
                 return self.was_quiet();
@@ -166,44 +208,50 @@ impl Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Verified(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        let this = self.get_mut();
+        let read = match &mut this.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Verified(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if read.is_pending() { this.pending(cx) } else { read }
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Verified(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Secure(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Verified(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Secure(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
+        if written.is_pending() { this.pending(cx) } else { written }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Verified(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Secure(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        let this = self.get_mut();
+        let flushed = match &mut this.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Verified(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Secure(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        if flushed.is_pending() { this.pending(cx) } else { flushed }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Verified(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Verified(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -214,14 +262,15 @@ mod tests {
 
     use super::*;
 
-    /// Half-open connections to servers are freed by the kernel.
+    /// Half-open connections to servers are freed by the kernel's probes; a server that does not read for a while is none.
     #[tokio::test]
-    async fn a_server_that_is_gone_without_a_word_is_noticed() {
+    async fn a_silent_server_is_probed_and_one_that_pauses_is_no_dead_one() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let Wire::Tcp(stream) = Wire::connect(listener.local_addr().unwrap()).await.unwrap() else { panic!("no TCP") };
-        let socket = SockRef::from(&stream);
+        let wire = Wire::connect(listener.local_addr().unwrap()).await.unwrap();
+        let Transport::Tcp(stream) = wire.transport() else { panic!("no TCP") };
+        let socket = SockRef::from(stream);
         assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        assert_eq!(socket.tcp_user_timeout().unwrap_or_default(), None);
         let probes = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
         assert_eq!((probes.0.unwrap(), probes.1.unwrap(), probes.2.unwrap()), (SILENT, PROBE_EVERY, PROBES));
     }
@@ -241,7 +290,8 @@ mod tests {
             let mut other = unix.accept().unwrap().0;
             // what pingora's connector hands out, as far as its socket goes
             let within = TcpStream::connect(address).await.unwrap();
-            let tls = Wire::Tls(Box::new(pingora_core::protocols::l4::stream::Stream::from(within)));
+            let tls = Transport::Tls(Box::new(pingora_core::protocols::l4::stream::Stream::from(within)));
+            let tls = Wire::new(tls);
             let mut third = listener.accept().unwrap().0;
             let mut wires = [tcp, local, tls];
             for _ in 0..3 {

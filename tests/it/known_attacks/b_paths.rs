@@ -371,12 +371,12 @@ fn b15_a_target_arrives_byte_for_byte() {
 }
 
 #[test]
-fn b16_a_target_of_8_kib_is_served_and_a_longer_one_is_414() {
+fn b16_a_target_of_16_kib_is_served_and_a_longer_one_is_414() {
     let stage = stage();
     let path = |length: usize| format!("/public/{}", "a".repeat(length - "/public/".len()));
-    assert_eq!(stage.get(&path(8 << 10), &[]).status, 200);
-    let query = format!("/public?{}", "a".repeat(8 << 10));
-    for target in [path((8 << 10) + 1), path(9 << 10), query] {
+    assert_eq!(stage.get(&path(16 << 10), &[]).status, 200);
+    let query = format!("/public?{}", "a".repeat(16 << 10));
+    for target in [path((16 << 10) + 1), path(17 << 10), query] {
         stage.refuses(head(&format!("GET {target}"), &[("Host", "a")]).as_bytes(), 414);
     }
 }

@@ -1,12 +1,17 @@
 //! The client's end of a stream: its body, heads, data within its window, trailers, resets.
 
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use parking_lot::Mutex;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -14,24 +19,40 @@ use tokio::time::timeout;
 
 use super::super::body::{Complete, Part};
 use super::super::client::Gone;
-use super::super::streamed::{Download, Upload};
+use super::super::streamed::{Download, Inflow, Upload};
+use super::Tally;
+use super::messages::Messages;
 use crate::gateway::respond::{is_grpc, is_server_sent};
 
 /// How long a client may go on sending a body whose answer has overtaken it.
 const LINGER: Duration = Duration::from_secs(1);
 /// What one wait for the client's window is for.
 const PIECE: usize = 16 << 10;
+/// How long a piece of an answer of ours waits for the client's window, at most: nobody has to be waited for to make it.
+const OWN_TIME: Duration = Duration::from_secs(15);
+/// Answers of ours that wait so at once, in the whole process. Whoever opens no window can ask for very many.
+const OWN_WAITING_MAX: usize = 512;
 
-/// The body of a stream's request.
-pub(super) struct Body {
-    stream: RecvStream,
-    /// Taken out of the window, and to be given back when the next piece is wanted.
-    held: usize,
-}
+static OWN_WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// The body of a stream's request. Others take in what has come of it, too.
+#[derive(Clone)]
+pub(super) struct Body(Option<Arc<Mutex<Inflow>>>);
 
 impl Body {
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, held: 0 }
+        Self((!stream.is_end_stream()).then(|| Arc::new(Mutex::new(Inflow::new(stream)))))
+    }
+
+    /// Does something that may not want the body yet; what comes of it is taken in.
+    pub(super) async fn meanwhile<T>(self, work: impl Future<Output = T>) -> T {
+        let Some(inflow) = self.0 else { return work.await };
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            inflow.lock().fill(cx);
+            work.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Lets a body go that is not asked for. A client that is told at once to stop takes the answer in (RFC 9113, 8.1),
@@ -46,20 +67,21 @@ impl Upload for Body {
     const IS_FRAMED: bool = false;
 
     fn is_over(&self) -> bool {
-        self.stream.is_end_stream()
+        self.0.as_ref().is_none_or(|inflow| inflow.lock().is_over())
     }
 
     async fn piece(&mut self) -> Result<Part> {
-        let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.held));
+        let Some(inflow) = &self.0 else { return Ok(Part::End(Complete::by_framing())) };
         // at a reset there is an error, not nothing
-        let Some(piece) = self.stream.data().await else { return Ok(Part::End(Complete::by_framing())) };
-        let piece = piece.map_err(broken)?;
-        self.held = piece.len();
-        Ok(Part::Data(piece))
+        let Some(piece) = poll_fn(|cx| inflow.lock().poll_piece(cx)).await else {
+            return Ok(Part::End(Complete::by_framing()));
+        };
+        piece.map(Part::Data).map_err(broken)
     }
 
     async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
-        self.stream.trailers().await.map_err(broken)
+        let Some(inflow) = &self.0 else { return Ok(None) };
+        poll_fn(|cx| inflow.lock().poll_trailers(cx)).await.map_err(broken)
     }
 
     /// The way back tells.
@@ -85,19 +107,22 @@ fn broken(e: h2::Error) -> Box<Error> {
 pub(super) struct Client {
     respond: SendResponse<Bytes>,
     body: Option<SendStream<Bytes>>,
-    /// What is sent ends cleanly when its session does: server-sent events, and calls that have words for it.
+    /// What is sent ends cleanly when its session does: server-sent events.
     is_server_sent: bool,
-    is_grpc: bool,
     /// For each piece.
     idle: Duration,
+    tally: Arc<Tally>,
+    /// So do gRPC calls, which have words for it.
+    messages: Option<Messages>,
     /// 0 as long as there is no final head.
     pub(super) status: u16,
     pub(super) bytes_out: usize,
 }
 
 impl Client {
-    pub(super) fn new(respond: SendResponse<Bytes>, idle: Duration) -> Self {
-        Self { respond, body: None, is_server_sent: false, is_grpc: false, idle, status: 0, bytes_out: 0 }
+    pub(super) fn new(respond: SendResponse<Bytes>, idle: Duration, tally: Arc<Tally>) -> Self {
+        let (body, messages) = (None, None);
+        Self { respond, body, is_server_sent: false, idle, tally, messages, status: 0, bytes_out: 0 }
     }
 
     /// 100 Continue, or 103 with its links.
@@ -114,14 +139,47 @@ impl Client {
     pub(super) fn close(&mut self) {
         match &mut self.body {
             Some(body) if self.is_server_sent => drop(body.send_data(Bytes::new(), true)),
-            Some(body) if self.is_grpc => drop(body.send_trailers(signed_out())),
+            // where a message is under way, nothing can follow
+            Some(body) if self.messages.as_ref().is_some_and(Messages::at_border) => {
+                drop(body.send_trailers(signed_out()));
+            }
             _ => self.reset(Reason::CANCEL),
         }
+    }
+
+    /// The body of an answer of ours, to its end.
+    pub(super) async fn own(&mut self, body: Bytes) -> std::result::Result<(), Gone> {
+        self.idle = self.idle.min(OWN_TIME);
+        let mut sent = pin!(async {
+            self.data(body).await?;
+            self.end(Complete::by_framing(), None).await
+        });
+        if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await {
+            return sent;
+        }
+        let Some(_waiting) = Waiting::begin() else { return Err(Gone) };
+        sent.await
     }
 
     /// Ends the stream at once.
     pub(super) fn reset(&mut self, reason: Reason) {
         self.respond.send_reset(reason);
+    }
+}
+
+/// An answer of ours that waits for its client's window; counts itself out when dropped.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Option<Self> {
+        let waiting = Self;
+        (OWN_WAITING.fetch_add(1, Ordering::Relaxed) < OWN_WAITING_MAX).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        OWN_WAITING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -143,8 +201,9 @@ impl Download for Client {
         if !head.headers.contains_key(header::DATE) {
             let _ = head.insert_header(header::DATE, get_cached_date());
         }
-        (self.is_server_sent, self.is_grpc) = (!end && is_server_sent(&head), !end && is_grpc(&head));
+        self.is_server_sent = !end && is_server_sent(&head);
         let status = head.status.as_u16();
+        self.messages = (!end && is_grpc(&head)).then(Messages::default);
         let response = Response::from_parts(head.as_owned_parts(), ());
         self.body = Some(self.respond.send_response(response, end).map_err(|_| Gone)?);
         self.status = status;
@@ -160,8 +219,13 @@ impl Download for Client {
             let sent = timeout(self.idle, async {
                 while piece.has_remaining() {
                     body.reserve_capacity(piece.len());
-                    let Some(Ok(room)) = poll_fn(|cx| body.poll_capacity(cx)).await else { return Err(Gone) };
-                    body.send_data(piece.split_to(room.min(piece.len())), false).map_err(|_| Gone)?;
+                    let room = self.tally.waiting(poll_fn(|cx| body.poll_capacity(cx))).await;
+                    let Some(Ok(room)) = room else { return Err(Gone) };
+                    let part = piece.split_to(room.min(piece.len()));
+                    if let Some(messages) = &mut self.messages {
+                        messages.feed(&part);
+                    }
+                    body.send_data(part, false).map_err(|_| Gone)?;
                 }
                 Ok(())
             });

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header, request};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
 use super::super::Front;
-use super::super::body::{Complete, Part};
+use super::super::body::Part;
 use super::super::client::Gone;
 use super::super::streamed::{Download as _, Upload as _, read_form};
 use super::client::{Body, Client};
 use super::{Fate, Tally, head};
 use crate::gateway::guard::Guard;
+use crate::gateway::oversize::Oversize;
 use crate::gateway::record::{self, Counts};
 use crate::gateway::{RequestState, Step, answer, respond, target};
 use crate::web::incoming::wants_page;
@@ -30,25 +31,39 @@ pub(super) async fn serve(
     guard: Arc<Guard>,
     tally: Arc<Tally>,
 ) -> Fate {
-    let gateway = &front.gateway;
     let (parts, body) = request.into_parts();
-    let mut body = Body::new(body);
-    let mut client = Client::new(respond, gateway.config.limits.idle);
-    let (mut head, bytes) = match head::read(&parts, &gateway.config.limits) {
+    let (body, client) = (Body::new(body), Client::new(respond, front.gateway.config.limits.idle, tally.clone()));
+    body.clone().meanwhile(serve_one(front, parts, body, client, guard, tally)).await
+}
+
+async fn serve_one(
+    front: Front,
+    parts: request::Parts,
+    mut body: Body,
+    mut client: Client,
+    guard: Arc<Guard>,
+    tally: Arc<Tally>,
+) -> Fate {
+    let gateway = &front.gateway;
+    let read = head::read(&parts, &gateway.config.limits);
+    let (method, to_people) = (parts.method.clone(), wants_page(&parts.headers));
+    let seen = if read.is_err() { oversize(&parts, &gateway.config.server.prefix) } else { Oversize::default() };
+    // it may be many times as large as what was sent, and an answer may wait
+    drop(parts);
+    let (mut head, bytes) = match read {
         Ok(read) => read,
         Err(bad) => {
             let (id, mut why) = (gateway.fresh_id(), None);
-            let site = wants_page(&parts.headers).then_some(&*gateway.pages);
-            let reply = respond::bad_head(bad, &id, &mut why, site);
-            record::unread(gateway, guard.address(), reply.status.as_u16(), &id, why);
-            let _ = front.reply_h2(&mut client, &guard, reply, &parts.method, &id).await;
+            let reply = respond::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
+            record::unread(gateway, (guard.address(), &seen.host), reply.status.as_u16(), &id, why);
+            let _ = front.reply_h2(&mut client, &guard, reply, &method, &id).await;
             return Fate::Wasted;
         }
     };
     let mut state = gateway.new_state();
     state.guard = Some(guard.clone());
     let step = gateway.open(&mut head, bytes, &mut state);
-    let read = front.carry_on_h2(step, &head, &mut body, &mut client, &mut state, tally).await;
+    let read = front.carry_on_h2(step, &mut head, &mut body, &mut client, &mut state, tally).await;
     (state.live, state.call) = (None, None);
     if let Some(why) = guard.closed_for() {
         state.why = Some(why.reason());
@@ -61,12 +76,17 @@ pub(super) async fn serve(
     if state.outcome == "client_gone" || state.outcome == "bad_request" { Fate::Wasted } else { Fate::Served }
 }
 
+fn oversize(parts: &request::Parts, prefix: &str) -> Oversize {
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    Oversize::of_head(&parts.method, parts.uri.path().as_bytes(), authority, &parts.headers, prefix)
+}
+
 impl Front {
     /// Answers the stream, or ends it; gives how much of its body was read.
     async fn carry_on_h2(
         &self,
         step: Step,
-        head: &RequestHeader,
+        head: &mut RequestHeader,
         body: &mut Body,
         client: &mut Client,
         state: &mut RequestState,
@@ -95,14 +115,19 @@ impl Front {
                     Ok(Bytes::new())
                 };
                 read = body.as_ref().map_or(0, Bytes::len);
-                let reply = self.gateway.page(page, head, body, state).await;
+                let reply = Box::pin(self.gateway.page(page, head, body, state)).await;
                 state.cors.dress(reply)
             }
-            Step::Forward => match self.forward_h2(head, body, client, state, &mut read).await {
+            // apart: a stream that waits with an answer of ours is not as large as this
+            Step::Forward => match Box::pin(self.forward_h2(head, body, client, state, &mut read)).await {
                 Some(reply) => reply,
                 None => return read,
             },
         };
+        // its fields are nothing that an answer waits with
+        if let Ok(bare) = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None) {
+            *head = bare;
+        }
         if self.reply_h2(client, &guard, reply, &head.method, &state.request_id).await.is_err() {
             state.outcome = "client_gone";
         }
@@ -163,7 +188,6 @@ impl Front {
         if bodiless {
             return Ok(());
         }
-        client.data(reply.body).await?;
-        client.end(Complete::by_framing(), None).await
+        client.own(reply.body).await
     }
 }

@@ -37,6 +37,8 @@ struct Allowed {
     /// To the first byte of the answer, once the body is sent.
     answer: Duration,
     body_max: Option<u64>,
+    /// The server was told that nothing follows the head.
+    bodiless: bool,
     /// The client said how long its body is, and may have been wrong: the last piece waits for the end.
     held: bool,
 }
@@ -78,7 +80,7 @@ impl Front {
                 request.remove_header(&header::EXPECT);
             }
             let tried = match timeout(self.answer_time(state), server.begin(&request, bodiless)).await {
-                Ok(Ok(begun)) => self.pass(head, &mut body, client, state, begun, read).await,
+                Ok(Ok(begun)) => self.pass(head, &mut body, client, state, (bodiless, begun), read).await,
                 Ok(Err(e)) => Err(Broken::Silent(e)),
                 Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
             };
@@ -115,7 +117,8 @@ impl Front {
             if let Some(shared) = shared {
                 return Ok((Server::Shared(shared), true));
             }
-            if let Some((wire, _)) = self.reuse(target, state, false).await {
+            let kept = if any && target.may_speak_h2() { None } else { self.reuse(target, state, false).await };
+            if let Some((wire, _)) = kept {
                 return Ok((Server::Own(wire), true));
             }
         }
@@ -135,7 +138,7 @@ impl Front {
         body: &mut U,
         client: &mut D,
         state: &mut RequestState,
-        (sink, source): (Sink, Source),
+        (bodiless, (sink, source)): (bool, (Sink, Source)),
         read: &mut usize,
     ) -> Result<Option<(Sink, Source)>, Broken> {
         let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
@@ -145,7 +148,8 @@ impl Front {
         let upstream = &self.gateway.config.upstreams[admission.upstream()];
         let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
         let (idle, declared) = (self.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
-        let allowed = Allowed { idle, answer: self.answer_time(state), body_max, held: declared && !U::IS_FRAMED };
+        let allowed =
+            Allowed { idle, answer: self.answer_time(state), body_max, held: declared && !U::IS_FRAMED, bodiless };
         if matches!(sink, Sink::Shared(_)) {
             // it was not asked
             client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
@@ -209,7 +213,7 @@ impl Front {
         let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
         answer.remove_header(&http::header::CONNECTION);
         let over = source.is_over() || source.is_bodiless();
-        client.head(answer, over).await.map_err(|_| Broken::Other(gone()))?;
+        source.meanwhile(client.head(answer, over)).await.map_err(|_| Broken::Other(gone()))?;
         if over {
             source.let_end().await;
             return Ok(source);
@@ -240,7 +244,7 @@ async fn relay(client: &mut impl Download, source: &mut Source, progress: &Progr
         };
         let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up();
         match part.map_err(late)?? {
-            Part::Data(data) => client.data(data).await.map_err(|_| gone())?,
+            Part::Data(data) => source.meanwhile(client.data(data)).await.map_err(|_| gone())?,
             Part::End(whole) => break whole,
         }
     };
@@ -275,7 +279,8 @@ async fn upload<'b, U: Upload>(
     passing: impl FnOnce(HeaderMap) -> Option<HeaderMap>,
     progress: &Progress,
 ) -> Result<(Sink, &'b mut U), Stopped> {
-    if body.is_over() {
+    // a body may have turned out to be over since: its end is still to be sent
+    if allowed.bodiless {
         return Ok((sink, body));
     }
     let slow = |_| Stopped::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());

@@ -19,16 +19,27 @@ use super::super::wire::Wire;
 use super::super::{End, Front, body_length};
 use super::framed::{Cut, Framed};
 use super::{Download, Upload, read_form};
+use crate::gateway::guard::Guard;
 use crate::gateway::record::Counts;
 use crate::gateway::respond::is_server_sent;
 use crate::gateway::{RequestState, Step};
 use crate::pages::Page;
 
+/// What both ways know of each other.
+#[derive(Default)]
+struct Ends {
+    /// The request's body was read to its end and nothing stands behind it: another request may follow.
+    request: AtomicBool,
+    /// The client has the whole answer, whether or not the server has said so.
+    answer: AtomicBool,
+    /// Bytes came behind the request before that.
+    pipelined: AtomicBool,
+}
+
 /// The way in.
 struct Body<'c> {
     framed: Framed<ReadHalf<&'c mut Wire>>,
-    /// Set when it was read to its end and nothing stands behind it: another request may follow.
-    ended: &'c AtomicBool,
+    ends: &'c Ends,
     /// One that has only shut down its sending side is answered; whether it has gone is told by what is written to it.
     is_plain: bool,
 }
@@ -37,12 +48,15 @@ struct Body<'c> {
 struct Client<'c> {
     wire: WriteHalf<&'c mut Wire>,
     idle: Duration,
+    guard: &'c Guard,
     head: &'c RequestHeader,
     /// Whether the client and we would go on, if its body is read to its end.
     keeps: bool,
-    ended: &'c AtomicBool,
+    ends: &'c Ends,
     /// How the body of the answer is framed.
     sent: Framing,
+    /// Of a length that was said, what is still to be sent.
+    left: u64,
     /// It ends cleanly when its session does.
     is_server_sent: bool,
     /// What is being written is not all gone.
@@ -87,10 +101,10 @@ impl Front {
         if holds_back(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
             return Err(StatusCode::BAD_REQUEST);
         }
-        let ended = AtomicBool::new(false);
+        let ends = Ends::default();
         let is_plain = conn.wire.is_plain();
         let (read, _) = split(&mut conn.wire);
-        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ended);
+        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
         let form = read_form(&mut body, limits.form_bytes).await;
         conn.buffer = body.framed.buffer;
         form
@@ -104,18 +118,20 @@ impl Front {
         counts: &mut Counts,
     ) -> End {
         let keeps = self.may_keep(head);
-        let ended = AtomicBool::new(false);
+        let ends = Ends::default();
         let conn_guard = conn.guard.clone();
         let is_plain = conn.wire.is_plain();
         let (read, write) = split(&mut conn.wire);
-        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ended);
+        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
         let mut client = Client {
             wire: write,
             idle: self.gateway.config.limits.idle,
+            guard: &conn.guard,
             head,
             keeps,
-            ended: &ended,
+            ends: &ends,
             sent: Framing::Length(0),
+            left: 0,
             is_server_sent: false,
             in_piece: false,
             status: 0,
@@ -128,7 +144,13 @@ impl Front {
         (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
         let (keeps, sent) = (client.keeps, client.sent);
         conn.buffer = body.framed.buffer;
-        let Err(e) = result else { return if keeps { End::Keep } else { End::Linger } };
+        let Err(e) = result else {
+            return match (keeps, ends.pipelined.load(Ordering::Relaxed)) {
+                (true, true) => End::Keep,
+                (true, false) => End::Next,
+                (false, _) => End::Linger,
+            };
+        };
         match self.gateway.failed(&e, head, state) {
             Some(reply) if counts.status == 0 => self.reply(conn, reply, head, state, counts).await,
             // the head is written: the client sees that the body breaks off
@@ -159,17 +181,17 @@ impl<'c> Body<'c> {
         (wire, is_plain): (ReadHalf<&'c mut Wire>, bool),
         buffer: BytesMut,
         head: &RequestHeader,
-        ended: &'c AtomicBool,
+        ends: &'c Ends,
     ) -> Self {
         let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
         let framing = if chunked { Framing::Chunked } else { Framing::Length(body_length(head)) };
-        let body = Self { framed: Framed::new(wire, buffer, framing), ended, is_plain };
+        let body = Self { framed: Framed::new(wire, buffer, framing), ends, is_plain };
         body.note();
         body
     }
 
     fn note(&self) {
-        self.ended.store(self.framed.is_over() && self.framed.buffer.is_empty(), Ordering::Relaxed);
+        self.ends.request.store(self.framed.is_over() && self.framed.buffer.is_empty(), Ordering::Relaxed);
     }
 }
 
@@ -197,13 +219,16 @@ impl Upload for Body<'_> {
 
     /// What comes meanwhile is kept, but never more than one piece of it: see `client.rs`.
     async fn gone(&mut self) {
-        let may_wait = |read: &std::io::Result<usize>| match read {
-            Ok(0) => self.is_plain,
-            read => read.is_ok(),
-        };
-        if !self.framed.buffer.is_empty() || may_wait(&self.framed.read().await) {
-            pending::<()>().await;
+        if self.framed.buffer.is_empty() {
+            match self.framed.read().await {
+                Ok(0) if self.is_plain => pending::<()>().await,
+                Ok(1..) => {}
+                _ => return,
+            }
         }
+        // a client that has the whole answer may ask again before the server has ended its own
+        self.ends.pipelined.store(!self.ends.answer.load(Ordering::Relaxed), Ordering::Relaxed);
+        pending::<()>().await;
     }
 }
 
@@ -218,13 +243,13 @@ impl Client<'_> {
     async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), Gone> {
         self.in_piece = true;
         while !bytes.is_empty() {
-            match timeout(self.idle, self.wire.write(bytes)).await {
+            match timeout(self.idle, self.guard.writing(self.wire.write(bytes))).await {
                 Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
                 _ => return Err(Gone),
             }
         }
         // TLS keeps what the socket did not take at once
-        if !matches!(timeout(self.idle, self.wire.flush()).await, Ok(Ok(()))) {
+        if !matches!(timeout(self.idle, self.guard.writing(self.wire.flush())).await, Ok(Ok(()))) {
             return Err(Gone);
         }
         self.in_piece = false;
@@ -271,7 +296,7 @@ impl Download for Client<'_> {
     async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
         self.sent = self.framing(&head, end);
         self.is_server_sent = !end && is_server_sent(&head);
-        self.keeps &= self.ended.load(Ordering::Relaxed) && self.sent != Framing::Close;
+        self.keeps &= self.ends.request.load(Ordering::Relaxed) && self.sent != Framing::Close;
         let _ = match self.sent {
             Framing::Chunked => head.insert_header(header::TRANSFER_ENCODING, "chunked"),
             Framing::Length(0) if !self.has_no_body(head.status) => head.insert_header(header::CONTENT_LENGTH, "0"),
@@ -280,7 +305,10 @@ impl Download for Client<'_> {
         let mut out = Vec::with_capacity(1024);
         response::write_head(&mut head, !self.keeps, &mut out);
         self.status = head.status.as_u16();
-        self.write(&out).await
+        self.left = if let Framing::Length(length) = self.sent { length } else { u64::MAX };
+        self.write(&out).await?;
+        self.ends.answer.store(self.left == 0, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn data(&mut self, data: Bytes) -> std::result::Result<(), Gone> {
@@ -289,7 +317,10 @@ impl Download for Client<'_> {
         }
         self.bytes_out += data.len();
         if self.sent != Framing::Chunked {
-            return self.write(&data).await;
+            self.left = self.left.saturating_sub(data.len() as u64);
+            self.write(&data).await?;
+            self.ends.answer.store(self.left == 0, Ordering::Relaxed);
+            return Ok(());
         }
         let mut out = BytesMut::with_capacity(data.len() + 16);
         chunks::put(&data, &mut out);

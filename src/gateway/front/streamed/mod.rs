@@ -15,11 +15,13 @@ use crate::gateway::answer;
 mod exchange;
 mod framed;
 mod http1;
+mod inflow;
 mod replay;
 mod server;
 mod shared;
 mod trailers;
 
+pub(super) use inflow::Inflow;
 pub(super) use shared::sweep;
 
 /// A request's body, as its client sends it.

@@ -1,7 +1,7 @@
 //! The server's end of a stream's request: a connection of its own in HTTP/1.1, or a stream of a shared one in
 //! HTTP/2. Both are written and read apart from each other, so that bodies pass both ways at once.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -212,6 +212,8 @@ impl Source {
                 // what it says of its length may be written on in HTTP/1.1
                 let framing = response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
                 stream.bodiless = framing == Framing::Length(0);
+                let status_ends = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+                stream.ends_with_head = status_ends || *method == Method::HEAD;
                 Ok(head)
             }
         }
@@ -232,7 +234,7 @@ impl Source {
 
     /// Whether its head says that no body follows; an empty frame may.
     pub(super) fn is_bodiless(&self) -> bool {
-        matches!(self, Self::Shared(stream) if stream.bodiless)
+        matches!(self, Self::Shared(stream) if stream.ends_with_head)
     }
 
     /// The next piece of the body.
@@ -247,14 +249,15 @@ impl Source {
                 let bodiless = stream.bodiless;
                 let Some(body) = stream.body() else { return Err(cut_off()) };
                 // at a reset there is an error, not nothing
-                let Some(data) = body.data().await else { return Ok(Part::End(Complete::by_framing())) };
+                let Some(data) = poll_fn(|cx| body.poll_piece(cx)).await else {
+                    return Ok(Part::End(Complete::by_framing()));
+                };
                 let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
                 let data = data.map_err(failed)?;
-                if bodiless && !data.is_empty() {
+                if bodiless {
                     // whoever keeps the client's connection would take them for the next answer (CWE-444)
                     return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a body where there is none").into_up());
                 }
-                let _ = body.flow_control().release_capacity(data.len());
                 Ok(Part::Data(data))
             }
         }
@@ -267,11 +270,19 @@ impl Source {
         let _ = timeout(LINGER, rest).await;
     }
 
+    /// Does something else; what comes of a shared connection's stream meanwhile holds up no other.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        match self {
+            Self::Own { .. } => work.await,
+            Self::Shared(stream) => stream.meanwhile(work).await,
+        }
+    }
+
     /// What stands behind the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
         let Self::Shared(stream) = self else { return Ok(None) };
         let Some(body) = stream.body() else { return Ok(None) };
-        match body.trailers().await {
+        match poll_fn(|cx| body.poll_trailers(cx)).await {
             Ok(trailers) => Ok(trailers),
             // the server wants no more of the request (RFC 9113, 8.1): the answer is whole
             Err(e) if e.reason() == Some(Reason::NO_ERROR) => Ok(None),

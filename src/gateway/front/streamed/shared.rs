@@ -4,7 +4,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,8 +18,10 @@ use http::Request;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::{Instant, timeout};
 
+use super::super::paced::Paced;
 use super::super::pool::{KEPT, KEPT_TIME};
 use super::super::wire::Wire;
+use super::inflow::Inflow;
 
 /// Streams that we open on one connection; a server may allow fewer.
 const STREAMS: u32 = 100;
@@ -62,13 +66,14 @@ impl Shared {
             .max_header_list_size(HEAD_BYTES)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW);
-        let begun = timeout(HANDSHAKE, builder.handshake::<_, Bytes>(wire)).await;
+        let (wire, pace) = Paced::upstream(wire);
+        let begun = timeout(HANDSHAKE, pace.clone().keep(builder.handshake::<_, Bytes>(wire))).await;
         let (send, connection) = match begun {
             Ok(begun) => begun.map_err(failed)?,
             Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "beginning HTTP/2").into_up()),
         };
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = pace.keep(connection).await {
                 tracing::debug!(%error, "HTTP/2 to an upstream ended");
             }
         });
@@ -99,7 +104,10 @@ impl Shared {
         let mut send = self.send.ready().await.map_err(failed)?;
         let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
         self.users.fetch_add(1, Ordering::Relaxed);
-        Ok((body, Stream { answer: Some(answer), body: None, bodiless: false, users: self.users }))
+        Ok((
+            body,
+            Stream { answer: Some(answer), body: None, bodiless: false, ends_with_head: false, users: self.users },
+        ))
     }
 
     fn is_open(&mut self) -> bool {
@@ -142,34 +150,48 @@ pub(super) struct Stream {
     /// Until its head has come.
     pub(super) answer: Option<ResponseFuture>,
     /// From then on.
-    body: Option<RecvStream>,
-    /// By its status, or as the answer to HEAD.
+    body: Option<Inflow>,
+    /// By its length, its status, or as the answer to HEAD.
     pub(super) bodiless: bool,
+    /// By the latter two: not even trailers follow.
+    pub(super) ends_with_head: bool,
     users: Arc<AtomicUsize>,
 }
 
 impl Stream {
     /// Its head has come.
     pub(super) fn answered(&mut self, body: RecvStream) {
-        self.body = Some(body);
+        self.body = Some(Inflow::new(body));
         self.users.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Behind its head.
-    pub(super) fn body(&mut self) -> Option<&mut RecvStream> {
+    pub(super) fn body(&mut self) -> Option<&mut Inflow> {
         self.body.as_mut()
+    }
+
+    /// Does something else; what comes of the body meanwhile is taken in.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Some(body) = &mut self.body {
+                body.fill(cx);
+            }
+            work.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Whether nothing follows what was read.
     pub(super) fn is_over(&self) -> bool {
-        self.body.as_ref().is_none_or(RecvStream::is_end_stream)
+        self.body.as_ref().is_none_or(Inflow::is_over)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         // one that was not answered stays at stake
-        if !self.is_over() {
+        if !self.body.as_ref().is_none_or(Inflow::has_come) {
             self.users.fetch_add(1, Ordering::Relaxed);
         }
     }

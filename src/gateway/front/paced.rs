@@ -1,0 +1,267 @@
+//! A connection as the `h2` crate reads it, at either end. Small DATA frames come so many at a time, and its streams take
+//! them out before the next ones come: the crate keeps each in memory as it came, and ends the connection when there are
+//! too many. And each header block must be whole in time: the crate waits for the rest of one as long as the connection
+//! stands, so that heads that are never sent to their end would cost nothing.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::wire::Wire;
+
+/// Octets of the preface (RFC 9113, 3.4) and of a frame's head (4.1).
+const PREFACE: usize = 24;
+const FRAME_HEAD: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// DATA frames of less than this are small: the crate counts what they lack against the connection.
+const SMALL: usize = 256;
+/// Small frames that come in one run of the connection's task: a quarter of what the crate bears.
+const SMALL_A_RUN: usize = 128;
+
+pub(super) struct Paced {
+    wire: Wire,
+    frames: Frames,
+    /// Read, and left for the next run.
+    held: BytesMut,
+    pace: Pace,
+    /// For a whole header block; a server has as long as its answer may take.
+    head_time: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// How many small frames may still come in this run.
+#[derive(Clone, Default)]
+pub(super) struct Pace(Arc<AtomicUsize>);
+
+/// Follows the frames that come in, as far as to know how long one is and whether a header block is under way.
+struct Frames {
+    head: [u8; FRAME_HEAD],
+    /// How much of a frame's head is there.
+    known: usize,
+    /// What is still to come of its payload.
+    left: usize,
+    /// A block has begun and not ended.
+    open: bool,
+    /// It ends with the payload.
+    ends: bool,
+}
+
+impl Pace {
+    /// Runs the task of a connection: in between, its streams have their turn.
+    pub(super) async fn keep<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.0.store(SMALL_A_RUN, Ordering::Relaxed);
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+impl Paced {
+    /// A client's connection of which `begun` has been read, and what its task is to be run with.
+    pub(super) fn downstream(wire: Wire, begun: BytesMut, head_time: Duration) -> (Self, Pace) {
+        let (paced, pace) = Self::new(wire, Some(head_time), PREFACE);
+        (Self { held: begun, ..paced }, pace)
+    }
+
+    /// A server's.
+    pub(super) fn upstream(wire: Wire) -> (Self, Pace) {
+        Self::new(wire, None, 0)
+    }
+
+    fn new(wire: Wire, head_time: Option<Duration>, preface: usize) -> (Self, Pace) {
+        let pace = Pace::default();
+        let (held, frames) = (BytesMut::new(), Frames::new(preface));
+        (Self { wire, frames, held, pace: pace.clone(), head_time, timer: None }, pace)
+    }
+
+    /// Lets go of what may come in this run, and holds the rest.
+    fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let mut small = self.pace.0.load(Ordering::Relaxed);
+        let (taken, ended) = self.frames.feed(&buf.filled()[before..], &mut small);
+        self.pace.0.store(small, Ordering::Relaxed);
+        if ended {
+            self.timer = None;
+        }
+        if before + taken < buf.filled().len() {
+            // what was held came first
+            let rest = BytesMut::from(&buf.filled()[before + taken..]);
+            let later = std::mem::replace(&mut self.held, rest);
+            self.held.extend_from_slice(&later);
+            buf.set_filled(before + taken);
+        }
+    }
+
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(head_time) = self.head_time.filter(|_| self.frames.under_way()) else { return false };
+        self.timer.get_or_insert_with(|| Box::pin(sleep(head_time))).as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Frames {
+    /// The preface comes first.
+    fn new(preface: usize) -> Self {
+        Self { head: [0; FRAME_HEAD], known: 0, left: preface, open: false, ends: true }
+    }
+
+    /// Whether a block, or a frame that may be of one, is under way.
+    fn under_way(&self) -> bool {
+        self.open || self.known > 0
+    }
+
+    /// Follows what was read, up to the end of the last one of so many `small` frames: how many bytes that is, and
+    /// whether a header block ended.
+    fn feed(&mut self, mut bytes: &[u8], small: &mut usize) -> (usize, bool) {
+        let (length, mut ended) = (bytes.len(), false);
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let taken = self.left.min(bytes.len());
+                self.left -= taken;
+                bytes = &bytes[taken..];
+            } else {
+                if self.known == 0 && *small == 0 {
+                    break;
+                }
+                self.head[self.known] = byte;
+                self.known = (self.known + 1) % FRAME_HEAD;
+                bytes = rest;
+                if self.known > 0 {
+                    continue;
+                }
+                self.begin(small);
+            }
+            if self.left == 0 && self.ends {
+                (self.open, ended) = (false, true);
+            }
+        }
+        (length - bytes.len(), ended)
+    }
+
+    /// A frame's head is whole.
+    fn begin(&mut self, small: &mut usize) {
+        let [a, b, c, kind, flags, ..] = self.head;
+        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let is_head = matches!(kind, HEADERS | CONTINUATION);
+        self.open |= is_head;
+        self.ends = !is_head || flags & END_HEADERS != 0;
+        if kind == DATA && self.left < SMALL {
+            *small = small.saturating_sub(1);
+        }
+    }
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.pace.0.load(Ordering::Relaxed) == 0 {
+            // behind the streams that have something to take
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        if this.held.is_empty() {
+            let read = Pin::new(&mut this.wire).poll_read(cx, buf);
+            if read.is_pending() && this.is_late(cx) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            ready!(read)?;
+        } else {
+            let some = this.held.len().min(buf.remaining());
+            buf.put_slice(&this.held[..some]);
+            this.held.advance(some);
+        }
+        this.follow(buf, before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().wire).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    /// However the bytes are cut, a block is under way from its first byte to its last, and nothing else is.
+    #[test]
+    fn a_block_is_under_way_until_it_has_ended() {
+        let data = frame(0, 0, b"data that takes its time");
+        let settings = frame(4, 0, &[]);
+        let block = [frame(HEADERS, 0, b"begun"), frame(CONTINUATION, 0, &[]), frame(CONTINUATION, END_HEADERS, b"on")];
+        let block = block.concat();
+        let stream = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &data, &block, &data, &settings].concat();
+        let begins = PREFACE + settings.len() + data.len();
+        for piece in 1..40 {
+            let mut blocks = Frames::new(PREFACE);
+            let mut at = 0;
+            for bytes in stream.chunks(piece) {
+                assert_eq!(blocks.feed(bytes, &mut 1_000).0, bytes.len());
+                at += bytes.len();
+                let in_block = at > begins && at < begins + block.len();
+                let own = at > begins + block.len() || at <= begins;
+                assert!(!in_block || blocks.under_way(), "{at} of {piece}");
+                assert!(!own || !blocks.open, "{at} of {piece}");
+            }
+            assert!(!blocks.under_way());
+        }
+    }
+    /// Whatever is held back comes later, and nothing is lost or comes in another order.
+    #[tokio::test]
+    async fn small_frames_come_so_many_a_run_and_large_ones_as_they_are() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let small = frame(DATA, 0, b"one message").repeat(1_000);
+        let large = [&[0, 64, 0, DATA, 0, 0, 0, 0, 1], vec![7; 16 << 10].as_slice()].concat();
+        let sent = [small.clone(), large.repeat(20), small].concat();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Wire::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut other, _) = listener.accept().await.unwrap();
+        let bytes = sent.clone();
+        tokio::spawn(async move { other.write_all(&bytes).await.unwrap() });
+        let (mut paced, pace) = Paced::upstream(wire);
+        let mut runs = 0;
+        let work = async {
+            let (mut read, mut piece) = (Vec::new(), [0; 8 << 10]);
+            while read.len() < sent.len() {
+                let some = paced.read(&mut piece).await.unwrap();
+                read.extend_from_slice(&piece[..some]);
+            }
+            read
+        };
+        let mut work = pin!(pace.keep(work));
+        let read = poll_fn(|cx| {
+            runs += 1;
+            work.as_mut().poll(cx)
+        });
+        assert!(read.await == sent);
+        assert!(runs >= 2_000 / SMALL_A_RUN, "{runs}");
+    }
+}
