@@ -658,7 +658,7 @@ fn a_request_to_a_server_in_http2_is_judged_and_counted_once() {
     let mut client = gateway.client();
     client.send(
         format!(
-            "POST /held HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+            "POST /asked HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
         )
         .as_bytes(),
     );
