@@ -128,7 +128,7 @@ fn other_protocols_are_not_switched_to() {
 
 #[test]
 fn protocols_that_would_be_a_way_past_the_rules_cannot_be_named() {
-    for protocol in ["h2c", "TLS/1.3", "HTTP/2.0", "websocket", "a b", "", "a/", "a/b/c"] {
+    for protocol in ["h2", "h2c", "h3", "TLS/1.3", "HTTP/2.0", "websocket", "a b", "", "a/", "a/b/c"] {
         let folder = crate::gateway::configured(&format!(
             "[[route]]\nupgrade = [\"{protocol}\"]\nupstream = \"builtin:whoami\"\n"
         ));

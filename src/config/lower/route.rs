@@ -163,7 +163,7 @@ fn upgrade(table: &Table<'_>) -> Vec<String> {
         let kind = parts.next().unwrap_or_default();
         if kind == "websocket" {
             text.fault("WebSockets pass without being named", "remove it; `websocket` says from where they may come");
-        } else if matches!(kind, "h2c" | "http" | "tls") {
+        } else if matches!(kind, "h2" | "h2c" | "h3" | "http" | "tls") {
             text.fault(
                 format!("`{}` would be a way past every rule", text.value),
                 "name protocols of the app's own, as in \"spdy/3.1\" or \"tcp\"",
