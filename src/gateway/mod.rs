@@ -56,6 +56,7 @@ mod report;
 mod respond;
 mod route;
 mod second_method;
+mod server_name;
 mod service_worker;
 mod spot;
 mod target;
@@ -209,7 +210,7 @@ impl Gateway {
             let site = wants_page(&head.headers).then_some(&*self.pages);
             let prefix = &self.config.server.prefix;
             let seen = Oversize::of_head(&head.method, head.raw_path(), None, &head.headers, prefix);
-            Step::Reply(respond::bad_head(bad, &state.request_id, &mut state.why, site, &seen))
+            Step::Reply(oversize::bad_head(bad, &state.request_id, &mut state.why, site, &seen))
         })
     }
 

@@ -2,14 +2,18 @@
 //! so for the page that says it, and whether that page's form asks to clear them. The form carries the same cookies, so
 //! that its head is never read to its end either.
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
+use super::head::BadHead;
+use super::refuse;
+use crate::pages::Site;
 use crate::web::host::Host;
+use crate::web::reply::Reply;
 
 /// Cookies that are named.
 const NAMED: usize = 3;
 /// The form's address, behind `prefix`.
-pub(crate) const CLEAR: &str = "/clear-cookies";
+const CLEAR: &str = "/clear-cookies";
 
 /// What was seen.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -80,6 +84,34 @@ impl Oversize {
         };
         seen.clears = own && method == b"POST" && path.strip_prefix(prefix.as_bytes()) == Some(CLEAR.as_bytes());
         seen
+    }
+}
+
+/// The answer to a head that is refused unread; `site` where a person looks at it.
+pub(super) fn bad_head(
+    bad: BadHead,
+    request_id: &str,
+    why: &mut Option<&'static str>,
+    site: Option<&Site>,
+    seen: &Oversize,
+) -> Reply {
+    let (code, reason) = match bad {
+        BadHead::Ambiguous(what) => (StatusCode::BAD_REQUEST, what),
+        BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+        BadHead::TargetTooLong => (StatusCode::URI_TOO_LONG, "target"),
+        BadHead::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head"),
+        BadHead::TooSlow => (StatusCode::REQUEST_TIMEOUT, "head_time"),
+        BadHead::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "host of another certificate"),
+    };
+    *why = Some(reason);
+    match site {
+        Some(site) if bad == BadHead::TooLarge && seen.clears => site.cookies_cleared().closing(),
+        Some(site) if bad == BadHead::TooLarge && !seen.cookies.is_empty() => {
+            site.too_many_cookies(&seen.cookies, CLEAR, request_id).closing()
+        }
+        Some(site) => site.error_page(code, request_id, None).closing(),
+        None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reason, request_id),
+        None => refuse::unread(code, request_id),
     }
 }
 

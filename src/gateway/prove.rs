@@ -16,9 +16,9 @@ use super::explain::{Explanation, Forwarded, ReadingTold, RouteTried};
 use super::forward::{self, Stripper, Told};
 use super::guard::Secured;
 use super::head::{self, BadHead, Known, Peer};
-use super::oversize::Oversize;
+use super::oversize::{self, Oversize};
 use super::route::{Reading, Routed};
-use super::{handshake, refuse, respond, target, upstream};
+use super::{handshake, refuse, respond, server_name, target};
 use crate::account::{Identity, Minted, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
@@ -93,14 +93,14 @@ impl<'c> Prover<'c> {
         let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
             Ok(known) => known,
             Err(bad) => {
-                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
+                told.refuse_unread(bad, &oversize::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
                 return Ok(told);
             }
         };
         let incoming = match head::incoming(&parts, target.as_bytes(), &known) {
             Ok(incoming) => incoming,
             Err(bad) => {
-                told.refuse_unread(bad, &respond::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
+                told.refuse_unread(bad, &oversize::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
                 return Ok(told);
             }
         };
@@ -202,7 +202,7 @@ impl<'c> Prover<'c> {
         let user = admission.identity().map(|identity| &identity.user);
         let token = to.token.as_ref().zip(user).map(|(spec, user)| Minted::named(spec, &to.name, user));
         let handshake = incoming.is_websocket.then(|| handshake::read(&route.websocket_token, incoming));
-        let own_host = to.servers.first().map(upstream::authority);
+        let own_host = to.servers.first().map(server_name::authority);
         let client = seen.known.client.map(|client| client.to_string());
         let changes = forward::changes(
             incoming.headers,

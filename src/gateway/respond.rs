@@ -10,12 +10,10 @@ use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
 use super::head::BadHead;
-use super::oversize::{self, Oversize};
-use super::{refuse, target};
+use super::target;
 use crate::account::Rejected;
 use crate::config::{Config, Route};
 use crate::metrics::Authz;
-use crate::pages::Site;
 use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
@@ -29,34 +27,6 @@ pub(super) const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000"
 /// nothing else.
 pub(super) fn sends_hsts(config: &Config, guard: &Guard) -> bool {
     guard.secured().is_some() && config.server.public_url.scheme() == Scheme::Https
-}
-
-/// The answer to a head that is refused unread; `site` where a person looks at it.
-pub(super) fn bad_head(
-    bad: BadHead,
-    request_id: &str,
-    why: &mut Option<&'static str>,
-    site: Option<&Site>,
-    seen: &Oversize,
-) -> Reply {
-    let (code, reason) = match bad {
-        BadHead::Ambiguous(what) => (StatusCode::BAD_REQUEST, what),
-        BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
-        BadHead::TargetTooLong => (StatusCode::URI_TOO_LONG, "target"),
-        BadHead::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head"),
-        BadHead::TooSlow => (StatusCode::REQUEST_TIMEOUT, "head_time"),
-        BadHead::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "host of another certificate"),
-    };
-    *why = Some(reason);
-    match site {
-        Some(site) if bad == BadHead::TooLarge && seen.clears => site.cookies_cleared().closing(),
-        Some(site) if bad == BadHead::TooLarge && !seen.cookies.is_empty() => {
-            site.too_many_cookies(&seen.cookies, oversize::CLEAR, request_id).closing()
-        }
-        Some(site) => site.error_page(code, request_id, None).closing(),
-        None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reason, request_id),
-        None => refuse::unread(code, request_id),
-    }
 }
 
 /// What the access line says of a credential that was not accepted.

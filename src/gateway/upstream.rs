@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
 use super::front::wire::{self, Transport, Wire};
+use super::server_name::{authority, resolvable};
 use super::trust::{Connector, Trust};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::web::origin::Origin;
@@ -377,28 +378,6 @@ impl Target {
     /// Its name and address, for people.
     pub(super) fn server(&self) -> &str {
         &self.server
-    }
-}
-
-/// What `host = "upstream"` sends as `Host`.
-pub(crate) fn authority(server: &UpstreamServer) -> String {
-    match server {
-        UpstreamServer::Whoami => "whoami".to_owned(),
-        UpstreamServer::Unix(_) => "localhost".to_owned(),
-        UpstreamServer::Tcp { host, port, protocol } => {
-            let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-            let own_port = if *protocol == UpstreamProtocol::Https { 443 } else { 80 };
-            if *port == own_port { bracketed } else { format!("{bracketed}:{port}") }
-        }
-    }
-}
-
-fn resolvable(server: &UpstreamServer) -> Option<(String, u16)> {
-    match server {
-        UpstreamServer::Tcp { host, port, .. } if host.parse::<std::net::IpAddr>().is_err() => {
-            Some((host.clone(), *port))
-        }
-        _ => None,
     }
 }
 

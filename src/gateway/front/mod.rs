@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::conn::Counted;
 use super::guard::Guard;
 use super::head::{BadHead, Peer};
-use super::oversize::Oversize;
+use super::oversize::{self, Oversize};
 use super::record::{self, Counts};
 use super::trust::Connector;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond, target};
@@ -169,7 +169,7 @@ impl Front {
         let (request_id, mut why) = (self.gateway.fresh_id(), None);
         let site = request::wants_page(&conn.buffer).then_some(&*self.gateway.pages);
         let seen = Oversize::of_bytes(&conn.buffer, &self.gateway.config.server.prefix);
-        let reply = respond::bad_head(bad, &request_id, &mut why, site, &seen);
+        let reply = oversize::bad_head(bad, &request_id, &mut why, site, &seen);
         let client = (conn.guard.address(), seen.host.as_str());
         record::unread(&self.gateway, client, reply.status.as_u16(), &request_id, why);
         let _ = self.write_reply(&mut conn, reply, &Method::GET, &request_id).await;

@@ -17,7 +17,7 @@ use super::super::streamed::{Download as _, Upload as _, read_form};
 use super::client::{Body, Client};
 use super::{Fate, Tally, head};
 use crate::gateway::guard::Guard;
-use crate::gateway::oversize::Oversize;
+use crate::gateway::oversize::{self, Oversize};
 use crate::gateway::record::{self, Counts};
 use crate::gateway::{RequestState, Step, answer, respond, target};
 use crate::web::incoming::wants_page;
@@ -47,14 +47,14 @@ async fn serve_one(
     let gateway = &front.gateway;
     let read = head::read(&parts, &gateway.config.limits);
     let (method, to_people) = (parts.method.clone(), wants_page(&parts.headers));
-    let seen = if read.is_err() { oversize(&parts, &gateway.config.server.prefix) } else { Oversize::default() };
+    let seen = if read.is_err() { oversize_of(&parts, &gateway.config.server.prefix) } else { Oversize::default() };
     // it may be many times as large as what was sent, and an answer may wait
     drop(parts);
     let (mut head, bytes) = match read {
         Ok(read) => read,
         Err(bad) => {
             let (id, mut why) = (gateway.fresh_id(), None);
-            let reply = respond::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
+            let reply = oversize::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
             record::unread(gateway, (guard.address(), &seen.host), reply.status.as_u16(), &id, why);
             let _ = front.reply_h2(&mut client, &guard, reply, &method, &id).await;
             return Fate::Wasted;
@@ -76,7 +76,7 @@ async fn serve_one(
     if state.outcome == "client_gone" || state.outcome == "bad_request" { Fate::Wasted } else { Fate::Served }
 }
 
-fn oversize(parts: &request::Parts, prefix: &str) -> Oversize {
+fn oversize_of(parts: &request::Parts, prefix: &str) -> Oversize {
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     Oversize::of_head(&parts.method, parts.uri.path().as_bytes(), authority, &parts.headers, prefix)
 }
