@@ -50,6 +50,20 @@ impl Oversize {
         Self::of(method.as_str().as_bytes(), path, authority, fields, prefix)
     }
 
+    /// Keeps a cookie if it is one of the largest: there may be thousands.
+    fn note(&mut self, pair: &[u8]) {
+        let pair = pair.trim_ascii();
+        if self.cookies.len() == NAMED && self.cookies.last().is_some_and(|(_, bytes)| *bytes >= pair.len()) {
+            return;
+        }
+        let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+        if !name.is_empty() && name.len() <= 100 && name.iter().all(u8::is_ascii_graphic) {
+            self.cookies.truncate(NAMED - 1);
+            self.cookies.push((String::from_utf8_lossy(name).into_owned(), pair.len()));
+            self.cookies.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        }
+    }
+
     fn of<'f>(
         method: &[u8],
         path: &[u8],
@@ -68,15 +82,13 @@ impl Oversize {
             } else if is("origin") {
                 origin = std::str::from_utf8(value).ok().and_then(|origin| origin.split_once("://"));
             } else if is("cookie") {
-                seen.cookies.extend(value.split(|&byte| byte == b';').filter_map(cookie));
+                value.split(|&byte| byte == b';').for_each(|pair| seen.note(pair));
             }
         }
         // it is written to the log, whatever it is
         if Host::parse(&seen.host).is_none() {
             seen.host.clear();
         }
-        seen.cookies.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        seen.cookies.truncate(NAMED);
         let own = match (site, origin) {
             (Some(site), _) => site == b"same-origin",
             (None, Some((_, host))) => !seen.host.is_empty() && host.eq_ignore_ascii_case(&seen.host),
@@ -113,14 +125,6 @@ pub(super) fn bad_head(
         None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reason, request_id),
         None => refuse::unread(code, request_id),
     }
-}
-
-/// A cookie's name and how many bytes it has.
-fn cookie(pair: &[u8]) -> Option<(String, usize)> {
-    let pair = pair.trim_ascii();
-    let name = pair.split(|&byte| byte == b'=').next().filter(|name| !name.is_empty() && name.len() <= 100)?;
-    let plain = name.iter().all(u8::is_ascii_graphic);
-    plain.then(|| (String::from_utf8_lossy(name).into_owned(), pair.len()))
 }
 
 #[cfg(test)]

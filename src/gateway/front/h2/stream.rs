@@ -56,6 +56,7 @@ async fn serve_one(
             let (id, mut why) = (gateway.fresh_id(), None);
             let reply = oversize::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
             record::unread(gateway, (guard.address(), &seen.host), reply.status.as_u16(), &id, why);
+            drop(seen);
             let _ = front.reply_h2(&mut client, &guard, reply, &method, &id).await;
             return Fate::Wasted;
         }
