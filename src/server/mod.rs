@@ -333,7 +333,7 @@ mod tests {
         const TEXT: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = \"STATE\"\n[[route]]\nupstream = \"http://127.0.0.1:9\"\n";
         let dir = tempfile::tempdir().unwrap();
         let mut broken = config(TEXT, dir.path());
-        broken.limits.idle = Duration::MAX;
+        broken.limits.keep_alive = Duration::MAX;
         let (server, _stop) = serve(config(TEXT, dir.path())).await;
         let connect = || TcpStream::connect(server.listening.addresses()[0]).unwrap();
         let mut early = connect();
