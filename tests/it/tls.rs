@@ -371,9 +371,9 @@ fn a_handshake_that_does_not_come_is_given_up() {
     let secure = Secure::whoami();
     let mut silent = Client::connect(secure.gateway.tls);
     assert!(silent.is_closed());
-    // and bytes that are none of TLS get nothing but an alert
+    // and bytes that are neither TLS nor HTTP get nothing but an alert
     let mut plain = TcpStream::connect(secure.gateway.tls).unwrap();
-    std::io::Write::write_all(&mut plain, b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n").unwrap();
+    std::io::Write::write_all(&mut plain, b"\x7f\x45\x4c\x46\r\n\r\n").unwrap();
     let mut said = Vec::new();
     let _ = std::io::Read::read_to_end(&mut plain, &mut said);
     assert!(!said.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&said));
