@@ -215,7 +215,13 @@ const ONE_TIME: [&str; 2] = ["invite", "reset"];
 /// A path as the log tells it: as it came, but without the token of a one-time link, which is still good where the link was
 /// changed on its way (mail programs do).
 fn shown<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
-    if path.contains(['%', ';', '\\', '@']) || ["//", "/."].iter().any(|odd| path[1.min(path.len())..].contains(odd)) {
+    let bytes = path.as_bytes();
+    let odd = |(at, b): (usize, &u8)| match b {
+        b'%' | b';' | b'\\' | b'@' => true,
+        b'/' => at > 0 && matches!(bytes.get(at + 1), Some(b'/' | b'.')),
+        _ => false,
+    };
+    if bytes.iter().enumerate().any(odd) {
         return shown_odd(prefix, path);
     }
     let own = path.split_at_checked(prefix.len()).filter(|(own, _)| own.eq_ignore_ascii_case(prefix));

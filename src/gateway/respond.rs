@@ -234,12 +234,20 @@ impl<'g> AnswerChanges<'g> {
         let Some(rules) = CacheRules::new(routes, answer, added) else { return };
         self.drops_vendor_caching = true;
         if let Some(value) = rules.cache_control.filter(|_| !self.made_private) {
-            self.replace(header::CACHE_CONTROL, Some(value));
+            self.put(header::CACHE_CONTROL, value, answer);
         }
         if let Some(value) = rules.vary {
             self.added.retain(|(name, _)| name != header::VARY);
-            self.replace(header::VARY, Some(value));
+            self.put(header::VARY, value, answer);
         }
+    }
+
+    /// Puts a field in the place of the upstream's, of which there is mostly none.
+    fn put(&mut self, name: HeaderName, value: HeaderValue, answer: &impl AnswerHead) {
+        if answer.values(&name).next().is_some() {
+            self.nominated.push(name.clone());
+        }
+        self.added.push((name, value));
     }
 
     pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
@@ -322,12 +330,18 @@ const NOT_OURS: [&[u8]; 2] = [b"keep-alive", b"alt-svc"];
 
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
+/// The shortest of them.
+const VENDOR_CACHING_BYTES_MIN: usize = b"edge-control".len();
+
 /// What tells one vendor's caches whether to store an answer, and outdoes `Cache-Control` there.
 const VENDOR_CACHING: [&[u8]; 3] = [b"edge-control", b"surrogate-control", b"x-accel-expires"];
 
 /// RFC 9213's and vendors' own for one kind of cache, such as `X-LiteSpeed-Cache-Control`.
 fn is_vendor_caching(name: &[u8]) -> bool {
     const END: &[u8] = b"-cache-control";
+    if name.len() < VENDOR_CACHING_BYTES_MIN {
+        return false;
+    }
     let targeted = name.len().checked_sub(END.len()).is_some_and(|at| name[at..].eq_ignore_ascii_case(END));
     targeted || VENDOR_CACHING.iter().any(|own| own.eq_ignore_ascii_case(name))
 }

@@ -49,6 +49,10 @@ pub(super) fn in_query(query: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 
 /// PHP leaves blanks in front out, takes `.` and blanks for `_`, and ends a name at NUL; behind `[` stands an index.
 fn is_parameter(name: &[u8]) -> bool {
+    // it is no shorter, however it is spelled
+    if name.len() < PARAMETER.len() {
+        return false;
+    }
     let name = decoded(name).skip_while(|b| *b == b' ').take_while(|b| !b"[\0".contains(b));
     name.map(|b| if b == b'.' || b == b' ' { b'_' } else { b.to_ascii_lowercase() }).eq(PARAMETER.iter().copied())
 }
