@@ -54,7 +54,7 @@ pub fn head(bytes: &[u8]) {
     let whole = other.parse(bytes).expect("httparse refuses what we take");
     assert_eq!(whole, httparse::Status::Complete(length));
     assert_eq!(other.method, Some(head.parsed.method.as_str()));
-    assert_eq!(other.path.map(str::as_bytes), Some(head.parsed.raw_path()));
+    assert_eq!(other.path.map(str::as_bytes), Some(super::target::of(&head.parsed)));
     let mut read: Fields =
         other.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
     let lines: Fields = head
