@@ -67,8 +67,8 @@ pub fn head(bytes: &[u8]) {
     let (start, lenient) = lenient(&bytes[..length]);
     assert_eq!(lenient, read, "a lenient reader");
     assert!(matches!(start.as_slice(), [method, target, _]
-        if *method == head.parsed.method.as_str().as_bytes() && *target == head.parsed.raw_path()));
-    let target = head.parsed.raw_path().len();
+        if *method == head.parsed.method.as_str().as_bytes() && *target == super::target::of(&head.parsed)));
+    let target = super::target::of(&head.parsed).len();
     if head::check(&head.parsed, target, length, &CONFIG.limits).is_ok() {
         framed_alike(&read);
         hosted_alike(&head, &read);
@@ -197,7 +197,7 @@ pub fn stripped(bytes: &[u8]) {
             host_override: None,
             port: "80".into(),
         };
-        let changes = forward::changes(&head.parsed.headers, head.parsed.raw_path(), &STRIPPER, &told);
+        let changes = forward::changes(&head.parsed.headers, super::target::of(&head.parsed), &STRIPPER, &told);
         for (name, line) in head.fields().filter(|(name, _)| changes.keeps(name)) {
             let folded = folded(name);
             let shown = String::from_utf8_lossy(line);
