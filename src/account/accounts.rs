@@ -264,7 +264,7 @@ impl Accounts {
             return Some("the store does not answer\n");
         }
         let writable = self.shared.store.run(Db::is_writable).await;
-        writable.is_err().then_some("the store cannot be written: is the disk full?\n")
+        writable.is_err().then_some("the store cannot be written: the log says why\n")
     }
 
     /// Writes what is still to be written and ends the threads. Afterwards every change fails.
@@ -535,6 +535,7 @@ mod tests {
             };
             world.accounts.shared.store.run(set).await.unwrap();
         };
+        assert_eq!(world.accounts.unready().await, None);
         refuse(true).await;
         world.clock.advance(3600); // chores are due, and fail
         world.chores().await;
@@ -551,5 +552,30 @@ mod tests {
         refuse(false).await;
         assert_eq!(world.accounts.unready().await, None);
         world.sign_in("ada@example.com").await;
+    }
+
+    /// Whoever sends people here must know before the first of them cannot sign in.
+    #[tokio::test]
+    async fn a_disk_that_nobody_writes_to_is_tried_once_a_minute() {
+        let world = World::new();
+        let refuse = async |refuse: bool| {
+            let set = move |db: &mut Db| {
+                db.refuse_writes(refuse);
+                Ok(())
+            };
+            world.accounts.shared.store.run(set).await.unwrap();
+        };
+        for _ in 0..2 {
+            world.clock.advance(60);
+            world.chores().await;
+            assert_eq!(world.accounts.unready().await, None);
+        }
+        refuse(true).await;
+        assert_eq!(world.accounts.unready().await, None, "nothing was tried yet");
+        world.clock.advance(60);
+        world.chores().await;
+        assert!(world.accounts.unready().await.is_some());
+        refuse(false).await;
+        assert_eq!(world.accounts.unready().await, None);
     }
 }

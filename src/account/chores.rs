@@ -16,7 +16,7 @@ use crate::store::{Db, StoreError};
 
 /// How often "last seen" is written, seconds; more often if the idle limit is short.
 const SEEN_EVERY_SECS: u64 = 30;
-/// How often sessions past their limits are let go from memory, seconds.
+/// How often sessions past their limits are let go from memory, and the disk is tried, seconds.
 const SWEEP_EVERY_SECS: u64 = 60;
 /// How often the store is rid of what is past, seconds.
 const PURGE_EVERY_SECS: u64 = 3600;
@@ -98,6 +98,7 @@ impl Chores {
             if from == 0 {
                 self.api_tokens.sweep(past);
                 self.handed.sweep(past);
+                logged("the account store cannot be written", db.try_disk().map(|()| None::<usize>));
             }
             self.swept.next = self.live.sweep(from, past);
         }

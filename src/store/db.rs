@@ -38,6 +38,8 @@ pub struct Db {
     looking: Looking,
     /// The last write failed because of the disk.
     is_unwritable: bool,
+    /// Something was written since [`Self::try_disk`] asked last.
+    has_written: bool,
     migrated: Option<Migrated>,
     /// For commands; behind the connection, which must be closed first.
     claim: Option<Claim>,
@@ -113,7 +115,17 @@ impl Db {
             claim.release().map_err(|error| folder.unlockable(&error))?;
         }
         let file = folder.database_id()?;
-        Ok(Self { connection, folder, file, rev: 0, looking, is_unwritable: false, migrated, claim })
+        Ok(Self {
+            connection,
+            folder,
+            file,
+            rev: 0,
+            looking,
+            is_unwritable: false,
+            has_written: false,
+            migrated,
+            claim,
+        })
     }
 
     /// What [`Self::open`] brought the database up from.
@@ -149,7 +161,17 @@ impl Db {
         connection.busy_timeout(BUSY)?;
         let file = folder.database_id()?;
         let looking = Looking::Found(Ok(()));
-        Ok(Self { connection, folder, file, rev: 0, looking, is_unwritable: false, migrated: None, claim: None })
+        Ok(Self {
+            connection,
+            folder,
+            file,
+            rev: 0,
+            looking,
+            is_unwritable: false,
+            has_written: false,
+            migrated: None,
+            claim: None,
+        })
     }
 
     /// Waits for the look through a large database that goes on since [`Self::open`].
@@ -194,7 +216,7 @@ impl Db {
         // a transaction that changed nothing says nothing of the disk
         match &written {
             Err(StoreError::Unwritable(_)) => self.is_unwritable = true,
-            Ok((_, true)) => self.is_unwritable = false,
+            Ok((_, true)) => (self.is_unwritable, self.has_written) = (false, true),
             _ => {}
         }
         written.map(|(done, _)| done)
@@ -214,11 +236,22 @@ impl Db {
 
     /// Whether the disk takes what is written; tried where it did not before.
     pub fn is_writable(&mut self) -> Result<(), StoreError> {
-        if !self.is_unwritable {
-            return Ok(());
-        }
+        if self.is_unwritable { self.write_nothing() } else { Ok(()) }
+    }
+
+    /// The same; tried where nothing was written since this was asked last.
+    pub fn try_disk(&mut self) -> Result<(), StoreError> {
+        let done = if self.has_written { Ok(()) } else { self.write_nothing() };
+        self.has_written = false;
+        done
+    }
+
+    /// A transaction that the disk must take and that leaves all as it was.
+    fn write_nothing(&mut self) -> Result<(), StoreError> {
         self.write(|tx| {
-            tx.execute("UPDATE counter SET value = value WHERE name = 'rev'", [])?;
+            // one update to the value that is there already is nothing that SQLite would write
+            tx.execute("UPDATE counter SET value = value + 1 WHERE name = 'rev'", [])?;
+            tx.execute("UPDATE counter SET value = value - 1 WHERE name = 'rev'", [])?;
             Ok(())
         })
     }

@@ -178,6 +178,7 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
         statuses.push(gateway.client().post_json("/.auth/signup", &[], &body).status);
     }
     let during = gateway.client().get("/x", &[("Cookie", &cookie)]).status;
+    let unready = Client::connect(gateway.admin).get("/readyz", &[]).status;
     let counted = Client::connect(gateway.admin).get("/metrics", &[]).text();
     // what was taken away ends all the same: room is kept for that
     let doomed = gateway.cli_with(&["session", "revoke", "--all"], "");
@@ -193,7 +194,7 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     assert!(!full.ends_with(" 0"), "{full}");
     assert!(log.contains(&format!("{}: the database answered: ", database.display())), "{log}");
     assert!(doomed.status.success(), "{}", String::from_utf8_lossy(&doomed.stderr));
-    assert_eq!((ended, ready), (401, 200));
+    assert_eq!((unready, ended, ready), (503, 401, 200));
     assert!(statuses.iter().all(|status| [201, 503].contains(status)) && statuses.contains(&503), "{statuses:?}");
     assert_eq!((during, after), (200, 201));
 }
@@ -224,7 +225,9 @@ fn a_disk_that_turns_read_only_keeps_sessions_working_and_loses_nothing_that_was
     assert_eq!(gateway.login("bea@example.com", PASSWORD).status, 503);
     // whoever cannot be signed out is told so
     assert_eq!(gateway.client().request("POST /.auth/logout", &[("Cookie", &bea)], b"").status, 503);
-    assert_eq!((asks(&gateway), Client::connect(gateway.admin).get("/healthz", &[]).status), (200, 200));
+    let health = |path: &str| Client::connect(gateway.admin).get(path, &[]).status;
+    assert_eq!((asks(&gateway), health("/healthz"), health("/readyz")), (200, 200, 503));
+    assert!(gateway.metric("authgate_store_errors_total{kind=\"io\"}") >= 2);
 
     let folder = gateway.into_folder();
     drop(disk);
