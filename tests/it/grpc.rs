@@ -156,6 +156,45 @@ fn small_messages_of_a_server_wait_for_a_client_that_reads_late() {
     });
 }
 
+/// Clients end a body by a frame that holds nothing, and some servers write pieces that hold nothing: the crate ends a
+/// connection over the hundredth of the latter.
+#[test]
+fn three_hundred_calls_with_frames_that_hold_nothing_share_one_connection_on_both_sides() {
+    const CALLS: usize = 300;
+    let (opened, connections) = std::sync::mpsc::channel();
+    let address = serve(move |stream| {
+        opened.send(()).unwrap();
+        async move {
+            let mut connection = server().handshake::<_, Bytes>(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    assert_eq!(read_all(&mut request.into_body()).await.unwrap(), 1);
+                    let mut answer = respond.send_response(ok(), false).unwrap();
+                    for piece in [b"", MESSAGE, b""] {
+                        answer.send_data(Bytes::from_static(piece), false).unwrap();
+                    }
+                    answer.send_trailers(status("0")).unwrap();
+                });
+            }
+        }
+    });
+    let secure = Secure::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"h2c://{address}\"\n"));
+    run(async {
+        let send = secure.h2().await;
+        for _ in 0..CALLS {
+            let fields = [("te", "trailers"), ("content-type", "application/grpc")];
+            let mut send = send.clone().ready().await.unwrap();
+            let (answer, mut up) = send.send_request(request("POST /app.Service/Once", &fields), false).unwrap();
+            up.send_data(Bytes::from_static(MESSAGE), false).unwrap();
+            up.send_data(Bytes::new(), true).unwrap();
+            let mut down = answer.await.unwrap().into_body();
+            assert_eq!(read_all(&mut down).await.unwrap(), 1);
+            assert_eq!(down.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+        }
+    });
+    assert_eq!(connections.try_iter().count(), 1);
+}
+
 /// gRPC over HTTP/2, "Responses": a status is how a call ends, so that its client knows why and signs in again.
 #[test]
 fn a_call_whose_session_ends_gets_status_16_where_no_message_is_under_way() {

@@ -1,6 +1,7 @@
 //! A connection as the `h2` crate reads it, at either end. Small DATA frames come so many at a time, and its streams take
 //! them out before the next ones come: the crate keeps each in memory as it came, and ends the connection when there are
-//! too many. And each header block must be whole in time: the crate waits for the rest of one as long as the connection
+//! too many. Of frames that hold nothing it bears a hundred as long as the connection stands, and some servers send one
+//! for each piece of an answer that happens to be empty: they are left out here. And each header block must be whole in time: the crate waits for the rest of one as long as the connection
 //! stands, so that heads that are never sent to their end would cost nothing.
 
 use std::future::{Future, poll_fn};
@@ -24,12 +25,15 @@ const FRAME_HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// DATA frames of less than this are small: the crate counts what they lack against the connection.
 const SMALL: usize = 256;
 /// Small frames that come in one run of the connection's task: a quarter of what the crate bears.
 const SMALL_A_RUN: usize = 128;
+/// Frames without anything in a row that are left out. Those behind them are the crate's to count.
+const HOLLOW_IN_A_ROW: u8 = 100;
 
 pub(super) struct Paced {
     wire: Wire,
@@ -57,6 +61,8 @@ struct Frames {
     open: bool,
     /// It ends with the payload.
     ends: bool,
+    /// DATA frames that hold and end nothing, since the last frame of a message that did.
+    in_a_row: u8,
 }
 
 impl Pace {
@@ -89,10 +95,10 @@ impl Paced {
         (Self { wire, frames, held, pace: pace.clone(), head_time, timer: None }, pace)
     }
 
-    /// Lets go of what may come in this run, and holds the rest.
+    /// Lets go of what may come in this run and holds something, and keeps the rest.
     fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
-        let mut small = self.pace.0.load(Ordering::Relaxed);
-        let (taken, ended) = self.frames.feed(&buf.filled()[before..], &mut small);
+        let (mut small, mut hollow) = (self.pace.0.load(Ordering::Relaxed), Vec::new());
+        let (taken, ended) = self.frames.feed(&buf.filled()[before..], &mut small, &mut hollow);
         self.pace.0.store(small, Ordering::Relaxed);
         if ended {
             self.timer = None;
@@ -103,6 +109,11 @@ impl Paced {
             let later = std::mem::replace(&mut self.held, rest);
             self.held.extend_from_slice(&later);
             buf.set_filled(before + taken);
+        }
+        for at in hollow.into_iter().rev() {
+            let filled = buf.filled().len();
+            buf.filled_mut().copy_within(before + at + FRAME_HEAD.., before + at);
+            buf.set_filled(filled - FRAME_HEAD);
         }
     }
 
@@ -115,7 +126,7 @@ impl Paced {
 impl Frames {
     /// The preface comes first.
     fn new(preface: usize) -> Self {
-        Self { head: [0; FRAME_HEAD], known: 0, left: preface, open: false, ends: true }
+        Self { head: [0; FRAME_HEAD], known: 0, left: preface, open: false, ends: true, in_a_row: 0 }
     }
 
     /// Whether a block, or a frame that may be of one, is under way.
@@ -124,8 +135,9 @@ impl Frames {
     }
 
     /// Follows what was read, up to the end of the last one of so many `small` frames: how many bytes that is, and
-    /// whether a header block ended.
-    fn feed(&mut self, mut bytes: &[u8], small: &mut usize) -> (usize, bool) {
+    /// whether a header block ended. `hollow` gets where frames begin that can be left out: not one whose head came in two
+    /// reads, of which a part is gone.
+    fn feed(&mut self, mut bytes: &[u8], small: &mut usize, hollow: &mut Vec<usize>) -> (usize, bool) {
         let (length, mut ended) = (bytes.len(), false);
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.left > 0 {
@@ -142,7 +154,11 @@ impl Frames {
                 if self.known > 0 {
                     continue;
                 }
-                self.begin(small);
+                if self.begin(small)
+                    && let Some(at) = (length - bytes.len()).checked_sub(FRAME_HEAD)
+                {
+                    hollow.push(at);
+                }
             }
             if self.left == 0 && self.ends {
                 (self.open, ended) = (false, true);
@@ -151,41 +167,55 @@ impl Frames {
         (length - bytes.len(), ended)
     }
 
-    /// A frame's head is whole.
-    fn begin(&mut self, small: &mut usize) {
+    /// A frame's head is whole. Gives whether nothing is lost without the frame.
+    fn begin(&mut self, small: &mut usize) -> bool {
         let [a, b, c, kind, flags, ..] = self.head;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let is_head = matches!(kind, HEADERS | CONTINUATION);
+        // in the middle of a block it is a fault of the peer's
+        let is_hollow = kind == DATA && self.left == 0 && flags & END_STREAM == 0 && !self.open;
+        if is_hollow {
+            self.in_a_row = self.in_a_row.saturating_add(1);
+        } else if is_head || kind == DATA {
+            self.in_a_row = 0;
+        }
         self.open |= is_head;
         self.ends = !is_head || flags & END_HEADERS != 0;
         if kind == DATA && self.left < SMALL {
             *small = small.saturating_sub(1);
         }
+        is_hollow && self.in_a_row <= HOLLOW_IN_A_ROW
     }
 }
 
 impl AsyncRead for Paced {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.pace.0.load(Ordering::Relaxed) == 0 {
-            // behind the streams that have something to take
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let before = buf.filled().len();
-        if this.held.is_empty() {
-            let read = Pin::new(&mut this.wire).poll_read(cx, buf);
-            if read.is_pending() && this.is_late(cx) {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        loop {
+            if this.pace.0.load(Ordering::Relaxed) == 0 {
+                // behind the streams that have something to take
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            ready!(read)?;
-        } else {
-            let some = this.held.len().min(buf.remaining());
-            buf.put_slice(&this.held[..some]);
-            this.held.advance(some);
+            if this.held.is_empty() {
+                let read = Pin::new(&mut this.wire).poll_read(cx, buf);
+                if read.is_pending() && this.is_late(cx) {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                ready!(read)?;
+            } else {
+                let some = this.held.len().min(buf.remaining());
+                buf.put_slice(&this.held[..some]);
+                this.held.advance(some);
+            }
+            let is_end = buf.filled().len() == before;
+            this.follow(buf, before);
+            // nothing would be read as the end
+            if is_end || buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
         }
-        this.follow(buf, before);
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -224,7 +254,7 @@ mod tests {
             let mut blocks = Frames::new(PREFACE);
             let mut at = 0;
             for bytes in stream.chunks(piece) {
-                assert_eq!(blocks.feed(bytes, &mut 1_000).0, bytes.len());
+                assert_eq!(blocks.feed(bytes, &mut 1_000, &mut Vec::new()).0, bytes.len());
                 at += bytes.len();
                 let in_block = at > begins && at < begins + block.len();
                 let own = at > begins + block.len() || at <= begins;
@@ -234,6 +264,33 @@ mod tests {
             assert!(!blocks.under_way());
         }
     }
+    /// Nothing that a frame holds, ends or says of another stream's is lost, and what is too much is left to the crate.
+    #[test]
+    fn frames_that_hold_nothing_are_left_out_so_many_in_a_row() {
+        let most = usize::from(HOLLOW_IN_A_ROW);
+        let (hollow, full) = (frame(DATA, 0, &[]), frame(DATA, 0, b"some"));
+        let of = |sent: &[u8]| {
+            let mut found = Vec::new();
+            assert_eq!(Frames::new(0).feed(sent, &mut 10_000, &mut found).0, sent.len());
+            found
+        };
+        assert_eq!(of(&[hollow.clone(), full.clone(), hollow.clone()].concat()), [0, FRAME_HEAD + full.len()]);
+        assert_eq!(of(&frame(DATA, END_STREAM, &[])), [0; 0]);
+        assert_eq!(of(&frame(4, 0, &[])), [0; 0]);
+        assert_eq!(of(&[frame(HEADERS, 0, b"begun"), hollow.clone()].concat()), [0; 0]);
+        // padding is a part of the window
+        assert_eq!(of(&frame(DATA, 8, &[1, 0])), [0; 0]);
+        assert_eq!(of(&hollow.repeat(2 * most)).len(), most);
+        let ping = [hollow.clone(), frame(6, 0, &[0; 8])].concat();
+        assert_eq!(of(&ping.repeat(2 * most)).len(), most);
+        assert_eq!(of(&[hollow.clone(), full].concat().repeat(2 * most)).len(), 2 * most);
+        let mut frames = Frames::new(0);
+        let mut found = Vec::new();
+        frames.feed(&hollow[..4], &mut 9, &mut found);
+        frames.feed(&[&hollow[4..], &hollow].concat(), &mut 9, &mut found);
+        assert_eq!(found, [FRAME_HEAD - 4], "a part of the first is gone");
+    }
+
     /// Whatever is held back comes later, and nothing is lost or comes in another order.
     #[tokio::test]
     async fn small_frames_come_so_many_a_run_and_large_ones_as_they_are() {
