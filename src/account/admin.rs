@@ -120,6 +120,11 @@ impl Admin {
         matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
     }
 
+    /// Whether what ended is in force, and written only once the disk has room.
+    pub fn has_noted_ends(&self) -> bool {
+        self.db.has_noted_ends()
+    }
+
     /// Unix seconds.
     pub fn now(&self) -> UnixSecs {
         self.clock.now()

@@ -18,6 +18,8 @@ use crate::store::{Db, StoreError};
 const SEEN_EVERY_SECS: u64 = 30;
 /// How often sessions past their limits are let go from memory, and the disk is tried, seconds.
 const SWEEP_EVERY_SECS: u64 = 60;
+/// How often the rows of what ended on a full disk are tried, seconds.
+const NOTED_EVERY_SECS: u64 = 10;
 /// How often the store is rid of what is past, seconds.
 const PURGE_EVERY_SECS: u64 = 3600;
 
@@ -30,6 +32,7 @@ pub(super) struct Chores {
     time: BorneOut,
     written: Steps<usize>,
     swept: Steps<usize>,
+    noted: Steps<usize>,
     purged: Steps<i64>,
 }
 
@@ -77,6 +80,7 @@ impl Chores {
             in_force: Arc::clone(in_force),
             written: Steps::new(0, began),
             swept: Steps::new(SWEEP_EVERY_SECS, began),
+            noted: Steps::new(NOTED_EVERY_SECS, None),
             purged: Steps::new(PURGE_EVERY_SECS, None),
             time,
         }
@@ -85,6 +89,8 @@ impl Chores {
     pub(super) fn run(&mut self, db: &mut Db) {
         if let Some(jump) = self.time.jumped() {
             warn(jump, "the system clock jumped: nothing is erased by it");
+            let done = db.follow_clock(jump.expected / 1000, jump.found / 1000).map(|()| None::<()>);
+            logged("sign-in attempts and bans could not follow the clock", done);
         }
         // what is over is refused by the wall clock, and let go by what is borne out
         let (past, now) = (self.time.now(), self.time.monotonic_secs());
@@ -101,6 +107,10 @@ impl Chores {
                 logged("the account store cannot be written", db.try_disk().map(|()| None::<usize>));
             }
             self.swept.next = self.live.sweep(from, past);
+        }
+        if self.noted.due(now).is_some() {
+            let done = db.write_noted_ends(past).map(|()| None);
+            self.noted.next = logged("what ended on a full disk could not be written yet", done);
         }
         if let Some(after) = self.purged.due(now) {
             let done = Self::purge(&settings, db, after, past);

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_of_disabled_accounts_open_nothing() {
+    async fn links_of_disabled_accounts_open_nothing_and_enabling_brings_none_back() {
         let world = World::new();
         world.user("ada@example.com");
         let mut admin = world.admin();
@@ -497,7 +497,9 @@ mod tests {
         assert_eq!(code(done), "Closed");
         assert!(admin.reset_link("ada@example.com").is_err());
         admin.set_disabled("ada@example.com", false).unwrap();
-        assert!(world.accounts.link(&Caller::default(), &link).await.unwrap().is_some());
+        assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
+        let new = token(&admin.reset_link("ada@example.com").unwrap());
+        assert!(world.accounts.link(&Caller::default(), &new).await.unwrap().is_some());
     }
 
     #[tokio::test]

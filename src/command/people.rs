@@ -103,6 +103,9 @@ pub(super) fn settle(admin: &Admin) {
     if !admin.settle() {
         remark("warning: the running gateway has not confirmed the change within 2 seconds");
     }
+    if admin.has_noted_ends() {
+        remark("warning: the disk is full; the sessions are over, and their rows are written when there is room");
+    }
 }
 
 fn print(line: &str) -> std::io::Result<()> {

@@ -66,12 +66,18 @@ impl Guard {
         Self { spot: Some(spot.clone()), ..self }
     }
 
-    /// Writes to the client; a connection whose client takes nothing may have to go.
-    pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Writes to the client. `None`: it takes nothing, and its connection has to go.
+    pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match &self.spot {
             Some(spot) => spot.writing(work).await,
-            None => work.await,
+            None => Some(work.await),
         }
+    }
+
+    /// Why the connection ends before its client asked for that, as the access line says it.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        let is_evicted = self.spot.as_ref().is_some_and(|spot| spot.is_evicted());
+        self.closed_for().map(Closing::reason).or(is_evicted.then_some("connections"))
     }
 
     /// The other end's address.

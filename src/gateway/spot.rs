@@ -56,10 +56,13 @@ impl Spot {
         self.since.store(micros() << 1 | 1, Ordering::Relaxed);
     }
 
-    /// Writes to the client; whoever waits for it so long is to be seen.
-    pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Writes to the client; whoever waits for it so long is to be seen. `None`: another one needs its place.
+    pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let (mut work, mut waits) = (pin!(work), false);
         poll_fn(|cx| {
+            if self.is_evicted() {
+                return Poll::Ready(None);
+            }
             let done = work.as_mut().poll(cx);
             if done.is_pending() && !waits {
                 waits = true;
@@ -67,7 +70,7 @@ impl Spot {
             } else if done.is_ready() && waits {
                 self.busy();
             }
-            done
+            done.map(Some)
         })
         .await
     }
@@ -101,7 +104,9 @@ impl Spot {
                 self.waker.register(cx.waker());
                 registered = true;
             }
-            if self.is_evicted() { Poll::Ready(()) } else { work.as_mut().poll(cx) }
+            let done = work.as_mut().poll(cx);
+            // what wrote an answer has ended by that, and has its access line
+            if self.is_evicted() { Poll::Ready(()) } else { done }
         })
         .await;
     }

@@ -40,6 +40,8 @@ pub struct Db {
     is_unwritable: bool,
     /// Something was written since [`Self::try_disk`] asked last.
     has_written: bool,
+    /// It was noted whose sessions ended, and their rows are still to be written.
+    has_noted_ends: bool,
     migrated: Option<Migrated>,
     /// For commands; behind the connection, which must be closed first.
     claim: Option<Claim>,
@@ -56,6 +58,8 @@ enum Looking {
 pub(super) struct Tx<'db> {
     inner: Transaction<'db>,
     rev: Cell<u64>,
+    /// There is no room for the rows of what ends.
+    pub(super) notes_ends: bool,
 }
 
 impl std::ops::Deref for Tx<'_> {
@@ -115,17 +119,7 @@ impl Db {
             claim.release().map_err(|error| folder.unlockable(&error))?;
         }
         let file = folder.database_id()?;
-        Ok(Self {
-            connection,
-            folder,
-            file,
-            rev: 0,
-            looking,
-            is_unwritable: false,
-            has_written: false,
-            migrated,
-            claim,
-        })
+        Ok(Self::with(connection, folder, file, looking, migrated, claim))
     }
 
     /// What [`Self::open`] brought the database up from.
@@ -160,8 +154,18 @@ impl Db {
         let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
         let file = folder.database_id()?;
-        let looking = Looking::Found(Ok(()));
-        Ok(Self {
+        Ok(Self::with(connection, folder, file, Looking::Found(Ok(())), None, None))
+    }
+
+    fn with(
+        connection: Connection,
+        folder: Folder,
+        file: (u64, u64),
+        looking: Looking,
+        migrated: Option<Migrated>,
+        claim: Option<Claim>,
+    ) -> Self {
+        Self {
             connection,
             folder,
             file,
@@ -169,9 +173,10 @@ impl Db {
             looking,
             is_unwritable: false,
             has_written: false,
-            migrated: None,
-            claim: None,
-        })
+            has_noted_ends: false,
+            migrated,
+            claim,
+        }
     }
 
     /// Waits for the look through a large database that goes on since [`Self::open`].
@@ -210,9 +215,17 @@ impl Db {
     /// Runs `work` in one transaction that holds the write lock from its start, so that what it
     /// read is still so when it writes. Nothing is written to a database before it has been looked through.
     pub(super) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.write_with(false, work)
+    }
+
+    fn write_with<T>(
+        &mut self,
+        notes_ends: bool,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.looked_through()?;
         let database = self.folder.database();
-        let written = self.written(work).map_err(|error| error.at(&database));
+        let written = self.written(notes_ends, work).map_err(|error| error.at(&database));
         // a transaction that changed nothing says nothing of the disk
         match &written {
             Err(StoreError::Unwritable(_)) => self.is_unwritable = true,
@@ -232,6 +245,25 @@ impl Db {
             Err(StoreError::Unwritable(_)) if self.folder.free_reserve() => self.write(&mut work),
             done => done,
         }
+    }
+
+    /// The same, and where even that room is too small for the rows of all sessions that end, it is noted whose they are.
+    pub(super) fn write_end_of_sessions<T>(
+        &mut self,
+        mut work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = self.write_end(&mut work);
+        if !matches!(done, Err(StoreError::Unwritable(_))) {
+            return done;
+        }
+        let noted = self.write_with(true, work);
+        self.has_noted_ends |= noted.is_ok();
+        noted
+    }
+
+    /// Whether sessions ended whose rows are written once there is room.
+    pub fn has_noted_ends(&self) -> bool {
+        self.has_noted_ends
     }
 
     /// Whether the disk takes what is written; tried where it did not before.
@@ -257,10 +289,14 @@ impl Db {
     }
 
     /// Gives also whether anything was changed.
-    fn written<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<(T, bool), StoreError> {
+    fn written<T>(
+        &mut self,
+        notes_ends: bool,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<(T, bool), StoreError> {
         let began = Stopwatch::new();
         let inner = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let tx = Tx { inner, rev: Cell::new(0) };
+        let tx = Tx { inner, rev: Cell::new(0), notes_ends };
         let before = tx.total_changes();
         let done = work(&tx)?;
         // whoever asks for what is not there, on and on, has nothing written to the disk

@@ -21,6 +21,7 @@ mod foreign;
 mod keys;
 mod links;
 mod migrate;
+mod noted;
 mod restore;
 mod sessions;
 mod sync;

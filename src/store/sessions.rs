@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::db::{Db, Tx};
 use super::throttle::{self, Counted};
 use super::users::{self, Keeps, UserChange};
-use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, uint};
+use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, noted, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
@@ -116,6 +116,9 @@ pub(super) fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize,
         Whose::UserBut(user, kept) => ("user_id = ?3 AND id <> ?4", user, kept),
         Whose::Everybody => ("?3 = '' AND ?4 = ''", "", ""),
     };
+    if tx.notes_ends && matches!(whose, Whose::User(_) | Whose::Everybody) {
+        return noted::end(tx, first);
+    }
     let sql = format!("UPDATE session SET ended_at = ?1, rev = ?2 WHERE ended_at IS NULL AND {condition}");
     Ok(tx.prepare_cached(&sql)?.execute(params![int(now), tx.rev()?, first, second])?)
 }
@@ -184,7 +187,7 @@ impl Db {
 
     /// Ends sessions; returns how many.
     pub fn end_sessions(&mut self, whose: Whose<'_>, now: UnixSecs, event: &AuditRow) -> Result<usize, StoreError> {
-        self.write_end(|tx| {
+        self.write_end_of_sessions(|tx| {
             let ended = end(tx, whose, now)?;
             if ended > 0 {
                 audit::write(tx, event)?;
@@ -200,9 +203,10 @@ impl Db {
             let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
-                 WHERE ended_at IS NULL AND expires > ?1 AND {whose}
+                 WHERE ended_at IS NULL AND expires > ?1 AND {whose} AND NOT {}
                  ORDER BY session.created DESC, session.id",
-                users::COLUMNS
+                users::COLUMNS,
+                noted::IS_OVER
             );
             let mut query = tx.prepare_cached(&sql)?;
             let rows = query.query_map(params![int(now), user_id], from_row)?;

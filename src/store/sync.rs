@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::db::Db;
-use super::{ApiTokenRow, KeyRow, StoreError, api_tokens, int, keys, uint};
+use super::{ApiTokenRow, KeyRow, StoreError, api_tokens, int, keys, noted, uint};
 use crate::clock::UnixSecs;
 
 /// One thing that changed, as it is now. Handed on row by row: there may be a million of them.
@@ -181,6 +181,7 @@ fn tell_accounts(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
 fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
     tell_keys(tx, after, tell)?;
     tell_sessions(tx, after, tell)?;
+    noted::tell(tx, after, tell)?;
     for row in api_tokens::changed_after(tx, after)? {
         tell(Change::ApiToken(row));
     }

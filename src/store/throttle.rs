@@ -284,6 +284,19 @@ impl Db {
         self.write(|tx| forgive(tx, counted, now))
     }
 
+    /// The clock was set: what counted, and what is banned, goes on for as long as it would have.
+    pub fn follow_clock(&mut self, expected: UnixSecs, found: UnixSecs) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let by = int(found) - int(expected);
+            tx.execute(
+                "UPDATE attempt SET at = at + ?2, until = until + ?2 WHERE at <= ?1 + ?3 AND until >= ?1",
+                params![int(expected), by, int(AHEAD_SECS)],
+            )?;
+            tx.execute("UPDATE ban SET until = until + ?2 WHERE until > ?1", params![int(expected), by])?;
+            Ok(())
+        })
+    }
+
     /// What is banned, and until when (Unix seconds).
     pub fn bans(&mut self, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
         self.read(|tx| {

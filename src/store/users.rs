@@ -306,8 +306,8 @@ impl Db {
     }
 
     /// Changes an account and, in the same transaction, ends sessions of it and forgives the try that proved
-    /// whose it is. A new password voids the links that would set one, and so does another e-mail: they were sent to
-    /// the one before.
+    /// whose it is. A new password voids the links that would set one, and so do another e-mail (they were sent to the one
+    /// before) and disabling the account: enabling it brings none back.
     pub fn change_user(
         &mut self,
         id: &str,
@@ -316,13 +316,13 @@ impl Db {
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<Written, StoreError> {
-        self.write_end(|tx| {
+        self.write_end_of_sessions(|tx| {
             throttle::forgive(tx, &what.proved, now)?;
             let before = by_id(tx, id)?;
             let written = change(tx, id, what)?;
             if let Written::Done(row) = &written {
                 sessions::end_of_user(tx, id, ends, now)?;
-                if what.password.is_some() || what.email.is_some() {
+                if what.password.is_some() || what.email.is_some() || what.disabled == Some(true) {
                     tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
                 }
                 if let (Some(password), Some(before)) = (&what.password, &before) {

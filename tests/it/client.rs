@@ -255,6 +255,11 @@ impl Client {
         String::from_utf8(line[..line.len() - 2].to_vec()).unwrap()
     }
 
+    /// Whether the gateway closes the connection without a reset, and sends nothing more.
+    pub fn is_ended(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 1]), Ok(0))
+    }
+
     /// Whether the gateway closes the connection (and sends nothing more).
     pub fn is_closed(&mut self) -> bool {
         let mut rest = [0; 1];

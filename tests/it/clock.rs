@@ -100,7 +100,7 @@ fn a_clock_that_jumps_a_year_ahead_and_back_locks_nobody_out_and_brings_no_sessi
     let secs: u64 = wait.field("retry-after").unwrap().parse().unwrap();
     assert!(wait.status == 429 && secs <= 300, "{secs}");
 
-    turned.turn(301);
+    gateway.cli(&["ban", "lift", "bea@example.com"]);
     assert_eq!(turned.sign_in(PASSWORD), 200);
     assert_eq!(turned.seen(&again), 200);
 
@@ -175,6 +175,26 @@ fn a_clock_that_is_set_back_an_hour_signs_nobody_out() {
     assert_eq!(turned.seen(&cookie), 200);
     turned.turn(0);
     assert_eq!(turned.seen(&cookie), 200);
+}
+
+/// Whoever guesses gets no further tries out of a clock that jumps, and whoever is banned is so for no longer.
+#[test]
+fn tries_and_bans_go_on_as_they_would_have_whatever_becomes_of_the_clock() {
+    let mut turned = Turned::start();
+    turned.0.first_account();
+    turned.0.add_user("bea@example.com", &[]);
+    let wrong = |turned: &Turned| turned.sign_in("a wrong password");
+    assert_eq!([0; 2].map(|_| wrong(&turned)), [401, 401]);
+    turned.turn(3600);
+    turned.notices("the system clock jumped");
+    assert_eq!([wrong(&turned), wrong(&turned)], [401, 429], "the third one is the last");
+    for secs in [60 * DAY, 0] {
+        turned.turn(secs);
+        turned.notices("the system clock jumped");
+        let refused = turned.0.login("bea@example.com", PASSWORD);
+        let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+        assert!(refused.status == 429 && (200..=300).contains(&wait), "{wait}");
+    }
 }
 
 /// No battery, or a wrong one: the clock is set right a moment after the start.

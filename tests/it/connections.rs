@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::backend::{Backend, accept, ok, silent};
 use crate::client::Client;
 use crate::gateway::{Gateway, eventually};
-use crate::websockets::HANDSHAKE;
+use crate::websockets::{HANDSHAKE, close_code, echo, open};
 
 fn to(address: std::net::SocketAddr, rest: &str) -> Gateway {
     Gateway::start(&format!("{rest}[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"))
@@ -47,7 +47,6 @@ fn an_idle_connection_makes_room_for_a_new_one_of_its_address() {
 /// that reads is left alone, and so is a socket.
 #[test]
 fn a_flood_of_slow_readers_of_one_address_leaves_room_for_a_newcomer() {
-    const LENGTH: usize = 30_000_000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -55,47 +54,105 @@ fn a_flood_of_slow_readers_of_one_address_leaves_room_for_a_newcomer() {
             std::thread::spawn(move || {
                 let mut head = [0; 4096];
                 while let Ok(read @ 1..) = stream.read(&mut head) {
-                    let small = head[..read].starts_with(b"GET / ");
-                    let length = if small { 2 } else { LENGTH };
-                    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").unwrap();
-                    if stream.write_all(&vec![b'x'; length]).is_err() {
-                        return;
+                    if head[..read].starts_with(b"GET / ") {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+                        continue;
                     }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999\r\n\r\n").unwrap();
+                    let piece = vec![b'x'; 65_536];
+                    while stream.write_all(&piece).is_ok() {}
+                    return;
                 }
             });
         }
     });
     let gateway = to(address, "[limits]\nconnections_per_address = 8\n");
-    let mut reader = gateway.client();
-    reader.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
-    let head = reader.head();
-    assert_eq!(head.status, 200);
-    let reading = AtomicBool::new(true);
+    let large = || {
+        let mut client = gateway.client();
+        client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head().status, 200);
+        client
+    };
+    let (mut reader, reading) = (large(), AtomicBool::new(true));
     std::thread::scope(|scope| {
-        let whole = scope.spawn(|| {
-            // a little now and then, and the rest in the end
-            let mut taken = 0;
-            while reading.load(Ordering::Relaxed) && taken < LENGTH / 2 {
-                taken += reader.take(64 << 10).len();
-                std::thread::yield_now();
+        let reader = scope.spawn(|| {
+            while reading.load(Ordering::Relaxed) {
+                reader.take(64 << 10);
             }
-            reader.take(LENGTH - taken);
         });
-        let mut slow: Vec<Client> = (0..7).map(|_| gateway.client()).collect();
-        for client in &mut slow {
-            client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(client.head().status, 200);
-        }
+        let _slow: Vec<Client> = (0..7).map(|_| large()).collect();
         let newcomer = || {
             let mut client = gateway.client();
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            (!client.is_closed()).then_some(client)
+            !client.is_closed()
         };
-        eventually("there is room for a newcomer", || newcomer().is_some());
+        eventually("there is room for a newcomer", newcomer);
         reading.store(false, Ordering::Relaxed);
-        whole.join().unwrap();
+        reader.join().expect("who reads is left alone");
         assert!(gateway.metric("authgate_connections") <= 8);
     });
+    drop(reader);
+    let log = gateway.into_log();
+    let line = log.lines().find(|line| line.contains("\"why\":\"connections\""));
+    let line = line.unwrap_or_else(|| panic!("no access line: {log}"));
+    for part in ["\"path\":\"/large\"", "\"outcome\":\"client_gone\"", "\"status\":200"] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+/// One request over a connection that may have been closed: `false` where it ended before a byte of the answer.
+fn is_answered(stream: &mut TcpStream) -> bool {
+    if stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_err() {
+        return false;
+    }
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nok") {
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece) {
+            Ok(read @ 1..) => answer.extend_from_slice(&piece[..read]),
+            end => {
+                assert!(answer.is_empty(), "an answer was cut: {end:?}");
+                return false;
+            }
+        }
+    }
+    answer.starts_with(b"HTTP/1.1 200 ")
+}
+
+/// An office: more browsers than there are places for what they keep. The longest idle connections go, a browser that
+/// finds its own closed makes a new one and is served, and nobody's WebSocket goes for anybody.
+#[test]
+fn a_hundred_browsers_of_one_address_are_all_served_with_fewer_places_than_they_keep_connections() {
+    const BROWSERS: usize = 100;
+    const PLACES: u64 = 600;
+    let backend = Backend::start(ok);
+    let places = format!("[limits]\nconnections_per_address = {PLACES}\n");
+    let sockets = "[[route]]\naccess = \"public\"\npath = \"/ws\"\nupstream = \"builtin:whoami\"\n";
+    let mut gateway = to(backend.address, &format!("{places}{sockets}"));
+    let connect = |gateway: &Gateway| {
+        let stream = TcpStream::connect(gateway.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    let mut sockets: Vec<_> = (0..BROWSERS).map(|_| open(&gateway, "/ws", "")).collect();
+    let mut kept: Vec<_> = (0..6 * BROWSERS).map(|_| connect(&gateway)).collect();
+    let mut made_anew = 0;
+    for _ in 0..3 {
+        for stream in &mut kept {
+            if !is_answered(stream) {
+                made_anew += 1;
+                *stream = connect(&gateway);
+                assert!(is_answered(stream), "a new connection is served");
+            }
+        }
+    }
+    for socket in &mut sockets {
+        socket.read().unwrap();
+        echo(socket, "still here");
+    }
+    assert!(made_anew >= BROWSERS, "{made_anew}");
+    assert!(gateway.metric("authgate_connections") <= PLACES);
+    gateway.wait_for(|_, line| line.contains("limit reached") && line.contains("\"refused\":\"0\""));
 }
 
 /// A balancer that still connects must see at once that nobody answers here, and nobody whom the kernel accepted is
@@ -137,6 +194,47 @@ fn a_stopping_gateway_refuses_newcomers_at_once_and_resets_none_that_it_accepted
     assert_eq!((ready.status, ready.text().as_str()), (503, "draining\n"));
     app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
     assert_eq!(long.answer().text(), "late");
+}
+
+/// A deployment at noon: nobody who was let in is cut off, and all are back once the new process is there.
+#[test]
+fn a_restart_under_a_thousand_clients_and_five_hundred_sockets_cuts_nobody_off() {
+    let (listener, address) = silent();
+    let routes = "[[route]]\naccess = \"public\"\npath = \"/ws\"\nupstream = \"builtin:whoami\"\n[[route]]\naccess = \"public\"\npath = \"/me\"\nupstream = \"builtin:whoami\"\n";
+    let gateway = to(address, routes);
+    let mut clients: Vec<_> = (0..1000).map(|_| gateway.client()).collect();
+    let all_are_served = |clients: &mut [Client]| {
+        for client in clients {
+            assert_eq!(client.get("/me", &[]).status, 200);
+        }
+    };
+    all_are_served(&mut clients);
+    let mut sockets: Vec<_> = (0..500).map(|_| open(&gateway, "/ws", "")).collect();
+    let mut long = gateway.client();
+    long.send(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut app = accept(&listener);
+    assert!(app.read(&mut [0; 4096]).unwrap() > 0);
+    app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").unwrap();
+    assert_eq!(long.head().status, 200);
+    gateway.signal("TERM");
+    for socket in &mut sockets {
+        assert_eq!(close_code(socket), 1001);
+    }
+    for client in &mut clients {
+        assert!(client.is_ended(), "closed cleanly");
+    }
+    let refused = TcpStream::connect(gateway.address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    app.write_all(b"half").unwrap();
+    assert_eq!(long.take(8), b"halfhalf");
+    let gateway = Gateway::serve(gateway.into_folder());
+    let mut clients: Vec<_> = clients.iter().map(|_| gateway.client()).collect();
+    all_are_served(&mut clients);
+    for socket in &mut sockets {
+        *socket = open(&gateway, "/ws", "");
+        socket.read().unwrap();
+        echo(socket, "back");
+    }
 }
 
 /// A player, a tab in the background, an app that is busy: nothing moves for a while, and goes on. `PAUSE_SECS` says how

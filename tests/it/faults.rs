@@ -154,6 +154,19 @@ impl Drop for Disk {
     }
 }
 
+/// Leaves no byte of room; gives the file that takes it.
+fn fill_up(disk: &Disk) -> PathBuf {
+    let filler = disk.state.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let mut block = 1 << 20;
+    while block >= 1 {
+        if file.write_all(&vec![0; block]).is_err() {
+            block /= 2;
+        }
+    }
+    filler
+}
+
 #[test]
 fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     let folder = configured(OPEN);
@@ -162,16 +175,7 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     };
     let gateway = Gateway::serve(folder);
     let cookie = gateway.first_account();
-    let filler = disk.state.join("filler");
-    let mut block = 1 << 20;
-    let mut filled = Vec::new();
-    while block >= 1 {
-        filled.resize(filled.len() + block, 0u8);
-        if std::fs::write(&filler, &filled).is_err() {
-            filled.truncate(filled.len() - block);
-            block /= 2;
-        }
-    }
+    let filler = fill_up(&disk);
     let mut statuses = Vec::new();
     for number in 0..40 {
         let body = json!({ "email": format!("u{number}@example.com"), "password": PASSWORD });
@@ -197,6 +201,44 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     assert_eq!((unready, ended, ready), (503, 401, 200));
     assert!(statuses.iter().all(|status| [201, 503].contains(status)) && statuses.contains(&503), "{statuses:?}");
     assert_eq!((during, after), (200, 201));
+}
+
+/// As much as there may ever be to end: their rows are many times the room that is kept.
+#[test]
+fn on_a_full_disk_sessions_end_at_once_however_many_there_are_and_are_written_when_there_is_room() {
+    let folder = configured(OPEN);
+    let Some(disk) = Disk::mount(folder.path(), &["-t", "tmpfs", "-o", "size=64m,mode=0700", "authgate-test"]) else {
+        return;
+    };
+    let gateway = Gateway::serve(folder);
+    let cookie = gateway.first_account();
+    let database = rusqlite::Connection::open(disk.state.join("authgate.db")).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    let count = |which: &str| -> u32 {
+        database.query_row(&format!("SELECT count(*) FROM session WHERE {which}"), [], |row| row.get(0)).unwrap()
+    };
+    let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)
+         INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
+         SELECT 's' || i, user_id, created, expires, seen, 1, '192.0.2.1', 'a browser', rev FROM n, session";
+    database.execute_batch(&format!("{fill}; PRAGMA wal_checkpoint(TRUNCATE)")).unwrap();
+    let filler = fill_up(&disk);
+    let asks = |gateway: &Gateway| gateway.client().get("/x", &[("Cookie", &cookie)]).status;
+    assert_eq!(asks(&gateway), 200);
+    let revoked = gateway.cli_with(&["session", "revoke", "--all"], "");
+    let said = String::from_utf8_lossy(&revoked.stderr).into_owned();
+    assert!(revoked.status.success() && said.contains("50001 sessions") && said.contains("disk is full"), "{said}");
+    assert_eq!((asks(&gateway), count("ended_at IS NULL")), (401, 50_001));
+    assert_eq!(gateway.cli(&["session", "list", "--json"]).trim(), "[]");
+    // after a restart, too
+    let gateway = Gateway::serve(gateway.into_folder());
+    assert_eq!((asks(&gateway), count("ended_at IS NULL")), (401, 50_001));
+    std::fs::remove_file(&filler).unwrap();
+    eventually("the rows are written", || count("ended_at IS NULL") == 0);
+    let later = gateway.sign_in("ada@example.com");
+    assert_eq!((asks(&gateway), gateway.client().get("/x", &[("Cookie", &later)]).status), (401, 200));
+    drop(database);
+    let _folder = gateway.into_folder();
+    drop(disk);
 }
 
 /// What ext4 does after an error of the disk: from one moment to the next, nothing can be written.

@@ -57,13 +57,13 @@ impl Conn {
     pub(super) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
         while !bytes.is_empty() {
             match self.alarm.within(idle, pin!(self.guard.writing(self.wire.write(bytes)))).await {
-                Some(Ok(written @ 1..)) => bytes = &bytes[written..],
+                Some(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
                 _ => return Err(Gone),
             }
         }
         // TLS keeps what the socket did not take at once
         let flushed = self.alarm.within(idle, pin!(self.guard.writing(self.wire.flush()))).await;
-        if matches!(flushed, Some(Ok(()))) { Ok(()) } else { Err(Gone) }
+        if matches!(flushed, Some(Some(Ok(())))) { Ok(()) } else { Err(Gone) }
     }
 
     /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.

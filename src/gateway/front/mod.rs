@@ -202,10 +202,8 @@ impl Front {
         }
         // from here on nobody closes the connection: it may go on with somebody else's request
         (state.live, state.call) = (None, None);
-        let closed = conn.guard.closed_for();
-        if let Some(why) = closed {
-            state.why = Some(why.reason());
-        }
+        let closed = conn.guard.reason();
+        state.why = closed.or(state.why);
         record::record(&self.gateway, &head.parsed, target::of(&head.parsed), &state, &counts);
         match end {
             End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),

@@ -244,12 +244,12 @@ impl Client<'_> {
         self.in_piece = true;
         while !bytes.is_empty() {
             match timeout(self.idle, self.guard.writing(self.wire.write(bytes))).await {
-                Ok(Ok(written @ 1..)) => bytes = &bytes[written..],
+                Ok(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
                 _ => return Err(Gone),
             }
         }
         // TLS keeps what the socket did not take at once
-        if !matches!(timeout(self.idle, self.guard.writing(self.wire.flush())).await, Ok(Ok(()))) {
+        if !matches!(timeout(self.idle, self.guard.writing(self.wire.flush())).await, Ok(Some(Ok(())))) {
             return Err(Gone);
         }
         self.in_piece = false;

@@ -1,0 +1,72 @@
+//! Sessions that ended on a full disk. Their rows take more room than was kept for it: so it is noted whose they are, and
+//! since which change, which takes one row among the counters. They are over from then on, in memory and in listings, after
+//! a restart too; their own rows are written when there is room.
+
+use rusqlite::{Connection, params};
+
+use super::db::{Db, Tx};
+use super::sync::Change;
+use super::{StoreError, int};
+use crate::clock::UnixSecs;
+
+/// Of the counter whose value is the change by which all earlier sessions of an account ended. Its id follows; nothing:
+/// everybody's.
+const PREFIX: &str = "ended:";
+
+/// Whether a session's row stands for one that is over by a note.
+pub(super) const IS_OVER: &str = "EXISTS (SELECT 1 FROM counter
+     WHERE name IN ('ended:', 'ended:' || session.user_id) AND value > session.rev)";
+
+/// Of sessions that one note is about, whose rows are still to be written.
+const OF_NOTE: &str = "ended_at IS NULL AND rev < ?1 AND (?2 = '' OR user_id = ?2)";
+
+/// Notes that all sessions of an account, or everybody's (`""`), are over. Gives how many.
+pub(super) fn end(tx: &Tx<'_>, user_id: &str) -> Result<usize, StoreError> {
+    let rev = tx.rev()?;
+    let sql = format!("SELECT count(*) FROM session WHERE {OF_NOTE} AND NOT {IS_OVER}");
+    let ended: i64 = tx.query_row(&sql, params![rev, user_id], |row| row.get(0))?;
+    if ended > 0 {
+        tx.execute(
+            "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
+            params![format!("{PREFIX}{user_id}"), rev],
+        )?;
+    }
+    Ok(usize::try_from(ended).unwrap_or_default())
+}
+
+/// Notes that were made after a change: account and change.
+fn after(tx: &Connection, rev: i64) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut query =
+        tx.prepare_cached("SELECT substr(name, 7), value FROM counter WHERE name GLOB 'ended:*' AND value > ?1")?;
+    let rows = query.query_map([rev], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Tells the sessions that are over by notes made after a change.
+pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    for (user_id, value) in after(tx, rev)? {
+        let mut query = tx.prepare_cached(&format!("SELECT id FROM session WHERE {OF_NOTE}"))?;
+        let mut rows = query.query(params![value, user_id])?;
+        while let Some(row) = rows.next()? {
+            tell(Change::SessionEnded(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?));
+        }
+    }
+    Ok(())
+}
+
+impl Db {
+    /// Writes the rows of sessions that are over by a note, if there are any.
+    pub fn write_noted_ends(&mut self, now: UnixSecs) -> Result<(), StoreError> {
+        if self.read(|tx| Ok(after(tx, 0)?.is_empty()))? {
+            return Ok(());
+        }
+        self.write(|tx| {
+            for (user_id, value) in after(tx, 0)? {
+                let sql = format!("UPDATE session SET ended_at = ?3, rev = ?4 WHERE {OF_NOTE}");
+                tx.execute(&sql, params![value, user_id, int(now), tx.rev()?])?;
+            }
+            tx.execute("DELETE FROM counter WHERE name GLOB 'ended:*'", [])?;
+            Ok(())
+        })
+    }
+}
