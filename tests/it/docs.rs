@@ -13,7 +13,7 @@ fn root() -> &'static Path {
 }
 
 /// README.md and everything in docs/.
-fn pages() -> Vec<(PathBuf, String)> {
+pub fn pages() -> Vec<(PathBuf, String)> {
     let mut files: Vec<_> =
         std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.extend(["README.md", "SECURITY.md", "benches/README.md"].map(|name| root().join(name)));
@@ -23,7 +23,7 @@ fn pages() -> Vec<(PathBuf, String)> {
 }
 
 /// The fenced blocks of a language, with the line where each begins.
-fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
+pub fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, String, bool)> = None;
     for (number, line) in text.lines().enumerate() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Gateway, command, configured};
 
 /// What Prisma 6 makes of the guide's model.
-const PRISMA: &str = r#"
+pub const PRISMA: &str = r#"
 CREATE TABLE "_prisma_migrations" ("id" TEXT NOT NULL PRIMARY KEY);
 CREATE TABLE "User" ("id" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, "email" TEXT NOT NULL, "password" TEXT NOT NULL, "name" TEXT, "photo" TEXT);
 CREATE UNIQUE INDEX "User_email_key" ON "User"("email");

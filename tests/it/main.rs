@@ -9,6 +9,7 @@ mod admin;
 mod api_tokens;
 mod app_cookies;
 mod as_it_came;
+mod as_written;
 mod authjs;
 mod backend;
 mod backup;

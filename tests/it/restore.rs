@@ -196,7 +196,7 @@ fn scripts() -> Vec<String> {
 }
 
 /// A state folder as a gateway of that version leaves it, with an account, a key and a session in it.
-fn state_of_version(folder: &Path, wanted: usize) {
+pub fn state_of_version(folder: &Path, wanted: usize) {
     let state = folder.join("state");
     std::fs::create_dir(&state).unwrap();
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
