@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import re
-import select
 import socket
 import statistics
 import threading
@@ -111,26 +110,6 @@ class Peak:
         return self.most
 
 
-def busy_answer_ms(port, parallel):
-    """How long those wait for their 503 who come at once with more than the queue takes, milliseconds."""
-    body = b'{"email":"nobody@example.com","password":"not the right one"}'
-    head = f"POST /.auth/login HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(parallel)]
-    began, took = {}, []
-    for one in sockets:
-        began[one] = time.perf_counter()
-        one.sendall(request)
-    while began:
-        for one in select.select(list(began), [], [], 20)[0]:
-            waited = (time.perf_counter() - began.pop(one)) * 1e3
-            if one.recv(65536).startswith(b"HTTP/1.1 503 "):
-                took.append(waited)
-    for one in sockets:
-        one.close()
-    return {"answers": len(took), "median": statistics.median(took or [0]), "most": max(took, default=0)}
-
-
 def measured(options):
     with Bench() as bench:
         up = bench.backend().port
@@ -152,7 +131,6 @@ def measured(options):
             pairs = [[round(percentile(side[-1], part)) for side in (quiet, flooded)] for part in (0.5, 0.99)]
             say(f"quiet and flooded, us: p50 {pairs[0]}, p99 {pairs[1]}")
         most = peak.stop()
-        busy = {} if options.throttled else busy_answer_ms(gateway.port, options.parallel)
         threads = [path.read_text() for path in Path(f"/proc/{gateway.pid}/task").glob("*/comm")]
     ratio = [percentile(b, 0.99) / percentile(a, 0.99) for a, b in zip(quiet, flooded)]
     typical = lambda rounds, part: statistics.median(percentile(one, part) for one in rounds)
@@ -166,8 +144,6 @@ def measured(options):
         {"figure": "signed-in p99 under a login flood, to quiet", "seen": statistics.median(ratio), "must": 2},
         {"figure": "memory of a login flood beyond the hash workers', MiB", "seen": above_mib, "must": 16},
     ]
-    if busy:
-        musts.append({"figure": "503 of a full hash queue, ms", "seen": busy["most"], "must": 50})
     return {
         "musts": musts,
         "parallel": options.parallel,
@@ -177,7 +153,6 @@ def measured(options):
         "answers": codes,
         "answers_per_second": sum(codes.values()) / options.rounds / options.seconds,
         "gateway_cores_flooded": statistics.median(cpu),
-        "busy_answer_ms": busy,
         "hash_workers": workers,
         "pss_kib": {"before": base, "most": most},
     }
