@@ -65,11 +65,15 @@ export function debian(...programs) {
   return { missing: lost && `${lost} is not installed` };
 }
 
-/** The first block of a language below a heading of a page in docs/, or before all headings. */
-export function block(page, heading, language) {
+/** What stands below a heading of a page in docs/, or before all headings. */
+export function prose(page, heading) {
   const text = fs.readFileSync(path.join(root, "docs", page), "utf8");
-  const part = (heading ? text.split(`\n## ${heading}\n`)[1] : text)?.split("\n## ")[0];
-  const found = part?.match(new RegExp(`^\`\`\`${language}\n([^]*?)^\`\`\``, "m"));
+  return (heading ? text.split(`\n## ${heading}\n`)[1] : text)?.split("\n## ")[0];
+}
+
+/** Its first block of a language. */
+export function block(page, heading, language) {
+  const found = prose(page, heading)?.match(new RegExp(`^\`\`\`${language}\n([^]*?)^\`\`\``, "m"));
   if (!found) throw new Error(`docs/${page} has no ${language} block under "${heading}"`);
   return found[1];
 }

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { after } from "node:test";
-import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, pypi, signIn, until, WebSocket } from "./lib.mjs";
+import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, prose, pypi, run, signIn, until, WebSocket } from "./lib.mjs";
 
 after(closeBrowser);
 
@@ -112,6 +112,41 @@ app("TiddlyWiki saves what ada writes, under its own odd names", tiddlywiki, asy
   assert.equal(saved.status, 204, saved.text);
   const kept = await ask(tiddler, { headers: fields });
   assert.deepEqual([kept.status, kept.text.includes('"A/B"')], [200, true], kept.text);
+});
+
+const calibre = pypi("calibreweb==0.6.27");
+app("calibre-web shows its shelf to who signed in, and its catalogue to a reader with a token", calibre, async (app) => {
+  const [port, place] = [await freePort(), folder("calibre")];
+  const start = () => app.serve(port, calibre.bin("cps"), ["-p", path.join(place, "app.db"), "-i", "127.0.0.1", "-o", path.join(place, "log")], { cwd: place, env: { HOME: place, CALIBRE_PORT: port } });
+  // what its first start makes, and an empty library as calibre makes one; then the settings of the recipe
+  await (await start()).stop();
+  const settings = `
+import os, sqlite3, sys, calibreweb
+sys.path.insert(0, calibreweb.__path__[0])
+sys.argv = ["cps"]
+from sqlalchemy import create_engine, text
+from cps import db
+with create_engine("sqlite:///metadata.db").execution_options(schema_translate_map={"calibre": None}).begin() as library:
+    db.Base.metadata.create_all(library)
+    library.execute(text("INSERT INTO library_id (uuid) VALUES ('own')"))
+own = sqlite3.connect("app.db")
+own.execute("UPDATE settings SET config_calibre_dir = ?, config_allow_reverse_proxy_header_login = 1, config_reverse_proxy_login_header_name = ?", (os.getcwd(), sys.stdin.read()))
+own.execute("UPDATE user SET name = '${EMAIL}' WHERE id = 1")
+own.commit()
+`;
+  const [, header] = prose("recipes.md", "calibre-web").match(/header name `([^`]+)`/);
+  await run(calibre.bin("python"), ["-c", settings], { cwd: place, input: header });
+  await start();
+  const gate = await app.recipe("calibre-web", port);
+  const shelf = await ask(`${gate.url}/me`, { headers: { cookie: gate.cookie } });
+  assert.deepEqual([shelf.status, shelf.text.includes(EMAIL)], [200, true], shelf.text.slice(0, 500));
+  const basic = (token) => ({ authorization: `Basic ${Buffer.from(`${EMAIL}:${token}`).toString("base64")}` });
+  const catalogue = await ask(`${gate.url}/opds`, { headers: basic(gate.token) });
+  assert.deepEqual([catalogue.status, /<feed/.test(catalogue.text)], [200, true], catalogue.text.slice(0, 500));
+  for (const headers of [{}, basic("agt_wrong")]) {
+    const asked = await ask(`${gate.url}/opds`, { headers });
+    assert.deepEqual([asked.status, /^Basic/.test(asked.headers["www-authenticate"])], [401, true]);
+  }
 });
 
 app("Syncthing's page opens under its own name", debian("syncthing"), async (app) => {

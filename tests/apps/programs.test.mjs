@@ -216,3 +216,28 @@ app("RabbitMQ's default vhost answers behind the gateway, its own Authorization 
   }
   assert.equal((await call("GET", "/api/queues/%2F/q1", {})).status, 401);
 });
+
+const radicale = pypi("radicale==3.9.0");
+app("Radicale keeps a calendar of who asks, with odd names, for a client that waits to be asked", radicale, async (app) => {
+  const [port, place] = [await freePort(), folder("radicale")];
+  fs.writeFileSync(path.join(place, "shown"), block("recipes.md", "Radicale (CalDAV, CardDAV)", "ini"));
+  fs.writeFileSync(path.join(place, "own"), `[server]\nhosts = 127.0.0.1:${port}\n[storage]\nfilesystem_folder = ${place}/kept\n`);
+  await app.serve(port, radicale.bin("radicale"), ["-C", `${place}/shown:${place}/own`]);
+  const gate = await app.recipe("Radicale (CalDAV, CardDAV)", port);
+  const basic = (token) => ({ authorization: `Basic ${Buffer.from(`${EMAIL}:${token}`).toString("base64")}` });
+  const dav = (method, at, body, headers = basic(gate.token)) => ask(`${gate.url}/${EMAIL}/${at}`, { method, headers, body });
+  assert.equal((await dav("MKCALENDAR", "calendar/")).status, 201);
+  // a client that escapes a slash in an id escapes it twice
+  const event = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:own", "BEGIN:VEVENT", "UID:ev/1", "DTSTAMP:20261130T120000Z", "DTSTART:20261201T120000Z", "SUMMARY:Tea", "END:VEVENT", "END:VCALENDAR", ""].join("\r\n");
+  for (const name of ["ev%252F1.ics", "50%25.ics"]) {
+    const put = await dav("PUT", `calendar/${name}`, event.replace("ev/1", name));
+    assert.equal(put.status, 201, `${name}: ${put.text}`);
+    assert.match((await dav("GET", `calendar/${name}`)).text, /SUMMARY:Tea/);
+  }
+  assert.deepEqual(fs.readdirSync(`${place}/kept/collection-root/${EMAIL}/calendar`).filter((name) => name.endsWith(".ics")).toSorted(), ["50%.ics", "ev%2F1.ics"]);
+  assert.equal((await ask(`${gate.url}/bob@example.com/calendar/`, { method: "PROPFIND", headers: basic(gate.token) })).status, 403);
+  const asked = await dav("PROPFIND", "calendar/", undefined, {});
+  assert.deepEqual([asked.status, /^Basic/.test(asked.headers["www-authenticate"])], [401, true]);
+  const page = await ask(`${gate.url}/.web/`, { headers: { cookie: gate.cookie } });
+  assert.equal(page.status, 200, page.text);
+});
