@@ -164,8 +164,8 @@ impl Connections {
 
     /// Closes the connection of an address that can go first; `false` where none can.
     fn evict(&self, held: &mut Held, key: &'static str, address: Option<IpAddr>) -> bool {
-        let Some(at) = spot::first_to_go(&held.spots) else { return false };
-        held.take(at).evict();
+        let Some(at) = spot::evict_first(&held.spots) else { return false };
+        drop(held.take(at));
         self.open.fetch_sub(1, Ordering::Relaxed);
         self.evicted.add_one();
         self.log.evicted(key, || address.map_or_else(String::new, |address| address.to_string()));

@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -15,14 +15,17 @@ const STALLED: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// In the place of a time: another one has its place. The lowest bit stays what it was.
+const EVICTED: u64 = u64::MAX - 1;
+
 /// One for each connection.
 #[derive(Debug)]
 pub(crate) struct Spot {
     /// Its index among those of its address.
     at: AtomicUsize,
-    /// 0, or twice the microsecond from which on nothing happens; one more if an answer waits.
+    /// 0, or twice the microsecond from which on nothing happens; one more if an answer waits. Once it is evicted it stays so:
+    /// no request begins on a connection that has to go, and none that has begun one is chosen.
     since: AtomicU64,
-    evicted: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -33,27 +36,27 @@ fn micros() -> u64 {
 impl Spot {
     /// One that has just begun and asks for nothing yet.
     pub(crate) fn new() -> Self {
-        Self {
-            at: AtomicUsize::new(usize::MAX),
-            since: AtomicU64::new(micros() << 1),
-            evicted: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-        }
+        Self { at: AtomicUsize::new(usize::MAX), since: AtomicU64::new(micros() << 1), waker: AtomicWaker::new() }
     }
 
     /// It waits for a request.
     pub(crate) fn idle(&self) {
-        self.since.store(micros() << 1, Ordering::Relaxed);
+        self.set(micros() << 1);
     }
 
-    /// It has one.
-    pub(crate) fn busy(&self) {
-        self.since.store(0, Ordering::Relaxed);
+    /// It has one. `false`: too late, another one has its place.
+    pub(crate) fn busy(&self) -> bool {
+        self.set(0)
     }
 
     /// Its client does not take what is written.
     pub(crate) fn stalled(&self) {
-        self.since.store(micros() << 1 | 1, Ordering::Relaxed);
+        self.set(micros() << 1 | 1);
+    }
+
+    fn set(&self, since: u64) -> bool {
+        let unless_evicted = |before| (before < EVICTED).then_some(since);
+        self.since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, unless_evicted).is_ok()
     }
 
     /// Writes to the client; whoever waits for it so long is to be seen. `None`: another one needs its place.
@@ -84,14 +87,17 @@ impl Spot {
         Some(self.at.load(Ordering::Relaxed)).filter(|at| *at != usize::MAX)
     }
 
-    /// Another one needs its place.
-    pub(super) fn evict(&self) {
-        self.evicted.store(true, Ordering::Relaxed);
-        self.waker.wake();
+    /// Another one needs its place. `false`: it has begun something since it was looked at.
+    fn evict(&self, since: u64) -> bool {
+        let evicted = self.since.compare_exchange(since, EVICTED | since & 1, Ordering::Relaxed, Ordering::Relaxed);
+        if evicted.is_ok() {
+            self.waker.wake();
+        }
+        evicted.is_ok()
     }
 
-    pub(super) fn is_evicted(&self) -> bool {
-        self.evicted.load(Ordering::Relaxed)
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.since.load(Ordering::Relaxed) >= EVICTED
     }
 
     /// Serves a connection until it ends or another one needs its place.
@@ -104,19 +110,33 @@ impl Spot {
                 self.waker.register(cx.waker());
                 registered = true;
             }
-            let done = work.as_mut().poll(cx);
-            // what wrote an answer has ended by that, and has its access line
-            if self.is_evicted() { Poll::Ready(()) } else { done }
+            if !self.is_evicted() {
+                return work.as_mut().poll(cx);
+            }
+            if self.since.load(Ordering::Relaxed) & 1 == 1 {
+                // what wrote an answer ends by that, with its access line
+                let _ = work.as_mut().poll(cx);
+            }
+            Poll::Ready(())
         })
         .await;
     }
 }
 
-/// The one that is idle for longest; if none is, the one whose client has taken nothing for longest, and at least for a
-/// second.
-pub(super) fn first_to_go(spots: &[Arc<Spot>]) -> Option<usize> {
+/// Evicts the one that is idle for longest; if none is, the one whose client has taken nothing for longest, and at least for
+/// a second. Gives its index.
+pub(super) fn evict_first(spots: &[Arc<Spot>]) -> Option<usize> {
+    loop {
+        let (at, since) = first_to_go(spots)?;
+        if spots[at].evict(since) {
+            return Some(at);
+        }
+    }
+}
+
+fn first_to_go(spots: &[Arc<Spot>]) -> Option<(usize, u64)> {
     let now = micros();
-    let mut first: Option<(u64, usize)> = None;
+    let mut first: Option<(u64, (usize, u64))> = None;
     for (at, spot) in spots.iter().enumerate() {
         let since = spot.since.load(Ordering::Relaxed);
         let (waits, micros) = (since & 1, since >> 1);
@@ -127,10 +147,10 @@ pub(super) fn first_to_go(spots: &[Arc<Spot>]) -> Option<usize> {
         // idle ones before those whose answers wait
         let rank = waits << 63 | micros;
         if first.is_none_or(|(best, _)| rank < best) {
-            first = Some((rank, at));
+            first = Some((rank, (at, since)));
         }
     }
-    first.map(|(_, at)| at)
+    first.map(|(_, found)| found)
 }
 
 #[cfg(test)]
@@ -140,19 +160,35 @@ mod tests {
     #[test]
     fn idle_ones_go_before_those_whose_answers_wait_and_busy_ones_never() {
         let [busy, waiting, idle, later] = [(); 4].map(|()| Arc::new(Spot::new()));
+        let first = |spots: &[Arc<Spot>]| first_to_go(spots).map(|(at, _)| at);
         busy.busy();
         waiting.since.store(1 << 1 | 1, Ordering::Relaxed);
         later.idle();
         let all = [busy, waiting, later, idle];
         let later_is_idle_for_longest = all[2].since.load(Ordering::Relaxed) <= all[3].since.load(Ordering::Relaxed);
-        assert_eq!(first_to_go(&all), Some(if later_is_idle_for_longest { 2 } else { 3 }));
+        assert_eq!(first(&all), Some(if later_is_idle_for_longest { 2 } else { 3 }));
         LazyLock::force(&START);
         while micros() < 2_000_000 {
             std::hint::spin_loop();
         }
-        assert_eq!(first_to_go(&all[..2]), Some(1));
+        assert_eq!(first(&all[..2]), Some(1));
         all[1].stalled();
-        assert_eq!(first_to_go(&all[..2]), None, "it has only begun to wait");
-        assert_eq!(first_to_go(&all[..1]), None);
+        assert_eq!(first(&all[..2]), None, "it has only begun to wait");
+        assert_eq!(first(&all[..1]), None);
+    }
+
+    /// Its client would send again what an app may have carried out.
+    #[test]
+    fn one_that_has_begun_a_request_keeps_its_place_and_one_that_lost_it_begins_none() {
+        let spot = Arc::new(Spot::new());
+        let (_, since) = first_to_go(std::slice::from_ref(&spot)).unwrap();
+        assert!(spot.busy() && !spot.evict(since), "it was quicker");
+        assert_eq!(evict_first(std::slice::from_ref(&spot)), None);
+        spot.idle();
+        assert_eq!(evict_first(std::slice::from_ref(&spot)), Some(0));
+        assert!(spot.is_evicted() && !spot.busy());
+        spot.idle();
+        spot.stalled();
+        assert!(spot.is_evicted());
     }
 }

@@ -72,7 +72,7 @@ impl Db {
         drop_before: Option<UnixSecs>,
         event: &AuditRow,
     ) -> Result<(), StoreError> {
-        self.write(|tx| {
+        let work = |tx: &Tx<'_>| {
             if let Some(drop_before) = drop_before {
                 tx.execute(
                     "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
@@ -87,7 +87,8 @@ impl Db {
                 add(tx, key, now)?;
             }
             audit::write(tx, event)
-        })
+        };
+        if drop_before.is_some() { self.write(work) } else { self.write_end_of_sessions(work) }
     }
 
     /// The key that seals records of apps' cookies.

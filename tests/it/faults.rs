@@ -229,6 +229,7 @@ fn on_a_full_disk_sessions_end_at_once_however_many_there_are_and_are_written_wh
     assert!(revoked.status.success() && said.contains("50001 sessions") && said.contains("disk is full"), "{said}");
     assert_eq!((asks(&gateway), count("ended_at IS NULL")), (401, 50_001));
     assert_eq!(gateway.cli(&["session", "list", "--json"]).trim(), "[]");
+    assert!(gateway.cli_with(&["key", "rotate", "--drop-old"], "").status.success());
     // after a restart, too
     let gateway = Gateway::serve(gateway.into_folder());
     assert_eq!((asks(&gateway), count("ended_at IS NULL")), (401, 50_001));

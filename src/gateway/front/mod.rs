@@ -111,7 +111,9 @@ impl Front {
                 }
                 Err(bad) => return self.refuse_unread(conn, bad).await,
             };
-            counted.spot().busy();
+            if !counted.spot().busy() {
+                return;
+            }
             fresh = false;
             self.current.refresh(&mut self.gateway);
             match self.serve_one(conn, head).await {

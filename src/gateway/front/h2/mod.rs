@@ -84,6 +84,9 @@ impl Front {
                         return give_up(connection).await;
                     }
                     let running = Running::new(&tally);
+                    if spot.is_evicted() {
+                        return;
+                    }
                     let call = stream::serve(self.for_request(), request, respond, guard.for_stream(), tally.clone());
                     tokio::spawn(async move { running.end(call.await) });
                 }
@@ -136,7 +139,7 @@ impl Tally {
         match self.open.load(Ordering::Relaxed) {
             0 => self.spot.idle(),
             open if self.waiting.load(Ordering::Relaxed) >= open => self.spot.stalled(),
-            _ => self.spot.busy(),
+            _ => drop(self.spot.busy()),
         }
     }
 
