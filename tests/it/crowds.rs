@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::client::{Answer, Client};
 use crate::gateway::{Gateway, PASSWORD, eventually};
+use crate::websockets::{echo, open};
 
 const CHEAP: &str = "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n";
 const ROUTE: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
@@ -141,6 +142,32 @@ fn a_class_of_thirty_that_mistypes_once_each_gets_in_from_one_address() {
     assert_eq!(count(&at_once(&gateway, &wrong), 401), 30);
     let right: Vec<_> = (0..30).map(|number| (from(), person(number), PASSWORD)).collect();
     assert_eq!(count(&at_once(&gateway, &right), 200), 30);
+}
+
+#[test]
+fn a_class_of_forty_signs_up_at_once_from_one_address_and_who_goes_on_is_slowed() {
+    let gateway = with_people("[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 2\n", 1);
+    let sign_up = |number: usize| {
+        let body = json!({ "email": format!("new{number}@example.com"), "password": PASSWORD });
+        gateway.client().post_json("/.auth/signup", &[], &body).status
+    };
+    let class: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..40).map(|number| scope.spawn(move || sign_up(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(class, [201; 40]);
+    assert_eq!(sign_up(40), 429);
+}
+
+#[test]
+fn forty_tabs_with_three_sockets_each_of_one_person_are_all_served() {
+    let gateway = Gateway::whoami();
+    let cookie = gateway.first_account();
+    let mut sockets: Vec<_> = (0..120).map(|_| open(&gateway, "/ws", &cookie)).collect();
+    for socket in &mut sockets {
+        socket.read().unwrap();
+        echo(socket, "served");
+    }
 }
 
 /// A balancer that says nothing of its clients is many people; a proxy that names them is not.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, ok, silent};
+use crate::backend::{Backend, accept, ok, silent};
 use crate::gateway::{Gateway, command, configured, eventually};
 use crate::h2::{ask, connect, read, request, run, serve};
 use crate::tls::{Secure, Tls};
@@ -734,6 +734,32 @@ fn streams_of_one_address_hold_no_more_than_a_quarter_of_all_places_and_give_it_
     eventually("the places come back", || secure.gateway.metric("authgate_connections") == 1);
     raw.send(HEADERS, END_HEADERS | END_STREAM, 203, &twin);
     assert_eq!(raw.status(203), 0x88);
+}
+
+/// What a gallery asks for in ten tabs, all of which is slow: nothing is refused by default.
+#[test]
+fn ten_connections_with_thirty_one_streams_each_of_one_address_have_none_refused() {
+    let (listener, address) = silent();
+    let secure = open_to(&format!("http://{address}"));
+    let head = fields(&GET);
+    let mut tabs: Vec<_> = (0..10).map(|_| Raw::connect(&secure, &[])).collect();
+    for tab in &mut tabs {
+        for stream in (1..62).step_by(2) {
+            tab.send(HEADERS, END_HEADERS | END_STREAM, stream, &head);
+        }
+    }
+    let mut images: Vec<_> = (0..310).map(|_| accept(&listener)).collect();
+    for image in &mut images {
+        image.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    }
+    for tab in &mut tabs {
+        let mut answered = 0;
+        while answered < 31 {
+            let frame = tab.next().expect("the connection goes on");
+            assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
+            answered += usize::from(frame.kind == HEADERS);
+        }
+    }
 }
 
 /// So do those that ask a page of ours: 25,000 at once, on 250 connections, filled the store's queue, and other people's
