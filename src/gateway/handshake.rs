@@ -43,19 +43,23 @@ pub(crate) fn read(places: &WebSocketToken, incoming: &Incoming<'_>) -> Handshak
 }
 
 impl Handshake {
-    fn read_query(&mut self, names: &[String], path: &str, query: &str) {
+    fn read_query(&mut self, names: &[String], path: &str, query: &[u8]) {
         let mut kept = Vec::new();
-        for item in query.split('&') {
+        for item in query.split(|&b| b == b'&') {
             // in every spelling that a backend would decode to the same name
-            let token = form_urlencoded::parse(item.as_bytes()).find(|(name, _)| names.iter().any(|own| own == name));
+            let token = form_urlencoded::parse(item).find(|(name, _)| names.iter().any(|own| own == name));
             match token {
                 Some((_, value)) => self.tokens.push(Secret::new(value.into_owned())),
                 None => kept.push(item),
             }
         }
         if !self.tokens.is_empty() {
-            let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
-            self.target = Some(format!("{path}{query}").into_bytes());
+            let mut target = path.as_bytes().to_vec();
+            if !kept.is_empty() {
+                target.push(b'?');
+                target.extend(kept.join(&b'&'));
+            }
+            self.target = Some(target);
         }
     }
 

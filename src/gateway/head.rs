@@ -200,13 +200,9 @@ pub(crate) fn incoming<'a>(
     };
     let path = RequestPath::parse(path).map_err(|_| BadHead::Ambiguous("path"))?;
     let plain = |query: &&[u8]| query.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#');
-    let query = match query {
-        Some(query) => {
-            let query = Some(query).filter(plain).ok_or(BadHead::Ambiguous("query"))?;
-            Some(std::str::from_utf8(query).map_err(|_| BadHead::Ambiguous("query"))?)
-        }
-        None => None,
-    };
+    if !query.as_ref().is_none_or(plain) {
+        return Err(BadHead::Ambiguous("query"));
+    }
     Ok(Incoming {
         method: &parts.method,
         path,

@@ -215,7 +215,7 @@ impl Asked {
         let fields = incoming.headers.iter().filter(|(name, _)| is_judged(name));
         let fields = fields.map(|(name, value)| (name.clone(), value.as_bytes().to_vec()));
         // the query may hold a token, and is not kept
-        let in_query = second_method::in_query(incoming.query.unwrap_or_default().as_bytes());
+        let in_query = second_method::in_query(incoming.query.unwrap_or_default());
         for (name, value) in fields.chain(in_query.map(|value| (SECOND_METHOD, value))) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 headers.append(name, value);

@@ -15,6 +15,7 @@ use super::front::request::{self, Head, Read};
 use super::head::{self, Peer};
 use crate::account::User;
 use crate::config::{self, Config};
+use crate::web::first_line::readable;
 
 /// A gateway of nothing but defaults, and an upstream with names of its own.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
@@ -51,10 +52,12 @@ pub fn head(bytes: &[u8]) {
     let Some((head, length)) = take(bytes) else { return };
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut other = httparse::Request::new(&mut fields);
-    let whole = other.parse(bytes).expect("httparse refuses what we take");
+    // it wants UTF-8 in queries, too
+    let line = readable(bytes);
+    let whole = other.parse(&line).expect("httparse refuses what we take");
     assert_eq!(whole, httparse::Status::Complete(length));
     assert_eq!(other.method, Some(head.parsed.method.as_str()));
-    assert_eq!(other.path.map(str::as_bytes), Some(super::target::of(&head.parsed)));
+    assert_eq!(other.path.map(str::as_bytes), Some(&*readable(super::target::of(&head.parsed))));
     let mut read: Fields =
         other.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
     let lines: Fields = head

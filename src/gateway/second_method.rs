@@ -34,7 +34,7 @@ pub(super) fn is_named(headers: &HeaderMap, target: &[u8]) -> bool {
 pub(super) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
     let fields = incoming.headers.iter().filter(|(name, _)| is_field(name.as_str()));
     let in_fields = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b',')).map(read);
-    let query = incoming.query.unwrap_or_default().as_bytes();
+    let query = incoming.query.unwrap_or_default();
     let queries = incoming.path.queries().flat_map(|query| in_query(&query).collect::<Vec<_>>());
     in_fields.chain(in_query(query).chain(queries).map(|value| read(&value)))
 }

@@ -1,5 +1,5 @@
 //! The target of a request as it came. The library's own holds none with a bare `"` in its query, which programs send and
-//! apps take (promtool): such a one stands beside it.
+//! apps take (promtool): such a one stands beside it. Bytes of a query that are no UTF-8 pass, too.
 
 use bytes::Bytes;
 use http::Method;
@@ -35,6 +35,16 @@ pub(super) fn set(head: &mut RequestHeader, target: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The target for a server in HTTP/2, whose library takes no bare quote in a query and nothing that is no UTF-8.
+pub(super) fn in_h2(target: &[u8]) -> String {
+    let mut shown = String::with_capacity(target.len());
+    for chunk in target.utf8_chunks() {
+        shown.push_str(&chunk.valid().replace('"', "%22"));
+        shown.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    shown
+}
+
 fn beside(head: RequestHeader, target: Option<&[u8]>) -> RequestHeader {
     let mut parts = http::request::Parts::from(head);
     parts.extensions.remove::<AsItCame>();
@@ -47,4 +57,19 @@ fn beside(head: RequestHeader, target: Option<&[u8]>) -> RequestHeader {
 /// All that stands before the query, which is all that the library may not like.
 fn path_of(target: &[u8]) -> &[u8] {
     &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_http2_does_not_hold_is_escaped_for_it() {
+        for (target, shown) in [
+            (&b"/x?up{job=\"a\"}"[..], "/x?up{job=%22a%22}"),
+            (b"/x?caf\xe9\xff&caf\xc3\xa9", "/x?caf%E9%FF&caf\u{e9}"),
+            (b"/x", "/x"),
+        ] {
+            assert_eq!(super::in_h2(target), shown);
+            assert!(shown.parse::<http::uri::PathAndQuery>().is_ok());
+        }
+    }
 }

@@ -198,6 +198,6 @@ const KNOWN: [&str; 15] = [
 pub(super) fn query(call: &Call<'_>, names: &[&str]) -> Option<String> {
     let query = call.incoming.query?;
     names.iter().find_map(|wanted| {
-        form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+        form_urlencoded::parse(query).find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
     })
 }

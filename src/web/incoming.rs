@@ -16,7 +16,7 @@ pub struct Incoming<'a> {
     /// The path, in every reading.
     pub path: RequestPath<'a>,
     /// The query without `?`, byte for byte; never judged, never logged.
-    pub query: Option<&'a str>,
+    pub query: Option<&'a [u8]>,
     /// All header fields as received.
     pub headers: &'a HeaderMap,
     /// The host that the client asked for (from a trusted proxy: X-Forwarded-Host).
@@ -37,9 +37,12 @@ impl Incoming<'_> {
 
     /// Path and query for a header field or a query: as they came, but what is not ASCII is escaped.
     pub fn origin_form(&self) -> String {
-        let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
-        let place = format!("{}{query}", self.path.as_str());
-        percent_encoding::utf8_percent_encode(&place, percent_encoding::CONTROLS).to_string()
+        let mut place = self.path.as_str().as_bytes().to_vec();
+        if let Some(query) = self.query {
+            place.push(b'?');
+            place.extend_from_slice(query);
+        }
+        percent_encoding::percent_encode(&place, percent_encoding::CONTROLS).to_string()
     }
 
     /// A header field that must stand at most once; `None` if absent, repeated or not ASCII.

@@ -2,6 +2,7 @@
 //! to return to. Parsed once at the edge; whoever holds one need not look again.
 
 pub mod cookie;
+pub mod first_line;
 pub mod host;
 pub mod incoming;
 pub mod origin;

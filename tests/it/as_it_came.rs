@@ -1,5 +1,8 @@
 //! What is shown and passed on as it came: paths in the log, reasons in refusals, queries.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
 use serde_json::Value;
 
 use crate::backend::Backend;
@@ -69,6 +72,52 @@ fn a_query_arrives_as_it_came() {
     for query in ["a\u{7f}", "a#b", "a\tb"] {
         assert_eq!(gateway.client().get(&format!("/x?{query}"), &[]).status, 400, "{query:?}");
     }
+}
+
+/// Old programs send their own encoding; over HTTP/2, which its library has no place for that in, the bytes come escaped.
+#[test]
+fn a_query_that_is_no_utf8_is_forwarded_byte_for_byte() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = BufReader::new(stream);
+            let (mut line, mut rest) = (Vec::new(), String::new());
+            stream.read_until(b'\n', &mut line).unwrap();
+            while rest != "\r\n" {
+                rest.clear();
+                stream.read_line(&mut rest).unwrap();
+            }
+            sender.send(line).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.get_mut().write_all(answer).unwrap();
+        }
+    });
+    let gateway = Gateway::start(&format!(
+        "[[route]]\npath = \"/only/**\"\nmethods = [\"DELETE\"]\naccess = \"deny\"\n[[route]]\naccess = \"public\"\nupstream = \"http://{address}\"\n"
+    ));
+    let ask = |target: &[u8], accept: &str| {
+        let mut client = gateway.client();
+        client
+            .send(&[b"GET ", target, format!(" HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n").as_bytes()].concat());
+        client.answer()
+    };
+    for target in [&b"/x?q=caf\xe9"[..], b"/x?\xff=\"\xfe\"", b"/x?q=caf\xe9&r=caf\xc3\xa9"] {
+        assert_eq!(ask(target, "*/*").status, 200);
+        assert_eq!(lines.recv().unwrap(), [b"GET ", target, b" HTTP/1.1\r\n"].concat());
+    }
+    // what stands in it is judged all the same, and a path is UTF-8
+    assert_eq!(ask(b"/only/x?\xe9=1&_method=DELETE", "*/*").status, 403);
+    for target in [&b"/caf\xe9"[..], b"/caf\xe9?q=1", b"/x?\xe9#", b"/x?\xe9 y"] {
+        assert_eq!(ask(target, "*/*").status, 400, "{}", String::from_utf8_lossy(target));
+    }
+    let signed_in = Gateway::start(&format!("[[route]]\nupstream = \"http://{address}\"\n"));
+    let mut client = signed_in.client();
+    client.send(b"GET /x?q=caf\xe9 HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+    let login = client.answer();
+    assert_eq!((login.status, login.field("location")), (303, Some("/.auth/login?callbackUrl=/x?q=caf%25E9")));
+    assert!(lines.try_recv().is_err());
 }
 
 /// Password managers ask for it (W3C, "A Well-Known URL for Changing Passwords").

@@ -562,6 +562,24 @@ fn bytes_that_would_cut_a_line_in_http1_reach_nobody() {
     eventually("the twins have come", || !backend.all().is_empty());
 }
 
+/// docs/http.md: over HTTP/1.1 such a query passes (`as_it_came`), and escaped it does here.
+#[test]
+fn a_query_that_the_library_does_not_take_is_a_protocol_error_in_http2() {
+    let backend = Backend::start(ok);
+    let secure = open_to(&format!("http://{}", backend.address));
+    let ask = |raw: &mut Raw, stream, path: &[u8]| {
+        raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &fields(&[&GET[..3], &[(&b":path"[..], path)]].concat()));
+    };
+    let mut raw = Raw::connect(&secure, &[]);
+    ask(&mut raw, 1, b"/x?up{job=\"a\"}");
+    assert_eq!(raw.end_of(1), End::Stream(PROTOCOL_ERROR));
+    ask(&mut raw, 3, b"/x?up{job=%22a%22}&caf\xc3\xa9");
+    assert_eq!(raw.status(3), 0x88);
+    assert_eq!(backend.next().line, "GET /x?up{job=%22a%22}&caf\u{e9} HTTP/1.1");
+    ask(&mut raw, 5, b"/x?caf\xe9");
+    assert_eq!(raw.end_of(5), End::Connection(PROTOCOL_ERROR));
+}
+
 /// RFC 9113, 8.3.1: a path has no fragment. The library cuts it off before a head is ours to refuse (HTTP/1: 400), so what is
 /// judged and what an app gets must both be without it.
 #[test]

@@ -2,6 +2,7 @@
 //! refused here, before anything is decided: bare CR or LF, folded lines, odd request lines, bytes
 //! that some parsers drop. What the fields mean is judged in `head.rs`, for every way alike.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use pingora_http::RequestHeader;
 use crate::config::Limits;
 use crate::gateway::head::BadHead;
 use crate::gateway::target;
+use crate::web::first_line::readable;
 
 /// Fields that are looked at; `limits.head_fields` is 250 at most.
 const FIELDS: usize = 256;
@@ -138,11 +140,15 @@ fn end_of_head(bytes: &[u8]) -> Option<Whole> {
     None
 }
 
-fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
+fn parse(came: &Bytes) -> Result<RequestHeader, BadHead> {
     let bad = BadHead::Ambiguous("head");
+    let bytes = match readable(came) {
+        Cow::Borrowed(_) => came.clone(),
+        Cow::Owned(bytes) => bytes.into(),
+    };
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, &mut fields) {
+    match request.parse_with_uninit_headers(&bytes, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Err(httparse::Error::TooManyHeaders) => return Err(BadHead::TooLarge),
         Err(httparse::Error::Version) => return Err(BadHead::Ambiguous("version")),
@@ -155,9 +161,10 @@ fn parse(bytes: &Bytes) -> Result<RequestHeader, BadHead> {
     if !target.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#') {
         return Err(BadHead::Ambiguous("target"));
     }
+    let target = &came[method.len() + 1..][..target.len()];
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad)?;
-    let mut head = target::head_with(method, target.as_bytes(), Some(request.headers.len()))
-        .map_err(|_| BadHead::Ambiguous("target"))?;
+    let mut head =
+        target::head_with(method, target, Some(request.headers.len())).map_err(|_| BadHead::Ambiguous("target"))?;
     if version == 0 {
         head.set_version(http::Version::HTTP_10);
     }

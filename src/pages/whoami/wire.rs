@@ -4,6 +4,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::web::first_line::readable;
+
 /// A whole head, bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields in a head.
@@ -227,16 +229,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
 fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
-    let length = match request.parse(bytes) {
+    let shown = readable(bytes);
+    let length = match request.parse(&shown) {
         Ok(httparse::Status::Complete(length)) if length > HEAD_BYTES_MAX => return Err(Fault::TooLarge),
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooLarge),
         Err(_) => return Err(Fault::Malformed("this is no HTTP/1 request")),
     };
+    let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    // behind empty lines, which the parser leaves out
+    let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or_default();
+    let target = &bytes[start + method.len() + 1..][..path.len()];
     let head = Head {
-        method: request.method.unwrap_or_default().to_owned(),
-        target: request.path.unwrap_or_default().to_owned(),
+        method: method.to_owned(),
+        target: String::from_utf8_lossy(target).into_owned(),
         is_http_11: request.version == Some(1),
         fields: request.headers.iter().map(|field| (field.name.to_owned(), field.value.to_vec())).collect(),
     };

@@ -102,8 +102,7 @@ fn is_hop(name: &HeaderName) -> bool {
 /// The head in HTTP/2.
 fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
     let host = head.headers.get(header::HOST)?.to_str().ok()?;
-    // HTTP/2 knows no bare quote (RFC 9113, 8.3.1)
-    let target = std::str::from_utf8(target::of(head)).ok()?.replace('"', "%22");
+    let target = target::in_h2(target::of(head));
     let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
     let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
