@@ -156,8 +156,8 @@ fn small_messages_of_a_server_wait_for_a_client_that_reads_late() {
     });
 }
 
-/// Clients end a body by a frame that holds nothing, and some servers write pieces that hold nothing: the crate ends a
-/// connection over the hundredth of the latter.
+/// A body is ended by a frame that holds nothing, and some programs write pieces that hold nothing: the crate ends a
+/// connection over the hundred and first of the latter.
 #[test]
 fn three_hundred_calls_with_frames_that_hold_nothing_share_one_connection_on_both_sides() {
     const CALLS: usize = 300;
@@ -185,7 +185,9 @@ fn three_hundred_calls_with_frames_that_hold_nothing_share_one_connection_on_bot
             let fields = [("te", "trailers"), ("content-type", "application/grpc")];
             let mut send = send.clone().ready().await.unwrap();
             let (answer, mut up) = send.send_request(request("POST /app.Service/Once", &fields), false).unwrap();
-            up.send_data(Bytes::from_static(MESSAGE), false).unwrap();
+            for piece in [b"", MESSAGE, b""] {
+                up.send_data(Bytes::from_static(piece), false).unwrap();
+            }
             up.send_data(Bytes::new(), true).unwrap();
             let mut down = answer.await.unwrap().into_body();
             assert_eq!(read_all(&mut down).await.unwrap(), 1);
