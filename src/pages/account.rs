@@ -3,42 +3,72 @@
 use http::StatusCode;
 use serde_json::json;
 
+use super::flash::{Flash, is_browsers};
 use super::form::{Fields, query};
-use super::signup::{change_json, retry, trouble};
+use super::signup::{change_json, retry, told};
 use super::view::{Account, SessionRow, TokenRow};
 use super::{Call, Pages, Site, user_json};
-use crate::account::{ChangeError, FieldError, Identity};
+use crate::account::{ChangeError, Identity};
 use crate::secret::{Secret, random_token};
 use crate::web::reply::Reply;
+
+/// The forms that [`Flash`] may be about.
+const FORMS: [&str; 3] = ["profile", "password", "token"];
 
 /// What the account page says.
 pub(super) enum Shown<'a> {
     /// Nothing, or what `?saved=` names.
     Nothing,
-    /// The form of this name changed nothing, with what was typed into it.
-    Error(&'static str, &'a Fields, &'a ChangeError),
+    /// The form of this name changed nothing: what was typed into it, why, and the field that was wrong.
+    Failed(StatusCode, &'static str, &'a Fields, (&'a str, &'a str)),
     /// A token was made; it is not shown again.
     Token(Secret),
 }
 
 impl Pages {
-    /// The page.
+    /// The page, by itself or after one of its forms failed.
+    pub(super) async fn own_account(&self, call: &Call<'_>, who: &Identity) -> Reply {
+        match self.flash(call, &FORMS, &who.user.id) {
+            Some((form, flash)) => {
+                let shown = Shown::Failed(StatusCode::OK, form, &flash.fields(), flash.told());
+                self.without_flash(self.account(call, who, shown).await)
+            }
+            None => self.account(call, who, Shown::Nothing).await,
+        }
+    }
+
+    /// What a form of the page gets that changed nothing.
+    pub(super) async fn form_failed(
+        &self,
+        call: &Call<'_>,
+        who: &Identity,
+        form: &'static str,
+        fields: &Fields,
+        error: &ChangeError,
+    ) -> Reply {
+        if fields.is_json() {
+            return change_json(error);
+        }
+        let (status, message, field) = told(error);
+        let flash = Flash::new((form, &who.user.id), (&message, field), fields);
+        if let Some(reply) = self.failed_form(call, &format!("{}/account", self.prefix), &flash) {
+            return reply;
+        }
+        let shown = Shown::Failed(status, form, fields, (&message, field));
+        retry(error, self.account(call, who, shown).await)
+    }
+
     pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
         let (Ok(sessions), Ok(tokens)) = (self.accounts.sessions_of(who).await, self.accounts.tokens_of(who).await)
         else {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
         };
-        let (status, error) = match &shown {
-            Shown::Error(_, _, ChangeError::Field(error)) => (StatusCode::BAD_REQUEST, Some(error.clone())),
-            Shown::Error(_, _, other) => {
-                let (status, message) = trouble(other);
-                (status, Some(FieldError { field: "", code: "", message }))
-            }
-            _ => (StatusCode::OK, None),
+        let (status, form, (error, field)) = match shown {
+            Shown::Failed(status, form, _, told) => (status, form, told),
+            _ => (StatusCode::OK, "", ("", "")),
         };
-        let form = if let Shown::Error(form, ..) = shown { form } else { "" };
         let typed = |of: &str, name: &str| match shown {
-            Shown::Error(form, fields, _) if form == of => fields.get(name),
+            Shown::Failed(_, form, fields, _) if form == of => fields.get(name),
             _ => None,
         };
         let saved = query(call, &["saved"]).filter(|_| form.is_empty());
@@ -47,8 +77,8 @@ impl Pages {
             heading: "Your account",
             notice: saved.as_deref().map_or("", notice),
             form,
-            error: error.as_ref().map_or("", |error| error.message.as_str()),
-            field: error.as_ref().map_or("", |error| error.field),
+            error,
+            field,
             email: &who.user.email,
             groups: &who.user.groups.join(", "),
             home: &self.rules.after_login,
@@ -65,8 +95,7 @@ impl Pages {
             scopes: typed("token", "scopes").unwrap_or_default(),
             days: typed("token", "days").unwrap_or("90"),
         };
-        let reply = self.html(status, &template, Some(call.incoming), false);
-        if let Shown::Error(_, _, error) = shown { retry(error, reply) } else { reply }
+        self.html(status, &template, Some(call.incoming), false)
     }
 
     pub(super) async fn change_profile(&self, call: &Call<'_>, who: &Identity) -> Reply {
@@ -103,8 +132,7 @@ impl Pages {
                 Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) }))
             }
             Ok(()) => Site::see_other(&format!("{}/account?saved={what}", self.prefix)),
-            Err(error) if fields.is_json() => change_json(&error),
-            Err(error) => self.account(call, who, Shown::Error(what, fields, &error)).await,
+            Err(error) => self.form_failed(call, who, what, fields, &error).await,
         }
     }
 
@@ -131,8 +159,9 @@ impl Pages {
         let own = everywhere || fields.get("id") == Some(who.session.id.as_str());
         match ended {
             Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
-            Ok(false) => self.refused(StatusCode::NOT_FOUND, call),
-            Ok(true) => {
+            // another tab was faster: the page shows that it is gone
+            Ok(false) if !is_browsers(call) => self.refused(StatusCode::NOT_FOUND, call),
+            Ok(_) => {
                 let reply = match (fields.is_json(), own) {
                     (true, _) => Reply::empty(StatusCode::NO_CONTENT),
                     (false, true) => Site::see_other(&format!("{}/signed-out", self.prefix)),

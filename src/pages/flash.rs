@@ -1,47 +1,97 @@
-//! What a failed sign-in says on the page that the browser is led to: once, in that browser alone. Answering the form
+//! What a form that failed says on the page that the browser is led to: once, in that browser alone. Answering the form
 //! itself with the page would make Back and reload ask whether to send it again.
 
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Pages};
+use super::form::Fields;
+use super::{Call, Pages, Site};
 use crate::web::cookie;
 use crate::web::reply::Reply;
 
 /// The next page is there within seconds.
 const SECS: u64 = 60;
-/// The longest value that is read, bytes.
-const BYTES_MAX: usize = 1024;
+/// The longest value that is written or read, bytes.
+const BYTES_MAX: usize = 2048;
+/// Fields that are typed again for the person: none that is secret.
+const KEPT: [&str; 10] = [
+    "email",
+    "remember",
+    "remember_shown",
+    "name",
+    "picture",
+    "keep_tokens",
+    "callbackUrl",
+    "token_name",
+    "scopes",
+    "days",
+];
 
-/// What a failed sign-in leaves for the login page.
+/// What a failed form leaves for its page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Flash {
-    /// A word of [`super::login::message`].
-    pub(super) error: String,
-    /// With `throttled`: when a try can succeed.
-    pub(super) wait_secs: u64,
-    pub(super) email: String,
-    pub(super) remember: bool,
+    /// The form; on an account's own page with that account's id.
+    form: (String, String),
+    /// Why it failed, in words.
+    error: String,
+    /// The field that was wrong, or "".
+    field: String,
+    /// What was typed.
+    typed: Vec<(String, String)>,
 }
 
-impl Pages {
-    /// Leaves it in the browser.
-    pub(super) fn with_flash(&self, reply: Reply, flash: &Flash) -> Reply {
-        let value = serde_json::to_vec(flash).unwrap_or_default();
-        let value = data_encoding::BASE64URL_NOPAD.encode(&value);
-        let fits = Some(value).filter(|value| value.len() <= BYTES_MAX);
-        match fits.and_then(|value| self.cookies.set_for_host(self.cookies.flash(), &value, SECS)) {
-            Some(cookie) => reply.with(header::SET_COOKIE, cookie),
-            None => reply,
+impl Flash {
+    pub(super) fn new((form, account): (&str, &str), (error, field): (&str, &str), fields: &Fields) -> Self {
+        let typed = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), fields.get(name)?.to_owned())));
+        Self {
+            form: (form.to_owned(), account.to_owned()),
+            error: error.to_owned(),
+            field: field.to_owned(),
+            typed: typed.collect(),
         }
     }
 
-    /// What a failed sign-in left, if this is the page after it.
-    pub(super) fn flash(&self, call: &Call<'_>) -> Option<Flash> {
+    /// Why it failed, the field that was wrong.
+    pub(super) fn told(&self) -> (&str, &str) {
+        (&self.error, &self.field)
+    }
+
+    pub(super) fn fields(&self) -> Fields {
+        Fields::typed(self.typed.clone())
+    }
+}
+
+/// Whether a browser sent this form and goes to where its answer leads.
+pub(super) fn is_browsers(call: &Call<'_>) -> bool {
+    call.incoming.single("sec-fetch-mode") == Some("navigate")
+}
+
+impl Pages {
+    /// Leads the browser that sent a form to the page at `place`, which says why it failed; `None`: no browser did, or more
+    /// was typed than a cookie takes.
+    pub(super) fn failed_form(&self, call: &Call<'_>, place: &str, flash: &Flash) -> Option<Reply> {
+        if !is_browsers(call) {
+            return None;
+        }
+        let value = data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(flash).ok()?);
+        let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
+        let cookie = self.cookies.set_for_host(self.cookies.flash(), &value, SECS)?;
+        Some(Site::see_other(place).with(header::SET_COOKIE, cookie))
+    }
+
+    /// What one of these forms left, if this is the page after it, and which one it was.
+    pub(super) fn flash(
+        &self,
+        call: &Call<'_>,
+        forms: &[&'static str],
+        account: &str,
+    ) -> Option<(&'static str, Flash)> {
         let (_, value) =
             cookie::pairs(call.incoming.headers).find(|(name, _)| *name == self.cookies.flash().as_bytes())?;
         let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
-        serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(value).ok()?).ok()
+        let flash: Flash = serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(value).ok()?).ok()?;
+        let form = forms.iter().find(|form| **form == flash.form.0 && account == flash.form.1)?;
+        Some((form, flash))
     }
 
     /// Takes it out of the browser.

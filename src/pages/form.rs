@@ -110,6 +110,11 @@ impl Fields {
         Ok(fields)
     }
 
+    /// What was typed into a form before.
+    pub(super) fn typed(pairs: Vec<(String, String)>) -> Self {
+        Self { kind: Kind::Form, pairs: pairs.into_iter().map(|(name, value)| (name, Secret::new(value))).collect() }
+    }
+
     fn insert(&mut self, name: String, value: String) -> Result<(), BadBody> {
         // each is compared with all before
         if self.pairs.len() >= FIELDS_MAX || self.pairs.iter().any(|(own, _)| *own == name) {

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::form::Fields;
-use super::signup::{Shown, change_json, retry};
+use super::signup::{Shown, change_json, nothing_there, retry};
 use super::view::Message;
 use super::{Call, Pages};
 use crate::account::LinkKind;
@@ -19,16 +19,15 @@ impl Pages {
             Ok(fields) => fields,
             Err(bad) => return self.unread_body(call, bad),
         };
-        let as_json = fields.as_ref().map_or(!call.incoming.wants_page(), Fields::is_json);
         let kind = match self.accounts.link(&call.caller, token).await {
             Ok(Some(kind)) if is_at(&kind, &self.prefix, path) => kind,
-            Ok(_) => return self.dead_link(call, as_json),
-            Err(error) if as_json => return change_json(&error),
+            Ok(_) => return self.dead_link(call, fields.as_ref()),
+            Err(error) if speaks_json(call, fields.as_ref()) => return change_json(&error),
             Err(error) => return retry(&error, self.refused(StatusCode::SERVICE_UNAVAILABLE, call)),
         };
         let shown = shown(&kind, path);
         match fields {
-            None => self.register(call, StatusCode::OK, &shown, None, None),
+            None => self.registration(call, &shown),
             Some(fields) => self.use_link(call, &fields, &shown, &kind, token).await,
         }
     }
@@ -54,15 +53,18 @@ impl Pages {
         let begun = match done {
             Ok(begun) => begun,
             // somebody else was faster with the same link
-            Err(crate::account::ChangeError::Closed) => return self.dead_link(call, fields.is_json()),
+            Err(crate::account::ChangeError::Closed) => return self.dead_link(call, Some(fields)),
             Err(error) => return self.not_changed(call, fields, shown, &error),
         };
         self.signed_in_to(call, fields, fields.get("callbackUrl").filter(|wanted| !wanted.is_empty()), &begun)
     }
 
-    fn dead_link(&self, call: &Call<'_>, as_json: bool) -> Reply {
-        if as_json {
+    fn dead_link(&self, call: &Call<'_>, fields: Option<&Fields>) -> Reply {
+        if speaks_json(call, fields) {
             return Reply::json(StatusCode::NOT_FOUND, &json!({ "error": "not_found" }));
+        }
+        if let Some(reply) = fields.and_then(|fields| nothing_there(call, fields)) {
+            return reply;
         }
         let message = Message {
             frame: self.assets.frame(),
@@ -77,6 +79,10 @@ impl Pages {
         };
         self.html(StatusCode::NOT_FOUND, &message, Some(call.incoming), true)
     }
+}
+
+fn speaks_json(call: &Call<'_>, fields: Option<&Fields>) -> bool {
+    fields.map_or(!call.incoming.wants_page(), Fields::is_json)
 }
 
 /// An invite does not open the reset page, nor the other way round.

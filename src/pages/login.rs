@@ -20,8 +20,8 @@ const FIELD_BYTES_MAX: usize = 2048;
 /// When to come back where too many wait.
 pub(super) const BUSY_SECS: u16 = 5;
 
-/// What of a typed address is shown again: as much as the field takes.
-const EMAIL_CHARS_MAX: usize = 254;
+/// The form that [`Flash`] is about.
+const FORM: &str = "login";
 
 impl Pages {
     pub(super) async fn login(&self, call: &Call<'_>) -> Reply {
@@ -44,12 +44,11 @@ impl Pages {
             ""
         };
         let wanted = wanted.as_deref().unwrap_or_default();
-        if let Some(flash) = self.flash(call) {
-            let error = message(&flash.error, flash.wait_secs);
-            let typed = (flash.email.as_str(), flash.remember);
-            let forgotten = flash.error == "credentials";
-            let reply = self.login_page_with(call, StatusCode::OK, wanted, "", (&error, forgotten), typed);
-            return self.without_flash(reply);
+        if let Some((_, flash)) = self.flash(call, &[FORM], "") {
+            let ((error, word), fields) = (flash.told(), flash.fields());
+            let typed = (fields.text("email"), remembers(&fields));
+            let error = (error, word == "credentials");
+            return self.without_flash(self.login_page_with(call, StatusCode::OK, wanted, "", error, typed));
         }
         let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
         if error.is_empty() {
@@ -63,9 +62,7 @@ impl Pages {
             return self.unread_body(call, BadBody::Malformed);
         };
         let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
-        // an unchecked box sends nothing, which the hidden marker tells from a caller that has no box
-        let boxed = fields.get("remember_shown").is_some();
-        let remember = fields.get("remember").map_or(!boxed, means_yes);
+        let remember = remembers(fields);
         let begun = match self.accounts.sign_in(&call.caller, email, fields.secret("password"), remember).await {
             Ok(begun) => begun,
             Err(error) => return self.not_signed_in(call, fields, wanted.as_deref(), remember, error),
@@ -89,18 +86,18 @@ impl Pages {
             SignInError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", 0),
             SignInError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", 0),
         };
-        let typed = fields.text("email");
         let reply = if fields.is_json() {
             Reply::json(status, &json!({ "error": word }))
-        } else if call.incoming.single("sec-fetch-mode") == Some("navigate") {
-            let (error, email) = (word.to_owned(), typed.chars().take(EMAIL_CHARS_MAX).collect());
-            let place = wanted.map(|wanted| self.return_to(Some(wanted), call.incoming));
-            let page = place
-                .map_or_else(|| self.login_path.clone(), |place| Site::leading_to(&self.login_path, place.as_str()));
-            return self.with_flash(Site::see_other(&page), &Flash { error, wait_secs, email, remember });
         } else {
-            let (text, forgotten) = (message(word, wait_secs), word == "credentials");
-            self.login_page_with(call, status, wanted.unwrap_or_default(), "", (&text, forgotten), (typed, remember))
+            let text = message(word, wait_secs);
+            let flash = Flash::new((FORM, ""), (&text, word), fields);
+            if let Some(reply) =
+                self.failed_form(call, &self.leading_back(call.incoming, &self.login_path, wanted), &flash)
+            {
+                return reply;
+            }
+            let (error, typed) = ((text.as_str(), word == "credentials"), (fields.text("email"), remember));
+            self.login_page_with(call, status, wanted.unwrap_or_default(), "", error, typed)
         };
         match error {
             SignInError::Throttled { retry_after_secs } => {
@@ -148,6 +145,11 @@ impl Pages {
         reply.headers.retain(|(name, _)| name != header::REFERRER_POLICY);
         reply.with(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"))
     }
+}
+
+/// An unchecked box sends nothing, which the hidden marker tells from a caller that has no box.
+fn remembers(fields: &Fields) -> bool {
+    fields.get("remember").map_or(fields.get("remember_shown").is_none(), means_yes)
 }
 
 /// Why a sign-in failed, in words.

@@ -232,7 +232,7 @@ impl Pages {
 
     async fn with_session(&self, page: Page, call: &Call<'_>, who: &Identity) -> Reply {
         match page.0 {
-            Endpoint::Account => self.account(call, who, account::Shown::Nothing).await,
+            Endpoint::Account => self.own_account(call, who).await,
             Endpoint::Profile => self.change_profile(call, who).await,
             Endpoint::Password => self.change_password(call, who).await,
             Endpoint::Sessions => self.sessions(call, who).await,

@@ -3,13 +3,17 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::flash::{Flash, is_browsers};
 use super::form::{Fields, query};
 use super::login::{BUSY_SECS, wait};
 use super::view::{Message, Register};
 use super::{Call, Pages, Site};
-use crate::account::{ChangeError, FieldError};
+use crate::account::ChangeError;
 use crate::config::SignUp;
 use crate::web::reply::Reply;
+
+/// The form that [`Flash`] is about, wherever it leads.
+const FORM: &str = "register";
 
 /// A registration form as it is to be shown.
 pub(super) struct Shown<'a> {
@@ -39,14 +43,14 @@ impl Pages {
             if self.sign_up != SignUp::Open {
                 return self.closed(call, !call.incoming.wants_page());
             }
-            return self.register(call, StatusCode::OK, &shown, None, None);
+            return self.registration(call, &shown);
         }
         let fields = match Fields::read(call) {
             Ok(fields) => fields,
             Err(bad) => return self.unread_body(call, bad),
         };
         if self.sign_up != SignUp::Open {
-            return self.closed(call, fields.is_json());
+            return nothing_there(call, &fields).unwrap_or_else(|| self.closed(call, fields.is_json()));
         }
         let password = fields.secret("password");
         match self.accounts.sign_up(&call.caller, fields.text("email"), fields.text("name"), password).await {
@@ -97,24 +101,33 @@ impl Pages {
         if fields.is_json() {
             return change_json(error);
         }
-        match error {
-            ChangeError::Field(field) => self.register(call, StatusCode::BAD_REQUEST, shown, Some(fields), Some(field)),
-            ChangeError::Closed => self.refused(StatusCode::NOT_FOUND, call),
-            other => {
-                let (status, message) = trouble(other);
-                let field = FieldError { field: "", code: "", message };
-                retry(other, self.register(call, status, shown, Some(fields), Some(&field)))
+        if *error == ChangeError::Closed {
+            return self.refused(StatusCode::NOT_FOUND, call);
+        }
+        let (status, message, field) = told(error);
+        let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
+        let page = self.leading_back(call.incoming, shown.action, wanted);
+        self.failed_form(call, &page, &Flash::new((FORM, ""), (&message, field), fields))
+            .unwrap_or_else(|| retry(error, self.register(call, status, shown, Some(fields), (&message, field))))
+    }
+
+    /// The form's own page: empty, or after it failed.
+    pub(super) fn registration(&self, call: &Call<'_>, shown: &Shown<'_>) -> Reply {
+        match self.flash(call, &[FORM], "") {
+            Some((_, flash)) => {
+                self.without_flash(self.register(call, StatusCode::OK, shown, Some(&flash.fields()), flash.told()))
             }
+            None => self.register(call, StatusCode::OK, shown, None, ("", "")),
         }
     }
 
-    pub(super) fn register(
+    fn register(
         &self,
         call: &Call<'_>,
         status: StatusCode,
         shown: &Shown<'_>,
         fields: Option<&Fields>,
-        error: Option<&FieldError>,
+        (error, field): (&str, &str),
     ) -> Reply {
         let typed = |name: &str| fields.map_or("", |fields| fields.text(name));
         let asked = query(call, &["callbackUrl"]);
@@ -127,8 +140,8 @@ impl Pages {
             frame: self.assets.frame(),
             heading: shown.heading,
             lead: shown.lead,
-            error: error.map_or("", |error| error.message.as_str()),
-            field: error.map_or("", |error| error.field),
+            error,
+            field,
             action: shown.action,
             callback_url: place.as_ref().map_or("", |place| place.as_str()),
             email: shown.fixed_email.unwrap_or_else(|| typed("email")),
@@ -144,16 +157,23 @@ impl Pages {
     }
 }
 
-/// Failures that are nobody's field.
-pub(super) fn trouble(error: &ChangeError) -> (StatusCode, String) {
+/// Where a form was sent to has none any more: a browser is led to the page, which says so.
+pub(super) fn nothing_there(call: &Call<'_>, fields: &Fields) -> Option<Reply> {
+    (!fields.is_json() && is_browsers(call)).then(|| Site::see_other(call.incoming.path.as_str()))
+}
+
+/// What a form says that changed nothing: status, why, and the field that was wrong, if one was.
+pub(super) fn told(error: &ChangeError) -> (StatusCode, String, &'static str) {
     match error {
-        ChangeError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, wait(*retry_after_secs)),
+        ChangeError::Field(error) => (StatusCode::BAD_REQUEST, error.message.clone(), error.field),
+        ChangeError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, wait(*retry_after_secs), ""),
         ChangeError::Busy => {
-            (StatusCode::SERVICE_UNAVAILABLE, "This is busy right now. Try again in a moment.".to_owned())
+            (StatusCode::SERVICE_UNAVAILABLE, "This is busy right now. Try again in a moment.".to_owned(), "")
         }
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
             "This does not work at the moment. Look whether it was done, and try again.".to_owned(),
+            "",
         ),
     }
 }

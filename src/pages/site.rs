@@ -150,6 +150,12 @@ impl Site {
         format!("{page}?callbackUrl={}", utf8_percent_encode(place, ESCAPED_TOO))
     }
 
+    /// A page's address as the next one after a form there: it still leads to where the form would have.
+    pub(super) fn leading_back(&self, incoming: &Incoming<'_>, page: &str, wanted: Option<&str>) -> String {
+        let place = wanted.map(|wanted| self.return_to(Some(wanted), incoming));
+        place.map_or_else(|| page.to_owned(), |place| Self::leading_to(page, place.as_str()))
+    }
+
     /// With a shared domain login is at `public_url`, else on every host.
     pub(super) fn login_page(&self, incoming: &Incoming<'_>) -> String {
         if self.rules.domain.is_some() && incoming.origin() != self.public_url {

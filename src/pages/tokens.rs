@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::account::Shown;
+use super::flash::is_browsers;
 use super::form::Fields;
-use super::signup::change_json;
 use super::{Call, Pages, Site};
 use crate::account::{ChangeError, FieldError, Identity, TokenDetails};
 use crate::web::reply::Reply;
@@ -37,9 +37,9 @@ impl Pages {
     async fn revoke_token(&self, call: &Call<'_>, who: &Identity, fields: &Fields, id: &str) -> Reply {
         match self.accounts.revoke_token(&call.caller, who, id).await {
             Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
-            Ok(false) => self.refused(StatusCode::NOT_FOUND, call),
-            Ok(true) if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
-            Ok(true) => Site::see_other(&format!("{}/account?saved=token", self.prefix)),
+            Ok(false) if !is_browsers(call) => self.refused(StatusCode::NOT_FOUND, call),
+            Ok(_) if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
+            Ok(_) => Site::see_other(&format!("{}/account?saved=token", self.prefix)),
         }
     }
 
@@ -73,8 +73,7 @@ impl Pages {
             // the form was sent again: by a reload, or Back
             Ok(None) => Site::see_other(&format!("{}/account?saved=token_made", self.prefix)),
             Ok(Some((_, token))) => self.account(call, who, Shown::Token(token)).await,
-            Err(error) if fields.is_json() => change_json(&error),
-            Err(error) => self.account(call, who, Shown::Error("token", fields, &error)).await,
+            Err(error) => self.form_failed(call, who, "token", fields, &error).await,
         }
     }
 }

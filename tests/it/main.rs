@@ -28,6 +28,7 @@ mod decisions;
 mod differential;
 mod docs;
 mod explain;
+mod failed_forms;
 mod faults;
 mod forge;
 mod flowing;
