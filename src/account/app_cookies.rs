@@ -4,10 +4,14 @@
 //! A cookie that only one account ever had is known by its name. One that several had is known by its value too: the
 //! browser may still hold the other account's under another path, and no request says which path a cookie is for.
 
+use std::collections::HashSet;
+
 use ring::{digest, hmac};
 
-/// Accounts that one record holds; the one that was used longest ago goes first.
+/// Accounts that one record tells apart; of the one that was used longest ago it keeps that its names are somebody's.
 const ACCOUNTS_MAX: usize = 3;
+/// Stands for the accounts before those; no account has it.
+const EARLIER: AccountTag = AccountTag([0; TAG_BYTES]);
 /// Names that it holds for each; the oldest go first.
 const NAMES_MAX: usize = 64;
 /// Values of a name that several accounts had, for each of them.
@@ -163,9 +167,25 @@ impl AppCookies {
         entry.names.drain(..surplus(entry.names.len()));
         entry.values.drain(..surplus(entry.values.len()));
         self.0.insert(0, entry);
-        self.0.truncate(ACCOUNTS_MAX);
+        self.forget_accounts();
         self.fit();
         true
+    }
+
+    /// What accounts before the last few had is still nobody else's; the entry for it stands last.
+    fn forget_accounts(&mut self) {
+        let at = self.0.iter().position(|entry| entry.tag == EARLIER);
+        let mut earlier = at.map_or_else(Vec::new, |at| self.0.remove(at).names);
+        for gone in self.0.split_off(self.0.len().min(ACCOUNTS_MAX)) {
+            let names = gone.names.into_iter().chain(gone.values.into_iter().map(|(name, _)| name));
+            earlier.extend(names);
+        }
+        let mut seen = HashSet::new();
+        earlier.retain(|name| seen.insert(*name));
+        earlier.drain(..earlier.len().saturating_sub(NAMES_MAX));
+        if !earlier.is_empty() {
+            self.0.push(Entry { tag: EARLIER, names: earlier, values: Vec::new() });
+        }
     }
 
     /// Drops the oldest of whoever was used longest ago until the record fits.
@@ -263,6 +283,25 @@ mod tests {
     }
 
     #[test]
+    fn cookies_of_a_fourth_account_are_still_nobody_elses() {
+        let mut record = AppCookies::default();
+        let tags: Vec<_> = ["1", "2", "3", "4", "5"].iter().map(|account| key().tag(account)).collect();
+        for (at, tag) in tags.iter().enumerate() {
+            record.record(*tag, format!("only-{at}").as_bytes(), b"x");
+            record.record(*tag, b"sid", &[u8::try_from(at).unwrap()]);
+            assert_eq!(record.owner(*tag, b"sid", &[u8::try_from(at).unwrap()]), Owner::Own, "{at}");
+        }
+        let record = AppCookies::parse(&key(), HOST, record.seal(&key(), HOST).as_bytes()).unwrap();
+        for tag in &tags[1..] {
+            assert_eq!(record.owner(*tag, b"only-0", b"x"), Owner::Other);
+        }
+        // the account itself is not known any more either: an app has to set it anew
+        assert_eq!(record.owner(tags[0], b"only-0", b"x"), Owner::Other);
+        assert_eq!(record.owner(tags[4], b"only-4", b"x"), Owner::Own);
+        assert_eq!(record.owner(tags[4], b"sid", &[0]), Owner::Other);
+    }
+
+    #[test]
     fn a_record_has_bounds_and_the_oldest_go_first() {
         let mut record = AppCookies::default();
         for account in 0..5 {
@@ -273,7 +312,7 @@ mod tests {
                 assert!(record.seal(&key(), HOST).len() <= 900);
             }
         }
-        assert_eq!(record.0.len(), ACCOUNTS_MAX);
+        assert!(record.0.len() <= ACCOUNTS_MAX + 1);
         let (last, first) = (key().tag("4"), key().tag("0"));
         assert_eq!(record.owner(last, b"4-99", b"x"), Owner::Own);
         assert_eq!(record.owner(first, b"4-99", b"x"), Owner::Other);

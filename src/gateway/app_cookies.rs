@@ -159,6 +159,13 @@ impl Context<'_> {
         values
     }
 
+    /// The `Set-Cookie` values that record as this account's what the request carries and nobody had; nothing is taken away.
+    pub(super) fn record_those_of(&self, user: &User, incoming: &Incoming<'_>) -> Vec<HeaderValue> {
+        let Some(foreign) = self.judge(user, incoming) else { return Vec::new() };
+        let foreign = Foreign { withheld: Vec::new(), ..*foreign };
+        self.settle(user, incoming, Some(&foreign), std::iter::empty())
+    }
+
     fn record(&self, headers: &HeaderMap, host: &str) -> AppCookies {
         let name = self.cookies.apps();
         let mut sealed = cookie::pairs(headers).filter(|(own, _)| *own == name.as_bytes());

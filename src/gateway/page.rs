@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora_http::RequestHeader;
 
-use super::{Gateway, RequestState, head, refuse, target};
+use super::{Gateway, RequestState, app_cookies, head, refuse, target};
 use crate::account::Caller;
 use crate::pages::{Call, Page, word};
 use crate::web::cookie::{self, Presented};
+use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
 impl Gateway {
@@ -58,7 +59,8 @@ impl Gateway {
             device,
             session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
         };
-        self.pages
+        let reply = self
+            .pages
             .answer(
                 page,
                 Call {
@@ -69,6 +71,16 @@ impl Gateway {
                     caller,
                 },
             )
-            .await
+            .await;
+        self.with_app_cookies(reply, &incoming, state)
+    }
+
+    /// Signing out, and in as somebody else, is the last word about whose the cookies of apps are that come with it: of
+    /// answers at the same time the browser may have kept one record alone.
+    fn with_app_cookies(&self, reply: Reply, incoming: &Incoming<'_>, state: &RequestState) -> Reply {
+        let owner = app_cookies::owner(self, state).filter(|_| *incoming.method == Method::POST);
+        let Some(user) = owner else { return reply };
+        let cookies = app_cookies::context(self).record_those_of(user, incoming);
+        cookies.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
     }
 }

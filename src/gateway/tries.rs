@@ -184,12 +184,10 @@ impl Gateway {
         changes: &mut AnswerChanges<'_>,
     ) {
         let (Some(user), Some(known)) = (app_cookies::owner(self, state), &state.known) else { return };
-        // a 304 freshens what is stored, with all its fields
-        if answer.status() == StatusCode::NOT_MODIFIED {
-            return;
-        }
         let mut set = answer.values(&header::SET_COOKIE).peekable();
-        if (state.foreign.is_some() || set.peek().is_some())
+        // a 304 freshens what is stored, with all its fields: it gets none that can wait
+        let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
+        if (!waits || set.peek().is_some())
             && let Ok(incoming) = head::incoming(head, target::of(head), known)
         {
             changes

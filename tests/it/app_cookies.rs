@@ -7,13 +7,18 @@ use crate::backend::{Backend, Received};
 use crate::client::Answer;
 use crate::gateway::Gateway;
 
-/// What an app does: `/PATH?set=NAME=VALUE;ATTRIBUTES` sets that cookie.
+/// What an app does: `/PATH?set=NAME=VALUE;ATTRIBUTES` sets that cookie; below `/fresh` with a 304.
 fn app(received: &Received, stream: &mut dyn Write) -> bool {
     let target = received.line.split(' ').nth(1).unwrap();
     let set = target
         .split_once("?set=")
         .map_or(String::new(), |(_, set)| format!("Set-Cookie: {}\r\n", set.replace(',', "; ")));
-    stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{set}\r\nok").as_bytes()).is_ok()
+    let answer = if target.starts_with("/fresh") {
+        format!("HTTP/1.1 304 Not Modified\r\n{set}\r\n")
+    } else {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{set}\r\nok")
+    };
+    stream.write_all(answer.as_bytes()).is_ok()
 }
 
 #[derive(Default, Clone)]
@@ -110,7 +115,7 @@ impl World {
         let header = self.jar.header(&path);
         let fields = if header.is_empty() { vec![] } else { vec![("Cookie", header.as_str())] };
         let answer = self.gateway.client().get(target, &fields);
-        assert_eq!(answer.status, 200, "{target}");
+        assert_eq!(answer.status, if target.starts_with("/fresh") { 304 } else { 200 }, "{target}");
         self.jar.take(&path, &answer);
         self.backend.next().field("cookie").unwrap_or_default().to_owned()
     }
@@ -267,6 +272,76 @@ fn an_apps_session_of_one_account_stays_behind_where_another_ones_session_is_sho
         shown.push(world.backend.next().field("cookie").map(str::to_owned));
     }
     assert_eq!(shown, [Some("sid=ada".to_owned()), None]);
+}
+
+/// Browsers take cookies of a 304, too.
+#[test]
+fn a_cookie_that_came_with_a_304_is_its_accounts() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/fresh?set=sid=ada,Path=/");
+    // the session is gone without a word
+    world.jar.0.retain(|cookie| cookie.name != "authgate");
+    world.sign_in("bob@example.com");
+    assert_eq!(world.open("/fresh"), "");
+    assert_eq!(world.jar.names(), ["sid/"], "all fields of a 304 become those of what is stored");
+    assert_eq!(world.open("/page"), "");
+    assert_eq!(world.jar.names(), [] as [&str; 0]);
+}
+
+/// Each of them has a record without the other's cookie, and the browser keeps one.
+#[test]
+fn cookies_that_two_answers_set_at_the_same_time_are_sorted_out_by_signing_out() {
+    for over in [false, true] {
+        let mut world = World::start("");
+        world.sign_in("ada@example.com");
+        let header = world.jar.header("/");
+        for target in ["/?set=sid=ada,Path=/", "/?set=theme=dark,Path=/"] {
+            let answer = world.gateway.client().get(target, &[("Cookie", &header)]);
+            world.jar.take("/", &answer);
+            world.backend.next();
+        }
+        assert_eq!(world.jar.names(), ["sid/", "theme/"]);
+        if !over {
+            world.sign_out();
+        }
+        world.sign_in("bob@example.com");
+        assert_eq!(world.open("/page"), "", "over her session: {over}");
+    }
+}
+
+#[test]
+fn what_the_first_of_four_accounts_had_reaches_none_of_the_others() {
+    let mut world = World::start("");
+    for person in ["cleo", "dan"] {
+        world.gateway.add_user(&format!("{person}@example.com"), &[]);
+    }
+    world.sign_in("ada@example.com");
+    world.open("/apps/one/?set=sid=ada,Path=/apps/one");
+    for person in ["bob", "cleo", "dan"] {
+        world.sign_out();
+        world.sign_in(&format!("{person}@example.com"));
+        world.open(&format!("/?set=own-{person}=x,Path=/"));
+    }
+    assert_eq!(world.jar.names().first().map(String::as_str), Some("own-dan/"));
+    assert_eq!(world.open("/apps/one/"), "own-dan=x");
+}
+
+/// One that an app sets for the hosts beside its own cannot be taken away without knowing its `Domain`: it stays behind.
+#[test]
+fn a_cookie_for_a_whole_domain_is_kept_back_at_the_host_that_set_it() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/,Domain=example.com");
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    let cookie = Stored { name: "sid".into(), path: "/".into(), domain: true, value: "ada".into() };
+    for _ in 0..3 {
+        // the browser has it still
+        world.jar.0.retain(|own| own.name != "sid");
+        world.jar.0.push(cookie.clone());
+        assert_eq!(world.open("/page"), "");
+    }
 }
 
 /// Public parts of an app that has sessions of its own: a disabled account's app session would go on there.
