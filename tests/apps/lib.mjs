@@ -96,9 +96,9 @@ export async function gatewayOf(text, port, server = "", listen = "127.0.0.1:0",
   return { ...(await start(place)), token };
 }
 
-/** Signs in as ada, as a program does. */
-export async function cookieOf(url, extra = {}) {
-  const body = JSON.stringify({ email: EMAIL, password: PASSWORD });
+/** Signs in, as a program does. */
+export async function cookieOf(url, extra = {}, email = EMAIL) {
+  const body = JSON.stringify({ email, password: PASSWORD });
   const answer = await ask(`${url}/.auth/login`, { method: "POST", headers: { "content-type": "application/json", ...extra }, body });
   if (answer.status !== 200) throw new Error(`sign-in: ${answer.status} ${answer.text}`);
   return answer.headers["set-cookie"].map((line) => line.split(";")[0]).join("; ");

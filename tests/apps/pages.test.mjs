@@ -6,6 +6,7 @@ import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { after } from "node:test";
+import { ENGINES, signInAs, signOut } from "../browser/engines.mjs";
 import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, prose, pypi, run, signIn, until, WebSocket } from "./lib.mjs";
 
 after(closeBrowser);
@@ -75,7 +76,8 @@ app("NiceGUI greets who signed in", nicegui, async (app) => {
 });
 
 const octoprint = pypi("OctoPrint==1.11.8");
-app("OctoPrint knows who signed in, and makes the account", octoprint, async (app) => {
+/** OctoPrint behind its recipe, once it answers. */
+async function octoprintBehind(app) {
   const [port, place] = [await freePort(), folder("octoprint")];
   const config = `${block("recipes.md", "OctoPrint", "yaml")}server:\n  firstRun: false\n  onlineCheck: { enabled: false }\n  pluginBlacklist: { enabled: false }\n`;
   fs.writeFileSync(path.join(place, "config.yaml"), config);
@@ -91,7 +93,31 @@ app("OctoPrint knows who signed in, and makes the account", octoprint, async (ap
     return name !== undefined && name !== false;
   });
   assert.equal(name, EMAIL);
-});
+  return gate;
+}
+
+// it keeps whom it took over in a cookie of its own
+for (const [name, engine] of Object.entries(ENGINES)) {
+  app(`OctoPrint knows who signed in, and after ada does not take bob for her (${name})`, { missing: octoprint.missing || engine.missing }, async (app) => {
+    const gate = await octoprintBehind(app);
+    await gate.cli("user", "add", "bob@example.com", "--password-stdin");
+    const browser = await engine.launch();
+    try {
+      const page = await browser.newPage();
+      for (const person of ["ada", "bob", "ada"]) {
+        await signInAs(page, gate.url, person, "/api/currentuser");
+        for (const _ of [1, 2]) {
+          await page.goto(`${gate.url}/api/currentuser`);
+          const { name } = JSON.parse(await page.evaluate(() => document.body.innerText));
+          assert.equal(name, `${person}@example.com`);
+        }
+        await signOut(page, gate.url);
+      }
+    } finally {
+      await browser.close();
+    }
+  });
+}
 
 const tiddlywiki = npm("tiddlywiki@5.4.1");
 app("TiddlyWiki saves what ada writes, under its own odd names", tiddlywiki, async (app) => {

@@ -43,7 +43,9 @@ export async function start(folder) {
     invite: found.invite && found.address + found.invite,
     lines,
     async cli(...args) {
-      const command = spawn(binary, args, { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+      const command = spawn(binary, args, { cwd: folder, stdio: ["pipe", "pipe", "pipe"] });
+      // for --password-stdin
+      command.stdin.on("error", () => {}).end(`${PASSWORD}\n`);
       let out = "";
       command.stdout.on("data", (data) => (out += data));
       command.stderr.on("data", (data) => (out += data));
