@@ -61,9 +61,13 @@ impl Flash {
     }
 }
 
-/// Whether a browser sent this form and goes to where its answer leads.
+/// Whether a browser sent this form and goes to where its answer leads: a navigation, by its fetch metadata or, over plain
+/// http, by what else only navigations say.
 pub(super) fn is_browsers(call: &Call<'_>) -> bool {
-    call.incoming.single("sec-fetch-mode") == Some("navigate")
+    match call.incoming.single("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => call.incoming.single("upgrade-insecure-requests") == Some("1") && call.incoming.wants_page(),
+    }
 }
 
 impl Pages {

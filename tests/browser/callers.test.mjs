@@ -1,10 +1,10 @@
-// A session that ends under a page: what forms, scripts, libraries and service workers of real browsers make of it.
+// A session that ends under a page: what forms, scripts, libraries and service workers of real browsers make of it; WebKit at this machine's own address alone.
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { after, test } from "node:test";
 import { WebSocketServer } from "ws";
 import { launch, missing } from "./firefox.mjs";
-import { closeEngines, ends, gatewayFor, inEach, inOne, overBoth, PASSWORD, serve, signInAs } from "./engines.mjs";
+import { closeEngines, ends, gatewayFor, inEach, inEachLocal, inOne, overBoth, PASSWORD, serve, signInAs } from "./engines.mjs";
 import { gateway, firstAccount } from "./lib.mjs";
 
 const library = (name) => fs.readFileSync(new URL(`./node_modules/${name}`, import.meta.url));
@@ -34,6 +34,7 @@ const pages = {
   "/offline": html("<script>navigator.serviceWorker.register('/worker.js')</script>"),
   "/deep": html("<p>deep</p>"),
   "/public/rules": html('<script type="speculationrules">{"prefetch":[{"source":"list","urls":["/secret"],"eagerness":"immediate"}]}</script><a id=secret href=/secret>secret</a>'),
+  "/events": (_, response) => response.writeHead(200, { "content-type": "text/event-stream" }).write("data: open\n\n"),
   "/secret": html("<p id=secret-page>secret</p>"),
 };
 for (const [path, text] of Object.entries(LIBRARIES)) pages[path] = script(text);
@@ -54,7 +55,7 @@ async function local(extra = "") {
 const end = (gate) => gate.cli("session", "revoke", "--user", "ada@example.com");
 const atLogin = (back) => (place) => place.pathname === "/.auth/login" && place.searchParams.get("callbackUrl") === back;
 
-inEach("signing in leads back with path, query and fragment, also after a wrong password", async (page) => {
+inEachLocal("signing in leads back with path, query and fragment, also after a wrong password", async (page) => {
   const gate = await local();
   await page.goto(`${gate.url}/deep?a=%2F&b=x+y#part`);
   await page.fill("[name=email]", "ada@example.com");
@@ -83,8 +84,34 @@ overBoth("a form whose session ended keeps what was typed when one goes back", a
   assert.equal(await page.inputValue("#text"), "a long letter");
 });
 
+// B1
+inOne("WebKit", "a form whose session ended keeps what was typed when one goes back", async (page) => {
+  const gate = await local();
+  await signInAs(page, gate.url, "ada", "/form");
+  await page.fill("#text", "a long letter");
+  await end(gate);
+  await page.click("button");
+  await page.waitForSelector("main");
+  assert.match(await page.textContent("main"), /the form was not sent/);
+  await page.goBack();
+  assert.equal(await page.inputValue("#text"), "a long letter");
+});
+
+// B7
+inEachLocal("an event stream ends, and its page learns of it, when the session does", async (page) => {
+  const gate = await local();
+  await signInAs(page, gate.url, "ada");
+  await page.evaluate(async () => {
+    const stream = new EventSource("/events");
+    window.ended = new Promise((resolve) => (stream.onerror = () => (stream.close(), resolve("ended"))));
+    await new Promise((resolve) => (stream.onmessage = resolve));
+  });
+  await end(gate);
+  assert.equal(await page.evaluate(() => window.ended), "ended");
+});
+
 // B3
-inEach("where a service worker passes navigations on, a signed-out one goes to the login page and back", async (page) => {
+inEachLocal("where a service worker passes navigations on, a signed-out one goes to the login page and back", async (page) => {
   const gate = await local();
   await signInAs(page, gate.url, "ada", "/offline");
   await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
@@ -98,7 +125,7 @@ inEach("where a service worker passes navigations on, a signed-out one goes to t
 
 for (const version of [2, 4]) {
   // B4
-  inEach(`htmx ${version} leads to the login and back once the session has ended`, async (page) => {
+  inEachLocal(`htmx ${version} leads to the login and back once the session has ended`, async (page) => {
     const gate = await local();
     const here = `/htmx${version}?page=2`;
     await signInAs(page, gate.url, "ada", here);
@@ -115,7 +142,7 @@ for (const version of [2, 4]) {
 }
 
 // B5
-inEach("Turbo shows that a form was not sent, and opens the login for a part of a page", async (page) => {
+inEachLocal("Turbo shows that a form was not sent, and opens the login for a part of a page", async (page) => {
   const gate = await local();
   await signInAs(page, gate.url, "ada", "/turbo");
   await page.click("#link");
@@ -166,8 +193,8 @@ inEach("sockets of all tabs are closed with 4403, and cleanly, when one signs ou
 });
 
 // B9
-inEach("Back and reload after a form that failed ask nothing and show the form", async (page) => {
-  const gate = await local(`[sign_up]\nmode = "open"\n[throttle]\nmax_retries = 50\n`);
+overBoth("Back and reload after a form that failed ask nothing and show the form", async (page, https) => {
+  const gate = await gatewayFor(`[sign_up]\nmode = "open"\n[throttle]\nmax_retries = 50\n${await routes()}`, { https });
   const invite = new URL((await gate.cli("invite")).match(/\S+\/invite\/\S+/)[0]).pathname;
   const fails = async (path, fields, button) => {
     await page.goto(gate.url + path);

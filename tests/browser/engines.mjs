@@ -1,4 +1,4 @@
-// The same test in Chromium and in Firefox, over https and over plain http, where browsers know of no secure origin.
+// The same test in Chromium and in Firefox (some in WebKit too), over https and over plain http, where browsers know of no secure origin.
 import { execFileSync } from "node:child_process";
 import { createHash, X509Certificate } from "node:crypto";
 import { once } from "node:events";
@@ -8,8 +8,9 @@ import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { chromium } from "playwright-core";
-import { launch as launchFirefox, missing } from "./firefox.mjs";
+import * as firefox from "./firefox.mjs";
 import { freePort, PASSWORD, start } from "./lib.mjs";
+import * as webkit from "./webkit.mjs";
 
 const certificates = fs.mkdtempSync(path.join(os.tmpdir(), "authgate-certificates-"));
 process.on("exit", () => fs.rmSync(certificates, { recursive: true, force: true }));
@@ -35,7 +36,9 @@ async function launchChromium() {
   };
 }
 
-export const ENGINES = { Chromium: { launch: launchChromium, missing: false }, Firefox: { launch: launchFirefox, missing } };
+export const ENGINES = { Chromium: { launch: launchChromium, missing: false }, Firefox: firefox };
+/** Those that can be tried at this machine's own address alone. */
+const LOCAL = { ...ENGINES, WebKit: webkit };
 
 export async function closeEngines() {
   for (const browser of Object.values(running)) await (await browser).close();
@@ -50,8 +53,13 @@ export function inEach(title, body) {
   for (const name of Object.keys(ENGINES)) inOne(name, title, body);
 }
 
+/** The same, at this machine's own address: in WebKit too. */
+export function inEachLocal(title, body) {
+  for (const name of Object.keys(LOCAL)) inOne(name, title, body);
+}
+
 export function inOne(name, title, body) {
-  const { launch, missing } = ENGINES[name];
+  const { launch, missing } = LOCAL[name];
   test(`${title} (${name})`, { skip: missing, timeout: 120_000 }, async () => {
     running[name] ??= launch();
     const page = await (await running[name]).newPage();

@@ -121,6 +121,27 @@ fn each_of_our_forms_that_fails_leads_a_browser_to_its_page_with_what_was_typed(
     }
 }
 
+/// Over plain http of a host name browsers send no fetch metadata.
+#[test]
+fn a_browser_is_known_by_its_navigation_and_a_program_is_none() {
+    let gateway = Gateway::start(ROUTES);
+    let (metadata, html, upgrade) =
+        (("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html,*/*;q=0.8"), ("Upgrade-Insecure-Requests", "1"));
+    let script = ("Sec-Fetch-Mode", "cors");
+    for (fields, status) in [
+        (&[metadata][..], 303),
+        (&[html, upgrade], 303),
+        (&[html], 400),
+        (&[upgrade], 400),
+        (&[html, upgrade, script], 400),
+        (&[html, upgrade, ("X-Requested-With", "XMLHttpRequest")], 400),
+        (&[], 400),
+    ] {
+        let form = "email=bob%40example.com&password=sh0rt";
+        assert_eq!(gateway.client().post_form("/.auth/signup", fields, form).status, status, "{fields:?}");
+    }
+}
+
 #[test]
 fn what_one_account_typed_is_not_shown_to_another_at_the_same_browser_nor_by_another_form() {
     let gateway = Gateway::start(ROUTES);
