@@ -258,7 +258,7 @@ impl Target {
     /// A new connection, within the time that connecting may take.
     pub(crate) async fn connect(&self, connector: &Connector) -> Result<Wire> {
         if self.template.is_tls() {
-            return self.connect_tls(connector, false).await;
+            return Box::pin(self.connect_tls(connector, false)).await;
         }
         let connected = match &self.template._address {
             Address::Inet(address) => timeout(CONNECT, Wire::connect(*address)).await,
@@ -283,7 +283,7 @@ impl Target {
         if !self.template.is_tls() {
             return self.connect(connector).await;
         }
-        let wire = self.connect_tls(connector, true).await?;
+        let wire = Box::pin(self.connect_tls(connector, true)).await?;
         self.declines_h2.store(self.agreed_on_h2(&wire).is_none(), Ordering::Relaxed);
         Ok(wire)
     }

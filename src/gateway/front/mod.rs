@@ -193,7 +193,8 @@ impl Front {
             state.live = None;
         }
         let end = if streams {
-            self.stream(&mut conn, step, &head.parsed, &mut state, &mut counts).await
+            // apart, as pages and TLS handshakes with servers are: every connection is as large as the largest thing it may wait for
+            Box::pin(self.stream(&mut conn, step, &head.parsed, &mut state, &mut counts)).await
         } else {
             self.at_once(&mut conn, step, (&head, length), &mut state, &mut counts).await
         };
@@ -261,7 +262,7 @@ impl Front {
             Step::Page(page) => {
                 let fits = body.len() <= self.gateway.config.limits.form_bytes;
                 let body = if fits { Ok(body) } else { Err(StatusCode::PAYLOAD_TOO_LARGE) };
-                self.gateway.page(page, &head.parsed, body, state).await
+                Box::pin(self.gateway.page(page, &head.parsed, body, state)).await
             }
         };
         self.reply(conn, state.cors.dress(reply), &head.parsed, state, counts).await
