@@ -19,6 +19,7 @@ use super::queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::returning::Returning;
 use super::session::{Identity, Rejected, Session, Standing};
 use super::settings::Settings;
+use super::sign_in::Beginning;
 use super::ticket::Tickets;
 use super::token::{self, Keys};
 use super::{Caller, SignedIn, StartError, StoreDown};
@@ -26,7 +27,7 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, Store, StoreError};
+use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, LastHere, Store, StoreError};
 
 /// How often the log says that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
@@ -319,10 +320,12 @@ impl Shared {
     }
 
     /// What the browser gets for a session that has just begun.
-    pub(super) fn signed_in(&self, session_id: &str, user_id: &str, device: Secret) -> Result<SignedIn, StoreDown> {
-        let session = self.live.find(session_id).ok_or(StoreDown)?;
+    pub(super) fn signed_in(&self, beginning: Beginning, user_id: &str) -> Result<SignedIn, StoreDown> {
+        let Beginning { row, device, before } = beginning;
+        let session = self.live.find(&row.id).ok_or(StoreDown)?;
         let token = self.keys.sign(&session, user_id, self.clock.now()).ok_or(StoreDown)?;
-        Ok(SignedIn { session, token, device })
+        let is_same_person = matches!(before, LastHere::One(last) if last == user_id);
+        Ok(SignedIn { session, token, device, is_same_person })
     }
 
     #[cfg(test)]

@@ -12,7 +12,7 @@ use ring::{digest, hmac};
 const ACCOUNTS_MAX: usize = 3;
 /// Stands for the accounts before those; no account has it.
 const EARLIER: AccountTag = AccountTag([0; TAG_BYTES]);
-/// Names that it holds for each; the oldest go first.
+/// Names that it holds for each; the oldest go first, and the account is marked.
 const NAMES_MAX: usize = 64;
 /// Values of a name that several accounts had, for each of them.
 const VALUES_MAX: usize = 4;
@@ -22,6 +22,8 @@ const VERSION: u8 = 1;
 const TAG_BYTES: usize = 6;
 const HASH_BYTES: usize = 3;
 const SEAL_BYTES: usize = 12;
+/// In the number of an account's names: it had more.
+const HAD_MORE: u8 = 0x80;
 
 /// Stands for an account in a record; nobody without the key can tell which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +79,26 @@ struct Entry {
     names: Vec<Hash>,
     /// Names that another account had too, with the values that apps set under this one.
     values: Vec<(Hash, Hash)>,
+    /// It had more than the record holds: what nobody is known to have may be its.
+    had_more: bool,
 }
 
 impl Entry {
+    fn new(tag: AccountTag) -> Self {
+        Self { tag, names: Vec::new(), values: Vec::new(), had_more: false }
+    }
+
     fn has(&self, name: Hash) -> bool {
         self.names.contains(&name) || self.values.iter().any(|(own, _)| *own == name)
+    }
+
+    /// Drops the oldest that are too many.
+    fn bound(&mut self) {
+        let surplus = |length: usize| length.saturating_sub(NAMES_MAX);
+        let (names, values) = (surplus(self.names.len()), surplus(self.values.len()));
+        self.had_more |= names > 0 || values > 0;
+        self.names.drain(..names);
+        self.values.drain(..values);
     }
 }
 
@@ -105,14 +122,40 @@ impl AppCookies {
         while *version == VERSION && !rest.is_empty() {
             let (tag, after) = rest.split_first_chunk()?;
             let ([names, values], after) = after.split_first_chunk()?;
-            let (names, after) = after.split_at_checked(usize::from(*names) * HASH_BYTES)?;
+            let had_more = names & HAD_MORE != 0;
+            let (names, after) = after.split_at_checked(usize::from(names & !HAD_MORE) * HASH_BYTES)?;
             let (values, after) = after.split_at_checked(usize::from(*values) * HASH_BYTES * 2)?;
             let names = names.as_chunks().0.to_vec();
             let values = values.as_chunks::<HASH_BYTES>().0.as_chunks().0.iter().map(|[name, value]| (*name, *value));
-            entries.push(Entry { tag: AccountTag(*tag), names, values: values.collect() });
+            entries.push(Entry { tag: AccountTag(*tag), names, values: values.collect(), had_more });
             rest = after;
         }
         Some(Self(entries))
+    }
+
+    /// Takes over what another record of the same browser and host holds. More accounts than a record tells apart are
+    /// together when the next cookie is recorded, its own account foremost.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        for found in other.0 {
+            let Some(entry) = self.0.iter_mut().find(|entry| entry.tag == found.tag) else {
+                self.0.push(found);
+                continue;
+            };
+            entry.had_more |= found.had_more;
+            for name in found.names {
+                if !entry.names.contains(&name) {
+                    entry.names.push(name);
+                }
+            }
+            for value in found.values {
+                if !entry.values.contains(&value) {
+                    entry.values.push(value);
+                }
+            }
+            entry.bound();
+        }
+        self
     }
 
     /// The record as a cookie's value.
@@ -120,8 +163,9 @@ impl AppCookies {
         let mut body = vec![VERSION];
         for entry in &self.0 {
             let count = |length: usize| u8::try_from(length).unwrap_or(u8::MAX);
+            let mark = if entry.had_more { HAD_MORE } else { 0 };
             body.extend_from_slice(&entry.tag.0);
-            body.extend_from_slice(&[count(entry.names.len()), count(entry.values.len())]);
+            body.extend_from_slice(&[count(entry.names.len()) | mark, count(entry.values.len())]);
             body.extend(entry.names.iter().flatten());
             body.extend(entry.values.iter().flat_map(|(name, value)| name.iter().chain(value)));
         }
@@ -134,12 +178,18 @@ impl AppCookies {
     pub fn owner(&self, tag: AccountTag, name: &[u8], value: &[u8]) -> Owner {
         let name = hash(name);
         let own = self.0.iter().find(|entry| entry.tag == tag);
-        if self.0.iter().any(|entry| entry.tag != tag && entry.has(name)) {
+        let others = || self.0.iter().filter(|entry| entry.tag != tag);
+        let is_shared = others().any(|entry| entry.has(name));
+        if !is_shared && own.is_some_and(|own| own.names.contains(&name)) {
+            return Owner::Own;
+        }
+        if is_shared || others().any(|entry| entry.had_more) {
             let value = hash(value);
             let set = own.is_some_and(|own| own.values.contains(&(name, value)));
             return if set { Owner::Own } else { Owner::Other };
         }
-        if own.is_some_and(|own| own.has(name)) { Owner::Own } else { Owner::New }
+        // what it had is nobody else's, as long as it is marked
+        if own.is_some_and(|own| own.has(name) || own.had_more) { Owner::Own } else { Owner::New }
     }
 
     /// Records a cookie that an app set under this account, or that its request carried and nobody else had. Whether
@@ -149,9 +199,9 @@ impl AppCookies {
             return false;
         }
         let name = hash(name);
-        let shared = self.0.iter().any(|entry| entry.tag != tag && entry.has(name));
+        let shared = self.0.iter().any(|entry| entry.tag != tag && (entry.has(name) || entry.had_more));
         let at = self.0.iter().position(|entry| entry.tag == tag);
-        let mut entry = at.map_or_else(|| Entry { tag, names: Vec::new(), values: Vec::new() }, |at| self.0.remove(at));
+        let mut entry = at.map_or_else(|| Entry::new(tag), |at| self.0.remove(at));
         if shared {
             // two apps below one host may set it under two paths
             if entry.values.iter().filter(|(own, _)| *own == name).count() >= VALUES_MAX
@@ -163,9 +213,7 @@ impl AppCookies {
         } else {
             entry.names.push(name);
         }
-        let surplus = |length: usize| length.saturating_sub(NAMES_MAX);
-        entry.names.drain(..surplus(entry.names.len()));
-        entry.values.drain(..surplus(entry.values.len()));
+        entry.bound();
         self.0.insert(0, entry);
         self.forget_accounts();
         self.fit();
@@ -175,16 +223,17 @@ impl AppCookies {
     /// What accounts before the last few had is still nobody else's; the entry for it stands last.
     fn forget_accounts(&mut self) {
         let at = self.0.iter().position(|entry| entry.tag == EARLIER);
-        let mut earlier = at.map_or_else(Vec::new, |at| self.0.remove(at).names);
+        let mut earlier = at.map_or_else(|| Entry::new(EARLIER), |at| self.0.remove(at));
         for gone in self.0.split_off(self.0.len().min(ACCOUNTS_MAX)) {
             let names = gone.names.into_iter().chain(gone.values.into_iter().map(|(name, _)| name));
-            earlier.extend(names);
+            earlier.names.extend(names);
+            earlier.had_more |= gone.had_more;
         }
         let mut seen = HashSet::new();
-        earlier.retain(|name| seen.insert(*name));
-        earlier.drain(..earlier.len().saturating_sub(NAMES_MAX));
-        if !earlier.is_empty() {
-            self.0.push(Entry { tag: EARLIER, names: earlier, values: Vec::new() });
+        earlier.names.retain(|name| seen.insert(*name));
+        earlier.bound();
+        if earlier.had_more || !earlier.names.is_empty() {
+            self.0.push(earlier);
         }
     }
 
@@ -199,6 +248,7 @@ impl AppCookies {
             else {
                 return;
             };
+            last.had_more = true;
             if last.names.is_empty() {
                 last.values.remove(0);
             } else {
@@ -301,6 +351,50 @@ mod tests {
         assert_eq!(record.owner(tags[4], b"sid", &[0]), Owner::Other);
     }
 
+    /// The oldest is mostly the session.
+    #[test]
+    fn a_name_beyond_those_that_are_held_is_still_nobody_elses() {
+        let (ada, bob) = (key().tag("1"), key().tag("2"));
+        let mut record = AppCookies::default();
+        for at in 0..=NAMES_MAX {
+            assert_eq!(record.owner(bob, b"new", b"x"), Owner::New, "{at}");
+            assert!(record.record(ada, format!("ada-{at}").as_bytes(), b"x"));
+        }
+        let mut record = AppCookies::parse(&key(), HOST, record.seal(&key(), HOST).as_bytes()).unwrap();
+        for name in ["ada-0", "ada-1", "ada-64", "never-seen"] {
+            assert_eq!(record.owner(bob, name.as_bytes(), b"x"), Owner::Other, "{name}");
+            assert_eq!(record.owner(ada, name.as_bytes(), b"x"), Owner::Own, "{name}");
+            assert!(!record.record(ada, name.as_bytes(), b"x"), "each answer would write it");
+        }
+        // what an app sets under Bob is his, by its value: Ada may have one of that name under a longer path
+        assert!(record.record(bob, b"ada-0", b"b"));
+        assert_eq!(record.owner(bob, b"ada-0", b"b"), Owner::Own);
+        assert_eq!(record.owner(bob, b"ada-0", b"x"), Owner::Other);
+        // and as one of those before the last three she is as unknown
+        for account in ["3", "4", "5"] {
+            record.record(key().tag(account), account.as_bytes(), b"x");
+        }
+        assert_eq!(record.owner(bob, b"ada-2", b"x"), Owner::Other);
+    }
+
+    /// A browser may send an old one beside it, of a longer path.
+    #[test]
+    fn two_records_of_one_browser_are_one() {
+        let (ada, bob, cleo) = (key().tag("1"), key().tag("2"), key().tag("3"));
+        let [mut old, mut new] = [AppCookies::default(), AppCookies::default()];
+        old.record(ada, b"old", b"a");
+        old.record(cleo, b"cleo", b"c");
+        new.record(ada, b"sid", b"a");
+        new.record(bob, b"sid", b"b");
+        for both in [old.clone().with(new.clone()), new.with(old)] {
+            for name in [&b"old"[..], b"sid", b"cleo"] {
+                assert_eq!(both.owner(bob, name, b"a"), Owner::Other);
+            }
+            assert_eq!((both.owner(bob, b"sid", b"b"), both.owner(ada, b"old", b"a")), (Owner::Own, Owner::Own));
+            assert_eq!(both.owner(ada, b"new", b"x"), Owner::New);
+        }
+    }
+
     #[test]
     fn a_record_has_bounds_and_the_oldest_go_first() {
         let mut record = AppCookies::default();
@@ -316,7 +410,7 @@ mod tests {
         let (last, first) = (key().tag("4"), key().tag("0"));
         assert_eq!(record.owner(last, b"4-99", b"x"), Owner::Own);
         assert_eq!(record.owner(first, b"4-99", b"x"), Owner::Other);
-        assert_eq!(record.owner(first, b"0-0", b"x"), Owner::New);
+        assert_eq!(record.owner(first, b"0-0", b"x"), Owner::Other, "as many as there were");
         let sealed = record.seal(&key(), HOST);
         assert_eq!(AppCookies::parse(&key(), HOST, sealed.as_bytes()), Some(record));
     }

@@ -9,7 +9,9 @@ use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown, audi
 use crate::clock::{Clock, UnixSecs};
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, random_token, token_hash};
-use crate::store::{ADMIN_GROUP, AuditRow, Counted, LinkRow, LinkUse, NewId, NewLink, NewUser, StoreError, Written};
+use crate::store::{
+    ADMIN_GROUP, AuditRow, Counted, LastHere, LinkRow, LinkUse, NewId, NewLink, NewUser, StoreError, Written,
+};
 
 /// How long the link for the first account works, seconds.
 const FIRST_LINK_SECS: u64 = 86_400;
@@ -237,14 +239,14 @@ impl Accounts {
         let shared = &*self.shared;
         let now = shared.clock.now();
         // a browser that other accounts know stays known to them
-        let keep_device = match presented_device(caller) {
+        let last_here = match presented_device(caller) {
             Some(device) => {
-                let known = shared.store.run(move |db| db.knows_device(&device, None)).await;
-                known.map_err(|error| unavailable(&error))?
+                let last = shared.store.run(move |db| db.last_at_device(&device)).await;
+                last.map_err(|error| unavailable(&error))?
             }
-            None => false,
+            None => LastHere::Nobody,
         };
-        let beginning = shared.beginning(caller, true, keep_device, now)?;
+        let beginning = shared.beginning(caller, true, last_here, now)?;
         let event = audit::event(event, caller, now);
         let (hash, row, written) = (token_hash(token), beginning.row.clone(), event.clone());
         let done = shared
@@ -255,7 +257,7 @@ impl Accounts {
         match done {
             Written::Done(user) => {
                 audit::log(&AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event });
-                Ok(shared.signed_in(&beginning.row.id, &user.id, beginning.device)?)
+                Ok(shared.signed_in(beginning, &user.id)?)
             }
             Written::Taken => Err(ChangeError::Field(FieldError {
                 field: "email",
@@ -467,7 +469,7 @@ mod tests {
             let caller = Caller { device: Some(shown.to_owned()), ..Caller::default() };
             let done = world.accounts.reset_password(&caller, &link, secret(OTHER), false).await.unwrap();
             assert_eq!(done.device.expose() == shown, kept);
-            let known = |of| world.db().knows_device(&token_hash(&device), Some(of)).unwrap();
+            let known = |of| world.db().knows_device(&token_hash(&device), of).unwrap();
             // the account that it was used for knows no other
             assert_eq!((known("ada@example.com"), known("bob@example.com")), (true, kept));
         }
@@ -609,7 +611,7 @@ mod tests {
         let device = world.sign_in("ada@example.com").await.device;
         let from = Caller { device: Some(device.expose().to_owned()), ..Caller::default() };
         world.try_sign_in(&from, "bob@example.com", GOOD).await.unwrap();
-        let known = |of| world.db().knows_device(&token_hash(device.expose()), Some(of)).unwrap();
+        let known = |of| world.db().knows_device(&token_hash(device.expose()), of).unwrap();
         assert!(known("ada@example.com") && known("bob@example.com"));
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();

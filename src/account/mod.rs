@@ -96,6 +96,8 @@ pub struct SignedIn {
     pub token: Secret,
     /// Value for the device cookie, which lives 400 days.
     pub device: Secret,
+    /// Whether this account was the last to sign in at this browser before.
+    pub is_same_person: bool,
 }
 
 /// Why signing in did not work.

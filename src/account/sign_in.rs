@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::{Caller, SignInError, SignedIn, StoreDown, audit, email, throttle, token};
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{AuditRow, Begun, Counted, Db, Held, NewSession, SignIn, StoreError, UserRow, Whose};
+use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, NewSession, SignIn, StoreError, UserRow, Whose};
 
 /// Longest device cookie that is looked at, bytes; ours have 43.
 const DEVICE_BYTES_MAX: usize = 64;
@@ -42,12 +42,12 @@ struct Attempt {
     counted: Counted,
     user: Option<UserRow>,
     /// the device cookie is one of ours, so the browser may keep it
-    device_is_ours: bool,
+    last_here: LastHere,
 }
 
 /// What becomes of a wish before the password is looked at.
 enum Counting {
-    Let(Attempt),
+    Let(Box<Attempt>),
     Stranger,
     Held(String, Held),
 }
@@ -56,6 +56,8 @@ enum Counting {
 pub(super) struct Beginning {
     pub(super) row: NewSession,
     pub(super) device: Secret,
+    /// Who had one before at this browser.
+    pub(super) before: LastHere,
 }
 
 impl Shared {
@@ -64,11 +66,12 @@ impl Shared {
         &self,
         caller: &Caller,
         remember: bool,
-        keep_device: bool,
+        before: LastHere,
         now: UnixSecs,
     ) -> Result<Beginning, StoreDown> {
+        // one that no account knows may be anybody's invention
         let device = match &caller.device {
-            Some(device) if keep_device => Secret::new(device.clone()),
+            Some(device) if before != LastHere::Nobody => Secret::new(device.clone()),
             _ => random_token().map_err(|_| StoreDown)?,
         };
         let row = NewSession {
@@ -80,7 +83,7 @@ impl Shared {
             replaces: caller.session.clone(),
             device: token_hash(device.expose()),
         };
-        Ok(Beginning { row, device })
+        Ok(Beginning { row, device, before })
     }
 }
 
@@ -100,20 +103,20 @@ pub(super) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
 fn begin_attempt(db: &mut Db, settings: &Settings, wish: &Wish, now: UnixSecs) -> Result<Counting, StoreError> {
     let email = &wish.email;
     if let Some(device) = &wish.device
-        && !db.knows_device(device, Some(email))?
+        && !db.knows_device(device, email)?
     {
         return Ok(Counting::Stranger);
     }
     let user = db.user_by_email(email)?;
     let name = if user.is_some() { email.clone() } else { email::name_of_nobody(email) };
     let limits = throttle::of_sign_in(settings.throttle, &wish.caller, &name, wish.device.as_ref());
-    let device_is_ours = match presented_device(&wish.caller) {
-        Some(device) => db.knows_device(&device, None)?,
-        None => false,
+    let last_here = match presented_device(&wish.caller) {
+        Some(device) => db.last_at_device(&device)?,
+        None => LastHere::Nobody,
     };
     Ok(match db.count_attempt(&limits, &name, now)? {
         Err(held) => Counting::Held(name, held),
-        Ok(counted) => Counting::Let(Attempt { name, counted, user, device_is_ours }),
+        Ok(counted) => Counting::Let(Box::new(Attempt { name, counted, user, last_here })),
     })
 }
 
@@ -157,7 +160,7 @@ impl Accounts {
         let (settings, asked) = (self.shared.settings.clone(), wish.clone());
         let counting = self.shared.store.run(move |db| begin_attempt(db, &settings, &asked, now)).await;
         match counting {
-            Ok(Counting::Let(attempt)) => Tried::Decided(self.decide(&place, &wish, attempt, now).await),
+            Ok(Counting::Let(attempt)) => Tried::Decided(self.decide(&place, &wish, *attempt, now).await),
             Ok(Counting::Stranger) => Tried::Stranger,
             Ok(Counting::Held(name, held)) => Tried::Held(name, held),
             Err(error) => Tried::Decided(Err(unavailable(&error))),
@@ -172,7 +175,7 @@ impl Accounts {
         now: UnixSecs,
     ) -> Result<SignedIn, SignInError> {
         let shared = &*self.shared;
-        let Attempt { name, counted, user, device_is_ours } = attempt;
+        let Attempt { name, counted, user, last_here } = attempt;
         let caller = &wish.caller;
         let user = user.filter(|user| !user.disabled);
         let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
@@ -182,13 +185,14 @@ impl Accounts {
         for _ in 0..2 {
             let verdict = check(place, wish.password.clone(), hash.clone()).await?;
             let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
-            let beginning =
-                shared.beginning(caller, wish.remember, device_is_ours, now).map_err(|_| SignInError::Unavailable)?;
+            let beginning = shared
+                .beginning(caller, wish.remember, last_here.clone(), now)
+                .map_err(|_| SignInError::Unavailable)?;
             let (session, counted) = (beginning.row.clone(), counted.clone());
             let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
             match self.begin(begins, audit::about("sign_in", caller, now, &id, &name)).await? {
                 Begun::Yes(_) => {
-                    let begun = shared.signed_in(&beginning.row.id, &id, beginning.device);
+                    let begun = shared.signed_in(beginning, &id);
                     return begun.map_err(|_| SignInError::Unavailable);
                 }
                 Begun::Changed(other) => hash = Some(other),
@@ -685,7 +689,7 @@ mod tests {
         let old = world.db().user_by_id(&id).unwrap().unwrap().password.unwrap();
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();
-        let beginning = world.accounts.shared.beginning(&Caller::default(), true, false, START).unwrap();
+        let beginning = world.accounts.shared.beginning(&Caller::default(), true, LastHere::Nobody, START).unwrap();
         let begins =
             SignIn { user_id: id, checked: old, rehashed: None, session: beginning.row, counted: Counted::default() };
         let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();

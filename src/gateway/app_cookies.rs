@@ -19,6 +19,10 @@ use crate::web::origin::Scheme;
 const SETTLED: usize = 4096;
 /// `Set-Cookie` lines at most that take cookies away in one answer: with a proxy's buffers in mind, 4 KiB for a head.
 const EXPIRY_LINES_MAX: usize = 30;
+/// And their bytes: what is left over goes with the next answer.
+const EXPIRY_BYTES_MAX: usize = 2048;
+/// Records that are read of one request: more than one has been planted, or is an old one of a longer path.
+const RECORDS_MAX: usize = 8;
 /// 400 days, the longest that browsers keep a cookie (RFC 6265bis, 5.5).
 const RECORD_SECS: u64 = 400 * 86_400;
 
@@ -30,6 +34,8 @@ pub(super) struct Foreign {
     withheld: Vec<(Vec<u8>, Vec<u8>)>,
     /// Whether there are some that belong to nobody so far.
     unrecorded: bool,
+    /// Whose they are cannot be known: the record was not sent.
+    unknowable: bool,
 }
 
 impl Foreign {
@@ -71,10 +77,12 @@ impl Settled {
 }
 
 /// The account that the cookies of a request belong to, wherever its session was shown (a ticket, too, is sent by a browser with
-/// the app's cookies); `None`: they are not looked at. An API token is a program's.
-pub(super) fn owner<'s>(gateway: &Gateway, state: &'s RequestState) -> Option<&'s User> {
-    let identity = state.identity.as_ref().filter(|identity| identity.grant.is_none())?;
-    (gateway.config.session.app_cookies == AppCookieRule::PerAccount).then_some(&identity.user)
+/// the app's cookies); `None`: they are not looked at. An API token is a program's, unless a record shows a browser.
+pub(super) fn owner<'s>(gateway: &Gateway, state: &'s RequestState, headers: &HeaderMap) -> Option<&'s User> {
+    let identity = state.identity.as_ref()?;
+    let by_browser = || cookie::values(headers, gateway.cookies.apps()).next().is_some();
+    let looked_at = gateway.config.session.app_cookies == AppCookieRule::PerAccount;
+    (looked_at && (identity.grant.is_none() || by_browser())).then_some(&identity.user)
 }
 
 pub(super) fn context(gateway: &Gateway) -> Context<'_> {
@@ -96,20 +104,28 @@ pub(super) struct Context<'g> {
 
 impl Context<'_> {
     /// Looks at the cookies of a request that the session of `user` authenticates; `None`: all of them may pass, and
-    /// nothing is new.
-    pub(super) fn judge(&self, user: &User, incoming: &Incoming<'_>) -> Option<Box<Foreign>> {
+    /// nothing is new. `by_itself`: the browser sent the session by itself, and so the record, if it has one.
+    pub(super) fn judge(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Option<Box<Foreign>> {
         let hash = self.settled.hash(user, incoming);
         if self.settled.place(hash).load(Ordering::Relaxed) == hash {
             return None;
         }
+        self.look(user, incoming, by_itself, hash)
+    }
+
+    #[inline(never)]
+    fn look(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool, hash: u64) -> Option<Box<Foreign>> {
         let tag = self.key.tag(&user.id);
         let record = self.record(incoming.headers, incoming.host.name());
-        let mut foreign = Foreign { tag, withheld: Vec::new(), unrecorded: false };
+        // a page of another site shows a session by a ticket or a field: apps' cookies may come with it, and ours do not
+        let unknowable = record.is_none() && !by_itself;
+        let record = record.unwrap_or_default();
+        let mut foreign = Foreign { tag, withheld: Vec::new(), unrecorded: false, unknowable };
         for (name, value) in self.of_apps(incoming.headers) {
             match record.owner(tag, name, value) {
                 Owner::Own => {}
-                Owner::New => foreign.unrecorded = true,
-                Owner::Other => foreign.withheld.push((name.to_vec(), value.to_vec())),
+                Owner::New if !unknowable => foreign.unrecorded = true,
+                Owner::New | Owner::Other => foreign.withheld.push((name.to_vec(), value.to_vec())),
             }
         }
         if foreign.withheld.is_empty() && !foreign.unrecorded {
@@ -134,10 +150,11 @@ impl Context<'_> {
         }
         let host = incoming.host.name();
         let tag = foreign.map_or_else(|| self.key.tag(&user.id), |foreign| foreign.tag);
-        let mut record = self.record(incoming.headers, host);
+        let mut record = self.record(incoming.headers, host).unwrap_or_default();
         let mut changed = false;
         let mut kept = Vec::new();
-        for (name, value) in self.of_apps(incoming.headers) {
+        let is_knowable = !foreign.is_some_and(|foreign| foreign.unknowable);
+        for (name, value) in self.of_apps(incoming.headers).filter(|_| is_knowable) {
             match record.owner(tag, name, value) {
                 Owner::New => changed |= record.record(tag, name, value),
                 Owner::Own => kept.push(name),
@@ -149,9 +166,9 @@ impl Context<'_> {
             kept.push(name);
         }
         let mut values = Vec::new();
-        if let Some(foreign) = foreign {
+        if let Some(foreign) = foreign.filter(|_| is_knowable) {
             let gone = foreign.withheld.iter().map(|(name, _)| name.as_slice()).filter(|name| !kept.contains(name));
-            expire(gone, incoming, &mut values);
+            expire(gone, (host, incoming.path.as_str(), incoming.scheme), &mut values);
         }
         if changed {
             values.extend(self.cookies.set_for_host(self.cookies.apps(), &record.seal(self.key, host), RECORD_SECS));
@@ -160,16 +177,17 @@ impl Context<'_> {
     }
 
     /// The `Set-Cookie` values that record as this account's what the request carries and nobody had; nothing is taken away.
-    pub(super) fn record_those_of(&self, user: &User, incoming: &Incoming<'_>) -> Vec<HeaderValue> {
-        let Some(foreign) = self.judge(user, incoming) else { return Vec::new() };
+    pub(super) fn record_those_of(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Vec<HeaderValue> {
+        let Some(foreign) = self.judge(user, incoming, by_itself) else { return Vec::new() };
         let foreign = Foreign { withheld: Vec::new(), ..*foreign };
         self.settle(user, incoming, Some(&foreign), std::iter::empty())
     }
 
-    fn record(&self, headers: &HeaderMap, host: &str) -> AppCookies {
-        let name = self.cookies.apps();
-        let mut sealed = cookie::pairs(headers).filter(|(own, _)| *own == name.as_bytes());
-        sealed.find_map(|(_, value)| AppCookies::parse(self.key, host, value)).unwrap_or_default()
+    /// What the browser's records hold, of those that are ours.
+    fn record(&self, headers: &HeaderMap, host: &str) -> Option<AppCookies> {
+        let sealed = cookie::values(headers, self.cookies.apps());
+        let records = sealed.filter_map(|value| AppCookies::parse(self.key, host, value));
+        records.take(RECORDS_MAX).reduce(AppCookies::with)
     }
 
     /// The request's cookies that are none of ours.
@@ -197,21 +215,22 @@ fn name_and_set_value(set: &[u8]) -> (&[u8], &[u8]) {
 
 /// Takes cookies away under all paths that this request could have had them from, the root first; for the host alone, and
 /// for it with all below.
-fn expire<'a>(names: impl Iterator<Item = &'a [u8]>, incoming: &Incoming<'_>, out: &mut Vec<HeaderValue>) {
+fn expire<'a>(
+    names: impl Iterator<Item = &'a [u8]>,
+    (host, path, scheme): (&str, &str, Scheme),
+    out: &mut Vec<HeaderValue>,
+) {
     let mut names: Vec<&[u8]> = names.collect();
     names.sort_unstable();
     names.dedup();
-    let host = incoming.host.name();
-    for path in paths(incoming.path.as_str()) {
-        for name in &names {
-            for domain in ["", host] {
-                if out.len() == EXPIRY_LINES_MAX {
-                    return;
-                }
-                out.extend(expired(name, path, domain, incoming.scheme));
-            }
-        }
-    }
+    let lines = paths(path).flat_map(|path| {
+        names.iter().flat_map(move |name| ["", host].map(|domain| expired(name, path, domain, scheme)))
+    });
+    let mut bytes = 0;
+    out.extend(lines.flatten().take(EXPIRY_LINES_MAX).take_while(|line| {
+        bytes += line.len();
+        bytes <= EXPIRY_BYTES_MAX
+    }));
 }
 
 fn expired(name: &[u8], path: &str, domain: &str, scheme: Scheme) -> Option<HeaderValue> {
@@ -260,6 +279,18 @@ mod tests {
         let domain = line("a", "/x", "app.example.com").unwrap();
         assert_eq!(domain, "a=; Max-Age=0; Path=/x; Domain=app.example.com; Secure");
         assert_eq!(expired(b"a", "/", "", Scheme::Http).unwrap(), "a=; Max-Age=0; Path=/");
+    }
+
+    /// A proxy in front may hold 4 KiB for a head.
+    #[test]
+    fn what_takes_cookies_away_has_bounds() {
+        let names: Vec<Vec<u8>> = (0..15).map(|at| format!("{at:x>253}").into_bytes()).collect();
+        for (names, scheme, lines) in [(names, Scheme::Https, 7), (vec![b"sid".to_vec()], Scheme::Http, 8)] {
+            let mut out = Vec::new();
+            expire(names.iter().map(Vec::as_slice), ("app.example.com", "/a/b", scheme), &mut out);
+            assert_eq!(out.len(), lines);
+            assert!(out.iter().map(HeaderValue::len).sum::<usize>() <= EXPIRY_BYTES_MAX);
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! Shared caches may store whatever is not `private` (RFC 9111, 3); browsers keep one store for all who sign in there.
 
 use http::{HeaderValue, StatusCode, header};
+use pingora_http::RequestHeader;
 
+use super::authorize::Admission;
 use super::respond::AnswerHead;
 use crate::config::{Access, Cache, Route};
 
@@ -12,6 +14,27 @@ pub(super) struct CacheRules {
     pub(super) vary: Option<HeaderValue>,
 }
 
+/// Who an app was told asks, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Nobody.
+    Unknown,
+    /// A session cookie said so, and no `Authorization` may have.
+    ByCookie,
+    /// Another field did, or may have.
+    ByField,
+}
+
+impl Asker {
+    pub(super) fn new(head: &RequestHeader, by_itself: bool, admission: &Admission) -> Self {
+        match admission.identity() {
+            None => Self::Unknown,
+            Some(_) if by_itself && !head.headers.contains_key(header::AUTHORIZATION) => Self::ByCookie,
+            Some(_) => Self::ByField,
+        }
+    }
+}
+
 impl CacheRules {
     /// What a final answer is given that was admitted by these routes, one for each reading of its path; `vary` are
     /// values that the gateway adds by itself. `None`: it belongs to no account.
@@ -19,11 +42,16 @@ impl CacheRules {
         mut routes: impl Iterator<Item = &'r Route>,
         answer: &'v impl AnswerHead,
         vary: impl Iterator<Item = &'v HeaderValue>,
+        asker: Asker,
     ) -> Option<Self> {
-        let by_account = |route: &Route| matches!(route.access, Access::SignedIn | Access::Optional);
+        // an app behind a public route is told, too, who is signed in
+        let by_account = |route: &Route| match route.access {
+            Access::SignedIn | Access::Optional => true,
+            _ => asker != Asker::Unknown,
+        };
         routes
             .any(|route| by_account(route) && route.cache == Cache::PerAccount)
-            .then(|| Self { cache_control: private(answer), vary: by_cookie(answer, vary) })
+            .then(|| Self { cache_control: private(answer), vary: by_credential(answer, vary, asker) })
     }
 }
 
@@ -38,7 +66,7 @@ pub(super) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
         let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
         let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
         // `private="field"` keeps that field private alone (RFC 9111, 5.2.2.7)
-        is_private |= is("no-store") || directive.eq_ignore_ascii_case(b"private");
+        is_private |= [&b"no-store"[..], b"private"].iter().any(|own| directive.eq_ignore_ascii_case(own));
         if !(is("public") || is("s-maxage") || is("private")) {
             kept.push(directive);
         }
@@ -46,8 +74,9 @@ pub(super) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
     if is_private && !answer.values(&header::CACHE_CONTROL).flat_map(directives).any(is_for_shared_caches) {
         return None;
     }
+    // first: behind a quote that does not end it would be part of the text
     if !kept.iter().any(|directive| directive.eq_ignore_ascii_case(b"no-store")) {
-        kept.push(b"private");
+        kept.insert(0, b"private");
     }
     HeaderValue::from_bytes(&kept.join(&b", "[..])).ok()
 }
@@ -68,27 +97,47 @@ fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|directive| !directive.is_empty())
 }
 
-/// `Vary` with `Cookie` in it, in one line: some caches look at one alone. A 304 has no type and freshens what is
+/// `Vary` with what says who asks, in one line: some caches look at one alone. A 304 has no type and freshens what is
 /// stored, so it leaves that as it is.
-fn by_cookie<'v>(answer: &'v impl AnswerHead, added: impl Iterator<Item = &'v HeaderValue>) -> Option<HeaderValue> {
-    if answer.status() == StatusCode::NOT_MODIFIED || answer.values(&header::CONTENT_TYPE).next().is_some_and(is_part) {
+fn by_credential<'v>(
+    answer: &'v impl AnswerHead,
+    added: impl Iterator<Item = &'v HeaderValue>,
+    asker: Asker,
+) -> Option<HeaderValue> {
+    let wanted = match (asker, is_part(answer)) {
+        _ if answer.status() == StatusCode::NOT_MODIFIED => return None,
+        (Asker::ByField, true) => "Authorization, X-Authgate-Token, Proxy-Authorization",
+        (Asker::ByField, false) => "Cookie, Authorization, X-Authgate-Token, Proxy-Authorization",
+        (_, true) => return None,
+        (_, false) => "Cookie",
+    };
+    let lines: Vec<&[u8]> = answer.values(&header::VARY).chain(added.map(HeaderValue::as_bytes)).collect();
+    if lines.is_empty() { Some(HeaderValue::from_static(wanted)) } else { vary_with(lines, wanted) }
+}
+
+#[inline(never)]
+fn vary_with(mut lines: Vec<&[u8]>, wanted: &'static str) -> Option<HeaderValue> {
+    let items = lines.iter().flat_map(|line| line.split(|&b| b == b','));
+    let told: Vec<&[u8]> = items.map(<[u8]>::trim_ascii).collect();
+    let is_told = |name: &str| told.iter().any(|item| *item == b"*" || item.eq_ignore_ascii_case(name.as_bytes()));
+    let missing: Vec<&[u8]> = wanted.split(", ").filter(|name| !is_told(name)).map(str::as_bytes).collect();
+    if missing.is_empty() {
         return None;
     }
-    let mut lines: Vec<&[u8]> = answer.values(&header::VARY).chain(added.map(HeaderValue::as_bytes)).collect();
-    if lines.is_empty() {
-        return Some(HeaderValue::from_static("Cookie"));
-    }
-    let mut items = lines.iter().flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii);
-    if items.any(|item| item == b"*" || item.eq_ignore_ascii_case(b"cookie")) {
-        return None;
-    }
-    lines.push(b"Cookie");
+    lines.extend(missing);
     HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
+}
+
+/// Whether an answer says, without contradiction, that it is part of a page.
+fn is_part(answer: &impl AnswerHead) -> bool {
+    let mut kinds = answer.values(&header::CONTENT_TYPE);
+    let kind = kinds.next().filter(|kind| !kind.contains(&b',') && is_kind_of_part(kind));
+    kind.is_some() && kinds.next().is_none()
 }
 
 /// Styles, scripts, fonts, images, audio and video: parts of pages, which a session cookie that is renewed every hour
 /// must not make a browser fetch anew.
-fn is_part(kind: &[u8]) -> bool {
+fn is_kind_of_part(kind: &[u8]) -> bool {
     const KINDS: [&[u8]; 5] = [b"image/", b"font/", b"audio/", b"video/", b"application/font"];
     const TYPES: [&[u8]; 8] = [
         b"text/css",
@@ -123,13 +172,16 @@ mod tests {
     fn what_lets_shared_caches_store_becomes_private_and_the_rest_stays() {
         for (told, sent) in [
             (&[][..], Some("private")),
-            (&["public, max-age=3600"], Some("max-age=3600, private")),
-            (&["max-age=60, s-maxage=600, must-revalidate"], Some("max-age=60, must-revalidate, private")),
+            (&["public, max-age=3600"], Some("private, max-age=3600")),
+            (&["max-age=60, s-maxage=600, must-revalidate"], Some("private, max-age=60, must-revalidate")),
             (&["Public"], Some("private")),
-            (&["public", "max-age=5"], Some("max-age=5, private")),
-            (&["max-age=5"], Some("max-age=5, private")),
-            (&["no-cache"], Some("no-cache, private")),
-            (&["private=\"Set-Cookie, X\", max-age=5"], Some("max-age=5, private")),
+            (&["public", "max-age=5"], Some("private, max-age=5")),
+            (&["max-age=5"], Some("private, max-age=5")),
+            (&["no-cache"], Some("private, no-cache")),
+            (&["private=\"Set-Cookie, X\", max-age=5"], Some("private, max-age=5")),
+            (&["no-store=0, max-age=5"], Some("private, no-store=0, max-age=5")),
+            (&["x=\"a, private, b\", max-age=5"], Some("private, x=\"a, private, b\", max-age=5")),
+            (&["x=\"a, public"], Some("private, x=\"a, public")),
             (&["private, max-age=5"], None),
             (&["no-store"], None),
             (&["no-store, public"], Some("no-store")),
@@ -143,7 +195,9 @@ mod tests {
 
     #[test]
     fn pages_and_data_vary_by_cookie_and_their_parts_do_not() {
-        let vary = |status, fields: &[(&'static str, &str)]| by_cookie(&answer(status, fields), std::iter::empty());
+        let vary = |status, fields: &[(&'static str, &str)]| {
+            by_credential(&answer(status, fields), std::iter::empty(), Asker::ByCookie)
+        };
         for (fields, sent) in [
             (&[("content-type", "text/html; charset=utf-8")][..], Some("Cookie")),
             (&[("content-type", "application/json"), ("vary", "Accept")], Some("Accept, Cookie")),
@@ -153,6 +207,8 @@ mod tests {
             (&[("content-type", "Text/CSS; charset=utf-8")], None),
             (&[("content-type", "image/svg+xml")], None),
             (&[("content-type", "imagery/x")], Some("Cookie")),
+            (&[("content-type", "image/png"), ("content-type", "text/html")], Some("Cookie")),
+            (&[("content-type", "image/png, text/html")], Some("Cookie")),
             (&[], Some("Cookie")),
         ] {
             assert_eq!(vary(200, fields), sent.map(HeaderValue::from_static), "{fields:?}");
@@ -160,6 +216,24 @@ mod tests {
         assert_eq!(vary(304, &[]), None);
         assert_eq!(vary(301, &[]), Some(HeaderValue::from_static("Cookie")));
         let added = [HeaderValue::from_static("Origin")];
-        assert_eq!(by_cookie(&answer(200, &[]), added.iter()), Some(HeaderValue::from_static("Origin, Cookie")));
+        let sent = by_credential(&answer(200, &[]), added.iter(), Asker::Unknown);
+        assert_eq!(sent, Some(HeaderValue::from_static("Origin, Cookie")));
+    }
+
+    #[test]
+    fn what_a_field_authenticated_varies_by_all_that_may_have() {
+        for (fields, sent) in [
+            (&[][..], Some("Cookie, Authorization, X-Authgate-Token, Proxy-Authorization")),
+            (&[("content-type", "image/png")], Some("Authorization, X-Authgate-Token, Proxy-Authorization")),
+            (
+                &[("vary", "accept, authorization")],
+                Some("accept, authorization, Cookie, X-Authgate-Token, Proxy-Authorization"),
+            ),
+            (&[("vary", "*")], None),
+        ] {
+            let vary = by_credential(&answer(200, fields), std::iter::empty(), Asker::ByField);
+            assert_eq!(vary, sent.map(HeaderValue::from_static), "{fields:?}");
+        }
+        assert_eq!(by_credential(&answer(304, &[]), std::iter::empty(), Asker::ByField), None);
     }
 }

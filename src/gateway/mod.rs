@@ -290,8 +290,8 @@ impl Gateway {
                 if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };
             return Step::Reply(reply);
         }
-        if let Some(user) = app_cookies::owner(self, state) {
-            state.foreign = app_cookies::context(self).judge(user, incoming);
+        if let Some(user) = app_cookies::owner(self, state, incoming.headers) {
+            state.foreign = app_cookies::context(self).judge(user, incoming, state.by_itself);
         }
         if (incoming.is_websocket || state.upgrade.is_some())
             && let Some(guard) = &state.guard

@@ -78,9 +78,9 @@ impl Gateway {
     /// Signing out, and in as somebody else, is the last word about whose the cookies of apps are that come with it: of
     /// answers at the same time the browser may have kept one record alone.
     fn with_app_cookies(&self, reply: Reply, incoming: &Incoming<'_>, state: &RequestState) -> Reply {
-        let owner = app_cookies::owner(self, state).filter(|_| *incoming.method == Method::POST);
+        let owner = app_cookies::owner(self, state, incoming.headers).filter(|_| *incoming.method == Method::POST);
         let Some(user) = owner else { return reply };
-        let cookies = app_cookies::context(self).record_those_of(user, incoming);
+        let cookies = app_cookies::context(self).record_those_of(user, incoming, state.by_itself);
         cookies.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
     }
 }

@@ -5,7 +5,7 @@ use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_tar
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::authorize::Refusal;
-use super::caching::{self, CacheRules};
+use super::caching::{self, Asker, CacheRules};
 use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
@@ -199,14 +199,7 @@ impl<'g> AnswerChanges<'g> {
         if is_shared(answer) {
             return;
         }
-        let mut told: Vec<&[u8]> = answer.values(&header::CACHE_CONTROL).collect();
-        if !directives(answer).any(|directive| directive == "private") {
-            told.push(b"private");
-        }
-        if let Ok(told) = HeaderValue::from_bytes(&told.join(&b", "[..])) {
-            (self.made_private, self.drops_vendor_caching) = (true, true);
-            self.added.extend([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, told)]);
-        }
+        self.set_cookies(vec![cookie], answer);
     }
 
     /// Puts a field, or none, in the place of all of the upstream's of this name.
@@ -229,9 +222,14 @@ impl<'g> AnswerChanges<'g> {
     }
 
     /// Keeps a final answer to the account that it was made for, where a route says so; the last of all changes.
-    pub(super) fn keep_to_account<'r>(&mut self, routes: impl Iterator<Item = &'r Route>, answer: &impl AnswerHead) {
+    pub(super) fn keep_to_account<'r>(
+        &mut self,
+        routes: impl Iterator<Item = &'r Route>,
+        answer: &impl AnswerHead,
+        asker: Asker,
+    ) {
         let added = self.added.iter().filter(|(name, _)| name == header::VARY).map(|(_, value)| value);
-        let Some(rules) = CacheRules::new(routes, answer, added) else { return };
+        let Some(rules) = CacheRules::new(routes, answer, added, asker) else { return };
         self.drops_vendor_caching = true;
         if let Some(value) = rules.cache_control.filter(|_| !self.made_private) {
             self.put(header::CACHE_CONTROL, value, answer);

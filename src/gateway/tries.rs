@@ -7,6 +7,7 @@ use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
+use super::caching::Asker;
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{AnswerChanges, AnswerHead};
@@ -111,6 +112,7 @@ impl Gateway {
             is_switch(head, answer, state)
                 .map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
             changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
+            self.settle_app_cookies(head, answer, state, &mut changes);
         }
         if answer.status().is_informational() {
             return Ok(changes);
@@ -139,7 +141,8 @@ impl Gateway {
         }
         self.settle_app_cookies(head, answer, state, &mut changes);
         if let Some(admission) = &state.admission {
-            changes.keep_to_account(admission.routes().map(|route| &self.config.routes[route]), answer);
+            let routes = admission.routes().map(|route| &self.config.routes[route]);
+            changes.keep_to_account(routes, answer, Asker::new(head, state.by_itself, admission));
         }
         if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
             && self.targets[admission.upstream()].host_override(target).is_some()
@@ -183,7 +186,7 @@ impl Gateway {
         state: &RequestState,
         changes: &mut AnswerChanges<'_>,
     ) {
-        let (Some(user), Some(known)) = (app_cookies::owner(self, state), &state.known) else { return };
+        let (Some(user), Some(known)) = (app_cookies::owner(self, state, &head.headers), &state.known) else { return };
         let mut set = answer.values(&header::SET_COOKIE).peekable();
         // a 304 freshens what is stored, with all its fields: it gets none that can wait
         let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();

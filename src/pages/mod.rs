@@ -262,11 +262,12 @@ impl Pages {
         let max_age = self.accounts.cookie_max_age(&begun.session);
         let session = self.cookies.set(self.cookies.session(), begun.token.expose(), max_age);
         let device = self.cookies.set(self.cookies.device(), begun.device.expose(), Some(DEVICE_SECS));
-        let another = |before: &Identity| before.user.id != begun.session.user.load().id;
-        let reply = if call.identity.as_ref().is_some_and(another) {
-            reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE))
-        } else {
+        // without a session the browser may still have kept what it was shown in the last one
+        let is_same = |before: &Identity| before.user.id == begun.session.user.load().id;
+        let reply = if call.identity.as_ref().map_or(begun.is_same_person, is_same) {
             reply
+        } else {
+            reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE))
         };
         [session, device].into_iter().flatten().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
     }

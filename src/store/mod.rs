@@ -33,6 +33,7 @@ pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, Shown};
 pub use audit::{AuditEvent, AuditRow};
 pub use backup::back_up;
 pub use db::{Check, Db};
+pub use devices::LastHere;
 pub use folder::{Folder, Lock, has_database};
 pub use foreign::{ForeignTable, read_table};
 pub use keys::{APP_COOKIES, NewKey};

@@ -361,7 +361,7 @@ mod tests {
         fn knows(&mut self, device: u16) -> bool {
             let mut hash = [0; 32];
             hash[..2].copy_from_slice(&device.to_be_bytes());
-            self.db.knows_device(&hash, Some("a@example.com")).unwrap()
+            self.db.knows_device(&hash, "a@example.com").unwrap()
         }
     }
 

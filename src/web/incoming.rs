@@ -60,7 +60,9 @@ impl Incoming<'_> {
         if self.is_grpc() {
             return CallerKind::Grpc;
         }
-        if self.headers.get("sec-purpose").is_some_and(|purpose| purpose.as_bytes().starts_with(b"prefetch")) {
+        if PURPOSES.iter().any(|(name, ahead)| {
+            self.headers.get(*name).is_some_and(|purpose| purpose.as_bytes().starts_with(ahead.as_bytes()))
+        }) {
             return CallerKind::Prefetch;
         }
         if self.headers.contains_key("hx-request") {
@@ -93,11 +95,12 @@ impl Incoming<'_> {
         !self.is_websocket && wants_page(self.headers)
     }
 
-    /// A gRPC call. Names of the kind that a gateway need not answer in gRPC's own way are left out.
+    /// A gRPC call, which is a POST. Names of the kind that a gateway need not answer in gRPC's own way are left out.
     pub fn is_grpc(&self) -> bool {
-        self.single("content-type").is_some_and(|kind| {
+        let is_kind = |kind: &str| {
             kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
-        })
+        };
+        *self.method == Method::POST && self.single("content-type").is_some_and(is_kind)
     }
 }
 
@@ -126,14 +129,26 @@ pub enum CallerKind {
 
 /// The request fields that [`Incoming::caller_kind`] and the credentials depend on, as `Vary` names them.
 pub const CALLER_FIELDS: &str = "Cookie, Authorization, HX-Request, X-Requested-With, Accept, Sec-Fetch-Mode, \
-                                 Sec-Fetch-Dest, Sec-Purpose, Turbo-Frame, X-Turbo-Request-Id, Upgrade-Insecure-Requests";
+                                 Sec-Fetch-Dest, Sec-Purpose, Turbo-Frame, X-Turbo-Request-Id, \
+                                 Upgrade-Insecure-Requests, Purpose, X-Purpose, X-Moz, X-PJAX, X-Alpine-Request, \
+                                 Datastar-Request";
 
-/// Whether a person looks at the answer to a head: `Sec-Fetch-Mode: navigate`. Without fetch metadata (plain http), for
+/// What says that a page is loaded before it is asked for, today (Fetch, 3.7) and in older browsers.
+const PURPOSES: [(&str, &str); 4] =
+    [("sec-purpose", "prefetch"), ("purpose", "prefetch"), ("x-moz", "prefetch"), ("x-purpose", "preview")];
+
+/// Scripts that put HTML into a page and have a field of their own.
+const SCRIPTS: [&str; 4] = ["hx-request", "x-pjax", "x-alpine-request", "datastar-request"];
+
+/// Whether a person looks at the answer to a head: `Sec-Fetch-Mode: navigate`, unless what comes is to be saved as a file
+/// (`<a download>` in Chromium: for `empty`, and no HTML is accepted). Without fetch metadata (plain http), for
 /// Turbo, and for a service worker that passes a navigation on (`Upgrade-Insecure-Requests: 1`): it accepts `text/html`.
 pub fn wants_page(headers: &HeaderMap) -> bool {
     let accepts = || !is_scripted(headers) && headers.get_all(http::header::ACCEPT).iter().any(accepts_html);
     match headers.get("sec-fetch-mode") {
-        Some(mode) if mode.as_bytes() == b"navigate" => true,
+        Some(mode) if mode.as_bytes() == b"navigate" => {
+            headers.get("sec-fetch-dest").is_none_or(|dest| dest.as_bytes() != b"empty") || accepts()
+        }
         Some(_) => (is_turbo(headers) || is_upgrading(headers)) && accepts(),
         None => accepts(),
     }
@@ -150,8 +165,9 @@ fn is_upgrading(headers: &HeaderMap) -> bool {
 
 /// A script asks and says so: over plain http browsers send no fetch metadata for it, and some accept HTML.
 fn is_scripted(headers: &HeaderMap) -> bool {
-    let said = headers.get("x-requested-with").is_some_and(|by| by.as_bytes() == b"XMLHttpRequest");
-    said || headers.contains_key("hx-request")
+    // an app on Android shows its name in the same field for all that its window loads
+    let said = headers.get("x-requested-with").is_some_and(|by| matches!(by.as_bytes(), b"XMLHttpRequest" | b"swup"));
+    said || SCRIPTS.iter().any(|name| headers.contains_key(*name))
 }
 
 fn accepts_html(value: &http::HeaderValue) -> bool {

@@ -54,7 +54,7 @@ for (const [name, cache] of Object.entries(CACHES)) {
       await once(app.listen(0, "127.0.0.1"), "listening");
       const [port, place] = [await freePort(), folder("cache")];
       fs.chmodSync(place, 0o755);
-      const routes = ['path = "/own/**"\ncache = "app"', 'path = "/optional/**"\naccess = "optional"', ""];
+      const routes = ['path = "/own/**"\ncache = "app"', 'path = "/optional/**"\naccess = "optional"', 'path = "/open/**"\naccess = "public"', ""];
       const rules = routes.map((more) => `[[route]]\n${more}\nupstream = "http://127.0.0.1:1"\n`).join("");
       const gate = await gatewayOf(rules, app.address().port, `trusted_proxies = ["127.0.0.1"]`);
       const [command, ...args] = cache.command(place, port, new URL(gate.url).port);
@@ -78,6 +78,13 @@ for (const [name, cache] of Object.entries(CACHES)) {
             assert.equal(await open(target, bob), shown(kind, "bob@example.com"), target);
             assert.equal(await open(target, ada), shown(kind, "ada@example.com"), target);
           }
+        }
+        // behind a public route an app is told who asks, too; what it said to nobody is everybody's
+        for (const kind of KINDS) {
+          const target = `/open/${kind}`;
+          for (const _ of [1, 2]) assert.equal(await open(target, ada), shown(kind, "ada@example.com"), target);
+          assert.equal(await open(target, bob), shown(kind, "bob@example.com"), target);
+          assert.equal(await open(target), shown(kind, "undefined"), target);
         }
         // it is a cache: what the app says of itself holds there
         assert.equal(await open("/own/public", ada), "200 for ada@example.com");

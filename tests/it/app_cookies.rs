@@ -1,125 +1,7 @@
-//! `session.app_cookies`, `route.cookies`: nothing that an app set under one account reaches it under another. A small jar
-//! stands for the browser: it keeps and sends cookies by RFC 6265, 5.3 and 5.4, for one host.
+//! `session.app_cookies`, `route.cookies`: nothing that an app set under one account reaches it under another.
 
-use std::io::Write;
-
-use crate::backend::{Backend, Received};
-use crate::client::Answer;
-use crate::gateway::Gateway;
-
-/// What an app does: `/PATH?set=NAME=VALUE;ATTRIBUTES` sets that cookie; below `/fresh` with a 304.
-fn app(received: &Received, stream: &mut dyn Write) -> bool {
-    let target = received.line.split(' ').nth(1).unwrap();
-    let set = target
-        .split_once("?set=")
-        .map_or(String::new(), |(_, set)| format!("Set-Cookie: {}\r\n", set.replace(',', "; ")));
-    let answer = if target.starts_with("/fresh") {
-        format!("HTTP/1.1 304 Not Modified\r\n{set}\r\n")
-    } else {
-        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{set}\r\nok")
-    };
-    stream.write_all(answer.as_bytes()).is_ok()
-}
-
-#[derive(Default, Clone)]
-struct Jar(Vec<Stored>);
-
-#[derive(Clone, PartialEq)]
-struct Stored {
-    name: String,
-    path: String,
-    domain: bool,
-    value: String,
-}
-
-impl Jar {
-    fn header(&self, path: &str) -> String {
-        let matches = |own: &str| {
-            path == own || path.strip_prefix(own).is_some_and(|rest| own.ends_with('/') || rest.starts_with('/'))
-        };
-        let mut sent: Vec<&Stored> = self.0.iter().filter(|cookie| matches(&cookie.path)).collect();
-        sent.sort_by_key(|cookie| std::cmp::Reverse(cookie.path.len()));
-        sent.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect::<Vec<_>>().join("; ")
-    }
-
-    fn take(&mut self, path: &str, answer: &Answer) {
-        for line in answer.all("set-cookie") {
-            let mut parts = line.split(';').map(str::trim);
-            let (name, value) = parts.next().unwrap().split_once('=').unwrap();
-            let attributes: Vec<(&str, &str)> = parts.map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
-            let find =
-                |wanted: &str| attributes.iter().find(|(own, _)| own.eq_ignore_ascii_case(wanted)).map(|(_, v)| *v);
-            let folder = &path[..path.rfind('/').unwrap().max(1)];
-            let stored = Stored {
-                name: name.to_owned(),
-                path: find("path").unwrap_or(folder).to_owned(),
-                domain: find("domain").is_some(),
-                value: value.to_owned(),
-            };
-            self.0.retain(|own| (&own.name, &own.path, own.domain) != (&stored.name, &stored.path, stored.domain));
-            if find("max-age") != Some("0") {
-                self.0.push(stored);
-            }
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.iter().map(|cookie| format!("{}{}", cookie.name, cookie.path)).collect();
-        names.retain(|name| !name.starts_with("authgate"));
-        names.sort();
-        names
-    }
-}
-
-struct World {
-    gateway: Gateway,
-    backend: Backend,
-    jar: Jar,
-    passwords: &'static str,
-}
-
-impl World {
-    fn start(more: &str) -> Self {
-        let backend = Backend::start(app);
-        let route = |path: &str, more: &str| {
-            format!("[[route]]\npath = \"{path}\"\nupstream = \"http://{}\"\n{more}\n", backend.address)
-        };
-        let routes = [
-            route("/public/**", "access = \"public\""),
-            route("/bare/**", "access = \"public\"\ncookies = \"drop\""),
-            route("/**", ""),
-        ];
-        let gateway = Gateway::start(&format!("{more}\n{}", routes.concat()));
-        gateway.first_account();
-        gateway.add_user("bob@example.com", &[]);
-        Self { gateway, backend, jar: Jar::default(), passwords: crate::gateway::PASSWORD }
-    }
-
-    fn sign_in(&mut self, email: &str) {
-        let body = serde_json::json!({ "email": email, "password": self.passwords });
-        let header = self.jar.header("/.auth/login");
-        let answer = self.gateway.client().post_json("/.auth/login", &[("Cookie", &header)], &body);
-        assert_eq!(answer.status, 200);
-        self.jar.take("/.auth/login", &answer);
-    }
-
-    fn sign_out(&mut self) {
-        let header = self.jar.header("/.auth/logout");
-        let answer = self.gateway.client().request("POST /.auth/logout", &[("Cookie", &header)], b"");
-        self.jar.take("/.auth/logout", &answer);
-    }
-
-    /// Opens a page; the cookies that the app saw.
-    fn open(&mut self, target: &str) -> String {
-        let path = target.split('?').next().unwrap().to_owned();
-        let header = self.jar.header(&path);
-        let fields = if header.is_empty() { vec![] } else { vec![("Cookie", header.as_str())] };
-        let answer = self.gateway.client().get(target, &fields);
-        assert_eq!(answer.status, if target.starts_with("/fresh") { 304 } else { 200 }, "{target}");
-        self.jar.take(&path, &answer);
-        self.backend.next().field("cookie").unwrap_or_default().to_owned()
-    }
-}
+use crate::one_browser::{Jar, Stored, World};
+use crate::websockets::HANDSHAKE;
 
 #[test]
 fn an_apps_session_of_one_account_is_not_sent_for_the_next_one_at_the_same_browser() {
@@ -365,4 +247,124 @@ fn the_record_survives_a_restart_and_a_rotated_key() {
     world.sign_in("bob@example.com");
     assert_eq!(world.open("/page"), "");
     assert_eq!(world.gateway.cli(&["key", "list"]).matches("app-cookies").count(), 0);
+}
+
+/// Browsers take cookies of a 101, too.
+#[test]
+fn a_cookie_that_came_with_a_handshakes_answer_is_its_accounts() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    let handshake = |world: &mut World, target: &str| {
+        let header = world.jar.header("/ws");
+        let mut client = world.gateway.client();
+        let fields = [HANDSHAKE, &[("Cookie", &header)]].concat();
+        client.send(
+            crate::known_attacks::head(&format!("GET {target}"), &[&[("Host", "a")], &fields[..]].concat()).as_bytes(),
+        );
+        let answer = client.head();
+        assert_eq!(answer.status, 101);
+        world.jar.take("/ws", &answer);
+        world.backend.next().field("cookie").map(str::to_owned)
+    };
+    assert_eq!(handshake(&mut world, "/ws?set=sid=ada,Path=/"), None);
+    assert_eq!(handshake(&mut world, "/ws").as_deref(), Some("sid=ada"));
+    // the session is gone without a word
+    world.jar.0.retain(|cookie| cookie.name != "authgate");
+    world.sign_in("bob@example.com");
+    assert_eq!(handshake(&mut world, "/ws"), None);
+    assert_eq!(world.jar.names(), [] as [&str; 0], "and it is taken away");
+    assert_eq!(world.open("/page"), "");
+}
+
+/// The first that an app sets is mostly its session.
+#[test]
+fn of_more_cookies_than_a_record_holds_none_is_the_next_accounts() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    for at in 0..64 {
+        world.open(&format!("/?set=c{at}=ada,Path=/"));
+    }
+    let header = world.jar.header("/");
+    let answer = world.gateway.client().get("/?set=c64=ada,Path=/", &[("Cookie", &header)]);
+    world.jar.take("/", &answer);
+    world.backend.next();
+    assert_eq!(answer.all("set-cookie"), ["c64=ada; Path=/"], "the record is not written again and again");
+    assert_eq!(world.open("/page").matches("=ada").count(), 66, "they are hers");
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    for _ in 0..8 {
+        assert_eq!(world.open("/page"), "");
+    }
+    assert_eq!(world.jar.names(), [] as [&str; 0]);
+    world.open("/?set=sid=bob,Path=/");
+    assert_eq!(world.open("/page"), "sid=bob");
+}
+
+/// To another site's request the browser adds an app's cookie that says `SameSite=None`, and not the record.
+#[test]
+fn where_a_session_is_shown_without_the_record_no_app_cookie_passes_and_none_is_claimed() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    let bearer = format!("Bearer {}", world.jar.own("authgate"));
+    let ask = |target: &str, fields: &[(&str, &str)]| {
+        let answer = world.gateway.client().get(target, &[&[("Authorization", bearer.as_str())], fields].concat());
+        let set = answer.all("set-cookie").join("\n");
+        (world.backend.next().field("cookie").map(str::to_owned), set)
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("/page", &[("Cookie", "sid=ada; theme=dark")]), (None, String::new()));
+    }
+    // a program that keeps what it is given goes on
+    let (_, set) = ask("/?set=own=1", &[]);
+    let record = set.lines().find_map(|line| line.strip_prefix("authgate-apps=")?.split(';').next()).unwrap();
+    let jar = format!("own=1; authgate-apps={record}");
+    assert_eq!(ask("/page", &[("Cookie", &jar)]).0.as_deref(), Some("own=1"));
+    // and at the browser itself nothing has changed
+    assert_eq!(world.open("/page"), "");
+    world.sign_out();
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    assert_eq!(world.open("/page"), "sid=ada");
+}
+
+#[test]
+fn an_api_token_in_a_browser_gets_none_of_another_accounts_cookies_and_a_program_keeps_its_own() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=sid=ada,Path=/");
+    let record = world.jar.own("authgate-apps");
+    for (email, with_record, without) in [("ada", Some("sid=ada"), "sid=ada"), ("bob", None, "sid=ada")] {
+        let token = world.gateway.cli(&["token", "create", &format!("{email}@example.com"), "--name", "x"]);
+        let token = token.split_whitespace().find(|word| word.starts_with("agt_")).unwrap().to_owned();
+        let ask = |cookies: &str| {
+            let fields = [("X-Authgate-Token", token.as_str()), ("Cookie", cookies)];
+            assert_eq!(world.gateway.client().get("/page", &fields).status, 200);
+            world.backend.next().field("cookie").map(str::to_owned)
+        };
+        assert_eq!(ask(&format!("sid=ada; authgate-apps={record}")).as_deref(), with_record, "{email}");
+        assert_eq!(ask("sid=ada").as_deref(), Some(without), "{email}");
+    }
+}
+
+/// Over plain http, where its name has no prefix, an app may have planted an old one under a longer path.
+#[test]
+fn an_older_record_beside_the_browsers_hides_nothing_of_it() {
+    let mut world = World::start("");
+    world.sign_in("ada@example.com");
+    world.open("/?set=theme=dark,Path=/");
+    let old = world.jar.own("authgate-apps");
+    world.open("/?set=sid=ada,Path=/");
+    world.sign_out();
+    world.sign_in("bob@example.com");
+    let (new, session) = (world.jar.own("authgate-apps"), world.jar.own("authgate"));
+    for records in [[&old, &new], [&new, &old]] {
+        let [first, second] = records;
+        let line = format!("authgate={session}; authgate-apps={first}; authgate-apps={second}; sid=ada; own=x");
+        assert_eq!(world.gateway.client().get("/page", &[("Cookie", &line)]).status, 200);
+        assert_eq!(world.backend.next().field("cookie"), Some("own=x"));
+    }
 }

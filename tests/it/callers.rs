@@ -59,6 +59,56 @@ fn a_navigation_that_a_service_worker_passes_on_goes_to_the_login_page() {
     assert_eq!(ask(&gateway, "GET /status/x", WORKER).status, 401);
 }
 
+/// Chromium saves what it gets as the file: the login page would be a report.
+#[test]
+fn a_file_that_is_to_be_saved_is_refused_and_no_login_page_is_saved_in_its_place() {
+    let gateway = Gateway::start(ROUTES);
+    let cookie = gateway.first_account();
+    let download = [("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "empty"), ("Sec-Fetch-Site", "same-origin")];
+    for path in ["/app/report.csv", "/staff/report.csv"] {
+        let refused = ask(&gateway, &format!("GET {path}"), &download);
+        assert_eq!((refused.status, refused.json()["error"].as_str()), (401, Some("signed_out")), "{path}");
+    }
+    assert_eq!(ask(&gateway, "GET /app/report.csv", &[&download[..], &[("Cookie", &cookie)]].concat()).status, 200);
+    // a navigation that a service worker of Chromium passes on is for nothing, too, and accepts pages
+    let page = [&download[..2], &[("Accept", "text/html,*/*;q=0.8")]].concat();
+    assert_eq!(ask(&gateway, "GET /app/x", &page).status, 303);
+    assert_eq!(
+        ask(&gateway, "GET /app/x", &[("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")]).status,
+        303
+    );
+}
+
+/// Over plain http nothing else tells them from a navigation.
+#[test]
+fn scripts_that_put_html_into_a_page_are_told_by_their_fields() {
+    let gateway = Gateway::start(ROUTES);
+    let cookie = gateway.first_account();
+    let html = ("Accept", "text/html, */*");
+    for script in [
+        ("X-Requested-With", "XMLHttpRequest"),
+        ("X-Requested-With", "swup"),
+        ("X-PJAX", "true"),
+        ("X-Alpine-Request", "true"),
+        ("Datastar-Request", "true"),
+    ] {
+        assert_eq!(ask(&gateway, "GET /app/x", &[html, script]).json()["error"], "signed_out", "{script:?}");
+        assert_eq!(ask(&gateway, "GET /app/x", &[html, script, ("Cookie", &cookie)]).status, 200);
+    }
+    // the window of an app on Android
+    assert_eq!(ask(&gateway, "GET /app/x", &[html, ("X-Requested-With", "com.example.app")]).status, 303);
+}
+
+#[test]
+fn a_grpc_call_is_a_post() {
+    let gateway = Gateway::start(ROUTES);
+    let fields = [("Content-Type", "application/grpc")];
+    let call = ask(&gateway, "POST /app/x", &fields);
+    assert_eq!((call.status, call.field("grpc-status")), (200, Some("16")));
+    let other = ask(&gateway, "GET /app/x", &fields);
+    assert_eq!((other.status, other.field("grpc-status")), (401, None));
+}
+
 #[test]
 fn inside_a_frame_the_page_leads_to_the_login_in_the_whole_window() {
     let gateway = Gateway::start(ROUTES);
@@ -139,11 +189,19 @@ fn turbo_gets_pages_that_it_can_show() {
 fn what_a_browser_loads_before_it_is_asked_for_is_no_redirect_that_it_could_keep() {
     let gateway = Gateway::start(ROUTES);
     let cookie = gateway.first_account();
-    for purpose in ["prefetch", "prefetch;prerender", "prefetch;anonymous-client-ip"] {
+    for purpose in [
+        ("Sec-Purpose", "prefetch"),
+        ("Sec-Purpose", "prefetch;prerender"),
+        ("Sec-Purpose", "prefetch;anonymous-client-ip"),
+        // older browsers
+        ("Purpose", "prefetch"),
+        ("X-Moz", "prefetch"),
+        ("X-Purpose", "preview"),
+    ] {
         for path in ["/app/x", "/redirect/x"] {
-            let fields = [("Sec-Purpose", purpose), ("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html")];
+            let fields = [purpose, ("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html")];
             let refused = ask(&gateway, &format!("GET {path}"), &fields);
-            assert_eq!((refused.status, refused.field("cache-control")), (401, Some("no-store")), "{purpose} {path}");
+            assert_eq!((refused.status, refused.field("cache-control")), (401, Some("no-store")), "{purpose:?} {path}");
             let signed_in = [&fields[..], &[("Cookie", &cookie)]].concat();
             assert_eq!(ask(&gateway, &format!("GET {path}"), &signed_in).status, 200);
         }
@@ -166,9 +224,17 @@ fn a_refusal_names_every_field_that_decides_its_form() {
     ] {
         let refused = ask(&gateway, line, fields);
         let named = refused.all("vary").join(", ").to_ascii_lowercase();
-        for field in
-            ["cookie", "hx-request", "x-requested-with", "accept", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose"]
-        {
+        for field in [
+            "cookie",
+            "hx-request",
+            "x-requested-with",
+            "accept",
+            "sec-fetch-mode",
+            "sec-fetch-dest",
+            "sec-purpose",
+            "x-pjax",
+            "purpose",
+        ] {
             assert!(named.split(", ").any(|own| own == field), "{line}: {field} is not in {named}");
         }
     }

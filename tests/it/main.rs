@@ -50,6 +50,7 @@ mod loops;
 mod manual;
 mod methods;
 mod metrics;
+mod one_browser;
 mod operators;
 mod origins;
 mod own_cookies;
