@@ -33,6 +33,8 @@ const pages = {
   "/worker.js": script(WORKER),
   "/offline": html("<script>navigator.serviceWorker.register('/worker.js')</script>"),
   "/deep": html("<p>deep</p>"),
+  "/files": html("<a id=file href=/report.csv download>report</a>"),
+  "/report.csv": (_, response) => response.writeHead(200, { "content-type": "text/csv" }).end("a,b"),
   "/public/rules": html('<script type="speculationrules">{"prefetch":[{"source":"list","urls":["/secret"],"eagerness":"immediate"}]}</script><a id=secret href=/secret>secret</a>'),
   "/events": (_, response) => response.writeHead(200, { "content-type": "text/event-stream" }).write("data: open\n\n"),
   "/secret": html("<p id=secret-page>secret</p>"),
@@ -54,6 +56,17 @@ async function local(extra = "") {
 }
 const end = (gate) => gate.cli("session", "revoke", "--user", "ada@example.com");
 const atLogin = (back) => (place) => place.pathname === "/.auth/login" && place.searchParams.get("callbackUrl") === back;
+
+inOne("Chromium", "a file is saved for whoever is signed in, and no login page in its place afterwards", async (page) => {
+  const gate = await local();
+  const save = async () => (await Promise.all([page.waitForEvent("download"), page.click("#file")]))[0];
+  await signInAs(page, gate.url, "ada", "/files");
+  const saved = await save();
+  assert.equal(await saved.failure(), null);
+  assert.equal(fs.readFileSync(await saved.path(), "utf8"), "a,b");
+  await end(gate);
+  assert.notEqual(await (await save()).failure(), null);
+});
 
 inEachLocal("signing in leads back with path, query and fragment, also after a wrong password", async (page) => {
   const gate = await local();

@@ -27,6 +27,8 @@ function cacheable() {
     "/parts": (request, response) => html(response, `<link rel=stylesheet href=/a.css><script src=/a.js></script><img src=/a.svg>${who(request)}`),
     "/a.css": (_, response) => response.writeHead(200, { "content-type": "text/css", ...kept }).end("p{}"),
     "/a.js": (_, response) => response.writeHead(200, { "content-type": "text/javascript", ...kept }).end("window.ran = true"),
+    "/me": (request, response) => html(response, "<p><script src=/me.js></script>"),
+    "/me.js": (request, response) => response.writeHead(200, { "content-type": "text/javascript", ...kept }).end(`document.body.append("${who(request)}")`),
     "/a.svg": (_, response) => response.writeHead(200, { "content-type": "image/svg+xml", ...kept }).end('<svg xmlns="http://www.w3.org/2000/svg"/>'),
   });
 }
@@ -82,6 +84,24 @@ overBoth("styles, scripts and images are loaded once, also after a cookie has ch
   }
   assert.equal(app.count("GET /parts"), 3);
   for (const path of ["/a.css", "/a.js", "/a.svg"]) assert.equal(app.count(`GET ${path}`), 1, path);
+});
+
+// B2
+inEach("scripts and images of ada's are not bob's where her session ended unseen, and stay hers", async (page) => {
+  const app = await cacheable();
+  const gate = await gatewayFor(`[[route]]\nupstream = "http://${app.address}"\n`, { https: true });
+  const looks = async (person, asked) => {
+    // (Chromium's tabs remember scripts and images by themselves: docs/security.md)
+    const tab = await page.context().newPage();
+    await signInAs(tab, gate.url, person, "/me");
+    assert.equal(await seen(tab), `${person}@example.com`);
+    assert.equal(app.count("GET /me.js"), asked);
+    await gate.cli("session", "revoke", "--all");
+  };
+  await looks("ada", 1);
+  await looks("ada", 1);
+  await looks("bob", 2);
+  await looks("ada", 3);
 });
 
 /** An app as many are: it takes over who signs in, and goes by its own cookie from then on. */
