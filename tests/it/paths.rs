@@ -313,7 +313,7 @@ fn cors_is_untouched(backend: &Backend) -> bool {
 fn an_answer_belongs_to_an_account_if_one_reading_says_so() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!(
-        "[[route]]\npath = \"/open/**\"\naccess = \"public\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
+        "[[route]]\npath = \"/open/**\"\ncache = \"app\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
         backend.address
     ));
     let ada = gateway.first_account();
