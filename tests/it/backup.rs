@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
+use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -16,10 +17,13 @@ const CONFIG: &str = "[password]\nargon2 = { memory_kib = 7168, iterations = 1, 
 /// Changes that each person makes after signing in: hashing bounds sign-ins, so that these make the load.
 const CHANGES: usize = 20;
 
-fn sqlite(database: &Path, sql: &str) -> String {
-    let output = Command::new("sqlite3").arg("-readonly").arg(database).arg(sql).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+/// What SQLite itself finds wrong with a file.
+fn faults(database: &Path) -> Vec<String> {
+    let database = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut faults = database.prepare("PRAGMA integrity_check").unwrap();
+    let faults = faults.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    assert!(!database.prepare("PRAGMA foreign_key_check").unwrap().exists([]).unwrap(), "a foreign key");
+    faults
 }
 
 /// The same configuration on a folder of its own whose database is the backup.
@@ -81,7 +85,7 @@ fn a_backup_under_load_holds_every_account_and_session_acknowledged_before_it() 
     let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)
         INSERT INTO user (id, email, name, picture, groups, created, rev)
         SELECT 'many' || i, 'many' || i || '@example.com', hex(randomblob(50)), '', 'staff', 1, 0 FROM n";
-    assert!(Command::new("sqlite3").arg(gateway.state().join("authgate.db")).arg(many).status().unwrap().success());
+    Connection::open(gateway.state().join("authgate.db")).unwrap().execute_batch(many).unwrap();
     let place = TempDir::new().unwrap();
     let file = place.path().join("backup.db");
     let (load, (acknowledged, ledger)) = (Load::default(), channel());
@@ -102,7 +106,7 @@ fn a_backup_under_load_holds_every_account_and_session_acknowledged_before_it() 
     });
     let about = std::fs::metadata(&file).unwrap();
     assert_eq!((about.mode() & 0o777, about.uid()), (0o600, std::fs::metadata(gateway.state()).unwrap().uid()));
-    assert_eq!(sqlite(&file, "PRAGMA integrity_check; PRAGMA foreign_key_check"), "ok");
+    assert_eq!(faults(&file), ["ok"]);
     drop(gateway);
     let gateway = Gateway::serve(restored(&file));
     assert!(gateway.invite.is_none(), "there are accounts");
@@ -159,8 +163,7 @@ fn a_backup_that_cannot_be_served_is_refused_at_the_start() {
     assert!(text.contains("this is a backup beside the log (-wal)"), "{text}");
     std::fs::remove_file(&log).unwrap();
     assert!(Gateway::serve(place).client().get("/.auth/login", &[]).status == 200);
-    let changed = Command::new("sqlite3").arg(&file).arg("PRAGMA user_version = 99").status().unwrap();
-    assert!(changed.success());
+    Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let (code, text) = refused_start(restored(&file).path());
     assert_eq!(code, 1);
     assert!(text.contains("use a newer one; it was left untouched"), "{text}");

@@ -217,7 +217,7 @@ impl Gateway {
     }
 
     pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+        send(self.pid(), name);
     }
 
     /// Puts another configuration in force.
@@ -304,6 +304,35 @@ pub fn not_here(why: &str) {
         let mut list = std::fs::OpenOptions::new().append(true).open(list).unwrap();
         writeln!(list, "{}: {why}", std::thread::current().name().unwrap_or_default()).unwrap();
     }
+}
+
+/// Whether a program is there; else nothing is proved by what needs it.
+pub fn is_here(program: &str) -> bool {
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&dirs).any(|dir| dir.join(program).is_file());
+    if !found {
+        not_here(&format!("{program} is not installed"));
+    }
+    found
+}
+
+/// Sends a signal, by its name without SIG, to a process that the test has started.
+pub fn send(pid: u32, name: &str) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let signal = match name {
+        "ALRM" => Signal::ALARM,
+        "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "KILL" => Signal::KILL,
+        "QUIT" => Signal::QUIT,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        _ => panic!("{name}"),
+    };
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
 /// Waits until something holds; the event it waits for has no other sign.

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::backend::{Backend, accept, nobody, ok, silent};
+use crate::gateway::is_here;
 use crate::tls::{Authority, Secure};
 use crate::websockets::HANDSHAKE;
 
@@ -103,6 +104,9 @@ impl Secure {
 
 #[test]
 fn curl_speaks_http2_and_backends_and_pages_see_no_difference() {
+    if !is_here("curl") {
+        return;
+    }
     let secure = Secure::whoami();
     let cookie = secure.first_account();
     let told = "%{http_version} %{http_code} %header{strict-transport-security}";
@@ -131,6 +135,9 @@ fn curl_speaks_http2_and_backends_and_pages_see_no_difference() {
 /// RFC 9113, 8.1: an answer may overtake the body. Whoever goes on sending, as curl 7.88 does for a moment, gets it.
 #[test]
 fn an_upload_that_is_refused_before_its_end_has_its_answer() {
+    if !is_here("curl") {
+        return;
+    }
     let backend = Backend::start(ok);
     let secure = Secure::start(&format!(
         "[[route]]\npath = \"/small/**\"\naccess = \"public\"\nbody_max = \"1KiB\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",
@@ -151,6 +158,9 @@ fn an_upload_that_is_refused_before_its_end_has_its_answer() {
 
 #[test]
 fn bodies_of_any_size_pass_both_ways_and_connections_to_the_server_are_kept() {
+    if !is_here("curl") {
+        return;
+    }
     let backend = Backend::start(|request, stream| {
         let chunked = request.line.starts_with("POST /chunked");
         let mut head = format!("HTTP/1.1 200 OK\r\nApp: {}\r\n", request.body.len());
@@ -190,6 +200,9 @@ fn bodies_of_any_size_pass_both_ways_and_connections_to_the_server_are_kept() {
 
 #[test]
 fn a_thousand_requests_of_h2load_are_all_answered() {
+    if !is_here("h2load") {
+        return;
+    }
     let secure = Secure::whoami();
     let output = Command::new("h2load")
         .args(["-n", "1000", "-c", "4", "-m", "25", "-t", "1", "--connect-to", &secure.gateway.tls.to_string()])

@@ -39,7 +39,7 @@ fn a_log_that_nobody_reads_keeps_the_gateway_from_nothing() {
     for _ in 0..100 {
         assert_eq!(client.get(&path, &[]).status, 200);
     }
-    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    crate::gateway::send(child.id(), "TERM");
     eventually("it ends", || child.try_wait().unwrap().is_some());
     assert!(child.wait().unwrap().success());
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::backend::nobody;
-use crate::gateway::{Gateway, command, configured, eventually, not_here, text};
+use crate::gateway::{Gateway, command, configured, eventually, not_here, send, text};
 
 const WHOAMI: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
 
@@ -98,11 +98,10 @@ fn lines_for_the_journal_begin_with_their_level() {
     let ready = next("\"ready\"");
     assert!(ready.starts_with("<6>{"), "{ready}");
     std::fs::write(folder.path().join("gateway.toml"), "nonsense").unwrap();
-    let signal = |name: &str| Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success();
-    assert!(signal("-HUP"));
+    send(child.id(), "HUP");
     let fault = next("not reloaded");
     assert!(fault.starts_with("<3>{"), "{fault}");
-    assert!(signal("-TERM"));
+    send(child.id(), "TERM");
     assert!(child.wait().unwrap().success());
     // a process that was started further on, with another standard error
     let gateway = Gateway::serve_with(configured(WHOAMI), &[("JOURNAL_STREAM", "1:2")]);

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
@@ -315,12 +314,10 @@ fn people_s_rules_change_with_a_reload_and_sessions_stay() {
          [session]\nmax_age = \"2d\"\nidle = \"1d\"\n{PUBLIC}"
     ));
     assert_eq!(sign_up(&gateway, "bob@example.com", "8letters"), 201);
-    let in_database = Command::new("sqlite3")
-        .arg(gateway.state().join("authgate.db"))
-        .arg("SELECT password FROM user WHERE email = 'bob@example.com'")
-        .output()
-        .unwrap();
-    assert!(String::from_utf8_lossy(&in_database.stdout).contains("m=8192,t=1,p=1"), "{in_database:?}");
+    let database = rusqlite::Connection::open(gateway.state().join("authgate.db")).unwrap();
+    let hash = "SELECT password FROM user WHERE email = 'bob@example.com'";
+    let hash: String = database.query_one(hash, [], |row| row.get(0)).unwrap();
+    assert!(hash.contains("m=8192,t=1,p=1"), "{hash}");
     assert_eq!(gateway.client().get("/.auth/me", &[("Cookie", &cookie)]).status, 200);
     let bobs = gateway.login("bob@example.com", "8letters");
     assert!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::backend::nobody;
 use crate::client::Client;
-use crate::gateway::{Gateway, command, configured, eventually};
+use crate::gateway::{Gateway, command, configured, eventually, is_here, send};
 
 const PUBLIC: &str = "[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n";
 
@@ -144,6 +144,9 @@ impl Drop for Stuck {
 /// systemd.service(5), WatchdogSec: a service that falls silent is started again.
 #[test]
 fn the_watchdog_hears_nothing_while_a_thread_is_stuck_and_hears_from_us_again_when_it_goes_on() {
+    if !is_here("python3") {
+        return;
+    }
     let manager = Manager::new();
     let variables = [("NOTIFY_SOCKET", manager.path.as_str()), ("WATCHDOG_USEC", "400000")];
     let mut gateway = Gateway::serve_with(configured(PUBLIC), &variables);
@@ -194,6 +197,9 @@ impl Drop for Activator {
 
 #[test]
 fn a_socket_that_is_handed_over_serves_the_listen_of_its_address() {
+    if !is_here("systemd-socket-activate") {
+        return;
+    }
     let address = nobody();
     let folder = configured("");
     let text = format!("[server]\nwatch = false\nlisten = [\"{address}\"]\nadmin_listen = \"\"\n{PUBLIC}");
@@ -205,6 +211,9 @@ fn a_socket_that_is_handed_over_serves_the_listen_of_its_address() {
 
 #[test]
 fn a_socket_that_no_listen_names_keeps_the_gateway_from_starting() {
+    if !is_here("systemd-socket-activate") {
+        return;
+    }
     let folder = configured(PUBLIC);
     let run = command(folder.path(), &["run"]);
     let handed = nobody();
@@ -250,7 +259,7 @@ fn restarts_under_a_loop_of_requests_refuse_and_lose_none() {
         child
     };
     let stop = |mut child: Child| {
-        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        send(child.id(), "TERM");
         assert!(child.wait().unwrap().success());
     };
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -295,6 +304,9 @@ fn analysed(arguments: &[&str], drop_in: bool) -> (bool, String) {
 
 #[test]
 fn the_service_is_exposed_by_1_4_at_most_and_by_1_2_with_the_socket() {
+    if !is_here("systemd-analyze") {
+        return;
+    }
     let security = |tenths: &str, drop_in: bool| {
         let threshold = format!("--threshold={tenths}");
         analysed(&["security", "--offline=true", "--no-pager", &threshold], drop_in)
@@ -309,6 +321,9 @@ fn the_service_is_exposed_by_1_4_at_most_and_by_1_2_with_the_socket() {
 
 #[test]
 fn the_units_are_good_for_systemd() {
+    if !is_here("systemd-analyze") {
+        return;
+    }
     for drop_in in [false, true] {
         let (good, said) = analysed(&["verify", "--man=no"], drop_in);
         let newer = "Failed to parse service type, ignoring: notify-reload";

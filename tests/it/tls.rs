@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::gateway::{Gateway, PASSWORD, command, eventually};
+use crate::gateway::{Gateway, PASSWORD, command, eventually, is_here};
 
 /// An authority, and a folder in which certificates of it are.
 pub struct Authority {
@@ -156,6 +156,9 @@ fn shown(address: SocketAddr, arguments: &[&str]) -> Result<String, String> {
 /// "chosen by SNI; the first one is for names that none has."
 #[test]
 fn openssl_is_shown_the_certificate_of_the_name_it_asks_for_and_else_the_first() {
+    if !is_here("openssl") {
+        return;
+    }
     let secure = Secure::whoami();
     let (a, b) = ("DNS:a.example.com, IP Address:127.0.0.1", "DNS:b.example.com, DNS:*.wild.example.com");
     for (name, names) in [
@@ -177,6 +180,9 @@ fn openssl_is_shown_the_certificate_of_the_name_it_asks_for_and_else_the_first()
 /// RFC 8996: TLS 1.0 and 1.1 are not spoken.
 #[test]
 fn versions_before_1_2_get_no_handshake() {
+    if !is_here("openssl") {
+        return;
+    }
     let secure = Secure::whoami();
     for version in ["-tls1", "-tls1_1"] {
         let refused =
@@ -241,6 +247,9 @@ fn a_host_that_the_connections_certificate_does_not_speak_for_is_misdirected() {
 
 #[test]
 fn new_files_are_shown_to_new_connections_and_open_ones_go_on() {
+    if !is_here("openssl") {
+        return;
+    }
     let mut secure = Secure::whoami();
     let mut open = secure.client("a.example.com");
     assert_eq!(open.get("/public/1", &[]).status, 200);
@@ -273,6 +282,9 @@ fn new_files_are_shown_to_new_connections_and_open_ones_go_on() {
 
 #[test]
 fn a_certificate_that_has_expired_is_served_and_told_of() {
+    if !is_here("openssl") {
+        return;
+    }
     let authority = Authority::new();
     let key = KeyPair::generate().unwrap();
     let mut own = CertificateParams::new(vec!["a.example.com".to_owned()]).unwrap();
@@ -308,6 +320,9 @@ fn judged(folder: &Path, tls: &str) -> String {
 
 #[test]
 fn what_does_not_fit_is_said_with_its_place_and_a_remedy() {
+    if !is_here("openssl") {
+        return;
+    }
     let authority = Authority::new();
     let folder = authority.folder.path();
     authority.pair("a", &["a.example.com"]);
@@ -406,6 +421,9 @@ fn a_websocket_over_tls_echoes_and_is_closed_with_its_session() {
 /// Large answers and bodies, both ways of the front, by curl.
 #[test]
 fn curl_sends_and_gets_megabytes_over_tls() {
+    if !is_here("curl") {
+        return;
+    }
     let backend = crate::backend::Backend::start(|request, stream| {
         let body = vec![b'x'; 3_000_000];
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nApp: {}\r\n\r\n", body.len(), request.body.len());
