@@ -166,14 +166,15 @@ class Gateway:
 
     def command(self, *arguments, text=""):
         """Runs one of the command line's commands beside the gateway; gives its output."""
-        line = [BINARY, "--config", self.config, *arguments]
+        line = [self.bench.binary, "--config", self.config, *arguments]
         return subprocess.run(line, check=True, capture_output=True, text=True, input=text).stdout
 
 
 class Bench:
-    """A folder and processes that end with it."""
+    """A folder and processes that end with it; `binary` is the authgate that it starts."""
 
-    def __init__(self):
+    def __init__(self, binary=BINARY):
+        self.binary = binary
         self.dir = Path(tempfile.mkdtemp(prefix="authgate-bench-"))
         self.dir.chmod(0o755)  # nginx's workers are nobody
         self.children = []
@@ -240,7 +241,7 @@ class Bench:
         log = self.dir / f"{name}.log"
         pid = self.start(
             name,
-            [BINARY, "--config", file],
+            [self.binary, "--config", file],
             lambda: '"ready"' in log.read_text(),
             stdout=subprocess.DEVNULL,
             env=os.environ | (environment or {}),

@@ -46,6 +46,12 @@ def jwt(secret=SECRET, algorithm="HS256", **other):
     return f"{head}.{signature}"
 
 
+def kept(port, cookie):
+    """The `Cookie` line of a browser that keeps what the answer to its first request sets."""
+    given = ask(port, {"Cookie": cookie}).headers.get_all("Set-Cookie", [])
+    return "; ".join([cookie, *(line.split(";")[0] for line in given)])
+
+
 def cookie_of(token):
     return f"theme=dark; session={token}"
 
@@ -249,7 +255,7 @@ class World:
             gateway.sign_in(USER["email"])
         refused = self.refused | {"no session": None, "cut": self.cookie[:-4], "no JWT": "authgate=x"}
         refused = {what: one and f"theme=dark; {one}" for what, one in refused.items()}
-        return Peer(name, [gateway.pid], gateway.port, f"theme=dark; {self.cookie}", refused)
+        return Peer(name, [gateway.pid], gateway.port, kept(gateway.port, f"theme=dark; {self.cookie}"), refused)
 
     def serve(self, name, state, token="", max_age="20d"):
         values = {"up": self.up, "ws": self.ws, "state": state, "token": token, "max_age": max_age}

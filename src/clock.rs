@@ -77,6 +77,13 @@ impl Clock {
     }
 }
 
+/// Microseconds of a monotonic clock that is some milliseconds behind and costs next to nothing, for what every request
+/// asks (`CLOCK_MONOTONIC_COARSE`); never 0.
+pub fn coarse_micros() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap_or(0).max(1)
+}
+
 /// How far the wall clock may stand beyond the newest record at a start and still be believed, seconds. A gateway that was
 /// off for longer erases later than it might.
 const OFF_SECS: u64 = 31 * 86_400;

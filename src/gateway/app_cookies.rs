@@ -137,6 +137,7 @@ impl Context<'_> {
 
     /// The `Set-Cookie` values that an answer to it is given, before those of the app: cookies that are taken away, and the
     /// record where it changes. `set` are the app's own.
+    #[inline(never)]
     pub(super) fn settle<'a>(
         &self,
         user: &User,

@@ -57,12 +57,14 @@ impl CacheRules {
 
 /// `private` in the place of what lets shared caches store; how long a browser keeps it stays.
 pub(super) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
-    let mut lines = answer.values(&header::CACHE_CONTROL).peekable();
-    if lines.peek().is_none() {
-        return Some(HeaderValue::from_static("private"));
-    }
+    let first = answer.values(&header::CACHE_CONTROL).next();
+    if first.is_some() { made_private(answer) } else { Some(HeaderValue::from_static("private")) }
+}
+
+#[inline(never)]
+fn made_private(answer: &impl AnswerHead) -> Option<HeaderValue> {
     let (mut kept, mut is_private) = (Vec::new(), false);
-    for directive in lines.flat_map(directives) {
+    for directive in answer.values(&header::CACHE_CONTROL).flat_map(directives) {
         let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
         let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
         // `private="field"` keeps that field private alone (RFC 9111, 5.2.2.7)

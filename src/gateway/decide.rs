@@ -156,6 +156,9 @@ fn refused_by_override(
     path: &[u8],
     authentication: &Authentication,
 ) -> Option<Verdict> {
+    if !second_method::may_be_named(incoming) {
+        return None;
+    }
     second_method::named(incoming).enumerate().find_map(|(at, method)| {
         if at == OVERRIDES_MAX {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));

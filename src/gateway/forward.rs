@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
@@ -55,19 +55,23 @@ pub(crate) struct Told<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Changes<'a> {
     dropped: Vec<HeaderName>,
-    /// In place of all fields of these names.
-    set: Vec<(&'a str, Cow<'a, [u8]>)>,
+    /// In place of all fields of these names; `None` is nothing in their place.
+    set: Vec<(&'a str, Option<Cow<'a, [u8]>>)>,
     /// Path and query, where they change.
     pub(crate) target: Option<Vec<u8>>,
 }
 
 impl<'a> Changes<'a> {
     fn set(&mut self, name: &'a str, value: &'a [u8]) {
-        self.set.push((name, Cow::Borrowed(value)));
+        self.set.push((name, Some(Cow::Borrowed(value))));
     }
 
     fn make(&mut self, name: &'a str, value: Vec<u8>) {
-        self.set.push((name, Cow::Owned(value)));
+        self.set.push((name, Some(Cow::Owned(value))));
+    }
+
+    fn drop(&mut self, name: &'static HeaderName) {
+        self.set.push((name.as_str(), None));
     }
 
     /// Whether the client's fields of this name go on to the upstream.
@@ -79,7 +83,7 @@ impl<'a> Changes<'a> {
 
     /// The fields that we set.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.set.iter().map(|(name, value)| (*name, &**value))
+        self.set.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)))
     }
 
     /// Changes a head in place. Idempotent.
@@ -91,7 +95,9 @@ impl<'a> Changes<'a> {
             head.remove_header(*name);
         }
         for (name, value) in self.set {
-            head.append_header(name.to_owned(), &*value)?;
+            if let Some(value) = value {
+                head.append_header(name.to_owned(), &*value)?;
+            }
         }
         self.target.map_or(Ok(()), |target| target::set(head, &target))
     }
@@ -114,9 +120,13 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
             changes.set("X-Authgate-Jwt-Assertion", assertion.as_bytes());
         }
     }
-    let hops = forwarded_for(headers, told);
-    if !hops.is_empty() {
-        changes.make("X-Forwarded-For", hops);
+    if told.trusted {
+        let hops = forwarded_for(headers, told.peer);
+        if !hops.is_empty() {
+            changes.make("X-Forwarded-For", hops);
+        }
+    } else if let Some(peer) = told.peer {
+        changes.set("X-Forwarded-For", peer.as_bytes());
     }
     changes.set("X-Forwarded-Proto", told.scheme.as_bytes());
     changes.set("X-Forwarded-Host", told.host.as_bytes());
@@ -125,12 +135,12 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
         Cow::Owned(port) => changes.make("X-Forwarded-Port", port.clone().into_bytes()),
     }
     changes.set("X-Request-Id", told.request_id.as_bytes());
-    changes.set.push(("X-Authgate-Via", via::told(headers, told.via)));
+    changes.set.push(("X-Authgate-Via", Some(via::told(headers, told.via))));
     let stripped = told.handshake.and_then(Handshake::target);
     if let Some(handshake) = told.handshake
         && let Some(left) = handshake.protocols_left()
     {
-        changes.dropped.push(header::SEC_WEBSOCKET_PROTOCOL);
+        changes.drop(&header::SEC_WEBSOCKET_PROTOCOL);
         if !left.is_empty() {
             changes.set("Sec-WebSocket-Protocol", left.as_bytes());
         }
@@ -162,21 +172,10 @@ fn cut_prefix(prefix: &str, raw: &[u8]) -> Option<Vec<u8>> {
     Some(if rest.first() == Some(&b'/') { rest.to_vec() } else { [b"/", rest].concat() })
 }
 
-/// The peer alone; behind a trusted proxy, what it told and the peer behind that.
-fn forwarded_for(headers: &HeaderMap, told: &Told<'_>) -> Vec<u8> {
-    let mut hops = Vec::with_capacity(48);
-    let separator = |hops: &Vec<u8>| if hops.is_empty() { &b""[..] } else { b", " };
-    if told.trusted {
-        for line in headers.get_all("x-forwarded-for") {
-            hops.extend_from_slice(separator(&hops));
-            hops.extend_from_slice(line.as_bytes());
-        }
-    }
-    if let Some(peer) = told.peer {
-        hops.extend_from_slice(separator(&hops));
-        hops.extend_from_slice(peer.as_bytes());
-    }
-    hops
+/// What a trusted proxy told, and the proxy behind that.
+fn forwarded_for(headers: &HeaderMap, peer: Option<&str>) -> Vec<u8> {
+    let told = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    told.chain(peer.map(str::as_bytes)).collect::<Vec<_>>().join(&b", "[..])
 }
 
 /// Ours is always removed; any other belongs to the app and passes, beside one of ours too, unless the app gets a Bearer
@@ -187,7 +186,7 @@ fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream:
     if !replaced && !values.iter().any(holds_own) {
         return;
     }
-    changes.dropped.push(header::AUTHORIZATION);
+    changes.drop(&header::AUTHORIZATION);
     for value in values.iter().filter(|value| !replaced && !holds_own(value)) {
         changes.make("Authorization", value.as_bytes().to_vec());
     }
@@ -221,7 +220,7 @@ fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &St
     if !changed {
         return;
     }
-    changes.dropped.push(header::COOKIE);
+    changes.drop(&header::COOKIE);
     if !kept.is_empty() {
         changes.make("Cookie", kept);
     }

@@ -35,8 +35,18 @@ struct AccessLine<'a> {
     bytes_in: usize,
     bytes_out: usize,
     /// From the request's head to the server's.
-    answer_ms: Option<f64>,
-    duration_ms: f64,
+    answer_ms: Option<Millis>,
+    duration_ms: Millis,
+}
+
+/// Hundredths of a millisecond: one is a part of what the gateway itself takes.
+#[derive(Debug, Clone, Copy)]
+struct Millis(u64);
+
+impl From<Duration> for Millis {
+    fn from(time: Duration) -> Self {
+        Self(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).saturating_add(5) / 10)
+    }
 }
 
 /// What the connection counted.
@@ -89,8 +99,8 @@ pub(crate) fn record(
         why: state.why,
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
-        answer_ms: state.answered.map(millis),
-        duration_ms: millis(elapsed),
+        answer_ms: state.answered.map(Millis::from),
+        duration_ms: elapsed.into(),
     };
     write(gateway, &line);
 }
@@ -137,14 +147,9 @@ pub(crate) fn unread(
         bytes_in: 0,
         bytes_out: 0,
         answer_ms: None,
-        duration_ms: 0.0,
+        duration_ms: Millis(0),
     };
     write(gateway, &line);
-}
-
-/// Two digits behind the point are a hundredth of what the gateway itself takes.
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 100_000.0).round() / 100.0
 }
 
 fn write(gateway: &Gateway, line: &AccessLine<'_>) {
@@ -177,8 +182,8 @@ fn json(out: &mut Vec<u8>, line: &AccessLine<'_>) {
     put(out, br#","why":"#, line.why);
     put_number(out, br#","bytes_in":"#, Some(line.bytes_in));
     put_number(out, br#","bytes_out":"#, Some(line.bytes_out));
-    put_number(out, br#","answer_ms":"#, line.answer_ms);
-    put_number(out, br#","duration_ms":"#, Some(line.duration_ms));
+    put_millis(out, br#","answer_ms":"#, line.answer_ms);
+    put_millis(out, br#","duration_ms":"#, Some(line.duration_ms));
     out.push(b'}');
 }
 
@@ -207,6 +212,18 @@ fn put_number(out: &mut Vec<u8>, before: &[u8], number: Option<impl Serialize>) 
     let Some(number) = number else { return };
     out.extend_from_slice(before);
     let _ = serde_json::to_writer(out, &number);
+}
+
+/// As a fraction of one digit or two.
+fn put_millis(out: &mut Vec<u8>, before: &[u8], time: Option<Millis>) {
+    let Some(Millis(hundredths)) = time else { return };
+    put_number(out, before, Some(hundredths / 100));
+    let digit = |value: u64| b'0' + u8::try_from(value % 10).unwrap_or(0);
+    out.push(b'.');
+    out.push(digit(hundredths / 10));
+    if hundredths % 10 > 0 {
+        out.push(digit(hundredths));
+    }
 }
 
 /// Pages whose links carry a token in their path.
@@ -267,7 +284,7 @@ fn without_session(path: &str) -> Cow<'_, str> {
 fn human(out: &mut Vec<u8>, line: &AccessLine<'_>) {
     let _ = write!(
         out,
-        "{} {:<5} {} {} {}{} {} {:.1}ms {}",
+        "{} {:<5} {} {} {}{} {} {}.{}ms {}",
         line.time.as_str(),
         "INFO",
         line.client.unwrap_or("unix"),
@@ -275,7 +292,8 @@ fn human(out: &mut Vec<u8>, line: &AccessLine<'_>) {
         printable(line.host),
         printable(line.path),
         line.status,
-        line.duration_ms,
+        line.duration_ms.0 / 100,
+        line.duration_ms.0 / 10 % 10,
         line.outcome
     );
     if let Some(user) = line.user {
@@ -318,8 +336,8 @@ mod tests {
             why: None,
             bytes_in: 0,
             bytes_out: 128,
-            answer_ms: Some(0.6),
-            duration_ms: 0.85,
+            answer_ms: Some(Millis(60)),
+            duration_ms: Millis(85),
         };
         let whole = json!({ "time": "2026-11-25T00:00:05.042Z", "level": "info", "target": "access", "message": "request",
             "request_id": line.request_id, "client": "192.0.2.1", "method": "GET", "host": "app.example.com",

@@ -57,7 +57,7 @@ pub(crate) fn unfit(
     incoming: &Incoming<'_>,
     request_id: &str,
 ) -> Option<Reply> {
-    let length = || incoming.single("content-length").and_then(|digits| digits.parse::<u64>().ok());
+    let length = || incoming.single(header::CONTENT_LENGTH).and_then(|digits| digits.parse::<u64>().ok());
     if admission.body_max().is_some_and(|max| length().is_some_and(|length| length > max)) {
         return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
     }

@@ -154,8 +154,10 @@ pub(super) struct AnswerChanges<'g> {
     nominated: Vec<HeaderName>,
     /// 1xx and 204 have no body to speak of (RFC 9110, 8.6; RFC 9112, 6.1).
     bodiless: bool,
-    /// `Cache-Control` is replaced by one that we add.
-    made_private: bool,
+    /// In the place of the upstream's `Cache-Control`.
+    cache_control: Option<HeaderValue>,
+    /// In the place of the upstream's `Vary`.
+    vary: Option<HeaderValue>,
     /// What outdoes `Cache-Control` in some caches does not pass.
     drops_vendor_caching: bool,
     /// `Location` is replaced by one that we add.
@@ -185,7 +187,8 @@ impl<'g> AnswerChanges<'g> {
             app_speaks_cors,
             nominated,
             bodiless,
-            made_private: false,
+            cache_control: None,
+            vary: None,
             drops_vendor_caching: false,
             leads_home: false,
             added: Vec::new(),
@@ -195,6 +198,7 @@ impl<'g> AnswerChanges<'g> {
     /// Lays one person's cookie on an answer that is not meant for everybody, and keeps it out of shared caches:
     /// they may store whatever is not `private` by `max-age`, `Expires` or a guess, cookies included (RFC 9111, 3),
     /// with `no-cache` too.
+    #[inline(never)]
     pub(super) fn lay(&mut self, cookie: HeaderValue, answer: &impl AnswerHead) {
         if is_shared(answer) {
             return;
@@ -209,15 +213,15 @@ impl<'g> AnswerChanges<'g> {
     }
 
     /// Sets cookies for the one browser that asked, and keeps them out of shared caches.
+    #[inline(never)]
     pub(super) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl AnswerHead) {
         if cookies.is_empty() {
             return;
         }
         self.added.extend(cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie)));
         self.drops_vendor_caching = true;
-        if let Some(value) = caching::private(answer).filter(|_| !self.made_private) {
-            self.made_private = true;
-            self.added.push((header::CACHE_CONTROL, value));
+        if self.cache_control.is_none() {
+            self.cache_control = caching::private(answer);
         }
     }
 
@@ -228,24 +232,17 @@ impl<'g> AnswerChanges<'g> {
         answer: &impl AnswerHead,
         asker: Asker,
     ) {
-        let added = self.added.iter().filter(|(name, _)| name == header::VARY).map(|(_, value)| value);
+        let is_vary = |(name, _): &&(HeaderName, HeaderValue)| name == header::VARY;
+        let added = self.added.iter().filter(is_vary).map(|(_, value)| value);
         let Some(rules) = CacheRules::new(routes, answer, added, asker) else { return };
         self.drops_vendor_caching = true;
-        if let Some(value) = rules.cache_control.filter(|_| !self.made_private) {
-            self.put(header::CACHE_CONTROL, value, answer);
+        if self.cache_control.is_none() {
+            self.cache_control = rules.cache_control;
         }
-        if let Some(value) = rules.vary {
-            self.added.retain(|(name, _)| name != header::VARY);
-            self.put(header::VARY, value, answer);
+        if rules.vary.is_some() {
+            self.added.retain(|field| !is_vary(&field));
+            self.vary = rules.vary;
         }
-    }
-
-    /// Puts a field in the place of the upstream's, of which there is mostly none.
-    fn put(&mut self, name: HeaderName, value: HeaderValue, answer: &impl AnswerHead) {
-        if answer.values(&name).next().is_some() {
-            self.nominated.push(name.clone());
-        }
-        self.added.push((name, value));
     }
 
     pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
@@ -254,6 +251,7 @@ impl<'g> AnswerChanges<'g> {
 
     /// An app that is told its own name leads to itself by it, past the gateway: such a `Location` becomes the path (nginx:
     /// `proxy_redirect default`). Any other one is what it says.
+    #[inline(never)]
     pub(super) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl AnswerHead) {
         let mut told = answer.values(&header::LOCATION);
         let (Some(told), None) = (told.next(), told.next()) else { return };
@@ -271,14 +269,17 @@ impl<'g> AnswerChanges<'g> {
             || NOT_OURS.iter().any(|own| own.eq_ignore_ascii_case(name))
             || (self.leads_home && name.eq_ignore_ascii_case(b"location"))
             || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
-            || (self.made_private && name.eq_ignore_ascii_case(b"cache-control"))
+            || (self.cache_control.is_some() && name.eq_ignore_ascii_case(b"cache-control"))
+            || (self.vary.is_some() && name.eq_ignore_ascii_case(b"vary"))
             || (self.drops_vendor_caching && is_vendor_caching(name))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// The fields that we add.
-    pub(super) fn fields(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
-        self.added.iter()
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let added = self.added.iter().map(|(name, value)| (name, value));
+        let replaced = [(&header::CACHE_CONTROL, &self.cache_control), (&header::VARY, &self.vary)];
+        added.chain(replaced.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))))
     }
 
     /// Changes a head in place.
@@ -300,7 +301,7 @@ impl<'g> AnswerChanges<'g> {
                 let _ = head.append_header(&name, value);
             }
         }
-        for (name, value) in self.added {
+        for (name, value) in self.fields() {
             let _ = head.append_header(name, value);
         }
     }

@@ -30,6 +30,11 @@ pub(super) fn is_named(headers: &HeaderMap, target: &[u8]) -> bool {
         || RequestPath::parse(&target[..end]).is_ok_and(|path| path.queries().any(|query| names(&query)))
 }
 
+/// Whether a request has anything in it that could name one: most have not, and cost no more than this.
+pub(super) fn may_be_named(incoming: &Incoming<'_>) -> bool {
+    incoming.query.is_some() || !incoming.path.is_plain() || incoming.headers.keys().any(|name| is_field(name.as_str()))
+}
+
 /// The methods that a request names besides its own; `None`: what is no method.
 pub(super) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
     let fields = incoming.headers.iter().filter(|(name, _)| is_field(name.as_str()));

@@ -5,7 +5,7 @@
 use http::{HeaderName, HeaderValue, Method};
 
 use super::respond::{AnswerChanges, AnswerHead};
-use crate::config::{Config, PathPattern, Segment};
+use crate::config::{Config, PathPattern, Route, Segment};
 use crate::web::host::Host;
 
 static ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
@@ -23,6 +23,19 @@ pub(super) fn limit(
     if own.path.segments.is_empty() {
         return;
     }
+    if answer.values(&ALLOWED).next().is_some() {
+        narrow(changes, answer, config, own, place);
+    }
+}
+
+#[inline(never)]
+fn narrow(
+    changes: &mut AnswerChanges<'_>,
+    answer: &impl AnswerHead,
+    config: &Config,
+    own: &Route,
+    place: (&Host, &[u8]),
+) {
     let mut values = answer.values(&ALLOWED);
     let Some(value) = values.next() else { return };
     let leads_here = |scope: &str| {

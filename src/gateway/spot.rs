@@ -2,18 +2,18 @@
 //! its client does not take, since when; or something else.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
+use crate::clock::coarse_micros;
+
 /// How long an answer must have waited for its client before its connection may go: any writer waits now and then.
 const STALLED: Duration = Duration::from_secs(1);
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// In the place of a time: another one has its place. The lowest bit stays what it was.
 const EVICTED: u64 = u64::MAX - 1;
@@ -29,19 +29,19 @@ pub(crate) struct Spot {
     waker: AtomicWaker,
 }
 
-fn micros() -> u64 {
-    u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX >> 1).saturating_add(1)
-}
-
 impl Spot {
     /// One that has just begun and asks for nothing yet.
     pub(crate) fn new() -> Self {
-        Self { at: AtomicUsize::new(usize::MAX), since: AtomicU64::new(micros() << 1), waker: AtomicWaker::new() }
+        Self {
+            at: AtomicUsize::new(usize::MAX),
+            since: AtomicU64::new(coarse_micros() << 1),
+            waker: AtomicWaker::new(),
+        }
     }
 
     /// It waits for a request.
     pub(crate) fn idle(&self) {
-        self.set(micros() << 1);
+        self.set(coarse_micros() << 1);
     }
 
     /// It has one. `false`: too late, another one has its place.
@@ -51,7 +51,7 @@ impl Spot {
 
     /// Its client does not take what is written.
     pub(crate) fn stalled(&self) {
-        self.set(micros() << 1 | 1);
+        self.set(coarse_micros() << 1 | 1);
     }
 
     fn set(&self, since: u64) -> bool {
@@ -100,9 +100,9 @@ impl Spot {
         self.since.load(Ordering::Relaxed) >= EVICTED
     }
 
-    /// Serves a connection until it ends or another one needs its place.
-    pub(crate) async fn serve(self: Arc<Self>, work: impl Future<Output = ()>) {
-        let mut work = pin!(work);
+    /// Serves a connection until it ends or another one needs its place. An async function has room for what it is handed
+    /// twice, so that is a pointer.
+    pub(crate) async fn serve(self: Arc<Self>, mut work: Pin<Box<impl Future<Output = ()>>>) {
         let mut registered = false;
         poll_fn(|cx| {
             if !registered {
@@ -135,7 +135,7 @@ pub(super) fn evict_first(spots: &[Arc<Spot>]) -> Option<usize> {
 }
 
 fn first_to_go(spots: &[Arc<Spot>]) -> Option<(usize, u64)> {
-    let now = micros();
+    let now = coarse_micros();
     let mut first: Option<(u64, (usize, u64))> = None;
     for (at, spot) in spots.iter().enumerate() {
         let since = spot.since.load(Ordering::Relaxed);
@@ -167,10 +167,6 @@ mod tests {
         let all = [busy, waiting, later, idle];
         let later_is_idle_for_longest = all[2].since.load(Ordering::Relaxed) <= all[3].since.load(Ordering::Relaxed);
         assert_eq!(first(&all), Some(if later_is_idle_for_longest { 2 } else { 3 }));
-        LazyLock::force(&START);
-        while micros() < 2_000_000 {
-            std::hint::spin_loop();
-        }
         assert_eq!(first(&all[..2]), Some(1));
         all[1].stalled();
         assert_eq!(first(&all[..2]), None, "it has only begun to wait");

@@ -161,6 +161,7 @@ impl Gateway {
         self.register_stream(head, state, true);
     }
 
+    #[inline(never)]
     fn register_stream(&self, head: &RequestHeader, state: &mut RequestState, ends: bool) {
         if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
             && let Ok(incoming) = head::incoming(head, target::of(head), known)

@@ -174,9 +174,12 @@ impl Door {
             Transport::Tcp(stream) if is_secure => {
                 let tls = self.tls.clone();
                 let served = front.serve_tls(stream, |stream| tls.accept(stream), address, counted);
-                drop(tokio::spawn(spot.serve(served)));
+                drop(tokio::spawn(spot.serve(Box::pin(served))));
             }
-            transport => drop(tokio::spawn(spot.serve(front.serve(Wire::new(transport), address, counted)))),
+            transport => {
+                let served = front.serve(Wire::new(transport), address, counted);
+                drop(tokio::spawn(spot.serve(Box::pin(served))));
+            }
         }
     }
 }

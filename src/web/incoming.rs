@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::header::AsHeaderName;
 use http::{HeaderMap, Method};
 
 use super::host::Host;
@@ -46,7 +47,7 @@ impl Incoming<'_> {
     }
 
     /// A header field that must stand at most once; `None` if absent, repeated or not ASCII.
-    pub fn single(&self, name: &str) -> Option<&str> {
+    pub fn single(&self, name: impl AsHeaderName) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let first = values.next()?;
         values.next().is_none().then(|| first.to_str().ok()).flatten()

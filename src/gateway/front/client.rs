@@ -61,6 +61,9 @@ impl Conn {
                 _ => return Err(Gone),
             }
         }
+        if self.wire.is_plain() {
+            return Ok(());
+        }
         // TLS keeps what the socket did not take at once
         let flushed = self.alarm.within(idle, pin!(self.guard.writing(self.wire.flush()))).await;
         if matches!(flushed, Some(Some(Ok(())))) { Ok(()) } else { Err(Gone) }

@@ -133,15 +133,15 @@ impl Front {
         loop {
             let blank = request::blank_lines(&conn.buffer);
             conn.buffer.advance(blank);
-            if blank > 0 || !conn.buffer.is_empty() {
-                due.get_or_insert_with(|| Instant::now() + limits.head_time);
-            }
             if !conn.buffer.is_empty() {
                 match request::read(&conn.buffer, seen, limits) {
                     request::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
                     request::Read::Bad(bad) => return Err(bad),
                     request::Read::Partial => seen = conn.buffer.len(),
                 }
+            }
+            if blank > 0 || !conn.buffer.is_empty() {
+                due.get_or_insert_with(|| Instant::now() + limits.head_time);
             }
             let by = due.or(leaving);
             let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));

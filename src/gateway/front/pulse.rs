@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::Context;
+use std::task::{Context, Waker};
 
 use futures_util::task::AtomicWaker;
 use pingora_core::protocols::l4::ext::get_tcp_info;
@@ -48,6 +48,8 @@ struct State {
 pub(super) struct Pulse {
     key: u64,
     state: Arc<State>,
+    /// The one that is registered: nearly all looks are of one task.
+    waker: Option<Waker>,
 }
 
 impl Pulse {
@@ -60,12 +62,15 @@ impl Pulse {
             watched.sockets.insert(watched.next, entry);
             watched.next
         });
-        Self { key, state }
+        Self { key, state, waker: None }
     }
 
     /// An error once the peer has vanished; until then the task is woken when it does.
-    pub(super) fn check(&self, cx: &Context<'_>) -> io::Result<()> {
-        self.state.waker.register(cx.waker());
+    pub(super) fn check(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+            self.state.waker.register(cx.waker());
+        }
         if self.state.gone.load(Ordering::Relaxed) { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Head {
     bytes: Bytes,
     reason: Range<usize>,
     fields: Vec<Field>,
+    /// Bit n: there is a field with a name of n bytes (modulo 64), so that most looks for one that is not there end here.
+    name_lengths: u64,
 }
 
 #[derive(Debug)]
@@ -58,8 +60,23 @@ struct Field {
 impl Head {
     /// Name and value of each field in the order in which they came.
     fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| (&self.bytes[field.name.clone()], &self.bytes[field.value.clone()]))
+        self.fields.iter().map(|field| self.field(field))
     }
+
+    fn field(&self, field: &Field) -> (&[u8], &[u8]) {
+        (&self.bytes[field.name.clone()], &self.bytes[field.value.clone()])
+    }
+
+    /// A field's whole line, where it came as it would be written.
+    fn line(&self, Field { name, value }: &Field) -> Option<&[u8]> {
+        let end = value.end + 2;
+        let between = (self.bytes.get(name.end..value.start)?, self.bytes.get(value.end..end)?);
+        (between == (b": ", b"\r\n")).then(|| &self.bytes[name.start..end])
+    }
+}
+
+fn length_bit(name: &[u8]) -> u64 {
+    1 << (name.len() % 64)
 }
 
 impl Answer {
@@ -123,7 +140,9 @@ impl AnswerHead for Head {
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         let name = name.as_str().as_bytes();
-        self.fields().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let fields = if self.name_lengths & length_bit(name) == 0 { &[] } else { &*self.fields };
+        let fields = fields.iter().map(|field| self.field(field));
+        fields.filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 
@@ -161,11 +180,12 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     };
     let fields = parsed.headers.iter();
     let fields = fields.map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) });
+    let name_lengths = parsed.headers.iter().fold(0, |bits, field| bits | length_bit(field.name.as_bytes()));
     let (status, version) = (parsed.code.unwrap_or(0), parsed.version.unwrap_or(0));
     let status = StatusCode::from_u16(status).map_err(|_| bad("status"))?;
     let reason = parsed.reason.map_or(0..0, |reason| place(reason.as_bytes()));
     let fields = fields.collect();
-    let mut head = Head { status, reason, fields, bytes: buffer.split_to(end).freeze() };
+    let mut head = Head { status, reason, fields, name_lengths, bytes: buffer.split_to(end).freeze() };
     head.tidy();
     Ok(Some((head, version)))
 }
@@ -193,9 +213,14 @@ pub(super) fn write_answer(
     put_status(out, head.status, &head.bytes[head.reason.clone()]);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let is_hop = |name: &[u8]| !switches && HOP.into_iter().any(|hop| hop.eq_ignore_ascii_case(name));
-    for (name, value) in head.fields() {
-        if !is_hop(name) && !changes.drops(name, value) {
-            put_field(out, name, value);
+    for field in &head.fields {
+        let (name, value) = head.field(field);
+        if is_hop(name) || changes.drops(name, value) {
+            continue;
+        }
+        match head.line(field) {
+            Some(line) => out.extend_from_slice(line),
+            None => put_field(out, name, value),
         }
     }
     for (name, value) in changes.fields() {

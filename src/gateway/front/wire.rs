@@ -82,6 +82,16 @@ impl Transport {
             Self::Unix(_) => None,
         }
     }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Verified(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
 }
 
 impl Wire {
@@ -110,8 +120,8 @@ impl Wire {
     }
 
     /// What a socket that is not ready comes to: it never will be, where the peer has vanished.
-    fn pending<T>(&self, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        match self.pulse.as_ref().map(|pulse| pulse.check(cx)) {
+    fn pending<T>(&mut self, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        match self.pulse.as_mut().map(|pulse| pulse.check(cx)) {
             Some(Err(gone)) => Poll::Ready(Err(gone)),
             _ => Poll::Pending,
         }
@@ -132,7 +142,7 @@ impl Wire {
         }
     }
 
-    /// Whether [`Self::broken`] can tell anything.
+    /// A socket alone: what is written is sent, and [`Self::broken`] can tell something.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.transport, Transport::Tcp(_) | Transport::Unix(_))
     }
@@ -153,7 +163,7 @@ impl Wire {
         let mut byte = [MaybeUninit::uninit()];
         let mut cx = Context::from_waker(Waker::noop());
         let mut read = ReadBuf::uninit(&mut byte);
-        match Pin::new(self).poll_read(&mut cx, &mut read) {
+        match self.transport.poll_read(&mut cx, &mut read) {
             Poll::Pending => Quiet::Yes,
             Poll::Ready(Ok(())) if !read.filled().is_empty() => Quiet::Surplus,
             Poll::Ready(_) => Quiet::Ended,
@@ -209,13 +219,7 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let read = match &mut this.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Verified(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
+        let read = this.transport.poll_read(cx, buf);
         if read.is_pending() { this.pending(cx) } else { read }
     }
 }

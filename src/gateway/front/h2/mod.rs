@@ -63,7 +63,7 @@ impl Front {
                 self.serve_streams(connection, &guard, counted.spot()).await;
             }
         };
-        pace.keep(work).await;
+        pace.keep(Box::pin(work)).await;
     }
 
     async fn serve_streams(mut self, mut connection: Connection<Paced, Bytes>, guard: &Guard, spot: &Arc<Spot>) {
