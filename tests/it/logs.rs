@@ -1,4 +1,4 @@
-//! Nothing secret in any log, at any level (README, "Watching it"; Traefik CVE-2022-23469, ASVS 16.2.5).
+//! Nothing secret in any log, at any level (README, "Observability"; Traefik CVE-2022-23469, ASVS 16.2.5).
 
 use std::io::Write;
 
