@@ -264,7 +264,7 @@ audience, cut short, no JWT (authgate: no session, another key, expired, signed 
 stand in [benches/peers.py](../benches/peers.py); how to run it: [benches/README.md](../benches/README.md).
 
 All figures are those of the profile `dist` (`cargo build --profile dist`: optimised across all crates, in one unit), which the Debian
-package holds, too. `cargo run --release` builds without either, in less than half of the time, for a somewhat slower gateway."""
+package holds, too. `cargo run --release` builds without either, in about half the time, for a somewhat slower gateway."""
 REQUESTS = """64 kept connections (`wrk -t1 -c64`), answers of 128 bytes, a backend with one worker. The rows with "no log" are the peers
 without access lines: authgate cannot leave its own out, so these ratios count against it. auth_request and
 forward_auth ask a verifier that costs next to nothing (nginx with Lua), whose CPU is counted. Memory is seen in the
