@@ -193,6 +193,8 @@ url=$(cat url)
 curl -s -c cookies -d email=ada@example.com --data-urlencode "password=$PASSWORD" "$url/.auth/login"
 curl -s -b cookies "$url/slow" >/dev/null
 id=$(curl -s -D - -o /dev/null "$url/refused" | sed -n 's/^x-request-id: *\([0-9a-f]*\).*/\1/ip')
+# a line is written behind its answer
+for line in '"sign_in"' '"path":"/slow"' "$id"; do until grep -q "$line" "$journal"; do :; done; done
 {}{}{}"#,
         apart(&log),
         apart(&audit),
