@@ -15,12 +15,11 @@ use crate::gateway::{Gateway, command, configured, eventually, not_here, send, t
 
 const WHOAMI: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
 
-fn one_app(program: &str) -> Gateway {
+/// `run --to`, started by these words.
+fn one_app(by: &[&str]) -> Gateway {
     let folder = TempDir::new().unwrap();
-    let mut run = if program.is_empty() { Command::new(env!("CARGO_BIN_EXE_authgate")) } else { Command::new(program) };
-    if !program.is_empty() {
-        run.arg(env!("CARGO_BIN_EXE_authgate"));
-    }
+    let mut run = Command::new(by[0]);
+    run.args(&by[1..]).arg(env!("CARGO_BIN_EXE_authgate"));
     let to = format!("http://{}/", nobody());
     run.args(["run", "--to", &to, "--listen", "127.0.0.1:0"]).current_dir(folder.path());
     Gateway::spawn(run, folder)
@@ -29,11 +28,12 @@ fn one_app(program: &str) -> Gateway {
 /// A terminal that is closed ends what runs in it, and keeps no port.
 #[test]
 fn run_to_ends_with_its_terminal_unless_it_was_started_to_outlive_it() {
-    let mut gateway = one_app("");
+    // these tests may have been started to outlive one
+    let mut gateway = one_app(&["env", "--default-signal=HUP"]);
     gateway.signal("HUP");
     gateway.wait_for(|_, line| line.contains("stopped"));
     eventually("it ends", || gateway.has_ended());
-    let mut lasting = one_app("nohup");
+    let mut lasting = one_app(&["nohup"]);
     lasting.signal("HUP");
     lasting.wait_for(|_, line| line.contains("there is no configuration file to reload"));
     assert_eq!(lasting.client().get("/x", &[]).status, 401);
