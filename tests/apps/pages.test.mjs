@@ -6,10 +6,11 @@ import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { after } from "node:test";
-import { ENGINES, signInAs, signOut } from "../browser/engines.mjs";
-import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, prose, pypi, run, signIn, until, WebSocket } from "./lib.mjs";
+import { closeEngines, gatewayFor, overBoth, signInAs, signOut } from "../browser/engines.mjs";
+import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, prose, pypi, run, serve, signIn, until, WebSocket } from "./lib.mjs";
 
 after(closeBrowser);
+after(closeEngines);
 
 /** The app's page for ada, in a profile of its own. */
 async function open(gate, at = "/") {
@@ -76,48 +77,44 @@ app("NiceGUI greets who signed in", nicegui, async (app) => {
 });
 
 const octoprint = pypi("OctoPrint==1.11.8");
-/** OctoPrint behind its recipe, once it answers. */
-async function octoprintBehind(app) {
-  const [port, place] = [await freePort(), folder("octoprint")];
-  const config = `${block("recipes.md", "OctoPrint", "yaml")}server:\n  firstRun: false\n  onlineCheck: { enabled: false }\n  pluginBlacklist: { enabled: false }\n`;
-  fs.writeFileSync(path.join(place, "config.yaml"), config);
-  const args = ["serve", "--iknowwhatimdoing", "--basedir", place, "--host", "127.0.0.1", "--port", port];
-  await app.serve(port, octoprint.bin("octoprint"), args, { env: { HOME: place } });
-  const gate = await app.recipe("OctoPrint", port);
-  const me = () => ask(`${gate.url}/api/currentuser`, { headers: { cookie: gate.cookie } });
-  // while it starts, a server that only says so has its port
-  let name;
+let printer;
+after(() => printer?.stop());
+
+/** The port of the one OctoPrint, set up by its recipe, once it answers. */
+async function octoprintPort() {
+  if (!printer) {
+    const [port, place] = [await freePort(), folder("octoprint")];
+    const config = `${block("recipes.md", "OctoPrint", "yaml")}server:\n  firstRun: false\n  onlineCheck: { enabled: false }\n  pluginBlacklist: { enabled: false }\n`;
+    fs.writeFileSync(path.join(place, "config.yaml"), config);
+    const args = ["serve", "--iknowwhatimdoing", "--basedir", place, "--host", "127.0.0.1", "--port", port];
+    printer = { ...(await serve(port, octoprint.bin("octoprint"), args, { env: { HOME: place } })), port };
+  }
+  // while it starts, a server that only says so has its port, and not always in HTTP
   await until("OctoPrint itself answers", async () => {
-    const { headers, text } = await me();
-    name = headers["content-type"]?.startsWith("application/json") && JSON.parse(text).name;
-    return name !== undefined && name !== false;
+    const answer = await ask(`http://127.0.0.1:${printer.port}/api/currentuser`).catch(() => undefined);
+    return answer?.headers["content-type"]?.startsWith("application/json");
   });
-  assert.equal(name, EMAIL);
-  return gate;
+  return printer.port;
 }
 
-// it keeps whom it took over in a cookie of its own
-for (const [name, engine] of Object.entries(ENGINES)) {
-  app(`OctoPrint knows who signed in, and after ada does not take bob for her (${name})`, { missing: octoprint.missing || engine.missing }, async (app) => {
-    const gate = await octoprintBehind(app);
-    await gate.cli("user", "add", "bob@example.com", "--password-stdin");
-    const browser = await engine.launch();
-    try {
-      const page = await browser.newPage();
-      for (const person of ["ada", "bob", "ada"]) {
-        await signInAs(page, gate.url, person, "/api/currentuser");
-        for (const _ of [1, 2]) {
-          await page.goto(`${gate.url}/api/currentuser`);
-          const { name } = JSON.parse(await page.evaluate(() => document.body.innerText));
-          assert.equal(name, `${person}@example.com`);
-        }
-        await signOut(page, gate.url);
+overBoth(
+  "OctoPrint knows who signed in, and after ada does not take bob for her",
+  async (page, https) => {
+    const gate = await gatewayFor(block("recipes.md", "OctoPrint", "toml").replace("5000", await octoprintPort()), { https });
+    for (const person of ["ada", "bob", "ada"]) {
+      await signInAs(page, gate.url, person, "/api/currentuser");
+      for (const _ of [1, 2]) {
+        await page.goto(`${gate.url}/api/currentuser`);
+        const { name } = JSON.parse(await page.evaluate(() => document.body.innerText));
+        assert.equal(name, `${person}@example.com`);
+        // once its page was asked for, it goes by a cookie of its own
+        assert.equal(await page.evaluate(async () => (await fetch("/")).status), 200);
       }
-    } finally {
-      await browser.close();
+      await signOut(page, gate.url);
     }
-  });
-}
+  },
+  octoprint,
+);
 
 const tiddlywiki = npm("tiddlywiki@5.4.1");
 app("TiddlyWiki saves what ada writes, under its own odd names", tiddlywiki, async (app) => {

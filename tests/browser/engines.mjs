@@ -36,7 +36,7 @@ async function launchChromium() {
   };
 }
 
-export const ENGINES = { Chromium: { launch: launchChromium, missing: false }, Firefox: firefox };
+const ENGINES = { Chromium: { launch: launchChromium, missing: false }, Firefox: firefox };
 /** Those that can be tried at this machine's own address alone. */
 const LOCAL = { ...ENGINES, WebKit: webkit };
 
@@ -48,9 +48,9 @@ const open = [];
 /** What is stopped with the test that it was made for. */
 export const ends = (one) => (open.push(one), one);
 
-/** One test in each browser, each with a page in a profile of its own. */
-export function inEach(title, body) {
-  for (const name of Object.keys(ENGINES)) inOne(name, title, body);
+/** One test in each browser, each with a page in a profile of its own; skipped where the app that it needs is missing. */
+export function inEach(title, body, app) {
+  for (const name of Object.keys(ENGINES)) inOne(name, title, body, app);
 }
 
 /** The same, at this machine's own address: in WebKit too. */
@@ -58,9 +58,9 @@ export function inEachLocal(title, body) {
   for (const name of Object.keys(LOCAL)) inOne(name, title, body);
 }
 
-export function inOne(name, title, body) {
+export function inOne(name, title, body, app) {
   const { launch, missing } = LOCAL[name];
-  test(`${title} (${name})`, { skip: missing, timeout: 120_000 }, async () => {
+  test(`${title} (${name})`, { skip: app?.missing || missing, timeout: 120_000 }, async () => {
     running[name] ??= launch();
     const page = await (await running[name]).newPage();
     try {
@@ -73,8 +73,8 @@ export function inOne(name, title, body) {
 }
 
 /** One test in each browser over https, and over plain http. */
-export function overBoth(title, body) {
-  for (const https of [true, false]) inEach(`${title}, over ${https ? "https" : "plain http"}`, (page) => body(page, https));
+export function overBoth(title, body, app) {
+  for (const https of [true, false]) inEach(`${title}, over ${https ? "https" : "plain http"}`, (page) => body(page, https), app);
 }
 
 /** An app that answers by these: path -> (request, response). */
