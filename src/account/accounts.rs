@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::api_token::ApiTokens;
+use super::api_token::manage::ApiTokens;
 use super::app_cookies::AppCookieKey;
-use super::backend_token::{self, Minters, OwnKeys};
-use super::chores::{Chores, write_seen};
-use super::handed::HandedTokens;
-use super::hash_workers::Hasher;
-use super::live::Live;
-use super::queue::{Bounds, Busy, FairQueue, Flow, Permit};
-use super::returning::Returning;
-use super::session::{Identity, Rejected, Session, Standing};
+use super::backend_token::issue::{self, Minters, OwnKeys};
+use super::backend_token::issued::HandedTokens;
+use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
+use super::maintenance::{Chores, write_seen};
+use super::password::hash_workers::Hasher;
+use super::session::cookie_check::Returning;
+use super::session::cookie_token::{self, Keys};
+use super::session::registry::Live;
+use super::session::session::{Identity, Rejected, Session, Standing};
 use super::settings::Settings;
 use super::sign_in::Beginning;
-use super::ticket::Tickets;
-use super::token::{self, Keys};
+use super::websocket_ticket::Tickets;
 use super::{Caller, SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
@@ -119,11 +119,11 @@ impl Accounts {
         }
         folder.keep_reserve();
         let no_randomness = |error: NoRandomness| StartError(error.to_string());
-        db.first_key(&token::new_key().map_err(no_randomness)?, clock.now())?;
-        db.first_key(&token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
+        db.first_key(&cookie_token::new_key().map_err(no_randomness)?, clock.now())?;
+        db.first_key(&cookie_token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
         let app_cookies = AppCookieKey::new(&db.app_cookie_key()?);
-        for algorithm in backend_token::algorithms(config) {
-            db.first_key(&backend_token::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
+        for algorithm in issue::algorithms(config) {
+            db.first_key(&issue::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
         let live = Arc::new(Live::new(settings.idle_secs, settings.max_age_secs));
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
@@ -166,8 +166,8 @@ impl Accounts {
     /// [`StoreDown`]: a signing key that is needed now could not be made; nothing has changed.
     pub async fn reconfigured(&self, config: &Config) -> Result<Self, StoreDown> {
         let now = self.shared.clock.now();
-        for algorithm in backend_token::algorithms(config) {
-            let key = backend_token::new_key(algorithm).map_err(|_| StoreDown)?;
+        for algorithm in issue::algorithms(config) {
+            let key = issue::new_key(algorithm).map_err(|_| StoreDown)?;
             let made = self.shared.store.run(move |db| db.first_key(&key, now)).await;
             made.map_err(|error| down(&error))?;
         }
@@ -191,18 +191,18 @@ impl Accounts {
     pub fn authenticate(&self, token: &[u8]) -> Result<Identity, Rejected> {
         let shared = &*self.shared;
         let now = shared.clock.now();
-        let (session, issued) = match token::recall(shared.id, token, now) {
+        let (session, issued) = match cookie_token::recall(shared.id, token, now) {
             Some(found) => found?,
             None => shared.verify(token, now)?,
         };
         match shared.live.standing(&session, now) {
             Standing::Active => {}
             Standing::Expired => {
-                token::forget(token);
+                cookie_token::forget(token);
                 return Err(Rejected::Expired);
             }
             Standing::Ended => {
-                token::forget(token);
+                cookie_token::forget(token);
                 return Err(Rejected::Ended);
             }
         }
@@ -293,7 +293,7 @@ impl Shared {
         if session.user.load().id != verified.user_id || !key.speaks_for(&session) {
             return Err(Rejected::Invalid);
         }
-        token::remember(self.id, token, token::Remembered::new(session.clone(), &verified, key));
+        cookie_token::remember(self.id, token, cookie_token::Remembered::new(session.clone(), &verified, key));
         Ok((session, verified.issued))
     }
 

@@ -13,48 +13,33 @@ mod api_token;
 mod app_cookies;
 mod audit;
 mod backend_token;
-mod ban;
-mod blocklist;
-mod chores;
-mod email;
-mod enroll;
-mod foreign;
-mod guessable;
-mod handed;
-mod hash_workers;
-mod holders;
-mod import;
-mod invite;
-mod jwe;
-mod jws;
-mod live;
+mod fields;
+mod limits;
+mod maintenance;
 mod password;
 mod profile;
-mod queue;
-mod returning;
-mod rotation;
-pub mod session;
+mod session;
 mod settings;
 mod sign_in;
+mod sign_up;
 #[cfg(test)]
 mod testing;
-mod throttle;
-mod ticket;
-mod token;
+mod websocket_ticket;
 
-use queue::Flow;
+use limits::fair_queue::Flow;
+use limits::login_throttle;
 
 pub use accounts::Accounts;
-pub use admin::{Admin, Details, Refused, restore};
-pub use api_token::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails, TokenInfo};
+pub use admin::accounts::{Admin, Details, Refused, restore};
+pub use admin::bans::Ban;
+pub use admin::import::{Finding, ForeignUser, ImportRules, Imported};
+pub use admin::signing_keys::OldKeys;
+pub use api_token::manage::{Grant, PREFIX as API_TOKEN_PREFIX, Scope, TokenDetails, TokenInfo};
 pub use app_cookies::{AccountTag, AppCookieKey, AppCookies, Owner};
-pub use backend_token::{Minted, MintedTokens, NotMinted};
-pub use ban::Ban;
-pub use import::{Finding, ForeignUser, ImportRules, Imported};
-pub use rotation::OldKeys;
-pub use session::{Identity, Rejected, Session, Standing, User};
-pub use ticket::TICKET_SECS;
-pub use token::{ISSUER, SESSION_TOKEN_START};
+pub use backend_token::issue::{Minted, MintedTokens, NotMinted};
+pub use session::cookie_token::{ISSUER, SESSION_TOKEN_START};
+pub use session::session::{Identity, IdentityValues, Rejected, Session, Standing, User};
+pub use websocket_ticket::TICKET_SECS;
 
 /// Where a request comes from, for throttling, the session list and the audit trail.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +68,8 @@ impl Caller {
 
     /// Behind whom the caller waits.
     fn flow(&self) -> Flow {
-        self.counted().map_or(Flow::Connection(self.connection), |address| Flow::Network(throttle::prefix(address)))
+        self.counted()
+            .map_or(Flow::Connection(self.connection), |address| Flow::Network(login_throttle::prefix(address)))
     }
 }
 

@@ -3,12 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use super::accounts::{Accounts, down};
-use super::enroll::unavailable;
-use super::hash_workers::Place;
-use super::password::Verdict;
-use super::session::{Identity, Standing};
+use super::audit;
+use super::fields;
+use super::limits::login_throttle;
+use super::password::hash_workers::Place;
+use super::password::hasher::Verdict;
+use super::password::policy;
+use super::session::session::{Identity, Standing};
 use super::sign_in::presented_device;
-use super::{Caller, ChangeError, FieldError, SessionInfo, StoreDown, audit, blocklist, email, throttle};
+use super::sign_up::unavailable;
+use super::{Caller, ChangeError, FieldError, SessionInfo, StoreDown};
 use crate::secret::Secret;
 use crate::store::{AuditRow, Counted, Ends, Keeps, Password, UserChange, UserRow, Whose, Written};
 
@@ -41,7 +45,7 @@ impl Accounts {
         keep_tokens: bool,
     ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
-        blocklist::judge(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
+        policy::judge(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
         let Proved { place, counted, old } = self.prove(caller, who, current).await?;
         let now = shared.clock.now();
         let hash = place.hash(new).await.map_err(|_| ChangeError::Busy)?;
@@ -83,14 +87,15 @@ impl Accounts {
 
     async fn count_for(&self, who: &Identity) -> Result<(Counted, Option<UserRow>), ChangeError> {
         let shared = &*self.shared;
-        let limits = throttle::of_session(shared.settings.throttle, &who.user.id, &who.session.id);
+        let limits = login_throttle::of_session(shared.settings.throttle, &who.user.id, &who.session.id);
         let (now, id, email) = (shared.clock.now(), who.user.id.clone(), who.user.email.clone());
         let (counted, user) = shared
             .store
             .run(move |db| Ok((db.count_attempt(&limits, &email, now)?, db.user_by_id(&id)?)))
             .await
             .map_err(|error| unavailable(&error))?;
-        let counted = counted.map_err(|held| ChangeError::Throttled { retry_after_secs: throttle::refused(&held) })?;
+        let counted =
+            counted.map_err(|held| ChangeError::Throttled { retry_after_secs: login_throttle::refused(&held) })?;
         Ok((counted, user))
     }
 
@@ -104,21 +109,21 @@ impl Accounts {
     ) -> Result<(), ChangeError> {
         let shared = &*self.shared;
         let what = UserChange {
-            name: name.map(email::name).transpose()?,
-            picture: picture.map(email::picture).transpose()?,
+            name: name.map(fields::name).transpose()?,
+            picture: picture.map(fields::picture).transpose()?,
             ..UserChange::default()
         };
         let _turn = shared.turn_of(who).await.map_err(|_| ChangeError::Busy)?;
         let now = shared.clock.now();
         let event = audit::by("profile_changed", caller, now, who);
         let (id, written) = (who.user.id.clone(), event.clone());
-        let limits = throttle::of_profile(shared.settings.throttle, &who.user.id);
+        let limits = login_throttle::of_profile(shared.settings.throttle, &who.user.id);
         let done = shared
             .store
             .run(move |db| db.change_user_counted(&id, &what, &limits, &written))
             .await
             .map_err(|error| unavailable(&error))?
-            .map_err(|held| ChangeError::Throttled { retry_after_secs: throttle::refused(&held) })?;
+            .map_err(|held| ChangeError::Throttled { retry_after_secs: login_throttle::refused(&held) })?;
         if !matches!(done, Written::Done(_)) {
             return Err(ChangeError::Unavailable);
         }

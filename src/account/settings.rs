@@ -1,11 +1,11 @@
 //! What of the configuration concerns accounts.
 
-use super::backend_token::PUBLISHED_SECS;
+use super::backend_token::issue::PUBLISHED_SECS;
 use crate::config::{self, Config};
 
 /// Lengths of time in seconds.
 #[derive(Clone)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) max_age_secs: u64,
     pub(super) idle_secs: u64,
     pub(super) renew_after_secs: u64,

@@ -2,11 +2,15 @@
 //! costs and are answered alike. Attempts are counted before anything is compared.
 
 use super::accounts::{Accounts, Shared, down};
-use super::hash_workers::{Place, turned_away};
-use super::password::Verdict;
-use super::session::Session;
+use super::audit;
+use super::fields;
+use super::limits::login_throttle;
+use super::password::hash_workers::{Place, turned_away};
+use super::password::hasher::Verdict;
+use super::session::cookie_token;
+use super::session::session::Session;
 use super::settings::Settings;
-use super::{Caller, SignInError, SignedIn, StoreDown, audit, email, throttle, token};
+use super::{Caller, SignInError, SignedIn, StoreDown};
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
 use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, NewSession, SignIn, StoreError, UserRow, Whose};
@@ -75,7 +79,7 @@ impl Shared {
             _ => random_token().map_err(|_| StoreDown)?,
         };
         let row = NewSession {
-            id: token::new_session_id().map_err(|_| StoreDown)?,
+            id: cookie_token::new_session_id().map_err(|_| StoreDown)?,
             expires: now.saturating_add(self.settings.max_age_secs),
             remember,
             address: audit::address(caller),
@@ -108,8 +112,8 @@ fn begin_attempt(db: &mut Db, settings: &Settings, wish: &Wish, now: UnixSecs) -
         return Ok(Counting::Stranger);
     }
     let user = db.user_by_email(email)?;
-    let name = if user.is_some() { email.clone() } else { email::name_of_nobody(email) };
-    let limits = throttle::of_sign_in(settings.throttle, &wish.caller, &name, wish.device.as_ref());
+    let name = if user.is_some() { email.clone() } else { fields::name_of_nobody(email) };
+    let limits = login_throttle::of_sign_in(settings.throttle, &wish.caller, &name, wish.device.as_ref());
     let last_here = match presented_device(&wish.caller) {
         Some(device) => db.last_at_device(&device)?,
         None => LastHere::Nobody,
@@ -134,7 +138,7 @@ impl Accounts {
         remember: bool,
     ) -> Result<SignedIn, SignInError> {
         let shared = &*self.shared;
-        let (caller, email, device) = (caller.clone(), email::bucket(email), presented_device(caller));
+        let (caller, email, device) = (caller.clone(), fields::bucket(email), presented_device(caller));
         let mut wish = Wish { caller, email, device, password, remember };
         let arrival = shared.hasher.arrive(&wish.caller);
         loop {
@@ -204,7 +208,7 @@ impl Accounts {
     }
 
     async fn refused(&self, caller: &Caller, name: &str, held: &Held) -> SignInError {
-        let retry_after_secs = throttle::refused(held);
+        let retry_after_secs = login_throttle::refused(held);
         let detail = format!("retry after {retry_after_secs} s");
         audit::log(&AuditRow { detail, ..audit::about("throttled", caller, self.shared.clock.now(), "", name) });
         turned_away().await;

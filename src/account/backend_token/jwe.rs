@@ -26,21 +26,21 @@ fn derived<const LENGTH: usize>(secret: &Secret, salt: &[u8], info: &str) -> Zer
 }
 
 /// Key of next-auth 4 cookies; their name plays no part in it.
-pub(super) struct KeyV4(Zeroizing<[u8; 32]>);
+pub(crate) struct KeyV4(Zeroizing<[u8; 32]>);
 
 /// Key of Auth.js 5 cookies of one name.
-pub(super) struct KeyV5 {
+pub(crate) struct KeyV5 {
     key: Zeroizing<[u8; 64]>,
     header: String,
 }
 
 impl KeyV4 {
-    pub(super) fn new(secret: &Secret) -> Self {
+    pub(crate) fn new(secret: &Secret) -> Self {
         Self(derived(secret, b"", "NextAuth.js Generated Encryption Key"))
     }
 
     /// A256GCM (RFC 7518, 5.3).
-    pub(super) fn encrypt(&self, claims: &[u8]) -> Result<String, NoRandomness> {
+    pub(crate) fn encrypt(&self, claims: &[u8]) -> Result<String, NoRandomness> {
         let header = B64.encode(br#"{"alg":"dir","enc":"A256GCM"}"#);
         let nonce = random_bytes::<12>()?;
         let key = aead::UnboundKey::new(&aead::AES_256_GCM, self.0.as_slice()).map_err(|_| NoRandomness)?;
@@ -57,7 +57,7 @@ impl KeyV4 {
 }
 
 impl KeyV5 {
-    pub(super) fn new(secret: &Secret, cookie: &str) -> Self {
+    pub(crate) fn new(secret: &Secret, cookie: &str) -> Self {
         let key: Zeroizing<[u8; 64]> =
             derived(secret, cookie.as_bytes(), &format!("Auth.js Generated Encryption Key ({cookie})"));
         // RFC 7638: the thumbprint of the key as a JWK
@@ -68,7 +68,7 @@ impl KeyV5 {
     }
 
     /// A256CBC-HS512 (RFC 7518, 5.2.5): the first half of the key signs, the second encrypts.
-    pub(super) fn encrypt(&self, claims: &[u8]) -> Result<String, NoRandomness> {
+    pub(crate) fn encrypt(&self, claims: &[u8]) -> Result<String, NoRandomness> {
         let (sign, cipher) = self.key.split_at(32);
         let iv = random_bytes::<16>()?;
         let encryptor = cbc::Encryptor::<aes::Aes256>::new_from_slices(cipher, &iv).map_err(|_| NoRandomness)?;

@@ -43,7 +43,7 @@ const ROWS: [&str; 12] = [
 ];
 
 /// Whether a password, in small letters, is one of those that are guessed early.
-pub(super) fn is_guessable(lower: &str) -> bool {
+pub(crate) fn is_guessable(lower: &str) -> bool {
     let chars: Zeroizing<Vec<char>> = Zeroizing::new(lower.chars().collect());
     let plain: Zeroizing<Vec<char>> = Zeroizing::new(chars.iter().map(|c| unmasked(*c)).collect());
     let cost = cheapest(&chars, &plain, true);

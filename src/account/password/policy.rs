@@ -3,7 +3,8 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{FieldError, guessable};
+use crate::account::FieldError;
+use crate::account::password::guessable;
 use crate::config;
 use crate::secret::Secret;
 use zeroize::Zeroizing;
@@ -14,7 +15,7 @@ const CHARS_MAX: usize = 256;
 const WORD_CHARS_MIN: usize = 4;
 
 /// A password in the form that is hashed: NFC, otherwise exactly as typed.
-pub(super) fn normal(password: &Secret) -> Zeroizing<String> {
+pub(crate) fn normal(password: &Secret) -> Zeroizing<String> {
     Zeroizing::new(password.expose().nfc().collect())
 }
 
@@ -32,7 +33,7 @@ fn wrong(code: &'static str, message: String) -> FieldError {
 ///
 /// # Errors
 /// Codes `too_short`, `too_long`, `common`, `guessable`, always for the field `password`.
-pub(super) fn judge(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<(), FieldError> {
+pub(crate) fn judge(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<(), FieldError> {
     let password = normal(password);
     let length = password.chars().count();
     if length < rules.min_length {

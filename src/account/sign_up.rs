@@ -2,10 +2,14 @@
 //! work once; what they bring about and their end are one transaction.
 
 use super::accounts::{Accounts, Shared, down};
-use super::hash_workers::turned_away;
-use super::password::hash_now;
+use super::audit;
+use super::fields;
+use super::limits::login_throttle;
+use super::password::hash_workers::turned_away;
+use super::password::hasher::hash_now;
+use super::password::policy;
 use super::sign_in::presented_device;
-use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown, audit, blocklist, email, throttle};
+use super::{Caller, ChangeError, FieldError, LinkKind, SignedIn, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, random_token, token_hash};
@@ -77,14 +81,14 @@ pub(super) fn reset(now: UnixSecs, lasts_secs: u64, user_id: String) -> Result<(
 
 /// Hashes a new password for a command, after judging it.
 pub(super) fn chosen(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<Secret, String> {
-    blocklist::judge(rules, title, email, password).map_err(|wrong| wrong.message)?;
+    policy::judge(rules, title, email, password).map_err(|wrong| wrong.message)?;
     hash_now(rules.argon2, password).map_err(|error| error.to_string())
 }
 
 impl Shared {
     /// Judges a new password and hashes it in the pool.
     async fn hashed(&self, caller: &Caller, email: &str, password: Secret) -> Result<Secret, ChangeError> {
-        blocklist::judge(&self.settings.password, &self.settings.title, email, &password)?;
+        policy::judge(&self.settings.password, &self.settings.title, email, &password)?;
         let place = self.hasher.arrive(caller).place(None).await.map_err(|_| ChangeError::Busy)?;
         place.hash(password).await.map_err(|_| ChangeError::Busy)
     }
@@ -119,7 +123,7 @@ impl Accounts {
         if shared.settings.sign_up != config::SignUp::Open {
             return Err(ChangeError::Closed);
         }
-        let (email, name) = (email::email(email)?, email::name(name)?);
+        let (email, name) = (fields::email(email)?, fields::name(name)?);
         let now = shared.clock.now();
         let event = audit::about("sign_up", caller, now, "", &email);
         let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
@@ -138,11 +142,11 @@ impl Accounts {
         password: Secret,
     ) -> Result<(Secret, Counted), ChangeError> {
         let shared = &*self.shared;
-        blocklist::judge(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
+        policy::judge(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
         let arrival = shared.hasher.arrive(caller);
         loop {
             let place = arrival.place(None).await.map_err(|_| ChangeError::Busy)?;
-            let limits = throttle::of_sign_up(shared.settings.throttle, caller);
+            let limits = login_throttle::of_sign_up(shared.settings.throttle, caller);
             let (email, now) = (event.email.clone(), shared.clock.now());
             let counted = shared.store.run(move |db| db.count_attempt(&limits, &email, now)).await;
             let held = match counted.map_err(|error| unavailable(&error))? {
@@ -151,7 +155,7 @@ impl Accounts {
             };
             drop(place);
             if !arrival.pause(&held).await {
-                let retry_after_secs = throttle::refused(&held);
+                let retry_after_secs = login_throttle::refused(&held);
                 let detail = format!("retry after {retry_after_secs} s");
                 audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });
                 turned_away().await;
@@ -194,13 +198,13 @@ impl Accounts {
     ) -> Result<SignedIn, ChangeError> {
         let link = self.open_link(caller, token).await?.filter(|link| link.kind != "reset");
         let link = link.ok_or(ChangeError::Closed)?;
-        let name = email::name(name)?;
+        let name = fields::name(name)?;
         let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
         let (email, hash, counted) = if let Some(email) = fixed {
             let hash = self.shared.hashed(caller, &email, password).await?;
             (email, hash, Counted::default())
         } else {
-            let email = email::email(email)?;
+            let email = fields::email(email)?;
             let event = audit::about("sign_up", caller, self.shared.clock.now(), "", &email);
             let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
             (email, hash, counted)

@@ -1,7 +1,9 @@
 //! Invites as commands see them: made, listed, revoked.
 
-use super::admin::{canonical_new, shown, taken};
-use super::{Admin, Refused, email, enroll};
+use crate::account::admin::accounts::{canonical_new, shown, taken};
+use crate::account::fields;
+use crate::account::sign_up;
+use crate::account::{Admin, Refused};
 use crate::config::SignUp;
 use crate::secret::Secret;
 use crate::store::{AuditRow, InviteRow};
@@ -12,7 +14,7 @@ impl Admin {
         if self.settings.sign_up == SignUp::Closed {
             return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
         }
-        let groups = email::groups(groups)?;
+        let groups = fields::groups(groups)?;
         let email = email.map(canonical_new).transpose()?;
         if let Some(email) = &email
             && self.db.user_by_email(email)?.is_some()
@@ -20,7 +22,7 @@ impl Admin {
             return Err(taken(email));
         }
         let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
-        let (link, token) = enroll::invite(self.clock.now(), lasts_secs, groups, email, None)?;
+        let (link, token) = sign_up::invite(self.clock.now(), lasts_secs, groups, email, None)?;
         self.db.add_link(&link, &event)?;
         Ok(self.url("invite", &token))
     }

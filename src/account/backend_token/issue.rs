@@ -15,18 +15,18 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::accounts::Accounts;
-use super::jwe::{KeyV4, KeyV5};
-use super::jws;
-use super::session::{Identity, Standing, User};
-use super::token::{ISSUER, new_kid, new_session_id};
+use crate::account::accounts::Accounts;
+use crate::account::backend_token::jwe::{KeyV4, KeyV5};
+use crate::account::backend_token::jws;
+use crate::account::session::cookie_token::{ISSUER, new_kid, new_session_id};
+use crate::account::session::session::{Identity, Standing, User};
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
 use crate::secret::NoRandomness;
 use crate::store::{KeyRow, NewKey};
 
 /// How long a retired key is still published, seconds: the last token that it signed lives no longer (`token.lifetime`).
-pub(super) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
+pub(crate) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
 /// How long a new key is published before it signs, seconds: backends keep what they were told for a minute
 /// (`Cache-Control` of jwks.json), and their libraries do not ask more often than that for a key they do not know.
 const KNOWN_SECS: u64 = 120;
@@ -72,10 +72,10 @@ struct OwnKey {
 
 /// All of them, newest first.
 #[derive(Default)]
-pub(super) struct OwnKeys(RwLock<Vec<Arc<OwnKey>>>);
+pub(crate) struct OwnKeys(RwLock<Vec<Arc<OwnKey>>>);
 
 /// How the tokens of each upstream are made.
-pub(super) struct Minters(Vec<Option<Arc<Minter>>>);
+pub(crate) struct Minters(Vec<Option<Arc<Minter>>>);
 
 struct Minter {
     /// Unique in the process: a token is never taken for one that another configuration asks for.
@@ -89,7 +89,7 @@ struct Minter {
 
 impl OwnKeys {
     /// Takes the keys as the store has them.
-    pub(super) fn apply(&self, rows: &[KeyRow]) {
+    pub(crate) fn apply(&self, rows: &[KeyRow]) {
         jws::install_provider();
         let mut keys: Vec<_> = rows.iter().filter_map(own_key).map(Arc::new).collect();
         keys.sort_by_key(|key| (key.retired.is_some(), u64::MAX - key.created));
@@ -147,7 +147,7 @@ fn own_key(row: &KeyRow) -> Option<OwnKey> {
 }
 
 /// A new key of this algorithm.
-pub(super) fn new_key(algorithm: &str) -> Result<NewKey, NoRandomness> {
+pub(crate) fn new_key(algorithm: &str) -> Result<NewKey, NoRandomness> {
     let random = SystemRandom::new();
     let (algorithm, document) = match algorithm {
         "ES256" => ("ES256", EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)),
@@ -158,7 +158,7 @@ pub(super) fn new_key(algorithm: &str) -> Result<NewKey, NoRandomness> {
 }
 
 /// The algorithms that a configuration needs keys for.
-pub(super) fn algorithms(config: &Config) -> Vec<&'static str> {
+pub(crate) fn algorithms(config: &Config) -> Vec<&'static str> {
     let wanted = |key: &TokenKey| match key {
         TokenKey::Shared(_) => None,
         TokenKey::Ed25519 => Some("EdDSA"),
@@ -173,7 +173,7 @@ pub(super) fn algorithms(config: &Config) -> Vec<&'static str> {
 
 impl Minters {
     /// `before` are those of the configuration before: what has not changed goes on, and so do its tokens.
-    pub(super) fn new(config: &Config, before: Option<&Self>) -> Self {
+    pub(crate) fn new(config: &Config, before: Option<&Self>) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
         jws::install_provider();
         let minter = |upstream: &crate::config::Upstream| {

@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
-use super::settings::Settings;
-use super::{Caller, audit, email, enroll};
+use crate::account::Caller;
+use crate::account::audit;
+use crate::account::fields;
+use crate::account::settings::Settings;
+use crate::account::sign_up;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::secret::{NoRandomness, Secret, token_hash};
@@ -46,8 +49,8 @@ impl From<NoRandomness> for Refused {
     }
 }
 
-impl From<super::FieldError> for Refused {
-    fn from(error: super::FieldError) -> Self {
+impl From<crate::account::FieldError> for Refused {
+    fn from(error: crate::account::FieldError) -> Self {
         Self(error.message)
     }
 }
@@ -68,27 +71,27 @@ pub struct Details {
 
 /// The e-mail that an account may have.
 fn canonical(typed: &str) -> Result<String, Refused> {
-    email::canonical(typed).ok_or_else(|| no_address(typed))
+    fields::canonical(typed).ok_or_else(|| no_address(typed))
 }
 
 /// The e-mail that an account may be given.
-pub(super) fn canonical_new(typed: &str) -> Result<String, Refused> {
-    canonical(typed).and_then(|_| email::email(typed).map_err(Refused::from))
+pub(crate) fn canonical_new(typed: &str) -> Result<String, Refused> {
+    canonical(typed).and_then(|_| fields::email(typed).map_err(Refused::from))
 }
 
 fn no_address(typed: &str) -> Refused {
     Refused(format!("`{}` is not a valid e-mail address", shown(typed)))
 }
 
-pub(super) fn taken(email: &str) -> Refused {
+pub(crate) fn taken(email: &str) -> Refused {
     Refused(format!("there is already an account with the e-mail {email}"))
 }
 
 /// The accounts as commands see them.
 pub struct Admin {
-    pub(super) db: Db,
-    pub(super) settings: Settings,
-    pub(super) clock: Clock,
+    pub(crate) db: Db,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
     /// public URL and prefix, before `/invite/...`
     links: String,
 }
@@ -130,7 +133,7 @@ impl Admin {
         self.clock.now()
     }
 
-    pub(super) fn event(&self, name: &'static str, user: Option<&UserRow>) -> AuditRow {
+    pub(crate) fn event(&self, name: &'static str, user: Option<&UserRow>) -> AuditRow {
         let (id, email) = user.map_or(("", ""), |user| (user.id.as_str(), user.email.as_str()));
         audit::about(name, &Caller::default(), self.clock.now(), id, email)
     }
@@ -138,7 +141,7 @@ impl Admin {
     fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, Refused> {
         let rules = &self.settings.password;
         password
-            .map(|password| enroll::chosen(rules, &self.settings.title, email, password).map_err(Refused))
+            .map(|password| sign_up::chosen(rules, &self.settings.title, email, password).map_err(Refused))
             .transpose()
     }
 
@@ -157,10 +160,10 @@ impl Admin {
     pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
         let email = canonical_new(typed)?;
         let new = NewUser {
-            id: enroll::new_id(self.settings.user_ids, &self.clock)?,
-            name: email::name(&details.name.unwrap_or_default())?,
-            picture: email::picture(&details.picture.unwrap_or_default())?,
-            groups: email::groups(&details.groups.unwrap_or_default())?,
+            id: sign_up::new_id(self.settings.user_ids, &self.clock)?,
+            name: fields::name(&details.name.unwrap_or_default())?,
+            picture: fields::picture(&details.picture.unwrap_or_default())?,
+            groups: fields::groups(&details.groups.unwrap_or_default())?,
             password: self.hashed(&email, details.password.as_ref())?,
             email,
         };
@@ -172,7 +175,7 @@ impl Admin {
                 _ => Err(taken(&new.email)),
             };
         }
-        let (link, token) = enroll::invite(now, INVITE_SECS, Vec::new(), None, None)?;
+        let (link, token) = sign_up::invite(now, INVITE_SECS, Vec::new(), None, None)?;
         match self.db.add_invited_user(&new, &link, now, (&added, &invited))? {
             Written::Done(user) => Ok((*user, Some(self.url("invite", &token)))),
             _ => Err(taken(&new.email)),
@@ -188,9 +191,9 @@ impl Admin {
         let keeps = Keeps { tokens: details.keep_tokens, device: None };
         let what = UserChange {
             email,
-            name: details.name.map(|name| email::name(&name)).transpose()?,
-            picture: details.picture.map(|picture| email::picture(&picture)).transpose()?,
-            groups: details.groups.map(|groups| email::groups(&groups)).transpose()?,
+            name: details.name.map(|name| fields::name(&name)).transpose()?,
+            picture: details.picture.map(|picture| fields::picture(&picture)).transpose()?,
+            groups: details.groups.map(|groups| fields::groups(&groups)).transpose()?,
             password: hash.map(|new| Password { new, only_over: None, keeps }),
             ..UserChange::default()
         };
@@ -238,7 +241,7 @@ impl Admin {
         if user.disabled {
             return Err(Refused(format!("the account {} is disabled; enable it first", user.email)));
         }
-        let (link, token) = enroll::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
+        let (link, token) = sign_up::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
         self.db.add_link(&link, &self.event("reset_made", Some(&user)))?;
         Ok(self.url("reset", &token))
     }
@@ -250,7 +253,7 @@ impl Admin {
         Ok(self.db.remove_link(&token_hash(token), &event)?)
     }
 
-    pub(super) fn url(&self, page: &str, token: &Secret) -> Secret {
+    pub(crate) fn url(&self, page: &str, token: &Secret) -> Secret {
         Secret::new(format!("{}/{page}/{}", self.links, token.expose()))
     }
 
@@ -297,23 +300,23 @@ impl Admin {
 
 /// What importing asks and writes.
 impl Admin {
-    pub(super) fn has_email(&mut self, email: &str) -> Result<bool, Refused> {
+    pub(crate) fn has_email(&mut self, email: &str) -> Result<bool, Refused> {
         Ok(self.db.user_by_email(email)?.is_some())
     }
 
-    pub(super) fn has_id(&mut self, id: &str) -> Result<bool, Refused> {
+    pub(crate) fn has_id(&mut self, id: &str) -> Result<bool, Refused> {
         Ok(self.db.user_by_id(id)?.is_some())
     }
 
-    pub(super) fn new_id(&self) -> Result<NewId, Refused> {
-        Ok(enroll::new_id(self.settings.user_ids, &self.clock)?)
+    pub(crate) fn new_id(&self) -> Result<NewId, Refused> {
+        Ok(sign_up::new_id(self.settings.user_ids, &self.clock)?)
     }
 
-    pub(super) fn argon2(&self) -> crate::config::Argon2 {
+    pub(crate) fn argon2(&self) -> crate::config::Argon2 {
         self.settings.password.argon2
     }
 
-    pub(super) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), Refused> {
+    pub(crate) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), Refused> {
         let event = AuditRow { detail: format!("{} accounts", users.len()), ..self.event("users_imported", None) };
         Ok(self.db.import_users(users, highest_id, self.clock.now(), &event)?)
     }
@@ -329,6 +332,6 @@ pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored,
 }
 
 /// What somebody typed, fit to be shown.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(254).collect()
 }

@@ -11,7 +11,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 
 /// Makes ring the provider of this process; more than once does nothing.
-pub(super) fn install_provider() {
+pub(crate) fn install_provider() {
     static ONCE: Once = Once::new();
     static ON_RING: CryptoProvider = CryptoProvider {
         signer_factory: |algorithm, key| match (algorithm, key.family()) {
@@ -29,12 +29,12 @@ pub(super) fn install_provider() {
 }
 
 /// A key pair from its PKCS#8 document.
-pub(super) fn ed25519(document: &[u8]) -> Result<Ed25519KeyPair, Error> {
+pub(crate) fn ed25519(document: &[u8]) -> Result<Ed25519KeyPair, Error> {
     Ed25519KeyPair::from_pkcs8(document).map_err(|_| Error::from(ErrorKind::InvalidEddsaKey))
 }
 
 /// A key pair from its PKCS#8 document.
-pub(super) fn p256(document: &[u8]) -> Result<EcdsaKeyPair, Error> {
+pub(crate) fn p256(document: &[u8]) -> Result<EcdsaKeyPair, Error> {
     EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document, &SystemRandom::new())
         .map_err(|_| Error::from(ErrorKind::InvalidEcdsaKey))
 }

@@ -1,6 +1,8 @@
 //! Signing keys as commands see them: listed, and replaced by new ones.
 
-use super::{Admin, Refused, backend_token, token};
+use crate::account::backend_token::issue;
+use crate::account::session::cookie_token;
+use crate::account::{Admin, Refused};
 use crate::clock::BorneOut;
 use crate::store::{AuditRow, KeyRow};
 
@@ -25,11 +27,11 @@ impl Admin {
 
     /// Makes new signing keys, one for each algorithm in use. Returns the name of the one that signs sessions.
     pub fn rotate_key(&mut self, old: OldKeys) -> Result<String, Refused> {
-        let own = token::new_key()?;
+        let own = cookie_token::new_key()?;
         let kid = own.kid.clone();
         let mut new = vec![own];
         for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
-            new.push(backend_token::new_key(&key.algorithm)?);
+            new.push(issue::new_key(&key.algorithm)?);
         }
         // keys that a clock which is ahead calls old are kept
         let past = BorneOut::new(&self.clock, self.db.newest_record()?).0.now();

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 
-use super::{Grant, MintedTokens};
+use crate::account::{Grant, MintedTokens};
 use crate::clock::UnixSecs;
 
 /// An account as sessions see it. Replaced as a whole when it changes.
@@ -79,17 +79,17 @@ pub struct Session {
     /// When it began.
     pub created: UnixSecs,
     /// The number of the change in the store with which it began: which of two things came first is told by that.
-    pub(super) begun: u64,
+    pub(crate) begun: u64,
     /// It stands for an API token: `session.idle` is for people.
-    pub(super) of_program: bool,
+    pub(crate) of_program: bool,
     /// When it ends at the latest; only ever sooner.
-    pub(super) expires: AtomicU64,
+    pub(crate) expires: AtomicU64,
     /// Whether the cookie outlives the browser.
     pub remember: bool,
     /// Last request.
     pub seen: AtomicU64,
     /// Last request, as far as the store knows.
-    pub(super) written: AtomicU64,
+    pub(crate) written: AtomicU64,
     /// Revoked, signed out, or its account is gone.
     pub ended: AtomicBool,
     /// Backends' tokens that were made for it.
@@ -120,7 +120,7 @@ impl Session {
     }
 
     /// It lasts no longer than this from when it began.
-    pub(super) fn shorten(&self, max_age_secs: u64) {
+    pub(crate) fn shorten(&self, max_age_secs: u64) {
         self.expires.fetch_min(self.created.saturating_add(max_age_secs), Ordering::Relaxed);
     }
 }

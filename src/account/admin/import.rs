@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
-use super::admin::{Admin, Refused};
-use super::email::Odd;
-use super::{email, password};
+use crate::account::admin::accounts::{Admin, Refused};
+use crate::account::fields;
+use crate::account::fields::Odd;
+use crate::account::password::hasher;
 use crate::secret::Secret;
 use crate::store::{NewId, NewUser};
 
@@ -120,11 +121,11 @@ impl Judge<'_> {
 
     /// People keep the address that they have, odd as it may be; one that is dangerous to apps makes no account.
     fn email(&mut self, typed: &str) -> Option<String> {
-        let Some(email) = email::canonical(typed) else {
-            self.say(format!("`{}` is no e-mail address: skipped", super::admin::shown(typed)));
+        let Some(email) = fields::canonical(typed) else {
+            self.say(format!("`{}` is no e-mail address: skipped", crate::account::admin::accounts::shown(typed)));
             return None;
         };
-        match email::judge(&email) {
+        match fields::judge(&email) {
             Ok(()) => {}
             Err(Odd::Unsafe) => {
                 self.say(format!("{email} could be taken for a file's name or an option: skipped"));
@@ -139,7 +140,7 @@ impl Judge<'_> {
     fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, Refused> {
         let Some(id) = id else { return Ok(Some(self.admin.new_id()?)) };
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
-            self.say(format!("`{}` cannot be an id: skipped", super::admin::shown(&id)));
+            self.say(format!("`{}` cannot be an id: skipped", crate::account::admin::accounts::shown(&id)));
             return Ok(None);
         }
         if !self.ids.insert(id.clone()) || self.admin.has_id(&id)? {
@@ -150,22 +151,22 @@ impl Judge<'_> {
     }
 
     fn name(&mut self, typed: &str) -> String {
-        if let Ok(name) = email::name(typed) {
+        if let Ok(name) = fields::name(typed) {
             return name;
         }
         self.say("the name was cleaned: it was too long, or had characters that cannot be shown");
-        email::cleaned_name(typed)
+        fields::cleaned_name(typed)
     }
 
     fn picture(&mut self, typed: &str) -> String {
-        email::picture(typed).unwrap_or_else(|wrong| {
+        fields::picture(typed).unwrap_or_else(|wrong| {
             self.say(format!("the picture was left out: {}", wrong.message));
             String::new()
         })
     }
 
     fn groups(&mut self, typed: &[String]) -> Vec<String> {
-        email::groups(typed).unwrap_or_else(|wrong| {
+        fields::groups(typed).unwrap_or_else(|wrong| {
             self.say(format!("the groups were left out: {}", wrong.message));
             Vec::new()
         })
@@ -173,7 +174,7 @@ impl Judge<'_> {
 
     fn password(&mut self, hash: Option<Secret>) -> Option<Secret> {
         let hash = hash?;
-        let usable = password::is_usable(self.admin.argon2(), &hash);
+        let usable = hasher::is_usable(self.admin.argon2(), &hash);
         if !usable {
             self.say("the password's hash is damaged or of a kind that is not known: the account has no password");
         }

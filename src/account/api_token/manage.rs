@@ -8,14 +8,16 @@ use std::sync::atomic::Ordering;
 use http::Method;
 use parking_lot::RwLock;
 
-use super::accounts::{Accounts, down};
-use super::admin::{Admin, Refused, shown};
-use super::enroll::unavailable;
-use super::live::Live;
-use super::profile::wrong_password;
-use super::session::{Identity, Rejected, Session};
-use super::token::new_session_id;
-use super::{Caller, ChangeError, FieldError, StoreDown, audit, email};
+use crate::account::accounts::{Accounts, down};
+use crate::account::admin::accounts::{Admin, Refused, shown};
+use crate::account::audit;
+use crate::account::fields;
+use crate::account::profile::wrong_password;
+use crate::account::session::cookie_token::new_session_id;
+use crate::account::session::registry::Live;
+use crate::account::session::session::{Identity, Rejected, Session};
+use crate::account::sign_up::unavailable;
+use crate::account::{Caller, ChangeError, FieldError, StoreDown};
 use crate::clock::UnixSecs;
 use crate::config::PathPattern;
 use crate::secret::{Secret, random_token, token_hash};
@@ -93,11 +95,11 @@ struct Held {
 
 /// All tokens that work, by hash.
 #[derive(Default)]
-pub(super) struct ApiTokens(RwLock<HashMap<[u8; 32], Held, ahash::RandomState>>);
+pub(crate) struct ApiTokens(RwLock<HashMap<[u8; 32], Held, ahash::RandomState>>);
 
 impl ApiTokens {
     /// Puts a change in force.
-    pub(super) fn apply(&self, row: ApiTokenRow, live: &Live) {
+    pub(crate) fn apply(&self, row: ApiTokenRow, live: &Live) {
         let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { return };
         let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::kept(scope)).collect();
         let mut held = self.0.write();
@@ -119,7 +121,7 @@ impl ApiTokens {
     }
 
     /// Tokens whose ids are not among these work no more.
-    pub(super) fn end_others(&self, standing: &HashSet<String>) {
+    pub(crate) fn end_others(&self, standing: &HashSet<String>) {
         self.0.write().retain(|_, token| {
             let stands = standing.contains(&*token.session.id);
             if !stands {
@@ -136,7 +138,7 @@ impl ApiTokens {
     }
 
     /// Tokens used since that was last written, and when.
-    pub(super) fn unwritten(&self) -> Vec<(Arc<Session>, UnixSecs)> {
+    pub(crate) fn unwritten(&self) -> Vec<(Arc<Session>, UnixSecs)> {
         let held = self.0.read();
         let used = held.values().filter_map(|token| {
             let seen = token.session.seen.load(Ordering::Relaxed);
@@ -146,7 +148,7 @@ impl ApiTokens {
     }
 
     /// Lets go of tokens that have expired.
-    pub(super) fn sweep(&self, now: UnixSecs) {
+    pub(crate) fn sweep(&self, now: UnixSecs) {
         self.0.write().retain(|_, token| now < token.session.expires());
     }
 }
@@ -199,7 +201,7 @@ pub struct TokenInfo {
 fn new_token(user_id: &str, details: &TokenDetails, now: UnixSecs) -> Result<(NewApiToken, Secret), FieldError> {
     let wrong = |field, code, message: String| FieldError { field, code, message };
     let name = details.name.trim();
-    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(email::is_refused) {
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(fields::is_refused) {
         let message = "A token's name has 1 to 100 characters, all of which can be shown.";
         return Err(wrong("token_name", "invalid", message.to_owned()));
     }
@@ -343,9 +345,9 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Standing;
-    use super::super::testing::{START, World};
     use super::*;
+    use crate::account::Standing;
+    use crate::account::testing::{START, World};
 
     /// `session.idle` is for people: a program's socket was closed as expired after it.
     #[tokio::test]

@@ -18,7 +18,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::session::{Rejected, Session};
+use crate::account::session::session::{Rejected, Session};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_bytes};
 use crate::store::{KeyRow, NewKey};
@@ -56,14 +56,14 @@ struct Claims<'t> {
 
 /// A token whose signature and times are right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verified {
-    pub(super) session_id: String,
-    pub(super) user_id: String,
-    pub(super) issued: UnixSecs,
-    pub(super) expires: UnixSecs,
+pub(crate) struct Verified {
+    pub(crate) session_id: String,
+    pub(crate) user_id: String,
+    pub(crate) issued: UnixSecs,
+    pub(crate) expires: UnixSecs,
 }
 
-pub(super) struct Key {
+pub(crate) struct Key {
     kid: String,
     /// First part of all tokens of this key.
     head: String,
@@ -78,29 +78,29 @@ pub(super) struct Key {
 
 /// All keys that verify, by the head of their tokens, and the one that signs.
 #[derive(Default)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     all: RwLock<HashMap<String, Arc<Key>>>,
     signing: ArcSwapOption<Key>,
 }
 
 /// A new key for sessions: 32 random bytes.
-pub(super) fn new_key() -> Result<NewKey, NoRandomness> {
+pub(crate) fn new_key() -> Result<NewKey, NoRandomness> {
     new_key_for("HS256")
 }
 
 /// A new key of 32 random bytes.
-pub(super) fn new_key_for(algorithm: &'static str) -> Result<NewKey, NoRandomness> {
+pub(crate) fn new_key_for(algorithm: &'static str) -> Result<NewKey, NoRandomness> {
     let secret = zeroize::Zeroizing::new(random_bytes::<32>()?.to_vec());
     Ok(NewKey { algorithm, kid: new_kid()?, secret })
 }
 
 /// A new key's name.
-pub(super) fn new_kid() -> Result<String, NoRandomness> {
+pub(crate) fn new_kid() -> Result<String, NoRandomness> {
     Ok(B64.encode(&random_bytes::<9>()?))
 }
 
 /// A new session's public id: 128 random bits. None begins with `-`: ids are typed after commands.
-pub(super) fn new_session_id() -> Result<String, NoRandomness> {
+pub(crate) fn new_session_id() -> Result<String, NoRandomness> {
     loop {
         let id = B64.encode(&random_bytes::<16>()?);
         if !id.starts_with('-') {
@@ -112,7 +112,7 @@ pub(super) fn new_session_id() -> Result<String, NoRandomness> {
 impl Keys {
     /// Takes the keys as the store has them. A retired one verifies what was there before, for `max_age_secs` more: no
     /// token outlives that.
-    pub(super) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
+    pub(crate) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
         let mut all = self.all.write();
         all.retain(|_, key| {
             let kept = rows.iter().any(|row| row.kid == key.kid);
@@ -148,7 +148,7 @@ impl Keys {
     }
 
     /// A token for a session; valid until the session's absolute end.
-    pub(super) fn sign(&self, session: &Session, user_id: &str, now: UnixSecs) -> Option<Secret> {
+    pub(crate) fn sign(&self, session: &Session, user_id: &str, now: UnixSecs) -> Option<Secret> {
         let key = self.signing.load_full()?;
         let claims = Claims {
             iss: ISSUER.into(),
@@ -165,13 +165,13 @@ impl Keys {
     }
 
     /// HMAC-SHA256 of a text, told apart from the signatures of tokens by what stands before it.
-    pub(super) fn tag(&self, text: &str) -> Option<String> {
+    pub(crate) fn tag(&self, text: &str) -> Option<String> {
         let key = self.signing.load_full()?;
         Some(key.tag(&[b"tag ", text.as_bytes()].concat()))
     }
 
     /// Judges a token by itself: form, key, signature, claims, times.
-    pub(super) fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Verified, Arc<Key>), Rejected> {
+    pub(crate) fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Verified, Arc<Key>), Rejected> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Rejected::Invalid);
         }
@@ -216,13 +216,13 @@ impl Key {
     }
 
     /// Whether it may speak for this session: a retired key may not for one that began after it.
-    pub(super) fn speaks_for(&self, session: &Session) -> bool {
+    pub(crate) fn speaks_for(&self, session: &Session) -> bool {
         session.begun < self.begun_before.load(Ordering::Relaxed)
     }
 }
 
 /// What a thread remembers of a verified token. Everything that can change is checked anew.
-pub(super) struct Remembered {
+pub(crate) struct Remembered {
     session: Arc<Session>,
     issued: UnixSecs,
     expires: UnixSecs,
@@ -230,7 +230,7 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    pub(super) fn new(session: Arc<Session>, verified: &Verified, key: Arc<Key>) -> Self {
+    pub(crate) fn new(session: Arc<Session>, verified: &Verified, key: Arc<Key>) -> Self {
         Self { session, issued: verified.issued, expires: verified.expires, key }
     }
 
@@ -248,7 +248,7 @@ impl Remembered {
 /// when it comes a second time soon: of so many that none does, none costs more than its judgement.
 #[derive(Default)]
 struct Memory {
-    /// which [`super::Accounts`] filled it
+    /// which [`crate::account::Accounts`] filled it
     owner: u64,
     tokens: HashMap<Box<[u8]>, Remembered, ahash::RandomState>,
     /// Traces of tokens that came once, each in the place that its hash names.
@@ -271,7 +271,7 @@ thread_local! {
 }
 
 /// The session of a token that this thread remembers and when it was issued; `Err` when it has run out since.
-pub(super) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(Arc<Session>, UnixSecs), Rejected>> {
+pub(crate) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(Arc<Session>, UnixSecs), Rejected>> {
     MEMORY.with_borrow_mut(|memory| {
         if memory.owner != owner {
             return None;
@@ -288,7 +288,7 @@ pub(super) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(
 }
 
 /// Remembers a verified token on this thread, if it comes for the second time.
-pub(super) fn remember(owner: u64, token: &[u8], what: Remembered) {
+pub(crate) fn remember(owner: u64, token: &[u8], what: Remembered) {
     MEMORY.with_borrow_mut(|memory| {
         if !memory.came_before(token) {
             return;
@@ -302,7 +302,7 @@ pub(super) fn remember(owner: u64, token: &[u8], what: Remembered) {
 }
 
 /// Forgets a token whose session is over.
-pub(super) fn forget(token: &[u8]) {
+pub(crate) fn forget(token: &[u8]) {
     MEMORY.with_borrow_mut(|memory| drop(memory.tokens.remove(token)));
 }
 
@@ -310,9 +310,9 @@ pub(super) fn forget(token: &[u8]) {
 mod tests {
     use serde_json::Value;
 
-    use super::super::testing::{START, World};
-    use super::super::{OldKeys, SignedIn, Standing};
     use super::*;
+    use crate::account::testing::{START, World};
+    use crate::account::{OldKeys, SignedIn, Standing};
 
     async fn signed_in(world: &World) -> SignedIn {
         world.user("ada@example.com");

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::holders::Holders;
-use super::session::Session;
+use crate::account::limits::bounded_map::Holders;
+use crate::account::session::session::Session;
 use crate::clock::UnixSecs;
 use crate::secret::token_hash;
 
@@ -16,7 +16,7 @@ const HANDED_MAX: usize = 1 << 18;
 const HANDED_OF_ONE: usize = 64;
 
 /// All of them, with whose each is and until when.
-pub(super) struct HandedTokens(Mutex<Holders<(Weak<Session>, UnixSecs)>>);
+pub(crate) struct HandedTokens(Mutex<Holders<(Weak<Session>, UnixSecs)>>);
 
 impl Default for HandedTokens {
     fn default() -> Self {
@@ -25,26 +25,26 @@ impl Default for HandedTokens {
 }
 
 impl HandedTokens {
-    pub(super) fn keep(&self, token: &str, session: &Arc<Session>, expires: UnixSecs) {
+    pub(crate) fn keep(&self, token: &str, session: &Arc<Session>, expires: UnixSecs) {
         self.0.lock().insert(token_hash(token), session, (Arc::downgrade(session), expires));
     }
 
     /// Whose a token is, while it lasts.
-    pub(super) fn find(&self, token: &str, now: UnixSecs) -> Option<Arc<Session>> {
+    pub(crate) fn find(&self, token: &str, now: UnixSecs) -> Option<Arc<Session>> {
         let (session, expires) = self.0.lock().get(&token_hash(token)).cloned()?;
         session.upgrade().filter(|_| now < expires)
     }
 
     /// Lets go of what has expired.
-    pub(super) fn sweep(&self, now: UnixSecs) {
+    pub(crate) fn sweep(&self, now: UnixSecs) {
         self.0.lock().retain(|(session, expires)| now < *expires && session.strong_count() > 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::World;
     use super::*;
+    use crate::account::testing::World;
 
     /// CWE-770: one person filled the memory for all, and apps took everybody else for signed out.
     #[tokio::test]

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 
-use super::api_token::ApiTokens;
-use super::handed::HandedTokens;
-use super::live::Live;
+use super::api_token::manage::ApiTokens;
+use super::backend_token::issued::HandedTokens;
+use super::session::registry::Live;
 use super::settings::Settings;
 use crate::clock::{BorneOut, Clock, Jump, UnixSecs};
 use crate::logging::Timestamp;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use super::Caller;
-use super::password::{Engine, Memory, Verdict, no_memory};
-use super::queue::{Bounds, Busy, FairQueue, Flow, Permit};
+use crate::account::Caller;
+use crate::account::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
+use crate::account::password::hasher::{Engine, Memory, Verdict, no_memory};
 use crate::clock::Stopwatch;
 use crate::config;
 use crate::metrics;
@@ -58,7 +58,7 @@ struct Desk {
 }
 
 /// The workers and the queue before them.
-pub(super) struct Hasher {
+pub(crate) struct Hasher {
     bench: Arc<Bench>,
     /// Those of new hashes.
     settings: Arc<Mutex<config::Argon2>>,
@@ -68,21 +68,21 @@ pub(super) struct Hasher {
 }
 
 /// Somebody who wants a place, and waits for it no longer than [`PATIENCE`] in all.
-pub(super) struct Arrival<'h> {
+pub(crate) struct Arrival<'h> {
     hasher: &'h Hasher,
     flow: Flow,
     since: Stopwatch,
 }
 
 /// A place at the workers, held from before an attempt is counted until it is decided.
-pub(super) struct Place {
+pub(crate) struct Place {
     bench: Arc<Bench>,
     _permit: Permit,
 }
 
 impl Hasher {
     /// Starts one worker less than there are cores, at least one.
-    pub(super) fn start(settings: config::Argon2) -> std::io::Result<Self> {
+    pub(crate) fn start(settings: config::Argon2) -> std::io::Result<Self> {
         Self::with_rest(settings, REST)
     }
 
@@ -107,23 +107,23 @@ impl Hasher {
     }
 
     /// Other settings, for the jobs that begin from now on.
-    pub(super) fn set(&self, settings: config::Argon2) {
+    pub(crate) fn set(&self, settings: config::Argon2) {
         *self.settings.lock() = settings;
     }
 
     /// Somebody comes.
-    pub(super) fn arrive(&self, caller: &Caller) -> Arrival<'_> {
+    pub(crate) fn arrive(&self, caller: &Caller) -> Arrival<'_> {
         Arrival { hasher: self, flow: caller.flow(), since: Stopwatch::new() }
     }
 
     /// How many wait, and for how long the one who waits longest has.
-    pub(super) fn waiting(&self) -> (usize, Duration) {
+    pub(crate) fn waiting(&self) -> (usize, Duration) {
         self.queue.waiting()
     }
 
     /// How many times argon2 ran.
     #[cfg(test)]
-    pub(super) fn runs(&self) -> u64 {
+    pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
     }
 }
@@ -142,7 +142,7 @@ impl Arrival<'_> {
 
     /// Waits before the next try, if that does not take longer than is left. In steps: what is in the way may be decided
     /// sooner.
-    pub(super) async fn pause(&self, held: &Held) -> bool {
+    pub(crate) async fn pause(&self, held: &Held) -> bool {
         let wait = Duration::from_millis(held.wait_millis);
         let may = !held.banned && wait <= self.remaining();
         if may {
@@ -152,7 +152,7 @@ impl Arrival<'_> {
     }
 
     /// Waits for a place. `subject`: attempts on the same one (an account) are decided one after the other.
-    pub(super) async fn place(&self, subject: Option<u64>) -> Result<Place, Busy> {
+    pub(crate) async fn place(&self, subject: Option<u64>) -> Result<Place, Busy> {
         let began = Stopwatch::new();
         let permit = self.hasher.queue.permit(self.flow, subject, self.remaining()).await;
         let Ok(permit) = permit else {
@@ -166,7 +166,7 @@ impl Arrival<'_> {
 }
 
 /// Waits before somebody is turned away.
-pub(super) async fn turned_away() {
+pub(crate) async fn turned_away() {
     static TURN: AtomicU64 = AtomicU64::new(0);
     // neighbours stand far apart
     let spread = TURN.fetch_add(7, Ordering::Relaxed) % (TURNED_AWAY.end - TURNED_AWAY.start);
@@ -180,14 +180,14 @@ impl Place {
     }
 
     /// Compares. `None`, or a hash that is no good, takes as long as the real thing and is wrong.
-    pub(super) async fn verify(&self, password: Secret, hash: Option<Secret>) -> Result<Verdict, Busy> {
+    pub(crate) async fn verify(&self, password: Secret, hash: Option<Secret>) -> Result<Verdict, Busy> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Verify { password, hash, reply });
         answer.await.map_err(|_| Busy)
     }
 
     /// Hashes a new password into a PHC string.
-    pub(super) async fn hash(&self, password: Secret) -> Result<Secret, Busy> {
+    pub(crate) async fn hash(&self, password: Secret) -> Result<Secret, Busy> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Hash { password, reply });
         answer.await.map_err(|_| Busy)?.map_err(|_| Busy)

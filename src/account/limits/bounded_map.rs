@@ -3,14 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::session::Session;
+use crate::account::session::session::Session;
 
-pub(super) type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// `V` by hash.
-pub(super) struct Holders<V> {
+pub(crate) struct Holders<V> {
     by_hash: Map<Hash, V>,
     /// Of each account, and of each of its sessions the oldest first.
     of_account: Map<String, Map<String, VecDeque<Hash>>>,
@@ -20,11 +20,11 @@ pub(super) struct Holders<V> {
 
 impl<V> Holders<V> {
     /// Of one session so many are kept: a new one takes the place of its oldest. In all so many.
-    pub(super) fn new(of_session_max: usize, all_max: usize) -> Self {
+    pub(crate) fn new(of_session_max: usize, all_max: usize) -> Self {
         Self { by_hash: HashMap::default(), of_account: HashMap::default(), of_session_max, all_max }
     }
 
-    pub(super) fn insert(&mut self, hash: Hash, session: &Session, value: V) {
+    pub(crate) fn insert(&mut self, hash: Hash, session: &Session, value: V) {
         while self.by_hash.len() >= self.all_max && self.make_room() {}
         let account = self.of_account.entry(session.user.load().id.clone()).or_default();
         let own = account.entry(session.id.clone()).or_default();
@@ -51,12 +51,12 @@ impl<V> Holders<V> {
         taken
     }
 
-    pub(super) fn get(&self, hash: &Hash) -> Option<&V> {
+    pub(crate) fn get(&self, hash: &Hash) -> Option<&V> {
         self.by_hash.get(hash)
     }
 
     /// Takes one out; `session`: whose it is.
-    pub(super) fn remove(&mut self, hash: &Hash, session: impl Fn(&V) -> &Session) -> Option<V> {
+    pub(crate) fn remove(&mut self, hash: &Hash, session: impl Fn(&V) -> &Session) -> Option<V> {
         let value = self.by_hash.remove(hash)?;
         let session = session(&value);
         let account = self.of_account.get_mut(&session.user.load().id);
@@ -67,7 +67,7 @@ impl<V> Holders<V> {
     }
 
     /// Lets go of what is not to be kept.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         let left = &mut self.by_hash;
         left.retain(|_, value| keep(value));
         self.of_account.retain(|_, sessions| {
@@ -80,7 +80,7 @@ impl<V> Holders<V> {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let held: usize = self.of_account.values().flat_map(|sessions| sessions.values()).map(VecDeque::len).sum();
         assert_eq!(held, self.by_hash.len());
         held
@@ -93,8 +93,8 @@ mod tests {
 
     use arc_swap::ArcSwap;
 
-    use super::super::User;
     use super::*;
+    use crate::account::User;
 
     fn session(account: &str, id: usize) -> Session {
         let [email, name, picture] = [const { String::new() }; 3];

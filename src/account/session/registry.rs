@@ -12,7 +12,7 @@ use ahash::RandomState;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::session::{Session, Standing, User};
+use crate::account::session::session::{Session, Standing, User};
 use crate::clock::UnixSecs;
 use crate::store::{Account, StandingSession};
 
@@ -23,7 +23,7 @@ const STEP: usize = 50_000;
 const WRITING: usize = 25;
 
 /// The store's thread alone adds, changes and removes.
-pub(super) struct Live {
+pub(crate) struct Live {
     parts: Box<[Part]>,
     hashes: RandomState,
     idle_secs: AtomicU64,
@@ -60,7 +60,7 @@ impl PartialEq for Held {
 impl Eq for Held {}
 
 impl Live {
-    pub(super) fn new(idle_secs: u64, max_age_secs: u64) -> Self {
+    pub(crate) fn new(idle_secs: u64, max_age_secs: u64) -> Self {
         let hashes = RandomState::new();
         let part = || Part {
             sessions: RwLock::new(HashSet::with_hasher(hashes.clone())),
@@ -76,7 +76,7 @@ impl Live {
 
     /// Other limits, for all sessions from now on. A longer life is for those alone that begin then. Goes through
     /// all of them.
-    pub(super) fn set_limits(&self, idle_secs: u64, max_age_secs: u64) {
+    pub(crate) fn set_limits(&self, idle_secs: u64, max_age_secs: u64) {
         self.idle_secs.store(idle_secs, Ordering::Relaxed);
         // before the locks are taken: what begins behind them is held to it, too
         self.max_age_secs.store(max_age_secs, Ordering::Relaxed);
@@ -91,12 +91,12 @@ impl Live {
         &self.parts[usize::try_from(bits).unwrap_or(0) % PARTS]
     }
 
-    pub(super) fn find(&self, id: &str) -> Option<Arc<Session>> {
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Session>> {
         self.part(id).sessions.read().get(id).map(|held| Arc::clone(&held.0))
     }
 
     /// Whether the session still stands for somebody.
-    pub(super) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
+    pub(crate) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
         let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
         let is_idle = unused_secs > self.idle_secs.load(Ordering::Relaxed) && !session.of_program;
         // told before the end, which a sweep may have set for the same reason
@@ -110,7 +110,7 @@ impl Live {
     }
 
     /// A session begins. One that stands already stays as it is.
-    pub(super) fn begin(&self, row: &StandingSession<'_>) {
+    pub(crate) fn begin(&self, row: &StandingSession<'_>) {
         let part = self.part(row.id);
         if part.sessions.read().contains(row.id) {
             return;
@@ -123,14 +123,14 @@ impl Live {
     }
 
     /// A session is over.
-    pub(super) fn end(&self, id: &str) {
+    pub(crate) fn end(&self, id: &str) {
         if let Some(Held(session)) = self.part(id).sessions.write().take(id) {
             session.ended.store(true, Ordering::Release);
         }
     }
 
     /// Sessions whose ids are not among these are over.
-    pub(super) fn end_others(&self, standing: &HashSet<String>) {
+    pub(crate) fn end_others(&self, standing: &HashSet<String>) {
         for part in &self.parts {
             let ids: Vec<String> = part.sessions.read().iter().map(|held| held.0.id.clone()).collect();
             ids.iter().filter(|id| !standing.contains(*id)).for_each(|id| self.end(id));
@@ -138,7 +138,7 @@ impl Live {
     }
 
     /// What all sessions of an account share. Before it has been told of, the account has no standing.
-    pub(super) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
+    pub(crate) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
         let mut accounts = self.part(id).accounts.lock();
         if let Some(known) = accounts.get(id) {
             return Arc::clone(known);
@@ -151,7 +151,7 @@ impl Live {
     }
 
     /// An account as it is now; of interest only if it has sessions or tokens.
-    pub(super) fn change(&self, row: &Account<'_>) {
+    pub(crate) fn change(&self, row: &Account<'_>) {
         let Some(shared) = self.part(row.id).accounts.lock().get(row.id).cloned() else { return };
         let old = shared.load();
         let groups = || row.groups.split(',').filter(|group| !group.is_empty());
@@ -180,7 +180,7 @@ impl Live {
     }
 
     /// Of some parts, sessions used since they were last written: id and when. And where to go on.
-    pub(super) fn unwritten(&self, from: usize) -> (Vec<(String, UnixSecs)>, Option<usize>) {
+    pub(crate) fn unwritten(&self, from: usize) -> (Vec<(String, UnixSecs)>, Option<usize>) {
         let mut used = Vec::new();
         let next = self.step(from, |part| {
             let (sessions, before) = (part.sessions.read(), used.len());
@@ -194,7 +194,7 @@ impl Live {
     }
 
     /// They have been written.
-    pub(super) fn mark_written(&self, seen: &[(String, UnixSecs)]) {
+    pub(crate) fn mark_written(&self, seen: &[(String, UnixSecs)]) {
         for (id, at) in seen {
             if let Some(session) = self.find(id) {
                 session.written.fetch_max(*at, Ordering::Relaxed);
@@ -204,7 +204,7 @@ impl Live {
 
     /// Lets go of sessions past their limits, and of accounts that nothing belongs to, in some parts. Gives where
     /// to go on.
-    pub(super) fn sweep(&self, from: usize, now: UnixSecs) -> Option<usize> {
+    pub(crate) fn sweep(&self, from: usize, now: UnixSecs) -> Option<usize> {
         let is_over = |session: &Session| self.standing(session, now) == Standing::Expired;
         self.step(from, |part| {
             let sessions = part.sessions.read();
@@ -226,7 +226,7 @@ impl Live {
     }
 
     /// How many stand.
-    pub(super) fn count(&self, now: UnixSecs) -> usize {
+    pub(crate) fn count(&self, now: UnixSecs) -> usize {
         let active = |held: &&Held| self.standing(&held.0, now) == Standing::Active;
         self.parts.iter().map(|part| part.sessions.read().iter().filter(active).count()).sum()
     }

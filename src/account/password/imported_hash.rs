@@ -21,7 +21,7 @@ const CRYPT_BYTES_MAX: usize = 512;
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=128;
 
 /// A hash, taken apart.
-pub(super) enum Foreign {
+pub(crate) enum Foreign {
     /// `$2a$`, `$2b$`, `$2y$`: bcryptjs, Prisma apps, htpasswd -B. Looks at 72 bytes alone.
     Bcrypt(String),
     /// `$pbkdf2$` (SHA-1), `$pbkdf2-sha256$`, `$pbkdf2-sha512$`: Authelia, passlib.
@@ -38,7 +38,7 @@ pub(super) enum Foreign {
 
 impl Foreign {
     /// `None`: nothing that is known, damaged, or too dear to compare.
-    pub(super) fn parse(hash: &str) -> Option<Self> {
+    pub(crate) fn parse(hash: &str) -> Option<Self> {
         if let Some(encoded) = hash.strip_prefix("{SHA}") {
             return BASE64.decode(encoded.as_bytes()).ok().filter(|hash| hash.len() == 20).map(Self::Sha1);
         }
@@ -93,7 +93,7 @@ impl Foreign {
     }
 
     /// Whether this is the password's hash.
-    pub(super) fn matches(&self, password: &str) -> bool {
+    pub(crate) fn matches(&self, password: &str) -> bool {
         let bytes = password.as_bytes();
         match self {
             // each round reads the whole password: crypt(3) takes no longer one either

@@ -7,9 +7,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::accounts::Accounts;
-use super::session::Session;
-use super::{Caller, SignedIn};
+use crate::account::accounts::Accounts;
+use crate::account::session::session::Session;
+use crate::account::{Caller, SignedIn};
 use crate::clock::UnixSecs;
 
 /// Sign-ins that are remembered at once.
@@ -18,7 +18,7 @@ const PLACES: usize = 512;
 const SECS: u64 = 60;
 
 /// The sign-ins of the last minute, as far as they fit.
-pub(super) struct Returning {
+pub(crate) struct Returning {
     /// Random per process: nobody can aim at somebody else's place.
     hasher: ahash::RandomState,
     places: Mutex<Vec<Option<Begun>>>,
@@ -79,8 +79,8 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::World;
     use super::*;
+    use crate::account::testing::World;
 
     fn caller(agent: &str) -> Caller {
         Caller { user_agent: agent.to_owned(), ..Caller::default() }

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::admin::shown;
-use super::{Admin, Refused, email, throttle};
+use crate::account::admin::accounts::shown;
+use crate::account::fields;
+use crate::account::limits::login_throttle;
+use crate::account::{Admin, Refused};
 use crate::clock::UnixSecs;
 use crate::store::AuditRow;
 
@@ -43,14 +45,14 @@ impl Admin {
 
     /// Lifts what is throttled under this e-mail or address.
     pub fn lift_ban(&mut self, what: &str) -> Result<(), Refused> {
-        let email = email::bucket(what);
+        let email = fields::bucket(what);
         // a network is shown as `2001:db8::/64`
         let what_address = what.trim().trim_end_matches("/64");
-        let mut names = vec![throttle::account(&email)];
+        let mut names = vec![login_throttle::account(&email)];
         if let Ok(address) = what_address.parse::<IpAddr>() {
-            names.extend(throttle::address(address));
+            names.extend(login_throttle::address(address));
         }
-        let user = self.db.user_by_email(&email)?.map(|user| throttle::of_account(&user.id));
+        let user = self.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
         let event = AuditRow { detail: shown(what), ..self.event("ban_lifted", None) };
         if self.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
             return Err(Refused(format!("nothing is banned under `{}`", shown(what))));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::accounts::Accounts;
-use super::holders::Holders;
-use super::session::{Identity, Rejected, Session, Standing};
+use super::limits::bounded_map::Holders;
+use super::session::session::{Identity, Rejected, Session, Standing};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
 use crate::web::host::Host;

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Caller;
+use crate::account::Caller;
 use crate::config;
 use crate::metrics;
 use crate::store::{Held, Limit, Rule};
@@ -20,7 +20,7 @@ const SIGN_UP_SECS: u64 = 3600;
 const PROFILE_CHANGES_MAX: u32 = 30;
 
 /// The address as it is counted: IPv6 by /64, because one customer has all of it.
-pub(super) fn prefix(address: IpAddr) -> IpAddr {
+pub(crate) fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
@@ -36,12 +36,12 @@ fn network(address: IpAddr) -> String {
 }
 
 /// The name of an account's count.
-pub(super) fn account(email: &str) -> String {
+pub(crate) fn account(email: &str) -> String {
     format!("account:{email}")
 }
 
 /// The names of an address's counts: of sign-ins and of sign-ups.
-pub(super) fn address(address: IpAddr) -> [String; 2] {
+pub(crate) fn address(address: IpAddr) -> [String; 2] {
     ["address", "sign_up"].map(|what| format!("{what}:{}", network(address)))
 }
 
@@ -56,7 +56,7 @@ fn of_address(settings: config::Throttle, name: String, window_secs: u64) -> Lim
 }
 
 /// Limits of a sign-in. `device`: hash of the device cookie, if the account knows it.
-pub(super) fn of_sign_in(
+pub(crate) fn of_sign_in(
     settings: config::Throttle,
     caller: &Caller,
     email: &str,
@@ -76,7 +76,7 @@ pub(super) fn of_sign_in(
 
 /// Limit of a sign-up, which counts whatever comes of it. Not that of sign-ins: whoever makes accounts must
 /// not keep those behind the same address from theirs.
-pub(super) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
+pub(crate) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
     let limit = |from| {
         let [_, sign_ups] = address(from);
         of_address(settings, sign_ups, SIGN_UP_SECS)
@@ -91,24 +91,24 @@ fn peer(caller: &Caller) -> Option<IpAddr> {
 }
 
 /// The limit on wrong current passwords in a session: whoever stole one does not shut the forms of others.
-pub(super) fn of_session(settings: config::Throttle, user: &str, session: &str) -> Vec<Limit> {
+pub(crate) fn of_session(settings: config::Throttle, user: &str, session: &str) -> Vec<Limit> {
     vec![own(settings, format!("{}:{session}", of_account(user)))]
 }
 
 /// What the names of [`of_session`] of an account begin with.
-pub(super) fn of_account(user: &str) -> String {
+pub(crate) fn of_account(user: &str) -> String {
     format!("user:{user}")
 }
 
 /// The limit on changes of a profile, whoever makes them.
-pub(super) fn of_profile(settings: config::Throttle, user: &str) -> Vec<Limit> {
+pub(crate) fn of_profile(settings: config::Throttle, user: &str) -> Vec<Limit> {
     let (find_secs, ban_secs) = (settings.find_time.as_secs(), settings.ban_time.as_secs());
     let rule = Rule::Ban { max: PROFILE_CHANGES_MAX, find_secs, ban_secs };
     vec![Limit { name: format!("profile:{user}"), rule }]
 }
 
 /// An attempt is refused for this: it is counted as such. Gives after how many seconds to come back.
-pub(super) fn refused(held: &Held) -> u64 {
+pub(crate) fn refused(held: &Held) -> u64 {
     held.names.iter().for_each(|name| metrics::ACCOUNTS.limited(name));
     held.wait_secs()
 }
@@ -135,8 +135,8 @@ mod simulation {
     use std::collections::BinaryHeap;
     use std::time::Duration;
 
-    use super::super::testing::at;
     use super::*;
+    use crate::account::testing::at;
     use crate::store::{AuditRow, Check, Db};
 
     const SETTINGS: config::Throttle =

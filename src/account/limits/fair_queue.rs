@@ -16,7 +16,7 @@ use crate::clock::Stopwatch;
 
 /// What shares a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// A client's address; IPv6 by /64.
     Network(IpAddr),
     /// A connection on which nobody says where its clients are.
@@ -27,18 +27,18 @@ pub(super) enum Flow {
 
 /// How many may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// In one flow.
-    pub(super) flow: usize,
+    pub(crate) flow: usize,
     /// For one subject.
-    pub(super) subject: usize,
+    pub(crate) subject: usize,
     /// In all.
-    pub(super) all: usize,
+    pub(crate) all: usize,
 }
 
 /// There is no room in the queue, or the turn did not come in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Busy;
+pub(crate) struct Busy;
 
 struct Waiter<T> {
     id: u64,
@@ -165,10 +165,10 @@ struct Waiting {
 
 /// A fair queue that tasks wait in.
 #[derive(Clone)]
-pub(super) struct FairQueue(Arc<Mutex<Lines<Waiting>>>);
+pub(crate) struct FairQueue(Arc<Mutex<Lines<Waiting>>>);
 
 /// The right to go on; given back when dropped.
-pub(super) struct Permit {
+pub(crate) struct Permit {
     queue: FairQueue,
     subject: Option<u64>,
 }
@@ -182,13 +182,13 @@ struct Place<'q> {
 
 impl FairQueue {
     /// So many may go on at once.
-    pub(super) fn new(permits: usize, bounds: Bounds) -> Self {
+    pub(crate) fn new(permits: usize, bounds: Bounds) -> Self {
         Self(Arc::new(Mutex::new(Lines::new(permits, bounds))))
     }
 
     /// Waits until it is this one's turn, `patience` at most. `subject`: nobody else goes on with the same one
     /// meanwhile.
-    pub(super) async fn permit(&self, flow: Flow, subject: Option<u64>, patience: Duration) -> Result<Permit, Busy> {
+    pub(crate) async fn permit(&self, flow: Flow, subject: Option<u64>, patience: Duration) -> Result<Permit, Busy> {
         let (granted, permit) = oneshot::channel();
         let (id, displaced) = self.0.lock().join(flow, subject, Waiting { since: Stopwatch::new(), granted })?;
         // without an answer: it is busy
@@ -208,7 +208,7 @@ impl FairQueue {
     }
 
     /// How many wait, and for how long the one who waits longest has.
-    pub(super) fn waiting(&self) -> (usize, Duration) {
+    pub(crate) fn waiting(&self) -> (usize, Duration) {
         let lines = self.0.lock();
         let first = lines.by_flow.values().filter_map(VecDeque::front).map(|waiter| waiter.value.since.elapsed()).max();
         (lines.waiting, first.unwrap_or_default())

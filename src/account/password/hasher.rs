@@ -9,8 +9,8 @@ use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::Zeroizing;
 
-use super::blocklist::normal;
-use super::foreign::Foreign;
+use crate::account::password::imported_hash::Foreign;
+use crate::account::password::policy::normal;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
 
@@ -23,7 +23,7 @@ const SALT_BYTES: usize = 16;
 /// What a comparison found.
 #[derive(Debug, Clone)]
 #[must_use]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The password is right. With a new hash if the stored one has other parameters than are configured.
     Right(Option<Secret>),
     /// It is wrong, or there was nothing to compare with.
@@ -32,29 +32,29 @@ pub(super) enum Verdict {
 
 /// What argon2 works in. It comes from the system's allocator, which maps pieces of this size one by one: the gateway's
 /// own keeps what is freed.
-pub(super) type Memory = allocator_api2::vec::Vec<Block, System>;
+pub(crate) type Memory = allocator_api2::vec::Vec<Block, System>;
 
 /// Below this glibc may keep what is freed (mallopt(3), `M_MMAP_THRESHOLD`); what is not touched takes no memory.
 const MAPPED_BLOCKS: usize = (33 << 20) / Block::SIZE;
 
 /// Hashes a new password here and now; for commands.
-pub(super) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Secret, NoRandomness> {
+pub(crate) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Secret, NoRandomness> {
     Engine::new(settings, Arc::default()).hash(password)
 }
 
 /// Whether a stored hash can be compared with: ours, or one that another program made.
-pub(super) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
+pub(crate) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
     Foreign::parse(hash.expose()).is_some() || Engine::new(settings, Arc::default()).parse(hash).is_some()
 }
 
-pub(super) fn no_memory() -> Memory {
+pub(crate) fn no_memory() -> Memory {
     Memory::new_in(System)
 }
 
 /// One worker's argon2, with memory that is used again and again.
-pub(super) struct Engine {
-    pub(super) settings: config::Argon2,
-    pub(super) memory: Memory,
+pub(crate) struct Engine {
+    pub(crate) settings: config::Argon2,
+    pub(crate) memory: Memory,
     runs: Arc<AtomicU64>,
 }
 
@@ -67,7 +67,7 @@ struct Stored {
 }
 
 impl Engine {
-    pub(super) fn new(settings: config::Argon2, runs: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(settings: config::Argon2, runs: Arc<AtomicU64>) -> Self {
         Self { settings, memory: no_memory(), runs }
     }
 
@@ -120,7 +120,7 @@ impl Engine {
                 == (memory_kib, iterations, parallelism)
     }
 
-    pub(super) fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Verdict {
+    pub(crate) fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Verdict {
         if let Some(foreign) = hash.and_then(|hash| Foreign::parse(hash.expose())) {
             // as it was typed when the other program made the hash, in whatever spelling that was
             let (typed, normal) = (password.expose(), normal(password));
@@ -156,7 +156,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn hash(&mut self, password: &Secret) -> Result<Secret, NoRandomness> {
+    pub(crate) fn hash(&mut self, password: &Secret) -> Result<Secret, NoRandomness> {
         let salt = random_bytes::<SALT_BYTES>()?;
         // the parameters were judged with the configuration; if they are no good nothing is hashed
         let params = self.params().map_err(|_| NoRandomness)?;

@@ -1,0 +1,7 @@
+//! What commands do to accounts, in a process of their own, with or without a running gateway.
+
+pub(super) mod accounts;
+pub(super) mod bans;
+pub(super) mod import;
+mod invites;
+pub(super) mod signing_keys;

@@ -1,0 +1,3 @@
+//! API tokens: what programs present instead of a session.
+
+pub(super) mod manage;

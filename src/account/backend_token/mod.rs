@@ -1,0 +1,6 @@
+//! Backends' own tokens: made here, accepted nowhere here.
+
+pub(super) mod issue;
+pub(super) mod issued;
+mod jwe;
+mod jws;

@@ -1,0 +1,7 @@
+//! Passwords: which may be chosen, and their hashes.
+
+mod guessable;
+pub(super) mod hash_workers;
+pub(super) mod hasher;
+mod imported_hash;
+pub(super) mod policy;

@@ -1,0 +1,6 @@
+//! Sessions: what they are, which are active, and the token in the browser's cookie.
+
+pub(super) mod cookie_check;
+pub(super) mod cookie_token;
+pub(super) mod registry;
+pub(super) mod session;
