@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::api_token::manage::ApiTokens;
+use super::api_token::registry::ApiTokens;
 use super::app_cookies::AppCookieKey;
-use super::backend_token::issue::{self, Minters, OwnKeys};
+use super::backend_token::issue::Minters;
 use super::backend_token::issued::HandedTokens;
+use super::backend_token::signing_key::{self, OwnKeys};
+use super::caller::Caller;
+use super::errors::{StartError, StoreDown, down};
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::maintenance::{Chores, write_seen};
 use super::password::hash_workers::Hasher;
@@ -20,14 +23,12 @@ use super::session::cookie_token::{self, Keys};
 use super::session::registry::Live;
 use super::session::session::{Identity, Rejected, Session, Standing};
 use super::settings::Settings;
-use super::sign_in::Beginning;
 use super::websocket_ticket::Tickets;
-use super::{Caller, SignedIn, StartError, StoreDown};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, LastHere, Store, StoreError};
+use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, Store};
 
 /// How often the log says that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
@@ -64,8 +65,8 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     /// For what goes on beside requests; the newest.
     in_force: Arc<ArcSwap<Settings>>,
-    live: Arc<Live>,
-    keys: Arc<Keys>,
+    pub(super) live: Arc<Live>,
+    pub(super) keys: Arc<Keys>,
     pub(super) own_keys: Arc<OwnKeys>,
     pub(super) handed: Arc<HandedTokens>,
     pub(super) tickets: Tickets,
@@ -82,18 +83,6 @@ impl Deref for Shared {
     fn deref(&self) -> &Core {
         &self.core
     }
-}
-
-impl From<StoreError> for StartError {
-    fn from(error: StoreError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Logs what went wrong; outside it is one thing.
-pub(super) fn down(error: &StoreError) -> StoreDown {
-    tracing::error!(%error, "the account store failed");
-    StoreDown
 }
 
 impl Accounts {
@@ -122,8 +111,8 @@ impl Accounts {
         db.first_key(&cookie_token::new_key().map_err(no_randomness)?, clock.now())?;
         db.first_key(&cookie_token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
         let app_cookies = AppCookieKey::new(&db.app_cookie_key()?);
-        for algorithm in issue::algorithms(config) {
-            db.first_key(&issue::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
+        for algorithm in signing_key::algorithms(config) {
+            db.first_key(&signing_key::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
         let live = Arc::new(Live::new(settings.idle_secs, settings.max_age_secs));
         let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
@@ -166,8 +155,8 @@ impl Accounts {
     /// [`StoreDown`]: a signing key that is needed now could not be made; nothing has changed.
     pub async fn reconfigured(&self, config: &Config) -> Result<Self, StoreDown> {
         let now = self.shared.clock.now();
-        for algorithm in issue::algorithms(config) {
-            let key = issue::new_key(algorithm).map_err(|_| StoreDown)?;
+        for algorithm in signing_key::algorithms(config) {
+            let key = signing_key::new_key(algorithm).map_err(|_| StoreDown)?;
             let made = self.shared.store.run(move |db| db.first_key(&key, now)).await;
             made.map_err(|error| down(&error))?;
         }
@@ -211,6 +200,24 @@ impl Accounts {
         }
         let user = session.user.load_full();
         Ok(Identity { session, user, issued, grant: None })
+    }
+
+    /// Who an API token stands for, now. Memory alone. Marks it as seen.
+    ///
+    /// # Errors
+    /// [`Rejected`]: deny.
+    pub fn authenticate_api_token(&self, token: &[u8]) -> Result<Identity, Rejected> {
+        let (session, grant) = self.shared.api_tokens.find(token).ok_or(Rejected::Invalid)?;
+        let now = self.shared.clock.now();
+        let user = session.user.load_full();
+        if session.ended.load(Ordering::Acquire) || user.disabled {
+            return Err(Rejected::Ended);
+        }
+        if now >= session.expires() {
+            return Err(Rejected::Expired);
+        }
+        session.seen.fetch_max(now, Ordering::Relaxed);
+        Ok(Identity { session, user, issued: now, grant: Some(grant) })
     }
 
     /// Whether a session stands, now. Memory only; does not mark it as seen.
@@ -319,15 +326,6 @@ impl Shared {
         self.turns.permit(Flow::Account(self.subject(&who.user.id)), None, TURN_PATIENCE).await
     }
 
-    /// What the browser gets for a session that has just begun.
-    pub(super) fn signed_in(&self, beginning: Beginning, user_id: &str) -> Result<SignedIn, StoreDown> {
-        let Beginning { row, device, before } = beginning;
-        let session = self.live.find(&row.id).ok_or(StoreDown)?;
-        let token = self.keys.sign(&session, user_id, self.clock.now()).ok_or(StoreDown)?;
-        let is_same_person = matches!(before, LastHere::One(last) if last == user_id);
-        Ok(SignedIn { session, token, device, is_same_person })
-    }
-
     #[cfg(test)]
     pub(super) fn keys(&self) -> &Keys {
         &self.keys
@@ -374,7 +372,7 @@ fn hooks(
 #[cfg(test)]
 mod tests {
     use super::super::testing::{GOOD, OTHER, START, World, secret};
-    use super::super::{Caller, Details};
+    use super::super::{Details, SignedIn};
     use super::*;
 
     fn judged(world: &World, done: &SignedIn) -> Option<Rejected> {

@@ -2,7 +2,8 @@
 //! store, written with what it tells about, and a line in the log once that is done. No password,
 //! token or link is ever part of it.
 
-use super::{Caller, Identity};
+use super::caller::Caller;
+use super::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::metrics;
 use crate::store::AuditRow;

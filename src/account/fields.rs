@@ -8,7 +8,7 @@ use ring::hmac;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-use super::FieldError;
+use super::errors::FieldError;
 use crate::logging::{is_deceptive, is_joiner};
 use crate::secret::random_bytes;
 

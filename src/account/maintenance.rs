@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 
-use super::api_token::manage::ApiTokens;
+use super::api_token::registry::ApiTokens;
 use super::backend_token::issued::HandedTokens;
 use super::session::registry::Live;
 use super::settings::Settings;

@@ -2,26 +2,36 @@
 
 use std::sync::atomic::Ordering;
 
-use super::accounts::{Accounts, down};
+use super::accounts::Accounts;
 use super::audit;
+use super::caller::Caller;
+use super::errors::{ChangeError, StoreDown, down, unavailable, wrong_password};
 use super::fields;
 use super::limits::login_throttle;
+use super::limits::login_throttle::presented_device;
 use super::password::hash_workers::Place;
 use super::password::hasher::Verdict;
 use super::password::policy;
 use super::session::session::{Identity, Standing};
-use super::sign_in::presented_device;
-use super::sign_up::unavailable;
-use super::{Caller, ChangeError, FieldError, SessionInfo, StoreDown};
+use crate::clock::UnixSecs;
 use crate::secret::Secret;
 use crate::store::{AuditRow, Counted, Ends, Keeps, Password, UserChange, UserRow, Whose, Written};
 
-pub(super) fn wrong_password() -> ChangeError {
-    ChangeError::Field(FieldError {
-        field: "current_password",
-        code: "wrong",
-        message: "This is not your current password.".to_owned(),
-    })
+/// One line of the account page's session list.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SessionInfo {
+    /// Public id of the session.
+    pub id: String,
+    /// When it began.
+    pub created: UnixSecs,
+    /// When it was last used, to within a minute.
+    pub seen: UnixSecs,
+    /// When it ends at the latest.
+    pub expires: UnixSecs,
+    /// Address at sign-in.
+    pub address: String,
+    /// User-Agent at sign-in.
+    pub user_agent: String,
 }
 
 /// The current password was right.

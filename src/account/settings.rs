@@ -1,6 +1,6 @@
 //! What of the configuration concerns accounts.
 
-use super::backend_token::issue::PUBLISHED_SECS;
+use super::backend_token::signing_key::PUBLISHED_SECS;
 use crate::config::{self, Config};
 
 /// Lengths of time in seconds.

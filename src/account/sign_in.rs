@@ -1,22 +1,21 @@
 //! Signing in and out. Unknown, disabled and passwordless accounts cost what a wrong password
 //! costs and are answered alike. Attempts are counted before anything is compared.
 
-use super::accounts::{Accounts, Shared, down};
+use super::accounts::Accounts;
 use super::audit;
+use super::caller::Caller;
+use super::errors::{SignInError, StoreDown, down};
 use super::fields;
 use super::limits::login_throttle;
+use super::limits::login_throttle::presented_device;
 use super::password::hash_workers::{Place, turned_away};
 use super::password::hasher::Verdict;
-use super::session::cookie_token;
+use super::session::draft::SignedIn;
 use super::session::session::Session;
 use super::settings::Settings;
-use super::{Caller, SignInError, SignedIn, StoreDown};
 use crate::clock::UnixSecs;
-use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, NewSession, SignIn, StoreError, UserRow, Whose};
-
-/// Longest device cookie that is looked at, bytes; ours have 43.
-const DEVICE_BYTES_MAX: usize = 64;
+use crate::secret::Secret;
+use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, SignIn, StoreError, UserRow, Whose};
 
 /// Somebody who wants to sign in.
 #[derive(Clone)]
@@ -54,54 +53,6 @@ enum Counting {
     Let(Box<Attempt>),
     Stranger,
     Held(String, Held),
-}
-
-/// A session in the making and the device cookie that goes with it.
-pub(super) struct Beginning {
-    pub(super) row: NewSession,
-    pub(super) device: Secret,
-    /// Who had one before at this browser.
-    pub(super) before: LastHere,
-}
-
-impl Shared {
-    /// Prepares a session for the caller.
-    pub(super) fn beginning(
-        &self,
-        caller: &Caller,
-        remember: bool,
-        before: LastHere,
-        now: UnixSecs,
-    ) -> Result<Beginning, StoreDown> {
-        // one that no account knows may be anybody's invention
-        let device = match &caller.device {
-            Some(device) if before != LastHere::Nobody => Secret::new(device.clone()),
-            _ => random_token().map_err(|_| StoreDown)?,
-        };
-        let row = NewSession {
-            id: cookie_token::new_session_id().map_err(|_| StoreDown)?,
-            expires: now.saturating_add(self.settings.max_age_secs),
-            remember,
-            address: audit::address(caller),
-            user_agent: user_agent(caller),
-            replaces: caller.session.clone(),
-            device: token_hash(device.expose()),
-        };
-        Ok(Beginning { row, device, before })
-    }
-}
-
-/// User-Agent as it may be shown: no control characters, 256 bytes at most.
-fn user_agent(caller: &Caller) -> String {
-    let mut text: String = caller.user_agent.chars().filter(|c| !c.is_control()).collect();
-    let end = (0..=text.len().min(256)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    text.truncate(end);
-    text
-}
-
-/// Hash of the presented device cookie, if it can be one of ours.
-pub(super) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
-    caller.device.as_ref().filter(|device| device.len() <= DEVICE_BYTES_MAX).map(|device| token_hash(device))
 }
 
 fn begin_attempt(db: &mut Db, settings: &Settings, wish: &Wish, now: UnixSecs) -> Result<Counting, StoreError> {

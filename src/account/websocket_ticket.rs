@@ -70,7 +70,7 @@ impl Accounts {
     /// # Errors
     /// [`Rejected`]: deny.
     pub fn authenticate_handshake(&self, token: &Secret, host: &Host) -> Result<Identity, Rejected> {
-        if token.expose().starts_with(super::API_TOKEN_PREFIX) {
+        if token.expose().starts_with(super::api_token::manage::PREFIX) {
             return self.authenticate_api_token(token.expose().as_bytes());
         }
         if !token.expose().starts_with(PREFIX) {

@@ -3,17 +3,20 @@
 
 use std::path::Path;
 
-use crate::account::Caller;
 use crate::account::audit;
+use crate::account::caller::Caller;
+use crate::account::errors::{Refused, shown};
 use crate::account::fields;
+use crate::account::ids::new_id;
+use crate::account::one_time_link;
+use crate::account::password::policy;
 use crate::account::settings::Settings;
-use crate::account::sign_up;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
-use crate::secret::{NoRandomness, Secret, token_hash};
+use crate::secret::{Secret, token_hash};
 use crate::store::{
     self, Applied, AuditEvent, AuditRow, Check, Db, Ends, Keeps, Migrated, NewId, NewUser, Password, Restored,
-    SessionRow, StoreError, UserChange, UserRow, Whose, Written,
+    SessionRow, UserChange, UserRow, Whose, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
@@ -24,36 +27,6 @@ const RESET_SECS: u64 = 86_400;
 /// When a database was replaced, in the name of what is kept of it.
 const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
     time::macros::format_description!("[year][month][day]-[hour][minute][second]");
-
-/// Why a command was refused: one plain sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused(pub String);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<NoRandomness> for Refused {
-    fn from(error: NoRandomness) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<crate::account::FieldError> for Refused {
-    fn from(error: crate::account::FieldError) -> Self {
-        Self(error.message)
-    }
-}
 
 /// What a command says of an account; `None` stays as it is, or empty.
 #[derive(Debug, Clone, Default)]
@@ -141,7 +114,7 @@ impl Admin {
     fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, Refused> {
         let rules = &self.settings.password;
         password
-            .map(|password| sign_up::chosen(rules, &self.settings.title, email, password).map_err(Refused))
+            .map(|password| policy::chosen(rules, &self.settings.title, email, password).map_err(Refused))
             .transpose()
     }
 
@@ -160,7 +133,7 @@ impl Admin {
     pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
         let email = canonical_new(typed)?;
         let new = NewUser {
-            id: sign_up::new_id(self.settings.user_ids, &self.clock)?,
+            id: new_id(self.settings.user_ids, &self.clock)?,
             name: fields::name(&details.name.unwrap_or_default())?,
             picture: fields::picture(&details.picture.unwrap_or_default())?,
             groups: fields::groups(&details.groups.unwrap_or_default())?,
@@ -175,7 +148,7 @@ impl Admin {
                 _ => Err(taken(&new.email)),
             };
         }
-        let (link, token) = sign_up::invite(now, INVITE_SECS, Vec::new(), None, None)?;
+        let (link, token) = one_time_link::invite(now, INVITE_SECS, Vec::new(), None, None)?;
         match self.db.add_invited_user(&new, &link, now, (&added, &invited))? {
             Written::Done(user) => Ok((*user, Some(self.url("invite", &token)))),
             _ => Err(taken(&new.email)),
@@ -241,7 +214,7 @@ impl Admin {
         if user.disabled {
             return Err(Refused(format!("the account {} is disabled; enable it first", user.email)));
         }
-        let (link, token) = sign_up::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
+        let (link, token) = one_time_link::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
         self.db.add_link(&link, &self.event("reset_made", Some(&user)))?;
         Ok(self.url("reset", &token))
     }
@@ -309,7 +282,7 @@ impl Admin {
     }
 
     pub(crate) fn new_id(&self) -> Result<NewId, Refused> {
-        Ok(sign_up::new_id(self.settings.user_ids, &self.clock)?)
+        Ok(new_id(self.settings.user_ids, &self.clock)?)
     }
 
     pub(crate) fn argon2(&self) -> crate::config::Argon2 {
@@ -329,9 +302,4 @@ pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored,
     let stamp = at.and_then(|at| at.format(STAMP).ok()).unwrap_or_default();
     let event = audit::about("database_restored", &Caller::default(), now, "", "");
     Ok(store::restore(state_dir, from, &stamp, &event)?)
-}
-
-/// What somebody typed, fit to be shown.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(254).collect()
 }

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::account::admin::accounts::shown;
+use super::accounts::Admin;
+use crate::account::errors::{Refused, shown};
 use crate::account::fields;
 use crate::account::limits::login_throttle;
-use crate::account::{Admin, Refused};
 use crate::clock::UnixSecs;
 use crate::store::AuditRow;
 

@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use crate::account::admin::accounts::{Admin, Refused};
+use super::accounts::Admin;
+use crate::account::errors::{Refused, shown};
 use crate::account::fields;
 use crate::account::fields::Odd;
 use crate::account::password::hasher;
@@ -122,7 +123,7 @@ impl Judge<'_> {
     /// People keep the address that they have, odd as it may be; one that is dangerous to apps makes no account.
     fn email(&mut self, typed: &str) -> Option<String> {
         let Some(email) = fields::canonical(typed) else {
-            self.say(format!("`{}` is no e-mail address: skipped", crate::account::admin::accounts::shown(typed)));
+            self.say(format!("`{}` is no e-mail address: skipped", shown(typed)));
             return None;
         };
         match fields::judge(&email) {
@@ -140,7 +141,7 @@ impl Judge<'_> {
     fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, Refused> {
         let Some(id) = id else { return Ok(Some(self.admin.new_id()?)) };
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
-            self.say(format!("`{}` cannot be an id: skipped", crate::account::admin::accounts::shown(&id)));
+            self.say(format!("`{}` cannot be an id: skipped", shown(&id)));
             return Ok(None);
         }
         if !self.ids.insert(id.clone()) || self.admin.has_id(&id)? {

@@ -1,9 +1,9 @@
 //! Invites as commands see them: made, listed, revoked.
 
-use crate::account::admin::accounts::{canonical_new, shown, taken};
+use super::accounts::{Admin, canonical_new, taken};
+use crate::account::errors::{Refused, shown};
 use crate::account::fields;
-use crate::account::sign_up;
-use crate::account::{Admin, Refused};
+use crate::account::one_time_link;
 use crate::config::SignUp;
 use crate::secret::Secret;
 use crate::store::{AuditRow, InviteRow};
@@ -22,7 +22,7 @@ impl Admin {
             return Err(taken(email));
         }
         let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
-        let (link, token) = sign_up::invite(self.clock.now(), lasts_secs, groups, email, None)?;
+        let (link, token) = one_time_link::invite(self.clock.now(), lasts_secs, groups, email, None)?;
         self.db.add_link(&link, &event)?;
         Ok(self.url("invite", &token))
     }

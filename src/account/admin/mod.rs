@@ -1,6 +1,7 @@
 //! What commands do to accounts, in a process of their own, with or without a running gateway.
 
 pub(super) mod accounts;
+mod api_tokens;
 pub(super) mod bans;
 pub(super) mod import;
 mod invites;

@@ -1,8 +1,9 @@
 //! Signing keys as commands see them: listed, and replaced by new ones.
 
-use crate::account::backend_token::issue;
+use super::accounts::Admin;
+use crate::account::backend_token::signing_key;
+use crate::account::errors::Refused;
 use crate::account::session::cookie_token;
-use crate::account::{Admin, Refused};
 use crate::clock::BorneOut;
 use crate::store::{AuditRow, KeyRow};
 
@@ -31,7 +32,7 @@ impl Admin {
         let kid = own.kid.clone();
         let mut new = vec![own];
         for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
-            new.push(issue::new_key(&key.algorithm)?);
+            new.push(signing_key::new_key(&key.algorithm)?);
         }
         // keys that a clock which is ahead calls old are kept
         let past = BorneOut::new(&self.clock, self.db.newest_record()?).0.now();

@@ -94,7 +94,7 @@ mod tests {
     use arc_swap::ArcSwap;
 
     use super::*;
-    use crate::account::User;
+    use crate::account::session::user::User;
 
     fn session(account: &str, id: usize) -> Session {
         let [email, name, picture] = [const { String::new() }; 3];

@@ -3,11 +3,12 @@
 //! strangers who guess cannot lock its owner out. Behind an address there are many people: what an account's success
 //! forgives is forgiven to its address too, and where too much is left the address is slowed before it is refused.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
-use crate::account::Caller;
+use crate::account::caller::{Caller, prefix};
 use crate::config;
 use crate::metrics;
+use crate::secret::token_hash;
 use crate::store::{Held, Limit, Rule};
 
 /// An address gets this many times the tries of an account,
@@ -16,18 +17,14 @@ const ADDRESS_FACTOR: u32 = 20;
 const ADDRESS_BANS: u32 = 3;
 /// Sign-ups of an address, as many, are counted for this long.
 const SIGN_UP_SECS: u64 = 3600;
+/// Longest device cookie that is looked at, bytes; ours have 43.
+const DEVICE_BYTES_MAX: usize = 64;
 /// Changes of a profile within `throttle.find_time`.
 const PROFILE_CHANGES_MAX: u32 = 30;
 
-/// The address as it is counted: IPv6 by /64, because one customer has all of it.
-pub(crate) fn prefix(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
+/// Hash of the presented device cookie, if it can be one of ours.
+pub(crate) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
+    caller.device.as_ref().filter(|device| device.len() <= DEVICE_BYTES_MAX).map(|device| token_hash(device))
 }
 
 fn network(address: IpAddr) -> String {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use crate::account::Caller;
+use crate::account::caller::Caller;
 use crate::account::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use crate::account::password::hasher::{Engine, Memory, Verdict, no_memory};
 use crate::clock::Stopwatch;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use allocator_api2::alloc::System;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use crate::account::password::imported_hash::Foreign;
-use crate::account::password::policy::normal;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
 
@@ -36,6 +36,11 @@ pub(crate) type Memory = allocator_api2::vec::Vec<Block, System>;
 
 /// Below this glibc may keep what is freed (mallopt(3), `M_MMAP_THRESHOLD`); what is not touched takes no memory.
 const MAPPED_BLOCKS: usize = (33 << 20) / Block::SIZE;
+
+/// A password in the form that is hashed: NFC, otherwise exactly as typed.
+pub(crate) fn normal(password: &Secret) -> Zeroizing<String> {
+    Zeroizing::new(password.expose().nfc().collect())
+}
 
 /// Hashes a new password here and now; for commands.
 pub(crate) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Secret, NoRandomness> {

@@ -1,10 +1,9 @@
 //! Which passwords may be chosen (NIST SP 800-63B-4, 3.1.1.2): long enough, not guessed early, not made
 //! of the person's address or the page's title. No rules of composition, no expiry.
 
-use unicode_normalization::UnicodeNormalization;
-
-use crate::account::FieldError;
-use crate::account::password::guessable;
+use super::guessable;
+use super::hasher::{hash_now, normal};
+use crate::account::errors::FieldError;
 use crate::config;
 use crate::secret::Secret;
 use zeroize::Zeroizing;
@@ -13,11 +12,6 @@ use zeroize::Zeroizing;
 const CHARS_MAX: usize = 256;
 /// Shortest word of an e-mail or title that a password may not contain, in characters.
 const WORD_CHARS_MIN: usize = 4;
-
-/// A password in the form that is hashed: NFC, otherwise exactly as typed.
-pub(crate) fn normal(password: &Secret) -> Zeroizing<String> {
-    Zeroizing::new(password.expose().nfc().collect())
-}
 
 fn words(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphanumeric())
@@ -62,6 +56,12 @@ pub(crate) fn judge(rules: &config::Password, title: &str, email: &str, password
         ));
     }
     Ok(())
+}
+
+/// Hashes a new password for a command, after judging it.
+pub(crate) fn chosen(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<Secret, String> {
+    judge(rules, title, email, password).map_err(|wrong| wrong.message)?;
+    hash_now(rules.argon2, password).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

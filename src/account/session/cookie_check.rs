@@ -7,9 +7,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::draft::SignedIn;
+use super::session::Session;
 use crate::account::accounts::Accounts;
-use crate::account::session::session::Session;
-use crate::account::{Caller, SignedIn};
+use crate::account::caller::Caller;
 use crate::clock::UnixSecs;
 
 /// Sign-ins that are remembered at once.

@@ -18,7 +18,8 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::account::session::session::{Rejected, Session};
+use super::session::{Rejected, Session};
+use crate::account::ids::{new_kid, new_session_id};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_bytes};
 use crate::store::{KeyRow, NewKey};
@@ -92,21 +93,6 @@ pub(crate) fn new_key() -> Result<NewKey, NoRandomness> {
 pub(crate) fn new_key_for(algorithm: &'static str) -> Result<NewKey, NoRandomness> {
     let secret = zeroize::Zeroizing::new(random_bytes::<32>()?.to_vec());
     Ok(NewKey { algorithm, kid: new_kid()?, secret })
-}
-
-/// A new key's name.
-pub(crate) fn new_kid() -> Result<String, NoRandomness> {
-    Ok(B64.encode(&random_bytes::<9>()?))
-}
-
-/// A new session's public id: 128 random bits. None begins with `-`: ids are typed after commands.
-pub(crate) fn new_session_id() -> Result<String, NoRandomness> {
-    loop {
-        let id = B64.encode(&random_bytes::<16>()?);
-        if !id.starts_with('-') {
-            return Ok(id);
-        }
-    }
 }
 
 impl Keys {

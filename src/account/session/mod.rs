@@ -2,5 +2,7 @@
 
 pub(super) mod cookie_check;
 pub(super) mod cookie_token;
+pub(super) mod draft;
 pub(super) mod registry;
 pub(super) mod session;
+pub(super) mod user;

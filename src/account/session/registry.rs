@@ -12,7 +12,8 @@ use ahash::RandomState;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use crate::account::session::session::{Session, Standing, User};
+use super::session::{Session, Standing};
+use super::user::User;
 use crate::clock::UnixSecs;
 use crate::store::{Account, StandingSession};
 

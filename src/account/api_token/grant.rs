@@ -1,0 +1,66 @@
+//! What an API token may do: scopes of methods and paths.
+
+use http::Method;
+
+use crate::config::PathPattern;
+
+/// One thing that a token may do: methods (`None`: all) on a path pattern.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    methods: Option<Vec<Method>>,
+    path: PathPattern,
+}
+
+/// What a token may do; no scopes: what its account may.
+#[derive(Debug)]
+pub struct Grant {
+    scopes: Vec<Scope>,
+}
+
+impl Scope {
+    /// Reads `GET /api/**`, `GET,POST /api/**` or `* /api/**`. All methods are never what is left when nothing is said.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("`{text}` is no scope: {why}");
+        let (methods, path) = text
+            .trim()
+            .rsplit_once(' ')
+            .ok_or_else(|| wrong("it names methods and a path, as in `GET /api/**`, or `* /api/**` for all methods"))?;
+        let is_method = |name: &str| !name.is_empty() && name != "*" && name.bytes().all(|b| b.is_ascii_uppercase());
+        let method = |name: &str| Method::from_bytes(name.trim().as_bytes()).ok().filter(|_| is_method(name.trim()));
+        let methods: Option<Vec<Method>> = match methods.trim() {
+            "*" => None,
+            names => Some(names.split(',').map(method).collect::<Option<_>>().ok_or_else(|| {
+                wrong(
+                    "methods are written in capitals and joined by commas, as in `GET,POST /api/**`; `*` alone is all",
+                )
+            })?),
+        };
+        Ok(Self { methods, path: PathPattern::parse(path).map_err(wrong)? })
+    }
+
+    /// Reads one that was kept. Before methods had to be named, none meant all, and such tokens go on.
+    pub(crate) fn kept(text: &str) -> Result<Self, String> {
+        let (methods, path) = text.trim().rsplit_once(' ').unwrap_or(("", text.trim()));
+        let named = methods.split(',').map(str::trim).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(",");
+        Self::parse(&format!("{} {path}", if named.is_empty() { "*" } else { &named }))
+    }
+
+    /// HEAD goes with GET.
+    fn takes(&self, method: &Method, path: &[u8]) -> bool {
+        let method_fits = self.methods.as_ref().is_none_or(|methods| {
+            methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
+        });
+        method_fits && self.path.matches(path)
+    }
+}
+
+impl Grant {
+    pub(crate) fn new(scopes: Vec<Scope>) -> Self {
+        Self { scopes }
+    }
+
+    /// Whether the token may be used for this; `path` with its escapes read.
+    pub fn allows(&self, method: &Method, path: &[u8]) -> bool {
+        self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.takes(method, path))
+    }
+}

@@ -1,0 +1,125 @@
+//! All API tokens that work, in memory. A token stands for its account within its scopes until it expires, is revoked, or
+//! the account is disabled or gone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::RwLock;
+
+use super::grant::{Grant, Scope};
+use crate::account::session::registry::Live;
+use crate::account::session::session::Session;
+use crate::clock::UnixSecs;
+use crate::secret::token_hash;
+use crate::store::ApiTokenRow;
+
+/// Longest token that is looked at, bytes; ours have 47.
+const TOKEN_BYTES_MAX: usize = 64;
+
+struct Held {
+    /// Stands for the token where a session is asked for: its id is the token's.
+    session: Arc<Session>,
+    grant: Arc<Grant>,
+}
+
+/// All tokens that work, by hash.
+#[derive(Default)]
+pub(crate) struct ApiTokens(RwLock<HashMap<[u8; 32], Held, ahash::RandomState>>);
+
+impl ApiTokens {
+    /// Puts a change in force.
+    pub(crate) fn apply(&self, row: ApiTokenRow, live: &Live) {
+        let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { return };
+        let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::kept(scope)).collect();
+        let mut held = self.0.write();
+        // a scope that cannot be read must not become a wider one: the token works no more
+        match (row.user, scopes) {
+            (Some(user), Ok(scopes)) if !row.ended => {
+                held.entry(hash).or_insert_with(|| {
+                    let session = Session::new(row.id, live.account(&user.id), row.created, row.expires, row.seen);
+                    let session = Session { of_program: true, ..session };
+                    Held { session: Arc::new(session), grant: Arc::new(Grant::new(scopes)) }
+                });
+            }
+            _ => {
+                if let Some(token) = held.remove(&hash) {
+                    token.session.ended.store(true, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Tokens whose ids are not among these work no more.
+    pub(crate) fn end_others(&self, standing: &HashSet<String>) {
+        self.0.write().retain(|_, token| {
+            let stands = standing.contains(&*token.session.id);
+            if !stands {
+                token.session.ended.store(true, Ordering::Release);
+            }
+            stands
+        });
+    }
+
+    pub(crate) fn find(&self, token: &[u8]) -> Option<(Arc<Session>, Arc<Grant>)> {
+        let token = std::str::from_utf8(token).ok().filter(|token| token.len() <= TOKEN_BYTES_MAX)?;
+        let held = self.0.read();
+        held.get(&token_hash(token)).map(|found| (Arc::clone(&found.session), Arc::clone(&found.grant)))
+    }
+
+    /// Tokens used since that was last written, and when.
+    pub(crate) fn unwritten(&self) -> Vec<(Arc<Session>, UnixSecs)> {
+        let held = self.0.read();
+        let used = held.values().filter_map(|token| {
+            let seen = token.session.seen.load(Ordering::Relaxed);
+            (seen > token.session.written.load(Ordering::Relaxed)).then(|| (Arc::clone(&token.session), seen))
+        });
+        used.collect()
+    }
+
+    /// Lets go of tokens that have expired.
+    pub(crate) fn sweep(&self, now: UnixSecs) {
+        self.0.write().retain(|_, token| now < token.session.expires());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::account::Standing;
+    use crate::account::api_token::manage::TokenDetails;
+    use crate::account::testing::{START, World};
+
+    /// `session.idle` is for people: a program's socket was closed as expired after it.
+    #[tokio::test]
+    async fn what_a_token_opened_outlives_the_idle_limit_of_sessions_and_ends_with_the_token() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 30 * 86_400, form_id: None };
+        let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
+        assert!(world.accounts.ready().await);
+        let who = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
+        world.clock.advance(29 * 86_400);
+        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        world.clock.advance(86_400);
+        assert_eq!(world.accounts.standing(&who.session), Standing::Expired);
+    }
+
+    #[tokio::test]
+    async fn when_a_token_was_used_is_written_once_that_is_possible_again() {
+        let world = World::new();
+        world.user("ada@example.com");
+        let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 86_400, form_id: None };
+        let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
+        assert!(world.accounts.ready().await);
+        let _ = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
+        let seen = || world.db().api_tokens(None, 1).unwrap()[0].seen;
+        world.sqlite("CREATE TRIGGER broken BEFORE UPDATE ON api_token BEGIN SELECT RAISE(ABORT, 'broken'); END");
+        world.clock.advance(60);
+        world.chores().await;
+        assert_eq!(seen(), 0);
+        world.sqlite("DROP TRIGGER broken");
+        world.clock.advance(60);
+        world.chores().await;
+        assert_eq!(seen(), START);
+    }
+}

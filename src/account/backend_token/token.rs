@@ -1,0 +1,65 @@
+//! A backend's token as it is sent, and those that a session has.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
+
+use super::signing_key::OwnKey;
+use crate::account::session::user::User;
+use crate::clock::UnixSecs;
+use crate::config::{BackendToken, TokenFormat};
+
+/// A token as it is sent, until it is made anew.
+pub struct Minted {
+    /// `Bearer ...`
+    pub bearer: Option<HeaderValue>,
+    /// Value of `X-Authgate-Jwt-Assertion`.
+    pub assertion: Option<HeaderValue>,
+    /// `name=value` pairs joined by `; `; empty where no cookie carries it.
+    pub cookies: String,
+    pub(crate) user: Arc<User>,
+    pub(crate) key: Option<Arc<OwnKey>>,
+    pub(crate) renew_at: UnixSecs,
+}
+
+/// The tokens that a session has, by who made them. Read by every request without a lock. `None`: no memory for none.
+#[derive(Default)]
+pub struct MintedTokens(pub(crate) ArcSwapOption<Vec<(u64, Arc<Minted>)>>);
+
+impl std::fmt::Debug for MintedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MintedTokens(..)")
+    }
+}
+
+impl Minted {
+    /// What stands for a token where none is made: it names what would stand there.
+    pub fn named(spec: &BackendToken, upstream: &str, user: &Arc<User>) -> Self {
+        let format = match spec.format {
+            TokenFormat::Jwt => "JWT",
+            TokenFormat::NextAuthV4 => "next-auth 4 token",
+            TokenFormat::AuthJsV5 => "Auth.js 5 token",
+        };
+        let name = format!("<a {format} for {upstream}, good for {} s>", spec.lifetime.as_secs());
+        let value = |text: String| HeaderValue::try_from(text).ok();
+        Self {
+            bearer: value(format!("Bearer {name}")).filter(|_| spec.bearer),
+            assertion: value(name.clone()).filter(|_| spec.assertion),
+            cookies: spec.cookies.iter().map(|cookie| format!("{cookie}={name}")).collect::<Vec<_>>().join("; "),
+            user: Arc::clone(user),
+            key: None,
+            renew_at: 0,
+        }
+    }
+
+    /// Not near its end, of the key that signs now, and saying what is so now.
+    pub(crate) fn is_good(&self, user: &Arc<User>, key: Option<&Arc<OwnKey>>, now: UnixSecs) -> bool {
+        let same_key = match (&self.key, key) {
+            (None, None) => true,
+            (Some(own), Some(key)) => Arc::ptr_eq(own, key),
+            _ => false,
+        };
+        now < self.renew_at && same_key && Arc::ptr_eq(&self.user, user)
+    }
+}
