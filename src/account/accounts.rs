@@ -10,25 +10,26 @@ use arc_swap::ArcSwap;
 
 use super::api_token::registry::ApiTokens;
 use super::app_cookies::AppCookieKey;
-use super::backend_token::issue::Minters;
+use super::backend_token::issue::{Minters, NotMinted};
 use super::backend_token::issued::HandedTokens;
 use super::backend_token::signing_key::{self, OwnKeys};
+use super::backend_token::token::Minted;
 use super::caller::Caller;
 use super::errors::{StartError, StoreDown, down};
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
-use super::maintenance::{Chores, write_seen};
+use super::maintenance::{Chores, hooks, write_seen};
 use super::password::hash_workers::Hasher;
 use super::session::cookie_check::Returning;
 use super::session::cookie_token::{self, Keys};
 use super::session::registry::Live;
-use super::session::session::{Identity, Rejected, Session, Standing};
+use super::session::session::{Identity, Session, Standing};
 use super::settings::Settings;
 use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
-use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{APP_COOKIES, Change, Check, Db, Hooks, Store};
+use crate::store::{APP_COOKIES, Check, Db, Store};
+use crate::web::host::Host;
 
 /// How often the log says that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
@@ -74,7 +75,7 @@ pub(super) struct Core {
     pub(super) api_tokens: Arc<ApiTokens>,
     app_cookies: AppCookieKey,
     /// tells this instance's remembered tokens from another's
-    id: u64,
+    pub(super) id: u64,
 }
 
 impl Deref for Shared {
@@ -173,53 +174,6 @@ impl Accounts {
         self.shared.in_force.store(Arc::new(self.shared.settings.clone()));
     }
 
-    /// Who the token stands for, now. Memory only: no await, no disk. Marks the session as seen.
-    ///
-    /// # Errors
-    /// [`Rejected`]: deny. Which one it is concerns the log alone.
-    pub fn authenticate(&self, token: &[u8]) -> Result<Identity, Rejected> {
-        let shared = &*self.shared;
-        let now = shared.clock.now();
-        let (session, issued) = match cookie_token::recall(shared.id, token, now) {
-            Some(found) => found?,
-            None => shared.verify(token, now)?,
-        };
-        match shared.live.standing(&session, now) {
-            Standing::Active => {}
-            Standing::Expired => {
-                cookie_token::forget(token);
-                return Err(Rejected::Expired);
-            }
-            Standing::Ended => {
-                cookie_token::forget(token);
-                return Err(Rejected::Ended);
-            }
-        }
-        if session.seen.load(Ordering::Relaxed) < now {
-            session.seen.fetch_max(now, Ordering::Relaxed);
-        }
-        let user = session.user.load_full();
-        Ok(Identity { session, user, issued, grant: None })
-    }
-
-    /// Who an API token stands for, now. Memory alone. Marks it as seen.
-    ///
-    /// # Errors
-    /// [`Rejected`]: deny.
-    pub fn authenticate_api_token(&self, token: &[u8]) -> Result<Identity, Rejected> {
-        let (session, grant) = self.shared.api_tokens.find(token).ok_or(Rejected::Invalid)?;
-        let now = self.shared.clock.now();
-        let user = session.user.load_full();
-        if session.ended.load(Ordering::Acquire) || user.disabled {
-            return Err(Rejected::Ended);
-        }
-        if now >= session.expires() {
-            return Err(Rejected::Expired);
-        }
-        session.seen.fetch_max(now, Ordering::Relaxed);
-        Ok(Identity { session, user, issued: now, grant: Some(grant) })
-    }
-
     /// Whether a session stands, now. Memory only; does not mark it as seen.
     pub fn standing(&self, session: &Session) -> Standing {
         self.shared.live.standing(session, self.shared.clock.now())
@@ -244,6 +198,45 @@ impl Accounts {
     /// nobody else may have made. `None`: there is no key.
     pub fn tag(&self, text: &str) -> Option<String> {
         self.shared.keys.tag(text)
+    }
+
+    /// A ticket for the session's person, good for one WebSocket handshake at `host`.
+    pub fn ticket(&self, who: &Identity, host: &Host) -> Result<Secret, NoRandomness> {
+        self.shared.tickets.issue(who, host, self.shared.clock.now())
+    }
+
+    /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
+    pub fn expect_return(&self, caller: &Caller, place: &str, session: &Arc<Session>) {
+        self.shared.returning.expect(caller, place, session, self.shared.clock.now());
+    }
+
+    /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been
+    /// presented since.
+    pub fn is_not_returned(&self, caller: &Caller, place: &str) -> bool {
+        self.shared.returning.is_missing(caller, place, self.shared.clock.now())
+    }
+
+    /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
+    ///
+    /// # Errors
+    /// [`NotMinted`]: the upstream must have one and it cannot be made.
+    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, NotMinted> {
+        let shared = &*self.shared;
+        shared.minters.token(upstream, who, &shared.own_keys, &shared.handed, shared.clock.now())
+    }
+
+    /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
+    /// asks, and for nothing else: it is no credential here.
+    pub fn handed_to_upstream(&self, token: &str) -> Option<Identity> {
+        let session = self.shared.handed.find(token, self.shared.clock.now())?;
+        let user = session.user.load_full();
+        let stands = self.standing(&session) == Standing::Active;
+        stands.then(|| Identity { session, user, issued: self.shared.clock.now(), grant: None })
+    }
+
+    /// The public keys of backends' tokens (RFC 7517, 5).
+    pub fn public_keys(&self) -> serde_json::Value {
+        self.shared.own_keys.published(self.shared.clock.now())
     }
 
     /// What seals records of apps' cookies.
@@ -294,16 +287,6 @@ impl Accounts {
 }
 
 impl Shared {
-    fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>, UnixSecs), Rejected> {
-        let (verified, key) = self.keys.verify(token, now)?;
-        let session = self.live.find(&verified.session_id).ok_or(Rejected::Ended)?;
-        if session.user.load().id != verified.user_id || !key.speaks_for(&session) {
-            return Err(Rejected::Invalid);
-        }
-        cookie_token::remember(self.id, token, cookie_token::Remembered::new(session.clone(), &verified, key));
-        Ok((session, verified.issued))
-    }
-
     /// Whether a day has passed since the last hint.
     pub(super) fn is_new_day(&self, now: UnixSecs) -> bool {
         let last = self.hinted.load(Ordering::Relaxed);
@@ -336,47 +319,19 @@ impl Shared {
     }
 }
 
-fn hooks(
-    in_force: &Arc<ArcSwap<Settings>>,
-    live: &Arc<Live>,
-    keys: &Arc<Keys>,
-    own_keys: &Arc<OwnKeys>,
-    api_tokens: &Arc<ApiTokens>,
-    mut chores: Chores,
-) -> Hooks {
-    let in_force = Arc::clone(in_force);
-    let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
-    let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
-    Hooks {
-        apply: Box::new(move |change| match change {
-            Change::Keys(rows) => {
-                keys.apply(&rows, in_force.load().max_age_secs);
-                own_keys.apply(&rows);
-                let signing = rows.iter().filter(|row| row.retired.is_none());
-                metrics::ACCOUNTS.keys(signing.map(|row| (row.kid.clone(), row.created)));
-            }
-            Change::Session(row) => apply_live.begin(&row),
-            Change::SessionEnded(id) => apply_live.end(id),
-            Change::ApiToken(row) => apply_tokens.apply(row, &apply_live),
-            Change::Account(row) => apply_live.change(&row),
-            Change::Restored(standing) => {
-                apply_live.end_others(&standing.sessions);
-                apply_tokens.end_others(&standing.api_tokens);
-                tracing::warn!("a backup was restored: what is not in it is over");
-            }
-        }),
-        tick: Box::new(move |db| chores.run(db)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{GOOD, OTHER, START, World, secret};
-    use super::super::{Details, SignedIn};
+    use super::super::{Details, Rejected, SignedIn};
     use super::*;
+    use crate::account::credentials;
+    use crate::account::one_time_link;
+    use crate::account::profile;
+    use crate::account::sign_in;
+    use crate::account::user_sessions;
 
     fn judged(world: &World, done: &SignedIn) -> Option<Rejected> {
-        world.accounts.authenticate(done.token.expose().as_bytes()).err()
+        credentials::session_token(&world.accounts, done.token.expose().as_bytes()).err()
     }
 
     #[tokio::test]
@@ -414,7 +369,8 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let caller = Caller::default();
-        let brief = world.accounts.sign_in(&caller, "ada@example.com", secret(GOOD), false).await.unwrap();
+        let brief =
+            sign_in::with_password(&world.accounts, &caller, "ada@example.com", secret(GOOD), false).await.unwrap();
         assert_eq!(world.accounts.cookie_max_age(&brief.session), None);
         let long = world.sign_in("ada@example.com").await;
         assert_eq!(world.accounts.cookie_max_age(&long.session), Some(20 * 86_400));
@@ -458,7 +414,7 @@ mod tests {
             .set_user("ada@example.com", Details { groups, name: Some("Ada".to_owned()), ..Details::default() })
             .unwrap();
         assert!(admin.settle());
-        let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
+        let who = credentials::session_token(&world.accounts, done.token.expose().as_bytes()).unwrap();
         assert_eq!((who.user.groups.join(" "), who.user.name.as_str()), ("ops staff".to_owned(), "Ada"));
         assert_eq!(who.user.values().groups, "ops,staff");
         admin.set_disabled("ada@example.com", true).unwrap();
@@ -520,7 +476,7 @@ mod tests {
         world.accounts.close().await;
         assert!(!world.accounts.ready().await);
         assert_eq!(judged(&world, &done), None);
-        assert_eq!(world.accounts.sign_out(&Caller::default(), &done.session).await, Err(StoreDown));
+        assert_eq!(user_sessions::sign_out(&world.accounts, &Caller::default(), &done.session).await, Err(StoreDown));
     }
 
     #[tokio::test]
@@ -528,7 +484,7 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let done = world.sign_in("ada@example.com").await;
-        let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
+        let who = credentials::session_token(&world.accounts, done.token.expose().as_bytes()).unwrap();
         let refuse = async |refuse: bool| {
             let set = move |db: &mut Db| {
                 db.refuse_writes(refuse);
@@ -541,12 +497,13 @@ mod tests {
         world.clock.advance(3600); // chores are due, and fail
         world.chores().await;
         let caller = Caller::default();
-        let error = world.accounts.sign_in(&caller, "ada@example.com", secret(GOOD), true).await.map(|_| ());
+        let error =
+            sign_in::with_password(&world.accounts, &caller, "ada@example.com", secret(GOOD), true).await.map(|_| ());
         assert_eq!(error, Err(super::super::SignInError::Unavailable));
-        assert_eq!(world.accounts.sign_out(&caller, &done.session).await, Err(StoreDown));
-        let error = world.accounts.change_profile(&caller, &who, Some("Ada"), None).await;
+        assert_eq!(user_sessions::sign_out(&world.accounts, &caller, &done.session).await, Err(StoreDown));
+        let error = profile::change(&world.accounts, &caller, &who, Some("Ada"), None).await;
         assert_eq!(error, Err(super::super::ChangeError::Unavailable));
-        assert!(world.accounts.first_link().await.unwrap().is_none());
+        assert!(one_time_link::create_first(&world.accounts).await.unwrap().is_none());
         assert_eq!(judged(&world, &done), None);
         // alive for the service manager, and no place to send people to
         assert!(world.accounts.ready().await && world.accounts.unready().await.is_some());

@@ -8,11 +8,14 @@ use arc_swap::ArcSwap;
 
 use super::api_token::registry::ApiTokens;
 use super::backend_token::issued::HandedTokens;
+use super::backend_token::signing_key::OwnKeys;
+use super::session::cookie_token::Keys;
 use super::session::registry::Live;
 use super::settings::Settings;
 use crate::clock::{BorneOut, Clock, Jump, UnixSecs};
 use crate::logging::Timestamp;
-use crate::store::{Db, StoreError};
+use crate::metrics;
+use crate::store::{Change, Db, Hooks, StoreError};
 
 /// How often "last seen" is written, seconds; more often if the idle limit is short.
 const SEEN_EVERY_SECS: u64 = 30;
@@ -160,4 +163,38 @@ pub(super) fn write_seen(
         live.mark_written(&seen);
     }
     Ok(next)
+}
+
+/// What the store's thread does with each change, and between its jobs.
+pub(super) fn hooks(
+    in_force: &Arc<ArcSwap<Settings>>,
+    live: &Arc<Live>,
+    keys: &Arc<Keys>,
+    own_keys: &Arc<OwnKeys>,
+    api_tokens: &Arc<ApiTokens>,
+    mut chores: Chores,
+) -> Hooks {
+    let in_force = Arc::clone(in_force);
+    let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
+    let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
+    Hooks {
+        apply: Box::new(move |change| match change {
+            Change::Keys(rows) => {
+                keys.apply(&rows, in_force.load().max_age_secs);
+                own_keys.apply(&rows);
+                let signing = rows.iter().filter(|row| row.retired.is_none());
+                metrics::ACCOUNTS.keys(signing.map(|row| (row.kid.clone(), row.created)));
+            }
+            Change::Session(row) => apply_live.begin(&row),
+            Change::SessionEnded(id) => apply_live.end(id),
+            Change::ApiToken(row) => apply_tokens.apply(row, &apply_live),
+            Change::Account(row) => apply_live.change(&row),
+            Change::Restored(standing) => {
+                apply_live.end_others(&standing.sessions);
+                apply_tokens.end_others(&standing.api_tokens);
+                tracing::warn!("a backup was restored: what is not in it is over");
+            }
+        }),
+        tick: Box::new(move |db| chores.run(db)),
+    }
 }

@@ -7,7 +7,8 @@ use super::caller::Caller;
 use super::errors::{ChangeError, FieldError, StoreDown, down, unavailable};
 use super::fields;
 use super::limits::login_throttle::presented_device;
-use super::session::draft::SignedIn;
+use super::session::draft::{Beginning, SignedIn};
+use super::sign_up;
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
@@ -65,129 +66,127 @@ pub(super) fn reset(now: UnixSecs, lasts_secs: u64, user_id: String) -> Result<(
     Ok((NewLink { user_id: Some(user_id), ..new_link("reset", &token, now, lasts_secs) }, token))
 }
 
-impl Accounts {
-    /// The token of an invite for the first account (group `admin`), while there is no account.
-    /// Works 24 hours, and not once there is an account in that group: a stranger's sign-up leaves it.
-    pub async fn first_link(&self) -> Result<Option<Secret>, StoreDown> {
-        let shared = &*self.shared;
-        let now = shared.clock.now();
-        let token = random_token().map_err(|_| StoreDown)?;
-        let link = NewLink { groups: vec![ADMIN_GROUP.to_owned()], ..new_link("first", &token, now, FIRST_LINK_SECS) };
-        let event = audit::event("first_link_made", &Caller::default(), now);
-        let made = shared
-            .store
-            .run(move |db| if db.any_user()? { Ok(false) } else { db.add_link(&link, &event).map(|()| true) })
-            .await
-            .map_err(|error| down(&error))?;
-        Ok(made.then_some(token))
-    }
+/// The token of an invite for the first account (group `admin`), while there is no account.
+/// Works 24 hours, and not once there is an account in that group: a stranger's sign-up leaves it.
+pub async fn create_first(accounts: &Accounts) -> Result<Option<Secret>, StoreDown> {
+    let shared = &*accounts.shared;
+    let now = shared.clock.now();
+    let token = random_token().map_err(|_| StoreDown)?;
+    let link = NewLink { groups: vec![ADMIN_GROUP.to_owned()], ..new_link("first", &token, now, FIRST_LINK_SECS) };
+    let event = audit::event("first_link_made", &Caller::default(), now);
+    let made = shared
+        .store
+        .run(move |db| if db.any_user()? { Ok(false) } else { db.add_link(&link, &event).map(|()| true) })
+        .await
+        .map_err(|error| down(&error))?;
+    Ok(made.then_some(token))
+}
 
-    /// What a link opens; `None`: it is unknown, used, expired or void.
-    pub async fn link(&self, caller: &Caller, token: &str) -> Result<Option<LinkKind>, ChangeError> {
-        Ok(self.open_link(caller, token).await?.map(|link| match (link.kind.as_str(), link.user) {
-            ("reset", Some(user)) => LinkKind::Reset { email: user.email, has_tokens: link.tokens > 0 },
-            (_, Some(user)) => LinkKind::Invite { email: Some(user.email) },
-            (_, None) => LinkKind::Invite { email: link.email },
-        }))
-    }
+/// What a link opens; `None`: it is unknown, used, expired or void.
+pub async fn inspect(accounts: &Accounts, caller: &Caller, token: &str) -> Result<Option<LinkKind>, ChangeError> {
+    Ok(open_link(accounts, caller, token).await?.map(|link| match (link.kind.as_str(), link.user) {
+        ("reset", Some(user)) => LinkKind::Reset { email: user.email, has_tokens: link.tokens > 0 },
+        (_, Some(user)) => LinkKind::Invite { email: Some(user.email) },
+        (_, None) => LinkKind::Invite { email: link.email },
+    }))
+}
 
-    async fn open_link(&self, caller: &Caller, token: &str) -> Result<Option<LinkRow>, ChangeError> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Ok(None);
+async fn open_link(accounts: &Accounts, caller: &Caller, token: &str) -> Result<Option<LinkRow>, ChangeError> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Ok(None);
+    }
+    let _turn = accounts.shared.turn(caller).await.map_err(|_| ChangeError::Busy)?;
+    let (hash, now) = (token_hash(token), accounts.shared.clock.now());
+    let link = accounts.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
+    // invites made before sign-up was closed; those of accounts that exist still work
+    let closed = accounts.shared.settings.sign_up == config::SignUp::Closed;
+    Ok(link.filter(|link| !(closed && link.kind == "invite" && link.user.is_none())))
+}
+
+/// Uses an invite: makes its account, or gives the account that it was made for its first
+/// password; signs in. An e-mail fixed by the invite is used whatever `email` says. Where it is not, the answer
+/// tells whether an address has an account: such tries count as sign-ups do, until one works.
+pub async fn accept_invite(
+    accounts: &Accounts,
+    caller: &Caller,
+    token: &str,
+    email: &str,
+    name: &str,
+    password: Secret,
+) -> Result<SignedIn, ChangeError> {
+    let link = open_link(accounts, caller, token).await?.filter(|link| link.kind != "reset");
+    let link = link.ok_or(ChangeError::Closed)?;
+    let name = fields::name(name)?;
+    let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
+    let (email, hash, counted) = if let Some(email) = fixed {
+        let hash = sign_up::hashed(accounts, caller, &email, password).await?;
+        (email, hash, Counted::default())
+    } else {
+        let email = fields::email(email)?;
+        let event = audit::about("sign_up", caller, accounts.shared.clock.now(), "", &email);
+        let (hash, counted) = sign_up::hashed_and_counted(accounts, caller, &event, password).await?;
+        (email, hash, counted)
+    };
+    let what = if link.user.is_some() {
+        LinkUse::SetPassword { hash, name, keep_tokens: false }
+    } else {
+        LinkUse::Add(sign_up::new_user(accounts, email, name, hash)?)
+    };
+    use_link(accounts, caller, token, what, counted, "invite_used").await
+}
+
+/// Sets a password by a reset link, or by the invite of an account that exists; ends the account's sessions, and
+/// its tokens unless they are kept, forgets its browsers and signs in.
+pub async fn reset_password(
+    accounts: &Accounts,
+    caller: &Caller,
+    token: &str,
+    password: Secret,
+    keep_tokens: bool,
+) -> Result<SignedIn, ChangeError> {
+    let user = open_link(accounts, caller, token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
+    let hash = sign_up::hashed(accounts, caller, &user.email, password).await?;
+    let what = LinkUse::SetPassword { hash, name: String::new(), keep_tokens };
+    use_link(accounts, caller, token, what, Counted::default(), "password_reset").await
+}
+
+async fn use_link(
+    accounts: &Accounts,
+    caller: &Caller,
+    token: &str,
+    what: LinkUse,
+    counted: Counted,
+    event: &'static str,
+) -> Result<SignedIn, ChangeError> {
+    let shared = &*accounts.shared;
+    let now = shared.clock.now();
+    // a browser that other accounts know stays known to them
+    let last_here = match presented_device(caller) {
+        Some(device) => {
+            let last = shared.store.run(move |db| db.last_at_device(&device)).await;
+            last.map_err(|error| unavailable(&error))?
         }
-        let _turn = self.shared.turn(caller).await.map_err(|_| ChangeError::Busy)?;
-        let (hash, now) = (token_hash(token), self.shared.clock.now());
-        let link = self.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
-        // invites made before sign-up was closed; those of accounts that exist still work
-        let closed = self.shared.settings.sign_up == config::SignUp::Closed;
-        Ok(link.filter(|link| !(closed && link.kind == "invite" && link.user.is_none())))
-    }
-
-    /// Uses an invite: makes its account, or gives the account that it was made for its first
-    /// password; signs in. An e-mail fixed by the invite is used whatever `email` says. Where it is not, the answer
-    /// tells whether an address has an account: such tries count as sign-ups do, until one works.
-    pub async fn accept_invite(
-        &self,
-        caller: &Caller,
-        token: &str,
-        email: &str,
-        name: &str,
-        password: Secret,
-    ) -> Result<SignedIn, ChangeError> {
-        let link = self.open_link(caller, token).await?.filter(|link| link.kind != "reset");
-        let link = link.ok_or(ChangeError::Closed)?;
-        let name = fields::name(name)?;
-        let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
-        let (email, hash, counted) = if let Some(email) = fixed {
-            let hash = self.shared.hashed(caller, &email, password).await?;
-            (email, hash, Counted::default())
-        } else {
-            let email = fields::email(email)?;
-            let event = audit::about("sign_up", caller, self.shared.clock.now(), "", &email);
-            let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
-            (email, hash, counted)
-        };
-        let what = if link.user.is_some() {
-            LinkUse::SetPassword { hash, name, keep_tokens: false }
-        } else {
-            LinkUse::Add(self.shared.new_user(email, name, hash)?)
-        };
-        self.use_link(caller, token, what, counted, "invite_used").await
-    }
-
-    /// Sets a password by a reset link, or by the invite of an account that exists; ends the account's sessions, and
-    /// its tokens unless they are kept, forgets its browsers and signs in.
-    pub async fn reset_password(
-        &self,
-        caller: &Caller,
-        token: &str,
-        password: Secret,
-        keep_tokens: bool,
-    ) -> Result<SignedIn, ChangeError> {
-        let user = self.open_link(caller, token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
-        let hash = self.shared.hashed(caller, &user.email, password).await?;
-        let what = LinkUse::SetPassword { hash, name: String::new(), keep_tokens };
-        self.use_link(caller, token, what, Counted::default(), "password_reset").await
-    }
-
-    async fn use_link(
-        &self,
-        caller: &Caller,
-        token: &str,
-        what: LinkUse,
-        counted: Counted,
-        event: &'static str,
-    ) -> Result<SignedIn, ChangeError> {
-        let shared = &*self.shared;
-        let now = shared.clock.now();
-        // a browser that other accounts know stays known to them
-        let last_here = match presented_device(caller) {
-            Some(device) => {
-                let last = shared.store.run(move |db| db.last_at_device(&device)).await;
-                last.map_err(|error| unavailable(&error))?
-            }
-            None => LastHere::Nobody,
-        };
-        let beginning = shared.beginning(caller, true, last_here, now)?;
-        let event = audit::event(event, caller, now);
-        let (hash, row, written) = (token_hash(token), beginning.row.clone(), event.clone());
-        let done = shared
-            .store
-            .run(move |db| db.use_link(&hash, what, &row, &counted, now, &written))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        match done {
-            Written::Done(user) => {
-                audit::log(&AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event });
-                Ok(shared.signed_in(beginning, &user.id)?)
-            }
-            Written::Taken => Err(ChangeError::Field(FieldError {
-                field: "email",
-                code: "taken",
-                message: "There is already an account with this e-mail address.".to_owned(),
-            })),
-            Written::Missing => Err(ChangeError::Closed),
+        None => LastHere::Nobody,
+    };
+    let beginning = Beginning::new(accounts, caller, true, last_here, now)?;
+    let event = audit::event(event, caller, now);
+    let (hash, row, written) = (token_hash(token), beginning.row.clone(), event.clone());
+    let done = shared
+        .store
+        .run(move |db| db.use_link(&hash, what, &row, &counted, now, &written))
+        .await
+        .map_err(|error| unavailable(&error))?;
+    match done {
+        Written::Done(user) => {
+            audit::log(&AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event });
+            Ok(beginning.signed_in(accounts, &user.id)?)
         }
+        Written::Taken => Err(ChangeError::Field(FieldError {
+            field: "email",
+            code: "taken",
+            message: "There is already an account with this e-mail address.".to_owned(),
+        })),
+        Written::Missing => Err(ChangeError::Closed),
     }
 }
 
@@ -196,6 +195,8 @@ mod tests {
     use super::super::testing::{GOOD, OTHER, World, at, secret};
     use super::super::{Details, Rejected};
     use super::*;
+    use crate::account::admin::invites;
+    use crate::account::credentials;
 
     fn code(result: Result<SignedIn, ChangeError>) -> String {
         match result {
@@ -210,44 +211,46 @@ mod tests {
     }
 
     async fn accept(world: &World, token: &str, email: &str, password: &str) -> String {
-        code(world.accounts.accept_invite(&Caller::default(), token, email, "Ada", secret(password)).await)
+        code(accept_invite(&world.accounts, &Caller::default(), token, email, "Ada", secret(password)).await)
     }
 
     #[tokio::test]
     async fn the_first_link_makes_an_admin_once_and_is_void_once_there_is_one() {
         let world = World::new();
-        let (one, two) =
-            (world.accounts.first_link().await.unwrap().unwrap(), world.accounts.first_link().await.unwrap().unwrap());
+        let (one, two) = (
+            create_first(&world.accounts).await.unwrap().unwrap(),
+            create_first(&world.accounts).await.unwrap().unwrap(),
+        );
         assert_eq!(
-            world.accounts.link(&Caller::default(), one.expose()).await,
+            inspect(&world.accounts, &Caller::default(), one.expose()).await,
             Ok(Some(LinkKind::Invite { email: None }))
         );
         assert_eq!(accept(&world, one.expose(), "Ada@example.com", GOOD).await, "signed in as ada@example.com");
         let user = world.db().user_by_email("ada@example.com").unwrap().unwrap();
         assert_eq!((user.groups, user.name.as_str()), (vec!["admin".to_owned()], "Ada"));
         for used in [&one, &two] {
-            assert_eq!(world.accounts.link(&Caller::default(), used.expose()).await, Ok(None));
+            assert_eq!(inspect(&world.accounts, &Caller::default(), used.expose()).await, Ok(None));
             assert_eq!(accept(&world, used.expose(), "eve@example.com", GOOD).await, "Closed");
         }
-        assert!(world.accounts.first_link().await.unwrap().is_none());
+        assert!(create_first(&world.accounts).await.unwrap().is_none());
         assert_eq!(world.db().users().unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn the_first_link_works_for_a_day() {
         let world = World::new();
-        let link = world.accounts.first_link().await.unwrap().unwrap();
+        let link = create_first(&world.accounts).await.unwrap().unwrap();
         world.clock.advance(86_399);
-        assert!(world.accounts.link(&Caller::default(), link.expose()).await.unwrap().is_some());
+        assert!(inspect(&world.accounts, &Caller::default(), link.expose()).await.unwrap().is_some());
         world.clock.advance(1);
-        assert!(world.accounts.link(&Caller::default(), link.expose()).await.unwrap().is_none());
+        assert!(inspect(&world.accounts, &Caller::default(), link.expose()).await.unwrap().is_none());
         assert_eq!(accept(&world, link.expose(), "ada@example.com", GOOD).await, "Closed");
     }
 
     #[tokio::test]
     async fn a_link_used_by_two_at_once_works_for_one() {
         let world = std::sync::Arc::new(World::new());
-        let link = world.accounts.first_link().await.unwrap().unwrap();
+        let link = create_first(&world.accounts).await.unwrap().unwrap();
         let tries: Vec<_> = (0..8)
             .map(|n| {
                 let (world, link) = (std::sync::Arc::clone(&world), link.clone());
@@ -266,25 +269,25 @@ mod tests {
         let world = World::new();
         world.user("bob@example.com");
         let mut admin = world.admin();
-        let fixed = token(&admin.invite(Some("Ada@example.com"), &["staff".to_owned()], 60).unwrap());
+        let fixed = token(&invites::create(&mut admin, Some("Ada@example.com"), &["staff".to_owned()], 60).unwrap());
         assert_eq!(
-            world.accounts.link(&Caller::default(), &fixed).await,
+            inspect(&world.accounts, &Caller::default(), &fixed).await,
             Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
         );
         assert_eq!(accept(&world, &fixed, "eve@example.com", "short").await, "password: too_short");
         assert_eq!(accept(&world, &fixed, "eve@example.com", GOOD).await, "signed in as ada@example.com");
         assert_eq!(world.db().user_by_email("ada@example.com").unwrap().unwrap().groups, ["staff"]);
-        let open = token(&admin.invite(None, &[], 60).unwrap());
+        let open = token(&invites::create(&mut admin, None, &[], 60).unwrap());
         assert_eq!(accept(&world, &open, "nonsense", GOOD).await, "email: invalid");
         assert_eq!(accept(&world, &open, "bob@example.com", OTHER).await, "email: taken");
         assert!(world.try_sign_in(&Caller::default(), "bob@example.com", GOOD).await.is_ok());
         assert_eq!(accept(&world, &open, "eve@example.com", GOOD).await, "signed in as eve@example.com");
-        let late = token(&admin.invite(None, &[], 60).unwrap());
+        let late = token(&invites::create(&mut admin, None, &[], 60).unwrap());
         world.clock.advance(60);
         assert_eq!(accept(&world, &late, "zoe@example.com", GOOD).await, "Closed");
-        assert!(admin.invite(Some("bob@example.com"), &[], 60).is_err());
+        assert!(invites::create(&mut admin, Some("bob@example.com"), &[], 60).is_err());
         for unknown in ["", "x", &"x".repeat(5000)] {
-            assert_eq!(world.accounts.link(&Caller::default(), unknown).await, Ok(None));
+            assert_eq!(inspect(&world.accounts, &Caller::default(), unknown).await, Ok(None));
             assert_eq!(accept(&world, unknown, "zoe@example.com", GOOD).await, "Closed");
         }
     }
@@ -296,7 +299,7 @@ mod tests {
         let (user, link) = world.admin().add_user("ada@example.com", Details { groups, ..Details::default() }).unwrap();
         let link = token(&link.unwrap());
         assert_eq!(
-            world.accounts.link(&Caller::default(), &link).await,
+            inspect(&world.accounts, &Caller::default(), &link).await,
             Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
         );
         assert_eq!(accept(&world, &link, "", GOOD).await, "signed in as ada@example.com");
@@ -317,18 +320,21 @@ mod tests {
             token(&admin.reset_link("ada@example.com").unwrap()),
         );
         assert_eq!(
-            world.accounts.link(&Caller::default(), &one).await,
+            inspect(&world.accounts, &Caller::default(), &one).await,
             Ok(Some(LinkKind::Reset { email: "ada@example.com".to_owned(), has_tokens: false }))
         );
         assert_eq!(accept(&world, &one, "ada@example.com", OTHER).await, "Closed");
         let caller = Caller::default();
         let reset = async |token: &str, password: &str| {
-            code(world.accounts.reset_password(&caller, token, secret(password), false).await)
+            code(reset_password(&world.accounts, &caller, token, secret(password), false).await)
         };
         assert_eq!(reset(&one, "short").await, "password: too_short");
-        assert!(world.accounts.authenticate(old.token.expose().as_bytes()).is_ok());
+        assert!(credentials::session_token(&world.accounts, old.token.expose().as_bytes()).is_ok());
         assert_eq!(reset(&one, OTHER).await, "signed in as ada@example.com");
-        assert_eq!(world.accounts.authenticate(old.token.expose().as_bytes()).err(), Some(Rejected::Ended));
+        assert_eq!(
+            credentials::session_token(&world.accounts, old.token.expose().as_bytes()).err(),
+            Some(Rejected::Ended)
+        );
         assert_eq!((reset(&one, GOOD).await, reset(&two, GOOD).await), ("Closed".to_owned(), "Closed".to_owned()));
         assert!(world.try_sign_in(&caller, "ada@example.com", GOOD).await.is_err());
         assert!(world.try_sign_in(&caller, "ada@example.com", OTHER).await.is_ok());
@@ -343,11 +349,11 @@ mod tests {
         let rename = |email: &str| Details { email: Some(email.to_owned()), ..Details::default() };
         admin.set_user("typo@example.com", rename("right@example.com")).unwrap();
         for link in links {
-            assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
+            assert_eq!(inspect(&world.accounts, &Caller::default(), &link).await, Ok(None));
             assert_eq!(accept(&world, &link, "typo@example.com", OTHER).await, "Closed");
         }
         let link = token(&admin.reset_link("right@example.com").unwrap());
-        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER), false).await;
+        let done = reset_password(&world.accounts, &Caller::default(), &link, secret(OTHER), false).await;
         assert_eq!(code(done), "signed in as right@example.com");
         let events = admin.events(Some("right@example.com"), 60).unwrap();
         let told: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
@@ -359,10 +365,12 @@ mod tests {
         let world = World::with(|config| config.throttle.max_retries = 1);
         world.user("bob@example.com");
         let mut admin = world.admin();
-        let (open, other) =
-            (token(&admin.invite(None, &[], 60).unwrap()), token(&admin.invite(None, &[], 60).unwrap()));
+        let (open, other) = (
+            token(&invites::create(&mut admin, None, &[], 60).unwrap()),
+            token(&invites::create(&mut admin, None, &[], 60).unwrap()),
+        );
         let accept = async |from: &str, link: &str, email: &str| {
-            code(world.accounts.accept_invite(&at(from), link, email, "", secret(OTHER)).await)
+            code(accept_invite(&world.accounts, &at(from), link, email, "", secret(OTHER)).await)
         };
         for _ in 0..20 {
             assert_eq!(accept("192.0.2.1", &open, "bob@example.com").await, "email: taken");
@@ -371,7 +379,7 @@ mod tests {
         assert!(refused.starts_with("Throttled"), "{refused}");
         assert_eq!(accept("192.0.2.2", &open, "eve@example.com").await, "signed in as eve@example.com");
         // what works does not count
-        let links: Vec<_> = (0..21).map(|_| token(&admin.invite(None, &[], 60).unwrap())).collect();
+        let links: Vec<_> = (0..21).map(|_| token(&invites::create(&mut admin, None, &[], 60).unwrap())).collect();
         for (number, link) in links.iter().enumerate() {
             let email = format!("u{number}@example.com");
             assert_eq!(accept("192.0.2.3", link, &email).await, format!("signed in as {email}"));
@@ -389,7 +397,7 @@ mod tests {
         for (shown, kept) in [(device.as_str(), true), ("of-nobody", false)] {
             let link = if kept { link.clone() } else { token(&world.admin().reset_link("bob@example.com").unwrap()) };
             let caller = Caller { device: Some(shown.to_owned()), ..Caller::default() };
-            let done = world.accounts.reset_password(&caller, &link, secret(OTHER), false).await.unwrap();
+            let done = reset_password(&world.accounts, &caller, &link, secret(OTHER), false).await.unwrap();
             assert_eq!(done.device.expose() == shown, kept);
             let known = |of| world.db().knows_device(&token_hash(&device), of).unwrap();
             // the account that it was used for knows no other
@@ -400,12 +408,12 @@ mod tests {
     #[tokio::test]
     async fn the_first_link_stays_void_when_all_accounts_are_gone() {
         let world = World::new();
-        let old = world.accounts.first_link().await.unwrap().unwrap();
+        let old = create_first(&world.accounts).await.unwrap().unwrap();
         let groups = Some(vec![ADMIN_GROUP.to_owned()]);
         world.admin().add_user("ada@example.com", Details { groups, ..Details::default() }).unwrap();
         world.admin().remove_user("ada@example.com").unwrap();
         assert_eq!(accept(&world, old.expose(), "eve@example.com", GOOD).await, "Closed");
-        let new = world.accounts.first_link().await.unwrap().unwrap();
+        let new = create_first(&world.accounts).await.unwrap().unwrap();
         assert_eq!(accept(&world, new.expose(), "bob@example.com", GOOD).await, "signed in as bob@example.com");
     }
 
@@ -416,33 +424,33 @@ mod tests {
         let mut admin = world.admin();
         let link = token(&admin.reset_link("ada@example.com").unwrap());
         admin.set_disabled("ada@example.com", true).unwrap();
-        assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
-        let done = world.accounts.reset_password(&Caller::default(), &link, secret(OTHER), false).await;
+        assert_eq!(inspect(&world.accounts, &Caller::default(), &link).await, Ok(None));
+        let done = reset_password(&world.accounts, &Caller::default(), &link, secret(OTHER), false).await;
         assert_eq!(code(done), "Closed");
         assert!(admin.reset_link("ada@example.com").is_err());
         admin.set_disabled("ada@example.com", false).unwrap();
-        assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
+        assert_eq!(inspect(&world.accounts, &Caller::default(), &link).await, Ok(None));
         let new = token(&admin.reset_link("ada@example.com").unwrap());
-        assert!(world.accounts.link(&Caller::default(), &new).await.unwrap().is_some());
+        assert!(inspect(&world.accounts, &Caller::default(), &new).await.unwrap().is_some());
     }
 
     #[tokio::test]
     async fn only_open_sign_up_takes_everybody_and_closed_takes_no_invite() {
         let world = World::with(|config| config.sign_up = config::SignUp::Invite);
-        let done = world.accounts.sign_up(&Caller::default(), "ada@example.com", "", secret(GOOD)).await;
+        let done = sign_up::register(&world.accounts, &Caller::default(), "ada@example.com", "", secret(GOOD)).await;
         assert_eq!(done, Err(ChangeError::Closed));
-        let link = token(&world.admin().invite(None, &[], 60).unwrap());
+        let link = token(&invites::create(&mut world.admin(), None, &[], 60).unwrap());
         world.accounts.close().await;
         let World { accounts, clock, mut config, dir } = world;
         drop(accounts);
         config.sign_up = config::SignUp::Closed;
         let accounts = Accounts::open(&config, clock.clone()).unwrap();
         let world = World { accounts, clock, config, dir };
-        assert_eq!(world.accounts.link(&Caller::default(), &link).await, Ok(None));
+        assert_eq!(inspect(&world.accounts, &Caller::default(), &link).await, Ok(None));
         assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Closed");
-        assert!(world.admin().invite(None, &[], 60).is_err());
+        assert!(invites::create(&mut world.admin(), None, &[], 60).is_err());
         // what the operator makes still works
-        let first = world.accounts.first_link().await.unwrap().unwrap();
+        let first = create_first(&world.accounts).await.unwrap().unwrap();
         assert_eq!(accept(&world, first.expose(), "ada@example.com", GOOD).await, "signed in as ada@example.com");
     }
 
@@ -450,7 +458,7 @@ mod tests {
     #[tokio::test]
     async fn a_link_is_used_up_with_all_that_comes_of_it_or_not_at_all() {
         let world = World::new();
-        let link = token(&world.admin().invite(None, &[], 60).unwrap());
+        let link = token(&invites::create(&mut world.admin(), None, &[], 60).unwrap());
         world.break_forgiving();
         assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Unavailable");
         assert!(world.db().users().unwrap().is_empty());

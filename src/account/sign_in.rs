@@ -1,4 +1,4 @@
-//! Signing in and out. Unknown, disabled and passwordless accounts cost what a wrong password
+//! Signing in. Unknown, disabled and passwordless accounts cost what a wrong password
 //! costs and are answered alike. Attempts are counted before anything is compared.
 
 use super::accounts::Accounts;
@@ -6,16 +6,14 @@ use super::audit;
 use super::caller::Caller;
 use super::errors::{SignInError, StoreDown, down};
 use super::fields;
-use super::limits::login_throttle;
-use super::limits::login_throttle::presented_device;
+use super::limits::login_throttle::{self, attempt_failed, presented_device};
 use super::password::hash_workers::{Place, turned_away};
 use super::password::hasher::Verdict;
-use super::session::draft::SignedIn;
-use super::session::session::Session;
+use super::session::draft::{Beginning, SignedIn};
 use super::settings::Settings;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
-use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, SignIn, StoreError, UserRow, Whose};
+use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, SignIn, StoreError, UserRow};
 
 /// Somebody who wants to sign in.
 #[derive(Clone)]
@@ -75,155 +73,124 @@ fn begin_attempt(db: &mut Db, settings: &Settings, wish: &Wish, now: UnixSecs) -
     })
 }
 
-impl Accounts {
-    /// Signs in with a password. Ends the session that the browser presented. Waits for a place to hash in, and where
-    /// the address is slowed, for its turn.
-    ///
-    /// # Errors
-    /// [`SignInError::Credentials`] for everything that is wrong about the account or the password.
-    pub async fn sign_in(
-        &self,
-        caller: &Caller,
-        email: &str,
-        password: Secret,
-        remember: bool,
-    ) -> Result<SignedIn, SignInError> {
-        let shared = &*self.shared;
-        let (caller, email, device) = (caller.clone(), fields::bucket(email), presented_device(caller));
-        let mut wish = Wish { caller, email, device, password, remember };
-        let arrival = shared.hasher.arrive(&wish.caller);
-        loop {
-            // load is judged first: whoever is turned away for it has not used up a try
-            let subject = shared.subject((&wish.email, &wish.device));
-            let place = arrival.place(Some(subject)).await.map_err(|_| SignInError::Busy)?;
-            // what has begun is decided, although nobody waits for it any more
-            let tried = tokio::spawn(self.clone().try_once(place, wish.clone())).await;
-            match tried.unwrap_or(Tried::Decided(Err(SignInError::Unavailable))) {
-                Tried::Decided(done) => return done,
-                Tried::Stranger => wish.device = None,
-                Tried::Held(name, held) => {
-                    if !arrival.pause(&held).await {
-                        return Err(self.refused(&wish.caller, &name, &held).await);
-                    }
+/// Signs in with a password. Ends the session that the browser presented. Waits for a place to hash in, and where
+/// the address is slowed, for its turn.
+///
+/// # Errors
+/// [`SignInError::Credentials`] for everything that is wrong about the account or the password.
+pub async fn with_password(
+    accounts: &Accounts,
+    caller: &Caller,
+    email: &str,
+    password: Secret,
+    remember: bool,
+) -> Result<SignedIn, SignInError> {
+    let shared = &*accounts.shared;
+    let (caller, email, device) = (caller.clone(), fields::bucket(email), presented_device(caller));
+    let mut wish = Wish { caller, email, device, password, remember };
+    let arrival = shared.hasher.arrive(&wish.caller);
+    loop {
+        // load is judged first: whoever is turned away for it has not used up a try
+        let subject = shared.subject((&wish.email, &wish.device));
+        let place = arrival.place(Some(subject)).await.map_err(|_| SignInError::Busy)?;
+        // what has begun is decided, although nobody waits for it any more
+        let tried = tokio::spawn(try_once(accounts.clone(), place, wish.clone())).await;
+        match tried.unwrap_or(Tried::Decided(Err(SignInError::Unavailable))) {
+            Tried::Decided(done) => return done,
+            Tried::Stranger => wish.device = None,
+            Tried::Held(name, held) => {
+                if !arrival.pause(&held).await {
+                    return Err(refused(accounts, &wish.caller, &name, &held).await);
                 }
             }
         }
     }
+}
 
-    async fn try_once(self, place: Place, wish: Wish) -> Tried {
-        let now = self.shared.clock.now();
-        let (settings, asked) = (self.shared.settings.clone(), wish.clone());
-        let counting = self.shared.store.run(move |db| begin_attempt(db, &settings, &asked, now)).await;
-        match counting {
-            Ok(Counting::Let(attempt)) => Tried::Decided(self.decide(&place, &wish, *attempt, now).await),
-            Ok(Counting::Stranger) => Tried::Stranger,
-            Ok(Counting::Held(name, held)) => Tried::Held(name, held),
-            Err(error) => Tried::Decided(Err(unavailable(&error))),
-        }
+async fn try_once(accounts: Accounts, place: Place, wish: Wish) -> Tried {
+    let now = accounts.shared.clock.now();
+    let (settings, asked) = (accounts.shared.settings.clone(), wish.clone());
+    let counting = accounts.shared.store.run(move |db| begin_attempt(db, &settings, &asked, now)).await;
+    match counting {
+        Ok(Counting::Let(attempt)) => Tried::Decided(decide(&accounts, &place, &wish, *attempt, now).await),
+        Ok(Counting::Stranger) => Tried::Stranger,
+        Ok(Counting::Held(name, held)) => Tried::Held(name, held),
+        Err(error) => Tried::Decided(Err(unavailable(&error))),
     }
+}
 
-    async fn decide(
-        &self,
-        place: &Place,
-        wish: &Wish,
-        attempt: Attempt,
-        now: UnixSecs,
-    ) -> Result<SignedIn, SignInError> {
-        let shared = &*self.shared;
-        let Attempt { name, counted, user, last_here } = attempt;
-        let caller = &wish.caller;
-        let user = user.filter(|user| !user.disabled);
-        let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
-        let mut hash = user.and_then(|user| user.password);
-        // once more where the hash was replaced meanwhile: by somebody who signs in at the same time, if by an outdated
-        // one, or by another password
-        for _ in 0..2 {
-            let verdict = check(place, wish.password.clone(), hash.clone()).await?;
-            let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
-            let beginning = shared
-                .beginning(caller, wish.remember, last_here.clone(), now)
-                .map_err(|_| SignInError::Unavailable)?;
-            let (session, counted) = (beginning.row.clone(), counted.clone());
-            let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
-            match self.begin(begins, audit::about("sign_in", caller, now, &id, &name)).await? {
-                Begun::Yes(_) => {
-                    let begun = shared.signed_in(beginning, &id);
-                    return begun.map_err(|_| SignInError::Unavailable);
-                }
-                Begun::Changed(other) => hash = Some(other),
-                // disabled or removed in this very moment
-                Begun::No => break,
+async fn decide(
+    accounts: &Accounts,
+    place: &Place,
+    wish: &Wish,
+    attempt: Attempt,
+    now: UnixSecs,
+) -> Result<SignedIn, SignInError> {
+    let Attempt { name, counted, user, last_here } = attempt;
+    let caller = &wish.caller;
+    let user = user.filter(|user| !user.disabled);
+    let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
+    let mut hash = user.and_then(|user| user.password);
+    // once more where the hash was replaced meanwhile: by somebody who signs in at the same time, if by an outdated
+    // one, or by another password
+    for _ in 0..2 {
+        let verdict = check(place, wish.password.clone(), hash.clone()).await?;
+        let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
+        let beginning = Beginning::new(accounts, caller, wish.remember, last_here.clone(), now)
+            .map_err(|_| SignInError::Unavailable)?;
+        let (session, counted) = (beginning.row.clone(), counted.clone());
+        let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
+        match begin(accounts, begins, audit::about("sign_in", caller, now, &id, &name)).await? {
+            Begun::Yes(_) => {
+                let begun = beginning.signed_in(accounts, &id);
+                return begun.map_err(|_| SignInError::Unavailable);
             }
-        }
-        Err(self.failed(caller, counted, &id, &name, now).await)
-    }
-
-    async fn refused(&self, caller: &Caller, name: &str, held: &Held) -> SignInError {
-        let retry_after_secs = login_throttle::refused(held);
-        let detail = format!("retry after {retry_after_secs} s");
-        audit::log(&AuditRow { detail, ..audit::about("throttled", caller, self.shared.clock.now(), "", name) });
-        turned_away().await;
-        SignInError::Throttled { retry_after_secs }
-    }
-
-    async fn begin(&self, begins: SignIn, event: AuditRow) -> Result<Begun, SignInError> {
-        let written = event.clone();
-        let begun = self.shared.store.run(move |db| db.begin_session(&begins, written.at, &written)).await;
-        let begun = begun.map_err(|error| unavailable(&error))?;
-        if let Begun::Yes(ended) = &begun {
-            audit::log(&event);
-            ended.iter().for_each(audit::log);
-            if ended.is_some() && self.shared.is_new_day(event.at) {
-                tracing::warn!(
-                    user = event.email,
-                    "an account signs in again and again, so older sessions of it end: programs should use an API token \
-                     (authgate token create)"
-                );
-            }
-        }
-        Ok(begun)
-    }
-
-    async fn failed(&self, caller: &Caller, counted: Counted, id: &str, email: &str, now: UnixSecs) -> SignInError {
-        let event = audit::about("sign_in_failed", caller, now, id, email);
-        match self.count_failure(counted, event, now).await {
-            Ok(()) => SignInError::Credentials,
-            Err(StoreDown) => SignInError::Unavailable,
+            Begun::Changed(other) => hash = Some(other),
+            // disabled or removed in this very moment
+            Begun::No => break,
         }
     }
+    Err(failed(accounts, caller, counted, &id, &name, now).await)
+}
 
-    /// A counted attempt was wrong: bans what has used up its tries.
-    pub(super) async fn count_failure(
-        &self,
-        counted: Counted,
-        event: AuditRow,
-        now: UnixSecs,
-    ) -> Result<(), StoreDown> {
-        let shared = &*self.shared;
-        let written = event.clone();
-        let banned = shared
-            .store
-            .run(move |db| db.attempt_failed(&counted, now, &written))
-            .await
-            .map_err(|error| down(&error))?;
-        audit::log_with_bans(&event, banned);
-        Ok(())
-    }
+async fn refused(accounts: &Accounts, caller: &Caller, name: &str, held: &Held) -> SignInError {
+    let retry_after_secs = login_throttle::refused(held);
+    let detail = format!("retry after {retry_after_secs} s");
+    audit::log(&AuditRow { detail, ..audit::about("throttled", caller, accounts.shared.clock.now(), "", name) });
+    turned_away().await;
+    SignInError::Throttled { retry_after_secs }
+}
 
-    /// Ends the session.
-    pub async fn sign_out(&self, caller: &Caller, session: &Session) -> Result<(), StoreDown> {
-        let shared = &*self.shared;
-        let now = shared.clock.now();
-        let user = session.user.load_full();
-        let event = audit::about("sign_out", caller, now, &user.id, &user.email);
-        let (id, written) = (session.id.clone(), event.clone());
-        shared
-            .store
-            .run(move |db| db.end_sessions(Whose::Session(&id), now, &written))
-            .await
-            .map_err(|error| down(&error))?;
+async fn begin(accounts: &Accounts, begins: SignIn, event: AuditRow) -> Result<Begun, SignInError> {
+    let written = event.clone();
+    let begun = accounts.shared.store.run(move |db| db.begin_session(&begins, written.at, &written)).await;
+    let begun = begun.map_err(|error| unavailable(&error))?;
+    if let Begun::Yes(ended) = &begun {
         audit::log(&event);
-        Ok(())
+        ended.iter().for_each(audit::log);
+        if ended.is_some() && accounts.shared.is_new_day(event.at) {
+            tracing::warn!(
+                user = event.email,
+                "an account signs in again and again, so older sessions of it end: programs should use an API token \
+                 (authgate token create)"
+            );
+        }
+    }
+    Ok(begun)
+}
+
+async fn failed(
+    accounts: &Accounts,
+    caller: &Caller,
+    counted: Counted,
+    id: &str,
+    email: &str,
+    now: UnixSecs,
+) -> SignInError {
+    let event = audit::about("sign_in_failed", caller, now, id, email);
+    match attempt_failed(accounts, counted, event, now).await {
+        Ok(()) => SignInError::Credentials,
+        Err(StoreDown) => SignInError::Unavailable,
     }
 }
 
@@ -246,6 +213,9 @@ mod tests {
     use super::super::Details;
     use super::super::testing::{GOOD, OTHER, PATIENCE, START, World, at, secret};
     use super::*;
+    use crate::account::admin::bans;
+    use crate::account::credentials;
+    use crate::account::user_sessions;
 
     fn wrong(result: Result<SignedIn, SignInError>) -> SignInError {
         result.map(|_| "signed in").unwrap_err()
@@ -257,7 +227,7 @@ mod tests {
         world.user("ada@example.com");
         for email in ["ada@example.com", " Ada@EXAMPLE.com "] {
             let done = world.try_sign_in(&at("192.0.2.1"), email, GOOD).await.unwrap();
-            let who = world.accounts.authenticate(done.token.expose().as_bytes()).unwrap();
+            let who = credentials::session_token(&world.accounts, done.token.expose().as_bytes()).unwrap();
             assert_eq!((who.user.email.as_str(), who.issued), ("ada@example.com", START));
             assert_eq!(done.session.expires(), START + 20 * 86_400);
             assert!(done.token.expose().len() < 1024 && done.device.expose().len() == 43);
@@ -302,7 +272,7 @@ mod tests {
             let error = wrong(world.try_sign_in(&Caller::default(), email, GOOD).await);
             assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
         }
-        assert!(world.accounts.authenticate(live.token.expose().as_bytes()).is_ok());
+        assert!(credentials::session_token(&world.accounts, live.token.expose().as_bytes()).is_ok());
         world.clock.advance(299);
         let error = wrong(world.try_sign_in(&Caller::default(), "ada@example.com", GOOD).await);
         assert_eq!(error, SignInError::Throttled { retry_after_secs: 1 });
@@ -348,11 +318,11 @@ mod tests {
         world = world.restart().await;
         let error = wrong(world.try_sign_in(&Caller::default(), "ada@example.com", GOOD).await);
         assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
-        let bans = world.admin().bans().unwrap();
+        let bans = bans::list(&mut world.admin()).unwrap();
         assert_eq!(bans.len(), 1);
         assert_eq!((bans[0].kind, bans[0].what.as_str(), bans[0].until), ("account", "ada@example.com", START + 300));
-        assert!(world.admin().lift_ban("eve@example.com").is_err());
-        world.admin().lift_ban("Ada@example.com").unwrap();
+        assert!(bans::lift(&mut world.admin(), "eve@example.com").is_err());
+        bans::lift(&mut world.admin(), "Ada@example.com").unwrap();
         world.sign_in("ada@example.com").await;
     }
 
@@ -387,7 +357,7 @@ mod tests {
         fail("2001:db8::6", "y@example.com").await;
         assert_eq!(try_ada("2001:db8::4", GOOD).await, step);
         assert_eq!(world.events(2), ["sign_in_failed", "sign_in"], "it is told once");
-        world.admin().lift_ban("2001:db8::9").unwrap();
+        bans::lift(&mut world.admin(), "2001:db8::9").unwrap();
         assert_eq!(try_ada("2001:db8::4", GOOD).await, Ok(()));
     }
 
@@ -474,7 +444,7 @@ mod tests {
         }
         let refused = wrong(world.try_sign_in(&caller, "ada@example.com", GOOD).await);
         assert_eq!(refused, SignInError::Throttled { retry_after_secs: 300 });
-        assert_eq!(world.admin().bans().unwrap().len(), 1);
+        assert_eq!(bans::list(&mut world.admin()).unwrap().len(), 1);
     }
 
     #[tokio::test]
@@ -600,7 +570,8 @@ mod tests {
         let new = world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
         let tokens: HashSet<_> = [&old, &other, &new].map(|done| done.token.expose().to_owned()).into();
         assert_eq!(tokens.len(), 3);
-        let stands = |done: &SignedIn| world.accounts.authenticate(done.token.expose().as_bytes()).is_ok();
+        let stands =
+            |done: &SignedIn| credentials::session_token(&world.accounts, done.token.expose().as_bytes()).is_ok();
         assert_eq!((stands(&old), stands(&other), stands(&new)), (false, true, true));
         // a failed sign-in ends nothing
         let caller = Caller { session: Some(new.session.id.clone()), ..Caller::default() };
@@ -613,8 +584,9 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
-        world.accounts.sign_out(&Caller::default(), &one.session).await.unwrap();
-        let stands = |done: &SignedIn| world.accounts.authenticate(done.token.expose().as_bytes()).is_ok();
+        user_sessions::sign_out(&world.accounts, &Caller::default(), &one.session).await.unwrap();
+        let stands =
+            |done: &SignedIn| credentials::session_token(&world.accounts, done.token.expose().as_bytes()).is_ok();
         assert_eq!((stands(&one), stands(&two)), (false, true));
     }
 
@@ -644,7 +616,7 @@ mod tests {
         let old = world.db().user_by_id(&id).unwrap().unwrap().password.unwrap();
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();
-        let beginning = world.accounts.shared.beginning(&Caller::default(), true, LastHere::Nobody, START).unwrap();
+        let beginning = Beginning::new(&world.accounts, &Caller::default(), true, LastHere::Nobody, START).unwrap();
         let begins =
             SignIn { user_id: id, checked: old, rehashed: None, session: beginning.row, counted: Counted::default() };
         let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();

@@ -1,6 +1,6 @@
 //! Open sign-up, and what it shares with invites: a new account's password is judged and hashed, and tries are counted.
 
-use super::accounts::{Accounts, Shared};
+use super::accounts::Accounts;
 use super::audit;
 use super::caller::Caller;
 use super::errors::{ChangeError, unavailable};
@@ -13,66 +13,80 @@ use crate::config;
 use crate::secret::Secret;
 use crate::store::{AuditRow, Counted, NewUser};
 
-impl Shared {
-    /// Judges a new password and hashes it in the pool.
-    pub(super) async fn hashed(&self, caller: &Caller, email: &str, password: Secret) -> Result<Secret, ChangeError> {
-        policy::judge(&self.settings.password, &self.settings.title, email, &password)?;
-        let place = self.hasher.arrive(caller).place(None).await.map_err(|_| ChangeError::Busy)?;
-        place.hash(password).await.map_err(|_| ChangeError::Busy)
-    }
-
-    pub(super) fn new_user(&self, email: String, name: String, password: Secret) -> Result<NewUser, ChangeError> {
-        let id = new_id(self.settings.user_ids, &self.clock).map_err(|_| ChangeError::Unavailable)?;
-        Ok(NewUser { id, email, name, picture: String::new(), groups: Vec::new(), password: Some(password) })
-    }
+/// Judges a new password and hashes it in the pool.
+pub(super) async fn hashed(
+    accounts: &Accounts,
+    caller: &Caller,
+    email: &str,
+    password: Secret,
+) -> Result<Secret, ChangeError> {
+    let shared = &*accounts.shared;
+    policy::judge(&shared.settings.password, &shared.settings.title, email, &password)?;
+    let place = shared.hasher.arrive(caller).place(None).await.map_err(|_| ChangeError::Busy)?;
+    place.hash(password).await.map_err(|_| ChangeError::Busy)
 }
 
-impl Accounts {
-    /// Makes an account where `sign_up.mode` is open. Answers, and costs, alike for addresses that
-    /// are new and taken; nobody is signed in by it.
-    pub async fn sign_up(&self, caller: &Caller, email: &str, name: &str, password: Secret) -> Result<(), ChangeError> {
-        let shared = &*self.shared;
-        if shared.settings.sign_up != config::SignUp::Open {
-            return Err(ChangeError::Closed);
-        }
-        let (email, name) = (fields::email(email)?, fields::name(name)?);
-        let now = shared.clock.now();
-        let event = audit::about("sign_up", caller, now, "", &email);
-        let (hash, counted) = self.hashed_and_counted(caller, &event, password).await?;
-        let new = shared.new_user(email, name, hash)?;
-        let done = shared.store.run(move |db| db.sign_up(&new, &counted, now, event));
-        let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
-        audit::log_with_bans(&event, banned);
-        Ok(())
-    }
+pub(super) fn new_user(
+    accounts: &Accounts,
+    email: String,
+    name: String,
+    password: Secret,
+) -> Result<NewUser, ChangeError> {
+    let shared = &*accounts.shared;
+    let id = new_id(shared.settings.user_ids, &shared.clock).map_err(|_| ChangeError::Unavailable)?;
+    Ok(NewUser { id, email, name, picture: String::new(), groups: Vec::new(), password: Some(password) })
+}
 
-    /// Judges and hashes the password of somebody who names an address that may have an account; the try is counted.
-    pub(super) async fn hashed_and_counted(
-        &self,
-        caller: &Caller,
-        event: &AuditRow,
-        password: Secret,
-    ) -> Result<(Secret, Counted), ChangeError> {
-        let shared = &*self.shared;
-        policy::judge(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
-        let arrival = shared.hasher.arrive(caller);
-        loop {
-            let place = arrival.place(None).await.map_err(|_| ChangeError::Busy)?;
-            let limits = login_throttle::of_sign_up(shared.settings.throttle, caller);
-            let (email, now) = (event.email.clone(), shared.clock.now());
-            let counted = shared.store.run(move |db| db.count_attempt(&limits, &email, now)).await;
-            let held = match counted.map_err(|error| unavailable(&error))? {
-                Ok(counted) => return Ok((place.hash(password).await.map_err(|_| ChangeError::Busy)?, counted)),
-                Err(held) => held,
-            };
-            drop(place);
-            if !arrival.pause(&held).await {
-                let retry_after_secs = login_throttle::refused(&held);
-                let detail = format!("retry after {retry_after_secs} s");
-                audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });
-                turned_away().await;
-                return Err(ChangeError::Throttled { retry_after_secs });
-            }
+/// Makes an account where `sign_up.mode` is open. Answers, and costs, alike for addresses that
+/// are new and taken; nobody is signed in by it.
+pub async fn register(
+    accounts: &Accounts,
+    caller: &Caller,
+    email: &str,
+    name: &str,
+    password: Secret,
+) -> Result<(), ChangeError> {
+    let shared = &*accounts.shared;
+    if shared.settings.sign_up != config::SignUp::Open {
+        return Err(ChangeError::Closed);
+    }
+    let (email, name) = (fields::email(email)?, fields::name(name)?);
+    let now = shared.clock.now();
+    let event = audit::about("sign_up", caller, now, "", &email);
+    let (hash, counted) = hashed_and_counted(accounts, caller, &event, password).await?;
+    let new = new_user(accounts, email, name, hash)?;
+    let done = shared.store.run(move |db| db.sign_up(&new, &counted, now, event));
+    let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
+    audit::log_with_bans(&event, banned);
+    Ok(())
+}
+
+/// Judges and hashes the password of somebody who names an address that may have an account; the try is counted.
+pub(super) async fn hashed_and_counted(
+    accounts: &Accounts,
+    caller: &Caller,
+    event: &AuditRow,
+    password: Secret,
+) -> Result<(Secret, Counted), ChangeError> {
+    let shared = &*accounts.shared;
+    policy::judge(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
+    let arrival = shared.hasher.arrive(caller);
+    loop {
+        let place = arrival.place(None).await.map_err(|_| ChangeError::Busy)?;
+        let limits = login_throttle::of_sign_up(shared.settings.throttle, caller);
+        let (email, now) = (event.email.clone(), shared.clock.now());
+        let counted = shared.store.run(move |db| db.count_attempt(&limits, &email, now)).await;
+        let held = match counted.map_err(|error| unavailable(&error))? {
+            Ok(counted) => return Ok((place.hash(password).await.map_err(|_| ChangeError::Busy)?, counted)),
+            Err(held) => held,
+        };
+        drop(place);
+        if !arrival.pause(&held).await {
+            let retry_after_secs = login_throttle::refused(&held);
+            let detail = format!("retry after {retry_after_secs} s");
+            audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });
+            turned_away().await;
+            return Err(ChangeError::Throttled { retry_after_secs });
         }
     }
 }
@@ -82,6 +96,7 @@ mod tests {
     use super::super::testing::{GOOD, OTHER, World, at, secret};
     use super::super::{Details, FieldError};
     use super::*;
+    use crate::account::admin::bans;
     use crate::secret::token_hash;
 
     #[tokio::test]
@@ -90,7 +105,7 @@ mod tests {
         let caller = Caller::default();
         let sign_up = async |email: &str, password: &str| {
             let before = world.accounts.shared.hasher.runs();
-            let done = world.accounts.sign_up(&caller, email, "Ada", secret(password)).await;
+            let done = register(&world.accounts, &caller, email, "Ada", secret(password)).await;
             (done, world.accounts.shared.hasher.runs() - before)
         };
         assert_eq!(sign_up("ada@example.com", GOOD).await, (Ok(()), 1));
@@ -111,7 +126,7 @@ mod tests {
         });
         world.user("ada@example.com");
         let sign_up = async |from: &str, email: &str, password: &str| {
-            world.accounts.sign_up(&at(from), email, "", secret(password)).await
+            register(&world.accounts, &at(from), email, "", secret(password)).await
         };
         for n in 0..20 {
             // refused for the password: nothing was asked of anybody
@@ -126,9 +141,9 @@ mod tests {
         assert_eq!(world.events(1), ["banned"]);
         world.try_sign_in(&at("2001:db8::1"), "ada@example.com", GOOD).await.unwrap();
         assert_eq!(sign_up("2001:db8:0:1::1", "other@example.com", GOOD).await, Ok(()));
-        let bans = world.admin().bans().unwrap();
+        let bans = bans::list(&mut world.admin()).unwrap();
         assert_eq!((bans.len(), bans[0].kind, bans[0].what.as_str()), (1, "sign-up", "2001:db8::/64"));
-        world.admin().lift_ban("2001:db8::/64").unwrap();
+        bans::lift(&mut world.admin(), "2001:db8::/64").unwrap();
         assert_eq!(sign_up("2001:db8::1", "new@example.com", GOOD).await, Ok(()));
         for n in 0..19 {
             assert_eq!(sign_up("2001:db8::1", &format!("v{n}@example.com"), GOOD).await, Ok(()));
@@ -143,12 +158,12 @@ mod tests {
         // over a Unix socket nobody has an address, and all count as one
         for n in 0..20 {
             let email = format!("w{n}@example.com");
-            assert_eq!(world.accounts.sign_up(&Caller::default(), &email, "", secret(GOOD)).await, Ok(()));
+            assert_eq!(register(&world.accounts, &Caller::default(), &email, "", secret(GOOD)).await, Ok(()));
         }
         assert_eq!(sign_up("127.0.0.1", "new2@example.com", GOOD).await, refused);
         // behind a balancer that names nobody all would be one, and are not counted
         let proxy = Caller { is_proxy: true, ..at("127.0.0.1") };
-        assert_eq!(world.accounts.sign_up(&proxy, "new3@example.com", "", secret(GOOD)).await, Ok(()));
+        assert_eq!(register(&world.accounts, &proxy, "new3@example.com", "", secret(GOOD)).await, Ok(()));
     }
 
     #[tokio::test]

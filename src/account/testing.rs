@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Accounts, Admin, Caller, Details, SignInError, SignedIn};
+use crate::account::sign_in;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::secret::Secret;
@@ -79,7 +80,7 @@ impl World {
         email: &str,
         password: &str,
     ) -> Result<SignedIn, SignInError> {
-        self.accounts.sign_in(caller, email, secret(password), true).await
+        sign_in::with_password(&self.accounts, caller, email, secret(password), true).await
     }
 
     pub(super) async fn sign_in(&self, email: &str) -> SignedIn {

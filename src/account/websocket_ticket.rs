@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::accounts::Accounts;
 use super::limits::bounded_map::Holders;
-use super::session::session::{Identity, Rejected, Session, Standing};
+use super::session::session::{Identity, Rejected, Session};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
 use crate::web::host::Host;
@@ -43,6 +42,28 @@ impl Default for Tickets {
 }
 
 impl Tickets {
+    /// A ticket for the session's person, good at `host`.
+    pub(super) fn issue(&self, who: &Identity, host: &Host, now: UnixSecs) -> Result<Secret, NoRandomness> {
+        let token = Secret::new(format!("{PREFIX}{}", random_token()?.expose()));
+        let ticket = Ticket { session: Arc::clone(&who.session), host: host.name().into(), issued: now };
+        self.keep(token.expose(), ticket);
+        Ok(token)
+    }
+
+    /// Uses up a ticket in a handshake to `host`; gives the session that it was issued for.
+    pub(super) fn redeem(&self, token: &Secret, host: &Host, now: UnixSecs) -> Result<Arc<Session>, Rejected> {
+        let hash = token_hash(token.expose());
+        let ticket = self.0.lock().held.remove(&hash, |ticket| &ticket.session).ok_or(Rejected::Invalid)?;
+        if *ticket.host != *host.name() {
+            return Err(Rejected::Invalid);
+        }
+        // one from the future was given before the clock was set back
+        if now.saturating_sub(ticket.issued) > TICKET_SECS || ticket.issued > now + TICKET_SECS {
+            return Err(Rejected::Expired);
+        }
+        Ok(ticket.session)
+    }
+
     fn keep(&self, token: &str, ticket: Ticket) {
         let Given { held, swept } = &mut *self.0.lock();
         // at most once in the life of a ticket
@@ -54,68 +75,31 @@ impl Tickets {
     }
 }
 
-impl Accounts {
-    /// A ticket for the session's person, good at `host`.
-    pub fn ticket(&self, who: &Identity, host: &Host) -> Result<Secret, NoRandomness> {
-        let now = self.shared.clock.now();
-        let token = Secret::new(format!("{PREFIX}{}", random_token()?.expose()));
-        let ticket = Ticket { session: Arc::clone(&who.session), host: host.name().into(), issued: now };
-        self.shared.tickets.keep(token.expose(), ticket);
-        Ok(token)
-    }
-
-    /// Who the token of a handshake to `host` stands for: a ticket, which is used up by this, or what
-    /// `Authorization` would take.
-    ///
-    /// # Errors
-    /// [`Rejected`]: deny.
-    pub fn authenticate_handshake(&self, token: &Secret, host: &Host) -> Result<Identity, Rejected> {
-        if token.expose().starts_with(super::api_token::manage::PREFIX) {
-            return self.authenticate_api_token(token.expose().as_bytes());
-        }
-        if !token.expose().starts_with(PREFIX) {
-            return self.authenticate(token.expose().as_bytes());
-        }
-        let hash = token_hash(token.expose());
-        let ticket =
-            self.shared.tickets.0.lock().held.remove(&hash, |ticket| &ticket.session).ok_or(Rejected::Invalid)?;
-        if *ticket.host != *host.name() {
-            return Err(Rejected::Invalid);
-        }
-        let now = self.shared.clock.now();
-        // one from the future was given before the clock was set back
-        if now.saturating_sub(ticket.issued) > TICKET_SECS || ticket.issued > now + TICKET_SECS {
-            return Err(Rejected::Expired);
-        }
-        match self.standing(&ticket.session) {
-            Standing::Active => {
-                let user = ticket.session.user.load_full();
-                Ok(Identity { session: ticket.session, user, issued: now, grant: None })
-            }
-            Standing::Expired => Err(Rejected::Expired),
-            Standing::Ended => Err(Rejected::Ended),
-        }
-    }
+/// Whether a token is a ticket.
+pub(super) fn is_ticket(token: &Secret) -> bool {
+    token.expose().starts_with(PREFIX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::World;
     use super::*;
+    use crate::account::credentials;
 
     #[tokio::test]
     async fn one_session_takes_no_place_from_others_and_what_is_past_goes() {
         let world = World::new();
         world.user("ada@example.com");
         let [greedy, other] = [world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await];
-        let who = |token: &Secret| world.accounts.authenticate(token.expose().as_bytes()).unwrap();
+        let who = |token: &Secret| credentials::session_token(&world.accounts, token.expose().as_bytes()).unwrap();
         let (greedy, other, host) = (who(&greedy.token), who(&other.token), Host::parse("a.test").unwrap());
         let first = world.accounts.ticket(&other, &host).unwrap();
         let tickets: Vec<_> = (0..TICKETS_OF_ONE * 2).map(|_| world.accounts.ticket(&greedy, &host).unwrap()).collect();
         let count = || world.accounts.shared.tickets.0.lock().held.len();
         assert_eq!(count(), TICKETS_OF_ONE + 1);
-        let use_up =
-            |ticket: &Secret| world.accounts.authenticate_handshake(ticket, &host).map(|who| who.session.id.clone());
+        let use_up = |ticket: &Secret| {
+            credentials::handshake_token(&world.accounts, ticket, &host).map(|who| who.session.id.clone())
+        };
         assert_eq!(use_up(&tickets[0]), Err(Rejected::Invalid));
         assert_eq!(use_up(&tickets[TICKETS_OF_ONE]), Ok(greedy.session.id.clone()));
         assert_eq!((use_up(&first), use_up(&first)), (Ok(other.session.id.clone()), Err(Rejected::Invalid)));

@@ -7,7 +7,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::people::{open, remark, say, settle};
 use super::{CommandError, Globals, ImportArgs, ImportFormat};
-use crate::account::{ForeignUser, ImportRules};
+use crate::account::{ForeignUser, ImportRules, admin::import};
 use crate::secret::Secret;
 use crate::store;
 
@@ -28,7 +28,7 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
     let mut admin = open(globals)?;
     let read = rows.len();
     let rules = ImportRules { dry_run: args.dry_run, strict: args.strict, highest_id };
-    let done = admin.import(rows, rules)?;
+    let done = import::run(&mut admin, rows, rules)?;
     for finding in &done.findings {
         remark(&format!("{}:{}: {}", args.file.display(), finding.row, finding.what));
     }

@@ -2,7 +2,7 @@
 
 use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
 use super::{CommandError, Globals, InviteArgs, InviteCommand};
-use crate::account::Admin;
+use crate::account::{Admin, admin::invites};
 use crate::store::InviteRow;
 
 /// Carries the command out.
@@ -12,7 +12,7 @@ pub fn run(globals: &Globals, command: InviteCommand) -> Result<(), CommandError
         InviteCommand::List { json } => list(&mut looked(globals)?, json),
         InviteCommand::Revoke { id } => {
             let mut admin = open(globals)?;
-            admin.revoke_invite(&id)?;
+            invites::revoke(&mut admin, &id)?;
             settle(&admin);
             remark(&format!("revoked invite {id}"));
             Ok(())
@@ -21,7 +21,7 @@ pub fn run(globals: &Globals, command: InviteCommand) -> Result<(), CommandError
 }
 
 fn make(admin: &mut Admin, args: &InviteArgs) -> Result<(), CommandError> {
-    let link = admin.invite(args.email.as_deref(), &args.groups, args.expires_secs)?;
+    let link = invites::create(admin, args.email.as_deref(), &args.groups, args.expires_secs)?;
     say_once(&link, || admin.withdraw_link(&link))?;
     remark(&format!("This link makes an account. It works once, within {}.", span(args.expires_secs)));
     if args.email.is_none() {
@@ -31,7 +31,7 @@ fn make(admin: &mut Admin, args: &InviteArgs) -> Result<(), CommandError> {
 }
 
 fn list(admin: &mut Admin, json: bool) -> Result<(), CommandError> {
-    let rows = admin.invites()?;
+    let rows = invites::list(admin)?;
     if json {
         let invite = |row: &InviteRow| {
             serde_json::json!({

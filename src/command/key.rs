@@ -2,7 +2,7 @@
 
 use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, KeyCommand};
-use crate::account::OldKeys;
+use crate::account::{OldKeys, admin::signing_keys};
 use crate::store::KeyRow;
 
 /// Carries the command out.
@@ -10,7 +10,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
     let mut admin = if matches!(command, KeyCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
         KeyCommand::Rotate { drop_old: false } => {
-            let kid = admin.rotate_key(OldKeys::Kept)?;
+            let kid = signing_keys::rotate(&mut admin, OldKeys::Kept)?;
             settle(&admin);
             remark(&format!(
                 "key {kid} signs sessions from now on, and those of backends' tokens sign in two minutes; nobody is signed out"
@@ -18,7 +18,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             Ok(())
         }
         KeyCommand::Rotate { drop_old: true } => {
-            let kid = admin.rotate_key(OldKeys::Dropped)?;
+            let kid = signing_keys::rotate(&mut admin, OldKeys::Dropped)?;
             settle(&admin);
             remark(&format!("key {kid} and those of backends' tokens sign from now on; everybody is signed out"));
             Ok(())
@@ -33,7 +33,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
                     "signs": key.retired.is_none(),
                 })
             };
-            say_json(&admin.keys()?.iter().map(key).collect())
+            say_json(&signing_keys::list(&mut admin)?.iter().map(key).collect())
         }
         KeyCommand::List { json: false } => {
             let cells = |key: &KeyRow| {
@@ -41,7 +41,10 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
                     key.retired.map_or_else(|| "signs".to_owned(), |at| format!("verifies, retired {}", instant(at)));
                 vec![key.kid.clone(), key.algorithm.clone(), instant(key.created), state]
             };
-            say(&table(&["ID", "ALGORITHM", "CREATED", "STATE"], &admin.keys()?.iter().map(cells).collect::<Vec<_>>()))
+            say(&table(
+                &["ID", "ALGORITHM", "CREATED", "STATE"],
+                &signing_keys::list(&mut admin)?.iter().map(cells).collect::<Vec<_>>(),
+            ))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
 use super::{CommandError, Globals, Revoke, TokenCommand};
-use crate::account::{Admin, TokenDetails};
+use crate::account::{Admin, TokenDetails, admin::api_tokens};
 use crate::store::ApiTokenRow;
 
 /// Carries the command out.
@@ -11,18 +11,18 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
     match command {
         TokenCommand::Create { email, name, scopes, expires_secs } => {
             let details = TokenDetails { name, scopes, lasts_secs: expires_secs, form_id: None };
-            let (id, token) = admin.create_token(&email, &details)?;
+            let (id, token) = api_tokens::create(&mut admin, &email, &details)?;
             settle(&admin);
-            say_once(&token, || admin.revoke_token(&id))?;
+            say_once(&token, || api_tokens::revoke(&mut admin, &id))?;
             remark(&format!("token {id}; it is not shown again"));
             Ok(())
         }
         TokenCommand::List { email, json } => list(&mut admin, email.as_deref(), json),
         TokenCommand::Revoke(which) => {
             let revoked = match which {
-                Revoke::Id(id) => admin.revoke_token(&id).map(|()| 1)?,
-                Revoke::User(email) => admin.revoke_tokens(Some(&email))?,
-                Revoke::All => admin.revoke_tokens(None)?,
+                Revoke::Id(id) => api_tokens::revoke(&mut admin, &id).map(|()| 1)?,
+                Revoke::User(email) => api_tokens::revoke_all(&mut admin, Some(&email))?,
+                Revoke::All => api_tokens::revoke_all(&mut admin, None)?,
             };
             settle(&admin);
             remark(&format!("revoked {revoked} {}", if revoked == 1 { "token" } else { "tokens" }));
@@ -32,7 +32,7 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
 }
 
 fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), CommandError> {
-    let rows = admin.tokens(email)?;
+    let rows = api_tokens::list(admin, email)?;
     let email = |row: &ApiTokenRow| row.user.as_ref().map(|user| user.email.clone()).unwrap_or_default();
     let seen = |row: &ApiTokenRow| (row.seen > 0).then(|| instant(row.seen));
     if json {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::account::{API_TOKEN_PREFIX, Accounts, Identity, Rejected};
+use crate::account::{API_TOKEN_PREFIX, Accounts, Identity, Rejected, credentials};
 use crate::secret::Secret;
 use crate::web::cookie::{self, CookieStyle};
 use crate::web::incoming::Incoming;
@@ -70,9 +70,9 @@ pub(crate) fn authenticate(
     for field in headers.get_all(AUTHORIZATION) {
         let Some(token) = own_credential(field) else { continue };
         let found = if token.starts_with(API_TOKEN_PREFIX.as_bytes()) {
-            accounts.authenticate_api_token(&token)
+            credentials::api_token(accounts, &token)
         } else {
-            accounts.authenticate(&token)
+            credentials::session_token(accounts, &token)
         };
         match found {
             Ok(identity) => {
@@ -84,14 +84,14 @@ pub(crate) fn authenticate(
     }
     let elsewhere = headers.get_all(&TOKEN_FIELD).iter().map(|field| field.as_bytes().trim_ascii());
     for token in elsewhere.chain(headers.get_all(PROXY_AUTHORIZATION).iter().filter_map(api_token)) {
-        match accounts.authenticate_api_token(token) {
+        match credentials::api_token(accounts, token) {
             // no page can say it (Fetch, 2.2.2; a field of its own is asked for first), and no browser does by itself
             Ok(identity) => return Authentication::Known { identity, by_itself: false },
             Err(why) => rejected = Some(why),
         }
     }
     for token in carried {
-        match accounts.authenticate_handshake(token, incoming.host) {
+        match credentials::handshake_token(accounts, token, incoming.host) {
             Ok(identity) => return Authentication::Known { identity, by_itself: false },
             Err(why) => rejected = Some(why),
         }
@@ -104,7 +104,7 @@ pub(crate) fn authenticate(
 fn by_cookie(accounts: &Accounts, headers: &HeaderMap, name: &str) -> Result<Option<Identity>, Rejected> {
     let (mut found, mut rejected) = (None::<Identity>, None);
     for token in cookie::values(headers, name).take(COOKIES_MAX) {
-        match (accounts.authenticate(token), &found) {
+        match (credentials::session_token(accounts, token), &found) {
             (Ok(identity), Some(first)) if identity.session.id != first.session.id => return Err(Rejected::Invalid),
             (Ok(identity), Some(first)) if identity.issued <= first.issued => {}
             (Ok(identity), _) => found = Some(identity),

@@ -8,7 +8,7 @@ use super::form::{Fields, query};
 use super::signup::{change_json, retry, told};
 use super::view::{Account, SessionRow, TokenRow};
 use super::{Call, Pages, Site, user_json};
-use crate::account::{ChangeError, Identity};
+use crate::account::{ChangeError, Identity, profile, user_sessions, user_tokens};
 use crate::secret::{Secret, random_token};
 use crate::web::reply::Reply;
 
@@ -59,7 +59,8 @@ impl Pages {
     }
 
     pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
-        let (Ok(sessions), Ok(tokens)) = (self.accounts.sessions_of(who).await, self.accounts.tokens_of(who).await)
+        let (Ok(sessions), Ok(tokens)) =
+            (user_sessions::list(&self.accounts, who).await, user_tokens::list(&self.accounts, who).await)
         else {
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
         };
@@ -104,7 +105,7 @@ impl Pages {
             Err(bad) => return self.unread_body(call, bad),
         };
         let (name, picture) = (fields.get("name"), fields.get("picture"));
-        let done = self.accounts.change_profile(&call.caller, who, name, picture).await;
+        let done = profile::change(&self.accounts, &call.caller, who, name, picture).await;
         self.changed(call, who, &fields, done, "profile").await
     }
 
@@ -115,7 +116,7 @@ impl Pages {
         };
         let (current, new) = (fields.secret("current_password"), fields.secret("password"));
         let keep_tokens = fields.ticked("keep_tokens");
-        let done = self.accounts.change_password(&call.caller, who, current, new, keep_tokens).await;
+        let done = profile::change_password(&self.accounts, &call.caller, who, current, new, keep_tokens).await;
         self.changed(call, who, &fields, done, "password").await
     }
 
@@ -139,7 +140,7 @@ impl Pages {
     /// GET lists them as JSON; POST ends one (`id`) or all (`everywhere`).
     pub(super) async fn sessions(&self, call: &Call<'_>, who: &Identity) -> Reply {
         if call.incoming.method != http::Method::POST {
-            return match self.accounts.sessions_of(who).await {
+            return match user_sessions::list(&self.accounts, who).await {
                 Ok(sessions) => {
                     Reply::json(StatusCode::OK, &json!({ "sessions": sessions, "current": who.session.id }))
                 }
@@ -152,9 +153,9 @@ impl Pages {
         };
         let everywhere = fields.ticked("everywhere");
         let ended = if everywhere {
-            self.accounts.end_sessions(&call.caller, who, false).await.map(|()| true)
+            user_sessions::end_all(&self.accounts, &call.caller, who, false).await.map(|()| true)
         } else {
-            self.accounts.end_session(&call.caller, who, fields.text("id")).await
+            user_sessions::end(&self.accounts, &call.caller, who, fields.text("id")).await
         };
         let own = everywhere || fields.get("id") == Some(who.session.id.as_str());
         match ended {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::form::{Fields, query};
 use super::login::BUSY_SECS;
 use super::{Call, Pages, Site};
-use crate::account::{Identity, SignInError};
+use crate::account::{Identity, SignInError, sign_in, user_sessions};
 use crate::config::AuthJsClient;
 use crate::logging::Timestamp;
 use crate::secret::{random_bytes, same_bytes};
@@ -164,7 +164,7 @@ impl Pages {
         }
         let fields = &form.fields;
         let email = fields.get("email").or_else(|| fields.get("username")).unwrap_or_default();
-        let begun = self.accounts.sign_in(&call.caller, email, fields.secret("password"), true).await;
+        let begun = sign_in::with_password(&self.accounts, &call.caller, email, fields.secret("password"), true).await;
         match begun {
             Ok(begun) => {
                 let place = self.return_to(fields.get("callbackUrl"), call.incoming);
@@ -202,7 +202,7 @@ impl Pages {
             return Self::authjs_url(call, form.style, StatusCode::OK, &self.without_csrf(form.style, "signout"));
         }
         if let Some(who) = &call.identity
-            && self.accounts.sign_out(&call.caller, &who.session).await.is_err()
+            && user_sessions::sign_out(&self.accounts, &call.caller, &who.session).await.is_err()
         {
             let place = self.login_with(call, Some("Unavailable"));
             return Self::authjs_url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place);

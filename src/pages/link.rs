@@ -7,7 +7,7 @@ use super::form::Fields;
 use super::signup::{Shown, change_json, nothing_there, retry};
 use super::view::Message;
 use super::{Call, Pages};
-use crate::account::LinkKind;
+use crate::account::{LinkKind, one_time_link};
 use crate::web::reply::Reply;
 
 impl Pages {
@@ -19,7 +19,7 @@ impl Pages {
             Ok(fields) => fields,
             Err(bad) => return self.unread_body(call, bad),
         };
-        let kind = match self.accounts.link(&call.caller, token).await {
+        let kind = match one_time_link::inspect(&self.accounts, &call.caller, token).await {
             Ok(Some(kind)) if is_at(&kind, &self.prefix, path) => kind,
             Ok(_) => return self.dead_link(call, fields.as_ref()),
             Err(error) if speaks_json(call, fields.as_ref()) => return change_json(&error),
@@ -43,11 +43,19 @@ impl Pages {
         let password = fields.secret("password");
         let done = match kind {
             LinkKind::Reset { .. } => {
-                self.accounts.reset_password(&call.caller, token, password, fields.ticked("keep_tokens")).await
+                one_time_link::reset_password(
+                    &self.accounts,
+                    &call.caller,
+                    token,
+                    password,
+                    fields.ticked("keep_tokens"),
+                )
+                .await
             }
             LinkKind::Invite { email } => {
                 let email = email.as_deref().unwrap_or_else(|| fields.text("email"));
-                self.accounts.accept_invite(&call.caller, token, email, fields.text("name"), password).await
+                one_time_link::accept_invite(&self.accounts, &call.caller, token, email, fields.text("name"), password)
+                    .await
             }
         };
         let begun = match done {

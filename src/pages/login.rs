@@ -7,7 +7,7 @@ use super::flash::Flash;
 use super::form::{BadBody, Fields, means_yes, query};
 use super::view::Login;
 use super::{Call, Pages, Site};
-use crate::account::SignInError;
+use crate::account::{SignInError, sign_in};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
 
@@ -63,7 +63,15 @@ impl Pages {
         };
         let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
         let remember = remembers(fields);
-        let begun = match self.accounts.sign_in(&call.caller, email, fields.secret("password"), remember).await {
+        let begun = match sign_in::with_password(
+            &self.accounts,
+            &call.caller,
+            email,
+            fields.secret("password"),
+            remember,
+        )
+        .await
+        {
             Ok(begun) => begun,
             Err(error) => return self.not_signed_in(call, fields, wanted.as_deref(), remember, error),
         };

@@ -5,6 +5,7 @@ use http::StatusCode;
 use super::form::Fields;
 use super::view::{Logout, Message};
 use super::{Call, Pages, Site};
+use crate::account::user_sessions;
 use crate::web::reply::Reply;
 
 impl Pages {
@@ -27,7 +28,7 @@ impl Pages {
             Err(bad) => return self.unread_body(call, bad),
         };
         if let Some(who) = &call.identity
-            && self.accounts.sign_out(&call.caller, &who.session).await.is_err()
+            && user_sessions::sign_out(&self.accounts, &call.caller, &who.session).await.is_err()
         {
             // the session still stands: to say otherwise would be a lie
             return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);

@@ -257,7 +257,7 @@ impl Pages {
     fn signed_in(&self, call: &Call<'_>, reply: Reply, place: Option<&str>, begun: &SignedIn) -> Reply {
         const DEVICE_SECS: u64 = 400 * 86_400;
         if let Some(place) = place {
-            self.accounts.expect_return(&call.caller, place, begun);
+            self.accounts.expect_return(&call.caller, place, &begun.session);
         }
         let max_age = self.accounts.cookie_max_age(&begun.session);
         let session = self.cookies.set(self.cookies.session(), begun.token.expose(), max_age);

@@ -8,7 +8,7 @@ use super::form::{Fields, query};
 use super::login::{BUSY_SECS, wait};
 use super::view::{Message, Register};
 use super::{Call, Pages, Site};
-use crate::account::ChangeError;
+use crate::account::{ChangeError, sign_up};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
 
@@ -53,7 +53,8 @@ impl Pages {
             return nothing_there(call, &fields).unwrap_or_else(|| self.closed(call, fields.is_json()));
         }
         let password = fields.secret("password");
-        match self.accounts.sign_up(&call.caller, fields.text("email"), fields.text("name"), password).await {
+        match sign_up::register(&self.accounts, &call.caller, fields.text("email"), fields.text("name"), password).await
+        {
             Ok(()) if fields.is_json() => Reply::json(StatusCode::CREATED, &json!({ "login": self.login_path })),
             Ok(()) => Site::see_other(&self.login_after_signup(call, &fields)),
             Err(error) => self.not_changed(call, &fields, &shown, &error),

@@ -7,7 +7,7 @@ use super::account::Shown;
 use super::flash::is_browsers;
 use super::form::Fields;
 use super::{Call, Pages, Site};
-use crate::account::{ChangeError, FieldError, Identity, TokenDetails};
+use crate::account::{ChangeError, FieldError, Identity, TokenDetails, user_tokens};
 use crate::web::reply::Reply;
 
 /// How long a token works where nothing is said, and at most, days.
@@ -19,7 +19,7 @@ impl Pages {
     /// `current_password`) and shows it, once.
     pub(super) async fn tokens(&self, call: &Call<'_>, who: &Identity) -> Reply {
         if call.incoming.method != http::Method::POST {
-            return match self.accounts.tokens_of(who).await {
+            return match user_tokens::list(&self.accounts, who).await {
                 Ok(tokens) => Reply::json(StatusCode::OK, &json!({ "tokens": tokens })),
                 Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
             };
@@ -35,7 +35,7 @@ impl Pages {
     }
 
     async fn revoke_token(&self, call: &Call<'_>, who: &Identity, fields: &Fields, id: &str) -> Reply {
-        match self.accounts.revoke_token(&call.caller, who, id).await {
+        match user_tokens::revoke(&self.accounts, &call.caller, who, id).await {
             Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
             Ok(false) if !is_browsers(call) => self.refused(StatusCode::NOT_FOUND, call),
             Ok(_) if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
@@ -62,7 +62,8 @@ impl Pages {
                     lasts_secs: days * 86_400,
                     form_id: fields.get("form_id").filter(|id| !id.is_empty()).map(str::to_owned),
                 };
-                self.accounts.create_token(&call.caller, who, fields.secret("current_password"), &details).await
+                user_tokens::create(&self.accounts, &call.caller, who, fields.secret("current_password"), &details)
+                    .await
             }
             Err(error) => Err(error),
         };

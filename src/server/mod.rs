@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::account::Accounts;
+use crate::account::{Accounts, one_time_link};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamServer};
 use crate::gateway::{Current, Gateway, HealthChecks};
@@ -256,7 +256,7 @@ async fn start_whoami() -> Result<std::net::SocketAddr, ServeError> {
 
 /// The one-time link for the first account goes to standard error beside the log, never into it.
 async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Result<(), ServeError> {
-    let Some(token) = accounts.first_link().await.map_err(ServeError::new)? else { return Ok(()) };
+    let Some(token) = one_time_link::create_first(accounts).await.map_err(ServeError::new)? else { return Ok(()) };
     log.flush();
     let server = &config.server;
     let (origin, hint) = match host_name().and_then(|name| Host::parse(&name)).filter(|_| server.is_public_url_guessed)

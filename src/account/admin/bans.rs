@@ -21,42 +21,40 @@ pub struct Ban {
     pub until: UnixSecs,
 }
 
-impl Admin {
-    /// What is throttled now.
-    pub fn bans(&mut self) -> Result<Vec<Ban>, Refused> {
-        let mut bans = Vec::new();
-        for (name, until) in self.db.bans(self.clock.now())? {
-            let (kind, what) = name.split_once(':').unwrap_or(("", &name));
-            let (kind, what) = match kind {
-                "account" => ("account", what.to_owned()),
-                "address" => ("address", what.to_owned()),
-                "sign_up" => ("sign-up", what.to_owned()),
-                "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
-                _ => {
-                    // ids may hold colons, sessions' do not
-                    let id = what.rsplit_once(':').map_or(what, |(id, _)| id);
-                    ("user", self.db.user_by_id(id)?.map_or_else(|| id.to_owned(), |user| user.email))
-                }
-            };
-            bans.push(Ban { kind, what, until });
-        }
-        Ok(bans)
+/// What is throttled now.
+pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, Refused> {
+    let mut bans = Vec::new();
+    for (name, until) in admin.db.bans(admin.clock.now())? {
+        let (kind, what) = name.split_once(':').unwrap_or(("", &name));
+        let (kind, what) = match kind {
+            "account" => ("account", what.to_owned()),
+            "address" => ("address", what.to_owned()),
+            "sign_up" => ("sign-up", what.to_owned()),
+            "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
+            _ => {
+                // ids may hold colons, sessions' do not
+                let id = what.rsplit_once(':').map_or(what, |(id, _)| id);
+                ("user", admin.db.user_by_id(id)?.map_or_else(|| id.to_owned(), |user| user.email))
+            }
+        };
+        bans.push(Ban { kind, what, until });
     }
+    Ok(bans)
+}
 
-    /// Lifts what is throttled under this e-mail or address.
-    pub fn lift_ban(&mut self, what: &str) -> Result<(), Refused> {
-        let email = fields::bucket(what);
-        // a network is shown as `2001:db8::/64`
-        let what_address = what.trim().trim_end_matches("/64");
-        let mut names = vec![login_throttle::account(&email)];
-        if let Ok(address) = what_address.parse::<IpAddr>() {
-            names.extend(login_throttle::address(address));
-        }
-        let user = self.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
-        let event = AuditRow { detail: shown(what), ..self.event("ban_lifted", None) };
-        if self.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
-            return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
-        }
-        Ok(())
+/// Lifts what is throttled under this e-mail or address.
+pub fn lift(admin: &mut Admin, what: &str) -> Result<(), Refused> {
+    let email = fields::bucket(what);
+    // a network is shown as `2001:db8::/64`
+    let what_address = what.trim().trim_end_matches("/64");
+    let mut names = vec![login_throttle::account(&email)];
+    if let Ok(address) = what_address.parse::<IpAddr>() {
+        names.extend(login_throttle::address(address));
     }
+    let user = admin.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
+    let event = AuditRow { detail: shown(what), ..admin.event("ban_lifted", None) };
+    if admin.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
+        return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
+    }
+    Ok(())
 }

@@ -66,29 +66,26 @@ struct Judge<'a> {
     row: usize,
 }
 
-impl Admin {
-    /// Judges all rows, then writes all that are good, or nothing.
-    ///
-    /// # Errors
-    /// [`Refused`]: nothing was written.
-    pub fn import(&mut self, rows: Vec<ForeignUser>, rules: ImportRules) -> Result<Imported, Refused> {
-        let mut judge =
-            Judge { admin: self, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
-        let mut ready = Vec::with_capacity(rows.len());
-        for row in rows {
-            match judge.judge(row)? {
-                Some(user) => ready.push(user),
-                None => judge.done.skipped += 1,
-            }
+/// Judges all rows, then writes all that are good, or nothing.
+///
+/// # Errors
+/// [`Refused`]: nothing was written.
+pub fn run(admin: &mut Admin, rows: Vec<ForeignUser>, rules: ImportRules) -> Result<Imported, Refused> {
+    let mut judge = Judge { admin, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
+    let mut ready = Vec::with_capacity(rows.len());
+    for row in rows {
+        match judge.judge(row)? {
+            Some(user) => ready.push(user),
+            None => judge.done.skipped += 1,
         }
-        let mut done = judge.done;
-        let refused = rules.strict && !done.findings.is_empty();
-        if !rules.dry_run && !refused {
-            self.write_import(&ready, rules.highest_id)?;
-            done.made = ready.len();
-        }
-        Ok(done)
     }
+    let mut done = judge.done;
+    let refused = rules.strict && !done.findings.is_empty();
+    if !rules.dry_run && !refused {
+        admin.write_import(&ready, rules.highest_id)?;
+        done.made = ready.len();
+    }
+    Ok(done)
 }
 
 impl Judge<'_> {

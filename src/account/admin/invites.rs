@@ -8,41 +8,39 @@ use crate::config::SignUp;
 use crate::secret::Secret;
 use crate::store::{AuditRow, InviteRow};
 
-impl Admin {
-    /// A one-time link that makes an account; `email` fixes whose.
-    pub fn invite(&mut self, email: Option<&str>, groups: &[String], lasts_secs: u64) -> Result<Secret, Refused> {
-        if self.settings.sign_up == SignUp::Closed {
-            return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
-        }
-        let groups = fields::groups(groups)?;
-        let email = email.map(canonical_new).transpose()?;
-        if let Some(email) = &email
-            && self.db.user_by_email(email)?.is_some()
-        {
-            return Err(taken(email));
-        }
-        let event = AuditRow { email: email.clone().unwrap_or_default(), ..self.event("invite_made", None) };
-        let (link, token) = one_time_link::invite(self.clock.now(), lasts_secs, groups, email, None)?;
-        self.db.add_link(&link, &event)?;
-        Ok(self.url("invite", &token))
+/// A one-time link that makes an account; `email` fixes whose.
+pub fn create(admin: &mut Admin, email: Option<&str>, groups: &[String], lasts_secs: u64) -> Result<Secret, Refused> {
+    if admin.settings.sign_up == SignUp::Closed {
+        return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
     }
-
-    /// Invites that open something, the newest first.
-    pub fn invites(&mut self) -> Result<Vec<InviteRow>, Refused> {
-        let closed = self.settings.sign_up == SignUp::Closed;
-        let mut invites = self.db.invites(self.clock.now())?;
-        // those that would make an account
-        invites.retain(|invite| !closed || invite.for_account || invite.kind == "first");
-        Ok(invites)
+    let groups = fields::groups(groups)?;
+    let email = email.map(canonical_new).transpose()?;
+    if let Some(email) = &email
+        && admin.db.user_by_email(email)?.is_some()
+    {
+        return Err(taken(email));
     }
+    let event = AuditRow { email: email.clone().unwrap_or_default(), ..admin.event("invite_made", None) };
+    let (link, token) = one_time_link::invite(admin.clock.now(), lasts_secs, groups, email, None)?;
+    admin.db.add_link(&link, &event)?;
+    Ok(admin.url("invite", &token))
+}
 
-    /// Revokes an invite.
-    pub fn revoke_invite(&mut self, id: &str) -> Result<(), Refused> {
-        let event = AuditRow { detail: shown(id), ..self.event("invite_revoked", None) };
-        if self.db.end_invite(id, &event)? {
-            Ok(())
-        } else {
-            Err(Refused(format!("there is no invite `{}` that works", shown(id))))
-        }
+/// Invites that open something, the newest first.
+pub fn list(admin: &mut Admin) -> Result<Vec<InviteRow>, Refused> {
+    let closed = admin.settings.sign_up == SignUp::Closed;
+    let mut invites = admin.db.invites(admin.clock.now())?;
+    // those that would make an account
+    invites.retain(|invite| !closed || invite.for_account || invite.kind == "first");
+    Ok(invites)
+}
+
+/// Revokes an invite.
+pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), Refused> {
+    let event = AuditRow { detail: shown(id), ..admin.event("invite_revoked", None) };
+    if admin.db.end_invite(id, &event)? {
+        Ok(())
+    } else {
+        Err(Refused(format!("there is no invite `{}` that works", shown(id))))
     }
 }

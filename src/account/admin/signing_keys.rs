@@ -16,32 +16,30 @@ pub enum OldKeys {
     Dropped,
 }
 
-impl Admin {
-    /// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
-    pub fn keys(&mut self) -> Result<Vec<KeyRow>, Refused> {
-        let mut keys = self.db.keys()?;
-        for key in &mut keys {
-            key.secret = Vec::new().into();
-        }
-        Ok(keys)
+/// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
+pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, Refused> {
+    let mut keys = admin.db.keys()?;
+    for key in &mut keys {
+        key.secret = Vec::new().into();
     }
+    Ok(keys)
+}
 
-    /// Makes new signing keys, one for each algorithm in use. Returns the name of the one that signs sessions.
-    pub fn rotate_key(&mut self, old: OldKeys) -> Result<String, Refused> {
-        let own = cookie_token::new_key()?;
-        let kid = own.kid.clone();
-        let mut new = vec![own];
-        for key in self.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
-            new.push(signing_key::new_key(&key.algorithm)?);
-        }
-        // keys that a clock which is ahead calls old are kept
-        let past = BorneOut::new(&self.clock, self.db.newest_record()?).0.now();
-        let (name, drop_before) = match old {
-            OldKeys::Dropped => ("keys_dropped", None),
-            OldKeys::Kept => ("key_rotated", Some(past.saturating_sub(self.settings.keys_secs()))),
-        };
-        let event = AuditRow { detail: kid.clone(), ..self.event(name, None) };
-        self.db.rotate_keys(&new, self.clock.now(), drop_before, &event)?;
-        Ok(kid)
+/// Makes new signing keys, one for each algorithm in use. Returns the name of the one that signs sessions.
+pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, Refused> {
+    let own = cookie_token::new_key()?;
+    let kid = own.kid.clone();
+    let mut new = vec![own];
+    for key in admin.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
+        new.push(signing_key::new_key(&key.algorithm)?);
     }
+    // keys that a clock which is ahead calls old are kept
+    let past = BorneOut::new(&admin.clock, admin.db.newest_record()?).0.now();
+    let (name, drop_before) = match old {
+        OldKeys::Dropped => ("keys_dropped", None),
+        OldKeys::Kept => ("key_rotated", Some(past.saturating_sub(admin.settings.keys_secs()))),
+    };
+    let event = AuditRow { detail: kid.clone(), ..admin.event(name, None) };
+    admin.db.rotate_keys(&new, admin.clock.now(), drop_before, &event)?;
+    Ok(kid)
 }

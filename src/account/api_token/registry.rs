@@ -86,7 +86,9 @@ impl ApiTokens {
 #[cfg(test)]
 mod tests {
     use crate::account::Standing;
-    use crate::account::api_token::manage::TokenDetails;
+    use crate::account::admin::api_tokens;
+    use crate::account::api_token::user_tokens::TokenDetails;
+    use crate::account::credentials;
     use crate::account::testing::{START, World};
 
     /// `session.idle` is for people: a program's socket was closed as expired after it.
@@ -95,9 +97,9 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 30 * 86_400, form_id: None };
-        let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
+        let (_, token) = api_tokens::create(&mut world.admin(), "ada@example.com", &details).unwrap();
         assert!(world.accounts.ready().await);
-        let who = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
+        let who = credentials::api_token(&world.accounts, token.expose().as_bytes()).unwrap();
         world.clock.advance(29 * 86_400);
         assert_eq!(world.accounts.standing(&who.session), Standing::Active);
         world.clock.advance(86_400);
@@ -109,9 +111,9 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 86_400, form_id: None };
-        let (_, token) = world.admin().create_token("ada@example.com", &details).unwrap();
+        let (_, token) = api_tokens::create(&mut world.admin(), "ada@example.com", &details).unwrap();
         assert!(world.accounts.ready().await);
-        let _ = world.accounts.authenticate_api_token(token.expose().as_bytes()).unwrap();
+        let _ = credentials::api_token(&world.accounts, token.expose().as_bytes()).unwrap();
         let seen = || world.db().api_tokens(None, 1).unwrap()[0].seen;
         world.sqlite("CREATE TRIGGER broken BEFORE UPDATE ON api_token BEGIN SELECT RAISE(ABORT, 'broken'); END");
         world.clock.advance(60);

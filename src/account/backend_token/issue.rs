@@ -9,14 +9,14 @@ use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
+use super::issued::HandedTokens;
 use super::jwe::{KeyV4, KeyV5};
 use super::jws;
-use super::signing_key::OwnKey;
+use super::signing_key::{OwnKey, OwnKeys};
 use super::token::Minted;
-use crate::account::accounts::Accounts;
 use crate::account::ids::new_session_id;
 use crate::account::session::cookie_token::ISSUER;
-use crate::account::session::session::{Identity, Standing};
+use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
 
@@ -74,24 +74,23 @@ impl Minters {
         Self(config.upstreams.iter().map(minter).collect())
     }
 
-    fn has(&self, id: u64) -> bool {
-        self.0.iter().flatten().any(|minter| minter.id == id)
-    }
-}
-
-impl Accounts {
     /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
     ///
     /// # Errors
     /// [`NotMinted`]: the upstream must have one and it cannot be made.
-    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, NotMinted> {
-        let shared = &*self.shared;
-        let Some(minter) = shared.minters.0.get(upstream).and_then(Option::as_deref) else { return Ok(None) };
-        let now = shared.clock.now();
+    pub(crate) fn token(
+        &self,
+        upstream: usize,
+        who: &Identity,
+        keys: &OwnKeys,
+        handed: &HandedTokens,
+        now: UnixSecs,
+    ) -> Result<Option<Arc<Minted>>, NotMinted> {
+        let Some(minter) = self.0.get(upstream).and_then(Option::as_deref) else { return Ok(None) };
         let key = match minter.spec.key {
             TokenKey::Shared(_) => None,
-            TokenKey::Ed25519 => Some(shared.own_keys.signing(Algorithm::EdDSA, now).ok_or(NotMinted)?),
-            TokenKey::P256 => Some(shared.own_keys.signing(Algorithm::ES256, now).ok_or(NotMinted)?),
+            TokenKey::Ed25519 => Some(keys.signing(Algorithm::EdDSA, now).ok_or(NotMinted)?),
+            TokenKey::P256 => Some(keys.signing(Algorithm::ES256, now).ok_or(NotMinted)?),
         };
         let held = &who.session.minted.0;
         if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(id, _)| *id == minter.id)
@@ -101,28 +100,18 @@ impl Accounts {
         }
         let minted = Arc::new(minter.mint(who, key, now)?);
         for token in minted.cookies.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, token)| token) {
-            shared.handed.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
+            handed.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
         }
         held.rcu(|old| {
-            let theirs = |(id, _): &&(u64, _)| *id != minter.id && shared.minters.has(*id);
+            let theirs = |(id, _): &&(u64, _)| *id != minter.id && self.has(*id);
             let others = old.iter().flat_map(|minted| minted.iter()).filter(theirs).cloned();
             Some(Arc::new(others.chain([(minter.id, Arc::clone(&minted))]).collect::<Vec<_>>()))
         });
         Ok(Some(minted))
     }
 
-    /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
-    /// asks, and for nothing else: it is no credential here.
-    pub fn handed_to_upstream(&self, token: &str) -> Option<Identity> {
-        let session = self.shared.handed.find(token, self.shared.clock.now())?;
-        let user = session.user.load_full();
-        let stands = self.standing(&session) == Standing::Active;
-        stands.then(|| Identity { session, user, issued: self.shared.clock.now(), grant: None })
-    }
-
-    /// The public keys of backends' tokens (RFC 7517, 5).
-    pub fn public_keys(&self) -> Value {
-        self.shared.own_keys.published(self.shared.clock.now())
+    fn has(&self, id: u64) -> bool {
+        self.0.iter().flatten().any(|minter| minter.id == id)
     }
 }
 

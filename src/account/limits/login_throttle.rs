@@ -5,11 +5,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::account::accounts::Accounts;
+use crate::account::audit;
 use crate::account::caller::{Caller, prefix};
+use crate::account::errors::{StoreDown, down};
+use crate::clock::UnixSecs;
 use crate::config;
 use crate::metrics;
 use crate::secret::token_hash;
-use crate::store::{Held, Limit, Rule};
+use crate::store::{AuditRow, Counted, Held, Limit, Rule};
 
 /// An address gets this many times the tries of an account,
 const ADDRESS_FACTOR: u32 = 20;
@@ -108,6 +112,21 @@ pub(crate) fn of_profile(settings: config::Throttle, user: &str) -> Vec<Limit> {
 pub(crate) fn refused(held: &Held) -> u64 {
     held.names.iter().for_each(|name| metrics::ACCOUNTS.limited(name));
     held.wait_secs()
+}
+
+/// A counted attempt was wrong: bans what has used up its tries.
+pub(crate) async fn attempt_failed(
+    accounts: &Accounts,
+    counted: Counted,
+    event: AuditRow,
+    now: UnixSecs,
+) -> Result<(), StoreDown> {
+    let shared = &*accounts.shared;
+    let written = event.clone();
+    let banned =
+        shared.store.run(move |db| db.attempt_failed(&counted, now, &written)).await.map_err(|error| down(&error))?;
+    audit::log_with_bans(&event, banned);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::draft::SignedIn;
 use super::session::Session;
-use crate::account::accounts::Accounts;
 use crate::account::caller::Caller;
 use crate::clock::UnixSecs;
 
@@ -46,41 +44,37 @@ impl Returning {
         self.hasher.hash_one((caller.address, &caller.user_agent, place))
     }
 
-    fn place(key: u64) -> usize {
-        usize::try_from(key % PLACES as u64).unwrap_or(0)
-    }
-}
-
-impl Accounts {
     /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
-    pub fn expect_return(&self, caller: &Caller, place: &str, begun: &SignedIn) {
-        let returning = &self.shared.returning;
-        let session = &begun.session;
+    pub(crate) fn expect(&self, caller: &Caller, place: &str, session: &Arc<Session>, now: UnixSecs) {
         // in the second in which it began, being seen would not show
         session.seen.store(session.created.saturating_sub(1), Ordering::Relaxed);
-        let key = returning.key(caller, place);
-        let entry = Begun { key, at: self.shared.clock.now(), session: Arc::downgrade(session) };
-        returning.places.lock()[Returning::place(key)] = Some(entry);
+        let key = self.key(caller, place);
+        let entry = Begun { key, at: now, session: Arc::downgrade(session) };
+        self.places.lock()[Self::place(key)] = Some(entry);
     }
 
     /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been
     /// presented since.
-    pub fn is_not_returned(&self, caller: &Caller, place: &str) -> bool {
-        let returning = &self.shared.returning;
-        let key = returning.key(caller, place);
-        let entry = returning.places.lock()[Returning::place(key)].clone();
+    pub(crate) fn is_missing(&self, caller: &Caller, place: &str, now: UnixSecs) -> bool {
+        let key = self.key(caller, place);
+        let entry = self.places.lock()[Self::place(key)].clone();
         let Some(entry) = entry.filter(|entry| entry.key == key) else { return false };
-        let recent = self.shared.clock.now().saturating_sub(entry.at) <= SECS;
+        let recent = now.saturating_sub(entry.at) <= SECS;
         let unseen = |session: &Session| {
             !session.ended.load(Ordering::Relaxed) && session.seen.load(Ordering::Relaxed) < session.created
         };
         recent && entry.session.upgrade().is_some_and(|session| unseen(&session))
+    }
+
+    fn place(key: u64) -> usize {
+        usize::try_from(key % PLACES as u64).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::credentials;
     use crate::account::testing::World;
 
     fn caller(agent: &str) -> Caller {
@@ -94,7 +88,7 @@ mod tests {
         let begun = world.sign_in("ada@example.com").await;
         let accounts = &world.accounts;
         assert!(!accounts.is_not_returned(&caller("a"), "/x"));
-        accounts.expect_return(&caller("a"), "/x?y=1#part", &begun);
+        accounts.expect_return(&caller("a"), "/x?y=1#part", &begun.session);
         assert!(accounts.is_not_returned(&caller("a"), "/x?y=1"));
         assert!(!accounts.is_not_returned(&caller("b"), "/x?y=1"));
         assert!(!accounts.is_not_returned(&caller("a"), "/x"));
@@ -110,13 +104,13 @@ mod tests {
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
         let accounts = &world.accounts;
-        accounts.expect_return(&caller("a"), "/x", &begun);
+        accounts.expect_return(&caller("a"), "/x", &begun.session);
         assert!(accounts.is_not_returned(&caller("a"), "/x"));
         // within the very second in which it began
-        accounts.authenticate(begun.token.expose().as_bytes()).unwrap();
+        credentials::session_token(accounts, begun.token.expose().as_bytes()).unwrap();
         assert!(!accounts.is_not_returned(&caller("a"), "/x"));
         let begun = world.sign_in("ada@example.com").await;
-        accounts.expect_return(&caller("a"), "/x", &begun);
+        accounts.expect_return(&caller("a"), "/x", &begun.session);
         world.admin().revoke_sessions(Some("ada@example.com")).unwrap();
         accounts.ready().await;
         assert!(!accounts.is_not_returned(&caller("a"), "/x"));
@@ -128,7 +122,7 @@ mod tests {
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
         for n in 0..3 * PLACES {
-            world.accounts.expect_return(&caller("a"), &format!("/{n}"), &begun);
+            world.accounts.expect_return(&caller("a"), &format!("/{n}"), &begun.session);
         }
         let remembered = (0..3 * PLACES).filter(|n| world.accounts.is_not_returned(&caller("a"), &format!("/{n}")));
         let remembered = remembered.count();

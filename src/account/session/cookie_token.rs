@@ -297,6 +297,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::account::admin::signing_keys;
+    use crate::account::credentials;
     use crate::account::testing::{START, World};
     use crate::account::{OldKeys, SignedIn, Standing};
 
@@ -306,7 +308,7 @@ mod tests {
     }
 
     fn judged(world: &World, token: &str) -> &'static str {
-        match world.accounts.authenticate(token.as_bytes()) {
+        match credentials::session_token(&world.accounts, token.as_bytes()) {
             Ok(_) => "ok",
             Err(Rejected::Invalid) => "invalid",
             Err(Rejected::Expired) => "expired",
@@ -360,12 +362,15 @@ mod tests {
         for at in 0..token.expose().len() {
             let mut changed = token.expose().as_bytes().to_vec();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert_eq!((at, world.accounts.authenticate(&changed).err()), (at, Some(Rejected::Invalid)));
+            assert_eq!(
+                (at, credentials::session_token(&world.accounts, &changed).err()),
+                (at, Some(Rejected::Invalid))
+            );
         }
         for text in ["", ".", "..", "a.b.c", "\0", &format!("{}.", token.expose()), &format!("{} ", token.expose())] {
             assert_eq!(judged(&world, text), "invalid", "{text:?}");
         }
-        assert_eq!(world.accounts.authenticate(&[0xff; 100]).err(), Some(Rejected::Invalid));
+        assert_eq!(credentials::session_token(&world.accounts, &[0xff; 100]).err(), Some(Rejected::Invalid));
         assert_eq!(judged(&world, token.expose()), "ok");
     }
 
@@ -434,14 +439,14 @@ mod tests {
         let old = done.token.expose().to_owned();
         assert_eq!(judged(&world, &old), "ok");
         let mut admin = world.admin();
-        let kid = admin.rotate_key(OldKeys::Kept).unwrap();
+        let kid = signing_keys::rotate(&mut admin, OldKeys::Kept).unwrap();
         assert!(admin.settle());
         assert_eq!(judged(&world, &old), "ok");
         let fresh = world.sign_in("ada@example.com").await;
         assert_eq!(parts(fresh.token.expose()).0["kid"], json!(kid));
         // a session that is kept alive by renewed tokens goes on under the new key
         world.clock.advance(3600);
-        let who = world.accounts.authenticate(old.as_bytes()).unwrap();
+        let who = credentials::session_token(&world.accounts, old.as_bytes()).unwrap();
         let renewed = world.accounts.renewed_token(&who).unwrap();
         assert_eq!(parts(renewed.expose()).0["kid"], json!(kid));
         assert_eq!(judged(&world, renewed.expose()), "ok");
@@ -458,7 +463,7 @@ mod tests {
     async fn a_token_is_renewed_at_most_every_renew_after_and_never_beyond_the_sessions_end() {
         let world = World::new();
         let done = signed_in(&world).await;
-        let who = |token: &Secret| world.accounts.authenticate(token.expose().as_bytes()).unwrap();
+        let who = |token: &Secret| credentials::session_token(&world.accounts, token.expose().as_bytes()).unwrap();
         assert!(world.accounts.renewed_token(&who(&done.token)).is_none());
         world.clock.advance(3599);
         assert!(world.accounts.renewed_token(&who(&done.token)).is_none());

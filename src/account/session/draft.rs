@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::session::Session;
-use crate::account::accounts::Shared;
+use crate::account::accounts::Accounts;
 use crate::account::audit;
 use crate::account::caller::Caller;
 use crate::account::errors::StoreDown;
@@ -33,15 +33,15 @@ pub(crate) struct Beginning {
     pub(crate) before: LastHere,
 }
 
-impl Shared {
+impl Beginning {
     /// Prepares a session for the caller.
-    pub(crate) fn beginning(
-        &self,
+    pub(crate) fn new(
+        accounts: &Accounts,
         caller: &Caller,
         remember: bool,
         before: LastHere,
         now: UnixSecs,
-    ) -> Result<Beginning, StoreDown> {
+    ) -> Result<Self, StoreDown> {
         // one that no account knows may be anybody's invention
         let device = match &caller.device {
             Some(device) if before != LastHere::Nobody => Secret::new(device.clone()),
@@ -49,21 +49,22 @@ impl Shared {
         };
         let row = NewSession {
             id: new_session_id().map_err(|_| StoreDown)?,
-            expires: now.saturating_add(self.settings.max_age_secs),
+            expires: now.saturating_add(accounts.shared.settings.max_age_secs),
             remember,
             address: audit::address(caller),
             user_agent: user_agent(caller),
             replaces: caller.session.clone(),
             device: token_hash(device.expose()),
         };
-        Ok(Beginning { row, device, before })
+        Ok(Self { row, device, before })
     }
 
     /// What the browser gets for a session that has just begun.
-    pub(crate) fn signed_in(&self, beginning: Beginning, user_id: &str) -> Result<SignedIn, StoreDown> {
-        let Beginning { row, device, before } = beginning;
-        let session = self.live.find(&row.id).ok_or(StoreDown)?;
-        let token = self.keys.sign(&session, user_id, self.clock.now()).ok_or(StoreDown)?;
+    pub(crate) fn signed_in(self, accounts: &Accounts, user_id: &str) -> Result<SignedIn, StoreDown> {
+        let shared = &*accounts.shared;
+        let Self { row, device, before } = self;
+        let session = shared.live.find(&row.id).ok_or(StoreDown)?;
+        let token = shared.keys.sign(&session, user_id, shared.clock.now()).ok_or(StoreDown)?;
         let is_same_person = matches!(before, LastHere::One(last) if last == user_id);
         Ok(SignedIn { session, token, device, is_same_person })
     }

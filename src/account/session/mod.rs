@@ -6,3 +6,4 @@ pub(super) mod draft;
 pub(super) mod registry;
 pub(super) mod session;
 pub(super) mod user;
+pub mod user_sessions;

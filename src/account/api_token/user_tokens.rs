@@ -7,6 +7,7 @@ use crate::account::caller::Caller;
 use crate::account::errors::{ChangeError, FieldError, StoreDown, down, shown, unavailable, wrong_password};
 use crate::account::fields;
 use crate::account::ids::new_session_id;
+use crate::account::password::reauthenticate::reauthenticate;
 use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
@@ -79,71 +80,69 @@ pub(crate) fn too_many() -> FieldError {
     FieldError { field: "token_name", code: "too_many", message }
 }
 
-impl Accounts {
-    /// The person's tokens that work, newest first.
-    pub async fn tokens_of(&self, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
-        let _turn = self.shared.turn_of(who).await.map_err(|_| StoreDown)?;
-        let (id, now) = (who.user.id.clone(), self.shared.clock.now());
-        let rows =
-            self.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| down(&error))?;
-        let info = |row: ApiTokenRow| TokenInfo {
-            id: row.id,
-            name: row.name,
-            scopes: row.scopes,
-            created: row.created,
-            expires: row.expires,
-            seen: row.seen,
-        };
-        Ok(rows.into_iter().map(info).collect())
-    }
+/// The person's tokens that work, newest first.
+pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
+    let _turn = accounts.shared.turn_of(who).await.map_err(|_| StoreDown)?;
+    let (id, now) = (who.user.id.clone(), accounts.shared.clock.now());
+    let rows =
+        accounts.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| down(&error))?;
+    let info = |row: ApiTokenRow| TokenInfo {
+        id: row.id,
+        name: row.name,
+        scopes: row.scopes,
+        created: row.created,
+        expires: row.expires,
+        seen: row.seen,
+    };
+    Ok(rows.into_iter().map(info).collect())
+}
 
-    /// Makes a token for the person, who proves to be the one with the current password: a page of an app
-    /// behind the gateway that was taken over could otherwise make itself one that outlives the session.
-    pub async fn create_token(
-        &self,
-        caller: &Caller,
-        who: &Identity,
-        current: Secret,
-        details: &TokenDetails,
-    ) -> Result<Option<(String, Secret)>, ChangeError> {
-        let now = self.shared.clock.now();
-        let (mut new, token) = new_token(&who.user.id, details, now)?;
-        if let Some(form_id) = &details.form_id {
-            let of_form = token_hash(&format!("{}\n{form_id}", who.session.id));
-            new.id = data_encoding::BASE64URL_NOPAD.encode(&of_form[..16]);
-            if new.id.starts_with('-') {
-                // commands would take it for an option
-                new.id.replace_range(..1, "A");
-            }
-        }
-        let proved = self.prove(caller, who, current).await?;
-        let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
-        let (id, written) = (new.id.clone(), event.clone());
-        let shown = Shown { checked: proved.old, counted: proved.counted };
-        let kept = self.shared.store.run(move |db| db.add_api_token(&new, Some(&shown), &written));
-        match kept.await.map_err(|error| unavailable(&error))? {
-            Kept::Yes => {
-                audit::log(&event);
-                Ok(Some((id, token)))
-            }
-            Kept::Already => Ok(None),
-            Kept::TooMany => Err(too_many().into()),
-            // changed elsewhere in this very moment
-            Kept::No => Err(wrong_password()),
+/// Makes a token for the person, who proves to be the one with the current password: a page of an app
+/// behind the gateway that was taken over could otherwise make itself one that outlives the session.
+pub async fn create(
+    accounts: &Accounts,
+    caller: &Caller,
+    who: &Identity,
+    current: Secret,
+    details: &TokenDetails,
+) -> Result<Option<(String, Secret)>, ChangeError> {
+    let now = accounts.shared.clock.now();
+    let (mut new, token) = new_token(&who.user.id, details, now)?;
+    if let Some(form_id) = &details.form_id {
+        let of_form = token_hash(&format!("{}\n{form_id}", who.session.id));
+        new.id = data_encoding::BASE64URL_NOPAD.encode(&of_form[..16]);
+        if new.id.starts_with('-') {
+            // commands would take it for an option
+            new.id.replace_range(..1, "A");
         }
     }
-
-    /// Ends one of the person's tokens. `false`: there is none of this id.
-    pub async fn revoke_token(&self, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
-        let _turn = self.shared.turn_of(who).await.map_err(|_| StoreDown)?;
-        let now = self.shared.clock.now();
-        let event = AuditRow { detail: shown(id), ..audit::by("token_revoked", caller, now, who) };
-        let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());
-        let ended = self.shared.store.run(move |db| db.end_api_token(&id, Some(&user), now, &written));
-        let ended = ended.await.map_err(|error| down(&error))?;
-        if ended {
+    let proved = reauthenticate(accounts, caller, who, current).await?;
+    let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
+    let (id, written) = (new.id.clone(), event.clone());
+    let shown = Shown { checked: proved.old, counted: proved.counted };
+    let kept = accounts.shared.store.run(move |db| db.add_api_token(&new, Some(&shown), &written));
+    match kept.await.map_err(|error| unavailable(&error))? {
+        Kept::Yes => {
             audit::log(&event);
+            Ok(Some((id, token)))
         }
-        Ok(ended)
+        Kept::Already => Ok(None),
+        Kept::TooMany => Err(too_many().into()),
+        // changed elsewhere in this very moment
+        Kept::No => Err(wrong_password()),
     }
+}
+
+/// Ends one of the person's tokens. `false`: there is none of this id.
+pub async fn revoke(accounts: &Accounts, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
+    let _turn = accounts.shared.turn_of(who).await.map_err(|_| StoreDown)?;
+    let now = accounts.shared.clock.now();
+    let event = AuditRow { detail: shown(id), ..audit::by("token_revoked", caller, now, who) };
+    let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());
+    let ended = accounts.shared.store.run(move |db| db.end_api_token(&id, Some(&user), now, &written));
+    let ended = ended.await.map_err(|error| down(&error))?;
+    if ended {
+        audit::log(&event);
+    }
+    Ok(ended)
 }

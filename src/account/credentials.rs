@@ -1,0 +1,93 @@
+//! The credentials that a request presents, checked in memory alone: no await, no disk.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::accounts::{Accounts, Shared};
+use super::api_token::user_tokens;
+use super::session::cookie_token;
+use super::session::session::{Identity, Rejected, Session, Standing};
+use super::websocket_ticket;
+use crate::clock::UnixSecs;
+use crate::secret::Secret;
+use crate::web::host::Host;
+
+/// Whose a session's token is, now. Marks the session as seen.
+///
+/// # Errors
+/// [`Rejected`]: deny. Which one it is concerns the log alone.
+pub fn session_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected> {
+    let shared = &*accounts.shared;
+    let now = shared.clock.now();
+    let (session, issued) = match cookie_token::recall(shared.id, token, now) {
+        Some(found) => found?,
+        None => verify(shared, token, now)?,
+    };
+    match shared.live.standing(&session, now) {
+        Standing::Active => {}
+        Standing::Expired => {
+            cookie_token::forget(token);
+            return Err(Rejected::Expired);
+        }
+        Standing::Ended => {
+            cookie_token::forget(token);
+            return Err(Rejected::Ended);
+        }
+    }
+    if session.seen.load(Ordering::Relaxed) < now {
+        session.seen.fetch_max(now, Ordering::Relaxed);
+    }
+    let user = session.user.load_full();
+    Ok(Identity { session, user, issued, grant: None })
+}
+
+fn verify(shared: &Shared, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>, UnixSecs), Rejected> {
+    let (verified, key) = shared.keys.verify(token, now)?;
+    let session = shared.live.find(&verified.session_id).ok_or(Rejected::Ended)?;
+    if session.user.load().id != verified.user_id || !key.speaks_for(&session) {
+        return Err(Rejected::Invalid);
+    }
+    cookie_token::remember(shared.id, token, cookie_token::Remembered::new(session.clone(), &verified, key));
+    Ok((session, verified.issued))
+}
+
+/// Whose an API token is, now. Marks it as seen.
+///
+/// # Errors
+/// [`Rejected`]: deny.
+pub fn api_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected> {
+    let (session, grant) = accounts.shared.api_tokens.find(token).ok_or(Rejected::Invalid)?;
+    let now = accounts.shared.clock.now();
+    let user = session.user.load_full();
+    if session.ended.load(Ordering::Acquire) || user.disabled {
+        return Err(Rejected::Ended);
+    }
+    if now >= session.expires() {
+        return Err(Rejected::Expired);
+    }
+    session.seen.fetch_max(now, Ordering::Relaxed);
+    Ok(Identity { session, user, issued: now, grant: Some(grant) })
+}
+
+/// Whose the token of a handshake to `host` is: a ticket, which is used up by this, or what `Authorization` would take.
+///
+/// # Errors
+/// [`Rejected`]: deny.
+pub fn handshake_token(accounts: &Accounts, token: &Secret, host: &Host) -> Result<Identity, Rejected> {
+    if token.expose().starts_with(user_tokens::PREFIX) {
+        return api_token(accounts, token.expose().as_bytes());
+    }
+    if !websocket_ticket::is_ticket(token) {
+        return session_token(accounts, token.expose().as_bytes());
+    }
+    let now = accounts.shared.clock.now();
+    let session = accounts.shared.tickets.redeem(token, host, now)?;
+    match accounts.standing(&session) {
+        Standing::Active => {
+            let user = session.user.load_full();
+            Ok(Identity { session, user, issued: now, grant: None })
+        }
+        Standing::Expired => Err(Rejected::Expired),
+        Standing::Ended => Err(Rejected::Ended),
+    }
+}

@@ -1,0 +1,56 @@
+//! The current password, asked for again before what outlives a session is changed: wrong ones are counted by session.
+
+use super::hash_workers::Place;
+use super::hasher::Verdict;
+use crate::account::accounts::Accounts;
+use crate::account::audit;
+use crate::account::caller::Caller;
+use crate::account::errors::{ChangeError, unavailable, wrong_password};
+use crate::account::limits::login_throttle::{self, attempt_failed};
+use crate::account::session::session::Identity;
+use crate::secret::Secret;
+use crate::store::{Counted, UserRow};
+
+/// The current password was right.
+pub(crate) struct Proved {
+    pub(crate) place: Place,
+    /// The try, to be forgiven with what comes of it.
+    pub(crate) counted: Counted,
+    /// The hash that it was compared with.
+    pub(crate) old: Option<Secret>,
+}
+
+/// Checks the current password; wrong ones are counted.
+pub(crate) async fn reauthenticate(
+    accounts: &Accounts,
+    caller: &Caller,
+    who: &Identity,
+    current: Secret,
+) -> Result<Proved, ChangeError> {
+    let shared = &*accounts.shared;
+    let subject = shared.subject(("session", &who.session.id));
+    let place = shared.hasher.arrive(caller).place(Some(subject)).await.map_err(|_| ChangeError::Busy)?;
+    let (counted, user) = count_for(accounts, who).await?;
+    let old = user.and_then(|user| user.password);
+    let verdict = place.verify(current, old.clone()).await.map_err(|_| ChangeError::Busy)?;
+    let Verdict::Right(_) = verdict else {
+        let now = shared.clock.now();
+        attempt_failed(accounts, counted, audit::by("current_password_wrong", caller, now, who), now).await?;
+        return Err(wrong_password());
+    };
+    Ok(Proved { place, counted, old })
+}
+
+async fn count_for(accounts: &Accounts, who: &Identity) -> Result<(Counted, Option<UserRow>), ChangeError> {
+    let shared = &*accounts.shared;
+    let limits = login_throttle::of_session(shared.settings.throttle, &who.user.id, &who.session.id);
+    let (now, id, email) = (shared.clock.now(), who.user.id.clone(), who.user.email.clone());
+    let (counted, user) = shared
+        .store
+        .run(move |db| Ok((db.count_attempt(&limits, &email, now)?, db.user_by_id(&id)?)))
+        .await
+        .map_err(|error| unavailable(&error))?;
+    let counted =
+        counted.map_err(|held| ChangeError::Throttled { retry_after_secs: login_throttle::refused(&held) })?;
+    Ok((counted, user))
+}
