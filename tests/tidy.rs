@@ -8,6 +8,9 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 
+#[path = "tidy/files_of_a_room.rs"]
+mod files_of_a_room;
+
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 60;
 /// Lines of a file without its tests.
@@ -147,7 +150,6 @@ impl Source {
             TokenTree::Punct(punct) => {
                 // `::` becomes one token
                 let second = punct.as_char() == ':'
-                    && punct.spacing() == Spacing::Alone
                     && self.tokens.last().is_some_and(|last| last.kind == Kind::Punct && last.text == ":+");
                 if second {
                     self.tokens.pop();

@@ -207,7 +207,7 @@ impl Accounts {
 
     /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
     pub fn expect_return(&self, caller: &Caller, place: &str, session: &Arc<Session>) {
-        self.shared.returning.expect(caller, place, session, self.shared.clock.now());
+        self.shared.returning.begin(caller, place, session, self.shared.clock.now());
     }
 
     /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been

@@ -45,7 +45,7 @@ impl Returning {
     }
 
     /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
-    pub(crate) fn expect(&self, caller: &Caller, place: &str, session: &Arc<Session>, now: UnixSecs) {
+    pub(crate) fn begin(&self, caller: &Caller, place: &str, session: &Arc<Session>, now: UnixSecs) {
         // in the second in which it began, being seen would not show
         session.seen.store(session.created.saturating_sub(1), Ordering::Relaxed);
         let key = self.key(caller, place);
