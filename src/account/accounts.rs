@@ -10,16 +10,16 @@ use arc_swap::ArcSwap;
 
 use super::api_token::registry::ApiTokens;
 use super::app_cookies::AppCookieKey;
-use super::backend_token::issue::{Minters, NotMinted};
-use super::backend_token::issued::HandedTokens;
-use super::backend_token::signing_key::{self, OwnKeys};
+use super::backend_token::issue::{Minters, TokenIssueError};
+use super::backend_token::issued::IssuedCookieTokens;
+use super::backend_token::signing_key::{self, SigningKeys};
 use super::backend_token::token::Minted;
 use super::caller::Caller;
 use super::errors::{StartError, StoreDown, down};
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
-use super::maintenance::{Chores, hooks, write_seen};
+use super::maintenance::{Maintenance, hooks, write_seen};
 use super::password::hash_workers::Hasher;
-use super::session::cookie_check::Returning;
+use super::session::cookie_check::CookieRoundTripCheck;
 use super::session::cookie_token::{self, Keys};
 use super::session::registry::Live;
 use super::session::session::{Identity, Session, Standing};
@@ -34,11 +34,11 @@ use crate::web::host::Host;
 /// How often the log says that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
 /// Jobs of the store for people's own pages and one-time links at once; far fewer than may wait for the store.
-const TURNS: usize = 32;
+const STORE_JOBS_MAX: usize = 32;
 /// How many wait for one of these.
-const TURNS_BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
+const STORE_QUEUE_BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
 /// How long.
-const TURN_PATIENCE: Duration = Duration::from_secs(10);
+const STORE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// People and their sessions, under one configuration. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -58,20 +58,20 @@ pub(super) struct Core {
     pub(super) store: Store,
     pub(super) hasher: Hasher,
     /// Jobs of the store that wait for those who need not wait for a place to hash in.
-    turns: FairQueue,
+    store_quota: FairQueue,
     /// When it was said last that a program signs in again and again.
     hinted: AtomicU64,
     /// For what is told apart in memory alone; random per process.
     hashes: ahash::RandomState,
     pub(super) clock: Clock,
     /// For what goes on beside requests; the newest.
-    in_force: Arc<ArcSwap<Settings>>,
+    active_settings: Arc<ArcSwap<Settings>>,
     pub(super) live: Arc<Live>,
     pub(super) keys: Arc<Keys>,
-    pub(super) own_keys: Arc<OwnKeys>,
-    pub(super) handed: Arc<HandedTokens>,
+    pub(super) signing_keys: Arc<SigningKeys>,
+    pub(super) issued_cookie_tokens: Arc<IssuedCookieTokens>,
     pub(super) tickets: Tickets,
-    pub(super) returning: Returning,
+    pub(super) cookie_check: CookieRoundTripCheck,
     pub(super) api_tokens: Arc<ApiTokens>,
     app_cookies: AppCookieKey,
     /// tells this instance's remembered tokens from another's
@@ -116,32 +116,33 @@ impl Accounts {
             db.first_key(&signing_key::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
         let live = Arc::new(Live::new(settings.idle_secs, settings.max_age_secs));
-        let (keys, own_keys) = (Arc::new(Keys::default()), Arc::new(OwnKeys::default()));
-        let (api_tokens, handed) = (Arc::new(ApiTokens::default()), Arc::new(HandedTokens::default()));
-        let in_force = Arc::new(ArcSwap::from_pointee(settings.clone()));
+        let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));
+        let (api_tokens, issued_cookie_tokens) =
+            (Arc::new(ApiTokens::default()), Arc::new(IssuedCookieTokens::default()));
+        let active_settings = Arc::new(ArcSwap::from_pointee(settings.clone()));
         let newest = db.newest_record()?;
-        let chores = Chores::new(&in_force, &live, &api_tokens, &handed, &clock, newest);
-        let hooks = hooks(&in_force, &live, &keys, &own_keys, &api_tokens, chores);
+        let maintenance = Maintenance::new(&active_settings, &live, &api_tokens, &issued_cookie_tokens, &clock, newest);
+        let hooks = hooks(&active_settings, &live, &keys, &signing_keys, &api_tokens, maintenance);
         let store = Store::start(db, lock, hooks)?;
         let hasher = Hasher::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
-        let (tickets, returning) = (Tickets::default(), Returning::default());
-        let turns = FairQueue::new(TURNS, TURNS_BOUNDS);
+        let (tickets, cookie_check) = (Tickets::default(), CookieRoundTripCheck::default());
+        let store_quota = FairQueue::new(STORE_JOBS_MAX, STORE_QUEUE_BOUNDS);
         let core = Core {
             store,
             hasher,
-            turns,
+            store_quota,
             hinted: AtomicU64::new(0),
             hashes: ahash::RandomState::new(),
             clock,
-            in_force,
+            active_settings,
             live,
             keys,
-            own_keys,
-            handed,
+            signing_keys,
+            issued_cookie_tokens,
             tickets,
-            returning,
+            cookie_check,
             api_tokens,
             app_cookies,
             id,
@@ -168,10 +169,10 @@ impl Accounts {
 
     /// Puts this handle's configuration in force for what goes on beside requests, and for the limits of sessions:
     /// shorter ones hold for those that stand. Blocking: goes through all sessions.
-    pub fn put_in_force(&self) {
+    pub fn apply_settings(&self) {
         self.shared.live.set_limits(self.shared.settings.idle_secs, self.shared.settings.max_age_secs);
         self.shared.hasher.set(self.shared.settings.password.argon2);
-        self.shared.in_force.store(Arc::new(self.shared.settings.clone()));
+        self.shared.active_settings.store(Arc::new(self.shared.settings.clone()));
     }
 
     /// Whether a session stands, now. Memory only; does not mark it as seen.
@@ -206,29 +207,29 @@ impl Accounts {
     }
 
     /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
-    pub fn expect_return(&self, caller: &Caller, place: &str, session: &Arc<Session>) {
-        self.shared.returning.begin(caller, place, session, self.shared.clock.now());
+    pub fn expect_cookie(&self, caller: &Caller, place: &str, session: &Arc<Session>) {
+        self.shared.cookie_check.begin(caller, place, session, self.shared.clock.now());
     }
 
     /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been
     /// presented since.
-    pub fn is_not_returned(&self, caller: &Caller, place: &str) -> bool {
-        self.shared.returning.is_missing(caller, place, self.shared.clock.now())
+    pub fn is_cookie_missing(&self, caller: &Caller, place: &str) -> bool {
+        self.shared.cookie_check.is_missing(caller, place, self.shared.clock.now())
     }
 
     /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
     ///
     /// # Errors
-    /// [`NotMinted`]: the upstream must have one and it cannot be made.
-    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, NotMinted> {
+    /// [`TokenIssueError`]: the upstream must have one and it cannot be made.
+    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, TokenIssueError> {
         let shared = &*self.shared;
-        shared.minters.token(upstream, who, &shared.own_keys, &shared.handed, shared.clock.now())
+        shared.minters.token(upstream, who, &shared.signing_keys, &shared.issued_cookie_tokens, shared.clock.now())
     }
 
     /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
     /// asks, and for nothing else: it is no credential here.
-    pub fn handed_to_upstream(&self, token: &str) -> Option<Identity> {
-        let session = self.shared.handed.find(token, self.shared.clock.now())?;
+    pub fn identity_of_cookie_token(&self, token: &str) -> Option<Identity> {
+        let session = self.shared.issued_cookie_tokens.find(token, self.shared.clock.now())?;
         let user = session.user.load_full();
         let stands = self.standing(&session) == Standing::Active;
         stands.then(|| Identity { session, user, issued: self.shared.clock.now(), grant: None })
@@ -236,7 +237,7 @@ impl Accounts {
 
     /// The public keys of backends' tokens (RFC 7517, 5).
     pub fn public_keys(&self) -> serde_json::Value {
-        self.shared.own_keys.published(self.shared.clock.now())
+        self.shared.signing_keys.published(self.shared.clock.now())
     }
 
     /// What seals records of apps' cookies.
@@ -250,7 +251,7 @@ impl Accounts {
     }
 
     /// How many wait for a password to be hashed, and for how long the first of them has.
-    pub fn waiting_to_hash(&self) -> (usize, Duration) {
+    pub fn hash_queue(&self) -> (usize, Duration) {
         self.shared.hasher.waiting()
     }
 
@@ -300,13 +301,13 @@ impl Shared {
     }
 
     /// The caller's turn at the store.
-    pub(super) async fn turn(&self, caller: &Caller) -> Result<Permit, Busy> {
-        self.turns.permit(caller.flow(), None, TURN_PATIENCE).await
+    pub(super) async fn store_permit(&self, caller: &Caller) -> Result<Permit, Busy> {
+        self.store_quota.permit(caller.flow(), None, STORE_WAIT_MAX).await
     }
 
     /// An account's.
-    pub(super) async fn turn_of(&self, who: &Identity) -> Result<Permit, Busy> {
-        self.turns.permit(Flow::Account(self.subject(&who.user.id)), None, TURN_PATIENCE).await
+    pub(super) async fn store_permit_for(&self, who: &Identity) -> Result<Permit, Busy> {
+        self.store_quota.permit(Flow::Account(self.subject(&who.user.id)), None, STORE_WAIT_MAX).await
     }
 
     #[cfg(test)]
@@ -345,7 +346,7 @@ mod tests {
         assert_eq!((judged(&world, &used), judged(&world, &idle)), (None, Some(Rejected::Expired)));
         assert_eq!(world.accounts.standing(&idle.session), Standing::Expired);
         assert_eq!(world.accounts.sessions_active(), 1);
-        world.chores().await;
+        world.maintenance().await;
         assert_eq!(judged(&world, &idle), Some(Rejected::Ended)); // let go
     }
 
@@ -396,10 +397,10 @@ mod tests {
         let done = world.sign_in("ada@example.com").await;
         world.clock.advance(29);
         assert_eq!(judged(&world, &done), None);
-        world.chores().await;
+        world.maintenance().await;
         assert_eq!(world.db().sessions(None, START).unwrap()[0].seen, START);
         world.clock.advance(1);
-        world.chores().await;
+        world.maintenance().await;
         assert_eq!(world.db().sessions(None, START).unwrap()[0].seen, START + 29);
     }
 
@@ -495,7 +496,7 @@ mod tests {
         assert_eq!(world.accounts.unready().await, None);
         refuse(true).await;
         world.clock.advance(3600); // chores are due, and fail
-        world.chores().await;
+        world.maintenance().await;
         let caller = Caller::default();
         let error =
             sign_in::with_password(&world.accounts, &caller, "ada@example.com", secret(GOOD), true).await.map(|_| ());
@@ -525,13 +526,13 @@ mod tests {
         };
         for _ in 0..2 {
             world.clock.advance(60);
-            world.chores().await;
+            world.maintenance().await;
             assert_eq!(world.accounts.unready().await, None);
         }
         refuse(true).await;
         assert_eq!(world.accounts.unready().await, None, "nothing was tried yet");
         world.clock.advance(60);
-        world.chores().await;
+        world.maintenance().await;
         assert!(world.accounts.unready().await.is_some());
         refuse(false).await;
         assert_eq!(world.accounts.unready().await, None);

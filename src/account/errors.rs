@@ -94,29 +94,29 @@ impl From<StoreError> for StartError {
 
 /// Why a command was refused: one plain sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub struct AdminError(pub String);
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for AdminError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for AdminError {}
 
-impl From<StoreError> for Refused {
+impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
         Self(error.to_string())
     }
 }
 
-impl From<NoRandomness> for Refused {
+impl From<NoRandomness> for AdminError {
     fn from(error: NoRandomness) -> Self {
         Self(error.to_string())
     }
 }
 
-impl From<FieldError> for Refused {
+impl From<FieldError> for AdminError {
     fn from(error: FieldError) -> Self {
         Self(error.message)
     }

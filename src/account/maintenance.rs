@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 
 use super::api_token::registry::ApiTokens;
-use super::backend_token::issued::HandedTokens;
-use super::backend_token::signing_key::OwnKeys;
+use super::backend_token::issued::IssuedCookieTokens;
+use super::backend_token::signing_key::SigningKeys;
 use super::session::cookie_token::Keys;
 use super::session::registry::Live;
 use super::settings::Settings;
@@ -27,11 +27,11 @@ const NOTED_EVERY_SECS: u64 = 10;
 const PURGE_EVERY_SECS: u64 = 3600;
 
 /// What is to be done now and then, on the store's thread.
-pub(super) struct Chores {
+pub(super) struct Maintenance {
     live: Arc<Live>,
     api_tokens: Arc<ApiTokens>,
-    handed: Arc<HandedTokens>,
-    in_force: Arc<ArcSwap<Settings>>,
+    issued_cookie_tokens: Arc<IssuedCookieTokens>,
+    active_settings: Arc<ArcSwap<Settings>>,
     time: BorneOut,
     written: Steps<usize>,
     swept: Steps<usize>,
@@ -62,12 +62,12 @@ impl<P: Copy + Default> Steps<P> {
     }
 }
 
-impl Chores {
+impl Maintenance {
     pub(super) fn new(
-        in_force: &Arc<ArcSwap<Settings>>,
+        active_settings: &Arc<ArcSwap<Settings>>,
         live: &Arc<Live>,
         api_tokens: &Arc<ApiTokens>,
-        handed: &Arc<HandedTokens>,
+        issued_cookie_tokens: &Arc<IssuedCookieTokens>,
         clock: &Clock,
         newest: Option<UnixSecs>,
     ) -> Self {
@@ -79,8 +79,8 @@ impl Chores {
         Self {
             live: Arc::clone(live),
             api_tokens: Arc::clone(api_tokens),
-            handed: Arc::clone(handed),
-            in_force: Arc::clone(in_force),
+            issued_cookie_tokens: Arc::clone(issued_cookie_tokens),
+            active_settings: Arc::clone(active_settings),
             written: Steps::new(0, began),
             swept: Steps::new(SWEEP_EVERY_SECS, began),
             noted: Steps::new(NOTED_EVERY_SECS, None),
@@ -97,7 +97,7 @@ impl Chores {
         }
         // what is over is refused by the wall clock, and let go by what is borne out
         let (past, now) = (self.time.now(), self.time.monotonic_secs());
-        let settings = self.in_force.load_full();
+        let settings = self.active_settings.load_full();
         self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
         if let Some(from) = self.written.due(now) {
             let done = write_seen(&self.live, &self.api_tokens, db, from);
@@ -106,7 +106,7 @@ impl Chores {
         if let Some(from) = self.swept.due(now) {
             if from == 0 {
                 self.api_tokens.sweep(past);
-                self.handed.sweep(past);
+                self.issued_cookie_tokens.sweep(past);
                 logged("the account store cannot be written", db.try_disk().map(|()| None::<usize>));
             }
             self.swept.next = self.live.sweep(from, past);
@@ -167,21 +167,21 @@ pub(super) fn write_seen(
 
 /// What the store's thread does with each change, and between its jobs.
 pub(super) fn hooks(
-    in_force: &Arc<ArcSwap<Settings>>,
+    active_settings: &Arc<ArcSwap<Settings>>,
     live: &Arc<Live>,
     keys: &Arc<Keys>,
-    own_keys: &Arc<OwnKeys>,
+    signing_keys: &Arc<SigningKeys>,
     api_tokens: &Arc<ApiTokens>,
-    mut chores: Chores,
+    mut maintenance: Maintenance,
 ) -> Hooks {
-    let in_force = Arc::clone(in_force);
+    let active_settings = Arc::clone(active_settings);
     let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
-    let (keys, own_keys) = (Arc::clone(keys), Arc::clone(own_keys));
+    let (keys, signing_keys) = (Arc::clone(keys), Arc::clone(signing_keys));
     Hooks {
         apply: Box::new(move |change| match change {
             Change::Keys(rows) => {
-                keys.apply(&rows, in_force.load().max_age_secs);
-                own_keys.apply(&rows);
+                keys.apply(&rows, active_settings.load().max_age_secs);
+                signing_keys.apply(&rows);
                 let signing = rows.iter().filter(|row| row.retired.is_none());
                 metrics::ACCOUNTS.keys(signing.map(|row| (row.kid.clone(), row.created)));
             }
@@ -195,6 +195,6 @@ pub(super) fn hooks(
                 tracing::warn!("a backup was restored: what is not in it is over");
             }
         }),
-        tick: Box::new(move |db| chores.run(db)),
+        tick: Box::new(move |db| maintenance.run(db)),
     }
 }

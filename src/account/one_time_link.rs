@@ -7,7 +7,7 @@ use super::caller::Caller;
 use super::errors::{ChangeError, FieldError, StoreDown, down, unavailable};
 use super::fields;
 use super::limits::login_throttle::presented_device;
-use super::session::draft::{Beginning, SignedIn};
+use super::session::draft::{NewSessionDraft, SignedIn};
 use super::sign_up;
 use crate::clock::UnixSecs;
 use crate::config;
@@ -95,7 +95,7 @@ async fn open_link(accounts: &Accounts, caller: &Caller, token: &str) -> Result<
     if token.len() > TOKEN_BYTES_MAX {
         return Ok(None);
     }
-    let _turn = accounts.shared.turn(caller).await.map_err(|_| ChangeError::Busy)?;
+    let _permit = accounts.shared.store_permit(caller).await.map_err(|_| ChangeError::Busy)?;
     let (hash, now) = (token_hash(token), accounts.shared.clock.now());
     let link = accounts.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
     // invites made before sign-up was closed; those of accounts that exist still work
@@ -168,9 +168,9 @@ async fn use_link(
         }
         None => LastHere::Nobody,
     };
-    let beginning = Beginning::new(accounts, caller, true, last_here, now)?;
+    let draft = NewSessionDraft::new(accounts, caller, true, last_here, now)?;
     let event = audit::event(event, caller, now);
-    let (hash, row, written) = (token_hash(token), beginning.row.clone(), event.clone());
+    let (hash, row, written) = (token_hash(token), draft.row.clone(), event.clone());
     let done = shared
         .store
         .run(move |db| db.use_link(&hash, what, &row, &counted, now, &written))
@@ -179,7 +179,7 @@ async fn use_link(
     match done {
         Written::Done(user) => {
             audit::log(&AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event });
-            Ok(beginning.signed_in(accounts, &user.id)?)
+            Ok(draft.signed_in(accounts, &user.id)?)
         }
         Written::Taken => Err(ChangeError::Field(FieldError {
             field: "email",

@@ -10,7 +10,7 @@ use super::password::policy;
 use super::password::reauthenticate::{Proved, reauthenticate};
 use super::session::session::Identity;
 use crate::secret::Secret;
-use crate::store::{Ends, Keeps, Password, UserChange, Written};
+use crate::store::{Keeps, Password, SessionEnd, UserChange, Written};
 
 /// Changes the password after checking the current one; ends all other sessions, the tokens that were made under the
 /// current one unless they are kept, and forgets other browsers. Wrong ones are counted and throttled like sign-ins.
@@ -34,7 +34,7 @@ pub async fn change_password(
     let what = UserChange { password, proved: counted, ..UserChange::default() };
     let done = shared
         .store
-        .run(move |db| db.change_user(&id, &what, Ends::AllBut(&kept), now, &written))
+        .run(move |db| db.change_user(&id, &what, SessionEnd::AllBut(&kept), now, &written))
         .await
         .map_err(|error| unavailable(&error))?;
     match done {
@@ -61,7 +61,7 @@ pub async fn change(
         picture: picture.map(fields::picture).transpose()?,
         ..UserChange::default()
     };
-    let _turn = shared.turn_of(who).await.map_err(|_| ChangeError::Busy)?;
+    let _permit = shared.store_permit_for(who).await.map_err(|_| ChangeError::Busy)?;
     let now = shared.clock.now();
     let event = audit::by("profile_changed", caller, now, who);
     let (id, written) = (who.user.id.clone(), event.clone());

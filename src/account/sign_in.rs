@@ -7,9 +7,9 @@ use super::caller::Caller;
 use super::errors::{SignInError, StoreDown, down};
 use super::fields;
 use super::limits::login_throttle::{self, attempt_failed, presented_device};
-use super::password::hash_workers::{Place, turned_away};
+use super::password::hash_workers::{Place, delay_rejection};
 use super::password::hasher::Verdict;
-use super::session::draft::{Beginning, SignedIn};
+use super::session::draft::{NewSessionDraft, SignedIn};
 use super::settings::Settings;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -136,13 +136,13 @@ async fn decide(
     for _ in 0..2 {
         let verdict = check(place, wish.password.clone(), hash.clone()).await?;
         let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
-        let beginning = Beginning::new(accounts, caller, wish.remember, last_here.clone(), now)
+        let draft = NewSessionDraft::new(accounts, caller, wish.remember, last_here.clone(), now)
             .map_err(|_| SignInError::Unavailable)?;
-        let (session, counted) = (beginning.row.clone(), counted.clone());
+        let (session, counted) = (draft.row.clone(), counted.clone());
         let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
         match begin(accounts, begins, audit::about("sign_in", caller, now, &id, &name)).await? {
             Begun::Yes(_) => {
-                let begun = beginning.signed_in(accounts, &id);
+                let begun = draft.signed_in(accounts, &id);
                 return begun.map_err(|_| SignInError::Unavailable);
             }
             Begun::Changed(other) => hash = Some(other),
@@ -157,7 +157,7 @@ async fn refused(accounts: &Accounts, caller: &Caller, name: &str, held: &Held) 
     let retry_after_secs = login_throttle::refused(held);
     let detail = format!("retry after {retry_after_secs} s");
     audit::log(&AuditRow { detail, ..audit::about("throttled", caller, accounts.shared.clock.now(), "", name) });
-    turned_away().await;
+    delay_rejection().await;
     SignInError::Throttled { retry_after_secs }
 }
 
@@ -211,7 +211,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::super::Details;
-    use super::super::testing::{GOOD, OTHER, PATIENCE, START, World, at, secret};
+    use super::super::testing::{GOOD, OTHER, START, WAIT_MAX, World, at, secret};
     use super::*;
     use crate::account::admin::bans;
     use crate::account::credentials;
@@ -365,7 +365,7 @@ mod tests {
     async fn where_the_address_is_slowed_a_person_waits_for_the_turn_and_gets_in() {
         let world = World::with(|config| {
             config.throttle.max_retries = 1;
-            config.throttle.ban_time = PATIENCE;
+            config.throttle.ban_time = WAIT_MAX;
         });
         world.user("ada@example.com");
         for n in 0..20 {
@@ -375,7 +375,7 @@ mod tests {
         let caller = at("192.0.2.1");
         let (done, ()) = tokio::join!(world.try_sign_in(&caller, "ada@example.com", GOOD), async {
             // once it was looked at; three ban times have room for twenty
-            world.chores().await;
+            world.maintenance().await;
             world.clock.advance(3);
         });
         assert_eq!(done.unwrap().session.created, START + 3);
@@ -431,7 +431,7 @@ mod tests {
                 let mut left = Box::pin(world.try_sign_in(&caller, "ada@example.com", OTHER));
                 assert!(futures_util::poll!(&mut left).is_pending());
                 // behind the one before, which is about to end
-                while world.accounts.waiting_to_hash().0 > 0 {
+                while world.accounts.hash_queue().0 > 0 {
                     tokio::task::yield_now().await;
                 }
                 let _ = futures_util::poll!(&mut left);
@@ -440,7 +440,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            tokio::time::timeout(PATIENCE, all).await.unwrap();
+            tokio::time::timeout(WAIT_MAX, all).await.unwrap();
         }
         let refused = wrong(world.try_sign_in(&caller, "ada@example.com", GOOD).await);
         assert_eq!(refused, SignInError::Throttled { retry_after_secs: 300 });
@@ -487,7 +487,7 @@ mod tests {
             .collect();
         let mut refused = 0;
         for attempt in tries {
-            let error = tokio::time::timeout(PATIENCE, attempt).await.unwrap().unwrap();
+            let error = tokio::time::timeout(WAIT_MAX, attempt).await.unwrap().unwrap();
             refused += usize::from(error == SignInError::Credentials);
         }
         assert_eq!((refused, world.accounts.shared.hasher.runs() - before), (5, 5));
@@ -544,7 +544,7 @@ mod tests {
         for place in &mut waiting {
             assert!(futures_util::poll!(place).is_pending());
         }
-        assert_eq!(world.accounts.waiting_to_hash().0, 256);
+        assert_eq!(world.accounts.hash_queue().0, 256);
         for _ in 0..10 {
             assert_eq!(wrong(world.try_sign_in(&caller, "ada@example.com", OTHER).await), SignInError::Busy);
         }
@@ -616,9 +616,9 @@ mod tests {
         let old = world.db().user_by_id(&id).unwrap().unwrap().password.unwrap();
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();
-        let beginning = Beginning::new(&world.accounts, &Caller::default(), true, LastHere::Nobody, START).unwrap();
+        let draft = NewSessionDraft::new(&world.accounts, &Caller::default(), true, LastHere::Nobody, START).unwrap();
         let begins =
-            SignIn { user_id: id, checked: old, rehashed: None, session: beginning.row, counted: Counted::default() };
+            SignIn { user_id: id, checked: old, rehashed: None, session: draft.row, counted: Counted::default() };
         let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();
         assert!(matches!(begun, Begun::Changed(_)));
         assert_eq!(world.accounts.sessions_active(), 0);

@@ -7,7 +7,7 @@ use super::errors::{ChangeError, unavailable};
 use super::fields;
 use super::ids::new_id;
 use super::limits::login_throttle;
-use super::password::hash_workers::turned_away;
+use super::password::hash_workers::delay_rejection;
 use super::password::policy;
 use crate::config;
 use crate::secret::Secret;
@@ -85,7 +85,7 @@ pub(super) async fn hashed_and_counted(
             let retry_after_secs = login_throttle::refused(&held);
             let detail = format!("retry after {retry_after_secs} s");
             audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });
-            turned_away().await;
+            delay_rejection().await;
             return Err(ChangeError::Throttled { retry_after_secs });
         }
     }

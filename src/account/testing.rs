@@ -87,8 +87,8 @@ impl World {
         self.try_sign_in(&Caller::default(), email, GOOD).await.unwrap()
     }
 
-    /// Lets the store's chores run that are due: they come after each job.
-    pub(super) async fn chores(&self) {
+    /// Lets the store's maintenance run that are due: they come after each job.
+    pub(super) async fn maintenance(&self) {
         assert!(self.accounts.ready().await);
         assert!(self.accounts.ready().await);
     }
@@ -115,4 +115,4 @@ impl World {
 }
 
 /// Longest that any test waits for anything.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);

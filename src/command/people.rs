@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{CommandError, Globals};
-use crate::account::{Admin, Refused};
+use crate::account::{Admin, AdminError};
 use crate::clock::{Clock, UnixSecs};
 use crate::config::{self, Config, Faults, Secrets};
 use crate::logging::printable_lines;
@@ -18,8 +18,8 @@ use crate::store::{self, StoreError, UserRow};
 /// Longest password line that is read, bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-impl From<Refused> for CommandError {
-    fn from(refused: Refused) -> Self {
+impl From<AdminError> for CommandError {
+    fn from(refused: AdminError) -> Self {
         Self::Refused(refused.0)
     }
 }
@@ -136,12 +136,15 @@ pub(super) fn say(line: &str) -> Result<(), CommandError> {
 
 /// A line that is shown once. Where it could not be, a reader that has gone away included, `take_back` undoes what it
 /// stands for.
-pub(super) fn say_once(secret: &Secret, take_back: impl FnOnce() -> Result<(), Refused>) -> Result<(), CommandError> {
+pub(super) fn say_once(
+    secret: &Secret,
+    take_back: impl FnOnce() -> Result<(), AdminError>,
+) -> Result<(), CommandError> {
     let Err(error) = print(secret.expose()) else { return Ok(()) };
     let why = unwritten(&error);
     Err(CommandError::Refused(match take_back() {
         Ok(()) => format!("{why}; what it was to show was taken back"),
-        Err(Refused(left)) => format!("{why}; and what it was to show could not be taken back: {left}"),
+        Err(AdminError(left)) => format!("{why}; and what it was to show could not be taken back: {left}"),
     }))
 }
 

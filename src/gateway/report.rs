@@ -23,7 +23,7 @@ impl Gateway {
             connections_refused: self.connections.refused(),
             live: self.live.open(),
             sessions: self.accounts.sessions_active(),
-            hashing: self.accounts.waiting_to_hash(),
+            hashing: self.accounts.hash_queue(),
             log_dropped: self.log.dropped(),
             panics: self.log.panics(),
             servers: self.servers(),

@@ -103,7 +103,10 @@ impl Pages {
         let mut cookies = cookie::pairs(call.incoming.headers);
         cookies.find_map(|(name, value)| {
             let named = self.token_cookies.iter().any(|own| own.as_bytes() == name);
-            std::str::from_utf8(value).ok().filter(|_| named).and_then(|token| self.accounts.handed_to_upstream(token))
+            std::str::from_utf8(value)
+                .ok()
+                .filter(|_| named)
+                .and_then(|token| self.accounts.identity_of_cookie_token(token))
         })
     }
 

@@ -14,7 +14,7 @@ impl Pages {
     /// What to say to somebody who has just signed in and is here again without the cookie; empty: it is nobody
     /// such. `place` is where the sign-in was to lead.
     pub(super) fn why_not_returned(&self, call: &Call<'_>, place: &str) -> String {
-        if !comes_from_here(call.incoming) || !self.accounts.is_not_returned(&call.caller, place) {
+        if !comes_from_here(call.incoming) || !self.accounts.is_cookie_missing(&call.caller, place) {
             return String::new();
         }
         let presented = cookie::find(call.incoming.headers, self.cookies.session());

@@ -257,14 +257,14 @@ impl Pages {
     fn signed_in(&self, call: &Call<'_>, reply: Reply, place: Option<&str>, begun: &SignedIn) -> Reply {
         const DEVICE_SECS: u64 = 400 * 86_400;
         if let Some(place) = place {
-            self.accounts.expect_return(&call.caller, place, &begun.session);
+            self.accounts.expect_cookie(&call.caller, place, &begun.session);
         }
         let max_age = self.accounts.cookie_max_age(&begun.session);
         let session = self.cookies.set(self.cookies.session(), begun.token.expose(), max_age);
         let device = self.cookies.set(self.cookies.device(), begun.device.expose(), Some(DEVICE_SECS));
         // without a session the browser may still have kept what it was shown in the last one
         let is_same = |before: &Identity| before.user.id == begun.session.user.load().id;
-        let reply = if call.identity.as_ref().map_or(begun.is_same_person, is_same) {
+        let reply = if call.identity.as_ref().map_or(begun.is_same_account, is_same) {
             reply
         } else {
             reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE))

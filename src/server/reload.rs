@@ -117,7 +117,7 @@ impl Server {
         if new.has_unknown_names() {
             resolve(&new).await;
         }
-        let put = tokio::task::spawn_blocking(move || accounts.put_in_force());
+        let put = tokio::task::spawn_blocking(move || accounts.apply_settings());
         put.await.map_err(|error| Kept::Failed(error.to_string()))?;
         self.certificates.replace(&new.config().server.tls);
         self.current.replace(&new);

@@ -28,7 +28,7 @@ pub struct NewApiToken {
 
 /// Who asks for a token has shown to know the password.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct PasswordProof {
     /// The hash that it was compared with: it must still be the account's.
     pub checked: Option<Secret>,
     /// The try, to be forgiven.
@@ -115,12 +115,12 @@ impl Db {
     pub fn add_api_token(
         &mut self,
         new: &NewApiToken,
-        shown: Option<&Shown>,
+        shown: Option<&PasswordProof>,
         event: &AuditRow,
     ) -> Result<Kept, StoreError> {
         self.write(|tx| {
             let Some(user) = users::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
-            if let Some(Shown { checked, counted }) = shown {
+            if let Some(PasswordProof { checked, counted }) = shown {
                 if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
                     return Ok(Kept::No);
                 }
@@ -155,10 +155,10 @@ impl Db {
     /// Tokens that still work at `now`, newest first; of one account or all.
     pub fn api_tokens(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<ApiTokenRow>, StoreError> {
         self.read(|tx| {
-            let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+            let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, {} FROM api_token JOIN user ON user.id = api_token.user_id
-                 WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND {whose}
+                 WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND {condition}
                  ORDER BY api_token.created DESC, api_token.id",
                 users::COLUMNS
             );
@@ -220,7 +220,7 @@ impl Db {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Check, Ends, Keeps, NewId, NewUser, Password, UserChange, Written};
+    use super::super::{Check, Keeps, NewId, NewUser, Password, SessionEnd, UserChange, Written};
     use super::*;
 
     fn secret(text: &str) -> Secret {
@@ -248,17 +248,17 @@ mod tests {
                 created: 1,
                 expires: 99,
             };
-            let shown = checked.map(|hash| Shown { checked: Some(secret(hash)), counted: Counted::default() });
+            let shown = checked.map(|hash| PasswordProof { checked: Some(secret(hash)), counted: Counted::default() });
             db.add_api_token(&new, shown.as_ref(), &event).unwrap()
         };
         assert_eq!(keep(&mut db, Some("old")), Kept::Yes);
         let password =
             Some(Password { new: secret("new"), only_over: None, keeps: Keeps { tokens: true, device: None } });
         let what = UserChange { password, ..UserChange::default() };
-        assert!(matches!(db.change_user("1", &what, Ends::None, 1, &event).unwrap(), Written::Done(_)));
+        assert!(matches!(db.change_user("1", &what, SessionEnd::None, 1, &event).unwrap(), Written::Done(_)));
         assert_eq!([Some("old"), Some("new"), None].map(|hash| keep(&mut db, hash)), [Kept::No, Kept::Yes, Kept::Yes]);
         let what = UserChange { disabled: Some(true), ..UserChange::default() };
-        assert!(matches!(db.change_user("1", &what, Ends::None, 1, &event).unwrap(), Written::Done(_)));
+        assert!(matches!(db.change_user("1", &what, SessionEnd::None, 1, &event).unwrap(), Written::Done(_)));
         assert_eq!(keep(&mut db, Some("new")), Kept::No);
         assert!(db.remove_user("1", 1, &event).unwrap());
         assert_eq!(keep(&mut db, None), Kept::No);

@@ -183,7 +183,7 @@ impl Db {
     ///
     /// # Errors
     /// [`StoreError::Unusable`]: it is damaged.
-    pub fn looked_through(&mut self) -> Result<(), StoreError> {
+    pub fn await_integrity_check(&mut self) -> Result<(), StoreError> {
         let found = match std::mem::replace(&mut self.looking, Looking::Found(Ok(()))) {
             Looking::Found(found) => found,
             Looking::On(thread) => thread
@@ -223,7 +223,7 @@ impl Db {
         notes_ends: bool,
         work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.looked_through()?;
+        self.await_integrity_check()?;
         let database = self.folder.database();
         let written = self.written(notes_ends, work).map_err(|error| error.at(&database));
         // a transaction that changed nothing says nothing of the disk

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
 
 use super::db::{Db, Tx};
-use super::{AuditRow, KeyRow, StoreError, Whose, audit, int, sessions, uint};
+use super::{AuditRow, KeyRow, SessionSelector, StoreError, audit, int, sessions, uint};
 use crate::clock::UnixSecs;
 
 pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev";
@@ -81,7 +81,7 @@ impl Db {
                 drop_retired(tx, drop_before)?;
             } else {
                 tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [APP_COOKIES])?;
-                sessions::end(tx, Whose::Everybody, now)?;
+                sessions::end(tx, SessionSelector::Everybody, now)?;
             }
             for key in new {
                 add(tx, key, now)?;

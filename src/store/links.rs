@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::db::{Db, Tx};
-use super::sessions::{self, Ends, NewSession};
+use super::sessions::{self, NewSession, SessionEnd};
 use super::throttle::{self, Counted};
 use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
 use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
@@ -146,7 +146,7 @@ fn carry_out(
                 password: Some(Password { new: hash, only_over: None, keeps }),
                 ..UserChange::default()
             };
-            sessions::end_of_user(tx, &user.id, Ends::All, now)?;
+            sessions::end_of_user(tx, &user.id, SessionEnd::All, now)?;
             // every link to this account dies with the one that was used
             tx.execute("DELETE FROM link WHERE user_id = ?1", [&user.id])?;
             let event = AuditRow { email: user.email.clone(), ..event.clone() };

@@ -291,7 +291,9 @@ mod tests {
         let sound = std::fs::read(&path).unwrap();
         assert!(sound.len() as u64 > LARGE_BYTES);
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
-        assert!(db.users().unwrap().len() == 40_000 && db.looked_through() == Ok(()) && db.purge(1, 1) == Ok(()));
+        assert!(
+            db.users().unwrap().len() == 40_000 && db.await_integrity_check() == Ok(()) && db.purge(1, 1) == Ok(())
+        );
         drop(db);
         // a page in the middle of a table that a start need not read
         let mut torn = sound.clone();
@@ -302,7 +304,7 @@ mod tests {
         assert_eq!(db.keys().unwrap().len(), 1);
         let refused = db.purge(1, 1).unwrap_err().to_string();
         assert!(refused.contains("authgate.db: the database "), "{refused}");
-        assert_eq!(db.looked_through().unwrap_err().to_string(), refused);
+        assert_eq!(db.await_integrity_check().unwrap_err().to_string(), refused);
         let lock = db.folder().lock().unwrap();
         let hooks = crate::store::Hooks { apply: Box::new(|_| {}), tick: Box::new(|_| {}) };
         assert!(crate::store::Store::start(db, lock, hooks).is_err());

@@ -29,7 +29,7 @@ mod thread;
 mod throttle;
 mod users;
 
-pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, Shown};
+pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, PasswordProof};
 pub use audit::{AuditEvent, AuditRow};
 pub use backup::back_up;
 pub use db::{Check, Db};
@@ -40,7 +40,7 @@ pub use keys::{APP_COOKIES, NewKey};
 pub use links::{InviteRow, LinkRow, LinkUse, NewLink};
 pub use migrate::Migrated;
 pub use restore::{Restored, restore};
-pub use sessions::{Begun, Ends, NewSession, SignIn, Whose};
+pub use sessions::{Begun, NewSession, SessionEnd, SessionSelector, SignIn};
 pub use sync::{Account, Applied, Change, Standing, StandingSession};
 pub use thread::{Hooks, Store};
 pub use throttle::{Counted, Held, Limit, Rule};

@@ -60,7 +60,7 @@ pub enum Begun {
 /// Which sessions of an account a change ends.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)]
-pub enum Ends<'a> {
+pub enum SessionEnd<'a> {
     None,
     All,
     AllBut(&'a str),
@@ -68,7 +68,7 @@ pub enum Ends<'a> {
 
 /// Whose sessions.
 #[derive(Debug, Clone, Copy)]
-pub enum Whose<'a> {
+pub enum SessionSelector<'a> {
     /// This one, whoever it belongs to.
     Session(&'a str),
     /// This one, if it belongs to the account with this id.
@@ -100,23 +100,23 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
     })
 }
 
-pub(super) fn end_of_user(tx: &Tx<'_>, id: &str, ends: Ends<'_>, now: UnixSecs) -> Result<usize, StoreError> {
+pub(super) fn end_of_user(tx: &Tx<'_>, id: &str, ends: SessionEnd<'_>, now: UnixSecs) -> Result<usize, StoreError> {
     match ends {
-        Ends::None => Ok(0),
-        Ends::All => end(tx, Whose::User(id), now),
-        Ends::AllBut(kept) => end(tx, Whose::UserBut(id, kept), now),
+        SessionEnd::None => Ok(0),
+        SessionEnd::All => end(tx, SessionSelector::User(id), now),
+        SessionEnd::AllBut(kept) => end(tx, SessionSelector::UserBut(id, kept), now),
     }
 }
 
-pub(super) fn end(tx: &Tx<'_>, whose: Whose<'_>, now: UnixSecs) -> Result<usize, StoreError> {
-    let (condition, first, second) = match whose {
-        Whose::Session(id) => ("id = ?3 AND ?4 = ''", id, ""),
-        Whose::SessionOf(id, user) => ("id = ?3 AND user_id = ?4", id, user),
-        Whose::User(user) => ("user_id = ?3 AND ?4 = ''", user, ""),
-        Whose::UserBut(user, kept) => ("user_id = ?3 AND id <> ?4", user, kept),
-        Whose::Everybody => ("?3 = '' AND ?4 = ''", "", ""),
+pub(super) fn end(tx: &Tx<'_>, selector: SessionSelector<'_>, now: UnixSecs) -> Result<usize, StoreError> {
+    let (condition, first, second) = match selector {
+        SessionSelector::Session(id) => ("id = ?3 AND ?4 = ''", id, ""),
+        SessionSelector::SessionOf(id, user) => ("id = ?3 AND user_id = ?4", id, user),
+        SessionSelector::User(user) => ("user_id = ?3 AND ?4 = ''", user, ""),
+        SessionSelector::UserBut(user, kept) => ("user_id = ?3 AND id <> ?4", user, kept),
+        SessionSelector::Everybody => ("?3 = '' AND ?4 = ''", "", ""),
     };
-    if tx.notes_ends && matches!(whose, Whose::User(_) | Whose::Everybody) {
+    if tx.notes_ends && matches!(selector, SessionSelector::User(_) | SessionSelector::Everybody) {
         return noted::end(tx, first);
     }
     let sql = format!("UPDATE session SET ended_at = ?1, rev = ?2 WHERE ended_at IS NULL AND {condition}");
@@ -133,7 +133,7 @@ fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Re
 
 pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs) -> Result<(), StoreError> {
     if let Some(old) = &new.replaces {
-        end(tx, Whose::Session(old), now)?;
+        end(tx, SessionSelector::Session(old), now)?;
     }
     tx.prepare_cached(
         "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev, device)
@@ -186,9 +186,14 @@ impl Db {
     }
 
     /// Ends sessions; returns how many.
-    pub fn end_sessions(&mut self, whose: Whose<'_>, now: UnixSecs, event: &AuditRow) -> Result<usize, StoreError> {
+    pub fn end_sessions(
+        &mut self,
+        selector: SessionSelector<'_>,
+        now: UnixSecs,
+        event: &AuditRow,
+    ) -> Result<usize, StoreError> {
         self.write_end_of_sessions(|tx| {
-            let ended = end(tx, whose, now)?;
+            let ended = end(tx, selector, now)?;
             if ended > 0 {
                 audit::write(tx, event)?;
             }
@@ -200,10 +205,10 @@ impl Db {
     pub fn sessions(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<SessionRow>, StoreError> {
         self.read(|tx| {
             // two statements: with `OR` one account's would be looked for among everybody's
-            let whose = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+            let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
-                 WHERE ended_at IS NULL AND expires > ?1 AND {whose} AND NOT {}
+                 WHERE ended_at IS NULL AND expires > ?1 AND {condition} AND NOT {}
                  ORDER BY session.created DESC, session.id",
                 users::COLUMNS,
                 noted::IS_OVER
@@ -318,7 +323,7 @@ mod tests {
         assert_eq!(["x", "y", "1-1", "1-2"].map(|id| own.contains(id)), [false, true, false, true]);
         assert_eq!((own.len(), standing(&mut db, "2").len()), (SESSIONS_MAX as usize, SESSIONS_MAX as usize));
         assert_eq!(db.audit_trail(2).unwrap()[0].0, "sessions_ended");
-        db.end_sessions(Whose::Session("1-9"), 5, &event).unwrap();
+        db.end_sessions(SessionSelector::Session("1-9"), 5, &event).unwrap();
         assert_eq!(begin(&mut db, "1", "z"), None, "there is room");
         let plan = "EXPLAIN QUERY PLAN SELECT id FROM session WHERE user_id = '1' AND ended_at IS NULL AND id <> 'x'";
         let plan: String = db.connection.query_row(plan, [], |row| row.get(3)).unwrap();

@@ -20,7 +20,7 @@ use crate::vital;
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
 /// How long a caller waits before its job is dropped undone.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the database is looked at for changes made by others.
 const IDLE: Duration = Duration::from_millis(200);
 
@@ -140,7 +140,7 @@ impl Store {
         let mut worker = Worker { db, lock, hooks, rev: 0, told: 0, failing: false, lost: false };
         worker.apply()?;
         worker.tell()?;
-        worker.db.looked_through()?;
+        worker.db.await_integrity_check()?;
         let (jobs, inbox) = sync_channel(QUEUE);
         let thread = vital::thread("store", move || worker.serve(&inbox))
             .map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?;
@@ -169,7 +169,7 @@ impl Store {
             metrics::ACCOUNTS.store_failed("busy");
             return Err(StoreError::Down("too many jobs wait for the store".to_owned()));
         }
-        match tokio::time::timeout(PATIENCE, answer).await {
+        match tokio::time::timeout(CALL_TIMEOUT, answer).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(StoreError::Down("the store's thread gave no answer".to_owned())),
             Err(_) => {

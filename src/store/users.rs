@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
-use super::sessions::{self, Ends};
+use super::sessions::{self, SessionEnd};
 use super::throttle::{self, Counted, Held, Limit};
 use super::{AuditRow, NewLink, StoreError, UserRow, api_tokens, audit, devices, int, links, uint};
 use crate::clock::UnixSecs;
@@ -312,7 +312,7 @@ impl Db {
         &mut self,
         id: &str,
         what: &UserChange,
-        ends: Ends<'_>,
+        ends: SessionEnd<'_>,
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<Written, StoreError> {
@@ -357,7 +357,7 @@ impl Db {
     /// Removes an account; its sessions end in the same transaction. `false`: there was none.
     pub fn remove_user(&mut self, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
         self.write_end(|tx| {
-            sessions::end_of_user(tx, id, Ends::All, now)?;
+            sessions::end_of_user(tx, id, SessionEnd::All, now)?;
             api_tokens::end_of_user(tx, id, 0, now)?;
             // the next who has this address is not invited by what was sent to the one before
             tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", [id])?;
@@ -455,9 +455,9 @@ mod tests {
             }),
             ..UserChange::default()
         };
-        let row = done(db.change_user(&user.id, &over("one", "two"), Ends::None, 2, &event).unwrap());
+        let row = done(db.change_user(&user.id, &over("one", "two"), SessionEnd::None, 2, &event).unwrap());
         assert_eq!(row.password.unwrap().expose(), "two");
-        let late = db.change_user(&user.id, &over("one", "three"), Ends::None, 2, &event).unwrap();
+        let late = db.change_user(&user.id, &over("one", "three"), SessionEnd::None, 2, &event).unwrap();
         assert!(matches!(late, Written::Missing));
         assert_eq!(row.groups, ["a", "b"]);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::account::audit;
 use crate::account::caller::Caller;
-use crate::account::errors::{Refused, shown};
+use crate::account::errors::{AdminError, shown};
 use crate::account::fields;
 use crate::account::ids::new_id;
 use crate::account::one_time_link;
@@ -15,8 +15,8 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::secret::{Secret, token_hash};
 use crate::store::{
-    self, Applied, AuditEvent, AuditRow, Check, Db, Ends, Keeps, Migrated, NewId, NewUser, Password, Restored,
-    SessionRow, UserChange, UserRow, Whose, Written,
+    self, Applied, AuditEvent, AuditRow, Check, Db, Keeps, Migrated, NewId, NewUser, Password, Restored, SessionEnd,
+    SessionRow, SessionSelector, UserChange, UserRow, Written,
 };
 
 /// How long an invite for an account that was just added works, seconds.
@@ -43,21 +43,21 @@ pub struct Details {
 }
 
 /// The e-mail that an account may have.
-fn canonical(typed: &str) -> Result<String, Refused> {
+fn canonical(typed: &str) -> Result<String, AdminError> {
     fields::canonical(typed).ok_or_else(|| no_address(typed))
 }
 
 /// The e-mail that an account may be given.
-pub(crate) fn canonical_new(typed: &str) -> Result<String, Refused> {
-    canonical(typed).and_then(|_| fields::email(typed).map_err(Refused::from))
+pub(crate) fn canonical_new(typed: &str) -> Result<String, AdminError> {
+    canonical(typed).and_then(|_| fields::email(typed).map_err(AdminError::from))
 }
 
-fn no_address(typed: &str) -> Refused {
-    Refused(format!("`{}` is not a valid e-mail address", shown(typed)))
+fn no_address(typed: &str) -> AdminError {
+    AdminError(format!("`{}` is not a valid e-mail address", shown(typed)))
 }
 
-pub(crate) fn taken(email: &str) -> Refused {
-    Refused(format!("there is already an account with the e-mail {email}"))
+pub(crate) fn taken(email: &str) -> AdminError {
+    AdminError(format!("there is already an account with the e-mail {email}"))
 }
 
 /// The accounts as commands see them.
@@ -71,7 +71,7 @@ pub struct Admin {
 
 impl Admin {
     /// Opens the store in `server.state_dir`, making it if it is missing.
-    pub fn open(config: &Config, clock: Clock) -> Result<Self, Refused> {
+    pub fn open(config: &Config, clock: Clock) -> Result<Self, AdminError> {
         Ok(Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock))
     }
 
@@ -81,7 +81,7 @@ impl Admin {
     }
 
     /// Opens the store for reading; makes and changes nothing.
-    pub fn look(config: &Config, clock: Clock) -> Result<Self, Refused> {
+    pub fn look(config: &Config, clock: Clock) -> Result<Self, AdminError> {
         Ok(Self::new(Db::look(&config.server.state_dir)?, config, clock))
     }
 
@@ -111,26 +111,26 @@ impl Admin {
         audit::about(name, &Caller::default(), self.clock.now(), id, email)
     }
 
-    fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, Refused> {
+    fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, AdminError> {
         let rules = &self.settings.password;
         password
-            .map(|password| policy::chosen(rules, &self.settings.title, email, password).map_err(Refused))
+            .map(|password| policy::chosen(rules, &self.settings.title, email, password).map_err(AdminError))
             .transpose()
     }
 
     /// The account with this e-mail, in any spelling.
-    pub fn user(&mut self, typed: &str) -> Result<UserRow, Refused> {
+    pub fn user(&mut self, typed: &str) -> Result<UserRow, AdminError> {
         let email = canonical(typed)?;
-        self.db.user_by_email(&email)?.ok_or_else(|| Refused(format!("there is no account with the e-mail {email}")))
+        self.db.user_by_email(&email)?.ok_or_else(|| AdminError(format!("there is no account with the e-mail {email}")))
     }
 
     /// All accounts, by e-mail.
-    pub fn users(&mut self) -> Result<Vec<UserRow>, Refused> {
+    pub fn users(&mut self) -> Result<Vec<UserRow>, AdminError> {
         Ok(self.db.users()?)
     }
 
     /// Makes an account. Without a password also a one-time link that sets one.
-    pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), Refused> {
+    pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), AdminError> {
         let email = canonical_new(typed)?;
         let new = NewUser {
             id: new_id(self.settings.user_ids, &self.clock)?,
@@ -156,11 +156,11 @@ impl Admin {
     }
 
     /// Changes what is given. A new password ends the account's sessions and, unless they are kept, its tokens.
-    pub fn set_user(&mut self, typed: &str, details: Details) -> Result<UserRow, Refused> {
+    pub fn set_user(&mut self, typed: &str, details: Details) -> Result<UserRow, AdminError> {
         let user = self.user(typed)?;
         let email = details.email.map(|typed| canonical_new(&typed)).transpose()?;
         let hash = self.hashed(email.as_ref().unwrap_or(&user.email), details.password.as_ref())?;
-        let ends = if hash.is_some() { Ends::All } else { Ends::None };
+        let ends = if hash.is_some() { SessionEnd::All } else { SessionEnd::None };
         let keeps = Keeps { tokens: details.keep_tokens, device: None };
         let what = UserChange {
             email,
@@ -174,13 +174,13 @@ impl Admin {
     }
 
     /// Disables an account, which ends its sessions, or enables it.
-    pub fn set_disabled(&mut self, typed: &str, disabled: bool) -> Result<UserRow, Refused> {
+    pub fn set_disabled(&mut self, typed: &str, disabled: bool) -> Result<UserRow, AdminError> {
         let user = self.user(typed)?;
         let what = UserChange { disabled: Some(disabled), ..UserChange::default() };
         if disabled {
-            self.change(&user, &what, Ends::All, "user_disabled")
+            self.change(&user, &what, SessionEnd::All, "user_disabled")
         } else {
-            self.change(&user, &what, Ends::None, "user_enabled")
+            self.change(&user, &what, SessionEnd::None, "user_enabled")
         }
     }
 
@@ -188,20 +188,20 @@ impl Admin {
         &mut self,
         user: &UserRow,
         what: &UserChange,
-        ends: Ends<'_>,
+        ends: SessionEnd<'_>,
         event: &'static str,
-    ) -> Result<UserRow, Refused> {
+    ) -> Result<UserRow, AdminError> {
         let detail = what.email.as_ref().map(|email| format!("now {email}")).unwrap_or_default();
         let event = AuditRow { detail, ..self.event(event, Some(user)) };
         match self.db.change_user(&user.id, what, ends, self.clock.now(), &event)? {
             Written::Done(user) => Ok(*user),
             Written::Taken => Err(taken(what.email.as_deref().unwrap_or_default())),
-            Written::Missing => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
+            Written::Missing => Err(AdminError(format!("the account {} was removed meanwhile", user.email))),
         }
     }
 
     /// Removes an account; its sessions end.
-    pub fn remove_user(&mut self, typed: &str) -> Result<UserRow, Refused> {
+    pub fn remove_user(&mut self, typed: &str) -> Result<UserRow, AdminError> {
         let user = self.user(typed)?;
         let event = self.event("user_removed", Some(&user));
         self.db.remove_user(&user.id, self.clock.now(), &event)?;
@@ -209,10 +209,10 @@ impl Admin {
     }
 
     /// A one-time link that sets a new password; the old one works until then.
-    pub fn reset_link(&mut self, typed: &str) -> Result<Secret, Refused> {
+    pub fn reset_link(&mut self, typed: &str) -> Result<Secret, AdminError> {
         let user = self.user(typed)?;
         if user.disabled {
-            return Err(Refused(format!("the account {} is disabled; enable it first", user.email)));
+            return Err(AdminError(format!("the account {} is disabled; enable it first", user.email)));
         }
         let (link, token) = one_time_link::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
         self.db.add_link(&link, &self.event("reset_made", Some(&user)))?;
@@ -220,7 +220,7 @@ impl Admin {
     }
 
     /// Undoes a link that nobody has seen, given as it was to be shown.
-    pub fn withdraw_link(&mut self, url: &Secret) -> Result<(), Refused> {
+    pub fn withdraw_link(&mut self, url: &Secret) -> Result<(), AdminError> {
         let token = url.expose().rsplit('/').next().unwrap_or_default();
         let event = self.event("link_withdrawn", None);
         Ok(self.db.remove_link(&token_hash(token), &event)?)
@@ -231,7 +231,7 @@ impl Admin {
     }
 
     /// Sessions that stand, newest first; of one account, or all.
-    pub fn sessions(&mut self, of: Option<&str>) -> Result<Vec<SessionRow>, Refused> {
+    pub fn sessions(&mut self, of: Option<&str>) -> Result<Vec<SessionRow>, AdminError> {
         let user = of.map(|typed| self.user(typed)).transpose()?;
         let (now, idle, max_age) = (self.clock.now(), self.settings.idle_secs, self.settings.max_age_secs);
         let mut rows = self.db.sessions(user.as_ref().map(|user| user.id.as_str()), now)?;
@@ -244,28 +244,28 @@ impl Admin {
     }
 
     /// Ends one session.
-    pub fn revoke_session(&mut self, id: &str) -> Result<(), Refused> {
-        let missing = || Refused(format!("there is no session `{}` that stands", shown(id)));
+    pub fn revoke_session(&mut self, id: &str) -> Result<(), AdminError> {
+        let missing = || AdminError(format!("there is no session `{}` that stands", shown(id)));
         let email = self.db.session_email(id)?.ok_or_else(missing)?;
         let user = self.db.user_by_email(&email)?;
         let event = AuditRow { detail: id.to_owned(), ..self.event("session_ended", user.as_ref()) };
-        if self.db.end_sessions(Whose::Session(id), self.clock.now(), &event)? == 0 {
+        if self.db.end_sessions(SessionSelector::Session(id), self.clock.now(), &event)? == 0 {
             return Err(missing());
         }
         Ok(())
     }
 
     /// Ends all sessions of an account, or of everybody; returns how many.
-    pub fn revoke_sessions(&mut self, of: Option<&str>) -> Result<usize, Refused> {
+    pub fn revoke_sessions(&mut self, of: Option<&str>) -> Result<usize, AdminError> {
         let user = of.map(|typed| self.user(typed)).transpose()?;
         let event = self.event("sessions_ended", user.as_ref());
-        let whose = user.as_ref().map_or(Whose::Everybody, |user| Whose::User(&user.id));
-        Ok(self.db.end_sessions(whose, self.clock.now(), &event)?)
+        let selector = user.as_ref().map_or(SessionSelector::Everybody, |user| SessionSelector::User(&user.id));
+        Ok(self.db.end_sessions(selector, self.clock.now(), &event)?)
     }
 
     /// Events of the last seconds, newest first; with an e-mail, those that concern it (its account may be gone) or the account that
     /// has it now.
-    pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, Refused> {
+    pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, AdminError> {
         let email = of.map(canonical).transpose()?;
         Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
     }
@@ -273,15 +273,15 @@ impl Admin {
 
 /// What importing asks and writes.
 impl Admin {
-    pub(crate) fn has_email(&mut self, email: &str) -> Result<bool, Refused> {
+    pub(crate) fn has_email(&mut self, email: &str) -> Result<bool, AdminError> {
         Ok(self.db.user_by_email(email)?.is_some())
     }
 
-    pub(crate) fn has_id(&mut self, id: &str) -> Result<bool, Refused> {
+    pub(crate) fn has_id(&mut self, id: &str) -> Result<bool, AdminError> {
         Ok(self.db.user_by_id(id)?.is_some())
     }
 
-    pub(crate) fn new_id(&self) -> Result<NewId, Refused> {
+    pub(crate) fn new_id(&self) -> Result<NewId, AdminError> {
         Ok(new_id(self.settings.user_ids, &self.clock)?)
     }
 
@@ -289,14 +289,14 @@ impl Admin {
         self.settings.password.argon2
     }
 
-    pub(crate) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), Refused> {
+    pub(crate) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), AdminError> {
         let event = AuditRow { detail: format!("{} accounts", users.len()), ..self.event("users_imported", None) };
         Ok(self.db.import_users(users, highest_id, self.clock.now(), &event)?)
     }
 }
 
 /// Puts a backup in the place of the database, with or without a running gateway.
-pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored, Refused> {
+pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored, AdminError> {
     let now = clock.now();
     let at = i64::try_from(now).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
     let stamp = at.and_then(|at| at.format(STAMP).ok()).unwrap_or_default();

@@ -2,47 +2,47 @@
 
 use super::accounts::Admin;
 use crate::account::api_token::user_tokens::{TokenDetails, new_token, too_many};
-use crate::account::errors::{Refused, shown};
+use crate::account::errors::{AdminError, shown};
 use crate::secret::Secret;
 use crate::store::{ApiTokenRow, AuditRow, Kept, UserRow};
 
 /// API tokens that work, newest first; of one account, or all.
-pub fn list(admin: &mut Admin, of: Option<&str>) -> Result<Vec<ApiTokenRow>, Refused> {
-    let (id, _) = whose(admin, of)?;
+pub fn list(admin: &mut Admin, of: Option<&str>) -> Result<Vec<ApiTokenRow>, AdminError> {
+    let (id, _) = accounts_of(admin, of)?;
     Ok(admin.db.api_tokens(id.as_deref(), admin.clock.now())?)
 }
 
 /// Ends an API token.
-pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), Refused> {
+pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
     let event = AuditRow { detail: shown(id), ..admin.event("token_revoked", None) };
     if admin.db.end_api_token(id, None, admin.clock.now(), &event)? {
         Ok(())
     } else {
-        Err(Refused(format!("there is no token `{}` that works", shown(id))))
+        Err(AdminError(format!("there is no token `{}` that works", shown(id))))
     }
 }
 
 /// Ends all API tokens of an account, or of everybody; returns how many.
-pub fn revoke_all(admin: &mut Admin, of: Option<&str>) -> Result<usize, Refused> {
-    let (id, user) = whose(admin, of)?;
+pub fn revoke_all(admin: &mut Admin, of: Option<&str>) -> Result<usize, AdminError> {
+    let (id, user) = accounts_of(admin, of)?;
     let event = admin.event("tokens_revoked", user.as_ref());
     Ok(admin.db.end_api_tokens(id.as_deref(), admin.clock.now(), &event)?)
 }
 
-fn whose(admin: &mut Admin, of: Option<&str>) -> Result<(Option<String>, Option<UserRow>), Refused> {
+fn accounts_of(admin: &mut Admin, of: Option<&str>) -> Result<(Option<String>, Option<UserRow>), AdminError> {
     let user = of.map(|typed| admin.user(typed)).transpose()?;
     Ok((user.as_ref().map(|user| user.id.clone()), user))
 }
 
 /// Makes a token and gives its id and the token itself, which is kept nowhere.
-pub fn create(admin: &mut Admin, typed: &str, details: &TokenDetails) -> Result<(String, Secret), Refused> {
+pub fn create(admin: &mut Admin, typed: &str, details: &TokenDetails) -> Result<(String, Secret), AdminError> {
     let user = admin.user(typed)?;
     let (new, token) = new_token(&user.id, details, admin.now())?;
     let event = AuditRow { detail: new.id.clone(), ..admin.event("token_created", Some(&user)) };
     match admin.db.add_api_token(&new, None, &event)? {
         Kept::Yes => Ok((new.id, token)),
         Kept::TooMany => Err(too_many().into()),
-        Kept::Already => Err(Refused("the token was made already".to_owned())),
-        Kept::No => Err(Refused(format!("the account {} was removed meanwhile", user.email))),
+        Kept::Already => Err(AdminError("the token was made already".to_owned())),
+        Kept::No => Err(AdminError(format!("the account {} was removed meanwhile", user.email))),
     }
 }

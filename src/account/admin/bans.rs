@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::accounts::Admin;
-use crate::account::errors::{Refused, shown};
+use crate::account::errors::{AdminError, shown};
 use crate::account::fields;
 use crate::account::limits::login_throttle;
 use crate::clock::UnixSecs;
@@ -22,7 +22,7 @@ pub struct Ban {
 }
 
 /// What is throttled now.
-pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, Refused> {
+pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
     let mut bans = Vec::new();
     for (name, until) in admin.db.bans(admin.clock.now())? {
         let (kind, what) = name.split_once(':').unwrap_or(("", &name));
@@ -43,7 +43,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, Refused> {
 }
 
 /// Lifts what is throttled under this e-mail or address.
-pub fn lift(admin: &mut Admin, what: &str) -> Result<(), Refused> {
+pub fn lift(admin: &mut Admin, what: &str) -> Result<(), AdminError> {
     let email = fields::bucket(what);
     // a network is shown as `2001:db8::/64`
     let what_address = what.trim().trim_end_matches("/64");
@@ -54,7 +54,7 @@ pub fn lift(admin: &mut Admin, what: &str) -> Result<(), Refused> {
     let user = admin.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
     let event = AuditRow { detail: shown(what), ..admin.event("ban_lifted", None) };
     if admin.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
-        return Err(Refused(format!("nothing is banned under `{}`", shown(what))));
+        return Err(AdminError(format!("nothing is banned under `{}`", shown(what))));
     }
     Ok(())
 }

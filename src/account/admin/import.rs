@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::accounts::Admin;
-use crate::account::errors::{Refused, shown};
+use crate::account::errors::{AdminError, shown};
 use crate::account::fields;
 use crate::account::fields::Odd;
 use crate::account::password::hasher;
@@ -69,8 +69,8 @@ struct Judge<'a> {
 /// Judges all rows, then writes all that are good, or nothing.
 ///
 /// # Errors
-/// [`Refused`]: nothing was written.
-pub fn run(admin: &mut Admin, rows: Vec<ForeignUser>, rules: ImportRules) -> Result<Imported, Refused> {
+/// [`AdminError`]: nothing was written.
+pub fn run(admin: &mut Admin, rows: Vec<ForeignUser>, rules: ImportRules) -> Result<Imported, AdminError> {
     let mut judge = Judge { admin, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
     let mut ready = Vec::with_capacity(rows.len());
     for row in rows {
@@ -94,7 +94,7 @@ impl Judge<'_> {
     }
 
     /// `None`: the row makes no account.
-    fn judge(&mut self, row: ForeignUser) -> Result<Option<(NewUser, bool)>, Refused> {
+    fn judge(&mut self, row: ForeignUser) -> Result<Option<(NewUser, bool)>, AdminError> {
         self.row = row.row;
         let Some(email) = self.email(&row.email) else { return Ok(None) };
         if !self.emails.insert(email.clone()) {
@@ -135,7 +135,7 @@ impl Judge<'_> {
         Some(email)
     }
 
-    fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, Refused> {
+    fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, AdminError> {
         let Some(id) = id else { return Ok(Some(self.admin.new_id()?)) };
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
             self.say(format!("`{}` cannot be an id: skipped", shown(&id)));

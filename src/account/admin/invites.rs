@@ -1,7 +1,7 @@
 //! Invites as commands see them: made, listed, revoked.
 
 use super::accounts::{Admin, canonical_new, taken};
-use crate::account::errors::{Refused, shown};
+use crate::account::errors::{AdminError, shown};
 use crate::account::fields;
 use crate::account::one_time_link;
 use crate::config::SignUp;
@@ -9,9 +9,14 @@ use crate::secret::Secret;
 use crate::store::{AuditRow, InviteRow};
 
 /// A one-time link that makes an account; `email` fixes whose.
-pub fn create(admin: &mut Admin, email: Option<&str>, groups: &[String], lasts_secs: u64) -> Result<Secret, Refused> {
+pub fn create(
+    admin: &mut Admin,
+    email: Option<&str>,
+    groups: &[String],
+    lasts_secs: u64,
+) -> Result<Secret, AdminError> {
     if admin.settings.sign_up == SignUp::Closed {
-        return Err(Refused("sign_up.mode is closed; use `authgate user add`".to_owned()));
+        return Err(AdminError("sign_up.mode is closed; use `authgate user add`".to_owned()));
     }
     let groups = fields::groups(groups)?;
     let email = email.map(canonical_new).transpose()?;
@@ -27,7 +32,7 @@ pub fn create(admin: &mut Admin, email: Option<&str>, groups: &[String], lasts_s
 }
 
 /// Invites that open something, the newest first.
-pub fn list(admin: &mut Admin) -> Result<Vec<InviteRow>, Refused> {
+pub fn list(admin: &mut Admin) -> Result<Vec<InviteRow>, AdminError> {
     let closed = admin.settings.sign_up == SignUp::Closed;
     let mut invites = admin.db.invites(admin.clock.now())?;
     // those that would make an account
@@ -36,11 +41,11 @@ pub fn list(admin: &mut Admin) -> Result<Vec<InviteRow>, Refused> {
 }
 
 /// Revokes an invite.
-pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), Refused> {
+pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
     let event = AuditRow { detail: shown(id), ..admin.event("invite_revoked", None) };
     if admin.db.end_invite(id, &event)? {
         Ok(())
     } else {
-        Err(Refused(format!("there is no invite `{}` that works", shown(id))))
+        Err(AdminError(format!("there is no invite `{}` that works", shown(id))))
     }
 }

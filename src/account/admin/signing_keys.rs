@@ -2,7 +2,7 @@
 
 use super::accounts::Admin;
 use crate::account::backend_token::signing_key;
-use crate::account::errors::Refused;
+use crate::account::errors::AdminError;
 use crate::account::session::cookie_token;
 use crate::clock::BorneOut;
 use crate::store::{AuditRow, KeyRow};
@@ -17,7 +17,7 @@ pub enum OldKeys {
 }
 
 /// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
-pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, Refused> {
+pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, AdminError> {
     let mut keys = admin.db.keys()?;
     for key in &mut keys {
         key.secret = Vec::new().into();
@@ -26,7 +26,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, Refused> {
 }
 
 /// Makes new signing keys, one for each algorithm in use. Returns the name of the one that signs sessions.
-pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, Refused> {
+pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, AdminError> {
     let own = cookie_token::new_key()?;
     let kid = own.kid.clone();
     let mut new = vec![own];

@@ -117,11 +117,11 @@ mod tests {
         let seen = || world.db().api_tokens(None, 1).unwrap()[0].seen;
         world.sqlite("CREATE TRIGGER broken BEFORE UPDATE ON api_token BEGIN SELECT RAISE(ABORT, 'broken'); END");
         world.clock.advance(60);
-        world.chores().await;
+        world.maintenance().await;
         assert_eq!(seen(), 0);
         world.sqlite("DROP TRIGGER broken");
         world.clock.advance(60);
-        world.chores().await;
+        world.maintenance().await;
         assert_eq!(seen(), START);
     }
 }

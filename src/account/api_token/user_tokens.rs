@@ -11,7 +11,7 @@ use crate::account::password::reauthenticate::reauthenticate;
 use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, Shown};
+use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, PasswordProof};
 
 /// Tells a token from other credentials.
 pub const PREFIX: &str = "agt_";
@@ -82,7 +82,7 @@ pub(crate) fn too_many() -> FieldError {
 
 /// The person's tokens that work, newest first.
 pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
-    let _turn = accounts.shared.turn_of(who).await.map_err(|_| StoreDown)?;
+    let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), accounts.shared.clock.now());
     let rows =
         accounts.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| down(&error))?;
@@ -119,7 +119,7 @@ pub async fn create(
     let proved = reauthenticate(accounts, caller, who, current).await?;
     let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
     let (id, written) = (new.id.clone(), event.clone());
-    let shown = Shown { checked: proved.old, counted: proved.counted };
+    let shown = PasswordProof { checked: proved.old, counted: proved.counted };
     let kept = accounts.shared.store.run(move |db| db.add_api_token(&new, Some(&shown), &written));
     match kept.await.map_err(|error| unavailable(&error))? {
         Kept::Yes => {
@@ -135,7 +135,7 @@ pub async fn create(
 
 /// Ends one of the person's tokens. `false`: there is none of this id.
 pub async fn revoke(accounts: &Accounts, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
-    let _turn = accounts.shared.turn_of(who).await.map_err(|_| StoreDown)?;
+    let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let now = accounts.shared.clock.now();
     let event = AuditRow { detail: shown(id), ..audit::by("token_revoked", caller, now, who) };
     let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());

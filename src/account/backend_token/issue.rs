@@ -9,10 +9,10 @@ use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::issued::HandedTokens;
+use super::issued::IssuedCookieTokens;
 use super::jwe::{KeyV4, KeyV5};
 use super::jws;
-use super::signing_key::{OwnKey, OwnKeys};
+use super::signing_key::{SigningKey, SigningKeys};
 use super::token::Minted;
 use crate::account::ids::new_session_id;
 use crate::account::session::cookie_token::ISSUER;
@@ -25,7 +25,7 @@ const BEHIND_SECS: u64 = 5;
 
 /// A token that cannot be made now: the request that needs it must not be forwarded without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotMinted;
+pub struct TokenIssueError;
 
 /// How the tokens of each upstream are made.
 pub(crate) struct Minters(Vec<Option<Arc<Minter>>>);
@@ -77,20 +77,20 @@ impl Minters {
     /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
     ///
     /// # Errors
-    /// [`NotMinted`]: the upstream must have one and it cannot be made.
+    /// [`TokenIssueError`]: the upstream must have one and it cannot be made.
     pub(crate) fn token(
         &self,
         upstream: usize,
         who: &Identity,
-        keys: &OwnKeys,
-        handed: &HandedTokens,
+        keys: &SigningKeys,
+        cookie_tokens: &IssuedCookieTokens,
         now: UnixSecs,
-    ) -> Result<Option<Arc<Minted>>, NotMinted> {
+    ) -> Result<Option<Arc<Minted>>, TokenIssueError> {
         let Some(minter) = self.0.get(upstream).and_then(Option::as_deref) else { return Ok(None) };
         let key = match minter.spec.key {
             TokenKey::Shared(_) => None,
-            TokenKey::Ed25519 => Some(keys.signing(Algorithm::EdDSA, now).ok_or(NotMinted)?),
-            TokenKey::P256 => Some(keys.signing(Algorithm::ES256, now).ok_or(NotMinted)?),
+            TokenKey::Ed25519 => Some(keys.signing(Algorithm::EdDSA, now).ok_or(TokenIssueError)?),
+            TokenKey::P256 => Some(keys.signing(Algorithm::ES256, now).ok_or(TokenIssueError)?),
         };
         let held = &who.session.minted.0;
         if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(id, _)| *id == minter.id)
@@ -100,7 +100,7 @@ impl Minters {
         }
         let minted = Arc::new(minter.mint(who, key, now)?);
         for token in minted.cookies.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, token)| token) {
-            handed.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
+            cookie_tokens.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
         }
         held.rcu(|old| {
             let theirs = |(id, _): &&(u64, _)| *id != minter.id && self.has(*id);
@@ -116,15 +116,18 @@ impl Minters {
 }
 
 impl Minter {
-    fn mint(&self, who: &Identity, key: Option<Arc<OwnKey>>, now: UnixSecs) -> Result<Minted, NotMinted> {
+    fn mint(&self, who: &Identity, key: Option<Arc<SigningKey>>, now: UnixSecs) -> Result<Minted, TokenIssueError> {
         let lifetime = self.spec.lifetime.as_secs();
         let expires = now.saturating_add(lifetime).min(who.session.expires());
         let claims = self.claims(who, now, expires)?;
         let fallback = match self.spec.format {
             TokenFormat::Jwt => self.sign(&claims, key.as_deref())?,
-            TokenFormat::NextAuthV4 => {
-                self.v4.as_ref().ok_or(NotMinted)?.encrypt(claims.to_string().as_bytes()).map_err(|_| NotMinted)?
-            }
+            TokenFormat::NextAuthV4 => self
+                .v4
+                .as_ref()
+                .ok_or(TokenIssueError)?
+                .encrypt(claims.to_string().as_bytes())
+                .map_err(|_| TokenIssueError)?,
             TokenFormat::AuthJsV5 => self.encrypt_v5("authjs.session-token", &claims)?,
         };
         let mut cookies = Vec::with_capacity(self.spec.cookies.len());
@@ -136,7 +139,7 @@ impl Minter {
             cookies.push(format!("{name}={token}"));
         }
         let value = |text: String| {
-            let mut value = HeaderValue::try_from(text).map_err(|_| NotMinted)?;
+            let mut value = HeaderValue::try_from(text).map_err(|_| TokenIssueError)?;
             value.set_sensitive(true);
             Ok(value)
         };
@@ -150,7 +153,7 @@ impl Minter {
         })
     }
 
-    fn claims(&self, who: &Identity, now: UnixSecs, expires: UnixSecs) -> Result<Value, NotMinted> {
+    fn claims(&self, who: &Identity, now: UnixSecs, expires: UnixSecs) -> Result<Value, TokenIssueError> {
         let user = &*who.user;
         if self.spec.format == TokenFormat::Jwt {
             return Ok(json!({
@@ -164,23 +167,23 @@ impl Minter {
         Ok(json!({
                 "name": or_null(&user.name), "email": user.email, "picture": or_null(&user.picture), "sub": user.id,
                 "id": user.id, "groups": user.groups, "iat": now, "exp": expires,
-                "jti": new_session_id().map_err(|_| NotMinted)?,
+                "jti": new_session_id().map_err(|_| TokenIssueError)?,
         }))
     }
 
-    fn sign(&self, claims: &Value, key: Option<&OwnKey>) -> Result<String, NotMinted> {
+    fn sign(&self, claims: &Value, key: Option<&SigningKey>) -> Result<String, TokenIssueError> {
         let signed = match (key, &self.shared) {
             (Some(key), _) => {
                 let header = Header { kid: Some(key.kid.clone()), ..Header::new(key.algorithm) };
                 jsonwebtoken::encode(&header, claims, &key.sign)
             }
             (None, Some(shared)) => jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, shared),
-            (None, None) => return Err(NotMinted),
+            (None, None) => return Err(TokenIssueError),
         };
-        signed.map_err(|_| NotMinted)
+        signed.map_err(|_| TokenIssueError)
     }
 
-    fn encrypt_v5(&self, cookie: &str, claims: &Value) -> Result<String, NotMinted> {
-        self.v5.get(cookie).ok_or(NotMinted)?.encrypt(claims.to_string().as_bytes()).map_err(|_| NotMinted)
+    fn encrypt_v5(&self, cookie: &str, claims: &Value) -> Result<String, TokenIssueError> {
+        self.v5.get(cookie).ok_or(TokenIssueError)?.encrypt(claims.to_string().as_bytes()).map_err(|_| TokenIssueError)
     }
 }

@@ -11,20 +11,20 @@ use crate::clock::UnixSecs;
 use crate::secret::token_hash;
 
 /// Tokens that are remembered in all.
-const HANDED_MAX: usize = 1 << 18;
+const TOKENS_MAX: usize = 1 << 18;
 /// Of one session. Whoever changes a profile on and on gets one after another.
-const HANDED_OF_ONE: usize = 64;
+const TOKENS_PER_SESSION_MAX: usize = 64;
 
 /// All of them, with whose each is and until when.
-pub(crate) struct HandedTokens(Mutex<Holders<(Weak<Session>, UnixSecs)>>);
+pub(crate) struct IssuedCookieTokens(Mutex<Holders<(Weak<Session>, UnixSecs)>>);
 
-impl Default for HandedTokens {
+impl Default for IssuedCookieTokens {
     fn default() -> Self {
-        Self(Mutex::new(Holders::new(HANDED_OF_ONE, HANDED_MAX)))
+        Self(Mutex::new(Holders::new(TOKENS_PER_SESSION_MAX, TOKENS_MAX)))
     }
 }
 
-impl HandedTokens {
+impl IssuedCookieTokens {
     pub(crate) fn keep(&self, token: &str, session: &Arc<Session>, expires: UnixSecs) {
         self.0.lock().insert(token_hash(token), session, (Arc::downgrade(session), expires));
     }
@@ -53,17 +53,17 @@ mod tests {
         world.user("ada@example.com");
         let (one, other) =
             (world.sign_in("ada@example.com").await.session, world.sign_in("ada@example.com").await.session);
-        let handed = HandedTokens::default();
-        handed.keep("other", &other, 100);
-        (0..1000).for_each(|n| handed.keep(&format!("token {n}"), &one, 200));
-        let owner = |token: &str, now| handed.find(token, now).map(|session| session.id.clone());
-        assert_eq!(handed.0.lock().len(), HANDED_OF_ONE + 1);
+        let tokens = IssuedCookieTokens::default();
+        tokens.keep("other", &other, 100);
+        (0..1000).for_each(|n| tokens.keep(&format!("token {n}"), &one, 200));
+        let owner = |token: &str, now| tokens.find(token, now).map(|session| session.id.clone());
+        assert_eq!(tokens.0.lock().len(), TOKENS_PER_SESSION_MAX + 1);
         assert_eq!((owner("token 935", 0), owner("token 936", 0)), (None, Some(one.id.clone())));
         assert_eq!((owner("token 999", 199), owner("token 999", 200)), (Some(one.id.clone()), None));
         assert_eq!(owner("other", 99), Some(other.id.clone()));
-        handed.sweep(100);
+        tokens.sweep(100);
         assert_eq!((owner("other", 0), owner("token 999", 0)), (None, Some(one.id.clone())));
-        handed.sweep(200);
-        assert_eq!(handed.0.lock().len(), 0);
+        tokens.sweep(200);
+        assert_eq!(tokens.0.lock().len(), 0);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
 /// (`Cache-Control` of jwks.json), and their libraries do not ask more often than that for a key they do not know.
 const KNOWN_SECS: u64 = 120;
 /// A key of ours that signs backends' tokens.
-pub(crate) struct OwnKey {
+pub(crate) struct SigningKey {
     pub(crate) kid: String,
     pub(crate) algorithm: Algorithm,
     pub(crate) sign: EncodingKey,
@@ -34,13 +34,13 @@ pub(crate) struct OwnKey {
 
 /// All of them, newest first.
 #[derive(Default)]
-pub(crate) struct OwnKeys(RwLock<Vec<Arc<OwnKey>>>);
+pub(crate) struct SigningKeys(RwLock<Vec<Arc<SigningKey>>>);
 
-impl OwnKeys {
+impl SigningKeys {
     /// Takes the keys as the store has them.
     pub(crate) fn apply(&self, rows: &[KeyRow]) {
         jws::install_provider();
-        let mut keys: Vec<_> = rows.iter().filter_map(own_key).map(Arc::new).collect();
+        let mut keys: Vec<_> = rows.iter().filter_map(read_key).map(Arc::new).collect();
         keys.sort_by_key(|key| (key.retired.is_some(), u64::MAX - key.created));
         let mut held = self.0.write();
         for key in &mut keys {
@@ -53,7 +53,7 @@ impl OwnKeys {
     }
 
     /// The newest key that backends can know by now; the very first ones are known to nobody, and sign at once.
-    pub(crate) fn signing(&self, algorithm: Algorithm, now: UnixSecs) -> Option<Arc<OwnKey>> {
+    pub(crate) fn signing(&self, algorithm: Algorithm, now: UnixSecs) -> Option<Arc<SigningKey>> {
         let keys = self.0.read();
         let own = || keys.iter().filter(|key| key.algorithm == algorithm && key.is_published(now));
         let known = own().find(|key| now >= key.created.saturating_add(KNOWN_SECS));
@@ -66,14 +66,14 @@ impl OwnKeys {
     }
 }
 
-impl OwnKey {
+impl SigningKey {
     fn is_published(&self, now: UnixSecs) -> bool {
         self.retired.is_none_or(|at| now < at.saturating_add(PUBLISHED_SECS))
     }
 }
 
 /// Reads a stored key with its public half as a JWK (RFC 7518, 6.2; RFC 8037, 2).
-fn own_key(row: &KeyRow) -> Option<OwnKey> {
+fn read_key(row: &KeyRow) -> Option<SigningKey> {
     let (algorithm, sign, mut public) = match row.algorithm.as_str() {
         "EdDSA" => {
             let pair = jws::ed25519(&row.secret).ok()?;
@@ -92,7 +92,7 @@ fn own_key(row: &KeyRow) -> Option<OwnKey> {
     public["kid"] = row.kid.clone().into();
     public["alg"] = row.algorithm.clone().into();
     public["use"] = "sig".into();
-    Some(OwnKey { kid: row.kid.clone(), algorithm, sign, public, created: row.created, retired: row.retired })
+    Some(SigningKey { kid: row.kid.clone(), algorithm, sign, public, created: row.created, retired: row.retired })
 }
 
 /// A new key of this algorithm.
@@ -134,7 +134,7 @@ mod tests {
     /// verify what comes until it reads it again.
     #[test]
     fn a_rotated_key_is_published_before_it_signs_and_the_first_one_signs_at_once() {
-        let keys = OwnKeys::default();
+        let keys = SigningKeys::default();
         let signs = |now| keys.signing(Algorithm::EdDSA, now).map(|key| key.kid.clone());
         let published = |now| keys.published(now)["keys"].as_array().unwrap().len();
         keys.apply(&[row("first", 1000, None)]);

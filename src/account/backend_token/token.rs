@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 
-use super::signing_key::OwnKey;
+use super::signing_key::SigningKey;
 use crate::account::session::user::User;
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, TokenFormat};
@@ -19,7 +19,7 @@ pub struct Minted {
     /// `name=value` pairs joined by `; `; empty where no cookie carries it.
     pub cookies: String,
     pub(crate) user: Arc<User>,
-    pub(crate) key: Option<Arc<OwnKey>>,
+    pub(crate) key: Option<Arc<SigningKey>>,
     pub(crate) renew_at: UnixSecs,
 }
 
@@ -54,7 +54,7 @@ impl Minted {
     }
 
     /// Not near its end, of the key that signs now, and saying what is so now.
-    pub(crate) fn is_good(&self, user: &Arc<User>, key: Option<&Arc<OwnKey>>, now: UnixSecs) -> bool {
+    pub(crate) fn is_good(&self, user: &Arc<User>, key: Option<&Arc<SigningKey>>, now: UnixSecs) -> bool {
         let same_key = match (&self.key, key) {
             (None, None) => true,
             (Some(own), Some(key)) => Arc::ptr_eq(own, key),

@@ -134,8 +134,8 @@ mod tests {
             (held.len(), held.get(&hash(0)), held.get(&hash(45)), held.get(&hash(46))),
             (5, Some(&0), None, Some(&46))
         );
-        let whose: &'static Session = Box::leak(Box::new(session("ada", 2)));
-        let mut remove = |n| held.remove(&hash(n), |_| whose);
+        let owner: &'static Session = Box::leak(Box::new(session("ada", 2)));
+        let mut remove = |n| held.remove(&hash(n), |_| owner);
         assert_eq!((remove(46), remove(46), held.len()), (Some(46), None, 4));
         held.retain(|n| *n == 0);
         assert_eq!((held.len(), held.of_account.len()), (1, 1));

@@ -25,17 +25,17 @@ use crate::vital;
 /// How many may wait: of one address, for one account, and in all.
 const BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
 /// How long anybody waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often somebody who has to wait before a try looks whether they still have to.
 const STEP: Duration = Duration::from_secs(1);
 /// Memory that no worker has used for so long goes back to the system.
 const REST: Duration = Duration::from_secs(10);
 /// How much nicer than other threads the workers are (sched(7)): where a core is wanted by both, a worker gets
 /// about a tenth of it.
-const NICER: i32 = 10;
+const NICE_INCREMENT: i32 = 10;
 /// Whoever is refused hears of it after so many milliseconds: asking again at once must not be a load of its
 /// own. Not all after the same time: those who came together would come together again, before everybody else.
-const TURNED_AWAY: std::ops::Range<u64> = 15..35;
+const REJECTION_DELAY_MILLIS: std::ops::Range<u64> = 15..35;
 
 enum Job {
     Verify { password: Secret, hash: Option<Secret>, reply: oneshot::Sender<Verdict> },
@@ -67,7 +67,7 @@ pub(crate) struct Hasher {
     runs: Arc<AtomicU64>,
 }
 
-/// Somebody who wants a place, and waits for it no longer than [`PATIENCE`] in all.
+/// Somebody who wants a place, and waits for it no longer than [`WAIT_MAX`] in all.
 pub(crate) struct Arrival<'h> {
     hasher: &'h Hasher,
     flow: Flow,
@@ -90,15 +90,15 @@ impl Hasher {
         let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1));
         let bench = Arc::new(Bench::default());
         let runs = Arc::new(AtomicU64::new(0));
-        let in_force = Arc::new(Mutex::new(settings));
+        let current = Arc::new(Mutex::new(settings));
         for _ in 0..workers {
-            let (bench, in_force) = (Arc::clone(&bench), Arc::clone(&in_force));
+            let (bench, current) = (Arc::clone(&bench), Arc::clone(&current));
             let engine = Engine::new(settings, Arc::clone(&runs));
-            vital::thread("hash", move || work(engine, &in_force, &bench, rest))?;
+            vital::thread("hash", move || work(engine, &current, &bench, rest))?;
         }
         Ok(Self {
             bench,
-            settings: in_force,
+            settings: current,
             // while one is counted or written down by the store another is hashed
             queue: FairQueue::new(2 * workers, BOUNDS),
             #[cfg(test)]
@@ -137,7 +137,7 @@ impl Drop for Hasher {
 
 impl Arrival<'_> {
     fn remaining(&self) -> Duration {
-        PATIENCE.saturating_sub(self.since.elapsed())
+        WAIT_MAX.saturating_sub(self.since.elapsed())
     }
 
     /// Waits before the next try, if that does not take longer than is left. In steps: what is in the way may be decided
@@ -157,7 +157,7 @@ impl Arrival<'_> {
         let permit = self.hasher.queue.permit(self.flow, subject, self.remaining()).await;
         let Ok(permit) = permit else {
             metrics::ACCOUNTS.hash_refused();
-            turned_away().await;
+            delay_rejection().await;
             return Err(Busy);
         };
         metrics::ACCOUNTS.hash_waited(began.elapsed());
@@ -166,11 +166,11 @@ impl Arrival<'_> {
 }
 
 /// Waits before somebody is turned away.
-pub(crate) async fn turned_away() {
+pub(crate) async fn delay_rejection() {
     static TURN: AtomicU64 = AtomicU64::new(0);
     // neighbours stand far apart
-    let spread = TURN.fetch_add(7, Ordering::Relaxed) % (TURNED_AWAY.end - TURNED_AWAY.start);
-    tokio::time::sleep(Duration::from_millis(TURNED_AWAY.start + spread)).await;
+    let spread = TURN.fetch_add(7, Ordering::Relaxed) % (REJECTION_DELAY_MILLIS.end - REJECTION_DELAY_MILLIS.start);
+    tokio::time::sleep(Duration::from_millis(REJECTION_DELAY_MILLIS.start + spread)).await;
 }
 
 impl Place {
@@ -224,14 +224,14 @@ impl Bench {
     }
 }
 
-fn work(mut engine: Engine, in_force: &Mutex<config::Argon2>, bench: &Bench, rest: Duration) {
+fn work(mut engine: Engine, settings: &Mutex<config::Argon2>, bench: &Bench, rest: Duration) {
     // of this thread alone; where it is not possible hashing goes on all the same
-    if let Err(error) = rustix::process::nice(NICER) {
+    if let Err(error) = rustix::process::nice(NICE_INCREMENT) {
         tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
     }
     while let Some((job, memory)) = bench.next(rest) {
         engine.memory = memory;
-        engine.settings = *in_force.lock();
+        engine.settings = *settings.lock();
         let began = Stopwatch::new();
         // a fault in one request never ends another: the reply is dropped, the worker goes on
         let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, job)));
@@ -287,7 +287,10 @@ mod tests {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let nices: Vec<_> = tasks.filter_map(|task| nice(&task.unwrap().path())).collect();
         let own = nice(std::path::Path::new("/proc/thread-self")).unwrap().1;
-        assert!(nices.iter().any(|(name, nice)| name == "hash" && *nice == (own + NICER).min(19)), "{nices:?}");
+        assert!(
+            nices.iter().any(|(name, nice)| name == "hash" && *nice == (own + NICE_INCREMENT).min(19)),
+            "{nices:?}"
+        );
     }
 
     /// In a process of its own: other tests' memory is theirs. More than once, because allocators learn from what is
@@ -307,7 +310,7 @@ mod tests {
             assert!(hash.is_ok());
             let began = Stopwatch::new();
             while !hasher.bench.desk.lock().spare.is_empty() || resident_kib() > before + 10_240 {
-                assert!(began.elapsed() < PATIENCE, "{} KiB before, {} now", before, resident_kib());
+                assert!(began.elapsed() < WAIT_MAX, "{} KiB before, {} now", before, resident_kib());
                 tokio::task::yield_now().await;
             }
         }
@@ -321,7 +324,7 @@ mod tests {
             assert!(place.hash(secret("one")).await.is_ok());
             let began = Stopwatch::new();
             while hasher.bench.desk.lock().spare.len() != 1 {
-                assert!(began.elapsed() < PATIENCE);
+                assert!(began.elapsed() < WAIT_MAX);
                 tokio::task::yield_now().await;
             }
         }

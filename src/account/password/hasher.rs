@@ -10,7 +10,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::account::password::imported_hash::Foreign;
+use crate::account::password::imported_hash::ImportedHash;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
 
@@ -49,7 +49,7 @@ pub(crate) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Se
 
 /// Whether a stored hash can be compared with: ours, or one that another program made.
 pub(crate) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
-    Foreign::parse(hash.expose()).is_some() || Engine::new(settings, Arc::default()).parse(hash).is_some()
+    ImportedHash::parse(hash.expose()).is_some() || Engine::new(settings, Arc::default()).parse(hash).is_some()
 }
 
 pub(crate) fn no_memory() -> Memory {
@@ -126,14 +126,14 @@ impl Engine {
     }
 
     pub(crate) fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Verdict {
-        if let Some(foreign) = hash.and_then(|hash| Foreign::parse(hash.expose())) {
+        if let Some(foreign) = hash.and_then(|hash| ImportedHash::parse(hash.expose())) {
             // as it was typed when the other program made the hash, in whatever spelling that was
             let (typed, normal) = (password.expose(), normal(password));
             let right = foreign.matches(typed) || (*normal != *typed && foreign.matches(&normal));
             return if right { Verdict::Right(self.hash(password).ok()) } else { Verdict::Wrong };
         }
         let Some(stored) = hash.and_then(|hash| self.parse(hash)) else {
-            self.pretend(password);
+            self.verify_dummy(password);
             return Verdict::Wrong;
         };
         let mut output = Zeroizing::new(vec![0u8; stored.output.len()]);
@@ -147,7 +147,7 @@ impl Engine {
     }
 
     /// Costs what a comparison costs, for accounts that do not exist.
-    fn pretend(&mut self, password: &Secret) {
+    fn verify_dummy(&mut self, password: &Secret) {
         if let Ok(params) = self.params() {
             let stored = Stored {
                 algorithm: Algorithm::Argon2id,

@@ -21,7 +21,7 @@ const CRYPT_BYTES_MAX: usize = 512;
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=128;
 
 /// A hash, taken apart.
-pub(crate) enum Foreign {
+pub(crate) enum ImportedHash {
     /// `$2a$`, `$2b$`, `$2y$`: bcryptjs, Prisma apps, htpasswd -B. Looks at 72 bytes alone.
     Bcrypt(String),
     /// `$pbkdf2$` (SHA-1), `$pbkdf2-sha256$`, `$pbkdf2-sha512$`: Authelia, passlib.
@@ -36,7 +36,7 @@ pub(crate) enum Foreign {
     Sha1(Vec<u8>),
 }
 
-impl Foreign {
+impl ImportedHash {
     /// `None`: nothing that is known, damaged, or too dear to compare.
     pub(crate) fn parse(hash: &str) -> Option<Self> {
         if let Some(encoded) = hash.strip_prefix("{SHA}") {
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn hashes_of_other_programs_match_their_password_alone() {
         for hash in KNOWN {
-            let foreign = Foreign::parse(hash).unwrap_or_else(|| panic!("{hash}"));
+            let foreign = ImportedHash::parse(hash).unwrap_or_else(|| panic!("{hash}"));
             assert!(foreign.matches("correct horse"), "{hash}");
             for wrong in ["correct horse ", "Correct horse", "", "correct"] {
                 assert!(!foreign.matches(wrong), "{hash} {wrong}");
@@ -196,7 +196,7 @@ mod tests {
         let salted = |length: usize| {
             let password = "x".repeat(length);
             let hash = apr1(password.as_bytes(), b"salt");
-            Foreign::parse(&format!("$apr1$salt${hash}")).unwrap().matches(&password)
+            ImportedHash::parse(&format!("$apr1$salt${hash}")).unwrap().matches(&password)
         };
         assert_eq!([512, 513].map(salted), [true, false]);
     }
@@ -211,7 +211,7 @@ mod tests {
                 "2b" => bcrypt::Version::TwoB,
                 _ => bcrypt::Version::TwoY,
             });
-            let foreign = Foreign::parse(&hash).unwrap();
+            let foreign = ImportedHash::parse(&hash).unwrap();
             assert!(foreign.matches(&long) && foreign.matches(&long[..72]) && !foreign.matches(&long[..71]), "{hash}");
         }
     }
@@ -238,7 +238,7 @@ mod tests {
             "{SHA}AAAA",
             "{SSHA}JGGDi26T8oz3NCHQ62aPVmRcxLw=",
         ] {
-            assert!(Foreign::parse(hash).is_none(), "{hash}");
+            assert!(ImportedHash::parse(hash).is_none(), "{hash}");
         }
     }
 }

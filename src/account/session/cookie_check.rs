@@ -17,7 +17,7 @@ const PLACES: usize = 512;
 const SECS: u64 = 60;
 
 /// The sign-ins of the last minute, as far as they fit.
-pub(crate) struct Returning {
+pub(crate) struct CookieRoundTripCheck {
     /// Random per process: nobody can aim at somebody else's place.
     hasher: ahash::RandomState,
     places: Mutex<Vec<Option<Begun>>>,
@@ -31,13 +31,13 @@ struct Begun {
     session: Weak<Session>,
 }
 
-impl Default for Returning {
+impl Default for CookieRoundTripCheck {
     fn default() -> Self {
         Self { hasher: ahash::RandomState::new(), places: Mutex::new(vec![None; PLACES]) }
     }
 }
 
-impl Returning {
+impl CookieRoundTripCheck {
     fn key(&self, caller: &Caller, place: &str) -> u64 {
         // the fragment never comes back
         let place = place.split('#').next().unwrap_or_default();
@@ -87,15 +87,15 @@ mod tests {
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
         let accounts = &world.accounts;
-        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
-        accounts.expect_return(&caller("a"), "/x?y=1#part", &begun.session);
-        assert!(accounts.is_not_returned(&caller("a"), "/x?y=1"));
-        assert!(!accounts.is_not_returned(&caller("b"), "/x?y=1"));
-        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
+        accounts.expect_cookie(&caller("a"), "/x?y=1#part", &begun.session);
+        assert!(accounts.is_cookie_missing(&caller("a"), "/x?y=1"));
+        assert!(!accounts.is_cookie_missing(&caller("b"), "/x?y=1"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
         world.clock.advance(60);
-        assert!(accounts.is_not_returned(&caller("a"), "/x?y=1"));
+        assert!(accounts.is_cookie_missing(&caller("a"), "/x?y=1"));
         world.clock.advance(1);
-        assert!(!accounts.is_not_returned(&caller("a"), "/x?y=1"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x?y=1"));
     }
 
     #[tokio::test]
@@ -104,16 +104,16 @@ mod tests {
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
         let accounts = &world.accounts;
-        accounts.expect_return(&caller("a"), "/x", &begun.session);
-        assert!(accounts.is_not_returned(&caller("a"), "/x"));
+        accounts.expect_cookie(&caller("a"), "/x", &begun.session);
+        assert!(accounts.is_cookie_missing(&caller("a"), "/x"));
         // within the very second in which it began
         credentials::session_token(accounts, begun.token.expose().as_bytes()).unwrap();
-        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
         let begun = world.sign_in("ada@example.com").await;
-        accounts.expect_return(&caller("a"), "/x", &begun.session);
+        accounts.expect_cookie(&caller("a"), "/x", &begun.session);
         world.admin().revoke_sessions(Some("ada@example.com")).unwrap();
         accounts.ready().await;
-        assert!(!accounts.is_not_returned(&caller("a"), "/x"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
     }
 
     #[tokio::test]
@@ -122,9 +122,9 @@ mod tests {
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
         for n in 0..3 * PLACES {
-            world.accounts.expect_return(&caller("a"), &format!("/{n}"), &begun.session);
+            world.accounts.expect_cookie(&caller("a"), &format!("/{n}"), &begun.session);
         }
-        let remembered = (0..3 * PLACES).filter(|n| world.accounts.is_not_returned(&caller("a"), &format!("/{n}")));
+        let remembered = (0..3 * PLACES).filter(|n| world.accounts.is_cookie_missing(&caller("a"), &format!("/{n}")));
         let remembered = remembered.count();
         assert!(remembered > PLACES / 2 && remembered <= PLACES, "{remembered}");
     }

@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(world.accounts.standing(&done.session), Standing::Expired);
         // and is forgotten for good: a longer `max_age` must not bring it back
         assert_eq!(world.db().keys().unwrap().len(), 2);
-        world.chores().await;
+        world.maintenance().await;
         assert_eq!(world.db().keys().unwrap().len(), 1);
     }
 

@@ -22,18 +22,18 @@ pub struct SignedIn {
     /// Value for the device cookie, which lives 400 days.
     pub device: Secret,
     /// Whether this account was the last to sign in at this browser before.
-    pub is_same_person: bool,
+    pub is_same_account: bool,
 }
 
 /// A session in the making and the device cookie that goes with it.
-pub(crate) struct Beginning {
+pub(crate) struct NewSessionDraft {
     pub(crate) row: NewSession,
     pub(crate) device: Secret,
     /// Who had one before at this browser.
     pub(crate) before: LastHere,
 }
 
-impl Beginning {
+impl NewSessionDraft {
     /// Prepares a session for the caller.
     pub(crate) fn new(
         accounts: &Accounts,
@@ -65,8 +65,8 @@ impl Beginning {
         let Self { row, device, before } = self;
         let session = shared.live.find(&row.id).ok_or(StoreDown)?;
         let token = shared.keys.sign(&session, user_id, shared.clock.now()).ok_or(StoreDown)?;
-        let is_same_person = matches!(before, LastHere::One(last) if last == user_id);
-        Ok(SignedIn { session, token, device, is_same_person })
+        let is_same_account = matches!(before, LastHere::One(last) if last == user_id);
+        Ok(SignedIn { session, token, device, is_same_account })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::account::audit;
 use crate::account::caller::Caller;
 use crate::account::errors::{StoreDown, down};
 use crate::clock::UnixSecs;
-use crate::store::{AuditRow, Whose};
+use crate::store::{AuditRow, SessionSelector};
 
 /// One line of the account page's session list.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -36,7 +36,7 @@ pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -
     let (id, written) = (session.id.clone(), event.clone());
     shared
         .store
-        .run(move |db| db.end_sessions(Whose::Session(&id), now, &written))
+        .run(move |db| db.end_sessions(SessionSelector::Session(&id), now, &written))
         .await
         .map_err(|error| down(&error))?;
     audit::log(&event);
@@ -46,7 +46,7 @@ pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -
 /// The person's sessions that stand, newest first.
 pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<SessionInfo>, StoreDown> {
     let shared = &*accounts.shared;
-    let _turn = shared.turn_of(who).await.map_err(|_| StoreDown)?;
+    let _permit = shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), shared.clock.now());
     let rows = shared.store.run(move |db| db.sessions(Some(&id), now)).await.map_err(|error| down(&error))?;
     let standing = rows.into_iter().filter_map(|row| {
@@ -93,18 +93,18 @@ async fn end_matching(
     kept: Option<String>,
     event: AuditRow,
 ) -> Result<usize, StoreDown> {
-    let _turn = accounts.shared.turn_of(who).await.map_err(|_| StoreDown)?;
+    let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (user, written) = (who.user.id.clone(), event.clone());
     let ended = accounts
         .shared
         .store
         .run(move |db| {
-            let whose = match (&one, &kept) {
-                (Some(id), _) => Whose::SessionOf(id, &user),
-                (None, Some(kept)) => Whose::UserBut(&user, kept),
-                (None, None) => Whose::User(&user),
+            let selector = match (&one, &kept) {
+                (Some(id), _) => SessionSelector::SessionOf(id, &user),
+                (None, Some(kept)) => SessionSelector::UserBut(&user, kept),
+                (None, None) => SessionSelector::User(&user),
             };
-            db.end_sessions(whose, written.at, &written)
+            db.end_sessions(selector, written.at, &written)
         })
         .await
         .map_err(|error| down(&error))?;
