@@ -5,9 +5,10 @@
 //! takes back, and never alone what is erased: that is [`BorneOut`]'s. Timers of connections use tokio's monotonic clock and
 //! are not read from here.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -17,6 +18,14 @@ pub type UnixSecs = u64;
 /// Where the time comes from: the system, or hands that a test turns.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Hands>>);
+
+/// How long the wall clock of one look is carried on by the monotonic one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// When this thread last looked at the system's wall clock, and what it showed.
+    static LOOKED: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
 
 #[derive(Debug)]
 struct Hands {
@@ -44,6 +53,23 @@ impl Clock {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
         }
+    }
+
+    /// Milliseconds since the epoch at an instant that was looked up just now. Costs hardly anything, and is a tenth of a
+    /// second late to hear that the clock was set.
+    pub fn millis_at(&self, now: Instant) -> u64 {
+        if self.0.is_some() {
+            return self.now_millis();
+        }
+        if let Some((looked, millis)) = LOOKED.get() {
+            let since = now.saturating_duration_since(looked);
+            if since < LOOK_AGAIN {
+                return millis + u64::try_from(since.as_millis()).unwrap_or(0);
+            }
+        }
+        let millis = self.now_millis();
+        LOOKED.set(Some((now, millis)));
+        millis
     }
 
     /// Whole seconds since the epoch.
@@ -182,6 +208,23 @@ mod tests {
         assert_eq!(time.now(), START + 3 * DAY + 10);
         clock.set(START);
         assert_eq!((time.now(), time.jumped().is_some()), (START, true), "nor is anything erased early");
+    }
+
+    #[test]
+    fn the_time_of_an_instant_is_what_the_wall_clock_shows_then() {
+        let (began, clock) = (Instant::now(), Clock::system());
+        let first = clock.millis_at(began);
+        for later in [0, 1, 99, 100, 250, 1000] {
+            let shown = clock.millis_at(began + Duration::from_millis(later));
+            // behind the tenth of a second the clock is looked at again, which shows when this test runs
+            let expected = if later < 100 { first + later } else { clock.now_millis() };
+            assert!(shown.abs_diff(expected) < 1000, "{later}: {shown}, not {expected}");
+            assert!(later >= 100 || shown == expected, "{later}");
+        }
+        let stopped = Clock::stopped_at(START);
+        assert_eq!(stopped.millis_at(began), START * 1000);
+        stopped.set(START + DAY);
+        assert_eq!(stopped.millis_at(began), (START + DAY) * 1000, "nothing of it is remembered");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::app_cookies::Settled;
@@ -85,8 +86,10 @@ impl Gateway {
 
     /// A request that has just begun.
     pub(super) fn new_state(&self) -> RequestState {
+        let now = Instant::now();
         RequestState {
-            began: Instant::now(),
+            began: now,
+            decided: now,
             request_id: self.fresh_id(),
             outcome: "error",
             why: None,
@@ -100,7 +103,7 @@ impl Gateway {
             guard: None,
             live: None,
             call: None,
-            tried: Vec::new(),
+            tried: SmallVec::new(),
             retried: false,
             answered: None,
             foreign: None,

@@ -1,9 +1,9 @@
 //! Who may be shown an answer again out of a cache: the account that it was made for, and nobody else (`route.cache`).
 //! Shared caches may store whatever is not `private` (RFC 9111, 3); browsers keep one store for all who sign in there.
 
-use http::{HeaderValue, StatusCode, header};
-use pingora_http::RequestHeader;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::RequestState;
 use super::authorize::Admission;
 use super::respond::AnswerHead;
 use crate::config::{Access, Cache, Route};
@@ -26,10 +26,11 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    pub(super) fn new(head: &RequestHeader, by_itself: bool, admission: &Admission) -> Self {
+    pub(super) fn new(headers: &HeaderMap, state: &RequestState, admission: &Admission) -> Self {
+        let may_be = state.names().may_have(b"authorization");
         match admission.identity() {
             None => Self::Unknown,
-            Some(_) if by_itself && !head.headers.contains_key(header::AUTHORIZATION) => Self::ByCookie,
+            Some(_) if state.by_itself && !(may_be && headers.contains_key(header::AUTHORIZATION)) => Self::ByCookie,
             Some(_) => Self::ByField,
         }
     }

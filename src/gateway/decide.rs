@@ -201,6 +201,9 @@ fn refused_at_destination(
     incoming: &Incoming<'_>,
     authentication: &Authentication,
 ) -> Option<Verdict> {
+    if !incoming.names.may_have(DESTINATION.as_str().as_bytes()) {
+        return None;
+    }
     let mut fields = incoming.headers.get_all(&DESTINATION).iter();
     let told = fields.next()?;
     if is_common(incoming.method) && second_method::named(incoming).flatten().all(|method| is_common(&method)) {

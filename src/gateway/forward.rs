@@ -16,9 +16,19 @@ use super::{target, via};
 use crate::account::{Minted, User};
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
+use crate::web::names::Names;
 
 /// Fields about the client's connection alone (RFC 9110, 7.6.1), and what was answered here.
 const HOP: [&[u8]; 7] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"];
+
+const HOP_NAMES: Names = {
+    let (mut names, mut at) = (Names::NONE, 0);
+    while at < HOP.len() {
+        names = names.with(HOP[at]);
+        at += 1;
+    }
+    names
+};
 
 /// Fields that no `Connection` can take away: they say what is asked for, and where its body ends.
 const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
@@ -43,6 +53,8 @@ pub(crate) struct Told<'a> {
     /// The port that the client sees.
     pub(crate) port: Cow<'a, str>,
     pub(crate) request_id: &'a str,
+    /// Which fields the client's head may have.
+    pub(crate) names: Names,
     /// Names this process, so that a request that comes back is noticed.
     pub(crate) via: &'a str,
     /// What is cut off the front of the path; empty for nothing.
@@ -52,8 +64,10 @@ pub(crate) struct Told<'a> {
 }
 
 /// What becomes of a client's head on its way to an upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Changes<'a> {
+    /// Those that do not go on.
+    names: Names,
     dropped: Vec<HeaderName>,
     /// In place of all fields of these names; `None` is nothing in their place.
     set: Vec<(&'a str, Option<Cow<'a, [u8]>>)>,
@@ -63,22 +77,28 @@ pub(crate) struct Changes<'a> {
 
 impl<'a> Changes<'a> {
     fn set(&mut self, name: &'a str, value: &'a [u8]) {
-        self.set.push((name, Some(Cow::Borrowed(value))));
+        self.put(name, Some(Cow::Borrowed(value)));
     }
 
     fn make(&mut self, name: &'a str, value: Vec<u8>) {
-        self.set.push((name, Some(Cow::Owned(value))));
+        self.put(name, Some(Cow::Owned(value)));
     }
 
     fn drop(&mut self, name: &'static HeaderName) {
-        self.set.push((name.as_str(), None));
+        self.put(name.as_str(), None);
+    }
+
+    fn put(&mut self, name: &'a str, value: Option<Cow<'a, [u8]>>) {
+        self.names = self.names.with(name.as_bytes());
+        self.set.push((name, value));
     }
 
     /// Whether the client's fields of this name go on to the upstream.
     pub(crate) fn keeps(&self, name: &[u8]) -> bool {
-        !(HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
-            || self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
-            || self.set.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)))
+        !self.names.may_have(name)
+            || !(HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
+                || self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+                || self.set.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)))
     }
 
     /// The fields that we set.
@@ -105,11 +125,16 @@ impl<'a> Changes<'a> {
 
 /// Says what changes. `target` is the client's path and query.
 pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Stripper, told: &Told<'a>) -> Changes<'a> {
-    let mut changes = Changes { set: Vec::with_capacity(16), ..Changes::default() };
-    changes.dropped =
+    let mut dropped: Vec<HeaderName> =
         headers.keys().filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted)).cloned().collect();
-    changes.dropped.extend(nominated(headers));
-    strip_authorization(&mut changes, headers, told.upstream);
+    if told.names.may_have(b"connection") {
+        dropped.extend(nominated(headers));
+    }
+    let names = dropped.iter().fold(HOP_NAMES, |names, name| names.with(name.as_str().as_bytes()));
+    let mut changes = Changes { names, dropped, set: Vec::with_capacity(16), target: None };
+    if told.names.may_have(b"authorization") {
+        strip_authorization(&mut changes, headers, told.upstream);
+    }
     rewrite_cookies(&mut changes, headers, stripper, told);
     state_identity(&mut changes, &told.upstream.identity, told.user);
     if let Some(token) = told.token {
@@ -135,7 +160,7 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
         Cow::Owned(port) => changes.make("X-Forwarded-Port", port.clone().into_bytes()),
     }
     changes.set("X-Request-Id", told.request_id.as_bytes());
-    changes.set.push(("X-Authgate-Via", Some(via::told(headers, told.via))));
+    changes.put("X-Authgate-Via", Some(via::told(headers, told.names, told.via)));
     let stripped = told.handshake.and_then(Handshake::target);
     if let Some(handshake) = told.handshake
         && let Some(left) = handshake.protocols_left()
@@ -197,10 +222,12 @@ fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &St
     let added = told.token.map_or("", |token| token.cookies.as_str());
     let lines = headers.get_all(header::COOKIE);
     let bytes: usize = lines.iter().map(|line| line.len() + 2).sum();
-    let mut kept = Vec::with_capacity(bytes + added.len());
+    let mut kept = Vec::new();
     let mut changed = lines.iter().nth(1).is_some() || !added.is_empty();
     let mut keep = |item: &[u8]| {
-        if !kept.is_empty() {
+        if kept.is_empty() {
+            kept.reserve(bytes + added.len());
+        } else {
             kept.extend_from_slice(b"; ");
         }
         kept.extend_from_slice(item);

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use crate::config::{Limits, Server};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
+use crate::web::names::Names;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::readings::RequestPath;
 
@@ -72,6 +73,8 @@ pub(crate) struct Known {
     pub(crate) scheme: Scheme,
     pub(crate) client: Option<IpAddr>,
     pub(crate) is_websocket: bool,
+    /// Which fields the head may have.
+    pub(crate) names: Names,
 }
 
 impl Known {
@@ -100,13 +103,13 @@ impl Known {
     }
 }
 
-/// Checks that hold for every request, whatever is asked for.
+/// Checks that hold for every request, whatever is asked for. Gives which fields it may have.
 pub(crate) fn check(
     parts: &http::request::Parts,
     target_bytes: usize,
     head_bytes: usize,
     limits: &Limits,
-) -> Result<(), BadHead> {
+) -> Result<Names, BadHead> {
     if parts.headers.len() > limits.head_fields {
         return Err(BadHead::TooLarge);
     }
@@ -126,15 +129,25 @@ pub(crate) fn check(
     if parts.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(BadHead::Ambiguous("method"));
     }
-    if parts.headers.get_all(CONNECTION).iter().map(HeaderValue::len).sum::<usize>() > CONNECTION_BYTES_MAX {
+    let names = Names::of(&parts.headers);
+    if has(names, &CONNECTION)
+        && parts.headers.get_all(CONNECTION).iter().map(HeaderValue::len).sum::<usize>() > CONNECTION_BYTES_MAX
+    {
         return Err(BadHead::TooLarge);
     }
-    check_framing(&parts.headers)?;
+    if has(names, &CONTENT_LENGTH) || has(names, &TRANSFER_ENCODING) {
+        check_framing(&parts.headers)?;
+    }
     // HTTP/1.0 has no chunks: whoever reads such a body does so in a way of their own (RFC 9112, 6.1)
     if parts.version == Version::HTTP_10 && parts.headers.contains_key(TRANSFER_ENCODING) {
         return Err(BadHead::Ambiguous("transfer-encoding"));
     }
-    Ok(())
+    Ok(names)
+}
+
+/// Whether a field of this name may be there.
+fn has(names: Names, name: &HeaderName) -> bool {
+    names.may_have(name.as_str().as_bytes())
 }
 
 /// A tunnel to anywhere, or what shows the request to scripts.
@@ -164,8 +177,8 @@ fn is_length(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_digit) && (bytes == b"0" || (matches!(bytes, [b'1'..=b'9', ..]) && bytes.len() <= 19))
 }
 
-/// Reads host, scheme and client.
-pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) -> Result<Known, BadHead> {
+/// Reads host, scheme and client. `names` are those of its fields.
+pub(crate) fn read(parts: &http::request::Parts, names: Names, peer: Peer, server: &Server) -> Result<Known, BadHead> {
     let headers = &parts.headers;
     let own_host = single(headers, &HOST)?.ok_or(BadHead::Ambiguous("host"))?;
     let mut host = Host::parse(own_host).ok_or(BadHead::Ambiguous("host"))?;
@@ -182,9 +195,9 @@ pub(crate) fn read(parts: &http::request::Parts, peer: Peer, server: &Server) ->
         port = last_told(headers, &X_FORWARDED_PORT).and_then(port_of);
         client = client_behind(headers, peer.address, server);
     }
-    let is_websocket = is_websocket(parts)?;
+    let is_websocket = has(names, &UPGRADE) && is_websocket(parts)?;
     let host_differs = host.as_str() != own_host;
-    Ok(Known { host, host_differs, port, scheme, client, is_websocket })
+    Ok(Known { host, host_differs, port, scheme, client, is_websocket, names })
 }
 
 /// Puts the request together; the path is judged here.
@@ -208,6 +221,7 @@ pub(crate) fn incoming<'a>(
         path,
         query,
         headers: &parts.headers,
+        names: known.names,
         host: &known.host,
         scheme: known.scheme,
         client: known.client,

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use crate::account::SESSION_TOKEN_START;
 use crate::config::{Config, Upstream};
 use crate::web::cookie;
+use crate::web::names::Names;
 use crate::web::proxy_headers::is_said_by_proxies;
 
 /// Identity headers of the presets, in lower case, as far as they are no whole family.
@@ -44,6 +45,7 @@ const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-w
 pub(crate) struct Stripper {
     /// Names that never pass.
     never: HashSet<String, ahash::RandomState>,
+    never_names: Names,
     /// Cookies that carry backends' tokens, also with `__Host-` and `__Secure-`, as [`folded`] has them.
     token_cookies: Vec<Vec<u8>>,
     /// `session.cookie_name`.
@@ -56,8 +58,10 @@ impl Stripper {
     pub(crate) fn new(config: &Config) -> Self {
         let configured = config.upstreams.iter().flat_map(|upstream| &upstream.identity.0);
         let configured = configured.map(|(name, _)| fold(name));
-        let never = IDENTITY.into_iter().chain(STRIPPED).map(str::to_owned).chain(configured).collect();
+        let never: HashSet<String, _> =
+            IDENTITY.into_iter().chain(STRIPPED).map(str::to_owned).chain(configured).collect();
         Self {
+            never_names: never.iter().fold(Names::NONE, |names, name| names.with(name.as_bytes())),
             never,
             token_cookies: token_cookies(config),
             own_cookies: config.session.cookie_name.clone(),
@@ -102,8 +106,8 @@ impl Stripper {
     }
 
     fn folded_passes(&self, name: &str, trusted: bool) -> bool {
-        !(self.never.contains(name)
-            || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        !((self.never_names.may_have(name.as_bytes()) && self.never.contains(name))
+            || (name.starts_with('x') && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
             || (is_said_by_proxies(name) && !(trusted && self.trusted_headers.iter().any(|own| own == name))))
     }
 }

@@ -21,6 +21,7 @@ use super::second_method;
 use crate::account::{Grant, Identity, Session, Standing};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
+use crate::web::names::Names;
 use crate::web::origin::Scheme;
 use crate::web::readings::RequestPath;
 
@@ -239,6 +240,7 @@ impl Asked {
             path: RequestPath::parse(self.path.as_bytes()).ok()?,
             query: None,
             headers: &self.headers,
+            names: Names::of(&self.headers),
             host: &self.host,
             scheme: self.scheme,
             client: None,
@@ -297,6 +299,7 @@ mod tests {
             path: RequestPath::parse(b"/x").unwrap(),
             query: None,
             headers: &headers,
+            names: Names::of(&headers),
             host: &host,
             scheme: Scheme::Http,
             client: None,

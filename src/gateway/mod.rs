@@ -4,6 +4,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora_http::RequestHeader;
@@ -185,7 +186,8 @@ impl Gateway {
     /// the head took on the wire.
     fn open(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
         let step = self.read_and_judge(head, head_bytes, state);
-        self.series(state).decided(state.began.elapsed());
+        state.decided = Instant::now();
+        self.series(state).decided(state.decided - state.began);
         step
     }
 
@@ -215,7 +217,7 @@ impl Gateway {
     }
 
     fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        if via::has_come_round(incoming.headers, &self.via) {
+        if via::has_come_round(incoming, &self.via) {
             (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }
@@ -334,14 +336,14 @@ impl Gateway {
         let address = state.guard.as_ref().and_then(|guard| guard.address());
         let secured = state.guard.as_ref().and_then(|guard| guard.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
-        head::check(head, target::of(head).len(), head_bytes, &self.config.limits)?;
+        let names = head::check(head, target::of(head).len(), head_bytes, &self.config.limits)?;
         respond::to_origin_form(head)?;
         if state.peer.trusted
             && let Some(id) = respond::told_request_id(&head.headers)
         {
             state.request_id = id;
         }
-        let known = head::read(head, state.peer, &self.config.server)?;
+        let known = head::read(head, names, state.peer, &self.config.server)?;
         // a proxy may speak for all hosts over one connection
         if secured.is_some_and(|secured| !state.peer.trusted && !secured.covers(known.host.name())) {
             return Err(BadHead::Misdirected);

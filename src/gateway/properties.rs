@@ -16,6 +16,7 @@ use super::head::{self, Peer};
 use crate::account::User;
 use crate::config::{self, Config};
 use crate::web::first_line::readable;
+use crate::web::names::Names;
 
 /// A gateway of nothing but defaults, and an upstream with names of its own.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
@@ -125,7 +126,8 @@ pub(super) fn framed_alike(fields: &Fields) {
 
 /// Which host is asked for, as a reader of URLs finds it.
 fn hosted_alike(head: &Head, fields: &Fields) {
-    let Ok(known) = head::read(&head.parsed, Peer::default(), &CONFIG.server) else { return };
+    let names = Names::of(&head.parsed.headers);
+    let Ok(known) = head::read(&head.parsed, names, Peer::default(), &CONFIG.server) else { return };
     let said: Vec<_> = fields.iter().filter(|(name, _)| name == "host").map(|(_, value)| value).collect();
     assert_eq!(said.len(), 1, "one Host (RFC 9112, 3.2)");
     let Ok(url) = url::Url::parse(&format!("http://{}/", String::from_utf8_lossy(said[0]))) else { return };
@@ -196,6 +198,7 @@ pub fn stripped(bytes: &[u8]) {
             scheme: "http",
             host: "app.example.com",
             request_id: "0123456789abcdef",
+            names: Names::of(&head.parsed.headers),
             via: "here",
             prefix: "",
             host_override: None,

@@ -114,9 +114,9 @@ impl<'c> Prover<'c> {
     fn read(&self, parts: &Parts, target: &str, scheme: Scheme, over_tls: Option<&str>) -> Result<Known, BadHead> {
         let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
-        head::check(parts, target.len(), 0, &self.config.limits)?;
-        target::head_with(parts.method.clone(), target.as_bytes(), None).map_err(|_| BadHead::Ambiguous("target"))?;
-        let known = head::read(parts, peer, &self.config.server)?;
+        let names = head::check(parts, target.len(), 0, &self.config.limits)?;
+        target::head_with(parts.method.clone(), target.as_bytes()).map_err(|_| BadHead::Ambiguous("target"))?;
+        let known = head::read(parts, names, peer, &self.config.server)?;
         // whoever connects to a number asks for no name
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
         let to = over_tls.and_then(Host::parse).filter(is_name);
@@ -221,6 +221,7 @@ impl<'c> Prover<'c> {
                 host: seen.known.host.as_str(),
                 port: seen.known.port(&config.server.public_url),
                 request_id: REQUEST_ID,
+                names: incoming.names,
                 via: "GATEWAY-ID",
                 prefix: &route.strip_prefix,
                 host_override: own_host

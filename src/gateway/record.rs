@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::io::Write;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -56,15 +56,16 @@ pub(crate) struct Counts {
     pub(crate) bytes_out: usize,
 }
 
-/// Writes the access line and counts the request.
+/// Writes the access line and counts the request. Gives when it was over.
 pub(crate) fn record(
     gateway: &Gateway,
     head: &http::request::Parts,
     raw_path: &[u8],
     state: &RequestState,
     counts: &Counts,
-) {
-    let elapsed = state.began.elapsed();
+) -> Instant {
+    let now = Instant::now();
+    let elapsed = now - state.began;
     gateway.series(state).answered(head.method.as_str(), counts.status, elapsed);
     if let Some(page) = state.page {
         gateway.metrics.page(page, counts.status);
@@ -83,7 +84,7 @@ pub(crate) fn record(
     let asked = state.tried.last().filter(|_| several);
     let program = state.identity.as_ref().filter(|identity| identity.grant.is_some());
     let line = AccessLine {
-        time: Timestamp::new(gateway.clock.now_millis()),
+        time: Timestamp::new(gateway.clock.millis_at(now)),
         request_id: &state.request_id,
         client: client.as_deref(),
         method: head.method.as_str(),
@@ -103,6 +104,7 @@ pub(crate) fn record(
         duration_ms: elapsed.into(),
     };
     write(gateway, &line);
+    now
 }
 
 /// A path as it came; bytes that are no text, as their escapes.
@@ -198,7 +200,9 @@ fn put_plain(out: &mut Vec<u8>, before: &[u8], text: &str) {
 fn put(out: &mut Vec<u8>, before: &[u8], text: Option<&str>) {
     let Some(text) = text else { return };
     out.extend_from_slice(before);
-    if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\') {
+    let is_escaped = |b: &u8| !(b' '..=b'~').contains(b) || matches!(b, b'"' | b'\\');
+    // all are counted, which takes less time than to stop at the first one
+    if text.bytes().filter(is_escaped).count() == 0 {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

@@ -57,8 +57,9 @@ pub(crate) fn unfit(
     incoming: &Incoming<'_>,
     request_id: &str,
 ) -> Option<Reply> {
+    let has_length = incoming.names.may_have(b"content-length");
     let length = || incoming.single(header::CONTENT_LENGTH).and_then(|digits| digits.parse::<u64>().ok());
-    if admission.body_max().is_some_and(|max| length().is_some_and(|length| length > max)) {
+    if has_length && admission.body_max().is_some_and(|max| length().is_some_and(|length| length > max)) {
         return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
     }
     let hidden = !incoming.path.as_str().starts_with(&route.strip_prefix);
@@ -141,6 +142,9 @@ fn grpc(code: StatusCode) -> Reply {
 
 /// Whether it may be a gRPC call, from a page perhaps: these stay open as long as they like.
 pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
+    if !incoming.names.may_have(b"content-type") {
+        return false;
+    }
     let mut kinds = incoming.headers.get_all(header::CONTENT_TYPE).iter().filter_map(|kind| kind.as_bytes().get(..16));
     kinds.any(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 use super::app_cookies::Foreign;
 use super::authorize::Admission;
@@ -14,10 +15,13 @@ use super::head::{Known, Peer};
 use super::live::LiveHandle;
 use super::upstream::Target;
 use crate::account::{Identity, Minted};
+use crate::web::names::Names;
 
 /// What earlier phases of one request decided.
 pub(crate) struct RequestState {
     pub(super) began: Instant,
+    /// When it was known what becomes of it.
+    pub(super) decided: Instant,
     pub(super) request_id: String,
     pub(super) outcome: &'static str,
     pub(super) why: Option<&'static str>,
@@ -33,7 +37,7 @@ pub(crate) struct RequestState {
     pub(super) live: Option<LiveHandle>,
     /// A gRPC call, for as long as it lasts.
     pub(super) call: Option<LiveHandle>,
-    pub(super) tried: Vec<Arc<Target>>,
+    pub(super) tried: SmallVec<[Arc<Target>; 1]>,
     pub(super) retried: bool,
     /// When the server's answer began, after `began`.
     pub(super) answered: Option<Duration>,
@@ -47,4 +51,11 @@ pub(crate) struct RequestState {
     /// The protocol, none of WebSockets, that the client asks to switch to and its route lets it.
     pub(super) upgrade: Option<String>,
     pub(super) token: Option<Arc<Minted>>,
+}
+
+impl RequestState {
+    /// Which fields the head may have.
+    pub(super) fn names(&self) -> Names {
+        self.known.as_ref().map_or(Names::ANY, |known| known.names)
+    }
 }

@@ -17,6 +17,7 @@ use crate::metrics::Authz;
 use crate::web::cookie;
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
+use crate::web::names::Names;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
 
@@ -106,11 +107,12 @@ pub(super) fn told_request_id(headers: &HeaderMap) -> Option<String> {
 
 /// Whether a request signs in the connection that it goes over, and not itself alone (RFC 4559, 6): nobody else's may
 /// go over it afterwards.
-pub(super) fn signs_in_connection(headers: &HeaderMap) -> bool {
-    headers.get_all(header::AUTHORIZATION).iter().any(|value| {
-        let scheme = value.as_bytes().split(|b| !b.is_ascii_alphanumeric()).next().unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
-    })
+pub(super) fn signs_in_connection(headers: &HeaderMap, names: Names) -> bool {
+    names.may_have(b"authorization")
+        && headers.get_all(header::AUTHORIZATION).iter().any(|value| {
+            let scheme = value.as_bytes().split(|b| !b.is_ascii_alphanumeric()).next().unwrap_or_default();
+            scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+        })
 }
 
 /// Methods that ask for nothing to be changed (RFC 9110, 9.2.1: safe).

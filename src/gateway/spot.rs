@@ -54,6 +54,11 @@ impl Spot {
         self.set(coarse_micros() << 1 | 1);
     }
 
+    /// Another task goes on with the connection, which stays busy: what this one has in memory is given back.
+    pub(crate) fn leave_task(&self) {
+        drop(self.waker.take());
+    }
+
     fn set(&self, since: u64) -> bool {
         let unless_evicted = |before| (before < EVICTED).then_some(since);
         self.since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, unless_evicted).is_ok()

@@ -2,7 +2,8 @@
 //! apps take (promtool): such a one stands beside it. Bytes of a query that are no UTF-8 pass, too.
 
 use bytes::Bytes;
-use http::Method;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Uri, Version};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
@@ -10,13 +11,29 @@ use pingora_http::RequestHeader;
 #[derive(Clone)]
 struct AsItCame(Bytes);
 
-/// A head with this target, and room for so many fields.
-pub(super) fn head_with(method: Method, target: &[u8], fields: Option<usize>) -> Result<RequestHeader> {
-    if let Ok(head) = RequestHeader::build_no_case(method.clone(), target, fields) {
+/// A head with this target and no fields.
+pub(super) fn head_with(method: Method, target: &[u8]) -> Result<RequestHeader> {
+    if let Ok(head) = RequestHeader::build_no_case(method.clone(), target, None) {
         return Ok(head);
     }
-    let head = RequestHeader::build_no_case(method, path_of(target), fields)?;
+    let head = RequestHeader::build_no_case(method, path_of(target), None)?;
     Ok(beside(head, Some(target)))
+}
+
+/// The head of a request with this target, which has no fragment. The usual form of a target is not copied.
+pub(super) fn head_of(method: Method, target: &Bytes, version: Version, headers: HeaderMap) -> Result<RequestHeader> {
+    let path = if target.starts_with(b"/") { PathAndQuery::from_maybe_shared(target.clone()).ok() } else { None };
+    if let Some(path) = path {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        (parts.method, parts.uri, parts.version, parts.headers) = (method, Uri::from(path), version, headers);
+        return Ok(parts.into());
+    }
+    let mut head = head_with(method, target)?;
+    head.set_version(version);
+    for (name, value) in &headers {
+        head.append_header(name, value.clone())?;
+    }
+    Ok(head)
 }
 
 /// The target: what is judged, logged and forwarded.

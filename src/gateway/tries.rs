@@ -92,6 +92,7 @@ impl Gateway {
             host: known.host.as_str(),
             port: known.port(&self.config.server.public_url),
             request_id: &state.request_id,
+            names: known.names,
             via: &self.via,
             prefix: &self.config.routes[admission.route()].strip_prefix,
             host_override: self.targets[admission.upstream()].host_override(target).or(known.judged_host()),
@@ -142,7 +143,7 @@ impl Gateway {
         self.settle_app_cookies(head, answer, state, &mut changes);
         if let Some(admission) = &state.admission {
             let routes = admission.routes().map(|route| &self.config.routes[route]);
-            changes.keep_to_account(routes, answer, Asker::new(head, state.by_itself, admission));
+            changes.keep_to_account(routes, answer, Asker::new(&head.headers, state, admission));
         }
         if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
             && self.targets[admission.upstream()].host_override(target).is_some()

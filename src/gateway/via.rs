@@ -5,19 +5,28 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
+use crate::web::incoming::Incoming;
+use crate::web::names::Names;
+
 static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
 
 /// Gateways that one request may come through.
 const GATEWAYS_MAX: usize = 8;
 
 /// Whether this gateway, `own`, has had the request already.
-pub(super) fn has_come_round(headers: &HeaderMap, own: &str) -> bool {
-    names(headers).enumerate().any(|(at, name)| at == GATEWAYS_MAX || name == own.as_bytes())
+pub(super) fn has_come_round(incoming: &Incoming<'_>, own: &str) -> bool {
+    may_be_there(incoming.names)
+        && names(incoming.headers).enumerate().any(|(at, name)| at == GATEWAYS_MAX || name == own.as_bytes())
+}
+
+/// Whether a gateway may have named itself in the head.
+fn may_be_there(fields: Names) -> bool {
+    fields.may_have(VIA.as_str().as_bytes())
 }
 
 /// What is forwarded: the names so far, and our own.
-pub(super) fn told<'a>(headers: &HeaderMap, own: &'a str) -> Cow<'a, [u8]> {
-    if !headers.contains_key(&VIA) {
+pub(super) fn told<'a>(headers: &HeaderMap, may_have: Names, own: &'a str) -> Cow<'a, [u8]> {
+    if !may_be_there(may_have) || !headers.contains_key(&VIA) {
         return own.as_bytes().into();
     }
     let mut told: Vec<u8> = names(headers).take(GATEWAYS_MAX).flat_map(|name| [name, b", "].concat()).collect();

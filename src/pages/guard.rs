@@ -51,6 +51,7 @@ mod tests {
 
     use super::*;
     use crate::web::host::Host;
+    use crate::web::names::Names;
     use crate::web::origin::Scheme;
     use crate::web::readings::RequestPath;
 
@@ -65,6 +66,7 @@ mod tests {
             path: RequestPath::parse(b"/").unwrap(),
             query: None,
             headers: &headers,
+            names: Names::of(&headers),
             host: &host,
             scheme: Scheme::Https,
             client: None,

@@ -6,6 +6,7 @@ use http::header::AsHeaderName;
 use http::{HeaderMap, Method};
 
 use super::host::Host;
+use super::names::Names;
 use super::origin::{Origin, Scheme};
 use super::readings::RequestPath;
 
@@ -20,6 +21,8 @@ pub struct Incoming<'a> {
     pub query: Option<&'a [u8]>,
     /// All header fields as received.
     pub headers: &'a HeaderMap,
+    /// Which ones may be among them.
+    pub names: Names,
     /// The host that the client asked for (from a trusted proxy: X-Forwarded-Host).
     pub host: &'a Host,
     /// The scheme that the client used (from a trusted proxy: X-Forwarded-Proto).

@@ -5,6 +5,7 @@ pub mod cookie;
 pub mod first_line;
 pub mod host;
 pub mod incoming;
+pub mod names;
 pub mod origin;
 pub mod path;
 #[cfg(any(test, fuzzing))]

@@ -25,7 +25,9 @@ const IDENTITIES: [&str; 4] =
 
 /// Whether apps take a field of this name for a proxy's word.
 pub fn is_said_by_proxies(name: &str) -> bool {
-    NAMED.contains(&name) || name.starts_with("x-forwarded-") || name.ends_with("client-ip")
+    // as all of those begin
+    let may_be_named = name.starts_with(['x', 'f', 'c', 's']);
+    (may_be_named && (NAMED.contains(&name) || name.starts_with("x-forwarded-"))) || name.ends_with("client-ip")
 }
 
 /// Whether `trusted_headers` may name it.

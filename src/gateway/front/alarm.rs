@@ -30,13 +30,23 @@ impl Alarm {
 
     /// What `work` comes to, unless that takes longer than `time`. Work that is done at once costs no look at
     /// the clock.
-    pub(super) async fn within<T>(&mut self, time: Duration, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(super) async fn within<T>(&mut self, time: Duration, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        self.within_since(None, time, work).await
+    }
+
+    /// The same, where it is known since when the time runs.
+    pub(super) async fn within_since<T>(
+        &mut self,
+        since: Option<Instant>,
+        time: Duration,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         let mut by = None;
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            let by = *by.get_or_insert_with(|| Instant::now() + time);
+            let by = *by.get_or_insert_with(|| since.unwrap_or_else(Instant::now) + time);
             self.poll(by, cx).map(|()| None)
         })
         .await

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
+use super::stopped::Stopped;
 use super::wire::Wire;
 use crate::gateway::answer;
 use crate::gateway::guard::Guard;
@@ -24,6 +26,9 @@ pub(super) struct Conn {
     pub(super) buffer: BytesMut,
     pub(super) alarm: Alarm,
     pub(super) guard: Arc<Guard>,
+    pub(super) stopped: Stopped,
+    /// When the last request was over, where there was one.
+    pub(super) served: Option<Instant>,
 }
 
 /// The client does not read any more.
@@ -31,9 +36,9 @@ pub(super) struct Conn {
 pub(super) struct Gone;
 
 impl Conn {
-    #[expect(clippy::unnecessary_box_returns, reason = "it is handed on with every request")]
-    pub(super) fn new(wire: Wire, guard: Arc<Guard>) -> Box<Self> {
-        Box::new(Self { wire, buffer: BytesMut::new(), alarm: Alarm::default(), guard })
+    pub(super) fn new(wire: Wire, guard: Arc<Guard>, stopped: ShutdownWatch) -> Box<Self> {
+        let (stopped, alarm) = (Stopped::new(stopped), Alarm::default());
+        Box::new(Self { wire, buffer: BytesMut::new(), alarm, guard, stopped, served: None })
     }
 
     /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.

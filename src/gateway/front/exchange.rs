@@ -9,8 +9,10 @@ use http::{StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 
 use super::client::{Conn, gone};
+use super::relay::Relayed;
 use super::request::Head;
 use super::response::{self, Answer, Framing};
 use super::wire::Wire;
@@ -43,16 +45,34 @@ impl Front {
         state: &mut RequestState,
         counts: &mut Counts,
     ) -> End {
-        let result = match self.ask(conn, head, &body, state).await {
-            Ok(answered) => match self.gateway.answered(&head.parsed, &answered.answer.head, state) {
-                Ok(changes) => return self.answer(conn, head, (answered, changes), state, counts).await,
+        let failure = match self.ask(conn, head, &body, state).await {
+            Ok(mut answered) => match self.gateway.answered(&head.parsed, &answered.answer.head, state) {
+                Ok(changes) => {
+                    let relayed = self.answer(conn, head, (&mut answered, &changes), state, counts).await;
+                    return self.go_on(answered, relayed);
+                }
                 Err(e) => e,
             },
             Err(e) => e,
         };
-        match self.gateway.failed(&result, &head.parsed, state) {
+        match self.gateway.failed(&failure, &head.parsed, state) {
             Some(reply) => self.reply(conn, reply, &head.parsed, state, counts).await,
             None => End::Closed,
+        }
+    }
+
+    fn go_on(&self, mut answered: Answered, relayed: Relayed) -> End {
+        match relayed {
+            Relayed::Switched => {
+                let rest = answered.answer.take_rest();
+                End::Tunnel(answered.server, rest)
+            }
+            Relayed::Over(end, keeps) => {
+                if keeps {
+                    self.keep(&answered.target, answered.server, answered.doubtful);
+                }
+                end
+            }
         }
     }
 
@@ -72,7 +92,9 @@ impl Front {
                 },
             };
             let request = self.request(head, body, state)?;
-            match self.try_once(conn, &mut server, &request, &head.parsed, state).await {
+            // nothing was waited for since then
+            let since = (reused && body.is_empty()).then(|| Instant::from_std(state.decided));
+            match self.try_once(conn, &mut server, (&request, since), &head.parsed, state).await {
                 Ok(mut answer) => {
                     // whoever was asked to switch may have done so, whatever its answer is
                     answer.keeps &= state.live.is_none();
@@ -117,25 +139,30 @@ impl Front {
         &self,
         conn: &mut Conn,
         server: &mut Wire,
-        request: &[u8],
+        (request, since): (&[u8], Option<Instant>),
         head: &RequestHeader,
         state: &RequestState,
     ) -> std::result::Result<Answer, Broken> {
         let idle = self.gateway.config.limits.idle;
-        let sent = async {
-            server.write_all(request).await?;
-            // TLS keeps what the socket did not take at once
-            server.flush().await
-        };
-        match conn.alarm.within(idle, pin!(sent)).await {
-            Some(Ok(())) => {}
-            Some(Err(e)) => return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up())),
-            None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
+        let rest = &request[server.write_now(request)..];
+        if !(rest.is_empty() && server.is_plain()) {
+            let sent = async {
+                server.write_all(rest).await?;
+                // TLS keeps what the socket did not take at once
+                server.flush().await
+            };
+            match conn.alarm.within(idle, pin!(sent)).await {
+                Some(Ok(())) => {}
+                Some(Err(e)) => {
+                    return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up()));
+                }
+                None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
+            }
         }
         let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
         let within = route.map_or(idle, |route| route.timeout);
         let mut alarm = std::mem::take(&mut conn.alarm);
-        let answer = alarm.within(within, pin!(read_answer(conn, server, head, idle))).await;
+        let answer = alarm.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
         conn.alarm = alarm;
         if let Some(answer) = answer {
             return answer;
@@ -163,7 +190,7 @@ async fn read_answer(
     let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
         match response::read(&mut buffer, &head.method, seen).map_err(|e| Broken::Other(e.into_up()))? {
-            Some(interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
+            Some(mut interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
                 count_interim(&mut interims).map_err(Broken::Other)?;
                 // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
                 if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
@@ -171,7 +198,7 @@ async fn read_answer(
                     response::write_early_hints(interim.head.values(&header::LINK), &mut out);
                     let _ = conn.write(&out, idle).await;
                 }
-                (buffer, seen) = (interim.rest, 0);
+                (buffer, seen) = (interim.take_rest(), 0);
                 continue;
             }
             Some(answer) => return Ok(answer),

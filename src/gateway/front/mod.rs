@@ -2,9 +2,11 @@
 //! three ways: a plain exchange, whose body is read whole first, one whose bodies are streamed, or a WebSocket
 //! tunnel. All three ask the same rules (`open`, `tries.rs`, `record.rs`).
 
+use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -21,6 +23,7 @@ use super::record::{self, Counts};
 use super::trust::Connector;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond, target};
 use crate::pages::word;
+use crate::web::names::Names;
 use crate::web::reply::Reply;
 
 mod alarm;
@@ -40,6 +43,7 @@ mod reuse;
 pub(super) mod request;
 pub(super) mod response;
 pub(crate) mod secure;
+mod stopped;
 mod streamed;
 mod tunnel;
 pub(crate) mod wire;
@@ -93,7 +97,8 @@ impl Front {
     /// Serves a connection to its end.
     pub(crate) async fn serve(self, wire: Wire, address: Option<IpAddr>, counted: Counted) {
         let guard = Guard::new(address, None).at(counted.spot());
-        self.converse(Conn::new(wire, Arc::new(guard)), counted).await;
+        let conn = Conn::new(wire, Arc::new(guard), self.stopped.clone());
+        self.converse(conn, counted).await;
     }
 
     /// One request after the other, in HTTP/1.
@@ -118,7 +123,10 @@ impl Front {
             self.current.refresh(&mut self.gateway);
             match self.serve_one(conn, head).await {
                 Next::Keep(kept) => conn = kept,
-                Next::Tunnel(tunnel) => return drop(tokio::spawn(tunnel.run(counted))),
+                Next::Tunnel(tunnel) => {
+                    counted.spot().leave_task();
+                    return drop(tokio::spawn(tunnel.run(counted)));
+                }
                 Next::End => return,
             }
         }
@@ -128,7 +136,6 @@ impl Front {
     /// (a client that is `fresh` may still ask).
     async fn read_head(&self, conn: &mut Conn, fresh: bool) -> Result<Option<Box<Head>>, BadHead> {
         let limits = &self.gateway.config.limits;
-        let mut stopped = self.stopped.clone();
         let (mut due, mut leaving, mut seen) = (None, None, 0);
         loop {
             let blank = request::blank_lines(&conn.buffer);
@@ -145,14 +152,18 @@ impl Front {
             }
             let by = due.or(leaving);
             let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));
-            let read = async {
-                tokio::select! {
-                    biased;
-                    read = conn.wire.read_on(&mut conn.buffer) => Some(matches!(read, Ok(1..))),
-                    _ = stopped.wait_for(|stopped| *stopped), if by.is_none() => None,
-                }
+            let Conn { wire, buffer, alarm, stopped, served, .. } = &mut *conn;
+            let since = served.filter(|_| by.is_none());
+            let came = {
+                let mut read = pin!(wire.read_on(buffer));
+                let read = poll_fn(|cx| {
+                    if let Poll::Ready(read) = read.as_mut().poll(cx) {
+                        return Poll::Ready(Some(matches!(read, Ok(1..))));
+                    }
+                    if by.is_some() { Poll::Pending } else { stopped.poll(cx).map(|()| None) }
+                });
+                alarm.within_since(since, time, pin!(read)).await
             };
-            let came = conn.alarm.within(time, pin!(read)).await;
             match came {
                 Some(Some(true)) => {}
                 Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
@@ -185,9 +196,10 @@ impl Front {
         let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
         let head_bytes = head.bytes.len();
         let step = self.gateway.open(&mut head.parsed, head_bytes, &mut state);
-        let length = body_length(&head.parsed);
+        let names = state.names();
+        let length = if names.may_have(b"content-length") { body_length(&head.parsed) } else { 0 };
         let streams =
-            is_streamed(&head.parsed, length) || (matches!(step, Step::Forward) && self.gateway.asks_h2(&state));
+            is_streamed(&head.parsed, names, length) || (matches!(step, Step::Forward) && self.gateway.asks_h2(&state));
         if streams && state.upgrade.take().is_some() {
             // a body that is still on its way would be frames
             state.live = None;
@@ -207,7 +219,8 @@ impl Front {
         (state.live, state.call) = (None, None);
         let closed = conn.guard.reason();
         state.why = closed.or(state.why);
-        record::record(&self.gateway, &head.parsed, target::of(&head.parsed), &state, &counts);
+        let over = record::record(&self.gateway, &head.parsed, target::of(&head.parsed), &state, &counts);
+        conn.served = Some(Instant::from_std(over));
         match end {
             End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),
             End::Next if closed.is_none() => Next::Keep(conn),
@@ -276,7 +289,7 @@ impl Front {
         state: &RequestState,
         counts: &mut Counts,
     ) -> End {
-        reply.close |= !self.keeps(conn, head);
+        reply.close |= !self.keeps(conn, head, state.names());
         let (close, bytes) = (reply.close, reply.body.len());
         counts.status = reply.status.as_u16();
         if self.write_reply(conn, reply, &head.method, &state.request_id).await.is_err() {
@@ -299,13 +312,14 @@ impl Front {
     }
 
     /// Whether the client and we go on after this request.
-    fn keeps(&self, conn: &Conn, head: &RequestHeader) -> bool {
-        conn.buffer.is_empty() && self.may_keep(head)
+    fn keeps(&self, conn: &Conn, head: &RequestHeader, names: Names) -> bool {
+        conn.buffer.is_empty() && self.may_keep(head, names)
     }
 
     /// The same, as far as the head tells. A proxy never goes on in HTTP/1.0, whatever the client says (RFC 9112, 9.3).
-    fn may_keep(&self, head: &RequestHeader) -> bool {
-        head.version == Version::HTTP_11 && !*self.stopped.borrow() && !asks_to_close(head)
+    fn may_keep(&self, head: &RequestHeader, names: Names) -> bool {
+        let closes = || names.may_have(b"connection") && asks_to_close(head);
+        head.version == Version::HTTP_11 && !*self.stopped.borrow() && !closes()
     }
 }
 
@@ -325,9 +339,10 @@ enum End {
 
 /// Whether the body is to pass while it comes: it has no length or is long, or the client holds it back until it is
 /// asked for (HTTP/1.0 knows no such expectations: RFC 9110, 10.1.1).
-fn is_streamed(head: &RequestHeader, length: u64) -> bool {
+fn is_streamed(head: &RequestHeader, names: Names, length: u64) -> bool {
     let held_back = length > 0 && head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
-    length > BODY_MAX || held_back || head.headers.contains_key(header::TRANSFER_ENCODING)
+    let is_chunked = || names.may_have(b"transfer-encoding") && head.headers.contains_key(header::TRANSFER_ENCODING);
+    length > BODY_MAX || held_back || is_chunked()
 }
 
 /// What `Content-Length` says; checked before.

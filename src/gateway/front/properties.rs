@@ -41,7 +41,7 @@ pub fn answer(bytes: &[u8]) {
         let chunked = strict.iter().any(|(name, _)| name == "transfer-encoding");
         assert_eq!(chunked, sent == Framing::Chunked);
     }
-    chunks(&answer.rest, usize::from(how >> 3) + 1);
+    chunks(answer.rest(), usize::from(how >> 3) + 1);
 }
 
 /// Whether a browser would keep one of ours (RFC 6265bis, 5.6: it trims blanks and tabs alone): without a name it comes

@@ -35,11 +35,11 @@ impl Front {
         &self,
         conn: &mut Conn,
         head: &Head,
-        (answered, changes): (Answered, AnswerChanges<'_>),
+        (answered, changes): (&mut Answered, &AnswerChanges<'_>),
         state: &mut RequestState,
         counts: &mut Counts,
-    ) -> End {
-        let Answered { mut server, target, doubtful, answer } = answered;
+    ) -> Relayed {
+        let Answered { server, target, answer, .. } = answered;
         let status = answer.head.status();
         // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
         let in_chunks = head.parsed.version == Version::HTTP_11;
@@ -48,68 +48,70 @@ impl Front {
             Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
             Framing::Chunked | Framing::Close => Framing::Close,
         };
-        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed);
+        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed, state.names());
         let mut out = Vec::with_capacity(answer.length() + ADDED);
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            response::write_answer(&answer, &changes, sent, false, &mut out);
+            response::write_answer(answer, changes, sent, false, &mut out);
             counts.status = 101;
             let written = conn.write(&out, self.gateway.config.limits.idle).await;
-            return written.map_or(End::Closed, |()| End::Tunnel(server, answer.rest));
+            return written.map_or(Relayed::Over(End::Closed, false), |()| Relayed::Switched);
         }
-        response::write_answer(&answer, &changes, sent, close, &mut out);
+        response::write_answer(answer, changes, sent, close, &mut out);
         counts.status = status.as_u16();
         let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
         let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
         let has_length = matches!(answer.framing, Framing::Length(_));
         let mut flow = Flow::new(&self.gateway, &head.parsed, has_length, state);
-        let relayed = self.relay(conn, &mut server, answer.rest, &mut body, &mut flow).await;
+        let relayed = self.relay(conn, server, answer.rest(), &mut body, &mut flow).await;
         counts.bytes_out = body.sent;
         match relayed {
             Ok(clean) => {
                 let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
-                if ends_clean && !signs_in_connection(&head.parsed.headers) {
-                    self.keep(&target, server, doubtful);
-                }
                 if answer.keeps && !clean {
-                    self.distrust(&target, state);
+                    self.distrust(target, state);
                 }
-                if close { End::Linger } else { End::Keep }
+                let keeps = ends_clean && !signs_in_connection(&head.parsed.headers, state.names());
+                Relayed::Over(if close { End::Linger } else { End::Keep }, keeps)
             }
             Err(Some(e)) => match self.gateway.failed(&e, &head.parsed, state) {
-                Some(reply) if !body.begun => self.reply(conn, reply, &head.parsed, state, counts).await,
+                Some(reply) if !body.begun => {
+                    Relayed::Over(self.reply(conn, reply, &head.parsed, state, counts).await, false)
+                }
                 // the head is written: the client sees that the body breaks off
                 _ => {
                     if sent == Framing::Close {
                         conn.wire.abort();
                     }
-                    End::Closed
+                    Relayed::Over(End::Closed, false)
                 }
             },
             Err(None) => {
                 state.outcome = "client_gone";
-                End::Closed
+                Relayed::Over(End::Closed, false)
             }
         }
     }
 
-    /// Passes the body on, piece by piece. `true`: nothing was left behind it. `Err(None)`: the client has
+    /// Passes the body on, piece by piece; `first` has come with the head. `true`: nothing was left behind it. `Err(None)`: the client has
     /// gone, or the connection was closed from outside.
     async fn relay(
         &self,
         conn: &mut Conn,
         server: &mut Wire,
-        mut piece: BytesMut,
+        first: &[u8],
         body: &mut Body,
         flow: &mut Flow<'_>,
     ) -> std::result::Result<bool, Option<Box<Error>>> {
         let idle = self.gateway.config.limits.idle;
+        let (mut is_first, mut piece) = (true, BytesMut::new());
         loop {
-            let left = if let Some(own) = body.pass(piece.len()) {
+            let came = if std::mem::take(&mut is_first) { first } else { &*piece };
+            let left = if let Some(own) = body.pass(came.len()) {
                 body.begun = true;
-                write_on(conn, &piece[..own], idle, flow).await.map_err(|_| None)?;
-                piece.len() - own
+                write_on(conn, &came[..own], idle, flow).await.map_err(|_| None)?;
+                came.len() - own
             } else {
-                let left = body.take(&piece).map_err(Some)?;
+                let left = body.take(came).map_err(Some)?;
                 if !body.out.is_empty() {
                     body.begun = true;
                     write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
@@ -152,6 +154,14 @@ impl Front {
     }
 }
 
+/// What came of an answer.
+pub(super) enum Relayed {
+    /// The client has the 101: frames follow.
+    Switched,
+    /// How the request ended for its connection, and whether the server's may be used again.
+    Over(End, bool),
+}
+
 /// What came in the place of more of the body; nothing came in time.
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
@@ -164,6 +174,10 @@ fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
 
 /// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
 async fn write_on(conn: &mut Conn, bytes: &[u8], idle: Duration, flow: &mut Flow<'_>) -> std::result::Result<(), Gone> {
+    let bytes = &bytes[conn.wire.write_now(bytes)..];
+    if bytes.is_empty() && conn.wire.is_plain() {
+        return Ok(());
+    }
     let guard = conn.guard.clone();
     let mut written = pin!(conn.write(bytes, idle));
     loop {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
 use crate::config::Limits;
@@ -44,14 +44,10 @@ impl Whole {
         }
         // one that is refused stays there: how the answer looks depends on it
         let bytes = buffer.split_to(self.end).freeze();
-        match parse(&bytes) {
-            Ok(parsed) => Ok(Box::new(Head { parsed, bytes })),
-            Err(bad) => {
-                let rest = std::mem::replace(buffer, BytesMut::from(bytes));
-                buffer.unsplit(rest);
-                Err(bad)
-            }
-        }
+        parse(&bytes).inspect_err(|_| {
+            let rest = std::mem::replace(buffer, BytesMut::from(bytes));
+            buffer.unsplit(rest);
+        })
     }
 }
 
@@ -140,7 +136,7 @@ fn end_of_head(bytes: &[u8]) -> Option<Whole> {
     None
 }
 
-fn parse(came: &Bytes) -> Result<RequestHeader, BadHead> {
+fn parse(came: &Bytes) -> Result<Box<Head>, BadHead> {
     let bad = BadHead::Ambiguous("head");
     let bytes = match readable(came) {
         Cow::Borrowed(_) => came.clone(),
@@ -161,18 +157,17 @@ fn parse(came: &Bytes) -> Result<RequestHeader, BadHead> {
     if !target.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#') {
         return Err(BadHead::Ambiguous("target"));
     }
-    let target = &came[method.len() + 1..][..target.len()];
+    let target = came.slice(method.len() + 1..method.len() + 1 + target.len());
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad)?;
-    let mut head =
-        target::head_with(method, target, Some(request.headers.len())).map_err(|_| BadHead::Ambiguous("target"))?;
-    if version == 0 {
-        head.set_version(http::Version::HTTP_10);
-    }
+    let mut headers = HeaderMap::with_capacity(request.headers.len());
     for field in &*request.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| bad)?;
-        head.append_header(bytes.slice_ref(field.name.as_bytes()), value).map_err(|_| bad)?;
+        headers.append(name, value);
     }
-    Ok(head)
+    let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let parsed = target::head_of(method, &target, version, headers).map_err(|_| BadHead::Ambiguous("target"))?;
+    Ok(Box::new(Head { parsed, bytes: came.clone() }))
 }
 
 /// RFC 9110, 5.6.2.

@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderName, Method, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
@@ -36,15 +36,15 @@ pub(super) struct Answer {
     pub(super) framing: Framing,
     /// Whether its connection may be used again after the body.
     pub(super) keeps: bool,
-    /// Bytes behind the head.
-    pub(super) rest: BytesMut,
 }
 
 /// The head of an upstream's answer. Its fields stay as they came.
 #[derive(Debug)]
 pub(super) struct Head {
     status: StatusCode,
-    bytes: Bytes,
+    /// All that has come: the head, and what is behind its end.
+    bytes: BytesMut,
+    end: usize,
     reason: Range<usize>,
     fields: Vec<Field>,
     /// Bit n: there is a field with a name of n bytes (modulo 64), so that most looks for one that is not there end here.
@@ -82,7 +82,17 @@ fn length_bit(name: &[u8]) -> u64 {
 impl Answer {
     /// Bytes that have come so far.
     pub(super) fn length(&self) -> usize {
-        self.head.bytes.len() + self.rest.len()
+        self.head.bytes.len()
+    }
+
+    /// Those behind the head.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.head.bytes[self.head.end..]
+    }
+
+    /// Takes them out of it.
+    pub(super) fn take_rest(&mut self) -> BytesMut {
+        self.head.bytes.split_off(self.head.end)
     }
 }
 
@@ -146,7 +156,7 @@ impl AnswerHead for Head {
     }
 }
 
-/// Reads a head off the front of `buffer`; `None` while it is not whole. In its first `seen` bytes no end was found
+/// Reads the head at the front of `buffer`, and takes the buffer with it; `None` while it is not whole. In its first `seen` bytes no end was found
 /// before: a server that sends it byte by byte does not have it parsed each time.
 pub(super) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Result<Option<Answer>> {
     let parsed = if seen == 0 || request::may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
@@ -158,10 +168,10 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Resul
     let overhangs = head.status == StatusCode::NO_CONTENT && announces_body(&head);
     let closes = connection_options(&head).any(|option| option.eq_ignore_ascii_case(b"close"));
     let keeps = version == 1 && !closes && !overhangs;
-    Ok(Some(Answer { head, framing, keeps, rest: buffer.split() }))
+    Ok(Some(Answer { head, framing, keeps }))
 }
 
-/// Takes a whole head out of the buffer; the second is its minor version.
+/// Takes the buffer once there is a whole head in it; the second is its minor version.
 fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -185,7 +195,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let status = StatusCode::from_u16(status).map_err(|_| bad("status"))?;
     let reason = parsed.reason.map_or(0..0, |reason| place(reason.as_bytes()));
     let fields = fields.collect();
-    let mut head = Head { status, reason, fields, name_lengths, bytes: buffer.split_to(end).freeze() };
+    let mut head = Head { status, reason, fields, name_lengths, bytes: std::mem::take(buffer), end };
     head.tidy();
     Ok(Some((head, version)))
 }

@@ -64,13 +64,15 @@ impl Front {
             // apart: it is many times as large as a connection in HTTP/1
             Box::pin(self.serve_h2(wire, BytesMut::new(), guard, counted)).await;
         } else {
-            self.converse(Conn::new(wire, guard), counted).await;
+            let conn = Conn::new(wire, guard, self.stopped.clone());
+            self.converse(conn, counted).await;
         }
     }
 
     /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
     async fn refuse_plain(&self, stream: TcpStream, address: Option<IpAddr>) {
-        let mut conn = Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)));
+        let mut conn =
+            Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)), self.stopped.clone());
         let id = self.gateway.fresh_id();
         let text = "This is plain HTTP, and HTTPS is spoken here: write https:// in front of the address.\n";
         let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();

@@ -85,14 +85,14 @@ impl Tunnel {
         let Conn { wire, buffer, alarm, guard, .. } = conn;
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
-        let head = target::head_with(head.method.clone(), target::of(head), None).ok()?;
+        let head = target::head_with(head.method.clone(), target::of(head)).ok()?;
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
         Some(Self { series, wire, server, up, down, alarm, guard, gateway, head, state: Box::new(state), counts })
     }
 
     /// Passes frames until one end is done with it or the session is, and writes the access line.
-    pub(super) async fn run(mut self, _counted: Counted) {
+    pub(super) async fn run(mut self: Box<Self>, _counted: Counted) {
         let idle = self.gateway.config.limits.idle;
         let mut farewell: Option<Farewell> = None;
         let mut active = Instant::now();

@@ -147,6 +147,16 @@ impl Wire {
         matches!(self.transport, Transport::Tcp(_) | Transport::Unix(_))
     }
 
+    /// Writes as much as the socket takes without waiting, and gives how much that is. Nothing over TLS, and nothing that fails:
+    /// whoever writes the rest finds out why.
+    pub(super) fn write_now(&self, bytes: &[u8]) -> usize {
+        match &self.transport {
+            Transport::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
+            Transport::Unix(stream) => stream.try_write(bytes).unwrap_or(0),
+            Transport::Tls(_) | Transport::Verified(_) | Transport::Secure(_) => 0,
+        }
+    }
+
     /// Has the connection end in a reset when it is dropped: what was sent is no whole message (not on Unix sockets, which
     /// have none).
     pub(crate) fn abort(&self) {

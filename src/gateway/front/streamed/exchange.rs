@@ -87,7 +87,9 @@ impl Front {
             match tried {
                 Ok(Some((sink, source))) => {
                     match server::kept(sink, source) {
-                        Ok(Some(wire)) if !signs_in_connection(&head.headers) => self.keep(&target, wire, true),
+                        Ok(Some(wire)) if !signs_in_connection(&head.headers, state.names()) => {
+                            self.keep(&target, wire, true);
+                        }
                         Ok(_) => {}
                         Err(pool::Surplus) => self.distrust(&target, state),
                     }

@@ -117,7 +117,7 @@ impl Front {
         state: &mut RequestState,
         counts: &mut Counts,
     ) -> End {
-        let keeps = self.may_keep(head);
+        let keeps = self.may_keep(head, state.names());
         let ends = Ends::default();
         let conn_guard = conn.guard.clone();
         let is_plain = conn.wire.is_plain();

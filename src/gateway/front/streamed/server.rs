@@ -192,8 +192,8 @@ impl Source {
     pub(super) async fn head(&mut self, method: &Method, client: &mut impl Download) -> Result<ResponseHeader, Broken> {
         match self {
             Self::Own { body, keeps } => {
-                let answer = own_head(body, method, client).await?;
-                body.begin(answer.rest, answer.framing);
+                let mut answer = own_head(body, method, client).await?;
+                body.begin(answer.take_rest(), answer.framing);
                 *keeps = answer.keeps;
                 answer.head.to_map().map_err(|e| Broken::Other(e.into_up()))
             }
@@ -308,7 +308,7 @@ async fn own_head(
     let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
         match response::read(&mut body.buffer, method, seen).map_err(|e| Broken::Other(e.into_up()))? {
-            Some(told)
+            Some(mut told)
                 if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {
                 count_interim(&mut interims).map_err(Broken::Other)?;
@@ -316,7 +316,7 @@ async fn own_head(
                     let fields = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
                     client.inform(told.head.status(), &fields.headers).await;
                 }
-                (body.buffer, seen) = (told.rest, 0);
+                (body.buffer, seen) = (told.take_rest(), 0);
                 continue;
             }
             Some(answer) => return Ok(answer),
