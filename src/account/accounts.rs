@@ -10,19 +10,19 @@ use arc_swap::ArcSwap;
 
 use super::api_token::registry::ApiTokens;
 use super::app_cookies::AppCookieKey;
-use super::backend_token::issue::{Minters, TokenIssueError};
+use super::backend_token::issue::{Issuers, TokenIssueError};
 use super::backend_token::issued::IssuedCookieTokens;
 use super::backend_token::signing_key::{self, SigningKeys};
-use super::backend_token::token::Minted;
+use super::backend_token::token::IssuedToken;
 use super::caller::Caller;
-use super::errors::{StartError, StoreDown, down};
+use super::errors::{StartError, StoreDown, store_down};
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::maintenance::{Maintenance, hooks, write_seen};
-use super::password::hash_workers::Hasher;
+use super::password::hash_workers::HashPool;
 use super::session::cookie_check::CookieRoundTripCheck;
 use super::session::cookie_token::{self, Keys};
-use super::session::registry::Live;
-use super::session::session::{Identity, Session, Standing};
+use super::session::registry::SessionRegistry;
+use super::session::session::{Identity, Session, SessionState};
 use super::settings::Settings;
 use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
@@ -50,23 +50,23 @@ pub struct Accounts {
 pub(super) struct Shared {
     core: Arc<Core>,
     pub(super) settings: Settings,
-    pub(super) minters: Minters,
+    pub(super) issuers: Issuers,
 }
 
 /// What there is once in a process.
 pub(super) struct Core {
     pub(super) store: Store,
-    pub(super) hasher: Hasher,
+    pub(super) hash_pool: HashPool,
     /// Jobs of the store that wait for those who need not wait for a place to hash in.
     store_quota: FairQueue,
     /// When it was said last that a program signs in again and again.
-    hinted: AtomicU64,
+    last_hint: AtomicU64,
     /// For what is told apart in memory alone; random per process.
     hashes: ahash::RandomState,
     pub(super) clock: Clock,
     /// For what goes on beside requests; the newest.
     active_settings: Arc<ArcSwap<Settings>>,
-    pub(super) live: Arc<Live>,
+    pub(super) sessions: Arc<SessionRegistry>,
     pub(super) keys: Arc<Keys>,
     pub(super) signing_keys: Arc<SigningKeys>,
     pub(super) issued_cookie_tokens: Arc<IssuedCookieTokens>,
@@ -115,29 +115,30 @@ impl Accounts {
         for algorithm in signing_key::algorithms(config) {
             db.first_key(&signing_key::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
-        let live = Arc::new(Live::new(settings.idle_secs, settings.max_age_secs));
+        let sessions = Arc::new(SessionRegistry::new(settings.idle_secs, settings.max_age_secs));
         let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));
         let (api_tokens, issued_cookie_tokens) =
             (Arc::new(ApiTokens::default()), Arc::new(IssuedCookieTokens::default()));
         let active_settings = Arc::new(ArcSwap::from_pointee(settings.clone()));
         let newest = db.newest_record()?;
-        let maintenance = Maintenance::new(&active_settings, &live, &api_tokens, &issued_cookie_tokens, &clock, newest);
-        let hooks = hooks(&active_settings, &live, &keys, &signing_keys, &api_tokens, maintenance);
+        let maintenance =
+            Maintenance::new(&active_settings, &sessions, &api_tokens, &issued_cookie_tokens, &clock, newest);
+        let hooks = hooks(&active_settings, &sessions, &keys, &signing_keys, &api_tokens, maintenance);
         let store = Store::start(db, lock, hooks)?;
-        let hasher = Hasher::start(settings.password.argon2)
+        let hash_pool = HashPool::start(settings.password.argon2)
             .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let (tickets, cookie_check) = (Tickets::default(), CookieRoundTripCheck::default());
         let store_quota = FairQueue::new(STORE_JOBS_MAX, STORE_QUEUE_BOUNDS);
         let core = Core {
             store,
-            hasher,
+            hash_pool,
             store_quota,
-            hinted: AtomicU64::new(0),
+            last_hint: AtomicU64::new(0),
             hashes: ahash::RandomState::new(),
             clock,
             active_settings,
-            live,
+            sessions,
             keys,
             signing_keys,
             issued_cookie_tokens,
@@ -147,7 +148,7 @@ impl Accounts {
             app_cookies,
             id,
         };
-        Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, minters: Minters::new(config, None) }) })
+        Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, issuers: Issuers::new(config, None) }) })
     }
 
     /// The same people under another configuration: for the requests that begin from now on. Whoever
@@ -160,24 +161,24 @@ impl Accounts {
         for algorithm in signing_key::algorithms(config) {
             let key = signing_key::new_key(algorithm).map_err(|_| StoreDown)?;
             let made = self.shared.store.run(move |db| db.first_key(&key, now)).await;
-            made.map_err(|error| down(&error))?;
+            made.map_err(|error| store_down(&error))?;
         }
         let settings = Settings::new(config);
-        let minters = Minters::new(config, Some(&self.shared.minters));
-        Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, minters }) })
+        let issuers = Issuers::new(config, Some(&self.shared.issuers));
+        Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, issuers }) })
     }
 
     /// Puts this handle's configuration in force for what goes on beside requests, and for the limits of sessions:
     /// shorter ones hold for those that stand. Blocking: goes through all sessions.
     pub fn apply_settings(&self) {
-        self.shared.live.set_limits(self.shared.settings.idle_secs, self.shared.settings.max_age_secs);
-        self.shared.hasher.set(self.shared.settings.password.argon2);
+        self.shared.sessions.set_limits(self.shared.settings.idle_secs, self.shared.settings.max_age_secs);
+        self.shared.hash_pool.set(self.shared.settings.password.argon2);
         self.shared.active_settings.store(Arc::new(self.shared.settings.clone()));
     }
 
     /// Whether a session stands, now. Memory only; does not mark it as seen.
-    pub fn standing(&self, session: &Session) -> Standing {
-        self.shared.live.standing(session, self.shared.clock.now())
+    pub fn session_state(&self, session: &Session) -> SessionState {
+        self.shared.sessions.state(session, self.shared.clock.now())
     }
 
     /// A new token when the presented one is older than `session.renew_after`.
@@ -221,9 +222,9 @@ impl Accounts {
     ///
     /// # Errors
     /// [`TokenIssueError`]: the upstream must have one and it cannot be made.
-    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<Minted>>, TokenIssueError> {
+    pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<IssuedToken>>, TokenIssueError> {
         let shared = &*self.shared;
-        shared.minters.token(upstream, who, &shared.signing_keys, &shared.issued_cookie_tokens, shared.clock.now())
+        shared.issuers.token(upstream, who, &shared.signing_keys, &shared.issued_cookie_tokens, shared.clock.now())
     }
 
     /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
@@ -231,7 +232,7 @@ impl Accounts {
     pub fn identity_of_cookie_token(&self, token: &str) -> Option<Identity> {
         let session = self.shared.issued_cookie_tokens.find(token, self.shared.clock.now())?;
         let user = session.user.load_full();
-        let stands = self.standing(&session) == Standing::Active;
+        let stands = self.session_state(&session) == SessionState::Active;
         stands.then(|| Identity { session, user, issued: self.shared.clock.now(), grant: None })
     }
 
@@ -247,12 +248,12 @@ impl Accounts {
 
     /// How many sessions stand.
     pub fn sessions_active(&self) -> usize {
-        self.shared.live.count(self.shared.clock.now())
+        self.shared.sessions.count(self.shared.clock.now())
     }
 
     /// How many wait for a password to be hashed, and for how long the first of them has.
     pub fn hash_queue(&self) -> (usize, Duration) {
-        self.shared.hasher.waiting()
+        self.shared.hash_pool.waiting()
     }
 
     /// Whether the store answers.
@@ -271,16 +272,16 @@ impl Accounts {
 
     /// Writes what is still to be written and ends the threads. Afterwards every change fails.
     pub async fn close(&self) {
-        let (live, api_tokens) = (Arc::clone(&self.shared.live), Arc::clone(&self.shared.api_tokens));
+        let (sessions, api_tokens) = (Arc::clone(&self.shared.sessions), Arc::clone(&self.shared.api_tokens));
         let write = move |db: &mut Db| {
             let mut next = Some(0);
             while let Some(from) = next {
-                next = write_seen(&live, &api_tokens, db, from)?;
+                next = write_seen(&sessions, &api_tokens, db, from)?;
             }
             Ok(())
         };
         if let Err(error) = self.shared.store.run(write).await {
-            down(&error);
+            store_down(&error);
         }
         let shared = Arc::clone(&self.shared);
         let _ = tokio::task::spawn_blocking(move || shared.core.store.stop()).await;
@@ -289,10 +290,10 @@ impl Accounts {
 
 impl Shared {
     /// Whether a day has passed since the last hint.
-    pub(super) fn is_new_day(&self, now: UnixSecs) -> bool {
-        let last = self.hinted.load(Ordering::Relaxed);
+    pub(super) fn is_hint_due(&self, now: UnixSecs) -> bool {
+        let last = self.last_hint.load(Ordering::Relaxed);
         let due = now.abs_diff(last) >= HINT_EVERY_SECS;
-        due && self.hinted.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        due && self.last_hint.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Tells apart what one attempt at a time is made on, and accounts that wait.
@@ -316,7 +317,7 @@ impl Shared {
     }
 
     pub(super) fn session(&self, id: &str) -> Option<Arc<Session>> {
-        self.live.find(id)
+        self.sessions.find(id)
     }
 }
 
@@ -344,7 +345,7 @@ mod tests {
         assert_eq!(judged(&world, &used), None);
         world.clock.advance(1);
         assert_eq!((judged(&world, &used), judged(&world, &idle)), (None, Some(Rejected::Expired)));
-        assert_eq!(world.accounts.standing(&idle.session), Standing::Expired);
+        assert_eq!(world.accounts.session_state(&idle.session), SessionState::Expired);
         assert_eq!(world.accounts.sessions_active(), 1);
         world.maintenance().await;
         assert_eq!(judged(&world, &idle), Some(Rejected::Ended)); // let go
@@ -414,17 +415,17 @@ mod tests {
         admin
             .set_user("ada@example.com", Details { groups, name: Some("Ada".to_owned()), ..Details::default() })
             .unwrap();
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         let who = credentials::session_token(&world.accounts, done.token.expose().as_bytes()).unwrap();
         assert_eq!((who.user.groups.join(" "), who.user.name.as_str()), ("ops staff".to_owned(), "Ada"));
         assert_eq!(who.user.values().groups, "ops,staff");
         admin.set_disabled("ada@example.com", true).unwrap();
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));
-        assert_eq!(world.accounts.standing(&done.session), Standing::Ended);
+        assert_eq!(world.accounts.session_state(&done.session), SessionState::Ended);
         // enabling brings the account back, not its sessions
         admin.set_disabled("ada@example.com", false).unwrap();
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));
         world.sign_in("ada@example.com").await;
     }
@@ -439,17 +440,17 @@ mod tests {
         let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
         admin.revoke_session(&one.session.id).unwrap();
         assert!(admin.revoke_session(&one.session.id).is_err());
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!((judged(&world, &one), judged(&world, &two)), (Some(Rejected::Ended), None));
         assert_eq!(admin.revoke_sessions(Some("ada@example.com")).unwrap(), 1);
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!((judged(&world, &two), judged(&world, &bob)), (Some(Rejected::Ended), None));
         let three = world.sign_in("ada@example.com").await;
         admin.set_user("ada@example.com", Details { password: Some(secret(OTHER)), ..Details::default() }).unwrap();
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &three), Some(Rejected::Ended));
         admin.remove_user("bob@example.com").unwrap();
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &bob), Some(Rejected::Ended));
         assert!(bob.session.ended.load(Ordering::Relaxed));
     }

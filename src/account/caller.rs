@@ -25,18 +25,19 @@ pub struct Caller {
 
 impl Caller {
     /// The address that limits count; `None`: nobody knows where the client is.
-    pub(super) fn counted(&self) -> Option<IpAddr> {
+    pub(super) fn limited_address(&self) -> Option<IpAddr> {
         self.address.filter(|_| !self.is_proxy)
     }
 
     /// Behind whom the caller waits.
     pub(super) fn flow(&self) -> Flow {
-        self.counted().map_or(Flow::Connection(self.connection), |address| Flow::Network(prefix(address)))
+        self.limited_address()
+            .map_or(Flow::Connection(self.connection), |address| Flow::Network(network_prefix(address)))
     }
 }
 
 /// The address as it is counted: IPv6 by /64, because one customer has all of it.
-pub(super) fn prefix(address: IpAddr) -> IpAddr {
+pub(super) fn network_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::accounts::{Accounts, Shared};
 use super::api_token::user_tokens;
 use super::session::cookie_token;
-use super::session::session::{Identity, Rejected, Session, Standing};
+use super::session::session::{Identity, Rejected, Session, SessionState};
 use super::websocket_ticket;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -23,13 +23,13 @@ pub fn session_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Reje
         Some(found) => found?,
         None => verify(shared, token, now)?,
     };
-    match shared.live.standing(&session, now) {
-        Standing::Active => {}
-        Standing::Expired => {
+    match shared.sessions.state(&session, now) {
+        SessionState::Active => {}
+        SessionState::Expired => {
             cookie_token::forget(token);
             return Err(Rejected::Expired);
         }
-        Standing::Ended => {
+        SessionState::Ended => {
             cookie_token::forget(token);
             return Err(Rejected::Ended);
         }
@@ -43,8 +43,8 @@ pub fn session_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Reje
 
 fn verify(shared: &Shared, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>, UnixSecs), Rejected> {
     let (verified, key) = shared.keys.verify(token, now)?;
-    let session = shared.live.find(&verified.session_id).ok_or(Rejected::Ended)?;
-    if session.user.load().id != verified.user_id || !key.speaks_for(&session) {
+    let session = shared.sessions.find(&verified.session_id).ok_or(Rejected::Ended)?;
+    if session.user.load().id != verified.user_id || !key.is_valid_for(&session) {
         return Err(Rejected::Invalid);
     }
     cookie_token::remember(shared.id, token, cookie_token::Remembered::new(session.clone(), &verified, key));
@@ -82,12 +82,12 @@ pub fn handshake_token(accounts: &Accounts, token: &Secret, host: &Host) -> Resu
     }
     let now = accounts.shared.clock.now();
     let session = accounts.shared.tickets.redeem(token, host, now)?;
-    match accounts.standing(&session) {
-        Standing::Active => {
+    match accounts.session_state(&session) {
+        SessionState::Active => {
             let user = session.user.load_full();
             Ok(Identity { session, user, issued: now, grant: None })
         }
-        Standing::Expired => Err(Rejected::Expired),
-        Standing::Ended => Err(Rejected::Ended),
+        SessionState::Expired => Err(Rejected::Expired),
+        SessionState::Ended => Err(Rejected::Ended),
     }
 }

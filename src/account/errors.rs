@@ -123,14 +123,14 @@ impl From<FieldError> for AdminError {
 }
 
 /// Logs what went wrong; outside it is one thing.
-pub(super) fn down(error: &StoreError) -> StoreDown {
+pub(super) fn store_down(error: &StoreError) -> StoreDown {
     tracing::error!(%error, "the account store failed");
     StoreDown
 }
 
 /// The same, for whoever changes an account.
 pub(super) fn unavailable(error: &StoreError) -> ChangeError {
-    down(error).into()
+    store_down(error).into()
 }
 
 /// The current password that somebody gave is not theirs.
@@ -143,6 +143,6 @@ pub(super) fn wrong_password() -> ChangeError {
 }
 
 /// What somebody typed, fit to be shown.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(254).collect()
 }

@@ -21,7 +21,7 @@ const GROUP_CHARS_MAX: usize = 64;
 const GROUPS_MAX: usize = 64;
 
 /// What no name may hold.
-pub(super) fn is_refused(c: char) -> bool {
+pub(super) fn is_forbidden(c: char) -> bool {
     c.is_control() || is_deceptive(c)
 }
 
@@ -38,7 +38,7 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     if local.is_empty() || domain.contains('@') {
         return None;
     }
-    let refused = |c: char| is_refused(c) || is_joiner(c) || c.is_whitespace() || "\"(),:;<>[\\]".contains(c);
+    let refused = |c: char| is_forbidden(c) || is_joiner(c) || c.is_whitespace() || "\"(),:;<>[\\]".contains(c);
     if local.contains(refused) {
         return None;
     }
@@ -62,20 +62,20 @@ pub(super) fn canonical(text: &str) -> Option<String> {
 /// What is wrong with an address that nobody has yet. Accounts that have such a one keep it: only who comes new is asked
 /// for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Odd {
+pub(super) enum Unsuitable {
     /// An app that makes a file's name, an argument or a cell of it would do something else.
     Unsafe,
     /// No dot-atom (RFC 5322, 3.2.3; letters beyond ASCII by RFC 6532, 3.2).
-    NoAtom,
+    NotDotAtom,
     /// An app that folds letters would take it for another's.
-    Alike,
+    Confusable,
 }
 
 /// Judges a canonical address.
-pub(super) fn judge(email: &str) -> Result<(), Odd> {
+pub(super) fn check_new_address(email: &str) -> Result<(), Unsuitable> {
     let local = email.rsplit_once('@').map_or("", |(local, _)| local);
     if local.contains('/') || local.starts_with(['-', '|', '=']) {
-        return Err(Odd::Unsafe);
+        return Err(Unsuitable::Unsafe);
     }
     let is_text = |c: char| {
         c.is_ascii_alphanumeric()
@@ -84,11 +84,11 @@ pub(super) fn judge(email: &str) -> Result<(), Odd> {
     };
     let is_atom = |atom: &str| atom.chars().all(is_text) && atom.chars().next().is_some_and(|c| !is_combining_mark(c));
     if !local.split('.').all(is_atom) {
-        return Err(Odd::NoAtom);
+        return Err(Unsuitable::NotDotAtom);
     }
     // there and back: `ß`, `ſ` and dotless `i` have another letter's upper case
     let folded: String = local.to_uppercase().to_lowercase().nfkc().collect();
-    if folded == local { Ok(()) } else { Err(Odd::Alike) }
+    if folded == local { Ok(()) } else { Err(Unsuitable::Confusable) }
 }
 
 /// Before the name under which something is counted that is no address.
@@ -96,18 +96,18 @@ const NO_ADDRESS: &str = "no-address";
 
 /// The form under which attempts are counted. What is no address counts as well, under a name that tells nothing of
 /// it: people type passwords into the wrong field, and this name is stored and logged.
-pub(super) fn bucket(text: &str) -> String {
-    canonical(text).unwrap_or_else(|| concealed(text))
+pub(super) fn throttle_name(text: &str) -> String {
+    canonical(text).unwrap_or_else(|| pseudonym(text))
 }
 
 /// The same for an address that no account has: one whose domain is a single label may be a password.
-pub(super) fn name_of_nobody(email: &str) -> String {
+pub(super) fn throttle_name_without_account(email: &str) -> String {
     let is_mail = email.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.'));
-    if is_mail { email.to_owned() } else { concealed(email) }
+    if is_mail { email.to_owned() } else { pseudonym(email) }
 }
 
 /// A bare hash would tell whoever guesses that he was right.
-fn concealed(text: &str) -> String {
+fn pseudonym(text: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>().ok()?)));
     let is_name = |text: &str| text.strip_prefix(NO_ADDRESS).is_some_and(|rest| rest.len() == 17 && rest.is_ascii());
@@ -128,11 +128,15 @@ fn wrong(field: &'static str, code: &'static str, message: &str) -> FieldError {
 /// The canonical e-mail of somebody new, or what to say about it.
 pub(super) fn email(text: &str) -> Result<String, FieldError> {
     let email = canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))?;
-    let why = match judge(&email) {
+    let why = match check_new_address(&email) {
         Ok(()) => return Ok(email),
-        Err(Odd::Unsafe) => "An e-mail address with `/`, or with `-`, `|` or `=` in front, cannot be used here.",
-        Err(Odd::NoAtom) => "This is not a valid e-mail address: look at the dots, and at what is no letter or digit.",
-        Err(Odd::Alike) => "This e-mail address has letters that can be taken for others: write it with plain ones.",
+        Err(Unsuitable::Unsafe) => "An e-mail address with `/`, or with `-`, `|` or `=` in front, cannot be used here.",
+        Err(Unsuitable::NotDotAtom) => {
+            "This is not a valid e-mail address: look at the dots, and at what is no letter or digit."
+        }
+        Err(Unsuitable::Confusable) => {
+            "This e-mail address has letters that can be taken for others: write it with plain ones."
+        }
     };
     Err(wrong("email", "invalid", why))
 }
@@ -140,7 +144,7 @@ pub(super) fn email(text: &str) -> Result<String, FieldError> {
 /// A display name, trimmed; may be empty.
 pub(super) fn name(text: &str) -> Result<String, FieldError> {
     let text: String = text.trim().nfc().collect();
-    if text.contains(is_refused) {
+    if text.contains(is_forbidden) {
         return Err(wrong("name", "invalid", "The name contains a character that cannot be shown."));
     }
     if text.chars().count() > NAME_CHARS_MAX {
@@ -152,7 +156,7 @@ pub(super) fn name(text: &str) -> Result<String, FieldError> {
 /// What is left of a name when everything that [`name`] refuses is taken out.
 pub(super) fn cleaned_name(text: &str) -> String {
     let spaced: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).filter(|&c| !is_refused(c)).collect();
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).filter(|&c| !is_forbidden(c)).collect();
     let words = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
     words.nfc().take(NAME_CHARS_MAX).collect::<String>().trim().to_owned()
 }
@@ -167,7 +171,7 @@ pub(super) fn picture(text: &str) -> Result<String, FieldError> {
         return Err(wrong("picture", "too_long", "The picture's address is too long: 2048 bytes at most."));
     }
     let invalid = || wrong("picture", "invalid", "The picture must be an http or https address.");
-    if text.contains(|c: char| is_refused(c) || c.is_whitespace()) {
+    if text.contains(|c: char| is_forbidden(c) || c.is_whitespace()) {
         return Err(invalid());
     }
     let url = url::Url::parse(text).map_err(|_| invalid())?;
@@ -185,7 +189,7 @@ pub(super) fn groups(names: &[String]) -> Result<Vec<String>, FieldError> {
     for name in names {
         let name = name.trim();
         let fits = !name.is_empty() && name.chars().count() <= GROUP_CHARS_MAX;
-        if !fits || name.contains(|c: char| is_refused(c) || c == ',') {
+        if !fits || name.contains(|c: char| is_forbidden(c) || c == ',') {
             return Err(wrong(
                 "group",
                 "invalid",
@@ -260,28 +264,28 @@ mod tests {
     #[test]
     fn addresses_that_look_or_work_like_something_else_are_for_those_alone_who_have_them() {
         for (text, odd) in [
-            ("..@example.com", Odd::NoAtom),
-            (".a@example.com", Odd::NoAtom),
-            ("a.@example.com", Odd::NoAtom),
-            ("a..b@example.com", Odd::NoAtom),
-            ("\u{1f600}@example.com", Odd::NoAtom),
-            ("a\u{2019}b@example.com", Odd::NoAtom),
-            ("\u{301}a@example.com", Odd::NoAtom),
-            ("../../../tmp/x@example.com", Odd::Unsafe),
-            ("a/b@example.com", Odd::Unsafe),
-            ("-rf@example.com", Odd::Unsafe),
-            ("|id@example.com", Odd::Unsafe),
-            ("=1+1@example.com", Odd::Unsafe),
-            ("\u{17f}am@example.com", Odd::Alike),
-            ("\u{ff53}\u{ff41}\u{ff4d}@example.com", Odd::Alike),
-            ("\u{24e2}am@example.com", Odd::Alike),
-            ("ad\u{aa}@example.com", Odd::Alike),
-            ("wei\u{df}@example.com", Odd::Alike),
-            ("\u{131}an@example.com", Odd::Alike),
-            ("\u{fb01}n@example.com", Odd::Alike),
+            ("..@example.com", Unsuitable::NotDotAtom),
+            (".a@example.com", Unsuitable::NotDotAtom),
+            ("a.@example.com", Unsuitable::NotDotAtom),
+            ("a..b@example.com", Unsuitable::NotDotAtom),
+            ("\u{1f600}@example.com", Unsuitable::NotDotAtom),
+            ("a\u{2019}b@example.com", Unsuitable::NotDotAtom),
+            ("\u{301}a@example.com", Unsuitable::NotDotAtom),
+            ("../../../tmp/x@example.com", Unsuitable::Unsafe),
+            ("a/b@example.com", Unsuitable::Unsafe),
+            ("-rf@example.com", Unsuitable::Unsafe),
+            ("|id@example.com", Unsuitable::Unsafe),
+            ("=1+1@example.com", Unsuitable::Unsafe),
+            ("\u{17f}am@example.com", Unsuitable::Confusable),
+            ("\u{ff53}\u{ff41}\u{ff4d}@example.com", Unsuitable::Confusable),
+            ("\u{24e2}am@example.com", Unsuitable::Confusable),
+            ("ad\u{aa}@example.com", Unsuitable::Confusable),
+            ("wei\u{df}@example.com", Unsuitable::Confusable),
+            ("\u{131}an@example.com", Unsuitable::Confusable),
+            ("\u{fb01}n@example.com", Unsuitable::Confusable),
         ] {
             let canonical = canonical(text).unwrap();
-            assert_eq!((text, judge(&canonical)), (text, Err(odd)));
+            assert_eq!((text, check_new_address(&canonical)), (text, Err(odd)));
             assert_eq!(email(text).unwrap_err().code, "invalid", "{text}");
         }
         for text in [

@@ -10,7 +10,7 @@ use super::api_token::registry::ApiTokens;
 use super::backend_token::issued::IssuedCookieTokens;
 use super::backend_token::signing_key::SigningKeys;
 use super::session::cookie_token::Keys;
-use super::session::registry::Live;
+use super::session::registry::SessionRegistry;
 use super::settings::Settings;
 use crate::clock::{BorneOut, Clock, Jump, UnixSecs};
 use crate::logging::Timestamp;
@@ -28,19 +28,19 @@ const PURGE_EVERY_SECS: u64 = 3600;
 
 /// What is to be done now and then, on the store's thread.
 pub(super) struct Maintenance {
-    live: Arc<Live>,
+    sessions: Arc<SessionRegistry>,
     api_tokens: Arc<ApiTokens>,
     issued_cookie_tokens: Arc<IssuedCookieTokens>,
     active_settings: Arc<ArcSwap<Settings>>,
     time: BorneOut,
-    written: Steps<usize>,
-    swept: Steps<usize>,
-    noted: Steps<usize>,
-    purged: Steps<i64>,
+    written: Periodic<usize>,
+    swept: Periodic<usize>,
+    noted: Periodic<usize>,
+    purged: Periodic<i64>,
 }
 
 /// Something that is due now and then and done in steps, so that nobody waits for the whole of it.
-struct Steps<P> {
+struct Periodic<P> {
     every_secs: u64,
     /// When it was due last, by the monotonic clock; `None`: never.
     begun: Option<u64>,
@@ -48,7 +48,7 @@ struct Steps<P> {
     next: Option<P>,
 }
 
-impl<P: Copy + Default> Steps<P> {
+impl<P: Copy + Default> Periodic<P> {
     fn new(every_secs: u64, begun: Option<u64>) -> Self {
         Self { every_secs, begun, next: None }
     }
@@ -65,7 +65,7 @@ impl<P: Copy + Default> Steps<P> {
 impl Maintenance {
     pub(super) fn new(
         active_settings: &Arc<ArcSwap<Settings>>,
-        live: &Arc<Live>,
+        sessions: &Arc<SessionRegistry>,
         api_tokens: &Arc<ApiTokens>,
         issued_cookie_tokens: &Arc<IssuedCookieTokens>,
         clock: &Clock,
@@ -77,14 +77,14 @@ impl Maintenance {
         }
         let began = Some(time.monotonic_secs());
         Self {
-            live: Arc::clone(live),
+            sessions: Arc::clone(sessions),
             api_tokens: Arc::clone(api_tokens),
             issued_cookie_tokens: Arc::clone(issued_cookie_tokens),
             active_settings: Arc::clone(active_settings),
-            written: Steps::new(0, began),
-            swept: Steps::new(SWEEP_EVERY_SECS, began),
-            noted: Steps::new(NOTED_EVERY_SECS, None),
-            purged: Steps::new(PURGE_EVERY_SECS, None),
+            written: Periodic::new(0, began),
+            swept: Periodic::new(SWEEP_EVERY_SECS, began),
+            noted: Periodic::new(NOTED_EVERY_SECS, None),
+            purged: Periodic::new(PURGE_EVERY_SECS, None),
             time,
         }
     }
@@ -100,7 +100,7 @@ impl Maintenance {
         let settings = self.active_settings.load_full();
         self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
         if let Some(from) = self.written.due(now) {
-            let done = write_seen(&self.live, &self.api_tokens, db, from);
+            let done = write_seen(&self.sessions, &self.api_tokens, db, from);
             self.written.next = logged("when sessions were last used could not be written", done);
         }
         if let Some(from) = self.swept.due(now) {
@@ -109,7 +109,7 @@ impl Maintenance {
                 self.issued_cookie_tokens.sweep(past);
                 logged("the account store cannot be written", db.try_disk().map(|()| None::<usize>));
             }
-            self.swept.next = self.live.sweep(from, past);
+            self.swept.next = self.sessions.sweep(from, past);
         }
         if self.noted.due(now).is_some() {
             let done = db.write_noted_ends(past).map(|()| None);
@@ -145,7 +145,7 @@ fn logged<P>(what: &str, done: Result<Option<P>, StoreError>) -> Option<P> {
 
 /// One step of writing when sessions were last used; gives where to go on.
 pub(super) fn write_seen(
-    live: &Live,
+    sessions: &SessionRegistry,
     api_tokens: &ApiTokens,
     db: &mut Db,
     from: usize,
@@ -157,10 +157,10 @@ pub(super) fn write_seen(
             token.written.fetch_max(*at, Ordering::Relaxed);
         }
     }
-    let (seen, next) = live.unwritten(from);
+    let (seen, next) = sessions.unwritten(from);
     if !seen.is_empty() {
         db.write_seen(&seen)?;
-        live.mark_written(&seen);
+        sessions.mark_written(&seen);
     }
     Ok(next)
 }
@@ -168,14 +168,14 @@ pub(super) fn write_seen(
 /// What the store's thread does with each change, and between its jobs.
 pub(super) fn hooks(
     active_settings: &Arc<ArcSwap<Settings>>,
-    live: &Arc<Live>,
+    sessions: &Arc<SessionRegistry>,
     keys: &Arc<Keys>,
     signing_keys: &Arc<SigningKeys>,
     api_tokens: &Arc<ApiTokens>,
     mut maintenance: Maintenance,
 ) -> Hooks {
     let active_settings = Arc::clone(active_settings);
-    let (apply_live, apply_tokens) = (Arc::clone(live), Arc::clone(api_tokens));
+    let (apply_sessions, apply_tokens) = (Arc::clone(sessions), Arc::clone(api_tokens));
     let (keys, signing_keys) = (Arc::clone(keys), Arc::clone(signing_keys));
     Hooks {
         apply: Box::new(move |change| match change {
@@ -185,13 +185,13 @@ pub(super) fn hooks(
                 let signing = rows.iter().filter(|row| row.retired.is_none());
                 metrics::ACCOUNTS.keys(signing.map(|row| (row.kid.clone(), row.created)));
             }
-            Change::Session(row) => apply_live.begin(&row),
-            Change::SessionEnded(id) => apply_live.end(id),
-            Change::ApiToken(row) => apply_tokens.apply(row, &apply_live),
-            Change::Account(row) => apply_live.change(&row),
-            Change::Restored(standing) => {
-                apply_live.end_others(&standing.sessions);
-                apply_tokens.end_others(&standing.api_tokens);
+            Change::Session(row) => apply_sessions.begin(&row),
+            Change::SessionEnded(id) => apply_sessions.end(id),
+            Change::ApiToken(row) => apply_tokens.apply(row, &apply_sessions),
+            Change::Account(row) => apply_sessions.change(&row),
+            Change::Restored(active) => {
+                apply_sessions.end_others(&active.sessions);
+                apply_tokens.end_others(&active.api_tokens);
                 tracing::warn!("a backup was restored: what is not in it is over");
             }
         }),

@@ -4,7 +4,7 @@
 use super::accounts::Accounts;
 use super::audit;
 use super::caller::Caller;
-use super::errors::{ChangeError, FieldError, StoreDown, down, unavailable};
+use super::errors::{ChangeError, FieldError, StoreDown, store_down, unavailable};
 use super::fields;
 use super::limits::login_throttle::presented_device;
 use super::session::draft::{NewSessionDraft, SignedIn};
@@ -12,7 +12,7 @@ use super::sign_up;
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
-use crate::store::{ADMIN_GROUP, AuditRow, Counted, LastHere, LinkRow, LinkUse, NewLink, Written};
+use crate::store::{ADMIN_GROUP, AuditRow, CountedAttempt, LastHere, LinkRow, LinkUse, NewLink, Written};
 
 /// How long the link for the first account works, seconds.
 const FIRST_LINK_SECS: u64 = 86_400;
@@ -78,7 +78,7 @@ pub async fn create_first(accounts: &Accounts) -> Result<Option<Secret>, StoreDo
         .store
         .run(move |db| if db.any_user()? { Ok(false) } else { db.add_link(&link, &event).map(|()| true) })
         .await
-        .map_err(|error| down(&error))?;
+        .map_err(|error| store_down(&error))?;
     Ok(made.then_some(token))
 }
 
@@ -120,7 +120,7 @@ pub async fn accept_invite(
     let fixed = link.user.as_ref().map(|user| user.email.clone()).or(link.email);
     let (email, hash, counted) = if let Some(email) = fixed {
         let hash = sign_up::hashed(accounts, caller, &email, password).await?;
-        (email, hash, Counted::default())
+        (email, hash, CountedAttempt::default())
     } else {
         let email = fields::email(email)?;
         let event = audit::about("sign_up", caller, accounts.shared.clock.now(), "", &email);
@@ -147,7 +147,7 @@ pub async fn reset_password(
     let user = open_link(accounts, caller, token).await?.and_then(|link| link.user).ok_or(ChangeError::Closed)?;
     let hash = sign_up::hashed(accounts, caller, &user.email, password).await?;
     let what = LinkUse::SetPassword { hash, name: String::new(), keep_tokens };
-    use_link(accounts, caller, token, what, Counted::default(), "password_reset").await
+    use_link(accounts, caller, token, what, CountedAttempt::default(), "password_reset").await
 }
 
 async fn use_link(
@@ -155,7 +155,7 @@ async fn use_link(
     caller: &Caller,
     token: &str,
     what: LinkUse,
-    counted: Counted,
+    counted: CountedAttempt,
     event: &'static str,
 ) -> Result<SignedIn, ChangeError> {
     let shared = &*accounts.shared;

@@ -7,7 +7,7 @@ use super::errors::{ChangeError, unavailable, wrong_password};
 use super::fields;
 use super::limits::login_throttle::{self, presented_device};
 use super::password::policy;
-use super::password::reauthenticate::{Proved, reauthenticate};
+use super::password::reauthenticate::{Reauthenticated, reauthenticate};
 use super::session::session::Identity;
 use crate::secret::Secret;
 use crate::store::{Keeps, Password, SessionEnd, UserChange, Written};
@@ -23,10 +23,10 @@ pub async fn change_password(
     keep_tokens: bool,
 ) -> Result<(), ChangeError> {
     let shared = &*accounts.shared;
-    policy::judge(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
-    let Proved { place, counted, old } = reauthenticate(accounts, caller, who, current).await?;
+    policy::check(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
+    let Reauthenticated { slot, counted, old } = reauthenticate(accounts, caller, who, current).await?;
     let now = shared.clock.now();
-    let hash = place.hash(new).await.map_err(|_| ChangeError::Busy)?;
+    let hash = slot.hash(new).await.map_err(|_| ChangeError::Busy)?;
     let event = audit::by("password_changed", caller, now, who);
     let (id, kept, written) = (who.user.id.clone(), who.session.id.clone(), event.clone());
     let keeps = Keeps { tokens: keep_tokens, device: presented_device(caller) };
@@ -71,7 +71,9 @@ pub async fn change(
         .run(move |db| db.change_user_counted(&id, &what, &limits, &written))
         .await
         .map_err(|error| unavailable(&error))?
-        .map_err(|held| ChangeError::Throttled { retry_after_secs: login_throttle::refused(&held) })?;
+        .map_err(|throttled| ChangeError::Throttled {
+            retry_after_secs: login_throttle::record_rejection(&throttled),
+        })?;
     if !matches!(done, Written::Done(_)) {
         return Err(ChangeError::Unavailable);
     }
@@ -82,7 +84,7 @@ pub async fn change(
 #[cfg(test)]
 mod tests {
     use super::super::testing::{GOOD, OTHER, World, secret};
-    use super::super::{Rejected, Standing};
+    use super::super::{Rejected, SessionState};
     use super::*;
     use crate::account::admin::bans;
     use crate::account::credentials;
@@ -118,7 +120,7 @@ mod tests {
             credentials::session_token(&world.accounts, other.token.expose().as_bytes()).err(),
             Some(Rejected::Ended)
         );
-        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        assert_eq!(world.accounts.session_state(&who.session), SessionState::Active);
         assert!(world.try_sign_in(&caller, "ada@example.com", GOOD).await.is_err());
         assert!(world.try_sign_in(&caller, "ada@example.com", OTHER).await.is_ok());
     }

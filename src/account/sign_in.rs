@@ -4,20 +4,20 @@
 use super::accounts::Accounts;
 use super::audit;
 use super::caller::Caller;
-use super::errors::{SignInError, StoreDown, down};
+use super::errors::{SignInError, StoreDown, store_down};
 use super::fields;
 use super::limits::login_throttle::{self, attempt_failed, presented_device};
-use super::password::hash_workers::{Place, delay_rejection};
+use super::password::hash_workers::{HashSlot, delay_rejection};
 use super::password::hasher::Verdict;
 use super::session::draft::{NewSessionDraft, SignedIn};
 use super::settings::Settings;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
-use crate::store::{AuditRow, Begun, Counted, Db, Held, LastHere, SignIn, StoreError, UserRow};
+use crate::store::{AuditRow, Begun, CountedAttempt, Db, LastHere, SignIn, StoreError, Throttled, UserRow};
 
 /// Somebody who wants to sign in.
 #[derive(Clone)]
-struct Wish {
+struct SignInRequest {
     caller: Caller,
     /// As it is counted.
     email: String,
@@ -28,48 +28,53 @@ struct Wish {
 }
 
 /// What a try came to.
-enum Tried {
+enum Outcome {
     Decided(Result<SignedIn, SignInError>),
     /// The account does not know the browser: it is to take its turn among the account's own tries.
-    Stranger,
+    UnknownDevice,
     /// It has to wait, under this name.
-    Held(String, Held),
+    Throttled(String, Throttled),
 }
 
 /// An attempt that was let through, and what it is about.
 struct Attempt {
     /// under which it is counted and told of
     name: String,
-    counted: Counted,
+    counted: CountedAttempt,
     user: Option<UserRow>,
     /// the device cookie is one of ours, so the browser may keep it
     last_here: LastHere,
 }
 
 /// What becomes of a wish before the password is looked at.
-enum Counting {
-    Let(Box<Attempt>),
-    Stranger,
-    Held(String, Held),
+enum AttemptCheck {
+    Allowed(Box<Attempt>),
+    UnknownDevice,
+    Throttled(String, Throttled),
 }
 
-fn begin_attempt(db: &mut Db, settings: &Settings, wish: &Wish, now: UnixSecs) -> Result<Counting, StoreError> {
-    let email = &wish.email;
-    if let Some(device) = &wish.device
+fn begin_attempt(
+    db: &mut Db,
+    settings: &Settings,
+    request: &SignInRequest,
+    now: UnixSecs,
+) -> Result<AttemptCheck, StoreError> {
+    let email = &request.email;
+    if let Some(device) = &request.device
         && !db.knows_device(device, email)?
     {
-        return Ok(Counting::Stranger);
+        return Ok(AttemptCheck::UnknownDevice);
     }
     let user = db.user_by_email(email)?;
-    let name = if user.is_some() { email.clone() } else { fields::name_of_nobody(email) };
-    let limits = login_throttle::of_sign_in(settings.throttle, &wish.caller, &name, wish.device.as_ref());
-    let last_here = match presented_device(&wish.caller) {
+    let name = if user.is_some() { email.clone() } else { fields::throttle_name_without_account(email) };
+    let limits = login_throttle::of_sign_in(settings.throttle, &request.caller, &name, request.device.as_ref());
+    let last_here = match presented_device(&request.caller) {
         Some(device) => db.last_at_device(&device)?,
         None => LastHere::Nobody,
     };
     Ok(match db.count_attempt(&limits, &name, now)? {
-        Err(held) => Counting::Held(name, held),
-        Ok(counted) => Counting::Let(Box::new(Attempt { name, counted, user, last_here })),
+        Err(throttled) => AttemptCheck::Throttled(name, throttled),
+        Ok(counted) => AttemptCheck::Allowed(Box::new(Attempt { name, counted, user, last_here })),
     })
 }
 
@@ -86,57 +91,57 @@ pub async fn with_password(
     remember: bool,
 ) -> Result<SignedIn, SignInError> {
     let shared = &*accounts.shared;
-    let (caller, email, device) = (caller.clone(), fields::bucket(email), presented_device(caller));
-    let mut wish = Wish { caller, email, device, password, remember };
-    let arrival = shared.hasher.arrive(&wish.caller);
+    let (caller, email, device) = (caller.clone(), fields::throttle_name(email), presented_device(caller));
+    let mut request = SignInRequest { caller, email, device, password, remember };
+    let slot_request = shared.hash_pool.request_slot(&request.caller);
     loop {
         // load is judged first: whoever is turned away for it has not used up a try
-        let subject = shared.subject((&wish.email, &wish.device));
-        let place = arrival.place(Some(subject)).await.map_err(|_| SignInError::Busy)?;
+        let subject = shared.subject((&request.email, &request.device));
+        let slot = slot_request.acquire(Some(subject)).await.map_err(|_| SignInError::Busy)?;
         // what has begun is decided, although nobody waits for it any more
-        let tried = tokio::spawn(try_once(accounts.clone(), place, wish.clone())).await;
-        match tried.unwrap_or(Tried::Decided(Err(SignInError::Unavailable))) {
-            Tried::Decided(done) => return done,
-            Tried::Stranger => wish.device = None,
-            Tried::Held(name, held) => {
-                if !arrival.pause(&held).await {
-                    return Err(refused(accounts, &wish.caller, &name, &held).await);
+        let outcome = tokio::spawn(try_once(accounts.clone(), slot, request.clone())).await;
+        match outcome.unwrap_or(Outcome::Decided(Err(SignInError::Unavailable))) {
+            Outcome::Decided(done) => return done,
+            Outcome::UnknownDevice => request.device = None,
+            Outcome::Throttled(name, throttled) => {
+                if !slot_request.pause(&throttled).await {
+                    return Err(reject_throttled(accounts, &request.caller, &name, &throttled).await);
                 }
             }
         }
     }
 }
 
-async fn try_once(accounts: Accounts, place: Place, wish: Wish) -> Tried {
+async fn try_once(accounts: Accounts, slot: HashSlot, request: SignInRequest) -> Outcome {
     let now = accounts.shared.clock.now();
-    let (settings, asked) = (accounts.shared.settings.clone(), wish.clone());
-    let counting = accounts.shared.store.run(move |db| begin_attempt(db, &settings, &asked, now)).await;
-    match counting {
-        Ok(Counting::Let(attempt)) => Tried::Decided(decide(&accounts, &place, &wish, *attempt, now).await),
-        Ok(Counting::Stranger) => Tried::Stranger,
-        Ok(Counting::Held(name, held)) => Tried::Held(name, held),
-        Err(error) => Tried::Decided(Err(unavailable(&error))),
+    let (settings, asked) = (accounts.shared.settings.clone(), request.clone());
+    let checked_attempt = accounts.shared.store.run(move |db| begin_attempt(db, &settings, &asked, now)).await;
+    match checked_attempt {
+        Ok(AttemptCheck::Allowed(attempt)) => Outcome::Decided(decide(&accounts, &slot, &request, *attempt, now).await),
+        Ok(AttemptCheck::UnknownDevice) => Outcome::UnknownDevice,
+        Ok(AttemptCheck::Throttled(name, throttled)) => Outcome::Throttled(name, throttled),
+        Err(error) => Outcome::Decided(Err(unavailable(&error))),
     }
 }
 
 async fn decide(
     accounts: &Accounts,
-    place: &Place,
-    wish: &Wish,
+    slot: &HashSlot,
+    request: &SignInRequest,
     attempt: Attempt,
     now: UnixSecs,
 ) -> Result<SignedIn, SignInError> {
     let Attempt { name, counted, user, last_here } = attempt;
-    let caller = &wish.caller;
+    let caller = &request.caller;
     let user = user.filter(|user| !user.disabled);
     let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
     let mut hash = user.and_then(|user| user.password);
     // once more where the hash was replaced meanwhile: by somebody who signs in at the same time, if by an outdated
     // one, or by another password
     for _ in 0..2 {
-        let verdict = check(place, wish.password.clone(), hash.clone()).await?;
+        let verdict = check(slot, request.password.clone(), hash.clone()).await?;
         let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
-        let draft = NewSessionDraft::new(accounts, caller, wish.remember, last_here.clone(), now)
+        let draft = NewSessionDraft::new(accounts, caller, request.remember, last_here.clone(), now)
             .map_err(|_| SignInError::Unavailable)?;
         let (session, counted) = (draft.row.clone(), counted.clone());
         let begins = SignIn { user_id: id.clone(), checked, rehashed, session, counted };
@@ -153,8 +158,8 @@ async fn decide(
     Err(failed(accounts, caller, counted, &id, &name, now).await)
 }
 
-async fn refused(accounts: &Accounts, caller: &Caller, name: &str, held: &Held) -> SignInError {
-    let retry_after_secs = login_throttle::refused(held);
+async fn reject_throttled(accounts: &Accounts, caller: &Caller, name: &str, throttled: &Throttled) -> SignInError {
+    let retry_after_secs = login_throttle::record_rejection(throttled);
     let detail = format!("retry after {retry_after_secs} s");
     audit::log(&AuditRow { detail, ..audit::about("throttled", caller, accounts.shared.clock.now(), "", name) });
     delay_rejection().await;
@@ -168,7 +173,7 @@ async fn begin(accounts: &Accounts, begins: SignIn, event: AuditRow) -> Result<B
     if let Begun::Yes(ended) = &begun {
         audit::log(&event);
         ended.iter().for_each(audit::log);
-        if ended.is_some() && accounts.shared.is_new_day(event.at) {
+        if ended.is_some() && accounts.shared.is_hint_due(event.at) {
             tracing::warn!(
                 user = event.email,
                 "an account signs in again and again, so older sessions of it end: programs should use an API token \
@@ -182,7 +187,7 @@ async fn begin(accounts: &Accounts, begins: SignIn, event: AuditRow) -> Result<B
 async fn failed(
     accounts: &Accounts,
     caller: &Caller,
-    counted: Counted,
+    counted: CountedAttempt,
     id: &str,
     email: &str,
     now: UnixSecs,
@@ -194,12 +199,12 @@ async fn failed(
     }
 }
 
-async fn check(place: &Place, password: Secret, hash: Option<Secret>) -> Result<Verdict, SignInError> {
-    place.verify(password, hash).await.map_err(|_| SignInError::Busy)
+async fn check(slot: &HashSlot, password: Secret, hash: Option<Secret>) -> Result<Verdict, SignInError> {
+    slot.verify(password, hash).await.map_err(|_| SignInError::Busy)
 }
 
 fn unavailable(error: &StoreError) -> SignInError {
-    let StoreDown = down(error);
+    let StoreDown = store_down(error);
     SignInError::Unavailable
 }
 
@@ -251,10 +256,10 @@ mod tests {
             ("", ""),
         ];
         for (email, password) in tries {
-            let before = world.accounts.shared.hasher.runs();
+            let before = world.accounts.shared.hash_pool.runs();
             let error = wrong(world.try_sign_in(&at("192.0.2.1"), email, password).await);
             assert_eq!((email, error), (email, SignInError::Credentials));
-            assert_eq!((email, world.accounts.shared.hasher.runs() - before), (email, 1));
+            assert_eq!((email, world.accounts.shared.hash_pool.runs() - before), (email, 1));
             assert_eq!(world.events(1), ["sign_in_failed"]);
         }
         world.sign_in("ada@example.com").await;
@@ -476,7 +481,7 @@ mod tests {
     async fn parallel_attempts_do_not_slip_through() {
         let world = Arc::new(World::new());
         world.user("ada@example.com");
-        let before = world.accounts.shared.hasher.runs();
+        let before = world.accounts.shared.hash_pool.runs();
         let tries: Vec<_> = (0..20)
             .map(|_| {
                 let world = Arc::clone(&world);
@@ -490,7 +495,7 @@ mod tests {
             let error = tokio::time::timeout(WAIT_MAX, attempt).await.unwrap().unwrap();
             refused += usize::from(error == SignInError::Credentials);
         }
-        assert_eq!((refused, world.accounts.shared.hasher.runs() - before), (5, 5));
+        assert_eq!((refused, world.accounts.shared.hash_pool.runs() - before), (5, 5));
     }
 
     #[tokio::test]
@@ -535,29 +540,29 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let caller = at("192.0.2.1");
-        let arrival = world.accounts.shared.hasher.arrive(&caller);
-        let mut places = Vec::new();
-        while let Some(Ok(place)) = arrival.place(None).now_or_never() {
-            places.push(place);
+        let slot_request = world.accounts.shared.hash_pool.request_slot(&caller);
+        let mut slots = Vec::new();
+        while let Some(Ok(slot)) = slot_request.acquire(None).now_or_never() {
+            slots.push(slot);
         }
-        let mut waiting: Vec<_> = (0..256).map(|_| Box::pin(arrival.place(None))).collect();
-        for place in &mut waiting {
-            assert!(futures_util::poll!(place).is_pending());
+        let mut waiting: Vec<_> = (0..256).map(|_| Box::pin(slot_request.acquire(None))).collect();
+        for slot in &mut waiting {
+            assert!(futures_util::poll!(slot).is_pending());
         }
         assert_eq!(world.accounts.hash_queue().0, 256);
         for _ in 0..10 {
             assert_eq!(wrong(world.try_sign_in(&caller, "ada@example.com", OTHER).await), SignInError::Busy);
         }
-        let elsewhere = world.accounts.shared.hasher.arrive(&at("192.0.2.2"));
-        let mut elsewhere = Box::pin(elsewhere.place(None));
+        let elsewhere = world.accounts.shared.hash_pool.request_slot(&at("192.0.2.2"));
+        let mut elsewhere = Box::pin(elsewhere.acquire(None));
         assert!(futures_util::poll!(&mut elsewhere).is_pending(), "people elsewhere still wait, and come next");
-        drop(places.pop());
-        for place in &mut waiting[1..] {
-            assert!(futures_util::poll!(place).is_pending());
+        drop(slots.pop());
+        for slot in &mut waiting[1..] {
+            assert!(futures_util::poll!(slot).is_pending());
         }
-        drop(places.pop());
+        drop(slots.pop());
         assert!(elsewhere.await.is_ok());
-        drop((places, waiting));
+        drop((slots, waiting));
         world.try_sign_in(&caller, "ada@example.com", GOOD).await.unwrap();
     }
 
@@ -617,8 +622,13 @@ mod tests {
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();
         let draft = NewSessionDraft::new(&world.accounts, &Caller::default(), true, LastHere::Nobody, START).unwrap();
-        let begins =
-            SignIn { user_id: id, checked: old, rehashed: None, session: draft.row, counted: Counted::default() };
+        let begins = SignIn {
+            user_id: id,
+            checked: old,
+            rehashed: None,
+            session: draft.row,
+            counted: CountedAttempt::default(),
+        };
         let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();
         assert!(matches!(begun, Begun::Changed(_)));
         assert_eq!(world.accounts.sessions_active(), 0);

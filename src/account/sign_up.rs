@@ -11,7 +11,7 @@ use super::password::hash_workers::delay_rejection;
 use super::password::policy;
 use crate::config;
 use crate::secret::Secret;
-use crate::store::{AuditRow, Counted, NewUser};
+use crate::store::{AuditRow, CountedAttempt, NewUser};
 
 /// Judges a new password and hashes it in the pool.
 pub(super) async fn hashed(
@@ -21,9 +21,9 @@ pub(super) async fn hashed(
     password: Secret,
 ) -> Result<Secret, ChangeError> {
     let shared = &*accounts.shared;
-    policy::judge(&shared.settings.password, &shared.settings.title, email, &password)?;
-    let place = shared.hasher.arrive(caller).place(None).await.map_err(|_| ChangeError::Busy)?;
-    place.hash(password).await.map_err(|_| ChangeError::Busy)
+    policy::check(&shared.settings.password, &shared.settings.title, email, &password)?;
+    let slot = shared.hash_pool.request_slot(caller).acquire(None).await.map_err(|_| ChangeError::Busy)?;
+    slot.hash(password).await.map_err(|_| ChangeError::Busy)
 }
 
 pub(super) fn new_user(
@@ -67,22 +67,22 @@ pub(super) async fn hashed_and_counted(
     caller: &Caller,
     event: &AuditRow,
     password: Secret,
-) -> Result<(Secret, Counted), ChangeError> {
+) -> Result<(Secret, CountedAttempt), ChangeError> {
     let shared = &*accounts.shared;
-    policy::judge(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
-    let arrival = shared.hasher.arrive(caller);
+    policy::check(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
+    let slot_request = shared.hash_pool.request_slot(caller);
     loop {
-        let place = arrival.place(None).await.map_err(|_| ChangeError::Busy)?;
+        let slot = slot_request.acquire(None).await.map_err(|_| ChangeError::Busy)?;
         let limits = login_throttle::of_sign_up(shared.settings.throttle, caller);
         let (email, now) = (event.email.clone(), shared.clock.now());
         let counted = shared.store.run(move |db| db.count_attempt(&limits, &email, now)).await;
-        let held = match counted.map_err(|error| unavailable(&error))? {
-            Ok(counted) => return Ok((place.hash(password).await.map_err(|_| ChangeError::Busy)?, counted)),
-            Err(held) => held,
+        let throttled = match counted.map_err(|error| unavailable(&error))? {
+            Ok(counted) => return Ok((slot.hash(password).await.map_err(|_| ChangeError::Busy)?, counted)),
+            Err(throttled) => throttled,
         };
-        drop(place);
-        if !arrival.pause(&held).await {
-            let retry_after_secs = login_throttle::refused(&held);
+        drop(slot);
+        if !slot_request.pause(&throttled).await {
+            let retry_after_secs = login_throttle::record_rejection(&throttled);
             let detail = format!("retry after {retry_after_secs} s");
             audit::log(&AuditRow { event: "sign_up_throttled", detail, ..event.clone() });
             delay_rejection().await;
@@ -104,9 +104,9 @@ mod tests {
         let world = World::with(|config| config.sign_up = config::SignUp::Open);
         let caller = Caller::default();
         let sign_up = async |email: &str, password: &str| {
-            let before = world.accounts.shared.hasher.runs();
+            let before = world.accounts.shared.hash_pool.runs();
             let done = register(&world.accounts, &caller, email, "Ada", secret(password)).await;
-            (done, world.accounts.shared.hasher.runs() - before)
+            (done, world.accounts.shared.hash_pool.runs() - before)
         };
         assert_eq!(sign_up("ada@example.com", GOOD).await, (Ok(()), 1));
         assert_eq!(sign_up("ADA@example.com", OTHER).await, (Ok(()), 1));
@@ -134,10 +134,10 @@ mod tests {
             let email = if n % 2 == 0 { "ada@example.com".to_owned() } else { format!("u{n}@example.com") };
             assert_eq!((n, sign_up(&format!("2001:db8::{n}"), &email, GOOD).await), (n, Ok(())));
         }
-        let before = world.accounts.shared.hasher.runs();
+        let before = world.accounts.shared.hash_pool.runs();
         let refused = Err(ChangeError::Throttled { retry_after_secs: 180 });
         assert_eq!(sign_up("2001:db8::ffff", "new@example.com", GOOD).await, refused);
-        assert_eq!(world.accounts.shared.hasher.runs(), before);
+        assert_eq!(world.accounts.shared.hash_pool.runs(), before);
         assert_eq!(world.events(1), ["banned"]);
         world.try_sign_in(&at("2001:db8::1"), "ada@example.com", GOOD).await.unwrap();
         assert_eq!(sign_up("2001:db8:0:1::1", "other@example.com", GOOD).await, Ok(()));

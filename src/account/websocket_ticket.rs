@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::limits::bounded_map::Holders;
+use super::limits::bounded_map::BoundedMap;
 use super::session::session::{Identity, Rejected, Session};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
@@ -28,16 +28,16 @@ struct Ticket {
 }
 
 /// Tickets that were given and not used.
-pub(super) struct Tickets(Mutex<Given>);
+pub(super) struct Tickets(Mutex<State>);
 
-struct Given {
-    held: Holders<Ticket>,
+struct State {
+    held: BoundedMap<Ticket>,
     swept: UnixSecs,
 }
 
 impl Default for Tickets {
     fn default() -> Self {
-        Self(Mutex::new(Given { held: Holders::new(TICKETS_OF_ONE, TICKETS_MAX), swept: 0 }))
+        Self(Mutex::new(State { held: BoundedMap::new(TICKETS_OF_ONE, TICKETS_MAX), swept: 0 }))
     }
 }
 
@@ -65,7 +65,7 @@ impl Tickets {
     }
 
     fn keep(&self, token: &str, ticket: Ticket) {
-        let Given { held, swept } = &mut *self.0.lock();
+        let State { held, swept } = &mut *self.0.lock();
         // at most once in the life of a ticket
         if ticket.issued.saturating_sub(*swept) > TICKET_SECS {
             *swept = ticket.issued;

@@ -90,6 +90,6 @@ pub(super) fn remark(warnings: &Faults) {
 
 /// The groups of all accounts; `None` where there are no accounts that could tell.
 fn groups_with_people(config: &Config) -> Option<Vec<String>> {
-    let users = Admin::look(config, Clock::system()).ok()?.users().ok()?;
+    let users = Admin::open_read_only(config, Clock::system()).ok()?.users().ok()?;
     (!users.is_empty()).then(|| users.into_iter().flat_map(|user| user.groups).collect())
 }

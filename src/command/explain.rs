@@ -40,7 +40,7 @@ fn field(line: &str) -> Result<(HeaderName, HeaderValue), CommandError> {
 
 /// The account as it is now.
 fn account(config: &Config, email: &str) -> Result<User, CommandError> {
-    let row = Admin::look(config, Clock::system())?.user(email)?;
+    let row = Admin::open_read_only(config, Clock::system())?.user(email)?;
     Ok(User::new(row.id, row.email, row.name, row.picture, row.groups, row.disabled))
 }
 

@@ -7,7 +7,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::people::{open, remark, say, settle};
 use super::{CommandError, Globals, ImportArgs, ImportFormat};
-use crate::account::{ForeignUser, ImportRules, admin::import};
+use crate::account::{ImportRow, ImportRules, admin::import};
 use crate::secret::Secret;
 use crate::store;
 
@@ -15,7 +15,7 @@ use crate::store;
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Rows, and the highest id that was ever given.
-type Read = (Vec<ForeignUser>, u64);
+type Read = (Vec<ImportRow>, u64);
 
 /// Carries the command out.
 pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
@@ -90,10 +90,10 @@ impl Columns {
         })
     }
 
-    fn user(&self, row: usize, values: &[Option<String>]) -> ForeignUser {
+    fn user(&self, row: usize, values: &[Option<String>]) -> ImportRow {
         let value = |at: Option<usize>| at.and_then(|at| values.get(at)).cloned().flatten();
         let groups = value(self.groups).unwrap_or_default();
-        ForeignUser {
+        ImportRow {
             row,
             id: value(self.id),
             email: value(Some(self.email)).unwrap_or_default(),
@@ -150,12 +150,12 @@ fn htpasswd(args: &ImportArgs) -> Result<Read, CommandError> {
         }
         let (name, rest) = line.split_once(':').unwrap_or((line, ""));
         let hash = rest.split(':').next().unwrap_or_default().trim_end();
-        rows.push(ForeignUser {
+        rows.push(ImportRow {
             row,
             email: address(args, name),
             password: Some(Secret::new(hash.to_owned())),
             name: if name.contains('@') { String::new() } else { name.to_owned() },
-            ..ForeignUser::default()
+            ..ImportRow::default()
         });
     }
     Ok((rows, 0))
@@ -182,7 +182,7 @@ fn authelia(args: &ImportArgs) -> Result<Read, CommandError> {
         let email = text_of("email");
         let groups =
             user["groups"].as_vec().map(|list| list.iter().filter_map(Yaml::as_str).map(str::to_owned).collect());
-        rows.push(ForeignUser {
+        rows.push(ImportRow {
             row: line_of(&text, &name),
             email: if email.is_empty() { address(args, &name) } else { email },
             password: user["password"].as_str().map(|hash| Secret::new(hash.to_owned())),

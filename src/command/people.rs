@@ -47,7 +47,7 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
 
 /// Opens them for a command that only tells: makes and changes nothing.
 pub(super) fn looked(globals: &Globals) -> Result<Admin, CommandError> {
-    Ok(Admin::look(&readable(globals)?.0, Clock::system())?)
+    Ok(Admin::open_read_only(&readable(globals)?.0, Clock::system())?)
 }
 
 /// The configuration without its secrets; without any file that of `run --to`.
@@ -100,7 +100,7 @@ impl From<StoreError> for CommandError {
 
 /// Waits until a running gateway has the change in force, and says so if it does not.
 pub(super) fn settle(admin: &Admin) {
-    if !admin.settle() {
+    if !admin.wait_until_applied() {
         remark("warning: the running gateway has not confirmed the change within 2 seconds");
     }
     if admin.has_noted_ends() {

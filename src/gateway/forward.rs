@@ -13,7 +13,7 @@ use super::handshake::Handshake;
 pub(crate) use super::header_filter::Stripper;
 use super::header_filter::holds_session;
 use super::{target, via};
-use crate::account::{Minted, User};
+use crate::account::{IssuedToken, User};
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
 use crate::web::names::Names;
@@ -38,7 +38,7 @@ pub(crate) struct Told<'a> {
     pub(crate) upstream: &'a Upstream,
     pub(crate) user: Option<&'a User>,
     /// Its own token, where it gets one.
-    pub(crate) token: Option<&'a Minted>,
+    pub(crate) token: Option<&'a IssuedToken>,
     /// Cookies that belong to another account, and stay here.
     pub(crate) foreign: Option<&'a Foreign>,
     /// No cookie of the client's goes on (`route.cookies`).

@@ -18,7 +18,7 @@ use super::frames::Closing;
 use super::guard::Guard;
 use super::route::Routed;
 use super::second_method;
-use crate::account::{Grant, Identity, Session, Standing};
+use crate::account::{Grant, Identity, Session, SessionState};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::names::Names;
@@ -148,10 +148,10 @@ impl Live {
     /// lets the connection be; called several times a second.
     pub(crate) fn sweep(&self, gateway: &Gateway) {
         for entry in self.entries.lock().open.values_mut() {
-            let standing = entry.who.as_ref().map(|who| gateway.accounts.standing(&who.session));
+            let standing = entry.who.as_ref().map(|who| gateway.accounts.session_state(&who.session));
             match standing {
-                Some(Standing::Expired) => entry.guard.close(Closing::Expired),
-                Some(Standing::Active) | None if entry.is_allowed(gateway) => {}
+                Some(SessionState::Expired) => entry.guard.close(Closing::Expired),
+                Some(SessionState::Active) | None if entry.is_allowed(gateway) => {}
                 _ => entry.guard.close(Closing::Revoked),
             }
         }

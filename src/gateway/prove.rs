@@ -19,7 +19,7 @@ use super::head::{self, BadHead, Known, Peer};
 use super::oversize::{self, Oversize};
 use super::route::{Reading, Routed};
 use super::{handshake, refuse, respond, server_name, target};
-use crate::account::{Identity, Minted, Session, User};
+use crate::account::{Identity, IssuedToken, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
 use crate::web::cookie;
@@ -200,7 +200,7 @@ impl<'c> Prover<'c> {
         }
         let to = &config.upstreams[admission.upstream()];
         let user = admission.identity().map(|identity| &identity.user);
-        let token = to.token.as_ref().zip(user).map(|(spec, user)| Minted::named(spec, &to.name, user));
+        let token = to.token.as_ref().zip(user).map(|(spec, user)| IssuedToken::placeholder(spec, &to.name, user));
         let handshake = incoming.is_websocket.then(|| handshake::read(&route.websocket_token, incoming));
         let own_host = to.servers.first().map(server_name::authority);
         let client = seen.known.client.map(|client| client.to_string());

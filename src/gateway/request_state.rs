@@ -14,7 +14,7 @@ use super::handshake::Handshake;
 use super::head::{Known, Peer};
 use super::live::LiveHandle;
 use super::upstream::Target;
-use crate::account::{Identity, Minted};
+use crate::account::{Identity, IssuedToken};
 use crate::web::names::Names;
 
 /// What earlier phases of one request decided.
@@ -50,7 +50,7 @@ pub(crate) struct RequestState {
     pub(super) can_switch: bool,
     /// The protocol, none of WebSockets, that the client asks to switch to and its route lets it.
     pub(super) upgrade: Option<String>,
-    pub(super) token: Option<Arc<Minted>>,
+    pub(super) token: Option<Arc<IssuedToken>>,
 }
 
 impl RequestState {

@@ -16,7 +16,7 @@ use super::{
     Gateway, RequestState, app_cookies, failure, handshake, head, refuse, respond, second_method, service_worker,
     target,
 };
-use crate::account::{Identity, Standing};
+use crate::account::{Identity, SessionState};
 use crate::web::reply::Reply;
 
 /// Interim answers (1xx) that an upstream may send before the final one.
@@ -132,7 +132,7 @@ impl Gateway {
         state.live = None;
         changes.extend(state.cors.fields());
         // the session may have ended meanwhile, and the browser have the cookie of another one
-        let stands = |who: &Identity| self.accounts.standing(&who.session) == Standing::Active;
+        let stands = |who: &Identity| self.accounts.session_state(&who.session) == SessionState::Active;
         if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
             changes.lay(cookie, answer);
         }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
-use super::throttle::{self, Counted};
+use super::throttle::{self, CountedAttempt};
 use super::{AuditRow, StoreError, UserRow, audit, int, uint, users};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -32,7 +32,7 @@ pub struct PasswordProof {
     /// The hash that it was compared with: it must still be the account's.
     pub checked: Option<Secret>,
     /// The try, to be forgiven.
-    pub counted: Counted,
+    pub counted: CountedAttempt,
 }
 
 /// What became of a token that was to be kept.
@@ -111,16 +111,16 @@ pub(super) fn count(tx: &Connection, user_id: &str, now: UnixSecs) -> Result<u64
 }
 
 impl Db {
-    /// Keeps a token; `shown`: if what was shown still holds.
+    /// Keeps a token; `proof`: if what was shown still holds.
     pub fn add_api_token(
         &mut self,
         new: &NewApiToken,
-        shown: Option<&PasswordProof>,
+        proof: Option<&PasswordProof>,
         event: &AuditRow,
     ) -> Result<Kept, StoreError> {
         self.write(|tx| {
             let Some(user) = users::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
-            if let Some(PasswordProof { checked, counted }) = shown {
+            if let Some(PasswordProof { checked, counted }) = proof {
                 if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
                     return Ok(Kept::No);
                 }
@@ -248,8 +248,9 @@ mod tests {
                 created: 1,
                 expires: 99,
             };
-            let shown = checked.map(|hash| PasswordProof { checked: Some(secret(hash)), counted: Counted::default() });
-            db.add_api_token(&new, shown.as_ref(), &event).unwrap()
+            let proof =
+                checked.map(|hash| PasswordProof { checked: Some(secret(hash)), counted: CountedAttempt::default() });
+            db.add_api_token(&new, proof.as_ref(), &event).unwrap()
         };
         assert_eq!(keep(&mut db, Some("old")), Kept::Yes);
         let password =

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, NewSession, SessionEnd};
-use super::throttle::{self, Counted};
+use super::throttle::{self, CountedAttempt};
 use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
 use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
 use crate::clock::UnixSecs;
@@ -231,7 +231,7 @@ impl Db {
         hash: &[u8; 32],
         what: LinkUse,
         session: &NewSession,
-        counted: &Counted,
+        counted: &CountedAttempt,
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<Written, StoreError> {

@@ -41,9 +41,9 @@ pub use links::{InviteRow, LinkRow, LinkUse, NewLink};
 pub use migrate::Migrated;
 pub use restore::{Restored, restore};
 pub use sessions::{Begun, NewSession, SessionEnd, SessionSelector, SignIn};
-pub use sync::{Account, Applied, Change, Standing, StandingSession};
+pub use sync::{Account, ActiveIds, ActiveSession, Applied, Change};
 pub use thread::{Hooks, Store};
-pub use throttle::{Counted, Held, Limit, Rule};
+pub use throttle::{CountedAttempt, Limit, Rule, Throttled};
 pub use users::{ADMIN_GROUP, Keeps, NewId, NewUser, Password, UserChange, Written};
 
 /// What a start would find.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
-use super::throttle::{self, Counted};
+use super::throttle::{self, CountedAttempt};
 use super::users::{self, Keeps, UserChange};
 use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, noted, uint};
 use crate::clock::UnixSecs;
@@ -42,7 +42,7 @@ pub struct SignIn {
     /// The session.
     pub session: NewSession,
     /// The attempt, to be forgiven.
-    pub counted: Counted,
+    pub counted: CountedAttempt,
 }
 
 /// What became of a sign-in.
@@ -306,7 +306,7 @@ mod tests {
             let session =
                 NewSession { id, expires: 9999, remember: true, address, user_agent, replaces: None, device: [7; 32] };
             let (user_id, checked) = (user_id.to_owned(), password.clone());
-            let begins = SignIn { user_id, checked, rehashed: None, session, counted: Counted::default() };
+            let begins = SignIn { user_id, checked, rehashed: None, session, counted: CountedAttempt::default() };
             match db.begin_session(&begins, 5, &event).unwrap() {
                 Begun::Yes(ended) => ended.map(|ended| format!("{} {}", ended.event, ended.detail)),
                 Begun::No | Begun::Changed(_) => panic!("no session"),
@@ -354,7 +354,7 @@ mod tests {
             let (id, expires) = (id.to_owned(), now + 1_000_000);
             let session = NewSession { id, expires, remember: true, address, user_agent, replaces: None, device: hash };
             let checked = Secret::new("hash".to_owned());
-            let counted = Counted::default();
+            let counted = CountedAttempt::default();
             let begins = SignIn { user_id: "1".to_owned(), checked, rehashed: None, session, counted };
             assert!(matches!(self.db.begin_session(&begins, now, &AuditRow::default()), Ok(Begun::Yes(_))));
         }

@@ -15,7 +15,7 @@ pub enum Change<'r> {
     /// All signing keys.
     Keys(Vec<KeyRow>),
     /// A session that stands. Its account follows.
-    Session(StandingSession<'r>),
+    Session(ActiveSession<'r>),
     /// The session with this id is over.
     SessionEnded(&'r str),
     /// An API token. Its account follows as a session's does.
@@ -23,18 +23,18 @@ pub enum Change<'r> {
     /// An account; removed ones show only by their ended sessions and tokens.
     Account(Account<'r>),
     /// A backup was restored, and all that stands in it has been handed on: what has none of these ids is over.
-    Restored(&'r Standing),
+    Restored(&'r ActiveIds),
 }
 
 /// The ids of what stands in a database.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
-pub struct Standing {
+pub struct ActiveIds {
     pub sessions: HashSet<String>,
     pub api_tokens: HashSet<String>,
 }
 
-impl Standing {
+impl ActiveIds {
     fn note(&mut self, change: &Change<'_>) {
         match change {
             Change::Session(row) => drop(self.sessions.insert(row.id.to_owned())),
@@ -46,7 +46,7 @@ impl Standing {
 
 /// What of a session every request is checked against.
 #[allow(missing_docs)]
-pub struct StandingSession<'r> {
+pub struct ActiveSession<'r> {
     pub id: &'r str,
     pub user_id: &'r str,
     pub created: UnixSecs,
@@ -143,7 +143,7 @@ fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
             tell(Change::SessionEnded(text(row, 0)?));
             return Ok(());
         }
-        tell(Change::Session(StandingSession {
+        tell(Change::Session(ActiveSession {
             id: text(row, 0)?,
             user_id: text(row, 1)?,
             created: uint(row.get(2)?),
@@ -200,7 +200,7 @@ impl Db {
             if after == 0 || restored(tx)? <= after {
                 tell_all(tx, int(after), tell)?;
             } else {
-                let mut standing = Standing::default();
+                let mut standing = ActiveIds::default();
                 tell_all(tx, 0, &mut |change| {
                     standing.note(&change);
                     tell(change);

@@ -52,7 +52,7 @@ pub struct Limit {
 
 /// An attempt that was let through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct CountedAttempt {
     limits: Vec<Limit>,
     rows: Vec<i64>,
     account: String,
@@ -60,7 +60,7 @@ pub struct Counted {
 
 /// Why an attempt was not let through. Nothing was counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Throttled {
     /// Another one may be made after so many milliseconds.
     pub wait_millis: u64,
     /// What is banned or paced.
@@ -69,7 +69,7 @@ pub struct Held {
     pub banned: bool,
 }
 
-impl Held {
+impl Throttled {
     /// The wait in whole seconds, at least one.
     pub fn wait_secs(&self) -> u64 {
         self.wait_millis.div_ceil(1000).max(1)
@@ -101,8 +101,8 @@ pub(super) fn count(
     limits: &[Limit],
     account: &str,
     now: UnixSecs,
-) -> Result<Result<Counted, Held>, StoreError> {
-    let mut held = Held { wait_millis: 0, names: Vec::new(), banned: false };
+) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
+    let mut throttled = Throttled { wait_millis: 0, names: Vec::new(), banned: false };
     for limit in limits {
         // a clock that was set back must not make a ban longer than any is
         tx.prepare_cached("UPDATE ban SET until = ?2 WHERE name = ?1 AND until > ?2")?
@@ -112,15 +112,15 @@ pub(super) fn count(
             Rule::Pace { .. } => paced(tx, limit, now)?,
         };
         if wait_millis > 0 {
-            held.wait_millis = held.wait_millis.max(wait_millis);
-            held.names.push(limit.name.clone());
-            held.banned |= matches!(limit.rule, Rule::Ban { .. });
+            throttled.wait_millis = throttled.wait_millis.max(wait_millis);
+            throttled.names.push(limit.name.clone());
+            throttled.banned |= matches!(limit.rule, Rule::Ban { .. });
         }
     }
-    if held.wait_millis > 0 {
-        return Ok(Err(held));
+    if throttled.wait_millis > 0 {
+        return Ok(Err(throttled));
     }
-    let mut counted = Counted { limits: limits.to_vec(), rows: Vec::new(), account: account.to_owned() };
+    let mut counted = CountedAttempt { limits: limits.to_vec(), rows: Vec::new(), account: account.to_owned() };
     for limit in limits {
         tx.prepare_cached("INSERT INTO attempt (name, at, account, failed, until) VALUES (?1, ?2, ?3, 0, ?4)")?
             .execute(params![limit.name, int(now), account, int(now + limit.rule.window_secs())])?;
@@ -199,7 +199,7 @@ fn failures(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreE
 /// The attempt failed: bans, or paces, what has used up its tries. Returns the names of those that are new to it.
 pub(super) fn failed(
     tx: &Connection,
-    counted: &Counted,
+    counted: &CountedAttempt,
     now: UnixSecs,
     event: &AuditRow,
 ) -> Result<Vec<String>, StoreError> {
@@ -235,7 +235,7 @@ pub(super) fn failed(
 }
 
 /// A right password: the attempts that led here no longer count.
-pub(super) fn forgive(tx: &Connection, counted: &Counted, now: UnixSecs) -> Result<(), StoreError> {
+pub(super) fn forgive(tx: &Connection, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
     for limit in &counted.limits {
         match limit.rule {
             Rule::Ban { .. } => {
@@ -261,14 +261,14 @@ impl Db {
         limits: &[Limit],
         account: &str,
         now: UnixSecs,
-    ) -> Result<Result<Counted, Held>, StoreError> {
+    ) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
         self.write(|tx| count(tx, limits, account, now))
     }
 
     /// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
     pub fn attempt_failed(
         &mut self,
-        counted: &Counted,
+        counted: &CountedAttempt,
         now: UnixSecs,
         event: &AuditRow,
     ) -> Result<Vec<String>, StoreError> {
@@ -280,7 +280,7 @@ impl Db {
 
     /// The attempt was right: it is forgiven.
     #[cfg(test)]
-    pub(crate) fn attempt_right(&mut self, counted: &Counted, now: UnixSecs) -> Result<(), StoreError> {
+    pub(crate) fn attempt_right(&mut self, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
         self.write(|tx| forgive(tx, counted, now))
     }
 
@@ -366,13 +366,13 @@ mod tests {
 
     /// How many bans it led to, or the wait in milliseconds.
     fn try_wrong(db: &mut Db, limits: &[Limit], account: &str, now: u64) -> Result<usize, u64> {
-        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|held| held.wait_millis)?;
+        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|throttled| throttled.wait_millis)?;
         Ok(db.attempt_failed(&counted, now, &AuditRow::default()).unwrap().len())
     }
 
     /// Whether it was let through, or the wait in milliseconds.
     fn try_right(db: &mut Db, limits: &[Limit], account: &str, now: u64) -> Result<(), u64> {
-        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|held| held.wait_millis)?;
+        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|throttled| throttled.wait_millis)?;
         db.attempt_right(&counted, now).unwrap();
         Ok(())
     }
@@ -446,8 +446,9 @@ mod tests {
     #[test]
     fn tries_that_nobody_finished_count_until_the_window_passes() {
         let (_dir, mut db) = open();
-        let mut begin =
-            |now| db.count_attempt(&limit("a"), "", now).unwrap().map(|_| ()).map_err(|held| held.wait_secs());
+        let mut begin = |now| {
+            db.count_attempt(&limit("a"), "", now).unwrap().map(|_| ()).map_err(|throttled| throttled.wait_secs())
+        };
         assert_eq!([10, 20, 30, 40].map(&mut begin), [Ok(()), Ok(()), Ok(()), Err(71)]);
         assert_eq!([110, 111].map(&mut begin), [Err(1), Ok(())]);
     }
@@ -460,8 +461,8 @@ mod tests {
         }
         let both = [limit("account:a"), limit("address:x")].concat();
         for _ in 0..10 {
-            let held = db.count_attempt(&both, "", 3).unwrap().unwrap_err();
-            assert_eq!((held.wait_secs(), held.names), (49, vec!["account:a".to_owned()]));
+            let throttled = db.count_attempt(&both, "", 3).unwrap().unwrap_err();
+            assert_eq!((throttled.wait_secs(), throttled.names), (49, vec!["account:a".to_owned()]));
         }
         assert_eq!([4, 5, 6].map(|at| fail(&mut db, "address:x", at)), [Ok(0), Ok(0), Ok(1)]);
     }

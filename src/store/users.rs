@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::db::{Db, Tx};
 use super::sessions::{self, SessionEnd};
-use super::throttle::{self, Counted, Held, Limit};
+use super::throttle::{self, CountedAttempt, Limit, Throttled};
 use super::{AuditRow, NewLink, StoreError, UserRow, api_tokens, audit, devices, int, links, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
@@ -51,7 +51,7 @@ pub struct UserChange {
     pub password: Option<Password>,
     pub disabled: Option<bool>,
     /// A try that was right, to be forgiven with it.
-    pub proved: Counted,
+    pub proved: CountedAttempt,
 }
 
 /// A new password.
@@ -265,7 +265,7 @@ impl Db {
     pub fn sign_up(
         &mut self,
         new: &NewUser,
-        counted: &Counted,
+        counted: &CountedAttempt,
         now: UnixSecs,
         event: AuditRow,
     ) -> Result<(AuditRow, Vec<String>), StoreError> {
@@ -341,7 +341,7 @@ impl Db {
         what: &UserChange,
         limits: &[Limit],
         event: &AuditRow,
-    ) -> Result<Result<Written, Held>, StoreError> {
+    ) -> Result<Result<Written, Throttled>, StoreError> {
         self.write(|tx| {
             if let Err(held) = throttle::count(tx, limits, id, event.at)? {
                 return Ok(Err(held));

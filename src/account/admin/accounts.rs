@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::account::audit;
 use crate::account::caller::Caller;
-use crate::account::errors::{AdminError, shown};
+use crate::account::errors::{AdminError, printable};
 use crate::account::fields;
 use crate::account::ids::new_id;
 use crate::account::one_time_link;
@@ -53,7 +53,7 @@ pub(crate) fn canonical_new(typed: &str) -> Result<String, AdminError> {
 }
 
 fn no_address(typed: &str) -> AdminError {
-    AdminError(format!("`{}` is not a valid e-mail address", shown(typed)))
+    AdminError(format!("`{}` is not a valid e-mail address", printable(typed)))
 }
 
 pub(crate) fn taken(email: &str) -> AdminError {
@@ -81,7 +81,7 @@ impl Admin {
     }
 
     /// Opens the store for reading; makes and changes nothing.
-    pub fn look(config: &Config, clock: Clock) -> Result<Self, AdminError> {
+    pub fn open_read_only(config: &Config, clock: Clock) -> Result<Self, AdminError> {
         Ok(Self::new(Db::look(&config.server.state_dir)?, config, clock))
     }
 
@@ -92,7 +92,7 @@ impl Admin {
 
     /// Waits until what was changed is in force in a running gateway. `false`: it did not say so
     /// within 2 seconds, or nobody can tell whether one runs.
-    pub fn settle(&self) -> bool {
+    pub fn wait_until_applied(&self) -> bool {
         matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
     }
 
@@ -114,7 +114,7 @@ impl Admin {
     fn hashed(&self, email: &str, password: Option<&Secret>) -> Result<Option<Secret>, AdminError> {
         let rules = &self.settings.password;
         password
-            .map(|password| policy::chosen(rules, &self.settings.title, email, password).map_err(AdminError))
+            .map(|password| policy::hash_checked(rules, &self.settings.title, email, password).map_err(AdminError))
             .transpose()
     }
 
@@ -245,7 +245,7 @@ impl Admin {
 
     /// Ends one session.
     pub fn revoke_session(&mut self, id: &str) -> Result<(), AdminError> {
-        let missing = || AdminError(format!("there is no session `{}` that stands", shown(id)));
+        let missing = || AdminError(format!("there is no session `{}` that stands", printable(id)));
         let email = self.db.session_email(id)?.ok_or_else(missing)?;
         let user = self.db.user_by_email(&email)?;
         let event = AuditRow { detail: id.to_owned(), ..self.event("session_ended", user.as_ref()) };

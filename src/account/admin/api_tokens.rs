@@ -2,7 +2,7 @@
 
 use super::accounts::Admin;
 use crate::account::api_token::user_tokens::{TokenDetails, new_token, too_many};
-use crate::account::errors::{AdminError, shown};
+use crate::account::errors::{AdminError, printable};
 use crate::secret::Secret;
 use crate::store::{ApiTokenRow, AuditRow, Kept, UserRow};
 
@@ -14,11 +14,11 @@ pub fn list(admin: &mut Admin, of: Option<&str>) -> Result<Vec<ApiTokenRow>, Adm
 
 /// Ends an API token.
 pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
-    let event = AuditRow { detail: shown(id), ..admin.event("token_revoked", None) };
+    let event = AuditRow { detail: printable(id), ..admin.event("token_revoked", None) };
     if admin.db.end_api_token(id, None, admin.clock.now(), &event)? {
         Ok(())
     } else {
-        Err(AdminError(format!("there is no token `{}` that works", shown(id))))
+        Err(AdminError(format!("there is no token `{}` that works", printable(id))))
     }
 }
 

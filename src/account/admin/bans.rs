@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::accounts::Admin;
-use crate::account::errors::{AdminError, shown};
+use crate::account::errors::{AdminError, printable};
 use crate::account::fields;
 use crate::account::limits::login_throttle;
 use crate::clock::UnixSecs;
@@ -44,7 +44,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
 
 /// Lifts what is throttled under this e-mail or address.
 pub fn lift(admin: &mut Admin, what: &str) -> Result<(), AdminError> {
-    let email = fields::bucket(what);
+    let email = fields::throttle_name(what);
     // a network is shown as `2001:db8::/64`
     let what_address = what.trim().trim_end_matches("/64");
     let mut names = vec![login_throttle::account(&email)];
@@ -52,9 +52,9 @@ pub fn lift(admin: &mut Admin, what: &str) -> Result<(), AdminError> {
         names.extend(login_throttle::address(address));
     }
     let user = admin.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
-    let event = AuditRow { detail: shown(what), ..admin.event("ban_lifted", None) };
+    let event = AuditRow { detail: printable(what), ..admin.event("ban_lifted", None) };
     if admin.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
-        return Err(AdminError(format!("nothing is banned under `{}`", shown(what))));
+        return Err(AdminError(format!("nothing is banned under `{}`", printable(what))));
     }
     Ok(())
 }

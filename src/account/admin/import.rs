@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use super::accounts::Admin;
-use crate::account::errors::{AdminError, shown};
+use crate::account::errors::{AdminError, printable};
 use crate::account::fields;
-use crate::account::fields::Odd;
+use crate::account::fields::Unsuitable;
 use crate::account::password::hasher;
 use crate::secret::Secret;
 use crate::store::{NewId, NewUser};
@@ -14,7 +14,7 @@ use crate::store::{NewId, NewUser};
 /// One row as it was read.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
-pub struct ForeignUser {
+pub struct ImportRow {
     /// Line or row in its file, from 1.
     pub row: usize,
     pub id: Option<String>,
@@ -58,7 +58,7 @@ pub struct ImportRules {
     pub highest_id: u64,
 }
 
-struct Judge<'a> {
+struct Importer<'a> {
     admin: &'a mut Admin,
     emails: HashSet<String>,
     ids: HashSet<String>,
@@ -70,16 +70,17 @@ struct Judge<'a> {
 ///
 /// # Errors
 /// [`AdminError`]: nothing was written.
-pub fn run(admin: &mut Admin, rows: Vec<ForeignUser>, rules: ImportRules) -> Result<Imported, AdminError> {
-    let mut judge = Judge { admin, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
+pub fn run(admin: &mut Admin, rows: Vec<ImportRow>, rules: ImportRules) -> Result<Imported, AdminError> {
+    let mut importer =
+        Importer { admin, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
     let mut ready = Vec::with_capacity(rows.len());
     for row in rows {
-        match judge.judge(row)? {
+        match importer.accept(row)? {
             Some(user) => ready.push(user),
-            None => judge.done.skipped += 1,
+            None => importer.done.skipped += 1,
         }
     }
-    let mut done = judge.done;
+    let mut done = importer.done;
     let refused = rules.strict && !done.findings.is_empty();
     if !rules.dry_run && !refused {
         admin.write_import(&ready, rules.highest_id)?;
@@ -88,21 +89,21 @@ pub fn run(admin: &mut Admin, rows: Vec<ForeignUser>, rules: ImportRules) -> Res
     Ok(done)
 }
 
-impl Judge<'_> {
-    fn say(&mut self, what: impl Into<String>) {
+impl Importer<'_> {
+    fn report(&mut self, what: impl Into<String>) {
         self.done.findings.push(Finding { row: self.row, what: what.into() });
     }
 
     /// `None`: the row makes no account.
-    fn judge(&mut self, row: ForeignUser) -> Result<Option<(NewUser, bool)>, AdminError> {
+    fn accept(&mut self, row: ImportRow) -> Result<Option<(NewUser, bool)>, AdminError> {
         self.row = row.row;
         let Some(email) = self.email(&row.email) else { return Ok(None) };
         if !self.emails.insert(email.clone()) {
-            self.say(format!("{email} stands there already, in whatever case: skipped"));
+            self.report(format!("{email} stands there already, in whatever case: skipped"));
             return Ok(None);
         }
         if self.admin.has_email(&email)? {
-            self.say(format!("there is already an account with the e-mail {email}: skipped"));
+            self.report(format!("there is already an account with the e-mail {email}: skipped"));
             return Ok(None);
         }
         let Some(id) = self.id(row.id)? else { return Ok(None) };
@@ -120,17 +121,21 @@ impl Judge<'_> {
     /// People keep the address that they have, odd as it may be; one that is dangerous to apps makes no account.
     fn email(&mut self, typed: &str) -> Option<String> {
         let Some(email) = fields::canonical(typed) else {
-            self.say(format!("`{}` is no e-mail address: skipped", shown(typed)));
+            self.report(format!("`{}` is no e-mail address: skipped", printable(typed)));
             return None;
         };
-        match fields::judge(&email) {
+        match fields::check_new_address(&email) {
             Ok(()) => {}
-            Err(Odd::Unsafe) => {
-                self.say(format!("{email} could be taken for a file's name or an option: skipped"));
+            Err(Unsuitable::Unsafe) => {
+                self.report(format!("{email} could be taken for a file's name or an option: skipped"));
                 return None;
             }
-            Err(Odd::NoAtom) => self.say(format!("{email} is no address that others could sign up with; it was kept")),
-            Err(Odd::Alike) => self.say(format!("{email} has letters that can be taken for others; it was kept")),
+            Err(Unsuitable::NotDotAtom) => {
+                self.report(format!("{email} is no address that others could sign up with; it was kept"));
+            }
+            Err(Unsuitable::Confusable) => {
+                self.report(format!("{email} has letters that can be taken for others; it was kept"));
+            }
         }
         Some(email)
     }
@@ -138,11 +143,11 @@ impl Judge<'_> {
     fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, AdminError> {
         let Some(id) = id else { return Ok(Some(self.admin.new_id()?)) };
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
-            self.say(format!("`{}` cannot be an id: skipped", shown(&id)));
+            self.report(format!("`{}` cannot be an id: skipped", printable(&id)));
             return Ok(None);
         }
         if !self.ids.insert(id.clone()) || self.admin.has_id(&id)? {
-            self.say(format!("the id {id} is taken: skipped"));
+            self.report(format!("the id {id} is taken: skipped"));
             return Ok(None);
         }
         Ok(Some(NewId::Given(id)))
@@ -152,20 +157,20 @@ impl Judge<'_> {
         if let Ok(name) = fields::name(typed) {
             return name;
         }
-        self.say("the name was cleaned: it was too long, or had characters that cannot be shown");
+        self.report("the name was cleaned: it was too long, or had characters that cannot be shown");
         fields::cleaned_name(typed)
     }
 
     fn picture(&mut self, typed: &str) -> String {
         fields::picture(typed).unwrap_or_else(|wrong| {
-            self.say(format!("the picture was left out: {}", wrong.message));
+            self.report(format!("the picture was left out: {}", wrong.message));
             String::new()
         })
     }
 
     fn groups(&mut self, typed: &[String]) -> Vec<String> {
         fields::groups(typed).unwrap_or_else(|wrong| {
-            self.say(format!("the groups were left out: {}", wrong.message));
+            self.report(format!("the groups were left out: {}", wrong.message));
             Vec::new()
         })
     }
@@ -174,7 +179,7 @@ impl Judge<'_> {
         let hash = hash?;
         let usable = hasher::is_usable(self.admin.argon2(), &hash);
         if !usable {
-            self.say("the password's hash is damaged or of a kind that is not known: the account has no password");
+            self.report("the password's hash is damaged or of a kind that is not known: the account has no password");
         }
         usable.then_some(hash)
     }

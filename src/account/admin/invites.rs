@@ -1,7 +1,7 @@
 //! Invites as commands see them: made, listed, revoked.
 
 use super::accounts::{Admin, canonical_new, taken};
-use crate::account::errors::{AdminError, shown};
+use crate::account::errors::{AdminError, printable};
 use crate::account::fields;
 use crate::account::one_time_link;
 use crate::config::SignUp;
@@ -42,10 +42,10 @@ pub fn list(admin: &mut Admin) -> Result<Vec<InviteRow>, AdminError> {
 
 /// Revokes an invite.
 pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
-    let event = AuditRow { detail: shown(id), ..admin.event("invite_revoked", None) };
+    let event = AuditRow { detail: printable(id), ..admin.event("invite_revoked", None) };
     if admin.db.end_invite(id, &event)? {
         Ok(())
     } else {
-        Err(AdminError(format!("there is no invite `{}` that works", shown(id))))
+        Err(AdminError(format!("there is no invite `{}` that works", printable(id))))
     }
 }

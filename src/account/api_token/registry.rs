@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::RwLock;
 
 use super::grant::{Grant, Scope};
-use crate::account::session::registry::Live;
+use crate::account::session::registry::SessionRegistry;
 use crate::account::session::session::Session;
 use crate::clock::UnixSecs;
 use crate::secret::token_hash;
@@ -17,7 +17,7 @@ use crate::store::ApiTokenRow;
 /// Longest token that is looked at, bytes; ours have 47.
 const TOKEN_BYTES_MAX: usize = 64;
 
-struct Held {
+struct Entry {
     /// Stands for the token where a session is asked for: its id is the token's.
     session: Arc<Session>,
     grant: Arc<Grant>,
@@ -25,11 +25,11 @@ struct Held {
 
 /// All tokens that work, by hash.
 #[derive(Default)]
-pub(crate) struct ApiTokens(RwLock<HashMap<[u8; 32], Held, ahash::RandomState>>);
+pub(crate) struct ApiTokens(RwLock<HashMap<[u8; 32], Entry, ahash::RandomState>>);
 
 impl ApiTokens {
     /// Puts a change in force.
-    pub(crate) fn apply(&self, row: ApiTokenRow, live: &Live) {
+    pub(crate) fn apply(&self, row: ApiTokenRow, sessions: &SessionRegistry) {
         let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { return };
         let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::kept(scope)).collect();
         let mut held = self.0.write();
@@ -37,9 +37,9 @@ impl ApiTokens {
         match (row.user, scopes) {
             (Some(user), Ok(scopes)) if !row.ended => {
                 held.entry(hash).or_insert_with(|| {
-                    let session = Session::new(row.id, live.account(&user.id), row.created, row.expires, row.seen);
-                    let session = Session { of_program: true, ..session };
-                    Held { session: Arc::new(session), grant: Arc::new(Grant::new(scopes)) }
+                    let session = Session::new(row.id, sessions.account(&user.id), row.created, row.expires, row.seen);
+                    let session = Session { is_api_token: true, ..session };
+                    Entry { session: Arc::new(session), grant: Arc::new(Grant::new(scopes)) }
                 });
             }
             _ => {
@@ -51,9 +51,9 @@ impl ApiTokens {
     }
 
     /// Tokens whose ids are not among these work no more.
-    pub(crate) fn end_others(&self, standing: &HashSet<String>) {
+    pub(crate) fn end_others(&self, active: &HashSet<String>) {
         self.0.write().retain(|_, token| {
-            let stands = standing.contains(&*token.session.id);
+            let stands = active.contains(&*token.session.id);
             if !stands {
                 token.session.ended.store(true, Ordering::Release);
             }
@@ -85,7 +85,7 @@ impl ApiTokens {
 
 #[cfg(test)]
 mod tests {
-    use crate::account::Standing;
+    use crate::account::SessionState;
     use crate::account::admin::api_tokens;
     use crate::account::api_token::user_tokens::TokenDetails;
     use crate::account::credentials;
@@ -101,9 +101,9 @@ mod tests {
         assert!(world.accounts.ready().await);
         let who = credentials::api_token(&world.accounts, token.expose().as_bytes()).unwrap();
         world.clock.advance(29 * 86_400);
-        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        assert_eq!(world.accounts.session_state(&who.session), SessionState::Active);
         world.clock.advance(86_400);
-        assert_eq!(world.accounts.standing(&who.session), Standing::Expired);
+        assert_eq!(world.accounts.session_state(&who.session), SessionState::Expired);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use super::grant::Scope;
 use crate::account::accounts::Accounts;
 use crate::account::audit;
 use crate::account::caller::Caller;
-use crate::account::errors::{ChangeError, FieldError, StoreDown, down, shown, unavailable, wrong_password};
+use crate::account::errors::{ChangeError, FieldError, StoreDown, printable, store_down, unavailable, wrong_password};
 use crate::account::fields;
 use crate::account::ids::new_session_id;
 use crate::account::password::reauthenticate::reauthenticate;
@@ -50,7 +50,7 @@ pub(crate) fn new_token(
 ) -> Result<(NewApiToken, Secret), FieldError> {
     let wrong = |field, code, message: String| FieldError { field, code, message };
     let name = details.name.trim();
-    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(fields::is_refused) {
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(fields::is_forbidden) {
         let message = "A token's name has 1 to 100 characters, all of which can be shown.";
         return Err(wrong("token_name", "invalid", message.to_owned()));
     }
@@ -85,7 +85,7 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>,
     let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), accounts.shared.clock.now());
     let rows =
-        accounts.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| down(&error))?;
+        accounts.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| store_down(&error))?;
     let info = |row: ApiTokenRow| TokenInfo {
         id: row.id,
         name: row.name,
@@ -116,11 +116,11 @@ pub async fn create(
             new.id.replace_range(..1, "A");
         }
     }
-    let proved = reauthenticate(accounts, caller, who, current).await?;
+    let reauthenticated = reauthenticate(accounts, caller, who, current).await?;
     let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
     let (id, written) = (new.id.clone(), event.clone());
-    let shown = PasswordProof { checked: proved.old, counted: proved.counted };
-    let kept = accounts.shared.store.run(move |db| db.add_api_token(&new, Some(&shown), &written));
+    let proof = PasswordProof { checked: reauthenticated.old, counted: reauthenticated.counted };
+    let kept = accounts.shared.store.run(move |db| db.add_api_token(&new, Some(&proof), &written));
     match kept.await.map_err(|error| unavailable(&error))? {
         Kept::Yes => {
             audit::log(&event);
@@ -137,10 +137,10 @@ pub async fn create(
 pub async fn revoke(accounts: &Accounts, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
     let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let now = accounts.shared.clock.now();
-    let event = AuditRow { detail: shown(id), ..audit::by("token_revoked", caller, now, who) };
+    let event = AuditRow { detail: printable(id), ..audit::by("token_revoked", caller, now, who) };
     let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());
     let ended = accounts.shared.store.run(move |db| db.end_api_token(&id, Some(&user), now, &written));
-    let ended = ended.await.map_err(|error| down(&error))?;
+    let ended = ended.await.map_err(|error| store_down(&error))?;
     if ended {
         audit::log(&event);
     }

@@ -13,7 +13,7 @@ use super::issued::IssuedCookieTokens;
 use super::jwe::{KeyV4, KeyV5};
 use super::jws;
 use super::signing_key::{SigningKey, SigningKeys};
-use super::token::Minted;
+use super::token::IssuedToken;
 use crate::account::ids::new_session_id;
 use crate::account::session::cookie_token::ISSUER;
 use crate::account::session::session::Identity;
@@ -28,9 +28,9 @@ const BEHIND_SECS: u64 = 5;
 pub struct TokenIssueError;
 
 /// How the tokens of each upstream are made.
-pub(crate) struct Minters(Vec<Option<Arc<Minter>>>);
+pub(crate) struct Issuers(Vec<Option<Arc<Issuer>>>);
 
-struct Minter {
+struct Issuer {
     /// Unique in the process: a token is never taken for one that another configuration asks for.
     id: u64,
     audience: String,
@@ -40,12 +40,12 @@ struct Minter {
     v5: HashMap<String, KeyV5>,
 }
 
-impl Minters {
+impl Issuers {
     /// `before` are those of the configuration before: what has not changed goes on, and so do its tokens.
     pub(crate) fn new(config: &Config, before: Option<&Self>) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
         jws::install_provider();
-        let minter = |upstream: &crate::config::Upstream| {
+        let issuer = |upstream: &crate::config::Upstream| {
             let spec = upstream.token.clone()?;
             let mut known = before.iter().flat_map(|before| before.0.iter().flatten());
             if let Some(same) = known.find(|old| old.audience == upstream.name && old.spec == spec) {
@@ -62,7 +62,7 @@ impl Minters {
                 }
                 _ => HashMap::new(),
             };
-            Some(Arc::new(Minter {
+            Some(Arc::new(Issuer {
                 id: IDS.fetch_add(1, Ordering::Relaxed),
                 audience: upstream.name.clone(),
                 shared: secret.map(|secret| EncodingKey::from_secret(secret.expose().as_bytes())),
@@ -71,7 +71,7 @@ impl Minters {
                 spec,
             }))
         };
-        Self(config.upstreams.iter().map(minter).collect())
+        Self(config.upstreams.iter().map(issuer).collect())
     }
 
     /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
@@ -85,38 +85,43 @@ impl Minters {
         keys: &SigningKeys,
         cookie_tokens: &IssuedCookieTokens,
         now: UnixSecs,
-    ) -> Result<Option<Arc<Minted>>, TokenIssueError> {
-        let Some(minter) = self.0.get(upstream).and_then(Option::as_deref) else { return Ok(None) };
-        let key = match minter.spec.key {
+    ) -> Result<Option<Arc<IssuedToken>>, TokenIssueError> {
+        let Some(issuer) = self.0.get(upstream).and_then(Option::as_deref) else { return Ok(None) };
+        let key = match issuer.spec.key {
             TokenKey::Shared(_) => None,
             TokenKey::Ed25519 => Some(keys.signing(Algorithm::EdDSA, now).ok_or(TokenIssueError)?),
             TokenKey::P256 => Some(keys.signing(Algorithm::ES256, now).ok_or(TokenIssueError)?),
         };
-        let held = &who.session.minted.0;
-        if let Some((_, minted)) = held.load().iter().flat_map(|minted| minted.iter()).find(|(id, _)| *id == minter.id)
-            && minted.is_good(&who.user, key.as_ref(), now)
+        let held = &who.session.backend_tokens.0;
+        if let Some((_, issued)) = held.load().iter().flat_map(|issued| issued.iter()).find(|(id, _)| *id == issuer.id)
+            && issued.is_valid(&who.user, key.as_ref(), now)
         {
-            return Ok(Some(Arc::clone(minted)));
+            return Ok(Some(Arc::clone(issued)));
         }
-        let minted = Arc::new(minter.mint(who, key, now)?);
-        for token in minted.cookies.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, token)| token) {
-            cookie_tokens.keep(token, &who.session, now.saturating_add(minter.spec.lifetime.as_secs()));
+        let issued = Arc::new(issuer.issue(who, key, now)?);
+        for token in issued.cookies.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, token)| token) {
+            cookie_tokens.keep(token, &who.session, now.saturating_add(issuer.spec.lifetime.as_secs()));
         }
         held.rcu(|old| {
-            let theirs = |(id, _): &&(u64, _)| *id != minter.id && self.has(*id);
-            let others = old.iter().flat_map(|minted| minted.iter()).filter(theirs).cloned();
-            Some(Arc::new(others.chain([(minter.id, Arc::clone(&minted))]).collect::<Vec<_>>()))
+            let theirs = |(id, _): &&(u64, _)| *id != issuer.id && self.has(*id);
+            let others = old.iter().flat_map(|issued| issued.iter()).filter(theirs).cloned();
+            Some(Arc::new(others.chain([(issuer.id, Arc::clone(&issued))]).collect::<Vec<_>>()))
         });
-        Ok(Some(minted))
+        Ok(Some(issued))
     }
 
     fn has(&self, id: u64) -> bool {
-        self.0.iter().flatten().any(|minter| minter.id == id)
+        self.0.iter().flatten().any(|issuer| issuer.id == id)
     }
 }
 
-impl Minter {
-    fn mint(&self, who: &Identity, key: Option<Arc<SigningKey>>, now: UnixSecs) -> Result<Minted, TokenIssueError> {
+impl Issuer {
+    fn issue(
+        &self,
+        who: &Identity,
+        key: Option<Arc<SigningKey>>,
+        now: UnixSecs,
+    ) -> Result<IssuedToken, TokenIssueError> {
         let lifetime = self.spec.lifetime.as_secs();
         let expires = now.saturating_add(lifetime).min(who.session.expires());
         let claims = self.claims(who, now, expires)?;
@@ -143,7 +148,7 @@ impl Minter {
             value.set_sensitive(true);
             Ok(value)
         };
-        Ok(Minted {
+        Ok(IssuedToken {
             bearer: self.spec.bearer.then(|| value(format!("Bearer {fallback}"))).transpose()?,
             assertion: self.spec.assertion.then(|| value(fallback)).transpose()?,
             cookies: cookies.join("; "),

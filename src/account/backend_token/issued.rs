@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::account::limits::bounded_map::Holders;
+use crate::account::limits::bounded_map::BoundedMap;
 use crate::account::session::session::Session;
 use crate::clock::UnixSecs;
 use crate::secret::token_hash;
@@ -16,11 +16,11 @@ const TOKENS_MAX: usize = 1 << 18;
 const TOKENS_PER_SESSION_MAX: usize = 64;
 
 /// All of them, with whose each is and until when.
-pub(crate) struct IssuedCookieTokens(Mutex<Holders<(Weak<Session>, UnixSecs)>>);
+pub(crate) struct IssuedCookieTokens(Mutex<BoundedMap<(Weak<Session>, UnixSecs)>>);
 
 impl Default for IssuedCookieTokens {
     fn default() -> Self {
-        Self(Mutex::new(Holders::new(TOKENS_PER_SESSION_MAX, TOKENS_MAX)))
+        Self(Mutex::new(BoundedMap::new(TOKENS_PER_SESSION_MAX, TOKENS_MAX)))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::clock::UnixSecs;
 use crate::config::{BackendToken, TokenFormat};
 
 /// A token as it is sent, until it is made anew.
-pub struct Minted {
+pub struct IssuedToken {
     /// `Bearer ...`
     pub bearer: Option<HeaderValue>,
     /// Value of `X-Authgate-Jwt-Assertion`.
@@ -25,17 +25,17 @@ pub struct Minted {
 
 /// The tokens that a session has, by who made them. Read by every request without a lock. `None`: no memory for none.
 #[derive(Default)]
-pub struct MintedTokens(pub(crate) ArcSwapOption<Vec<(u64, Arc<Minted>)>>);
+pub struct IssuedTokens(pub(crate) ArcSwapOption<Vec<(u64, Arc<IssuedToken>)>>);
 
-impl std::fmt::Debug for MintedTokens {
+impl std::fmt::Debug for IssuedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("MintedTokens(..)")
     }
 }
 
-impl Minted {
+impl IssuedToken {
     /// What stands for a token where none is made: it names what would stand there.
-    pub fn named(spec: &BackendToken, upstream: &str, user: &Arc<User>) -> Self {
+    pub fn placeholder(spec: &BackendToken, upstream: &str, user: &Arc<User>) -> Self {
         let format = match spec.format {
             TokenFormat::Jwt => "JWT",
             TokenFormat::NextAuthV4 => "next-auth 4 token",
@@ -54,7 +54,7 @@ impl Minted {
     }
 
     /// Not near its end, of the key that signs now, and saying what is so now.
-    pub(crate) fn is_good(&self, user: &Arc<User>, key: Option<&Arc<SigningKey>>, now: UnixSecs) -> bool {
+    pub(crate) fn is_valid(&self, user: &Arc<User>, key: Option<&Arc<SigningKey>>, now: UnixSecs) -> bool {
         let same_key = match (&self.key, key) {
             (None, None) => true,
             (Some(own), Some(key)) => Arc::ptr_eq(own, key),

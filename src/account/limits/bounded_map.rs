@@ -10,7 +10,7 @@ pub(crate) type Hash = [u8; 32];
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// `V` by hash.
-pub(crate) struct Holders<V> {
+pub(crate) struct BoundedMap<V> {
     by_hash: Map<Hash, V>,
     /// Of each account, and of each of its sessions the oldest first.
     of_account: Map<String, Map<String, VecDeque<Hash>>>,
@@ -18,14 +18,14 @@ pub(crate) struct Holders<V> {
     all_max: usize,
 }
 
-impl<V> Holders<V> {
+impl<V> BoundedMap<V> {
     /// Of one session so many are kept: a new one takes the place of its oldest. In all so many.
     pub(crate) fn new(of_session_max: usize, all_max: usize) -> Self {
         Self { by_hash: HashMap::default(), of_account: HashMap::default(), of_session_max, all_max }
     }
 
     pub(crate) fn insert(&mut self, hash: Hash, session: &Session, value: V) {
-        while self.by_hash.len() >= self.all_max && self.make_room() {}
+        while self.by_hash.len() >= self.all_max && self.evict_from_largest() {}
         let account = self.of_account.entry(session.user.load().id.clone()).or_default();
         let own = account.entry(session.id.clone()).or_default();
         if own.len() >= self.of_session_max
@@ -38,7 +38,7 @@ impl<V> Holders<V> {
     }
 
     /// Takes the older half from the account that has most. `false`: nobody has anything.
-    fn make_room(&mut self) -> bool {
+    fn evict_from_largest(&mut self) -> bool {
         let count = |sessions: &Map<String, VecDeque<Hash>>| sessions.values().map(VecDeque::len).sum::<usize>();
         let Some(most) = self.of_account.values_mut().max_by_key(|sessions| count(sessions)) else { return false };
         let mut taken = false;
@@ -111,7 +111,7 @@ mod tests {
     /// CWE-770: whoever filled all kept everybody else out.
     #[test]
     fn who_comes_when_all_is_full_takes_the_place_of_the_account_that_has_most() {
-        let mut held = Holders::new(4, 100);
+        let mut held = BoundedMap::new(4, 100);
         (0..10).for_each(|n| held.insert(hash(n), &session(&format!("quiet {n}"), n), n));
         // few of each session, of many sessions
         (10..100).for_each(|n| held.insert(hash(n), &session("greedy", n), n));
@@ -120,14 +120,14 @@ mod tests {
         assert!((0..10).chain(100..140).all(|n| held.get(&hash(n)) == Some(&n)));
         assert!(held.len() <= 100);
         // all have one
-        let mut even = Holders::new(4, 10);
+        let mut even = BoundedMap::new(4, 10);
         (0..20).for_each(|n| even.insert(hash(n), &session(&n.to_string(), n), n));
         assert_eq!((even.len(), even.get(&hash(19))), (10, Some(&19)));
     }
 
     #[test]
     fn a_session_takes_the_places_of_its_own_alone_and_what_is_taken_out_leaves_no_trace() {
-        let mut held = Holders::new(4, 100);
+        let mut held = BoundedMap::new(4, 100);
         held.insert(hash(0), &session("ada", 1), 0);
         (1..50).for_each(|n| held.insert(hash(n), &session("ada", 2), n));
         assert_eq!(

@@ -2,7 +2,7 @@
 //! the lines are served in rotation: whoever sends a flood waits behind it alone. Attempts on one subject (an account)
 //! are under way one at a time. Beyond a bound the flow that has most waiting gives way, not the newcomer.
 //!
-//! [`Lines`] is the whole rule, without time and without waiting; [`FairQueue`] lets tasks wait by it.
+//! [`Scheduler`] is the whole rule, without time and without waiting; [`FairQueue`] lets tasks wait by it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ struct Waiter<T> {
 }
 
 /// Who waits, in which order they are served, and what is under way.
-struct Lines<T> {
+struct Scheduler<T> {
     bounds: Bounds,
     /// Permits that nobody holds.
     free: usize,
@@ -60,7 +60,7 @@ struct Lines<T> {
     next_id: u64,
 }
 
-impl<T> Lines<T> {
+impl<T> Scheduler<T> {
     fn new(permits: usize, bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -74,7 +74,7 @@ impl<T> Lines<T> {
     }
 
     /// Lets somebody wait at the end of their flow's line. Gives their id, and who had to give way.
-    fn join(&mut self, flow: Flow, subject: Option<u64>, value: T) -> Result<(u64, Option<T>), Busy> {
+    fn enqueue(&mut self, flow: Flow, subject: Option<u64>, value: T) -> Result<(u64, Option<T>), Busy> {
         if self.by_flow.get(&flow).map_or(0, VecDeque::len) >= self.bounds.flow {
             return Err(Busy);
         }
@@ -141,7 +141,7 @@ impl<T> Lines<T> {
     }
 
     /// An attempt is over.
-    fn finish(&mut self, subject: Option<u64>) {
+    fn release(&mut self, subject: Option<u64>) {
         self.free += 1;
         if let Some(subject) = subject {
             self.busy.remove(&subject);
@@ -149,7 +149,7 @@ impl<T> Lines<T> {
     }
 
     /// Somebody does not wait any more.
-    fn leave(&mut self, flow: Flow, id: u64) {
+    fn cancel(&mut self, flow: Flow, id: u64) {
         let line = self.by_flow.get(&flow);
         if let Some(at) = line.and_then(|line| line.iter().position(|waiter| waiter.id == id)) {
             self.take(flow, at);
@@ -158,14 +158,14 @@ impl<T> Lines<T> {
 }
 
 /// A task that waits.
-struct Waiting {
+struct WaitingTask {
     since: Stopwatch,
     granted: oneshot::Sender<Permit>,
 }
 
 /// A fair queue that tasks wait in.
 #[derive(Clone)]
-pub(crate) struct FairQueue(Arc<Mutex<Lines<Waiting>>>);
+pub(crate) struct FairQueue(Arc<Mutex<Scheduler<WaitingTask>>>);
 
 /// The right to go on; given back when dropped.
 pub(crate) struct Permit {
@@ -174,7 +174,7 @@ pub(crate) struct Permit {
 }
 
 /// A place in a line; left when dropped.
-struct Place<'q> {
+struct QueueEntry<'q> {
     queue: &'q FairQueue,
     flow: Flow,
     id: u64,
@@ -183,19 +183,19 @@ struct Place<'q> {
 impl FairQueue {
     /// So many may go on at once.
     pub(crate) fn new(permits: usize, bounds: Bounds) -> Self {
-        Self(Arc::new(Mutex::new(Lines::new(permits, bounds))))
+        Self(Arc::new(Mutex::new(Scheduler::new(permits, bounds))))
     }
 
-    /// Waits until it is this one's turn, `patience` at most. `subject`: nobody else goes on with the same one
+    /// Waits until it is this one's turn, `timeout` at most. `subject`: nobody else goes on with the same one
     /// meanwhile.
-    pub(crate) async fn permit(&self, flow: Flow, subject: Option<u64>, patience: Duration) -> Result<Permit, Busy> {
+    pub(crate) async fn permit(&self, flow: Flow, subject: Option<u64>, timeout: Duration) -> Result<Permit, Busy> {
         let (granted, permit) = oneshot::channel();
-        let (id, displaced) = self.0.lock().join(flow, subject, Waiting { since: Stopwatch::new(), granted })?;
+        let (id, displaced) = self.0.lock().enqueue(flow, subject, WaitingTask { since: Stopwatch::new(), granted })?;
         // without an answer: it is busy
         drop(displaced);
-        let _place = Place { queue: self, flow, id };
+        let _entry = QueueEntry { queue: self, flow, id };
         self.grant();
-        tokio::time::timeout(patience, permit).await.map_err(|_| Busy)?.map_err(|_| Busy)
+        tokio::time::timeout(timeout, permit).await.map_err(|_| Busy)?.map_err(|_| Busy)
     }
 
     fn grant(&self) {
@@ -209,22 +209,23 @@ impl FairQueue {
 
     /// How many wait, and for how long the one who waits longest has.
     pub(crate) fn waiting(&self) -> (usize, Duration) {
-        let lines = self.0.lock();
-        let first = lines.by_flow.values().filter_map(VecDeque::front).map(|waiter| waiter.value.since.elapsed()).max();
-        (lines.waiting, first.unwrap_or_default())
+        let scheduler = self.0.lock();
+        let first =
+            scheduler.by_flow.values().filter_map(VecDeque::front).map(|waiter| waiter.value.since.elapsed()).max();
+        (scheduler.waiting, first.unwrap_or_default())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.queue.0.lock().finish(self.subject);
+        self.queue.0.lock().release(self.subject);
         self.queue.grant();
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
-        self.queue.0.lock().leave(self.flow, self.id);
+        self.queue.0.lock().cancel(self.flow, self.id);
     }
 }
 
@@ -289,8 +290,8 @@ mod tests {
             flow
         }
 
-        fn join(&mut self, lines: &mut Lines<usize>, flow: usize, subject: Option<u64>) {
-            let joined = lines.join(Flow::Connection(flow), subject, self.at);
+        fn enqueue(&mut self, scheduler: &mut Scheduler<usize>, flow: usize, subject: Option<u64>) {
+            let joined = scheduler.enqueue(Flow::Connection(flow), subject, self.at);
             let own = self.of_flow(flow, None);
             let on_subject = self.count(|_, on| subject.is_some() && on == subject);
             let full = on_subject >= BOUNDS.subject || self.waiting.len() >= BOUNDS.all;
@@ -309,8 +310,8 @@ mod tests {
             self.turns.entry(flow).or_insert(self.at);
         }
 
-        fn serve(&mut self, lines: &mut Lines<usize>) -> bool {
-            let Some((subject, number)) = lines.next() else {
+        fn serve(&mut self, scheduler: &mut Scheduler<usize>) -> bool {
+            let Some((subject, number)) = scheduler.next() else {
                 let ready = self.waiting.values().any(|(_, subject, _)| self.is_ready(*subject));
                 assert!(!ready || self.under_way.len() == PERMITS, "a permit lies idle");
                 return false;
@@ -332,27 +333,27 @@ mod tests {
             true
         }
 
-        fn take(&mut self, lines: &mut Lines<usize>, step: &Step) {
+        fn take(&mut self, scheduler: &mut Scheduler<usize>, step: &Step) {
             self.at += 1;
             match *step {
-                Step::Join(flow, subject) => self.join(lines, flow, subject),
+                Step::Join(flow, subject) => self.enqueue(scheduler, flow, subject),
                 Step::Serve => {
-                    self.serve(lines);
+                    self.serve(scheduler);
                 }
                 Step::Finish(which) if !self.under_way.is_empty() => {
                     let subject = self.under_way.swap_remove(which % self.under_way.len());
-                    lines.finish(subject);
+                    scheduler.release(subject);
                 }
                 Step::Leave(which) if !self.waiting.is_empty() => {
                     let number = *self.waiting.keys().nth(which % self.waiting.len()).expect("one of them");
                     let (flow, _, id) = self.waiting[&number];
-                    lines.leave(Flow::Connection(flow), id);
+                    scheduler.cancel(Flow::Connection(flow), id);
                     self.gone(number);
                 }
                 _ => {}
             }
-            assert!(self.under_way.len() <= PERMITS && lines.waiting == self.waiting.len());
-            assert!(lines.waiting <= BOUNDS.all);
+            assert!(self.under_way.len() <= PERMITS && scheduler.waiting == self.waiting.len());
+            assert!(scheduler.waiting <= BOUNDS.all);
             assert!((0..5).all(|flow| self.of_flow(flow, None) <= BOUNDS.flow));
             assert!((0..3).all(|subject| self.count(|_, on| on == Some(subject)) <= BOUNDS.subject));
         }
@@ -362,20 +363,20 @@ mod tests {
         /// No starvation, bounds hold, whoever leaves is gone, and all who stay are served.
         #[test]
         fn whatever_comes_bounds_hold_turns_are_fair_and_all_who_stay_are_served(steps in steps()) {
-            let (mut lines, mut model) = (Lines::new(PERMITS, BOUNDS), Model::default());
+            let (mut scheduler, mut model) = (Scheduler::new(PERMITS, BOUNDS), Model::default());
             for step in &steps {
-                model.take(&mut lines, step);
+                model.take(&mut scheduler, step);
             }
             while !model.waiting.is_empty() {
                 model.at += 1;
-                if !model.serve(&mut lines) {
+                if !model.serve(&mut scheduler) {
                     let subject = model.under_way.pop().expect("somebody waits for what is under way");
-                    lines.finish(subject);
+                    scheduler.release(subject);
                 }
             }
-            model.under_way.drain(..).for_each(|subject| lines.finish(subject));
-            prop_assert!(lines.by_flow.is_empty() && lines.rotation.is_empty() && lines.busy.is_empty());
-            prop_assert_eq!((lines.waiting, lines.free), (0, PERMITS));
+            model.under_way.drain(..).for_each(|subject| scheduler.release(subject));
+            prop_assert!(scheduler.by_flow.is_empty() && scheduler.rotation.is_empty() && scheduler.busy.is_empty());
+            prop_assert_eq!((scheduler.waiting, scheduler.free), (0, PERMITS));
         }
     }
 

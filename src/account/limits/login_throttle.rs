@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::account::accounts::Accounts;
 use crate::account::audit;
-use crate::account::caller::{Caller, prefix};
-use crate::account::errors::{StoreDown, down};
+use crate::account::caller::{Caller, network_prefix};
+use crate::account::errors::{StoreDown, store_down};
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::metrics;
 use crate::secret::token_hash;
-use crate::store::{AuditRow, Counted, Held, Limit, Rule};
+use crate::store::{AuditRow, CountedAttempt, Limit, Rule, Throttled};
 
 /// An address gets this many times the tries of an account,
 const ADDRESS_FACTOR: u32 = 20;
@@ -32,7 +32,7 @@ pub(crate) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
 }
 
 fn network(address: IpAddr) -> String {
-    let prefix = prefix(address);
+    let prefix = network_prefix(address);
     if prefix.is_ipv6() { format!("{prefix}/64") } else { prefix.to_string() }
 }
 
@@ -109,22 +109,25 @@ pub(crate) fn of_profile(settings: config::Throttle, user: &str) -> Vec<Limit> {
 }
 
 /// An attempt is refused for this: it is counted as such. Gives after how many seconds to come back.
-pub(crate) fn refused(held: &Held) -> u64 {
-    held.names.iter().for_each(|name| metrics::ACCOUNTS.limited(name));
-    held.wait_secs()
+pub(crate) fn record_rejection(throttled: &Throttled) -> u64 {
+    throttled.names.iter().for_each(|name| metrics::ACCOUNTS.limited(name));
+    throttled.wait_secs()
 }
 
 /// A counted attempt was wrong: bans what has used up its tries.
 pub(crate) async fn attempt_failed(
     accounts: &Accounts,
-    counted: Counted,
+    counted: CountedAttempt,
     event: AuditRow,
     now: UnixSecs,
 ) -> Result<(), StoreDown> {
     let shared = &*accounts.shared;
     let written = event.clone();
-    let banned =
-        shared.store.run(move |db| db.attempt_failed(&counted, now, &written)).await.map_err(|error| down(&error))?;
+    let banned = shared
+        .store
+        .run(move |db| db.attempt_failed(&counted, now, &written))
+        .await
+        .map_err(|error| store_down(&error))?;
     audit::log_with_bans(&event, banned);
     Ok(())
 }
@@ -239,7 +242,7 @@ mod simulation {
             device: Option<&[u8; 32]>,
             right: bool,
             now: u64,
-        ) -> Result<(), Held> {
+        ) -> Result<(), Throttled> {
             let limits = of_sign_in(SETTINGS, caller, email, device);
             let counted = self.db.count_attempt(&limits, email, now).unwrap()?;
             if right {

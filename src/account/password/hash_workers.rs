@@ -14,12 +14,12 @@ use tokio::sync::oneshot;
 
 use crate::account::caller::Caller;
 use crate::account::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
-use crate::account::password::hasher::{Engine, Memory, Verdict, no_memory};
+use crate::account::password::hasher::{Hasher, Memory, Verdict, no_memory};
 use crate::clock::Stopwatch;
 use crate::config;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::Held;
+use crate::store::Throttled;
 use crate::vital;
 
 /// How many may wait: of one address, for one account, and in all.
@@ -27,9 +27,9 @@ const BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
 /// How long anybody waits.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often somebody who has to wait before a try looks whether they still have to.
-const STEP: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Memory that no worker has used for so long goes back to the system.
-const REST: Duration = Duration::from_secs(10);
+const SPARE_MEMORY_TTL: Duration = Duration::from_secs(10);
 /// How much nicer than other threads the workers are (sched(7)): where a core is wanted by both, a worker gets
 /// about a tenth of it.
 const NICE_INCREMENT: i32 = 10;
@@ -44,13 +44,13 @@ enum Job {
 
 /// What workers share.
 #[derive(Default)]
-struct Bench {
-    desk: Mutex<Desk>,
+struct JobQueue {
+    state: Mutex<JobQueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Desk {
+struct JobQueueState {
     jobs: VecDeque<Job>,
     /// Memory that no worker uses, and since when; the last one is used next.
     spare: Vec<(Stopwatch, Memory)>,
@@ -58,8 +58,8 @@ struct Desk {
 }
 
 /// The workers and the queue before them.
-pub(crate) struct Hasher {
-    bench: Arc<Bench>,
+pub(crate) struct HashPool {
+    jobs: Arc<JobQueue>,
     /// Those of new hashes.
     settings: Arc<Mutex<config::Argon2>>,
     queue: FairQueue,
@@ -68,36 +68,36 @@ pub(crate) struct Hasher {
 }
 
 /// Somebody who wants a place, and waits for it no longer than [`WAIT_MAX`] in all.
-pub(crate) struct Arrival<'h> {
-    hasher: &'h Hasher,
+pub(crate) struct SlotRequest<'h> {
+    hash_pool: &'h HashPool,
     flow: Flow,
     since: Stopwatch,
 }
 
 /// A place at the workers, held from before an attempt is counted until it is decided.
-pub(crate) struct Place {
-    bench: Arc<Bench>,
+pub(crate) struct HashSlot {
+    jobs: Arc<JobQueue>,
     _permit: Permit,
 }
 
-impl Hasher {
+impl HashPool {
     /// Starts one worker less than there are cores, at least one.
     pub(crate) fn start(settings: config::Argon2) -> std::io::Result<Self> {
-        Self::with_rest(settings, REST)
+        Self::with_spare_ttl(settings, SPARE_MEMORY_TTL)
     }
 
-    fn with_rest(settings: config::Argon2, rest: Duration) -> std::io::Result<Self> {
+    fn with_spare_ttl(settings: config::Argon2, spare_ttl: Duration) -> std::io::Result<Self> {
         let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1));
-        let bench = Arc::new(Bench::default());
+        let jobs = Arc::new(JobQueue::default());
         let runs = Arc::new(AtomicU64::new(0));
         let current = Arc::new(Mutex::new(settings));
         for _ in 0..workers {
-            let (bench, current) = (Arc::clone(&bench), Arc::clone(&current));
-            let engine = Engine::new(settings, Arc::clone(&runs));
-            vital::thread("hash", move || work(engine, &current, &bench, rest))?;
+            let (jobs, current) = (Arc::clone(&jobs), Arc::clone(&current));
+            let hasher = Hasher::new(settings, Arc::clone(&runs));
+            vital::thread("hash", move || run_worker(hasher, &current, &jobs, spare_ttl))?;
         }
         Ok(Self {
-            bench,
+            jobs,
             settings: current,
             // while one is counted or written down by the store another is hashed
             queue: FairQueue::new(2 * workers, BOUNDS),
@@ -112,8 +112,8 @@ impl Hasher {
     }
 
     /// Somebody comes.
-    pub(crate) fn arrive(&self, caller: &Caller) -> Arrival<'_> {
-        Arrival { hasher: self, flow: caller.flow(), since: Stopwatch::new() }
+    pub(crate) fn request_slot(&self, caller: &Caller) -> SlotRequest<'_> {
+        SlotRequest { hash_pool: self, flow: caller.flow(), since: Stopwatch::new() }
     }
 
     /// How many wait, and for how long the one who waits longest has.
@@ -128,40 +128,40 @@ impl Hasher {
     }
 }
 
-impl Drop for Hasher {
+impl Drop for HashPool {
     fn drop(&mut self) {
-        self.bench.desk.lock().closed = true;
-        self.bench.changed.notify_all();
+        self.jobs.state.lock().closed = true;
+        self.jobs.changed.notify_all();
     }
 }
 
-impl Arrival<'_> {
+impl SlotRequest<'_> {
     fn remaining(&self) -> Duration {
         WAIT_MAX.saturating_sub(self.since.elapsed())
     }
 
     /// Waits before the next try, if that does not take longer than is left. In steps: what is in the way may be decided
     /// sooner.
-    pub(crate) async fn pause(&self, held: &Held) -> bool {
-        let wait = Duration::from_millis(held.wait_millis);
-        let may = !held.banned && wait <= self.remaining();
+    pub(crate) async fn pause(&self, throttled: &Throttled) -> bool {
+        let wait = Duration::from_millis(throttled.wait_millis);
+        let may = !throttled.banned && wait <= self.remaining();
         if may {
-            tokio::time::sleep(wait.min(STEP)).await;
+            tokio::time::sleep(wait.min(RETRY_INTERVAL)).await;
         }
         may
     }
 
     /// Waits for a place. `subject`: attempts on the same one (an account) are decided one after the other.
-    pub(crate) async fn place(&self, subject: Option<u64>) -> Result<Place, Busy> {
+    pub(crate) async fn acquire(&self, subject: Option<u64>) -> Result<HashSlot, Busy> {
         let began = Stopwatch::new();
-        let permit = self.hasher.queue.permit(self.flow, subject, self.remaining()).await;
+        let permit = self.hash_pool.queue.permit(self.flow, subject, self.remaining()).await;
         let Ok(permit) = permit else {
             metrics::ACCOUNTS.hash_refused();
             delay_rejection().await;
             return Err(Busy);
         };
         metrics::ACCOUNTS.hash_waited(began.elapsed());
-        Ok(Place { bench: Arc::clone(&self.hasher.bench), _permit: permit })
+        Ok(HashSlot { jobs: Arc::clone(&self.hash_pool.jobs), _permit: permit })
     }
 }
 
@@ -173,10 +173,10 @@ pub(crate) async fn delay_rejection() {
     tokio::time::sleep(Duration::from_millis(REJECTION_DELAY_MILLIS.start + spread)).await;
 }
 
-impl Place {
+impl HashSlot {
     fn send(&self, job: Job) {
-        self.bench.desk.lock().jobs.push_back(job);
-        self.bench.changed.notify_one();
+        self.jobs.state.lock().jobs.push_back(job);
+        self.jobs.changed.notify_one();
     }
 
     /// Compares. `None`, or a hash that is no good, takes as long as the real thing and is wrong.
@@ -194,62 +194,62 @@ impl Place {
     }
 }
 
-impl Bench {
+impl JobQueue {
     /// Waits for a job; gives it with memory to do it in. `None`: there will be none any more.
-    fn next(&self, rest: Duration) -> Option<(Job, Memory)> {
-        let mut desk = self.desk.lock();
+    fn next(&self, spare_ttl: Duration) -> Option<(Job, Memory)> {
+        let mut state = self.state.lock();
         loop {
-            if let Some(job) = desk.jobs.pop_front() {
-                return Some((job, desk.spare.pop().map_or_else(no_memory, |(_, memory)| memory)));
+            if let Some(job) = state.jobs.pop_front() {
+                return Some((job, state.spare.pop().map_or_else(no_memory, |(_, memory)| memory)));
             }
-            if desk.closed {
+            if state.closed {
                 return None;
             }
-            if desk.spare.is_empty() {
-                self.changed.wait(&mut desk);
+            if state.spare.is_empty() {
+                self.changed.wait(&mut state);
                 continue;
             }
-            self.changed.wait_for(&mut desk, rest);
-            let fresh = desk.spare.iter().position(|(since, _)| since.elapsed() < rest);
-            let fresh = fresh.unwrap_or(desk.spare.len());
-            let stale: Vec<_> = desk.spare.drain(..fresh).collect();
-            MutexGuard::unlocked(&mut desk, || drop(stale));
+            self.changed.wait_for(&mut state, spare_ttl);
+            let fresh = state.spare.iter().position(|(since, _)| since.elapsed() < spare_ttl);
+            let fresh = fresh.unwrap_or(state.spare.len());
+            let stale: Vec<_> = state.spare.drain(..fresh).collect();
+            MutexGuard::unlocked(&mut state, || drop(stale));
         }
     }
 
     fn put_back(&self, memory: Memory) {
         if !memory.is_empty() {
-            self.desk.lock().spare.push((Stopwatch::new(), memory));
+            self.state.lock().spare.push((Stopwatch::new(), memory));
         }
     }
 }
 
-fn work(mut engine: Engine, settings: &Mutex<config::Argon2>, bench: &Bench, rest: Duration) {
+fn run_worker(mut hasher: Hasher, settings: &Mutex<config::Argon2>, jobs: &JobQueue, spare_ttl: Duration) {
     // of this thread alone; where it is not possible hashing goes on all the same
     if let Err(error) = rustix::process::nice(NICE_INCREMENT) {
         tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
     }
-    while let Some((job, memory)) = bench.next(rest) {
-        engine.memory = memory;
-        engine.settings = *settings.lock();
+    while let Some((job, memory)) = jobs.next(spare_ttl) {
+        hasher.memory = memory;
+        hasher.settings = *settings.lock();
         let began = Stopwatch::new();
         // a fault in one request never ends another: the reply is dropped, the worker goes on
-        let done = catch_unwind(AssertUnwindSafe(|| carry_out(&mut engine, job)));
+        let done = catch_unwind(AssertUnwindSafe(|| run_job(&mut hasher, job)));
         metrics::ACCOUNTS.hashed(began.elapsed());
-        bench.put_back(std::mem::replace(&mut engine.memory, no_memory()));
+        jobs.put_back(std::mem::replace(&mut hasher.memory, no_memory()));
         if done.is_err() {
             tracing::error!("a hashing job panicked");
         }
     }
 }
 
-fn carry_out(engine: &mut Engine, job: Job) {
+fn run_job(hasher: &mut Hasher, job: Job) {
     match job {
         Job::Verify { password, hash, reply } if !reply.is_closed() => {
-            let _ = reply.send(engine.verify(&password, hash.as_ref()));
+            let _ = reply.send(hasher.verify(&password, hash.as_ref()));
         }
         Job::Hash { password, reply } if !reply.is_closed() => {
-            let _ = reply.send(engine.hash(&password));
+            let _ = reply.send(hasher.hash(&password));
         }
         _ => {} // whoever asked has given up
     }
@@ -276,9 +276,9 @@ mod tests {
 
     #[tokio::test]
     async fn workers_stand_behind_other_threads() {
-        let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
-        let _ = place.hash(secret("a job has been done, so the worker is where it works")).await.unwrap();
+        let hash_pool = HashPool::start(CHEAP).unwrap();
+        let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
+        let _ = slot.hash(secret("a job has been done, so the worker is where it works")).await.unwrap();
         let nice = |task: &std::path::Path| {
             let stat = std::fs::read_to_string(task.join("stat")).ok()?;
             let (name, rest) = (stat.split_once('(')?.1.split_once(')')?.0.to_owned(), stat.rsplit_once(')')?.1);
@@ -303,13 +303,14 @@ mod tests {
             assert_eq!(ended, Some(0), "{said}");
             return;
         }
-        let hasher = Hasher::with_rest(LARGE, Duration::from_millis(1)).unwrap();
+        let hash_pool = HashPool::with_spare_ttl(LARGE, Duration::from_millis(1)).unwrap();
         let before = resident_kib();
         for _ in 0..3 {
-            let hash = hasher.arrive(&Caller::default()).place(None).await.unwrap().hash(secret("one")).await;
+            let hash =
+                hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap().hash(secret("one")).await;
             assert!(hash.is_ok());
             let began = Stopwatch::new();
-            while !hasher.bench.desk.lock().spare.is_empty() || resident_kib() > before + 10_240 {
+            while !hash_pool.jobs.state.lock().spare.is_empty() || resident_kib() > before + 10_240 {
                 assert!(began.elapsed() < WAIT_MAX, "{} KiB before, {} now", before, resident_kib());
                 tokio::task::yield_now().await;
             }
@@ -318,12 +319,12 @@ mod tests {
 
     #[tokio::test]
     async fn memory_that_was_just_used_is_used_again() {
-        let hasher = Hasher::start(CHEAP).unwrap();
+        let hash_pool = HashPool::start(CHEAP).unwrap();
         for _ in 0..8 {
-            let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
-            assert!(place.hash(secret("one")).await.is_ok());
+            let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
+            assert!(slot.hash(secret("one")).await.is_ok());
             let began = Stopwatch::new();
-            while hasher.bench.desk.lock().spare.len() != 1 {
+            while hash_pool.jobs.state.lock().spare.len() != 1 {
                 assert!(began.elapsed() < WAIT_MAX);
                 tokio::task::yield_now().await;
             }
@@ -332,32 +333,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_is_right_against_its_own_hash_alone() {
-        let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
-        let hash = place.hash(secret("one and two")).await.unwrap();
+        let hash_pool = HashPool::start(CHEAP).unwrap();
+        let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
+        let hash = slot.hash(secret("one and two")).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
-        assert!(matches!(place.verify(secret("one and two"), Some(hash.clone())).await, Ok(Verdict::Right(None))));
-        assert!(matches!(place.verify(secret("one and two "), Some(hash.clone())).await, Ok(Verdict::Wrong)));
-        assert!(matches!(place.verify(secret(""), Some(hash)).await, Ok(Verdict::Wrong)));
+        assert!(matches!(slot.verify(secret("one and two"), Some(hash.clone())).await, Ok(Verdict::Right(None))));
+        assert!(matches!(slot.verify(secret("one and two "), Some(hash.clone())).await, Ok(Verdict::Wrong)));
+        assert!(matches!(slot.verify(secret(""), Some(hash)).await, Ok(Verdict::Wrong)));
     }
 
     #[tokio::test]
     async fn composed_and_decomposed_spellings_are_one_password() {
-        let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
-        let hash = place.hash(secret("caf\u{e9}")).await.unwrap();
-        assert!(matches!(place.verify(secret("cafe\u{301}"), Some(hash)).await, Ok(Verdict::Right(None))));
+        let hash_pool = HashPool::start(CHEAP).unwrap();
+        let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
+        let hash = slot.hash(secret("caf\u{e9}")).await.unwrap();
+        assert!(matches!(slot.verify(secret("cafe\u{301}"), Some(hash)).await, Ok(Verdict::Right(None))));
     }
 
     #[tokio::test]
     async fn no_account_costs_as_many_runs_as_an_account() {
-        let hasher = Hasher::start(CHEAP).unwrap();
-        let place = hasher.arrive(&Caller::default()).place(None).await.unwrap();
-        let hash = place.hash(secret("one")).await.unwrap();
+        let hash_pool = HashPool::start(CHEAP).unwrap();
+        let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
+        let hash = slot.hash(secret("one")).await.unwrap();
         for hash in [Some(hash), None, Some(secret("not a hash"))] {
-            let before = hasher.runs();
-            let _ = place.verify(secret("two"), hash).await;
-            assert_eq!(hasher.runs() - before, 1);
+            let before = hash_pool.runs();
+            let _ = slot.verify(secret("two"), hash).await;
+            assert_eq!(hash_pool.runs() - before, 1);
         }
     }
 }

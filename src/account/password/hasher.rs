@@ -38,18 +38,18 @@ pub(crate) type Memory = allocator_api2::vec::Vec<Block, System>;
 const MAPPED_BLOCKS: usize = (33 << 20) / Block::SIZE;
 
 /// A password in the form that is hashed: NFC, otherwise exactly as typed.
-pub(crate) fn normal(password: &Secret) -> Zeroizing<String> {
+pub(crate) fn normalize(password: &Secret) -> Zeroizing<String> {
     Zeroizing::new(password.expose().nfc().collect())
 }
 
 /// Hashes a new password here and now; for commands.
 pub(crate) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Secret, NoRandomness> {
-    Engine::new(settings, Arc::default()).hash(password)
+    Hasher::new(settings, Arc::default()).hash(password)
 }
 
 /// Whether a stored hash can be compared with: ours, or one that another program made.
 pub(crate) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
-    ImportedHash::parse(hash.expose()).is_some() || Engine::new(settings, Arc::default()).parse(hash).is_some()
+    ImportedHash::parse(hash.expose()).is_some() || Hasher::new(settings, Arc::default()).parse(hash).is_some()
 }
 
 pub(crate) fn no_memory() -> Memory {
@@ -57,13 +57,13 @@ pub(crate) fn no_memory() -> Memory {
 }
 
 /// One worker's argon2, with memory that is used again and again.
-pub(crate) struct Engine {
+pub(crate) struct Hasher {
     pub(crate) settings: config::Argon2,
     pub(crate) memory: Memory,
     runs: Arc<AtomicU64>,
 }
 
-struct Stored {
+struct StoredHash {
     algorithm: Algorithm,
     version: Version,
     params: Params,
@@ -71,7 +71,7 @@ struct Stored {
     output: Vec<u8>,
 }
 
-impl Engine {
+impl Hasher {
     pub(crate) fn new(settings: config::Argon2, runs: Arc<AtomicU64>) -> Self {
         Self { settings, memory: no_memory(), runs }
     }
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Fills `output`; the length is part of what is hashed.
-    fn run(&mut self, password: &str, stored: &Stored, output: &mut [u8]) -> Result<(), argon2::Error> {
+    fn run(&mut self, password: &str, stored: &StoredHash, output: &mut [u8]) -> Result<(), argon2::Error> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         let blocks = stored.params.block_count();
         let usual = self.params()?.block_count();
@@ -98,7 +98,7 @@ impl Engine {
         done
     }
 
-    fn parse(&self, hash: &Secret) -> Option<Stored> {
+    fn parse(&self, hash: &Secret) -> Option<StoredHash> {
         let parsed = PasswordHash::new(hash.expose()).ok()?;
         let params = Params::try_from(&parsed).ok()?;
         let fits = params.m_cost() <= MEMORY_KIB_MAX.max(self.settings.memory_kib)
@@ -107,7 +107,7 @@ impl Engine {
         if !fits {
             return None;
         }
-        Some(Stored {
+        Some(StoredHash {
             algorithm: Algorithm::try_from(parsed.algorithm.as_str()).ok()?,
             version: parsed.version.map_or(Ok(Version::V0x13), Version::try_from).ok()?,
             salt: parsed.salt?.to_vec(),
@@ -116,7 +116,7 @@ impl Engine {
         })
     }
 
-    fn is_current(&self, stored: &Stored) -> bool {
+    fn is_current(&self, stored: &StoredHash) -> bool {
         let config::Argon2 { memory_kib, iterations, parallelism } = self.settings;
         stored.algorithm == Algorithm::Argon2id
             && stored.version == Version::V0x13
@@ -128,8 +128,8 @@ impl Engine {
     pub(crate) fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Verdict {
         if let Some(foreign) = hash.and_then(|hash| ImportedHash::parse(hash.expose())) {
             // as it was typed when the other program made the hash, in whatever spelling that was
-            let (typed, normal) = (password.expose(), normal(password));
-            let right = foreign.matches(typed) || (*normal != *typed && foreign.matches(&normal));
+            let (typed, normalized) = (password.expose(), normalize(password));
+            let right = foreign.matches(typed) || (*normalized != *typed && foreign.matches(&normalized));
             return if right { Verdict::Right(self.hash(password).ok()) } else { Verdict::Wrong };
         }
         let Some(stored) = hash.and_then(|hash| self.parse(hash)) else {
@@ -137,7 +137,7 @@ impl Engine {
             return Verdict::Wrong;
         };
         let mut output = Zeroizing::new(vec![0u8; stored.output.len()]);
-        if self.run(&normal(password), &stored, &mut output).is_err() || !same_bytes(&output, &stored.output) {
+        if self.run(&normalize(password), &stored, &mut output).is_err() || !same_bytes(&output, &stored.output) {
             return Verdict::Wrong;
         }
         if self.is_current(&stored) {
@@ -149,7 +149,7 @@ impl Engine {
     /// Costs what a comparison costs, for accounts that do not exist.
     fn verify_dummy(&mut self, password: &Secret) {
         if let Ok(params) = self.params() {
-            let stored = Stored {
+            let stored = StoredHash {
                 algorithm: Algorithm::Argon2id,
                 version: Version::V0x13,
                 params,
@@ -157,7 +157,7 @@ impl Engine {
                 output: Vec::new(),
             };
             let mut output = Zeroizing::new([0u8; HASH_BYTES]);
-            let _ = self.run(&normal(password), &stored, output.as_mut_slice());
+            let _ = self.run(&normalize(password), &stored, output.as_mut_slice());
         }
     }
 
@@ -166,7 +166,7 @@ impl Engine {
         // the parameters were judged with the configuration; if they are no good nothing is hashed
         let params = self.params().map_err(|_| NoRandomness)?;
         let text = ParamsString::try_from(&params).map_err(|_| NoRandomness)?;
-        let stored = Stored {
+        let stored = StoredHash {
             algorithm: Algorithm::Argon2id,
             version: Version::V0x13,
             params,
@@ -174,7 +174,7 @@ impl Engine {
             output: Vec::new(),
         };
         let mut output = Zeroizing::new([0u8; HASH_BYTES]);
-        self.run(&normal(password), &stored, output.as_mut_slice()).map_err(|_| NoRandomness)?;
+        self.run(&normalize(password), &stored, output.as_mut_slice()).map_err(|_| NoRandomness)?;
         let hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
             version: Some(Version::V0x13.into()),
@@ -200,20 +200,20 @@ mod tests {
     fn known_hash_of_the_reference_implementation_is_understood() {
         // phc-winner-argon2, test.c: argon2id, m=65536 t=2 p=1, "password" / "somesalt"
         let hash = secret("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc");
-        let mut engine = Engine::new(CHEAP, Arc::default());
-        assert!(matches!(engine.verify(&secret("password"), Some(&hash)), Verdict::Right(Some(_))));
-        assert!(matches!(engine.verify(&secret("differentpassword"), Some(&hash)), Verdict::Wrong));
-        assert!(engine.memory.len() <= 64);
+        let mut hasher = Hasher::new(CHEAP, Arc::default());
+        assert!(matches!(hasher.verify(&secret("password"), Some(&hash)), Verdict::Right(Some(_))));
+        assert!(matches!(hasher.verify(&secret("differentpassword"), Some(&hash)), Verdict::Wrong));
+        assert!(hasher.memory.len() <= 64);
     }
 
     #[test]
     fn hashes_that_ask_for_too_much_are_not_looked_at() {
-        let mut engine = Engine::new(CHEAP, Arc::default());
+        let mut hasher = Hasher::new(CHEAP, Arc::default());
         for greedy in ["m=4194304,t=1,p=1", "m=64,t=4000000,p=1", "m=8388608,t=1,p=1000000"] {
             let hash =
                 secret(&format!("$argon2id$v=19${greedy}$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"));
-            assert!(matches!(engine.verify(&secret("password"), Some(&hash)), Verdict::Wrong));
+            assert!(matches!(hasher.verify(&secret("password"), Some(&hash)), Verdict::Wrong));
         }
-        assert!(engine.memory.len() <= 64);
+        assert!(hasher.memory.len() <= 64);
     }
 }

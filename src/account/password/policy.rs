@@ -2,7 +2,7 @@
 //! of the person's address or the page's title. No rules of composition, no expiry.
 
 use super::guessable;
-use super::hasher::{hash_now, normal};
+use super::hasher::{hash_now, normalize};
 use crate::account::errors::FieldError;
 use crate::config;
 use crate::secret::Secret;
@@ -27,8 +27,8 @@ fn wrong(code: &'static str, message: String) -> FieldError {
 ///
 /// # Errors
 /// Codes `too_short`, `too_long`, `common`, `guessable`, always for the field `password`.
-pub(crate) fn judge(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<(), FieldError> {
-    let password = normal(password);
+pub(crate) fn check(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<(), FieldError> {
+    let password = normalize(password);
     let length = password.chars().count();
     if length < rules.min_length {
         return Err(wrong(
@@ -59,8 +59,13 @@ pub(crate) fn judge(rules: &config::Password, title: &str, email: &str, password
 }
 
 /// Hashes a new password for a command, after judging it.
-pub(crate) fn chosen(rules: &config::Password, title: &str, email: &str, password: &Secret) -> Result<Secret, String> {
-    judge(rules, title, email, password).map_err(|wrong| wrong.message)?;
+pub(crate) fn hash_checked(
+    rules: &config::Password,
+    title: &str,
+    email: &str,
+    password: &Secret,
+) -> Result<Secret, String> {
+    check(rules, title, email, password).map_err(|wrong| wrong.message)?;
     hash_now(rules.argon2, password).map_err(|error| error.to_string())
 }
 
@@ -72,7 +77,7 @@ mod tests {
         let argon2 = config::Argon2 { memory_kib: 8, iterations: 1, parallelism: 1 };
         let rules = config::Password { min_length, blocklist, argon2 };
         let password = Secret::new(password.to_owned());
-        judge(&rules, "Photo Club", "marlene@example.com", &password).map_or_else(|error| error.code, |()| "ok")
+        check(&rules, "Photo Club", "marlene@example.com", &password).map_or_else(|error| error.code, |()| "ok")
     }
 
     #[test]

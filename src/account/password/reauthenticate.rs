@@ -1,6 +1,6 @@
 //! The current password, asked for again before what outlives a session is changed: wrong ones are counted by session.
 
-use super::hash_workers::Place;
+use super::hash_workers::HashSlot;
 use super::hasher::Verdict;
 use crate::account::accounts::Accounts;
 use crate::account::audit;
@@ -9,13 +9,13 @@ use crate::account::errors::{ChangeError, unavailable, wrong_password};
 use crate::account::limits::login_throttle::{self, attempt_failed};
 use crate::account::session::session::Identity;
 use crate::secret::Secret;
-use crate::store::{Counted, UserRow};
+use crate::store::{CountedAttempt, UserRow};
 
 /// The current password was right.
-pub(crate) struct Proved {
-    pub(crate) place: Place,
+pub(crate) struct Reauthenticated {
+    pub(crate) slot: HashSlot,
     /// The try, to be forgiven with what comes of it.
-    pub(crate) counted: Counted,
+    pub(crate) counted: CountedAttempt,
     /// The hash that it was compared with.
     pub(crate) old: Option<Secret>,
 }
@@ -26,22 +26,22 @@ pub(crate) async fn reauthenticate(
     caller: &Caller,
     who: &Identity,
     current: Secret,
-) -> Result<Proved, ChangeError> {
+) -> Result<Reauthenticated, ChangeError> {
     let shared = &*accounts.shared;
     let subject = shared.subject(("session", &who.session.id));
-    let place = shared.hasher.arrive(caller).place(Some(subject)).await.map_err(|_| ChangeError::Busy)?;
+    let slot = shared.hash_pool.request_slot(caller).acquire(Some(subject)).await.map_err(|_| ChangeError::Busy)?;
     let (counted, user) = count_for(accounts, who).await?;
     let old = user.and_then(|user| user.password);
-    let verdict = place.verify(current, old.clone()).await.map_err(|_| ChangeError::Busy)?;
+    let verdict = slot.verify(current, old.clone()).await.map_err(|_| ChangeError::Busy)?;
     let Verdict::Right(_) = verdict else {
         let now = shared.clock.now();
         attempt_failed(accounts, counted, audit::by("current_password_wrong", caller, now, who), now).await?;
         return Err(wrong_password());
     };
-    Ok(Proved { place, counted, old })
+    Ok(Reauthenticated { slot, counted, old })
 }
 
-async fn count_for(accounts: &Accounts, who: &Identity) -> Result<(Counted, Option<UserRow>), ChangeError> {
+async fn count_for(accounts: &Accounts, who: &Identity) -> Result<(CountedAttempt, Option<UserRow>), ChangeError> {
     let shared = &*accounts.shared;
     let limits = login_throttle::of_session(shared.settings.throttle, &who.user.id, &who.session.id);
     let (now, id, email) = (shared.clock.now(), who.user.id.clone(), who.user.email.clone());
@@ -50,7 +50,8 @@ async fn count_for(accounts: &Accounts, who: &Identity) -> Result<(Counted, Opti
         .run(move |db| Ok((db.count_attempt(&limits, &email, now)?, db.user_by_id(&id)?)))
         .await
         .map_err(|error| unavailable(&error))?;
-    let counted =
-        counted.map_err(|held| ChangeError::Throttled { retry_after_secs: login_throttle::refused(&held) })?;
+    let counted = counted.map_err(|throttled| ChangeError::Throttled {
+        retry_after_secs: login_throttle::record_rejection(&throttled),
+    })?;
     Ok((counted, user))
 }

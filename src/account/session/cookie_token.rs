@@ -74,7 +74,7 @@ pub(crate) struct Key {
     /// Unix seconds; a token that was issued later is not ours: the key had been retired.
     issued_until: AtomicU64,
     /// The number of the change that retired it: it speaks for no session that began later, however a token is dated.
-    begun_before: AtomicU64,
+    sessions_before: AtomicU64,
 }
 
 /// All keys that verify, by the head of their tokens, and the one that signs.
@@ -118,14 +118,14 @@ impl Keys {
                     hmac: hmac::Key::new(hmac::HMAC_SHA256, &row.secret),
                     valid_until: AtomicU64::new(0),
                     issued_until: AtomicU64::new(0),
-                    begun_before: AtomicU64::new(0),
+                    sessions_before: AtomicU64::new(0),
                 })
             });
             let until = |secs| row.retired.map_or(u64::MAX, |at| at.saturating_add(secs));
             key.valid_until.store(until(max_age_secs), Ordering::Relaxed);
             // a gateway that has not heard of it yet renews with it
             key.issued_until.store(until(LEEWAY_SECS), Ordering::Relaxed);
-            key.begun_before.store(row.retired.map_or(u64::MAX, |_| row.changed), Ordering::Relaxed);
+            key.sessions_before.store(row.retired.map_or(u64::MAX, |_| row.changed), Ordering::Relaxed);
             if row.retired.is_none() && signing.as_ref().is_none_or(|(created, _)| row.created >= *created) {
                 signing = Some((row.created, Arc::clone(key)));
             }
@@ -202,8 +202,8 @@ impl Key {
     }
 
     /// Whether it may speak for this session: a retired key may not for one that began after it.
-    pub(crate) fn speaks_for(&self, session: &Session) -> bool {
-        session.begun < self.begun_before.load(Ordering::Relaxed)
+    pub(crate) fn is_valid_for(&self, session: &Session) -> bool {
+        session.begun < self.sessions_before.load(Ordering::Relaxed)
     }
 }
 
@@ -222,7 +222,7 @@ impl Remembered {
 
     fn check(&self, now: UnixSecs) -> Result<(), Rejected> {
         self.key.check(now)?;
-        if !self.key.speaks_for(&self.session) {
+        if !self.key.is_valid_for(&self.session) {
             return Err(Rejected::Invalid);
         }
         if now > self.expires.saturating_add(LEEWAY_SECS) { Err(Rejected::Expired) } else { Ok(()) }
@@ -243,7 +243,7 @@ struct Memory {
 
 impl Memory {
     /// Whether the token has left a trace; it has from now on.
-    fn came_before(&mut self, token: &[u8]) -> bool {
+    fn seen_before(&mut self, token: &[u8]) -> bool {
         let [a, b, c, d, place @ ..] = self.tokens.hasher().hash_one(token).to_ne_bytes();
         self.once.resize(VERIFIED_MAX, 0);
         let place = usize::try_from(u32::from_ne_bytes(place)).unwrap_or(0) % VERIFIED_MAX;
@@ -276,7 +276,7 @@ pub(crate) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(
 /// Remembers a verified token on this thread, if it comes for the second time.
 pub(crate) fn remember(owner: u64, token: &[u8], what: Remembered) {
     MEMORY.with_borrow_mut(|memory| {
-        if !memory.came_before(token) {
+        if !memory.seen_before(token) {
             return;
         }
         if memory.owner != owner || memory.tokens.len() >= VERIFIED_MAX {
@@ -300,7 +300,7 @@ mod tests {
     use crate::account::admin::signing_keys;
     use crate::account::credentials;
     use crate::account::testing::{START, World};
-    use crate::account::{OldKeys, SignedIn, Standing};
+    use crate::account::{OldKeys, SessionState, SignedIn};
 
     async fn signed_in(world: &World) -> SignedIn {
         world.user("ada@example.com");
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(judged(&world, &old), "ok");
         let mut admin = world.admin();
         let kid = signing_keys::rotate(&mut admin, OldKeys::Kept).unwrap();
-        assert!(admin.settle());
+        assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &old), "ok");
         let fresh = world.sign_in("ada@example.com").await;
         assert_eq!(parts(fresh.token.expose()).0["kid"], json!(kid));
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(judged(&world, renewed.expose()), "ok");
         world.clock.advance(20 * 86_400 - 3600 + 1);
         assert_eq!(judged(&world, &old), "invalid");
-        assert_eq!(world.accounts.standing(&done.session), Standing::Expired);
+        assert_eq!(world.accounts.session_state(&done.session), SessionState::Expired);
         // and is forgotten for good: a longer `max_age` must not bring it back
         assert_eq!(world.db().keys().unwrap().len(), 2);
         world.maintenance().await;

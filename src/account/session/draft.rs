@@ -63,7 +63,7 @@ impl NewSessionDraft {
     pub(crate) fn signed_in(self, accounts: &Accounts, user_id: &str) -> Result<SignedIn, StoreDown> {
         let shared = &*accounts.shared;
         let Self { row, device, before } = self;
-        let session = shared.live.find(&row.id).ok_or(StoreDown)?;
+        let session = shared.sessions.find(&row.id).ok_or(StoreDown)?;
         let token = shared.keys.sign(&session, user_id, shared.clock.now()).ok_or(StoreDown)?;
         let is_same_account = matches!(before, LastHere::One(last) if last == user_id);
         Ok(SignedIn { session, token, device, is_same_account })

@@ -12,63 +12,63 @@ use ahash::RandomState;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::session::{Session, Standing};
+use super::session::{Session, SessionState};
 use super::user::User;
 use crate::clock::UnixSecs;
-use crate::store::{Account, StandingSession};
+use crate::store::{Account, ActiveSession};
 
-const PARTS: usize = 256;
+const SHARDS: usize = 256;
 /// Sessions that one step looks at.
 const STEP: usize = 50_000;
 /// Writing one takes as long as looking at so many.
 const WRITING: usize = 25;
 
 /// The store's thread alone adds, changes and removes.
-pub(crate) struct Live {
-    parts: Box<[Part]>,
+pub(crate) struct SessionRegistry {
+    shards: Box<[Shard]>,
     hashes: RandomState,
     idle_secs: AtomicU64,
     max_age_secs: AtomicU64,
 }
 
-struct Part {
-    sessions: RwLock<HashSet<Held, RandomState>>,
+struct Shard {
+    sessions: RwLock<HashSet<ById, RandomState>>,
     /// Accounts that have sessions or tokens; shared by these.
     accounts: Mutex<HashMap<Box<str>, Arc<ArcSwap<User>>, RandomState>>,
 }
 
 /// A session under its id.
-struct Held(Arc<Session>);
+struct ById(Arc<Session>);
 
-impl Borrow<str> for Held {
+impl Borrow<str> for ById {
     fn borrow(&self) -> &str {
         &self.0.id
     }
 }
 
-impl Hash for Held {
+impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.id.hash(state);
     }
 }
 
-impl PartialEq for Held {
+impl PartialEq for ById {
     fn eq(&self, other: &Self) -> bool {
         self.0.id == other.0.id
     }
 }
 
-impl Eq for Held {}
+impl Eq for ById {}
 
-impl Live {
+impl SessionRegistry {
     pub(crate) fn new(idle_secs: u64, max_age_secs: u64) -> Self {
         let hashes = RandomState::new();
-        let part = || Part {
+        let shard = || Shard {
             sessions: RwLock::new(HashSet::with_hasher(hashes.clone())),
             accounts: Mutex::new(HashMap::with_hasher(hashes.clone())),
         };
         Self {
-            parts: (0..PARTS).map(|_| part()).collect(),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
             hashes: hashes.clone(),
             idle_secs: idle_secs.into(),
             max_age_secs: max_age_secs.into(),
@@ -81,66 +81,66 @@ impl Live {
         self.idle_secs.store(idle_secs, Ordering::Relaxed);
         // before the locks are taken: what begins behind them is held to it, too
         self.max_age_secs.store(max_age_secs, Ordering::Relaxed);
-        for part in &self.parts {
-            part.sessions.read().iter().for_each(|held| held.0.shorten(max_age_secs));
+        for shard in &self.shards {
+            shard.sessions.read().iter().for_each(|entry| entry.0.shorten(max_age_secs));
         }
     }
 
     /// The part that an id belongs to; by bits of the hash that the tables themselves do not look at first.
-    fn part(&self, id: &str) -> &Part {
+    fn shard(&self, id: &str) -> &Shard {
         let bits = self.hashes.hash_one(id) >> 32;
-        &self.parts[usize::try_from(bits).unwrap_or(0) % PARTS]
+        &self.shards[usize::try_from(bits).unwrap_or(0) % SHARDS]
     }
 
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Session>> {
-        self.part(id).sessions.read().get(id).map(|held| Arc::clone(&held.0))
+        self.shard(id).sessions.read().get(id).map(|entry| Arc::clone(&entry.0))
     }
 
     /// Whether the session still stands for somebody.
-    pub(crate) fn standing(&self, session: &Session, now: UnixSecs) -> Standing {
+    pub(crate) fn state(&self, session: &Session, now: UnixSecs) -> SessionState {
         let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
-        let is_idle = unused_secs > self.idle_secs.load(Ordering::Relaxed) && !session.of_program;
+        let is_idle = unused_secs > self.idle_secs.load(Ordering::Relaxed) && !session.is_api_token;
         // told before the end, which a sweep may have set for the same reason
         if now >= session.expires() || is_idle {
-            Standing::Expired
+            SessionState::Expired
         } else if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
-            Standing::Ended
+            SessionState::Ended
         } else {
-            Standing::Active
+            SessionState::Active
         }
     }
 
     /// A session begins. One that stands already stays as it is.
-    pub(crate) fn begin(&self, row: &StandingSession<'_>) {
-        let part = self.part(row.id);
-        if part.sessions.read().contains(row.id) {
+    pub(crate) fn begin(&self, row: &ActiveSession<'_>) {
+        let shard = self.shard(row.id);
+        if shard.sessions.read().contains(row.id) {
             return;
         }
         let session = Session::new(row.id.to_owned(), self.account(row.user_id), row.created, row.expires, row.seen);
         let session = Session { remember: row.remember, begun: row.begun, ..session };
-        let mut sessions = part.sessions.write();
+        let mut sessions = shard.sessions.write();
         session.shorten(self.max_age_secs.load(Ordering::Relaxed));
-        sessions.insert(Held(Arc::new(session)));
+        sessions.insert(ById(Arc::new(session)));
     }
 
     /// A session is over.
     pub(crate) fn end(&self, id: &str) {
-        if let Some(Held(session)) = self.part(id).sessions.write().take(id) {
+        if let Some(ById(session)) = self.shard(id).sessions.write().take(id) {
             session.ended.store(true, Ordering::Release);
         }
     }
 
     /// Sessions whose ids are not among these are over.
-    pub(crate) fn end_others(&self, standing: &HashSet<String>) {
-        for part in &self.parts {
-            let ids: Vec<String> = part.sessions.read().iter().map(|held| held.0.id.clone()).collect();
-            ids.iter().filter(|id| !standing.contains(*id)).for_each(|id| self.end(id));
+    pub(crate) fn end_others(&self, active: &HashSet<String>) {
+        for shard in &self.shards {
+            let ids: Vec<String> = shard.sessions.read().iter().map(|entry| entry.0.id.clone()).collect();
+            ids.iter().filter(|id| !active.contains(*id)).for_each(|id| self.end(id));
         }
     }
 
     /// What all sessions of an account share. Before it has been told of, the account has no standing.
     pub(crate) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
-        let mut accounts = self.part(id).accounts.lock();
+        let mut accounts = self.shard(id).accounts.lock();
         if let Some(known) = accounts.get(id) {
             return Arc::clone(known);
         }
@@ -153,7 +153,7 @@ impl Live {
 
     /// An account as it is now; of interest only if it has sessions or tokens.
     pub(crate) fn change(&self, row: &Account<'_>) {
-        let Some(shared) = self.part(row.id).accounts.lock().get(row.id).cloned() else { return };
+        let Some(shared) = self.shard(row.id).accounts.lock().get(row.id).cloned() else { return };
         let old = shared.load();
         let groups = || row.groups.split(',').filter(|group| !group.is_empty());
         let same = (&*old.email, &*old.name, &*old.picture, old.disabled)
@@ -169,10 +169,10 @@ impl Live {
 
     /// Goes through parts beginning with `from`, until that was enough for one step; `each` says how much its part
     /// was. Gives where to go on.
-    fn step(&self, from: usize, mut each: impl FnMut(&Part) -> usize) -> Option<usize> {
+    fn step(&self, from: usize, mut each: impl FnMut(&Shard) -> usize) -> Option<usize> {
         let mut done = 0;
-        for (at, part) in self.parts.iter().enumerate().skip(from) {
-            done += each(part);
+        for (at, shard) in self.shards.iter().enumerate().skip(from) {
+            done += each(shard);
             if done >= STEP {
                 return Some(at + 1);
             }
@@ -183,9 +183,9 @@ impl Live {
     /// Of some parts, sessions used since they were last written: id and when. And where to go on.
     pub(crate) fn unwritten(&self, from: usize) -> (Vec<(String, UnixSecs)>, Option<usize>) {
         let mut used = Vec::new();
-        let next = self.step(from, |part| {
-            let (sessions, before) = (part.sessions.read(), used.len());
-            used.extend(sessions.iter().filter_map(|Held(session)| {
+        let next = self.step(from, |shard| {
+            let (sessions, before) = (shard.sessions.read(), used.len());
+            used.extend(sessions.iter().filter_map(|ById(session)| {
                 let seen = session.seen.load(Ordering::Relaxed);
                 (seen > session.written.load(Ordering::Relaxed)).then(|| (session.id.clone(), seen))
             }));
@@ -206,30 +206,30 @@ impl Live {
     /// Lets go of sessions past their limits, and of accounts that nothing belongs to, in some parts. Gives where
     /// to go on.
     pub(crate) fn sweep(&self, from: usize, now: UnixSecs) -> Option<usize> {
-        let is_over = |session: &Session| self.standing(session, now) == Standing::Expired;
-        self.step(from, |part| {
-            let sessions = part.sessions.read();
-            let (looked_at, over) = (sessions.len(), sessions.iter().filter(|held| is_over(&held.0)));
-            let over: Vec<_> = over.map(|held| held.0.id.clone()).collect();
+        let is_over = |session: &Session| self.state(session, now) == SessionState::Expired;
+        self.step(from, |shard| {
+            let sessions = shard.sessions.read();
+            let (looked_at, over) = (sessions.len(), sessions.iter().filter(|entry| is_over(&entry.0)));
+            let over: Vec<_> = over.map(|entry| entry.0.id.clone()).collect();
             drop(sessions);
             for id in over {
-                let mut sessions = part.sessions.write();
-                if sessions.get(id.as_str()).is_some_and(|held| is_over(&held.0)) {
+                let mut sessions = shard.sessions.write();
+                if sessions.get(id.as_str()).is_some_and(|entry| is_over(&entry.0)) {
                     // for good: whoever still holds it must not find it alive under a longer limit
-                    if let Some(held) = sessions.take(id.as_str()) {
-                        held.0.ended.store(true, Ordering::Release);
+                    if let Some(entry) = sessions.take(id.as_str()) {
+                        entry.0.ended.store(true, Ordering::Release);
                     }
                 }
             }
-            part.accounts.lock().retain(|_, shared| Arc::strong_count(shared) > 1);
+            shard.accounts.lock().retain(|_, shared| Arc::strong_count(shared) > 1);
             looked_at
         })
     }
 
     /// How many stand.
     pub(crate) fn count(&self, now: UnixSecs) -> usize {
-        let active = |held: &&Held| self.standing(&held.0, now) == Standing::Active;
-        self.parts.iter().map(|part| part.sessions.read().iter().filter(active).count()).sum()
+        let active = |entry: &&ById| self.state(&entry.0, now) == SessionState::Active;
+        self.shards.iter().map(|shard| shard.sessions.read().iter().filter(active).count()).sum()
     }
 }
 
@@ -237,8 +237,8 @@ impl Live {
 mod tests {
     use super::*;
 
-    fn row<'r>(id: &'r str, user_id: &'r str) -> StandingSession<'r> {
-        StandingSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true, begun: 1 }
+    fn row<'r>(id: &'r str, user_id: &'r str) -> ActiveSession<'r> {
+        ActiveSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true, begun: 1 }
     }
 
     fn account<'r>(id: &'r str, groups: &'r str) -> Account<'r> {
@@ -247,56 +247,58 @@ mod tests {
 
     #[test]
     fn a_session_stands_for_nobody_before_its_account_is_known_and_all_of_an_account_change_at_once() {
-        let live = Live::new(100, 5000);
-        live.begin(&row("one", "7"));
-        let one = live.find("one").unwrap();
-        assert_eq!(live.standing(&one, 1), Standing::Ended);
-        live.change(&account("7", "ops,staff"));
-        live.begin(&row("two", "7"));
-        let two = live.find("two").unwrap();
-        assert_eq!([&one, &two].map(|session| live.standing(session, 1)), [Standing::Active; 2]);
+        let registry = SessionRegistry::new(100, 5000);
+        registry.begin(&row("one", "7"));
+        let one = registry.find("one").unwrap();
+        assert_eq!(registry.state(&one, 1), SessionState::Ended);
+        registry.change(&account("7", "ops,staff"));
+        registry.begin(&row("two", "7"));
+        let two = registry.find("two").unwrap();
+        assert_eq!([&one, &two].map(|session| registry.state(session, 1)), [SessionState::Active; 2]);
         assert_eq!(two.user.load().groups, ["ops", "staff"]);
         let before = one.user.load_full();
-        live.change(&account("7", "ops,staff"));
+        registry.change(&account("7", "ops,staff"));
         assert!(Arc::ptr_eq(&before, &two.user.load_full())); // nothing changed
-        live.change(&Account { disabled: true, ..account("7", "ops,staff") });
-        assert_eq!([&one, &two].map(|session| live.standing(session, 1)), [Standing::Ended; 2]);
-        live.end("one");
-        assert!(live.find("one").is_none() && one.ended.load(Ordering::Relaxed) && !two.ended.load(Ordering::Relaxed));
+        registry.change(&Account { disabled: true, ..account("7", "ops,staff") });
+        assert_eq!([&one, &two].map(|session| registry.state(session, 1)), [SessionState::Ended; 2]);
+        registry.end("one");
+        assert!(
+            registry.find("one").is_none() && one.ended.load(Ordering::Relaxed) && !two.ended.load(Ordering::Relaxed)
+        );
     }
 
     /// A thread remembers the sessions of its tokens: what was let go must not come back to life for it.
     #[test]
     fn a_session_that_was_let_go_stays_over_when_the_idle_limit_is_raised() {
-        let live = Live::new(100, 5000);
-        live.begin(&row("one", "7"));
-        live.begin(&row("two", "7"));
-        live.change(&account("7", ""));
-        let (one, two) = (live.find("one").unwrap(), live.find("two").unwrap());
+        let registry = SessionRegistry::new(100, 5000);
+        registry.begin(&row("one", "7"));
+        registry.begin(&row("two", "7"));
+        registry.change(&account("7", ""));
+        let (one, two) = (registry.find("one").unwrap(), registry.find("two").unwrap());
         two.seen.store(90, Ordering::Relaxed);
-        assert_eq!(live.standing(&one, 150), Standing::Expired);
+        assert_eq!(registry.state(&one, 150), SessionState::Expired);
         let mut next = Some(0);
         while let Some(from) = next {
-            next = live.sweep(from, 150);
+            next = registry.sweep(from, 150);
         }
-        live.set_limits(900, 5000);
-        assert_eq!((live.standing(&one, 150), live.standing(&two, 150)), (Standing::Ended, Standing::Active));
+        registry.set_limits(900, 5000);
+        assert_eq!((registry.state(&one, 150), registry.state(&two, 150)), (SessionState::Ended, SessionState::Active));
     }
 
     #[test]
     fn what_goes_through_all_sessions_goes_in_steps_and_misses_none() {
-        let live = Live::new(100, 5000);
+        let registry = SessionRegistry::new(100, 5000);
         let ids: Vec<String> = (0..60_000).map(|n| format!("session-{n}")).collect();
         for id in &ids {
-            live.begin(&row(id, "7"));
-            live.find(id).unwrap().seen.store(50, Ordering::Relaxed);
+            registry.begin(&row(id, "7"));
+            registry.find(id).unwrap().seen.store(50, Ordering::Relaxed);
         }
-        live.change(&account("7", ""));
-        assert_eq!(live.count(50), ids.len());
+        registry.change(&account("7", ""));
+        assert_eq!(registry.count(50), ids.len());
         let (mut written, mut next, mut steps) = (Vec::new(), Some(0), 0);
         while let Some(from) = next {
-            let (seen, further) = live.unwritten(from);
-            live.mark_written(&seen);
+            let (seen, further) = registry.unwritten(from);
+            registry.mark_written(&seen);
             written.extend(seen.into_iter().map(|(id, _)| id));
             (next, steps) = (further, steps + 1);
         }
@@ -304,18 +306,20 @@ mod tests {
         let mut sorted = ids.clone();
         sorted.sort();
         assert!(written == sorted && steps > 10, "{} {steps}", written.len());
-        assert!(live.unwritten(0).0.is_empty());
-        let kept = live.find("session-1").unwrap();
+        assert!(registry.unwritten(0).0.is_empty());
+        let kept = registry.find("session-1").unwrap();
         kept.seen.store(150, Ordering::Relaxed);
-        let mut next = live.sweep(0, 151);
+        let mut next = registry.sweep(0, 151);
         assert!(next.is_some());
         while let Some(from) = next {
-            next = live.sweep(from, 151);
+            next = registry.sweep(from, 151);
         }
-        assert!(live.count(151) == 1 && live.find("session-1").is_some() && live.find("session-2").is_none());
-        live.end("session-1");
+        assert!(
+            registry.count(151) == 1 && registry.find("session-1").is_some() && registry.find("session-2").is_none()
+        );
+        registry.end("session-1");
         drop(kept);
-        assert_eq!(live.sweep(0, 151), None);
-        assert!(live.parts.iter().all(|part| part.accounts.lock().is_empty()));
+        assert_eq!(registry.sweep(0, 151), None);
+        assert!(registry.shards.iter().all(|shard| shard.accounts.lock().is_empty()));
     }
 }

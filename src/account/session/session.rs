@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::user::User;
 use crate::account::api_token::grant::Grant;
-use crate::account::backend_token::token::MintedTokens;
+use crate::account::backend_token::token::IssuedTokens;
 use crate::clock::UnixSecs;
 
 /// A session that has begun. Shared by all requests and sockets that belong to it.
@@ -22,7 +22,7 @@ pub struct Session {
     /// The number of the change in the store with which it began: which of two things came first is told by that.
     pub(crate) begun: u64,
     /// It stands for an API token: `session.idle` is for people.
-    pub(crate) of_program: bool,
+    pub(crate) is_api_token: bool,
     /// When it ends at the latest; only ever sooner.
     pub(crate) expires: AtomicU64,
     /// Whether the cookie outlives the browser.
@@ -34,7 +34,7 @@ pub struct Session {
     /// Revoked, signed out, or its account is gone.
     pub ended: AtomicBool,
     /// Backends' tokens that were made for it.
-    pub minted: MintedTokens,
+    pub backend_tokens: IssuedTokens,
 }
 
 impl Session {
@@ -45,13 +45,13 @@ impl Session {
             user,
             created,
             begun: 0,
-            of_program: false,
+            is_api_token: false,
             expires: AtomicU64::new(expires),
             remember: false,
             seen: AtomicU64::new(seen),
             written: AtomicU64::new(seen),
             ended: AtomicBool::new(false),
-            minted: MintedTokens::default(),
+            backend_tokens: IssuedTokens::default(),
         }
     }
 
@@ -69,7 +69,7 @@ impl Session {
 /// Whether a session still stands for somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Standing {
+pub enum SessionState {
     /// It does.
     Active,
     /// Past its absolute or idle limit.

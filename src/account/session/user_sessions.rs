@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::session::{Identity, Session, Standing};
+use super::session::{Identity, Session, SessionState};
 use crate::account::accounts::Accounts;
 use crate::account::audit;
 use crate::account::caller::Caller;
-use crate::account::errors::{StoreDown, down};
+use crate::account::errors::{StoreDown, store_down};
 use crate::clock::UnixSecs;
 use crate::store::{AuditRow, SessionSelector};
 
@@ -38,7 +38,7 @@ pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -
         .store
         .run(move |db| db.end_sessions(SessionSelector::Session(&id), now, &written))
         .await
-        .map_err(|error| down(&error))?;
+        .map_err(|error| store_down(&error))?;
     audit::log(&event);
     Ok(())
 }
@@ -48,10 +48,10 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<SessionInfo
     let shared = &*accounts.shared;
     let _permit = shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), shared.clock.now());
-    let rows = shared.store.run(move |db| db.sessions(Some(&id), now)).await.map_err(|error| down(&error))?;
-    let standing = rows.into_iter().filter_map(|row| {
+    let rows = shared.store.run(move |db| db.sessions(Some(&id), now)).await.map_err(|error| store_down(&error))?;
+    let active = rows.into_iter().filter_map(|row| {
         let session = shared.session(&row.id)?;
-        (accounts.standing(&session) == Standing::Active).then(|| SessionInfo {
+        (accounts.session_state(&session) == SessionState::Active).then(|| SessionInfo {
             id: row.id,
             created: row.created,
             seen: session.seen.load(Ordering::Relaxed),
@@ -60,7 +60,7 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<SessionInfo
             user_agent: row.user_agent,
         })
     });
-    Ok(standing.collect())
+    Ok(active.collect())
 }
 
 /// Ends one of the person's sessions. `false`: there is no such session of theirs.
@@ -107,7 +107,7 @@ async fn end_matching(
             db.end_sessions(selector, written.at, &written)
         })
         .await
-        .map_err(|error| down(&error))?;
+        .map_err(|error| store_down(&error))?;
     if ended > 0 {
         audit::log(&event);
     }
@@ -171,10 +171,10 @@ mod tests {
         assert_eq!(end(&world.accounts, &caller, &who, &phone.session.id).await, Ok(false));
         let again = world.sign_in("ada@example.com").await;
         end_all(&world.accounts, &caller, &who, true).await.unwrap();
-        assert_eq!(world.accounts.standing(&again.session), Standing::Ended);
-        assert_eq!(world.accounts.standing(&who.session), Standing::Active);
+        assert_eq!(world.accounts.session_state(&again.session), SessionState::Ended);
+        assert_eq!(world.accounts.session_state(&who.session), SessionState::Active);
         end_all(&world.accounts, &caller, &who, false).await.unwrap();
-        assert_eq!(world.accounts.standing(&who.session), Standing::Ended);
+        assert_eq!(world.accounts.session_state(&who.session), SessionState::Ended);
         assert_eq!(world.accounts.sessions_active(), 1);
     }
 }
