@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::account::AdminError;
 use crate::config::Faults;
+use crate::store::StoreError;
 
 pub mod audit;
 pub mod backup;
@@ -282,4 +284,16 @@ pub enum CommandError {
     Config(Faults),
     /// All was said already; exit code 1.
     Said,
+}
+
+impl From<AdminError> for CommandError {
+    fn from(error: AdminError) -> Self {
+        Self::Refused(error.0)
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.to_string())
+    }
 }

@@ -13,16 +13,10 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::{self, Config, Faults, Secrets};
 use crate::logging::printable_lines;
 use crate::secret::Secret;
-use crate::store::{self, StoreError, UserRow};
+use crate::store::{self, UserRow};
 
 /// Longest password line that is read, bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
-
-impl From<AdminError> for CommandError {
-    fn from(refused: AdminError) -> Self {
-        Self::Refused(refused.0)
-    }
-}
 
 /// Opens the accounts of the configuration. A database is made only where the configuration is sound: a broken one may
 /// name another folder than the gateway's.
@@ -89,12 +83,6 @@ fn found(
         config::one_app("builtin:whoami", None, state_dir)
     } else {
         load(&path, state_dir, Secrets::Left)
-    }
-}
-
-impl From<StoreError> for CommandError {
-    fn from(error: StoreError) -> Self {
-        Self::Refused(error.to_string())
     }
 }
 
