@@ -1,5 +1,5 @@
-//! The account room's door: opening, what every request asks (memory alone), closing. What people
-//! do stands in the files beside it.
+//! [`Accounts`], the handle that the rest of the gateway holds: open, close, and the in-memory checks of every
+//! request. Operations on accounts are functions in the modules beside it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -31,40 +31,40 @@ use crate::secret::{NoRandomness, Secret};
 use crate::store::{APP_COOKIES, Check, Db, Store};
 use crate::web::host::Host;
 
-/// How often the log says that a program should use an API token.
+/// Minimum interval between log hints that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
-/// Jobs of the store for people's own pages and one-time links at once; far fewer than may wait for the store.
+/// Concurrent store jobs for account pages and one-time links; far fewer than the store's own queue holds.
 const STORE_JOBS_MAX: usize = 32;
-/// How many wait for one of these.
+/// Queue bounds for these jobs.
 const STORE_QUEUE_BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
-/// How long.
+/// Longest wait in that queue.
 const STORE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// People and their sessions, under one configuration. Cheap to clone; all clones are the same.
+/// Accounts and sessions under one configuration. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct Accounts {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What one handle knows: all of [`Core`], and the configuration that the handle was made for.
+/// State of one handle: the shared [`Core`] and the configuration that the handle was created for.
 pub(super) struct Shared {
     core: Arc<Core>,
     pub(super) settings: Settings,
     pub(super) issuers: Issuers,
 }
 
-/// What there is once in a process.
+/// State that exists once per process.
 pub(super) struct Core {
     pub(super) store: Store,
     pub(super) hash_pool: HashPool,
-    /// Jobs of the store that wait for those who need not wait for a place to hash in.
+    /// Limits store jobs of requests that do not go through the hash pool.
     store_quota: FairQueue,
-    /// When it was said last that a program signs in again and again.
+    /// When the log last hinted that a program signs in repeatedly.
     last_hint: AtomicU64,
-    /// For what is told apart in memory alone; random per process.
+    /// Hashes subjects of the fair queues; random per process.
     hashes: ahash::RandomState,
     pub(super) clock: Clock,
-    /// For what goes on beside requests; the newest.
+    /// The newest settings, for background work.
     active_settings: Arc<ArcSwap<Settings>>,
     pub(super) sessions: Arc<SessionRegistry>,
     pub(super) keys: Arc<Keys>,
@@ -74,7 +74,7 @@ pub(super) struct Core {
     pub(super) cookie_check: CookieRoundTripCheck,
     pub(super) api_tokens: Arc<ApiTokens>,
     app_cookies: AppCookieKey,
-    /// tells this instance's remembered tokens from another's
+    /// distinguishes this instance's cached tokens from another's
     pub(super) id: u64,
 }
 
@@ -87,11 +87,11 @@ impl Deref for Shared {
 }
 
 impl Accounts {
-    /// Opens the store in `server.state_dir` (making it if it is missing), claims it, makes the
-    /// first signing key, loads keys and sessions, and starts the store's and the hashing threads.
+    /// Opens the store in `server.state_dir` (created if missing), locks it, creates the first signing key, loads
+    /// keys and sessions, and starts the store thread and the hashing threads.
     ///
     /// # Errors
-    /// One plain line: the folder or file cannot be used, or another gateway serves from it.
+    /// One plain line: the folder or file is unusable, or another gateway has it locked.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
         static INSTANCES: AtomicU64 = AtomicU64::new(1);
         let settings = Settings::new(config);
@@ -151,11 +151,11 @@ impl Accounts {
         Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, issuers: Issuers::new(config, None) }) })
     }
 
-    /// The same people under another configuration: for the requests that begin from now on. Whoever
-    /// still holds the old handle goes on under the old one. `state_dir` is not looked at.
+    /// The same accounts under a new configuration, for requests that start from now on. Holders of the old handle
+    /// keep the old configuration. `state_dir` is ignored.
     ///
     /// # Errors
-    /// [`StoreDown`]: a signing key that is needed now could not be made; nothing has changed.
+    /// [`StoreDown`]: a signing key that the new configuration needs could not be created; nothing changed.
     pub async fn reconfigured(&self, config: &Config) -> Result<Self, StoreDown> {
         let now = self.shared.clock.now();
         for algorithm in signing_key::algorithms(config) {
@@ -168,22 +168,22 @@ impl Accounts {
         Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, issuers }) })
     }
 
-    /// Puts this handle's configuration in force for what goes on beside requests, and for the limits of sessions:
-    /// shorter ones hold for those that stand. Blocking: goes through all sessions.
+    /// Applies this handle's settings to background work and to session limits; shorter limits also apply to existing
+    /// sessions. Blocking: iterates over all sessions.
     pub fn apply_settings(&self) {
         self.shared.sessions.set_limits(self.shared.settings.idle_secs, self.shared.settings.max_age_secs);
         self.shared.hash_pool.set(self.shared.settings.password.argon2);
         self.shared.active_settings.store(Arc::new(self.shared.settings.clone()));
     }
 
-    /// Whether a session stands, now. Memory only; does not mark it as seen.
+    /// The session's state now. Memory only; does not mark it as seen.
     pub fn session_state(&self, session: &Session) -> SessionState {
         self.shared.sessions.state(session, self.shared.clock.now())
     }
 
-    /// A new token when the presented one is older than `session.renew_after`.
+    /// A new session token if the presented one is older than `session.renew_after`.
     pub fn renewed_token(&self, who: &Identity) -> Option<Secret> {
-        // seen just now: the clock has been looked at
+        // `seen` was set by this request, so the clock need not be read again
         let seen = who.session.seen.load(Ordering::Relaxed);
         if seen.saturating_sub(who.issued) < self.shared.settings.renew_after_secs {
             return None;
@@ -191,44 +191,45 @@ impl Accounts {
         self.shared.keys.sign(&who.session, &who.user.id, self.shared.clock.now())
     }
 
-    /// Seconds that remain of the session for the cookie's Max-Age; `None`: it goes with the browser.
+    /// Remaining seconds of the session, for the cookie's Max-Age; `None` for a browser-session cookie.
     pub fn cookie_max_age(&self, session: &Session) -> Option<u64> {
         session.remember.then(|| session.expires().saturating_sub(self.shared.clock.now()))
     }
 
-    /// A tag that only this gateway can make for a text, in base64url: for what a browser hands back and
-    /// nobody else may have made. `None`: there is no key.
+    /// An authentication tag for a text, in base64url: only this gateway can create it, so a value that a browser
+    /// sends back can be verified. `None`: there is no key.
     pub fn tag(&self, text: &str) -> Option<String> {
         self.shared.keys.tag(text)
     }
 
-    /// A ticket for the session's person, good for one WebSocket handshake at `host`.
+    /// Issues a ticket for one WebSocket handshake at `host` in this session's name.
     pub fn ticket(&self, who: &Identity, host: &Host) -> Result<Secret, NoRandomness> {
         self.shared.tickets.issue(who, host, self.shared.clock.now())
     }
 
-    /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
+    /// Records that a browser was given a session cookie and redirected to `place`. Call it before the cookie can be
+    /// presented.
     pub fn expect_cookie(&self, caller: &Caller, place: &str, session: &Arc<Session>) {
         self.shared.cookie_check.begin(caller, place, session, self.shared.clock.now());
     }
 
-    /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been
+    /// Whether this browser was redirected to `place` with a session cookie a moment ago and the cookie has not been
     /// presented since.
     pub fn is_cookie_missing(&self, caller: &Caller, place: &str) -> bool {
         self.shared.cookie_check.is_missing(caller, place, self.shared.clock.now())
     }
 
-    /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
+    /// The token for an upstream (by index) in this session; `None` if the upstream gets none. Memory only.
     ///
     /// # Errors
-    /// [`TokenIssueError`]: the upstream must have one and it cannot be made.
+    /// [`TokenIssueError`]: the upstream requires a token and it cannot be issued.
     pub fn backend_token(&self, upstream: usize, who: &Identity) -> Result<Option<Arc<IssuedToken>>, TokenIssueError> {
         let shared = &*self.shared;
         shared.issuers.token(upstream, who, &shared.signing_keys, &shared.issued_cookie_tokens, shared.clock.now())
     }
 
-    /// Whom a token stands for that an upstream was handed as a cookie, while it lasts. For telling an app who
-    /// asks, and for nothing else: it is no credential here.
+    /// The identity behind a token that was sent to an upstream as a cookie, until it expires. Only for answering an
+    /// app's question who the user is: it is not a credential here.
     pub fn identity_of_cookie_token(&self, token: &str) -> Option<Identity> {
         let session = self.shared.issued_cookie_tokens.find(token, self.shared.clock.now())?;
         let user = session.user.load_full();
@@ -241,27 +242,28 @@ impl Accounts {
         self.shared.signing_keys.published(self.shared.clock.now())
     }
 
-    /// What seals records of apps' cookies.
+    /// The key that authenticates records of app cookies.
     pub fn app_cookie_key(&self) -> &AppCookieKey {
         &self.shared.app_cookies
     }
 
-    /// How many sessions stand.
+    /// Number of active sessions.
     pub fn sessions_active(&self) -> usize {
         self.shared.sessions.count(self.shared.clock.now())
     }
 
-    /// How many wait for a password to be hashed, and for how long the first of them has.
+    /// Length of the hash queue, and how long its oldest entry has waited.
     pub fn hash_queue(&self) -> (usize, Duration) {
         self.shared.hash_pool.waiting()
     }
 
-    /// Whether the store answers.
+    /// Whether the store responds.
     pub async fn ready(&self) -> bool {
         self.shared.store.run(Db::answers).await.is_ok()
     }
 
-    /// Why it cannot serve as it should, if so: where nothing can be written nobody signs in, and who is signed in goes on.
+    /// Why the gateway is not ready, if it is not: without a writable store nobody can sign in, but existing sessions
+    /// keep working.
     pub async fn unready(&self) -> Option<&'static str> {
         if !self.ready().await {
             return Some("the store does not answer\n");
@@ -270,7 +272,7 @@ impl Accounts {
         writable.is_err().then_some("the store cannot be written: the log says why\n")
     }
 
-    /// Writes what is still to be written and ends the threads. Afterwards every change fails.
+    /// Flushes pending writes and stops the threads. Every later change fails.
     pub async fn close(&self) {
         let (sessions, api_tokens) = (Arc::clone(&self.shared.sessions), Arc::clone(&self.shared.api_tokens));
         let write = move |db: &mut Db| {
@@ -296,17 +298,17 @@ impl Shared {
         due && self.last_hint.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Tells apart what one attempt at a time is made on, and accounts that wait.
+    /// A hash that identifies a subject or an account in the fair queues.
     pub(super) fn subject(&self, what: impl std::hash::Hash) -> u64 {
         self.hashes.hash_one(what)
     }
 
-    /// The caller's turn at the store.
+    /// A permit for a store job, queued by the caller's address.
     pub(super) async fn store_permit(&self, caller: &Caller) -> Result<Permit, Busy> {
         self.store_quota.permit(caller.flow(), None, STORE_WAIT_MAX).await
     }
 
-    /// An account's.
+    /// A permit for a store job, queued by account.
     pub(super) async fn store_permit_for(&self, who: &Identity) -> Result<Permit, Busy> {
         self.store_quota.permit(Flow::Account(self.subject(&who.user.id)), None, STORE_WAIT_MAX).await
     }

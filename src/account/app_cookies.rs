@@ -1,37 +1,37 @@
-//! Which account the cookies of apps at one browser belong to. The browser keeps the record, in a cookie of the
-//! gateway's own and one for each host; what is in it is short hashes of names, sealed for that host.
-//!
-//! A cookie that only one account ever had is known by its name. One that several had is known by its value too: the
-//! browser may still hold the other account's under another path, and no request says which path a cookie is for.
+//! Tracks which account the app cookies in a browser belong to. The record is stored in the browser, in one gateway
+//! cookie per host; it contains short hashes of cookie names, authenticated for that host.
+//! A cookie that only one account ever had is identified by its name. One that several accounts had is identified by
+//! its value too: the browser may still hold the other account's cookie under another path, and a request does not
+//! say which path a cookie is for.
 
 use std::collections::HashSet;
 
 use ring::{digest, hmac};
 
-/// Accounts that one record tells apart; of the one that was used longest ago it keeps that its names are somebody's.
+/// Accounts that one record distinguishes; of older ones it only keeps that their names belong to another account.
 const ACCOUNTS_MAX: usize = 3;
-/// Stands for the accounts before those; no account has it.
+/// The tag of these older accounts; no account has it.
 const EARLIER: AccountTag = AccountTag([0; TAG_BYTES]);
-/// Names that it holds for each; the oldest go first, and the account is marked.
+/// Names kept per account; the oldest are dropped first, and the account is marked.
 const NAMES_MAX: usize = 64;
-/// Values of a name that several accounts had, for each of them.
+/// Values kept per account for a name that several accounts had.
 const VALUES_MAX: usize = 4;
-/// Bytes of a whole record: with name and attributes the cookie stays below 1 KiB.
+/// Maximum size of a record: with name and attributes the cookie stays below 1 KiB.
 const BYTES_MAX: usize = 640;
 const VERSION: u8 = 1;
 const TAG_BYTES: usize = 6;
 const HASH_BYTES: usize = 3;
 const SEAL_BYTES: usize = 12;
-/// In the number of an account's names: it had more.
+/// Flag in an account's name count: it had more.
 const HAD_MORE: u8 = 0x80;
 
-/// Stands for an account in a record; nobody without the key can tell which one.
+/// Represents an account in a record; only the holder of the key can tell which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountTag([u8; TAG_BYTES]);
 
 type Hash = [u8; HASH_BYTES];
 
-/// What seals records.
+/// The key that authenticates records.
 pub struct AppCookieKey(hmac::Key);
 
 impl AppCookieKey {
@@ -59,15 +59,15 @@ impl AppCookieKey {
     }
 }
 
-/// Whose a cookie is.
+/// The owner of a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Owner {
     /// The account's own.
     Own,
-    /// Not known so far.
+    /// Not known yet.
     New,
-    /// Another account's, or it may be.
+    /// Another account's, or possibly so.
     Other,
 }
 
@@ -75,11 +75,11 @@ pub enum Owner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     tag: AccountTag,
-    /// Names that it had, oldest first.
+    /// Its cookie names, oldest first.
     names: Vec<Hash>,
-    /// Names that another account had too, with the values that apps set under this one.
+    /// Names that another account had too, with the values that apps set for this one.
     values: Vec<(Hash, Hash)>,
-    /// It had more than the record holds: what nobody is known to have may be its.
+    /// It had more than the record holds: a cookie without a known owner may be its.
     had_more: bool,
 }
 
@@ -92,7 +92,7 @@ impl Entry {
         self.names.contains(&name) || self.values.iter().any(|(own, _)| *own == name)
     }
 
-    /// Drops the oldest that are too many.
+    /// Drops the oldest beyond the limits.
     fn bound(&mut self) {
         let surplus = |length: usize| length.saturating_sub(NAMES_MAX);
         let (names, values) = (surplus(self.names.len()), surplus(self.values.len()));
@@ -102,12 +102,12 @@ impl Entry {
     }
 }
 
-/// The record of one browser and host; the account that was used last stands first.
+/// The record of one browser and host, most recently used account first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AppCookies(Vec<Entry>);
 
 impl AppCookies {
-    /// Reads a record that this gateway sealed for this host; `None`: it is none.
+    /// Parses a record that this gateway created for this host; `None`: it is not one.
     pub fn parse(key: &AppCookieKey, host: &str, value: &[u8]) -> Option<Self> {
         if value.len() > BYTES_MAX * 2 {
             return None;
@@ -133,8 +133,8 @@ impl AppCookies {
         Some(Self(entries))
     }
 
-    /// Takes over what another record of the same browser and host holds. More accounts than a record tells apart are
-    /// together when the next cookie is recorded, its own account foremost.
+    /// Merges another record of the same browser and host. If that makes too many accounts, the next recorded cookie
+    /// merges the oldest ones.
     #[must_use]
     pub fn with(mut self, other: Self) -> Self {
         for found in other.0 {
@@ -174,7 +174,7 @@ impl AppCookies {
         data_encoding::BASE64URL_NOPAD.encode(&body)
     }
 
-    /// Whose a cookie in a request of this account is.
+    /// The owner of a cookie in a request of this account.
     pub fn owner(&self, tag: AccountTag, name: &[u8], value: &[u8]) -> Owner {
         let name = hash(name);
         let own = self.0.iter().find(|entry| entry.tag == tag);
@@ -188,12 +188,12 @@ impl AppCookies {
             let set = own.is_some_and(|own| own.values.contains(&(name, value)));
             return if set { Owner::Own } else { Owner::Other };
         }
-        // what it had is nobody else's, as long as it is marked
+        // while it is marked, its own names belong to nobody else
         if own.is_some_and(|own| own.has(name) || own.had_more) { Owner::Own } else { Owner::New }
     }
 
-    /// Records a cookie that an app set under this account, or that its request carried and nobody else had. Whether
-    /// that was new.
+    /// Records a cookie that an app set for this account, or that its request carried and no other account had. Gives
+    /// whether it was new.
     pub fn record(&mut self, tag: AccountTag, name: &[u8], value: &[u8]) -> bool {
         if self.owner(tag, name, value) == Owner::Own {
             return false;
@@ -203,7 +203,7 @@ impl AppCookies {
         let at = self.0.iter().position(|entry| entry.tag == tag);
         let mut entry = at.map_or_else(|| Entry::new(tag), |at| self.0.remove(at));
         if shared {
-            // two apps below one host may set it under two paths
+            // two apps on one host may set it under different paths
             if entry.values.iter().filter(|(own, _)| *own == name).count() >= VALUES_MAX
                 && let Some(oldest) = entry.values.iter().position(|(own, _)| *own == name)
             {
@@ -220,7 +220,8 @@ impl AppCookies {
         true
     }
 
-    /// What accounts before the last few had is still nobody else's; the entry for it stands last.
+    /// Merges all but the last few accounts into one entry at the end, so that their cookies stay withheld from
+    /// others.
     fn forget_accounts(&mut self) {
         let at = self.0.iter().position(|entry| entry.tag == EARLIER);
         let mut earlier = at.map_or_else(|| Entry::new(EARLIER), |at| self.0.remove(at));
@@ -237,7 +238,7 @@ impl AppCookies {
         }
     }
 
-    /// Drops the oldest of whoever was used longest ago until the record fits.
+    /// Drops the oldest data of the least recently used account until the record fits.
     fn fit(&mut self) {
         let bytes = |entries: &[Entry]| {
             let each = |entry: &Entry| TAG_BYTES + 2 + (entry.names.len() + entry.values.len() * 2) * HASH_BYTES;
@@ -258,7 +259,7 @@ impl AppCookies {
     }
 }
 
-/// Short: records are small, and a name that is taken for another one's costs its account a sign-in to an app at most.
+/// Short, because records are small; a collision costs at most a new sign-in to an app.
 fn hash(bytes: &[u8]) -> Hash {
     first_bytes(digest::digest(&digest::SHA256, bytes).as_ref())
 }

@@ -1,6 +1,5 @@
-//! The audit trail: who signed in, what was refused, what was changed. Each event is a row in the
-//! store, written with what it tells about, and a line in the log once that is done. No password,
-//! token or link is ever part of it.
+//! The audit trail: sign-ins, rejections and changes. Each event is a row in the store, written in the same
+//! transaction as the change it records, and then a log line. It never contains a password, token or link.
 
 use super::caller::Caller;
 use super::session::session::Identity;
@@ -8,7 +7,7 @@ use crate::clock::UnixSecs;
 use crate::metrics;
 use crate::store::AuditRow;
 
-/// An event about nobody yet.
+/// An event without an account.
 pub(super) fn event(name: &'static str, caller: &Caller, now: UnixSecs) -> AuditRow {
     AuditRow {
         at: now,
@@ -24,7 +23,7 @@ pub(super) fn about(name: &'static str, caller: &Caller, now: UnixSecs, id: &str
     AuditRow { user_id: id.to_owned(), email: email.to_owned(), ..event(name, caller, now) }
 }
 
-/// An event about the account that does it.
+/// An event about the account that caused it.
 pub(super) fn by(name: &'static str, caller: &Caller, now: UnixSecs, who: &Identity) -> AuditRow {
     about(name, caller, now, &who.user.id, &who.user.email)
 }
@@ -34,7 +33,7 @@ pub(super) fn address(caller: &Caller) -> String {
     caller.address.map(|address| address.to_canonical().to_string()).unwrap_or_default()
 }
 
-/// Writes the log line of an event that has happened, and counts it.
+/// Writes the log line of an event and counts it.
 pub(super) fn log(row: &AuditRow) {
     metrics::ACCOUNTS.event(row.event);
     tracing::info!(
@@ -49,7 +48,7 @@ pub(super) fn log(row: &AuditRow) {
     );
 }
 
-/// The same, and a line for each ban that came with it.
+/// The same, with a line for each ban that it caused.
 pub(super) fn log_with_bans(row: &AuditRow, banned: Vec<String>) {
     log(row);
     for detail in banned {

@@ -1,4 +1,4 @@
-//! The credentials that a request presents, checked in memory alone: no await, no disk.
+//! Checks the credentials of a request, in memory only: no await, no disk.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,10 +12,10 @@ use crate::clock::UnixSecs;
 use crate::secret::Secret;
 use crate::web::host::Host;
 
-/// Whose a session's token is, now. Marks the session as seen.
+/// Authenticates a session token. Marks the session as seen.
 ///
 /// # Errors
-/// [`Rejected`]: deny. Which one it is concerns the log alone.
+/// [`Rejected`]: deny. The variant is for the log only.
 pub fn session_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected> {
     let shared = &*accounts.shared;
     let now = shared.clock.now();
@@ -51,7 +51,7 @@ fn verify(shared: &Shared, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>,
     Ok((session, verified.issued))
 }
 
-/// Whose an API token is, now. Marks it as seen.
+/// Authenticates an API token. Marks it as seen.
 ///
 /// # Errors
 /// [`Rejected`]: deny.
@@ -69,7 +69,8 @@ pub fn api_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected
     Ok(Identity { session, user, issued: now, grant: Some(grant) })
 }
 
-/// Whose the token of a handshake to `host` is: a ticket, which is used up by this, or what `Authorization` would take.
+/// Authenticates the token of a WebSocket handshake to `host`: a ticket, which this consumes, or any token that
+/// `Authorization` accepts.
 ///
 /// # Errors
 /// [`Rejected`]: deny.

@@ -1,52 +1,51 @@
-//! Why something was not done, in one place for the whole room: data for callers, one sentence for people. What
-//! failed in the store is logged here.
+//! The errors of this room: data for callers, one plain sentence for users. Store failures are logged here.
 
 use crate::secret::NoRandomness;
 use crate::store::StoreError;
 
-/// Why signing in did not work.
+/// Why a sign-in failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignInError {
-    /// Wrong, unknown, disabled or without a password: nobody may tell these apart.
+    /// Wrong password, or an unknown, disabled or passwordless account: indistinguishable on purpose.
     Credentials,
-    /// Too many tries; another one may be made after so many seconds.
+    /// Too many attempts.
     Throttled {
-        /// Seconds.
+        /// Seconds until the next attempt is allowed.
         retry_after_secs: u64,
     },
     /// The hash queue is full.
     Busy,
-    /// The store did not answer or could not write.
+    /// The store did not respond or could not write.
     Unavailable,
 }
 
-/// Which field of a form was wrong, and why, in words for the person.
+/// Which form field is invalid and why, in words for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// `email`, `password`, `name`, `picture`, `current_password`, `token_name` or `scopes`
     pub field: &'static str,
-    /// A stable word for programs: `invalid`, `too_short`, `too_long`, `common`, `guessable`,
-    /// `wrong` (the current password), `taken` (only told to the holder of an invite)
+    /// A stable code for programs: `invalid`, `too_short`, `too_long`, `common`, `guessable`, `wrong` (the current
+    /// password), `taken` (only reported to the holder of an invite)
     pub code: &'static str,
     /// One plain sentence.
     pub message: String,
 }
 
-/// Why a change to an account was not made.
+/// Why an account was not changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeError {
-    /// A field was wrong.
+    /// A field is invalid.
     Field(FieldError),
     /// Sign-up is closed, or the link is unknown, used or expired.
     Closed,
     /// Too many wrong passwords; see [`SignInError::Throttled`].
     Throttled {
-        /// Seconds.
+        /// Seconds until the next attempt is allowed.
         retry_after_secs: u64,
     },
     /// The hash queue is full.
     Busy,
-    /// The store did not answer or could not write.
+    /// The store did not respond or could not write.
     Unavailable,
 }
 
@@ -74,7 +73,7 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// The store did not answer or could not write: 503.
+/// The store did not respond or could not write: 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreDown;
 
@@ -92,7 +91,7 @@ impl From<StoreError> for StartError {
     }
 }
 
-/// Why a command was refused: one plain sentence.
+/// Why an administrative command failed: one plain sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminError(pub String);
 
@@ -122,18 +121,18 @@ impl From<FieldError> for AdminError {
     }
 }
 
-/// Logs what went wrong; outside it is one thing.
+/// Logs a store error; callers only learn that the store is down.
 pub(super) fn store_down(error: &StoreError) -> StoreDown {
     tracing::error!(%error, "the account store failed");
     StoreDown
 }
 
-/// The same, for whoever changes an account.
+/// The same, as a [`ChangeError`].
 pub(super) fn unavailable(error: &StoreError) -> ChangeError {
     store_down(error).into()
 }
 
-/// The current password that somebody gave is not theirs.
+/// The current password is wrong.
 pub(super) fn wrong_password() -> ChangeError {
     ChangeError::Field(FieldError {
         field: "current_password",
@@ -142,7 +141,7 @@ pub(super) fn wrong_password() -> ChangeError {
     })
 }
 
-/// What somebody typed, fit to be shown.
+/// User input made safe to display: no control characters, 254 characters at most.
 pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(254).collect()
 }

@@ -1,5 +1,5 @@
-//! What people may call themselves: e-mail addresses in one canonical form, names, pictures,
-//! groups. What passes here is safe in a header value, a log line and a list with commas.
+//! Validates account fields: e-mail addresses in one canonical form, names, pictures, groups. Accepted values are
+//! safe in a header value, a log line and a comma-separated list.
 
 use std::sync::LazyLock;
 
@@ -17,18 +17,17 @@ const EMAIL_BYTES_MAX: usize = 254;
 const NAME_CHARS_MAX: usize = 200;
 const PICTURE_BYTES_MAX: usize = 2048;
 const GROUP_CHARS_MAX: usize = 64;
-/// Groups of one account.
+/// Groups per account.
 const GROUPS_MAX: usize = 64;
 
-/// What no name may hold.
+/// Characters that no field may contain.
 pub(super) fn is_forbidden(c: char) -> bool {
     c.is_control() || is_deceptive(c)
 }
 
-/// The canonical form of an e-mail: trimmed, exactly one `@`, local part in NFC and lower case,
-/// domain in lower-case ASCII (IDNA). `None`: this is no address.
-///
-/// One person has one spelling: two would be two throttle counts, or two accounts (CVE-2026-40574).
+/// The canonical form of an e-mail: trimmed, exactly one `@`, local part in NFC and lower case, domain in lower-case
+/// ASCII (IDNA). `None`: not an address.
+/// Each address has one spelling: two would mean two throttle counts or two accounts (CVE-2026-40574).
 pub(super) fn canonical(text: &str) -> Option<String> {
     let text = text.trim();
     if text.len() > 4 * EMAIL_BYTES_MAX {
@@ -59,19 +58,18 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     (email.len() <= EMAIL_BYTES_MAX).then_some(email)
 }
 
-/// What is wrong with an address that nobody has yet. Accounts that have such a one keep it: only who comes new is asked
-/// for another.
+/// Why an address is unsuitable for a new account. Existing accounts with such an address keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsuitable {
-    /// An app that makes a file's name, an argument or a cell of it would do something else.
+    /// Dangerous in apps that use it as a file name, command-line argument or spreadsheet cell.
     Unsafe,
-    /// No dot-atom (RFC 5322, 3.2.3; letters beyond ASCII by RFC 6532, 3.2).
+    /// Not a dot-atom (RFC 5322, 3.2.3; non-ASCII letters by RFC 6532, 3.2).
     NotDotAtom,
-    /// An app that folds letters would take it for another's.
+    /// An app that normalizes letters would confuse it with another address.
     Confusable,
 }
 
-/// Judges a canonical address.
+/// Checks a canonical address for a new account.
 pub(super) fn check_new_address(email: &str) -> Result<(), Unsuitable> {
     let local = email.rsplit_once('@').map_or("", |(local, _)| local);
     if local.contains('/') || local.starts_with(['-', '|', '=']) {
@@ -86,33 +84,33 @@ pub(super) fn check_new_address(email: &str) -> Result<(), Unsuitable> {
     if !local.split('.').all(is_atom) {
         return Err(Unsuitable::NotDotAtom);
     }
-    // there and back: `ß`, `ſ` and dotless `i` have another letter's upper case
+    // upper and lower again: `ß`, `ſ` and dotless `i` share another letter's upper case
     let folded: String = local.to_uppercase().to_lowercase().nfkc().collect();
     if folded == local { Ok(()) } else { Err(Unsuitable::Confusable) }
 }
 
-/// Before the name under which something is counted that is no address.
+/// Prefix of the name that invalid addresses are counted under.
 const NO_ADDRESS: &str = "no-address";
 
-/// The form under which attempts are counted. What is no address counts as well, under a name that tells nothing of
-/// it: people type passwords into the wrong field, and this name is stored and logged.
+/// The name that attempts are counted under. Invalid addresses count too, under a pseudonym: people type passwords
+/// into the wrong field, and this name is stored and logged.
 pub(super) fn throttle_name(text: &str) -> String {
     canonical(text).unwrap_or_else(|| pseudonym(text))
 }
 
-/// The same for an address that no account has: one whose domain is a single label may be a password.
+/// The same for an address without an account: if its domain is a single label it may be a password.
 pub(super) fn throttle_name_without_account(email: &str) -> String {
     let is_mail = email.rsplit_once('@').is_some_and(|(_, domain)| domain.contains('.'));
     if is_mail { email.to_owned() } else { pseudonym(email) }
 }
 
-/// A bare hash would tell whoever guesses that he was right.
+/// Keyed, because a bare hash would confirm a guess.
 fn pseudonym(text: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>().ok()?)));
     let is_name = |text: &str| text.strip_prefix(NO_ADDRESS).is_some_and(|rest| rest.len() == 17 && rest.is_ascii());
     match (text.trim(), &*KEY) {
-        // as `ban list` shows it
+        // already a pseudonym, as `ban list` shows it
         (name, _) if is_name(name) => name.to_owned(),
         (typed, Some(key)) => {
             format!("{NO_ADDRESS}-{}", B64.encode(&hmac::sign(key, typed.as_bytes()).as_ref()[..12]))
@@ -125,7 +123,7 @@ fn wrong(field: &'static str, code: &'static str, message: &str) -> FieldError {
     FieldError { field, code, message: message.to_owned() }
 }
 
-/// The canonical e-mail of somebody new, or what to say about it.
+/// The canonical e-mail of a new account, or the error to show.
 pub(super) fn email(text: &str) -> Result<String, FieldError> {
     let email = canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))?;
     let why = match check_new_address(&email) {
@@ -153,7 +151,7 @@ pub(super) fn name(text: &str) -> Result<String, FieldError> {
     Ok(text)
 }
 
-/// What is left of a name when everything that [`name`] refuses is taken out.
+/// A name without everything that [`name`] rejects.
 pub(super) fn cleaned_name(text: &str) -> String {
     let spaced: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).filter(|&c| !is_forbidden(c)).collect();

@@ -1,4 +1,4 @@
-//! New names: of keys, of sessions and tokens, of accounts.
+//! New identifiers: of keys, of sessions and tokens, of accounts.
 
 use data_encoding::BASE64URL_NOPAD as B64;
 
@@ -7,12 +7,12 @@ use crate::config;
 use crate::secret::{NoRandomness, random_bytes};
 use crate::store::NewId;
 
-/// A new key's name.
+/// A new key id (`kid`).
 pub(super) fn new_kid() -> Result<String, NoRandomness> {
     Ok(B64.encode(&random_bytes::<9>()?))
 }
 
-/// A new session's public id: 128 random bits. None begins with `-`: ids are typed after commands.
+/// A new session's public id: 128 random bits. Never starts with `-`, because ids are command-line arguments.
 pub(super) fn new_session_id() -> Result<String, NoRandomness> {
     loop {
         let id = B64.encode(&random_bytes::<16>()?);
@@ -22,7 +22,7 @@ pub(super) fn new_session_id() -> Result<String, NoRandomness> {
     }
 }
 
-/// The id that a new account gets.
+/// The id of a new account.
 pub(super) fn new_id(ids: config::UserIds, clock: &Clock) -> Result<NewId, NoRandomness> {
     match ids {
         config::UserIds::Integer => Ok(NewId::Next),

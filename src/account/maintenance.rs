@@ -1,5 +1,5 @@
-//! What is done now and then on the store's thread: writing when sessions were last used, letting go of what is over, and
-//! ridding the store of what is past.
+//! Periodic work on the store's thread: writes last-seen times, drops expired sessions and tokens from memory, and
+//! purges expired rows. Also applies the store's changes to memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,16 +17,16 @@ use crate::logging::Timestamp;
 use crate::metrics;
 use crate::store::{Change, Db, Hooks, StoreError};
 
-/// How often "last seen" is written, seconds; more often if the idle limit is short.
+/// How often last-seen times are written, seconds; more often if the idle limit is short.
 const SEEN_EVERY_SECS: u64 = 30;
-/// How often sessions past their limits are let go from memory, and the disk is tried, seconds.
+/// How often expired sessions are dropped from memory and the disk is probed, seconds.
 const SWEEP_EVERY_SECS: u64 = 60;
-/// How often the rows of what ended on a full disk are tried, seconds.
+/// How often revocations that a full disk prevented from being stored are retried, seconds.
 const NOTED_EVERY_SECS: u64 = 10;
-/// How often the store is rid of what is past, seconds.
+/// How often expired rows are purged from the store, seconds.
 const PURGE_EVERY_SECS: u64 = 3600;
 
-/// What is to be done now and then, on the store's thread.
+/// The periodic work on the store's thread.
 pub(super) struct Maintenance {
     sessions: Arc<SessionRegistry>,
     api_tokens: Arc<ApiTokens>,
@@ -39,12 +39,12 @@ pub(super) struct Maintenance {
     purged: Periodic<i64>,
 }
 
-/// Something that is due now and then and done in steps, so that nobody waits for the whole of it.
+/// A periodic task that is done in steps, so that nothing waits for all of it.
 struct Periodic<P> {
     every_secs: u64,
-    /// When it was due last, by the monotonic clock; `None`: never.
+    /// When it was last due, by the monotonic clock; `None`: never.
     begun: Option<u64>,
-    /// Where the next step begins; `None`: nothing is to be done before it is due again.
+    /// Where the next step starts; `None`: idle until the task is due again.
     next: Option<P>,
 }
 
@@ -53,7 +53,7 @@ impl<P: Copy + Default> Periodic<P> {
         Self { every_secs, begun, next: None }
     }
 
-    /// Where a step is to begin, if one is to be done now: seconds of the monotonic clock.
+    /// Where to start a step, if one is due now. `now`: seconds of the monotonic clock.
     fn due(&mut self, now: u64) -> Option<P> {
         if self.next.is_none() && self.begun.is_none_or(|begun| now.saturating_sub(begun) >= self.every_secs) {
             (self.begun, self.next) = (Some(now), Some(P::default()));
@@ -95,7 +95,7 @@ impl Maintenance {
             let done = db.follow_clock(jump.expected / 1000, jump.found / 1000).map(|()| None::<()>);
             logged("sign-in attempts and bans could not follow the clock", done);
         }
-        // what is over is refused by the wall clock, and let go by what is borne out
+        // the wall clock decides what is rejected; only time that is borne out erases anything
         let (past, now) = (self.time.now(), self.time.monotonic_secs());
         let settings = self.active_settings.load_full();
         self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
@@ -135,7 +135,7 @@ fn warn(Jump { expected, found }: Jump, what: &str) {
     tracing::warn!(clock = found.as_str(), expected = expected.as_str(), "{what}");
 }
 
-/// Where a chore goes on; one that failed begins anew when it is due again.
+/// Logs a failed step. Gives where to continue; a failed task starts over when it is due again.
 fn logged<P>(what: &str, done: Result<Option<P>, StoreError>) -> Option<P> {
     done.unwrap_or_else(|error| {
         tracing::warn!(%error, "{what}");
@@ -143,7 +143,7 @@ fn logged<P>(what: &str, done: Result<Option<P>, StoreError>) -> Option<P> {
     })
 }
 
-/// One step of writing when sessions were last used; gives where to go on.
+/// Writes last-seen times, one step; gives where to continue.
 pub(super) fn write_seen(
     sessions: &SessionRegistry,
     api_tokens: &ApiTokens,
@@ -165,7 +165,7 @@ pub(super) fn write_seen(
     Ok(next)
 }
 
-/// What the store's thread does with each change, and between its jobs.
+/// The store thread's callbacks: apply a change to memory, and do periodic work between jobs.
 pub(super) fn hooks(
     active_settings: &Arc<ArcSwap<Settings>>,
     sessions: &Arc<SessionRegistry>,

@@ -1,5 +1,5 @@
-//! People and their sessions: signing in and up, passwords, invites, throttling. Knows nothing of
-//! HTTP beyond the values of [`crate::web`].
+//! Accounts and sessions: sign-in, sign-up, passwords, invites, throttling. Uses nothing of HTTP except the values of
+//! [`crate::web`].
 
 mod accounts;
 pub mod admin;

@@ -1,4 +1,4 @@
-//! One-time links: invites, the first link, and password resets. A link works once; what it brings about and its end
+//! One-time links: invites, the first link, and password resets. A link works once; its effect and its consumption
 //! are one transaction.
 
 use super::accounts::Accounts;
@@ -14,24 +14,24 @@ use crate::config;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
 use crate::store::{ADMIN_GROUP, AuditRow, CountedAttempt, LastHere, LinkRow, LinkUse, NewLink, Written};
 
-/// How long the link for the first account works, seconds.
+/// Lifetime of the link for the first account, seconds.
 const FIRST_LINK_SECS: u64 = 86_400;
-/// Longest link token that is looked at, bytes; ours have 43.
+/// Longest link token accepted, bytes; ours have 43.
 const TOKEN_BYTES_MAX: usize = 64;
 
 /// What a one-time link is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkKind {
-    /// Create an account; the e-mail may be fixed by the invite.
+    /// Create an account.
     Invite {
-        /// Fixed by the invite: it cannot be changed.
+        /// Set by the invite, and then unchangeable.
         email: Option<String>,
     },
     /// Set the first or a new password of an existing account.
     Reset {
-        /// Of that account.
+        /// The account's e-mail.
         email: String,
-        /// The account has API tokens, which may go on under the new password.
+        /// The account has API tokens, which may be kept under the new password.
         has_tokens: bool,
     },
 }
@@ -48,7 +48,7 @@ fn new_link(kind: &'static str, token: &Secret, now: UnixSecs, lasts_secs: u64) 
     }
 }
 
-/// An invite's link and token. `user_id`: for an account that exists and has no password yet.
+/// An invite's link and token. `user_id`: an existing account that has no password yet.
 pub(super) fn invite(
     now: UnixSecs,
     lasts_secs: u64,
@@ -66,8 +66,8 @@ pub(super) fn reset(now: UnixSecs, lasts_secs: u64, user_id: String) -> Result<(
     Ok((NewLink { user_id: Some(user_id), ..new_link("reset", &token, now, lasts_secs) }, token))
 }
 
-/// The token of an invite for the first account (group `admin`), while there is no account.
-/// Works 24 hours, and not once there is an account in that group: a stranger's sign-up leaves it.
+/// Creates an invite for the first account (group `admin`) if there is no account. Valid for 24 hours, and void once
+/// an account is in that group: a stranger's sign-up does not void it.
 pub async fn create_first(accounts: &Accounts) -> Result<Option<Secret>, StoreDown> {
     let shared = &*accounts.shared;
     let now = shared.clock.now();
@@ -82,7 +82,7 @@ pub async fn create_first(accounts: &Accounts) -> Result<Option<Secret>, StoreDo
     Ok(made.then_some(token))
 }
 
-/// What a link opens; `None`: it is unknown, used, expired or void.
+/// What a link is for; `None`: it is unknown, used, expired or void.
 pub async fn inspect(accounts: &Accounts, caller: &Caller, token: &str) -> Result<Option<LinkKind>, ChangeError> {
     Ok(open_link(accounts, caller, token).await?.map(|link| match (link.kind.as_str(), link.user) {
         ("reset", Some(user)) => LinkKind::Reset { email: user.email, has_tokens: link.tokens > 0 },
@@ -98,14 +98,14 @@ async fn open_link(accounts: &Accounts, caller: &Caller, token: &str) -> Result<
     let _permit = accounts.shared.store_permit(caller).await.map_err(|_| ChangeError::Busy)?;
     let (hash, now) = (token_hash(token), accounts.shared.clock.now());
     let link = accounts.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
-    // invites made before sign-up was closed; those of accounts that exist still work
+    // invites from before sign-up was closed are void; those for existing accounts still work
     let closed = accounts.shared.settings.sign_up == config::SignUp::Closed;
     Ok(link.filter(|link| !(closed && link.kind == "invite" && link.user.is_none())))
 }
 
-/// Uses an invite: makes its account, or gives the account that it was made for its first
-/// password; signs in. An e-mail fixed by the invite is used whatever `email` says. Where it is not, the answer
-/// tells whether an address has an account: such tries count as sign-ups do, until one works.
+/// Accepts an invite: creates its account, or sets the first password of the account it is for, then signs in. The
+/// invite's own e-mail, if any, takes precedence over `email`. If it has none, the response reveals whether an
+/// address has an account, so such attempts count as sign-ups until one succeeds.
 pub async fn accept_invite(
     accounts: &Accounts,
     caller: &Caller,
@@ -135,8 +135,8 @@ pub async fn accept_invite(
     use_link(accounts, caller, token, what, counted, "invite_used").await
 }
 
-/// Sets a password by a reset link, or by the invite of an account that exists; ends the account's sessions, and
-/// its tokens unless they are kept, forgets its browsers and signs in.
+/// Sets a password by a reset link, or by the invite of an existing account. Ends the account's sessions and, unless
+/// kept, its API tokens; forgets its known browsers; signs in.
 pub async fn reset_password(
     accounts: &Accounts,
     caller: &Caller,
@@ -160,7 +160,7 @@ async fn use_link(
 ) -> Result<SignedIn, ChangeError> {
     let shared = &*accounts.shared;
     let now = shared.clock.now();
-    // a browser that other accounts know stays known to them
+    // a browser known to other accounts stays known to them
     let last_here = match presented_device(caller) {
         Some(device) => {
             let last = shared.store.run(move |db| db.last_at_device(&device)).await;

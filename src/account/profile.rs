@@ -1,4 +1,4 @@
-//! What people change of their own account: name and picture, password.
+//! Changes that users make to their own account: name and picture, password.
 
 use super::accounts::Accounts;
 use super::audit;
@@ -12,8 +12,8 @@ use super::session::session::Identity;
 use crate::secret::Secret;
 use crate::store::{Keeps, Password, SessionEnd, UserChange, Written};
 
-/// Changes the password after checking the current one; ends all other sessions, the tokens that were made under the
-/// current one unless they are kept, and forgets other browsers. Wrong ones are counted and throttled like sign-ins.
+/// Changes the password after checking the current one. Ends all other sessions and, unless kept, the API tokens;
+/// forgets other known browsers. Wrong current passwords are throttled like sign-ins.
 pub async fn change_password(
     accounts: &Accounts,
     caller: &Caller,
@@ -42,12 +42,12 @@ pub async fn change_password(
             audit::log(&event);
             Ok(())
         }
-        // changed elsewhere in this very moment
+        // changed concurrently
         _ => Err(wrong_password()),
     }
 }
 
-/// Changes name and picture, or one of them; either may be empty. So often alone: apps are told of each.
+/// Changes name, picture or both; either may be empty. Rate-limited, because each change is propagated to apps.
 pub async fn change(
     accounts: &Accounts,
     caller: &Caller,

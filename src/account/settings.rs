@@ -1,9 +1,9 @@
-//! What of the configuration concerns accounts.
+//! The part of the configuration that concerns accounts.
 
 use super::backend_token::signing_key::PUBLISHED_SECS;
 use crate::config::{self, Config};
 
-/// Lengths of time in seconds.
+/// Account settings; durations in seconds.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(super) max_age_secs: u64,
@@ -30,7 +30,7 @@ impl Settings {
         }
     }
 
-    /// How long a retired key is kept: no token that it signed is good for longer.
+    /// How long a retired key is kept: no token that it signed is valid for longer.
     pub(super) fn keys_secs(&self) -> u64 {
         self.max_age_secs.max(PUBLISHED_SECS)
     }

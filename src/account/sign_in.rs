@@ -1,5 +1,5 @@
-//! Signing in. Unknown, disabled and passwordless accounts cost what a wrong password
-//! costs and are answered alike. Attempts are counted before anything is compared.
+//! Sign-in with a password. Unknown, disabled and passwordless accounts cost the same time and get the same response
+//! as a wrong password. Attempts are counted before the password is compared.
 
 use super::accounts::Accounts;
 use super::audit;
@@ -15,38 +15,38 @@ use crate::clock::UnixSecs;
 use crate::secret::Secret;
 use crate::store::{AuditRow, Begun, CountedAttempt, Db, LastHere, SignIn, StoreError, Throttled, UserRow};
 
-/// Somebody who wants to sign in.
+/// One sign-in request.
 #[derive(Clone)]
 struct SignInRequest {
     caller: Caller,
-    /// As it is counted.
+    /// The name that attempts are counted under.
     email: String,
-    /// Hash of the device cookie, as long as the account may know it.
+    /// Hash of the device cookie, until it turns out that the account does not know it.
     device: Option<[u8; 32]>,
     password: Secret,
     remember: bool,
 }
 
-/// What a try came to.
+/// Result of one attempt.
 enum Outcome {
     Decided(Result<SignedIn, SignInError>),
-    /// The account does not know the browser: it is to take its turn among the account's own tries.
+    /// The account does not know this browser: the attempt joins the account's own queue.
     UnknownDevice,
-    /// It has to wait, under this name.
+    /// The attempt must wait, under this name.
     Throttled(String, Throttled),
 }
 
-/// An attempt that was let through, and what it is about.
+/// An attempt that was allowed, and its account.
 struct Attempt {
-    /// under which it is counted and told of
+    /// the name it is counted and logged under
     name: String,
     counted: CountedAttempt,
     user: Option<UserRow>,
-    /// the device cookie is one of ours, so the browser may keep it
+    /// the account that last signed in with this device cookie
     last_here: LastHere,
 }
 
-/// What becomes of a wish before the password is looked at.
+/// The decision before the password is checked.
 enum AttemptCheck {
     Allowed(Box<Attempt>),
     UnknownDevice,
@@ -78,8 +78,8 @@ fn begin_attempt(
     })
 }
 
-/// Signs in with a password. Ends the session that the browser presented. Waits for a place to hash in, and where
-/// the address is slowed, for its turn.
+/// Signs in with a password. Ends the session that the browser presented. Waits for a slot in the hash pool and, if
+/// the address is paced, for its turn.
 ///
 /// # Errors
 /// [`SignInError::Credentials`] for everything that is wrong about the account or the password.
@@ -95,10 +95,10 @@ pub async fn with_password(
     let mut request = SignInRequest { caller, email, device, password, remember };
     let slot_request = shared.hash_pool.request_slot(&request.caller);
     loop {
-        // load is judged first: whoever is turned away for it has not used up a try
+        // the queue comes first: a request rejected for load does not consume an attempt
         let subject = shared.subject((&request.email, &request.device));
         let slot = slot_request.acquire(Some(subject)).await.map_err(|_| SignInError::Busy)?;
-        // what has begun is decided, although nobody waits for it any more
+        // a started attempt is completed even if the client disconnects
         let outcome = tokio::spawn(try_once(accounts.clone(), slot, request.clone())).await;
         match outcome.unwrap_or(Outcome::Decided(Err(SignInError::Unavailable))) {
             Outcome::Decided(done) => return done,
@@ -136,8 +136,7 @@ async fn decide(
     let user = user.filter(|user| !user.disabled);
     let id = user.as_ref().map(|user| user.id.clone()).unwrap_or_default();
     let mut hash = user.and_then(|user| user.password);
-    // once more where the hash was replaced meanwhile: by somebody who signs in at the same time, if by an outdated
-    // one, or by another password
+    // retry once if the hash was replaced meanwhile: rehashed by a concurrent sign-in, or a new password
     for _ in 0..2 {
         let verdict = check(slot, request.password.clone(), hash.clone()).await?;
         let (Verdict::Right(rehashed), Some(checked)) = (verdict, hash.take()) else { break };
@@ -151,7 +150,7 @@ async fn decide(
                 return begun.map_err(|_| SignInError::Unavailable);
             }
             Begun::Changed(other) => hash = Some(other),
-            // disabled or removed in this very moment
+            // disabled or removed concurrently
             Begun::No => break,
         }
     }

@@ -1,4 +1,4 @@
-//! Open sign-up, and what it shares with invites: a new account's password is judged and hashed, and tries are counted.
+//! Open sign-up, and the steps it shares with invites: check and hash a new password, count attempts.
 
 use super::accounts::Accounts;
 use super::audit;
@@ -13,7 +13,7 @@ use crate::config;
 use crate::secret::Secret;
 use crate::store::{AuditRow, CountedAttempt, NewUser};
 
-/// Judges a new password and hashes it in the pool.
+/// Checks a new password and hashes it in the pool.
 pub(super) async fn hashed(
     accounts: &Accounts,
     caller: &Caller,
@@ -37,8 +37,8 @@ pub(super) fn new_user(
     Ok(NewUser { id, email, name, picture: String::new(), groups: Vec::new(), password: Some(password) })
 }
 
-/// Makes an account where `sign_up.mode` is open. Answers, and costs, alike for addresses that
-/// are new and taken; nobody is signed in by it.
+/// Creates an account if `sign_up.mode` is open. New and taken addresses get the same response and cost the same
+/// time; does not sign in.
 pub async fn register(
     accounts: &Accounts,
     caller: &Caller,
@@ -61,7 +61,7 @@ pub async fn register(
     Ok(())
 }
 
-/// Judges and hashes the password of somebody who names an address that may have an account; the try is counted.
+/// Checks and hashes the password for an address that may already have an account; the attempt is counted.
 pub(super) async fn hashed_and_counted(
     accounts: &Accounts,
     caller: &Caller,

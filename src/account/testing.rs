@@ -1,4 +1,4 @@
-//! A gateway's accounts on a real database in a folder of their own, with a clock that tests turn.
+//! Accounts on a real database in their own folder, with a clock that tests control.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::config::{self, Config};
 use crate::secret::Secret;
 use crate::store::{Check, Db};
 
-/// When tests begin.
+/// The time at which tests start.
 pub(super) const START: u64 = 1_800_000_000;
-/// A password that the rules let through.
+/// A password that the policy accepts.
 pub(super) const GOOD: &str = "correct horse battery";
 /// Another one.
 pub(super) const OTHER: &str = "staple of a new kind";
@@ -58,7 +58,7 @@ impl World {
         Self { accounts, clock, config, dir }
     }
 
-    /// The commands of another process.
+    /// The accounts as a command in another process uses them.
     pub(super) fn admin(&self) -> Admin {
         Admin::open(&self.config, self.clock.clone()).unwrap()
     }
@@ -68,7 +68,7 @@ impl World {
         Db::open(&self.config.server.state_dir, Check::Version).unwrap()
     }
 
-    /// Makes an account with the password [`GOOD`].
+    /// Creates an account with the password [`GOOD`].
     pub(super) fn user(&self, email: &str) -> String {
         let details = Details { password: Some(secret(GOOD)), ..Details::default() };
         self.admin().add_user(email, details).unwrap().0.id
@@ -87,19 +87,19 @@ impl World {
         self.try_sign_in(&Caller::default(), email, GOOD).await.unwrap()
     }
 
-    /// Lets the store's maintenance run that are due: they come after each job.
+    /// Lets the store's due maintenance run: it comes after each job.
     pub(super) async fn maintenance(&self) {
         assert!(self.accounts.ready().await);
         assert!(self.accounts.ready().await);
     }
 
-    /// Does this to the database, as another program would.
+    /// Runs SQL on the database, as another program would.
     pub(super) fn sqlite(&self, sql: &str) {
         let file = self.config.server.state_dir.join("authgate.db");
         rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
     }
 
-    /// From now on no try can be forgiven.
+    /// From now on failed attempts cannot be cleared.
     pub(super) fn break_forgiving(&self) {
         self.sqlite("CREATE TRIGGER broken BEFORE DELETE ON attempt BEGIN SELECT RAISE(ABORT, 'broken'); END");
     }
@@ -114,5 +114,5 @@ impl World {
     }
 }
 
-/// Longest that any test waits for anything.
+/// Longest wait in any test.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);

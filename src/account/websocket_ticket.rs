@@ -1,5 +1,5 @@
-//! One-time tickets for WebSocket handshakes that can carry no cookie: asked for with a session, good
-//! for one handshake within half a minute. In memory alone: after a restart a new one is asked for.
+//! One-time tickets for WebSocket handshakes that cannot carry a cookie: requested with a session, valid for one
+//! handshake within 30 seconds. Kept in memory only: after a restart a client requests a new one.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
 use crate::web::host::Host;
 
-/// How long a ticket is good, seconds.
+/// Lifetime of a ticket, seconds.
 pub const TICKET_SECS: u64 = 30;
-/// Tickets that are kept in all.
+/// Tickets kept in total.
 const TICKETS_MAX: usize = 65_536;
-/// Tickets of one session that are kept.
+/// Tickets kept per session.
 const TICKETS_OF_ONE: usize = 32;
-/// Tells a ticket from other tokens.
+/// Distinguishes tickets from other tokens.
 const PREFIX: &str = "agw_";
 
 struct Ticket {
     session: Arc<Session>,
-    /// Where it was asked for, and is good.
+    /// The host it was requested at and is valid for.
     host: Box<str>,
     issued: UnixSecs,
 }
 
-/// Tickets that were given and not used.
+/// Issued, unused tickets.
 pub(super) struct Tickets(Mutex<State>);
 
 struct State {
@@ -42,7 +42,7 @@ impl Default for Tickets {
 }
 
 impl Tickets {
-    /// A ticket for the session's person, good at `host`.
+    /// Issues a ticket for a session, valid at `host`.
     pub(super) fn issue(&self, who: &Identity, host: &Host, now: UnixSecs) -> Result<Secret, NoRandomness> {
         let token = Secret::new(format!("{PREFIX}{}", random_token()?.expose()));
         let ticket = Ticket { session: Arc::clone(&who.session), host: host.name().into(), issued: now };
@@ -50,14 +50,14 @@ impl Tickets {
         Ok(token)
     }
 
-    /// Uses up a ticket in a handshake to `host`; gives the session that it was issued for.
+    /// Consumes a ticket in a handshake to `host`; gives the session it was issued for.
     pub(super) fn redeem(&self, token: &Secret, host: &Host, now: UnixSecs) -> Result<Arc<Session>, Rejected> {
         let hash = token_hash(token.expose());
         let ticket = self.0.lock().held.remove(&hash, |ticket| &ticket.session).ok_or(Rejected::Invalid)?;
         if *ticket.host != *host.name() {
             return Err(Rejected::Invalid);
         }
-        // one from the future was given before the clock was set back
+        // a ticket from the future was issued before the clock was set back
         if now.saturating_sub(ticket.issued) > TICKET_SECS || ticket.issued > now + TICKET_SECS {
             return Err(Rejected::Expired);
         }
@@ -66,7 +66,7 @@ impl Tickets {
 
     fn keep(&self, token: &str, ticket: Ticket) {
         let State { held, swept } = &mut *self.0.lock();
-        // at most once in the life of a ticket
+        // at most once per ticket lifetime
         if ticket.issued.saturating_sub(*swept) > TICKET_SECS {
             *swept = ticket.issued;
             held.retain(|old| ticket.issued.saturating_sub(old.issued) <= TICKET_SECS);

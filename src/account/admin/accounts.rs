@@ -1,5 +1,4 @@
-//! What the commands do to accounts, in a process of their own, with or without a running
-//! gateway. Blocking. The same rules hold as for people in a browser.
+//! [`Admin`], the accounts as commands use them. Blocking. The same rules apply as in a browser.
 
 use std::path::Path;
 
@@ -19,35 +18,35 @@ use crate::store::{
     SessionRow, SessionSelector, UserChange, UserRow, Written,
 };
 
-/// How long an invite for an account that was just added works, seconds.
+/// Lifetime of the invite for a newly added account, seconds.
 const INVITE_SECS: u64 = 7 * 86_400;
-/// How long a password-reset link works, seconds.
+/// Lifetime of a password-reset link, seconds.
 const RESET_SECS: u64 = 86_400;
 
-/// When a database was replaced, in the name of what is kept of it.
+/// Timestamp in the name of the copy that is kept of a replaced database.
 const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
     time::macros::format_description!("[year][month][day]-[hour][minute][second]");
 
-/// What a command says of an account; `None` stays as it is, or empty.
+/// Account fields given to a command; `None` leaves a field unchanged, or empty in a new account.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Details {
-    /// Another one than the account has.
+    /// A new e-mail for the account.
     pub email: Option<String>,
     pub name: Option<String>,
     pub picture: Option<String>,
     pub groups: Option<Vec<String>>,
     pub password: Option<Secret>,
-    /// API tokens go on under a new password.
+    /// Keep API tokens when the password changes.
     pub keep_tokens: bool,
 }
 
-/// The e-mail that an account may have.
+/// The canonical form of an e-mail that an account may have.
 fn canonical(typed: &str) -> Result<String, AdminError> {
     fields::canonical(typed).ok_or_else(|| no_address(typed))
 }
 
-/// The e-mail that an account may be given.
+/// The canonical form of an e-mail that a new account may have.
 pub(crate) fn canonical_new(typed: &str) -> Result<String, AdminError> {
     canonical(typed).and_then(|_| fields::email(typed).map_err(AdminError::from))
 }
@@ -60,27 +59,27 @@ pub(crate) fn taken(email: &str) -> AdminError {
     AdminError(format!("there is already an account with the e-mail {email}"))
 }
 
-/// The accounts as commands see them.
+/// The accounts as commands use them.
 pub struct Admin {
     pub(crate) db: Db,
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
-    /// public URL and prefix, before `/invite/...`
+    /// public URL and prefix, in front of `/invite/...`
     links: String,
 }
 
 impl Admin {
-    /// Opens the store in `server.state_dir`, making it if it is missing.
+    /// Opens the store in `server.state_dir`, creating it if missing.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, AdminError> {
         Ok(Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock))
     }
 
-    /// What opening brought the database up from.
+    /// The migration that opening performed, if any.
     pub fn migrated(&self) -> Option<&Migrated> {
         self.db.migrated()
     }
 
-    /// Opens the store for reading; makes and changes nothing.
+    /// Opens the store read-only; creates and changes nothing.
     pub fn open_read_only(config: &Config, clock: Clock) -> Result<Self, AdminError> {
         Ok(Self::new(Db::look(&config.server.state_dir)?, config, clock))
     }
@@ -90,13 +89,13 @@ impl Admin {
         Self { db, settings: Settings::new(config), clock, links }
     }
 
-    /// Waits until what was changed is in force in a running gateway. `false`: it did not say so
-    /// within 2 seconds, or nobody can tell whether one runs.
+    /// Waits until a running gateway has applied the changes. `false`: it did not confirm within 2 seconds, or it is
+    /// unknown whether one runs.
     pub fn wait_until_applied(&self) -> bool {
         matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
     }
 
-    /// Whether what ended is in force, and written only once the disk has room.
+    /// Whether revocations were applied but can only be stored once the disk has room.
     pub fn has_noted_ends(&self) -> bool {
         self.db.has_noted_ends()
     }
@@ -129,7 +128,7 @@ impl Admin {
         Ok(self.db.users()?)
     }
 
-    /// Makes an account. Without a password also a one-time link that sets one.
+    /// Creates an account. Without a password, also a one-time link that sets one.
     pub fn add_user(&mut self, typed: &str, details: Details) -> Result<(UserRow, Option<Secret>), AdminError> {
         let email = canonical_new(typed)?;
         let new = NewUser {
@@ -155,7 +154,7 @@ impl Admin {
         }
     }
 
-    /// Changes what is given. A new password ends the account's sessions and, unless they are kept, its tokens.
+    /// Changes the given fields. A new password ends the account's sessions and, unless kept, its API tokens.
     pub fn set_user(&mut self, typed: &str, details: Details) -> Result<UserRow, AdminError> {
         let user = self.user(typed)?;
         let email = details.email.map(|typed| canonical_new(&typed)).transpose()?;
@@ -173,7 +172,7 @@ impl Admin {
         self.change(&user, &what, ends, "user_changed")
     }
 
-    /// Disables an account, which ends its sessions, or enables it.
+    /// Disables an account, which ends its sessions, or enables it again.
     pub fn set_disabled(&mut self, typed: &str, disabled: bool) -> Result<UserRow, AdminError> {
         let user = self.user(typed)?;
         let what = UserChange { disabled: Some(disabled), ..UserChange::default() };
@@ -219,7 +218,7 @@ impl Admin {
         Ok(self.url("reset", &token))
     }
 
-    /// Undoes a link that nobody has seen, given as it was to be shown.
+    /// Withdraws a link that could not be displayed, given as its URL.
     pub fn withdraw_link(&mut self, url: &Secret) -> Result<(), AdminError> {
         let token = url.expose().rsplit('/').next().unwrap_or_default();
         let event = self.event("link_withdrawn", None);
@@ -230,13 +229,13 @@ impl Admin {
         Secret::new(format!("{}/{page}/{}", self.links, token.expose()))
     }
 
-    /// Sessions that stand, newest first; of one account, or all.
+    /// Active sessions, newest first; of one account or all.
     pub fn sessions(&mut self, of: Option<&str>) -> Result<Vec<SessionRow>, AdminError> {
         let user = of.map(|typed| self.user(typed)).transpose()?;
         let (now, idle, max_age) = (self.clock.now(), self.settings.idle_secs, self.settings.max_age_secs);
         let mut rows = self.db.sessions(user.as_ref().map(|user| user.id.as_str()), now)?;
         for row in &mut rows {
-            // begun under a longer limit
+            // started under a longer limit
             row.expires = row.expires.min(row.created.saturating_add(max_age));
         }
         rows.retain(|row| now < row.expires && now.saturating_sub(row.seen) <= idle);
@@ -255,7 +254,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Ends all sessions of an account, or of everybody; returns how many.
+    /// Ends all sessions of an account, or of all accounts; returns how many.
     pub fn revoke_sessions(&mut self, of: Option<&str>) -> Result<usize, AdminError> {
         let user = of.map(|typed| self.user(typed)).transpose()?;
         let event = self.event("sessions_ended", user.as_ref());
@@ -263,15 +262,15 @@ impl Admin {
         Ok(self.db.end_sessions(selector, self.clock.now(), &event)?)
     }
 
-    /// Events of the last seconds, newest first; with an e-mail, those that concern it (its account may be gone) or the account that
-    /// has it now.
+    /// Audit events of the last `since_secs`, newest first; with an e-mail, those about that e-mail (its account may
+    /// be gone) or about the account that has it now.
     pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, AdminError> {
         let email = of.map(canonical).transpose()?;
         Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
     }
 }
 
-/// What importing asks and writes.
+/// Queries and writes for [`import`](super::import).
 impl Admin {
     pub(crate) fn has_email(&mut self, email: &str) -> Result<bool, AdminError> {
         Ok(self.db.user_by_email(email)?.is_some())
@@ -295,7 +294,7 @@ impl Admin {
     }
 }
 
-/// Puts a backup in the place of the database, with or without a running gateway.
+/// Replaces the database with a backup, with or without a running gateway.
 pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored, AdminError> {
     let now = clock.now();
     let at = i64::try_from(now).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());

@@ -1,4 +1,4 @@
-//! API tokens as commands see them: made, listed, revoked.
+//! API tokens, for commands: create, list, revoke.
 
 use super::accounts::Admin;
 use crate::account::api_token::user_tokens::{TokenDetails, new_token, too_many};
@@ -6,13 +6,13 @@ use crate::account::errors::{AdminError, printable};
 use crate::secret::Secret;
 use crate::store::{ApiTokenRow, AuditRow, Kept, UserRow};
 
-/// API tokens that work, newest first; of one account, or all.
+/// Valid API tokens, newest first; of one account or all.
 pub fn list(admin: &mut Admin, of: Option<&str>) -> Result<Vec<ApiTokenRow>, AdminError> {
     let (id, _) = accounts_of(admin, of)?;
     Ok(admin.db.api_tokens(id.as_deref(), admin.clock.now())?)
 }
 
-/// Ends an API token.
+/// Revokes an API token.
 pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
     let event = AuditRow { detail: printable(id), ..admin.event("token_revoked", None) };
     if admin.db.end_api_token(id, None, admin.clock.now(), &event)? {
@@ -22,7 +22,7 @@ pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
     }
 }
 
-/// Ends all API tokens of an account, or of everybody; returns how many.
+/// Revokes all API tokens of an account, or of all accounts; returns how many.
 pub fn revoke_all(admin: &mut Admin, of: Option<&str>) -> Result<usize, AdminError> {
     let (id, user) = accounts_of(admin, of)?;
     let event = admin.event("tokens_revoked", user.as_ref());
@@ -34,7 +34,7 @@ fn accounts_of(admin: &mut Admin, of: Option<&str>) -> Result<(Option<String>, O
     Ok((user.as_ref().map(|user| user.id.clone()), user))
 }
 
-/// Makes a token and gives its id and the token itself, which is kept nowhere.
+/// Creates a token; gives its id and the token itself, which is not stored.
 pub fn create(admin: &mut Admin, typed: &str, details: &TokenDetails) -> Result<(String, Secret), AdminError> {
     let user = admin.user(typed)?;
     let (new, token) = new_token(&user.id, details, admin.now())?;

@@ -1,4 +1,4 @@
-//! Bans as commands see them: listed, and lifted before they end.
+//! Bans, for commands: list, and lift early.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,11 @@ use crate::account::limits::login_throttle;
 use crate::clock::UnixSecs;
 use crate::store::AuditRow;
 
-/// One ban, as it is shown and lifted.
+/// One ban, as listed and lifted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
-    /// `account`, `address`, `sign-up` (of an address), `browser` (one that the account knows) or `user`
-    /// (signed in, wrong current passwords)
+    /// `account`, `address`, `sign-up` (of an address), `browser` (known to the account) or `user` (wrong current
+    /// passwords while signed in)
     pub kind: &'static str,
     /// E-mail or address.
     pub what: String,
@@ -21,7 +21,7 @@ pub struct Ban {
     pub until: UnixSecs,
 }
 
-/// What is throttled now.
+/// The current bans.
 pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
     let mut bans = Vec::new();
     for (name, until) in admin.db.bans(admin.clock.now())? {
@@ -32,7 +32,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
             "sign_up" => ("sign-up", what.to_owned()),
             "device" => ("browser", what.split_once(':').map_or(what, |(_, email)| email).to_owned()),
             _ => {
-                // ids may hold colons, sessions' do not
+                // account ids may contain colons, session ids do not
                 let id = what.rsplit_once(':').map_or(what, |(id, _)| id);
                 ("user", admin.db.user_by_id(id)?.map_or_else(|| id.to_owned(), |user| user.email))
             }
@@ -42,7 +42,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
     Ok(bans)
 }
 
-/// Lifts what is throttled under this e-mail or address.
+/// Lifts the bans on this e-mail or address.
 pub fn lift(admin: &mut Admin, what: &str) -> Result<(), AdminError> {
     let email = fields::throttle_name(what);
     // a network is shown as `2001:db8::/64`

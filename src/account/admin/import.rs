@@ -1,5 +1,5 @@
-//! Accounts of other programs. Each row is judged alone: what cannot be kept is left out or cleaned and
-//! said, and all that is good is written in one transaction.
+//! Imports accounts from other programs. Each row is checked on its own: what cannot be imported is dropped or
+//! cleaned, and reported; all valid rows are written in one transaction.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::account::password::hasher;
 use crate::secret::Secret;
 use crate::store::{NewId, NewUser};
 
-/// One row as it was read.
+/// One row as read.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct ImportRow {
@@ -19,7 +19,7 @@ pub struct ImportRow {
     pub row: usize,
     pub id: Option<String>,
     pub email: String,
-    /// A hash, as it stood there; `None`: the account had none.
+    /// The password hash, as read; `None`: the account had none.
     pub password: Option<Secret>,
     pub name: String,
     pub picture: String,
@@ -27,34 +27,34 @@ pub struct ImportRow {
     pub disabled: bool,
 }
 
-/// What was found in one row.
+/// A problem found in one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Line or row in its file, from 1.
     pub row: usize,
-    /// What is wrong and what was done about it.
+    /// The problem and what was done about it.
     pub what: String,
 }
 
-/// How an import went, or would go.
+/// The result of an import or dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Accounts that were made.
+    /// Accounts created.
     pub made: usize,
-    /// Rows that made none.
+    /// Rows skipped.
     pub skipped: usize,
     /// By row.
     pub findings: Vec<Finding>,
 }
 
-/// What to do with what was read.
+/// How to import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportRules {
     /// Write nothing.
     pub dry_run: bool,
     /// Write nothing if there is any finding.
     pub strict: bool,
-    /// The highest id that the other program ever gave: new ids are above it.
+    /// The highest id that the other program ever assigned: new ids are higher.
     pub highest_id: u64,
 }
 
@@ -66,7 +66,7 @@ struct Importer<'a> {
     row: usize,
 }
 
-/// Judges all rows, then writes all that are good, or nothing.
+/// Checks all rows, then writes all valid ones, or nothing.
 ///
 /// # Errors
 /// [`AdminError`]: nothing was written.
@@ -94,7 +94,7 @@ impl Importer<'_> {
         self.done.findings.push(Finding { row: self.row, what: what.into() });
     }
 
-    /// `None`: the row makes no account.
+    /// `None`: the row is skipped.
     fn accept(&mut self, row: ImportRow) -> Result<Option<(NewUser, bool)>, AdminError> {
         self.row = row.row;
         let Some(email) = self.email(&row.email) else { return Ok(None) };
@@ -118,7 +118,7 @@ impl Importer<'_> {
         Ok(Some((user, row.disabled)))
     }
 
-    /// People keep the address that they have, odd as it may be; one that is dangerous to apps makes no account.
+    /// Unusual addresses are kept; one that is dangerous to apps is skipped.
     fn email(&mut self, typed: &str) -> Option<String> {
         let Some(email) = fields::canonical(typed) else {
             self.report(format!("`{}` is no e-mail address: skipped", printable(typed)));

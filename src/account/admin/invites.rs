@@ -1,4 +1,4 @@
-//! Invites as commands see them: made, listed, revoked.
+//! Invites, for commands: create, list, revoke.
 
 use super::accounts::{Admin, canonical_new, taken};
 use crate::account::errors::{AdminError, printable};
@@ -8,7 +8,7 @@ use crate::config::SignUp;
 use crate::secret::Secret;
 use crate::store::{AuditRow, InviteRow};
 
-/// A one-time link that makes an account; `email` fixes whose.
+/// Creates a one-time link for a new account; `email` fixes its address.
 pub fn create(
     admin: &mut Admin,
     email: Option<&str>,
@@ -31,11 +31,11 @@ pub fn create(
     Ok(admin.url("invite", &token))
 }
 
-/// Invites that open something, the newest first.
+/// Valid invites, newest first.
 pub fn list(admin: &mut Admin) -> Result<Vec<InviteRow>, AdminError> {
     let closed = admin.settings.sign_up == SignUp::Closed;
     let mut invites = admin.db.invites(admin.clock.now())?;
-    // those that would make an account
+    // invites that would create an account are void
     invites.retain(|invite| !closed || invite.for_account || invite.kind == "first");
     Ok(invites)
 }

@@ -1,4 +1,4 @@
-//! What commands do to accounts, in a process of their own, with or without a running gateway.
+//! Administrative operations, for commands: they run in their own process, with or without a running gateway.
 
 pub(super) mod accounts;
 pub mod api_tokens;

@@ -1,4 +1,4 @@
-//! Signing keys as commands see them: listed, and replaced by new ones.
+//! Signing keys, for commands: list and rotate.
 
 use super::accounts::Admin;
 use crate::account::backend_token::signing_key;
@@ -7,16 +7,16 @@ use crate::account::session::cookie_token;
 use crate::clock::BorneOut;
 use crate::store::{AuditRow, KeyRow};
 
-/// Which of the keys before go on verifying.
+/// Which previous keys keep verifying tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OldKeys {
-    /// Those of which a token can be valid, for what was there before: nobody is signed out.
+    /// Keys that may have signed a valid token, for sessions from before: nobody is signed out.
     Kept,
-    /// None: everybody is signed out. For keys that somebody else may have.
+    /// None: everybody is signed out. For keys that may have leaked.
     Dropped,
 }
 
-/// Signing keys, the one that signs first. Their secrets are wiped before they leave here.
+/// Signing keys, the current one first. Secrets are wiped before they are returned.
 pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, AdminError> {
     let mut keys = admin.db.keys()?;
     for key in &mut keys {
@@ -25,7 +25,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, AdminError> {
     Ok(keys)
 }
 
-/// Makes new signing keys, one for each algorithm in use. Returns the name of the one that signs sessions.
+/// Creates new signing keys, one per algorithm in use. Returns the key id of the one that signs sessions.
 pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, AdminError> {
     let own = cookie_token::new_key()?;
     let kid = own.kid.clone();
@@ -33,7 +33,7 @@ pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, AdminError> {
     for key in admin.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
         new.push(signing_key::new_key(&key.algorithm)?);
     }
-    // keys that a clock which is ahead calls old are kept
+    // a clock that is ahead must not drop keys that are not old
     let past = BorneOut::new(&admin.clock, admin.db.newest_record()?).0.now();
     let (name, drop_before) = match old {
         OldKeys::Dropped => ("keys_dropped", None),

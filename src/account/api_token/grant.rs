@@ -1,24 +1,24 @@
-//! What an API token may do: scopes of methods and paths.
+//! What an API token allows: scopes of methods and paths.
 
 use http::Method;
 
 use crate::config::PathPattern;
 
-/// One thing that a token may do: methods (`None`: all) on a path pattern.
+/// One scope: methods (`None`: all) on a path pattern.
 #[derive(Debug, Clone)]
 pub struct Scope {
     methods: Option<Vec<Method>>,
     path: PathPattern,
 }
 
-/// What a token may do; no scopes: what its account may.
+/// The scopes of a token; without scopes it may do whatever its account may.
 #[derive(Debug)]
 pub struct Grant {
     scopes: Vec<Scope>,
 }
 
 impl Scope {
-    /// Reads `GET /api/**`, `GET,POST /api/**` or `* /api/**`. All methods are never what is left when nothing is said.
+    /// Parses `GET /api/**`, `GET,POST /api/**` or `* /api/**`. Methods are mandatory: omitting them never means all.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("`{text}` is no scope: {why}");
         let (methods, path) = text
@@ -38,14 +38,14 @@ impl Scope {
         Ok(Self { methods, path: PathPattern::parse(path).map_err(wrong)? })
     }
 
-    /// Reads one that was kept. Before methods had to be named, none meant all, and such tokens go on.
+    /// Parses a stored scope. Older versions allowed no methods, meaning all; such tokens stay valid.
     pub(crate) fn kept(text: &str) -> Result<Self, String> {
         let (methods, path) = text.trim().rsplit_once(' ').unwrap_or(("", text.trim()));
         let named = methods.split(',').map(str::trim).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(",");
         Self::parse(&format!("{} {path}", if named.is_empty() { "*" } else { &named }))
     }
 
-    /// HEAD goes with GET.
+    /// GET includes HEAD.
     fn takes(&self, method: &Method, path: &[u8]) -> bool {
         let method_fits = self.methods.as_ref().is_none_or(|methods| {
             methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
@@ -59,7 +59,7 @@ impl Grant {
         Self { scopes }
     }
 
-    /// Whether the token may be used for this; `path` with its escapes read.
+    /// Whether the token allows this request; `path` is percent-decoded.
     pub fn allows(&self, method: &Method, path: &[u8]) -> bool {
         self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.takes(method, path))
     }

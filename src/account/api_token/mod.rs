@@ -1,4 +1,4 @@
-//! API tokens: what programs present instead of a session.
+//! API tokens: credentials of programs.
 
 pub(super) mod grant;
 pub(super) mod registry;

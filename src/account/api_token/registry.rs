@@ -1,5 +1,5 @@
-//! All API tokens that work, in memory. A token stands for its account within its scopes until it expires, is revoked, or
-//! the account is disabled or gone.
+//! All valid API tokens, in memory. A token acts as its account within its scopes until it expires, is revoked, or
+//! the account is disabled or removed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use crate::clock::UnixSecs;
 use crate::secret::token_hash;
 use crate::store::ApiTokenRow;
 
-/// Longest token that is looked at, bytes; ours have 47.
+/// Longest token accepted, bytes; ours have 47.
 const TOKEN_BYTES_MAX: usize = 64;
 
 struct Entry {
-    /// Stands for the token where a session is asked for: its id is the token's.
+    /// Represents the token where a session is expected: its id is the token's.
     session: Arc<Session>,
     grant: Arc<Grant>,
 }
 
-/// All tokens that work, by hash.
+/// All valid tokens, by hash.
 #[derive(Default)]
 pub(crate) struct ApiTokens(RwLock<HashMap<[u8; 32], Entry, ahash::RandomState>>);
 
 impl ApiTokens {
-    /// Puts a change in force.
+    /// Applies a change from the store.
     pub(crate) fn apply(&self, row: ApiTokenRow, sessions: &SessionRegistry) {
         let Ok(hash) = <[u8; 32]>::try_from(row.hash.as_slice()) else { return };
         let scopes: Result<Vec<_>, _> = row.scopes.iter().map(|scope| Scope::kept(scope)).collect();
         let mut held = self.0.write();
-        // a scope that cannot be read must not become a wider one: the token works no more
+        // an unreadable scope must not become a wider one: the token is invalid
         match (row.user, scopes) {
             (Some(user), Ok(scopes)) if !row.ended => {
                 held.entry(hash).or_insert_with(|| {
@@ -50,7 +50,7 @@ impl ApiTokens {
         }
     }
 
-    /// Tokens whose ids are not among these work no more.
+    /// Ends all tokens whose ids are not in this set.
     pub(crate) fn end_others(&self, active: &HashSet<String>) {
         self.0.write().retain(|_, token| {
             let stands = active.contains(&*token.session.id);
@@ -67,7 +67,7 @@ impl ApiTokens {
         held.get(&token_hash(token)).map(|found| (Arc::clone(&found.session), Arc::clone(&found.grant)))
     }
 
-    /// Tokens used since that was last written, and when.
+    /// Tokens used since their last-seen time was last written, and when.
     pub(crate) fn unwritten(&self) -> Vec<(Arc<Session>, UnixSecs)> {
         let held = self.0.read();
         let used = held.values().filter_map(|token| {
@@ -77,7 +77,7 @@ impl ApiTokens {
         used.collect()
     }
 
-    /// Lets go of tokens that have expired.
+    /// Drops expired tokens.
     pub(crate) fn sweep(&self, now: UnixSecs) {
         self.0.write().retain(|_, token| now < token.session.expires());
     }

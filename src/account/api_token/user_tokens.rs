@@ -1,4 +1,4 @@
-//! API tokens as people see them on their account page: made, listed, revoked.
+//! API tokens on a user's account page: create, list, revoke.
 
 use super::grant::Scope;
 use crate::account::accounts::Accounts;
@@ -13,23 +13,23 @@ use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
 use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, PasswordProof};
 
-/// Tells a token from other credentials.
+/// Distinguishes API tokens from other credentials.
 pub const PREFIX: &str = "agt_";
 const NAME_CHARS_MAX: usize = 100;
 const SCOPES_MAX: usize = 32;
 
-/// What `token create` is told.
+/// Input of `token create`.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct TokenDetails {
     pub name: String,
     pub scopes: Vec<String>,
     pub lasts_secs: u64,
-    /// Makes a form that is sent again recognizable: a value of that form's own.
+    /// A value unique to the submitted form, to detect a resubmission.
     pub form_id: Option<String>,
 }
 
-/// One line of the account page's list.
+/// One line of the account page's token list.
 #[derive(Debug, Clone, serde::Serialize)]
 #[allow(missing_docs)]
 pub struct TokenInfo {
@@ -38,11 +38,11 @@ pub struct TokenInfo {
     pub scopes: Vec<String>,
     pub created: UnixSecs,
     pub expires: UnixSecs,
-    /// Last request; 0: none yet.
+    /// Last request; 0 if none.
     pub seen: UnixSecs,
 }
 
-/// Judges and makes a token; what is kept of it, and the token itself.
+/// Checks the details and creates a token: the row to store, and the token itself.
 pub(crate) fn new_token(
     user_id: &str,
     details: &TokenDetails,
@@ -80,7 +80,7 @@ pub(crate) fn too_many() -> FieldError {
     FieldError { field: "token_name", code: "too_many", message }
 }
 
-/// The person's tokens that work, newest first.
+/// The user's valid tokens, newest first.
 pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
     let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), accounts.shared.clock.now());
@@ -97,8 +97,8 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>,
     Ok(rows.into_iter().map(info).collect())
 }
 
-/// Makes a token for the person, who proves to be the one with the current password: a page of an app
-/// behind the gateway that was taken over could otherwise make itself one that outlives the session.
+/// Creates a token after checking the current password: otherwise a compromised app page could create itself a token
+/// that outlives the session. `None`: this form was already submitted.
 pub async fn create(
     accounts: &Accounts,
     caller: &Caller,
@@ -112,7 +112,7 @@ pub async fn create(
         let of_form = token_hash(&format!("{}\n{form_id}", who.session.id));
         new.id = data_encoding::BASE64URL_NOPAD.encode(&of_form[..16]);
         if new.id.starts_with('-') {
-            // commands would take it for an option
+            // the command line would take it for an option
             new.id.replace_range(..1, "A");
         }
     }
@@ -128,12 +128,12 @@ pub async fn create(
         }
         Kept::Already => Ok(None),
         Kept::TooMany => Err(too_many().into()),
-        // changed elsewhere in this very moment
+        // the password was changed concurrently
         Kept::No => Err(wrong_password()),
     }
 }
 
-/// Ends one of the person's tokens. `false`: there is none of this id.
+/// Revokes one of the user's tokens. `false`: there is none with this id.
 pub async fn revoke(accounts: &Accounts, caller: &Caller, who: &Identity, id: &str) -> Result<bool, StoreDown> {
     let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let now = accounts.shared.clock.now();

@@ -1,5 +1,5 @@
-//! Backends' own tokens: short-lived, one per session and upstream, made when a request needs one and
-//! kept until near its end. They say who asks; the browser's own token never leaves the gateway.
+//! Issues tokens for backends: short-lived, one per session and upstream, issued on demand and cached until close to
+//! expiry. They identify the user; the browser's own token never leaves the gateway.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, Config, TokenFormat, TokenKey};
 
-/// A backend's clock may be behind ours by so many seconds.
+/// How far a backend's clock may be behind ours, seconds.
 const BEHIND_SECS: u64 = 5;
 
-/// A token that cannot be made now: the request that needs it must not be forwarded without.
+/// The token cannot be issued: a request that requires it must not be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenIssueError;
 
-/// How the tokens of each upstream are made.
+/// The token issuers of all upstreams, by index.
 pub(crate) struct Issuers(Vec<Option<Arc<Issuer>>>);
 
 struct Issuer {
-    /// Unique in the process: a token is never taken for one that another configuration asks for.
+    /// Unique per process: a cached token is never used for another configuration.
     id: u64,
     audience: String,
     spec: BackendToken,
@@ -41,7 +41,7 @@ struct Issuer {
 }
 
 impl Issuers {
-    /// `before` are those of the configuration before: what has not changed goes on, and so do its tokens.
+    /// `before`: the issuers of the previous configuration; unchanged ones are kept, and so are their tokens.
     pub(crate) fn new(config: &Config, before: Option<&Self>) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
         jws::install_provider();
@@ -74,10 +74,10 @@ impl Issuers {
         Self(config.upstreams.iter().map(issuer).collect())
     }
 
-    /// The token that an upstream (by index) gets for this session; `None`: it gets none. Memory alone.
+    /// The token for an upstream (by index) in this session; `None` if the upstream gets none. Memory only.
     ///
     /// # Errors
-    /// [`TokenIssueError`]: the upstream must have one and it cannot be made.
+    /// [`TokenIssueError`]: the upstream requires a token and it cannot be issued.
     pub(crate) fn token(
         &self,
         upstream: usize,
@@ -167,7 +167,7 @@ impl Issuer {
                 "iat": now, "nbf": now.saturating_sub(BEHIND_SECS), "exp": expires,
             }));
         }
-        // next-auth says null where there is nothing
+        // next-auth uses null for empty values
         let or_null = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
         Ok(json!({
                 "name": or_null(&user.name), "email": user.email, "picture": or_null(&user.picture), "sub": user.id,

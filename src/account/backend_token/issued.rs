@@ -1,5 +1,5 @@
-//! Backends' tokens that were sent as cookies, by hash, until they expire: server-side `getSession({ req })` of a Next.js
-//! app asks the gateway with the cookies that it received. Told to apps, and no credential here.
+//! Backend tokens that were sent as cookies, by hash, until they expire: server-side `getSession({ req })` in a
+//! Next.js app calls the gateway with the cookies it received. They only answer apps and are not credentials here.
 
 use std::sync::{Arc, Weak};
 
@@ -10,12 +10,12 @@ use crate::account::session::session::Session;
 use crate::clock::UnixSecs;
 use crate::secret::token_hash;
 
-/// Tokens that are remembered in all.
+/// Tokens kept in total.
 const TOKENS_MAX: usize = 1 << 18;
-/// Of one session. Whoever changes a profile on and on gets one after another.
+/// Tokens kept per session. Every profile change issues a new one.
 const TOKENS_PER_SESSION_MAX: usize = 64;
 
-/// All of them, with whose each is and until when.
+/// The tokens, each with its session and expiry.
 pub(crate) struct IssuedCookieTokens(Mutex<BoundedMap<(Weak<Session>, UnixSecs)>>);
 
 impl Default for IssuedCookieTokens {
@@ -29,13 +29,13 @@ impl IssuedCookieTokens {
         self.0.lock().insert(token_hash(token), session, (Arc::downgrade(session), expires));
     }
 
-    /// Whose a token is, while it lasts.
+    /// The session of an unexpired token.
     pub(crate) fn find(&self, token: &str, now: UnixSecs) -> Option<Arc<Session>> {
         let (session, expires) = self.0.lock().get(&token_hash(token)).cloned()?;
         session.upgrade().filter(|_| now < expires)
     }
 
-    /// Lets go of what has expired.
+    /// Drops expired tokens.
     pub(crate) fn sweep(&self, now: UnixSecs) {
         self.0.lock().retain(|(session, expires)| now < *expires && session.strong_count() > 0);
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::{NoRandomness, Secret, random_bytes};
 
-/// A key of `LENGTH` bytes from a shared secret.
+/// Derives a key of `LENGTH` bytes from a shared secret.
 fn derived<const LENGTH: usize>(secret: &Secret, salt: &[u8], info: &str) -> Zeroizing<[u8; LENGTH]> {
     struct Length(usize);
     impl hkdf::KeyType for Length {
@@ -19,13 +19,13 @@ fn derived<const LENGTH: usize>(secret: &Secret, salt: &[u8], info: &str) -> Zer
     }
     let mut key = Zeroizing::new([0; LENGTH]);
     let pseudorandom = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.expose().as_bytes());
-    // ring refuses more than 255 hash lengths alone; these are one and two
+    // ring only fails beyond 255 hash lengths; these are one and two
     let filled = pseudorandom.expand(&[info.as_bytes()], Length(LENGTH)).and_then(|okm| okm.fill(key.as_mut()));
     debug_assert!(filled.is_ok());
     key
 }
 
-/// Key of next-auth 4 cookies; their name plays no part in it.
+/// Key of next-auth 4 cookies; independent of the cookie's name.
 pub(crate) struct KeyV4(Zeroizing<[u8; 32]>);
 
 /// Key of Auth.js 5 cookies of one name.

@@ -1,5 +1,4 @@
-//! What signs backends' JWTs: ring, behind the door that jsonwebtoken leaves open for it. Nothing is verified
-//! through it.
+//! Signs backend JWTs with ring, as jsonwebtoken's crypto provider. Nothing is verified through it.
 
 use std::sync::Once;
 
@@ -10,7 +9,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 
-/// Makes ring the provider of this process; more than once does nothing.
+/// Installs ring as the provider of this process; idempotent.
 pub(crate) fn install_provider() {
     static ONCE: Once = Once::new();
     static ON_RING: CryptoProvider = CryptoProvider {

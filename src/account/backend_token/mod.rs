@@ -1,4 +1,4 @@
-//! Backends' own tokens: made here, accepted nowhere here.
+//! Tokens for backends: issued here, never accepted here.
 
 pub(super) mod issue;
 pub(super) mod issued;

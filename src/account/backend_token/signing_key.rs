@@ -1,4 +1,4 @@
-//! Keys of ours that sign backends' tokens: made, published with their public halves, and replaced.
+//! Keys that sign backend tokens: created, published as JWKs, rotated.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::config::{Config, TokenKey};
 use crate::secret::NoRandomness;
 use crate::store::{KeyRow, NewKey};
 
-/// How long a retired key is still published, seconds: the last token that it signed lives no longer (`token.lifetime`).
+/// How long a retired key stays published, seconds: at least as long as the last token it signed (`token.lifetime`).
 pub(crate) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
-/// How long a new key is published before it signs, seconds: backends keep what they were told for a minute
-/// (`Cache-Control` of jwks.json), and their libraries do not ask more often than that for a key they do not know.
+/// How long a new key is published before it signs, seconds: backends cache jwks.json for a minute (`Cache-Control`),
+/// and their libraries refetch for an unknown key no more often than that.
 const KNOWN_SECS: u64 = 120;
-/// A key of ours that signs backends' tokens.
+/// A key that signs backend tokens.
 pub(crate) struct SigningKey {
     pub(crate) kid: String,
     pub(crate) algorithm: Algorithm,
@@ -32,19 +32,19 @@ pub(crate) struct SigningKey {
     retired: Option<UnixSecs>,
 }
 
-/// All of them, newest first.
+/// All signing keys, newest first.
 #[derive(Default)]
 pub(crate) struct SigningKeys(RwLock<Vec<Arc<SigningKey>>>);
 
 impl SigningKeys {
-    /// Takes the keys as the store has them.
+    /// Applies the keys of the store.
     pub(crate) fn apply(&self, rows: &[KeyRow]) {
         jws::install_provider();
         let mut keys: Vec<_> = rows.iter().filter_map(read_key).map(Arc::new).collect();
         keys.sort_by_key(|key| (key.retired.is_some(), u64::MAX - key.created));
         let mut held = self.0.write();
         for key in &mut keys {
-            // the same key stays the same value: tokens that it signed stay good
+            // keep the identity of unchanged keys: tokens that they signed stay valid
             if let Some(old) = held.iter().find(|old| old.kid == key.kid && old.retired == key.retired) {
                 *key = Arc::clone(old);
             }
@@ -52,7 +52,7 @@ impl SigningKeys {
         *held = keys;
     }
 
-    /// The newest key that backends can know by now; the very first ones are known to nobody, and sign at once.
+    /// The newest key that backends can know by now. The very first key signs immediately.
     pub(crate) fn signing(&self, algorithm: Algorithm, now: UnixSecs) -> Option<Arc<SigningKey>> {
         let keys = self.0.read();
         let own = || keys.iter().filter(|key| key.algorithm == algorithm && key.is_published(now));
@@ -72,7 +72,7 @@ impl SigningKey {
     }
 }
 
-/// Reads a stored key with its public half as a JWK (RFC 7518, 6.2; RFC 8037, 2).
+/// Reads a stored key, with its public half as a JWK (RFC 7518, 6.2; RFC 8037, 2).
 fn read_key(row: &KeyRow) -> Option<SigningKey> {
     let (algorithm, sign, mut public) = match row.algorithm.as_str() {
         "EdDSA" => {
@@ -82,7 +82,7 @@ fn read_key(row: &KeyRow) -> Option<SigningKey> {
         }
         "ES256" => {
             let pair = jws::p256(&row.secret).ok()?;
-            // uncompressed: 4, x, y
+            // uncompressed point: 4, x, y
             let (x, y) = pair.public_key().as_ref().get(1..65)?.split_at(32);
             let public = json!({ "kty": "EC", "crv": "P-256", "x": B64.encode(x), "y": B64.encode(y) });
             (Algorithm::ES256, EncodingKey::from_ec_der(&row.secret), public)
@@ -106,7 +106,7 @@ pub(crate) fn new_key(algorithm: &str) -> Result<NewKey, NoRandomness> {
     Ok(NewKey { algorithm, kid: new_kid()?, secret })
 }
 
-/// The algorithms that a configuration needs keys for.
+/// The algorithms for which a configuration needs keys.
 pub(crate) fn algorithms(config: &Config) -> Vec<&'static str> {
     let wanted = |key: &TokenKey| match key {
         TokenKey::Shared(_) => None,

@@ -1,4 +1,4 @@
-//! A backend's token as it is sent, and those that a session has.
+//! A backend token as it is sent, and the cached tokens of a session.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::account::session::user::User;
 use crate::clock::UnixSecs;
 use crate::config::{BackendToken, TokenFormat};
 
-/// A token as it is sent, until it is made anew.
+/// A token as it is sent, until it is renewed.
 pub struct IssuedToken {
     /// `Bearer ...`
     pub bearer: Option<HeaderValue>,
     /// Value of `X-Authgate-Jwt-Assertion`.
     pub assertion: Option<HeaderValue>,
-    /// `name=value` pairs joined by `; `; empty where no cookie carries it.
+    /// `name=value` pairs joined by `; `; empty if no cookie carries it.
     pub cookies: String,
     pub(crate) user: Arc<User>,
     pub(crate) key: Option<Arc<SigningKey>>,
     pub(crate) renew_at: UnixSecs,
 }
 
-/// The tokens that a session has, by who made them. Read by every request without a lock. `None`: no memory for none.
+/// A session's cached tokens, by issuer id. Read by every request without a lock. `None` uses no memory.
 #[derive(Default)]
 pub struct IssuedTokens(pub(crate) ArcSwapOption<Vec<(u64, Arc<IssuedToken>)>>);
 
@@ -34,7 +34,7 @@ impl std::fmt::Debug for IssuedTokens {
 }
 
 impl IssuedToken {
-    /// What stands for a token where none is made: it names what would stand there.
+    /// A readable placeholder for a token, where none is issued (`explain`).
     pub fn placeholder(spec: &BackendToken, upstream: &str, user: &Arc<User>) -> Self {
         let format = match spec.format {
             TokenFormat::Jwt => "JWT",
@@ -53,7 +53,7 @@ impl IssuedToken {
         }
     }
 
-    /// Not near its end, of the key that signs now, and saying what is so now.
+    /// Not due for renewal, signed with the current key, and with the account's current data.
     pub(crate) fn is_valid(&self, user: &Arc<User>, key: Option<&Arc<SigningKey>>, now: UnixSecs) -> bool {
         let same_key = match (&self.key, key) {
             (None, None) => true,

@@ -1,5 +1,5 @@
-//! What is kept under hashes for many sessions, within bounds: of one session, and in all. Who has most makes room; nobody is refused
-//! a place because others have filled all.
+//! A map by hash with bounds per session and in total. When it is full, the account with the most entries loses some;
+//! nobody is rejected because others have filled it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,17 +9,17 @@ pub(crate) type Hash = [u8; 32];
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
-/// `V` by hash.
+/// Values by hash.
 pub(crate) struct BoundedMap<V> {
     by_hash: Map<Hash, V>,
-    /// Of each account, and of each of its sessions the oldest first.
+    /// Hashes by account and session, oldest first.
     of_account: Map<String, Map<String, VecDeque<Hash>>>,
     of_session_max: usize,
     all_max: usize,
 }
 
 impl<V> BoundedMap<V> {
-    /// Of one session so many are kept: a new one takes the place of its oldest. In all so many.
+    /// `of_session_max` entries per session, where a new one replaces the oldest; `all_max` in total.
     pub(crate) fn new(of_session_max: usize, all_max: usize) -> Self {
         Self { by_hash: HashMap::default(), of_account: HashMap::default(), of_session_max, all_max }
     }
@@ -37,7 +37,7 @@ impl<V> BoundedMap<V> {
         self.by_hash.insert(hash, value);
     }
 
-    /// Takes the older half from the account that has most. `false`: nobody has anything.
+    /// Evicts the older half of the entries of the account with the most. `false`: the map is empty.
     fn evict_from_largest(&mut self) -> bool {
         let count = |sessions: &Map<String, VecDeque<Hash>>| sessions.values().map(VecDeque::len).sum::<usize>();
         let Some(most) = self.of_account.values_mut().max_by_key(|sessions| count(sessions)) else { return false };
@@ -55,7 +55,7 @@ impl<V> BoundedMap<V> {
         self.by_hash.get(hash)
     }
 
-    /// Takes one out; `session`: whose it is.
+    /// Removes an entry; `session` gives its session.
     pub(crate) fn remove(&mut self, hash: &Hash, session: impl Fn(&V) -> &Session) -> Option<V> {
         let value = self.by_hash.remove(hash)?;
         let session = session(&value);
@@ -66,7 +66,7 @@ impl<V> BoundedMap<V> {
         Some(value)
     }
 
-    /// Lets go of what is not to be kept.
+    /// Keeps the entries for which `keep` is true.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         let left = &mut self.by_hash;
         left.retain(|_, value| keep(value));

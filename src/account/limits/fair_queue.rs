@@ -1,8 +1,8 @@
-//! A fair queue for something scarce. Waiters of one flow (a client's address, say) stand in line behind each other, and
-//! the lines are served in rotation: whoever sends a flood waits behind it alone. Attempts on one subject (an account)
-//! are under way one at a time. Beyond a bound the flow that has most waiting gives way, not the newcomer.
-//!
-//! [`Scheduler`] is the whole rule, without time and without waiting; [`FairQueue`] lets tasks wait by it.
+//! A fair queue for a scarce resource. Waiters of one flow (for example a client's address) form a line, and lines
+//! are served round-robin, so a flood delays only its own flow. Attempts on one subject (an account) run one at a
+//! time. Beyond a bound, the flow with the most waiters gives up its newest one, instead of the newcomer being
+//! rejected.
+//! [`Scheduler`] is the whole algorithm, without time or waiting; [`FairQueue`] makes tasks wait by it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -14,29 +14,29 @@ use tokio::sync::oneshot;
 
 use crate::clock::Stopwatch;
 
-/// What shares a line.
+/// Waiters of one flow share one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Flow {
     /// A client's address; IPv6 by /64.
     Network(IpAddr),
-    /// A connection on which nobody says where its clients are.
+    /// A connection whose client addresses are unknown.
     Connection(usize),
     /// An account, by a hash of its id.
     Account(u64),
 }
 
-/// How many may wait.
+/// Maximum numbers of waiters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// In one flow.
+    /// Per flow.
     pub(crate) flow: usize,
-    /// For one subject.
+    /// Per subject.
     pub(crate) subject: usize,
-    /// In all.
+    /// In total.
     pub(crate) all: usize,
 }
 
-/// There is no room in the queue, or the turn did not come in time.
+/// The queue is full, or the permit did not arrive in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Busy;
 
@@ -46,16 +46,16 @@ struct Waiter<T> {
     value: T,
 }
 
-/// Who waits, in which order they are served, and what is under way.
+/// The waiters, the order in which they are served, and the subjects in progress.
 struct Scheduler<T> {
     bounds: Bounds,
-    /// Permits that nobody holds.
+    /// Free permits.
     free: usize,
     by_flow: HashMap<Flow, VecDeque<Waiter<T>>, ahash::RandomState>,
-    /// Flows in which somebody waits; the one that was served longest ago comes first.
+    /// Flows with waiters, least recently served first.
     rotation: VecDeque<Flow>,
     waiting: usize,
-    /// Subjects with an attempt under way.
+    /// Subjects with an attempt in progress.
     busy: HashSet<u64, ahash::RandomState>,
     next_id: u64,
 }
@@ -73,7 +73,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Lets somebody wait at the end of their flow's line. Gives their id, and who had to give way.
+    /// Appends a waiter to its flow's line. Gives its id, and the waiter that was displaced.
     fn enqueue(&mut self, flow: Flow, subject: Option<u64>, value: T) -> Result<(u64, Option<T>), Busy> {
         if self.by_flow.get(&flow).map_or(0, VecDeque::len) >= self.bounds.flow {
             return Err(Busy);
@@ -97,8 +97,8 @@ impl<T> Scheduler<T> {
         Ok((self.next_id, displaced))
     }
 
-    /// Takes the newest of these waiters out of the flow that has most of them, if it has more than the newcomer's
-    /// flow is about to have.
+    /// Removes the newest matching waiter of the flow with the most of them, if that flow has more than the
+    /// newcomer's will have.
     fn displace(&mut self, newcomer: Flow, matches: impl Fn(&Waiter<T>) -> bool) -> Result<T, Busy> {
         let count = |line: &VecDeque<Waiter<T>>| line.iter().filter(|waiter| matches(waiter)).count();
         let own = self.by_flow.get(&newcomer).map_or(0, count);
@@ -119,7 +119,7 @@ impl<T> Scheduler<T> {
         Some(waiter)
     }
 
-    /// Whoever is to be served now: the first one of the first flow whose subject has nothing under way.
+    /// The waiter to serve now: the first in rotation whose subject has nothing in progress.
     fn next(&mut self) -> Option<(Option<u64>, T)> {
         if self.free == 0 {
             return None;
@@ -131,7 +131,7 @@ impl<T> Scheduler<T> {
             let at = self.by_flow.get(flow)?.iter().position(ready)?;
             Some((turn, *flow, at))
         })?;
-        // it goes behind all others before it may leave the rotation
+        // the flow moves to the end before `take` may remove it from the rotation
         self.rotation.remove(turn);
         self.rotation.push_back(flow);
         let waiter = self.take(flow, at)?;
@@ -140,7 +140,7 @@ impl<T> Scheduler<T> {
         Some((waiter.subject, waiter.value))
     }
 
-    /// An attempt is over.
+    /// Returns a permit.
     fn release(&mut self, subject: Option<u64>) {
         self.free += 1;
         if let Some(subject) = subject {
@@ -148,7 +148,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Somebody does not wait any more.
+    /// Removes a waiter.
     fn cancel(&mut self, flow: Flow, id: u64) {
         let line = self.by_flow.get(&flow);
         if let Some(at) = line.and_then(|line| line.iter().position(|waiter| waiter.id == id)) {
@@ -157,23 +157,23 @@ impl<T> Scheduler<T> {
     }
 }
 
-/// A task that waits.
+/// A waiting task.
 struct WaitingTask {
     since: Stopwatch,
     granted: oneshot::Sender<Permit>,
 }
 
-/// A fair queue that tasks wait in.
+/// A fair queue for tasks.
 #[derive(Clone)]
 pub(crate) struct FairQueue(Arc<Mutex<Scheduler<WaitingTask>>>);
 
-/// The right to go on; given back when dropped.
+/// The right to proceed; returned when dropped.
 pub(crate) struct Permit {
     queue: FairQueue,
     subject: Option<u64>,
 }
 
-/// A place in a line; left when dropped.
+/// A place in a line; removed when dropped.
 struct QueueEntry<'q> {
     queue: &'q FairQueue,
     flow: Flow,
@@ -181,17 +181,16 @@ struct QueueEntry<'q> {
 }
 
 impl FairQueue {
-    /// So many may go on at once.
+    /// `permits`: how many may proceed at once.
     pub(crate) fn new(permits: usize, bounds: Bounds) -> Self {
         Self(Arc::new(Mutex::new(Scheduler::new(permits, bounds))))
     }
 
-    /// Waits until it is this one's turn, `timeout` at most. `subject`: nobody else goes on with the same one
-    /// meanwhile.
+    /// Waits for a permit, at most `timeout`. `subject`: only one permit per subject at a time.
     pub(crate) async fn permit(&self, flow: Flow, subject: Option<u64>, timeout: Duration) -> Result<Permit, Busy> {
         let (granted, permit) = oneshot::channel();
         let (id, displaced) = self.0.lock().enqueue(flow, subject, WaitingTask { since: Stopwatch::new(), granted })?;
-        // without an answer: it is busy
+        // its receiver sees a closed channel: `Busy`
         drop(displaced);
         let _entry = QueueEntry { queue: self, flow, id };
         self.grant();
@@ -202,12 +201,12 @@ impl FairQueue {
         loop {
             let next = self.0.lock().next();
             let Some((subject, waiting)) = next else { return };
-            // the permit of one who has just left comes back at once
+            // if the waiter has just left, its permit is dropped and returned
             let _ = waiting.granted.send(Permit { queue: self.clone(), subject });
         }
     }
 
-    /// How many wait, and for how long the one who waits longest has.
+    /// Number of waiters, and the longest wait so far.
     pub(crate) fn waiting(&self) -> (usize, Duration) {
         let scheduler = self.0.lock();
         let first =

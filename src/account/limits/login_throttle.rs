@@ -1,7 +1,7 @@
-//! What attempts to sign in and up are counted against. An account and an address have each their count; a
-//! browser that has signed in to the account before has one of its own instead of both, so that
-//! strangers who guess cannot lock its owner out. Behind an address there are many people: what an account's success
-//! forgives is forgiven to its address too, and where too much is left the address is slowed before it is refused.
+//! The counters for sign-in and sign-up attempts. Each account and each address has a counter; a browser that has
+//! signed in to the account before has its own counter instead, so that guessing strangers cannot lock the owner out.
+//! Many people share an address: an account's success also clears its failures from the address's counter, and an
+//! address over its limit is slowed down before it is rejected.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,18 +15,18 @@ use crate::metrics;
 use crate::secret::token_hash;
 use crate::store::{AuditRow, CountedAttempt, Limit, Rule, Throttled};
 
-/// An address gets this many times the tries of an account,
+/// An address gets this many times the attempts of an account,
 const ADDRESS_FACTOR: u32 = 20;
 /// within this many ban times.
 const ADDRESS_BANS: u32 = 3;
-/// Sign-ups of an address, as many, are counted for this long.
+/// Window in which the same number of sign-ups per address is counted.
 const SIGN_UP_SECS: u64 = 3600;
-/// Longest device cookie that is looked at, bytes; ours have 43.
+/// Longest device cookie accepted, bytes; ours have 43.
 const DEVICE_BYTES_MAX: usize = 64;
-/// Changes of a profile within `throttle.find_time`.
+/// Profile changes within `throttle.find_time`.
 const PROFILE_CHANGES_MAX: u32 = 30;
 
-/// Hash of the presented device cookie, if it can be one of ours.
+/// Hash of the presented device cookie, if it may be one of ours.
 pub(crate) fn presented_device(caller: &Caller) -> Option<[u8; 32]> {
     caller.device.as_ref().filter(|device| device.len() <= DEVICE_BYTES_MAX).map(|device| token_hash(device))
 }
@@ -36,12 +36,12 @@ fn network(address: IpAddr) -> String {
     if prefix.is_ipv6() { format!("{prefix}/64") } else { prefix.to_string() }
 }
 
-/// The name of an account's count.
+/// The name of an account's counter.
 pub(crate) fn account(email: &str) -> String {
     format!("account:{email}")
 }
 
-/// The names of an address's counts: of sign-ins and of sign-ups.
+/// The names of an address's counters: sign-ins and sign-ups.
 pub(crate) fn address(address: IpAddr) -> [String; 2] {
     ["address", "sign_up"].map(|what| format!("{what}:{}", network(address)))
 }
@@ -51,12 +51,12 @@ fn own(settings: config::Throttle, name: String) -> Limit {
     Limit { name, rule: Rule::Ban { max: settings.max_retries, find_secs, ban_secs } }
 }
 
-/// An address has many people behind it.
+/// A limit on an address, which many people may share.
 fn of_address(settings: config::Throttle, name: String, window_secs: u64) -> Limit {
     Limit { name, rule: Rule::Pace { max: settings.max_retries.saturating_mul(ADDRESS_FACTOR), window_secs } }
 }
 
-/// Limits of a sign-in. `device`: hash of the device cookie, if the account knows it.
+/// Limits on a sign-in. `device`: hash of the device cookie, if the account knows it.
 pub(crate) fn of_sign_in(
     settings: config::Throttle,
     caller: &Caller,
@@ -75,8 +75,8 @@ pub(crate) fn of_sign_in(
     limits
 }
 
-/// Limit of a sign-up, which counts whatever comes of it. Not that of sign-ins: whoever makes accounts must
-/// not keep those behind the same address from theirs.
+/// Limit on a sign-up, counted whatever its result. Separate from sign-ins: creating accounts must not lock others
+/// behind the same address out of theirs.
 pub(crate) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Limit> {
     let limit = |from| {
         let [_, sign_ups] = address(from);
@@ -85,36 +85,36 @@ pub(crate) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Lim
     peer(caller).map(limit).into_iter().collect()
 }
 
-/// The address that tries are counted under. A Unix socket counts as 127.0.0.1; a trusted proxy that does not say
-/// whose client it is, over whichever, is counted nowhere: it is everybody.
+/// The address that attempts are counted under. A Unix socket counts as 127.0.0.1; a trusted proxy that does not name
+/// its client is not counted, because it is everybody.
 fn peer(caller: &Caller) -> Option<IpAddr> {
     (!caller.is_proxy).then(|| caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }
 
-/// The limit on wrong current passwords in a session: whoever stole one does not shut the forms of others.
+/// The limit on wrong current passwords, per session: a stolen session cannot lock the forms of others.
 pub(crate) fn of_session(settings: config::Throttle, user: &str, session: &str) -> Vec<Limit> {
     vec![own(settings, format!("{}:{session}", of_account(user)))]
 }
 
-/// What the names of [`of_session`] of an account begin with.
+/// Prefix of the [`of_session`] names of an account.
 pub(crate) fn of_account(user: &str) -> String {
     format!("user:{user}")
 }
 
-/// The limit on changes of a profile, whoever makes them.
+/// The limit on profile changes.
 pub(crate) fn of_profile(settings: config::Throttle, user: &str) -> Vec<Limit> {
     let (find_secs, ban_secs) = (settings.find_time.as_secs(), settings.ban_time.as_secs());
     let rule = Rule::Ban { max: PROFILE_CHANGES_MAX, find_secs, ban_secs };
     vec![Limit { name: format!("profile:{user}"), rule }]
 }
 
-/// An attempt is refused for this: it is counted as such. Gives after how many seconds to come back.
+/// Counts a rejected attempt in the metrics. Gives the seconds until the next one is allowed.
 pub(crate) fn record_rejection(throttled: &Throttled) -> u64 {
     throttled.names.iter().for_each(|name| metrics::ACCOUNTS.limited(name));
     throttled.wait_secs()
 }
 
-/// A counted attempt was wrong: bans what has used up its tries.
+/// Records that a counted attempt failed; bans what has used up its attempts.
 pub(crate) async fn attempt_failed(
     accounts: &Accounts,
     counted: CountedAttempt,

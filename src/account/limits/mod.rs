@@ -1,4 +1,4 @@
-//! How much anybody may ask for at once, how often they may try, and how much is kept for them.
+//! Limits: concurrent work, attempts, and memory per client and account.
 
 pub(super) mod bounded_map;
 pub(super) mod fair_queue;

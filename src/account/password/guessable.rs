@@ -1,32 +1,32 @@
-//! Passwords that are long and guessed early all the same: sequences, repeats, keyboard rows, common words in a row. What such a
-//! piece costs a guesser is counted in bits, and of all ways to take a password apart the cheapest counts.
+//! Detects passwords that are long but easy to guess: sequences, repeats, keyboard rows, strings of common words.
+//! Each such piece is rated in bits of guessing work, and the cheapest way to split a password counts.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use zeroize::Zeroizing;
 
-/// A password that is for two thirds of such pieces must cost a guesser this many bits.
+/// A password of which two thirds are such pieces must need at least this many bits.
 const BITS_MIN: f32 = 40.0;
 const WORD_BITS: f32 = 10.0;
 const COMMON_BITS: f32 = 12.0;
-/// Longest block whose repeats are looked for, characters.
+/// Longest block that is checked for repetition, characters.
 const BLOCK_CHARS_MAX: usize = 16;
 const WORD_CHARS_MAX: usize = 32;
-/// Shortest pieces that count as what they look like.
+/// Minimum lengths of sequences and keyboard rows, characters.
 const SEQUENCE_CHARS_MIN: usize = 3;
 const ROW_CHARS_MIN: usize = 4;
 
-/// Passwords that guessers try first, lower case, eight characters and more. Taken from the list
-/// that Django ships (`common-passwords.txt.gz`, by Royce Williams, BSD licence).
+/// Passwords that attackers try first, lower case, eight characters and more. From the list that Django ships
+/// (`common-passwords.txt.gz`, by Royce Williams, BSD licence).
 static COMMON: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
 
-/// What short passwords are made of, and phrases that everybody knows from articles about passwords.
+/// Common building blocks of passwords, and well-known phrases from articles about passwords.
 static WORDS: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| include_str!("common_words.txt").split_whitespace().collect());
 
-/// As fingers walk over keyboards.
+/// Keyboard walks.
 const ROWS: [&str; 12] = [
     "1234567890",
     "qwertyuiopasdfghjklzxcvbnm",
@@ -42,7 +42,7 @@ const ROWS: [&str; 12] = [
     "!@#$%^&*()_+",
 ];
 
-/// Whether a password, in small letters, is one of those that are guessed early.
+/// Whether a lower-case password is easy to guess.
 pub(crate) fn is_guessable(lower: &str) -> bool {
     let chars: Zeroizing<Vec<char>> = Zeroizing::new(lower.chars().collect());
     let plain: Zeroizing<Vec<char>> = Zeroizing::new(chars.iter().map(|c| unmasked(*c)).collect());
@@ -50,7 +50,7 @@ pub(crate) fn is_guessable(lower: &str) -> bool {
     cost.bits < BITS_MIN && cost.known * 3 >= chars.len() * 2 && !chars.is_empty()
 }
 
-/// The letter that a digit or sign stands for in `p4$$w0rd`.
+/// The letter that a digit or symbol replaces, as in `p4$$w0rd`.
 fn unmasked(c: char) -> char {
     match c {
         '0' => 'o',
@@ -66,11 +66,11 @@ fn unmasked(c: char) -> char {
 #[derive(Clone, Copy)]
 struct Cost {
     bits: f32,
-    /// Characters of pieces that a guesser knows.
+    /// Characters covered by guessable pieces.
     known: usize,
 }
 
-/// The cheapest way to make the text of such pieces and single characters.
+/// The cheapest composition of the text from such pieces and single characters.
 fn cheapest(chars: &[char], plain: &[char], with_repeats: bool) -> Cost {
     let mut best = vec![Cost { bits: f32::INFINITY, known: 0 }; chars.len() + 1];
     best[0] = Cost { bits: 0.0, known: 0 };
@@ -116,7 +116,7 @@ fn log2(count: usize) -> f32 {
     (count.max(1) as f32).log2()
 }
 
-/// How many characters from the first follow one another, up or down; after 9 comes 0, and after z a.
+/// Length of the ascending or descending sequence at the start; 9 is followed by 0, z by a.
 fn sequence(chars: &[char]) -> usize {
     let step = |from: char, to: char| match (from, to) {
         ('9', '0') | ('z', 'a') => 1,
@@ -131,7 +131,7 @@ fn sequence(chars: &[char]) -> usize {
     2 + pairs.take_while(|next| *next == first).count()
 }
 
-/// How many characters from the first stand side by side in a row of a keyboard, in either direction.
+/// Length of the keyboard row at the start, in either direction.
 fn row(chars: &[char]) -> usize {
     let along = |row: &str| {
         let keys: Vec<char> = row.chars().collect();
@@ -149,7 +149,7 @@ fn is_year(chars: &[char]) -> bool {
     matches!(chars, ['1', '9', a, b, ..] | ['2', '0', a, b, ..] if a.is_ascii_digit() && b.is_ascii_digit())
 }
 
-/// Common passwords and words at the beginning, as they are or with letters for what stands for them.
+/// Common passwords and words at the start, literally or with substituted characters.
 fn words(chars: &[char], plain: &[char], mut found: impl FnMut(usize, f32)) {
     let mut typed = Zeroizing::new(String::with_capacity(4 * WORD_CHARS_MAX));
     let mut meant = Zeroizing::new(String::with_capacity(4 * WORD_CHARS_MAX));
@@ -167,7 +167,7 @@ fn words(chars: &[char], plain: &[char], mut found: impl FnMut(usize, f32)) {
     }
 }
 
-/// A block at the beginning that comes again at once, with what it costs once.
+/// A block at the start that repeats immediately, with its cost.
 fn repeats(chars: &[char], plain: &[char], mut found: impl FnMut(usize, f32)) {
     for length in 1..=BLOCK_CHARS_MAX.min(chars.len() / 2) {
         let block = &chars[..length];

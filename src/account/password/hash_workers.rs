@@ -1,7 +1,7 @@
-//! The threads that hash passwords, off those that serve. They are few, and whoever wants something of them
-//! waits in a fair queue: hashing is dear on purpose, and must not be a way to exhaust memory or to keep others out.
-//! Waiting takes no argon2 memory, and what the workers took is given back soon. Workers stand behind all other
-//! threads, so that people who are signed in do not feel a flood of wrong passwords.
+//! The threads that hash passwords, apart from those that serve requests. There are few of them behind a fair queue:
+//! hashing is expensive on purpose and must not become a way to exhaust memory or lock others out. Waiting needs no
+//! argon2 memory, and workers return theirs when idle. Workers run at a lower scheduling priority, so that a flood of
+//! wrong passwords does not slow down signed-in users.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,19 +22,18 @@ use crate::secret::{NoRandomness, Secret};
 use crate::store::Throttled;
 use crate::vital;
 
-/// How many may wait: of one address, for one account, and in all.
+/// Queue bounds: per address, per account, and in total.
 const BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
-/// How long anybody waits.
+/// Longest wait in the queue.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often somebody who has to wait before a try looks whether they still have to.
+/// How often a throttled attempt rechecks whether it must still wait.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Memory that no worker has used for so long goes back to the system.
+/// How long unused memory is kept before it is returned to the system.
 const SPARE_MEMORY_TTL: Duration = Duration::from_secs(10);
-/// How much nicer than other threads the workers are (sched(7)): where a core is wanted by both, a worker gets
-/// about a tenth of it.
+/// Nice increment of the workers (sched(7)): on a contended core a worker gets about a tenth.
 const NICE_INCREMENT: i32 = 10;
-/// Whoever is refused hears of it after so many milliseconds: asking again at once must not be a load of its
-/// own. Not all after the same time: those who came together would come together again, before everybody else.
+/// Delay of rejections, milliseconds: immediate retries must not become a load of their own. Randomized, because
+/// clients rejected at the same moment would otherwise return at the same moment, ahead of everybody else.
 const REJECTION_DELAY_MILLIS: std::ops::Range<u64> = 15..35;
 
 enum Job {
@@ -42,7 +41,7 @@ enum Job {
     Hash { password: Secret, reply: oneshot::Sender<Result<Secret, NoRandomness>> },
 }
 
-/// What workers share.
+/// State shared by the workers.
 #[derive(Default)]
 struct JobQueue {
     state: Mutex<JobQueueState>,
@@ -52,36 +51,36 @@ struct JobQueue {
 #[derive(Default)]
 struct JobQueueState {
     jobs: VecDeque<Job>,
-    /// Memory that no worker uses, and since when; the last one is used next.
+    /// Unused memory and since when; the most recent is reused first.
     spare: Vec<(Stopwatch, Memory)>,
     closed: bool,
 }
 
-/// The workers and the queue before them.
+/// The worker threads and the queue in front of them.
 pub(crate) struct HashPool {
     jobs: Arc<JobQueue>,
-    /// Those of new hashes.
+    /// Parameters of new hashes.
     settings: Arc<Mutex<config::Argon2>>,
     queue: FairQueue,
     #[cfg(test)]
     runs: Arc<AtomicU64>,
 }
 
-/// Somebody who wants a place, and waits for it no longer than [`WAIT_MAX`] in all.
+/// A request for a slot, which waits at most [`WAIT_MAX`] in total.
 pub(crate) struct SlotRequest<'h> {
     hash_pool: &'h HashPool,
     flow: Flow,
     since: Stopwatch,
 }
 
-/// A place at the workers, held from before an attempt is counted until it is decided.
+/// A slot in the pool, held from before an attempt is counted until it is decided.
 pub(crate) struct HashSlot {
     jobs: Arc<JobQueue>,
     _permit: Permit,
 }
 
 impl HashPool {
-    /// Starts one worker less than there are cores, at least one.
+    /// Starts one worker fewer than there are cores, at least one.
     pub(crate) fn start(settings: config::Argon2) -> std::io::Result<Self> {
         Self::with_spare_ttl(settings, SPARE_MEMORY_TTL)
     }
@@ -99,29 +98,29 @@ impl HashPool {
         Ok(Self {
             jobs,
             settings: current,
-            // while one is counted or written down by the store another is hashed
+            // twice as many as workers: while the store counts one attempt, another is hashed
             queue: FairQueue::new(2 * workers, BOUNDS),
             #[cfg(test)]
             runs,
         })
     }
 
-    /// Other settings, for the jobs that begin from now on.
+    /// Sets the hash parameters for jobs that start from now on.
     pub(crate) fn set(&self, settings: config::Argon2) {
         *self.settings.lock() = settings;
     }
 
-    /// Somebody comes.
+    /// Starts a slot request; its waiting time counts from now.
     pub(crate) fn request_slot(&self, caller: &Caller) -> SlotRequest<'_> {
         SlotRequest { hash_pool: self, flow: caller.flow(), since: Stopwatch::new() }
     }
 
-    /// How many wait, and for how long the one who waits longest has.
+    /// Number of waiters, and the longest wait so far.
     pub(crate) fn waiting(&self) -> (usize, Duration) {
         self.queue.waiting()
     }
 
-    /// How many times argon2 ran.
+    /// Number of argon2 runs.
     #[cfg(test)]
     pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
@@ -140,8 +139,7 @@ impl SlotRequest<'_> {
         WAIT_MAX.saturating_sub(self.since.elapsed())
     }
 
-    /// Waits before the next try, if that does not take longer than is left. In steps: what is in the way may be decided
-    /// sooner.
+    /// Waits before the next attempt, if the remaining time allows it. In steps, because the limit may clear sooner.
     pub(crate) async fn pause(&self, throttled: &Throttled) -> bool {
         let wait = Duration::from_millis(throttled.wait_millis);
         let may = !throttled.banned && wait <= self.remaining();
@@ -151,7 +149,7 @@ impl SlotRequest<'_> {
         may
     }
 
-    /// Waits for a place. `subject`: attempts on the same one (an account) are decided one after the other.
+    /// Waits for a slot. `subject`: attempts on the same subject (an account) run one at a time.
     pub(crate) async fn acquire(&self, subject: Option<u64>) -> Result<HashSlot, Busy> {
         let began = Stopwatch::new();
         let permit = self.hash_pool.queue.permit(self.flow, subject, self.remaining()).await;
@@ -165,10 +163,10 @@ impl SlotRequest<'_> {
     }
 }
 
-/// Waits before somebody is turned away.
+/// Waits before a rejection is sent.
 pub(crate) async fn delay_rejection() {
     static TURN: AtomicU64 = AtomicU64::new(0);
-    // neighbours stand far apart
+    // spread consecutive rejections
     let spread = TURN.fetch_add(7, Ordering::Relaxed) % (REJECTION_DELAY_MILLIS.end - REJECTION_DELAY_MILLIS.start);
     tokio::time::sleep(Duration::from_millis(REJECTION_DELAY_MILLIS.start + spread)).await;
 }
@@ -179,7 +177,7 @@ impl HashSlot {
         self.jobs.changed.notify_one();
     }
 
-    /// Compares. `None`, or a hash that is no good, takes as long as the real thing and is wrong.
+    /// Verifies a password. `None` or an invalid hash takes as long as a real one and is wrong.
     pub(crate) async fn verify(&self, password: Secret, hash: Option<Secret>) -> Result<Verdict, Busy> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Verify { password, hash, reply });
@@ -195,7 +193,7 @@ impl HashSlot {
 }
 
 impl JobQueue {
-    /// Waits for a job; gives it with memory to do it in. `None`: there will be none any more.
+    /// Waits for a job; gives it with memory to run it in. `None`: the pool is closed.
     fn next(&self, spare_ttl: Duration) -> Option<(Job, Memory)> {
         let mut state = self.state.lock();
         loop {
@@ -225,7 +223,7 @@ impl JobQueue {
 }
 
 fn run_worker(mut hasher: Hasher, settings: &Mutex<config::Argon2>, jobs: &JobQueue, spare_ttl: Duration) {
-    // of this thread alone; where it is not possible hashing goes on all the same
+    // affects this thread only; hashing also works without it
     if let Err(error) = rustix::process::nice(NICE_INCREMENT) {
         tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
     }
@@ -233,7 +231,7 @@ fn run_worker(mut hasher: Hasher, settings: &Mutex<config::Argon2>, jobs: &JobQu
         hasher.memory = memory;
         hasher.settings = *settings.lock();
         let began = Stopwatch::new();
-        // a fault in one request never ends another: the reply is dropped, the worker goes on
+        // a panic in one request must not end another: the reply is dropped, the worker continues
         let done = catch_unwind(AssertUnwindSafe(|| run_job(&mut hasher, job)));
         metrics::ACCOUNTS.hashed(began.elapsed());
         jobs.put_back(std::mem::replace(&mut hasher.memory, no_memory()));

@@ -1,5 +1,5 @@
-//! Passwords as hashes (argon2id): made, compared, and replaced where their parameters are outdated.
-//! Nothing else speaks to the argon2 crate.
+//! Password hashes (argon2id): create, verify, and rehash if the parameters are outdated. The only user of the argon2
+//! crate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,40 +14,41 @@ use crate::account::password::imported_hash::ImportedHash;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_bytes, same_bytes};
 
-/// A stored hash that asks for more than this is not looked at (and not more than is configured).
+/// Limits on the cost parameters of a stored hash; the configured values are always allowed.
 const MEMORY_KIB_MAX: u32 = 256 * 1024;
 const ITERATIONS_MAX: u32 = 16;
 const LANES_MAX: u32 = 16;
 const HASH_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
-/// What a comparison found.
+/// Result of a verification.
 #[derive(Debug, Clone)]
 #[must_use]
 pub(crate) enum Verdict {
-    /// The password is right. With a new hash if the stored one has other parameters than are configured.
+    /// The password is right. Contains a new hash if the stored one does not have the configured parameters.
     Right(Option<Secret>),
-    /// It is wrong, or there was nothing to compare with.
+    /// The password is wrong, or there was no hash.
     Wrong,
 }
 
-/// What argon2 works in. It comes from the system's allocator, which maps pieces of this size one by one: the gateway's
-/// own keeps what is freed.
+/// Argon2's working memory, from the system allocator, which maps and unmaps blocks of this size individually; the
+/// gateway's own allocator would keep freed memory.
 pub(crate) type Memory = allocator_api2::vec::Vec<Block, System>;
 
-/// Below this glibc may keep what is freed (mallopt(3), `M_MMAP_THRESHOLD`); what is not touched takes no memory.
+/// Minimum allocation: below it glibc may keep freed memory (mallopt(3), `M_MMAP_THRESHOLD`); untouched pages cost
+/// nothing.
 const MAPPED_BLOCKS: usize = (33 << 20) / Block::SIZE;
 
-/// A password in the form that is hashed: NFC, otherwise exactly as typed.
+/// A password as it is hashed: NFC, otherwise exactly as typed.
 pub(crate) fn normalize(password: &Secret) -> Zeroizing<String> {
     Zeroizing::new(password.expose().nfc().collect())
 }
 
-/// Hashes a new password here and now; for commands.
+/// Hashes a new password on this thread; for commands.
 pub(crate) fn hash_now(settings: config::Argon2, password: &Secret) -> Result<Secret, NoRandomness> {
     Hasher::new(settings, Arc::default()).hash(password)
 }
 
-/// Whether a stored hash can be compared with: ours, or one that another program made.
+/// Whether a stored hash can be verified: ours, or one from another program.
 pub(crate) fn is_usable(settings: config::Argon2, hash: &Secret) -> bool {
     ImportedHash::parse(hash.expose()).is_some() || Hasher::new(settings, Arc::default()).parse(hash).is_some()
 }
@@ -56,7 +57,7 @@ pub(crate) fn no_memory() -> Memory {
     Memory::new_in(System)
 }
 
-/// One worker's argon2, with memory that is used again and again.
+/// Argon2 with reusable memory; one per worker.
 pub(crate) struct Hasher {
     pub(crate) settings: config::Argon2,
     pub(crate) memory: Memory,
@@ -81,7 +82,7 @@ impl Hasher {
         Params::new(memory_kib, iterations, parallelism, Some(HASH_BYTES))
     }
 
-    /// Fills `output`; the length is part of what is hashed.
+    /// Fills `output`; its length is an input of the hash.
     fn run(&mut self, password: &str, stored: &StoredHash, output: &mut [u8]) -> Result<(), argon2::Error> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         let blocks = stored.params.block_count();
@@ -127,7 +128,7 @@ impl Hasher {
 
     pub(crate) fn verify(&mut self, password: &Secret, hash: Option<&Secret>) -> Verdict {
         if let Some(foreign) = hash.and_then(|hash| ImportedHash::parse(hash.expose())) {
-            // as it was typed when the other program made the hash, in whatever spelling that was
+            // the other program hashed the password as typed, without normalization
             let (typed, normalized) = (password.expose(), normalize(password));
             let right = foreign.matches(typed) || (*normalized != *typed && foreign.matches(&normalized));
             return if right { Verdict::Right(self.hash(password).ok()) } else { Verdict::Wrong };
@@ -146,7 +147,7 @@ impl Hasher {
         Verdict::Right(self.hash(password).ok())
     }
 
-    /// Costs what a comparison costs, for accounts that do not exist.
+    /// Takes as long as a verification, for accounts that do not exist.
     fn verify_dummy(&mut self, password: &Secret) {
         if let Ok(params) = self.params() {
             let stored = StoredHash {
@@ -163,7 +164,7 @@ impl Hasher {
 
     pub(crate) fn hash(&mut self, password: &Secret) -> Result<Secret, NoRandomness> {
         let salt = random_bytes::<SALT_BYTES>()?;
-        // the parameters were judged with the configuration; if they are no good nothing is hashed
+        // the configuration has validated the parameters; this cannot fail
         let params = self.params().map_err(|_| NoRandomness)?;
         let text = ParamsString::try_from(&params).map_err(|_| NoRandomness)?;
         let stored = StoredHash {

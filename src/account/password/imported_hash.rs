@@ -1,5 +1,5 @@
-//! Password hashes that other programs made and that imported accounts bring along: compared at the next
-//! sign-in, then replaced by argon2id. What would cost too much to compare is not looked at.
+//! Password hashes of imported accounts, created by other programs: verified at the next sign-in, then replaced by
+//! argon2id. Hashes that are too expensive to verify are rejected.
 
 use std::num::NonZeroU32;
 
@@ -20,9 +20,9 @@ const CRYPT_BYTES_MAX: usize = 512;
 /// Stored keys of PBKDF2 and scrypt, bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=128;
 
-/// A hash, taken apart.
+/// A parsed hash.
 pub(crate) enum ImportedHash {
-    /// `$2a$`, `$2b$`, `$2y$`: bcryptjs, Prisma apps, htpasswd -B. Looks at 72 bytes alone.
+    /// `$2a$`, `$2b$`, `$2y$`: bcryptjs, Prisma apps, htpasswd -B. Uses only the first 72 bytes.
     Bcrypt(String),
     /// `$pbkdf2$` (SHA-1), `$pbkdf2-sha256$`, `$pbkdf2-sha512$`: Authelia, passlib.
     Pbkdf2 { algorithm: pbkdf2::Algorithm, rounds: NonZeroU32, salt: Vec<u8>, key: Vec<u8> },
@@ -37,7 +37,7 @@ pub(crate) enum ImportedHash {
 }
 
 impl ImportedHash {
-    /// `None`: nothing that is known, damaged, or too dear to compare.
+    /// `None`: unknown, damaged, or too expensive to verify.
     pub(crate) fn parse(hash: &str) -> Option<Self> {
         if let Some(encoded) = hash.strip_prefix("{SHA}") {
             return BASE64.decode(encoded.as_bytes()).ok().filter(|hash| hash.len() == 20).map(Self::Sha1);
@@ -96,7 +96,7 @@ impl ImportedHash {
     pub(crate) fn matches(&self, password: &str) -> bool {
         let bytes = password.as_bytes();
         match self {
-            // each round reads the whole password: crypt(3) takes no longer one either
+            // each round reads the whole password; crypt(3) has the same limit
             Self::ShaCrypt(_) | Self::Apr1 { .. } if bytes.len() > CRYPT_BYTES_MAX => false,
             Self::Bcrypt(hash) => bcrypt::verify(bytes, hash).unwrap_or(false),
             Self::Pbkdf2 { algorithm, rounds, salt, key } => {
@@ -118,8 +118,8 @@ fn adapted_base64(text: &str) -> Option<Vec<u8>> {
     BASE64_NOPAD.decode(text.trim_end_matches('=').replace('.', "+").as_bytes()).ok()
 }
 
-/// Apache's variant of MD5-crypt: a thousand rounds that mix password and salt, in an order of their own
-/// (Apache httpd, "Password Formats").
+/// Apache's variant of MD5-crypt: a thousand rounds that mix password and salt in its own order (Apache httpd,
+/// "Password Formats").
 fn apr1(password: &[u8], salt: &[u8]) -> String {
     let mut inner: [u8; 16] =
         Md5::new().chain_update(password).chain_update(salt).chain_update(password).finalize().into();

@@ -1,4 +1,4 @@
-//! Passwords: which may be chosen, and their hashes.
+//! Passwords: policy for new ones, and hashing.
 
 mod guessable;
 pub(super) mod hash_workers;

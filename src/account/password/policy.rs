@@ -1,5 +1,5 @@
-//! Which passwords may be chosen (NIST SP 800-63B-4, 3.1.1.2): long enough, not guessed early, not made
-//! of the person's address or the page's title. No rules of composition, no expiry.
+//! Policy for new passwords (NIST SP 800-63B-4, 3.1.1.2): long enough, not easy to guess, no words of the user's
+//! e-mail or the page's title. No composition rules, no expiry.
 
 use super::guessable;
 use super::hasher::{hash_now, normalize};
@@ -23,7 +23,7 @@ fn wrong(code: &'static str, message: String) -> FieldError {
     FieldError { field: "password", code, message }
 }
 
-/// Judges a password that somebody wants to have from now on.
+/// Checks a new password.
 ///
 /// # Errors
 /// Codes `too_short`, `too_long`, `common`, `guessable`, always for the field `password`.
@@ -58,7 +58,7 @@ pub(crate) fn check(rules: &config::Password, title: &str, email: &str, password
     Ok(())
 }
 
-/// Hashes a new password for a command, after judging it.
+/// Checks and hashes a new password, for commands.
 pub(crate) fn hash_checked(
     rules: &config::Password,
     title: &str,

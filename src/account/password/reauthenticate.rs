@@ -1,4 +1,5 @@
-//! The current password, asked for again before what outlives a session is changed: wrong ones are counted by session.
+//! Reauthentication: the current password is required before changes that outlive the session. Wrong ones are counted
+//! per session.
 
 use super::hash_workers::HashSlot;
 use super::hasher::Verdict;
@@ -11,12 +12,12 @@ use crate::account::session::session::Identity;
 use crate::secret::Secret;
 use crate::store::{CountedAttempt, UserRow};
 
-/// The current password was right.
+/// The current password was verified.
 pub(crate) struct Reauthenticated {
     pub(crate) slot: HashSlot,
-    /// The try, to be forgiven with what comes of it.
+    /// The counted attempt, cleared in the transaction of the change.
     pub(crate) counted: CountedAttempt,
-    /// The hash that it was compared with.
+    /// The hash that it was verified against.
     pub(crate) old: Option<Secret>,
 }
 

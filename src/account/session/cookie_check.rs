@@ -1,6 +1,6 @@
-//! Sessions that a form has just begun and whose cookie has not come back yet. A browser that does not send it
-//! is asked to sign in again and again: here the second time is told from the first. A fixed number of places, each
-//! taken over by whoever comes next; a wrong guess costs a hint on the login page, nothing else.
+//! Detects browsers that do not send the session cookie back after a sign-in and would see the login page forever.
+//! Remembers recent sign-ins in a fixed number of places, where a new one overwrites an old one; a false positive
+//! only causes a hint on the login page.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -11,21 +11,21 @@ use super::session::Session;
 use crate::account::caller::Caller;
 use crate::clock::UnixSecs;
 
-/// Sign-ins that are remembered at once.
+/// Number of places.
 const PLACES: usize = 512;
-/// How long one is.
+/// How long a sign-in is remembered, seconds.
 const SECS: u64 = 60;
 
 /// The sign-ins of the last minute, as far as they fit.
 pub(crate) struct CookieRoundTripCheck {
-    /// Random per process: nobody can aim at somebody else's place.
+    /// Random per process, so that nobody can target another client's place.
     hasher: ahash::RandomState,
     places: Mutex<Vec<Option<Begun>>>,
 }
 
 #[derive(Clone)]
 struct Begun {
-    /// Of address, browser and where it was sent.
+    /// Hash of address, User-Agent and redirect target.
     key: u64,
     at: UnixSecs,
     session: Weak<Session>,
@@ -39,21 +39,22 @@ impl Default for CookieRoundTripCheck {
 
 impl CookieRoundTripCheck {
     fn key(&self, caller: &Caller, place: &str) -> u64 {
-        // the fragment never comes back
+        // browsers do not send the fragment
         let place = place.split('#').next().unwrap_or_default();
         self.hasher.hash_one((caller.address, &caller.user_agent, place))
     }
 
-    /// A browser was given a session's cookie and sent to `place`. To be called before anybody can present it.
+    /// Records that a browser was given a session cookie and redirected to `place`. Call it before the cookie can be
+    /// presented.
     pub(crate) fn begin(&self, caller: &Caller, place: &str, session: &Arc<Session>, now: UnixSecs) {
-        // in the second in which it began, being seen would not show
+        // so that a request in the same second changes `seen`
         session.seen.store(session.created.saturating_sub(1), Ordering::Relaxed);
         let key = self.key(caller, place);
         let entry = Begun { key, at: now, session: Arc::downgrade(session) };
         self.places.lock()[Self::place(key)] = Some(entry);
     }
 
-    /// Whether this browser was sent to `place` with a session's cookie a moment ago, and the cookie has not been
+    /// Whether this browser was redirected to `place` with a session cookie a moment ago and the cookie has not been
     /// presented since.
     pub(crate) fn is_missing(&self, caller: &Caller, place: &str, now: UnixSecs) -> bool {
         let key = self.key(caller, place);

@@ -1,9 +1,9 @@
-//! The JWT in the session cookie: made here, judged here, nowhere else. HS256 with keys from the
-//! store. It names a session and an account; what they may do is never read from it.
-//!
-//! Checks follow RFC 8725: one algorithm, own `typ`, key chosen by `kid` among our own, every
-//! claim required, nothing fetched. The three are one comparison: a token's head is, byte for byte, one that we
-//! write ourselves, so that no head is ever interpreted.
+//! The JWT in the session cookie: issued and verified here, nowhere else. HS256 with keys from the store. It names a
+//! session and an account and carries no permissions. Our own code instead of a JWT library, because no header is
+//! ever interpreted:
+//! checks follow RFC 8725 (one algorithm, explicit `typ`, key selected by `kid` among our own, every claim required,
+//! nothing fetched), and the first three are one comparison: the header must equal, byte for byte, one that we write
+//! ourselves.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -24,17 +24,17 @@ use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_bytes};
 use crate::store::{KeyRow, NewKey};
 
-/// `iss` of every token of ours.
+/// `iss` of all our tokens.
 pub const ISSUER: &str = "authgate";
 const AUDIENCE: &str = "session";
 const TYPE: &str = "authgate+jwt";
-/// How every session's token begins, whichever gateway made it: the head's `typ` stands first.
+/// Prefix of every session token, of any authgate instance: the header starts with `typ`.
 pub const SESSION_TOKEN_START: &str = "eyJ0eXAiOiJhdXRoZ2F0ZStqd3Qi";
-/// Longest token that is looked at, bytes.
+/// Longest token accepted, bytes.
 const TOKEN_BYTES_MAX: usize = 2048;
-/// How far clocks may differ, seconds.
+/// Tolerated clock difference, seconds.
 const LEEWAY_SECS: u64 = 5;
-/// Verified tokens that one thread remembers; a full memory is emptied.
+/// Verified tokens cached per thread; a full cache is cleared.
 const VERIFIED_MAX: usize = 8192;
 
 #[derive(Serialize, Deserialize)]
@@ -55,7 +55,7 @@ struct Claims<'t> {
     jti: Cow<'t, str>,
 }
 
-/// A token whose signature and times are right.
+/// A token with a valid signature and valid times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verified {
     pub(crate) session_id: String,
@@ -66,25 +66,26 @@ pub(crate) struct Verified {
 
 pub(crate) struct Key {
     kid: String,
-    /// First part of all tokens of this key.
+    /// Encoded header of all tokens of this key.
     head: String,
     hmac: hmac::Key,
-    /// Unix seconds; after it no token of this key counts.
+    /// Unix seconds; later, no token of this key is valid.
     valid_until: AtomicU64,
-    /// Unix seconds; a token that was issued later is not ours: the key had been retired.
+    /// Unix seconds; a token issued later is invalid, because the key was retired.
     issued_until: AtomicU64,
-    /// The number of the change that retired it: it speaks for no session that began later, however a token is dated.
+    /// The change number that retired the key: it is invalid for sessions that began later, whatever date a token
+    /// claims.
     sessions_before: AtomicU64,
 }
 
-/// All keys that verify, by the head of their tokens, and the one that signs.
+/// All verification keys, by token header, and the signing key.
 #[derive(Default)]
 pub(crate) struct Keys {
     all: RwLock<HashMap<String, Arc<Key>>>,
     signing: ArcSwapOption<Key>,
 }
 
-/// A new key for sessions: 32 random bytes.
+/// A new session key: 32 random bytes.
 pub(crate) fn new_key() -> Result<NewKey, NoRandomness> {
     new_key_for("HS256")
 }
@@ -96,8 +97,8 @@ pub(crate) fn new_key_for(algorithm: &'static str) -> Result<NewKey, NoRandomnes
 }
 
 impl Keys {
-    /// Takes the keys as the store has them. A retired one verifies what was there before, for `max_age_secs` more: no
-    /// token outlives that.
+    /// Applies the keys of the store. A retired key verifies earlier tokens for `max_age_secs` more, the longest
+    /// lifetime of a token.
     pub(crate) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
         let mut all = self.all.write();
         all.retain(|_, key| {
@@ -123,7 +124,7 @@ impl Keys {
             });
             let until = |secs| row.retired.map_or(u64::MAX, |at| at.saturating_add(secs));
             key.valid_until.store(until(max_age_secs), Ordering::Relaxed);
-            // a gateway that has not heard of it yet renews with it
+            // a gateway that has not learnt of the rotation yet still renews with it
             key.issued_until.store(until(LEEWAY_SECS), Ordering::Relaxed);
             key.sessions_before.store(row.retired.map_or(u64::MAX, |_| row.changed), Ordering::Relaxed);
             if row.retired.is_none() && signing.as_ref().is_none_or(|(created, _)| row.created >= *created) {
@@ -150,13 +151,13 @@ impl Keys {
         Some(Secret::new(format!("{message}.{}", key.tag(message.as_bytes()))))
     }
 
-    /// HMAC-SHA256 of a text, told apart from the signatures of tokens by what stands before it.
+    /// HMAC-SHA256 of a text; a prefix separates it from token signatures.
     pub(crate) fn tag(&self, text: &str) -> Option<String> {
         let key = self.signing.load_full()?;
         Some(key.tag(&[b"tag ", text.as_bytes()].concat()))
     }
 
-    /// Judges a token by itself: form, key, signature, claims, times.
+    /// Verifies a token on its own: format, key, signature, claims, times.
     pub(crate) fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Verified, Arc<Key>), Rejected> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Rejected::Invalid);
@@ -173,8 +174,8 @@ impl Keys {
         if claims.iss != ISSUER || claims.aud != AUDIENCE {
             return Err(Rejected::Invalid);
         }
-        // else `iat` and `nbf` of our own refuse nothing: the clock may have been ahead when they were made, and the session's row
-        // says whether there is one
+        // `iat` and `nbf` are not checked otherwise: the clock may have been ahead at issue, and the session's row
+        // decides whether the session exists
         if claims.iat > key.issued_until.load(Ordering::Relaxed) || claims.jti.is_empty() {
             return Err(Rejected::Invalid);
         }
@@ -187,7 +188,7 @@ impl Keys {
     }
 }
 
-/// What stands before and behind a dot.
+/// The parts before and after a dot.
 fn split(text: &[u8], dot: Option<usize>) -> Result<(&[u8], &[u8]), Rejected> {
     dot.map(|at| (&text[..at], &text[at + 1..])).ok_or(Rejected::Invalid)
 }
@@ -201,13 +202,13 @@ impl Key {
         if now <= self.valid_until.load(Ordering::Relaxed) { Ok(()) } else { Err(Rejected::Invalid) }
     }
 
-    /// Whether it may speak for this session: a retired key may not for one that began after it.
+    /// Whether the key is valid for this session: a retired key is not, if the session began later.
     pub(crate) fn is_valid_for(&self, session: &Session) -> bool {
         session.begun < self.sessions_before.load(Ordering::Relaxed)
     }
 }
 
-/// What a thread remembers of a verified token. Everything that can change is checked anew.
+/// A cached verified token. Everything that can change is checked again.
 pub(crate) struct Remembered {
     session: Arc<Session>,
     issued: UnixSecs,
@@ -229,20 +230,20 @@ impl Remembered {
     }
 }
 
-/// Verified tokens by their full bytes, one memory a thread: no lock on the way of a request.
-/// Tokens that failed are not remembered, so that wrong ones cannot push out right ones. A right one is remembered
-/// when it comes a second time soon: of so many that none does, none costs more than its judgement.
+/// Verified tokens by their full bytes, one cache per thread: no lock in a request's path. Failed tokens are not
+/// cached, so they cannot evict valid ones. A valid token is cached when it is seen the second time, so that a crowd
+/// of clients with one request each costs no more than verification.
 #[derive(Default)]
 struct Memory {
-    /// which [`crate::account::Accounts`] filled it
+    /// the [`crate::account::Accounts`] that filled it
     owner: u64,
     tokens: HashMap<Box<[u8]>, Remembered, ahash::RandomState>,
-    /// Traces of tokens that came once, each in the place that its hash names.
+    /// Fingerprints of tokens seen once, each in the place that its hash selects.
     once: Vec<u32>,
 }
 
 impl Memory {
-    /// Whether the token has left a trace; it has from now on.
+    /// Whether the token's fingerprint is present; records it.
     fn seen_before(&mut self, token: &[u8]) -> bool {
         let [a, b, c, d, place @ ..] = self.tokens.hasher().hash_one(token).to_ne_bytes();
         self.once.resize(VERIFIED_MAX, 0);
@@ -256,7 +257,7 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-/// The session of a token that this thread remembers and when it was issued; `Err` when it has run out since.
+/// The session and issue time of a token that this thread has cached; `Err` if it has become invalid.
 pub(crate) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(Arc<Session>, UnixSecs), Rejected>> {
     MEMORY.with_borrow_mut(|memory| {
         if memory.owner != owner {
@@ -273,7 +274,7 @@ pub(crate) fn recall(owner: u64, token: &[u8], now: UnixSecs) -> Option<Result<(
     })
 }
 
-/// Remembers a verified token on this thread, if it comes for the second time.
+/// Caches a verified token on this thread, if it is seen for the second time.
 pub(crate) fn remember(owner: u64, token: &[u8], what: Remembered) {
     MEMORY.with_borrow_mut(|memory| {
         if !memory.seen_before(token) {
@@ -287,7 +288,7 @@ pub(crate) fn remember(owner: u64, token: &[u8], what: Remembered) {
     });
 }
 
-/// Forgets a token whose session is over.
+/// Removes a token whose session has ended.
 pub(crate) fn forget(token: &[u8]) {
     MEMORY.with_borrow_mut(|memory| drop(memory.tokens.remove(token)));
 }

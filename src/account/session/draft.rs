@@ -1,4 +1,4 @@
-//! A session before it begins, and what the browser is given once it has.
+//! A session before it begins, and what the browser gets once it has.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
 use crate::store::{LastHere, NewSession};
 
-/// A session has begun: what the browser must be given.
+/// A session that has begun, and what the browser must get.
 #[derive(Debug)]
 pub struct SignedIn {
-    /// The session, already live.
+    /// The session, already active.
     pub session: Arc<Session>,
     /// The session JWT for the cookie.
     pub token: Secret,
-    /// Value for the device cookie, which lives 400 days.
+    /// Value of the device cookie, which lasts 400 days.
     pub device: Secret,
-    /// Whether this account was the last to sign in at this browser before.
+    /// Whether the previous sign-in in this browser was to the same account.
     pub is_same_account: bool,
 }
 
-/// A session in the making and the device cookie that goes with it.
+/// A session to be stored, and its device cookie.
 pub(crate) struct NewSessionDraft {
     pub(crate) row: NewSession,
     pub(crate) device: Secret,
-    /// Who had one before at this browser.
+    /// The account that last signed in in this browser.
     pub(crate) before: LastHere,
 }
 
@@ -42,7 +42,7 @@ impl NewSessionDraft {
         before: LastHere,
         now: UnixSecs,
     ) -> Result<Self, StoreDown> {
-        // one that no account knows may be anybody's invention
+        // a value that no account knows may be forged
         let device = match &caller.device {
             Some(device) if before != LastHere::Nobody => Secret::new(device.clone()),
             _ => random_token().map_err(|_| StoreDown)?,
@@ -59,7 +59,7 @@ impl NewSessionDraft {
         Ok(Self { row, device, before })
     }
 
-    /// What the browser gets for a session that has just begun.
+    /// What the browser gets, once the session has been stored.
     pub(crate) fn signed_in(self, accounts: &Accounts, user_id: &str) -> Result<SignedIn, StoreDown> {
         let shared = &*accounts.shared;
         let Self { row, device, before } = self;
@@ -70,7 +70,7 @@ impl NewSessionDraft {
     }
 }
 
-/// User-Agent as it may be shown: no control characters, 256 bytes at most.
+/// User-Agent, safe to display: no control characters, 256 bytes at most.
 fn user_agent(caller: &Caller) -> String {
     let mut text: String = caller.user_agent.chars().filter(|c| !c.is_control()).collect();
     let end = (0..=text.len().min(256)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);

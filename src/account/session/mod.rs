@@ -1,4 +1,4 @@
-//! Sessions: what they are, which are active, and the token in the browser's cookie.
+//! Sessions: the types, the registry of active ones, and the token in the browser's cookie.
 
 pub(super) mod cookie_check;
 pub(super) mod cookie_token;

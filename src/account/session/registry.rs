@@ -1,6 +1,6 @@
-//! All sessions that stand, and their accounts, in memory: what every request is checked against, without
-//! touching the disk. They lie in parts, each behind a lock of its own that is held for an instant, and what goes
-//! through all of them goes in steps: no request waits because there are many.
+//! All active sessions and their accounts, in memory: every request is checked against it without disk access. It is
+//! sharded, each shard behind its own briefly held lock, and full scans are done in steps, so that requests do not
+//! wait however many sessions there are.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -18,12 +18,12 @@ use crate::clock::UnixSecs;
 use crate::store::{Account, ActiveSession};
 
 const SHARDS: usize = 256;
-/// Sessions that one step looks at.
+/// Sessions scanned per step.
 const STEP: usize = 50_000;
-/// Writing one takes as long as looking at so many.
+/// Cost of writing one session, in scanned sessions.
 const WRITING: usize = 25;
 
-/// The store's thread alone adds, changes and removes.
+/// Modified only by the store's thread.
 pub(crate) struct SessionRegistry {
     shards: Box<[Shard]>,
     hashes: RandomState,
@@ -33,11 +33,11 @@ pub(crate) struct SessionRegistry {
 
 struct Shard {
     sessions: RwLock<HashSet<ById, RandomState>>,
-    /// Accounts that have sessions or tokens; shared by these.
+    /// Accounts that have sessions or tokens, which share them.
     accounts: Mutex<HashMap<Box<str>, Arc<ArcSwap<User>>, RandomState>>,
 }
 
-/// A session under its id.
+/// A session, hashed by its id.
 struct ById(Arc<Session>);
 
 impl Borrow<str> for ById {
@@ -75,18 +75,17 @@ impl SessionRegistry {
         }
     }
 
-    /// Other limits, for all sessions from now on. A longer life is for those alone that begin then. Goes through
-    /// all of them.
+    /// Sets the limits of all sessions. A longer maximum age only applies to new sessions. Scans all sessions.
     pub(crate) fn set_limits(&self, idle_secs: u64, max_age_secs: u64) {
         self.idle_secs.store(idle_secs, Ordering::Relaxed);
-        // before the locks are taken: what begins behind them is held to it, too
+        // before taking the locks, so that sessions that begin meanwhile get it too
         self.max_age_secs.store(max_age_secs, Ordering::Relaxed);
         for shard in &self.shards {
             shard.sessions.read().iter().for_each(|entry| entry.0.shorten(max_age_secs));
         }
     }
 
-    /// The part that an id belongs to; by bits of the hash that the tables themselves do not look at first.
+    /// The shard of an id; uses hash bits that the tables do not use first.
     fn shard(&self, id: &str) -> &Shard {
         let bits = self.hashes.hash_one(id) >> 32;
         &self.shards[usize::try_from(bits).unwrap_or(0) % SHARDS]
@@ -96,11 +95,11 @@ impl SessionRegistry {
         self.shard(id).sessions.read().get(id).map(|entry| Arc::clone(&entry.0))
     }
 
-    /// Whether the session still stands for somebody.
+    /// The state of a session.
     pub(crate) fn state(&self, session: &Session, now: UnixSecs) -> SessionState {
         let unused_secs = now.saturating_sub(session.seen.load(Ordering::Relaxed));
         let is_idle = unused_secs > self.idle_secs.load(Ordering::Relaxed) && !session.is_api_token;
-        // told before the end, which a sweep may have set for the same reason
+        // checked before `ended`, which a sweep may have set for the same reason
         if now >= session.expires() || is_idle {
             SessionState::Expired
         } else if session.ended.load(Ordering::Acquire) || session.user.load().disabled {
@@ -110,7 +109,7 @@ impl SessionRegistry {
         }
     }
 
-    /// A session begins. One that stands already stays as it is.
+    /// Adds a session, unless it is already present.
     pub(crate) fn begin(&self, row: &ActiveSession<'_>) {
         let shard = self.shard(row.id);
         if shard.sessions.read().contains(row.id) {
@@ -123,14 +122,14 @@ impl SessionRegistry {
         sessions.insert(ById(Arc::new(session)));
     }
 
-    /// A session is over.
+    /// Ends a session.
     pub(crate) fn end(&self, id: &str) {
         if let Some(ById(session)) = self.shard(id).sessions.write().take(id) {
             session.ended.store(true, Ordering::Release);
         }
     }
 
-    /// Sessions whose ids are not among these are over.
+    /// Ends all sessions whose ids are not in this set.
     pub(crate) fn end_others(&self, active: &HashSet<String>) {
         for shard in &self.shards {
             let ids: Vec<String> = shard.sessions.read().iter().map(|entry| entry.0.id.clone()).collect();
@@ -138,7 +137,8 @@ impl SessionRegistry {
         }
     }
 
-    /// What all sessions of an account share. Before it has been told of, the account has no standing.
+    /// The account data that all sessions of an account share. Until the store has supplied it, the account counts as
+    /// disabled.
     pub(crate) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
         let mut accounts = self.shard(id).accounts.lock();
         if let Some(known) = accounts.get(id) {
@@ -151,7 +151,7 @@ impl SessionRegistry {
         shared
     }
 
-    /// An account as it is now; of interest only if it has sessions or tokens.
+    /// Applies an account change; ignored if the account has no sessions or tokens.
     pub(crate) fn change(&self, row: &Account<'_>) {
         let Some(shared) = self.shard(row.id).accounts.lock().get(row.id).cloned() else { return };
         let old = shared.load();
@@ -167,8 +167,8 @@ impl SessionRegistry {
         }
     }
 
-    /// Goes through parts beginning with `from`, until that was enough for one step; `each` says how much its part
-    /// was. Gives where to go on.
+    /// Visits shards from `from` until one step's work is done; `each` returns the work of its shard. Gives where to
+    /// continue.
     fn step(&self, from: usize, mut each: impl FnMut(&Shard) -> usize) -> Option<usize> {
         let mut done = 0;
         for (at, shard) in self.shards.iter().enumerate().skip(from) {
@@ -180,7 +180,7 @@ impl SessionRegistry {
         None
     }
 
-    /// Of some parts, sessions used since they were last written: id and when. And where to go on.
+    /// Sessions used since they were last written, of some shards: id and time. And where to continue.
     pub(crate) fn unwritten(&self, from: usize) -> (Vec<(String, UnixSecs)>, Option<usize>) {
         let mut used = Vec::new();
         let next = self.step(from, |shard| {
@@ -194,7 +194,7 @@ impl SessionRegistry {
         (used, next)
     }
 
-    /// They have been written.
+    /// Marks sessions as written.
     pub(crate) fn mark_written(&self, seen: &[(String, UnixSecs)]) {
         for (id, at) in seen {
             if let Some(session) = self.find(id) {
@@ -203,8 +203,7 @@ impl SessionRegistry {
         }
     }
 
-    /// Lets go of sessions past their limits, and of accounts that nothing belongs to, in some parts. Gives where
-    /// to go on.
+    /// Drops expired sessions and unused accounts, of some shards. Gives where to continue.
     pub(crate) fn sweep(&self, from: usize, now: UnixSecs) -> Option<usize> {
         let is_over = |session: &Session| self.state(session, now) == SessionState::Expired;
         self.step(from, |shard| {
@@ -215,7 +214,7 @@ impl SessionRegistry {
             for id in over {
                 let mut sessions = shard.sessions.write();
                 if sessions.get(id.as_str()).is_some_and(|entry| is_over(&entry.0)) {
-                    // for good: whoever still holds it must not find it alive under a longer limit
+                    // permanently: holders must not find it active again after a limit is raised
                     if let Some(entry) = sessions.take(id.as_str()) {
                         entry.0.ended.store(true, Ordering::Release);
                     }
@@ -226,7 +225,7 @@ impl SessionRegistry {
         })
     }
 
-    /// How many stand.
+    /// Number of active sessions.
     pub(crate) fn count(&self, now: UnixSecs) -> usize {
         let active = |entry: &&ById| self.state(&entry.0, now) == SessionState::Active;
         self.shards.iter().map(|shard| shard.sessions.read().iter().filter(active).count()).sum()

@@ -10,35 +10,35 @@ use crate::account::api_token::grant::Grant;
 use crate::account::backend_token::token::IssuedTokens;
 use crate::clock::UnixSecs;
 
-/// A session that has begun. Shared by all requests and sockets that belong to it.
+/// A session. Shared by all its requests and sockets.
 #[derive(Debug)]
 pub struct Session {
     /// Public id (not a credential): 128 random bits, base64url.
     pub id: String,
-    /// Its account, as of now; all sessions of an account share this.
+    /// Its account, current; shared by all sessions of the account.
     pub user: Arc<ArcSwap<User>>,
     /// When it began.
     pub created: UnixSecs,
-    /// The number of the change in the store with which it began: which of two things came first is told by that.
+    /// The store's change number at which it began; orders it against other changes.
     pub(crate) begun: u64,
-    /// It stands for an API token: `session.idle` is for people.
+    /// It represents an API token; `session.idle` does not apply.
     pub(crate) is_api_token: bool,
-    /// When it ends at the latest; only ever sooner.
+    /// When it expires; may only become earlier.
     pub(crate) expires: AtomicU64,
-    /// Whether the cookie outlives the browser.
+    /// Whether the cookie is persistent.
     pub remember: bool,
     /// Last request.
     pub seen: AtomicU64,
-    /// Last request, as far as the store knows.
+    /// Last request that the store knows of.
     pub(crate) written: AtomicU64,
-    /// Revoked, signed out, or its account is gone.
+    /// Revoked, signed out, or its account was removed.
     pub ended: AtomicBool,
-    /// Backends' tokens that were made for it.
+    /// Backend tokens issued for it.
     pub backend_tokens: IssuedTokens,
 }
 
 impl Session {
-    /// One that has not ended; also what stands for an API token where a session is asked for.
+    /// A session that has not ended; also represents an API token where a session is expected.
     pub fn new(id: String, user: Arc<ArcSwap<User>>, created: UnixSecs, expires: UnixSecs, seen: UnixSecs) -> Self {
         Self {
             id,
@@ -55,22 +55,22 @@ impl Session {
         }
     }
 
-    /// When it ends at the latest.
+    /// When it expires.
     pub fn expires(&self) -> UnixSecs {
         self.expires.load(Ordering::Relaxed)
     }
 
-    /// It lasts no longer than this from when it began.
+    /// Limits its lifetime, counted from when it began.
     pub(crate) fn shorten(&self, max_age_secs: u64) {
         self.expires.fetch_min(self.created.saturating_add(max_age_secs), Ordering::Relaxed);
     }
 }
 
-/// Whether a session still stands for somebody.
+/// The state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum SessionState {
-    /// It does.
+    /// Valid.
     Active,
     /// Past its absolute or idle limit.
     Expired,
@@ -78,7 +78,7 @@ pub enum SessionState {
     Ended,
 }
 
-/// Who a valid credential stands for.
+/// The user behind a valid credential.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The session.
@@ -87,14 +87,14 @@ pub struct Identity {
     pub user: Arc<User>,
     /// When the presented token was issued; it is renewed after `session.renew_after`.
     pub issued: UnixSecs,
-    /// Of an API token: what it may do.
+    /// Of an API token: what it allows.
     pub grant: Option<Arc<Grant>>,
 }
 
-/// Why a credential was not accepted; for the log alone.
+/// Why a credential was rejected; for the log only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
-    /// No JWT of ours, a bad signature, an unknown key, claims missing or wrong.
+    /// Not our JWT, a bad signature, an unknown key, or missing or wrong claims.
     Invalid,
     /// Past a limit.
     Expired,

@@ -7,7 +7,7 @@ use http::HeaderValue;
 /// An account as sessions see it. Replaced as a whole when it changes.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct User {
-    /// Opaque to everybody but the store.
+    /// Opaque outside the store.
     pub id: String,
     /// Canonical e-mail.
     pub email: String,
@@ -15,16 +15,16 @@ pub struct User {
     pub name: String,
     /// Picture URL; may be empty.
     pub picture: String,
-    /// Groups, sorted, each without comma.
+    /// Groups, sorted; none contains a comma.
     pub groups: Vec<String>,
-    /// Disabled accounts have no standing.
+    /// Sessions of disabled accounts are not valid.
     #[serde(skip)]
     pub disabled: bool,
     #[serde(skip)]
     values: OnceLock<Box<IdentityValues>>,
 }
 
-/// Ready header values of an account.
+/// Prepared header values of an account.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct IdentityValues {
@@ -37,13 +37,13 @@ pub struct IdentityValues {
 }
 
 impl User {
-    /// An account as it is now.
+    /// The account's current data.
     pub fn new(id: String, email: String, name: String, picture: String, groups: Vec<String>, disabled: bool) -> Self {
         Self { id, email, name, picture, groups, disabled, values: OnceLock::new() }
     }
 
-    /// It as header values: bytes outside 0x20-0x7E, and `%`, percent-encoded UTF-8. Made when they are first asked
-    /// for: of many accounts few make requests.
+    /// Header values: UTF-8 with `%` and bytes outside 0x20-0x7E percent-encoded. Created on first use, because few
+    /// of many accounts make requests.
     pub fn values(&self) -> &IdentityValues {
         self.values.get_or_init(|| {
             Box::new(IdentityValues {
@@ -57,7 +57,7 @@ impl User {
     }
 }
 
-/// Bytes outside 0x20-0x7E, and `%`, percent-encoded UTF-8: no value can begin another header.
+/// UTF-8 with `%` and bytes outside 0x20-0x7E percent-encoded: no value can start another header.
 fn header_value(text: &str) -> HeaderValue {
     const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
     let encoded = percent_encoding::utf8_percent_encode(text, ESCAPED).to_string();

@@ -1,4 +1,4 @@
-//! A person's own sessions: listed, and ended one by one or all at once.
+//! A user's own sessions: list them, end one, end all, sign out.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ pub struct SessionInfo {
     pub created: UnixSecs,
     /// When it was last used, to within a minute.
     pub seen: UnixSecs,
-    /// When it ends at the latest.
+    /// When it expires.
     pub expires: UnixSecs,
     /// Address at sign-in.
     pub address: String,
@@ -27,7 +27,7 @@ pub struct SessionInfo {
     pub user_agent: String,
 }
 
-/// Ends the session.
+/// Signs out: ends the session.
 pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -> Result<(), StoreDown> {
     let shared = &*accounts.shared;
     let now = shared.clock.now();
@@ -43,7 +43,7 @@ pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -
     Ok(())
 }
 
-/// The person's sessions that stand, newest first.
+/// The user's active sessions, newest first.
 pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<SessionInfo>, StoreDown> {
     let shared = &*accounts.shared;
     let _permit = shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
@@ -63,18 +63,18 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<SessionInfo
     Ok(active.collect())
 }
 
-/// Ends one of the person's sessions. `false`: there is no such session of theirs.
+/// Ends one of the user's sessions. `false`: the user has no such session.
 pub async fn end(accounts: &Accounts, caller: &Caller, who: &Identity, session_id: &str) -> Result<bool, StoreDown> {
     let id = session_id.to_owned();
     let event = AuditRow {
-        // an id of ours has 22 characters; anything longer is no session
+        // session ids have 22 characters; log no more
         detail: session_id.chars().take(22).filter(|c| !c.is_control()).collect(),
         ..audit::by("session_ended", caller, accounts.shared.clock.now(), who)
     };
     Ok(end_matching(accounts, who, Some(id), None, event).await? > 0)
 }
 
-/// Ends all of the person's sessions, or all but this one.
+/// Ends all of the user's sessions, or all but the current one.
 pub async fn end_all(
     accounts: &Accounts,
     caller: &Caller,
