@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_ends_at_its_idle_limit_unless_it_is_used() {
+    async fn a_session_expires_at_its_idle_limit_unless_it_is_used() {
         let world = World::new();
         world.user("ada@example.com");
         let (used, idle) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_ends_at_its_absolute_limit_however_much_it_is_used() {
+    async fn a_session_expires_at_its_absolute_limit_however_much_it_is_used() {
         let world = World::new();
         world.user("ada@example.com");
         let done = world.sign_in("ada@example.com").await;
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whether_the_cookie_outlives_the_browser_is_the_persons_choice() {
+    async fn the_user_chooses_whether_the_cookie_is_persistent() {
         let world = World::new();
         world.user("ada@example.com");
         let caller = Caller::default();
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn last_use_is_written_now_and_then_so_that_a_crash_loses_little_of_it() {
+    async fn last_seen_times_are_written_periodically_so_that_a_crash_loses_little() {
         let world = World::new();
         world.user("ada@example.com");
         let done = world.sign_in("ada@example.com").await;
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_process_changes_is_in_force_once_its_command_returns() {
+    async fn changes_by_another_process_are_applied_once_its_command_returns() {
         let world = World::new();
         world.user("ada@example.com");
         let done = world.sign_in("ada@example.com").await;
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_closing_changes_fail_and_sessions_still_stand() {
+    async fn after_closing_changes_fail_and_sessions_stay_valid() {
         let world = World::new();
         world.user("ada@example.com");
         let done = world.sign_in("ada@example.com").await;
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_cannot_write_keeps_sessions_and_refuses_changes() {
+    async fn an_unwritable_store_keeps_sessions_and_rejects_changes() {
         let world = World::new();
         world.user("ada@example.com");
         let done = world.sign_in("ada@example.com").await;
@@ -518,7 +518,7 @@ mod tests {
 
     /// Whoever sends people here must know before the first of them cannot sign in.
     #[tokio::test]
-    async fn a_disk_that_nobody_writes_to_is_tried_once_a_minute() {
+    async fn an_idle_disk_is_probed_once_a_minute() {
         let world = World::new();
         let refuse = async |refuse: bool| {
             let set = move |db: &mut Db| {

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was_and_only_with_the_key_and_for_the_host() {
+    fn a_record_round_trips_only_with_its_key_and_for_its_host() {
         let (ada, bob) = (key().tag("1"), key().tag("2"));
         let mut record = AppCookies::default();
         assert!(record.record(ada, b"sid", b"a"));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_account_had_is_no_other_accounts_until_an_app_sets_it_anew() {
+    fn a_cookie_of_one_account_belongs_to_no_other_until_an_app_sets_it_again() {
         let (ada, bob) = (key().tag("1"), key().tag("2"));
         let mut record = AppCookies::default();
         assert_eq!(record.owner(ada, b"sid", b"a"), Owner::New);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_for_what_is_known() {
+    fn known_cookies_do_not_change_the_record() {
         let ada = key().tag("1");
         let mut record = AppCookies::default();
         assert!(record.record(ada, b"sid", b"a"));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_of_a_fourth_account_are_still_nobody_elses() {
+    fn cookies_of_a_fourth_account_still_belong_to_no_other() {
         let mut record = AppCookies::default();
         let tags: Vec<_> = ["1", "2", "3", "4", "5"].iter().map(|account| key().tag(account)).collect();
         for (at, tag) in tags.iter().enumerate() {
@@ -354,7 +354,7 @@ mod tests {
 
     /// The oldest is mostly the session.
     #[test]
-    fn a_name_beyond_those_that_are_held_is_still_nobody_elses() {
+    fn a_name_beyond_the_bound_still_belongs_to_no_other() {
         let (ada, bob) = (key().tag("1"), key().tag("2"));
         let mut record = AppCookies::default();
         for at in 0..=NAMES_MAX {
@@ -380,7 +380,7 @@ mod tests {
 
     /// A browser may send an old one beside it, of a longer path.
     #[test]
-    fn two_records_of_one_browser_are_one() {
+    fn two_records_of_one_browser_are_merged() {
         let (ada, bob, cleo) = (key().tag("1"), key().tag("2"), key().tag("3"));
         let [mut old, mut new] = [AppCookies::default(), AppCookies::default()];
         old.record(ada, b"old", b"a");
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_bounds_and_the_oldest_go_first() {
+    fn a_record_is_bounded_and_drops_the_oldest_first() {
         let mut record = AppCookies::default();
         for account in 0..5 {
             let tag = key().tag(&account.to_string());

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_address_have_one_form() {
+    fn all_spellings_of_an_address_have_one_canonical_form() {
         for text in ["alice@example.com", "Alice@Example.COM", "  alice@example.com\t", "ALICE@EXAMPLE.com"] {
             assert_eq!(canonical(text).as_deref(), Some("alice@example.com"), "{text}");
         }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_rejected() {
         let long = format!("{}@example.com", "a".repeat(243));
         for text in [
             "",
@@ -260,7 +260,7 @@ mod tests {
 
     /// UTS 36, 2: whoever signs up is nobody's twin, and no file's name or option either.
     #[test]
-    fn addresses_that_look_or_work_like_something_else_are_for_those_alone_who_have_them() {
+    fn confusable_and_dangerous_addresses_are_rejected_for_new_accounts_only() {
         for (text, odd) in [
             ("..@example.com", Unsuitable::NotDotAtom),
             (".a@example.com", Unsuitable::NotDotAtom),
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn names_pictures_and_groups_keep_their_bounds() {
+    fn names_pictures_and_groups_are_bounded() {
         assert_eq!(name("  Ada Lovelace "), Ok("Ada Lovelace".to_owned()));
         assert_eq!(name("a\nb").unwrap_err().code, "invalid");
         for hidden in ["a\u{202e}b", "a\u{61c}b", "a\u{3164}b", "a\u{e0061}b"] {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_form_is_its_own_canonical_form() {
+    fn canonicalization_is_idempotent() {
         proptest::proptest!(|(text in "\\PC{0,20}@\\PC{0,20}")| {
             if let Some(email) = canonical(&text) {
                 proptest::prop_assert_eq!(canonical(&email), Some(email));

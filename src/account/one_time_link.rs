@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_invite_fixes_email_and_groups_and_a_refused_password_leaves_it_usable() {
+    async fn an_invite_fixes_email_and_groups_and_survives_a_rejected_password() {
         let world = World::new();
         world.user("bob@example.com");
         let mut admin = world.admin();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_email_voids_the_links_that_were_sent_to_the_one_before() {
+    async fn changing_the_email_voids_links_sent_to_the_previous_one() {
         let world = World::new();
         let mut admin = world.admin();
         let (_, invite) = admin.add_user("typo@example.com", Details::default()).unwrap();
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_invite_tells_whose_addresses_are_taken_no_more_often_than_sign_up_may_be_tried() {
+    async fn an_invite_reveals_taken_addresses_no_more_often_than_sign_up_allows() {
         let world = World::with(|config| config.throttle.max_retries = 1);
         world.user("bob@example.com");
         let mut admin = world.admin();
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_link_stays_void_when_all_accounts_are_gone() {
+    async fn the_first_link_stays_void_after_all_accounts_are_removed() {
         let world = World::new();
         let old = create_first(&world.accounts).await.unwrap().unwrap();
         let groups = Some(vec![ADMIN_GROUP.to_owned()]);
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_of_disabled_accounts_open_nothing_and_enabling_brings_none_back() {
+    async fn links_of_disabled_accounts_are_void_and_stay_so_when_enabled_again() {
         let world = World::new();
         world.user("ada@example.com");
         let mut admin = world.admin();
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_open_sign_up_takes_everybody_and_closed_takes_no_invite() {
+    async fn only_open_sign_up_accepts_everybody_and_closed_accepts_no_invite() {
         let world = World::with(|config| config.sign_up = config::SignUp::Invite);
         let done = sign_up::register(&world.accounts, &Caller::default(), "ada@example.com", "", secret(GOOD)).await;
         assert_eq!(done, Err(ChangeError::Closed));
@@ -456,7 +456,7 @@ mod tests {
 
     /// A second transaction that failed lost what the first had done: the link was used up, and its holder told that it had failed.
     #[tokio::test]
-    async fn a_link_is_used_up_with_all_that_comes_of_it_or_not_at_all() {
+    async fn a_link_is_consumed_together_with_its_effect_or_not_at_all() {
         let world = World::new();
         let link = token(&invites::create(&mut world.admin(), None, &[], 60).unwrap());
         world.break_forgiving();

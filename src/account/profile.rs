@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_current_passwords_are_throttled_by_session_and_touch_no_sign_in() {
+    async fn wrong_current_passwords_are_throttled_per_session_and_do_not_affect_sign_in() {
         let world = World::new();
         world.user("ada@example.com");
         let who = identity(&world).await;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_changed_with_all_that_comes_of_it_or_not_at_all() {
+    async fn a_password_is_changed_together_with_its_effects_or_not_at_all() {
         let world = World::new();
         world.user("ada@example.com");
         let who = identity(&world).await;
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_profile_is_in_force_at_once() {
+    async fn a_changed_profile_applies_immediately() {
         let world = World::new();
         world.user("ada@example.com");
         let who = identity(&world).await;

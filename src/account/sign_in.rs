@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_disabled_and_passwordless_accounts_cost_and_answer_as_a_wrong_password() {
+    async fn unknown_disabled_and_passwordless_accounts_take_the_time_and_response_of_a_wrong_password() {
         let world = World::new();
         world.user("ada@example.com");
         world.user("off@example.com");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_five_failures_even_the_right_password_waits_and_live_sessions_go_on() {
+    async fn after_five_failures_even_the_right_password_is_throttled_and_sessions_stay_valid() {
         let world = World::new();
         world.user("ada@example.com");
         let live = world.sign_in("ada@example.com").await;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_are_counted_in_a_sliding_window_and_forgiven_by_a_success() {
+    async fn failures_are_counted_in_a_sliding_window_and_cleared_by_a_success() {
         let world = World::new();
         world.user("ada@example.com");
         let fail = async || {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn counts_and_bans_survive_a_restart_and_a_lift_ends_them() {
+    async fn counts_and_bans_survive_a_restart_and_can_be_lifted() {
         let mut world = World::new();
         world.user("ada@example.com");
         for round in 0..5 {
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_gets_twenty_times_as_many_and_a_success_forgives_failures_of_its_own_account_alone() {
+    async fn an_address_gets_twenty_times_as_many_attempts_and_a_success_clears_only_failures_of_its_account() {
         let world = World::with(|config| config.throttle.max_retries = 2);
         world.user("ada@example.com");
         let fail = async |from: &str, email: &str| {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_the_address_is_slowed_a_person_waits_for_the_turn_and_gets_in() {
+    async fn behind_a_paced_address_a_user_waits_and_signs_in() {
         let world = World::with(|config| {
             config.throttle.max_retries = 1;
             config.throttle.ban_time = WAIT_MAX;
@@ -387,7 +387,7 @@ mod tests {
 
     /// A load balancer that says nothing of its clients, and a Unix socket.
     #[tokio::test]
-    async fn where_nobody_knows_the_address_only_accounts_are_counted() {
+    async fn with_an_unknown_client_address_only_accounts_are_counted() {
         let world = World::with(|config| config.throttle.max_retries = 1);
         world.user("ada@example.com");
         let proxy = Caller { is_proxy: true, ..at("192.0.2.1") };
@@ -406,7 +406,7 @@ mod tests {
 
     /// Sixty accounts were tried there without an end; a browser that is known is let in all the same.
     #[tokio::test]
-    async fn over_a_unix_socket_tries_at_many_accounts_are_counted_together() {
+    async fn over_a_unix_socket_attempts_at_many_accounts_are_counted_together() {
         let world = World::with(|config| config.throttle.max_retries = 1);
         world.user("ada@example.com");
         let device = world.sign_in("ada@example.com").await.device;
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_try_that_has_begun_is_decided_although_nobody_waits_for_it_any_more() {
+    async fn a_started_attempt_is_completed_although_the_client_is_gone() {
         let world = World::new();
         world.user("ada@example.com");
         let caller = Caller::default();
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sixteen_that_sign_in_to_one_account_at_once_with_the_right_password_all_get_in() {
+    async fn sixteen_concurrent_sign_ins_to_one_account_all_succeed() {
         let world = World::with(|config| config.throttle.max_retries = 1);
         world.user("ada@example.com");
         let caller = at("192.0.2.1");
@@ -463,7 +463,7 @@ mod tests {
 
     /// A cookie that the account does not know gives nobody a count, nor a turn, of their own.
     #[tokio::test]
-    async fn invented_browsers_take_their_turn_among_the_tries_of_the_account() {
+    async fn forged_device_cookies_queue_with_the_account() {
         let world = World::new();
         world.user("ada@example.com");
         let callers: Vec<_> =
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_can_lock_a_known_browser_out_and_it_has_a_count_of_its_own() {
+    async fn a_known_browser_cannot_be_locked_out_and_has_its_own_counter() {
         let world = World::new();
         world.user("ada@example.com");
         world.user("bob@example.com");
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_invented_device_cookie_is_replaced() {
+    async fn a_forged_device_cookie_is_replaced() {
         let world = World::new();
         world.user("ada@example.com");
         let caller = Caller { device: Some("A".repeat(43)), ..Caller::default() };
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beyond_what_one_address_may_have_waiting_it_is_busy_and_that_uses_up_no_try() {
+    async fn beyond_the_queue_bound_of_an_address_it_is_busy_and_no_attempt_is_consumed() {
         let world = World::new();
         world.user("ada@example.com");
         let caller = at("192.0.2.1");
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn signing_out_ends_that_session_alone() {
+    async fn signing_out_ends_only_that_session() {
         let world = World::new();
         world.user("ada@example.com");
         let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
@@ -638,7 +638,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_those_who_sign_in_at_once_with_an_outdated_hash_all_are_let_in() {
+    async fn concurrent_sign_ins_with_an_outdated_hash_all_succeed() {
         let mut world = World::new();
         world.user("ada@example.com");
         world.config.password.argon2.iterations = 2;
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_be_a_password_stands_nowhere_and_an_address_of_one_label_signs_in() {
+    async fn possible_passwords_are_never_stored_or_logged_and_a_single_label_address_signs_in() {
         let world = World::new();
         world.user("ada@localhost");
         for typed in ["ada@localhost", "P@ssw0rd", "nobody@example.com"] {

@@ -100,7 +100,7 @@ mod tests {
     use crate::secret::token_hash;
 
     #[tokio::test]
-    async fn sign_up_answers_and_costs_alike_for_new_and_taken_addresses() {
+    async fn sign_up_responds_alike_and_takes_the_same_time_for_new_and_taken_addresses() {
         let world = World::with(|config| config.sign_up = config::SignUp::Open);
         let caller = Caller::default();
         let sign_up = async |email: &str, password: &str| {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sign_ups_are_counted_by_address_whatever_comes_of_them_and_apart_from_sign_ins() {
+    async fn sign_ups_are_counted_by_address_whatever_their_result_and_separately_from_sign_ins() {
         let world = World::with(|config| {
             config.sign_up = config::SignUp::Open;
             config.throttle.max_retries = 1;
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_password_forgets_the_browsers_that_knew_the_account() {
+    async fn a_new_password_forgets_the_known_browsers_of_the_account() {
         let world = World::new();
         world.user("ada@example.com");
         world.user("bob@example.com");

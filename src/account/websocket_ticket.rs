@@ -87,7 +87,7 @@ mod tests {
     use crate::account::credentials;
 
     #[tokio::test]
-    async fn one_session_takes_no_place_from_others_and_what_is_past_goes() {
+    async fn one_session_evicts_no_tickets_of_others_and_expired_ones_are_dropped() {
         let world = World::new();
         world.user("ada@example.com");
         let [greedy, other] = [world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await];

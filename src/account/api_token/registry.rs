@@ -93,7 +93,7 @@ mod tests {
 
     /// `session.idle` is for people: a program's socket was closed as expired after it.
     #[tokio::test]
-    async fn what_a_token_opened_outlives_the_idle_limit_of_sessions_and_ends_with_the_token() {
+    async fn connections_of_a_token_outlive_the_idle_limit_of_sessions_and_end_with_the_token() {
         let world = World::new();
         world.user("ada@example.com");
         let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 30 * 86_400, form_id: None };
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_a_token_was_used_is_written_once_that_is_possible_again() {
+    async fn last_use_of_a_token_is_written_once_the_store_is_writable_again() {
         let world = World::new();
         world.user("ada@example.com");
         let details = TokenDetails { name: "job".to_owned(), scopes: vec![], lasts_secs: 86_400, form_id: None };

@@ -48,7 +48,7 @@ mod tests {
 
     /// CWE-770: one person filled the memory for all, and apps took everybody else for signed out.
     #[tokio::test]
-    async fn one_session_takes_the_places_of_its_own_tokens_alone_and_what_is_past_goes() {
+    async fn one_session_evicts_only_its_own_tokens_and_expired_ones_are_dropped() {
         let world = World::new();
         world.user("ada@example.com");
         let (one, other) =

@@ -110,7 +110,7 @@ mod tests {
 
     /// CWE-770: whoever filled all kept everybody else out.
     #[test]
-    fn who_comes_when_all_is_full_takes_the_place_of_the_account_that_has_most() {
+    fn a_newcomer_to_a_full_map_evicts_from_the_account_with_the_most() {
         let mut held = BoundedMap::new(4, 100);
         (0..10).for_each(|n| held.insert(hash(n), &session(&format!("quiet {n}"), n), n));
         // few of each session, of many sessions
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_takes_the_places_of_its_own_alone_and_what_is_taken_out_leaves_no_trace() {
+    fn a_session_evicts_only_its_own_entries_and_removal_leaves_no_trace() {
         let mut held = BoundedMap::new(4, 100);
         held.insert(hash(0), &session("ada", 1), 0);
         (1..50).for_each(|n| held.insert(hash(n), &session("ada", 2), n));

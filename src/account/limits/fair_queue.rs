@@ -382,7 +382,7 @@ mod tests {
     const FOREVER: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn one_who_stops_waiting_leaves_and_takes_no_permit_along() {
+    async fn a_cancelled_waiter_leaves_the_queue_and_keeps_no_permit() {
         let queue = FairQueue::new(1, BOUNDS);
         let held = queue.permit(Flow::Connection(1), None, FOREVER).await.ok().unwrap();
         let mut first = Box::pin(queue.permit(Flow::Connection(2), None, FOREVER));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waited_as_long_as_they_may_hears_that_it_is_busy_and_others_wait_on() {
+    async fn a_waiter_that_times_out_is_busy_and_others_keep_waiting() {
         let queue = FairQueue::new(1, BOUNDS);
         let held = queue.permit(Flow::Connection(1), None, FOREVER).await.ok().unwrap();
         let (hasty, patient) = tokio::join!(queue.permit(Flow::Connection(2), None, Duration::from_secs(10)), async {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_makes_the_flood_give_way_and_not_the_newcomer() {
+    async fn a_full_queue_displaces_the_flood_and_not_the_newcomer() {
         let queue = FairQueue::new(1, BOUNDS);
         let held = queue.permit(Flow::Connection(0), None, FOREVER).await.ok().unwrap();
         let wait = |flow| Box::pin(queue.permit(Flow::Connection(flow), None, FOREVER));

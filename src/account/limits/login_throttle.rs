@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_counted_by_what_one_customer_has() {
+    fn ipv6_addresses_are_counted_by_their_64_prefix() {
         let of = |text: &str| network(text.parse().unwrap());
         assert_eq!(of("192.0.2.7"), "192.0.2.7");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
@@ -347,7 +347,7 @@ mod simulation {
 
     /// docs/operations.md, "Limits", states these figures.
     #[test]
-    fn nobody_who_knows_the_password_is_refused_and_guessers_get_no_more_than_is_stated() {
+    fn users_who_know_the_password_get_in_and_guessers_get_no_more_than_documented() {
         let (_dir, mut sim) = sim();
         for people in [30, 100, 300] {
             for typos_percent in [10, 25] {
@@ -372,7 +372,7 @@ mod simulation {
 
     /// Where more of a crowd mistype at the same time than an address may fail, it is slowed and not refused.
     #[test]
-    fn a_crowd_beyond_the_limit_of_its_address_waits_and_gets_in() {
+    fn a_crowd_beyond_the_limit_of_its_address_waits_and_signs_in() {
         let (_dir, mut sim) = sim();
         let from = at("192.0.2.1");
         for number in 0..103 {

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_passwords_that_are_guessed_early_are_found() {
+    fn long_guessable_passwords_are_detected() {
         for password in [
             "123456789012345",
             "987654321098765",
@@ -244,7 +244,7 @@ mod tests {
 
     /// Random ones of fifteen letters, and of eight letters and digits, by a generator that always gives the same.
     #[test]
-    fn no_random_password_is_refused() {
+    fn no_random_password_is_rejected() {
         let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
         let mut next = |of: &[u8]| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -259,7 +259,7 @@ mod tests {
 
     /// Nobody holds up a thread with one that is hard to take apart.
     #[test]
-    fn the_longest_passwords_are_judged_too() {
+    fn the_longest_passwords_are_checked_too() {
         for text in ["a".repeat(256), "ab".repeat(128), "1q2w3e4r".repeat(32), "letmein".repeat(36)] {
             assert!(is_guessable(&text), "{text}");
         }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_are_in_small_letters() {
+    fn the_lists_are_in_lower_case() {
         assert!(COMMON.len() >= 3000 && WORDS.len() >= 200);
         assert!(COMMON.iter().all(|word| word.len() >= 8 && *word == word.to_lowercase()));
         assert!(WORDS.iter().all(|word| word.len() >= 3 && *word == word.to_lowercase()));

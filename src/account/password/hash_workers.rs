@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn workers_stand_behind_other_threads() {
+    async fn workers_run_at_a_lower_priority() {
         let hash_pool = HashPool::start(CHEAP).unwrap();
         let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
         let _ = slot.hash(secret("a job has been done, so the worker is where it works")).await.unwrap();
@@ -294,9 +294,9 @@ mod tests {
     /// In a process of its own: other tests' memory is theirs. More than once, because allocators learn from what is
     /// given back.
     #[tokio::test]
-    async fn what_hashing_took_is_given_back_to_the_system_after_a_rest() {
+    async fn hashing_memory_is_returned_to_the_system_when_idle() {
         if role().is_none() {
-            let test = "account::hash_workers::tests::what_hashing_took_is_given_back_to_the_system_after_a_rest";
+            let test = "account::hash_workers::tests::hashing_memory_is_returned_to_the_system_when_idle";
             let (ended, said) = play(test, "alone");
             assert_eq!(ended, Some(0), "{said}");
             return;
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_that_was_just_used_is_used_again() {
+    async fn recently_used_memory_is_reused() {
         let hash_pool = HashPool::start(CHEAP).unwrap();
         for _ in 0..8 {
             let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_right_against_its_own_hash_alone() {
+    async fn a_password_only_matches_its_own_hash() {
         let hash_pool = HashPool::start(CHEAP).unwrap();
         let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
         let hash = slot.hash(secret("one and two")).await.unwrap();
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_account_costs_as_many_runs_as_an_account() {
+    async fn a_missing_account_costs_as_many_argon2_runs_as_an_existing_one() {
         let hash_pool = HashPool::start(CHEAP).unwrap();
         let slot = hash_pool.request_slot(&Caller::default()).acquire(None).await.unwrap();
         let hash = slot.hash(secret("one")).await.unwrap();

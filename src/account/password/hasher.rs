@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn known_hash_of_the_reference_implementation_is_understood() {
+    fn a_hash_of_the_reference_implementation_is_verified() {
         // phc-winner-argon2, test.c: argon2id, m=65536 t=2 p=1, "password" / "somesalt"
         let hash = secret("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc");
         let mut hasher = Hasher::new(CHEAP, Arc::default());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_that_ask_for_too_much_are_not_looked_at() {
+    fn hashes_with_excessive_parameters_are_rejected() {
         let mut hasher = Hasher::new(CHEAP, Arc::default());
         for greedy in ["m=4194304,t=1,p=1", "m=64,t=4000000,p=1", "m=8388608,t=1,p=1000000"] {
             let hash =

@@ -181,7 +181,7 @@ mod tests {
     ];
 
     #[test]
-    fn hashes_of_other_programs_match_their_password_alone() {
+    fn hashes_of_other_programs_match_only_their_password() {
         for hash in KNOWN {
             let foreign = ImportedHash::parse(hash).unwrap_or_else(|| panic!("{hash}"));
             assert!(foreign.matches("correct horse"), "{hash}");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_beyond_what_crypt_takes_is_not_hashed() {
+    fn a_password_longer_than_crypt_allows_does_not_match() {
         let salted = |length: usize| {
             let password = "x".repeat(length);
             let hash = apr1(password.as_bytes(), b"salt");
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_or_too_dear_is_not_looked_at() {
+    fn damaged_and_too_expensive_hashes_are_rejected() {
         for hash in [
             "",
             "$",

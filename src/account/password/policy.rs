@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn common_passwords_are_refused_whatever_their_case() {
+    fn common_passwords_are_rejected_in_any_case() {
         assert_eq!(verdict(8, true, "passw0rd"), "common");
         assert_eq!(verdict(8, true, "PassW0rd"), "common");
         assert_eq!(verdict(8, false, "passw0rd"), "ok");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_email_and_title_are_refused() {
+    fn words_of_email_and_title_are_rejected() {
         assert_eq!(verdict(15, true, "xx MARLENE yyyyyyyyy"), "guessable");
         assert_eq!(verdict(15, true, "zz example zzzzzzzzz"), "guessable");
         assert_eq!(verdict(15, true, "a photograph of zebras"), "guessable");

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cookie_that_does_not_come_back_is_noticed_for_a_minute_by_the_same_browser_at_the_same_place() {
+    async fn a_missing_cookie_is_detected_for_a_minute_in_the_same_browser_at_the_same_place() {
         let world = World::new();
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cookie_that_came_back_or_was_signed_out_is_no_loop() {
+    async fn a_returned_or_signed_out_cookie_is_not_missing() {
         let world = World::new();
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_remembered_does_not_grow() {
+    async fn remembered_sign_ins_are_bounded() {
         let world = World::new();
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;

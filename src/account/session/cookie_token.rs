@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_says_what_it_must_and_nothing_else() {
+    async fn the_token_contains_the_required_claims_and_nothing_else() {
         let world = World::new();
         let done = signed_in(&world).await;
         let (header, claims) = parts(done.token.expose());
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_that_is_not_ours_is_refused_although_the_signature_is_right() {
+    async fn a_foreign_header_is_rejected_despite_a_valid_signature() {
         let world = World::new();
         let done = signed_in(&world).await;
         let (header, claims) = parts(done.token.expose());
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn claims_that_are_missing_or_wrong_are_refused_although_the_signature_is_right() {
+    async fn missing_or_wrong_claims_are_rejected_despite_a_valid_signature() {
         let world = World::new();
         let done = signed_in(&world).await;
         let (header, claims) = parts(done.token.expose());
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rotation_signs_nobody_out_and_the_old_key_dies_when_no_token_of_it_can_be_valid() {
+    async fn rotation_signs_nobody_out_and_the_old_key_expires_with_its_last_token() {
         let world = World::new();
         let done = signed_in(&world).await;
         let old = done.token.expose().to_owned();
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_tokens_are_not_remembered_and_right_ones_are_bounded() {
+    async fn invalid_tokens_are_not_cached_and_valid_ones_are_bounded() {
         let world = World::new();
         let done = signed_in(&world).await;
         for n in 0..100 {

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_stands_for_nobody_before_its_account_is_known_and_all_of_an_account_change_at_once() {
+    fn a_session_is_invalid_before_its_account_is_known_and_an_account_change_applies_to_all() {
         let registry = SessionRegistry::new(100, 5000);
         registry.begin(&row("one", "7"));
         let one = registry.find("one").unwrap();
@@ -268,7 +268,7 @@ mod tests {
 
     /// A thread remembers the sessions of its tokens: what was let go must not come back to life for it.
     #[test]
-    fn a_session_that_was_let_go_stays_over_when_the_idle_limit_is_raised() {
+    fn a_dropped_session_stays_ended_when_the_idle_limit_is_raised() {
         let registry = SessionRegistry::new(100, 5000);
         registry.begin(&row("one", "7"));
         registry.begin(&row("two", "7"));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_through_all_sessions_goes_in_steps_and_misses_none() {
+    fn full_scans_are_done_in_steps_and_miss_no_session() {
         let registry = SessionRegistry::new(100, 5000);
         let ids: Vec<String> = (0..60_000).map(|n| format!("session-{n}")).collect();
         for id in &ids {

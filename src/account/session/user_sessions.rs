@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn somebody_who_asks_for_much_at_once_waits_and_is_not_turned_away() {
+    async fn many_concurrent_requests_of_one_user_wait_and_are_not_rejected() {
         let world = World::new();
         world.user("ada@example.com");
         let who = identity(&world).await;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn people_see_and_end_their_own_sessions_alone() {
+    async fn users_see_and_end_only_their_own_sessions() {
         let world = World::new();
         world.user("ada@example.com");
         world.user("bob@example.com");
