@@ -1,5 +1,5 @@
 const hash = location.hash;
-// each part works alone: with cookies blocked, some of these throw
+// each part is independent: some of them throw if cookies are blocked
 const part = (run) => {
   try {
     return run();
@@ -9,9 +9,9 @@ const several = document.querySelectorAll("[type=password]").length > 1;
 const tabs = part(() => new BroadcastChannel("authgate"));
 let sent = 0;
 
-// the second click of two sends nothing: the first may wait for its turn; and the fragment comes along
+// a double click submits once, since the first submission may be queued; the fragment is added to the callback URL
 function submits(form, to) {
-  // something else is to be sent
+  // the input changed, so submitting again is intended
   form.addEventListener("input", () => (sent = 0));
   form.addEventListener("submit", (event) => {
     const button = form.querySelector("[data-waiting]");
@@ -20,7 +20,7 @@ function submits(form, to) {
     if (button) button.textContent = button.dataset.waiting;
     if (to) {
       const place = (to.value || "/") + hash;
-      // one that is refused for its fragment would lose the whole way
+      // a URL that is rejected because of its fragment would lose the whole callback
       const fits = place.length <= 4096 && !hash.includes("\\") && encodeURIComponent(place).length < 6000;
       if (hash && !to.value.includes("#") && fits) to.value = place;
       if (tabs) tabs.postMessage("signing in");
@@ -54,14 +54,14 @@ function warnsOfCapsLock(field) {
   field.after(caps);
 }
 
-// the app led on to another origin, where the pages' policy lets no form lead: one is signed in, and goes there
+// the app redirected to another origin, which the page's form-action policy blocks: sign-in has succeeded, so go there
 function leavesForOtherOrigins(to) {
   addEventListener("securitypolicyviolation", (event) => {
     if (event.effectiveDirective === "form-action") location.replace(to.value || "/");
   });
 }
 
-// somebody signed in in another tab: this one goes on by itself, unless something was typed here
+// after a sign-in in another tab this one continues automatically, unless something was typed here
 function followsOtherTabs(form, to) {
   let typed = false;
   form.addEventListener("keydown", () => (typed = true));

@@ -33,7 +33,7 @@ pub fn task(name: &'static str, work: impl Future<Output = ()> + Send + 'static)
 
 /// Nothing is drained: what the store has acknowledged is on disk, and what is half dead must not go on.
 fn end(part: &str) -> ! {
-    tracing::error!(part, "the gateway cannot go on without this part: it ends");
+    tracing::error!(part, "critical task panicked, exiting");
     logging::flush();
     std::process::exit(1)
 }

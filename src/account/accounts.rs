@@ -98,7 +98,7 @@ impl Accounts {
         let folder = crate::store::Folder::open(&config.server.state_dir)?;
         if folder.is_shared() {
             let state_dir = config.server.state_dir.display();
-            tracing::warn!(%state_dir, "the state folder's group may write to it: no other program may be of that group");
+            tracing::warn!(%state_dir, "state directory is group-writable: no other program may run in that group");
         }
         let lock = folder.lock()?;
         let mut db = Db::open(&config.server.state_dir, Check::Whole)?;
@@ -126,7 +126,7 @@ impl Accounts {
         let hooks = hooks(&active_settings, &sessions, &keys, &signing_keys, &api_tokens, maintenance);
         let store = Store::start(db, lock, hooks)?;
         let hash_pool = HashPool::start(settings.password.argon2)
-            .map_err(|error| StartError(format!("a hashing thread cannot be started: {error}")))?;
+            .map_err(|error| StartError(format!("could not start a hashing thread: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let (tickets, cookie_check) = (Tickets::default(), CookieRoundTripCheck::default());
         let store_quota = FairQueue::new(STORE_JOBS_MAX, STORE_QUEUE_BOUNDS);
@@ -266,10 +266,10 @@ impl Accounts {
     /// keep working.
     pub async fn unready(&self) -> Option<&'static str> {
         if !self.ready().await {
-            return Some("the store does not answer\n");
+            return Some("account store not responding\n");
         }
         let writable = self.shared.store.run(Db::is_writable).await;
-        writable.is_err().then_some("the store cannot be written: the log says why\n")
+        writable.is_err().then_some("account store not writable: see the log\n")
     }
 
     /// Flushes pending writes and stops the threads. Every later change fails.

@@ -79,7 +79,7 @@ pub struct StoreDown;
 
 impl std::fmt::Display for StoreDown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the account store cannot be reached or written")
+        f.write_str("the account store is unreachable or not writable")
     }
 }
 
@@ -123,7 +123,7 @@ impl From<FieldError> for AdminError {
 
 /// Logs a store error; callers only learn that the store is down.
 pub(super) fn store_down(error: &StoreError) -> StoreDown {
-    tracing::error!(%error, "the account store failed");
+    tracing::error!(%error, "account store failed");
     StoreDown
 }
 

@@ -128,12 +128,12 @@ pub(super) fn email(text: &str) -> Result<String, FieldError> {
     let email = canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))?;
     let why = match check_new_address(&email) {
         Ok(()) => return Ok(email),
-        Err(Unsuitable::Unsafe) => "An e-mail address with `/`, or with `-`, `|` or `=` in front, cannot be used here.",
+        Err(Unsuitable::Unsafe) => "An e-mail address that contains `/`, or starts with `-`, `|` or `=`, cannot be used here.",
         Err(Unsuitable::NotDotAtom) => {
-            "This is not a valid e-mail address: look at the dots, and at what is no letter or digit."
+            "This is not a valid e-mail address: check its dots and special characters."
         }
         Err(Unsuitable::Confusable) => {
-            "This e-mail address has letters that can be taken for others: write it with plain ones."
+            "This e-mail address has letters that look like others: write it with plain ones."
         }
     };
     Err(wrong("email", "invalid", why))
@@ -143,7 +143,7 @@ pub(super) fn email(text: &str) -> Result<String, FieldError> {
 pub(super) fn name(text: &str) -> Result<String, FieldError> {
     let text: String = text.trim().nfc().collect();
     if text.contains(is_forbidden) {
-        return Err(wrong("name", "invalid", "The name contains a character that cannot be shown."));
+        return Err(wrong("name", "invalid", "The name contains a character that cannot be displayed."));
     }
     if text.chars().count() > NAME_CHARS_MAX {
         return Err(wrong("name", "too_long", "The name is too long: 200 characters at most."));
@@ -191,7 +191,7 @@ pub(super) fn groups(names: &[String]) -> Result<Vec<String>, FieldError> {
             return Err(wrong(
                 "group",
                 "invalid",
-                "A group has 1 to 64 characters, no comma and no control characters.",
+                "A group name has 1 to 64 characters, without commas or control characters.",
             ));
         }
         groups.push(name.to_owned());
@@ -199,7 +199,7 @@ pub(super) fn groups(names: &[String]) -> Result<Vec<String>, FieldError> {
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > GROUPS_MAX {
-        return Err(wrong("group", "too_long", "An account has 64 groups at most."));
+        return Err(wrong("group", "too_long", "An account can be in at most 64 groups."));
     }
     Ok(groups)
 }

@@ -73,7 +73,7 @@ impl Maintenance {
     ) -> Self {
         let (time, doubted) = BorneOut::new(clock, newest);
         if let Some(jump) = doubted {
-            warn(jump, "the system clock is far from the newest record: is it right? Nothing is erased by it");
+            warn(jump, "system clock far from the newest record, check it: nothing is deleted because of it");
         }
         let began = Some(time.monotonic_secs());
         Self {
@@ -91,9 +91,9 @@ impl Maintenance {
 
     pub(super) fn run(&mut self, db: &mut Db) {
         if let Some(jump) = self.time.jumped() {
-            warn(jump, "the system clock jumped: nothing is erased by it");
+            warn(jump, "system clock jumped: nothing is deleted because of it");
             let done = db.follow_clock(jump.expected / 1000, jump.found / 1000).map(|()| None::<()>);
-            logged("sign-in attempts and bans could not follow the clock", done);
+            logged("could not adjust sign-in attempts and bans to the clock", done);
         }
         // the wall clock decides what is rejected; only time that is borne out erases anything
         let (past, now) = (self.time.now(), self.time.monotonic_secs());
@@ -101,23 +101,23 @@ impl Maintenance {
         self.written.every_secs = SEEN_EVERY_SECS.min(settings.idle_secs / 10).max(1);
         if let Some(from) = self.written.due(now) {
             let done = write_seen(&self.sessions, &self.api_tokens, db, from);
-            self.written.next = logged("when sessions were last used could not be written", done);
+            self.written.next = logged("could not save last-used times of sessions", done);
         }
         if let Some(from) = self.swept.due(now) {
             if from == 0 {
                 self.api_tokens.sweep(past);
                 self.issued_cookie_tokens.sweep(past);
-                logged("the account store cannot be written", db.try_disk().map(|()| None::<usize>));
+                logged("account store not writable", db.try_disk().map(|()| None::<usize>));
             }
             self.swept.next = self.sessions.sweep(from, past);
         }
         if self.noted.due(now).is_some() {
             let done = db.write_noted_ends(past).map(|()| None);
-            self.noted.next = logged("what ended on a full disk could not be written yet", done);
+            self.noted.next = logged("could not yet save what ended while the disk was full", done);
         }
         if let Some(after) = self.purged.due(now) {
             let done = Self::purge(&settings, db, after, past);
-            self.purged.next = logged("what is past could not be removed from the store", done);
+            self.purged.next = logged("could not delete expired records", done);
         }
     }
 
@@ -192,7 +192,7 @@ pub(super) fn hooks(
             Change::Restored(active) => {
                 apply_sessions.end_others(&active.sessions);
                 apply_tokens.end_others(&active.api_tokens);
-                tracing::warn!("a backup was restored: what is not in it is over");
+                tracing::warn!("backup restored, sessions and tokens that are not in it have ended");
             }
         }),
         tick: Box::new(move |db| maintenance.run(db)),

@@ -184,7 +184,7 @@ async fn use_link(
         Written::Taken => Err(ChangeError::Field(FieldError {
             field: "email",
             code: "taken",
-            message: "There is already an account with this e-mail address.".to_owned(),
+            message: "An account with this e-mail address already exists.".to_owned(),
         })),
         Written::Missing => Err(ChangeError::Closed),
     }

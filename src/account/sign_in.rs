@@ -175,7 +175,7 @@ async fn begin(accounts: &Accounts, begins: SignIn, event: AuditRow) -> Result<B
         if ended.is_some() && accounts.shared.is_hint_due(event.at) {
             tracing::warn!(
                 user = event.email,
-                "an account signs in again and again, so older sessions of it end: programs should use an API token \
+                "session limit of an account reached, oldest sessions ended: programs should use an API token \
                  (authgate token create)"
             );
         }

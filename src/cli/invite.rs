@@ -9,30 +9,30 @@ use crate::command::{CommandError, InviteArgs, InviteCommand};
 pub(super) struct Invite {
     #[command(subcommand)]
     pub(super) verb: Option<Invites>,
-    /// The e-mail that the account must have; without it whoever uses the link says so
+    /// E-mail that the account must use; without it, the person who opens the link chooses one
     #[arg(long)]
     pub(super) email: Option<String>,
-    /// Its groups
+    /// Group of the account; may be repeated
     #[arg(long = "group", value_name = "GROUP")]
     pub(super) groups: Vec<String>,
-    /// How long the link is good
+    /// Lifetime of the link
     #[arg(long, default_value = "7d")]
     pub(super) expires: String,
 }
 
 #[derive(Subcommand)]
 pub(super) enum Invites {
-    /// List invites that work, without their links
+    /// List valid invites, without their links
     #[command(after_help = "Example: authgate invite list")]
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Revoke one
+    /// Revoke an invite
     #[command(after_help = "Example: authgate invite revoke 9f86d081884c7d65")]
     Revoke {
-        /// Its id
+        /// Id of the invite
         id: String,
     },
 }

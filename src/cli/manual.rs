@@ -13,17 +13,17 @@ const CHANGED: &str = "2026-11-25";
 
 const LINE_BYTES_MAX: usize = 80;
 
-const DESCRIPTION: &str = "authgate serves the login page, keeps accounts in SQLite, checks the session of every request and \
-forwards the admitted ones, with headers that say who asks, to the apps behind it.";
+const DESCRIPTION: &str = "authgate serves the login page, stores accounts in SQLite, checks the session of every request and \
+forwards allowed requests to the apps behind it, with identity headers.";
 
 const FILES: [(&str, &str); 3] = [
     ("gateway.toml", "the configuration, in the working directory"),
-    ("/etc/authgate/gateway.toml", "the configuration, where there is none in the working directory"),
-    ("/var/lib/authgate", "the database and the keys, with that configuration"),
+    ("/etc/authgate/gateway.toml", "the configuration, if the working directory has none"),
+    ("/var/lib/authgate", "the state directory with that configuration: database and keys"),
 ];
 
 const EXIT_CODES: [(&str, &str); 4] =
-    [("0", "done"), ("1", "refused or failed"), ("2", "wrong usage"), ("64", "bad configuration")];
+    [("0", "success"), ("1", "failed or refused"), ("2", "usage error"), ("64", "invalid configuration")];
 
 pub(super) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();

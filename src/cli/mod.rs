@@ -78,7 +78,7 @@ fn help(command: &[String]) -> Result<(), CommandError> {
     let words = std::iter::once("authgate").chain(command.iter().map(String::as_str));
     match Cli::try_parse_from(words.chain(["--help"])) {
         Err(error) if error.use_stderr() => {
-            Err(CommandError::Usage(format!("there is no command `{}`", command.join(" "))))
+            Err(CommandError::Usage(format!("unknown command `{}`", command.join(" "))))
         }
         Err(error) => print(error.render().to_string().as_bytes()),
         Ok(_) => Ok(()),
@@ -147,7 +147,7 @@ fn import(typed: Import) -> ImportArgs {
 fn lasting(typed: &str) -> Result<u64, CommandError> {
     let secs = parse_duration(typed).map(|lasting| lasting.as_secs()).filter(|&secs| secs > 0);
     secs.ok_or_else(|| {
-        let what = "is no duration between a second and 100 years; write one as in 7d, 12h or 30m";
+        let what = "is not a duration between 1 second and 100 years (examples: 7d, 12h, 30m)";
         CommandError::Usage(format!("`{typed}` {what}"))
     })
 }

@@ -6,20 +6,20 @@ use clap::{Args, Parser, Subcommand};
 
 use super::invite::Invite;
 
-/// An auth gateway in front of HTTP and WebSocket apps.
+/// Auth gateway in front of HTTP and WebSocket apps.
 #[derive(Parser)]
 #[command(
     name = "authgate",
     version,
     about,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 64 bad configuration\n\nExample: authgate --config /etc/authgate/gateway.toml run"
+    after_help = "Exit codes: 0 success, 1 failed or refused, 2 usage error, 64 invalid configuration\n\nExample: authgate --config /etc/authgate/gateway.toml run"
 )]
 pub(super) struct Cli {
     /// Configuration [default: gateway.toml here, else /etc/authgate/gateway.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Folder of the database, over what the configuration says
+    /// State directory with the database; overrides the configuration
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -28,90 +28,90 @@ pub(super) struct Cli {
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Serve (the default)
+    /// Run the gateway (default)
     #[command(after_help = "Example: authgate run --to http://127.0.0.1:3000")]
     Run {
-        /// Serve one app without any file, for signed-in users only
+        /// Serve one app without a configuration file, for signed-in users only
         #[arg(long, value_name = "URL")]
         to: Option<String>,
-        /// Where to listen then [default: 127.0.0.1:8080]
+        /// Address to listen on with --to [default: 127.0.0.1:8080]
         #[arg(long, value_name = "ADDR", requires = "to")]
         listen: Option<String>,
     },
-    /// Judge the configuration and its tests, without starting anything
+    /// Validate the configuration and run its tests, without starting the gateway
     #[command(after_help = "Example: authgate check --config /etc/authgate/gateway.toml")]
     Check {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Say what becomes of a request, and why
+    /// Explain how a request would be handled
     #[command(after_help = "Example: authgate explain GET https://app.example.com/admin --user ada@example.com")]
     Explain {
-        /// As in GET
+        /// Method, for example GET
         method: String,
-        /// A path, or an address with scheme and host
+        /// Path, or URL with scheme and host
         url: String,
-        /// Who is signed in: e-mail of an account [default: nobody]
+        /// Signed-in user: e-mail of an account [default: anonymous]
         #[arg(long, value_name = "EMAIL")]
         user: Option<String>,
-        /// A header field, as in 'Accept: application/json'; may be repeated. A GET is a navigation unless they say otherwise
+        /// Request header, for example 'Accept: application/json'; may be repeated. A GET counts as a navigation unless the headers say otherwise
         #[arg(long = "header", value_name = "FIELD")]
         headers: Vec<String>,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Accounts
+    /// Manage accounts
     #[command(subcommand, after_help = "Example: authgate user add ada@example.com --group staff")]
     User(User),
-    /// Print a one-time sign-up link, list those that work, or revoke one
+    /// Print a one-time sign-up link, list valid invites, or revoke one
     #[command(after_help = "Example: authgate invite --email ada@example.com --group staff")]
     Invite(Invite),
-    /// Sessions
+    /// List and revoke sessions
     #[command(subcommand, after_help = "Example: authgate session revoke --user ada@example.com")]
     Session(Session),
-    /// Signing keys
+    /// List and rotate signing keys
     #[command(subcommand, after_help = "Example: authgate key rotate")]
     Key(Key),
-    /// API tokens, for programs
+    /// Manage API tokens for programs
     #[command(subcommand, after_help = "Example: authgate token list ada@example.com")]
     Token(Token),
-    /// Throttled accounts and addresses
+    /// List and lift bans on throttled accounts and addresses
     #[command(subcommand, after_help = "Example: authgate ban lift ada@example.com")]
     Ban(Ban),
-    /// What happened to accounts: sign-ins, refusals, changes
+    /// Show audit events: sign-ins, refusals, changes
     #[command(subcommand, after_help = "Example: authgate audit list ada@example.com --since 30d")]
     Audit(Audit),
-    /// Copy the database into a new file, consistently, also while the gateway serves
+    /// Back up the database to a new file; the gateway may be running
     #[command(after_help = "Example: authgate backup /var/backups/authgate.db")]
     Backup {
-        /// Where to; it must not exist yet
+        /// Backup file to create; it must not exist
         file: PathBuf,
     },
-    /// Put a backup in the place of the database, also while the gateway serves; what was there is kept beside it
+    /// Replace the database with a backup; the gateway may be running, and a copy of the previous database is kept
     #[command(after_help = "Example: authgate restore /var/backups/authgate.db")]
     Restore {
-        /// The backup
+        /// Backup file
         file: PathBuf,
     },
-    /// Succeed when the running gateway is ready
+    /// Check whether the running gateway is ready
     #[command(after_help = "Example: authgate healthcheck --wait 30s && echo ready")]
     Healthcheck {
-        /// Ask again until then, silently: 30s, 2m
+        /// Keep trying silently for up to this long, for example 30s or 2m
         #[arg(long, value_name = "TIME")]
         wait: Option<String>,
     },
-    /// Print the help of a command
+    /// Print help for a command
     #[command(after_help = "Example: authgate help user add")]
     Help {
-        /// Which one
+        /// Command
         command: Vec<String>,
     },
-    /// Print the completions for a shell
+    /// Print shell completions
     #[command(after_help = "Example: authgate completions bash > /usr/share/bash-completion/completions/authgate")]
     Completions {
-        /// Which one
+        /// Shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -129,7 +129,7 @@ pub(super) struct Account {
     /// Picture URL
     #[arg(long, value_name = "URL")]
     pub(super) picture: Option<String>,
-    /// Group; may be given several times
+    /// Group; may be repeated
     #[arg(long = "group", value_name = "GROUP")]
     pub(super) groups: Vec<String>,
     /// Read the password from the first line of standard input
@@ -141,10 +141,10 @@ pub(super) struct Account {
 pub(super) struct Change {
     #[command(flatten)]
     pub(super) account: Account,
-    /// E-mail from now on; the id stays, and apps that go by the e-mail see somebody new
+    /// New e-mail; the id stays the same, but apps that identify users by e-mail see a new user
     #[arg(long = "email", value_name = "NEW")]
     pub(super) new_email: Option<String>,
-    /// Leave API tokens that were made under the old password: a new one revokes them
+    /// Keep API tokens created with the old password; by default a new password revokes them
     #[arg(long, requires = "password_stdin")]
     pub(super) keep_tokens: bool,
 }
@@ -157,21 +157,21 @@ pub(super) struct Email {
 
 #[derive(Subcommand)]
 pub(super) enum User {
-    /// Add an account; without a password, print a one-time link for it
+    /// Add an account; without a password, print a one-time link to set one
     #[command(after_help = "Example: authgate user add ada@example.com --group staff")]
     Add(Account),
     /// List accounts
     #[command(after_help = "Example: authgate user list '*@example.com' --group staff")]
     List {
-        /// A part of e-mail or name, or the whole with * for anything
+        /// Part of an e-mail or name, or a whole one with * as wildcard
         pattern: Option<String>,
-        /// In this group alone
+        /// Only accounts in this group
         #[arg(long)]
         group: Option<String>,
-        /// Disabled ones alone
+        /// Only disabled accounts
         #[arg(long)]
         disabled: bool,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -180,48 +180,48 @@ pub(super) enum User {
     Show {
         /// E-mail
         email: String,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Remove accounts and end their sessions; asks at a terminal
+    /// Remove accounts and end their sessions; asks for confirmation on a terminal
     #[command(after_help = "Example: authgate user remove ada@example.com bob@example.com --yes")]
     Remove {
-        /// E-mails
+        /// E-mail; may be repeated
         #[arg(required = true, value_name = "EMAIL")]
         emails: Vec<String>,
-        /// Without asking
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Let nobody sign in to it and end its sessions
+    /// Disable an account and end its sessions
     #[command(after_help = "Example: authgate user disable ada@example.com")]
     Disable(Email),
-    /// The reverse of disable
+    /// Re-enable an account
     #[command(after_help = "Example: authgate user enable ada@example.com")]
     Enable(Email),
-    /// Change what is given; --group replaces all groups
+    /// Change an account; --group replaces all groups
     #[command(after_help = "Example: authgate user set ada@example.com --name 'Ada Lovelace'")]
     Set(Change),
     /// Print a one-time link for a new password
     #[command(after_help = "Example: authgate user reset ada@example.com")]
     Reset(Email),
-    /// Take over the accounts of another program; ids and password hashes are kept
+    /// Import accounts from another program, with their ids and password hashes
     #[command(after_help = "Example: authgate user import prisma/dev.db --format prisma --dry-run")]
     Import(Import),
 }
 
 #[derive(Args)]
 pub(super) struct Import {
-    /// The other program's file
+    /// File to import
     pub(super) file: PathBuf,
-    /// What it is
+    /// File format
     #[arg(long, value_enum)]
     pub(super) format: Format,
-    /// Only say what would be imported
+    /// Show what would be imported, without importing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Import nothing if anything is found
+    /// Import nothing if there is any finding
     #[arg(long)]
     pub(super) strict: bool,
     /// Table of a Prisma file [default: User]
@@ -252,28 +252,28 @@ pub(super) struct Import {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub(super) enum Format {
-    /// A SQLite file of Prisma's
+    /// SQLite database of Prisma
     Prisma,
-    /// Apache's password file
+    /// Apache password file
     Htpasswd,
-    /// CSV with a header line, as PostgreSQL's \copy writes it
+    /// CSV with a header line, as written by PostgreSQL's \copy
     Csv,
-    /// Authelia's users file
+    /// Authelia users file
     Authelia,
 }
 
 #[derive(Subcommand)]
 pub(super) enum Session {
-    /// List sessions that stand; when they were seen last is up to 30 seconds old
+    /// List active sessions; the time of last use may be up to 30 seconds old
     #[command(after_help = "Example: authgate session list ada@example.com")]
     List {
-        /// Of this account alone
+        /// Only those of this account
         email: Option<String>,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// End sessions
+    /// Revoke sessions
     #[command(after_help = "Example: authgate session revoke --user ada@example.com")]
     Revoke(Which),
 }
@@ -293,31 +293,31 @@ pub(super) struct Which {
 
 #[derive(Subcommand)]
 pub(super) enum Token {
-    /// Make one and print it: it is not shown again
+    /// Create a token and print it; it is not shown again
     #[command(after_help = "Example: authgate token create ada@example.com --name backup --scope 'GET /api/**'")]
     Create {
-        /// E-mail of the account that it stands for
+        /// E-mail of the account
         email: String,
-        /// What it is for
+        /// Name that describes what the token is for
         #[arg(long)]
         name: String,
-        /// How long it works: 90d, 12h
+        /// Lifetime, for example 90d or 12h
         #[arg(long, default_value = "90d")]
         expires: String,
-        /// What it may do: methods or *, and a path, as in 'GET,POST /api/**'; may be repeated [default: everything]
+        /// Scope: methods (or *) and a path, for example 'GET,POST /api/**'; may be repeated [default: full access]
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
     },
-    /// List tokens that work; when they were seen last is up to 30 seconds old
+    /// List valid tokens; the time of last use may be up to 30 seconds old
     #[command(after_help = "Example: authgate token list ada@example.com")]
     List {
-        /// Of this account alone
+        /// Only those of this account
         email: Option<String>,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// End tokens
+    /// Revoke tokens
     #[command(after_help = "Example: authgate token revoke --user ada@example.com")]
     Revoke(Which),
 }
@@ -327,14 +327,14 @@ pub(super) enum Key {
     /// List signing keys
     #[command(after_help = "Example: authgate key list")]
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Sign with a new key from now on
+    /// Create a new signing key and use it from now on
     #[command(after_help = "Example: authgate key rotate")]
     Rotate {
-        /// Forget the old keys, which somebody else may have: everybody is signed out. Without it nobody is
+        /// Delete the old keys, in case they have leaked: this signs everyone out. Without this option, existing sessions stay valid
         #[arg(long)]
         drop_old: bool,
     },
@@ -342,15 +342,15 @@ pub(super) enum Key {
 
 #[derive(Subcommand)]
 pub(super) enum Audit {
-    /// List events, newest first; they are kept for 90 days
+    /// List events, newest first; events are kept for 90 days
     #[command(after_help = "Example: authgate audit list ada@example.com --since 30d")]
     List {
-        /// Of this e-mail alone
+        /// Only events of this e-mail
         email: Option<String>,
-        /// How far back: 30d, 12h
+        /// How far back, for example 30d or 12h
         #[arg(long, default_value = "7d")]
         since: String,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -358,17 +358,17 @@ pub(super) enum Audit {
 
 #[derive(Subcommand)]
 pub(super) enum Ban {
-    /// List who is throttled
+    /// List throttled accounts and addresses
     #[command(after_help = "Example: authgate ban list")]
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Lift one
+    /// Lift a ban
     #[command(after_help = "Example: authgate ban lift ada@example.com")]
     Lift {
-        /// E-mail or address
+        /// E-mail or IP address
         what: String,
     },
 }

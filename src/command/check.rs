@@ -63,7 +63,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
 
 fn verdict(file: &str, tests: usize, failed: usize) -> String {
     if failed == 0 {
-        format!("{file} is good; {tests} of {tests} tests passed")
+        format!("{file} is valid; {tests} of {tests} tests passed")
     } else {
         format!("{file}: {failed} of {tests} tests FAILED")
     }
@@ -73,9 +73,9 @@ fn verdict(file: &str, tests: usize, failed: usize) -> String {
 fn database(config: &Config) -> Result<String, String> {
     match store::judge(&config.server.state_dir) {
         Ok(Judged::Absent | Judged::Current) => Ok(String::new()),
-        Ok(Judged::Closed(why)) => Ok(format!("the database was not looked at: {why}")),
+        Ok(Judged::Closed(why)) => Ok(format!("the database was not checked: {why}")),
         Ok(Judged::Older { version, known, copy }) => Ok(format!(
-            "the database has version {version}: the next start brings it to {known}, with a copy kept at {}",
+            "the database has schema version {version}: the next start migrates it to {known} and keeps a copy at {}",
             copy.display()
         )),
         Err(error) => Err(error.to_string()),

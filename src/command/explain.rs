@@ -16,13 +16,13 @@ const ROUTES_SHOWN: usize = 20;
 /// Prints what a request comes to.
 pub fn run(globals: &Globals, args: &ExplainArgs) -> Result<(), CommandError> {
     let method = Method::from_bytes(args.method.as_bytes())
-        .map_err(|_| CommandError::Usage(format!("`{}` is no method; write one as in GET", args.method)))?;
+        .map_err(|_| CommandError::Usage(format!("invalid method `{}` (example: GET)", args.method)))?;
     let headers = args.headers.iter().map(|line| field(line)).collect::<Result<_, _>>()?;
     let config = configured(globals)?;
     let mut notes = Vec::new();
     let mut user = args.user.as_deref().map(|email| account(&config, email)).transpose()?;
     if user.as_ref().is_some_and(|user| user.disabled) {
-        notes.push("the account is disabled, so it has no session: this is what nobody gets");
+        notes.push("the account is disabled, so the request is anonymous");
         user = None;
     }
     let asked = Asked { method, target: args.url.clone(), headers, user };
@@ -35,7 +35,7 @@ fn field(line: &str) -> Result<(HeaderName, HeaderValue), CommandError> {
     let read = line.split_once(':').and_then(|(name, value)| {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value.trim_matches([' ', '\t'])).ok()?))
     });
-    read.ok_or_else(|| CommandError::Usage(format!("`{line}` is no header field; write one as in 'Accept: text/html'")))
+    read.ok_or_else(|| CommandError::Usage(format!("invalid header `{line}` (example: 'Accept: text/html')")))
 }
 
 /// The account as it is now.
@@ -49,18 +49,18 @@ fn text(told: &Explanation) -> String {
     lines.push(match &told.user {
         Some(who) if who.groups.is_empty() => format!("signed in: {}", who.email),
         Some(who) => format!("signed in: {}, groups {}", who.email, who.groups.join(", ")),
-        None => "signed in: nobody".to_owned(),
+        None => "signed in: no (anonymous)".to_owned(),
     });
     if !told.routes.is_empty() {
         lines.push(String::new());
     }
     let hidden = told.routes.len().saturating_sub(ROUTES_SHOWN);
     if hidden > 0 {
-        lines.push(format!("({hidden} routes before these do not take it)"));
+        lines.push(format!("({hidden} earlier routes do not match)"));
     }
     lines.extend(told.routes[hidden..].iter().map(route));
     if !told.readings.is_empty() {
-        lines.extend([String::new(), "a backend may read the path as".to_owned()]);
+        lines.extend([String::new(), "possible readings of the path by a backend".to_owned()]);
     }
     lines.extend(told.readings.iter().map(reading));
     lines.extend([String::new(), format!("{}: {}", told.verdict, told.why)]);
@@ -73,7 +73,7 @@ fn text(told: &Explanation) -> String {
 }
 
 fn route(tried: &RouteTried) -> String {
-    let how = tried.misses.map_or("takes it".to_owned(), |what| format!("not its {what}"));
+    let how = tried.misses.map_or("matches".to_owned(), |what| format!("{what} does not match"));
     format!("route {} (line {}) {}: {how}", tried.route, tried.line, tried.takes)
 }
 
@@ -83,7 +83,7 @@ fn reading(told: &ReadingTold) -> String {
 }
 
 fn reply(answer: &Answer, lines: &mut Vec<String>) {
-    lines.extend([String::new(), "the client gets".to_owned(), format!("  {}", answer.status)]);
+    lines.extend([String::new(), "response to the client".to_owned(), format!("  {}", answer.status)]);
     lines.extend(answer.headers.iter().map(field_line));
     match &answer.body {
         None => lines.push("  (a page)".to_owned()),
@@ -93,7 +93,7 @@ fn reply(answer: &Answer, lines: &mut Vec<String>) {
 
 fn forwarded(to: &Forwarded, lines: &mut Vec<String>) {
     let servers = to.servers.join(", ");
-    lines.extend([String::new(), format!("{} ({servers}) gets", to.name), format!("  {}", to.request)]);
+    lines.extend([String::new(), format!("request to {} ({servers})", to.name), format!("  {}", to.request)]);
     lines.extend(to.headers.iter().map(field_line));
     if !to.removed.is_empty() {
         lines.extend([String::new(), format!("removed: {}", to.removed.join(", "))]);

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub fn run(globals: &Globals, wait: Duration) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
     let Some(address) = &config.server.admin_listen else {
-        let why = "server.admin_listen is off, so there is nothing to ask: name an address there";
+        let why = "server.admin_listen is off: set it to an address to use healthcheck";
         return Err(CommandError::Refused(why.to_owned()));
     };
     let began = Stopwatch::new();
@@ -35,7 +35,7 @@ pub fn run(globals: &Globals, wait: Duration) -> Result<(), CommandError> {
 
 fn ready(address: &Listen) -> Result<(), String> {
     let answer =
-        ask(address).map_err(|error| format!("nothing answers at server.admin_listen, {}: {error}", shown(address)))?;
+        ask(address).map_err(|error| format!("no response from server.admin_listen, {}: {error}", shown(address)))?;
     if answer.split(' ').nth(1) == Some("200") {
         return Ok(());
     }

@@ -34,7 +34,7 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
     }
     if args.strict && !done.findings.is_empty() {
         let count = done.findings.len();
-        return Err(CommandError::Refused(format!("{count} findings, and --strict: nothing was imported")));
+        return Err(CommandError::Refused(format!("{count} findings with --strict: nothing was imported")));
     }
     settle(&admin);
     let verb = if args.dry_run { "would import" } else { "imported" };
@@ -71,9 +71,8 @@ impl Columns {
         let find = |named: &Option<String>, usual: &[&str]| match named {
             Some(named) => {
                 let at = names.iter().position(|name| name == named);
-                at.map(Some).ok_or_else(|| {
-                    refused(args, format!("there is no column `{named}`; there are {}", names.join(", ")))
-                })
+                at.map(Some)
+                    .ok_or_else(|| refused(args, format!("no column `{named}`; the columns are {}", names.join(", "))))
             }
             None => Ok(names.iter().position(|name| usual.iter().any(|usual| name.eq_ignore_ascii_case(usual)))),
         };
@@ -81,7 +80,10 @@ impl Columns {
         Ok(Self {
             id: find(&args.id_column, &["id"])?,
             email: email.ok_or_else(|| {
-                refused(args, format!("no column holds e-mails (--email-column); there are {}", names.join(", ")))
+                refused(
+                    args,
+                    format!("no column with e-mails (set --email-column); the columns are {}", names.join(", ")),
+                )
             })?,
             password: find(&args.password_column, &["password", "passwordHash", "password_hash", "hash"])?,
             name: find(&args.name_column, &["name", "displayname", "display_name"])?,
@@ -173,7 +175,7 @@ fn authelia(args: &ImportArgs) -> Result<Read, CommandError> {
     let text = read_text(args)?;
     let documents = YamlLoader::load_from_str(&text).map_err(|error| refused(args, error))?;
     let users = documents.first().and_then(|document| document["users"].as_hash());
-    let users = users.ok_or_else(|| refused(args, "there is no `users` mapping"))?;
+    let users = users.ok_or_else(|| refused(args, "the file has no `users` mapping"))?;
     let mut rows = Vec::new();
     for (key, user) in users {
         let name = key.as_str().map(str::to_owned).or_else(|| key.as_i64().map(|number| number.to_string()));

@@ -23,9 +23,9 @@ pub fn run(globals: &Globals, command: InviteCommand) -> Result<(), CommandError
 fn make(admin: &mut Admin, args: &InviteArgs) -> Result<(), CommandError> {
     let link = invites::create(admin, args.email.as_deref(), &args.groups, args.expires_secs)?;
     say_once(&link, || admin.withdraw_link(&link))?;
-    remark(&format!("This link makes an account. It works once, within {}.", span(args.expires_secs)));
+    remark(&format!("This link creates an account. It works once, within {}.", span(args.expires_secs)));
     if args.email.is_none() {
-        remark("warning: whoever has this link first chooses the account's e-mail, any that is free; --email fixes it");
+        remark("warning: the first person to open this link can choose any unused e-mail; set it with --email");
     }
     Ok(())
 }

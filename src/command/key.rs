@@ -13,14 +13,14 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             let kid = signing_keys::rotate(&mut admin, OldKeys::Kept)?;
             settle(&admin);
             remark(&format!(
-                "key {kid} signs sessions from now on, and those of backends' tokens sign in two minutes; nobody is signed out"
+                "key {kid} now signs sessions; backend tokens switch to new keys in two minutes; existing sessions stay valid"
             ));
             Ok(())
         }
         KeyCommand::Rotate { drop_old: true } => {
             let kid = signing_keys::rotate(&mut admin, OldKeys::Dropped)?;
             settle(&admin);
-            remark(&format!("key {kid} and those of backends' tokens sign from now on; everybody is signed out"));
+            remark(&format!("key {kid} and new keys for backend tokens are now in use; everyone is signed out"));
             Ok(())
         }
         KeyCommand::List { json: true } => {

@@ -26,15 +26,15 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     let is_new = !store::has_database(state_dir)?;
     if broken && is_new {
         let (file, dir) = (globals.config_path(), state_dir.display());
-        let why = format!("{dir} holds no database, and {} is broken", file.display());
-        return Err(CommandError::Refused(format!("{why}: name the gateway's state folder with --state-dir DIR")));
+        let why = format!("{dir} contains no database, and {} is invalid", file.display());
+        return Err(CommandError::Refused(format!("{why}: set the gateway's state directory with --state-dir DIR")));
     }
     let admin = Admin::open(&config, Clock::system())?;
     if let Some(migrated) = admin.migrated() {
         remark(&migrated.to_string());
     }
     if is_new {
-        remark(&format!("new database in {}: there was none", state_dir.display()));
+        remark(&format!("created a new database in {}", state_dir.display()));
     }
     Ok(admin)
 }
@@ -63,7 +63,7 @@ pub(super) fn readable(globals: &Globals) -> Result<(Config, bool), CommandError
         let (file, dir) = (globals.config_path(), config.server.state_dir.display());
         let count = faults.list().len();
         remark(&format!(
-            "warning: {} has {count} fault{} (authgate check); the state folder is taken to be {dir}",
+            "warning: {} has {count} error{} (see authgate check); using state directory {dir}",
             file.display(),
             if count == 1 { "" } else { "s" }
         ));
@@ -92,7 +92,7 @@ pub(super) fn settle(admin: &Admin) {
         remark("warning: the running gateway has not confirmed the change within 2 seconds");
     }
     if admin.has_noted_ends() {
-        remark("warning: the disk is full; the sessions are over, and their rows are written when there is room");
+        remark("warning: the disk is full; the sessions have ended, and this is saved once there is space");
     }
 }
 
@@ -110,7 +110,7 @@ fn printed(line: &str) -> Result<(), CommandError> {
 }
 
 fn unwritten(error: &std::io::Error) -> String {
-    format!("standard output cannot be written: {error}")
+    format!("cannot write to standard output: {error}")
 }
 
 /// A line of data, or several; what others wrote draws nothing on the terminal. A reader that has gone away is no fault
@@ -131,8 +131,8 @@ pub(super) fn say_once(
     let Err(error) = print(secret.expose()) else { return Ok(()) };
     let why = unwritten(&error);
     Err(CommandError::Refused(match take_back() {
-        Ok(()) => format!("{why}; what it was to show was taken back"),
-        Err(AdminError(left)) => format!("{why}; and what it was to show could not be taken back: {left}"),
+        Ok(()) => format!("{why}; the secret that could not be printed was revoked"),
+        Err(AdminError(left)) => format!("{why}; the secret that could not be printed could not be revoked: {left}"),
     }))
 }
 
@@ -157,18 +157,18 @@ pub(super) fn confirmed(question: &str) -> Result<bool, CommandError> {
     let _ = write!(std::io::stderr().lock(), "{} [y/N] ", printable_lines(question));
     let mut line = String::new();
     let read = std::io::BufReader::new(std::io::Read::take(std::io::stdin().lock(), 64)).read_line(&mut line);
-    read.map_err(|error| CommandError::Refused(format!("the answer cannot be read: {error}")))?;
+    read.map_err(|error| CommandError::Refused(format!("cannot read the answer: {error}")))?;
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// The password: the first line of standard input, or typed twice at a terminal.
 pub(super) fn read_password() -> Result<Secret, CommandError> {
-    let unread = |error: std::io::Error| CommandError::Refused(format!("the password cannot be read: {error}"));
+    let unread = |error: std::io::Error| CommandError::Refused(format!("cannot read the password: {error}"));
     if std::io::stdin().is_terminal() {
         let first = Secret::new(rpassword::prompt_password("Password: ").map_err(unread)?);
-        let again = Secret::new(rpassword::prompt_password("Once more: ").map_err(unread)?);
+        let again = Secret::new(rpassword::prompt_password("Repeat password: ").map_err(unread)?);
         if first.expose() != again.expose() {
-            return Err(CommandError::Refused("the two passwords differ".to_owned()));
+            return Err(CommandError::Refused("the passwords do not match".to_owned()));
         }
         return Ok(first);
     }
@@ -179,14 +179,14 @@ fn first_line(input: impl std::io::Read) -> Result<Secret, CommandError> {
     let mut line = String::new();
     std::io::BufReader::new(std::io::Read::take(input, PASSWORD_BYTES_MAX))
         .read_line(&mut line)
-        .map_err(|error| CommandError::Refused(format!("the password cannot be read: {error}")))?;
+        .map_err(|error| CommandError::Refused(format!("cannot read the password: {error}")))?;
     let mut password = Secret::new(line);
     let text = password.expose();
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
     password = Secret::new(text);
     if password.expose().is_empty() {
-        return Err(CommandError::Refused("standard input holds no password".to_owned()));
+        return Err(CommandError::Refused("standard input contains no password".to_owned()));
     }
     Ok(password)
 }

@@ -13,13 +13,15 @@ pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
     let state_dir = &config.server.state_dir;
     let done = account::restore(state_dir, file, &Clock::system())?;
     if let Some(kept) = &done.kept {
-        remark(&format!("the database that was there is kept at {}", kept.display()));
+        remark(&format!("the previous database is kept at {}", kept.display()));
     }
     match done.in_force {
         None => remark(&format!("restored {} to {}; start the gateway", file.display(), state_dir.display())),
-        Some(true) => remark(&format!("restored {}; the running gateway has it in force", file.display())),
+        Some(true) => remark(&format!("restored {}; the running gateway now uses it", file.display())),
         Some(false) => remark("warning: restored, but the running gateway has not confirmed it: restart it"),
     }
-    remark("Sessions that were revoked after that backup may be valid again: authgate session revoke --all ends them.");
+    remark(
+        "Sessions that were revoked after that backup may be valid again. To end them: authgate session revoke --all",
+    );
     Ok(())
 }

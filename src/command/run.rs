@@ -11,7 +11,7 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
     let (config, source) = if let Some(url) = &args.to {
         if globals.config.is_some() {
             return Err(CommandError::Usage(
-                "--to serves one app without any file: leave out --config, or --to".to_owned(),
+                "--to serves one app without a configuration file: leave out --config or --to".to_owned(),
             ));
         }
         (config::one_app(url, args.listen.as_deref(), state_dir.as_deref()), None)

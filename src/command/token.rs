@@ -14,7 +14,7 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
             let (id, token) = api_tokens::create(&mut admin, &email, &details)?;
             settle(&admin);
             say_once(&token, || api_tokens::revoke(&mut admin, &id))?;
-            remark(&format!("token {id}; it is not shown again"));
+            remark(&format!("created token {id}; it is not shown again"));
             Ok(())
         }
         TokenCommand::List { email, json } => list(&mut admin, email.as_deref(), json),

@@ -17,7 +17,7 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             && !args.password_stdin;
         if nothing {
             return Err(CommandError::Usage(
-                "say what to change: --email, --name, --picture, --group or --password-stdin".to_owned(),
+                "nothing to change: use --email, --name, --picture, --group or --password-stdin".to_owned(),
             ));
         }
     }
@@ -31,10 +31,10 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             let ends_tokens = details.password.is_some() && !details.keep_tokens;
             changed(&admin.set_user(&email, details)?, "changed", &admin);
             if other_email {
-                remark("Links that were sent before do not work any more: `authgate user reset` makes one.");
+                remark("Links sent earlier no longer work. Use `authgate user reset` to create one.");
             }
             if ends_tokens {
-                remark("API tokens made under the old password are revoked, if there were any.");
+                remark("API tokens created with the old password are revoked, if there were any.");
             }
             Ok(())
         }
@@ -106,7 +106,7 @@ fn remove(admin: &mut Admin, emails: &[String], yes: bool) -> Result<(), Command
         }
     }
     let names: Vec<&str> = users.iter().map(|user| user.email.as_str()).collect();
-    if !yes && !confirmed(&format!("Remove {} for good, with all sessions and tokens?", names.join(", ")))? {
+    if !yes && !confirmed(&format!("Permanently remove {} with all sessions and tokens?", names.join(", ")))? {
         return Err(CommandError::Refused("nothing was removed".to_owned()));
     }
     for user in &users {

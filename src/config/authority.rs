@@ -22,7 +22,7 @@ impl Authority {
     pub fn read(path: &Path) -> Result<Vec<Self>, (String, &'static str)> {
         let shown = path.display();
         let pem = std::fs::read(path)
-            .map_err(|error| (format!("cannot read {shown}: {error}"), "name a file that this process may read"))?;
+            .map_err(|error| (format!("cannot read {shown}: {error}"), "use a file that this process can read"))?;
         let read = |certificate: CertificateDer<'static>| {
             let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
             let holds = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
@@ -31,8 +31,8 @@ impl Authority {
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         let all = all.ok().and_then(|all| all.into_iter().map(read).collect::<Option<Vec<_>>>());
         all.filter(|all| !all.is_empty()).ok_or_else(|| {
-            let remedy = "name the authority's certificate, or the server's own: -----BEGIN CERTIFICATE----- and so on";
-            (format!("{shown} holds no certificate in PEM"), remedy)
+            let remedy = "use the certificate of the CA, or the server's own, in PEM (-----BEGIN CERTIFICATE-----)";
+            (format!("{shown} contains no PEM certificate"), remedy)
         })
     }
 }

@@ -75,7 +75,7 @@ impl CertificateFiles {
     /// Reads both, and sees to it that they fit.
     pub fn read(&self) -> Result<Certificate, Unfit> {
         let chain = chain(&self.certificate)?;
-        let key = self.key.read().map_err(|what| Unfit::Key(what, "make the key readable to this process"))?;
+        let key = self.key.read().map_err(|what| Unfit::Key(what, "make the key readable for this process"))?;
         Certificate::new(&self.certificate, chain, &key)
     }
 }
@@ -83,8 +83,8 @@ impl CertificateFiles {
 impl Certificate {
     fn new(path: &Path, chain: Vec<CertificateDer<'static>>, key: &Secret) -> Result<Self, Unfit> {
         let bad = || {
-            let what = format!("the first certificate in {} cannot be read", path.display());
-            Unfit::Certificate(what, "name the chain that the certificate authority sent, its own certificate first")
+            let what = format!("cannot parse the first certificate in {}", path.display());
+            Unfit::Certificate(what, "use the chain from the certificate authority, leaf certificate first")
         };
         let leaf = chain.first().ok_or_else(bad)?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| bad())?;
@@ -93,10 +93,10 @@ impl Certificate {
             (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
         let key = CertifiedKey::new(chain, private_key(key)?);
         key.keys_match().map_err(|_| {
-            let what = format!("the key does not belong to the first certificate in {}", path.display());
+            let what = format!("the key does not match the first certificate in {}", path.display());
             Unfit::Key(
                 what,
-                "name the key that the certificate was made for, and the chain with its own certificate first",
+                "use the key that belongs to the certificate, and the chain with the leaf certificate first",
             )
         })?;
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
@@ -119,14 +119,14 @@ impl Certificate {
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unfit> {
     let shown = path.display();
     let pem = std::fs::read(path).map_err(|error| {
-        Unfit::Certificate(format!("cannot read {shown}: {error}"), "name a file that this process may read")
+        Unfit::Certificate(format!("cannot read {shown}: {error}"), "use a file that this process can read")
     })?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
         _ => Err(Unfit::Certificate(
-            format!("{shown} holds no certificate in PEM"),
-            "name the chain that the certificate authority sent: -----BEGIN CERTIFICATE----- and so on",
+            format!("{shown} contains no PEM certificate"),
+            "use the chain from the certificate authority, in PEM (-----BEGIN CERTIFICATE-----)",
         )),
     }
 }
@@ -134,19 +134,18 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unfit> {
 fn private_key(pem: &Secret) -> Result<Arc<dyn rustls::sign::SigningKey>, Unfit> {
     let text = pem.expose();
     if text.contains("ENCRYPTED") {
-        let remedy =
-            "take the pass phrase off with `openssl pkey -in key.pem -out plain.pem`, and keep the file to its owner";
-        return Err(Unfit::Key("the key is encrypted with a pass phrase".to_owned(), remedy));
+        let remedy = "remove the passphrase with `openssl pkey -in key.pem -out plain.pem`, and make the file readable only by its owner";
+        return Err(Unfit::Key("the key is encrypted with a passphrase".to_owned(), remedy));
     }
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| {
         Unfit::Key(
-            "the key's source holds no private key in PEM".to_owned(),
-            "name the key: -----BEGIN PRIVATE KEY-----",
+            "the source of the key contains no PEM private key".to_owned(),
+            "use a private key in PEM (-----BEGIN PRIVATE KEY-----)",
         )
     })?;
     any_supported_type(&key).map_err(|_| {
-        let what = "the key is of a kind that is not supported".to_owned();
-        Unfit::Key(what, "use ECDSA on P-256 or P-384, Ed25519, or RSA with 2048 bits and more")
+        let what = "unsupported key type".to_owned();
+        Unfit::Key(what, "use ECDSA (P-256 or P-384), Ed25519, or RSA with at least 2048 bits")
     })
 }
 

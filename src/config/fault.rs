@@ -69,7 +69,7 @@ impl Faults {
         if self.list.is_empty() {
             return out;
         }
-        let (level, noun) = if self.warns { (Level::WARNING, "warning") } else { (Level::ERROR, "fault") };
+        let (level, noun) = if self.warns { (Level::WARNING, "warning") } else { (Level::ERROR, "error") };
         for fault in &self.list {
             if self.text.is_empty() {
                 let _ = writeln!(out, "error: {}\n  = help: {}", fault.what, fault.remedy);

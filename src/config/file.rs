@@ -99,7 +99,7 @@ impl<'e> Reading<'e> {
                 None => self.fault(
                     span.clone(),
                     format!("the environment variable {name} is not set"),
-                    format!("set {name} for this process, or write the value itself"),
+                    format!("set {name} for this process, or write the value directly"),
                 ),
             }
             rest = &rest[at + end + 1..];
@@ -162,7 +162,7 @@ impl<'t> Table<'t> {
         self.reading.fault(
             value.span(),
             format!("`{key}` is {article} {found}, not {wanted}"),
-            format!("write it as in `{key} = {example}`"),
+            format!("example: `{key} = {example}`"),
         );
     }
 
@@ -170,7 +170,7 @@ impl<'t> Table<'t> {
     pub(super) fn text(&self, key: &'static str, example: &str) -> Option<Item<'t, String>> {
         let value = self.value(key)?;
         let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(key, value, "a text", &format!("\"{example}\""));
+            self.wrong_type(key, value, "a string", &format!("\"{example}\""));
             return None;
         };
         Some(self.item(self.reading.expand(text, &value.span())?, value.span()))
@@ -180,7 +180,7 @@ impl<'t> Table<'t> {
     pub(super) fn texts(&self, key: &'static str, example: &str) -> Option<Item<'t, Vec<Item<'t, String>>>> {
         let value = self.value(key)?;
         let Some(list) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, "a list of texts", &format!("[\"{example}\"]"));
+            self.wrong_type(key, value, "a list of strings", &format!("[\"{example}\"]"));
             return None;
         };
         let mut texts = Vec::new();
@@ -189,7 +189,7 @@ impl<'t> Table<'t> {
                 Some(text) => {
                     texts.extend(self.reading.expand(text, &one.span()).map(|text| self.item(text, one.span())));
                 }
-                None => self.wrong_type(key, one, "a text", &format!("[\"{example}\"]")),
+                None => self.wrong_type(key, one, "a string", &format!("[\"{example}\"]")),
             }
         }
         Some(self.item(texts, value.span()))
@@ -208,15 +208,15 @@ impl<'t> Table<'t> {
     pub(super) fn number(&self, key: &'static str, min: u64, max: u64) -> Option<u64> {
         let value = self.value(key)?;
         let Some(integer) = value.get_ref().as_integer() else {
-            self.wrong_type(key, value, "a whole number", &min.to_string());
+            self.wrong_type(key, value, "an integer", &min.to_string());
             return None;
         };
         let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| (min..=max).contains(n));
         if number.is_none() {
             self.reading.fault(
                 value.span(),
-                format!("`{key}` is out of bounds"),
-                format!("write a number from {min} to {max}"),
+                format!("`{key}` is out of range"),
+                format!("use a number from {min} to {max}"),
             );
         }
         number
@@ -231,13 +231,13 @@ impl<'t> Table<'t> {
             Some(_) => {
                 let least =
                     if min.as_secs() == 0 { format!("{}ms", min.as_millis()) } else { format!("{}s", min.as_secs()) };
-                text.fault(format!("`{key}` is too short"), format!("write at least \"{least}\""));
+                text.fault(format!("`{key}` is too short"), format!("use at least \"{least}\""));
                 None
             }
             None => {
                 text.fault(
-                    format!("`{}` is no duration", text.value),
-                    "write a whole number and a unit: ms, s, m, h or d, as in \"15m\"",
+                    format!("invalid duration `{}`", text.value),
+                    "use an integer and a unit (ms, s, m, h or d), for example \"15m\"",
                 );
                 None
             }
@@ -249,13 +249,13 @@ impl<'t> Table<'t> {
         let text = self.text(key, "64KiB")?;
         let Some(bytes) = parse_size(&text.value) else {
             text.fault(
-                format!("`{}` is no size", text.value),
-                "write a whole number and a unit: B, KiB, MiB or GiB, as in \"64KiB\"",
+                format!("invalid size `{}`", text.value),
+                "use an integer and a unit (B, KiB, MiB or GiB), for example \"64KiB\"",
             );
             return None;
         };
         if !(min..=max).contains(&bytes) {
-            text.fault(format!("`{key}` is out of bounds"), format!("write a size from {min} B to {max} B"));
+            text.fault(format!("`{key}` is out of range"), format!("use a size from {min} B to {max} B"));
             return None;
         }
         Some(bytes)
@@ -268,8 +268,8 @@ impl<'t> Table<'t> {
         if found.is_none() {
             let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
             let near = nearest(&text.value, words.iter().map(|(word, _)| *word));
-            let remedy = near
-                .map_or(format!("write one of {all}"), |word| format!("did you mean \"{word}\"? It is one of {all}"));
+            let remedy =
+                near.map_or(format!("use one of {all}"), |word| format!("did you mean \"{word}\"? Allowed: {all}"));
             text.fault(format!("`{key}` cannot be \"{}\"", text.value), remedy);
         }
         found
@@ -280,7 +280,7 @@ impl<'t> Table<'t> {
         let Some(value) = self.value(key) else { return Self::new(name, None, self.span.clone(), self.reading) };
         let table = value.get_ref().as_table();
         if table.is_none() {
-            self.reading.fault(value.span(), format!("`{key}` is no table"), keys::how_to_write(key, name));
+            self.reading.fault(value.span(), format!("`{key}` is not a table"), keys::how_to_write(key, name));
         }
         Self::new(name, table, value.span(), self.reading)
     }
@@ -296,8 +296,8 @@ impl<'t> Table<'t> {
         if !whole {
             self.reading.fault(
                 value.span(),
-                format!("`{key}` is no list of tables"),
-                format!("write {name} on a line of its own, its keys below"),
+                format!("`{key}` is not a list of tables"),
+                format!("write {name} on a line of its own, with its keys below"),
             );
         }
         read
@@ -328,7 +328,7 @@ impl<'t> Table<'t> {
                     let Some(text) = self.reading.expand(text, &value.span()) else { continue };
                     pairs.push((self.item(key.get_ref().to_string(), key.span()), self.item(text, value.span())));
                 }
-                None => self.wrong_type(key.get_ref(), value, "a text", "\"value\""),
+                None => self.wrong_type(key.get_ref(), value, "a string", "\"value\""),
             }
         }
         pairs
@@ -356,7 +356,7 @@ impl Drop for Table<'_> {
             let remedy = match (near, keys::elsewhere(self.name, typed)) {
                 (Some(near), _) => format!("did you mean `{near}`?"),
                 (None, Some(table)) => format!("`{typed}` belongs in {table}"),
-                (None, None) => format!("remove it; known here: {}", here().collect::<Vec<_>>().join(", ")),
+                (None, None) => format!("remove it; known keys: {}", here().collect::<Vec<_>>().join(", ")),
             };
             self.reading.fault(key.span(), format!("unknown key `{typed}` in {}", self.name), remedy);
         }

@@ -213,14 +213,14 @@ pub(super) fn has(table: &str, key: &str) -> bool {
 /// How a table is written that was written as something else.
 pub(super) fn how_to_write(key: &str, table: &str) -> String {
     if table.starts_with('[') {
-        return format!("write {table} on a line of its own, its keys below");
+        return format!("write {table} on a line of its own, with its keys below");
     }
     let known = of(table).map_or(&[][..], |keys| keys.list);
     let inside: Vec<String> = known.iter().map(|(key, _)| format!("{key} = ...")).collect();
     if inside.is_empty() {
         return format!("write `{key} = {{ \"Name\" = \"value\" }}`");
     }
-    format!("write a table, with what you need of `{key} = {{ {} }}`", inside.join(", "))
+    format!("use a table with any of the keys in `{key} = {{ {} }}`", inside.join(", "))
 }
 
 /// Where else a key belongs.

@@ -43,14 +43,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Faults> {
     std::fs::read(path).map_err(|error| {
         let (what, remedy) = match error.kind() {
             ErrorKind::PermissionDenied => {
-                (String::new(), "run this as its owner, as a member of its group, or as root")
+                (String::new(), "run this as the file's owner, as a member of its group, or as root")
             }
             ErrorKind::NotFound if path == Path::new("gateway.toml") => {
                 let here = std::env::current_dir().unwrap_or_default();
                 let what = format!("there is no gateway.toml in {}, and no /etc/authgate/gateway.toml", here.display());
-                (what, "name the file with --config FILE, or start with --to URL")
+                (what, "set the file with --config FILE, or start with --to URL")
             }
-            _ => (String::new(), "name the file with --config FILE, or start with --to URL"),
+            _ => (String::new(), "set the file with --config FILE, or start with --to URL"),
         };
         let what = if what.is_empty() { format!("cannot read {shown}: {error}") } else { what };
         Faults::of_file(&shown, what, remedy)

@@ -30,12 +30,12 @@ pub(super) fn look(table: &Table<'_>) -> Look {
 }
 
 fn picture(text: &Item<'_, String>) -> Option<(&'static str, Bytes)> {
-    const REMEDY: &str = "write the path of an SVG, PNG or WebP file of at most 256 KiB";
+    const REMEDY: &str = "use the path of an SVG, PNG or WebP file of at most 256 KiB";
     let path = text.reading.base.join(&text.value);
     match read(&path) {
         Ok(content) => match ending(&content) {
             Some(ending) => return Some((ending, content)),
-            None => text.fault(format!("{} is neither SVG nor PNG nor WebP", path.display()), REMEDY),
+            None => text.fault(format!("{} is not an SVG, PNG or WebP file", path.display()), REMEDY),
         },
         Err(what) => text.fault(what, REMEDY),
     }
@@ -59,7 +59,7 @@ fn own(folder: &Item<'_, String>) -> Vec<(&'static str, Bytes)> {
     let entries = match std::fs::read_dir(&path) {
         Ok(entries) => entries,
         Err(error) => {
-            folder.fault(format!("cannot read {}: {error}", path.display()), "write the path of a folder");
+            folder.fault(format!("cannot read {}: {error}", path.display()), "use the path of a directory");
             return Vec::new();
         }
     };
@@ -76,7 +76,7 @@ fn own(folder: &Item<'_, String>) -> Vec<(&'static str, Bytes)> {
         match read(&path.join(name)) {
             Ok(content) if std::str::from_utf8(&content).is_ok() => own.push((known, content)),
             Ok(_) => folder.fault(format!("{name} is not UTF-8"), "save the file as UTF-8"),
-            Err(what) => folder.fault(what, "write a readable file of at most 256 KiB"),
+            Err(what) => folder.fault(what, "use a readable file of at most 256 KiB"),
         }
     }
     own
@@ -86,12 +86,14 @@ fn own(folder: &Item<'_, String>) -> Vec<(&'static str, Bytes)> {
 fn foreign(name: &str) -> (String, String) {
     let all = OWN.join(", ");
     if TEMPLATES.contains(&name) {
-        let what = format!("{name} is compiled into the program and cannot be overridden");
-        return (what, format!("remove it; what can be overridden: {all}"));
+        let what = format!("{name} is compiled into the binary and cannot be overridden");
+        return (what, format!("remove it; files that can be overridden: {all}"));
     }
-    let remedy = nearest(name, OWN)
-        .map_or_else(|| format!("remove it; what can be overridden: {all}"), |near| format!("did you mean {near}?"));
-    (format!("{name} is no file of the pages"), remedy)
+    let remedy = nearest(name, OWN).map_or_else(
+        || format!("remove it; files that can be overridden: {all}"),
+        |near| format!("did you mean {near}?"),
+    );
+    (format!("{name} is not one of the page files"), remedy)
 }
 
 fn read(path: &Path) -> Result<Bytes, String> {
@@ -99,12 +101,12 @@ fn read(path: &Path) -> Result<Bytes, String> {
     let cannot = |error| format!("cannot read {shown}: {error}");
     // a pipe would be waited for
     if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(format!("{shown} is no file"));
+        return Err(format!("{shown} is not a file"));
     }
     let mut content = Vec::new();
     let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut content)).map_err(cannot)?;
     if read as u64 > BYTES_MAX {
-        return Err(format!("{shown} has more than 256 KiB"));
+        return Err(format!("{shown} is larger than 256 KiB"));
     }
     Ok(Bytes::from(content))
 }

@@ -95,11 +95,11 @@ fn syntax_faults(text: &str, errors: &[toml::de::Error]) -> Vec<Fault> {
             continue;
         }
         let remedy = match error.message() {
-            message if message.contains("duplicate key") => "remove one of the two",
-            _ if unclosed => "write the bracket that is missing here or before",
-            _ => "write `key = value` lines below [table] or [[table]] lines; texts stand in quotes",
+            message if message.contains("duplicate key") => "remove one of them",
+            _ if unclosed => "add the missing bracket here or earlier",
+            _ => "use `key = value` lines below [table] or [[table]] lines; put strings in quotes",
         };
-        let what = format!("this is no TOML: {}", error.message().lines().next().unwrap_or_default());
+        let what = format!("invalid TOML: {}", error.message().lines().next().unwrap_or_default());
         faults.push(Fault { span, what, remedy: remedy.to_owned() });
     }
     faults
@@ -171,12 +171,12 @@ impl Config {
             }
             let near = fault::nearest(group, known.iter().map(String::as_str));
             let remedy = near.map_or_else(
-                || format!("put somebody in, as in `authgate user set EMAIL --group {group}`"),
+                || format!("add someone, for example with `authgate user set EMAIL --group {group}`"),
                 |near| format!("did you mean \"{near}\"?"),
             );
             self.warnings.add(Fault {
                 span: span.clone(),
-                what: format!("nobody is in the group \"{group}\""),
+                what: format!("no account is in the group \"{group}\""),
                 remedy,
             });
         }

@@ -8,18 +8,18 @@ impl PathPattern {
     /// Reads a pattern; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.to_ascii_lowercase().contains("%2a") {
-            return Err("a star cannot be written as an escape");
+            return Err("a wildcard cannot be percent-encoded");
         }
         let starless = text.replace('*', "x");
-        NormalPath::parse(starless.as_bytes()).map_err(|_| "it is not a path in normal form")?;
+        NormalPath::parse(starless.as_bytes()).map_err(|_| "it is not a normalized path")?;
         let decoded: Vec<u8> = percent_encoding::percent_decode_str(text).collect();
-        let decoded = String::from_utf8(decoded).map_err(|_| "its escapes are not UTF-8")?;
+        let decoded = String::from_utf8(decoded).map_err(|_| "its percent-escapes are not UTF-8")?;
         let (front, open_end) = match decoded.strip_suffix("/**") {
             Some(front) => (front, true),
             None => (decoded.as_str(), false),
         };
         if front.contains("**") {
-            return Err("`**` may stand at the end only, behind a slash");
+            return Err("`**` is only allowed at the end, after a slash");
         }
         let segments =
             if front.is_empty() && open_end { Vec::new() } else { front[1..].split('/').map(segment).collect() };

@@ -57,9 +57,9 @@ fn of_kind(kind: Kind, said: &HashMap<(String, String), Said>) -> Value {
             "type": "object",
             "additionalProperties": false,
             "properties": {
-                "file": { "type": "string", "description": "A file that holds it, one line end behind it." },
-                "env": { "type": "string", "description": "A variable of the environment." },
-                "credential": { "type": "string", "description": "A credential of the service manager (systemd)." }
+                "file": { "type": "string", "description": "A file that contains it, optionally with one line end." },
+                "env": { "type": "string", "description": "An environment variable." },
+                "credential": { "type": "string", "description": "A credential from the service manager (systemd)." }
             },
             "minProperties": 1,
             "maxProperties": 1

@@ -30,8 +30,8 @@ impl SecretPlace {
         let Self::File(path) = self else { return None };
         let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
         let how = match mode {
-            _ if mode & 0o007 != 0 => "can be read or written by everybody",
-            _ if mode & 0o020 != 0 => "can be written by its group",
+            _ if mode & 0o007 != 0 => "is readable or writable by everyone",
+            _ if mode & 0o020 != 0 => "is writable by its group",
             _ => return None,
         };
         Some(format!("{} {how} (mode {mode:03o})", path.display()))
@@ -39,9 +39,9 @@ impl SecretPlace {
 }
 
 /// What helps then.
-pub(super) const CLOSE: &str = "let its owner alone have it: `chmod 600`, or 640 for a group that may read it";
+pub(super) const CLOSE: &str = "restrict it to its owner: `chmod 600`, or 640 for a group that may read it";
 
-const UNREADABLE: &str = "make the secret readable to this process, or name another source";
+const UNREADABLE: &str = "make the secret readable for this process, or use another source";
 
 impl<'t> Table<'t> {
     /// A secret: `{ file = "..." }`, `{ env = "..." }` or `{ credential = "..." }` (systemd). One line end
@@ -63,10 +63,10 @@ impl<'t> Table<'t> {
 
     /// Where a secret is kept, for what is read again while we run.
     pub(super) fn secret_place(&self, key: &'static str) -> Option<Item<'t, SecretPlace>> {
-        const REMEDY: &str = "write { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
+        const REMEDY: &str = "use { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
         let value = self.value(key)?;
         if value.get_ref().as_table().is_none() {
-            let what = format!("`{key}` cannot stand in the configuration itself");
+            let what = format!("`{key}` cannot be written in the configuration itself");
             self.reading.fault(value.span(), what, REMEDY);
             return None;
         }
@@ -74,7 +74,7 @@ impl<'t> Table<'t> {
         let places = [table.text("file", "/path"), table.text("env", "NAME"), table.text("credential", "name")];
         let [file, env, credential] = &places;
         if places.iter().flatten().count() != 1 {
-            self.reading.fault(value.span(), format!("`{key}` needs exactly one source"), REMEDY);
+            self.reading.fault(value.span(), format!("`{key}` requires exactly one source"), REMEDY);
             return None;
         }
         if self.reading.secrets == Secrets::Left {
@@ -85,17 +85,17 @@ impl<'t> Table<'t> {
             (_, Some(name), _) => (self.reading.env)(&name.value)
                 .map(|text| SecretPlace::Here(Secret::new(text)))
                 .ok_or_else(|| format!("the environment variable {} is not set", name.value)),
-            (.., Some(name)) if name.value.contains('/') => Err(format!("`{}` is no name of a credential", name.value)),
+            (.., Some(name)) if name.value.contains('/') => Err(format!("invalid credential name `{}`", name.value)),
             (.., Some(name)) => (self.reading.env)("CREDENTIALS_DIRECTORY")
                 .map(|folder| SecretPlace::File(PathBuf::from(folder).join(&name.value)))
-                .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: there are no credentials".to_owned()),
+                .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: no credentials available".to_owned()),
             _ => return None,
         };
         match place {
             Ok(place) => Some(self.item(place, value.span())),
             Err(what) => {
                 let remedy = match env {
-                    Some(name) => format!("set {} for this process, or name another source", name.value),
+                    Some(name) => format!("set {} for this process, or use another source", name.value),
                     None => UNREADABLE.to_owned(),
                 };
                 self.reading.fault(value.span(), what, remedy);

@@ -133,7 +133,7 @@ impl Explanation {
             self.kind = "navigation";
         }
         if carries_credential {
-            self.notes.push("credentials in the headers are not judged here: --user says who is signed in");
+            self.notes.push("credentials in the headers are ignored here: use --user to set who is signed in");
         }
     }
 
@@ -144,15 +144,13 @@ impl Explanation {
 
     pub(super) fn refuse_unread(&mut self, bad: BadHead, reply: &Reply) {
         let why = match bad {
-            BadHead::Ambiguous("path") => {
-                "its path is malformed, or can be read in more ways than are looked at".to_owned()
-            }
-            BadHead::Ambiguous(what) => format!("its {what} can be read in two ways, or not at all"),
+            BadHead::Ambiguous("path") => "the path is malformed, or has more readings than are checked".to_owned(),
+            BadHead::Ambiguous(what) => format!("the {what} is ambiguous or malformed"),
             BadHead::Method => "CONNECT, TRACE and TRACK are never served".to_owned(),
-            BadHead::Misdirected => "its host is none that the connection's certificate is for".to_owned(),
-            BadHead::TargetTooLong => "its address is longer than half of limits.head_bytes".to_owned(),
-            BadHead::TooSlow => "its head takes longer than limits.head_time".to_owned(),
-            BadHead::TooLarge => "it has more fields or bytes than [limits] allows".to_owned(),
+            BadHead::Misdirected => "the connection's certificate is not valid for the host".to_owned(),
+            BadHead::TargetTooLong => "the URL is longer than half of limits.head_bytes".to_owned(),
+            BadHead::TooSlow => "the request head took longer than limits.head_time".to_owned(),
+            BadHead::TooLarge => "the request head has more fields or bytes than [limits] allows".to_owned(),
         };
         self.answer(reply.status.as_str(), &why);
         self.reply(reply, "REQUEST-ID");
@@ -160,25 +158,25 @@ impl Explanation {
 
     pub(super) fn page(&mut self, page: Page) {
         let what = match page.name() {
-            "unknown" => "the path is the gateway's own, and no page of it: 404".to_owned(),
-            name => format!("the gateway's own page `{name}` answers"),
+            "unknown" => "the path is under the gateway's own prefix, but no page exists there: 404".to_owned(),
+            name => format!("the gateway's own page `{name}` responds"),
         };
         self.answer("page", &what);
     }
 
     pub(super) fn refused(&mut self, verdict: &str, refusal: Refusal, route: &Route, user: Option<&User>) {
         let why = match refusal {
-            Refusal::SignedOut => "the route is for people who are signed in, and nobody is".to_owned(),
+            Refusal::SignedOut => "the route requires a signed-in user, and the request is anonymous".to_owned(),
             Refusal::CrossOrigin => {
-                "it comes from another origin: an unsafe method or a WebSocket needs our own, or one that is allowed"
+                "cross-origin request: an unsafe method or a WebSocket must come from the gateway's own origin or an allowed one"
                     .to_owned()
             }
-            Refusal::OutOfScope => "the API token has no scope for it".to_owned(),
-            Refusal::Forbidden if route.access == Access::Deny => "the route is closed to everybody".to_owned(),
+            Refusal::OutOfScope => "the API token has no scope for this request".to_owned(),
+            Refusal::Forbidden if route.access == Access::Deny => "the route denies all requests".to_owned(),
             Refusal::Forbidden => format!(
-                "the route asks for one of the groups {}; {} is in {}",
+                "the route requires one of the groups {}; {} is in {}",
                 route.groups.join(", "),
-                user.map_or("nobody", |user| user.email.as_str()),
+                user.map_or("anonymous", |user| user.email.as_str()),
                 user.map(|user| user.groups.join(", "))
                     .filter(|groups| !groups.is_empty())
                     .unwrap_or("none".to_owned()),
@@ -201,12 +199,12 @@ impl Explanation {
     /// `per_account`: cookies of apps belong to accounts.
     pub(super) fn forward(&mut self, forwarded: Forwarded, per_account: bool) {
         let mut why = match &self.user {
-            Some(who) => format!("{} may pass", who.email),
-            None => "nobody needs to be signed in here".to_owned(),
+            Some(who) => format!("{} is allowed", who.email),
+            None => "the route does not require sign-in".to_owned(),
         };
         let sends_cookies = forwarded.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cookie"));
         if per_account && sends_cookies && self.user.is_some() {
-            why.push_str("; cookies that an app set under another account are held back (session.app_cookies)");
+            why.push_str("; app cookies set under another account are not forwarded (session.app_cookies)");
         }
         self.answer(&format!("forward {}", forwarded.name), &why);
         self.upstream = Some(forwarded);

@@ -55,7 +55,7 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     let (server, error, cause) = (tried.join(", "), e.etype().as_str(), root(e));
     let error = if tried.is_empty() { "no address" } else { error };
     let remedy = trust::remedy(&cause);
-    tracing::warn!(upstream, server, request_id, error, cause, remedy, "upstream failed");
+    tracing::warn!(upstream, server, request_id, error, cause, remedy, "upstream request failed");
 }
 
 /// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.

@@ -122,7 +122,7 @@ pub(crate) fn is_switched(protocol: &str, answer: &impl AnswerHead) -> Result<()
     }
     match only(answer, &header::UPGRADE) {
         Some(own) if own.eq_ignore_ascii_case(protocol.as_bytes()) => Ok(()),
-        _ => Err("101 to another protocol than was asked for"),
+        _ => Err("101 to a protocol that was not requested"),
     }
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn is_granted(
         return Err("101 without Connection: upgrade");
     }
     if only(answer, &header::UPGRADE).is_none_or(|protocol| !protocol.eq_ignore_ascii_case(b"websocket")) {
-        return Err("101 to another protocol than websocket");
+        return Err("101 to a protocol other than websocket");
     }
     let mut keys = asked.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|_| keys.next().is_none());

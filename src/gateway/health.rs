@@ -51,7 +51,7 @@ impl HealthChecks {
 
     async fn ask(&self, target: &Target, upstream: &str, health: Option<&Health>) {
         let found = timeout(ANSWER, self.find_out(target, health)).await;
-        let found = found.unwrap_or_else(|_| Err(Some("no answer in time".to_owned())));
+        let found = found.unwrap_or_else(|_| Err(Some("no response in time".to_owned())));
         let found = match found {
             Ok(()) => Ok(()),
             Err(Some(cause)) => Err(cause),
@@ -60,10 +60,10 @@ impl HealthChecks {
         };
         let (server, news) = (target.server(), target.end_check(found.is_ok()));
         match found {
-            Ok(()) if news => tracing::info!(upstream, server, "server is back"),
+            Ok(()) if news => tracing::info!(upstream, server, "upstream server healthy, back in rotation"),
             Err(cause) if news => {
                 let remedy = trust::remedy(&cause);
-                tracing::warn!(upstream, server, cause, remedy, "server is not well; others go first");
+                tracing::warn!(upstream, server, cause, remedy, "upstream server unhealthy, removed from rotation");
             }
             _ => {}
         }
@@ -85,14 +85,12 @@ impl HealthChecks {
             wire.flush().await?;
             wire.read_exact(&mut answer).await
         };
-        asked.await.map_err(|e| Some(format!("no answer: {e}")))?;
+        asked.await.map_err(|e| Some(format!("no response: {e}")))?;
         let status = answer.strip_prefix(b"HTTP/1.").map(|rest| &rest[2..5]);
         match status {
             Some([b'2' | b'3', ..]) => Ok(()),
-            Some(status) => {
-                Err(Some(format!("GET {} is answered with {}", health.path, String::from_utf8_lossy(status))))
-            }
-            None => Err(Some("no answer in HTTP/1".to_owned())),
+            Some(status) => Err(Some(format!("GET {} returned {}", health.path, String::from_utf8_lossy(status)))),
+            None => Err(Some("no HTTP/1 response".to_owned())),
         }
     }
 }

@@ -72,7 +72,7 @@ impl<'c> Prover<'c> {
     pub fn prove(&self, test: &Test) -> Result<String, String> {
         let (method, target, headers) = (test.method.clone(), test.target.clone(), test.headers.clone());
         let user = test.user.as_ref().map(|user| {
-            let email = user.email.clone().unwrap_or_else(|| "somebody@example.com".to_owned());
+            let email = user.email.clone().unwrap_or_else(|| "user@example.com".to_owned());
             User::new("0".to_owned(), email, String::new(), String::new(), user.groups.clone(), false)
         });
         Ok(self.explain(&Asked { method, target, headers, user })?.verdict)
@@ -149,16 +149,16 @@ impl<'c> Prover<'c> {
         let reply = match verdict {
             Verdict::Page(page) => return told.page(page),
             Verdict::Preflight => {
-                told.answer("204", "a preflight of an origin that may ask is answered here");
+                told.answer("204", "preflight from an allowed origin, answered by the gateway");
                 cors::preflight_reply(incoming)
             }
             Verdict::ToHttps => {
-                told.answer("308", "server.public_url is https and this came over plain http");
+                told.answer("308", "server.public_url is https, and the request came over plain http");
                 respond::to_https(config, incoming)
             }
             Verdict::Status(code) => {
-                let page = "no route names this host, so the gateway's own pages are not there";
-                told.answer(code.as_str(), if routed.page.is_some() { page } else { "no route takes this request" });
+                let page = "no route matches this host, so the gateway's own pages are not served on it";
+                told.answer(code.as_str(), if routed.page.is_some() { page } else { "no route matches" });
                 refuse::status(&self.site, code, incoming, REQUEST_ID)
             }
             Verdict::Ambiguous(what) => {
@@ -191,10 +191,10 @@ impl<'c> Prover<'c> {
         let route = &config.routes[admission.route()];
         if let Some(reply) = refuse::unfit(&self.site, (admission, route), incoming, REQUEST_ID) {
             let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
-            let hidden = "its path hides the route's strip_prefix behind escapes";
+            let hidden = "the path spells the route's strip_prefix with percent-escapes";
             told.answer(
                 reply.status.as_str(),
-                if large { "its body is larger than the route's body_max" } else { hidden },
+                if large { "the body is larger than the route's body_max" } else { hidden },
             );
             return Some(reply);
         }
@@ -283,28 +283,26 @@ impl<'c> Prover<'c> {
 
 fn why_ambiguous(what: &str, routed: &Routed<'_, '_>, config: &Config) -> &'static str {
     if what == "destination" {
-        return "its Destination can be read in several ways that `paths` does not allow here, or not at all";
+        return "the Destination header is ambiguous, which `paths` does not allow here, or malformed";
     }
     if routed.readings().any(|reading| reading.paths(config) == Paths::Plain) {
-        return "its path can be read in several ways, and `paths = \"plain\"` allows one";
+        return "the path is ambiguous, and the route has `paths = \"plain\"`";
     }
     if routed.ambiguous {
-        return "its path can be read as a page of the gateway's own, or in too many ways";
+        return "the path can be read as one of the gateway's own pages, or has too many readings";
     }
-    "its path can be read in ways that lead to different upstreams or prefixes"
+    "readings of the path lead to different upstreams or prefixes"
 }
 
 fn split_target(config: &Config, target: &str) -> Result<(String, Scheme, String), String> {
     let public = &config.server.public_url;
     if !target.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '#') {
-        return Err(format!(
-            "`{target}` is no request's address: escape what is no printable text, and leave `#...` out"
-        ));
+        return Err(format!("invalid URL `{target}`: percent-encode non-printable characters, and leave `#...` out"));
     }
     if target.starts_with('/') {
         return Ok((public.authority(), public.scheme(), target.to_owned()));
     }
-    let bad = || format!("`{target}` is neither a path nor an http(s) address");
+    let bad = || format!("`{target}` is neither a path nor an http(s) URL");
     let (scheme, rest) = target.split_once("://").ok_or_else(bad)?;
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let origin = Origin::parse(&format!("{scheme}://{}", &rest[..at])).ok_or_else(bad)?;

@@ -13,8 +13,8 @@ use crate::web::origin::Scheme;
 /// Why a request counts as one over plain http, where a proxy may be at fault.
 pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static str> {
     match (peer.trusted, says_https(incoming)) {
-        (false, true) => Some("X-Forwarded-Proto of an address that is not in trusted_proxies"),
-        (true, false) => Some("no X-Forwarded-Proto: https of the trusted proxy"),
+        (false, true) => Some("X-Forwarded-Proto from an address that is not in trusted_proxies"),
+        (true, false) => Some("no X-Forwarded-Proto: https from the trusted proxy"),
         _ => None,
     }
 }
@@ -27,8 +27,12 @@ impl Parts {
         }
         let remedy = match (peer.trusted, self.config.server.public_url.scheme()) {
             (true, Scheme::Https) => return,
-            (true, Scheme::Http) => "a trusted proxy serves https: say so in public_url, or cookies are not Secure",
-            (false, _) => "a proxy in front is not believed: if it is yours, name its address in trusted_proxies",
+            (true, Scheme::Http) => {
+                "trusted proxy uses https, public_url does not: cookies are not Secure until public_url is https"
+            }
+            (false, _) => {
+                "X-Forwarded-Proto from an untrusted proxy ignored: if the proxy is yours, add its address to trusted_proxies"
+            }
         };
         if !self.proxy_told.swap(true, Ordering::Relaxed) {
             let peer = peer.address.map_or_else(|| "unix".to_owned(), |address| address.to_string());

@@ -29,7 +29,7 @@ impl Gateway {
         let targets = &self.targets[admission.upstream()];
         let Some(target) = targets.next(&state.tried) else {
             self.look_up.notify_one();
-            let why = targets.why_unknown().unwrap_or_else(|| "no server left to try".to_owned());
+            let why = targets.why_unknown().unwrap_or_else(|| "no servers left to try".to_owned());
             return Error::e_explain(ErrorType::HTTPStatus(502), why);
         };
         state.tried.push(target.clone());
@@ -52,7 +52,7 @@ impl Gateway {
         if target.mark_down() && others {
             let upstream = self.config.upstreams[admission.upstream()].name.as_str();
             let (server, error, cause) = (target.server(), e.etype().as_str(), failure::root(e));
-            tracing::warn!(upstream, server, error, cause, "server cannot be reached; others go first");
+            tracing::warn!(upstream, server, error, cause, "upstream server unreachable, removed from rotation");
         }
         others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
     }
@@ -225,7 +225,7 @@ fn is_switch(
     state: &RequestState,
 ) -> std::result::Result<(), &'static str> {
     match &state.upgrade {
-        _ if state.live.is_none() => Err("101 to a request that asked for none"),
+        _ if state.live.is_none() => Err("101 to a request without an upgrade"),
         Some(protocol) => handshake::is_switched(protocol, answer),
         None => handshake::is_granted(&head.headers, state.handshake.as_ref(), answer),
     }
@@ -237,9 +237,9 @@ pub(super) fn count_interim(so_far: &mut usize) -> Result<()> {
     if *so_far <= INTERIMS_MAX {
         return Ok(());
     }
-    Err(Error::explain(ErrorType::InvalidHTTPHeader, "interim answers without end").into_up())
+    Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim responses").into_up())
 }
 
 pub(super) fn no_admission<T>() -> Result<T> {
-    Error::e_explain(ErrorType::HTTPStatus(500), "no admission")
+    Error::e_explain(ErrorType::HTTPStatus(500), "missing admission")
 }

@@ -21,7 +21,7 @@ use crate::config::{Authority, Config, Upstream, UpstreamProtocol, UpstreamServe
 /// The authorities of this machine; or why nobody can be believed here. The library would end the process over it.
 static MACHINE: LazyLock<std::result::Result<Arc<RootCertStore>, String>> = LazyLock::new(|| {
     let found = match rustls_native_certs::load_native_certs() {
-        Ok(found) if found.is_empty() => return Err("there are none".to_owned()),
+        Ok(found) if found.is_empty() => return Err("none found".to_owned()),
         Ok(found) => found,
         Err(e) => return Err(e.to_string()),
     };
@@ -44,7 +44,7 @@ impl Connector {
     /// A connection whose other end is who it should be.
     pub(crate) async fn open(&self, peer: &HttpPeer) -> Result<Wire> {
         let Some(connector) = &self.0 else {
-            let why = "no certificate authorities on this machine";
+            let why = "no CA certificates on this machine";
             return Err(Error::explain(ErrorType::InvalidCert, why).into_up());
         };
         connector.new_stream(peer).await.map(Transport::Tls).map(Wire::new).map_err(Error::into_up)
@@ -62,7 +62,7 @@ pub(super) fn tell(config: &Config) {
         tracing::error!(
             upstream,
             error,
-            "no https server can be verified: install the certificate authorities (ca-certificates), or name a file of them in SSL_CERT_FILE"
+            "no CA certificates found, https upstreams cannot be verified: install ca-certificates, or set SSL_CERT_FILE"
         );
     }
 }
@@ -115,7 +115,7 @@ impl Trust {
             Error::because(kind, "connecting", e).into_up()
         })?
         else {
-            return Err(Error::explain(ErrorType::ConnectError, "no TCP").into_up());
+            return Err(Error::explain(ErrorType::ConnectError, "not a TCP connection").into_up());
         };
         let config = if offers_h2 { &self.any } else { &self.http1 };
         let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
@@ -200,14 +200,14 @@ impl ServerCertVerifier for Verifier {
 /// The key of `[[upstream]]` that helps against a failure of TLS.
 pub(super) fn remedy(cause: &str) -> Option<&'static str> {
     const REMEDIES: [(&str, &str); 8] = [
-        ("UnknownIssuer", "name its authority, or its own certificate, in the upstream's `ca`"),
-        ("CaUsedAsEndEntity", "it signed itself: name its certificate in the upstream's `ca`"),
-        ("BadSignature", "another authority of that name signed it: name the right one in the upstream's `ca`"),
-        ("not valid for name", "name one that it has in the upstream's `server_name`"),
-        ("CertificateRequired", "it wants to be shown one: the upstream's `client_certificate`"),
-        ("alert: UnknownCA", "it does not know who signed the upstream's `client_certificate`"),
-        ("alert: BadCertificate", "it does not take the upstream's `client_certificate`"),
-        ("alert: DecryptError", "it does not take the upstream's `client_certificate`"),
+        ("UnknownIssuer", "set the upstream's `ca` to the CA that signed it, or to its own certificate"),
+        ("CaUsedAsEndEntity", "the certificate is self-signed: set the upstream's `ca` to it"),
+        ("BadSignature", "another CA of the same name signed it: set the upstream's `ca` to the right one"),
+        ("not valid for name", "set the upstream's `server_name` to a name in the certificate"),
+        ("CertificateRequired", "the server requires one: set the upstream's `client_certificate`"),
+        ("alert: UnknownCA", "the server does not trust the CA of the upstream's `client_certificate`"),
+        ("alert: BadCertificate", "the server rejects the upstream's `client_certificate`"),
+        ("alert: DecryptError", "the server rejects the upstream's `client_certificate`"),
     ];
     REMEDIES.iter().find(|(mark, _)| cause.contains(mark)).map(|(_, remedy)| *remedy)
 }

@@ -115,8 +115,8 @@ impl Targets {
         }
         let unfound = self.unfound.lock();
         let told = self.names().into_iter().map(|name| {
-            let error = unfound.get(&name).map_or("not found so far", String::as_str);
-            format!("{}: its name has no address: {error}", name.0)
+            let error = unfound.get(&name).map_or("not resolved yet", String::as_str);
+            format!("{}: DNS lookup failed: {error}", name.0)
         });
         Some(told.collect::<Vec<_>>().join(", "))
     }
@@ -264,7 +264,7 @@ impl Target {
             Address::Inet(address) => timeout(CONNECT, Wire::connect(*address)).await,
             Address::Unix(address) => match address.as_pathname() {
                 Some(path) => timeout(CONNECT, Wire::connect_unix(path)).await,
-                None => return Err(Error::explain(ErrorType::ConnectError, "a Unix socket without a path").into_up()),
+                None => return Err(Error::explain(ErrorType::ConnectError, "Unix socket without a path").into_up()),
             },
         };
         match connected {
@@ -394,7 +394,7 @@ mod tests {
         let servers = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
         assert!(servers().is_empty() && targets.next(&[]).is_none());
         targets.store(&[(name.clone(), Err("no such name".to_owned()))]);
-        let why = "app.example.com: its name has no address: no such name";
+        let why = "app.example.com: DNS lookup failed: no such name";
         assert_eq!(targets.why_unknown().as_deref(), Some(why));
         targets.store(&[(name.clone(), Ok(vec!["192.0.2.1:80".parse().unwrap()]))]);
         assert_eq!(targets.why_unknown(), None);

@@ -111,23 +111,26 @@ impl AccountMetrics {
     }
 
     pub(super) fn write(&self, text: &mut Text, now: u64) {
-        text.counter("logins", "Sign-ins, by way and by what came of them");
+        text.counter("logins", "Sign-ins, by method and result");
         for ((_, method, result), count) in LOGINS.iter().zip(&self.logins) {
             text.total("logins", &[("method", method), ("result", result)], count.value());
         }
-        text.histogram("password_hash_seconds", "Time to hash or compare one password");
+        text.histogram("password_hash_seconds", "Time to hash or verify one password");
         text.times("password_hash_seconds", &[], &self.hash_seconds);
-        text.histogram("password_hash_wait_seconds", "Time that those waited who came to their turn");
+        text.histogram("password_hash_wait_seconds", "Time that passwords waited in the hash queue");
         text.times("password_hash_wait_seconds", &[], &self.hash_wait_seconds);
-        text.histogram("store_query_seconds", "Time of one transaction of the store; a poll looks for others' changes");
+        text.histogram(
+            "store_query_seconds",
+            "Duration of one account store transaction; `poll` looks for changes by other processes",
+        );
         for (op, histogram) in OPS.iter().zip(&self.store_seconds) {
             text.times("store_query_seconds", &[("op", op)], histogram);
         }
-        text.counter("store_errors", "Failures of the store, by kind");
+        text.counter("store_errors", "Account store errors, by kind");
         for (kind, count) in STORE_ERRORS.iter().zip(&self.store_errors) {
             text.total("store_errors", &[("kind", kind)], count.value());
         }
-        text.gauge("signing_key_age_seconds", "Age of the keys that sign");
+        text.gauge("signing_key_age_seconds", "Age of the active signing keys");
         for (kid, created) in &*self.keys.lock() {
             text.value("signing_key_age_seconds", &[("kid", kid)], now.saturating_sub(*created));
         }

@@ -174,11 +174,11 @@ impl Metrics {
     }
 
     fn write_gateway(&self, text: &mut Text, reading: &Reading) {
-        text.counter("websockets_closed", "WebSockets that ended, by what ended them");
+        text.counter("websockets_closed", "WebSockets closed, by reason");
         for (end, count) in SocketEnd::ALL.iter().zip(&self.sockets_closed) {
             text.total("websockets_closed", &[("reason", end.word())], count.value());
         }
-        text.counter("ratelimited", "What was refused because there was too much of it");
+        text.counter("ratelimited", "Requests and connections refused or closed by a limit, by scope");
         for (scope, count) in [
             ("connections", reading.connections_refused[0]),
             ("connections_per_address", reading.connections_refused[1]),
@@ -188,16 +188,13 @@ impl Metrics {
             text.total("ratelimited", &[("scope", scope)], count);
         }
         ACCOUNTS.write_limits(text);
-        text.counter("log_lines_dropped", "Log lines that nobody read in time");
+        text.counter("log_lines_dropped", "Log lines dropped because the log was not read fast enough");
         text.total("log_lines_dropped", &[], reading.log_dropped);
-        text.counter("panics", "Requests and chores that ended in a fault of the program itself");
+        text.counter("panics", "Panics in requests and background tasks");
         text.total("panics", &[], reading.panics);
-        text.counter(
-            "tls_certificates_unfit",
-            "Changed certificates that could not be used, so that older ones are kept",
-        );
+        text.counter("tls_certificates_unfit", "Failed certificate reloads; the previous certificate stays in use");
         text.total("tls_certificates_unfit", &[], self.certificates_unfit.value());
-        text.gauge("tls_certificate_expiry_timestamp_seconds", "When the first certificate ends");
+        text.gauge("tls_certificate_expiry_timestamp_seconds", "Expiry time of the certificate that expires first");
         match self.certificate_expiry.load(Ordering::Relaxed) {
             0 => {} // no TLS
             at => text.value("tls_certificate_expiry_timestamp_seconds", &[], u64::try_from(at).unwrap_or(0)),
@@ -205,16 +202,16 @@ impl Metrics {
         let gauges = [
             ("connections", "Open connections", reading.connections as u64),
             ("live_connections", "Open WebSockets, event streams and gRPC calls", reading.live as u64),
-            ("sessions_active", "Sessions that stand", reading.sessions as u64),
-            ("password_hash_queue", "Passwords that wait to be hashed", reading.hashing.0 as u64),
+            ("sessions_active", "Active sessions", reading.sessions as u64),
+            ("password_hash_queue", "Passwords waiting to be hashed", reading.hashing.0 as u64),
             (
                 "config_last_reload_successful",
-                "Whether the last load of the configuration came to anything",
+                "Whether the last configuration reload succeeded",
                 u64::from(self.reload_successful.load(Ordering::Relaxed) != 0),
             ),
             (
                 "config_last_reload_success_timestamp_seconds",
-                "When the configuration in force was loaded",
+                "Time of the last successful configuration load",
                 self.reload_success_time.load(Ordering::Relaxed),
             ),
         ];
@@ -222,13 +219,13 @@ impl Metrics {
             text.gauge(name, help);
             text.value(name, &[], value);
         }
-        text.gauge("password_hash_longest_wait_seconds", "How long the one has waited who waits longest");
+        text.gauge("password_hash_longest_wait_seconds", "Longest current wait in the password hash queue");
         text.seconds("password_hash_longest_wait_seconds", reading.hashing.1);
-        text.gauge("upstream_up", "Whether requests go to a server, where others could take them or it is asked");
+        text.gauge("upstream_up", "Whether a server is in rotation (upstreams with several servers or health checks)");
         for (upstream, server, up) in &reading.servers {
             text.value("upstream_up", &[("upstream", upstream), ("server", server)], u64::from(*up));
         }
-        text.gauge("build_info", "Which authgate this is");
+        text.gauge("build_info", "Version of this authgate");
         text.value("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     }
 }

@@ -125,17 +125,17 @@ impl RouteMetrics {
 
 /// Writes the families of all routes. What never happened on a route is left out.
 pub(super) fn write(text: &mut Text, routes: &[(&str, &RouteMetrics)]) {
-    text.counter("http_requests", "Requests that are over");
+    text.counter("http_requests", "Completed requests");
     for (name, route) in routes {
         for (method, code, count) in route.answers.all() {
             text.total("http_requests", &[("route", name), ("method", method), ("code", &code)], count);
         }
     }
-    let request = "Time from the head of a request to the end of its answer, WebSockets left out";
+    let request = "Time from the request head to the end of the response, without WebSockets";
     write_times(text, routes, "http_request_duration_seconds", request, |route| &route.seconds);
-    let gate = "Time from the head of a request until it is known what becomes of it";
+    let gate = "Time from the request head to the decision whether to forward it";
     write_times(text, routes, "gate_duration_seconds", gate, |route| &route.gate_seconds);
-    text.counter("authz", "What the rules said of requests that a route took");
+    text.counter("authz", "Access decisions on requests that matched a route");
     for (name, route) in routes {
         for ((_, word), count) in Authz::ALL.iter().zip(&route.authz) {
             if count.value() > 0 {
@@ -143,7 +143,7 @@ pub(super) fn write(text: &mut Text, routes: &[(&str, &RouteMetrics)]) {
             }
         }
     }
-    text.counter("upstream_errors", "Requests that an upstream failed");
+    text.counter("upstream_errors", "Requests that failed at the upstream");
     for (name, route) in routes {
         for (kind, count) in UPSTREAM_ERRORS.iter().zip(&route.upstream_errors) {
             if count.value() > 0 {

@@ -179,11 +179,11 @@ fn notice(saved: &str) -> &'static str {
     match saved {
         "profile" => "Your profile was saved.",
         "password" => {
-            "Your password was changed. You are signed out everywhere else, and API tokens that you did not keep are revoked."
+            "Your password was changed. You have been signed out everywhere else, and API tokens that you did not keep have been revoked."
         }
         "session" => "That session was signed out.",
         "token" => "That token was revoked.",
-        "token_made" => "That token was created already. It is in the list below; it was shown once.",
+        "token_made" => "That token has already been created. It is in the list below; its value was shown only once.",
         _ => "",
     }
 }

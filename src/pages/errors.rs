@@ -13,8 +13,8 @@ const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
     (
         400,
         "bad_request",
-        "That request cannot be read",
-        "The address or the request can be read in more than one way.",
+        "Bad request",
+        "The address or the request is malformed or ambiguous.",
         "Check the address, or go back and try again.",
     ),
     (
@@ -22,76 +22,82 @@ const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
         "signed_out",
         "You are signed out",
         "Your session has ended, so the form was not sent.",
-        "Sign in in a new tab, come back to this one and reload it: your browser then asks whether to send it again.",
+        "Sign in in a new tab, then come back here and reload. Your browser will ask whether to send the form again.",
     ),
     (
         403,
         "forbidden",
-        "No access",
-        "You are not allowed to do this here.",
-        "If you think you should be, ask whoever runs this site.",
+        "Access denied",
+        "You do not have permission to do this.",
+        "If you think you should, ask the site administrator.",
     ),
     (
         404,
         "not_found",
         "Not found",
         "There is nothing at this address.",
-        "Check the address, or start again from the front page.",
+        "Check the address, or start again from the home page.",
     ),
     (
         405,
         "method_not_allowed",
-        "That does not work here",
-        "This address does not take this kind of request.",
+        "Method not allowed",
+        "This address does not accept this kind of request.",
         "Go back and try again.",
     ),
-    (408, "request_timeout", "Too slow", "The request did not arrive in time.", "Try again."),
-    (413, "too_large", "Too large", "What you sent is larger than this site takes.", "Send something smaller."),
-    (414, "uri_too_long", "Address too long", "The address is longer than this site takes.", "Check the address."),
+    (408, "request_timeout", "Request timed out", "The request took too long to arrive.", "Try again."),
+    (413, "too_large", "Too large", "What you sent is larger than this site accepts.", "Send something smaller."),
+    (414, "uri_too_long", "Address too long", "The address is longer than this site accepts.", "Check the address."),
     (
         415,
         "unsupported_media_type",
-        "Wrong format",
-        "What you sent is not in a format that is read here.",
+        "Unsupported format",
+        "What you sent is not in a format that this site accepts.",
         "Go back and try again.",
     ),
     (
         421,
         "misdirected",
         "Wrong connection",
-        "Your browser asked for this site over a connection that was made for another one.",
-        "Close the tab and open the address anew.",
+        "Your browser requested this site over a connection that belongs to another one.",
+        "Close the tab and open the address again.",
     ),
     (
         429,
         "throttled",
-        "Too many tries",
-        "There were too many tries in a short time.",
+        "Too many attempts",
+        "There were too many attempts in a short time.",
         "Wait a few minutes, then try again.",
     ),
     (
         431,
         "header_too_large",
         "Too many cookies",
-        "Your browser sent more than this site takes.",
+        "Your browser sent more cookies than this site accepts.",
         "Delete this site's cookies, then try again.",
     ),
+    (502, "bad_gateway", "Site unavailable", "The app at this address cannot be reached.", "Try again in a moment."),
     (
-        502,
-        "bad_gateway",
-        "The site does not answer",
-        "The app behind this address cannot be reached.",
+        503,
+        "unavailable",
+        "Temporarily unavailable",
+        "The site cannot handle this request right now.",
         "Try again in a moment.",
     ),
-    (503, "unavailable", "Busy", "This cannot be done at the moment.", "Try again in a moment."),
     (
         504,
         "gateway_timeout",
-        "The site is too slow",
-        "The app behind this address did not answer in time.",
+        "Site timed out",
+        "The app at this address did not respond in time.",
         "Try again in a moment.",
     ),
-    (508, "loop_detected", "Round in circles", "This address leads back to itself.", "Tell whoever runs this site."),
+    (
+        508,
+        "loop_detected",
+        "Loop detected",
+        "This site is configured to forward to itself.",
+        "Tell the site administrator.",
+    ),
 ];
 
 /// The policy of the page that may be framed: no script, no form.
@@ -113,7 +119,7 @@ pub fn word(code: StatusCode) -> &'static str {
 impl Site {
     /// The page of a status: its words, and a way on where there is one.
     pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
-        let fallback = (0, "error", "Something went wrong", "This did not work.", "Try again in a moment.");
+        let fallback = (0, "error", "Something went wrong", "The request failed.", "Try again in a moment.");
         let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
         if let Some(incoming) = incoming.filter(|incoming| code == StatusCode::UNAUTHORIZED && is_safe(incoming)) {
             return self.session_ended(incoming, request_id);
@@ -123,7 +129,7 @@ impl Site {
             // whoever is signed in as somebody else sees it there, and changes it
             (StatusCode::FORBIDDEN, Some(_)) => (format!("{}/account", self.prefix), "Your account"),
             (StatusCode::NOT_FOUND, Some(incoming)) if incoming.path.as_str() != self.rules.after_login => {
-                (self.rules.after_login.clone(), "Front page")
+                (self.rules.after_login.clone(), "Home page")
             }
             _ => (String::new(), ""),
         };
@@ -186,7 +192,7 @@ impl Site {
         let message = Message {
             frame: self.assets.frame(),
             heading: "Sign in",
-            what: "You need to sign in to see this.",
+            what: "You need to sign in to view this.",
             remedy: "",
             link: &self.login_url(incoming),
             link_text: "Sign in",
@@ -203,11 +209,11 @@ impl Site {
     pub fn from_elsewhere(&self, request_id: &str, incoming: &Incoming<'_>) -> Reply {
         let message = Message {
             frame: self.assets.frame(),
-            heading: "Not sent",
-            what: "This came from a page of another site, or of one that does not say where it is, so nothing was done.",
-            remedy: "Open this site by its own address, over https where it can be, and try it there.",
+            heading: "Request blocked",
+            what: "This form was submitted from another site or an unknown one, so it was blocked.",
+            remedy: "Open this site directly, over https if possible, and try again.",
             link: &self.rules.after_login,
-            link_text: "Front page",
+            link_text: "Home page",
             target: "",
             turbo_frame: false,
             request_id,

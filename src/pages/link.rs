@@ -76,9 +76,9 @@ impl Pages {
         }
         let message = Message {
             frame: self.assets.frame(),
-            heading: "This link does not work",
-            what: "It was used already, has expired, or is not complete.",
-            remedy: "If you have just used it, sign in. If not, ask whoever sent it to you for a new one.",
+            heading: "This link is not valid",
+            what: "It has already been used, has expired, or is incomplete.",
+            remedy: "If you have just used it, sign in. Otherwise, ask the person who sent it for a new one.",
             link: &self.login_path,
             link_text: "Sign in",
             target: "",
@@ -106,7 +106,7 @@ fn shown<'a>(kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
     match kind {
         LinkKind::Invite { email } => Shown {
             heading: "Create your account",
-            lead: "You have been invited. Choose a password to go on.",
+            lead: "You have been invited. Choose a password to continue.",
             action: path,
             button: "Create account",
             ask_name: true,

@@ -37,9 +37,9 @@ impl Pages {
         }
         let created = query(call, &["created"]).is_some();
         let notice = if created {
-            "You can sign in now. If you already had an account, use its existing password."
+            "You can now sign in. If you already had an account, use its existing password."
         } else if query(call, &["shortened"]).is_some() {
-            "The address you came from is too long to remember: after signing in you return to its page without the part behind the question mark."
+            "The address you came from is too long to keep: after signing in, you return to its page without the part after the question mark."
         } else {
             ""
         };
@@ -163,10 +163,10 @@ fn remembers(fields: &Fields) -> bool {
 /// Why a sign-in failed, in words.
 fn message(error: &str, wait_secs: u64) -> String {
     match error {
-        "credentials" => "Incorrect email or password.".to_owned(),
+        "credentials" => "Incorrect e-mail or password.".to_owned(),
         "throttled" => wait(wait_secs),
         "busy" => "Too many people are signing in right now. Try again in a moment.".to_owned(),
-        _ => "Signing in does not work at the moment. Try again soon.".to_owned(),
+        _ => "Sign-in is temporarily unavailable. Try again soon.".to_owned(),
     }
 }
 
@@ -174,10 +174,10 @@ fn message(error: &str, wait_secs: u64) -> String {
 fn told(code: &str) -> &'static str {
     match code {
         "" => "",
-        "CredentialsSignin" => "Incorrect email or password.",
-        "SessionRequired" => "Sign in to see that page.",
-        "RateLimited" => "Too many tries. Wait a few minutes, then try again.",
-        _ => "Signing in did not work. Try again.",
+        "CredentialsSignin" => "Incorrect e-mail or password.",
+        "SessionRequired" => "Sign in to view that page.",
+        "RateLimited" => "Too many attempts. Wait a few minutes, then try again.",
+        _ => "Sign-in failed. Try again.",
     }
 }
 
@@ -185,5 +185,5 @@ fn told(code: &str) -> &'static str {
 pub(super) fn wait(secs: u64) -> String {
     let minutes = secs.div_ceil(60);
     let time = if minutes <= 1 { "a minute".to_owned() } else { format!("{minutes} minutes") };
-    format!("Too many tries. Wait {time}, then try again.")
+    format!("Too many attempts. Wait {time}, then try again.")
 }

@@ -20,24 +20,24 @@ impl Pages {
         let presented = cookie::find(call.incoming.headers, self.cookies.session());
         let cause = match presented {
             Presented::Absent if self.public_url.scheme() == Scheme::Https && !knows_https(call.incoming) => format!(
-                "The cookie is kept on https alone. If the address begins with http://, open {} instead.",
+                "The cookie is only sent over https. If the address starts with http://, open {} instead.",
                 self.public_url
             ),
             Presented::Absent => format!(
-                "Allow cookies for {} in the browser's settings, and look for a private window or an extension that blocks them.",
+                "Allow cookies for {} in your browser's settings, and check for a private window or an extension that blocks them.",
                 call.incoming.host.name()
             ),
             Presented::One(_) | Presented::Conflict => {
-                "The cookie came back and is not valid: the clocks of this site's \
+                "The session cookie that your browser sent is not valid: the clocks of this site's \
                 servers differ, or an old cookie of the same name is in the way. Delete this site's cookies; if that \
-                does not help, tell whoever runs this site."
+                does not help, tell the site administrator."
                     .to_owned()
             }
         };
-        let cookie = if presented == Presented::Absent { "not sent" } else { "sent, not valid" };
+        let cookie = if presented == Presented::Absent { "not sent" } else { "sent, invalid" };
         let (request_id, host) = (call.caller.request_id.as_str(), call.incoming.host.to_string());
-        tracing::warn!(request_id, host, cookie, "a session cookie did not come back after signing in");
-        format!("You have signed in, but your browser did not keep you signed in. {cause}")
+        tracing::warn!(request_id, host, cookie, "session cookie missing or invalid after sign-in");
+        format!("You signed in, but your browser did not keep you signed in. {cause}")
     }
 
     /// A form of ours that was sent from the same host over the other scheme: a proxy in front says https and
@@ -46,9 +46,9 @@ impl Pages {
         let theirs = call.incoming.single("origin").and_then(Origin::parse)?;
         let ours = call.incoming.origin();
         let other = theirs.scheme() != ours.scheme() && theirs.host() == ours.host() && call.incoming.wants_page();
-        let what = format!("This page was opened at {theirs}, and the gateway was told {ours}.");
+        let what = format!("This page was opened at {theirs}, but the gateway sees {ours}.");
         let remedy =
-            "Open it over https. Whoever runs this site: let the proxy in front send X-Forwarded-Proto as it is.";
+            "Open it over https. Site administrator: make the proxy in front send the correct X-Forwarded-Proto.";
         other.then(|| self.cause_page(StatusCode::FORBIDDEN, &what, remedy, call.incoming, &call.caller.request_id))
     }
 }
@@ -59,8 +59,8 @@ impl Site {
         let domain = self.rules.domain.as_deref()?;
         let host = incoming.host.name();
         let covered = host == domain || host.strip_suffix(domain).is_some_and(|front| front.ends_with('.'));
-        let what = format!("Sessions are shared below {domain}, and {host} is not there.");
-        let remedy = "Whoever runs this site: reach it under that domain, or change session.domain.";
+        let what = format!("Sessions are shared across {domain}, and {host} is outside it.");
+        let remedy = "Site administrator: use a host under that domain, or change session.domain.";
         (!covered).then(|| self.cause_page(StatusCode::UNAUTHORIZED, &what, remedy, incoming, request_id))
     }
 
@@ -74,7 +74,7 @@ impl Site {
     ) -> Reply {
         let message = Message {
             frame: self.assets.frame(),
-            heading: "Signing in does not work here",
+            heading: "Sign-in does not work here",
             what,
             remedy,
             link: "",

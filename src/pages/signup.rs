@@ -75,13 +75,13 @@ impl Pages {
         let by_invite = self.sign_up == SignUp::Invite;
         let message = Message {
             frame: self.assets.frame(),
-            heading: "No sign-up here",
+            heading: "Sign-up is closed",
             what: if by_invite {
-                "New accounts are made by invitation."
+                "New accounts are created by invitation only."
             } else {
-                "New accounts are made by whoever runs this site."
+                "New accounts are created by the site administrator."
             },
-            remedy: if by_invite { "Ask for an invite link; it leads to the right page." } else { "" },
+            remedy: if by_invite { "Ask for an invite link and open it to create an account." } else { "" },
             link: &self.login_path,
             link_text: "Sign in",
             target: "",
@@ -169,11 +169,11 @@ pub(super) fn told(error: &ChangeError) -> (StatusCode, String, &'static str) {
         ChangeError::Field(error) => (StatusCode::BAD_REQUEST, error.message.clone(), error.field),
         ChangeError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, wait(*retry_after_secs), ""),
         ChangeError::Busy => {
-            (StatusCode::SERVICE_UNAVAILABLE, "This is busy right now. Try again in a moment.".to_owned(), "")
+            (StatusCode::SERVICE_UNAVAILABLE, "The site is busy right now. Try again in a moment.".to_owned(), "")
         }
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "This does not work at the moment. Look whether it was done, and try again.".to_owned(),
+            "This is temporarily unavailable. Check whether the change was saved, then try again.".to_owned(),
             "",
         ),
     }

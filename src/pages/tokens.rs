@@ -50,7 +50,7 @@ impl Pages {
             Some(_) => Err(ChangeError::Field(FieldError {
                 field: "days",
                 code: "invalid",
-                message: format!("A token works for 1 to {DAYS_MAX} days."),
+                message: format!("A token can be valid for 1 to {DAYS_MAX} days."),
             })),
         };
         let made = match days {

@@ -44,7 +44,7 @@ td,pre{font-family:ui-monospace,monospace;white-space:pre-wrap}";
 <style>{{ style|safe }}</style>
 <main>
 <h1>whoami</h1>
-<p id=\"who\">{% if let Some(who) = who %}You are <strong>{{ who }}</strong>.{% else %}Nobody is signed in.{% endif %}</p>
+<p id=\"who\">{% if let Some(who) = who %}You are <strong>{{ who }}</strong>.{% else %}You are not signed in.{% endif %}</p>
 <p>This is the request as a backend behind the gateway receives it.</p>
 <p><code id=\"line\">{{ method }} {{ target }}</code></p>
 <table>
@@ -55,7 +55,7 @@ td,pre{font-family:ui-monospace,monospace;white-space:pre-wrap}";
 </table>
 <h2>Over a WebSocket</h2>
 <pre id=\"socket\"></pre>
-<noscript><p>With scripts on, this page also opens a WebSocket and shows what it received.</p></noscript>
+<noscript><p>With JavaScript enabled, this page also opens a WebSocket and shows what it received.</p></noscript>
 </main>
 <script>{{ script|safe }}</script>
 </html>

@@ -105,7 +105,7 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
         is_literal(host.name()) || gateway.config().server.admin_hosts.iter().any(|own| own == host.name())
     };
     if !nameless && !field("host").and_then(Host::parse).is_some_and(is_known) {
-        let remedy = "ask for an address or localhost, or name this host in server.admin_hosts\n";
+        let remedy = "use an IP address or localhost, or add this host to server.admin_hosts\n";
         return ("421 Misdirected Request", TEXT, remedy.to_owned());
     }
     if !matches!(request.method, Some("GET" | "HEAD")) {

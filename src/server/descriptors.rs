@@ -7,11 +7,15 @@ pub(super) fn raise(connections: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files cannot be raised");
+        tracing::warn!(%error, "could not raise the open file limit");
     }
     let limit = if raised.is_ok() { maximum } else { current };
     let needed = connections.saturating_mul(2);
     if let Some(limit) = limit.filter(|limit| usize::try_from(*limit).is_ok_and(|limit| limit < needed)) {
-        tracing::warn!(limit, needed, "limits.connections needs more open files: raise LimitNOFILE= or ulimit -n");
+        tracing::warn!(
+            limit,
+            needed,
+            "open file limit too low for limits.connections: raise LimitNOFILE= or ulimit -n"
+        );
     }
 }

@@ -54,7 +54,7 @@ impl FileWatch {
                 Some(watch)
             }
             Err(error) => {
-                tracing::warn!(%error, "the configuration file cannot be watched; reload with SIGHUP");
+                tracing::warn!(%error, "configuration file watch failed: reload with SIGHUP");
                 None
             }
         }
@@ -87,7 +87,7 @@ impl FileWatch {
         for folder in &self.folders {
             let _ = self.watcher.unwatch(folder);
             if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), %error, "a folder cannot be watched");
+                tracing::warn!(folder = %folder.display(), %error, "directory watch failed");
             }
         }
         let Ok(now) = std::fs::read(&self.path) else { return false };

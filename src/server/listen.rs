@@ -71,7 +71,7 @@ impl Socket {
         if let (Kind::Tcp(listener, _) | Kind::Tls(listener, _), false) = (&self.kind, self.inherited)
             && let Err(error) = SockRef::from(listener).attach_filter(DROP_SYN)
         {
-            tracing::debug!(%error, "a listener takes connections until it is closed");
+            tracing::debug!(%error, "could not attach the SYN filter, new connections are accepted until the listener closes");
         }
     }
 
@@ -121,7 +121,7 @@ pub(super) struct Inherited(Vec<Socket>);
 impl Inherited {
     /// Takes them from the environment (`LISTEN_FDS`, systemd's sd_listen_fds(3)).
     pub(super) fn take() -> Result<Self, ServeError> {
-        let failed = |error| ServeError::new(format!("a socket that was handed over cannot be used: {error}"));
+        let failed = |error| ServeError::new(format!("cannot use an inherited socket: {error}"));
         let mut handed = listenfd::ListenFd::from_env();
         let mut sockets = Vec::new();
         for at in 0..handed.len() {
@@ -148,7 +148,7 @@ impl Inherited {
         match self.0.iter().find(|socket| !named(socket)) {
             None => Ok(()),
             Some(socket) => Err(ServeError::new(format!(
-                "the service manager handed over {}, which no `listen` names",
+                "the service manager passed the socket {}, which is not in `listen`",
                 socket.address()
             ))),
         }
@@ -256,7 +256,7 @@ impl Listening {
 
 impl Open {
     fn close(&self, keeps_file: bool) {
-        tracing::info!(address = %self.socket.address(), "no longer listening");
+        tracing::info!(address = %self.socket.address(), "listener closed");
         if let (Kind::Unix(_, path), false) = (&self.socket.kind, self.socket.inherited || keeps_file) {
             let _ = std::fs::remove_file(path);
         }
@@ -280,11 +280,11 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             let failed = |error: io::Error| {
                 let next = match error.kind() {
                     io::ErrorKind::AddrInUse => {
-                        ": stop what listens there, or name another in server.listen or admin_listen"
+                        ": stop the program that uses it, or change server.listen or admin_listen"
                     }
                     io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
                     io::ErrorKind::PermissionDenied => {
-                        ": ports below 1024 need root, CAP_NET_BIND_SERVICE or a socket of systemd's"
+                        ": ports below 1024 require root, CAP_NET_BIND_SERVICE or a systemd socket unit"
                     }
                     _ => "",
                 };
@@ -301,9 +301,9 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             let path = &socket.path;
             let failed = |error: io::Error| {
                 let next = match error.kind() {
-                    io::ErrorKind::NotFound => ": make its folder first",
+                    io::ErrorKind::NotFound => ": create its directory first",
                     io::ErrorKind::PermissionDenied if socket.group.is_some() => {
-                        ": the gateway's user must be allowed to write there, and be a member of the group"
+                        ": the gateway's user needs write access there and must be a member of the group"
                     }
                     _ => "",
                 };

@@ -124,7 +124,7 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     gateway.drain();
     tokio::select! {
         () = drained(&gateway) => {}
-        () = signals.stop.wait() => tracing::warn!("second stop signal: what is open is cut off"),
+        () = signals.stop.wait() => tracing::warn!("second stop signal, closing all connections"),
     }
     accounts.close().await;
     server.admin.close();
@@ -149,7 +149,7 @@ async fn start(
     let admin_socket = match admin.prepare(config.server.admin_listen.as_slice()) {
         // nobody asked for this address, and without a file nobody can name another one
         Err(error) if source.is_none() => {
-            tracing::warn!(%error, "no /healthz, /readyz and /metrics here");
+            tracing::warn!(%error, "admin listener not started: no /healthz, /readyz or /metrics");
             admin.prepare(&[])?
         }
         prepared => prepared?,
@@ -223,10 +223,10 @@ async fn resolve(gateway: &Gateway) {
         let found = match timeout(RESOLVE_TIME, looked).await {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
+            Err(_) => Err("timed out".to_owned()),
         };
         if let Err(error) = &found {
-            tracing::warn!(host, error, "upstream name not found");
+            tracing::warn!(host, error, "upstream DNS lookup failed");
         }
         ((host, port), found)
     };
@@ -264,12 +264,12 @@ async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Re
         None => (server.public_url.clone(), ""),
         Some(name) => (
             server.public_url.with_host(&name),
-            "That is this machine's name. Where browsers use another name or address, set server.public_url to it.\n",
+            "This is the machine's host name. If browsers use another name or address, set server.public_url to it.\n",
         ),
     };
     let _ = writeln!(
         std::io::stderr(),
-        "\nThere is no account yet. Create the first one (group admin) within 24 hours at\n\n  {origin}{}/invite/{}\n\n{hint}",
+        "\nThere are no accounts yet. Create the first one (group admin) within 24 hours at\n\n  {origin}{}/invite/{}\n\n{hint}",
         server.prefix,
         token.expose()
     );

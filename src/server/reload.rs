@@ -82,8 +82,8 @@ impl Server {
     /// manager.
     pub(super) async fn reload(&mut self) -> String {
         let Some(source) = self.source.clone() else {
-            tracing::warn!("there is no configuration file to reload");
-            return "there is no configuration file to reload".to_owned();
+            tracing::warn!("no configuration file to reload");
+            return "no configuration file to reload".to_owned();
         };
         let shown = source.path.display().to_string();
         let put = self.put_in_force(source).await;
@@ -132,7 +132,7 @@ impl Server {
     fn report(&self, file: &str, kept: &Kept) {
         let faults = match kept {
             Kept::Failed(why) => {
-                return tracing::error!(file, why, "configuration not reloaded; the one before stays in force");
+                return tracing::error!(file, why, "configuration not reloaded, previous one stays in use");
             }
             Kept::Faults(faults) => faults,
         };
@@ -144,9 +144,9 @@ impl Server {
         let report = faults.render(false);
         if self.log.is_human() {
             self.log.line(|out| out.extend_from_slice(report.as_bytes()));
-            tracing::error!(file, faults = count, "configuration not reloaded; the one before stays in force");
+            tracing::error!(file, faults = count, "configuration not reloaded, previous one stays in use");
         } else {
-            tracing::error!(file, faults = count, report, "configuration not reloaded; the one before stays in force");
+            tracing::error!(file, faults = count, report, "configuration not reloaded, previous one stays in use");
         }
     }
 }
@@ -155,7 +155,7 @@ impl Server {
 fn keep_what_cannot_change(old: &Config, new: &mut Config) {
     let (was, is) = (&old.server.state_dir, &mut new.server.state_dir);
     if was != is {
-        tracing::warn!(kept = %was.display(), "`state_dir` changes only with a restart");
+        tracing::warn!(kept = %was.display(), "change of `state_dir` ignored until restart");
         is.clone_from(was);
     }
 }

@@ -164,7 +164,7 @@ impl Door {
         let Handed { stream, address, is_secure, counted } = handed;
         match TcpStream::from_std(stream) {
             Ok(stream) => self.serve(Transport::Tcp(stream), address, is_secure, counted),
-            Err(error) => tracing::warn!(%error, "cannot take over a connection"),
+            Err(error) => tracing::warn!(%error, "connection handoff failed"),
         }
     }
 
@@ -227,7 +227,7 @@ impl Failures {
     fn tell(&mut self, error: &io::Error) {
         self.untold += 1;
         if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            tracing::warn!(%error, times = self.untold, "cannot accept a connection");
+            tracing::warn!(%error, times = self.untold, "accept failed");
             (self.untold, self.told) = (0, Some(Instant::now()));
         }
     }

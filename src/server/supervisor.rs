@@ -24,7 +24,7 @@ fn send(states: &[NotifyState<'_>]) -> std::io::Result<()> {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = send(states) {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "sd_notify failed");
     }
 }
 
@@ -37,7 +37,7 @@ pub(super) fn ready() {
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
+        Err(error) => tracing::warn!(%error, "sd_notify failed"),
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn watchdog(accounts: Accounts, shards: Shards) {
         if timeout(within / 2, alive).await.unwrap_or(false) {
             tell(&[NotifyState::Watchdog]);
         } else {
-            tracing::error!("the store or a thread that serves does not answer");
+            tracing::error!("account store or worker not responding, watchdog not notified");
         }
     }
 }

@@ -71,7 +71,7 @@ impl Certificates {
                 let file = loaded.files.certificate.display().to_string();
                 match loaded.files.read() {
                     Ok(certificate) => {
-                        tracing::info!(file, names = %certificate.names().join(" "), "certificate read again");
+                        tracing::info!(file, names = %certificate.names().join(" "), "certificate reloaded");
                         if let Some(what) = loaded.files.key.open_to_others() {
                             tracing::warn!("{what}");
                         }
@@ -79,7 +79,7 @@ impl Certificates {
                         refreshed.changed = true;
                     }
                     Err(unfit) => {
-                        tracing::error!(file, error = %unfit, "certificate not usable; the one before it is kept");
+                        tracing::error!(file, error = %unfit, "certificate not reloaded, previous one stays in use");
                         refreshed.unfit += 1;
                     }
                 }
@@ -101,11 +101,11 @@ impl Certificates {
             let (from, to) = (loaded.certificate.not_before, loaded.certificate.not_after);
             let file = loaded.files.certificate.display().to_string();
             if now_secs > to {
-                tracing::warn!(file, "certificate has expired: browsers refuse it");
+                tracing::warn!(file, "certificate expired: browsers reject it");
             } else if now_secs < from {
-                tracing::warn!(file, "certificate does not hold yet: browsers refuse it");
+                tracing::warn!(file, "certificate not yet valid: browsers reject it");
             } else if to - now_secs < SOON_SECS.min((to - from) / 5) {
-                tracing::warn!(file, days = (to - now_secs) / (24 * 3600), "certificate ends soon");
+                tracing::warn!(file, days = (to - now_secs) / (24 * 3600), "certificate expires soon");
             }
         }
         list.iter().map(|loaded| loaded.certificate.not_after).min()

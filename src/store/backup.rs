@@ -23,7 +23,7 @@ pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
     migrate::inspect(&folder, Check::Version)?;
     let failed = |error: std::io::Error| StoreError::Down(format!("{}: {error}", to.display()));
     if std::fs::symlink_metadata(to).is_ok() {
-        return Err(StoreError::Down(format!("{}: there is a file already; it was left untouched", to.display())));
+        return Err(StoreError::Down(format!("{}: the file already exists and was left untouched", to.display())));
     }
     let beside = parent(to)?;
     let copy = new_file(&beside).map_err(failed)?;
@@ -87,7 +87,7 @@ impl From<std::io::Error> for Fault {
 fn kept_at(database: &Connection, folder: &Folder, to: &Path) -> Result<(), Fault> {
     let beside = folder.database().parent().unwrap_or(Path::new(".")).canonicalize()?;
     let copy = new_file(&beside)?;
-    let path = copy.path().to_str().ok_or_else(|| Fault::Other("the path is no UTF-8".to_owned()))?;
+    let path = copy.path().to_str().ok_or_else(|| Fault::Other("the path is not UTF-8".to_owned()))?;
     database.execute("VACUUM INTO ?1", [path])?;
     folder.hand_over(copy.as_file())?;
     copy.as_file().sync_all()?;
@@ -109,7 +109,7 @@ pub(super) fn parent(to: &Path) -> Result<PathBuf, StoreError> {
 
 fn copy_into(folder: &Folder, copy: &Path) -> Result<(), StoreError> {
     let Some(path) = copy.to_str() else {
-        return Err(StoreError::Down(format!("{}: the path is no UTF-8", copy.display())));
+        return Err(StoreError::Down(format!("{}: the path is not UTF-8", copy.display())));
     };
     let database = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     database.busy_timeout(db::BUSY)?;
@@ -122,7 +122,11 @@ pub(super) fn is_sound(copy: &Path) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let found: String =
         Connection::open_with_flags(copy, flags)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(StoreError::Down(format!("the copy is damaged ({found}); none was made"))) }
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(StoreError::Down(format!("the copy is damaged ({found}); no backup was made")))
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     const NONE: &str =
-        "DIR/authgate.db: there is no database: start the gateway, or name its state folder with --state-dir DIR";
+        "DIR/authgate.db: no database: start the gateway, or set its state directory with --state-dir DIR";
 
     fn lines(dir: &Path, to: &Path) -> String {
         back_up(dir, to).unwrap_err().to_string().replace(&dir.display().to_string(), "DIR")
@@ -160,7 +164,7 @@ mod tests {
             back_up(&state, &to)
                 .unwrap_err()
                 .to_string()
-                .ends_with("/copy: there is a file already; it was left untouched")
+                .ends_with("/copy: the file already exists and was left untouched")
         );
         assert_eq!(std::fs::read(&to).unwrap(), b"mine");
         assert!(back_up(&state, &dir.path().join("missing/copy")).is_err());

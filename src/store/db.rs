@@ -101,7 +101,7 @@ impl Db {
         if let Some(claim) = claim.as_ref().filter(|_| brings_up)
             && !claim.take().map_err(|error| folder.unlockable(&error))?
         {
-            let what = "an older authgate serves from this database: restart the gateway first, which brings it to this version";
+            let what = "an older authgate is using this database: restart the gateway first to migrate it";
             return Err(StoreError::Unusable(format!("{}: {what}", at.display())));
         }
         let wrong = |error: rusqlite::Error| {
@@ -131,7 +131,7 @@ impl Db {
     pub(super) fn leave_log(&self, leave: bool) {
         let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         if let Err(error) = self.connection.set_db_config(config, leave) {
-            tracing::error!(%error, "the database's log cannot be kept apart from another file");
+            tracing::error!(%error, "could not set the write-ahead log policy of a replaced database");
         }
     }
 
@@ -186,9 +186,9 @@ impl Db {
     pub fn await_integrity_check(&mut self) -> Result<(), StoreError> {
         let found = match std::mem::replace(&mut self.looking, Looking::Found(Ok(()))) {
             Looking::Found(found) => found,
-            Looking::On(thread) => thread
-                .join()
-                .unwrap_or_else(|_| Err(StoreError::Down("looking through the database failed".to_owned()))),
+            Looking::On(thread) => {
+                thread.join().unwrap_or_else(|_| Err(StoreError::Down("the database check failed".to_owned())))
+            }
         };
         self.looking = Looking::Found(found.clone());
         found
@@ -202,7 +202,7 @@ impl Db {
         }
         let at = self.folder.database();
         Err(StoreError::Down(format!(
-            "{}: another file took its place while it was in use: restart the gateway (authgate restore FILE needs none)",
+            "{}: the file was replaced while in use: restart the gateway (authgate restore FILE needs no restart)",
             at.display()
         )))
     }

@@ -26,7 +26,7 @@ const RESERVE_BYTES: usize = 1 << 20;
 
 /// No link is followed, and no pipe is waited for.
 const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
-const LINK: &str = "is a link to a file elsewhere: what it leads to was left untouched; remove the link";
+const LINK: &str = "is a link to another file, which was left untouched; remove the link";
 
 /// The state folder, made if it was missing and found to be closed to others.
 #[derive(Debug, Clone)]
@@ -64,12 +64,14 @@ fn fault(error: &Error, owner: Option<u32>) -> String {
             Some(name) => format!(
                 "permission denied: it belongs to {name}; run this as that user (sudo -u {name} authgate ...) or as root"
             ),
-            None => "permission denied; run this as the owner of the state folder or as root".to_owned(),
+            None => "permission denied; run this as the owner of the state directory or as root".to_owned(),
         },
         ErrorKind::ReadOnlyFilesystem => {
-            format!("{error}; the gateway writes there: name another folder with server.state_dir or --state-dir")
+            format!(
+                "{error}; the gateway must be able to write there: set another directory with server.state_dir or --state-dir"
+            )
         }
-        ErrorKind::StorageFull => format!("{error}; make room"),
+        ErrorKind::StorageFull => format!("{error}; free some space"),
         _ => error.to_string(),
     }
 }
@@ -116,8 +118,8 @@ impl Folder {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(path).map_err(|error| {
-            let what = "the state folder cannot be made";
-            unusable(path, &format!("{what}: {error}; name another with server.state_dir or --state-dir"))
+            let what = "cannot create the state directory";
+            unusable(path, &format!("{what}: {error}; set another with server.state_dir or --state-dir"))
         })?;
         Self::judged(path)
     }
@@ -125,7 +127,7 @@ impl Folder {
     /// The folder of a database that is there already; makes nothing.
     pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
         if !has_database(path)? {
-            let what = "there is no database: start the gateway, or name its state folder with --state-dir DIR";
+            let what = "no database: start the gateway, or set its state directory with --state-dir DIR";
             return Err(unusable(&path.join(DATABASE), what));
         }
         Self::judged(path)
@@ -133,11 +135,11 @@ impl Folder {
 
     fn judged(path: &Path) -> Result<Self, StoreError> {
         let about = std::fs::metadata(path)
-            .map_err(|error| unusable(path, &format!("the state folder cannot be read: {}", fault(&error, None))))?;
+            .map_err(|error| unusable(path, &format!("cannot read the state directory: {}", fault(&error, None))))?;
         // a volume of Kubernetes is root's, and writable by the group that the process is given (fsGroup)
         let shared = about.mode() & 0o020 != 0;
         if about.mode() & 0o002 != 0 || (shared && !is_own_group(about.gid())) {
-            return Err(unusable(path, "others can write to the state folder; run chmod 700 on it"));
+            return Err(unusable(path, "the state directory is writable by others; run chmod 700 on it"));
         }
         let database = std::fs::symlink_metadata(path.join(DATABASE)).ok();
         let owner = match database.filter(|database| shared && database.is_file()) {
@@ -161,7 +163,7 @@ impl Folder {
     pub(super) fn database_id(&self) -> Result<(u64, u64), StoreError> {
         let at = self.database();
         let about = std::fs::symlink_metadata(&at)
-            .map_err(|error| StoreError::Down(format!("{}: the database is gone: {error}", at.display())))?;
+            .map_err(|error| StoreError::Down(format!("{}: the database file is missing: {error}", at.display())))?;
         Ok((about.dev(), about.ino()))
     }
 
@@ -172,7 +174,7 @@ impl Folder {
             let own = std::fs::symlink_metadata(&path).ok().map(|about| about.uid());
             let next = match own.filter(|uid| *uid != self.owner.0 && error.kind() == ErrorKind::PermissionDenied) {
                 Some(own) => format!(
-                    "{error}: it belongs to {}, the folder to {owner}; run chown {owner} on it",
+                    "{error}: it belongs to {}, the directory to {owner}; run chown {owner} on it",
                     user_name(own),
                     owner = user_name(self.owner.0)
                 ),
@@ -292,13 +294,16 @@ impl Folder {
     }
 
     pub(super) fn unlockable(&self, error: &Error) -> StoreError {
-        let what = "the state folder cannot be locked, so that two gateways could serve from it";
-        unusable(&self.path, &format!("{what}: {error}; it must be on a file system with locks, as a local disk"))
+        let what = "cannot lock the state directory, so two gateways could use it";
+        unusable(
+            &self.path,
+            &format!("{what}: {error}; it must be on a file system with locking, such as a local disk"),
+        )
     }
 
     pub(super) fn taken(&self, claim: &Claim) -> StoreError {
         let process = claim.holder().map_or(String::new(), |pid| format!(" (process {pid})"));
-        unusable(&self.path, &format!("another authgate{process} serves from this state folder; stop it first"))
+        unusable(&self.path, &format!("another authgate{process} is using this state directory; stop it first"))
     }
 
     /// The last change that the serving gateway has in force; 0 if it never said.
@@ -363,7 +368,7 @@ impl Lock {
             return Ok(());
         }
         let what =
-            "it was written over while in use: stop the gateway, then put a backup in place with authgate restore FILE";
+            "the file was overwritten while in use: stop the gateway, then restore a backup with authgate restore FILE";
         Err(StoreError::Down(format!("{}: {what}", self.path.display())))
     }
 
@@ -396,7 +401,7 @@ mod tests {
         let refused = Folder::open(dir.path()).unwrap_err().to_string();
         assert_eq!(
             refused,
-            format!("{}: others can write to the state folder; run chmod 700 on it", dir.path().display())
+            format!("{}: the state directory is writable by others; run chmod 700 on it", dir.path().display())
         );
         mode(0o755);
         assert!(Folder::open(dir.path()).is_ok());
@@ -445,7 +450,7 @@ mod tests {
         let refused = folder.lock().unwrap_err().to_string();
         let pid = std::process::id();
         assert!(
-            refused.contains(&format!("another authgate (process {pid}) serves from this state folder")),
+            refused.contains(&format!("another authgate (process {pid}) is using this state directory")),
             "{refused}"
         );
     }

@@ -31,7 +31,7 @@ pub fn read_table(file: &Path, table: &str) -> Result<ForeignTable, StoreError> 
         .and_then(|mut query| query.query_map([], |row| row.get(0))?.collect())
         .map_err(unusable)?;
     if !known.iter().any(|name| name == table) {
-        let what = format!("{} has no table `{table}`; it has {}", file.display(), known.join(", "));
+        let what = format!("{} has no table `{table}`; its tables are {}", file.display(), known.join(", "));
         return Err(StoreError::Unusable(what));
     }
     let quoted = table.replace('"', "\"\"");

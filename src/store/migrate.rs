@@ -68,7 +68,7 @@ fn unusable(database: &Path, what: &str) -> StoreError {
     StoreError::Unusable(format!("{}: {what}; it was left untouched", database.display()))
 }
 
-const RESTORE: &str = "; put a backup in its place with authgate restore FILE";
+const RESTORE: &str = "; restore a backup with authgate restore FILE";
 
 fn unread(database: &Path, error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
@@ -78,7 +78,7 @@ fn unread(database: &Path, error: &rusqlite::Error) -> StoreError {
         Some(DatabaseCorrupt | NotADatabase) => RESTORE,
         _ => "",
     };
-    unusable(database, &format!("the database cannot be read: {error}{next}"))
+    unusable(database, &format!("cannot read the database: {error}{next}"))
 }
 
 /// Judges the file without writing to it. An empty file is a new database. Of a large one only who made it and
@@ -87,15 +87,15 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     const NEW: Inspected = Inspected { version: 0, looking: None };
     let mut head = Vec::new();
     let database = folder.database();
-    let unreadable = |error: std::io::Error| unusable(&database, &format!("the database cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| unusable(&database, &format!("cannot read the database: {error}"));
     let file = folder.database_file()?;
     let bytes = file.metadata().map_err(unreadable)?.len();
     file.take(HEAD_BYTES).read_to_end(&mut head).map_err(unreadable)?;
     if head.is_empty() {
         return if folder.leftover("-wal") {
-            Err(unusable(&database, "the database is empty, but its log (-wal) is not"))
+            Err(unusable(&database, "the database is empty, but its write-ahead log (-wal) is not"))
         } else if folder.applied() > 0 {
-            let what = "the database is missing or empty, and a gateway has served from it: put a backup in its place with authgate restore FILE, or remove `applied` beside it to begin anew";
+            let what = "the database is missing or empty, but a gateway has used it before: restore a backup with authgate restore FILE, or remove `applied` next to it to start over";
             Err(unusable(&database, what))
         } else {
             Ok(NEW)
@@ -106,7 +106,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     }
     if head.ends_with(&[1, 1]) && folder.leftover("-wal") {
         // SQLite would write that log's pages over it
-        let what = "this is a backup beside the log (-wal) of the database that was here before; remove that log, or put the backup in place with authgate restore FILE";
+        let what = "this is a backup next to the write-ahead log (-wal) of an earlier database; remove that log, or restore the backup with authgate restore FILE";
         return Err(unusable(&database, what));
     }
     if folder.leftover("-journal") {
@@ -118,9 +118,8 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
     let version = judge(&connection, &database)?;
     if check == Check::Current && version != KNOWN {
-        let what = format!(
-            "the database has the older version {version}, which the gateway brings up when it serves: restart the gateway first"
-        );
+        let what =
+            format!("the database has the older schema version {version}: restart the gateway first to migrate it");
         return Err(unusable(&database, &what));
     }
     if check != Check::Whole {
@@ -134,7 +133,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     }
     let looking = std::thread::Builder::new().name("check".to_owned());
     let looking = looking.spawn(move || look_through(&connection, &database));
-    let looking = looking.map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?;
+    let looking = looking.map_err(|error| StoreError::Down(format!("could not start a thread: {error}")))?;
     Ok(Inspected { version, looking: Some(looking) })
 }
 
@@ -153,7 +152,7 @@ pub(super) fn judge(connection: &Connection, database: &Path) -> Result<usize, S
         return Err(unusable(
             database,
             &format!(
-                "the database has version {version}, this authgate knows up to {}; use a newer one",
+                "the database has schema version {version}, this authgate supports up to {}; use a newer authgate",
                 SCRIPTS.len()
             ),
         ));
@@ -192,7 +191,7 @@ pub(super) fn bring_up(connection: &mut Connection, database: &Path) -> Result<(
     let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let at = version(&tx)?;
     if at > KNOWN {
-        return Err(unusable(database, "a newer authgate has just changed the database; use that one"));
+        return Err(unusable(database, "a newer authgate has just migrated the database; use that one"));
     }
     for script in SCRIPTS.iter().skip(at) {
         tx.execute_batch(script)?;
@@ -246,7 +245,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has version 99, this authgate knows up to 5; use a newer one; it was left untouched"
+            "DB: the database has schema version 99, this authgate supports up to 5; use a newer authgate; it was left untouched"
         );
     }
 
@@ -269,9 +268,9 @@ mod tests {
             *byte = 0xA5;
         }
         std::fs::write(&path, &torn).unwrap();
-        assert!(refusal(dir.path()).starts_with("DB: the database "));
+        assert!(refusal(dir.path()).contains("the database"));
         std::fs::write(&path, &sound[..sound.len() / 2]).unwrap();
-        assert!(refusal(dir.path()).starts_with("DB: the database "));
+        assert!(refusal(dir.path()).contains("the database"));
         std::fs::write(&path, &sound).unwrap();
         assert!(Db::open(dir.path(), Check::Whole).is_ok());
     }
@@ -303,7 +302,7 @@ mod tests {
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
         assert_eq!(db.keys().unwrap().len(), 1);
         let refused = db.purge(1, 1).unwrap_err().to_string();
-        assert!(refused.contains("authgate.db: the database "), "{refused}");
+        assert!(refused.contains("the database"), "{refused}");
         assert_eq!(db.await_integrity_check().unwrap_err().to_string(), refused);
         let lock = db.folder().lock().unwrap();
         let hooks = crate::store::Hooks { apply: Box::new(|_| {}), tick: Box::new(|_| {}) };
@@ -316,7 +315,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("authgate.db"), b"").unwrap();
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
-        assert_eq!(refusal(dir.path()), "DB: the database is empty, but its log (-wal) is not; it was left untouched");
+        assert_eq!(
+            refusal(dir.path()),
+            "DB: the database is empty, but its write-ahead log (-wal) is not; it was left untouched"
+        );
     }
 
     /// An administrator's link for whoever reads the log would be printed, and every account be gone.
@@ -331,7 +333,7 @@ mod tests {
             let _ = std::fs::remove_file(dir.path().join(format!("authgate.db{suffix}")));
         }
         assert!(
-            refusal(dir.path()).starts_with("DB: the database is missing or empty, and a gateway has served from it")
+            refusal(dir.path()).starts_with("DB: the database is missing or empty, but a gateway has used it before")
         );
         std::fs::remove_file(dir.path().join("applied")).unwrap();
         assert!(Db::open(dir.path(), Check::Whole).is_ok());
@@ -348,7 +350,7 @@ mod tests {
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
         assert_eq!(
             refusal(dir.path()),
-            "DB: this is a backup beside the log (-wal) of the database that was here before; remove that log, or put the backup in place with authgate restore FILE; it was left untouched"
+            "DB: this is a backup next to the write-ahead log (-wal) of an earlier database; remove that log, or restore the backup with authgate restore FILE; it was left untouched"
         );
         std::fs::remove_file(dir.path().join("authgate.db-wal")).unwrap();
         assert!(Db::open(dir.path(), Check::Whole).is_ok());
@@ -373,7 +375,7 @@ mod tests {
         sqlite(dir.path(), &first);
         let before = std::fs::read(dir.path().join("authgate.db")).unwrap();
         let refused = Db::look(dir.path()).unwrap_err().to_string();
-        assert!(refused.contains("has the older version 1, which the gateway brings up"), "{refused}");
+        assert!(refused.contains("has the older schema version 1: restart the gateway first"), "{refused}");
         assert!(std::fs::read(dir.path().join("authgate.db")).unwrap() == before, "only looked at");
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
         let keys = db.keys().unwrap();

@@ -73,7 +73,7 @@ pub fn judge(state_dir: &Path) -> Result<Judged, StoreError> {
     let folder = Folder::open(state_dir)?;
     let found = migrate::inspect(&folder, Check::Whole)?;
     if let Some(looking) = found.looking {
-        looking.join().unwrap_or_else(|_| Err(StoreError::Down("looking through the database failed".to_owned())))?;
+        looking.join().unwrap_or_else(|_| Err(StoreError::Down("the database check failed".to_owned())))?;
     }
     Ok(match found.version {
         0 => Judged::Absent,
@@ -133,7 +133,7 @@ impl From<rusqlite::Error> for StoreError {
             _ => ("other", false),
         };
         metrics::ACCOUNTS.store_failed(kind);
-        let line = format!("the database answered: {error}");
+        let line = format!("database error: {error}");
         if is_unwritable { Self::Unwritable(line) } else { Self::Down(line) }
     }
 }

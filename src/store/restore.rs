@@ -62,7 +62,7 @@ fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
         return Err(failed(from, "this is the database itself"));
     }
     let path = from.canonicalize().map_err(|error| failed(from, error))?;
-    let unread = |error: rusqlite::Error| failed(from, format!("is no backup that can be read: {error}"));
+    let unread = |error: rusqlite::Error| failed(from, format!("is not a readable backup: {error}"));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let backup = Connection::open_with_flags(&path, flags).map_err(unread)?;
     backup.busy_timeout(db::BUSY).map_err(unread)?;
@@ -71,7 +71,7 @@ fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
     }
     let beside = backup::parent(&folder.database())?;
     let copy = backup::new_file(&beside).map_err(|error| failed(&beside, error))?;
-    let place = copy.path().to_str().ok_or_else(|| failed(&beside, "the path is no UTF-8"))?;
+    let place = copy.path().to_str().ok_or_else(|| failed(&beside, "the path is not UTF-8"))?;
     backup.execute("VACUUM INTO ?1", [place]).map_err(unread)?;
     backup::is_sound(copy.path())?;
     folder.hand_over(copy.as_file()).map_err(|error| failed(copy.path(), error))?;
@@ -116,7 +116,7 @@ fn fold(folder: &Folder) -> Result<(), StoreError> {
     let mode: Result<String, _> = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
     match mode {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            Err(failed(&folder.database(), "another command uses the database; try again"))
+            Err(failed(&folder.database(), "another command is using the database; try again"))
         }
         _ => Ok(()),
     }

@@ -87,7 +87,7 @@ impl Worker {
     /// Tells commands that wait for it.
     fn tell(&mut self) -> Result<(), StoreError> {
         if self.told != self.rev {
-            let unwritten = |error| StoreError::Down(format!("the state folder cannot be written: {error}"));
+            let unwritten = |error| StoreError::Down(format!("cannot write to the state directory: {error}"));
             self.lock.tell_applied(self.rev).map_err(unwritten)?;
             self.told = self.rev;
         }
@@ -99,8 +99,8 @@ impl Worker {
         let applied = self.apply();
         let outcome = applied.clone().and_then(|()| self.tell());
         match (&outcome, self.failing) {
-            (Err(error), false) => tracing::error!(%error, "changes to accounts could not be read"),
-            (Ok(()), true) => tracing::info!("changes to accounts can be read again"),
+            (Err(error), false) => tracing::error!(%error, "account store sync failed"),
+            (Ok(()), true) => tracing::info!("account store sync recovered"),
             _ => {}
         }
         self.failing = outcome.is_err();
@@ -118,7 +118,7 @@ impl Worker {
                     if let Ok(reply) = reply {
                         reply(in_force);
                     } else {
-                        tracing::error!("a job of the store panicked");
+                        tracing::error!("account store job panicked");
                     }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -143,7 +143,7 @@ impl Store {
         worker.db.await_integrity_check()?;
         let (jobs, inbox) = sync_channel(QUEUE);
         let thread = vital::thread("store", move || worker.serve(&inbox))
-            .map_err(|error| StoreError::Down(format!("a thread cannot be started: {error}")))?;
+            .map_err(|error| StoreError::Down(format!("could not start a thread: {error}")))?;
         Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
     }
 
@@ -167,14 +167,14 @@ impl Store {
         };
         if self.jobs.try_send(Message::Job(Box::new(job))).is_err() {
             metrics::ACCOUNTS.store_failed("busy");
-            return Err(StoreError::Down("too many jobs wait for the store".to_owned()));
+            return Err(StoreError::Down("too many jobs are waiting for the account store".to_owned()));
         }
         match tokio::time::timeout(CALL_TIMEOUT, answer).await {
             Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(StoreError::Down("the store's thread gave no answer".to_owned())),
+            Ok(Err(_)) => Err(StoreError::Down("no response from the account store thread".to_owned())),
             Err(_) => {
                 metrics::ACCOUNTS.store_failed("busy");
-                Err(StoreError::Down("the store did not answer within 5 s".to_owned()))
+                Err(StoreError::Down("the account store did not respond within 5 s".to_owned()))
             }
         }
     }
@@ -275,7 +275,10 @@ mod tests {
         std::fs::copy(&database, &other).unwrap();
         std::fs::rename(&database, &own).unwrap();
         let gone = store.run(Db::answers).await;
-        assert!(matches!(&gone, Err(StoreError::Down(why)) if why.contains("the database is gone")), "{gone:?}");
+        assert!(
+            matches!(&gone, Err(StoreError::Down(why)) if why.contains("the database file is missing")),
+            "{gone:?}"
+        );
         std::fs::rename(&other, &database).unwrap();
         let replaced = store.run(Db::answers).await;
         assert!(matches!(&replaced, Err(StoreError::Down(why)) if why.contains("restart the gateway")), "{replaced:?}");
@@ -369,7 +372,7 @@ mod tests {
             waiting.push(job);
         }
         let refused = store.run(|_| Ok(())).await;
-        assert_eq!(refused, Err(StoreError::Down("too many jobs wait for the store".to_owned())));
+        assert_eq!(refused, Err(StoreError::Down("too many jobs are waiting for the account store".to_owned())));
         waiting.truncate(10);
         go.send(()).unwrap();
         for job in waiting {

@@ -294,7 +294,7 @@ impl Db {
             let given = |user: &&(NewUser, bool)| matches!(user.0.id, NewId::Given(_));
             for (new, disabled) in users.iter().filter(given).chain(users.iter().filter(|user| !given(user))) {
                 let Written::Done(row) = add(tx, new, now)? else {
-                    return Err(StoreError::Down(format!("{} was taken meanwhile", new.email)));
+                    return Err(StoreError::Down(format!("{} has since been taken", new.email)));
                 };
                 if *disabled {
                     let what = UserChange { disabled: Some(true), ..UserChange::default() };

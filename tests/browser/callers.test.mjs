@@ -75,7 +75,7 @@ inEachLocal("signing in leads back with path, query and fragment, also after a w
   await page.fill("[name=password]", "wrong password altogether");
   await page.click("[data-waiting]");
   await page.waitForSelector("[role=alert]");
-  assert.equal(await page.textContent("[role=alert]"), "Incorrect email or password.");
+  assert.equal(await page.textContent("[role=alert]"), "Incorrect e-mail or password.");
   assert.equal(await page.inputValue("[name=email]"), "ada@example.com");
   await page.fill("[name=password]", PASSWORD);
   await page.click("[data-waiting]");
@@ -240,7 +240,7 @@ inOne("Chromium", "reloading the page that shows a new token makes no second one
   await page.click("form:has(#token) > button:not([type])");
   assert.match(await page.textContent("[role=status] code"), /^agt_/);
   await page.reload();
-  assert.match(await page.textContent("[role=status]"), /created already/);
+  assert.match(await page.textContent("[role=status]"), /already been created/);
   assert.equal((await gate.cli("token", "list")).match(/job/g).length, 1);
 });
 

@@ -198,7 +198,7 @@ for (const v of [4, 5]) {
     const page = await newPage();
     await page.goto(`${gate.url}/v${v}/required?x=1`);
     await page.waitForURL(`${gate.url}/.auth/login?**`);
-    assert.match(await page.textContent("[role=alert]"), /Sign in to see that page/);
+    assert.match(await page.textContent("[role=alert]"), /Sign in to view that page/);
     await signIn(page);
     await page.waitForURL(`${gate.url}/v${v}/required?x=1`);
     await page.locator("#required:text-is('ada@example.com')").waitFor();
@@ -413,7 +413,7 @@ test("docs/next-auth.md: every step, and what it promises at the end", async () 
     assert.equal(program, "authgate");
     return execFileSync(binary, args, { cwd: folder, encoding: "utf8" });
   });
-  assert.match(said[0], /is good; 4 of 4 tests passed/);
+  assert.match(said[0], /is valid; 4 of 4 tests passed/);
   assert.deepEqual(said.slice(1), [
     "would import 1 of 1 accounts, skipped 0\n",
     "imported 1 of 1 accounts, skipped 0\n",

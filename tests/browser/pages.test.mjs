@@ -41,7 +41,7 @@ for (const javaScriptEnabled of [true, false]) {
     assert.match(await page.textContent("body"), /ada@example\.com/);
     await shot(page, `whoami-${javaScriptEnabled}`);
     await page.goto(own.invite);
-    assert.match(await page.textContent("main"), /does not work/);
+    assert.match(await page.textContent("main"), /is not valid/);
     assert.deepEqual(page.violations, []);
     await page.context().close();
     await own.stop();
@@ -60,7 +60,7 @@ for (const javaScriptEnabled of [true, false]) {
     await page.goto(`${gate.url}/`);
     await signIn(page, "ada@example.com", "wrong password altogether");
     await page.waitForSelector("[role=alert]");
-    assert.equal(await page.textContent("[role=alert]"), "Incorrect email or password.");
+    assert.equal(await page.textContent("[role=alert]"), "Incorrect e-mail or password.");
     assert.equal(await page.inputValue("[name=email]"), "ada@example.com");
     assert.equal(await page.inputValue("[name=password]"), "");
     await shot(page, `wrong-${javaScriptEnabled}`);

@@ -317,7 +317,7 @@ fn a_token_has_places_of_its_own_beside_an_authorization_of_the_apps() {
     assert_eq!(gateway.client().get("/x/1", &both).status, 200);
     assert_eq!(gateway.client().get("/y", &[("X-Authgate-Token", &token), ("Cookie", &cookie)]).status, 200);
     let told = gateway.cli(&["explain", "GET", "/x/1", "--header", &format!("X-Authgate-Token: {token}")]);
-    assert!(told.contains("credentials in the headers are not judged here"), "{told}");
+    assert!(told.contains("credentials in the headers are ignored here"), "{told}");
     assert!(!gateway.into_log().contains(&token));
 }
 

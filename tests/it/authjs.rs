@@ -271,7 +271,7 @@ fn navigations_are_sent_to_the_gateways_own_pages_with_the_way_back() {
         assert!(answer.text().contains("<html"));
     }
     let told = gateway.client().get("/.auth/login?error=SessionRequired", &document).text();
-    assert!(told.contains("role=\"alert\"") && told.contains("Sign in to see that page."));
+    assert!(told.contains("role=\"alert\"") && told.contains("Sign in to view that page."));
     let reflected = gateway.client().get("/.auth/login?error=%3Cscript%3Eevil%3C/script%3E", &document).text();
     assert!(!reflected.contains("evil"));
 }

@@ -132,7 +132,7 @@ fn a_backup_needs_no_running_gateway_and_refuses_what_it_must() {
     assert_eq!(run(&["backup", file]).0, 0);
     assert_eq!(
         run(&["backup", file]),
-        (1, format!("authgate: {file}: there is a file already; it was left untouched\n"))
+        (1, format!("authgate: {file}: the file already exists and was left untouched\n"))
     );
     assert_eq!(run(&["backup"]).0, 2);
     let empty = TempDir::new().unwrap();
@@ -142,7 +142,7 @@ fn a_backup_needs_no_running_gateway_and_refuses_what_it_must() {
         (
             1,
             format!(
-                "authgate: {state}/authgate.db: there is no database: start the gateway, or name its state folder with --state-dir DIR\n"
+                "authgate: {state}/authgate.db: no database: start the gateway, or set its state directory with --state-dir DIR\n"
             )
         )
     );
@@ -160,11 +160,11 @@ fn a_backup_that_cannot_be_served_is_refused_at_the_start() {
     std::fs::write(&log, b"what a killed process left").unwrap();
     let (code, text) = refused_start(place.path());
     assert_eq!(code, 1);
-    assert!(text.contains("this is a backup beside the log (-wal)"), "{text}");
+    assert!(text.contains("this is a backup next to the write-ahead log (-wal)"), "{text}");
     std::fs::remove_file(&log).unwrap();
     assert!(Gateway::serve(place).client().get("/.auth/login", &[]).status == 200);
     Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let (code, text) = refused_start(restored(&file).path());
     assert_eq!(code, 1);
-    assert!(text.contains("use a newer one; it was left untouched"), "{text}");
+    assert!(text.contains("use a newer authgate; it was left untouched"), "{text}");
 }

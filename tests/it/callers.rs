@@ -182,7 +182,7 @@ fn turbo_gets_pages_that_it_can_show() {
     assert_eq!(ask(&gateway, "GET /app/part", &json).json()["error"], "signed_out");
     let signed_in = [&turbo("Turbo-Frame")[..], &[("Cookie", cookie.as_str())]].concat();
     assert_eq!(ask(&gateway, "GET /app/part", &signed_in).status, 200);
-    assert!(ask(&gateway, "GET /staff/x", &signed_in).text().contains("<h1>No access</h1>"));
+    assert!(ask(&gateway, "GET /staff/x", &signed_in).text().contains("<h1>Access denied</h1>"));
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn addresses_of_eight_kibibytes_are_returned_to_and_longer_ones_lose_their_query
         let location = sent.field("location").unwrap().to_owned();
         let page = ask(&gateway, &format!("GET {location}"), &navigation);
         assert_eq!((sent.status, page.status), (303, 200), "{location}");
-        assert_eq!(page.text().contains("too long to remember"), shortened, "{}", target.len());
+        assert_eq!(page.text().contains("too long to keep"), shortened, "{}", target.len());
         let back = if shortened { "/app/" } else { &target };
         // as the form is sent: a long place is in its address alone
         let text = page.text();

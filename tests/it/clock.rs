@@ -172,10 +172,10 @@ fn a_clock_that_is_sixty_days_ahead_for_a_moment_erases_nothing() {
     let mut turned = Turned::start();
     let belongings = Belongings::of(&turned.0);
     turned.turn(60 * DAY);
-    turned.notices("the system clock jumped");
+    turned.notices("system clock jumped");
     assert_eq!(turned.seen(&belongings.cookie), 401, "it is past its life by that clock");
     turned.turn(0);
-    turned.notices("the system clock jumped");
+    turned.notices("system clock jumped");
     belongings.are_there(&turned.0);
     let again = Turned::serve(turned.0.into_folder(), 0);
     belongings.are_there(&again.0);
@@ -190,7 +190,7 @@ fn a_clock_that_is_set_back_an_hour_signs_nobody_out() {
     let mut turned = Turned::start();
     let belongings = Belongings::of(&turned.0);
     turned.turn(-3600);
-    turned.notices("the system clock jumped");
+    turned.notices("system clock jumped");
     belongings.are_there(&turned.0);
     let cookie = turned.0.sign_in("ada@example.com");
     assert_eq!(turned.seen(&cookie), 200);
@@ -210,11 +210,11 @@ fn tries_and_bans_go_on_as_they_would_have_whatever_becomes_of_the_clock() {
     let wrong = |turned: &Turned| turned.sign_in("a wrong password");
     assert_eq!([0; 2].map(|_| wrong(&turned)), [401, 401]);
     turned.turn(3600);
-    turned.notices("the system clock jumped");
+    turned.notices("system clock jumped");
     assert_eq!([wrong(&turned), wrong(&turned)], [401, 429], "the third one is the last");
     for secs in [60 * DAY, 0] {
         turned.turn(secs);
-        turned.notices("the system clock jumped");
+        turned.notices("system clock jumped");
         let refused = turned.0.login("bea@example.com", PASSWORD);
         let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
         assert!(refused.status == 429 && (200..=300).contains(&wait), "{wait}");
@@ -237,11 +237,11 @@ fn a_machine_that_boots_in_1970_or_years_ahead_loses_nothing() {
         assert_eq!(seen, if refused { 401 } else { 200 });
         assert!(booted.is_ready() && booted.is_ready());
         booted.turn(0);
-        booted.notices("the system clock jumped");
+        booted.notices("system clock jumped");
         belongings.are_there(&booted.0);
         let log;
         (folder, log) = booted.0.into_folder_and_log();
-        assert_eq!(log.matches("the system clock is far from the newest record").count(), 1, "{log}");
+        assert_eq!(log.matches("system clock far from the newest record").count(), 1, "{log}");
     }
     belongings.are_there(&Turned::serve(folder, 0).0);
 }

@@ -107,7 +107,7 @@ fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
     let mut check = command(folder.path(), &["check"]);
     let output =
         check.env("NEXTAUTH_SECRET", env("NEXTAUTH_SECRET").unwrap()).env_remove("STATE_DIRECTORY").output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).ends_with("is good; 1 of 1 tests passed\n"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("is valid; 1 of 1 tests passed\n"), "{output:?}");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_fault_of_a_value_from_the_environment_names_the_variable_and_not_what_it_ho
     };
     let faults = config::parse(text, "gateway.toml", PathBuf::new(), &env).unwrap_err();
     let said = format!("{}{}", faults.render(false), faults.to_json());
-    assert!(said.contains("`${SCHEME}://a.example.com/${HELD}` is no origin"), "{said}");
+    assert!(said.contains("invalid origin `${SCHEME}://a.example.com/${HELD}`"), "{said}");
     assert!(said.contains("the environment variable ${HELD} is not set"), "{said}");
     assert!(!said.contains("Tr0ub4dor"), "{said}");
 }
@@ -181,11 +181,11 @@ fn a_secret_that_others_can_read_or_its_group_can_write_is_refused_and_such_a_ke
             assert_eq!(check(file, mode), (0, String::new()), "{file} {mode:03o}");
         }
         for (mode, how) in [
-            (0o604, "can be read or written by everybody"),
-            (0o644, "can be read or written by everybody"),
-            (0o602, "can be read or written by everybody"),
-            (0o660, "can be written by its group"),
-            (0o620, "can be written by its group"),
+            (0o604, "is readable or writable by everyone"),
+            (0o644, "is readable or writable by everyone"),
+            (0o602, "is readable or writable by everyone"),
+            (0o660, "is writable by its group"),
+            (0o620, "is writable by its group"),
         ] {
             let (code, said) = check(file, mode);
             assert!(said.contains(&format!("{file} {how} (mode {mode:03o})")) && said.contains("chmod 600"), "{said}");
@@ -204,7 +204,7 @@ fn a_guarded_path_with_less_guarded_ones_below_is_told_of_and_a_folder_is_not() 
     };
     let staff = |path: &str| format!("[[route]]\npath = \"{path}\"\ngroups = [\"staff\"]\n");
     let told = |path: &str| {
-        vec![format!("`{path}` is this one path: what lies below it goes to route 2, which asks for less")]
+        vec![format!("`{path}` matches only this path: paths below it match route 2, which is less strict")]
     };
     for path in ["/admin", "/admin/", "/*/admin"] {
         assert_eq!(warned(&staff(path), ""), told(path));
@@ -249,7 +249,7 @@ fn hosts_that_no_certificate_speaks_for_are_told_of() {
         list
     };
     let own = "public_url = \"https://apps.example.com\"\n";
-    let told = |name: &str| vec![format!("no certificate speaks for {name}: browsers refuse to go there")];
+    let told = |name: &str| vec![format!("no certificate is valid for {name}: browsers will refuse it")];
     assert_eq!(warned(own, "wiki.apps.example.com"), [""; 0]);
     assert_eq!(warned(own, "wiki.example.com"), told("wiki.example.com"));
     assert_eq!(warned(own, "a.b.apps.example.com"), told("a.b.apps.example.com"), "a star is one label");

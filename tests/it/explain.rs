@@ -195,7 +195,10 @@ fn explain_names_what_is_removed_and_why_earlier_routes_were_passed_over() {
         told["upstream"]["removed"],
         json!(["host", "remote-user", "cookie authgate", "cookie __Host-authgate-device"])
     );
-    assert_eq!(told["notes"], json!(["credentials in the headers are not judged here: --user says who is signed in"]));
+    assert_eq!(
+        told["notes"],
+        json!(["credentials in the headers are ignored here: use --user to set who is signed in"])
+    );
     let tried: Vec<_> = told["routes"].as_array().unwrap().iter().map(|tried| &tried["misses"]).collect();
     assert_eq!(tried, [&json!("path"), &json!("path"), &Value::Null]);
     let lines = route_lines(gateway.folder());
@@ -228,32 +231,32 @@ fn explain_needs_no_running_gateway_and_makes_nothing() {
     let (code, out, err) = run(&["explain", "GET", "https://app.example.com/x?y", "--header", "Accept: */*"]);
     let lines = route_lines(folder.path());
     let expected = format!(
-        "GET https://app.example.com/x?y (request)\nsigned in: nobody\n\nroute 1 (line {}) /a/**: not its path\nroute 2 (line {}) /**: takes it\n\n401: the route is for people who are signed in, and nobody is\n\nthe client gets\n  401\n",
+        "GET https://app.example.com/x?y (request)\nsigned in: no (anonymous)\n\nroute 1 (line {}) /a/**: path does not match\nroute 2 (line {}) /**: matches\n\n401: the route requires a signed-in user, and the request is anonymous\n\nresponse to the client\n  401\n",
         lines[0], lines[1]
     );
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.starts_with(&expected), "{out}");
     assert!(out.ends_with("  {\"error\":\"signed_out\",\"login\":\"/.auth/login\"}\n"), "{out}");
     let (_, out, _) = run(&["explain", "GET", "/a/b", "--header", "Accept: */*"]);
-    assert!(out.contains("\nhttp://127.0.0.1:9 (127.0.0.1:9) gets\n  GET /a/b\n"), "{out}");
+    assert!(out.contains("\nrequest to http://127.0.0.1:9 (127.0.0.1:9)\n  GET /a/b\n"), "{out}");
     for (arguments, code, said) in [
-        (&["explain", "GET", "nonsense"][..], 2, "authgate: `nonsense` is neither a path nor an http(s) address\n"),
-        (&["explain", "GET", "ftp://a/b"], 2, "authgate: `ftp://a/b` is neither a path nor an http(s) address\n"),
-        (&["explain", "G T", "/"], 2, "authgate: `G T` is no method; write one as in GET\n"),
+        (&["explain", "GET", "nonsense"][..], 2, "authgate: `nonsense` is neither a path nor an http(s) URL\n"),
+        (&["explain", "GET", "ftp://a/b"], 2, "authgate: `ftp://a/b` is neither a path nor an http(s) URL\n"),
+        (&["explain", "G T", "/"], 2, "authgate: invalid method `G T` (example: GET)\n"),
         (
             &["explain", "GET", "/", "--header", "Accept"],
             2,
-            "authgate: `Accept` is no header field; write one as in 'Accept: text/html'\n",
+            "authgate: invalid header `Accept` (example: 'Accept: text/html')\n",
         ),
         (
             &["explain", "GET", "/#part"],
             2,
-            "authgate: `/#part` is no request's address: escape what is no printable text, and leave `#...` out\n",
+            "authgate: invalid URL `/#part`: percent-encode non-printable characters, and leave `#...` out\n",
         ),
         (
             &["explain", "GET", "/", "--user", "ada@example.com"],
             1,
-            "authgate: DIR/state/authgate.db: there is no database: start the gateway, or name its state folder with --state-dir DIR\n",
+            "authgate: DIR/state/authgate.db: no database: start the gateway, or set its state directory with --state-dir DIR\n",
         ),
     ] {
         assert_eq!(run(arguments), (code, String::new(), said.to_owned()));
@@ -264,7 +267,7 @@ fn explain_needs_no_running_gateway_and_makes_nothing() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         (output.status.code(), said.as_str()),
-        (Some(1), "authgate: there is no account with the e-mail eve@example.com\n")
+        (Some(1), "authgate: no account with the e-mail eve@example.com\n")
     );
 }
 

@@ -31,7 +31,7 @@ fn a_failed_sign_in_leads_a_browser_to_the_page_which_says_why_once_and_in_that_
     let navigation = [("Sec-Fetch-Mode", "navigate"), ("Origin", origin.as_str())];
     let form = "email=ada%2Bx%40example.com&password=wrong&remember_shown=1&callbackUrl=%2Fapp%3Fa%3Db";
     for (attempt, told) in
-        ["Incorrect email", "Incorrect email", "Incorrect email", "Too many tries"].iter().enumerate()
+        ["Incorrect e-mail", "Incorrect e-mail", "Incorrect e-mail", "Too many attempts"].iter().enumerate()
     {
         let sent = gateway.client().post_form("/.auth/login", &navigation, form);
         assert_eq!(
@@ -179,7 +179,7 @@ fn a_form_that_has_no_page_any_more_leads_a_browser_to_the_page_that_says_so() {
     let dead = send(&gateway, &used, "a=1", &account);
     assert_eq!(dead.field("location"), Some(used.as_str()));
     let page = follow(&gateway, &dead, "a=1");
-    assert!(page.status == 404 && page.text().contains("This link does not work"), "{}", page.text());
+    assert!(page.status == 404 && page.text().contains("This link is not valid"), "{}", page.text());
     for (path, field, said) in
         [("sessions", "id", "That session was signed out."), ("tokens", "revoke", "That token was revoked.")]
     {

@@ -118,7 +118,7 @@ fn rows_that_cannot_be_kept_as_they_are_are_told_by_row_and_strict_refuses_them(
     }
     let gateway = Gateway::serve(config);
     let folder = gateway.folder().to_path_buf();
-    let findings = "FILE:2: ada@example.com stands there already, in whatever case: skipped\nFILE:3: the name was cleaned: it was too long, or had characters that cannot be shown\nFILE:3: the picture was left out: The picture must be an http or https address.\nFILE:3: the password's hash is damaged or of a kind that is not known: the account has no password\nFILE:4: `no address` is no e-mail address: skipped\nFILE:6: the password's hash is damaged or of a kind that is not known: the account has no password\nFILE:7: the password's hash is damaged or of a kind that is not known: the account has no password\n";
+    let findings = "FILE:2: ada@example.com appears more than once, ignoring case: skipped\nFILE:3: the name was shortened or cleaned: it was too long, or had characters that cannot be displayed\nFILE:3: the picture was left out: The picture must be an http or https address.\nFILE:3: the password hash is damaged or of an unknown kind: the account has no password\nFILE:4: `no address` is not a valid e-mail address: skipped\nFILE:6: the password hash is damaged or of an unknown kind: the account has no password\nFILE:7: the password hash is damaged or of an unknown kind: the account has no password\n";
     let dry = import(&folder, &file, &["--format", "prisma", "--dry-run"]);
     assert_eq!(
         (dry.code, dry.out.as_str(), dry.err.as_str()),
@@ -126,7 +126,7 @@ fn rows_that_cannot_be_kept_as_they_are_are_told_by_row_and_strict_refuses_them(
     );
     let strict = import(&folder, &file, &["--format", "prisma", "--strict"]);
     assert_eq!((strict.code, strict.out.as_str()), (1, ""));
-    assert_eq!(strict.err, format!("{findings}authgate: 7 findings, and --strict: nothing was imported\n"));
+    assert_eq!(strict.err, format!("{findings}authgate: 7 findings with --strict: nothing was imported\n"));
     assert!(users(&folder).is_empty());
     let run = import(&folder, &file, &["--format", "prisma"]);
     assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "imported 5 of 7 accounts, skipped 2\n", findings));
@@ -165,7 +165,7 @@ fn columns_and_tables_have_the_names_that_they_have() {
     let missing = import(folder, &file, &["--format", "prisma"]);
     assert_eq!(
         (missing.code, missing.err.as_str()),
-        (1, "authgate: FILE has no table `User`; it has app\"users; nothing was imported\n")
+        (1, "authgate: FILE has no table `User`; its tables are app\"users; nothing was imported\n")
     );
     let no_email = import(folder, &file, &["--format", "prisma", "--table", "app\"users"]);
     assert!(no_email.code == 1 && no_email.err.contains("--email-column"), "{}", no_email.err);
@@ -187,7 +187,7 @@ fn columns_and_tables_have_the_names_that_they_have() {
     ];
     let run = import(folder, &file, &columns);
     assert_eq!(run.code, 0, "{}", run.err);
-    assert!(run.err.starts_with("new database in ") && run.err.lines().count() == 1, "{}", run.err);
+    assert!(run.err.starts_with("created a new database in ") && run.err.lines().count() == 1, "{}", run.err);
     let user = users(folder).remove(0);
     assert_eq!(
         (&user["id"], &user["name"], &user["groups"]),
@@ -220,7 +220,7 @@ fn csv_htpasswd_and_authelia_files_are_read() {
         (
             0,
             "imported 3 of 3 accounts, skipped 0\n",
-            "FILE:3: the name was cleaned: it was too long, or had characters that cannot be shown\n"
+            "FILE:3: the name was shortened or cleaned: it was too long, or had characters that cannot be displayed\n"
         )
     );
     let htpasswd = write(
@@ -232,7 +232,7 @@ fn csv_htpasswd_and_authelia_files_are_read() {
         .replace("SHA1", SHA1),
     );
     let without = import(&folder, &htpasswd, &["--format", "htpasswd", "--dry-run"]);
-    assert!(without.err.starts_with("FILE:2: `carol` is no e-mail address: skipped\n"), "{}", without.err);
+    assert!(without.err.starts_with("FILE:2: `carol` is not a valid e-mail address: skipped\n"), "{}", without.err);
     let run = import(&folder, &htpasswd, &["--format", "htpasswd", "--domain", "example.com"]);
     assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "imported 3 of 3 accounts, skipped 0\n", ""));
     let authelia = write(
@@ -242,7 +242,7 @@ fn csv_htpasswd_and_authelia_files_are_read() {
     let run = import(&folder, &authelia, &["--format", "authelia"]);
     assert_eq!(
         (run.code, run.out.as_str(), run.err.as_str()),
-        (0, "imported 2 of 3 accounts, skipped 1\n", "FILE:13: `nobody` is no e-mail address: skipped\n")
+        (0, "imported 2 of 3 accounts, skipped 1\n", "FILE:13: `nobody` is not a valid e-mail address: skipped\n")
     );
     for (email, password, status) in [
         ("ada@example.com", "one", 200),

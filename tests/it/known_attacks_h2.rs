@@ -109,7 +109,7 @@ impl Raw {
     /// The first byte of the answer's head (a status of the static table), once it has come.
     fn status(&mut self, stream: u32) -> u8 {
         loop {
-            let frame = self.next().expect("no answer");
+            let frame = self.next().expect("no response");
             assert!(frame.kind != GOAWAY && (frame.kind, frame.stream) != (RST_STREAM, stream), "{frame:?}");
             if (frame.kind, frame.stream) == (HEADERS, stream) {
                 return frame.payload[0];
@@ -825,7 +825,7 @@ fn the_limit_of_open_files_is_raised_and_too_low_a_one_is_told() {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
         let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert_eq!(files.split_whitespace().collect::<Vec<_>>()[3..5], ["512", "512"]);
-        assert_eq!(gateway.into_log().contains("limits.connections needs more open files"), warns);
+        assert_eq!(gateway.into_log().contains("open file limit too low for limits.connections"), warns);
     }
 }
 

@@ -75,7 +75,7 @@ fn an_answer_in_a_version_that_is_none_is_502() {
     let gateway =
         Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));
     assert_eq!(gateway.client().get("/", &[]).status, 502);
-    assert!(gateway.into_log().contains("unreadable head: no HTTP/1 answer"));
+    assert!(gateway.into_log().contains("malformed response head: not HTTP/1"));
 }
 
 /// CWE-444: of clients nothing of that kind is taken.

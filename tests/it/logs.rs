@@ -108,7 +108,8 @@ fn a_secret_stands_in_no_log_at_any_level() {
         assert!(!line.contains(&last(&link, '/')), "{line}");
     }
     // what the log is for is there
-    for told in ["\"path\":\"/app\"", "\"path\":\"/broken\"", "sign_in_failed", "upstream failed", "\"path\":\"/ws/x\""]
+    for told in
+        ["\"path\":\"/app\"", "\"path\":\"/broken\"", "sign_in_failed", "upstream request failed", "\"path\":\"/ws/x\""]
     {
         assert!(lines.iter().any(|line| line.contains(told)), "{told}\n{log}");
     }
@@ -150,7 +151,7 @@ fn an_access_line_tells_the_route_the_server_the_token_and_why() {
     assert!(line("/other")["answer_ms"].is_null() && line("/other")["server"].is_null());
     // the dead one is told of once, when it is passed over
     let passed: Vec<_> =
-        lines.iter().filter(|line| line["message"] == "server cannot be reached; others go first").collect();
+        lines.iter().filter(|line| line["message"] == "upstream server unreachable, removed from rotation").collect();
     assert_eq!((passed.len(), &passed[0]["server"]), (1, &json!(dead.to_string())), "{log}");
     assert!(passed[0]["cause"].as_str().unwrap().contains("Connection refused"), "{log}");
 }

@@ -92,10 +92,10 @@ fn a_logo_or_a_folder_that_cannot_be_used_is_a_fault() {
     };
     for (pages, what) in [
         ("logo = \"nowhere.svg\"", "cannot read "),
-        ("logo = \"look\"", "is no file"),
-        ("logo = \"page.svg\"", "is neither SVG nor PNG nor WebP"),
-        ("logo = \"name.png\"", "is neither SVG nor PNG nor WebP"),
-        ("logo = \"large.png\"", "has more than 256 KiB"),
+        ("logo = \"look\"", "is not a file"),
+        ("logo = \"page.svg\"", "is not an SVG, PNG or WebP file"),
+        ("logo = \"name.png\"", "is not an SVG, PNG or WebP file"),
+        ("logo = \"large.png\"", "is larger than 256 KiB"),
         ("templates = \"nowhere\"", "cannot read "),
         ("templates = \"name.png\"", "cannot read "),
     ] {
@@ -103,8 +103,11 @@ fn a_logo_or_a_folder_that_cannot_be_used_is_a_fault() {
         assert!(said.len() == 1 && said[0].contains(what), "{pages}: {said:?}");
     }
     let said = faults("templates = \"look\"").join("\n");
-    assert!(said.contains("login.html is compiled into the program and cannot be overridden; remove it"), "{said}");
-    assert!(said.contains("styles.css is no file of the pages; did you mean style.css?"), "{said}");
-    assert!(said.contains("icon.svg is not UTF-8") && said.contains("photo.jpg is no file of the pages"), "{said}");
+    assert!(said.contains("login.html is compiled into the binary and cannot be overridden; remove it"), "{said}");
+    assert!(said.contains("styles.css is not one of the page files; did you mean style.css?"), "{said}");
+    assert!(
+        said.contains("icon.svg is not UTF-8") && said.contains("photo.jpg is not one of the page files"),
+        "{said}"
+    );
     assert_eq!(faults("logo = \"largest.png\""), [""; 0]);
 }

@@ -5,7 +5,7 @@ use crate::gateway::{Gateway, PASSWORD};
 
 const BROWSER: &[(&str, &str)] =
     &[("Sec-Fetch-Mode", "navigate"), ("Accept", "text/html"), ("User-Agent", "Mozilla/5.0 Test")];
-const LOST: &str = "You have signed in, but your browser did not keep you signed in.";
+const LOST: &str = "You signed in, but your browser did not keep you signed in.";
 
 fn with(extra: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
     [BROWSER, extra].concat()
@@ -59,7 +59,7 @@ fn a_client_that_drops_cookies_is_told_that_they_are_blocked_and_others_are_not(
         "{}",
         page.text()
     );
-    assert!(gateway.into_log().contains("a session cookie did not come back after signing in"));
+    assert!(gateway.into_log().contains("session cookie missing or invalid after sign-in"));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_secure_cookie_over_http_is_named_as_the_cause() {
     gateway.client().post_json(gateway.invite.as_deref().unwrap(), &told, &body);
     sign_in(&gateway, &fields, "/app");
     let page = follow(&gateway, "/app", &fields);
-    assert!(page.text().contains("The cookie is kept on https alone."), "{}", page.text());
+    assert!(page.text().contains("The cookie is only sent over https."), "{}", page.text());
     assert!(page.text().contains("open https://app.example.com instead"));
     // over https browsers say more
     let page = follow(&gateway, "/app", &[fields.as_slice(), &[("Sec-Fetch-Site", "same-origin")]].concat());
@@ -102,13 +102,13 @@ fn a_secure_cookie_over_http_is_named_as_the_cause() {
     let refused = gateway.client().post_form("/.auth/login", &form, "email=ada%40example.com&password=x");
     assert_eq!(refused.status, 403);
     assert!(
-        refused.text().contains(
-            "This page was opened at http://app.example.com, and the gateway was told https://app.example.com."
-        )
+        refused
+            .text()
+            .contains("This page was opened at http://app.example.com, but the gateway sees https://app.example.com.")
     );
     let foreign = [fields.as_slice(), &[("Origin", "https://evil.test")]].concat();
     let refused = gateway.client().post_form("/.auth/login", &foreign, "email=ada%40example.com&password=x");
-    assert!(refused.status == 403 && refused.text().contains("This came from a page of another site"));
+    assert!(refused.status == 403 && refused.text().contains("This form was submitted from another site"));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_host_outside_the_shared_domain_gets_the_cause_and_no_redirect() {
     let refused = ask("app.example.org");
     assert_eq!((refused.status, refused.field("location")), (401, None));
     assert!(
-        refused.text().contains("Sessions are shared below example.com, and app.example.org is not there."),
+        refused.text().contains("Sessions are shared across example.com, and app.example.org is outside it."),
         "{}",
         refused.text()
     );

@@ -56,8 +56,8 @@ fn what_is_shown_once_is_taken_back_where_it_could_not_be_shown() {
             let (code, _, said) = told(command(folder.path(), arguments).stdout(lost).output().unwrap());
             assert_eq!(code, 1, "{arguments:?}: {said}");
             let last = said.lines().last().unwrap();
-            assert!(last.starts_with("authgate: standard output cannot be written: "), "{arguments:?}: {said}");
-            assert!(last.ends_with("; what it was to show was taken back"), "{arguments:?}: {said}");
+            assert!(last.starts_with("authgate: cannot write to standard output: "), "{arguments:?}: {said}");
+            assert!(last.ends_with("; the secret that could not be printed was revoked"), "{arguments:?}: {said}");
         }
         assert_eq!(run(folder.path(), &["token", "list", "--json"]).1.trim(), "[]");
         assert_eq!((count(folder.path(), "link"), count(folder.path(), "user")), (links, 1), "{arguments:?}");
@@ -135,7 +135,7 @@ fn a_broken_configuration_takes_no_command_away_that_an_emergency_needs() {
         ] {
             let (code, _, said) = run(gateway.folder(), arguments);
             assert_eq!(code, 0, "{number} {arguments:?}: {said}");
-            assert!(said.starts_with("warning: ") && said.contains("(authgate check)"), "{number}: {said}");
+            assert!(said.starts_with("warning: ") && said.contains("(see authgate check)"), "{number}: {said}");
         }
         assert_eq!(gateway.client().get("/", &[("Cookie", &cookie)]).status, 401, "{number}");
         for arguments in [&["check"][..], &["run"], &["explain", "GET", "/"]] {
@@ -151,7 +151,7 @@ fn beside_a_broken_configuration_no_database_is_made() {
     let folder = configured("stat_dir = \"/srv/authgate\"\n[[route]]\nupstream = \"builtin:whoami\"\n");
     let (code, _, said) = run(folder.path(), &["user", "add", "ada@example.com"]);
     assert_eq!(code, 1);
-    assert!(said.contains("holds no database") && said.contains("--state-dir DIR"), "{said}");
+    assert!(said.contains("contains no database") && said.contains("--state-dir DIR"), "{said}");
     assert!(!folder.path().join("state").exists());
 }
 
@@ -159,7 +159,7 @@ fn beside_a_broken_configuration_no_database_is_made() {
 fn a_command_that_makes_a_database_says_so() {
     let folder = configured(WHOAMI);
     let (code, _, said) = run(folder.path(), &["user", "add", "ada@example.com"]);
-    let line = format!("new database in {}: there was none\n", folder.path().join("state").display());
+    let line = format!("created a new database in {}\n", folder.path().join("state").display());
     assert!(code == 0 && said.starts_with(&line), "{said}");
     let (code, _, said) = run(folder.path(), &["user", "add", "bob@example.com"]);
     assert!(code == 0 && !said.contains("database"), "{said}");
@@ -172,10 +172,10 @@ fn check_calls_no_file_good_whose_tests_fail() {
     let (code, out, _) = run(folder.path(), &["check"]);
     let file = folder.path().join("gateway.toml");
     assert!(out.ends_with(&format!("{}: 1 of 2 tests FAILED\n", file.display())), "{out}");
-    assert!(code == 1 && !out.contains("good"), "{out}");
+    assert!(code == 1 && !out.contains("valid"), "{out}");
     let folder = configured(&format!("{WHOAMI}{}", test("login")));
     let (code, out, _) = run(folder.path(), &["check"]);
-    assert!(code == 0 && out.ends_with("gateway.toml is good; 1 of 1 tests passed\n"), "{out}");
+    assert!(code == 0 && out.ends_with("gateway.toml is valid; 1 of 1 tests passed\n"), "{out}");
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn user_remove_takes_several_asks_at_a_terminal_and_removes_none_where_one_is_wr
     let (code, _, said) = run(folder.path(), &["user", "remove", "bob@example.com", "nobody@example.com"]);
     assert_eq!((code, left()), (1, 5), "{said}");
     let shown = at_a_terminal(folder.path(), &["user", "remove", "bob@example.com"], "n\n");
-    assert!(shown.contains("Remove bob@example.com for good") && shown.contains("nothing was removed"), "{shown}");
+    assert!(shown.contains("Permanently remove bob@example.com") && shown.contains("nothing was removed"), "{shown}");
     assert_eq!(left(), 5);
     at_a_terminal(folder.path(), &["user", "remove", "bob@example.com"], "y\n");
     assert_eq!(left(), 4);
@@ -247,7 +247,9 @@ fn help_is_a_command_too_and_tells_the_exit_codes() {
     let help = |arguments: &[&str]| run(folder.path(), arguments).1;
     assert_eq!(help(&["help"]), help(&["--help"]));
     assert_eq!(help(&["help", "user", "add"]), help(&["user", "add", "--help"]));
-    assert!(help(&["help"]).contains("Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 64 bad configuration"));
+    assert!(
+        help(&["help"]).contains("Exit codes: 0 success, 1 failed or refused, 2 usage error, 64 invalid configuration")
+    );
     assert_eq!(run(folder.path(), &["help", "nonsense"]).0, 2);
 }
 
@@ -308,7 +310,7 @@ fn a_command_of_another_user_is_told_whose_the_folder_is() {
     }
     let mut other = command(folder.path(), &["check"]);
     let (code, _, said) = told(other.uid(NOBODY).gid(NOBODY).output().unwrap());
-    assert!(code == 0 && said.contains("was not looked at"), "{said}");
+    assert!(code == 0 && said.contains("was not checked"), "{said}");
     // a file that root put there
     let state = folder.path().join("state");
     owner(&state, NOBODY).unwrap();
@@ -318,7 +320,10 @@ fn a_command_of_another_user_is_told_whose_the_folder_is() {
     owner(&state.join("authgate.db"), 0).unwrap();
     let mut own = command(folder.path(), &["user", "add", "bob@example.com"]);
     let (code, _, said) = told(own.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).output().unwrap());
-    assert!(code == 1 && said.contains("it belongs to root, the folder to ") && said.contains("run chown "), "{said}");
+    assert!(
+        code == 1 && said.contains("it belongs to root, the directory to ") && said.contains("run chown "),
+        "{said}"
+    );
 }
 
 /// Kubernetes sets a volume's group and gives it the right to write after each mount (fsGroup), to files of ours too.
@@ -353,12 +358,12 @@ fn a_gateway_starts_again_on_a_volume_whose_group_was_given_the_right_to_write()
         let mode = std::fs::metadata(folder.path().join("state/authgate.db")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "round {round}");
         let log = gateway.into_log();
-        assert!(log.contains("the state folder's group may write to it"), "{log}");
+        assert!(log.contains("state directory is group-writable"), "{log}");
     }
     // anybody's to write is another matter
     std::fs::set_permissions(folder.path().join("state"), Permissions::from_mode(0o2777)).unwrap();
     let (code, _, said) = run(folder.path(), &["user", "add", "bob@example.com"]);
-    assert!(code == 1 && said.contains("others can write to the state folder"), "{said}");
+    assert!(code == 1 && said.contains("the state directory is writable by others"), "{said}");
 }
 
 /// As nginx and Apache read them: trac 7.
@@ -398,9 +403,9 @@ fn refusals_name_what_was_looked_for_and_what_to_do_next() {
         assert!(said.contains(&format!("no gateway.toml in {here}, and no /etc/authgate/gateway.toml")), "{said}");
     }
     let (code, _, said) = told(binary().args(["--state-dir", "none", "user", "list"]).output().unwrap());
-    assert!(code == 1 && said.contains("there is no database: start the gateway, or name its state folder"), "{said}");
+    assert!(code == 1 && said.contains("no database: start the gateway, or set its state directory"), "{said}");
     let gateway = Gateway::whoami();
     let (code, _, said) = run(gateway.folder(), &["run"]);
     let pid = gateway.pid();
-    assert!(code == 1 && said.contains(&format!("another authgate (process {pid}) serves from this")), "{said}");
+    assert!(code == 1 && said.contains(&format!("another authgate (process {pid}) is using this")), "{said}");
 }

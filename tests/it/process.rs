@@ -35,7 +35,7 @@ fn run_to_ends_with_its_terminal_unless_it_was_started_to_outlive_it() {
     eventually("it ends", || gateway.has_ended());
     let mut lasting = one_app(&["nohup"]);
     lasting.signal("HUP");
-    lasting.wait_for(|_, line| line.contains("there is no configuration file to reload"));
+    lasting.wait_for(|_, line| line.contains("no configuration file to reload"));
     assert_eq!(lasting.client().get("/x", &[]).status, 401);
 }
 

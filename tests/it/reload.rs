@@ -90,19 +90,19 @@ fn a_secret_typed_into_the_file_stands_nowhere_in_the_log_nor_in_what_check_says
     let mut gateway = Gateway::start(PUBLIC);
     let upstream = |token: &str| format!("{PUBLIC}[[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:1\"]\n{token}\n");
     for (token, what) in [
-        (format!("token = {{ secret = \"{SECRET}\" }}"), "`secret` cannot stand in the configuration itself"),
+        (format!("token = {{ secret = \"{SECRET}\" }}"), "`secret` cannot be written in the configuration itself"),
         (format!("token = {{ secret = {{ env = \"{SECRET}\" }} }}"), "the environment variable *** is not set"),
         (format!("token = {{ secret = {{ value = \"{SECRET}\" }} }}"), "unknown key `value` in secret"),
         (format!("token = {{ secert = \"{SECRET}\" }}"), "unknown key `secert` in token"),
-        (format!("token = {{ secret = {SECRET} }}"), "this is no TOML"),
-        (format!("health = {{ path = \"http://me:{SECRET}@a.example.com/\" }}"), "`***` is no path"),
+        (format!("token = {{ secret = {SECRET} }}"), "invalid TOML"),
+        (format!("health = {{ path = \"http://me:{SECRET}@a.example.com/\" }}"), "invalid path `***`"),
     ] {
         gateway.write(&text(&upstream(&token)));
         gateway.signal("HUP");
         let mut lines = Vec::new();
         gateway.wait_for(|_, line| {
             lines.push(line.to_owned());
-            line.contains("stays in force")
+            line.contains("stays in use")
         });
         let log = lines.concat();
         assert!(log.contains(what) && log.contains("^^^") && log.contains("***"), "{token}: {log}");
@@ -428,7 +428,7 @@ fn what_cannot_change_is_a_warning_and_keeps_its_value() {
     let cookie = gateway.first_account();
     gateway.write(&text(&format!("state_dir = \"elsewhere\"\n{}", PUBLIC.replace("public", "signed_in"))));
     gateway.signal("HUP");
-    gateway.wait_for(|_, line| line.contains("`state_dir` changes only with a restart"));
+    gateway.wait_for(|_, line| line.contains("change of `state_dir` ignored until restart"));
     gateway.wait_for(|_, line| line.contains("configuration reloaded"));
     assert!(!gateway.folder().join("elsewhere").exists());
     assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);

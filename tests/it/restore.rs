@@ -117,7 +117,7 @@ fn a_backup_is_restored_while_the_gateway_serves_and_sign_ins_wait() {
         assert!(!answers.is_empty() && answers.iter().all(|status| *status == 200), "{answers:?}");
         said
     });
-    assert!(said.0 == 0 && said.1.contains("the running gateway has it in force"), "{said:?}");
+    assert!(said.0 == 0 && said.1.contains("the running gateway now uses it"), "{said:?}");
     assert_eq!(close_code(&mut socket), 4403);
     let seen = |cookie: &str| gateway.client().get("/", &[("Cookie", cookie)]).status;
     assert_eq!((seen(&early), seen(&late)), (200, 401));
@@ -178,7 +178,7 @@ fn a_backup_that_is_copied_over_the_database_in_use_is_noticed_and_not_spoiled()
     std::fs::copy(&backup, &database).unwrap();
     assert_eq!(ready(&gateway), 503);
     assert_eq!(gateway.login("ada@example.com", PASSWORD).status, 503);
-    gateway.wait_for(|_, line| line.contains("was written over while in use") && line.contains("authgate restore"));
+    gateway.wait_for(|_, line| line.contains("was overwritten while in use") && line.contains("authgate restore"));
     let folder = gateway.into_folder();
     assert!(std::fs::read(&database).unwrap() == std::fs::read(&backup).unwrap(), "nothing was written into it");
     let (code, said) = refused_start(folder.path());
@@ -227,7 +227,7 @@ fn a_database_of_every_earlier_version_is_brought_up_kept_as_it_was_and_taken_ba
         let copy = folder.path().join(format!("state/authgate.db.v{from}"));
         let (code, said) = run(folder.path(), &["check"]);
         assert!(
-            code == 0 && said.contains(&format!("has version {from}: the next start brings it to {known}")),
+            code == 0 && said.contains(&format!("has schema version {from}: the next start migrates it to {known}")),
             "{said}"
         );
         assert_eq!((version(&database), copy.exists()), (u32::try_from(from).unwrap(), false), "check changes nothing");

@@ -154,7 +154,7 @@ fn the_watchdog_hears_nothing_while_a_thread_is_stuck_and_hears_from_us_again_wh
     for name in ["proxy-0", "store"] {
         alive();
         let stuck = Stuck::thread(gateway.pid(), name);
-        let silent = |gateway: &mut Gateway| gateway.wait_for(|_, line| line.contains("does not answer"));
+        let silent = |gateway: &mut Gateway| gateway.wait_for(|_, line| line.contains("watchdog not notified"));
         silent(&mut gateway);
         manager.socket.set_nonblocking(true).unwrap();
         while manager.socket.recv(&mut [0; 64]).is_ok() {}
@@ -229,7 +229,7 @@ fn a_socket_that_no_listen_names_keeps_the_gateway_from_starting() {
     let mut said = String::new();
     std::io::Read::read_to_string(&mut activator.stderr.take().unwrap(), &mut said).unwrap();
     assert!(!activator.wait().unwrap().success());
-    assert!(said.contains(&format!("handed over http://{handed}, which no `listen` names")), "{said}");
+    assert!(said.contains(&format!("passed the socket http://{handed}, which is not in `listen`")), "{said}");
 }
 
 #[test]

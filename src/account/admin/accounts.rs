@@ -56,7 +56,7 @@ fn no_address(typed: &str) -> AdminError {
 }
 
 pub(crate) fn taken(email: &str) -> AdminError {
-    AdminError(format!("there is already an account with the e-mail {email}"))
+    AdminError(format!("an account with the e-mail {email} already exists"))
 }
 
 /// The accounts as commands use them.
@@ -120,7 +120,7 @@ impl Admin {
     /// The account with this e-mail, in any spelling.
     pub fn user(&mut self, typed: &str) -> Result<UserRow, AdminError> {
         let email = canonical(typed)?;
-        self.db.user_by_email(&email)?.ok_or_else(|| AdminError(format!("there is no account with the e-mail {email}")))
+        self.db.user_by_email(&email)?.ok_or_else(|| AdminError(format!("no account with the e-mail {email}")))
     }
 
     /// All accounts, by e-mail.
@@ -195,7 +195,7 @@ impl Admin {
         match self.db.change_user(&user.id, what, ends, self.clock.now(), &event)? {
             Written::Done(user) => Ok(*user),
             Written::Taken => Err(taken(what.email.as_deref().unwrap_or_default())),
-            Written::Missing => Err(AdminError(format!("the account {} was removed meanwhile", user.email))),
+            Written::Missing => Err(AdminError(format!("the account {} has since been removed", user.email))),
         }
     }
 
@@ -244,7 +244,7 @@ impl Admin {
 
     /// Ends one session.
     pub fn revoke_session(&mut self, id: &str) -> Result<(), AdminError> {
-        let missing = || AdminError(format!("there is no session `{}` that stands", printable(id)));
+        let missing = || AdminError(format!("no active session `{}`", printable(id)));
         let email = self.db.session_email(id)?.ok_or_else(missing)?;
         let user = self.db.user_by_email(&email)?;
         let event = AuditRow { detail: id.to_owned(), ..self.event("session_ended", user.as_ref()) };

@@ -18,7 +18,7 @@ pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
     if admin.db.end_api_token(id, None, admin.clock.now(), &event)? {
         Ok(())
     } else {
-        Err(AdminError(format!("there is no token `{}` that works", printable(id))))
+        Err(AdminError(format!("no valid token `{}`", printable(id))))
     }
 }
 
@@ -42,7 +42,7 @@ pub fn create(admin: &mut Admin, typed: &str, details: &TokenDetails) -> Result<
     match admin.db.add_api_token(&new, None, &event)? {
         Kept::Yes => Ok((new.id, token)),
         Kept::TooMany => Err(too_many().into()),
-        Kept::Already => Err(AdminError("the token was made already".to_owned())),
-        Kept::No => Err(AdminError(format!("the account {} was removed meanwhile", user.email))),
+        Kept::Already => Err(AdminError("the token has already been created".to_owned())),
+        Kept::No => Err(AdminError(format!("the account {} has since been removed", user.email))),
     }
 }

@@ -54,7 +54,7 @@ pub fn lift(admin: &mut Admin, what: &str) -> Result<(), AdminError> {
     let user = admin.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
     let event = AuditRow { detail: printable(what), ..admin.event("ban_lifted", None) };
     if admin.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
-        return Err(AdminError(format!("nothing is banned under `{}`", printable(what))));
+        return Err(AdminError(format!("no ban on `{}`", printable(what))));
     }
     Ok(())
 }

@@ -99,11 +99,11 @@ impl Importer<'_> {
         self.row = row.row;
         let Some(email) = self.email(&row.email) else { return Ok(None) };
         if !self.emails.insert(email.clone()) {
-            self.report(format!("{email} stands there already, in whatever case: skipped"));
+            self.report(format!("{email} appears more than once, ignoring case: skipped"));
             return Ok(None);
         }
         if self.admin.has_email(&email)? {
-            self.report(format!("there is already an account with the e-mail {email}: skipped"));
+            self.report(format!("an account with the e-mail {email} already exists: skipped"));
             return Ok(None);
         }
         let Some(id) = self.id(row.id)? else { return Ok(None) };
@@ -121,20 +121,20 @@ impl Importer<'_> {
     /// Unusual addresses are kept; one that is dangerous to apps is skipped.
     fn email(&mut self, typed: &str) -> Option<String> {
         let Some(email) = fields::canonical(typed) else {
-            self.report(format!("`{}` is no e-mail address: skipped", printable(typed)));
+            self.report(format!("`{}` is not a valid e-mail address: skipped", printable(typed)));
             return None;
         };
         match fields::check_new_address(&email) {
             Ok(()) => {}
             Err(Unsuitable::Unsafe) => {
-                self.report(format!("{email} could be taken for a file's name or an option: skipped"));
+                self.report(format!("{email} could be mistaken for a file name or an option: skipped"));
                 return None;
             }
             Err(Unsuitable::NotDotAtom) => {
-                self.report(format!("{email} is no address that others could sign up with; it was kept"));
+                self.report(format!("{email} would not be accepted at sign-up; it was kept"));
             }
             Err(Unsuitable::Confusable) => {
-                self.report(format!("{email} has letters that can be taken for others; it was kept"));
+                self.report(format!("{email} has letters that look like others; it was kept"));
             }
         }
         Some(email)
@@ -143,11 +143,11 @@ impl Importer<'_> {
     fn id(&mut self, id: Option<String>) -> Result<Option<NewId>, AdminError> {
         let Some(id) = id else { return Ok(Some(self.admin.new_id()?)) };
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic()) {
-            self.report(format!("`{}` cannot be an id: skipped", printable(&id)));
+            self.report(format!("invalid id `{}`: skipped", printable(&id)));
             return Ok(None);
         }
         if !self.ids.insert(id.clone()) || self.admin.has_id(&id)? {
-            self.report(format!("the id {id} is taken: skipped"));
+            self.report(format!("the id {id} is already in use: skipped"));
             return Ok(None);
         }
         Ok(Some(NewId::Given(id)))
@@ -157,7 +157,7 @@ impl Importer<'_> {
         if let Ok(name) = fields::name(typed) {
             return name;
         }
-        self.report("the name was cleaned: it was too long, or had characters that cannot be shown");
+        self.report("the name was shortened or cleaned: it was too long, or had characters that cannot be displayed");
         fields::cleaned_name(typed)
     }
 
@@ -179,7 +179,7 @@ impl Importer<'_> {
         let hash = hash?;
         let usable = hasher::is_usable(self.admin.argon2(), &hash);
         if !usable {
-            self.report("the password's hash is damaged or of a kind that is not known: the account has no password");
+            self.report("the password hash is damaged or of an unknown kind: the account has no password");
         }
         usable.then_some(hash)
     }

@@ -46,6 +46,6 @@ pub fn revoke(admin: &mut Admin, id: &str) -> Result<(), AdminError> {
     if admin.db.end_invite(id, &event)? {
         Ok(())
     } else {
-        Err(AdminError(format!("there is no invite `{}` that works", printable(id))))
+        Err(AdminError(format!("no valid invite `{}`", printable(id))))
     }
 }

@@ -20,19 +20,16 @@ pub struct Grant {
 impl Scope {
     /// Parses `GET /api/**`, `GET,POST /api/**` or `* /api/**`. Methods are mandatory: omitting them never means all.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` is no scope: {why}");
-        let (methods, path) = text
-            .trim()
-            .rsplit_once(' ')
-            .ok_or_else(|| wrong("it names methods and a path, as in `GET /api/**`, or `* /api/**` for all methods"))?;
+        let wrong = |why: &str| format!("invalid scope `{text}`: {why}");
+        let (methods, path) = text.trim().rsplit_once(' ').ok_or_else(|| {
+            wrong("use methods and a path, for example `GET /api/**`, or `* /api/**` for all methods")
+        })?;
         let is_method = |name: &str| !name.is_empty() && name != "*" && name.bytes().all(|b| b.is_ascii_uppercase());
         let method = |name: &str| Method::from_bytes(name.trim().as_bytes()).ok().filter(|_| is_method(name.trim()));
         let methods: Option<Vec<Method>> = match methods.trim() {
             "*" => None,
             names => Some(names.split(',').map(method).collect::<Option<_>>().ok_or_else(|| {
-                wrong(
-                    "methods are written in capitals and joined by commas, as in `GET,POST /api/**`; `*` alone is all",
-                )
+                wrong("use upper-case methods separated by commas, for example `GET,POST /api/**`; `*` means all")
             })?),
         };
         Ok(Self { methods, path: PathPattern::parse(path).map_err(wrong)? })

@@ -51,11 +51,11 @@ pub(crate) fn new_token(
     let wrong = |field, code, message: String| FieldError { field, code, message };
     let name = details.name.trim();
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(fields::is_forbidden) {
-        let message = "A token's name has 1 to 100 characters, all of which can be shown.";
+        let message = "A token name has 1 to 100 printable characters.";
         return Err(wrong("token_name", "invalid", message.to_owned()));
     }
     if details.scopes.len() > SCOPES_MAX {
-        return Err(wrong("scopes", "too_many", format!("A token has at most {SCOPES_MAX} scopes.")));
+        return Err(wrong("scopes", "too_many", format!("A token can have at most {SCOPES_MAX} scopes.")));
     }
     for scope in &details.scopes {
         Scope::parse(scope).map_err(|message| wrong("scopes", "invalid", message))?;
@@ -76,7 +76,7 @@ pub(crate) fn new_token(
 }
 
 pub(crate) fn too_many() -> FieldError {
-    let message = "There are as many tokens as one account may have: revoke one first.".to_owned();
+    let message = "This account has reached its limit of tokens: revoke one first.".to_owned();
     FieldError { field: "token_name", code: "too_many", message }
 }
 

@@ -225,7 +225,7 @@ impl JobQueue {
 fn run_worker(mut hasher: Hasher, settings: &Mutex<config::Argon2>, jobs: &JobQueue, spare_ttl: Duration) {
     // affects this thread only; hashing also works without it
     if let Err(error) = rustix::process::nice(NICE_INCREMENT) {
-        tracing::warn!(%error, "a hashing thread cannot be made to stand behind others");
+        tracing::warn!(%error, "could not lower hashing thread priority");
     }
     while let Some((job, memory)) = jobs.next(spare_ttl) {
         hasher.memory = memory;
@@ -236,7 +236,7 @@ fn run_worker(mut hasher: Hasher, settings: &Mutex<config::Argon2>, jobs: &JobQu
         metrics::ACCOUNTS.hashed(began.elapsed());
         jobs.put_back(std::mem::replace(&mut hasher.memory, no_memory()));
         if done.is_err() {
-            tracing::error!("a hashing job panicked");
+            tracing::error!("hashing job panicked");
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn check(rules: &config::Password, title: &str, email: &str, password
     if length > CHARS_MAX {
         return Err(wrong(
             "too_long",
-            format!("The password is too long: it may have {CHARS_MAX} characters at most."),
+            format!("The password is too long: it can have at most {CHARS_MAX} characters."),
         ));
     }
     if !rules.blocklist {
@@ -47,12 +47,12 @@ pub(crate) fn check(rules: &config::Password, title: &str, email: &str, password
     }
     let lower = Zeroizing::new(password.to_lowercase());
     if guessable::is_guessable(&lower) {
-        return Err(wrong("common", "This password is one of those that are guessed first.".to_owned()));
+        return Err(wrong("common", "This password is too easy to guess.".to_owned()));
     }
     if words(email).chain(words(title)).any(|word| lower.contains(&word)) {
         return Err(wrong(
             "guessable",
-            "The password contains a word of your e-mail address or of this page's title.".to_owned(),
+            "The password contains a word from your e-mail address or from this page's title.".to_owned(),
         ));
     }
     Ok(())

@@ -20,10 +20,10 @@ pub(super) fn open_below(routes: &Routes, numbers: &[usize], spans: &[Range<usiz
         reading.warn(
             spans[at].clone(),
             format!(
-                "`{}` is this one path: what lies below it goes to route {}, which asks for less",
+                "`{}` matches only this path: paths below it match route {}, which is less strict",
                 route.path.text, numbers[next]
             ),
-            format!("write \"{folder}/**\" to take {folder}, {folder}/ and all below"),
+            format!("use \"{folder}/**\" to match {folder}, {folder}/ and everything below"),
         );
     }
 }
@@ -47,11 +47,11 @@ pub(super) fn public_part(
         reading.warn(
             places.paths[at].clone(),
             format!(
-                "`{}` is public, and route {} guards the same app: the app's own session cookies pass here without a \
-                 session of the gateway",
+                "`{}` is public, and route {} protects the same app: the app's own session cookies pass here without a \
+                 gateway session",
                 route.path.text, numbers[guarded]
             ),
-            "write cookies = \"drop\" in this route if the app has sessions of its own, else cookies = \"app\"",
+            "set cookies = \"drop\" in this route if the app has its own sessions, otherwise cookies = \"app\"",
         );
     }
 }
@@ -101,8 +101,8 @@ pub(super) fn uncovered(
     let warn = |span: Range<usize>, name: &str| {
         reading.warn(
             span,
-            format!("no certificate speaks for {name}: browsers refuse to go there"),
-            "add one in [server.tls] that names it among its subject alternative names",
+            format!("no certificate is valid for {name}: browsers will refuse it"),
+            "add one in [server.tls] that lists it as a subject alternative name",
         );
     };
     let own = server.public_url.host();

@@ -50,8 +50,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     if let Some(span) = nothing {
         reading.fault(
             span,
-            "there is no route, so nothing would be served",
-            "add [[route]] with `upstream = \"http://127.0.0.1:3000\"`",
+            "no routes, so nothing would be served",
+            "add a [[route]] with `upstream = \"http://127.0.0.1:3000\"`",
         );
     }
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();

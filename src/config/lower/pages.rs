@@ -12,7 +12,7 @@ pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
     if let (Some(login), Some(signup)) = (&login, &signup)
         && login.value == signup.value
     {
-        signup.fault("`login` and `signup` are the same path", "give each a path of its own");
+        signup.fault("`login` and `signup` are the same path", "use a different path for each");
     }
     Pages {
         title: title(table),
@@ -31,7 +31,7 @@ pub(super) fn authjs(table: &Table<'_>, prefix: &str) -> AuthJs {
     if let Some(base) = &base_path
         && prefix.strip_prefix(base.value.as_str()).is_some_and(|rest| rest.starts_with('/'))
     {
-        base.fault("server.prefix lies under `base_path`: its pages could not be reached", "write a path beside it");
+        base.fault("server.prefix is under `base_path`: its pages would be unreachable", "use a path outside it");
     }
     AuthJs { base_path: base_path.map(|text| text.value), client }
 }
@@ -40,7 +40,7 @@ fn title(table: &Table<'_>) -> String {
     let Some(text) = table.text("title", "Sign in") else { return "Sign in".to_owned() };
     let length = text.value.chars().count();
     if length == 0 || length > 80 || text.value.chars().any(char::is_control) {
-        text.fault("`title` must be a line of 1 to 80 characters", "write the heading of the login page");
+        text.fault("`title` must be a line of 1 to 80 characters", "use the heading of the login page");
     }
     text.value
 }
@@ -50,16 +50,16 @@ fn extra_path<'t>(table: &Table<'t>, key: &'static str, example: &str, prefix: &
     let plain = NormalPath::parse(text.value.as_bytes()).is_ok();
     if !plain || text.value == "/" || text.value.ends_with('/') {
         text.fault(
-            format!("`{}` cannot be the path of a page", text.value),
-            format!("write a path, as in \"{example}\""),
+            format!("`{}` cannot be used as the path of a page", text.value),
+            format!("use a path, for example \"{example}\""),
         );
         return None;
     }
     let below = text.value.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if below {
         text.fault(
-            format!("`{key}` lies under server.prefix, where the page is already"),
-            "leave it out, or write a path outside",
+            format!("`{key}` is under server.prefix, where the page already is"),
+            "leave it out, or use a path outside it",
         );
         return None;
     }
@@ -70,14 +70,14 @@ fn after_login(table: &Table<'_>, prefix: &str, pages: [&Option<Item<'_, String>
     let Some(text) = table.text("after_login", "/") else { return "/".to_owned() };
     let path = text.value.split(['?', '#']).next().unwrap_or_default();
     if NormalPath::parse(path.as_bytes()).is_err() || !text.value.bytes().all(|b| b > 0x20 && b < 0x7f) {
-        text.fault(format!("`{}` is no path on this gateway", text.value), "write a path, as in \"/\"");
+        text.fault(format!("`{}` is not a path on this gateway", text.value), "use a path, for example \"/\"");
         return "/".to_owned();
     }
     let own = path.strip_prefix(prefix).is_some_and(|page| page.starts_with('/') && page != "/account");
     if own || pages.into_iter().flatten().any(|page| page.value == path) {
         text.fault(
-            format!("`{}` is a page that leads on to `after_login` itself, or none for people", text.value),
-            format!("write an app's path, or \"{prefix}/account\""),
+            format!("`{}` is a page that itself redirects to `after_login`, or not a page for users", text.value),
+            format!("use an app's path, or \"{prefix}/account\""),
         );
     }
     text.value
@@ -95,9 +95,9 @@ pub(super) fn origins(table: &Table<'_>, key: &'static str) -> Vec<Origin> {
         match Origin::parse(&text.value) {
             Some(origin) => origins.push(origin),
             None => text.fault(
-                format!("`{}` is no origin", text.value),
+                format!("invalid origin `{}`", text.value),
                 if text.value.is_ascii() {
-                    "write scheme and host, and the port if it has one, as in \"https://app.example.com\""
+                    "use scheme, host and optionally a port, for example \"https://app.example.com\""
                 } else {
                     super::server::PUNYCODE
                 },

@@ -23,12 +23,12 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
     if let Some(typed) = &idle_typed
         && idle > max_age
     {
-        typed.fault("`idle` is longer than `max_age`, so it would never count", "write a shorter time than max_age");
+        typed.fault("`idle` is longer than `max_age`, so it would have no effect", "use a time shorter than max_age");
     }
     if let Some(typed) = &renew_typed
         && renew_after >= idle
     {
-        typed.fault("`renew_after` is not shorter than `idle`", "write a shorter time than idle");
+        typed.fault("`renew_after` is not shorter than `idle`", "use a time shorter than idle");
     }
     let same_site =
         table.choice("same_site", &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
@@ -36,8 +36,8 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
     if same_site == SameSite::None && public_url.scheme() == Scheme::Http {
         table.reading.fault(
             table.span_of("same_site"),
-            "`same_site = \"none\"` needs https: browsers refuse such a cookie over http",
-            "set server.public_url to an https address, or leave same_site at \"lax\"",
+            "`same_site = \"none\"` requires https: browsers reject such a cookie over http",
+            "set server.public_url to an https URL, or keep same_site = \"lax\"",
         );
     }
     let app_cookies = [("per_account", AppCookieRule::PerAccount), ("keep", AppCookieRule::Keep)];
@@ -51,8 +51,8 @@ fn cookie_name(table: &Table<'_>) -> String {
     let Some(text) = table.text("cookie_name", cookie::DEFAULT_NAME) else { return default };
     if !cookie::may_be_named(&text.value) {
         text.fault(
-            format!("`{}` cannot be the cookie's name", text.value),
-            "write letters, digits and . _ -, 64 at most; `__Host-` or `__Secure-` is put before it",
+            format!("`{}` cannot be used as the cookie name", text.value),
+            "use at most 64 letters, digits and . _ -; the prefix `__Host-` or `__Secure-` is added",
         );
         return default;
     }
@@ -65,8 +65,8 @@ pub(super) fn cookie_clash(session: &Session, span: Range<usize>, upstreams: &[U
     if let Some(name) = cookies.find(|name| cookie::is_own(&session.cookie_name, name.as_bytes())) {
         reading.fault(
             span,
-            format!("`{name}` is a cookie that an upstream's `token` is sent in, too"),
-            "give this gateway's cookies a name of their own",
+            format!("`{name}` is also the cookie of an upstream's `token`"),
+            "use a different name for this gateway's cookies",
         );
     }
 }
@@ -78,8 +78,8 @@ fn domain(table: &Table<'_>, public_url: &Origin) -> Option<String> {
     let named = host.filter(|host| host.name().contains('.') && bare.parse::<std::net::IpAddr>().is_err());
     let Some(host) = named else {
         text.fault(
-            format!("`{}` is no domain that hosts can share", text.value),
-            "write a parent domain of your hosts, as in \"example.com\"",
+            format!("hosts cannot share the domain `{}`", text.value),
+            "use a parent domain of your hosts, for example \"example.com\"",
         );
         return None;
     };
@@ -88,12 +88,12 @@ fn domain(table: &Table<'_>, public_url: &Origin) -> Option<String> {
     if !covers {
         text.fault(
             format!("`{}` does not cover {own}, the host of server.public_url", text.value),
-            "write a parent domain of that host",
+            "use a parent domain of that host",
         );
         return None;
     }
     if public_url.scheme() == Scheme::Http {
-        text.fault("a shared session needs https", "set server.public_url to an https address, or leave `domain` out");
+        text.fault("a shared session requires https", "set server.public_url to an https URL, or leave `domain` out");
     }
     Some(host.name().to_owned())
 }

@@ -51,11 +51,8 @@ pub(super) fn routes(
         if let Some(earlier) = routes.covering(&route) {
             table.reading.fault(
                 table.span.clone(),
-                format!(
-                    "this route never comes to its turn: route {} takes all of its requests first",
-                    numbers[earlier]
-                ),
-                "put it before that one, or remove it",
+                format!("this route is never reached: route {} matches all of its requests first", numbers[earlier]),
+                "move it before that route, or remove it",
             );
         }
         numbers.push(number);
@@ -86,8 +83,8 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
     if table.boolean("enforce") == Some(false) {
         table.reading.fault(
             table.span_of("enforce"),
-            "routes that only report do not exist yet, and this one would be enforced",
-            "remove it, or write `enforce = true`",
+            "report-only routes are not supported yet, and this route would be enforced",
+            "remove it, or set `enforce = true`",
         );
     }
     let timeout =
@@ -126,7 +123,7 @@ fn cors(table: &Table<'_>, everywhere: &[Origin]) -> Cors {
     if text.value != "app" {
         text.fault(
             format!("`cors` cannot be \"{}\"", text.value),
-            "write { origins = [\"https://app.example.com\"] }, or \"app\" to leave it to the app behind",
+            "use { origins = [\"https://app.example.com\"] }, or \"app\" to leave CORS to the app",
         );
     }
     Cors::App
@@ -142,8 +139,8 @@ fn websocket_token(table: &Table<'_>) -> WebSocketToken {
             ("subprotocol", _) => places.subprotocol = true,
             (_, Some(name)) => places.query.push(name.to_owned()),
             _ => place.fault(
-                format!("`{}` is no place for a token", place.value),
-                "write \"subprotocol\", or \"query:\" and a parameter's name, as in \"query:access_token\"",
+                format!("`{}` is not a valid token location", place.value),
+                "use \"subprotocol\", or \"query:\" and a parameter name, for example \"query:access_token\"",
             ),
         }
     }
@@ -162,16 +159,19 @@ fn upgrade(table: &Table<'_>) -> Vec<String> {
         let mut parts = name.splitn(2, '/');
         let kind = parts.next().unwrap_or_default();
         if kind == "websocket" {
-            text.fault("WebSockets pass without being named", "remove it; `websocket` says from where they may come");
+            text.fault(
+                "WebSockets are allowed without being listed",
+                "remove it; `websocket` sets the allowed origins",
+            );
         } else if matches!(kind, "h2" | "h2c" | "h3" | "http" | "tls") {
             text.fault(
-                format!("`{}` would be a way past every rule", text.value),
-                "name protocols of the app's own, as in \"spdy/3.1\" or \"tcp\"",
+                format!("`{}` would bypass every rule", text.value),
+                "list protocols of the app itself, for example \"spdy/3.1\" or \"tcp\"",
             );
         } else if !is_token(kind) || !parts.all(is_token) {
             text.fault(
-                format!("`{}` is no protocol", text.value),
-                "write a name, perhaps with a version: \"spdy/3.1\"",
+                format!("invalid protocol `{}`", text.value),
+                "use a name, optionally with a version, for example \"spdy/3.1\"",
             );
         } else {
             protocols.push(name);
@@ -185,21 +185,21 @@ fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
     let Some(text) = table.text("host", "app.example.com") else { return HostPattern::Any };
     let Some(host) = HostPattern::parse(&text.value) else {
         let remedy = if text.value == "*" {
-            "leave `host` out to take any"
+            "leave `host` out to match any host"
         } else if !text.value.is_ascii() {
-            "write the host in punycode, as browsers send it: \"xn--bcher-kva.example\" is bücher.example"
+            "use punycode, as browsers send it: \"xn--bcher-kva.example\" is bücher.example"
         } else {
-            "write a host name without a scheme, as in \"app.example.com\" or \"*.example.com\""
+            "use a host name without a scheme, for example \"app.example.com\" or \"*.example.com\""
         };
-        text.fault(format!("`{}` is no host", text.value), remedy);
+        text.fault(format!("invalid host `{}`", text.value), remedy);
         return HostPattern::Any;
     };
     if let HostPattern::Exact(exact) = &host
         && matches!(exact.port(), Some(80 | 443))
     {
         text.fault(
-            format!("browsers leave the port of `{}` out: the route would take none of their requests", text.value),
-            format!("write \"{}\"", exact.name()),
+            format!("browsers omit the port of `{}`: the route would match none of their requests", text.value),
+            format!("use \"{}\"", exact.name()),
         );
     }
     let name = match &host {
@@ -211,8 +211,8 @@ fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
         |domain: &&str| name != *domain && !name.strip_suffix(*domain).is_some_and(|front| front.ends_with('.'));
     if let Some(domain) = domain.filter(outside) {
         text.fault(
-            format!("`{}` lies outside session.domain: nobody who signs in is signed in there", text.value),
-            format!("write a host below {domain}, or `refuse = \"status\"` where programs alone come"),
+            format!("`{}` is outside session.domain: sessions would not be valid there", text.value),
+            format!("use a host under {domain}, or `refuse = \"status\"` if only programs use the route"),
         );
     }
     host
@@ -223,8 +223,8 @@ fn path(table: &Table<'_>) -> PathPattern {
     let Some(text) = table.text("path", "/api/**") else { return everything() };
     PathPattern::parse(&text.value).unwrap_or_else(|why| {
         text.fault(
-            format!("`{}` is no path pattern: {why}", text.value),
-            "write a path, as in \"/api/**\"; `*` stands within one segment, `/**` for all below",
+            format!("invalid path pattern `{}`: {why}", text.value),
+            "use a path, for example \"/api/**\"; `*` matches within one segment, `/**` matches everything below",
         );
         everything()
     })
@@ -238,8 +238,8 @@ fn methods(table: &Table<'_>) -> Vec<Method> {
         match Method::from_bytes(text.value.as_bytes()) {
             Ok(method) if !refused && !text.value.bytes().any(|b| b.is_ascii_lowercase()) => methods.push(method),
             _ => text.fault(
-                format!("`{}` is no method that is served", text.value),
-                "write methods in capitals, as in \"GET\"; CONNECT, TRACE and TRACK are never served",
+                format!("unsupported method `{}`", text.value),
+                "use upper-case methods, for example \"GET\"; CONNECT, TRACE and TRACK are never served",
             ),
         }
     }
@@ -251,7 +251,7 @@ fn route_upstream(table: &Table<'_>, access: Access, upstreams: &mut Vec<Upstrea
         if access != Access::Deny && !table.has("upstream") {
             table.reading.fault(
                 table.span.clone(),
-                "this route does not say where its requests go",
+                "this route has no upstream",
                 "add `upstream = \"http://127.0.0.1:3000\"`, or `access = \"deny\"`",
             );
         }
@@ -271,16 +271,16 @@ fn route_upstream(table: &Table<'_>, access: Access, upstreams: &mut Vec<Upstrea
 fn unknown(text: &Item<'_, String>, upstreams: &[Upstream]) {
     let names = upstreams.iter().map(|upstream| upstream.name.as_str());
     let remedy = nearest(&text.value, names).map_or_else(
-        || "add an [[upstream]] of that name, or write a URL, as in \"http://127.0.0.1:3000\"".to_owned(),
+        || "add an [[upstream]] with that name, or use a URL, for example \"http://127.0.0.1:3000\"".to_owned(),
         |name| format!("did you mean \"{name}\"?"),
     );
-    text.fault(format!("there is no upstream \"{}\"", text.value), remedy);
+    text.fault(format!("unknown upstream \"{}\"", text.value), remedy);
 }
 
 fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
     let Some(list) = table.texts("groups", "staff") else { return Vec::new() };
     if access != Access::SignedIn && !list.value.is_empty() {
-        list.fault("`groups` count on signed_in routes alone", "write `access = \"signed_in\"`, or remove `groups`");
+        list.fault("`groups` only apply to signed_in routes", "set `access = \"signed_in\"`, or remove `groups`");
     }
     let mut groups = Vec::new();
     for text in list.value {
@@ -289,10 +289,7 @@ fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
             text.reading.groups.borrow_mut().entry(text.value.clone()).or_insert(text.span);
             groups.push(text.value);
         } else {
-            text.fault(
-                format!("`{}` cannot be a group", text.value),
-                "write a name of 1 to 64 characters without a comma",
-            );
+            text.fault(format!("invalid group `{}`", text.value), "use a name of 1 to 64 characters without a comma");
         }
     }
     groups
@@ -308,8 +305,8 @@ fn strip_prefix(table: &Table<'_>, path: &PathPattern) -> String {
         path.text.strip_prefix(text.value.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if !plain || !front || text.value.contains('*') {
         text.fault(
-            format!("`{}` is not the front of this route's path", text.value),
-            "write the first segments of `path`, without stars and without a slash at the end, as in \"/api\" for \"/api/**\"",
+            format!("`{}` is not a prefix of this route's path", text.value),
+            "use the first segments of `path`, without wildcards or a trailing slash, for example \"/api\" for \"/api/**\"",
         );
         return String::new();
     }

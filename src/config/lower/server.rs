@@ -12,7 +12,7 @@ use crate::web::proxy_headers;
 
 /// What helps where a host is written in letters that no browser sends.
 pub(super) const PUNYCODE: &str =
-    "write the host in punycode, as browsers send it: \"https://xn--bcher-kva.example\" is https://bücher.example";
+    "use punycode, as browsers send it: \"https://xn--bcher-kva.example\" is https://bücher.example";
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn server(table: &Table<'_>) -> Server {
@@ -22,7 +22,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         None => vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
         Some(list) => {
             if list.value.is_empty() {
-                list.fault("`listen` is empty, so nobody could connect", "write `listen = [\"127.0.0.1:8080\"]`");
+                list.fault("`listen` is empty, so no client could connect", "set `listen = [\"127.0.0.1:8080\"]`");
             }
             distinct(list.value.iter().filter_map(|one| Some((one, self::listen(one, base)?))).collect())
         }
@@ -33,8 +33,8 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         let address = admin.address().map_or_else(String::new, |address| format!("`{address}` of "));
         table.reading.fault(
             table.span_of(place),
-            format!("{address}`admin_listen` is one of `listen`"),
-            "give each an address of its own",
+            format!("{address}`admin_listen` is also in `listen`"),
+            "use a different address for each",
         );
     }
     let (tls, has_certificates) = super::tls::tls(&table.table("tls", "[server.tls]"));
@@ -43,7 +43,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
     {
         for one in list.value.iter().filter(|one| one.value.starts_with("https://")) {
             one.fault(
-                format!("`{}` has no certificate to show", one.value),
+                format!("`{}` has no certificate", one.value),
                 "add [server.tls] with `certificates = [{ certificate = \"chain.pem\", key = { file = \"key.pem\" } }]`",
             );
         }
@@ -82,8 +82,8 @@ fn without_proxy(
     if public.scheme() == Scheme::Https {
         if let Some(typed) = table.text("public_url", "").filter(|_| !tls) {
             typed.fault(
-                "`public_url` is https, and nothing here is: every request would be sent on for ever",
-                "listen on \"https://0.0.0.0:443\" with [server.tls], or name the TLS proxy in front in trusted_proxies",
+                "`public_url` is https, but no listener is: every request would be redirected in a loop",
+                "listen on \"https://0.0.0.0:443\" with [server.tls], or list the TLS proxy in front in trusted_proxies",
             );
         }
         return;
@@ -93,8 +93,8 @@ fn without_proxy(
         if plain.is_ok_and(|address| !address.ip().is_loopback()) {
             table.reading.warn(
                 one.span.clone(),
-                format!("`{}` can be reached by others over plain http: passwords and sessions can be read on the way", one.value),
-                "listen on \"https://...\" with [server.tls], or on loopback behind a TLS proxy named in trusted_proxies",
+                format!("`{}` is reachable from other machines over plain http: passwords and sessions can be intercepted", one.value),
+                "listen on \"https://...\" with [server.tls], or on loopback behind a TLS proxy listed in trusted_proxies",
             );
         }
     }
@@ -109,7 +109,7 @@ fn admin_listen(table: &Table<'_>, base: &Path) -> Option<Listen> {
     }
     let address = listen(&text, base);
     if matches!(address, Some(Listen::Tls(_))) {
-        text.fault("`admin_listen` knows no TLS", "write a loopback address, as in \"127.0.0.1:9180\"");
+        text.fault("`admin_listen` does not support TLS", "use a loopback address, for example \"127.0.0.1:9180\"");
     }
     address
 }
@@ -120,9 +120,9 @@ fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
     for (typed, address) in listen {
         if let Some(other) = kept.iter().find(|other| overlap(other, &address)) {
             let what = if other.address() == address.address() {
-                format!("`{}` stands twice", typed.value)
+                format!("duplicate address `{}`", typed.value)
             } else {
-                format!("`{}` and another of `listen` want the same port of one address", typed.value)
+                format!("`{}` and another entry of `listen` use the same address and port", typed.value)
             };
             typed.fault(what, "remove one of them");
         }
@@ -150,8 +150,8 @@ fn listen(text: &Item<'_, String>, base: &Path) -> Option<Listen> {
     let address = plain.parse().ok();
     if address.is_none() {
         text.fault(
-            format!("`{}` is no address to listen on", text.value),
-            "write an IP address and a port, as in \"127.0.0.1:8080\" or \"[::]:8080\"",
+            format!("invalid listen address `{}`", text.value),
+            "use an IP address and a port, for example \"127.0.0.1:8080\" or \"[::]:8080\"",
         );
     }
     address.map(if secure.is_some() { Listen::Tls } else { Listen::Tcp })
@@ -162,10 +162,7 @@ fn unix_socket(text: &Item<'_, String>, rest: &str, base: &Path) -> Option<UnixS
     let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.len() > 100 {
-        text.fault(
-            format!("`{}` is no path of a Unix socket", text.value),
-            "write unix: and a path of at most 100 bytes",
-        );
+        text.fault(format!("invalid Unix socket path `{}`", text.value), "use unix: and a path of at most 100 bytes");
         return None;
     }
     let mut socket = UnixSocket { path: base.join(path), mode: 0o660, group: None };
@@ -180,8 +177,8 @@ fn unix_socket(text: &Item<'_, String>, rest: &str, base: &Path) -> Option<UnixS
         };
         if read.is_none() {
             text.fault(
-                format!("`{option}` says nothing of a Unix socket, or names no group of this machine"),
-                "write it as in \"unix:/run/authgate/authgate.sock?mode=0660&group=www-data\"",
+                format!("`{option}` is not a Unix socket option, or the group does not exist on this machine"),
+                "example: \"unix:/run/authgate/authgate.sock?mode=0660&group=www-data\"",
             );
         }
     }
@@ -205,11 +202,11 @@ fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
             return origin;
         }
         let remedy = if text.value.is_ascii() {
-            "write scheme and host alone, as in \"https://apps.example.com\""
+            "use only scheme and host, for example \"https://apps.example.com\""
         } else {
             PUNYCODE
         };
-        text.fault(format!("`{}` is no origin", text.value), remedy);
+        text.fault(format!("invalid origin `{}`", text.value), remedy);
     }
     let first = listen.iter().find(|listen| listen.address().is_some());
     let address = first.and_then(Listen::address).map(|address| {
@@ -252,8 +249,8 @@ fn prefix(table: &Table<'_>) -> String {
     let good = text.value.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment));
     if !good {
         text.fault(
-            format!("`{}` cannot be the prefix", text.value),
-            "write a path without a slash at its end, of letters, digits and . _ ~ -, as in \"/.auth\"",
+            format!("invalid prefix `{}`", text.value),
+            "use a path of letters, digits and . _ ~ - without a trailing slash, for example \"/.auth\"",
         );
         return DEFAULT.to_owned();
     }
@@ -277,13 +274,13 @@ fn trusted_proxies(table: &Table<'_>) -> (Vec<ipnet::IpNet>, bool) {
             text.value.parse().ok().or_else(|| text.value.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from));
         match net {
             Some(net) if net.prefix_len() == 0 => text.fault(
-                format!("`{}` would let every client say who it is", text.value),
-                "name the addresses of the proxies in front alone",
+                format!("`{}` would let every client spoof its address", text.value),
+                "list only the addresses of the proxies in front",
             ),
             Some(net) => nets.push(net.trunc()),
             None => text.fault(
-                format!("`{}` is no network", text.value),
-                "write an address or a network, as in \"10.0.0.0/8\" or \"127.0.0.1\"",
+                format!("invalid network `{}`", text.value),
+                "use an address or a network, for example \"10.0.0.0/8\" or \"127.0.0.1\"",
             ),
         }
     }
@@ -299,8 +296,8 @@ fn trusted_headers(table: &Table<'_>) -> Vec<String> {
             names.push(name);
         } else {
             text.fault(
-                format!("`{}` is nothing that a proxy in front may say", text.value),
-                "write names as in \"x-real-ip\", \"forwarded\", \"x-forwarded-prefix\"; identities are the gateway's own to state",
+                format!("`{}` is not a header that a proxy in front may set", text.value),
+                "use names such as \"x-real-ip\", \"forwarded\" or \"x-forwarded-prefix\"; only the gateway sets identity headers",
             );
         }
     }
@@ -314,8 +311,8 @@ fn admin_hosts(table: &Table<'_>) -> Vec<String> {
         match Host::parse(&text.value).filter(|host| host.port().is_none()) {
             Some(host) => names.push(host.name().to_owned()),
             None => text.fault(
-                format!("`{}` is no host's name", text.value),
-                "write the name that is asked for, without a port, as in \"authgate\"",
+                format!("invalid host name `{}`", text.value),
+                "use the host name of the request, without a port, for example \"authgate\"",
             ),
         }
     }

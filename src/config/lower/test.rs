@@ -21,8 +21,8 @@ fn test(table: &Table<'_>, upstreams: &[String]) -> Option<Test> {
     let (Some(request), Some(expect)) = (request, expect) else {
         table.reading.fault(
             table.span.clone(),
-            "a test needs `request` and `expect`",
-            "write `request = \"GET /\"` and `expect = \"login\"`",
+            "a test requires `request` and `expect`",
+            "example: `request = \"GET /\"` and `expect = \"login\"`",
         );
         return None;
     };
@@ -34,8 +34,8 @@ fn test(table: &Table<'_>, upstreams: &[String]) -> Option<Test> {
     });
     if read.is_none() {
         request.fault(
-            format!("`{}` is no request", request.value),
-            "write a method and a path or an address, as in \"GET /api/data\"",
+            format!("invalid request `{}`", request.value),
+            "use a method and a path or URL, for example \"GET /api/data\"",
         );
     }
     let (method, target) = read?;
@@ -48,17 +48,17 @@ fn check_expect(expect: &Item<'_, String>, upstreams: &[String]) {
     if let Some(name) = typed.strip_prefix("forward ") {
         if !upstreams.iter().any(|known| known == name) {
             let near = nearest(name, upstreams.iter().map(String::as_str));
-            let remedy = near.map_or("write an upstream's name, or its URL as the route has it".to_owned(), |near| {
+            let remedy = near.map_or("use the name of an upstream, or the URL from the route".to_owned(), |near| {
                 format!("did you mean \"forward {near}\"?")
             });
-            expect.fault(format!("there is no upstream \"{name}\""), remedy);
+            expect.fault(format!("unknown upstream \"{name}\""), remedy);
         }
         return;
     }
     if !STATUSES.contains(&typed) && typed != "login" && typed != "page" {
         expect.fault(
-            format!("`{typed}` is nothing to be expected"),
-            format!("write \"forward NAME\", \"login\", \"page\" or one of {}", STATUSES.join(", ")),
+            format!("invalid expectation `{typed}`"),
+            format!("use \"forward NAME\", \"login\", \"page\" or one of {}", STATUSES.join(", ")),
         );
     }
 }
@@ -67,8 +67,8 @@ fn header((name, value): &(Item<'_, String>, Item<'_, String>)) -> Option<(Heade
     let read = HeaderName::try_from(name.value.as_str()).ok().zip(HeaderValue::try_from(value.value.as_str()).ok());
     if read.is_none() {
         name.fault(
-            format!("`{}` is no header", name.value),
-            "write a header's name and value, as in `Accept = \"*/*\"`",
+            format!("invalid header `{}`", name.value),
+            "use a header name and value, for example `Accept = \"*/*\"`",
         );
     }
     read
@@ -81,7 +81,7 @@ fn user(table: &Table<'_>) -> Option<TestUser> {
     let user = table.table("user", "user");
     let groups = user.texts("groups", "staff").map(|list| list.value).unwrap_or_default();
     Some(TestUser {
-        email: user.text("email", "somebody@example.com").map(|text| text.value),
+        email: user.text("email", "ada@example.com").map(|text| text.value),
         groups: groups.into_iter().map(|text| text.value).collect(),
     })
 }

@@ -29,8 +29,8 @@ pub(super) fn upstream(table: &Table<'_>) -> UpstreamTls {
         tls.server_name = UpstreamTls::name(&name.value);
         if tls.server_name.is_none() {
             name.fault(
-                format!("`{}` is no name that a certificate could have", name.value),
-                "write a host's name or an address, without a port",
+                format!("`{}` cannot be the name in a certificate", name.value),
+                "use a host name or an IP address, without a port",
             );
         }
     }
@@ -48,7 +48,7 @@ fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certi
         if !table.has(name) {
             table.reading.fault(
                 table.span.clone(),
-                format!("a certificate without `{name}`"),
+                format!("the certificate has no `{name}`"),
                 format!("add `{example}`"),
             );
         }
@@ -65,11 +65,11 @@ fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certi
     match files.read() {
         Ok(read) => {
             if i64::try_from(Clock::system().now()).is_ok_and(|now| now > read.not_after) {
-                let what = "this certificate has expired: browsers refuse it";
+                let what = "this certificate has expired: browsers will refuse it";
                 table.reading.warn(
                     certificate.span.clone(),
                     what.to_owned(),
-                    "put a renewed one there: it is taken over while the gateway runs",
+                    "replace the file with a renewed certificate: the running gateway reloads it",
                 );
             }
             Some((files, Arc::new(read)))

@@ -41,7 +41,7 @@ pub(super) fn token(upstream: &Table<'_>) -> Option<BackendToken> {
                 send(way, &mut sent);
             }
             if list.value.is_empty() {
-                list.fault("`send` is empty, so no backend would get the token", "write `send = [\"bearer\"]`");
+                list.fault("`send` is empty, so the token would never be sent", "set `send = [\"bearer\"]`");
             }
         }
     }
@@ -61,7 +61,7 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
             if !has_secret {
                 fault(
                     "secret",
-                    "this token needs a secret that the backend knows",
+                    "this token requires a secret shared with the backend",
                     "add `secret = { env = \"NEXTAUTH_SECRET\" }`",
                 );
             }
@@ -74,8 +74,8 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
         _ if has_secret => {
             fault(
                 "secret",
-                "EdDSA and ES256 sign with a key of the gateway's own",
-                "remove `secret`, or write algorithm = \"HS256\"",
+                "EdDSA and ES256 sign with the gateway's own key",
+                "remove `secret`, or set algorithm = \"HS256\"",
             );
             None
         }
@@ -90,17 +90,17 @@ const PLACEHOLDERS: [&str; 6] =
 
 /// Whether nobody can guess it, as far as its looks tell (OWASP ASVS 11.2.3, 13.2.3).
 fn is_strong(secret: &Item<'_, Secret>) -> bool {
-    const REMEDY: &str = "make one with `openssl rand -base64 32`";
+    const REMEDY: &str = "generate one with `openssl rand -base64 32`";
     let text = secret.value.expose();
     let different = text.bytes().collect::<std::collections::HashSet<_>>().len();
     let letters: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     let what = if text.len() < SECRET_BYTES_MIN {
-        "this secret has under 32 bytes"
+        "this secret is shorter than 32 bytes"
     } else if secret.reading.secrets == Secrets::Left {
         // what stands in its place is worth nothing, and is not used either
         return true;
     } else if different < 8 || PLACEHOLDERS.iter().any(|known| letters.contains(known)) {
-        "this secret is one that can be guessed"
+        "this secret is easy to guess"
     } else {
         return true;
     };
@@ -111,7 +111,7 @@ fn is_strong(secret: &Item<'_, Secret>) -> bool {
 fn lifetime(table: &Table<'_>) -> Duration {
     let Some(typed) = table.duration("lifetime", Duration::from_secs(30)) else { return Duration::from_secs(300) };
     if typed.value > Duration::from_secs(86_400) {
-        typed.fault("`lifetime` is too long: such a token cannot be called back", "write at most \"1d\"");
+        typed.fault("`lifetime` is too long: these tokens cannot be revoked", "use at most \"1d\"");
     }
     typed.value
 }
@@ -131,8 +131,8 @@ fn send(way: &Item<'_, String>, token: &mut BackendToken) {
         other => match other.strip_prefix("cookie:").filter(|name| is_cookie_name(name)) {
             Some(name) => token.cookies.push(name.to_owned()),
             None => way.fault(
-                format!("`{other}` is no way to send a token"),
-                "write \"bearer\", \"assertion\", or \"cookie:\" and a cookie's name that is not one of ours",
+                format!("`{other}` is not a way to send a token"),
+                "use \"bearer\", \"assertion\", or \"cookie:\" and a name that is not one of the gateway's cookies",
             ),
         },
     }

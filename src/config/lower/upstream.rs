@@ -26,8 +26,8 @@ pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> Vec<Upstream>
         if upstreams.iter().any(|other| other.name == upstream.name) {
             table.reading.fault(
                 table.span_of("name"),
-                format!("there are two upstreams with the name \"{}\"", upstream.name),
-                "give each a name of its own",
+                format!("duplicate upstream name \"{}\"", upstream.name),
+                "use a different name for each",
             );
         }
         upstreams.push(upstream);
@@ -50,18 +50,18 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let health = health(table);
     let Some(name) = name else {
         if !table.has("name") {
-            table.reading.fault(table.span.clone(), "an upstream without a name", "add `name = \"app\"`");
+            table.reading.fault(table.span.clone(), "the upstream has no name", "add `name = \"app\"`");
         }
         return None;
     };
     if name.value.is_empty() || name.value.contains([':', '/']) || name.value.chars().any(char::is_whitespace) {
-        name.fault(format!("`{}` cannot be a name", name.value), "write a word, as in \"http-server\"");
+        name.fault(format!("invalid name `{}`", name.value), "use a word, for example \"http-server\"");
     }
     let list = servers.map(|list| list.value).unwrap_or_default();
     if list.is_empty() && table.reading.fault_count() == faults {
         table.reading.fault(
             table.span.clone(),
-            format!("upstream \"{}\" has no server", name.value),
+            format!("upstream \"{}\" has no servers", name.value),
             "add `servers = [\"127.0.0.1:3000\"]`",
         );
     }
@@ -69,17 +69,17 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     if host == UpstreamHost::Upstream && servers.iter().any(|server| matches!(server, UpstreamServer::Unix(_))) {
         table.reading.fault(
             table.span_of("host"),
-            "`host = \"upstream\"` on a Unix socket, which has no name",
-            "leave `host` out, or name the server by its address",
+            "`host = \"upstream\"` does not work with a Unix socket, which has no host name",
+            "leave `host` out, or use the address of the server",
         );
     }
     let h2c = |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::H2c, .. });
     if health.is_some() && servers.iter().any(h2c) {
-        let what = "`health` asks in HTTP/1.1, which a server that speaks HTTP/2 alone does not know";
+        let what = "`health` uses HTTP/1.1, which an h2c server does not speak";
         table.reading.fault(
             table.span_of("health"),
             what,
-            "remove `health`; a server that cannot be reached is passed over",
+            "remove `health`; unreachable servers are skipped without it",
         );
     }
     let https =
@@ -87,8 +87,8 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     if !tls.is_default() && !servers.iter().any(https) && table.reading.fault_count() == faults {
         table.reading.fault(
             table.span.clone(),
-            "`ca`, `server_name` and `client_certificate` count for https servers, and this upstream has none",
-            "write the servers as in \"https://127.0.0.1:8443\", or remove these keys",
+            "`ca`, `server_name` and `client_certificate` only apply to https servers, and this upstream has none",
+            "use https servers, for example \"https://127.0.0.1:8443\", or remove these keys",
         );
     }
     Some(Upstream { name: name.value, servers, host, allow_headers, identity, tls, token, health })
@@ -103,13 +103,13 @@ fn health(upstream: &Table<'_>) -> Option<Health> {
     let interval = table.duration("interval", HEALTH_INTERVAL_MIN).map_or(HEALTH_INTERVAL, |typed| typed.value);
     let Some(path) = typed else {
         if upstream.holds_table("health") && !table.has("path") {
-            table.reading.fault(table.span.clone(), "`health` without a path", "add `path = \"/healthz\"`");
+            table.reading.fault(table.span.clone(), "`health` has no path", "add `path = \"/healthz\"`");
         }
         return None;
     };
     let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
     if !path.value.starts_with('/') || !path.value.bytes().all(plain) {
-        path.fault(format!("`{}` is no path", path.value), "write a path of the app, as in \"/healthz\"");
+        path.fault(format!("invalid path `{}`", path.value), "use a path of the app, for example \"/healthz\"");
         return None;
     }
     Some(Health { path: path.value, interval })
@@ -146,7 +146,7 @@ fn server(text: &Item<'_, String>, own: &[Listen]) -> Option<UpstreamServer> {
     if own.iter().any(reaches) {
         text.fault(
             format!("`{}` is this gateway's own address", text.value),
-            "name the app's address; the gateway must not forward to itself",
+            "use the app's address; the gateway must not forward to itself",
         );
     }
     Some(server)
@@ -175,8 +175,8 @@ fn read_server(text: &Item<'_, String>, base: &Path) -> Option<UpstreamServer> {
     };
     let Some((host, port, protocol)) = read else {
         text.fault(
-            format!("`{typed}` is no server"),
-            "write \"host:port\", \"http://host:port\", \"https://host\", \"h2c://host:port\", \"unix:/path\" or \"builtin:whoami\", without a path behind the host",
+            format!("invalid server `{typed}`"),
+            "use \"host:port\", \"http://host:port\", \"https://host\", \"h2c://host:port\", \"unix:/path\" or \"builtin:whoami\", without a path after the host",
         );
         return None;
     };
@@ -190,7 +190,7 @@ fn allow_headers(table: &Table<'_>) -> Vec<String> {
     for text in list.value {
         match HeaderName::try_from(text.value.as_str()) {
             Ok(name) => names.push(name.as_str().to_owned()),
-            Err(_) => text.fault(format!("`{}` is no header name", text.value), "write the name of a request header"),
+            Err(_) => text.fault(format!("invalid header name `{}`", text.value), "use the name of a request header"),
         }
     }
     names
@@ -230,8 +230,8 @@ fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(Strin
     let plain = parsed.filter(|parsed| parsed.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
     if plain.is_none() {
         name.fault(
-            format!("`{}` cannot carry an identity", name.value),
-            "write a header name of letters, digits and -, that HTTP itself does not use, as in \"X-User-Id\"",
+            format!("`{}` cannot be an identity header", name.value),
+            "use a header name of letters, digits and - that HTTP itself does not use, for example \"X-User-Id\"",
         );
     }
     plain?;
@@ -256,8 +256,8 @@ fn parts(template: &Item<'_, String>) -> Option<Vec<TemplatePart>> {
     ];
     let bad = || {
         template.fault(
-            format!("`{}` is no template of an identity header", template.value),
-            "write printable ASCII with {id}, {email}, {name}, {picture} or {groups} in it",
+            format!("invalid identity header template `{}`", template.value),
+            "use printable ASCII with {id}, {email}, {name}, {picture} or {groups}",
         );
     };
     if !template.value.bytes().all(|b| (0x20..0x7f).contains(&b)) {

@@ -168,7 +168,7 @@ impl Front {
             return answer;
         }
         conn.guard.mark_overdue();
-        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no answer within the route's timeout").into_up()))
+        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()))
     }
 }
 
@@ -208,14 +208,14 @@ async fn read_answer(
             biased;
             read = server.read_on(&mut buffer) => read,
             () = gone(&mut conn.wire, &mut conn.buffer) => {
-                return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client has gone").into_down()));
+                return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client disconnected").into_down()));
             }
         };
         let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
         match read {
-            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no answer").into_up())),
+            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
             Ok(_) => begun = true,
-            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
+            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no response", e).into_up())),
         }
     }
 }

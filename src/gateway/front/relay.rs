@@ -166,9 +166,9 @@ pub(super) enum Relayed {
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
     match came {
-        Some(Ok(_)) => Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up(),
-        Some(Err(e)) => Error::because(ErrorType::ReadError, "reading the answer", e).into_up(),
-        None => Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up(),
+        Some(Ok(_)) => Error::explain(ErrorType::ConnectionClosed, "response cut off").into_up(),
+        Some(Err(e)) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
+        None => Error::explain(ErrorType::ReadTimedout, "reading the response").into_up(),
     }
 }
 

@@ -203,11 +203,11 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
 /// What its author is told: where the head is none that HTTP/1 knows (RFC 9112, 4 and 5).
 fn unreadable(e: httparse::Error) -> &'static str {
     match e {
-        httparse::Error::HeaderName => "unreadable head: a field's name, or a folded line",
-        httparse::Error::HeaderValue => "unreadable head: a control character in a field",
-        httparse::Error::TooManyHeaders => "unreadable head: more than 256 fields",
-        httparse::Error::Version => "unreadable head: no HTTP/1 answer",
-        _ => "unreadable head",
+        httparse::Error::HeaderName => "malformed response head: invalid field name or folded line",
+        httparse::Error::HeaderValue => "malformed response head: control character in a field",
+        httparse::Error::TooManyHeaders => "malformed response head: more than 256 fields",
+        httparse::Error::Version => "malformed response head: not HTTP/1",
+        _ => "malformed response head",
     }
 }
 
@@ -292,7 +292,7 @@ pub(super) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing
     let mut codings = head.values(&header::TRANSFER_ENCODING);
     let (length, coding) = (lengths.next(), codings.next());
     if lengths.next().is_some() || codings.next().is_some() || (length.is_some() && coding.is_some()) {
-        return Err(bad("framed in two ways"));
+        return Err(bad("ambiguous framing"));
     }
     let length = match length {
         Some(digits) => {
@@ -307,7 +307,7 @@ pub(super) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing
     }
     let status = head.status();
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS && announces_body(head) {
-        return Err(bad("interim answer with a body"));
+        return Err(bad("interim response with a body"));
     }
     let bodiless = *method == Method::HEAD
         || status.is_informational()

@@ -39,7 +39,7 @@ impl Front {
             upstream,
             server,
             request_id,
-            "server sent bytes that nobody asked for; its connections are not used again for a minute"
+            "unsolicited bytes from upstream server, connection reuse disabled for a minute"
         );
     }
 }

@@ -50,12 +50,12 @@ impl Front {
             Ok(Ok(1..)) if first[0].is_ascii_uppercase() => return self.refuse_plain(stream, address).await,
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return,
-            Err(_) => return tracing::debug!("no TLS handshake in time"),
+            Err(_) => return tracing::debug!("TLS handshake timed out"),
         }
         let accepted = match timeout(HANDSHAKE.saturating_sub(begun.elapsed()), handshake(stream)).await {
             Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
-            Err(_) => return tracing::debug!("no TLS handshake in time"),
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => return tracing::debug!("TLS handshake timed out"),
         };
         let secured = Secured { name: accepted.name, certificate: accepted.certificate };
         let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))).at(counted.spot()));
@@ -74,7 +74,7 @@ impl Front {
         let mut conn =
             Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)), self.stopped.clone());
         let id = self.gateway.fresh_id();
-        let text = "This is plain HTTP, and HTTPS is spoken here: write https:// in front of the address.\n";
+        let text = "A plain HTTP request was sent to an HTTPS port: use https:// in the address.\n";
         let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
         let why = Some("plain http on a TLS listener");
         record::unread(&self.gateway, (conn.guard.address(), ""), reply.status.as_u16(), &id, why);

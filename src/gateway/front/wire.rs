@@ -281,7 +281,7 @@ mod tests {
     async fn a_silent_server_is_probed_and_one_that_pauses_is_no_dead_one() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let wire = Wire::connect(listener.local_addr().unwrap()).await.unwrap();
-        let Transport::Tcp(stream) = wire.transport() else { panic!("no TCP") };
+        let Transport::Tcp(stream) = wire.transport() else { panic!("not a TCP connection") };
         let socket = SockRef::from(stream);
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap_or_default(), None);

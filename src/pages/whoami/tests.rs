@@ -57,7 +57,7 @@ async fn a_browser_gets_a_page_on_which_nothing_of_the_request_is_markup() {
     assert!(seen.contains("You are <strong>Aé &#60;i&#62; (ada+@example.com)</strong>."), "{seen}");
     assert!(seen.contains("<th scope=\"row\">Remote-Name<td>A%C3%A9 &#60;i&#62;"), "{seen}");
     let nobody = answers(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n").await;
-    assert!(nobody.contains("Nobody is signed in."));
+    assert!(nobody.contains("You are not signed in."));
 }
 
 #[tokio::test]

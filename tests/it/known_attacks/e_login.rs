@@ -471,7 +471,7 @@ fn e24_whoever_makes_many_accounts_waits_and_nobody_else_does() {
     // an hour has room for twenty
     assert!((120..=180).contains(&wait), "{wait}");
     let page = refused.text();
-    assert!(page.contains("Too many tries. Wait 3 minutes, then try again."), "{page}");
+    assert!(page.contains("Too many attempts. Wait 3 minutes, then try again."), "{page}");
     assert!(page.contains("value=\"u99@example.com\""), "what was typed stays: {page}");
     let body = json!({ "email": "u99@example.com", "password": PASSWORD });
     let program = gateway.client().post_json("/.auth/signup", &[("X-Forwarded-For", "2001:db8::9")], &body);

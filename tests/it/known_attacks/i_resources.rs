@@ -109,7 +109,7 @@ fn r4_without_descriptors_it_rests_and_then_goes_on() {
     let set = Command::new("prlimit").args(["--pid", &gateway.pid().to_string(), &limit]).status();
     assert!(set.unwrap().success());
     let many: Vec<Client> = (0..60).map(|_| gateway.client()).collect();
-    gateway.wait_for(|_, line| line.contains("cannot accept a connection"));
+    gateway.wait_for(|_, line| line.contains("accept failed"));
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

@@ -183,7 +183,7 @@ fn j9_a_command_of_roots_follows_no_link_out_of_the_services_folder() {
     write(&elsewhere, "root's").unwrap();
     set_permissions(&elsewhere, Permissions::from_mode(0o644)).unwrap();
     // the change is on disk before anybody asks whether a gateway runs
-    let refusals = [("authgate.db", "is a link to a file elsewhere"), ("lock", "was left untouched")];
+    let refusals = [("authgate.db", "is a link to another file"), ("lock", "was left untouched")];
     for (name, refusal) in refusals {
         let place = state.join(name);
         let leads: [(&str, &dyn Fn()); 3] = [
@@ -270,8 +270,8 @@ fn j11_what_others_wrote_draws_nothing_on_the_terminal_of_whoever_runs_a_command
             .replace("admin_listen = \"127.0.0.1:0\"", &format!("admin_listen = \"{address}\"")),
     );
     for (arguments, says) in [
-        (&["user", "import", file, "--format", "csv"][..], "no column holds e-mails"),
-        (&["user", "import", file, "--format", "csv", "--email-column", "email"], "there is no column `email`"),
+        (&["user", "import", file, "--format", "csv"][..], "no column with e-mails"),
+        (&["user", "import", file, "--format", "csv", "--email-column", "email"], "no column `email`"),
         (&["healthcheck"], "the gateway is not ready"),
     ] {
         let output = gateway.cli_with(arguments, "");

@@ -182,7 +182,7 @@ impl Front {
                         awaited = false;
                         if !progress.answered.load(Ordering::Relaxed) {
                             guard.mark_overdue();
-                            let late = Error::explain(ErrorType::ReadTimedout, "no answer within the route's timeout");
+                            let late = Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout");
                             break Err(Broken::Other(late.into_up()));
                         }
                     }
@@ -208,7 +208,7 @@ impl Front {
         progress.answered.store(true, Ordering::Relaxed);
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             // no upgrade was sent on, a client's handshake for a WebSocket included
-            let why = "101 on a way that is no tunnel";
+            let why = "101 to a request that is not an upgrade";
             return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
         }
         self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
@@ -244,7 +244,7 @@ async fn relay(client: &mut impl Download, source: &mut Source, progress: &Progr
             part = timeout(idle, source.data()) => part,
             () = client.gone() => return Err(gone()),
         };
-        let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the answer").into_up();
+        let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the response").into_up();
         match part.map_err(late)?? {
             Part::Data(data) => source.meanwhile(client.data(data)).await.map_err(|_| gone())?,
             Part::End(whole) => break whole,

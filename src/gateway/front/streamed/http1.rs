@@ -205,7 +205,7 @@ impl Upload for Body<'_> {
     async fn piece(&mut self) -> Result<Part> {
         let piece = self.framed.piece().await.map_err(|cut| match cut {
             Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_down(),
-            Cut::Ended => Error::explain(ErrorType::ConnectionClosed, "the body breaks off").into_down(),
+            Cut::Ended => Error::explain(ErrorType::ConnectionClosed, "request body cut off").into_down(),
             Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the body", e).into_down(),
         });
         self.note();

@@ -74,7 +74,7 @@ impl Server {
                 Ok((Sink::Own { wire: write, chunked }, Source::Own { body, keeps: false }))
             }
             Self::Shared(shared) => {
-                let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "no HTTP/2 request").into_in();
+                let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "not a valid HTTP/2 request").into_in();
                 let request = request_h2(head, shared.scheme()).ok_or_else(bad)?;
                 let (body, stream) = shared.ask(request, bodiless).await?;
                 Ok((Sink::Shared(body), Source::Shared(stream)))
@@ -156,7 +156,8 @@ impl Sink {
                 write(wire, &out).await
             }
             Self::Shared(body) => {
-                let closed = || Error::explain(ErrorType::WriteError, "the server takes no body any more").into_up();
+                let closed =
+                    || Error::explain(ErrorType::WriteError, "server stopped reading the request body").into_up();
                 while data.has_remaining() {
                     body.reserve_capacity(data.len());
                     let Some(Ok(room)) = poll_fn(|cx| body.poll_capacity(cx)).await else { return Err(closed()) };
@@ -242,7 +243,7 @@ impl Source {
             Self::Own { body, .. } => body.piece().await.map_err(|cut| match cut {
                 Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up(),
                 Cut::Ended => cut_off(),
-                Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the answer", e).into_up(),
+                Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
             }),
             Self::Shared(stream) => {
                 let bodiless = stream.bodiless;
@@ -251,11 +252,11 @@ impl Source {
                 let Some(data) = poll_fn(|cx| body.poll_piece(cx)).await else {
                     return Ok(Part::End(Complete::by_framing()));
                 };
-                let failed = |e| Error::because(ErrorType::ReadError, "reading the answer", e).into_up();
+                let failed = |e| Error::because(ErrorType::ReadError, "reading the response", e).into_up();
                 let data = data.map_err(failed)?;
                 if bodiless {
                     // whoever keeps the client's connection would take them for the next answer (CWE-444)
-                    return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a body where there is none").into_up());
+                    return Err(Error::explain(ErrorType::InvalidHTTPHeader, "unexpected response body").into_up());
                 }
                 Ok(Part::Data(data))
             }
@@ -329,9 +330,9 @@ async fn own_head(
         };
         let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
         match read {
-            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no answer").into_up())),
+            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
             Ok(_) => begun = true,
-            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no answer", e).into_up())),
+            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no response", e).into_up())),
         }
     }
 }
@@ -341,7 +342,7 @@ async fn own_head(
 fn broken_stream(e: h2::Error) -> Broken {
     let unseen = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
     let silent = e.is_io() || e.is_go_away();
-    let error = Error::because(ErrorType::ReadError, "no answer", e).into_up();
+    let error = Error::because(ErrorType::ReadError, "no response", e).into_up();
     match (unseen, silent) {
         (true, _) => Broken::Unseen(error),
         (false, true) => Broken::Silent(error),
@@ -351,10 +352,10 @@ fn broken_stream(e: h2::Error) -> Broken {
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 pub(super) fn cut_off() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "answer cut off").into_up()
+    Error::explain(ErrorType::ConnectionClosed, "response cut off").into_up()
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 pub(super) fn gone() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "client has gone").into_down()
+    Error::explain(ErrorType::ConnectionClosed, "client disconnected").into_down()
 }

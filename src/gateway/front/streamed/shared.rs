@@ -59,7 +59,7 @@ thread_local! {
 impl Shared {
     /// Begins HTTP/2 on a new connection, which is kept for further streams.
     pub(super) async fn begin(pair: Pair, wire: Wire, scheme: &'static str) -> Result<Self> {
-        let failed = |e| Error::because(ErrorType::ConnectError, "beginning HTTP/2", e).into_up();
+        let failed = |e| Error::because(ErrorType::ConnectError, "starting HTTP/2", e).into_up();
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)
@@ -70,11 +70,11 @@ impl Shared {
         let begun = timeout(HANDSHAKE, pace.clone().keep(builder.handshake::<_, Bytes>(wire))).await;
         let (send, connection) = match begun {
             Ok(begun) => begun.map_err(failed)?,
-            Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "beginning HTTP/2").into_up()),
+            Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "starting HTTP/2").into_up()),
         };
         tokio::spawn(async move {
             if let Err(error) = pace.keep(connection).await {
-                tracing::debug!(%error, "HTTP/2 to an upstream ended");
+                tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
         let shared = Self { send, scheme, users: Arc::default(), since: Instant::now() };
