@@ -22,9 +22,9 @@ CADDY = "Caddy forward_auth"
 DIRECT = "direct"
 SILENT = ", no log"
 GROWTH = {
-    "one": "one session, to a small one's",
-    "few": "ten sessions, to a small one's",
-    "spread": "100,000 sessions in turn on all routes, to 10 routes and a tenth of the database",
+    "one": "one session, relative to small ones",
+    "few": "ten sessions, relative to small ones",
+    "spread": "100,000 sessions in turn on all routes, relative to 10 routes and a tenth of the database",
 }
 
 
@@ -57,22 +57,22 @@ class Musts:
         cpu = lambda base: lambda: load.ratio(requests, AUTHGATE, base, "cpu_us")
         trip = lambda base: lambda: load.ratio(trips, AUTHGATE, base, "cpu_us")
         add = self.add
-        add("CPU per request to HAProxy jwt_verify", cpu(HAPROXY), 0.80, 0.50)
-        add("CPU per request to nginx with Lua and token cache", cpu(LUA), 1.6, 1.0)
-        add("CPU per request to nginx auth_request", cpu(AUTH_REQUEST), 0.65, 0.40)
-        add("CPU per request to Envoy jwt_authn", cpu(ENVOY), 0.40, 0.24)
-        add("the same to Envoy with its token cache", cpu(ENVOY_CACHED), 0.40, 0.24)
-        add("CPU per request to Caddy forward_auth", cpu(CADDY), 0.10, 0.06)
+        add("CPU per request, relative to HAProxy jwt_verify", cpu(HAPROXY), 0.80, 0.50)
+        add("CPU per request, relative to nginx with Lua and token cache", cpu(LUA), 1.6, 1.0)
+        add("CPU per request, relative to nginx auth_request", cpu(AUTH_REQUEST), 0.65, 0.40)
+        add("CPU per request, relative to Envoy jwt_authn", cpu(ENVOY), 0.40, 0.24)
+        add("CPU per request, relative to Envoy with token cache", cpu(ENVOY_CACHED), 0.40, 0.24)
+        add("CPU per request, relative to Caddy forward_auth", cpu(CADDY), 0.10, 0.06)
         rate = lambda: load.ratio(requests, AUTHGATE, HAPROXY, "per_second")
-        add("requests/s to HAProxy jwt_verify", rate, 1.1, 1.6, more=True)
+        add("requests/s, relative to HAProxy jwt_verify", rate, 1.1, 1.6, more=True)
         limit = added(alone, HAPROXY) if alone else None
-        add("added p50 at one connection, µs (must: HAProxy's)", lambda: added(alone, AUTHGATE), limit, 30, "{:.0f}")
+        add("added p50 at one connection, µs (required: HAProxy's)", lambda: added(alone, AUTHGATE), limit, 30, "{:.0f}")
         count = results.get("idle_count")
         add(f"KiB per idle WebSocket ({count} open)", lambda: load.median(idle, AUTHGATE, "kib"), 20, 8, "{:.1f}")
-        add("CPU per WebSocket round trip to nginx", trip(NGINX), 1.4, 1.0)
-        add("CPU per WebSocket round trip to Envoy", trip(ENVOY_CACHED), 0.9, 0.6)
+        add("CPU per WebSocket round trip, relative to nginx", trip(NGINX), 1.4, 1.0)
+        add("CPU per WebSocket round trip, relative to Envoy", trip(ENVOY_CACHED), 0.9, 0.6)
         memory = lambda: max(one[AUTHGATE]["pss_mib"] for one in requests)
-        add("memory under load, MiB (PSS; the largest of all rounds)", memory, 40, 25, "{:.1f}")
+        add("memory under load, MiB (PSS; maximum of all rounds)", memory, 40, 25, "{:.1f}")
         autobahn = results.get("autobahn")
         add("Autobahn test suite: cases that differ from direct", lambda: len(autobahn["different"]), 0, 0, "{:.0f}")
         self.growth(results.get("growth"))
@@ -93,15 +93,15 @@ class Musts:
         for kind, what in GROWTH.items():
             about = f"CPU per request with a large configuration and database, {what}"
             self.add(about, lambda kind=kind: seen["cpu_large_to_small"][kind], 1.1, None)
-        self.add("start with them, s", lambda: seen["start_seconds"]["large"], 3, None)
+        self.add("startup with them, s", lambda: seen["start_seconds"]["large"], 3, None)
 
     def flood(self, seen):
-        self.add("signed-in p99 under a login flood, to quiet", lambda: seen["p99_flooded_to_quiet"], 2, None)
+        self.add("signed-in p99 under a login flood, relative to no flood", lambda: seen["p99_flooded_to_quiet"], 2, None)
         memory = lambda: seen["pss_kib"]["most"] / 1024
         self.add("memory under the flood, MiB (PSS; a hash takes 19)", memory, 40, None, "{:.1f}")
 
     def text(self):
-        return table(("figure", "must", "goal", "seen", "met"), self.rows)
+        return table(("figure", "required", "goal", "measured", "met"), self.rows)
 
 
 def table(heads, rows):
@@ -120,7 +120,7 @@ def requests_table(rounds):
         bold = "**" if name == AUTHGATE else ""
         figures = (f"{cpu:.1f}", f"{to:.2f}", f"{rate:,.0f}", f"{p50:,.0f}", f"{p99:,.0f}", f"{pss:.1f}")
         rows.append((f"{bold}{name}{bold}", *figures))
-    heads = ("gateway", "CPU µs/request", "authgate's CPU to it", "requests/s", "p50 µs", "p99 µs", "PSS MiB")
+    heads = ("gateway", "CPU µs/request", "authgate's CPU relative to it", "requests/s", "p50 µs", "p99 µs", "PSS MiB")
     return table(heads, rows)
 
 
@@ -129,7 +129,7 @@ def alone_table(rounds):
     for name in sorted(rounds[0], key=lambda name: load.median(rounds, name, "p50_us")):
         more = "" if name == DIRECT else f"{added(rounds, name):.0f}"
         rows.append((name, f"{load.median(rounds, name, 'p50_us'):.0f}", more))
-    return table(("way", "p50 µs", "added µs"), rows)
+    return table(("path", "p50 µs", "added µs"), rows)
 
 
 def sockets_table(results):
@@ -140,7 +140,7 @@ def sockets_table(results):
         cpu, rate = (load.median(trips, name, key) if trips else 0 for key in ("cpu_us", "per_second"))
         to = load.ratio(trips, AUTHGATE, name, "cpu_us") if trips else 0
         rows.append((name, kib, f"{cpu:.1f}", f"{to:.2f}", f"{rate:,.0f}"))
-    return table(("gateway", "KiB per idle socket", "CPU µs/round trip", "authgate's CPU to it", "round trips/s"), rows)
+    return table(("gateway", "KiB per idle socket", "CPU µs/round trip", "authgate's CPU relative to it", "round trips/s"), rows)
 
 
 def chart(rounds):
@@ -166,11 +166,11 @@ def chart(rounds):
 
 def autobahn_text(seen):
     counts = {way: ", ".join(f"{n} {of}" for of, n in count.items()) for way, count in seen["counts"].items()}
-    again = f"; {len(seen['run_again'])} differed at first and were run again" if seen["run_again"] else ""
+    again = f"; {len(seen['run_again'])} differed at first and were repeated" if seen["run_again"] else ""
     cases = ", ".join(seen["different"]) or "none"
     return (
         f"{seen['cases']} cases. Direct: {counts['direct']}. Through authgate: {counts[AUTHGATE]}.\n"
-        f"Cases whose verdict differs: {cases}{again}."
+        f"Cases with different results: {cases}{again}."
     )
 
 
@@ -185,19 +185,19 @@ def growth_text(seen):
     about = f"{seen['routes']:,} routes, {seen['users']:,} users with a session each, {seen['revoked']:,} revocations."
     turn = us["spread"]["middle"] - us["few"]["small"]
     return (
-        f"{about} {seen['bytes_per_session_and_user']:.0f} bytes for a session with its user. A session that comes once in\n"
-        f"100,000 requests costs {turn:.1f} µs more than one of ten in any database: its token is judged anew, and no cache\n"
-        f"of the processor holds what is looked up.\n\n{table(heads, rows)}"
+        f"{about} {seen['bytes_per_session_and_user']:.0f} bytes per session with its user. A session that is used once in\n"
+        f"100,000 requests costs {turn:.1f} µs more than one of ten in any database: its token is verified again, and no cache\n"
+        f"of the processor contains its data.\n\n{table(heads, rows)}"
     )
 
 
 def flood_text(seen):
     us, pss = seen["signed_in_us"], seen["pss_kib"]
-    heads = ("a signed-in request every 2 ms", "p50 µs", "p99 µs")
+    heads = ("one signed-in request every 2 ms", "p50 µs", "p99 µs")
     rows = [(side, f"{us[side]['p50']:.0f}", f"{us[side]['p99']:.0f}") for side in ("quiet", "flooded")]
-    answers = ", ".join(f"{count} of {code}" for code, count in seen["answers"].items())
+    answers = ", ".join(f"{count} × {code}" for code, count in seen["answers"].items())
     return (
-        f"{seen['parallel']} connections send wrong passwords as fast as they are answered ({answers or 'no answer'}); "
+        f"{seen['parallel']} connections send wrong passwords as fast as possible ({answers or 'no response'}); "
         f"{seen['hash_workers']} hash workers. "
         f"Memory: {pss['before'] / 1024:.1f} MiB before, {pss['most'] / 1024:.1f} MiB at most.\n\n{table(heads, rows)}"
     )
@@ -212,14 +212,14 @@ def foreign(results):
 def page(results, command):
     requests = results.get("requests")
     parts = ["# Performance", INTRO.format(command=command, foreign=foreign(results), **results["about"])]
-    parts += ["## What was to be shown", Musts(results).text()]
+    parts += ["## Targets", Musts(results).text()]
     if results["missing"]:
         missing = "; ".join(f"{what} ({why})" for what, why in results["missing"].items())
         parts.append(f"Not measured in this run: {missing}")
     if requests:
         parts += ["## Requests", "![CPU time per request](performance.svg)", REQUESTS, requests_table(requests)]
     if results.get("alone"):
-        parts += ["## One connection", "What a gateway adds to a request when nothing else runs."]
+        parts += ["## One connection", "Latency that a gateway adds to a request on an otherwise idle machine."]
         parts.append(alone_table(results["alone"]))
     if results.get("trips") or results.get("idle"):
         parts += ["## WebSockets", SOCKETS.format(count=results["idle_count"], **results["about"]), sockets_table(results)]
@@ -250,32 +250,32 @@ def readme(results):
     return textwrap.fill(README.format(ratios=ratios, about=results["about"]["machine"], **values), 118)
 
 
-INTRO = """Written by `{command}` on {date}; no figure here is written by hand. Authgate {commit}, beside nginx {nginx},
+INTRO = """Written by `{command}` on {date}; all figures are generated. Authgate {commit}, compared with nginx {nginx},
 HAProxy {haproxy}, Envoy {envoy}, Caddy {caddy}, on one machine: {machine}.
-Load, backend and gateway share its cores, so CPU time of the gateway's processes (`schedstat`) is the figure to trust;
-requests per second are those of the whole machine. Peers run in turn, {rounds} rounds of {seconds} s; figures are medians of
-the rounds, ratios the medians of the ratios of one round. A slice in which others used more than {most} % of the machine
-was measured again once; at the worst gateway the median slice had {foreign:.0f} %.
+The load generator, the backend and the gateway share the cores, so the CPU time of the gateway's processes (`schedstat`) is the most reliable figure;
+requests per second apply to the whole machine. Gateways run in turn, {rounds} rounds of {seconds} s; figures are medians over
+the rounds, ratios are medians of the ratios of each round. A slice in which other processes used more than {most} % of the machine
+was measured again once; for the gateway most affected, the median slice had {foreign:.0f} %.
 
 Every gateway runs with two threads and writes one access line per request to a file (nginx through a buffer of 64 KiB,
-HAProxy through its standard output, the others as they do it). Before anything is measured it must forward a good
-session with the right identity and without forged headers, and refuse: none, another key, expired, `alg: none`, another
-audience, cut short, no JWT (authgate: no session, another key, expired, signed out, cut short, no JWT). The configurations
-stand in [benches/peers.py](../benches/peers.py); how to run it: [benches/README.md](../benches/README.md).
+HAProxy through its standard output, the others in their usual way). Before the measurement it must forward a valid
+session with the right identity and without forged headers, and deny: no token, another key, expired, `alg: none`, another
+audience, truncated, not a JWT (authgate: no session, another key, expired, signed out, truncated, not a JWT). The configurations
+are in [benches/peers.py](../benches/peers.py); how to run it: [benches/README.md](../benches/README.md).
 
-All figures are those of the profile `dist` (`cargo build --profile dist`: optimised across all crates, in one unit), which the Debian
-package holds, too. `cargo run --release` builds without either, in about half the time, for a somewhat slower gateway."""
-REQUESTS = """64 kept connections (`wrk -t1 -c64`), answers of 128 bytes, a backend with one worker. The rows with "no log" are the peers
-without access lines: authgate cannot leave its own out, so these ratios count against it. auth_request and
-forward_auth ask a verifier that costs next to nothing (nginx with Lua), whose CPU is counted. Memory is seen in the
-middle of a slice; nginx's holds room for as many connections as the machine allows; authgate's process has hashed one
-password, at its start. "authgate, backend token" sends a JWT to the backend in each request as well."""
-SOCKETS = """Memory: proportional set size with {count} signed-in idle sockets less that of the same process with two, for each
-socket; {idle_rounds} rounds of new processes. Round trips: 100 sockets with a message of 32 bytes each under way."""
+All figures are for the profile `dist` (`cargo build --profile dist`: link-time optimization, one codegen unit), which the Debian
+package also uses. `cargo run --release` builds without either, in about half the time, and the gateway is somewhat slower."""
+REQUESTS = """64 keep-alive connections (`wrk -t1 -c64`), responses of 128 bytes, a backend with one worker. The rows with "no log" are the other
+gateways without access logs: authgate cannot turn its own off, so these ratios are to its disadvantage. auth_request and
+forward_auth query a verifier that costs very little (nginx with Lua), whose CPU is included. Memory is measured in the
+middle of a slice; nginx allocates for as many connections as the machine allows; authgate's process has hashed one
+password, at startup. "authgate, backend token" sends a JWT to the backend in each request as well."""
+SOCKETS = """Memory: proportional set size with {count} signed-in idle WebSockets, minus that of the same process with two, per
+WebSocket; {idle_rounds} rounds of new processes. Round trips: 100 WebSockets, each with one message of 32 bytes in flight."""
 README = """CPU time per request is {cpu:.0f} µs on {about}. That is {ratios}.
 At one connection the gateway adds {added:.0f} µs to the median request; an idle WebSocket holds {kib:.1f} KiB; under load the
-process holds {memory:.0f} MiB. [docs/performance.md](docs/performance.md) has the whole comparison and the musts that it is
-held to; `benches/run` runs it again."""
+process holds {memory:.0f} MiB. [docs/performance.md](docs/performance.md) has the full comparison and the targets;
+`benches/run` repeats it."""
 
 
 def about(rounds, seconds, programs):
