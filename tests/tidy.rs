@@ -1,6 +1,7 @@
 //! The house rules of the source tree. Each rule is one function over one file; each is shown to
 //! fail on a sample that breaks it, and then run over everything under `src/`. The order of the
-//! rooms is read from the `mod` lines of `src/lib.rs`.
+//! rooms is read from the `mod` lines of `src/lib.rs`. What people read (pages, documentation, log messages, command texts) is
+//! checked for phrases that must not come back.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
@@ -52,6 +53,53 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["logging.rs", "server/", "command/"]),
     ("x509_parser", &["config/authority.rs", "config/certificate.rs"]),
     ("yaml_rust2", &["command/"]),
+];
+
+/// Phrases that must not come back in texts for people, in lower case. There is a standard term or a plain word for each:
+/// shown, active, matches, forwarded, reloaded, checked, anyone, no one, at startup.
+const OBSOLETE: &[&str] = &[
+    "told",
+    "tells",
+    "nobody",
+    "nobody's",
+    "whoever",
+    "somebody",
+    "everybody",
+    "anybody",
+    "stands",
+    "stood",
+    "lets in",
+    "goes on",
+    "at stake",
+    "farewell",
+    "dear",
+    "in force",
+    "taken over",
+    "takes over",
+    "judge",
+    "judges",
+    "judged",
+    "speaks for",
+    "gone round",
+    "as it came",
+    "as they came",
+    "brings up",
+    "brought up",
+    "becomes of",
+    "passes for",
+    "passed over",
+    "is over",
+    "are over",
+    "sent on",
+    "leads on",
+    "who asks",
+    "looked at",
+    "looked through",
+    "hears of",
+    "chores",
+    "no longer good",
+    "of one's own",
+    "not well; others go first",
 ];
 
 /// Where a person is spoken to directly.
@@ -447,6 +495,47 @@ fn unwraps(source: &Source) -> Vec<String> {
     findings
 }
 
+/// Obsolete phrases in a text, as whole words, also across line breaks; `{name}` of a format string is none. `first` is
+/// the number of its first line.
+fn obsolete_phrases(path: &str, first: usize, text: &str) -> Vec<String> {
+    let flat = text.replace('\n', " ").to_ascii_lowercase();
+    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let mut findings = Vec::new();
+    for phrase in OBSOLETE {
+        for (at, _) in flat.match_indices(phrase) {
+            let bytes = flat.as_bytes();
+            let inside = (at > 0 && (bytes[at - 1] == b'{' || is_word(bytes.get(at - 1))))
+                || is_word(bytes.get(at + phrase.len()));
+            if !inside {
+                let line = first + text[..at].matches('\n').count();
+                findings.push(format!("{path}:{line}: \"{phrase}\" is no longer used"));
+            }
+        }
+    }
+    findings
+}
+
+/// Obsolete phrases in log messages, replies, errors and the help of commands.
+fn obsolete_literals(source: &Source) -> Vec<String> {
+    let is_help = source.path.starts_with("cli/") && source.text.contains("Subcommand");
+    let is_doc = |at: usize| at > 1 && source.word(at - 1) == "=" && source.word(at - 2) == "doc";
+    let literals = source.tokens.iter().enumerate();
+    let read = literals.filter(|(at, token)| token.kind == Kind::Literal && (is_help || !is_doc(*at)));
+    read.flat_map(|(_, token)| obsolete_phrases(&source.path, token.line, &token.text)).collect()
+}
+
+/// The files that people read: the documentation, the shipped configuration and the pages.
+fn prose() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = ["README.md", "SECURITY.md", "CHANGELOG.md", "gateway.toml"].map(|name| root.join(name)).to_vec();
+    for (folder, kinds) in [("docs", &["md"][..]), ("login-ui", &["html", "js"])] {
+        let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        paths.extend(files.filter(|path| path.extension().is_some_and(|kind| kinds.iter().any(|own| kind == *own))));
+    }
+    let name = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
+    paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
 /// Names say what a thing is.
 fn empty_names(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
@@ -656,4 +745,22 @@ fn names_say_what_a_thing_is() {
     assert_eq!(sample("web/a.rs", fine, empty_names), Vec::<String>::new());
     assert_eq!(sample("web/a.rs", "impl<T: for<'a> X<'a>> Ours<T> { fn get_x() {} }", empty_names).len(), 1);
     tree_keeps(empty_names);
+}
+
+#[test]
+fn obsolete_phrases_do_not_come_back_in_what_people_read() {
+    let found = |text: &str| obsolete_phrases("a.md", 7, text);
+    assert_eq!(found("x\nNobody is let"), ["a.md:8: \"nobody\" is no longer used"]);
+    assert_eq!(found("it is taken\nover while"), ["a.md:7: \"taken over\" is no longer used"]);
+    assert_eq!(found("`tests::told_to_nobody` retold, understands, nobody_else, {told}"), Vec::<String>::new());
+    let log = "/// told\nfn f() { warn!(\"a server\n that nobody knows\"); }\n// told\n#[cfg(test)] mod t { const X: &str = \"told\"; }";
+    assert_eq!(sample("a.rs", log, obsolete_literals), ["a.rs:3: \"nobody\" is no longer used"]);
+    let help = "#[derive(Subcommand)]\nenum Verb {\n  /// Tells it\n  Tell,\n}";
+    assert_eq!(sample("cli/a.rs", help, obsolete_literals), ["cli/a.rs:3: \"tells\" is no longer used"]);
+    assert_eq!(sample("account/a.rs", help, obsolete_literals), Vec::<String>::new());
+    tree_keeps(obsolete_literals);
+    let files = prose();
+    assert!(files.len() > 20, "{}", files.len());
+    let findings: Vec<String> = files.iter().flat_map(|(path, text)| obsolete_phrases(path, 1, text)).collect();
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
