@@ -68,6 +68,7 @@ const OBSOLETE: &[&str] = &[
     "anybody",
     "stands",
     "stood",
+    "let in",
     "lets in",
     "goes on",
     "at stake",
@@ -98,6 +99,10 @@ const OBSOLETE: &[&str] = &[
     "hears of",
     "chores",
     "no longer good",
+    "way past",
+    "for want of",
+    "mended",
+    "anew",
     "of one's own",
     "not well; others go first",
 ];
@@ -528,7 +533,7 @@ fn obsolete_literals(source: &Source) -> Vec<String> {
 fn prose() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = ["README.md", "SECURITY.md", "CHANGELOG.md", "gateway.toml"].map(|name| root.join(name)).to_vec();
-    for (folder, kinds) in [("docs", &["md"][..]), ("login-ui", &["html", "js"])] {
+    for (folder, kinds) in [("docs", &["md"][..]), ("login-ui", &["html", "js"]), ("systemd", &["service", "socket"])] {
         let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
         paths.extend(files.filter(|path| path.extension().is_some_and(|kind| kinds.iter().any(|own| kind == *own))));
     }

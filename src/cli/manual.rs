@@ -9,7 +9,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use super::verbs::Cli;
 
 /// When the sections below were last changed: a page has to carry a date, and the same build gives the same page.
-const CHANGED: &str = "2026-11-25";
+const CHANGED: &str = "2026-11-30";
 
 const LINE_BYTES_MAX: usize = 80;
 
