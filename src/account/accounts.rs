@@ -465,7 +465,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "{folder}: another authgate (process {}) serves from this state folder; stop it first",
+                "{folder}: another authgate (process {}) is using this state directory; stop it first",
                 std::process::id()
             )
         );

@@ -128,10 +128,10 @@ pub(super) fn email(text: &str) -> Result<String, FieldError> {
     let email = canonical(text).ok_or_else(|| wrong("email", "invalid", "This is not a valid e-mail address."))?;
     let why = match check_new_address(&email) {
         Ok(()) => return Ok(email),
-        Err(Unsuitable::Unsafe) => "An e-mail address that contains `/`, or starts with `-`, `|` or `=`, cannot be used here.",
-        Err(Unsuitable::NotDotAtom) => {
-            "This is not a valid e-mail address: check its dots and special characters."
+        Err(Unsuitable::Unsafe) => {
+            "An e-mail address that contains `/`, or starts with `-`, `|` or `=`, cannot be used here."
         }
+        Err(Unsuitable::NotDotAtom) => "This is not a valid e-mail address: check its dots and special characters.",
         Err(Unsuitable::Confusable) => {
             "This e-mail address has letters that look like others: write it with plain ones."
         }
