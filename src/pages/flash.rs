@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::form::Fields;
 use super::{Call, Pages, Site};
+use crate::secret::same_bytes;
 use crate::web::cookie;
 use crate::web::reply::Reply;
 
@@ -78,6 +79,7 @@ impl Pages {
             return None;
         }
         let value = data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(flash).ok()?);
+        let value = format!("{value}.{}", self.seal(&value)?);
         let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
         let cookie = self.cookies.set_for_host(self.cookies.flash(), &value, SECS)?;
         Some(Site::see_other(place).with(header::SET_COOKIE, cookie))
@@ -92,10 +94,21 @@ impl Pages {
     ) -> Option<(&'static str, Flash)> {
         let (_, value) =
             cookie::pairs(call.incoming.headers).find(|(name, _)| *name == self.cookies.flash().as_bytes())?;
-        let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
-        let flash: Flash = serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(value).ok()?).ok()?;
+        let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= BYTES_MAX)?;
+        let (value, seal) = value.split_once('.')?;
+        if !same_bytes(self.seal(value)?.as_bytes(), seal.as_bytes()) {
+            return None;
+        }
+        let flash: Flash =
+            serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(value.as_bytes()).ok()?).ok()?;
         let form = forms.iter().find(|form| **form == flash.form.0 && account == flash.form.1)?;
         Some((form, flash))
+    }
+
+    /// What shows that the gateway wrote it: an app on the same host, or a host beside it, could have the login page say what
+    /// it likes.
+    fn seal(&self, value: &str) -> Option<String> {
+        self.accounts.tag(&format!("flash {value}"))
     }
 
     /// Takes it out of the browser.

@@ -62,12 +62,46 @@ fn a_failed_sign_in_leads_a_browser_to_the_page_which_says_why_once_and_in_that_
         let page = gateway.client().get("/.auth/login", &[("Cookie", &format!("authgate-flash={value}"))]);
         assert_eq!((page.status, page.text().contains("role=\"alert\"")), (200, false), "{value}");
     }
-    let script = data_encoding::BASE64URL_NOPAD
-        .encode(br#"{"form":["login",""],"error":"<script>alert(1)</script>","field":"","typed":[["email","\"><script>alert(1)</script>"]]}"#);
-    let page = gateway.client().get("/.auth/login", &[("Cookie", &format!("authgate-flash={script}"))]);
+    let markup = "email=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E&password=wrong";
+    let sent = gateway.client().post_form("/.auth/login", &navigation, markup);
+    let page = follow(&gateway, &sent, "a=1");
     assert!(page.text().contains("role=\"alert\"") && !page.text().contains("<script>alert"), "{}", page.text());
     // programs get the status, as before
     assert_eq!(gateway.client().post_form("/.auth/login", &[], form).status, 429);
+}
+
+/// An app on the host, or a host beside it, can plant a cookie of that name: it would have the login page say what it likes.
+#[test]
+fn what_the_gateway_did_not_write_says_nothing_on_its_pages() {
+    let gateway = Gateway::start("[authjs]\nbase_path = \"/api/auth\"\n[[route]]\nupstream = \"builtin:whoami\"\n");
+    gateway.first_account();
+    let origin = format!("http://{}", gateway.host());
+    let navigation = [("Sec-Fetch-Mode", "navigate"), ("Origin", origin.as_str())];
+    let form = "email=ada%40example.com&password=wrong&callbackUrl=%2F";
+    let sent = gateway.client().post_form("/.auth/login", &navigation, form);
+    let written = sent.all("set-cookie")[0].split(';').next().unwrap().to_owned();
+    let (value, seal) = written.strip_prefix("authgate-flash=").unwrap().split_once('.').unwrap();
+    let says = |value: &str| {
+        let page = gateway.client().get("/.auth/login", &[("Cookie", &format!("authgate-flash={value}"))]);
+        assert_eq!(page.status, 200, "{value}");
+        page.text().contains("role=\"alert\"")
+    };
+    assert!(says(&format!("{value}.{seal}")), "as it was written");
+    let forged = br#"{"form":["login",""],"error":"Call +1 555 0100 to unlock","field":"","typed":[]}"#;
+    let forged = data_encoding::BASE64URL_NOPAD.encode(forged);
+    let csrf = gateway.client().get("/api/auth/csrf", &[]);
+    let (_, other_seal) = csrf.all("set-cookie")[0].split(';').next().unwrap().rsplit_once('.').unwrap();
+    for value in [
+        value.to_owned(),
+        format!("{value}."),
+        format!("{forged}.{seal}"),
+        format!("{forged}.{other_seal}"),
+        forged.clone(),
+        format!("{value}.{}", &seal[1..]),
+        format!("{value}.{seal}.x"),
+    ] {
+        assert!(!says(&value), "{value}");
+    }
 }
 
 #[test]
