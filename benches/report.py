@@ -270,7 +270,7 @@ gateways without access logs: authgate cannot turn its own off, so these ratios 
 forward_auth query a verifier that costs very little (nginx with Lua), whose CPU is included. Memory is measured in the
 middle of a slice; nginx allocates for as many connections as the machine allows; authgate's process has hashed one
 password, at startup. "authgate, backend token" sends a JWT to the backend in each request as well."""
-SOCKETS = """Memory: proportional set size with {count} signed-in idle WebSockets, minus that of the same process with two, per
+SOCKETS = """Memory: proportional set size with {count} signed-in idle WebSockets, minus that with the first 1,000 of them, per
 WebSocket; {idle_rounds} rounds of new processes. Round trips: 100 WebSockets, each with one message of 32 bytes in flight."""
 README = """CPU time per request is {cpu:.0f} µs on {about}. That is {ratios}.
 At one connection the gateway adds {added:.0f} µs to the median request; an idle WebSocket holds {kib:.1f} KiB; under load the
