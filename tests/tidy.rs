@@ -533,7 +533,12 @@ fn obsolete_literals(source: &Source) -> Vec<String> {
 fn prose() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = ["README.md", "SECURITY.md", "CHANGELOG.md", "gateway.toml"].map(|name| root.join(name)).to_vec();
-    for (folder, kinds) in [("docs", &["md"][..]), ("login-ui", &["html", "js"]), ("systemd", &["service", "socket"])] {
+    for (folder, kinds) in [
+        ("docs", &["md"][..]),
+        ("benches", &["md"]),
+        ("login-ui", &["html", "js"]),
+        ("systemd", &["service", "socket"]),
+    ] {
         let files = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
         paths.extend(files.filter(|path| path.extension().is_some_and(|kind| kinds.iter().any(|own| kind == *own))));
     }
