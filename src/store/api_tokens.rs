@@ -2,9 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
 use super::db::{Db, Tx};
+use super::error::StoreError;
 use super::throttle::{self, CountedAttempt};
-use super::{AuditRow, StoreError, UserRow, audit, int, uint, users};
+use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
@@ -83,7 +86,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<ApiTokenRow, rusqlite::Error> {
         expires: uint(row.get(5)?),
         seen: uint(row.get(6)?),
         ended: row.get(7)?,
-        user: if row.get(8)? { Some(users::from_row(row, 9)?) } else { None },
+        user: if row.get(8)? { Some(user_rows::from_row(row, 9)?) } else { None },
     })
 }
 
@@ -91,7 +94,7 @@ pub(super) fn changed_after(tx: &Connection, after: i64) -> Result<Vec<ApiTokenR
     let sql = format!(
         "SELECT {COLUMNS}, {} FROM api_token LEFT JOIN user ON user.id = api_token.user_id
          WHERE api_token.rev > ?1 AND (?1 > 0 OR api_token.ended_at IS NULL)",
-        users::COLUMNS
+        user_rows::COLUMNS
     );
     let mut query = tx.prepare_cached(&sql)?;
     let rows = query.query_map([after], from_row)?;
@@ -119,7 +122,7 @@ impl Db {
         event: &AuditRow,
     ) -> Result<Kept, StoreError> {
         self.write(|tx| {
-            let Some(user) = users::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
+            let Some(user) = user_rows::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
             if let Some(PasswordProof { checked, counted }) = proof {
                 if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
                     return Ok(Kept::No);
@@ -160,7 +163,7 @@ impl Db {
                 "SELECT {COLUMNS}, {} FROM api_token JOIN user ON user.id = api_token.user_id
                  WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND {condition}
                  ORDER BY api_token.created DESC, api_token.id",
-                users::COLUMNS
+                user_rows::COLUMNS
             );
             let mut query = tx.prepare_cached(&sql)?;
             let rows = query.query_map(params![int(now), user_id], from_row)?;
@@ -182,7 +185,7 @@ impl Db {
             let of: Option<String> =
                 tx.query_row(sql, params![int(now), tx.rev()?, id, user_id], |row| row.get(0)).optional()?;
             let Some(of) = of else { return Ok(false) };
-            let email = users::by_id(tx, &of)?.map_or_else(|| event.email.clone(), |user| user.email);
+            let email = user_rows::by_id(tx, &of)?.map_or_else(|| event.email.clone(), |user| user.email);
             audit::write(tx, &AuditRow { user_id: of, email, ..event.clone() })?;
             Ok(true)
         })

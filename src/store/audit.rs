@@ -3,7 +3,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::{StoreError, int, users};
+use super::convert::{int, uint};
+use super::db::Db;
+use super::error::StoreError;
+use super::user_rows;
 use crate::clock::UnixSecs;
 
 /// Rows that give way first: refusals, sign-ups, changes of profiles.
@@ -98,7 +101,7 @@ fn keep(tx: &Connection, row: &AuditRow) -> Result<i64, StoreError> {
         return Ok(2);
     }
     let by_strangers = GIVES_WAY.contains(&row.event) && row.event != "profile_changed";
-    if !by_strangers && users::is_administrator(tx, &row.user_id)? {
+    if !by_strangers && user_rows::is_administrator(tx, &row.user_id)? {
         return Ok(2);
     }
     Ok(i64::from(KEPT.contains(&row.event) || row.event.starts_with("factor")))
@@ -158,7 +161,7 @@ pub(super) fn bound(tx: &Connection, now: UnixSecs) -> Result<(), StoreError> {
     bound_all(tx)
 }
 
-impl super::Db {
+impl Db {
     /// Writes events that go with no other change.
     pub fn audit(&mut self, rows: &[AuditRow]) -> Result<(), StoreError> {
         self.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
@@ -174,7 +177,7 @@ impl super::Db {
             )?;
             let rows = query.query_map(params![int(since), email], |row| {
                 Ok(AuditEvent {
-                    at: super::uint(row.get(0)?),
+                    at: uint(row.get(0)?),
                     event: row.get(1)?,
                     user_id: row.get(2)?,
                     email: row.get(3)?,

@@ -7,25 +7,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::folder::{Claim, Folder};
-use super::migrate::Migrated;
-use super::{StoreError, migrate, uint};
+use super::convert::{int, uint};
+use super::error::StoreError;
+use super::folder::{BUSY, Claim, Folder};
+use super::migrate::{self, Check, Migrated};
 use crate::clock::Stopwatch;
 use crate::metrics;
-
-/// How long a write waits for another process's transaction.
-pub(super) const BUSY: Duration = Duration::from_secs(2);
-
-/// How much of the database is looked at before it is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Check {
-    /// Whose it is and which version: for commands.
-    Version,
-    /// That it is of this program's version as well: for commands that change nothing.
-    Current,
-    /// The structure of every page as well: for a start.
-    Whole,
-}
 
 /// The database. Every public method is one transaction: it happens as a whole or not at all.
 #[derive(Debug)]
@@ -80,7 +67,7 @@ impl Tx<'_> {
                 .query_row([], |row| row.get(0))?;
             self.rev.set(uint(rev));
         }
-        Ok(super::int(self.rev.get()))
+        Ok(int(self.rev.get()))
     }
 }
 
@@ -303,7 +290,7 @@ impl Db {
         let changed = tx.total_changes() > before;
         let rev = if changed { tx.rev.get() } else { 0 };
         if rev > 0 {
-            tx.prepare_cached("UPDATE counter SET value = ?1 WHERE name = 'rev'")?.execute([super::int(rev)])?;
+            tx.prepare_cached("UPDATE counter SET value = ?1 WHERE name = 'rev'")?.execute([int(rev)])?;
         }
         tx.inner.commit()?;
         metrics::ACCOUNTS.stored("write", began.elapsed());
@@ -344,24 +331,6 @@ impl Db {
     /// Whether the database answers.
     pub fn answers(&mut self) -> Result<(), StoreError> {
         self.read(|tx| Ok(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", [], |_| Ok(()))?))
-    }
-
-    /// Removes what is past: tokens that ended or ran out an hour ago (somebody who makes and revokes them on and on leaves thousands), links that ran out, bans
-    /// that are over, devices unseen for 400 days, keys of which no token can be valid, and audit events beyond their bounds.
-    ///
-    /// `now`: Unix seconds; `keys_secs`: how long retired keys count.
-    pub fn purge(&mut self, now: u64, keys_secs: u64) -> Result<(), StoreError> {
-        let hour_ago = super::int(now.saturating_sub(3600));
-        let devices = super::int(now.saturating_sub(400 * 86_400));
-        self.write(|tx| {
-            tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [hour_ago])?;
-            tx.execute("DELETE FROM link WHERE expires < ?1", [super::int(now)])?;
-            tx.execute("DELETE FROM ban WHERE until <= ?1", [super::int(now)])?;
-            tx.execute("DELETE FROM attempt WHERE until < ?1", [super::int(now)])?;
-            tx.execute("DELETE FROM device WHERE seen < ?1", [devices])?;
-            super::keys::drop_retired(tx, now.saturating_sub(keys_secs))?;
-            super::audit::bound(tx, now)
-        })
     }
 }
 

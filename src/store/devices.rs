@@ -3,9 +3,9 @@
 
 use rusqlite::{Connection, params};
 
+use super::convert::int;
 use super::db::Db;
-use super::sessions::ONCE_SECS;
-use super::{StoreError, int};
+use super::error::StoreError;
 use crate::clock::UnixSecs;
 
 /// Devices that an account remembers of those that came back; the ones unseen for longest are forgotten first.
@@ -13,6 +13,9 @@ const PER_USER_MAX: u32 = 50;
 /// And of those that signed in once, and whose session (if it stands) was used once only: a program that signs in again and
 /// again, as a new device each time, puts nobody's browser out.
 const ONCE_MAX: u32 = 500;
+
+/// A session that was used no later than so many seconds after it began was used once.
+pub(super) const ONCE_SECS: u32 = 3600;
 
 pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
     tx.prepare_cached(

@@ -11,7 +11,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::OFlags;
 
-use super::StoreError;
+use super::error::StoreError;
+
+/// How long a write waits for another process's transaction.
+pub(super) const BUSY: Duration = Duration::from_secs(2);
 
 /// The database's name in the state folder.
 const DATABASE: &str = "authgate.db";

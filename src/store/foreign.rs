@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::StoreError;
+use super::convert::uint;
+use super::error::StoreError;
 
 /// A table's columns and rows as text; `None` is NULL.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +47,7 @@ pub fn read_table(file: &Path, table: &str) -> Result<ForeignTable, StoreError> 
     } else {
         0
     };
-    Ok(ForeignTable { columns, rows, sequence: super::uint(sequence) })
+    Ok(ForeignTable { columns, rows, sequence: uint(sequence) })
 }
 
 fn text(value: ValueRef<'_>) -> Option<String> {

@@ -3,9 +3,29 @@
 use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
 
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
 use super::db::{Db, Tx};
-use super::{AuditRow, KeyRow, SessionSelector, StoreError, audit, int, sessions, uint};
+use super::error::StoreError;
+use super::sessions::{self, SessionSelector};
 use crate::clock::UnixSecs;
+
+/// A signing key.
+#[derive(Clone)]
+pub struct KeyRow {
+    /// Its name in token headers.
+    pub kid: String,
+    /// `HS256` signs sessions, `EdDSA` and `ES256` sign backends' tokens.
+    pub algorithm: String,
+    /// 32 random bytes, or a PKCS#8 document.
+    pub secret: Zeroizing<Vec<u8>>,
+    /// When it was made.
+    pub created: UnixSecs,
+    /// Since when it signs nothing any more.
+    pub retired: Option<UnixSecs>,
+    /// Number of the change that made or retired it.
+    pub changed: u64,
+}
 
 pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev";
 

@@ -3,31 +3,18 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::api_tokens;
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
 use super::db::{Db, Tx};
+use super::error::StoreError;
+use super::link_rows::{self, NewLink};
 use super::sessions::{self, NewSession, SessionEnd};
 use super::throttle::{self, CountedAttempt};
+use super::user_rows::{self, UserRow};
 use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
-use super::{AuditRow, StoreError, UserRow, api_tokens, audit, int, uint};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
-
-/// A link to be made.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub struct NewLink {
-    /// SHA-256 of the token.
-    pub hash: [u8; 32],
-    /// `first` (void once there is an administrator), `invite` or `reset`
-    pub kind: &'static str,
-    /// The existing account whose password it sets.
-    pub user_id: Option<String>,
-    /// The e-mail that a new account gets.
-    pub email: Option<String>,
-    /// Groups of a new account.
-    pub groups: Vec<String>,
-    pub created: UnixSecs,
-    pub expires: UnixSecs,
-}
 
 /// A link that still opens something.
 #[derive(Debug, Clone)]
@@ -79,24 +66,6 @@ pub struct InviteRow {
 
 const ID: &str = "lower(hex(substr(hash, 1, 8)))";
 
-pub(super) fn insert(tx: &Connection, new: &NewLink) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO link (hash, kind, user_id, email, groups, created, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![new.hash, new.kind, new.user_id, new.email, new.groups.join(","), int(new.created), int(new.expires)],
-    )?;
-    Ok(())
-}
-
-/// An account came about, or got this address or these groups: no further invite to the address opens anything, also
-/// when it is free again, nor does the first link once there is an administrator.
-pub(super) fn void(tx: &Connection, email: &str, groups: &[String]) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM link WHERE email = ?1")?.execute([email])?;
-    if groups.iter().any(|group| group == users::ADMIN_GROUP) {
-        tx.execute("DELETE FROM link WHERE kind = 'first'", [])?;
-    }
-    Ok(())
-}
-
 fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
     let found = tx
         .prepare_cached("SELECT kind, user_id, email, groups, expires FROM link WHERE hash = ?1 AND expires > ?2")?
@@ -114,11 +83,11 @@ fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRo
         })
         .optional()?;
     let Some((mut link, user_id)) = found else { return Ok(None) };
-    if link.kind == "first" && users::administrator_exists(tx)? {
+    if link.kind == "first" && user_rows::administrator_exists(tx)? {
         return Ok(None);
     }
     if let Some(id) = user_id {
-        link.user = users::by_id(tx, &id)?.filter(|user| !user.disabled);
+        link.user = user_rows::by_id(tx, &id)?.filter(|user| !user.disabled);
         if link.user.is_none() {
             return Ok(None);
         }
@@ -161,7 +130,7 @@ impl Db {
     /// Keeps a link. At most 1000 links for the first account are kept: the oldest go.
     pub fn add_link(&mut self, new: &NewLink, event: &AuditRow) -> Result<(), StoreError> {
         self.write(|tx| {
-            insert(tx, new)?;
+            link_rows::insert(tx, new)?;
             tx.execute(
                 "DELETE FROM link WHERE kind = 'first' AND rowid NOT IN
                  (SELECT rowid FROM link WHERE kind = 'first' ORDER BY rowid DESC LIMIT 1000)",
@@ -187,7 +156,7 @@ impl Db {
     /// Invites that open something, and links for the first account; the newest first.
     pub fn invites(&mut self, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError> {
         self.read(|tx| {
-            let first = !users::administrator_exists(tx)?;
+            let first = !user_rows::administrator_exists(tx)?;
             let mut query = tx.prepare(&format!(
                 "SELECT {ID}, kind, coalesce(user.email, link.email), link.groups, coalesce(user.groups, ''),
                      link.created, expires, user.id IS NOT NULL

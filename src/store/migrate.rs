@@ -7,8 +7,20 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::folder::Folder;
-use super::{Check, StoreError, backup};
+use super::copy;
+use super::error::StoreError;
+use super::folder::{self, Folder};
+
+/// How much of the database is looked at before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Whose it is and which version: for commands.
+    Version,
+    /// That it is of this program's version as well: for commands that change nothing.
+    Current,
+    /// The structure of every page as well: for a start.
+    Whole,
+}
 
 /// Marks a `SQLite` file as ours ("agte").
 const APPLICATION_ID: i32 = 0x6167_7465;
@@ -115,7 +127,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     }
     let damaged = |error: rusqlite::Error| unread(&database, &error);
     let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(damaged)?;
-    connection.busy_timeout(super::db::BUSY).map_err(damaged)?;
+    connection.busy_timeout(folder::BUSY).map_err(damaged)?;
     let version = judge(&connection, &database)?;
     if check == Check::Current && version != KNOWN {
         let what =
@@ -181,7 +193,7 @@ pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<Opti
     if from == KNOWN {
         return Ok(None);
     }
-    let copy = if from == 0 { Err("it was new".to_owned()) } else { backup::keep(connection, folder, from)? };
+    let copy = if from == 0 { Err("it was new".to_owned()) } else { copy::keep(connection, folder, from)? };
     bring_up(connection, &folder.database())?;
     Ok((from > 0).then_some(Migrated { from, to: KNOWN, copy }))
 }

@@ -4,9 +4,9 @@
 
 use rusqlite::{Connection, params};
 
+use super::convert::int;
 use super::db::{Db, Tx};
-use super::sync::Change;
-use super::{StoreError, int};
+use super::error::StoreError;
 use crate::clock::UnixSecs;
 
 /// Of the counter whose value is the change by which all earlier sessions of an account ended. Its id follows; nothing:
@@ -43,12 +43,12 @@ fn after(tx: &Connection, rev: i64) -> Result<Vec<(String, i64)>, StoreError> {
 }
 
 /// Tells the sessions that are over by notes made after a change.
-pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
     for (user_id, value) in after(tx, rev)? {
         let mut query = tx.prepare_cached(&format!("SELECT id FROM session WHERE {OF_NOTE}"))?;
         let mut rows = query.query(params![value, user_id])?;
         while let Some(row) = rows.next()? {
-            tell(Change::SessionEnded(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?));
+            tell(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);
         }
     }
     Ok(())

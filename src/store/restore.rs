@@ -12,8 +12,14 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tempfile::NamedTempFile;
 
-use super::folder::Folder;
-use super::{Applied, AuditRow, Check, Db, StoreError, audit, backup, db, migrate};
+use super::audit::AuditRow;
+use super::convert::uint;
+use super::db::Db;
+use super::error::StoreError;
+use super::folder::{self, Folder};
+use super::migrate::{self, Check};
+use super::sync::Applied;
+use super::{audit, backup, copy};
 
 /// How far the number of changes is set ahead: what the gateway writes until the backup is in place has lower ones.
 const AHEAD: i64 = 1_000_000;
@@ -65,12 +71,12 @@ fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
     let unread = |error: rusqlite::Error| failed(from, format!("is not a readable backup: {error}"));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let backup = Connection::open_with_flags(&path, flags).map_err(unread)?;
-    backup.busy_timeout(db::BUSY).map_err(unread)?;
+    backup.busy_timeout(folder::BUSY).map_err(unread)?;
     if migrate::judge(&backup, from)? == 0 {
         return Err(failed(from, "is an empty database"));
     }
-    let beside = backup::parent(&folder.database())?;
-    let copy = backup::new_file(&beside).map_err(|error| failed(&beside, error))?;
+    let beside = copy::parent(&folder.database())?;
+    let copy = copy::new_file(&beside).map_err(|error| failed(&beside, error))?;
     let place = copy.path().to_str().ok_or_else(|| failed(&beside, "the path is not UTF-8"))?;
     backup.execute("VACUUM INTO ?1", [place]).map_err(unread)?;
     backup::is_sound(copy.path())?;
@@ -104,7 +110,7 @@ fn swap(folder: &Folder, copy: NamedTempFile, stamp: &str) -> Result<Option<Path
         let _ = std::fs::remove_file(&kept);
     }
     copy.persist(&database).map_err(|error| failed(&database, error.error))?;
-    let folder = backup::parent(&database)?;
+    let folder = copy::parent(&database)?;
     File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(&folder, error))?;
     Ok(was_there.then_some(kept))
 }
@@ -112,7 +118,7 @@ fn swap(folder: &Folder, copy: NamedTempFile, stamp: &str) -> Result<Option<Path
 /// Writes the log into the database, which is then one plain file. Not while another process has it open.
 fn fold(folder: &Folder) -> Result<(), StoreError> {
     let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.busy_timeout(db::BUSY)?;
+    connection.busy_timeout(folder::BUSY)?;
     let mode: Result<String, _> = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
     match mode {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
@@ -140,7 +146,7 @@ fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &Aud
     audit::write(&tx, event)?;
     tx.commit()?;
     write_into(&backup, &mut db)?;
-    db.rev = super::uint(rev);
+    db.rev = uint(rev);
     // a large one is read anew for longer than a change
     let mut applied = db.wait_until_applied()?;
     for _ in 0..10 {

@@ -2,18 +2,40 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
 use super::db::{Db, Tx};
-use super::throttle::{self, CountedAttempt};
-use super::users::{self, Keeps, UserChange};
-use super::{AuditRow, Password, SessionRow, StoreError, UserRow, audit, devices, int, noted, uint};
+use super::devices::{self, ONCE_SECS};
+use super::error::StoreError;
+use super::noted;
+use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
-use crate::secret::Secret;
 
 /// Sessions of one account that stand at once. Beyond it the ones that were used longest ago end; those first that
 /// were used once only: a program that signs in again and again puts nobody out.
-const SESSIONS_MAX: u32 = 500;
-/// A session that was used no later than so many seconds after it began was used once.
-pub(super) const ONCE_SECS: u32 = 3600;
+pub(super) const SESSIONS_MAX: u32 = 500;
+/// A session with its account.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// Public id.
+    pub id: String,
+    /// `None`: the account was removed.
+    pub user: Option<UserRow>,
+    /// When it began.
+    pub created: UnixSecs,
+    /// When it ends at the latest.
+    pub expires: UnixSecs,
+    /// Last request, as far as written.
+    pub seen: UnixSecs,
+    /// Whether the cookie outlives the browser.
+    pub remember: bool,
+    /// Address at sign-in; empty on a Unix socket.
+    pub address: String,
+    /// User-Agent at sign-in.
+    pub user_agent: String,
+    /// Signed out, revoked, or its account is gone.
+    pub ended: bool,
+}
 
 /// A session to be begun.
 #[derive(Debug, Clone)]
@@ -28,33 +50,6 @@ pub struct NewSession {
     pub replaces: Option<String>,
     /// SHA-256 of the device cookie that the browser gets or keeps.
     pub device: [u8; 32],
-}
-
-/// A password that was found right, and what it begins.
-#[derive(Debug, Clone)]
-pub struct SignIn {
-    /// The account.
-    pub user_id: String,
-    /// The hash that the password was compared with: it must still be the account's.
-    pub checked: Secret,
-    /// What replaces it, if its parameters are outdated.
-    pub rehashed: Option<Secret>,
-    /// The session.
-    pub session: NewSession,
-    /// The attempt, to be forgiven.
-    pub counted: CountedAttempt,
-}
-
-/// What became of a sign-in.
-#[derive(Debug, Clone)]
-#[must_use]
-pub enum Begun {
-    /// The session is there; and the event that tells of those that ended for it, if there were too many.
-    Yes(Option<AuditRow>),
-    /// The password was checked against another hash than the account has now: this one.
-    Changed(Secret),
-    /// The account is gone, disabled, or has no password any more.
-    No,
 }
 
 /// Which sessions of an account a change ends.
@@ -86,7 +81,7 @@ pub(super) const COLUMNS: &str = "session.id, session.created, session.expires, 
 
 /// Reads [`COLUMNS`] followed by those of the account.
 pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
-    let user = if row.get(8)? { Some(users::from_row(row, 9)?) } else { None };
+    let user = if row.get(8)? { Some(user_rows::from_row(row, 9)?) } else { None };
     Ok(SessionRow {
         id: row.get(0)?,
         created: uint(row.get(1)?),
@@ -124,7 +119,7 @@ pub(super) fn end(tx: &Tx<'_>, selector: SessionSelector<'_>, now: UnixSecs) -> 
 }
 
 /// Ends what an account has beyond its bound, but never `kept`.
-fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Result<usize, StoreError> {
+pub(super) fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Result<usize, StoreError> {
     let sql = "UPDATE session SET ended_at = ?1, rev = ?2 WHERE id IN (SELECT id FROM session
                WHERE user_id = ?3 AND ended_at IS NULL AND id <> ?4
                ORDER BY seen > created + ?6 DESC, seen DESC, rowid DESC LIMIT -1 OFFSET ?5)";
@@ -154,37 +149,6 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
 }
 
 impl Db {
-    /// Begins a session after the password was found right: in one transaction the session that
-    /// the browser presented ends, the new one begins, the attempts are forgiven, the device is
-    /// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
-    pub fn begin_session(&mut self, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
-        self.write(|tx| {
-            let user = users::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
-            let Some(UserRow { id, password: Some(hash), .. }) = user else { return Ok(Begun::No) };
-            if hash.expose() != begins.checked.expose() {
-                return Ok(Begun::Changed(hash));
-            }
-            if let Some(hash) = &begins.rehashed {
-                // of the same password: nothing ends for it
-                let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
-                let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
-            }
-            throttle::forgive(tx, &begins.counted, now)?;
-            insert(tx, &id, &begins.session, now)?;
-            audit::write(tx, event)?;
-            let ended = match end_beyond_bound(tx, &id, &begins.session.id, now)? {
-                0 => None,
-                ended => Some(AuditRow {
-                    event: "sessions_ended",
-                    detail: format!("{ended} beyond {SESSIONS_MAX}"),
-                    ..event.clone()
-                }),
-            };
-            ended.iter().try_for_each(|event| audit::write(tx, event))?;
-            Ok(Begun::Yes(ended))
-        })
-    }
-
     /// Ends sessions; returns how many.
     pub fn end_sessions(
         &mut self,
@@ -210,7 +174,7 @@ impl Db {
                 "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
                  WHERE ended_at IS NULL AND expires > ?1 AND {condition} AND NOT {}
                  ORDER BY session.created DESC, session.id",
-                users::COLUMNS,
+                user_rows::COLUMNS,
                 noted::IS_OVER
             );
             let mut query = tx.prepare_cached(&sql)?;
@@ -277,8 +241,9 @@ fn email_of(tx: &Connection, id: &str) -> Result<Option<String>, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Check, NewId, NewUser, Written};
+    use super::super::{Begun, Check, CountedAttempt, NewId, NewUser, SignIn, Written};
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn beyond_the_bound_the_sessions_of_this_account_that_were_used_longest_ago_end_and_never_the_new_one() {

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::api_tokens::{self, ApiTokenRow};
+use super::convert::{int, uint};
 use super::db::Db;
-use super::{ApiTokenRow, KeyRow, StoreError, api_tokens, int, keys, noted, uint};
+use super::error::StoreError;
+use super::keys::{self, KeyRow};
+use super::noted;
 use crate::clock::UnixSecs;
 
 /// One thing that changed, as it is now. Handed on row by row: there may be a million of them.
@@ -181,7 +185,7 @@ fn tell_accounts(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
 fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
     tell_keys(tx, after, tell)?;
     tell_sessions(tx, after, tell)?;
-    noted::tell(tx, after, tell)?;
+    noted::tell(tx, after, &mut |id| tell(Change::SessionEnded(id)))?;
     for row in api_tokens::changed_after(tx, after)? {
         tell(Change::ApiToken(row));
     }

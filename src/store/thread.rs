@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::StoreError;
 use super::db::Db;
+use super::error::StoreError;
 use super::folder::Lock;
 use super::sync::Change;
 use crate::metrics;

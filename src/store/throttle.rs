@@ -3,8 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
 use super::db::Db;
-use super::{AuditRow, StoreError, audit, int, uint};
+use super::error::StoreError;
 use crate::clock::UnixSecs;
 
 /// Attempts that are kept in all; beyond it the oldest go.

@@ -1,17 +1,18 @@
 //! Accounts.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
 use super::db::{Db, Tx};
+use super::error::StoreError;
+use super::link_rows::{self, NewLink};
 use super::sessions::{self, SessionEnd};
 use super::throttle::{self, CountedAttempt, Limit, Throttled};
-use super::{AuditRow, NewLink, StoreError, UserRow, api_tokens, audit, devices, int, links, uint};
+use super::user_rows::{COLUMNS, UserRow, by_email, by_id, exist, from_row};
+use super::{api_tokens, devices};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
-
-/// Whoever is in this group runs the place: the first link makes such an account and is void once there is one, and
-/// what they do stays in the audit trail.
-pub const ADMIN_GROUP: &str = "admin";
 
 /// How a new account gets its id.
 #[derive(Debug, Clone)]
@@ -86,50 +87,6 @@ pub enum Written {
     Missing,
 }
 
-pub(super) const COLUMNS: &str =
-    "user.id, user.email, user.name, user.picture, user.groups, user.password, user.disabled, user.created";
-
-/// Reads [`COLUMNS`] that begin at column `at`.
-pub(super) fn from_row(row: &Row<'_>, at: usize) -> Result<UserRow, rusqlite::Error> {
-    let groups: String = row.get(at + 4)?;
-    Ok(UserRow {
-        id: row.get(at)?,
-        email: row.get(at + 1)?,
-        name: row.get(at + 2)?,
-        picture: row.get(at + 3)?,
-        groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
-        password: row.get::<_, Option<String>>(at + 5)?.map(Secret::new),
-        disabled: row.get(at + 6)?,
-        created: uint(row.get(at + 7)?),
-    })
-}
-
-pub(super) fn by_id(tx: &Connection, id: &str) -> Result<Option<UserRow>, StoreError> {
-    let mut query = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM user WHERE id = ?1"))?;
-    Ok(query.query_row([id], |row| from_row(row, 0)).optional()?)
-}
-
-pub(super) fn by_email(tx: &Connection, email: &str) -> Result<Option<UserRow>, StoreError> {
-    let mut query = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM user WHERE email = ?1"))?;
-    Ok(query.query_row([email], |row| from_row(row, 0)).optional()?)
-}
-
-pub(super) fn exist(tx: &Connection) -> Result<bool, StoreError> {
-    Ok(tx.query_row("SELECT EXISTS (SELECT 1 FROM user)", [], |row| row.get(0))?)
-}
-
-/// Whether somebody is in [`ADMIN_GROUP`].
-pub(super) fn administrator_exists(tx: &Connection) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM user WHERE instr(',' || groups || ',', ',' || ?1 || ',') > 0)";
-    Ok(tx.query_row(sql, [ADMIN_GROUP], |row| row.get(0))?)
-}
-
-/// Whether the account with this id is in [`ADMIN_GROUP`].
-pub(super) fn is_administrator(tx: &Connection, id: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND instr(',' || groups || ',', ',' || ?2 || ',') > 0)";
-    Ok(tx.prepare_cached(sql)?.query_row([id, ADMIN_GROUP], |row| row.get(0))?)
-}
-
 pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, StoreError> {
     if by_email(tx, &new.email)?.is_some() {
         return Ok(Written::Taken);
@@ -152,7 +109,7 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         int(now),
         tx.rev()?
     ])?;
-    links::void(tx, &new.email, &new.groups)?;
+    link_rows::void(tx, &new.email, &new.groups)?;
     if let Ok(number) = id.parse() {
         // an id given in decimal counts as seen
         raise_ids(tx, number)?;
@@ -201,7 +158,7 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
         tx.rev()?,
         email
     ])?;
-    links::void(tx, change.email.as_deref().unwrap_or_default(), change.groups.as_deref().unwrap_or_default())?;
+    link_rows::void(tx, change.email.as_deref().unwrap_or_default(), change.groups.as_deref().unwrap_or_default())?;
     by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
 }
 
@@ -254,7 +211,7 @@ impl Db {
                 let user_id = row.id.clone();
                 audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.0.clone() })?;
                 audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.1.clone() })?;
-                links::insert(tx, &NewLink { user_id: Some(user_id), ..link.clone() })?;
+                link_rows::insert(tx, &NewLink { user_id: Some(user_id), ..link.clone() })?;
             }
             Ok(written)
         })

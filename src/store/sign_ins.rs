@@ -1,0 +1,71 @@
+//! Sign-ins: a password that was found right begins a session.
+
+use super::audit::{self, AuditRow};
+use super::db::Db;
+use super::error::StoreError;
+use super::sessions::{self, NewSession, SESSIONS_MAX};
+use super::throttle::{self, CountedAttempt};
+use super::user_rows::{self, UserRow};
+use super::users::{self, Keeps, Password, UserChange};
+use crate::clock::UnixSecs;
+use crate::secret::Secret;
+
+/// A password that was found right, and what it begins.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// The account.
+    pub user_id: String,
+    /// The hash that the password was compared with: it must still be the account's.
+    pub checked: Secret,
+    /// What replaces it, if its parameters are outdated.
+    pub rehashed: Option<Secret>,
+    /// The session.
+    pub session: NewSession,
+    /// The attempt, to be forgiven.
+    pub counted: CountedAttempt,
+}
+
+/// What became of a sign-in.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum Begun {
+    /// The session is there; and the event that tells of those that ended for it, if there were too many.
+    Yes(Option<AuditRow>),
+    /// The password was checked against another hash than the account has now: this one.
+    Changed(Secret),
+    /// The account is gone, disabled, or has no password any more.
+    No,
+}
+
+impl Db {
+    /// Begins a session after the password was found right: in one transaction the session that
+    /// the browser presented ends, the new one begins, the attempts are forgiven, the device is
+    /// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
+    pub fn begin_session(&mut self, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
+        self.write(|tx| {
+            let user = user_rows::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
+            let Some(UserRow { id, password: Some(hash), .. }) = user else { return Ok(Begun::No) };
+            if hash.expose() != begins.checked.expose() {
+                return Ok(Begun::Changed(hash));
+            }
+            if let Some(hash) = &begins.rehashed {
+                // of the same password: nothing ends for it
+                let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
+                let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
+            }
+            throttle::forgive(tx, &begins.counted, now)?;
+            sessions::insert(tx, &id, &begins.session, now)?;
+            audit::write(tx, event)?;
+            let ended = match sessions::end_beyond_bound(tx, &id, &begins.session.id, now)? {
+                0 => None,
+                ended => Some(AuditRow {
+                    event: "sessions_ended",
+                    detail: format!("{ended} beyond {SESSIONS_MAX}"),
+                    ..event.clone()
+                }),
+            };
+            ended.iter().try_for_each(|event| audit::write(tx, event))?;
+            Ok(Begun::Yes(ended))
+        })
+    }
+}
