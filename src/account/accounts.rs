@@ -28,7 +28,7 @@ use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{APP_COOKIES, Check, Db, Store};
+use crate::store::{self, APP_COOKIES, Check, Db, Store};
 use crate::web::host::Host;
 
 /// Minimum interval between log hints that a program should use an API token.
@@ -109,11 +109,11 @@ impl Accounts {
         }
         folder.keep_reserve();
         let no_randomness = |error: NoRandomness| StartError(error.to_string());
-        db.first_key(&cookie_token::new_key().map_err(no_randomness)?, clock.now())?;
-        db.first_key(&cookie_token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
-        let app_cookies = AppCookieKey::new(&db.app_cookie_key()?);
+        store::keys::first_key(&mut db, &cookie_token::new_key().map_err(no_randomness)?, clock.now())?;
+        store::keys::first_key(&mut db, &cookie_token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
+        let app_cookies = AppCookieKey::new(&store::keys::app_cookie_key(&mut db)?);
         for algorithm in signing_key::algorithms(config) {
-            db.first_key(&signing_key::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
+            store::keys::first_key(&mut db, &signing_key::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
         }
         let sessions = Arc::new(SessionRegistry::new(settings.idle_secs, settings.max_age_secs));
         let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));
@@ -160,7 +160,7 @@ impl Accounts {
         let now = self.shared.clock.now();
         for algorithm in signing_key::algorithms(config) {
             let key = signing_key::new_key(algorithm).map_err(|_| StoreDown)?;
-            let made = self.shared.store.run(move |db| db.first_key(&key, now)).await;
+            let made = self.shared.store.run(move |db| store::keys::first_key(db, &key, now)).await;
             made.map_err(|error| store_down(&error))?;
         }
         let settings = Settings::new(config);
@@ -401,10 +401,10 @@ mod tests {
         world.clock.advance(29);
         assert_eq!(judged(&world, &done), None);
         world.maintenance().await;
-        assert_eq!(world.db().sessions(None, START).unwrap()[0].seen, START);
+        assert_eq!(store::sessions::list(&mut world.db(), None, START).unwrap()[0].seen, START);
         world.clock.advance(1);
         world.maintenance().await;
-        assert_eq!(world.db().sessions(None, START).unwrap()[0].seen, START + 29);
+        assert_eq!(store::sessions::list(&mut world.db(), None, START).unwrap()[0].seen, START + 29);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use super::settings::Settings;
 use crate::clock::{BorneOut, Clock, Jump, UnixSecs};
 use crate::logging::Timestamp;
 use crate::metrics;
-use crate::store::{Change, Db, Hooks, StoreError};
+use crate::store::{self, Change, Db, Hooks, StoreError};
 
 /// How often last-seen times are written, seconds; more often if the idle limit is short.
 const SEEN_EVERY_SECS: u64 = 30;
@@ -92,7 +92,7 @@ impl Maintenance {
     pub(super) fn run(&mut self, db: &mut Db) {
         if let Some(jump) = self.time.jumped() {
             warn(jump, "system clock jumped: nothing is deleted because of it");
-            let done = db.follow_clock(jump.expected / 1000, jump.found / 1000).map(|()| None::<()>);
+            let done = store::throttle::follow_clock(db, jump.expected / 1000, jump.found / 1000).map(|()| None::<()>);
             logged("could not adjust sign-in attempts and bans to the clock", done);
         }
         // the wall clock decides what is rejected; only time that is borne out erases anything
@@ -112,7 +112,7 @@ impl Maintenance {
             self.swept.next = self.sessions.sweep(from, past);
         }
         if self.noted.due(now).is_some() {
-            let done = db.write_noted_ends(past).map(|()| None);
+            let done = store::noted::write_noted_ends(db, past).map(|()| None);
             self.noted.next = logged("could not yet save what ended while the disk was full", done);
         }
         if let Some(after) = self.purged.due(now) {
@@ -123,10 +123,10 @@ impl Maintenance {
 
     fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
         if after == 0 {
-            db.purge(now, settings.keys_secs())?;
+            store::purge::expired_rows(db, now, settings.keys_secs())?;
             db.folder().keep_reserve();
         }
-        db.purge_sessions(after, now, settings.idle_secs, settings.max_age_secs)
+        store::sessions::purge_sessions(db, after, now, settings.idle_secs, settings.max_age_secs)
     }
 }
 
@@ -152,14 +152,17 @@ pub(super) fn write_seen(
 ) -> Result<Option<usize>, StoreError> {
     let used = api_tokens.unwritten();
     if !used.is_empty() {
-        db.write_tokens_seen(&used.iter().map(|(token, at)| (token.id.clone(), *at)).collect::<Vec<_>>())?;
+        store::api_tokens::write_tokens_seen(
+            db,
+            &used.iter().map(|(token, at)| (token.id.clone(), *at)).collect::<Vec<_>>(),
+        )?;
         for (token, at) in &used {
             token.written.fetch_max(*at, Ordering::Relaxed);
         }
     }
     let (seen, next) = sessions.unwritten(from);
     if !seen.is_empty() {
-        db.write_seen(&seen)?;
+        store::sessions::write_seen(db, &seen)?;
         sessions.mark_written(&seen);
     }
     Ok(next)

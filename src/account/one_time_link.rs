@@ -12,7 +12,7 @@ use super::sign_up;
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::secret::{NoRandomness, Secret, random_token, token_hash};
-use crate::store::{ADMIN_GROUP, AuditRow, CountedAttempt, LastHere, LinkRow, LinkUse, NewLink, Written};
+use crate::store::{self, ADMIN_GROUP, AuditRow, CountedAttempt, LastHere, LinkRow, LinkUse, NewLink, Written};
 
 /// Lifetime of the link for the first account, seconds.
 const FIRST_LINK_SECS: u64 = 86_400;
@@ -76,7 +76,13 @@ pub async fn create_first(accounts: &Accounts) -> Result<Option<Secret>, StoreDo
     let event = audit::event("first_link_made", &Caller::default(), now);
     let made = shared
         .store
-        .run(move |db| if db.any_user()? { Ok(false) } else { db.add_link(&link, &event).map(|()| true) })
+        .run(move |db| {
+            if store::users::any_user(db)? {
+                Ok(false)
+            } else {
+                store::links::add_link(db, &link, &event).map(|()| true)
+            }
+        })
         .await
         .map_err(|error| store_down(&error))?;
     Ok(made.then_some(token))
@@ -97,7 +103,12 @@ async fn open_link(accounts: &Accounts, caller: &Caller, token: &str) -> Result<
     }
     let _permit = accounts.shared.store_permit(caller).await.map_err(|_| ChangeError::Busy)?;
     let (hash, now) = (token_hash(token), accounts.shared.clock.now());
-    let link = accounts.shared.store.run(move |db| db.link(&hash, now)).await.map_err(|error| unavailable(&error))?;
+    let link = accounts
+        .shared
+        .store
+        .run(move |db| store::links::find_link(db, &hash, now))
+        .await
+        .map_err(|error| unavailable(&error))?;
     // invites from before sign-up was closed are void; those for existing accounts still work
     let closed = accounts.shared.settings.sign_up == config::SignUp::Closed;
     Ok(link.filter(|link| !(closed && link.kind == "invite" && link.user.is_none())))
@@ -163,7 +174,7 @@ async fn use_link(
     // a browser known to other accounts stays known to them
     let last_here = match presented_device(caller) {
         Some(device) => {
-            let last = shared.store.run(move |db| db.last_at_device(&device)).await;
+            let last = shared.store.run(move |db| store::devices::last_at_device(db, &device)).await;
             last.map_err(|error| unavailable(&error))?
         }
         None => LastHere::Nobody,
@@ -173,7 +184,7 @@ async fn use_link(
     let (hash, row, written) = (token_hash(token), draft.row.clone(), event.clone());
     let done = shared
         .store
-        .run(move |db| db.use_link(&hash, what, &row, &counted, now, &written))
+        .run(move |db| store::links::use_link(db, &hash, what, &row, &counted, now, &written))
         .await
         .map_err(|error| unavailable(&error))?;
     match done {
@@ -226,14 +237,14 @@ mod tests {
             Ok(Some(LinkKind::Invite { email: None }))
         );
         assert_eq!(accept(&world, one.expose(), "Ada@example.com", GOOD).await, "signed in as ada@example.com");
-        let user = world.db().user_by_email("ada@example.com").unwrap().unwrap();
+        let user = store::users::user_by_email(&mut world.db(), "ada@example.com").unwrap().unwrap();
         assert_eq!((user.groups, user.name.as_str()), (vec!["admin".to_owned()], "Ada"));
         for used in [&one, &two] {
             assert_eq!(inspect(&world.accounts, &Caller::default(), used.expose()).await, Ok(None));
             assert_eq!(accept(&world, used.expose(), "eve@example.com", GOOD).await, "Closed");
         }
         assert!(create_first(&world.accounts).await.unwrap().is_none());
-        assert_eq!(world.db().users().unwrap().len(), 1);
+        assert_eq!(store::users::list(&mut world.db()).unwrap().len(), 1);
     }
 
     #[tokio::test]
@@ -261,7 +272,7 @@ mod tests {
         for attempt in tries {
             won += usize::from(attempt.await.unwrap().starts_with("signed in"));
         }
-        assert_eq!((won, world.db().users().unwrap().len()), (1, 1));
+        assert_eq!((won, store::users::list(&mut world.db()).unwrap().len()), (1, 1));
     }
 
     #[tokio::test]
@@ -276,7 +287,7 @@ mod tests {
         );
         assert_eq!(accept(&world, &fixed, "eve@example.com", "short").await, "password: too_short");
         assert_eq!(accept(&world, &fixed, "eve@example.com", GOOD).await, "signed in as ada@example.com");
-        assert_eq!(world.db().user_by_email("ada@example.com").unwrap().unwrap().groups, ["staff"]);
+        assert_eq!(store::users::user_by_email(&mut world.db(), "ada@example.com").unwrap().unwrap().groups, ["staff"]);
         let open = token(&invites::create(&mut admin, None, &[], 60).unwrap());
         assert_eq!(accept(&world, &open, "nonsense", GOOD).await, "email: invalid");
         assert_eq!(accept(&world, &open, "bob@example.com", OTHER).await, "email: taken");
@@ -303,7 +314,7 @@ mod tests {
             Ok(Some(LinkKind::Invite { email: Some("ada@example.com".to_owned()) }))
         );
         assert_eq!(accept(&world, &link, "", GOOD).await, "signed in as ada@example.com");
-        let row = world.db().user_by_id(&user.id).unwrap().unwrap();
+        let row = store::users::user_by_id(&mut world.db(), &user.id).unwrap().unwrap();
         assert_eq!((row.name.as_str(), row.groups.join(",")), ("Ada", "staff".to_owned()));
         assert_eq!(accept(&world, &link, "", OTHER).await, "Closed");
         world.sign_in("ada@example.com").await;
@@ -399,7 +410,7 @@ mod tests {
             let caller = Caller { device: Some(shown.to_owned()), ..Caller::default() };
             let done = reset_password(&world.accounts, &caller, &link, secret(OTHER), false).await.unwrap();
             assert_eq!(done.device.expose() == shown, kept);
-            let known = |of| world.db().knows_device(&token_hash(&device), of).unwrap();
+            let known = |of| store::devices::knows_device(&mut world.db(), &token_hash(&device), of).unwrap();
             // the account that it was used for knows no other
             assert_eq!((known("ada@example.com"), known("bob@example.com")), (true, kept));
         }
@@ -461,7 +472,7 @@ mod tests {
         let link = token(&invites::create(&mut world.admin(), None, &[], 60).unwrap());
         world.break_forgiving();
         assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Unavailable");
-        assert!(world.db().users().unwrap().is_empty());
+        assert!(store::users::list(&mut world.db()).unwrap().is_empty());
         world.mend_forgiving();
         assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "signed in as ada@example.com");
     }

@@ -10,7 +10,7 @@ use super::password::policy;
 use super::password::reauthenticate::{Reauthenticated, reauthenticate};
 use super::session::session::Identity;
 use crate::secret::Secret;
-use crate::store::{Keeps, Password, SessionEnd, UserChange, Written};
+use crate::store::{self, Keeps, Password, SessionEnd, UserChange, Written};
 
 /// Changes the password after checking the current one. Ends all other sessions and, unless kept, the API tokens;
 /// forgets other known browsers. Wrong current passwords are throttled like sign-ins.
@@ -34,7 +34,7 @@ pub async fn change_password(
     let what = UserChange { password, proved: counted, ..UserChange::default() };
     let done = shared
         .store
-        .run(move |db| db.change_user(&id, &what, SessionEnd::AllBut(&kept), now, &written))
+        .run(move |db| store::users::change_user(db, &id, &what, SessionEnd::AllBut(&kept), now, &written))
         .await
         .map_err(|error| unavailable(&error))?;
     match done {
@@ -68,7 +68,7 @@ pub async fn change(
     let limits = login_throttle::of_profile(shared.settings.throttle, &who.user.id);
     let done = shared
         .store
-        .run(move |db| db.change_user_counted(&id, &what, &limits, &written))
+        .run(move |db| store::users::change_user_counted(db, &id, &what, &limits, &written))
         .await
         .map_err(|error| unavailable(&error))?
         .map_err(|throttled| ChangeError::Throttled {

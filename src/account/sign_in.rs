@@ -13,7 +13,7 @@ use super::session::draft::{NewSessionDraft, SignedIn};
 use super::settings::Settings;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
-use crate::store::{AuditRow, Begun, CountedAttempt, Db, LastHere, SignIn, StoreError, Throttled, UserRow};
+use crate::store::{self, AuditRow, Begun, CountedAttempt, Db, LastHere, SignIn, StoreError, Throttled, UserRow};
 
 /// One sign-in request.
 #[derive(Clone)]
@@ -61,18 +61,18 @@ fn begin_attempt(
 ) -> Result<AttemptCheck, StoreError> {
     let email = &request.email;
     if let Some(device) = &request.device
-        && !db.knows_device(device, email)?
+        && !store::devices::knows_device(db, device, email)?
     {
         return Ok(AttemptCheck::UnknownDevice);
     }
-    let user = db.user_by_email(email)?;
+    let user = store::users::user_by_email(db, email)?;
     let name = if user.is_some() { email.clone() } else { fields::throttle_name_without_account(email) };
     let limits = login_throttle::of_sign_in(settings.throttle, &request.caller, &name, request.device.as_ref());
     let last_here = match presented_device(&request.caller) {
-        Some(device) => db.last_at_device(&device)?,
+        Some(device) => store::devices::last_at_device(db, &device)?,
         None => LastHere::Nobody,
     };
-    Ok(match db.count_attempt(&limits, &name, now)? {
+    Ok(match store::throttle::count_attempt(db, &limits, &name, now)? {
         Err(throttled) => AttemptCheck::Throttled(name, throttled),
         Ok(counted) => AttemptCheck::Allowed(Box::new(Attempt { name, counted, user, last_here })),
     })
@@ -167,7 +167,8 @@ async fn reject_throttled(accounts: &Accounts, caller: &Caller, name: &str, thro
 
 async fn begin(accounts: &Accounts, begins: SignIn, event: AuditRow) -> Result<Begun, SignInError> {
     let written = event.clone();
-    let begun = accounts.shared.store.run(move |db| db.begin_session(&begins, written.at, &written)).await;
+    let begun =
+        accounts.shared.store.run(move |db| store::sign_ins::begin_session(db, &begins, written.at, &written)).await;
     let begun = begun.map_err(|error| unavailable(&error))?;
     if let Begun::Yes(ended) = &begun {
         audit::log(&event);
@@ -598,7 +599,9 @@ mod tests {
     async fn a_hash_with_other_parameters_is_replaced_at_the_next_sign_in() {
         let world = World::new();
         world.user("ada@example.com");
-        let hash = |world: &World| world.db().user_by_email("ada@example.com").unwrap().unwrap().password.unwrap();
+        let hash = |world: &World| {
+            store::users::user_by_email(&mut world.db(), "ada@example.com").unwrap().unwrap().password.unwrap()
+        };
         let old = hash(&world);
         world.sign_in("ada@example.com").await;
         assert_eq!(hash(&world).expose(), old.expose());
@@ -617,7 +620,7 @@ mod tests {
     async fn a_password_changed_while_the_old_one_is_checked_wins() {
         let world = World::new();
         let id = world.user("ada@example.com");
-        let old = world.db().user_by_id(&id).unwrap().unwrap().password.unwrap();
+        let old = store::users::user_by_id(&mut world.db(), &id).unwrap().unwrap().password.unwrap();
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();
         let draft = NewSessionDraft::new(&world.accounts, &Caller::default(), true, LastHere::Nobody, START).unwrap();
@@ -628,7 +631,7 @@ mod tests {
             session: draft.row,
             counted: CountedAttempt::default(),
         };
-        let begun = world.db().begin_session(&begins, START, &AuditRow::default()).unwrap();
+        let begun = store::sign_ins::begin_session(&mut world.db(), &begins, START, &AuditRow::default()).unwrap();
         assert!(matches!(begun, Begun::Changed(_)));
         assert_eq!(world.accounts.sessions_active(), 0);
         assert_eq!(
@@ -657,7 +660,7 @@ mod tests {
             assert_eq!(wrong(world.try_sign_in(&at("192.0.2.1"), typed, OTHER).await), SignInError::Credentials);
         }
         world.sign_in("ada@localhost").await;
-        let told = world.db().audit_trail(4).unwrap();
+        let told = store::audit::trail(&mut world.db(), 4).unwrap();
         let told: Vec<&str> = told.iter().map(|(_, email)| email.as_str()).collect();
         assert_eq!((told[0], told[1], told[3]), ("ada@localhost", "nobody@example.com", "ada@localhost"));
         assert!(told[2].starts_with("no-address-"), "{}", told[2]);

@@ -11,7 +11,7 @@ use super::password::hash_workers::delay_rejection;
 use super::password::policy;
 use crate::config;
 use crate::secret::Secret;
-use crate::store::{AuditRow, CountedAttempt, NewUser};
+use crate::store::{self, AuditRow, CountedAttempt, NewUser};
 
 /// Checks a new password and hashes it in the pool.
 pub(super) async fn hashed(
@@ -55,7 +55,7 @@ pub async fn register(
     let event = audit::about("sign_up", caller, now, "", &email);
     let (hash, counted) = hashed_and_counted(accounts, caller, &event, password).await?;
     let new = new_user(accounts, email, name, hash)?;
-    let done = shared.store.run(move |db| db.sign_up(&new, &counted, now, event));
+    let done = shared.store.run(move |db| store::users::sign_up(db, &new, &counted, now, event));
     let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
     audit::log_with_bans(&event, banned);
     Ok(())
@@ -75,7 +75,7 @@ pub(super) async fn hashed_and_counted(
         let slot = slot_request.acquire(None).await.map_err(|_| ChangeError::Busy)?;
         let limits = login_throttle::of_sign_up(shared.settings.throttle, caller);
         let (email, now) = (event.email.clone(), shared.clock.now());
-        let counted = shared.store.run(move |db| db.count_attempt(&limits, &email, now)).await;
+        let counted = shared.store.run(move |db| store::throttle::count_attempt(db, &limits, &email, now)).await;
         let throttled = match counted.map_err(|error| unavailable(&error))? {
             Ok(counted) => return Ok((slot.hash(password).await.map_err(|_| ChangeError::Busy)?, counted)),
             Err(throttled) => throttled,
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(sign_up("ada@example.com", GOOD).await, (Ok(()), 1));
         assert_eq!(sign_up("ADA@example.com", OTHER).await, (Ok(()), 1));
         assert_eq!(world.events(1), ["sign_up_taken"]);
-        assert_eq!(world.db().users().unwrap().len(), 1);
+        assert_eq!(store::users::list(&mut world.db()).unwrap().len(), 1);
         world.sign_in("ada@example.com").await;
         let (done, runs) = sign_up("eve@example.com", "short").await;
         assert!(matches!(done, Err(ChangeError::Field(FieldError { field: "password", code: "too_short", .. }))));
@@ -174,7 +174,7 @@ mod tests {
         let device = world.sign_in("ada@example.com").await.device;
         let from = Caller { device: Some(device.expose().to_owned()), ..Caller::default() };
         world.try_sign_in(&from, "bob@example.com", GOOD).await.unwrap();
-        let known = |of| world.db().knows_device(&token_hash(device.expose()), of).unwrap();
+        let known = |of| store::devices::knows_device(&mut world.db(), &token_hash(device.expose()), of).unwrap();
         assert!(known("ada@example.com") && known("bob@example.com"));
         let details = Details { password: Some(secret(OTHER)), ..Details::default() };
         world.admin().set_user("ada@example.com", details).unwrap();

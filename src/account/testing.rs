@@ -7,7 +7,7 @@ use crate::account::sign_in;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::secret::Secret;
-use crate::store::{Check, Db};
+use crate::store::{self, Check, Db};
 
 /// The time at which tests start.
 pub(super) const START: u64 = 1_800_000_000;
@@ -110,7 +110,7 @@ impl World {
 
     /// Events of the audit trail, newest first.
     pub(super) fn events(&self, count: u32) -> Vec<String> {
-        self.db().audit_trail(count).unwrap().into_iter().map(|(event, _)| event).collect()
+        store::audit::trail(&mut self.db(), count).unwrap().into_iter().map(|(event, _)| event).collect()
     }
 }
 

@@ -113,118 +113,118 @@ pub(super) fn count(tx: &Connection, user_id: &str, now: UnixSecs) -> Result<u64
     Ok(tx.prepare_cached(sql)?.query_row(params![user_id, int(now)], |row| row.get(0).map(uint))?)
 }
 
-impl Db {
-    /// Keeps a token; `proof`: if what was shown still holds.
-    pub fn add_api_token(
-        &mut self,
-        new: &NewApiToken,
-        proof: Option<&PasswordProof>,
-        event: &AuditRow,
-    ) -> Result<Kept, StoreError> {
-        self.write(|tx| {
-            let Some(user) = user_rows::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
-            if let Some(PasswordProof { checked, counted }) = proof {
-                if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
-                    return Ok(Kept::No);
-                }
-                throttle::forgive(tx, counted, new.created)?;
+/// Keeps a token; `proof`: if what was shown still holds.
+pub fn add_api_token(
+    db: &mut Db,
+    new: &NewApiToken,
+    proof: Option<&PasswordProof>,
+    event: &AuditRow,
+) -> Result<Kept, StoreError> {
+    db.write(|tx| {
+        let Some(user) = user_rows::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
+        if let Some(PasswordProof { checked, counted }) = proof {
+            if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
+                return Ok(Kept::No);
             }
-            let same = "SELECT EXISTS (SELECT 1 FROM api_token WHERE id = ?1)";
-            if tx.query_row(same, [&new.id], |row| row.get(0))? {
-                return Ok(Kept::Already);
-            }
-            if count(tx, &new.user_id, new.created)? >= TOKENS_MAX {
-                return Ok(Kept::TooMany);
-            }
-            tx.execute(
-                "INSERT INTO api_token (id, hash, user_id, name, scopes, created, expires, seen, rev)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
-                params![
-                    new.id,
-                    new.hash,
-                    new.user_id,
-                    new.name,
-                    new.scopes.join("\n"),
-                    int(new.created),
-                    int(new.expires),
-                    tx.rev()?
-                ],
-            )?;
-            audit::write(tx, event)?;
-            Ok(Kept::Yes)
-        })
-    }
+            throttle::forgive(tx, counted, new.created)?;
+        }
+        let same = "SELECT EXISTS (SELECT 1 FROM api_token WHERE id = ?1)";
+        if tx.query_row(same, [&new.id], |row| row.get(0))? {
+            return Ok(Kept::Already);
+        }
+        if count(tx, &new.user_id, new.created)? >= TOKENS_MAX {
+            return Ok(Kept::TooMany);
+        }
+        tx.execute(
+            "INSERT INTO api_token (id, hash, user_id, name, scopes, created, expires, seen, rev)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+            params![
+                new.id,
+                new.hash,
+                new.user_id,
+                new.name,
+                new.scopes.join("\n"),
+                int(new.created),
+                int(new.expires),
+                tx.rev()?
+            ],
+        )?;
+        audit::write(tx, event)?;
+        Ok(Kept::Yes)
+    })
+}
 
-    /// Tokens that still work at `now`, newest first; of one account or all.
-    pub fn api_tokens(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<ApiTokenRow>, StoreError> {
-        self.read(|tx| {
-            let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
-            let sql = format!(
-                "SELECT {COLUMNS}, {} FROM api_token JOIN user ON user.id = api_token.user_id
-                 WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND {condition}
-                 ORDER BY api_token.created DESC, api_token.id",
-                user_rows::COLUMNS
-            );
-            let mut query = tx.prepare_cached(&sql)?;
-            let rows = query.query_map(params![int(now), user_id], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
+/// Tokens that still work at `now`, newest first; of one account or all.
+pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<ApiTokenRow>, StoreError> {
+    db.read(|tx| {
+        let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+        let sql = format!(
+            "SELECT {COLUMNS}, {} FROM api_token JOIN user ON user.id = api_token.user_id
+             WHERE api_token.ended_at IS NULL AND api_token.expires > ?1 AND {condition}
+             ORDER BY api_token.created DESC, api_token.id",
+            user_rows::COLUMNS
+        );
+        let mut query = tx.prepare_cached(&sql)?;
+        let rows = query.query_map(params![int(now), user_id], from_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
 
-    /// Ends a token; `user_id`: only if it is that account's. `false`: there is none.
-    pub fn end_api_token(
-        &mut self,
-        id: &str,
-        user_id: Option<&str>,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<bool, StoreError> {
-        self.write_end(|tx| {
-            let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
-                       WHERE id = ?3 AND ended_at IS NULL AND (?4 IS NULL OR user_id = ?4) RETURNING user_id";
-            let of: Option<String> =
-                tx.query_row(sql, params![int(now), tx.rev()?, id, user_id], |row| row.get(0)).optional()?;
-            let Some(of) = of else { return Ok(false) };
-            let email = user_rows::by_id(tx, &of)?.map_or_else(|| event.email.clone(), |user| user.email);
-            audit::write(tx, &AuditRow { user_id: of, email, ..event.clone() })?;
-            Ok(true)
-        })
-    }
+/// Ends a token; `user_id`: only if it is that account's. `false`: there is none.
+pub fn end_api_token(
+    db: &mut Db,
+    id: &str,
+    user_id: Option<&str>,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<bool, StoreError> {
+    db.write_end(|tx| {
+        let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
+                   WHERE id = ?3 AND ended_at IS NULL AND (?4 IS NULL OR user_id = ?4) RETURNING user_id";
+        let of: Option<String> =
+            tx.query_row(sql, params![int(now), tx.rev()?, id, user_id], |row| row.get(0)).optional()?;
+        let Some(of) = of else { return Ok(false) };
+        let email = user_rows::by_id(tx, &of)?.map_or_else(|| event.email.clone(), |user| user.email);
+        audit::write(tx, &AuditRow { user_id: of, email, ..event.clone() })?;
+        Ok(true)
+    })
+}
 
-    /// Ends the tokens of an account that work, or of all; returns how many.
-    pub fn end_api_tokens(
-        &mut self,
-        user_id: Option<&str>,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<usize, StoreError> {
-        self.write_end(|tx| {
-            let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
-                       WHERE ended_at IS NULL AND expires > ?1 AND (?3 IS NULL OR user_id = ?3)";
-            let ended = tx.execute(sql, params![int(now), tx.rev()?, user_id])?;
-            if ended > 0 {
-                audit::write(tx, &AuditRow { detail: ended.to_string(), ..event.clone() })?;
-            }
-            Ok(ended)
-        })
-    }
+/// Ends the tokens of an account that work, or of all; returns how many.
+pub fn end_api_tokens(
+    db: &mut Db,
+    user_id: Option<&str>,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<usize, StoreError> {
+    db.write_end(|tx| {
+        let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2
+                   WHERE ended_at IS NULL AND expires > ?1 AND (?3 IS NULL OR user_id = ?3)";
+        let ended = tx.execute(sql, params![int(now), tx.rev()?, user_id])?;
+        if ended > 0 {
+            audit::write(tx, &AuditRow { detail: ended.to_string(), ..event.clone() })?;
+        }
+        Ok(ended)
+    })
+}
 
-    /// Writes when tokens were last used.
-    pub fn write_tokens_seen(&mut self, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let mut update = tx.prepare_cached("UPDATE api_token SET seen = max(seen, ?2) WHERE id = ?1")?;
-            for (id, at) in seen {
-                update.execute(params![id, int(*at)])?;
-            }
-            Ok(())
-        })
-    }
+/// Writes when tokens were last used.
+pub fn write_tokens_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
+    db.write(|tx| {
+        let mut update = tx.prepare_cached("UPDATE api_token SET seen = max(seen, ?2) WHERE id = ?1")?;
+        for (id, at) in seen {
+            update.execute(params![id, int(*at)])?;
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Check, Keeps, NewId, NewUser, Password, SessionEnd, UserChange, Written};
     use super::*;
+    use crate::store::purge;
+    use crate::store::users;
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.to_owned())
@@ -238,7 +238,7 @@ mod tests {
         let [name, picture] = [const { String::new() }; 2];
         let (email, password) = ("a@example.com".to_owned(), Some(secret("old")));
         let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password };
-        assert!(matches!(db.add_user(&new, 1, &event).unwrap(), Written::Done(_)));
+        assert!(matches!(users::add_user(&mut db, &new, 1, &event).unwrap(), Written::Done(_)));
         let mut number = 0;
         let mut keep = |db: &mut Db, checked: Option<&str>| {
             number += 1;
@@ -253,20 +253,26 @@ mod tests {
             };
             let proof =
                 checked.map(|hash| PasswordProof { checked: Some(secret(hash)), counted: CountedAttempt::default() });
-            db.add_api_token(&new, proof.as_ref(), &event).unwrap()
+            add_api_token(db, &new, proof.as_ref(), &event).unwrap()
         };
         assert_eq!(keep(&mut db, Some("old")), Kept::Yes);
         let password =
             Some(Password { new: secret("new"), only_over: None, keeps: Keeps { tokens: true, device: None } });
         let what = UserChange { password, ..UserChange::default() };
-        assert!(matches!(db.change_user("1", &what, SessionEnd::None, 1, &event).unwrap(), Written::Done(_)));
+        assert!(matches!(
+            users::change_user(&mut db, "1", &what, SessionEnd::None, 1, &event).unwrap(),
+            Written::Done(_)
+        ));
         assert_eq!([Some("old"), Some("new"), None].map(|hash| keep(&mut db, hash)), [Kept::No, Kept::Yes, Kept::Yes]);
         let what = UserChange { disabled: Some(true), ..UserChange::default() };
-        assert!(matches!(db.change_user("1", &what, SessionEnd::None, 1, &event).unwrap(), Written::Done(_)));
+        assert!(matches!(
+            users::change_user(&mut db, "1", &what, SessionEnd::None, 1, &event).unwrap(),
+            Written::Done(_)
+        ));
         assert_eq!(keep(&mut db, Some("new")), Kept::No);
-        assert!(db.remove_user("1", 1, &event).unwrap());
+        assert!(users::remove_user(&mut db, "1", 1, &event).unwrap());
         assert_eq!(keep(&mut db, None), Kept::No);
-        assert_eq!(db.api_tokens(None, 1).unwrap().len(), 0);
+        assert_eq!(list(&mut db, None, 1).unwrap().len(), 0);
     }
 
     /// CWE-770: as sessions do; a day of making and revoking them left millions of rows.
@@ -278,19 +284,19 @@ mod tests {
         let [name, picture] = [const { String::new() }; 2];
         let email = "a@example.com".to_owned();
         let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: None };
-        assert!(matches!(db.add_user(&new, 1, &event).unwrap(), Written::Done(_)));
+        assert!(matches!(users::add_user(&mut db, &new, 1, &event).unwrap(), Written::Done(_)));
         for (id, hash) in [("ended", [1; 32]), ("works", [2; 32])] {
             let [id, user_id, name] = [id, "1", "x"].map(str::to_owned);
             let new = NewApiToken { id, hash, user_id, name, scopes: vec![], created: 1, expires: 100_000 };
-            assert_eq!(db.add_api_token(&new, None, &event).unwrap(), Kept::Yes);
+            assert_eq!(add_api_token(&mut db, &new, None, &event).unwrap(), Kept::Yes);
         }
-        assert!(db.end_api_token("ended", None, 100, &event).unwrap());
+        assert!(end_api_token(&mut db, "ended", None, 100, &event).unwrap());
         let rows = |db: &Db| -> i64 {
             db.connection.query_row("SELECT count(*) FROM api_token", [], |row| row.get(0)).unwrap()
         };
-        db.purge(3700, 60).unwrap();
+        purge::expired_rows(&mut db, 3700, 60).unwrap();
         assert_eq!(rows(&db), 2);
-        db.purge(3701, 60).unwrap();
-        assert_eq!((rows(&db), db.api_tokens(None, 3701).unwrap().len()), (1, 1));
+        purge::expired_rows(&mut db, 3701, 60).unwrap();
+        assert_eq!((rows(&db), list(&mut db, None, 3701).unwrap().len()), (1, 1));
     }
 }

@@ -161,43 +161,41 @@ pub(super) fn bound(tx: &Connection, now: UnixSecs) -> Result<(), StoreError> {
     bound_all(tx)
 }
 
-impl Db {
-    /// Writes events that go with no other change.
-    pub fn audit(&mut self, rows: &[AuditRow]) -> Result<(), StoreError> {
-        self.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
-    }
+/// Writes events that go with no other change.
+pub fn write_events(db: &mut Db, rows: &[AuditRow]) -> Result<(), StoreError> {
+    db.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
+}
 
-    /// Events since then, newest first; with an e-mail, those that concern it or the account that has it now.
-    pub fn audit_events(&mut self, email: Option<&str>, since: UnixSecs) -> Result<Vec<AuditEvent>, StoreError> {
-        self.read(|tx| {
-            let mut query = tx.prepare(
-                "SELECT at, event, user_id, email, address, request_id, detail FROM audit
-                 WHERE at >= ?1 AND (?2 IS NULL OR email = ?2 COLLATE NOCASE
-                     OR user_id = (SELECT id FROM user WHERE user.email = ?2)) ORDER BY id DESC",
-            )?;
-            let rows = query.query_map(params![int(since), email], |row| {
-                Ok(AuditEvent {
-                    at: uint(row.get(0)?),
-                    event: row.get(1)?,
-                    user_id: row.get(2)?,
-                    email: row.get(3)?,
-                    address: row.get(4)?,
-                    request_id: row.get(5)?,
-                    detail: row.get(6)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
+/// Events since then, newest first; with an e-mail, those that concern it or the account that has it now.
+pub fn events(db: &mut Db, email: Option<&str>, since: UnixSecs) -> Result<Vec<AuditEvent>, StoreError> {
+    db.read(|tx| {
+        let mut query = tx.prepare(
+            "SELECT at, event, user_id, email, address, request_id, detail FROM audit
+             WHERE at >= ?1 AND (?2 IS NULL OR email = ?2 COLLATE NOCASE
+                 OR user_id = (SELECT id FROM user WHERE user.email = ?2)) ORDER BY id DESC",
+        )?;
+        let rows = query.query_map(params![int(since), email], |row| {
+            Ok(AuditEvent {
+                at: uint(row.get(0)?),
+                event: row.get(1)?,
+                user_id: row.get(2)?,
+                email: row.get(3)?,
+                address: row.get(4)?,
+                request_id: row.get(5)?,
+                detail: row.get(6)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
 
-    /// Event and e-mail of the newest events, newest first.
-    pub fn audit_trail(&mut self, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
-        self.read(|tx| {
-            let mut query = tx.prepare("SELECT event, email FROM audit ORDER BY id DESC LIMIT ?1")?;
-            let rows = query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
+/// Event and e-mail of the newest events, newest first.
+pub fn trail(db: &mut Db, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
+    db.read(|tx| {
+        let mut query = tx.prepare("SELECT event, email FROM audit ORDER BY id DESC LIMIT ?1")?;
+        let rows = query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
 }
 
 #[cfg(test)]
@@ -210,10 +208,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let row = |at, event, email: &str| AuditRow { at, event, email: email.to_owned(), ..AuditRow::default() };
-        db.audit(&[row(10, "a", "ada@example.com"), row(20, "b", "bob@example.com"), row(30, "c", "ada@example.com")])
-            .unwrap();
+        write_events(
+            &mut db,
+            &[row(10, "a", "ada@example.com"), row(20, "b", "bob@example.com"), row(30, "c", "ada@example.com")],
+        )
+        .unwrap();
         let mut told = |email, since| {
-            let events = db.audit_events(email, since).unwrap();
+            let events = events(&mut db, email, since).unwrap();
             events.into_iter().map(|event| event.event).collect::<Vec<_>>()
         };
         assert_eq!(told(None, 0), ["c", "b", "a"]);
@@ -236,10 +237,10 @@ mod tests {
         };
         let command = AuditRow { request_id: String::new(), ..row("user_disabled", "bob") };
         let stranger = AuditRow { address: "192.0.2.1".to_owned(), ..row("sign_in_failed", "") };
-        db.audit(&[command, stranger, row("sign_in", "bob"), row("profile_changed", "bob")]).unwrap();
+        write_events(&mut db, &[command, stranger, row("sign_in", "bob"), row("profile_changed", "bob")]).unwrap();
         for _ in 0..10 {
             let rows: Vec<_> = (0..1_030).map(|n| row("profile_changed", &format!("greedy {}", n % 10))).collect();
-            db.audit(&rows).unwrap();
+            write_events(&mut db, &rows).unwrap();
         }
         let count = |sql: &str| -> i64 { db.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
         assert_eq!(count("SELECT count(*) FROM audit WHERE user_id NOT LIKE 'greedy%'"), 4);
@@ -265,9 +266,10 @@ mod tests {
             request_id: "r".to_owned(),
             ..AuditRow::default()
         };
-        db.audit(&[row("sign_in", "bob"), row("profile_changed", "7"), row("sign_in_failed", "7")]).unwrap();
+        write_events(&mut db, &[row("sign_in", "bob"), row("profile_changed", "7"), row("sign_in_failed", "7")])
+            .unwrap();
         db.connection.execute_batch(&fill).unwrap();
-        db.audit(&vec![row("sign_in", "greedy"); 2048]).unwrap();
+        write_events(&mut db, &vec![row("sign_in", "greedy"); 2048]).unwrap();
         let told = |sql: &str| -> i64 { db.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
         let kept = told("SELECT count(*) FROM audit WHERE keep = 1");
         assert!((KEPT_ROWS_MAX..KEPT_ROWS_MAX + BOUND_EVERY).contains(&kept), "{kept}");

@@ -14,7 +14,7 @@ use super::migrate::{self, Check, Migrated};
 use crate::clock::Stopwatch;
 use crate::metrics;
 
-/// The database. Every public method is one transaction: it happens as a whole or not at all.
+/// The database. Every public function over it is one transaction: it happens as a whole or not at all.
 #[derive(Debug)]
 pub struct Db {
     pub(super) connection: Connection,

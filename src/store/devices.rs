@@ -56,28 +56,26 @@ pub enum LastHere {
     Several,
 }
 
-impl Db {
-    /// Whether the account with this e-mail knows this device.
-    pub fn knows_device(&mut self, hash: &[u8; 32], of: &str) -> Result<bool, StoreError> {
-        self.read(|tx| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM device JOIN user ON user.id = device.user_id
-                       WHERE hash = ?1 AND user.email = ?2)";
-            Ok(tx.prepare_cached(sql)?.query_row(params![hash, of], |row| row.get(0))?)
-        })
-    }
+/// Whether the account with this e-mail knows this device.
+pub fn knows_device(db: &mut Db, hash: &[u8; 32], of: &str) -> Result<bool, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM device JOIN user ON user.id = device.user_id
+                   WHERE hash = ?1 AND user.email = ?2)";
+        Ok(tx.prepare_cached(sql)?.query_row(params![hash, of], |row| row.get(0))?)
+    })
+}
 
-    /// Who signed in last at this device.
-    pub fn last_at_device(&mut self, hash: &[u8; 32]) -> Result<LastHere, StoreError> {
-        self.read(|tx| {
-            let sql = "SELECT user_id FROM device WHERE hash = ?1
-                       AND seen = (SELECT max(seen) FROM device WHERE hash = ?1) LIMIT 2";
-            let mut sql = tx.prepare_cached(sql)?;
-            let mut rows = sql.query_map(params![hash], |row| row.get(0))?;
-            Ok(match (rows.next().transpose()?, rows.next()) {
-                (None, _) => LastHere::Nobody,
-                (Some(id), None) => LastHere::One(id),
-                (Some(_), Some(_)) => LastHere::Several,
-            })
+/// Who signed in last at this device.
+pub fn last_at_device(db: &mut Db, hash: &[u8; 32]) -> Result<LastHere, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT user_id FROM device WHERE hash = ?1
+                   AND seen = (SELECT max(seen) FROM device WHERE hash = ?1) LIMIT 2";
+        let mut sql = tx.prepare_cached(sql)?;
+        let mut rows = sql.query_map(params![hash], |row| row.get(0))?;
+        Ok(match (rows.next().transpose()?, rows.next()) {
+            (None, _) => LastHere::Nobody,
+            (Some(id), None) => LastHere::One(id),
+            (Some(_), Some(_)) => LastHere::Several,
         })
-    }
+    })
 }

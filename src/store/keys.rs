@@ -73,60 +73,58 @@ pub(super) fn drop_retired(tx: &Connection, before: UnixSecs) -> Result<(), Stor
     Ok(())
 }
 
-impl Db {
-    /// Makes this the signing key of its algorithm if there is none yet.
-    pub fn first_key(&mut self, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
-        // mostly there is one: nothing needs to be written, and a start need not wait until it may be
-        if self.read(|tx| signs(tx, key.algorithm))? {
-            return Ok(());
+/// Makes this the signing key of its algorithm if there is none yet.
+pub fn first_key(db: &mut Db, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
+    // mostly there is one: nothing needs to be written, and a start need not wait until it may be
+    if db.read(|tx| signs(tx, key.algorithm))? {
+        return Ok(());
+    }
+    db.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
+}
+
+/// Makes these the signing keys and retires all others; drops those retired before `drop_before`. Where that is
+/// `None`, none of the others is kept: no cookie that they signed is good any more, and all sessions end.
+pub fn rotate_keys(
+    db: &mut Db,
+    new: &[NewKey],
+    now: UnixSecs,
+    drop_before: Option<UnixSecs>,
+    event: &AuditRow,
+) -> Result<(), StoreError> {
+    let work = |tx: &Tx<'_>| {
+        if let Some(drop_before) = drop_before {
+            tx.execute(
+                "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
+                params![int(now), tx.rev()?, APP_COOKIES],
+            )?;
+            drop_retired(tx, drop_before)?;
+        } else {
+            tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [APP_COOKIES])?;
+            sessions::end(tx, SessionSelector::Everybody, now)?;
         }
-        self.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
-    }
+        for key in new {
+            add(tx, key, now)?;
+        }
+        audit::write(tx, event)
+    };
+    if drop_before.is_some() { db.write(work) } else { db.write_end_of_sessions(work) }
+}
 
-    /// Makes these the signing keys and retires all others; drops those retired before `drop_before`. Where that is
-    /// `None`, none of the others is kept: no cookie that they signed is good any more, and all sessions end.
-    pub fn rotate_keys(
-        &mut self,
-        new: &[NewKey],
-        now: UnixSecs,
-        drop_before: Option<UnixSecs>,
-        event: &AuditRow,
-    ) -> Result<(), StoreError> {
-        let work = |tx: &Tx<'_>| {
-            if let Some(drop_before) = drop_before {
-                tx.execute(
-                    "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
-                    params![int(now), tx.rev()?, APP_COOKIES],
-                )?;
-                drop_retired(tx, drop_before)?;
-            } else {
-                tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [APP_COOKIES])?;
-                sessions::end(tx, SessionSelector::Everybody, now)?;
-            }
-            for key in new {
-                add(tx, key, now)?;
-            }
-            audit::write(tx, event)
-        };
-        if drop_before.is_some() { self.write(work) } else { self.write_end_of_sessions(work) }
-    }
+/// The key that seals records of apps' cookies.
+pub fn app_cookie_key(db: &mut Db) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT secret FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1";
+        Ok(tx.query_row(sql, [APP_COOKIES], |row| row.get::<_, Vec<u8>>(0))?.into())
+    })
+}
 
-    /// The key that seals records of apps' cookies.
-    pub fn app_cookie_key(&mut self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        self.read(|tx| {
-            let sql = "SELECT secret FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1";
-            Ok(tx.query_row(sql, [APP_COOKIES], |row| row.get::<_, Vec<u8>>(0))?.into())
-        })
-    }
-
-    /// All keys that sign, newest first.
-    pub fn keys(&mut self) -> Result<Vec<KeyRow>, StoreError> {
-        self.read(|tx| {
-            let mut query = tx.prepare(&format!(
-                "SELECT {COLUMNS} FROM signing_key WHERE algorithm != '{APP_COOKIES}' ORDER BY retired IS NULL DESC, created DESC, kid"
-            ))?;
-            let rows = query.query_map([], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
+/// All keys that sign, newest first.
+pub fn list(db: &mut Db) -> Result<Vec<KeyRow>, StoreError> {
+    db.read(|tx| {
+        let mut query = tx.prepare(&format!(
+            "SELECT {COLUMNS} FROM signing_key WHERE algorithm != '{APP_COOKIES}' ORDER BY retired IS NULL DESC, created DESC, kid"
+        ))?;
+        let rows = query.query_map([], from_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
 }

@@ -126,94 +126,92 @@ fn carry_out(
     }
 }
 
-impl Db {
-    /// Keeps a link. At most 1000 links for the first account are kept: the oldest go.
-    pub fn add_link(&mut self, new: &NewLink, event: &AuditRow) -> Result<(), StoreError> {
-        self.write(|tx| {
-            link_rows::insert(tx, new)?;
-            tx.execute(
-                "DELETE FROM link WHERE kind = 'first' AND rowid NOT IN
-                 (SELECT rowid FROM link WHERE kind = 'first' ORDER BY rowid DESC LIMIT 1000)",
-                [],
-            )?;
-            audit::write(tx, event)
-        })
-    }
+/// Keeps a link. At most 1000 links for the first account are kept: the oldest go.
+pub fn add_link(db: &mut Db, new: &NewLink, event: &AuditRow) -> Result<(), StoreError> {
+    db.write(|tx| {
+        link_rows::insert(tx, new)?;
+        tx.execute(
+            "DELETE FROM link WHERE kind = 'first' AND rowid NOT IN
+             (SELECT rowid FROM link WHERE kind = 'first' ORDER BY rowid DESC LIMIT 1000)",
+            [],
+        )?;
+        audit::write(tx, event)
+    })
+}
 
-    /// Removes a link that nobody has.
-    pub fn remove_link(&mut self, hash: &[u8; 32], event: &AuditRow) -> Result<(), StoreError> {
-        self.write(|tx| {
+/// Removes a link that nobody has.
+pub fn remove_link(db: &mut Db, hash: &[u8; 32], event: &AuditRow) -> Result<(), StoreError> {
+    db.write(|tx| {
+        tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
+        audit::write(tx, event)
+    })
+}
+
+/// The link with this token hash, if it still opens something.
+pub fn find_link(db: &mut Db, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
+    db.read(|tx| find(tx, hash, now))
+}
+
+/// Invites that open something, and links for the first account; the newest first.
+pub fn invites(db: &mut Db, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError> {
+    db.read(|tx| {
+        let first = !user_rows::administrator_exists(tx)?;
+        let mut query = tx.prepare(&format!(
+            "SELECT {ID}, kind, coalesce(user.email, link.email), link.groups, coalesce(user.groups, ''),
+                 link.created, expires, user.id IS NOT NULL
+             FROM link LEFT JOIN user ON user.id = link.user_id
+             WHERE (kind = 'invite' OR (kind = 'first' AND ?2)) AND expires > ?1 AND coalesce(user.disabled, 0) = 0
+             ORDER BY link.created DESC, link.rowid DESC"
+        ))?;
+        let rows = query.query_map(params![int(now), first], |row| {
+            let [own, accounts]: [String; 2] = [row.get(3)?, row.get(4)?];
+            let groups = [own, accounts].join(",");
+            Ok(InviteRow {
+                id: row.get(0)?,
+                kind: row.get(1)?,
+                email: row.get(2)?,
+                for_account: row.get(7)?,
+                groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+                created: uint(row.get(5)?),
+                expires: uint(row.get(6)?),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
+
+/// Revokes an invite, or a link for the first account. `false`: there is none of this id.
+pub fn end_invite(db: &mut Db, id: &str, event: &AuditRow) -> Result<bool, StoreError> {
+    db.write(|tx| {
+        let sql = format!("DELETE FROM link WHERE kind <> 'reset' AND {ID} = ?1");
+        let ended = tx.execute(&sql, [id])? > 0;
+        if ended {
+            audit::write(tx, event)?;
+        }
+        Ok(ended)
+    })
+}
+
+/// Uses a link up: the account is made or changed, a session begins, the try is forgiven, and the link is gone.
+/// [`Written::Missing`]: the link opens nothing any more. [`Written::Taken`] leaves it usable.
+pub fn use_link(
+    db: &mut Db,
+    hash: &[u8; 32],
+    what: LinkUse,
+    session: &NewSession,
+    counted: &CountedAttempt,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<Written, StoreError> {
+    db.write(|tx| {
+        let Some(link) = find(tx, hash, now)? else { return Ok(Written::Missing) };
+        let written = carry_out(tx, link, what, now, event)?;
+        if let Written::Done(user) = &written {
             tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
-            audit::write(tx, event)
-        })
-    }
-
-    /// The link with this token hash, if it still opens something.
-    pub fn link(&mut self, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
-        self.read(|tx| find(tx, hash, now))
-    }
-
-    /// Invites that open something, and links for the first account; the newest first.
-    pub fn invites(&mut self, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError> {
-        self.read(|tx| {
-            let first = !user_rows::administrator_exists(tx)?;
-            let mut query = tx.prepare(&format!(
-                "SELECT {ID}, kind, coalesce(user.email, link.email), link.groups, coalesce(user.groups, ''),
-                     link.created, expires, user.id IS NOT NULL
-                 FROM link LEFT JOIN user ON user.id = link.user_id
-                 WHERE (kind = 'invite' OR (kind = 'first' AND ?2)) AND expires > ?1 AND coalesce(user.disabled, 0) = 0
-                 ORDER BY link.created DESC, link.rowid DESC"
-            ))?;
-            let rows = query.query_map(params![int(now), first], |row| {
-                let [own, accounts]: [String; 2] = [row.get(3)?, row.get(4)?];
-                let groups = [own, accounts].join(",");
-                Ok(InviteRow {
-                    id: row.get(0)?,
-                    kind: row.get(1)?,
-                    email: row.get(2)?,
-                    for_account: row.get(7)?,
-                    groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
-                    created: uint(row.get(5)?),
-                    expires: uint(row.get(6)?),
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// Revokes an invite, or a link for the first account. `false`: there is none of this id.
-    pub fn end_invite(&mut self, id: &str, event: &AuditRow) -> Result<bool, StoreError> {
-        self.write(|tx| {
-            let sql = format!("DELETE FROM link WHERE kind <> 'reset' AND {ID} = ?1");
-            let ended = tx.execute(&sql, [id])? > 0;
-            if ended {
-                audit::write(tx, event)?;
-            }
-            Ok(ended)
-        })
-    }
-
-    /// Uses a link up: the account is made or changed, a session begins, the try is forgiven, and the link is gone.
-    /// [`Written::Missing`]: the link opens nothing any more. [`Written::Taken`] leaves it usable.
-    pub fn use_link(
-        &mut self,
-        hash: &[u8; 32],
-        what: LinkUse,
-        session: &NewSession,
-        counted: &CountedAttempt,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<Written, StoreError> {
-        self.write(|tx| {
-            let Some(link) = find(tx, hash, now)? else { return Ok(Written::Missing) };
-            let written = carry_out(tx, link, what, now, event)?;
-            if let Written::Done(user) = &written {
-                tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
-                sessions::insert(tx, &user.id, session, now)?;
-                throttle::forgive(tx, counted, now)?;
-                audit::write(tx, &AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event.clone() })?;
-            }
-            Ok(written)
-        })
-    }
+            sessions::insert(tx, &user.id, session, now)?;
+            throttle::forgive(tx, counted, now)?;
+            audit::write(tx, &AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event.clone() })?;
+        }
+        Ok(written)
+    })
 }

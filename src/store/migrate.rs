@@ -220,6 +220,10 @@ mod tests {
 
     use super::super::Db;
     use super::*;
+    use crate::store::api_tokens;
+    use crate::store::keys;
+    use crate::store::purge;
+    use crate::store::users;
 
     /// Opens and must fail; returns the line without the folder, having seen the file unchanged.
     fn refusal(dir: &Path) -> String {
@@ -295,15 +299,21 @@ mod tests {
             INSERT INTO user (id, email, name, picture, groups, created, rev)
             SELECT i, i || '@example.com', hex(zeroblob(500)), '', '', 1, i FROM n";
         db.connection.execute_batch(fill).unwrap();
-        db.first_key(&crate::store::NewKey { algorithm: "HS256", kid: "k".to_owned(), secret: vec![7; 32].into() }, 1)
-            .unwrap();
+        keys::first_key(
+            &mut db,
+            &crate::store::NewKey { algorithm: "HS256", kid: "k".to_owned(), secret: vec![7; 32].into() },
+            1,
+        )
+        .unwrap();
         drop(db);
         let path = dir.path().join("authgate.db");
         let sound = std::fs::read(&path).unwrap();
         assert!(sound.len() as u64 > LARGE_BYTES);
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
         assert!(
-            db.users().unwrap().len() == 40_000 && db.await_integrity_check() == Ok(()) && db.purge(1, 1) == Ok(())
+            users::list(&mut db).unwrap().len() == 40_000
+                && db.await_integrity_check() == Ok(())
+                && purge::expired_rows(&mut db, 1, 1) == Ok(())
         );
         drop(db);
         // a page in the middle of a table that a start need not read
@@ -312,8 +322,8 @@ mod tests {
         torn[page..page + 4096].fill(0xA5);
         std::fs::write(&path, &torn).unwrap();
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
-        assert_eq!(db.keys().unwrap().len(), 1);
-        let refused = db.purge(1, 1).unwrap_err().to_string();
+        assert_eq!(keys::list(&mut db).unwrap().len(), 1);
+        let refused = purge::expired_rows(&mut db, 1, 1).unwrap_err().to_string();
         assert!(refused.contains("the database"), "{refused}");
         assert_eq!(db.await_integrity_check().unwrap_err().to_string(), refused);
         let lock = db.folder().lock().unwrap();
@@ -390,10 +400,10 @@ mod tests {
         assert!(refused.contains("has the older schema version 1: restart the gateway first"), "{refused}");
         assert!(std::fs::read(dir.path().join("authgate.db")).unwrap() == before, "only looked at");
         let mut db = Db::open(dir.path(), Check::Whole).unwrap();
-        let keys = db.keys().unwrap();
+        let keys = keys::list(&mut db).unwrap();
         assert_eq!((keys.len(), keys[0].algorithm.as_str()), (1, "HS256"));
-        assert_eq!(Db::look(dir.path()).unwrap().keys().unwrap().len(), 1);
-        assert!(db.api_tokens(None, 1).unwrap().is_empty());
+        assert_eq!(keys::list(&mut Db::look(dir.path()).unwrap()).unwrap().len(), 1);
+        assert!(api_tokens::list(&mut db, None, 1).unwrap().is_empty());
         // what happened before is kept as what happens now
         let told = "SELECT group_concat(event || ' ' || owner || ' ' || keep, ', ') FROM audit";
         let told: String = db.connection.query_row(told, [], |row| row.get(0)).unwrap();

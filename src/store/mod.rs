@@ -1,32 +1,32 @@
-//! Facts on disk: one `SQLite` database in the state folder. Every public method of [`Db`] is one
-//! transaction; nothing outside this room speaks SQL. Knows nothing of tokens, hashing or HTTP,
-//! and never decides who may do what.
+//! Facts on disk: one `SQLite` database in the state folder. Every public function over a [`Db`] is one transaction:
+//! it happens as a whole or not at all. Nothing outside this room uses SQL. The store knows nothing of tokens, hashing
+//! or HTTP, and never decides who may do what.
 
-mod api_tokens;
-mod audit;
+pub mod api_tokens;
+pub mod audit;
 mod backup;
 mod convert;
 mod copy;
 mod db;
-mod devices;
+pub mod devices;
 mod error;
 mod folder;
 mod foreign;
 mod inspect;
-mod keys;
+pub mod keys;
 mod link_rows;
-mod links;
+pub mod links;
 mod migrate;
-mod noted;
-mod purge;
+pub mod noted;
+pub mod purge;
 mod restore;
-mod sessions;
-mod sign_ins;
-mod sync;
+pub mod sessions;
+pub mod sign_ins;
+pub mod sync;
 mod thread;
-mod throttle;
+pub mod throttle;
 mod user_rows;
-mod users;
+pub mod users;
 
 pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, PasswordProof};
 pub use audit::{AuditEvent, AuditRow};

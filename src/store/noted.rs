@@ -54,19 +54,17 @@ pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(&str)) -> Res
     Ok(())
 }
 
-impl Db {
-    /// Writes the rows of sessions that are over by a note, if there are any.
-    pub fn write_noted_ends(&mut self, now: UnixSecs) -> Result<(), StoreError> {
-        if self.read(|tx| Ok(after(tx, 0)?.is_empty()))? {
-            return Ok(());
-        }
-        self.write(|tx| {
-            for (user_id, value) in after(tx, 0)? {
-                let sql = format!("UPDATE session SET ended_at = ?3, rev = ?4 WHERE {OF_NOTE}");
-                tx.execute(&sql, params![value, user_id, int(now), tx.rev()?])?;
-            }
-            tx.execute("DELETE FROM counter WHERE name GLOB 'ended:*'", [])?;
-            Ok(())
-        })
+/// Writes the rows of sessions that are over by a note, if there are any.
+pub fn write_noted_ends(db: &mut Db, now: UnixSecs) -> Result<(), StoreError> {
+    if db.read(|tx| Ok(after(tx, 0)?.is_empty()))? {
+        return Ok(());
     }
+    db.write(|tx| {
+        for (user_id, value) in after(tx, 0)? {
+            let sql = format!("UPDATE session SET ended_at = ?3, rev = ?4 WHERE {OF_NOTE}");
+            tx.execute(&sql, params![value, user_id, int(now), tx.rev()?])?;
+        }
+        tx.execute("DELETE FROM counter WHERE name GLOB 'ended:*'", [])?;
+        Ok(())
+    })
 }

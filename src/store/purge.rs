@@ -6,22 +6,20 @@ use super::db::Db;
 use super::error::StoreError;
 use super::keys;
 
-impl Db {
-    /// Removes what is past: tokens that ended or ran out an hour ago (somebody who makes and revokes them on and on leaves thousands), links that ran out, bans
-    /// that are over, devices unseen for 400 days, keys of which no token can be valid, and audit events beyond their bounds.
-    ///
-    /// `now`: Unix seconds; `keys_secs`: how long retired keys count.
-    pub fn purge(&mut self, now: u64, keys_secs: u64) -> Result<(), StoreError> {
-        let hour_ago = int(now.saturating_sub(3600));
-        let devices = int(now.saturating_sub(400 * 86_400));
-        self.write(|tx| {
-            tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [hour_ago])?;
-            tx.execute("DELETE FROM link WHERE expires < ?1", [int(now)])?;
-            tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
-            tx.execute("DELETE FROM attempt WHERE until < ?1", [int(now)])?;
-            tx.execute("DELETE FROM device WHERE seen < ?1", [devices])?;
-            keys::drop_retired(tx, now.saturating_sub(keys_secs))?;
-            audit::bound(tx, now)
-        })
-    }
+/// Removes what is past: tokens that ended or ran out an hour ago (somebody who makes and revokes them on and on leaves thousands), links that ran out, bans
+/// that are over, devices unseen for 400 days, keys of which no token can be valid, and audit events beyond their bounds.
+///
+/// `now`: Unix seconds; `keys_secs`: how long retired keys count.
+pub fn expired_rows(db: &mut Db, now: u64, keys_secs: u64) -> Result<(), StoreError> {
+    let hour_ago = int(now.saturating_sub(3600));
+    let devices = int(now.saturating_sub(400 * 86_400));
+    db.write(|tx| {
+        tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [hour_ago])?;
+        tx.execute("DELETE FROM link WHERE expires < ?1", [int(now)])?;
+        tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
+        tx.execute("DELETE FROM attempt WHERE until < ?1", [int(now)])?;
+        tx.execute("DELETE FROM device WHERE seen < ?1", [devices])?;
+        keys::drop_retired(tx, now.saturating_sub(keys_secs))?;
+        audit::bound(tx, now)
+    })
 }

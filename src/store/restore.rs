@@ -18,6 +18,7 @@ use super::db::Db;
 use super::error::StoreError;
 use super::folder::{self, Folder};
 use super::migrate::{self, Check};
+use super::sync;
 use super::sync::Applied;
 use super::{audit, backup, copy};
 
@@ -148,12 +149,12 @@ fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &Aud
     write_into(&backup, &mut db)?;
     db.rev = uint(rev);
     // a large one is read anew for longer than a change
-    let mut applied = db.wait_until_applied()?;
+    let mut applied = sync::wait_until_applied(&db)?;
     for _ in 0..10 {
         if applied != Applied::NotYet {
             break;
         }
-        applied = db.wait_until_applied()?;
+        applied = sync::wait_until_applied(&db)?;
     }
     Ok(Restored { kept: Some(kept), in_force: Some(applied == Applied::Yes) })
 }

@@ -148,90 +148,88 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
     devices::remember(tx, &new.device, user_id, now)
 }
 
-impl Db {
-    /// Ends sessions; returns how many.
-    pub fn end_sessions(
-        &mut self,
-        selector: SessionSelector<'_>,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<usize, StoreError> {
-        self.write_end_of_sessions(|tx| {
-            let ended = end(tx, selector, now)?;
-            if ended > 0 {
-                audit::write(tx, event)?;
-            }
-            Ok(ended)
-        })
-    }
+/// Ends sessions; returns how many.
+pub fn end_sessions(
+    db: &mut Db,
+    selector: SessionSelector<'_>,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<usize, StoreError> {
+    db.write_end_of_sessions(|tx| {
+        let ended = end(tx, selector, now)?;
+        if ended > 0 {
+            audit::write(tx, event)?;
+        }
+        Ok(ended)
+    })
+}
 
-    /// Sessions that have not ended and are not past their absolute limit, newest first.
-    pub fn sessions(&mut self, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<SessionRow>, StoreError> {
-        self.read(|tx| {
-            // two statements: with `OR` one account's would be looked for among everybody's
-            let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
-            let sql = format!(
-                "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
-                 WHERE ended_at IS NULL AND expires > ?1 AND {condition} AND NOT {}
-                 ORDER BY session.created DESC, session.id",
-                user_rows::COLUMNS,
-                noted::IS_OVER
-            );
-            let mut query = tx.prepare_cached(&sql)?;
-            let rows = query.query_map(params![int(now), user_id], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
+/// Sessions that have not ended and are not past their absolute limit, newest first.
+pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<SessionRow>, StoreError> {
+    db.read(|tx| {
+        // two statements: with `OR` one account's would be looked for among everybody's
+        let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
+        let sql = format!(
+            "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
+             WHERE ended_at IS NULL AND expires > ?1 AND {condition} AND NOT {}
+             ORDER BY session.created DESC, session.id",
+            user_rows::COLUMNS,
+            noted::IS_OVER
+        );
+        let mut query = tx.prepare_cached(&sql)?;
+        let rows = query.query_map(params![int(now), user_id], from_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
 
-    /// Removes sessions that ended or ran out an hour ago (`idle_secs`: one unseen for so long has), among the next
-    /// few thousand rows behind the row `after`, and holds those that stand to `max_age_secs`. Gives the last row that
-    /// it saw; `None`: there were no more. In steps, because somebody may wait for the store to sign in. No later:
-    /// somebody who signs in on and on leaves thousands an hour.
-    pub fn purge_sessions(
-        &mut self,
-        after: i64,
-        now: UnixSecs,
-        idle_secs: u64,
-        max_age_secs: u64,
-    ) -> Result<Option<i64>, StoreError> {
-        const ROWS: i64 = 5000;
-        let hour_ago = now.saturating_sub(3600);
-        let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
-        self.write(|tx| {
-            let last: Option<i64> = tx
-                .prepare_cached(
-                    "SELECT max(rowid) FROM (SELECT rowid FROM session WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
-                )?
-                .query_row([after, ROWS], |row| row.get(0))?;
-            let Some(last) = last else { return Ok(None) };
-            // a shorter life holds for good, also where it is lengthened again before the next start
-            tx.prepare_cached(
-                "UPDATE session SET expires = created + ?3 WHERE rowid > ?1 AND rowid <= ?2 AND expires > created + ?3",
+/// Removes sessions that ended or ran out an hour ago (`idle_secs`: one unseen for so long has), among the next
+/// few thousand rows behind the row `after`, and holds those that stand to `max_age_secs`. Gives the last row that
+/// it saw; `None`: there were no more. In steps, because somebody may wait for the store to sign in. No later:
+/// somebody who signs in on and on leaves thousands an hour.
+pub fn purge_sessions(
+    db: &mut Db,
+    after: i64,
+    now: UnixSecs,
+    idle_secs: u64,
+    max_age_secs: u64,
+) -> Result<Option<i64>, StoreError> {
+    const ROWS: i64 = 5000;
+    let hour_ago = now.saturating_sub(3600);
+    let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
+    db.write(|tx| {
+        let last: Option<i64> = tx
+            .prepare_cached(
+                "SELECT max(rowid) FROM (SELECT rowid FROM session WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
             )?
-            .execute([after, last, int(max_age_secs)])?;
-            tx.prepare_cached(
-                "DELETE FROM session WHERE rowid > ?1 AND rowid <= ?2 AND (expires < ?3 OR ended_at < ?3 OR seen < ?4)",
-            )?
-            .execute([after, last, limits.0, limits.1])?;
-            Ok(Some(last))
-        })
-    }
+            .query_row([after, ROWS], |row| row.get(0))?;
+        let Some(last) = last else { return Ok(None) };
+        // a shorter life holds for good, also where it is lengthened again before the next start
+        tx.prepare_cached(
+            "UPDATE session SET expires = created + ?3 WHERE rowid > ?1 AND rowid <= ?2 AND expires > created + ?3",
+        )?
+        .execute([after, last, int(max_age_secs)])?;
+        tx.prepare_cached(
+            "DELETE FROM session WHERE rowid > ?1 AND rowid <= ?2 AND (expires < ?3 OR ended_at < ?3 OR seen < ?4)",
+        )?
+        .execute([after, last, limits.0, limits.1])?;
+        Ok(Some(last))
+    })
+}
 
-    /// E-mail of the account that a session belongs to.
-    pub fn session_email(&mut self, id: &str) -> Result<Option<String>, StoreError> {
-        self.read(|tx| email_of(tx, id))
-    }
+/// E-mail of the account that a session belongs to.
+pub fn session_email(db: &mut Db, id: &str) -> Result<Option<String>, StoreError> {
+    db.read(|tx| email_of(tx, id))
+}
 
-    /// Writes when sessions were last used: pairs of session id and Unix seconds.
-    pub fn write_seen(&mut self, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let mut update = tx.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE id = ?1")?;
-            for (id, at) in seen {
-                update.execute(params![id, int(*at)])?;
-            }
-            Ok(())
-        })
-    }
+/// Writes when sessions were last used: pairs of session id and Unix seconds.
+pub fn write_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
+    db.write(|tx| {
+        let mut update = tx.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE id = ?1")?;
+        for (id, at) in seen {
+            update.execute(params![id, int(*at)])?;
+        }
+        Ok(())
+    })
 }
 
 fn email_of(tx: &Connection, id: &str) -> Result<Option<String>, StoreError> {
@@ -244,6 +242,8 @@ mod tests {
     use super::super::{Begun, Check, CountedAttempt, NewId, NewUser, SignIn, Written};
     use super::*;
     use crate::secret::Secret;
+    use crate::store::sign_ins;
+    use crate::store::users;
 
     #[test]
     fn beyond_the_bound_the_sessions_of_this_account_that_were_used_longest_ago_end_and_never_the_new_one() {
@@ -256,7 +256,7 @@ mod tests {
         let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: Some(password.clone()) };
         let other = NewUser { email: "b@example.com".to_owned(), ..new.clone() };
         for new in [new, other] {
-            assert!(matches!(db.add_user(&new, 1, &event).unwrap(), Written::Done(_)));
+            assert!(matches!(users::add_user(&mut db, &new, 1, &event).unwrap(), Written::Done(_)));
         }
         // as many as there may be, used at 1001, 1002, ...; the clock was once set back, so these lie ahead
         let fill = format!(
@@ -272,7 +272,7 @@ mod tests {
                 NewSession { id, expires: 9999, remember: true, address, user_agent, replaces: None, device: [7; 32] };
             let (user_id, checked) = (user_id.to_owned(), password.clone());
             let begins = SignIn { user_id, checked, rehashed: None, session, counted: CountedAttempt::default() };
-            match db.begin_session(&begins, 5, &event).unwrap() {
+            match sign_ins::begin_session(db, &begins, 5, &event).unwrap() {
                 Begun::Yes(ended) => ended.map(|ended| format!("{} {}", ended.event, ended.detail)),
                 Begun::No | Begun::Changed(_) => panic!("no session"),
             }
@@ -280,15 +280,15 @@ mod tests {
         let one = Some(format!("sessions_ended 1 beyond {SESSIONS_MAX}"));
         assert_eq!((begin(&mut db, "1", "x"), begin(&mut db, "1", "y")), (one.clone(), one));
         let standing = |db: &mut Db, user_id: &str| {
-            let rows = db.sessions(Some(user_id), 5).unwrap();
+            let rows = list(db, Some(user_id), 5).unwrap();
             rows.into_iter().map(|row| row.id).collect::<std::collections::HashSet<_>>()
         };
         let own = standing(&mut db, "1");
         // `x` was used at 5, before all others: it went for `y`
         assert_eq!(["x", "y", "1-1", "1-2"].map(|id| own.contains(id)), [false, true, false, true]);
         assert_eq!((own.len(), standing(&mut db, "2").len()), (SESSIONS_MAX as usize, SESSIONS_MAX as usize));
-        assert_eq!(db.audit_trail(2).unwrap()[0].0, "sessions_ended");
-        db.end_sessions(SessionSelector::Session("1-9"), 5, &event).unwrap();
+        assert_eq!(audit::trail(&mut db, 2).unwrap()[0].0, "sessions_ended");
+        end_sessions(&mut db, SessionSelector::Session("1-9"), 5, &event).unwrap();
         assert_eq!(begin(&mut db, "1", "z"), None, "there is room");
         let plan = "EXPLAIN QUERY PLAN SELECT id FROM session WHERE user_id = '1' AND ended_at IS NULL AND id <> 'x'";
         let plan: String = db.connection.query_row(plan, [], |row| row.get(3)).unwrap();
@@ -308,7 +308,7 @@ mod tests {
             let [name, picture] = [const { String::new() }; 2];
             let (email, password) = ("a@example.com".to_owned(), Some(Secret::new("hash".to_owned())));
             let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password };
-            assert!(matches!(db.add_user(&new, 1, &AuditRow::default()).unwrap(), Written::Done(_)));
+            assert!(matches!(users::add_user(&mut db, &new, 1, &AuditRow::default()).unwrap(), Written::Done(_)));
             Self { db, _dir: dir }
         }
 
@@ -321,17 +321,20 @@ mod tests {
             let checked = Secret::new("hash".to_owned());
             let counted = CountedAttempt::default();
             let begins = SignIn { user_id: "1".to_owned(), checked, rehashed: None, session, counted };
-            assert!(matches!(self.db.begin_session(&begins, now, &AuditRow::default()), Ok(Begun::Yes(_))));
+            assert!(matches!(
+                sign_ins::begin_session(&mut self.db, &begins, now, &AuditRow::default()),
+                Ok(Begun::Yes(_))
+            ));
         }
 
         fn stands(&mut self, id: &str) -> bool {
-            self.db.sessions(Some("1"), 1).unwrap().iter().any(|row| row.id == id)
+            list(&mut self.db, Some("1"), 1).unwrap().iter().any(|row| row.id == id)
         }
 
         fn knows(&mut self, device: u16) -> bool {
             let mut hash = [0; 32];
             hash[..2].copy_from_slice(&device.to_be_bytes());
-            self.db.knows_device(&hash, "a@example.com").unwrap()
+            devices::knows_device(&mut self.db, &hash, "a@example.com").unwrap()
         }
     }
 
@@ -343,7 +346,7 @@ mod tests {
         busy.begin("once", 2, 1001);
         busy.begin("back", 3, 1002);
         busy.begin("back again", 3, 1003);
-        busy.db.write_seen(&[("used".to_owned(), 9000)]).unwrap();
+        write_seen(&mut busy.db, &[("used".to_owned(), 9000)]).unwrap();
         for n in 0..600 {
             busy.begin(&format!("job {n}"), 1000 + n, 10_000 + u64::from(n));
         }
@@ -377,7 +380,7 @@ mod tests {
         db.connection.execute_batch(&fill).unwrap();
         let (mut next, mut steps) = (Some(0), 0);
         while let Some(after) = next {
-            next = db.purge_sessions(after, now, 7, 9000).unwrap();
+            next = purge_sessions(&mut db, after, now, 7, 9000).unwrap();
             steps += 1;
         }
         let left = "SELECT count(*), sum(id % 5) FROM session";

@@ -37,35 +37,33 @@ pub enum Begun {
     No,
 }
 
-impl Db {
-    /// Begins a session after the password was found right: in one transaction the session that
-    /// the browser presented ends, the new one begins, the attempts are forgiven, the device is
-    /// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
-    pub fn begin_session(&mut self, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
-        self.write(|tx| {
-            let user = user_rows::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
-            let Some(UserRow { id, password: Some(hash), .. }) = user else { return Ok(Begun::No) };
-            if hash.expose() != begins.checked.expose() {
-                return Ok(Begun::Changed(hash));
-            }
-            if let Some(hash) = &begins.rehashed {
-                // of the same password: nothing ends for it
-                let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
-                let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
-            }
-            throttle::forgive(tx, &begins.counted, now)?;
-            sessions::insert(tx, &id, &begins.session, now)?;
-            audit::write(tx, event)?;
-            let ended = match sessions::end_beyond_bound(tx, &id, &begins.session.id, now)? {
-                0 => None,
-                ended => Some(AuditRow {
-                    event: "sessions_ended",
-                    detail: format!("{ended} beyond {SESSIONS_MAX}"),
-                    ..event.clone()
-                }),
-            };
-            ended.iter().try_for_each(|event| audit::write(tx, event))?;
-            Ok(Begun::Yes(ended))
-        })
-    }
+/// Begins a session after the password was found right: in one transaction the session that
+/// the browser presented ends, the new one begins, the attempts are forgiven, the device is
+/// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
+pub fn begin_session(db: &mut Db, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
+    db.write(|tx| {
+        let user = user_rows::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
+        let Some(UserRow { id, password: Some(hash), .. }) = user else { return Ok(Begun::No) };
+        if hash.expose() != begins.checked.expose() {
+            return Ok(Begun::Changed(hash));
+        }
+        if let Some(hash) = &begins.rehashed {
+            // of the same password: nothing ends for it
+            let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
+            let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
+        }
+        throttle::forgive(tx, &begins.counted, now)?;
+        sessions::insert(tx, &id, &begins.session, now)?;
+        audit::write(tx, event)?;
+        let ended = match sessions::end_beyond_bound(tx, &id, &begins.session.id, now)? {
+            0 => None,
+            ended => Some(AuditRow {
+                event: "sessions_ended",
+                detail: format!("{ended} beyond {SESSIONS_MAX}"),
+                ..event.clone()
+            }),
+        };
+        ended.iter().try_for_each(|event| audit::write(tx, event))?;
+        Ok(Begun::Yes(ended))
+    })
 }

@@ -97,10 +97,8 @@ fn restored(tx: &Connection) -> Result<u64, StoreError> {
 }
 
 #[cfg(test)]
-impl Db {
-    pub(crate) fn newest_change(&mut self) -> Result<u64, StoreError> {
-        self.read(newest)
-    }
+pub(crate) fn newest_change(db: &mut Db) -> Result<u64, StoreError> {
+    db.read(newest)
 }
 
 /// Runs a query whose one parameter is a change number.
@@ -192,42 +190,40 @@ fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Re
     tell_accounts(tx, after, tell)
 }
 
-impl Db {
-    /// Tells what changed after change number `after`, and gives the number of the newest change in it; 0 tells
-    /// everything that is not over. After a failure what was told is true, but not all.
-    pub fn changes_after(&mut self, after: u64, tell: &mut dyn FnMut(Change<'_>)) -> Result<Option<u64>, StoreError> {
-        self.poll(|tx| {
-            let rev = newest(tx)?;
-            if rev <= after {
-                return Ok(None);
-            }
-            if after == 0 || restored(tx)? <= after {
-                tell_all(tx, int(after), tell)?;
-            } else {
-                let mut standing = ActiveIds::default();
-                tell_all(tx, 0, &mut |change| {
-                    standing.note(&change);
-                    tell(change);
-                })?;
-                tell(Change::Restored(&standing));
-            }
-            Ok(Some(rev))
-        })
-    }
-
-    /// Waits until the gateway that serves from this folder has this connection's last change in
-    /// force: at most 2 seconds.
-    pub fn wait_until_applied(&self) -> Result<Applied, StoreError> {
-        for _ in 0..100 {
-            let is_served = self.is_served()?;
-            if self.folder.applied() >= self.last_change() && is_served {
-                return Ok(Applied::Yes);
-            }
-            if !is_served {
-                return Ok(Applied::NotServed);
-            }
-            std::thread::sleep(Duration::from_millis(20));
+/// Tells what changed after change number `after`, and gives the number of the newest change in it; 0 tells
+/// everything that is not over. After a failure what was told is true, but not all.
+pub fn changes_after(db: &mut Db, after: u64, tell: &mut dyn FnMut(Change<'_>)) -> Result<Option<u64>, StoreError> {
+    db.poll(|tx| {
+        let rev = newest(tx)?;
+        if rev <= after {
+            return Ok(None);
         }
-        Ok(Applied::NotYet)
+        if after == 0 || restored(tx)? <= after {
+            tell_all(tx, int(after), tell)?;
+        } else {
+            let mut standing = ActiveIds::default();
+            tell_all(tx, 0, &mut |change| {
+                standing.note(&change);
+                tell(change);
+            })?;
+            tell(Change::Restored(&standing));
+        }
+        Ok(Some(rev))
+    })
+}
+
+/// Waits until the gateway that serves from this folder has this connection's last change in
+/// force: at most 2 seconds.
+pub fn wait_until_applied(db: &Db) -> Result<Applied, StoreError> {
+    for _ in 0..100 {
+        let is_served = db.is_served()?;
+        if db.folder.applied() >= db.last_change() && is_served {
+            return Ok(Applied::Yes);
+        }
+        if !is_served {
+            return Ok(Applied::NotServed);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(Applied::NotYet)
 }

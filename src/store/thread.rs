@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::db::Db;
 use super::error::StoreError;
 use super::folder::Lock;
+use super::sync;
 use super::sync::Change;
 use crate::metrics;
 use crate::vital;
@@ -79,7 +80,7 @@ impl Worker {
     /// Puts in force what changed.
     fn apply(&mut self) -> Result<(), StoreError> {
         self.is_own()?;
-        let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
+        let newest = sync::changes_after(&mut self.db, self.rev, &mut *self.hooks.apply)?;
         self.rev = newest.unwrap_or(self.rev);
         Ok(())
     }
@@ -196,6 +197,7 @@ mod tests {
 
     use super::super::{AuditRow, Check, NewId, NewUser, Written};
     use super::*;
+    use crate::store::users;
     use crate::vital::testing::{play, role};
 
     fn user(email: &str) -> NewUser {
@@ -225,7 +227,7 @@ mod tests {
             let new = user(&format!("u{n}@example.com"));
             let rev = store
                 .run(move |db| {
-                    let _ = db.add_user(&new, 1, &AuditRow::default())?;
+                    let _ = users::add_user(db, &new, 1, &AuditRow::default())?;
                     Ok(db.last_change())
                 })
                 .await
@@ -248,7 +250,7 @@ mod tests {
             }
         };
         let add = |email: &'static str| {
-            move |db: &mut Db| match db.add_user(&user(email), 1, &AuditRow::default())? {
+            move |db: &mut Db| match users::add_user(db, &user(email), 1, &AuditRow::default())? {
                 Written::Done(_) => Ok(()),
                 other => panic!("{other:?}"),
             }
@@ -298,7 +300,7 @@ mod tests {
         });
         assert!(panicking.await.is_err());
         store.run(Db::answers).await.unwrap();
-        let done = store.run(|db| db.add_user(&user("a@example.com"), 1, &AuditRow::default())).await.unwrap();
+        let done = store.run(|db| users::add_user(db, &user("a@example.com"), 1, &AuditRow::default())).await.unwrap();
         assert!(matches!(done, Written::Done(_)));
     }
 
@@ -330,7 +332,7 @@ mod tests {
         if role == "job" {
             assert!(store.run(|_| -> Result<(), StoreError> { panic!("on purpose") }).await.is_err());
         }
-        let done = store.run(|db| db.add_user(&user("a@example.com"), 1, &AuditRow::default())).await;
+        let done = store.run(|db| users::add_user(db, &user("a@example.com"), 1, &AuditRow::default())).await;
         // a reply may still come before the process is gone, but nobody is answered after that
         if role == "job" {
             assert!(matches!(done, Ok(Written::Done(_))));
@@ -389,7 +391,7 @@ mod tests {
         let (store, _) = start(dir.path());
         for n in 0..30 {
             let new = user(&format!("u{n}@example.com"));
-            let done = store.run(move |db| db.add_user(&new, 1, &AuditRow::default())).await.unwrap();
+            let done = store.run(move |db| users::add_user(db, &new, 1, &AuditRow::default())).await.unwrap();
             assert!(matches!(done, Written::Done(_)));
             // what a killed process leaves: its files as they are, no closing, no checkpoint
             let left = tempfile::tempdir().unwrap();
@@ -397,7 +399,7 @@ mod tests {
                 std::fs::copy(dir.path().join(name), left.path().join(name)).unwrap();
             }
             let mut db = Db::open(left.path(), Check::Whole).unwrap();
-            assert_eq!(db.users().unwrap().len(), n + 1);
+            assert_eq!(users::list(&mut db).unwrap().len(), n + 1);
         }
     }
 
@@ -408,7 +410,7 @@ mod tests {
         let mut lengths = Vec::new();
         for n in 0..10 {
             let new = user(&format!("u{n}@example.com"));
-            let _ = store.run(move |db| db.add_user(&new, 1, &AuditRow::default())).await.unwrap();
+            let _ = store.run(move |db| users::add_user(db, &new, 1, &AuditRow::default())).await.unwrap();
             lengths.push(std::fs::metadata(dir.path().join("authgate.db-wal")).unwrap().len());
         }
         let log = std::fs::read(dir.path().join("authgate.db-wal")).unwrap();
@@ -419,9 +421,12 @@ mod tests {
                 let kept = &log[..usize::try_from(cut).unwrap().min(log.len())];
                 std::fs::write(left.path().join("authgate.db-wal"), kept).unwrap();
                 let mut db = Db::open(left.path(), Check::Whole).unwrap();
-                let users = db.users().unwrap();
+                let users = users::list(&mut db).unwrap();
                 assert_eq!((users.len(), db.last_change()), (n + 1, 0));
-                assert!(matches!(db.add_user(&user("z@example.com"), 1, &AuditRow::default()), Ok(Written::Done(_))));
+                assert!(matches!(
+                    users::add_user(&mut db, &user("z@example.com"), 1, &AuditRow::default()),
+                    Ok(Written::Done(_))
+                ));
             }
         }
     }

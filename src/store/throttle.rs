@@ -256,95 +256,94 @@ pub(super) fn forgive(tx: &Connection, counted: &CountedAttempt, now: UnixSecs) 
     Ok(())
 }
 
-impl Db {
-    /// Counts an attempt on an account before it is looked at. `Err`: it has to wait, and was not counted.
-    pub fn count_attempt(
-        &mut self,
-        limits: &[Limit],
-        account: &str,
-        now: UnixSecs,
-    ) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
-        self.write(|tx| count(tx, limits, account, now))
-    }
+/// Counts an attempt on an account before it is looked at. `Err`: it has to wait, and was not counted.
+pub fn count_attempt(
+    db: &mut Db,
+    limits: &[Limit],
+    account: &str,
+    now: UnixSecs,
+) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
+    db.write(|tx| count(tx, limits, account, now))
+}
 
-    /// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
-    pub fn attempt_failed(
-        &mut self,
-        counted: &CountedAttempt,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<Vec<String>, StoreError> {
-        self.write(|tx| {
+/// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
+pub fn attempt_failed(
+    db: &mut Db,
+    counted: &CountedAttempt,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<Vec<String>, StoreError> {
+    db.write(|tx| {
+        audit::write(tx, event)?;
+        failed(tx, counted, now, event)
+    })
+}
+
+/// The attempt was right: it is forgiven.
+#[cfg(test)]
+pub(crate) fn attempt_right(db: &mut Db, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
+    db.write(|tx| forgive(tx, counted, now))
+}
+
+/// The clock was set: what counted, and what is banned, goes on for as long as it would have.
+pub fn follow_clock(db: &mut Db, expected: UnixSecs, found: UnixSecs) -> Result<(), StoreError> {
+    db.write(|tx| {
+        let by = int(found) - int(expected);
+        tx.execute(
+            "UPDATE attempt SET at = at + ?2, until = until + ?2 WHERE at <= ?1 + ?3 AND until >= ?1",
+            params![int(expected), by, int(AHEAD_SECS)],
+        )?;
+        tx.execute("UPDATE ban SET until = until + ?2 WHERE until > ?1", params![int(expected), by])?;
+        Ok(())
+    })
+}
+
+/// What is banned, and until when (Unix seconds).
+pub fn bans(db: &mut Db, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
+    db.read(|tx| {
+        let mut query = tx.prepare("SELECT name, until FROM ban WHERE until > ?1 ORDER BY name")?;
+        let rows = query.query_map([int(now)], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
+
+/// Lifts bans and forgets attempts of these names, of every device for `email`, and of every session of `user`
+/// (`user:ID`). Returns how many bans there were.
+pub fn lift(
+    db: &mut Db,
+    names: &[String],
+    email: Option<&str>,
+    user: Option<&str>,
+    event: &AuditRow,
+) -> Result<usize, StoreError> {
+    db.write(|tx| {
+        let mut lifted = 0;
+        for name in names {
+            lifted += tx.execute("DELETE FROM ban WHERE name = ?1", [name])?;
+            tx.execute("DELETE FROM attempt WHERE name = ?1", [name])?;
+        }
+        if let Some(email) = email {
+            let ends_so = "name LIKE 'device:%' AND substr(name, -length(?1) - 1) = ':' || ?1";
+            lifted += tx.execute(&format!("DELETE FROM ban WHERE {ends_so}"), [email])?;
+            tx.execute(&format!("DELETE FROM attempt WHERE {ends_so}"), [email])?;
+        }
+        if let Some(user) = user {
+            let begins_so = "substr(name, 1, length(?1) + 1) = ?1 || ':'";
+            lifted += tx.execute(&format!("DELETE FROM ban WHERE {begins_so}"), [user])?;
+            tx.execute(&format!("DELETE FROM attempt WHERE {begins_so}"), [user])?;
+        }
+        if lifted > 0 {
             audit::write(tx, event)?;
-            failed(tx, counted, now, event)
-        })
-    }
-
-    /// The attempt was right: it is forgiven.
-    #[cfg(test)]
-    pub(crate) fn attempt_right(&mut self, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
-        self.write(|tx| forgive(tx, counted, now))
-    }
-
-    /// The clock was set: what counted, and what is banned, goes on for as long as it would have.
-    pub fn follow_clock(&mut self, expected: UnixSecs, found: UnixSecs) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let by = int(found) - int(expected);
-            tx.execute(
-                "UPDATE attempt SET at = at + ?2, until = until + ?2 WHERE at <= ?1 + ?3 AND until >= ?1",
-                params![int(expected), by, int(AHEAD_SECS)],
-            )?;
-            tx.execute("UPDATE ban SET until = until + ?2 WHERE until > ?1", params![int(expected), by])?;
-            Ok(())
-        })
-    }
-
-    /// What is banned, and until when (Unix seconds).
-    pub fn bans(&mut self, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
-        self.read(|tx| {
-            let mut query = tx.prepare("SELECT name, until FROM ban WHERE until > ?1 ORDER BY name")?;
-            let rows = query.query_map([int(now)], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// Lifts bans and forgets attempts of these names, of every device for `email`, and of every session of `user`
-    /// (`user:ID`). Returns how many bans there were.
-    pub fn lift(
-        &mut self,
-        names: &[String],
-        email: Option<&str>,
-        user: Option<&str>,
-        event: &AuditRow,
-    ) -> Result<usize, StoreError> {
-        self.write(|tx| {
-            let mut lifted = 0;
-            for name in names {
-                lifted += tx.execute("DELETE FROM ban WHERE name = ?1", [name])?;
-                tx.execute("DELETE FROM attempt WHERE name = ?1", [name])?;
-            }
-            if let Some(email) = email {
-                let ends_so = "name LIKE 'device:%' AND substr(name, -length(?1) - 1) = ':' || ?1";
-                lifted += tx.execute(&format!("DELETE FROM ban WHERE {ends_so}"), [email])?;
-                tx.execute(&format!("DELETE FROM attempt WHERE {ends_so}"), [email])?;
-            }
-            if let Some(user) = user {
-                let begins_so = "substr(name, 1, length(?1) + 1) = ?1 || ':'";
-                lifted += tx.execute(&format!("DELETE FROM ban WHERE {begins_so}"), [user])?;
-                tx.execute(&format!("DELETE FROM attempt WHERE {begins_so}"), [user])?;
-            }
-            if lifted > 0 {
-                audit::write(tx, event)?;
-            }
-            Ok(lifted)
-        })
-    }
+        }
+        Ok(lifted)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Check;
     use super::*;
+    use crate::store::purge;
 
     const LIMIT: u32 = 3;
 
@@ -368,14 +367,14 @@ mod tests {
 
     /// How many bans it led to, or the wait in milliseconds.
     fn try_wrong(db: &mut Db, limits: &[Limit], account: &str, now: u64) -> Result<usize, u64> {
-        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|throttled| throttled.wait_millis)?;
-        Ok(db.attempt_failed(&counted, now, &AuditRow::default()).unwrap().len())
+        let counted = count_attempt(db, limits, account, now).unwrap().map_err(|throttled| throttled.wait_millis)?;
+        Ok(attempt_failed(db, &counted, now, &AuditRow::default()).unwrap().len())
     }
 
     /// Whether it was let through, or the wait in milliseconds.
     fn try_right(db: &mut Db, limits: &[Limit], account: &str, now: u64) -> Result<(), u64> {
-        let counted = db.count_attempt(limits, account, now).unwrap().map_err(|throttled| throttled.wait_millis)?;
-        db.attempt_right(&counted, now).unwrap();
+        let counted = count_attempt(db, limits, account, now).unwrap().map_err(|throttled| throttled.wait_millis)?;
+        attempt_right(db, &counted, now).unwrap();
         Ok(())
     }
 
@@ -395,9 +394,9 @@ mod tests {
         assert_eq!([41, 71].map(|at| try_wrong(&mut db, &shared, "h", at)), [Err(10_000), Ok(0)]);
         assert_eq!([72, 72, 72].map(|at| try_wrong(&mut db, &shared, "h", at)), [Ok(0), Ok(1), Err(10_000)]);
         // or was forgiven
-        assert_eq!(db.bans(72).unwrap(), [("address:x".to_owned(), 102)]);
+        assert_eq!(bans(&mut db, 72).unwrap(), [("address:x".to_owned(), 102)]);
         assert_eq!(try_right(&mut db, &shared, "h", 82), Ok(()));
-        assert_eq!((db.bans(82).unwrap(), try_wrong(&mut db, &shared, "i", 82)), (vec![], Ok(0)));
+        assert_eq!((bans(&mut db, 82).unwrap(), try_wrong(&mut db, &shared, "i", 82)), (vec![], Ok(0)));
     }
 
     #[test]
@@ -407,7 +406,7 @@ mod tests {
         for of in ["a", "b", "c"] {
             let _ = try_wrong(&mut db, &shared, of, 0);
         }
-        assert!(db.count_attempt(&shared, "d", 30).unwrap().is_ok());
+        assert!(count_attempt(&mut db, &shared, "d", 30).unwrap().is_ok());
         assert_eq!([30, 40, 59].map(|at| try_right(&mut db, &shared, "e", at)), [Err(1000); 3]);
         assert_eq!(try_right(&mut db, &shared, "e", 60), Ok(()), "as if it had failed");
     }
@@ -416,10 +415,10 @@ mod tests {
     fn tries_that_are_not_decided_slow_nothing_down() {
         let (_dir, mut db) = open();
         let shared = pace("address:x");
-        let begun: Vec<_> = ["a", "b"].map(|of| db.count_attempt(&shared, of, 100).unwrap().unwrap()).into();
+        let begun: Vec<_> = ["a", "b"].map(|of| count_attempt(&mut db, &shared, of, 100).unwrap().unwrap()).into();
         assert_eq!(try_wrong(&mut db, &shared, "c", 100), Ok(0));
         for counted in &begun {
-            db.attempt_right(counted, 101).unwrap();
+            attempt_right(&mut db, counted, 101).unwrap();
         }
         assert_eq!(["d", "e"].map(|of| try_wrong(&mut db, &shared, of, 101)), [Ok(0), Ok(1)]);
     }
@@ -449,7 +448,7 @@ mod tests {
     fn tries_that_nobody_finished_count_until_the_window_passes() {
         let (_dir, mut db) = open();
         let mut begin = |now| {
-            db.count_attempt(&limit("a"), "", now).unwrap().map(|_| ()).map_err(|throttled| throttled.wait_secs())
+            count_attempt(&mut db, &limit("a"), "", now).unwrap().map(|_| ()).map_err(|throttled| throttled.wait_secs())
         };
         assert_eq!([10, 20, 30, 40].map(&mut begin), [Ok(()), Ok(()), Ok(()), Err(71)]);
         assert_eq!([110, 111].map(&mut begin), [Err(1), Ok(())]);
@@ -463,7 +462,7 @@ mod tests {
         }
         let both = [limit("account:a"), limit("address:x")].concat();
         for _ in 0..10 {
-            let throttled = db.count_attempt(&both, "", 3).unwrap().unwrap_err();
+            let throttled = count_attempt(&mut db, &both, "", 3).unwrap().unwrap_err();
             assert_eq!((throttled.wait_secs(), throttled.names), (49, vec!["account:a".to_owned()]));
         }
         assert_eq!([4, 5, 6].map(|at| fail(&mut db, "address:x", at)), [Ok(0), Ok(0), Ok(1)]);
@@ -477,7 +476,7 @@ mod tests {
         }
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert!(rows <= 11, "{rows}");
-        db.purge(1_000_000, 100).unwrap();
+        purge::expired_rows(&mut db, 1_000_000, 100).unwrap();
         let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0);
     }
@@ -490,8 +489,9 @@ mod tests {
                 let _ = fail(&mut db, name, at);
             }
         }
-        let lifted = db.lift(&["account:a@example.com".to_owned()], Some("a@example.com"), None, &AuditRow::default());
+        let lifted =
+            lift(&mut db, &["account:a@example.com".to_owned()], Some("a@example.com"), None, &AuditRow::default());
         assert_eq!(lifted, Ok(2));
-        assert_eq!(db.bans(3).unwrap(), [("device:y:aa@example.com".to_owned(), 52)]);
+        assert_eq!(bans(&mut db, 3).unwrap(), [("device:y:aa@example.com".to_owned(), 52)]);
     }
 }

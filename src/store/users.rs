@@ -185,170 +185,168 @@ pub(super) fn password_replaced(
     Ok(())
 }
 
-impl Db {
-    /// Makes an account.
-    pub fn add_user(&mut self, new: &NewUser, now: UnixSecs, event: &AuditRow) -> Result<Written, StoreError> {
-        self.write(|tx| {
-            let written = add(tx, new, now)?;
-            if let Written::Done(row) = &written {
-                audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
-            }
-            Ok(written)
-        })
-    }
+/// Makes an account.
+pub fn add_user(db: &mut Db, new: &NewUser, now: UnixSecs, event: &AuditRow) -> Result<Written, StoreError> {
+    db.write(|tx| {
+        let written = add(tx, new, now)?;
+        if let Written::Done(row) = &written {
+            audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
+        }
+        Ok(written)
+    })
+}
 
-    /// Makes an account and the link that sets its password, of which `link` holds all but whose it is.
-    pub fn add_invited_user(
-        &mut self,
-        new: &NewUser,
-        link: &NewLink,
-        now: UnixSecs,
-        events: (&AuditRow, &AuditRow),
-    ) -> Result<Written, StoreError> {
-        self.write(|tx| {
-            let written = add(tx, new, now)?;
-            if let Written::Done(row) = &written {
-                let user_id = row.id.clone();
-                audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.0.clone() })?;
-                audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.1.clone() })?;
-                link_rows::insert(tx, &NewLink { user_id: Some(user_id), ..link.clone() })?;
-            }
-            Ok(written)
-        })
-    }
+/// Makes an account and the link that sets its password, of which `link` holds all but whose it is.
+pub fn add_invited_user(
+    db: &mut Db,
+    new: &NewUser,
+    link: &NewLink,
+    now: UnixSecs,
+    events: (&AuditRow, &AuditRow),
+) -> Result<Written, StoreError> {
+    db.write(|tx| {
+        let written = add(tx, new, now)?;
+        if let Written::Done(row) = &written {
+            let user_id = row.id.clone();
+            audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.0.clone() })?;
+            audit::write(tx, &AuditRow { user_id: user_id.clone(), ..events.1.clone() })?;
+            link_rows::insert(tx, &NewLink { user_id: Some(user_id), ..link.clone() })?;
+        }
+        Ok(written)
+    })
+}
 
-    /// Makes an account for whoever asks. The try counts, and costs as much, whether the address is free or
-    /// taken. Returns also the event, and the names of new bans.
-    pub fn sign_up(
-        &mut self,
-        new: &NewUser,
-        counted: &CountedAttempt,
-        now: UnixSecs,
-        event: AuditRow,
-    ) -> Result<(AuditRow, Vec<String>), StoreError> {
-        self.write(|tx| {
-            let event = match add(tx, new, now)? {
-                Written::Done(row) => AuditRow { user_id: row.id, ..event },
-                _ => AuditRow { event: "sign_up_taken", ..event },
+/// Makes an account for whoever asks. The try counts, and costs as much, whether the address is free or
+/// taken. Returns also the event, and the names of new bans.
+pub fn sign_up(
+    db: &mut Db,
+    new: &NewUser,
+    counted: &CountedAttempt,
+    now: UnixSecs,
+    event: AuditRow,
+) -> Result<(AuditRow, Vec<String>), StoreError> {
+    db.write(|tx| {
+        let event = match add(tx, new, now)? {
+            Written::Done(row) => AuditRow { user_id: row.id, ..event },
+            _ => AuditRow { event: "sign_up_taken", ..event },
+        };
+        audit::write(tx, &event)?;
+        let banned = throttle::failed(tx, counted, now, &event)?;
+        Ok((event, banned))
+    })
+}
+
+/// Makes all these accounts, the disabled ones too, or none.
+pub fn import_users(
+    db: &mut Db,
+    users: &[(NewUser, bool)],
+    highest_id: u64,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<(), StoreError> {
+    db.write(|tx| {
+        raise_ids(tx, highest_id)?;
+        // ids that are given come first: a new one must not take one of them
+        let given = |user: &&(NewUser, bool)| matches!(user.0.id, NewId::Given(_));
+        for (new, disabled) in users.iter().filter(given).chain(users.iter().filter(|user| !given(user))) {
+            let Written::Done(row) = add(tx, new, now)? else {
+                return Err(StoreError::Down(format!("{} has since been taken", new.email)));
             };
-            audit::write(tx, &event)?;
-            let banned = throttle::failed(tx, counted, now, &event)?;
-            Ok((event, banned))
-        })
-    }
-
-    /// Makes all these accounts, the disabled ones too, or none.
-    pub fn import_users(
-        &mut self,
-        users: &[(NewUser, bool)],
-        highest_id: u64,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<(), StoreError> {
-        self.write(|tx| {
-            raise_ids(tx, highest_id)?;
-            // ids that are given come first: a new one must not take one of them
-            let given = |user: &&(NewUser, bool)| matches!(user.0.id, NewId::Given(_));
-            for (new, disabled) in users.iter().filter(given).chain(users.iter().filter(|user| !given(user))) {
-                let Written::Done(row) = add(tx, new, now)? else {
-                    return Err(StoreError::Down(format!("{} has since been taken", new.email)));
-                };
-                if *disabled {
-                    let what = UserChange { disabled: Some(true), ..UserChange::default() };
-                    let _ = change(tx, &row.id, &what)?;
-                }
+            if *disabled {
+                let what = UserChange { disabled: Some(true), ..UserChange::default() };
+                let _ = change(tx, &row.id, &what)?;
             }
-            audit::write(tx, event)
-        })
-    }
+        }
+        audit::write(tx, event)
+    })
+}
 
-    /// Changes an account and, in the same transaction, ends sessions of it and forgives the try that proved
-    /// whose it is. A new password voids the links that would set one, and so do another e-mail (they were sent to the one
-    /// before) and disabling the account: enabling it brings none back.
-    pub fn change_user(
-        &mut self,
-        id: &str,
-        what: &UserChange,
-        ends: SessionEnd<'_>,
-        now: UnixSecs,
-        event: &AuditRow,
-    ) -> Result<Written, StoreError> {
-        self.write_end_of_sessions(|tx| {
-            throttle::forgive(tx, &what.proved, now)?;
-            let before = by_id(tx, id)?;
-            let written = change(tx, id, what)?;
-            if let Written::Done(row) = &written {
-                sessions::end_of_user(tx, id, ends, now)?;
-                if what.password.is_some() || what.email.is_some() || what.disabled == Some(true) {
-                    tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
-                }
-                if let (Some(password), Some(before)) = (&what.password, &before) {
-                    password_replaced(tx, before, password.keeps, now, event)?;
-                }
-                audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
+/// Changes an account and, in the same transaction, ends sessions of it and forgives the try that proved
+/// whose it is. A new password voids the links that would set one, and so do another e-mail (they were sent to the one
+/// before) and disabling the account: enabling it brings none back.
+pub fn change_user(
+    db: &mut Db,
+    id: &str,
+    what: &UserChange,
+    ends: SessionEnd<'_>,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<Written, StoreError> {
+    db.write_end_of_sessions(|tx| {
+        throttle::forgive(tx, &what.proved, now)?;
+        let before = by_id(tx, id)?;
+        let written = change(tx, id, what)?;
+        if let Written::Done(row) = &written {
+            sessions::end_of_user(tx, id, ends, now)?;
+            if what.password.is_some() || what.email.is_some() || what.disabled == Some(true) {
+                tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
             }
-            Ok(written)
-        })
-    }
-
-    /// Changes what may be changed so often alone, and counts it. `Err`: it has to wait.
-    pub fn change_user_counted(
-        &mut self,
-        id: &str,
-        what: &UserChange,
-        limits: &[Limit],
-        event: &AuditRow,
-    ) -> Result<Result<Written, Throttled>, StoreError> {
-        self.write(|tx| {
-            if let Err(held) = throttle::count(tx, limits, id, event.at)? {
-                return Ok(Err(held));
+            if let (Some(password), Some(before)) = (&what.password, &before) {
+                password_replaced(tx, before, password.keeps, now, event)?;
             }
-            let written = change(tx, id, what)?;
-            if matches!(written, Written::Done(_)) {
-                audit::write(tx, event)?;
-            }
-            Ok(Ok(written))
-        })
-    }
+            audit::write(tx, &AuditRow { user_id: row.id.clone(), ..event.clone() })?;
+        }
+        Ok(written)
+    })
+}
 
-    /// Removes an account; its sessions end in the same transaction. `false`: there was none.
-    pub fn remove_user(&mut self, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
-        self.write_end(|tx| {
-            sessions::end_of_user(tx, id, SessionEnd::All, now)?;
-            api_tokens::end_of_user(tx, id, 0, now)?;
-            // the next who has this address is not invited by what was sent to the one before
-            tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", [id])?;
-            let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
-            if removed {
-                audit::write(tx, event)?;
-            }
-            Ok(removed)
-        })
-    }
+/// Changes what may be changed so often alone, and counts it. `Err`: it has to wait.
+pub fn change_user_counted(
+    db: &mut Db,
+    id: &str,
+    what: &UserChange,
+    limits: &[Limit],
+    event: &AuditRow,
+) -> Result<Result<Written, Throttled>, StoreError> {
+    db.write(|tx| {
+        if let Err(held) = throttle::count(tx, limits, id, event.at)? {
+            return Ok(Err(held));
+        }
+        let written = change(tx, id, what)?;
+        if matches!(written, Written::Done(_)) {
+            audit::write(tx, event)?;
+        }
+        Ok(Ok(written))
+    })
+}
 
-    /// The account with this canonical e-mail.
-    pub fn user_by_email(&mut self, email: &str) -> Result<Option<UserRow>, StoreError> {
-        self.read(|tx| by_email(tx, email))
-    }
+/// Removes an account; its sessions end in the same transaction. `false`: there was none.
+pub fn remove_user(db: &mut Db, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
+    db.write_end(|tx| {
+        sessions::end_of_user(tx, id, SessionEnd::All, now)?;
+        api_tokens::end_of_user(tx, id, 0, now)?;
+        // the next who has this address is not invited by what was sent to the one before
+        tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", [id])?;
+        let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
+        if removed {
+            audit::write(tx, event)?;
+        }
+        Ok(removed)
+    })
+}
 
-    /// The account with this id.
-    pub fn user_by_id(&mut self, id: &str) -> Result<Option<UserRow>, StoreError> {
-        self.read(|tx| by_id(tx, id))
-    }
+/// The account with this canonical e-mail.
+pub fn user_by_email(db: &mut Db, email: &str) -> Result<Option<UserRow>, StoreError> {
+    db.read(|tx| by_email(tx, email))
+}
 
-    /// All accounts, by e-mail.
-    pub fn users(&mut self) -> Result<Vec<UserRow>, StoreError> {
-        self.read(|tx| {
-            let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM user ORDER BY email"))?;
-            let rows = query.query_map([], |row| from_row(row, 0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
+/// The account with this id.
+pub fn user_by_id(db: &mut Db, id: &str) -> Result<Option<UserRow>, StoreError> {
+    db.read(|tx| by_id(tx, id))
+}
 
-    /// Whether any account exists.
-    pub fn any_user(&mut self) -> Result<bool, StoreError> {
-        self.read(exist)
-    }
+/// All accounts, by e-mail.
+pub fn list(db: &mut Db) -> Result<Vec<UserRow>, StoreError> {
+    db.read(|tx| {
+        let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM user ORDER BY email"))?;
+        let rows = query.query_map([], |row| from_row(row, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
+
+/// Whether any account exists.
+pub fn any_user(db: &mut Db) -> Result<bool, StoreError> {
+    db.read(exist)
 }
 
 #[cfg(test)]
@@ -379,13 +377,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let event = AuditRow::default();
-        assert_eq!(done(db.add_user(&new("a@example.com"), 1, &event).unwrap()).id, "1");
-        assert!(db.remove_user("1", 2, &event).unwrap());
-        assert!(!db.remove_user("1", 2, &event).unwrap());
-        assert_eq!(done(db.add_user(&new("a@example.com"), 3, &event).unwrap()).id, "2");
+        assert_eq!(done(add_user(&mut db, &new("a@example.com"), 1, &event).unwrap()).id, "1");
+        assert!(remove_user(&mut db, "1", 2, &event).unwrap());
+        assert!(!remove_user(&mut db, "1", 2, &event).unwrap());
+        assert_eq!(done(add_user(&mut db, &new("a@example.com"), 3, &event).unwrap()).id, "2");
         let given = NewUser { id: NewId::Given("41".to_owned()), ..new("b@example.com") };
-        assert_eq!(done(db.add_user(&given, 3, &event).unwrap()).id, "41");
-        assert_eq!(done(db.add_user(&new("c@example.com"), 3, &event).unwrap()).id, "42");
+        assert_eq!(done(add_user(&mut db, &given, 3, &event).unwrap()).id, "41");
+        assert_eq!(done(add_user(&mut db, &new("c@example.com"), 3, &event).unwrap()).id, "42");
     }
 
     #[test]
@@ -393,9 +391,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let event = AuditRow::default();
-        let _ = done(db.add_user(&new("a@example.com"), 1, &event).unwrap());
-        assert!(matches!(db.add_user(&new("A@example.com"), 1, &event).unwrap(), Written::Taken));
-        assert_eq!(db.users().unwrap().len(), 1);
+        let _ = done(add_user(&mut db, &new("a@example.com"), 1, &event).unwrap());
+        assert!(matches!(add_user(&mut db, &new("A@example.com"), 1, &event).unwrap(), Written::Taken));
+        assert_eq!(list(&mut db).unwrap().len(), 1);
     }
 
     #[test]
@@ -403,7 +401,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let event = AuditRow::default();
-        let user = done(db.add_user(&new("a@example.com"), 1, &event).unwrap());
+        let user = done(add_user(&mut db, &new("a@example.com"), 1, &event).unwrap());
         let over = |old: &str, new: &str| UserChange {
             password: Some(Password {
                 new: Secret::new(new.to_owned()),
@@ -412,9 +410,9 @@ mod tests {
             }),
             ..UserChange::default()
         };
-        let row = done(db.change_user(&user.id, &over("one", "two"), SessionEnd::None, 2, &event).unwrap());
+        let row = done(change_user(&mut db, &user.id, &over("one", "two"), SessionEnd::None, 2, &event).unwrap());
         assert_eq!(row.password.unwrap().expose(), "two");
-        let late = db.change_user(&user.id, &over("one", "three"), SessionEnd::None, 2, &event).unwrap();
+        let late = change_user(&mut db, &user.id, &over("one", "three"), SessionEnd::None, 2, &event).unwrap();
         assert!(matches!(late, Written::Missing));
         assert_eq!(row.groups, ["a", "b"]);
     }

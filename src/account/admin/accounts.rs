@@ -92,7 +92,7 @@ impl Admin {
     /// Waits until a running gateway has applied the changes. `false`: it did not confirm within 2 seconds, or it is
     /// unknown whether one runs.
     pub fn wait_until_applied(&self) -> bool {
-        matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
+        matches!(store::sync::wait_until_applied(&self.db), Ok(Applied::Yes | Applied::NotServed))
     }
 
     /// Whether revocations were applied but can only be stored once the disk has room.
@@ -120,12 +120,13 @@ impl Admin {
     /// The account with this e-mail, in any spelling.
     pub fn user(&mut self, typed: &str) -> Result<UserRow, AdminError> {
         let email = canonical(typed)?;
-        self.db.user_by_email(&email)?.ok_or_else(|| AdminError(format!("no account with the e-mail {email}")))
+        store::users::user_by_email(&mut self.db, &email)?
+            .ok_or_else(|| AdminError(format!("no account with the e-mail {email}")))
     }
 
     /// All accounts, by e-mail.
     pub fn users(&mut self) -> Result<Vec<UserRow>, AdminError> {
-        Ok(self.db.users()?)
+        Ok(store::users::list(&mut self.db)?)
     }
 
     /// Creates an account. Without a password, also a one-time link that sets one.
@@ -142,13 +143,13 @@ impl Admin {
         let event = |name| AuditRow { email: new.email.clone(), ..self.event(name, None) };
         let (added, invited, now) = (event("user_added"), event("invite_made"), self.clock.now());
         if new.password.is_some() {
-            return match self.db.add_user(&new, now, &added)? {
+            return match store::users::add_user(&mut self.db, &new, now, &added)? {
                 Written::Done(user) => Ok((*user, None)),
                 _ => Err(taken(&new.email)),
             };
         }
         let (link, token) = one_time_link::invite(now, INVITE_SECS, Vec::new(), None, None)?;
-        match self.db.add_invited_user(&new, &link, now, (&added, &invited))? {
+        match store::users::add_invited_user(&mut self.db, &new, &link, now, (&added, &invited))? {
             Written::Done(user) => Ok((*user, Some(self.url("invite", &token)))),
             _ => Err(taken(&new.email)),
         }
@@ -192,7 +193,7 @@ impl Admin {
     ) -> Result<UserRow, AdminError> {
         let detail = what.email.as_ref().map(|email| format!("now {email}")).unwrap_or_default();
         let event = AuditRow { detail, ..self.event(event, Some(user)) };
-        match self.db.change_user(&user.id, what, ends, self.clock.now(), &event)? {
+        match store::users::change_user(&mut self.db, &user.id, what, ends, self.clock.now(), &event)? {
             Written::Done(user) => Ok(*user),
             Written::Taken => Err(taken(what.email.as_deref().unwrap_or_default())),
             Written::Missing => Err(AdminError(format!("the account {} has since been removed", user.email))),
@@ -203,7 +204,7 @@ impl Admin {
     pub fn remove_user(&mut self, typed: &str) -> Result<UserRow, AdminError> {
         let user = self.user(typed)?;
         let event = self.event("user_removed", Some(&user));
-        self.db.remove_user(&user.id, self.clock.now(), &event)?;
+        store::users::remove_user(&mut self.db, &user.id, self.clock.now(), &event)?;
         Ok(user)
     }
 
@@ -214,7 +215,8 @@ impl Admin {
             return Err(AdminError(format!("the account {} is disabled; enable it first", user.email)));
         }
         let (link, token) = one_time_link::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
-        self.db.add_link(&link, &self.event("reset_made", Some(&user)))?;
+        let event = self.event("reset_made", Some(&user));
+        store::links::add_link(&mut self.db, &link, &event)?;
         Ok(self.url("reset", &token))
     }
 
@@ -222,7 +224,7 @@ impl Admin {
     pub fn withdraw_link(&mut self, url: &Secret) -> Result<(), AdminError> {
         let token = url.expose().rsplit('/').next().unwrap_or_default();
         let event = self.event("link_withdrawn", None);
-        Ok(self.db.remove_link(&token_hash(token), &event)?)
+        Ok(store::links::remove_link(&mut self.db, &token_hash(token), &event)?)
     }
 
     pub(crate) fn url(&self, page: &str, token: &Secret) -> Secret {
@@ -233,7 +235,7 @@ impl Admin {
     pub fn sessions(&mut self, of: Option<&str>) -> Result<Vec<SessionRow>, AdminError> {
         let user = of.map(|typed| self.user(typed)).transpose()?;
         let (now, idle, max_age) = (self.clock.now(), self.settings.idle_secs, self.settings.max_age_secs);
-        let mut rows = self.db.sessions(user.as_ref().map(|user| user.id.as_str()), now)?;
+        let mut rows = store::sessions::list(&mut self.db, user.as_ref().map(|user| user.id.as_str()), now)?;
         for row in &mut rows {
             // started under a longer limit
             row.expires = row.expires.min(row.created.saturating_add(max_age));
@@ -245,10 +247,10 @@ impl Admin {
     /// Ends one session.
     pub fn revoke_session(&mut self, id: &str) -> Result<(), AdminError> {
         let missing = || AdminError(format!("no active session `{}`", printable(id)));
-        let email = self.db.session_email(id)?.ok_or_else(missing)?;
-        let user = self.db.user_by_email(&email)?;
+        let email = store::sessions::session_email(&mut self.db, id)?.ok_or_else(missing)?;
+        let user = store::users::user_by_email(&mut self.db, &email)?;
         let event = AuditRow { detail: id.to_owned(), ..self.event("session_ended", user.as_ref()) };
-        if self.db.end_sessions(SessionSelector::Session(id), self.clock.now(), &event)? == 0 {
+        if store::sessions::end_sessions(&mut self.db, SessionSelector::Session(id), self.clock.now(), &event)? == 0 {
             return Err(missing());
         }
         Ok(())
@@ -259,25 +261,25 @@ impl Admin {
         let user = of.map(|typed| self.user(typed)).transpose()?;
         let event = self.event("sessions_ended", user.as_ref());
         let selector = user.as_ref().map_or(SessionSelector::Everybody, |user| SessionSelector::User(&user.id));
-        Ok(self.db.end_sessions(selector, self.clock.now(), &event)?)
+        Ok(store::sessions::end_sessions(&mut self.db, selector, self.clock.now(), &event)?)
     }
 
     /// Audit events of the last `since_secs`, newest first; with an e-mail, those about that e-mail (its account may
     /// be gone) or about the account that has it now.
     pub fn events(&mut self, of: Option<&str>, since_secs: u64) -> Result<Vec<AuditEvent>, AdminError> {
         let email = of.map(canonical).transpose()?;
-        Ok(self.db.audit_events(email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
+        Ok(store::audit::events(&mut self.db, email.as_deref(), self.clock.now().saturating_sub(since_secs))?)
     }
 }
 
 /// Queries and writes for [`import`](super::import).
 impl Admin {
     pub(crate) fn has_email(&mut self, email: &str) -> Result<bool, AdminError> {
-        Ok(self.db.user_by_email(email)?.is_some())
+        Ok(store::users::user_by_email(&mut self.db, email)?.is_some())
     }
 
     pub(crate) fn has_id(&mut self, id: &str) -> Result<bool, AdminError> {
-        Ok(self.db.user_by_id(id)?.is_some())
+        Ok(store::users::user_by_id(&mut self.db, id)?.is_some())
     }
 
     pub(crate) fn new_id(&self) -> Result<NewId, AdminError> {
@@ -290,7 +292,7 @@ impl Admin {
 
     pub(crate) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), AdminError> {
         let event = AuditRow { detail: format!("{} accounts", users.len()), ..self.event("users_imported", None) };
-        Ok(self.db.import_users(users, highest_id, self.clock.now(), &event)?)
+        Ok(store::users::import_users(&mut self.db, users, highest_id, self.clock.now(), &event)?)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::account::errors::{AdminError, printable};
 use crate::account::fields;
 use crate::account::limits::login_throttle;
 use crate::clock::UnixSecs;
-use crate::store::AuditRow;
+use crate::store::{self, AuditRow};
 
 /// One ban, as listed and lifted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Ban {
 /// The current bans.
 pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
     let mut bans = Vec::new();
-    for (name, until) in admin.db.bans(admin.clock.now())? {
+    for (name, until) in store::throttle::bans(&mut admin.db, admin.clock.now())? {
         let (kind, what) = name.split_once(':').unwrap_or(("", &name));
         let (kind, what) = match kind {
             "account" => ("account", what.to_owned()),
@@ -34,7 +34,7 @@ pub fn list(admin: &mut Admin) -> Result<Vec<Ban>, AdminError> {
             _ => {
                 // account ids may contain colons, session ids do not
                 let id = what.rsplit_once(':').map_or(what, |(id, _)| id);
-                ("user", admin.db.user_by_id(id)?.map_or_else(|| id.to_owned(), |user| user.email))
+                ("user", store::users::user_by_id(&mut admin.db, id)?.map_or_else(|| id.to_owned(), |user| user.email))
             }
         };
         bans.push(Ban { kind, what, until });
@@ -51,9 +51,9 @@ pub fn lift(admin: &mut Admin, what: &str) -> Result<(), AdminError> {
     if let Ok(address) = what_address.parse::<IpAddr>() {
         names.extend(login_throttle::address(address));
     }
-    let user = admin.db.user_by_email(&email)?.map(|user| login_throttle::of_account(&user.id));
+    let user = store::users::user_by_email(&mut admin.db, &email)?.map(|user| login_throttle::of_account(&user.id));
     let event = AuditRow { detail: printable(what), ..admin.event("ban_lifted", None) };
-    if admin.db.lift(&names, Some(&email), user.as_deref(), &event)? == 0 {
+    if store::throttle::lift(&mut admin.db, &names, Some(&email), user.as_deref(), &event)? == 0 {
         return Err(AdminError(format!("no ban on `{}`", printable(what))));
     }
     Ok(())

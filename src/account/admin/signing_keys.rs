@@ -5,7 +5,7 @@ use crate::account::backend_token::signing_key;
 use crate::account::errors::AdminError;
 use crate::account::session::cookie_token;
 use crate::clock::BorneOut;
-use crate::store::{AuditRow, KeyRow};
+use crate::store::{self, AuditRow, KeyRow};
 
 /// Which previous keys keep verifying tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum OldKeys {
 
 /// Signing keys, the current one first. Secrets are wiped before they are returned.
 pub fn list(admin: &mut Admin) -> Result<Vec<KeyRow>, AdminError> {
-    let mut keys = admin.db.keys()?;
+    let mut keys = store::keys::list(&mut admin.db)?;
     for key in &mut keys {
         key.secret = Vec::new().into();
     }
@@ -30,7 +30,8 @@ pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, AdminError> {
     let own = cookie_token::new_key()?;
     let kid = own.kid.clone();
     let mut new = vec![own];
-    for key in admin.db.keys()?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256") {
+    for key in store::keys::list(&mut admin.db)?.iter().filter(|key| key.retired.is_none() && key.algorithm != "HS256")
+    {
         new.push(signing_key::new_key(&key.algorithm)?);
     }
     // a clock that is ahead must not drop keys that are not old
@@ -40,6 +41,6 @@ pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, AdminError> {
         OldKeys::Kept => ("key_rotated", Some(past.saturating_sub(admin.settings.keys_secs()))),
     };
     let event = AuditRow { detail: kid.clone(), ..admin.event(name, None) };
-    admin.db.rotate_keys(&new, admin.clock.now(), drop_before, &event)?;
+    store::keys::rotate_keys(&mut admin.db, &new, admin.clock.now(), drop_before, &event)?;
     Ok(kid)
 }

@@ -90,6 +90,7 @@ mod tests {
     use crate::account::api_token::user_tokens::TokenDetails;
     use crate::account::credentials;
     use crate::account::testing::{START, World};
+    use crate::store;
 
     /// `session.idle` is for people: a program's socket was closed as expired after it.
     #[tokio::test]
@@ -114,7 +115,7 @@ mod tests {
         let (_, token) = api_tokens::create(&mut world.admin(), "ada@example.com", &details).unwrap();
         assert!(world.accounts.ready().await);
         let _ = credentials::api_token(&world.accounts, token.expose().as_bytes()).unwrap();
-        let seen = || world.db().api_tokens(None, 1).unwrap()[0].seen;
+        let seen = || store::api_tokens::list(&mut world.db(), None, 1).unwrap()[0].seen;
         world.sqlite("CREATE TRIGGER broken BEFORE UPDATE ON api_token BEGIN SELECT RAISE(ABORT, 'broken'); END");
         world.clock.advance(60);
         world.maintenance().await;

@@ -11,7 +11,7 @@ use crate::account::password::reauthenticate::reauthenticate;
 use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{ApiTokenRow, AuditRow, Kept, NewApiToken, PasswordProof};
+use crate::store::{self, ApiTokenRow, AuditRow, Kept, NewApiToken, PasswordProof};
 
 /// Distinguishes API tokens from other credentials.
 pub const PREFIX: &str = "agt_";
@@ -84,8 +84,12 @@ pub(crate) fn too_many() -> FieldError {
 pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>, StoreDown> {
     let _permit = accounts.shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), accounts.shared.clock.now());
-    let rows =
-        accounts.shared.store.run(move |db| db.api_tokens(Some(&id), now)).await.map_err(|error| store_down(&error))?;
+    let rows = accounts
+        .shared
+        .store
+        .run(move |db| store::api_tokens::list(db, Some(&id), now))
+        .await
+        .map_err(|error| store_down(&error))?;
     let info = |row: ApiTokenRow| TokenInfo {
         id: row.id,
         name: row.name,
@@ -120,7 +124,7 @@ pub async fn create(
     let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
     let (id, written) = (new.id.clone(), event.clone());
     let proof = PasswordProof { checked: reauthenticated.old, counted: reauthenticated.counted };
-    let kept = accounts.shared.store.run(move |db| db.add_api_token(&new, Some(&proof), &written));
+    let kept = accounts.shared.store.run(move |db| store::api_tokens::add_api_token(db, &new, Some(&proof), &written));
     match kept.await.map_err(|error| unavailable(&error))? {
         Kept::Yes => {
             audit::log(&event);
@@ -139,7 +143,8 @@ pub async fn revoke(accounts: &Accounts, caller: &Caller, who: &Identity, id: &s
     let now = accounts.shared.clock.now();
     let event = AuditRow { detail: printable(id), ..audit::by("token_revoked", caller, now, who) };
     let (id, user, written) = (id.to_owned(), who.user.id.clone(), event.clone());
-    let ended = accounts.shared.store.run(move |db| db.end_api_token(&id, Some(&user), now, &written));
+    let ended =
+        accounts.shared.store.run(move |db| store::api_tokens::end_api_token(db, &id, Some(&user), now, &written));
     let ended = ended.await.map_err(|error| store_down(&error))?;
     if ended {
         audit::log(&event);

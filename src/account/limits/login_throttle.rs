@@ -13,7 +13,7 @@ use crate::clock::UnixSecs;
 use crate::config;
 use crate::metrics;
 use crate::secret::token_hash;
-use crate::store::{AuditRow, CountedAttempt, Limit, Rule, Throttled};
+use crate::store::{self, AuditRow, CountedAttempt, Limit, Rule, Throttled};
 
 /// An address gets this many times the attempts of an account,
 const ADDRESS_FACTOR: u32 = 20;
@@ -125,7 +125,7 @@ pub(crate) async fn attempt_failed(
     let written = event.clone();
     let banned = shared
         .store
-        .run(move |db| db.attempt_failed(&counted, now, &written))
+        .run(move |db| store::throttle::attempt_failed(db, &counted, now, &written))
         .await
         .map_err(|error| store_down(&error))?;
     audit::log_with_bans(&event, banned);
@@ -244,11 +244,11 @@ mod simulation {
             now: u64,
         ) -> Result<(), Throttled> {
             let limits = of_sign_in(SETTINGS, caller, email, device);
-            let counted = self.db.count_attempt(&limits, email, now).unwrap()?;
+            let counted = store::throttle::count_attempt(&mut self.db, &limits, email, now).unwrap()?;
             if right {
-                self.db.attempt_right(&counted, now).unwrap();
+                store::throttle::attempt_right(&mut self.db, &counted, now).unwrap();
             } else {
-                self.db.attempt_failed(&counted, now, &AuditRow::default()).unwrap();
+                store::throttle::attempt_failed(&mut self.db, &counted, now, &AuditRow::default()).unwrap();
             }
             Ok(())
         }

@@ -10,7 +10,7 @@ use crate::account::errors::{ChangeError, unavailable, wrong_password};
 use crate::account::limits::login_throttle::{self, attempt_failed};
 use crate::account::session::session::Identity;
 use crate::secret::Secret;
-use crate::store::{CountedAttempt, UserRow};
+use crate::store::{self, CountedAttempt, UserRow};
 
 /// The current password was verified.
 pub(crate) struct Reauthenticated {
@@ -48,7 +48,9 @@ async fn count_for(accounts: &Accounts, who: &Identity) -> Result<(CountedAttemp
     let (now, id, email) = (shared.clock.now(), who.user.id.clone(), who.user.email.clone());
     let (counted, user) = shared
         .store
-        .run(move |db| Ok((db.count_attempt(&limits, &email, now)?, db.user_by_id(&id)?)))
+        .run(move |db| {
+            Ok((store::throttle::count_attempt(db, &limits, &email, now)?, store::users::user_by_id(db, &id)?))
+        })
         .await
         .map_err(|error| unavailable(&error))?;
     let counted = counted.map_err(|throttled| ChangeError::Throttled {

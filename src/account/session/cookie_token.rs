@@ -302,6 +302,7 @@ mod tests {
     use crate::account::credentials;
     use crate::account::testing::{START, World};
     use crate::account::{OldKeys, SessionState, SignedIn};
+    use crate::store;
 
     async fn signed_in(world: &World) -> SignedIn {
         world.user("ada@example.com");
@@ -324,7 +325,7 @@ mod tests {
     }
 
     fn signed(world: &World, header: &str, claims: &str) -> String {
-        let secret = world.db().keys().unwrap()[0].secret.clone();
+        let secret = store::keys::list(&mut world.db()).unwrap()[0].secret.clone();
         let message = format!("{}.{}", B64.encode(header.as_bytes()), B64.encode(claims.as_bytes()));
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), message.as_bytes());
         format!("{message}.{}", B64.encode(tag.as_ref()))
@@ -345,7 +346,7 @@ mod tests {
         let world = World::new();
         let done = signed_in(&world).await;
         let (header, claims) = parts(done.token.expose());
-        let kid = world.db().keys().unwrap()[0].kid.clone();
+        let kid = store::keys::list(&mut world.db()).unwrap()[0].kid.clone();
         assert_eq!(header, json!({ "typ": "authgate+jwt", "alg": "HS256", "kid": kid }));
         let jti = claims["jti"].as_str().unwrap();
         assert_eq!(jti.len(), 22);
@@ -455,9 +456,9 @@ mod tests {
         assert_eq!(judged(&world, &old), "invalid");
         assert_eq!(world.accounts.session_state(&done.session), SessionState::Expired);
         // and is forgotten for good: a longer `max_age` must not bring it back
-        assert_eq!(world.db().keys().unwrap().len(), 2);
+        assert_eq!(store::keys::list(&mut world.db()).unwrap().len(), 2);
         world.maintenance().await;
-        assert_eq!(world.db().keys().unwrap().len(), 1);
+        assert_eq!(store::keys::list(&mut world.db()).unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use crate::account::audit;
 use crate::account::caller::Caller;
 use crate::account::errors::{StoreDown, store_down};
 use crate::clock::UnixSecs;
-use crate::store::{AuditRow, SessionSelector};
+use crate::store::{self, AuditRow, SessionSelector};
 
 /// One line of the account page's session list.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -36,7 +36,7 @@ pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -
     let (id, written) = (session.id.clone(), event.clone());
     shared
         .store
-        .run(move |db| db.end_sessions(SessionSelector::Session(&id), now, &written))
+        .run(move |db| store::sessions::end_sessions(db, SessionSelector::Session(&id), now, &written))
         .await
         .map_err(|error| store_down(&error))?;
     audit::log(&event);
@@ -48,7 +48,11 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<SessionInfo
     let shared = &*accounts.shared;
     let _permit = shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
     let (id, now) = (who.user.id.clone(), shared.clock.now());
-    let rows = shared.store.run(move |db| db.sessions(Some(&id), now)).await.map_err(|error| store_down(&error))?;
+    let rows = shared
+        .store
+        .run(move |db| store::sessions::list(db, Some(&id), now))
+        .await
+        .map_err(|error| store_down(&error))?;
     let active = rows.into_iter().filter_map(|row| {
         let session = shared.session(&row.id)?;
         (accounts.session_state(&session) == SessionState::Active).then(|| SessionInfo {
@@ -104,7 +108,7 @@ async fn end_matching(
                 (None, Some(kept)) => SessionSelector::UserBut(&user, kept),
                 (None, None) => SessionSelector::User(&user),
             };
-            db.end_sessions(selector, written.at, &written)
+            store::sessions::end_sessions(db, selector, written.at, &written)
         })
         .await
         .map_err(|error| store_down(&error))?;
@@ -136,12 +140,12 @@ mod tests {
         let asked = futures_util::future::join_all((0..100).map(|_| list(&world.accounts, &who))).await;
         assert!(asked.iter().all(Result::is_ok));
         // what is not there is written down nowhere
-        let before = world.db().newest_change().unwrap();
+        let before = store::sync::newest_change(&mut world.db()).unwrap();
         assert_eq!(end(&world.accounts, &caller, &who, "x").await, Ok(false));
         assert_eq!(user_tokens::revoke(&world.accounts, &caller, &who, "x").await, Ok(false));
-        assert_eq!(world.db().newest_change().unwrap(), before);
+        assert_eq!(store::sync::newest_change(&mut world.db()).unwrap(), before);
         assert_eq!(profile::change(&world.accounts, &caller, &who, Some("x"), None).await, Ok(()));
-        assert_eq!(world.db().newest_change().unwrap(), before + 1);
+        assert_eq!(store::sync::newest_change(&mut world.db()).unwrap(), before + 1);
     }
 
     #[tokio::test]
