@@ -31,14 +31,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["account/password/imported_hash.rs"]),
     ("cbc", &["account/backend_token/jwe.rs"]),
     ("csv", &["command/"]),
-    ("h2", &["gateway/front/"]),
+    ("h2", &["gateway/front/", "wire/"]),
     ("jsonwebtoken", &["account/backend_token/"]),
     ("listenfd", &["server/listen.rs"]),
     ("md5", &["account/password/imported_hash.rs"]),
     ("mimalloc", &["main.rs"]),
     ("notify", &["server/"]),
-    ("pingora_core", &["gateway/", "server/", "server.rs"]),
-    ("pingora_http", &["gateway/", "server/", "server.rs"]),
+    ("pingora_core", &["gateway/", "server/", "wire/"]),
+    ("pingora_http", &["gateway/", "wire/"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
     ("rustls", &["config/authority.rs", "config/certificate.rs", "gateway/trust.rs", "server/tls.rs"]),
@@ -46,9 +46,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("scrypt", &["account/password/imported_hash.rs"]),
     ("sha_crypt", &["account/password/imported_hash.rs"]),
     ("sd_notify", &["server/supervisor.rs"]),
-    ("socket2", &["gateway/front/wire.rs", "server/listen.rs"]),
+    ("socket2", &["server/listen.rs", "wire/stream.rs"]),
     ("strsim", &["config/"]),
-    ("tokio_rustls", &["gateway/front/", "gateway/trust.rs", "server/tls.rs"]),
+    ("tokio_rustls", &["gateway/front/", "gateway/trust.rs", "server/tls.rs", "wire/stream.rs"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logging.rs", "server/", "command/"]),
     ("x509_parser", &["config/authority.rs", "config/certificate.rs"]),
@@ -466,7 +466,7 @@ fn strayed_time(source: &Source) -> Vec<String> {
         ["Uuid", "::", "now_v7"],
         ["rustix", "::", "time"],
     ];
-    if !source.is_in(&["gateway/", "server/", "server.rs"]) {
+    if !source.is_in(&["gateway/", "server/", "server.rs", "wire/"]) {
         readers.push(["Instant", "::", "now"]);
     }
     let mut findings = Vec::new();

@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::RequestState;
 use super::authorize::Admission;
-use super::respond::AnswerHead;
 use crate::config::{Access, Cache, Route};
+use crate::wire::response_view::AnswerHead;
 
 /// What an answer is given in the place of the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
 pub(super) struct CacheRules {

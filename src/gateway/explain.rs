@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::answer;
 use super::authorize::Refusal;
 use super::forward::Changes;
-use super::head::BadHead;
 use super::prove::Asked;
 use crate::account::User;
 use crate::config::{Access, Miss, Route, Upstream, UpstreamProtocol, UpstreamServer};
@@ -18,6 +17,7 @@ use crate::web::host::HostPattern;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
 
 /// What becomes of a request, and why.
 #[derive(Debug, Serialize)]

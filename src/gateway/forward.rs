@@ -12,11 +12,12 @@ use super::authenticate::holds_own;
 use super::handshake::Handshake;
 pub(crate) use super::header_filter::Stripper;
 use super::header_filter::holds_session;
-use super::{target, via};
+use super::via;
 use crate::account::{IssuedToken, User};
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
 use crate::web::names::Names;
+use crate::wire::request_target;
 
 /// Fields about the client's connection alone (RFC 9110, 7.6.1), and what was answered here.
 const HOP: [&[u8]; 7] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"];
@@ -119,7 +120,7 @@ impl<'a> Changes<'a> {
                 head.append_header(name.to_owned(), &*value)?;
             }
         }
-        self.target.map_or(Ok(()), |target| target::set(head, &target))
+        self.target.map_or(Ok(()), |target| request_target::set(head, &target))
     }
 }
 

@@ -9,26 +9,9 @@ use std::task::{Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
-use super::frames::Closing;
 use super::spot::Spot;
-use crate::config::Certificate;
-
-/// What TLS told of a connection.
-#[derive(Debug)]
-pub(crate) struct Secured {
-    /// The name that the client asked for, in lower case.
-    pub(crate) name: Option<String>,
-    /// What it was shown.
-    pub(crate) certificate: Arc<Certificate>,
-}
-
-impl Secured {
-    /// Whether a request for this host belongs on the connection (RFC 9110, 7.4): the name that the handshake
-    /// was for, or one that the same certificate speaks for. A client that asked for no name may ask for all.
-    pub(crate) fn covers(&self, host: &str) -> bool {
-        self.name.as_deref().is_none_or(|name| name == host) || self.certificate.covers(host)
-    }
-}
+use crate::wire::tls_info::Secured;
+use crate::wire::websocket_frames::Closing;
 
 /// One for each connection, shared with the registry of live connections.
 #[derive(Debug)]

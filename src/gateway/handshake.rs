@@ -4,11 +4,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::respond::{AnswerHead, connection_options};
 use crate::config::WebSocketToken;
 use crate::secret::Secret;
 use crate::web::incoming::Incoming;
 use crate::web::websocket;
+use crate::wire::response_view::{AnswerHead, connection_options};
 
 /// Credentials that are looked at in one handshake.
 const TOKENS_MAX: usize = 4;

@@ -14,6 +14,7 @@ use crate::web::incoming::Incoming;
 use crate::web::names::Names;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::readings::RequestPath;
+use crate::wire::head_error::BadHead;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -21,23 +22,6 @@ static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port"
 
 /// Bytes of all `Connection` fields: each option costs a look at the head, here and at the next hop.
 const CONNECTION_BYTES_MAX: usize = 512;
-
-/// Why a head is refused; each ends the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadHead {
-    /// 400: the method, target, Host, framing or a forwarded field reads two ways, or not at all.
-    Ambiguous(&'static str),
-    /// 405: CONNECT, TRACE or TRACK.
-    Method,
-    /// 414: the target is longer than a head may be.
-    TargetTooLong,
-    /// 431: too many fields or bytes.
-    TooLarge,
-    /// 408: it was not whole within `limits.head_time`.
-    TooSlow,
-    /// 421: the connection's certificate does not speak for this host.
-    Misdirected,
-}
 
 /// What the other end of a Unix socket counts as.
 pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

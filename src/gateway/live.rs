@@ -10,20 +10,19 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
 use parking_lot::Mutex;
 
-use super::Gateway;
 use super::authenticate::Authentication;
 use super::authorize::{self, Admission};
 use super::decide::{self, Verdict};
-use super::frames::Closing;
 use super::guard::Guard;
 use super::route::Routed;
-use super::second_method;
+use super::{Gateway, second_method};
 use crate::account::{Grant, Identity, Session, SessionState};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::names::Names;
 use crate::web::origin::Scheme;
 use crate::web::readings::RequestPath;
+use crate::wire::websocket_frames::Closing;
 
 /// The fields that a request is judged by, besides those that say who asks.
 const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-fetch-site")];

@@ -19,6 +19,8 @@ use crate::pages::{Page, Pages};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::{Incoming, wants_page};
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
+use crate::wire::request_target;
 
 mod answer;
 mod app_cookies;
@@ -33,11 +35,10 @@ mod destination;
 pub mod explain;
 mod failure;
 mod forward;
-mod frames;
 pub(crate) mod front;
 mod guard;
 mod handshake;
-mod head;
+pub(crate) mod head;
 mod header_filter;
 mod health;
 mod limit_log;
@@ -60,7 +61,6 @@ mod second_method;
 mod server_name;
 mod service_worker;
 mod spot;
-mod target;
 mod tries;
 mod trust;
 mod upstream;
@@ -76,7 +76,7 @@ use authorize::Admission;
 use conn::Connections;
 use decide::Verdict;
 use forward::Stripper;
-use head::{BadHead, Known, Peer};
+use head::{Known, Peer};
 use live::{Asked, Live};
 use oversize::Oversize;
 use request_state::RequestState;
@@ -202,7 +202,7 @@ impl Gateway {
     fn read_and_judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
         state.can_switch = head.version == Version::HTTP_11;
         let judged = self.read_head(head, head_bytes, state).and_then(|known| {
-            let incoming = head::incoming(head, target::of(head), &known);
+            let incoming = head::incoming(head, request_target::of(head), &known);
             let step = incoming.map(|incoming| self.judge(&incoming, state));
             state.known = Some(known);
             step
@@ -336,7 +336,7 @@ impl Gateway {
         let address = state.guard.as_ref().and_then(|guard| guard.address());
         let secured = state.guard.as_ref().and_then(|guard| guard.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
-        let names = head::check(head, target::of(head).len(), head_bytes, &self.config.limits)?;
+        let names = head::check(head, request_target::of(head).len(), head_bytes, &self.config.limits)?;
         respond::to_origin_form(head)?;
         if state.peer.trusted
             && let Some(id) = respond::told_request_id(&head.headers)

@@ -4,11 +4,11 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::head::BadHead;
 use super::refuse;
 use crate::pages::Site;
 use crate::web::host::Host;
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
 
 /// Cookies that are named.
 const NAMED: usize = 3;

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora_http::RequestHeader;
 
-use super::{Gateway, RequestState, app_cookies, head, refuse, target};
+use super::{Gateway, RequestState, app_cookies, head, refuse};
 use crate::account::Caller;
 use crate::pages::{Call, Page, word};
 use crate::web::cookie::{self, Presented};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
+use crate::wire::request_target;
 
 impl Gateway {
     /// Asks one of our own pages; `body` is what the request carried, or the status that refuses it.
@@ -37,7 +38,8 @@ impl Gateway {
         state: &RequestState,
     ) -> Reply {
         let unread = |code| refuse::unread(code, &state.request_id);
-        let Some(incoming) = state.known.as_ref().and_then(|known| head::incoming(head, target::of(head), known).ok())
+        let Some(incoming) =
+            state.known.as_ref().and_then(|known| head::incoming(head, request_target::of(head), known).ok())
         else {
             return unread(StatusCode::BAD_REQUEST);
         };

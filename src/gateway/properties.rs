@@ -9,14 +9,14 @@ use bytes::BytesMut;
 use http::HeaderMap;
 
 use super::forward::{self, Stripper, Told};
-use super::frames::FrameTracker;
 pub use super::front::properties::answer;
-use super::front::request::{self, Head, Read};
 use super::head::{self, Peer};
 use crate::account::User;
 use crate::config::{self, Config};
 use crate::web::first_line::readable;
 use crate::web::names::Names;
+use crate::wire::request_head::{self, Head, Read};
+use crate::wire::websocket_frames::FrameTracker;
 
 /// A gateway of nothing but defaults, and an upstream with names of its own.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
@@ -27,7 +27,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 /// The head at the front of some bytes and how long it is.
 fn take(bytes: &[u8]) -> Option<(Head, usize)> {
-    let Read::Whole(whole) = request::read(bytes, 0, &CONFIG.limits) else { return None };
+    let Read::Whole(whole) = request_head::read(bytes, 0, &CONFIG.limits) else { return None };
     let mut buffer = BytesMut::from(bytes);
     let head = whole.take(&mut buffer).ok()?;
     Some((*head, bytes.len() - buffer.len()))
@@ -58,7 +58,7 @@ pub fn head(bytes: &[u8]) {
     let whole = other.parse(&line).expect("httparse refuses what we take");
     assert_eq!(whole, httparse::Status::Complete(length));
     assert_eq!(other.method, Some(head.parsed.method.as_str()));
-    let target = [b" ", super::target::of(&head.parsed)].concat();
+    let target = [b" ", crate::wire::request_target::of(&head.parsed)].concat();
     assert_eq!(other.path.map(str::as_bytes), Some(&readable(&target)[1..]));
     let mut read: Fields =
         other.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
@@ -72,8 +72,8 @@ pub fn head(bytes: &[u8]) {
     let (start, lenient) = lenient(&bytes[..length]);
     assert_eq!(lenient, read, "a lenient reader");
     assert!(matches!(start.as_slice(), [method, target, _]
-        if *method == head.parsed.method.as_str().as_bytes() && *target == super::target::of(&head.parsed)));
-    let target = super::target::of(&head.parsed).len();
+        if *method == head.parsed.method.as_str().as_bytes() && *target == crate::wire::request_target::of(&head.parsed)));
+    let target = crate::wire::request_target::of(&head.parsed).len();
     if head::check(&head.parsed, target, length, &CONFIG.limits).is_ok() {
         framed_alike(&read);
         hosted_alike(&head, &read);
@@ -204,7 +204,8 @@ pub fn stripped(bytes: &[u8]) {
             host_override: None,
             port: "80".into(),
         };
-        let changes = forward::changes(&head.parsed.headers, super::target::of(&head.parsed), &STRIPPER, &told);
+        let changes =
+            forward::changes(&head.parsed.headers, crate::wire::request_target::of(&head.parsed), &STRIPPER, &told);
         for (name, line) in head.fields().filter(|(name, _)| changes.keeps(name)) {
             let folded = folded(name);
             let shown = String::from_utf8_lossy(line);

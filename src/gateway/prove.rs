@@ -10,15 +10,13 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use super::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
 use super::authorize::{Admission, Refusal};
-use super::cors;
 use super::decide::{self, Verdict};
 use super::explain::{Explanation, Forwarded, ReadingTold, RouteTried};
 use super::forward::{self, Stripper, Told};
-use super::guard::Secured;
-use super::head::{self, BadHead, Known, Peer};
+use super::head::{self, Known, Peer};
 use super::oversize::{self, Oversize};
 use super::route::{Reading, Routed};
-use super::{handshake, refuse, respond, server_name, target};
+use super::{cors, handshake, refuse, respond, server_name};
 use crate::account::{Identity, IssuedToken, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
@@ -28,6 +26,9 @@ use crate::web::incoming::{Incoming, wants_page};
 use crate::web::origin::{Origin, Scheme};
 use crate::web::readings::shown;
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
+use crate::wire::request_target;
+use crate::wire::tls_info::Secured;
 
 /// What stands where a request's own id would.
 const REQUEST_ID: &str = "REQUEST-ID";
@@ -115,7 +116,7 @@ impl<'c> Prover<'c> {
         let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
         let names = head::check(parts, target.len(), 0, &self.config.limits)?;
-        target::head_with(parts.method.clone(), target.as_bytes()).map_err(|_| BadHead::Ambiguous("target"))?;
+        request_target::head_with(parts.method.clone(), target.as_bytes()).map_err(|_| BadHead::Ambiguous("target"))?;
         let known = head::read(parts, names, peer, &self.config.server)?;
         // whoever connects to a number asks for no name
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();

@@ -9,8 +9,6 @@ use super::caching::{self, Asker, CacheRules};
 use super::cors::{self, CorsAnswer};
 use super::forward::Stripper;
 use super::guard::Guard;
-use super::head::BadHead;
-use super::target;
 use crate::account::Rejected;
 use crate::config::{Config, Route};
 use crate::metrics::Authz;
@@ -20,6 +18,10 @@ use crate::web::incoming::Incoming;
 use crate::web::names::Names;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
+use crate::wire::request_target;
+use crate::wire::response_head::{self, Answer, Framing};
+use crate::wire::response_view::{AnswerHead, connection_options};
 
 /// Two years (RFC 6797, 6.1). Hosts below this one may be somebody else's: they are not spoken for.
 pub(super) const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
@@ -73,7 +75,7 @@ pub(super) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
 /// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
 /// that is not a path is refused.
 pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
-    let raw = target::of(head);
+    let raw = request_target::of(head);
     if raw.first() == Some(&b'/') {
         return Ok(());
     }
@@ -89,7 +91,7 @@ pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
         }
         _ => return Err(BadHead::Ambiguous("target")),
     };
-    target::set(head, &target).map_err(|_| BadHead::Ambiguous("target"))
+    request_target::set(head, &target).map_err(|_| BadHead::Ambiguous("target"))
 }
 
 fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {
@@ -123,28 +125,6 @@ pub(super) fn is_repeatable(method: &Method) -> bool {
 /// Methods whose second time changes nothing (RFC 9110, 9.2.2).
 pub(super) fn is_idempotent(method: &Method) -> bool {
     is_repeatable(method) || matches!(*method, Method::PUT | Method::DELETE)
-}
-
-/// The head of an upstream's answer, however it is held.
-pub(super) trait AnswerHead {
-    fn status(&self) -> StatusCode;
-    /// The values of all fields of this name.
-    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
-}
-
-impl AnswerHead for ResponseHeader {
-    fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.headers.get_all(name).iter().map(HeaderValue::as_bytes)
-    }
-}
-
-/// The items of all `Connection` fields of an answer.
-pub(super) fn connection_options(answer: &impl AnswerHead) -> impl Iterator<Item = &[u8]> {
-    answer.values(&header::CONNECTION).flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// What becomes of an upstream's head on its way to the client: it cannot set our cookies, nor those that
@@ -282,6 +262,11 @@ impl<'g> AnswerChanges<'g> {
         let added = self.added.iter().map(|(name, value)| (name, value));
         let replaced = [(&header::CACHE_CONTROL, &self.cache_control), (&header::VARY, &self.vary)];
         added.chain(replaced.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))))
+    }
+
+    /// Writes a server's head in HTTP/1 as the client gets it, with the framing of the body that is `sent`.
+    pub(super) fn write(&self, answer: &Answer, sent: Framing, close: bool, out: &mut Vec<u8>) {
+        response_head::write_answer(answer, |name, value| self.drops(name, value), self.fields(), (sent, close), out);
     }
 
     /// Changes a head in place.

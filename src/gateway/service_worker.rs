@@ -4,9 +4,10 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::respond::{AnswerChanges, AnswerHead};
+use super::respond::AnswerChanges;
 use crate::config::{Config, PathPattern, Route, Segment};
 use crate::web::host::Host;
+use crate::wire::response_view::AnswerHead;
 
 static ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 

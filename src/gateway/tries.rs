@@ -10,14 +10,13 @@ use pingora_http::RequestHeader;
 use super::caching::Asker;
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
-use super::respond::{AnswerChanges, AnswerHead};
+use super::respond::{self, AnswerChanges};
 use super::upstream::Target;
-use super::{
-    Gateway, RequestState, app_cookies, failure, handshake, head, refuse, respond, second_method, service_worker,
-    target,
-};
+use super::{Gateway, RequestState, app_cookies, failure, handshake, head, refuse, second_method, service_worker};
 use crate::account::{Identity, SessionState};
 use crate::web::reply::Reply;
+use crate::wire::request_target;
+use crate::wire::response_view::AnswerHead;
 
 /// Interim answers (1xx) that an upstream may send before the final one.
 const INTERIMS_MAX: usize = 10;
@@ -61,7 +60,7 @@ impl Gateway {
     /// and only if it was a kept one that was just being closed.
     pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, kept: bool) -> bool {
         // an app may take it for a POST
-        let overrides = || second_method::is_named(&head.headers, target::of(head));
+        let overrides = || second_method::is_named(&head.headers, request_target::of(head));
         kept && respond::is_idempotent(&head.method) && !overrides() && Self::may_begin_anew(state)
     }
 
@@ -97,7 +96,7 @@ impl Gateway {
             prefix: &self.config.routes[admission.route()].strip_prefix,
             host_override: self.targets[admission.upstream()].host_override(target).or(known.judged_host()),
         };
-        Ok(forward::changes(&head.headers, target::of(head), &self.stripper, &told))
+        Ok(forward::changes(&head.headers, request_target::of(head), &self.stripper, &told))
     }
 
     /// An upstream's answer has begun: what becomes of its head, and whether it lives on.
@@ -125,7 +124,7 @@ impl Gateway {
                 answer,
                 &self.config,
                 admission.route(),
-                (&known.host, target::of(head)),
+                (&known.host, request_target::of(head)),
             );
         }
         // a socket that was not granted is no live connection
@@ -165,7 +164,7 @@ impl Gateway {
     #[inline(never)]
     fn register_stream(&self, head: &RequestHeader, state: &mut RequestState, ends: bool) {
         if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
-            && let Ok(incoming) = head::incoming(head, target::of(head), known)
+            && let Ok(incoming) = head::incoming(head, request_target::of(head), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
             state.live = Some(self.live.stream(guard, admission, asked, ends, self));
@@ -175,7 +174,7 @@ impl Gateway {
     /// What a gRPC call is told whose session ended before it was answered; other requests are told nothing.
     pub(super) fn ended_call(&self, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
         state.outcome = "client_gone";
-        let incoming = head::incoming(head, target::of(head), state.known.as_ref()?).ok()?;
+        let incoming = head::incoming(head, request_target::of(head), state.known.as_ref()?).ok()?;
         let is_grpc = incoming.is_grpc();
         is_grpc.then(|| refuse::status(&self.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
     }
@@ -193,7 +192,7 @@ impl Gateway {
         // a 304 freshens what is stored, with all its fields: it gets none that can wait
         let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
         if (!waits || set.peek().is_some())
-            && let Ok(incoming) = head::incoming(head, target::of(head), known)
+            && let Ok(incoming) = head::incoming(head, request_target::of(head), known)
         {
             changes
                 .set_cookies(app_cookies::context(self).settle(user, &incoming, state.foreign.as_deref(), set), answer);
@@ -209,7 +208,8 @@ impl Gateway {
         };
         failure::log_failure(self, state, e, code);
         let code = code?;
-        let incoming = state.known.as_ref().and_then(|known| head::incoming(head, target::of(head), known).ok());
+        let incoming =
+            state.known.as_ref().and_then(|known| head::incoming(head, request_target::of(head), known).ok());
         let reply = match &incoming {
             Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
             None => refuse::unread(code, &state.request_id),

@@ -15,8 +15,8 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::front::wire::{Transport, Wire};
 use crate::config::{Authority, Config, Upstream, UpstreamProtocol, UpstreamServer, UpstreamTls};
+use crate::wire::stream::{Transport, Wire};
 
 /// The authorities of this machine; or why nobody can be believed here. The library would end the process over it.
 static MACHINE: LazyLock<std::result::Result<Arc<RootCertStore>, String>> = LazyLock::new(|| {

@@ -16,11 +16,11 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
 use super::front::pool::KEPT_TIME;
-use super::front::wire::{self, Transport, Wire};
 use super::server_name::{authority, resolvable};
 use super::trust::{Connector, Trust};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::web::origin::Origin;
+use crate::wire::stream::{self, Transport, Wire};
 
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -186,7 +186,7 @@ impl Targets {
         options.read_timeout = Some(self.idle);
         options.write_timeout = Some(self.idle);
         options.idle_timeout = Some(KEPT_TIME);
-        options.tcp_keepalive = Some(wire::keepalive());
+        options.tcp_keepalive = Some(stream::keepalive());
         let server = match &peer._address {
             // two names may have one address
             Address::Inet(address) if !peer.sni.is_empty() && peer.sni.parse::<IpAddr>().is_err() => {

@@ -13,10 +13,10 @@ use super::ServeError;
 use super::listen::{Listener, Socket};
 use crate::account::Accounts;
 use crate::gateway::Current;
-use crate::gateway::front::wire::Wire;
 use crate::metrics::Format;
 use crate::vital;
 use crate::web::host::Host;
+use crate::wire::stream::Wire;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
 const HEAD_TIME: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::ServeError;
 use crate::config::{Listen, UnixSocket};
-use crate::gateway::front::wire::Transport;
+use crate::wire::stream::Transport;
 
 /// Instructions of a packet filter (linux/bpf_common.h), which sees a segment from its TCP header on: load a byte, look at
 /// bits of it, return how many bytes pass.

@@ -18,9 +18,9 @@ use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::gateway::Current;
 use crate::gateway::conn::{Counted, Load};
-use crate::gateway::front::wire::{Transport, Wire};
 use crate::gateway::front::{Front, pool};
 use crate::vital;
+use crate::wire::stream::{Transport, Wire};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);

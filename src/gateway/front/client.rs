@@ -10,11 +10,11 @@ use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
 use super::stopped::Stopped;
-use super::wire::Wire;
 use crate::gateway::answer;
 use crate::gateway::guard::Guard;
+use crate::wire::deadline::Alarm;
+use crate::wire::stream::Wire;
 
 /// How long a client may take to close after an answer that ends the connection.
 const LINGER: Duration = Duration::from_secs(1);

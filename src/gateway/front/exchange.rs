@@ -13,15 +13,17 @@ use tokio::time::Instant;
 
 use super::client::{Conn, gone};
 use super::relay::Relayed;
-use super::request::Head;
-use super::response::{self, Answer, Framing};
-use super::wire::Wire;
 use super::{End, Front};
 use crate::gateway::record::Counts;
-use crate::gateway::respond::{AnswerHead as _, is_repeatable};
+use crate::gateway::respond::is_repeatable;
 use crate::gateway::tries::count_interim;
 use crate::gateway::upstream::Target;
-use crate::gateway::{Gateway, RequestState, target};
+use crate::gateway::{Gateway, RequestState};
+use crate::wire::request_head::Head;
+use crate::wire::request_target;
+use crate::wire::response_head::{self, Answer, Framing};
+use crate::wire::response_view::AnswerHead as _;
+use crate::wire::stream::Wire;
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
@@ -116,7 +118,7 @@ impl Front {
         let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
         out.extend_from_slice(head.parsed.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(changes.target.as_deref().unwrap_or(target::of(&head.parsed)));
+        out.extend_from_slice(changes.target.as_deref().unwrap_or(request_target::of(&head.parsed)));
         out.extend_from_slice(b" HTTP/1.1\r\n");
         for (name, line) in head.fields() {
             if changes.keeps(name) {
@@ -124,11 +126,11 @@ impl Front {
             }
         }
         for (name, value) in changes.fields() {
-            response::put_field(&mut out, name.as_bytes(), value);
+            response_head::put_field(&mut out, name.as_bytes(), value);
         }
         if state.live.is_some() {
             out.extend_from_slice(b"Connection: Upgrade\r\n");
-            response::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
+            response_head::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(body);
@@ -189,13 +191,13 @@ async fn read_answer(
     let mut buffer = BytesMut::new();
     let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
-        match response::read(&mut buffer, &head.method, seen).map_err(|e| Broken::Other(e.into_up()))? {
+        match response_head::read(&mut buffer, &head.method, seen).map_err(|e| Broken::Other(e.into_up()))? {
             Some(mut interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
                 count_interim(&mut interims).map_err(Broken::Other)?;
                 // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
                 if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
                     let mut out = Vec::new();
-                    response::write_early_hints(interim.head.values(&header::LINK), &mut out);
+                    response_head::write_early_hints(interim.head.values(&header::LINK), &mut out);
                     let _ = conn.write(&out, idle).await;
                 }
                 (buffer, seen) = (interim.take_rest(), 0);

@@ -17,41 +17,35 @@ use tokio::time::Instant;
 
 use super::conn::Counted;
 use super::guard::Guard;
-use super::head::{BadHead, Peer};
+use super::head::Peer;
 use super::oversize::{self, Oversize};
 use super::record::{self, Counts};
 use super::trust::Connector;
-use super::{Current, Gateway, RequestState, Step, answer, refuse, respond, target};
+use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
 use crate::pages::word;
 use crate::web::names::Names;
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
+use crate::wire::request_head::Head;
+use crate::wire::stream::Wire;
+use crate::wire::{request_head, request_target, response_head};
 
-mod alarm;
-mod body;
-pub(super) mod chunks;
 mod client;
 mod exchange;
 mod flow;
 mod h2;
-mod paced;
 pub(crate) mod pool;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
-mod pulse;
 mod relay;
 mod reuse;
-pub(super) mod request;
-pub(super) mod response;
 pub(crate) mod secure;
 mod stopped;
 mod streamed;
 mod tunnel;
-pub(crate) mod wire;
 
 use client::{Conn, Gone};
-use request::Head;
 use tunnel::Tunnel;
-use wire::Wire;
 
 /// Bodies up to this size are read whole before they are sent on; larger ones are streamed.
 const BODY_MAX: u64 = 64 << 10;
@@ -138,13 +132,13 @@ impl Front {
         let limits = &self.gateway.config.limits;
         let (mut due, mut leaving, mut seen) = (None, None, 0);
         loop {
-            let blank = request::blank_lines(&conn.buffer);
+            let blank = request_head::blank_lines(&conn.buffer);
             conn.buffer.advance(blank);
             if !conn.buffer.is_empty() {
-                match request::read(&conn.buffer, seen, limits) {
-                    request::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
-                    request::Read::Bad(bad) => return Err(bad),
-                    request::Read::Partial => seen = conn.buffer.len(),
+                match request_head::read(&conn.buffer, seen, limits) {
+                    request_head::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
+                    request_head::Read::Bad(bad) => return Err(bad),
+                    request_head::Read::Partial => seen = conn.buffer.len(),
                 }
             }
             if blank > 0 || !conn.buffer.is_empty() {
@@ -180,7 +174,7 @@ impl Front {
 
     async fn refuse_unread(&self, mut conn: Box<Conn>, bad: BadHead) {
         let (request_id, mut why) = (self.gateway.fresh_id(), None);
-        let site = request::wants_page(&conn.buffer).then_some(&*self.gateway.pages);
+        let site = request_head::wants_page(&conn.buffer).then_some(&*self.gateway.pages);
         let seen = Oversize::of_bytes(&conn.buffer, &self.gateway.config.server.prefix);
         let reply = oversize::bad_head(bad, &request_id, &mut why, site, &seen);
         let client = (conn.guard.address(), seen.host.as_str());
@@ -219,7 +213,7 @@ impl Front {
         (state.live, state.call) = (None, None);
         let closed = conn.guard.reason();
         state.why = closed.or(state.why);
-        let over = record::record(&self.gateway, &head.parsed, target::of(&head.parsed), &state, &counts);
+        let over = record::record(&self.gateway, &head.parsed, request_target::of(&head.parsed), &state, &counts);
         conn.served = Some(Instant::from_std(over));
         match end {
             End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),
@@ -304,7 +298,7 @@ impl Front {
         let Ok(mut head) = answer::head_of(&reply, request_id, hsts) else { return Err(Gone) };
         let mut out = Vec::with_capacity(1024 + reply.body.len());
         let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
-        response::write_head(&mut head, reply.close, &mut out);
+        response_head::write_head(&mut head, reply.close, &mut out);
         if !bodiless {
             out.extend_from_slice(&reply.body);
         }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::wire::{Quiet, Wire};
+use crate::wire::stream::{Quiet, Wire};
 
 /// Kept connections of one thread, all upstreams together.
 pub(super) const KEPT: usize = 1024;
@@ -71,7 +71,7 @@ pub(crate) fn keep(target: u64, wire: Wire, doubtful: bool) {
 /// Closes what has been idle for too long; called once a second on each thread.
 pub(crate) fn sweep() {
     super::streamed::sweep();
-    super::pulse::look();
+    crate::wire::pulse::look();
     POOL.with_borrow_mut(|pool| {
         pool.sweeps += 1;
         for idle in pool.idle.values_mut() {

@@ -5,11 +5,11 @@
 use bytes::BytesMut;
 use http::Method;
 
-use super::chunks::Chunks;
-use super::response::{self, Framing};
 use crate::gateway::cors::CorsAnswer;
 use crate::gateway::properties::{Fields, STRIPPER, framed_alike, lenient};
 use crate::gateway::respond::AnswerChanges;
+use crate::wire::chunked::Chunks;
+use crate::wire::response_head::{self, Framing};
 
 /// What a client gets of an answer is read in one way, whatever the server sent: one head with one framing, no
 /// cookie of ours, and of a chunked body the data that another reader finds in it (CWE-113, CWE-444).
@@ -20,12 +20,12 @@ pub fn answer(bytes: &[u8]) {
     let Some((&how, sent)) = bytes.split_first() else { return };
     let method = if how & 1 == 0 { Method::GET } else { Method::HEAD };
     let mut buffer = BytesMut::from(sent);
-    let Ok(Some(answer)) = response::read(&mut buffer, &method, 0) else { return };
+    let Ok(Some(answer)) = response_head::read(&mut buffer, &method, 0) else { return };
     let changes = AnswerChanges::new(&STRIPPER, &CorsAnswer::Nobody, &answer.head);
     let mut out = Vec::new();
     // a client that knows no chunks
     let sent = if how & 4 != 0 && answer.framing == Framing::Chunked { Framing::Close } else { answer.framing };
-    response::write_answer(&answer, &changes, sent, how & 2 == 0, &mut out);
+    changes.write(&answer, sent, how & 2 == 0, &mut out);
     let mut fields = [httparse::EMPTY_HEADER; 512];
     let mut written = httparse::Response::new(&mut fields);
     assert_eq!(written.parse(&out).expect("a head"), httparse::Status::Complete(out.len()));

@@ -9,18 +9,19 @@ use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncReadExt as _;
 
-use super::body::Complete;
-use super::chunks::{self, Chunks};
 use super::client::{Conn, Gone, gone};
 use super::exchange::Answered;
 use super::flow::Flow;
-use super::request::Head;
-use super::response::{self, Framing};
-use super::wire::Wire;
 use super::{End, Front};
 use crate::gateway::RequestState;
 use crate::gateway::record::Counts;
-use crate::gateway::respond::{AnswerChanges, AnswerHead as _, is_server_sent, signs_in_connection};
+use crate::gateway::respond::{AnswerChanges, is_server_sent, signs_in_connection};
+use crate::wire::body::Complete;
+use crate::wire::chunked::{self, Chunks};
+use crate::wire::request_head::Head;
+use crate::wire::response_head::Framing;
+use crate::wire::response_view::AnswerHead as _;
+use crate::wire::stream::Wire;
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
@@ -51,12 +52,12 @@ impl Front {
         let close = sent == Framing::Close || !self.keeps(conn, &head.parsed, state.names());
         let mut out = Vec::with_capacity(answer.length() + ADDED);
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            response::write_answer(answer, changes, sent, false, &mut out);
+            changes.write(answer, sent, false, &mut out);
             counts.status = 101;
             let written = conn.write(&out, self.gateway.config.limits.idle).await;
             return written.map_or(Relayed::Over(End::Closed, false), |()| Relayed::Switched);
         }
-        response::write_answer(answer, changes, sent, close, &mut out);
+        changes.write(answer, sent, close, &mut out);
         counts.status = status.as_u16();
         let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
         let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
@@ -257,7 +258,7 @@ impl Body {
     fn put_in_frame(&mut self, data: &[u8]) {
         if self.in_chunks {
             self.sent += data.len();
-            chunks::put(data, &mut self.out);
+            chunked::put(data, &mut self.out);
         } else {
             self.put(data);
         }
@@ -274,7 +275,7 @@ impl Body {
     /// The end of a body without a length.
     fn end(&mut self, _whole: Complete) {
         if self.in_chunks {
-            self.out.extend_from_slice(chunks::LAST);
+            self.out.extend_from_slice(chunked::LAST);
         }
     }
 

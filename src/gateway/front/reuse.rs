@@ -1,11 +1,11 @@
 //! Which kept connections are used again. Not those of a server that sent bytes which nobody asked for: whatever it sends
 //! next could be taken for the answer to somebody else's request (CWE-444).
 
-use super::wire::Wire;
 use super::{Front, pool};
 use crate::gateway::authorize::Admission;
 use crate::gateway::request_state::RequestState;
 use crate::gateway::upstream::Target;
+use crate::wire::stream::Wire;
 
 impl Front {
     /// A kept connection to this server, and whether it is doubtful, as [`pool::take`] has it.

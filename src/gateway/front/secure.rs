@@ -13,13 +13,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::super::conn::Counted;
-use super::wire::{Transport, Wire};
 use super::{Conn, Front};
 use crate::config::Certificate;
-use crate::gateway::guard::{Guard, Secured};
+use crate::gateway::conn::Counted;
+use crate::gateway::guard::Guard;
 use crate::gateway::record;
 use crate::web::reply::Reply;
+use crate::wire::stream::{Transport, Wire};
+use crate::wire::tls_info::Secured;
 
 /// For the whole handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -14,14 +14,15 @@ use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::Conn;
-use super::alarm::Alarm;
-use super::wire::Wire;
 use crate::gateway::conn::Counted;
-use crate::gateway::frames::{Closing, FrameTracker};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
-use crate::gateway::{Gateway, RequestState, target};
+use crate::gateway::{Gateway, RequestState};
 use crate::metrics::{RouteMetrics, SocketEnd};
+use crate::wire::deadline::Alarm;
+use crate::wire::request_target;
+use crate::wire::stream::Wire;
+use crate::wire::websocket_frames::{Closing, FrameTracker};
 
 /// How long a frame that is under way may take to end.
 const FRAME: Duration = Duration::from_millis(500);
@@ -85,7 +86,7 @@ impl Tunnel {
         let Conn { wire, buffer, alarm, guard, .. } = conn;
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
-        let head = target::head_with(head.method.clone(), target::of(head)).ok()?;
+        let head = request_target::head_with(head.method.clone(), request_target::of(head)).ok()?;
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
         Some(Self { series, wire, server, up, down, alarm, guard, gateway, head, state: Box::new(state), counts })
@@ -149,7 +150,7 @@ impl Tunnel {
         let end = why.map_or(SocketEnd::Peer, end_of);
         self.series.socket_closed();
         self.gateway.metrics.socket_closed(end);
-        record::record(&self.gateway, &self.head, target::of(&self.head), &self.state, &self.counts);
+        record::record(&self.gateway, &self.head, request_target::of(&self.head), &self.state, &self.counts);
     }
 }
 

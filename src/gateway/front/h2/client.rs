@@ -17,12 +17,13 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
-use super::super::body::{Complete, Part};
-use super::super::client::Gone;
-use super::super::streamed::{Download, Inflow, Upload};
 use super::Tally;
-use super::messages::Messages;
+use crate::gateway::front::client::Gone;
+use crate::gateway::front::streamed::{Download, Upload};
 use crate::gateway::respond::{is_grpc, is_server_sent};
+use crate::wire::body::{Complete, Part};
+use crate::wire::grpc_messages::Messages;
+use crate::wire::h2_body::Inflow;
 
 /// How long a client may go on sending a body whose answer has overtaken it.
 const LINGER: Duration = Duration::from_secs(1);

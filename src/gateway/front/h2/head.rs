@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use pingora_http::RequestHeader;
 
 use crate::config::Limits;
-use crate::gateway::head::BadHead;
 use crate::web::host::Host;
+use crate::wire::head_error::BadHead;
 
 /// The head, and what it would take on the wire.
 pub(super) fn read(parts: &http::request::Parts, limits: &Limits) -> Result<(RequestHeader, usize), BadHead> {

@@ -16,16 +16,15 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::Front;
-use super::paced::Paced;
-use super::wire::Wire;
 use crate::gateway::Gateway;
 use crate::gateway::conn::{Counted, CountedStream};
 use crate::gateway::guard::Guard;
 use crate::gateway::spot::Spot;
+use crate::wire::h2_pacing::Paced;
+use crate::wire::stream::Wire;
 
 mod client;
 mod head;
-mod messages;
 mod stream;
 
 /// Streams that a client may have open at once.

@@ -10,18 +10,19 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
-use super::super::Front;
-use super::super::body::Part;
-use super::super::client::Gone;
-use super::super::streamed::{Download as _, Upload as _, read_form};
 use super::client::{Body, Client};
 use super::{Fate, Tally, head};
+use crate::gateway::front::Front;
+use crate::gateway::front::client::Gone;
+use crate::gateway::front::streamed::{Download as _, Upload as _, read_form};
 use crate::gateway::guard::Guard;
 use crate::gateway::oversize::{self, Oversize};
 use crate::gateway::record::{self, Counts};
-use crate::gateway::{RequestState, Step, answer, respond, target};
+use crate::gateway::{RequestState, Step, answer, respond};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
+use crate::wire::body::Part;
+use crate::wire::request_target;
 
 /// Serves it and writes its access line.
 pub(super) async fn serve(
@@ -70,7 +71,7 @@ async fn serve_one(
         state.why = Some(why.reason());
     }
     let counts = Counts { status: client.status, bytes_in: read, bytes_out: client.bytes_out };
-    record::record(gateway, &head, target::of(&head), &state, &counts);
+    record::record(gateway, &head, request_target::of(&head), &state, &counts);
     if client.status > 0 && guard.closed_for().is_none() {
         body.let_go().await;
     }

@@ -11,17 +11,17 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::body::Part;
-use super::super::flow::Flow;
-use super::super::{Front, pool};
 use super::replay::Replay;
 use super::server::{self, Broken, Server, Sink, Source, gone};
 use super::shared::Shared;
 use super::{Download, Upload, trailers};
+use crate::gateway::front::flow::Flow;
+use crate::gateway::front::{Front, pool};
 use crate::gateway::respond::signs_in_connection;
 use crate::gateway::tries::no_admission;
 use crate::gateway::upstream::Target;
 use crate::gateway::{Gateway, RequestState};
+use crate::wire::body::Part;
 
 /// Why a body was not sent to its end.
 enum Stopped {

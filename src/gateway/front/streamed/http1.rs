@@ -11,19 +11,19 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
-use super::super::body::{Complete, Part};
-use super::super::chunks;
-use super::super::client::{Conn, Gone};
-use super::super::response::{self, Framing};
-use super::super::wire::Wire;
-use super::super::{End, Front, body_length};
-use super::framed::{Cut, Framed};
 use super::{Download, Upload, read_form};
+use crate::gateway::front::client::{Conn, Gone};
+use crate::gateway::front::{End, Front, body_length};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::Counts;
 use crate::gateway::respond::is_server_sent;
 use crate::gateway::{RequestState, Step};
 use crate::pages::Page;
+use crate::wire::body::{Complete, Part};
+use crate::wire::chunked;
+use crate::wire::framed_body::{Cut, Framed};
+use crate::wire::response_head::{self, Framing};
+use crate::wire::stream::Wire;
 
 /// What both ways know of each other.
 #[derive(Default)]
@@ -212,7 +212,7 @@ impl Upload for Body<'_> {
         piece
     }
 
-    /// Dropped (`chunks.rs`).
+    /// Dropped (`chunked.rs`).
     async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
         Ok(None)
     }
@@ -285,7 +285,10 @@ impl Download for Client<'_> {
         match status {
             StatusCode::CONTINUE if self.holds_back() => out.extend_from_slice(CONTINUE),
             StatusCode::EARLY_HINTS if self.head.version == Version::HTTP_11 => {
-                response::write_early_hints(links.get_all(header::LINK).iter().map(HeaderValue::as_bytes), &mut out);
+                response_head::write_early_hints(
+                    links.get_all(header::LINK).iter().map(HeaderValue::as_bytes),
+                    &mut out,
+                );
             }
             _ => {}
         }
@@ -303,7 +306,7 @@ impl Download for Client<'_> {
             _ => Ok(()),
         };
         let mut out = Vec::with_capacity(1024);
-        response::write_head(&mut head, !self.keeps, &mut out);
+        response_head::write_head(&mut head, !self.keeps, &mut out);
         self.status = head.status.as_u16();
         self.left = if let Framing::Length(length) = self.sent { length } else { u64::MAX };
         self.write(&out).await?;
@@ -323,13 +326,13 @@ impl Download for Client<'_> {
             return Ok(());
         }
         let mut out = BytesMut::with_capacity(data.len() + 16);
-        chunks::put(&data, &mut out);
+        chunked::put(&data, &mut out);
         self.write(&out).await
     }
 
     /// Trailers are not passed on.
     async fn end(&mut self, _whole: Complete, _trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
-        if self.sent == Framing::Chunked { self.write(chunks::LAST).await } else { Ok(()) }
+        if self.sent == Framing::Chunked { self.write(chunked::LAST).await } else { Ok(()) }
     }
 
     /// Its body tells.

@@ -8,20 +8,17 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
-use super::body::{Complete, Part};
 use super::client::Gone;
 use crate::gateway::answer;
+use crate::wire::body::{Complete, Part};
 
 mod exchange;
-mod framed;
 mod http1;
-mod inflow;
 mod replay;
 mod server;
 mod shared;
 mod trailers;
 
-pub(super) use inflow::Inflow;
 pub(super) use shared::sweep;
 
 /// A request's body, as its client sends it.

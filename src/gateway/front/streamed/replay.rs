@@ -5,9 +5,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::Result;
 
-use super::super::BODY_MAX;
-use super::super::body::Part;
 use super::Upload;
+use crate::gateway::front::BODY_MAX;
+use crate::wire::body::Part;
 
 /// What came of a body so far, held.
 pub(super) struct Replay<'u, U> {

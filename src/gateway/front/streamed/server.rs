@@ -12,17 +12,16 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use super::super::body::{Complete, Part};
-use super::super::chunks;
-use super::super::pool;
-use super::super::response::{self, Framing};
-use super::super::wire::Wire;
 use super::Download;
-use super::framed::{Cut, Framed};
 use super::shared::{Shared, Stream};
-use crate::gateway::respond::AnswerHead as _;
-use crate::gateway::target;
+use crate::gateway::front::pool;
 use crate::gateway::tries::count_interim;
+use crate::wire::body::{Complete, Part};
+use crate::wire::framed_body::{Cut, Framed};
+use crate::wire::response_head::{self, Framing};
+use crate::wire::response_view::AnswerHead as _;
+use crate::wire::stream::Wire;
+use crate::wire::{chunked, request_target};
 
 /// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
 const HOP: [HeaderName; 5] =
@@ -102,7 +101,7 @@ fn is_hop(name: &HeaderName) -> bool {
 /// The head in HTTP/2.
 fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
     let host = head.headers.get(header::HOST)?.to_str().ok()?;
-    let target = target::in_h2(target::of(head));
+    let target = request_target::in_h2(request_target::of(head));
     let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
     let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
@@ -121,7 +120,7 @@ fn head_bytes(head: &RequestHeader, bodiless: bool) -> (BytesMut, bool) {
     let mut out = BytesMut::with_capacity(2048);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(target::of(head));
+    out.put_slice(request_target::of(head));
     out.put_slice(b" HTTP/1.1\r\n");
     for (name, value) in head.headers.iter().filter(|(name, _)| !is_hop(name)) {
         out.put_slice(name.as_str().as_bytes());
@@ -152,7 +151,7 @@ impl Sink {
                     return write(wire, &data).await;
                 }
                 let mut out = BytesMut::with_capacity(data.len() + 16);
-                chunks::put(&data, &mut out);
+                chunked::put(&data, &mut out);
                 write(wire, &out).await
             }
             Self::Shared(body) => {
@@ -172,7 +171,7 @@ impl Sink {
     pub(super) async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> Result<()> {
         let failed = |e| Error::because(ErrorType::WriteError, "ending the body", e).into_up();
         match self {
-            Self::Own { wire, chunked: true } => write(wire, chunks::LAST).await,
+            Self::Own { wire, chunked: true } => write(wire, chunked::LAST).await,
             Self::Own { .. } => Ok(()),
             Self::Shared(body) => match trailers {
                 Some(trailers) => body.send_trailers(trailers).map_err(failed),
@@ -210,7 +209,7 @@ impl Source {
                 let mut head = ResponseHeader::from(parts);
                 say_length_once(&mut head);
                 // what it says of its length may be written on in HTTP/1.1
-                let framing = response::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
+                let framing = response_head::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
                 stream.bodiless = framing == Framing::Length(0);
                 let status_ends = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
                 stream.ends_with_head = status_ends || *method == Method::HEAD;
@@ -305,10 +304,10 @@ async fn own_head(
     body: &mut Framed<ReadHalf<Wire>>,
     method: &Method,
     client: &mut impl Download,
-) -> Result<response::Answer, Broken> {
+) -> Result<response_head::Answer, Broken> {
     let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
-        match response::read(&mut body.buffer, method, seen).map_err(|e| Broken::Other(e.into_up()))? {
+        match response_head::read(&mut body.buffer, method, seen).map_err(|e| Broken::Other(e.into_up()))? {
             Some(mut told)
                 if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {

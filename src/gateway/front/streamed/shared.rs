@@ -18,10 +18,10 @@ use http::Request;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::{Instant, timeout};
 
-use super::super::paced::Paced;
-use super::super::pool::{KEPT, KEPT_TIME};
-use super::super::wire::Wire;
-use super::inflow::Inflow;
+use crate::gateway::front::pool::{KEPT, KEPT_TIME};
+use crate::wire::h2_body::Inflow;
+use crate::wire::h2_pacing::Paced;
+use crate::wire::stream::Wire;
 
 /// Streams that we open on one connection; a server may allow fewer.
 const STREAMS: u32 = 100;

@@ -16,7 +16,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::wire::Wire;
+use super::stream::Wire;
 
 /// Octets of the preface (RFC 9113, 3.4) and of a frame's head (4.1).
 const PREFACE: usize = 24;
@@ -35,7 +35,7 @@ const SMALL_A_RUN: usize = 128;
 /// Frames without anything in a row that are left out. Those behind them are the crate's to count.
 const HOLLOW_IN_A_ROW: u8 = 100;
 
-pub(super) struct Paced {
+pub(crate) struct Paced {
     wire: Wire,
     frames: Frames,
     /// Read, and left for the next run.
@@ -48,7 +48,7 @@ pub(super) struct Paced {
 
 /// How many small frames may still come in this run.
 #[derive(Clone, Default)]
-pub(super) struct Pace(Arc<AtomicUsize>);
+pub(crate) struct Pace(Arc<AtomicUsize>);
 
 /// Follows the frames that come in, as far as to know how long one is and whether a header block is under way.
 struct Frames {
@@ -67,7 +67,7 @@ struct Frames {
 
 impl Pace {
     /// Runs the task of a connection: in between, its streams have their turn.
-    pub(super) async fn keep<T>(self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn keep<T>(self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
             self.0.store(SMALL_A_RUN, Ordering::Relaxed);
@@ -79,13 +79,13 @@ impl Pace {
 
 impl Paced {
     /// A client's connection of which `begun` has been read, and what its task is to be run with.
-    pub(super) fn downstream(wire: Wire, begun: BytesMut, head_time: Duration) -> (Self, Pace) {
+    pub(crate) fn downstream(wire: Wire, begun: BytesMut, head_time: Duration) -> (Self, Pace) {
         let (paced, pace) = Self::new(wire, Some(head_time), PREFACE);
         (Self { held: begun, ..paced }, pace)
     }
 
     /// A server's.
-    pub(super) fn upstream(wire: Wire) -> (Self, Pace) {
+    pub(crate) fn upstream(wire: Wire) -> (Self, Pace) {
         Self::new(wire, None, 0)
     }
 

@@ -1,4 +1,4 @@
-//! The sockets on both sides of the front, as one type.
+//! Sockets of both sides, clients' and servers', as one type.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::pulse::Pulse;
 
 /// What is read at once: a head is whole then, and so are most answers.
-pub(super) const PIECE: usize = 16 << 10;
+pub(crate) const PIECE: usize = 16 << 10;
 /// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge
 /// (`pulse.rs`), and when nothing is sent, by probes of the kernel's.
 const SILENT: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ impl Wire {
 
     /// Writes as much as the socket takes without waiting, and gives how much that is. Nothing over TLS, and nothing that fails:
     /// whoever writes the rest finds out why.
-    pub(super) fn write_now(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> usize {
         match &self.transport {
             Transport::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
             Transport::Unix(stream) => stream.try_write(bytes).unwrap_or(0),
@@ -209,7 +209,7 @@ thread_local! {
 
 impl Wire {
     /// Hands what has come to `take`, [`PIECE`] bytes at most; none at the end.
-    pub(super) fn poll_take<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
+    pub(crate) fn poll_take<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
             Pin::new(self).poll_read(cx, &mut read).map_ok(|()| take(read.filled()))
@@ -217,7 +217,7 @@ impl Wire {
     }
 
     /// Adds what has come to `buffer`, [`PIECE`] bytes at most; 0 is the end.
-    pub(super) async fn read_on(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) async fn read_on(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut add = |bytes: &[u8]| {
             buffer.extend_from_slice(bytes);
             bytes.len()

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::BufMut;
 
-use super::request::is_token;
+use super::request_head::is_token;
 
 /// Bytes that a size line with its extensions, or the trailers, may have.
 const LINE_MAX: usize = 4096;
@@ -44,10 +44,10 @@ enum At {
 pub(crate) struct BadChunk;
 
 /// What ends a body.
-pub(super) const LAST: &[u8] = b"0\r\n\r\n";
+pub(crate) const LAST: &[u8] = b"0\r\n\r\n";
 
 /// Puts some data together as a chunk. Nothing is none: it would be the last one.
-pub(super) fn put(data: &[u8], out: &mut impl BufMut) {
+pub(crate) fn put(data: &[u8], out: &mut impl BufMut) {
     if data.is_empty() {
         return;
     }
@@ -63,7 +63,7 @@ fn is_text(byte: u8) -> bool {
 
 impl Chunks {
     /// Of a server's answer.
-    pub(super) fn of_server() -> Self {
+    pub(crate) fn of_server() -> Self {
         Self { is_servers: true, ..Self::default() }
     }
 

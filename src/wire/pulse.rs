@@ -45,7 +45,7 @@ struct State {
 
 /// Watches one TCP socket, for as long as its owner has it.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     key: u64,
     state: Arc<State>,
     /// The one that is registered: nearly all looks are of one task.
@@ -54,7 +54,7 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// To be dropped before the socket is closed.
-    pub(super) fn of(socket: RawFd) -> Self {
+    pub(crate) fn of(socket: RawFd) -> Self {
         let state = Arc::<State>::default();
         let key = WATCHED.with_borrow_mut(|watched| {
             watched.next += 1;
@@ -66,7 +66,7 @@ impl Pulse {
     }
 
     /// An error once the peer has vanished; until then the task is woken when it does.
-    pub(super) fn check(&mut self, cx: &Context<'_>) -> io::Result<()> {
+    pub(crate) fn check(&mut self, cx: &Context<'_>) -> io::Result<()> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
             self.state.waker.register(cx.waker());
@@ -83,7 +83,7 @@ impl Drop for Pulse {
 }
 
 /// Looks at some of this thread's sockets; called once a second.
-pub(super) fn look() {
+pub(crate) fn look() {
     WATCHED.with_borrow_mut(|watched| {
         watched.seconds += 1;
         let turn = watched.seconds % LOOK_EVERY;

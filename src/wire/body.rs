@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 /// The next of a body. Where there is an error in its place, the body was cut.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Data(Bytes),
     End(Complete),
 }
@@ -13,16 +13,16 @@ pub(super) enum Part {
 /// A body was read to the end that its framing gives it. Whoever writes a last chunk, an END_STREAM or a clean close for a
 /// body of somebody else's has to show it.
 #[derive(Debug)]
-pub(super) struct Complete(());
+pub(crate) struct Complete(());
 
 impl Complete {
     /// Server-sent events have no end of their own: they are whole wherever they stop.
-    pub(super) fn of_events() -> Self {
+    pub(crate) fn of_events() -> Self {
         Self(())
     }
 
     /// To be said by whoever follows the framing, and nobody else.
-    pub(super) fn by_framing() -> Self {
+    pub(crate) fn by_framing() -> Self {
         Self(())
     }
 }

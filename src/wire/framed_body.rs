@@ -5,23 +5,23 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::super::body::{Complete, Part};
-use super::super::chunks::Chunks;
-use super::super::response::Framing;
+use super::body::{Complete, Part};
+use super::chunked::Chunks;
+use super::response_head::Framing;
 
 /// What is read at once.
 const PIECE: usize = 32 << 10;
 
 /// A connection, what has been read of it, and how far its body has come.
-pub(super) struct Framed<R> {
-    pub(super) wire: R,
-    pub(super) buffer: BytesMut,
+pub(crate) struct Framed<R> {
+    pub(crate) wire: R,
+    pub(crate) buffer: BytesMut,
     framing: Framing,
     chunks: Chunks,
 }
 
 /// Why a body is not read to its end.
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// Its chunks are framed by nobody's rules.
     Malformed,
     /// The connection ended before it.
@@ -31,17 +31,17 @@ pub(super) enum Cut {
 
 impl<R: AsyncRead + Unpin> Framed<R> {
     /// `buffer` is what stands behind the head.
-    pub(super) fn new(wire: R, buffer: BytesMut, framing: Framing) -> Self {
+    pub(crate) fn new(wire: R, buffer: BytesMut, framing: Framing) -> Self {
         Self { wire, buffer, framing, chunks: Chunks::default() }
     }
 
     /// A server's head was read: what stands behind it, and how that is framed.
-    pub(super) fn begin(&mut self, buffer: BytesMut, framing: Framing) {
+    pub(crate) fn begin(&mut self, buffer: BytesMut, framing: Framing) {
         (self.buffer, self.framing, self.chunks) = (buffer, framing, Chunks::of_server());
     }
 
     /// Whether nothing of the body follows what was read; never known where it ends with the connection.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         match self.framing {
             Framing::Length(left) => left == 0,
             Framing::Chunked => self.chunks.is_done(),
@@ -50,12 +50,12 @@ impl<R: AsyncRead + Unpin> Framed<R> {
     }
 
     /// Whether the end of the connection is the end of the body.
-    pub(super) fn ends_with_connection(&self) -> bool {
+    pub(crate) fn ends_with_connection(&self) -> bool {
         self.framing == Framing::Close
     }
 
     /// The next piece of the body.
-    pub(super) async fn piece(&mut self) -> Result<Part, Cut> {
+    pub(crate) async fn piece(&mut self) -> Result<Part, Cut> {
         loop {
             if let Some(data) = self.taken()? {
                 return Ok(Part::Data(data));
@@ -71,7 +71,7 @@ impl<R: AsyncRead + Unpin> Framed<R> {
     }
 
     /// Reads what there is; 0 at the end of the connection.
-    pub(super) async fn read(&mut self) -> io::Result<usize> {
+    pub(crate) async fn read(&mut self) -> io::Result<usize> {
         self.buffer.reserve(PIECE);
         self.wire.read_buf(&mut self.buffer).await
     }

@@ -1,6 +1,6 @@
 //! The strict reader of request heads (RFC 9112, 2 to 5). What two parsers could read differently is
 //! refused here, before anything is decided: bare CR or LF, folded lines, odd request lines, bytes
-//! that some parsers drop. What the fields mean is judged in `head.rs`, for every way alike.
+//! that some parsers drop. What the fields mean is decided elsewhere, for every protocol alike.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
+use super::head_error::BadHead;
+use super::request_target;
 use crate::config::Limits;
-use crate::gateway::head::BadHead;
-use crate::gateway::target;
 use crate::web::first_line::readable;
 
 /// Fields that are looked at; `limits.head_fields` is 250 at most.
@@ -89,7 +89,7 @@ pub(crate) fn read(bytes: &[u8], seen: usize, limits: &Limits) -> Read {
 }
 
 /// Whether a head can end here, at a bare LF as well.
-pub(super) fn may_end(bytes: &[u8]) -> bool {
+pub(crate) fn may_end(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
@@ -166,12 +166,13 @@ fn parse(came: &Bytes) -> Result<Box<Head>, BadHead> {
         headers.append(name, value);
     }
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let parsed = target::head_of(method, &target, version, headers).map_err(|_| BadHead::Ambiguous("target"))?;
+    let parsed =
+        request_target::head_of(method, &target, version, headers).map_err(|_| BadHead::Ambiguous("target"))?;
     Ok(Box::new(Head { parsed, bytes: came.clone() }))
 }
 
 /// RFC 9110, 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

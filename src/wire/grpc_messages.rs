@@ -6,13 +6,13 @@ const PREFIX: u8 = 5;
 
 /// How far the message under way has come.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     known: u8,
     left: u32,
 }
 
 impl Messages {
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.known < PREFIX {
                 // the flag comes first, and is pushed out by the four that follow
@@ -30,7 +30,7 @@ impl Messages {
     }
 
     /// Whether no message is under way.
-    pub(super) fn at_border(&self) -> bool {
+    pub(crate) fn at_border(&self) -> bool {
         self.known == 0
     }
 }

@@ -10,11 +10,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Rings at a deadline that may be another one at every look.
 #[derive(Debug, Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Ready when `by` has passed.
-    pub(super) fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(by)));
         if timer.deadline() > by {
             timer.as_mut().reset(by);
@@ -30,12 +30,12 @@ impl Alarm {
 
     /// What `work` comes to, unless that takes longer than `time`. Work that is done at once costs no look at
     /// the clock.
-    pub(super) async fn within<T>(&mut self, time: Duration, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(crate) async fn within<T>(&mut self, time: Duration, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         self.within_since(None, time, work).await
     }
 
     /// The same, where it is known since when the time runs.
-    pub(super) async fn within_since<T>(
+    pub(crate) async fn within_since<T>(
         &mut self,
         since: Option<Instant>,
         time: Duration,

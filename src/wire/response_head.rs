@@ -5,13 +5,13 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::BytesMut;
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use super::request;
-use crate::gateway::respond::{AnswerChanges, AnswerHead, connection_options};
+use super::request_head;
+use super::response_view::{AnswerHead, connection_options};
 
 /// Fields and bytes that an upstream's head may have.
 const FIELDS: usize = 256;
@@ -22,7 +22,7 @@ const HOP: [&[u8]; 6] =
 
 /// How a body is framed (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Length(u64),
     Chunked,
     /// To the end of the connection.
@@ -31,16 +31,16 @@ pub(super) enum Framing {
 
 /// An upstream's answer, as far as it has come.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) head: Head,
-    pub(super) framing: Framing,
+pub(crate) struct Answer {
+    pub(crate) head: Head,
+    pub(crate) framing: Framing,
     /// Whether its connection may be used again after the body.
-    pub(super) keeps: bool,
+    pub(crate) keeps: bool,
 }
 
 /// The head of an upstream's answer. Its fields stay as they came.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     status: StatusCode,
     /// All that has come: the head, and what is behind its end.
     bytes: BytesMut,
@@ -81,24 +81,24 @@ fn length_bit(name: &[u8]) -> u64 {
 
 impl Answer {
     /// Bytes that have come so far.
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.head.bytes.len()
     }
 
     /// Those behind the head.
-    pub(super) fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         &self.head.bytes[self.head.end..]
     }
 
     /// Takes them out of it.
-    pub(super) fn take_rest(&mut self) -> BytesMut {
+    pub(crate) fn take_rest(&mut self) -> BytesMut {
         self.head.bytes.split_off(self.head.end)
     }
 }
 
 impl Head {
     /// Without fields about a connection; `Connection` still says which others those are.
-    pub(super) fn to_map(&self) -> Result<ResponseHeader> {
+    pub(crate) fn to_map(&self) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(self.status, Some(self.fields.len() + 6))?;
         head.set_reason_phrase(std::str::from_utf8(&self.bytes[self.reason.clone()]).ok())?;
         let is_hop = |name: &[u8]| HOP[1..].iter().any(|hop| hop.eq_ignore_ascii_case(name));
@@ -158,8 +158,9 @@ impl AnswerHead for Head {
 
 /// Reads the head at the front of `buffer`, and takes the buffer with it; `None` while it is not whole. In its first `seen` bytes no end was found
 /// before: a server that sends it byte by byte does not have it parsed each time.
-pub(super) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Result<Option<Answer>> {
-    let parsed = if seen == 0 || request::may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
+pub(crate) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Result<Option<Answer>> {
+    let parsed =
+        if seen == 0 || request_head::may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
     let Some((head, version)) = parsed else {
         return if buffer.len() > HEAD_BYTES { Err(bad("head too large")) } else { Ok(None) };
     };
@@ -211,12 +212,13 @@ fn unreadable(e: httparse::Error) -> &'static str {
     }
 }
 
-/// Writes the upstream's head as the client gets it, with the framing of the body that is `sent`.
-pub(super) fn write_answer(
+/// Writes a server's head as the client gets it: without the fields that `drops` names, with those that are `added`, and
+/// with the framing of the body that is `sent`.
+pub(crate) fn write_answer<'f>(
     answer: &Answer,
-    changes: &AnswerChanges<'_>,
-    sent: Framing,
-    close: bool,
+    drops: impl Fn(&[u8], &[u8]) -> bool,
+    added: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+    (sent, close): (Framing, bool),
     out: &mut Vec<u8>,
 ) {
     let head = &answer.head;
@@ -225,7 +227,7 @@ pub(super) fn write_answer(
     let is_hop = |name: &[u8]| !switches && HOP.into_iter().any(|hop| hop.eq_ignore_ascii_case(name));
     for field in &head.fields {
         let (name, value) = head.field(field);
-        if is_hop(name) || changes.drops(name, value) {
+        if is_hop(name) || drops(name, value) {
             continue;
         }
         match head.line(field) {
@@ -233,7 +235,7 @@ pub(super) fn write_answer(
             None => put_field(out, name, value),
         }
     }
-    for (name, value) in changes.fields() {
+    for (name, value) in added {
         put_field(out, name.as_str().as_bytes(), value.as_bytes());
     }
     if sent == Framing::Chunked {
@@ -249,7 +251,7 @@ pub(super) fn write_answer(
 }
 
 /// Writes a 103 with its `Link` fields, the only ones that it may have to tell.
-pub(super) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: &mut Vec<u8>) {
+pub(crate) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
     for link in links {
         put_field(out, b"Link", link);
@@ -258,7 +260,7 @@ pub(super) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: 
 }
 
 /// Writes the head of a reply of ours and the fields about this connection.
-pub(super) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut Vec<u8>) {
+pub(crate) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut Vec<u8>) {
     let status = head.status;
     if !status.is_informational() && !head.headers.contains_key(header::DATE) {
         let _ = head.insert_header(header::DATE, get_cached_date());
@@ -279,7 +281,7 @@ fn put_status(out: &mut Vec<u8>, status: StatusCode, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -287,7 +289,7 @@ pub(super) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// How the body is framed; an answer that says so in two ways, or in one that we do not know, is refused.
-pub(super) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
+pub(crate) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
     let mut lengths = head.values(&header::CONTENT_LENGTH);
     let mut codings = head.values(&header::TRANSFER_ENCODING);
     let (length, coding) = (lengths.next(), codings.next());

@@ -12,7 +12,7 @@ use http::HeaderMap;
 const COPIED: usize = 1 << 10;
 
 /// A stream's body. It never holds more than the stream's window.
-pub(in super::super) struct Inflow {
+pub(crate) struct Inflow {
     stream: RecvStream,
     large: VecDeque<Bytes>,
     /// Behind those.
@@ -25,17 +25,17 @@ pub(in super::super) struct Inflow {
 }
 
 impl Inflow {
-    pub(in super::super) fn new(stream: RecvStream) -> Self {
+    pub(crate) fn new(stream: RecvStream) -> Self {
         Self { stream, large: VecDeque::new(), small: BytesMut::new(), lent: 0, ended: false, failed: None }
     }
 
     /// Whether nothing follows what was handed out.
-    pub(in super::super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.holds_nothing() && self.failed.is_none() && self.stream.is_end_stream()
     }
 
     /// Whether the sender has ended it, handed out or not.
-    pub(super) fn has_come(&self) -> bool {
+    pub(crate) fn has_come(&self) -> bool {
         self.stream.is_end_stream()
     }
 
@@ -44,7 +44,7 @@ impl Inflow {
     }
 
     /// Takes in what has come; the task is woken when more does.
-    pub(in super::super) fn fill(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn fill(&mut self, cx: &mut Context<'_>) {
         while !self.ended
             && let Poll::Ready(next) = self.stream.poll_data(cx)
         {
@@ -70,7 +70,7 @@ impl Inflow {
     }
 
     /// The next piece, never an empty one; `None` at the end.
-    pub(in super::super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.lent));
         if self.holds_nothing() && !self.ended {
             match ready!(self.stream.poll_data(cx)) {
@@ -103,10 +103,7 @@ impl Inflow {
     }
 
     /// What stands behind the body, once that was handed out.
-    pub(in super::super) fn poll_trailers(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
         self.stream.poll_trailers(cx)
     }
 }

@@ -12,7 +12,7 @@ use pingora_http::RequestHeader;
 struct AsItCame(Bytes);
 
 /// A head with this target and no fields.
-pub(super) fn head_with(method: Method, target: &[u8]) -> Result<RequestHeader> {
+pub(crate) fn head_with(method: Method, target: &[u8]) -> Result<RequestHeader> {
     if let Ok(head) = RequestHeader::build_no_case(method.clone(), target, None) {
         return Ok(head);
     }
@@ -21,7 +21,7 @@ pub(super) fn head_with(method: Method, target: &[u8]) -> Result<RequestHeader> 
 }
 
 /// The head of a request with this target, which has no fragment. The usual form of a target is not copied.
-pub(super) fn head_of(method: Method, target: &Bytes, version: Version, headers: HeaderMap) -> Result<RequestHeader> {
+pub(crate) fn head_of(method: Method, target: &Bytes, version: Version, headers: HeaderMap) -> Result<RequestHeader> {
     let path = if target.starts_with(b"/") { PathAndQuery::from_maybe_shared(target.clone()).ok() } else { None };
     if let Some(path) = path {
         let (mut parts, ()) = Request::new(()).into_parts();
@@ -37,12 +37,12 @@ pub(super) fn head_of(method: Method, target: &Bytes, version: Version, headers:
 }
 
 /// The target: what is judged, logged and forwarded.
-pub(super) fn of(head: &RequestHeader) -> &[u8] {
+pub(crate) fn of(head: &RequestHeader) -> &[u8] {
     head.extensions.get::<AsItCame>().map_or_else(|| head.raw_path(), |target| &target.0)
 }
 
 /// Puts another in its place.
-pub(super) fn set(head: &mut RequestHeader, target: &[u8]) -> Result<()> {
+pub(crate) fn set(head: &mut RequestHeader, target: &[u8]) -> Result<()> {
     let (own, rest) = if head.set_raw_path(target).is_ok() { (target, None) } else { (path_of(target), Some(target)) };
     if rest.is_some() || head.extensions.get::<AsItCame>().is_some() {
         head.set_raw_path(own)?;
@@ -53,7 +53,7 @@ pub(super) fn set(head: &mut RequestHeader, target: &[u8]) -> Result<()> {
 }
 
 /// The target for a server in HTTP/2, whose library takes no bare quote in a query and nothing that is no UTF-8.
-pub(super) fn in_h2(target: &[u8]) -> String {
+pub(crate) fn in_h2(target: &[u8]) -> String {
     let mut shown = String::with_capacity(target.len());
     for chunk in target.utf8_chunks() {
         shown.push_str(&chunk.valid().replace('"', "%22"));

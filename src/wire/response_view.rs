@@ -1,0 +1,26 @@
+//! A response head as rules read it, whether it was parsed from bytes (HTTP/1) or came as fields (HTTP/2).
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora_http::ResponseHeader;
+
+/// The head of an upstream's answer, however it is held.
+pub(crate) trait AnswerHead {
+    fn status(&self) -> StatusCode;
+    /// The values of all fields of this name.
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
+}
+
+impl AnswerHead for ResponseHeader {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(name).iter().map(HeaderValue::as_bytes)
+    }
+}
+
+/// The items of all `Connection` fields of an answer.
+pub(crate) fn connection_options(answer: &impl AnswerHead) -> impl Iterator<Item = &[u8]> {
+    answer.values(&header::CONNECTION).flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii)
+}
