@@ -10,10 +10,19 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Secrets;
 use super::fault::{Fault, nearest};
 use super::keys;
 use super::units::{parse_duration, parse_size};
+
+/// Whether secrets are read from where they are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// They are: for serving, and for `check`.
+    Read,
+    /// They are not, and what stands in their place is worth nothing: for commands about accounts,
+    /// whose caller need not have what the service has.
+    Left,
+}
 
 /// What reading needs besides the tables themselves.
 pub(super) struct Reading<'e> {

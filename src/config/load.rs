@@ -5,7 +5,11 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::{Config, Faults, Secrets, file, judge, salvage};
+use super::fault::Faults;
+use super::file::{self, Secrets};
+use super::parse::judge;
+use super::salvage;
+use super::settings::Config;
 
 /// Reads and judges a file. `state_dir` wins over whatever the file says. Nothing is created.
 pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {

@@ -1,8 +1,27 @@
 //! `route.path`: how patterns are read and matched. `*` stands within one segment; `/**` at the end
 //! takes the path before it, the same with a slash, and all below.
 
-use super::{PathPattern, Segment};
 use crate::web::path::NormalPath;
+
+/// `route.path` as used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    /// The pattern as written.
+    pub text: String,
+    /// Its segments.
+    pub segments: Vec<Segment>,
+    /// Whether it ends in `/**`: it takes the path before, the same with `/`, and all below.
+    pub open_end: bool,
+}
+
+/// One segment of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Exactly this.
+    Fixed(String),
+    /// Text with `*` in it, split at the stars: `a*b` is `["a", "b"]`, `*` is `["", ""]`.
+    Glob(Vec<String>),
+}
 
 impl PathPattern {
     /// Reads a pattern; the error says what is wrong with it.

@@ -1,6 +1,7 @@
 //! `[[upstream]]`, `[[route]]` and `[[test]]` as used.
 
-use crate::config::UpstreamTls;
+use super::authority::UpstreamTls;
+use super::pattern::PathPattern;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -250,26 +251,6 @@ pub enum Cors {
     Origins(Vec<Origin>),
     /// The app behind it.
     App,
-}
-
-/// `route.path` as used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathPattern {
-    /// The pattern as written.
-    pub text: String,
-    /// Its segments.
-    pub segments: Vec<Segment>,
-    /// Whether it ends in `/**`: it takes the path before, the same with `/`, and all below.
-    pub open_end: bool,
-}
-
-/// One segment of a path pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Segment {
-    /// Exactly this.
-    Fixed(String),
-    /// Text with `*` in it, split at the stars: `a*b` is `["a", "b"]`, `*` is `["", ""]`.
-    Glob(Vec<String>),
 }
 
 /// `route.access`

@@ -3,8 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Secrets;
-use super::file::{Item, Table};
+use super::file::{Item, Secrets, Table};
 use crate::secret::Secret;
 
 /// Where a secret is kept.
@@ -43,64 +42,62 @@ pub(super) const CLOSE: &str = "restrict it to its owner: `chmod 600`, or 640 fo
 
 const UNREADABLE: &str = "make the secret readable for this process, or use another source";
 
-impl<'t> Table<'t> {
-    /// A secret: `{ file = "..." }`, `{ env = "..." }` or `{ credential = "..." }` (systemd). One line end
-    /// behind it is no part of it.
-    pub(super) fn secret(&self, key: &'static str) -> Option<Item<'t, Secret>> {
-        let place = self.secret_place(key)?;
-        if let Some(what) = place.value.open_to_others() {
-            place.fault(what, CLOSE);
-            return None;
-        }
-        match place.value.read() {
-            Ok(secret) => Some(self.item(secret, place.span)),
-            Err(what) => {
-                place.fault(what, UNREADABLE);
-                None
-            }
+/// A secret: `{ file = "..." }`, `{ env = "..." }` or `{ credential = "..." }` (systemd). One line end
+/// behind it is no part of it.
+pub(super) fn secret<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t, Secret>> {
+    let place = secret_place(table, key)?;
+    if let Some(what) = place.value.open_to_others() {
+        place.fault(what, CLOSE);
+        return None;
+    }
+    match place.value.read() {
+        Ok(secret) => Some(table.item(secret, place.span)),
+        Err(what) => {
+            place.fault(what, UNREADABLE);
+            None
         }
     }
+}
 
-    /// Where a secret is kept, for what is read again while we run.
-    pub(super) fn secret_place(&self, key: &'static str) -> Option<Item<'t, SecretPlace>> {
-        const REMEDY: &str = "use { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
-        let value = self.value(key)?;
-        if value.get_ref().as_table().is_none() {
-            let what = format!("`{key}` cannot be written in the configuration itself");
-            self.reading.fault(value.span(), what, REMEDY);
-            return None;
-        }
-        let table = self.table(key, "secret");
-        let places = [table.text("file", "/path"), table.text("env", "NAME"), table.text("credential", "name")];
-        let [file, env, credential] = &places;
-        if places.iter().flatten().count() != 1 {
-            self.reading.fault(value.span(), format!("`{key}` requires exactly one source"), REMEDY);
-            return None;
-        }
-        if self.reading.secrets == Secrets::Left {
-            return Some(self.item(SecretPlace::Here(Secret::new("-".repeat(64))), value.span()));
-        }
-        let place = match (file, env, credential) {
-            (Some(path), ..) => Ok(SecretPlace::File(self.reading.base.join(&path.value))),
-            (_, Some(name), _) => (self.reading.env)(&name.value)
-                .map(|text| SecretPlace::Here(Secret::new(text)))
-                .ok_or_else(|| format!("the environment variable {} is not set", name.value)),
-            (.., Some(name)) if name.value.contains('/') => Err(format!("invalid credential name `{}`", name.value)),
-            (.., Some(name)) => (self.reading.env)("CREDENTIALS_DIRECTORY")
-                .map(|folder| SecretPlace::File(PathBuf::from(folder).join(&name.value)))
-                .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: no credentials available".to_owned()),
-            _ => return None,
-        };
-        match place {
-            Ok(place) => Some(self.item(place, value.span())),
-            Err(what) => {
-                let remedy = match env {
-                    Some(name) => format!("set {} for this process, or use another source", name.value),
-                    None => UNREADABLE.to_owned(),
-                };
-                self.reading.fault(value.span(), what, remedy);
-                None
-            }
+/// Where a secret is kept, for what is read again while we run.
+pub(super) fn secret_place<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t, SecretPlace>> {
+    const REMEDY: &str = "use { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
+    let value = table.value(key)?;
+    if value.get_ref().as_table().is_none() {
+        let what = format!("`{key}` cannot be written in the configuration itself");
+        table.reading.fault(value.span(), what, REMEDY);
+        return None;
+    }
+    let source = table.table(key, "secret");
+    let places = [source.text("file", "/path"), source.text("env", "NAME"), source.text("credential", "name")];
+    let [file, env, credential] = &places;
+    if places.iter().flatten().count() != 1 {
+        table.reading.fault(value.span(), format!("`{key}` requires exactly one source"), REMEDY);
+        return None;
+    }
+    if table.reading.secrets == Secrets::Left {
+        return Some(table.item(SecretPlace::Here(Secret::new("-".repeat(64))), value.span()));
+    }
+    let place = match (file, env, credential) {
+        (Some(path), ..) => Ok(SecretPlace::File(table.reading.base.join(&path.value))),
+        (_, Some(name), _) => (table.reading.env)(&name.value)
+            .map(|text| SecretPlace::Here(Secret::new(text)))
+            .ok_or_else(|| format!("the environment variable {} is not set", name.value)),
+        (.., Some(name)) if name.value.contains('/') => Err(format!("invalid credential name `{}`", name.value)),
+        (.., Some(name)) => (table.reading.env)("CREDENTIALS_DIRECTORY")
+            .map(|folder| SecretPlace::File(PathBuf::from(folder).join(&name.value)))
+            .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: no credentials available".to_owned()),
+        _ => return None,
+    };
+    match place {
+        Ok(place) => Some(table.item(place, value.span())),
+        Err(what) => {
+            let remedy = match env {
+                Some(name) => format!("set {} for this process, or use another source", name.value),
+                None => UNREADABLE.to_owned(),
+            };
+            table.reading.fault(value.span(), what, remedy);
+            None
         }
     }
 }

@@ -2,11 +2,19 @@
 
 use std::ops::Range;
 
-use super::route::Places;
 use crate::config::file::Reading;
 use crate::config::{Access, Listen, Route, Routes, Segment, Server, Upstream, UpstreamServer};
 use crate::web::host::HostPattern;
 use crate::web::origin::Scheme;
+
+/// Where things stand that are judged together.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) paths: Vec<Range<usize>>,
+    /// Whether the file says what becomes of cookies.
+    pub(super) cookies: Vec<bool>,
+    pub(super) hosts: Vec<Range<usize>>,
+}
 
 /// A path that is guarded by itself alone, while all below it goes to a route that asks for less: other proxies take
 /// `/admin` for a prefix. `numbers` and `spans` are the routes' places in the file.

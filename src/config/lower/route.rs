@@ -1,12 +1,12 @@
 //! `[[route]]`.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use http::Method;
 
+use super::caution::{self, Places};
 use super::pages::origins;
-use super::{caution, server, upstream};
+use super::{server, upstream};
 use crate::config::fault::nearest;
 use crate::config::file::{Item, Reading, Table};
 use crate::config::{Access, Cache, Cors, Listen, PathPattern, Paths, Refuse, Route, Routes, Upstream, WebSocketToken};
@@ -22,15 +22,6 @@ pub(super) struct Around<'a> {
     pub(super) domain: Option<&'a str>,
     /// `server.paths`
     pub(super) paths: Paths,
-}
-
-/// Where things stand that are judged together.
-#[derive(Default)]
-pub(super) struct Places {
-    pub(super) paths: Vec<Range<usize>>,
-    /// Whether the file says what becomes of cookies.
-    pub(super) cookies: Vec<bool>,
-    pub(super) hosts: Vec<Range<usize>>,
 }
 
 pub(super) fn routes(

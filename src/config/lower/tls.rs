@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::file::Table;
-use crate::config::secret::CLOSE;
+use crate::config::secret::{CLOSE, secret_place};
 use crate::config::{Authority, CertificateFiles, Secrets, Tls, Unfit, UpstreamTls};
 
 /// The certificates, and whether any stand in the file, good or not.
@@ -43,7 +43,7 @@ pub(super) fn upstream(table: &Table<'_>) -> UpstreamTls {
 
 fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certificate>)> {
     let certificate = table.text("certificate", "chain.pem");
-    let key = table.secret_place("key");
+    let key = secret_place(table, "key");
     for (name, example) in [("certificate", "certificate = \"chain.pem\""), ("key", "key = { file = \"key.pem\" }")] {
         if !table.has(name) {
             table.reading.fault(

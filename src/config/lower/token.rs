@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::file::{Item, Table};
+use crate::config::secret::secret;
 use crate::config::{BackendToken, Secrets, TokenFormat, TokenKey};
 use crate::secret::Secret;
 use crate::web::cookie;
@@ -52,7 +53,7 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
     let words = [("HS256", Algorithm::Hs256), ("EdDSA", Algorithm::EdDsa), ("ES256", Algorithm::Es256)];
     let typed = table.choice("algorithm", &words);
     let encrypted = format != TokenFormat::Jwt;
-    let secret = table.secret("secret").filter(is_strong);
+    let secret = secret(table, "secret").filter(is_strong);
     let has_secret = table.has("secret");
     let fault = |key, what: &str, remedy: &str| table.reading.fault(table.span_of(key), what, remedy);
     let algorithm = typed.unwrap_or(if has_secret || encrypted { Algorithm::Hs256 } else { Algorithm::EdDsa });
