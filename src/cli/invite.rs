@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::duration::positive_secs;
 use crate::command::{CommandError, InviteArgs, InviteCommand};
 
 #[derive(Args)]
@@ -45,7 +46,7 @@ impl Invite {
             None => InviteCommand::Make(InviteArgs {
                 email: self.email,
                 groups: self.groups,
-                expires_secs: super::lasting(&self.expires)?,
+                expires_secs: positive_secs(&self.expires)?,
             }),
         })
     }

@@ -10,13 +10,14 @@ use crate::command::{
     self, BanCommand, CommandError, ExplainArgs, Globals, ImportArgs, ImportFormat, KeyCommand, Revoke, RunArgs,
     SessionCommand, TokenCommand, UserArgs, UserCommand, UserFilter,
 };
-use crate::config::parse_duration;
 use crate::logging::printable_lines;
 
+mod duration;
 mod invite;
 mod manual;
 mod verbs;
 
+use duration::positive_secs;
 use verbs::{Account, Audit, Ban, Change, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
 
 /// Runs the command that the arguments name. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
@@ -52,12 +53,12 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
         Verb::Audit(Audit::List { email, since, json }) => {
-            command::audit::run(globals, email.as_deref(), lasting(&since)?, json)
+            command::audit::run(globals, email.as_deref(), positive_secs(&since)?, json)
         }
         Verb::Backup { file } => command::backup::run(globals, &file),
         Verb::Restore { file } => command::restore::run(globals, &file),
         Verb::Healthcheck { wait } => {
-            let wait = wait.as_deref().map(lasting).transpose()?.unwrap_or(0);
+            let wait = wait.as_deref().map(positive_secs).transpose()?.unwrap_or(0);
             command::healthcheck::run(globals, std::time::Duration::from_secs(wait))
         }
         Verb::Help { command } => help(&command),
@@ -144,18 +145,10 @@ fn import(typed: Import) -> ImportArgs {
     }
 }
 
-fn lasting(typed: &str) -> Result<u64, CommandError> {
-    let secs = parse_duration(typed).map(|lasting| lasting.as_secs()).filter(|&secs| secs > 0);
-    secs.ok_or_else(|| {
-        let what = "is not a duration between 1 second and 100 years (examples: 7d, 12h, 30m)";
-        CommandError::Usage(format!("`{typed}` {what}"))
-    })
-}
-
 fn token(verb: Token) -> Result<TokenCommand, CommandError> {
     Ok(match verb {
         Token::Create { email, name, expires, scopes } => {
-            TokenCommand::Create { email, name, scopes, expires_secs: lasting(&expires)? }
+            TokenCommand::Create { email, name, scopes, expires_secs: positive_secs(&expires)? }
         }
         Token::List { email, json } => TokenCommand::List { email, json },
         Token::Revoke(which) => TokenCommand::Revoke(revoke(which)),
