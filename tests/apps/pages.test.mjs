@@ -3,10 +3,11 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import fs from "node:fs";
+import http from "node:http";
 import net from "node:net";
 import path from "node:path";
 import { after } from "node:test";
-import { closeEngines, gatewayFor, overBoth, signInAs, signOut } from "../browser/engines.mjs";
+import { closeEngines, ends, gatewayFor, overBoth, signInAs, signOut } from "../browser/engines.mjs";
 import { app, ask, block, closeBrowser, debian, EMAIL, folder, freePort, newPage, npm, prose, pypi, run, serve, signIn, until, WebSocket } from "./lib.mjs";
 
 after(closeBrowser);
@@ -97,10 +98,29 @@ async function octoprintPort() {
   return printer.port;
 }
 
+/** A proxy in front of a server: who asked for what with which entity tag, and what the response had. */
+async function recorder(port) {
+  const seen = [];
+  const server = http.createServer((request, response) => {
+    const { url: path, method, headers } = request;
+    const onward = http.request({ host: "127.0.0.1", port, path, method, headers }, (answer) => {
+      seen.push({ person: headers["remote-user"], path, shown: headers["if-none-match"], status: answer.statusCode, given: answer.headers.etag });
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    onward.on("error", () => response.destroy());
+    request.pipe(onward);
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  ends({ stop: () => (server.close(), server.closeAllConnections()) });
+  return { port: server.address().port, seen };
+}
+
 overBoth(
-  "OctoPrint knows who signed in, and after ada does not take bob for her",
+  "OctoPrint knows who signed in, and after ada does not take bob for her, nor shows him what she had",
   async (page, https) => {
-    const gate = await gatewayFor(block("recipes.md", "OctoPrint", "toml").replace("5000", await octoprintPort()), { https });
+    const { port, seen } = await recorder(await octoprintPort());
+    const gate = await gatewayFor(block("recipes.md", "OctoPrint", "toml").replace("5000", port), { https });
     for (const person of ["ada", "bob", "ada"]) {
       await signInAs(page, gate.url, person, "/api/currentuser");
       for (const _ of [1, 2]) {
@@ -109,9 +129,17 @@ overBoth(
         assert.equal(name, `${person}@example.com`);
         // once its page was asked for, it goes by a cookie of its own
         assert.equal(await page.evaluate(async () => (await fetch("/")).status), 200);
+        assert.equal(await page.evaluate(async () => (await fetch("/api/settings")).status), 200);
       }
       await signOut(page, gate.url);
     }
+    // what its settings are differs from person to person: each visit asks for them, and over https, where the cache is
+    // cleared, without the entity tag that somebody else was given
+    const settings = seen.filter(({ path }) => path === "/api/settings");
+    const asked = settings.map(({ person, shown, status }) => `${person} ${shown ? "again" : "anew"} ${status}`);
+    const twice = ["ada", "bob", "ada"].flatMap((person) => [`${person}@example.com anew 200`, `${person}@example.com again 304`]);
+    if (https) assert.deepEqual(asked, twice);
+    else assert.deepEqual(settings.map(({ person }) => person), twice.map((line) => line.split(" ")[0]));
   },
   octoprint,
 );
