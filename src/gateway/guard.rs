@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use futures_util::task::AtomicWaker;
 
 use super::spot::Spot;
-use crate::wire::tls_info::Secured;
+use crate::wire::tls_info::TlsInfo;
 use crate::wire::websocket_frames::Closing;
 
 /// One for each connection, shared with the registry of live connections.
@@ -19,7 +19,7 @@ pub(crate) struct Guard {
     address: Option<IpAddr>,
     /// The same in letters, for every request to be told with.
     address_text: Box<str>,
-    secured: Option<Arc<Secured>>,
+    secured: Option<Arc<TlsInfo>>,
     /// Of the whole connection; none for a stream.
     spot: Option<Arc<Spot>>,
     /// 0, or a [`Closing`] and one.
@@ -31,7 +31,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// `address` is the TCP peer's; `None` on a Unix socket.
-    pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<Secured>>) -> Self {
+    pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<TlsInfo>>) -> Self {
         let address = address.map(|ip| ip.to_canonical());
         Self {
             address,
@@ -79,7 +79,7 @@ impl Guard {
     }
 
     /// What TLS told, where the client came over it.
-    pub(crate) fn secured(&self) -> Option<&Arc<Secured>> {
+    pub(crate) fn secured(&self) -> Option<&Arc<TlsInfo>> {
         self.secured.as_ref()
     }
 

@@ -28,7 +28,7 @@ use crate::web::readings::shown;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
 use crate::wire::request_target;
-use crate::wire::tls_info::Secured;
+use crate::wire::tls_info::TlsInfo;
 
 /// What stands where a request's own id would.
 const REQUEST_ID: &str = "REQUEST-ID";
@@ -122,7 +122,7 @@ impl<'c> Prover<'c> {
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
         let to = over_tls.and_then(Host::parse).filter(is_name);
         if let Some(certificate) = to.as_ref().and_then(|to| self.config.server.tls.shown_to(to.name())) {
-            let secured = Secured { name: to.map(|to| to.name().to_owned()), certificate: Arc::clone(certificate) };
+            let secured = TlsInfo { name: to.map(|to| to.name().to_owned()), certificate: Arc::clone(certificate) };
             if !secured.covers(known.host.name()) {
                 return Err(BadHead::Misdirected);
             }

@@ -10,9 +10,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Rings at a deadline that may be another one at every look.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Deadline(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
+impl Deadline {
     /// Ready when `by` has passed.
     pub(crate) fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(by)));
@@ -62,15 +62,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_rings_at_the_deadline_of_the_moment_whatever_came_before() {
-        let mut alarm = Alarm::default();
+        let mut deadline = Deadline::default();
         let long = Duration::from_secs(60);
-        assert_eq!(alarm.within(long, pin!(async { 1 })).await, Some(1));
+        assert_eq!(deadline.within(long, pin!(async { 1 })).await, Some(1));
         for secs in [30, 5, 40, 1] {
             let before = Instant::now();
-            assert_eq!(alarm.within(Duration::from_secs(secs), pin!(pending::<()>())).await, None);
+            assert_eq!(deadline.within(Duration::from_secs(secs), pin!(pending::<()>())).await, None);
             assert_eq!(before.elapsed().as_secs(), secs);
         }
         let work = tokio::time::sleep(Duration::from_secs(2));
-        assert_eq!(alarm.within(long, pin!(work)).await, Some(()));
+        assert_eq!(deadline.within(long, pin!(work)).await, Some(()));
     }
 }

@@ -6,14 +6,14 @@ use crate::config::Certificate;
 
 /// What TLS told of a connection.
 #[derive(Debug)]
-pub(crate) struct Secured {
+pub(crate) struct TlsInfo {
     /// The name that the client asked for, in lower case.
     pub(crate) name: Option<String>,
     /// What it was shown.
     pub(crate) certificate: Arc<Certificate>,
 }
 
-impl Secured {
+impl TlsInfo {
     /// Whether a request for this host belongs on the connection (RFC 9110, 7.4): the name that the handshake
     /// was for, or one that the same certificate speaks for. A client that asked for no name may ask for all.
     pub(crate) fn covers(&self, host: &str) -> bool {

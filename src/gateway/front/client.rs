@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::stopped::Stopped;
 use crate::gateway::answer;
 use crate::gateway::guard::Guard;
-use crate::wire::deadline::Alarm;
+use crate::wire::deadline::Deadline;
 use crate::wire::stream::Wire;
 
 /// How long a client may take to close after an answer that ends the connection.
@@ -24,7 +24,7 @@ pub(super) struct Conn {
     pub(super) wire: Wire,
     /// Read and not used yet.
     pub(super) buffer: BytesMut,
-    pub(super) alarm: Alarm,
+    pub(super) deadline: Deadline,
     pub(super) guard: Arc<Guard>,
     pub(super) stopped: Stopped,
     /// When the last request was over, where there was one.
@@ -37,8 +37,8 @@ pub(super) struct Gone;
 
 impl Conn {
     pub(super) fn new(wire: Wire, guard: Arc<Guard>, stopped: ShutdownWatch) -> Box<Self> {
-        let (stopped, alarm) = (Stopped::new(stopped), Alarm::default());
-        Box::new(Self { wire, buffer: BytesMut::new(), alarm, guard, stopped, served: None })
+        let (stopped, deadline) = (Stopped::new(stopped), Deadline::default());
+        Box::new(Self { wire, buffer: BytesMut::new(), deadline, guard, stopped, served: None })
     }
 
     /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
@@ -49,7 +49,7 @@ impl Conn {
             let began = *began.get_or_insert_with(Instant::now);
             let left = answer::body_time(self.buffer.len()).saturating_sub(began.elapsed());
             self.buffer.reserve(length - self.buffer.len());
-            match self.alarm.within(left, pin!(self.wire.read_buf(&mut self.buffer))).await {
+            match self.deadline.within(left, pin!(self.wire.read_buf(&mut self.buffer))).await {
                 Some(Ok(1..)) => {}
                 Some(_) => return Err(None),
                 None => return Err(Some(StatusCode::REQUEST_TIMEOUT)),
@@ -61,7 +61,7 @@ impl Conn {
     /// Writes all of it; each step within `idle`.
     pub(super) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), Gone> {
         while !bytes.is_empty() {
-            match self.alarm.within(idle, pin!(self.guard.writing(self.wire.write(bytes)))).await {
+            match self.deadline.within(idle, pin!(self.guard.writing(self.wire.write(bytes)))).await {
                 Some(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
                 _ => return Err(Gone),
             }
@@ -70,7 +70,7 @@ impl Conn {
             return Ok(());
         }
         // TLS keeps what the socket did not take at once
-        let flushed = self.alarm.within(idle, pin!(self.guard.writing(self.wire.flush()))).await;
+        let flushed = self.deadline.within(idle, pin!(self.guard.writing(self.wire.flush()))).await;
         if matches!(flushed, Some(Some(Ok(())))) { Ok(()) } else { Err(Gone) }
     }
 
@@ -87,7 +87,7 @@ impl Conn {
                 }
             }
         };
-        let _ = self.alarm.within(LINGER, pin!(rest)).await;
+        let _ = self.deadline.within(LINGER, pin!(rest)).await;
     }
 }
 

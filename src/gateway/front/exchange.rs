@@ -153,7 +153,7 @@ impl Front {
                 // TLS keeps what the socket did not take at once
                 server.flush().await
             };
-            match conn.alarm.within(idle, pin!(sent)).await {
+            match conn.deadline.within(idle, pin!(sent)).await {
                 Some(Ok(())) => {}
                 Some(Err(e)) => {
                     return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up()));
@@ -163,9 +163,9 @@ impl Front {
         }
         let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
         let within = route.map_or(idle, |route| route.timeout);
-        let mut alarm = std::mem::take(&mut conn.alarm);
-        let answer = alarm.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
-        conn.alarm = alarm;
+        let mut deadline = std::mem::take(&mut conn.deadline);
+        let answer = deadline.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
+        conn.deadline = deadline;
         if let Some(answer) = answer {
             return answer;
         }

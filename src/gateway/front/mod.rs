@@ -146,7 +146,7 @@ impl Front {
             }
             let by = due.or(leaving);
             let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));
-            let Conn { wire, buffer, alarm, stopped, served, .. } = &mut *conn;
+            let Conn { wire, buffer, deadline, stopped, served, .. } = &mut *conn;
             let since = served.filter(|_| by.is_none());
             let came = {
                 let mut read = pin!(wire.read_on(buffer));
@@ -156,7 +156,7 @@ impl Front {
                     }
                     if by.is_some() { Poll::Pending } else { stopped.poll(cx).map(|()| None) }
                 });
-                alarm.within_since(since, time, pin!(read)).await
+                deadline.within_since(since, time, pin!(read)).await
             };
             match came {
                 Some(Some(true)) => {}

@@ -125,7 +125,7 @@ impl Front {
             }
             piece.clear();
             piece.reserve(ANSWER);
-            let Conn { wire, buffer, alarm, guard, .. } = &mut *conn;
+            let Conn { wire, buffer, deadline, guard, .. } = &mut *conn;
             let more = async {
                 tokio::select! {
                     biased;
@@ -134,7 +134,7 @@ impl Front {
                     () = gone(wire, buffer) => None,
                 }
             };
-            let read = alarm.within(flow.patience(idle), pin!(more)).await;
+            let read = deadline.within(flow.patience(idle), pin!(more)).await;
             let is_due = flow.register_if_due();
             match read {
                 Some(None) => {

@@ -20,7 +20,7 @@ use crate::gateway::guard::Guard;
 use crate::gateway::record;
 use crate::web::reply::Reply;
 use crate::wire::stream::{Transport, Wire};
-use crate::wire::tls_info::Secured;
+use crate::wire::tls_info::TlsInfo;
 
 /// For the whole handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ impl Front {
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake timed out"),
         };
-        let secured = Secured { name: accepted.name, certificate: accepted.certificate };
+        let secured = TlsInfo { name: accepted.name, certificate: accepted.certificate };
         let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))).at(counted.spot()));
         let wire = Wire::new(Transport::Secure(accepted.stream));
         if accepted.is_h2 {

@@ -19,7 +19,7 @@ use crate::gateway::guard::Guard;
 use crate::gateway::record::{self, Counts};
 use crate::gateway::{Gateway, RequestState};
 use crate::metrics::{RouteMetrics, SocketEnd};
-use crate::wire::deadline::Alarm;
+use crate::wire::deadline::Deadline;
 use crate::wire::request_target;
 use crate::wire::stream::Wire;
 use crate::wire::websocket_frames::{Closing, FrameTracker};
@@ -59,7 +59,7 @@ pub(super) struct Tunnel {
     server: Wire,
     up: Half,
     down: Half,
-    alarm: Alarm,
+    deadline: Deadline,
     guard: Arc<Guard>,
     gateway: Gateway,
     head: RequestHeader,
@@ -83,13 +83,13 @@ impl Tunnel {
             half.bytes = half.frames.feed(bytes);
             half
         };
-        let Conn { wire, buffer, alarm, guard, .. } = conn;
+        let Conn { wire, buffer, deadline, guard, .. } = conn;
         let (up, down) = (half(&buffer), half(first));
         // what the access line tells, without the fields and the buffer that they stand in
         let head = request_target::head_with(head.method.clone(), request_target::of(head)).ok()?;
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
-        Some(Self { series, wire, server, up, down, alarm, guard, gateway, head, state: Box::new(state), counts })
+        Some(Self { series, wire, server, up, down, deadline, guard, gateway, head, state: Box::new(state), counts })
     }
 
     /// Passes frames until one end is done with it or the session is, and writes the access line.
@@ -108,7 +108,7 @@ impl Tunnel {
             }
             // before the bytes: two ends that are always ready use up all that one task may do in a row
             let by = farewell.as_ref().map_or(active + idle, |farewell| farewell.by);
-            if self.alarm.poll(by, cx).is_ready() {
+            if self.deadline.poll(by, cx).is_ready() {
                 if farewell.is_some() {
                     return Poll::Ready(());
                 }
@@ -134,7 +134,7 @@ impl Tunnel {
             }
             // the timer is set for what has become of it
             if let Some(farewell) = &farewell
-                && self.alarm.poll(farewell.by, cx).is_ready()
+                && self.deadline.poll(farewell.by, cx).is_ready()
             {
                 return Poll::Ready(());
             }
