@@ -16,7 +16,8 @@
 //! one of three ways: a plain exchange, one whose bodies are streamed, or a WebSocket tunnel. All
 //! three ask the same `open`, `tries` and `record`.
 //!
-//! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`]. The bytes under both (sockets,
+//! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`]. The servers behind the gateway,
+//! their health and the connections to them that are kept are [`upstream`]. The bytes under both (sockets,
 //! deadlines, heads, bodies, WebSocket frames) are read and written in [`wire`], which knows neither accounts nor rules.
 //!
 //! The rooms stand in a strict order, the order of the `mod` lines below: a room uses only rooms
@@ -44,6 +45,7 @@ pub mod server;
 pub mod gateway;
 pub mod pages;
 pub mod account;
+pub mod upstream;
 pub mod store;
 pub mod wire;
 pub mod config;

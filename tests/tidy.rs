@@ -31,24 +31,24 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["account/password/imported_hash.rs"]),
     ("cbc", &["account/backend_token/jwe.rs"]),
     ("csv", &["command/"]),
-    ("h2", &["gateway/front/", "wire/"]),
+    ("h2", &["gateway/front/", "upstream/", "wire/"]),
     ("jsonwebtoken", &["account/backend_token/"]),
     ("listenfd", &["server/listen.rs"]),
     ("md5", &["account/password/imported_hash.rs"]),
     ("mimalloc", &["main.rs"]),
     ("notify", &["server/"]),
-    ("pingora_core", &["gateway/", "server/", "wire/"]),
+    ("pingora_core", &["gateway/", "server/", "upstream/", "wire/"]),
     ("pingora_http", &["gateway/", "wire/"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
-    ("rustls", &["config/authority.rs", "config/certificate.rs", "gateway/trust.rs", "server/tls.rs"]),
-    ("rustls_native_certs", &["gateway/trust.rs"]),
+    ("rustls", &["config/authority.rs", "config/certificate.rs", "server/tls.rs", "upstream/tls.rs"]),
+    ("rustls_native_certs", &["upstream/tls.rs"]),
     ("scrypt", &["account/password/imported_hash.rs"]),
     ("sha_crypt", &["account/password/imported_hash.rs"]),
     ("sd_notify", &["server/supervisor.rs"]),
     ("socket2", &["server/listen.rs", "wire/stream.rs"]),
     ("strsim", &["config/"]),
-    ("tokio_rustls", &["gateway/front/", "gateway/trust.rs", "server/tls.rs", "wire/stream.rs"]),
+    ("tokio_rustls", &["gateway/front/", "server/tls.rs", "upstream/tls.rs", "wire/stream.rs"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logging.rs", "server/", "command/"]),
     ("x509_parser", &["config/authority.rs", "config/certificate.rs"]),
@@ -466,7 +466,7 @@ fn strayed_time(source: &Source) -> Vec<String> {
         ["Uuid", "::", "now_v7"],
         ["rustix", "::", "time"],
     ];
-    if !source.is_in(&["gateway/", "server/", "server.rs", "wire/"]) {
+    if !source.is_in(&["gateway/", "server/", "upstream/", "wire/"]) {
         readers.push(["Instant", "::", "now"]);
     }
     let mut findings = Vec::new();

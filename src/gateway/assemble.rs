@@ -15,14 +15,15 @@ use super::conn::Connections;
 use super::cors::CorsAnswer;
 use super::forward::Stripper;
 use super::head::Peer;
-use super::upstream::Targets;
-use super::{Gateway, Parts, Process, RequestState, route, trust};
+use super::{Gateway, Parts, Process, RequestState, route};
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
+use crate::upstream::targets::Targets;
+use crate::upstream::tls;
 
 impl Gateway {
     /// Puts a gateway together. `whoami` is where the built-in backend listens.
@@ -123,7 +124,7 @@ impl Gateway {
         generation: u64,
         process: Arc<Process>,
     ) -> Self {
-        trust::tell(&config);
+        tls::tell(&config);
         Self(Arc::new(Parts {
             pages: Pages::new(&config, accounts.clone()),
             cookies: config.cookie_style(),

@@ -16,6 +16,8 @@ use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Metrics, RouteMetrics};
 use crate::pages::{Page, Pages};
+use crate::upstream::health::HealthChecks;
+use crate::upstream::targets::{Resolved, Targets};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::{Incoming, wants_page};
 use crate::web::reply::Reply;
@@ -40,7 +42,6 @@ mod guard;
 mod handshake;
 pub(crate) mod head;
 mod header_filter;
-mod health;
 mod limit_log;
 mod live;
 mod oversize;
@@ -58,17 +59,12 @@ mod report;
 mod respond;
 mod route;
 mod second_method;
-mod server_name;
 mod service_worker;
 mod spot;
 mod tries;
-mod trust;
-mod upstream;
 mod via;
 
 pub use assemble::Current;
-pub use health::HealthChecks;
-pub use upstream::Resolved;
 
 use app_cookies::Settled;
 use authenticate::Authentication;
@@ -81,7 +77,6 @@ use live::{Asked, Live};
 use oversize::Oversize;
 use request_state::RequestState;
 use route::Routed;
-use upstream::Targets;
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
@@ -154,6 +149,11 @@ impl Gateway {
         for targets in &self.targets {
             targets.store(found);
         }
+    }
+
+    /// Begins the health checks that are due.
+    pub(crate) fn begin_health_checks(&self, checks: &HealthChecks) {
+        checks.begin(self.config.upstreams.iter().zip(&self.targets), self.now_millis());
     }
 
     /// Waits until a server could not be reached.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Gateway;
-use super::upstream::Target;
 use crate::metrics::{Format, Reading};
+use crate::upstream::targets::Target;
 
 impl Gateway {
     /// When the first certificate ends (seconds since 1970), and how many new ones could not be used.

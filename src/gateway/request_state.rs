@@ -13,8 +13,8 @@ use super::guard::Guard;
 use super::handshake::Handshake;
 use super::head::{Known, Peer};
 use super::live::LiveHandle;
-use super::upstream::Target;
 use crate::account::{Identity, IssuedToken};
+use crate::upstream::targets::Target;
 use crate::web::names::Names;
 
 /// What earlier phases of one request decided.

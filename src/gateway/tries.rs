@@ -11,9 +11,10 @@ use super::caching::Asker;
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
 use super::respond::{self, AnswerChanges};
-use super::upstream::Target;
 use super::{Gateway, RequestState, app_cookies, failure, handshake, head, refuse, second_method, service_worker};
 use crate::account::{Identity, SessionState};
+use crate::upstream::error_cause;
+use crate::upstream::targets::Target;
 use crate::web::reply::Reply;
 use crate::wire::request_target;
 use crate::wire::response_view::AnswerHead;
@@ -43,14 +44,14 @@ impl Gateway {
     /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
     pub(super) fn may_try_another(&self, state: &RequestState, e: &Error) -> bool {
         let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
-        if failure::is_our_own(e) {
+        if error_cause::is_our_own(e) {
             return false;
         }
         self.look_up.notify_one();
         let others = self.targets[admission.upstream()].next(&state.tried).is_some();
         if target.mark_down() && others {
             let upstream = self.config.upstreams[admission.upstream()].name.as_str();
-            let (server, error, cause) = (target.server(), e.etype().as_str(), failure::root(e));
+            let (server, error, cause) = (target.server(), e.etype().as_str(), error_cause::root(e));
             tracing::warn!(upstream, server, error, cause, "upstream server unreachable, removed from rotation");
         }
         others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())

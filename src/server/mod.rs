@@ -13,9 +13,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::account::{Accounts, one_time_link};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamServer};
-use crate::gateway::{Current, Gateway, HealthChecks};
+use crate::gateway::{Current, Gateway};
 use crate::logging::Log;
 use crate::pages::whoami;
+use crate::upstream::health::HealthChecks;
 use crate::vital;
 use crate::web::host::Host;
 
@@ -198,7 +199,7 @@ async fn check_servers(current: Current) {
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
-        checks.begin(&current.gateway());
+        current.gateway().begin_health_checks(&checks);
     }
 }
 

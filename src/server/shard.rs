@@ -18,7 +18,8 @@ use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::gateway::Current;
 use crate::gateway::conn::{Counted, Load};
-use crate::gateway::front::{Front, pool};
+use crate::gateway::front::Front;
+use crate::upstream;
 use crate::vital;
 use crate::wire::stream::{Transport, Wire};
 
@@ -123,7 +124,7 @@ async fn run(mut door: Door, mut orders: UnboundedReceiver<Order>, stopped: watc
                 Some(Order::Answer(asked)) => drop(asked.send(())),
                 None => std::future::pending().await,
             },
-            _ = sweep.tick() => pool::sweep(),
+            _ = sweep.tick() => upstream::sweep(),
         }
     }
 }

@@ -20,21 +20,20 @@ use super::guard::Guard;
 use super::head::Peer;
 use super::oversize::{self, Oversize};
 use super::record::{self, Counts};
-use super::trust::Connector;
 use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
 use crate::pages::word;
+use crate::upstream::tls::Connector;
 use crate::web::names::Names;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
-use crate::wire::request_head::Head;
+use crate::wire::request_head::{self, Head};
 use crate::wire::stream::Wire;
-use crate::wire::{request_head, request_target, response_head};
+use crate::wire::{request_target, response_head};
 
 mod client;
 mod exchange;
 mod flow;
 mod h2;
-pub(crate) mod pool;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
 mod relay;

@@ -1,19 +1,20 @@
 //! Which kept connections are used again. Not those of a server that sent bytes which nobody asked for: whatever it sends
 //! next could be taken for the answer to somebody else's request (CWE-444).
 
-use super::{Front, pool};
+use super::Front;
 use crate::gateway::authorize::Admission;
 use crate::gateway::request_state::RequestState;
-use crate::gateway::upstream::Target;
+use crate::upstream::h1_pool;
+use crate::upstream::targets::Target;
 use crate::wire::stream::Wire;
 
 impl Front {
-    /// A kept connection to this server, and whether it is doubtful, as [`pool::take`] has it.
+    /// A kept connection to this server, and whether it is doubtful, as [`h1_pool::take`] has it.
     pub(super) async fn reuse(&self, target: &Target, state: &RequestState, repeatable: bool) -> Option<(Wire, bool)> {
         if !target.is_trusted(|| self.gateway.now_millis()) {
             return None;
         }
-        let kept = pool::take(target.id(), repeatable).await;
+        let kept = h1_pool::take(target.id(), repeatable).await;
         if kept.is_err() {
             self.distrust(target, state);
         }
@@ -23,7 +24,7 @@ impl Front {
     /// Keeps a connection that could be used again.
     pub(super) fn keep(&self, target: &Target, wire: Wire, doubtful: bool) {
         if target.is_trusted(|| self.gateway.now_millis()) {
-            pool::keep(target.id(), wire, doubtful);
+            h1_pool::keep(target.id(), wire, doubtful);
         }
     }
 

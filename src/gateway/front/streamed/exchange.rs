@@ -13,14 +13,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::replay::Replay;
 use super::server::{self, Broken, Server, Sink, Source, gone};
-use super::shared::Shared;
 use super::{Download, Upload, trailers};
+use crate::gateway::front::Front;
 use crate::gateway::front::flow::Flow;
-use crate::gateway::front::{Front, pool};
 use crate::gateway::respond::signs_in_connection;
 use crate::gateway::tries::no_admission;
-use crate::gateway::upstream::Target;
 use crate::gateway::{Gateway, RequestState};
+use crate::upstream::h1_pool;
+use crate::upstream::h2_pool::Shared;
+use crate::upstream::targets::Target;
 use crate::wire::body::Part;
 
 /// Why a body was not sent to its end.
@@ -91,7 +92,7 @@ impl Front {
                             self.keep(&target, wire, true);
                         }
                         Ok(_) => {}
-                        Err(pool::Surplus) => self.distrust(&target, state),
+                        Err(h1_pool::Surplus) => self.distrust(&target, state),
                     }
                     return Ok(());
                 }

@@ -16,10 +16,7 @@ mod exchange;
 mod http1;
 mod replay;
 mod server;
-mod shared;
 mod trailers;
-
-pub(super) use shared::sweep;
 
 /// A request's body, as its client sends it.
 pub(super) trait Upload {

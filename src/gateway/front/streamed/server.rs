@@ -13,9 +13,9 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::Download;
-use super::shared::{Shared, Stream};
-use crate::gateway::front::pool;
 use crate::gateway::tries::count_interim;
+use crate::upstream::h1_pool;
+use crate::upstream::h2_pool::{Shared, Stream};
 use crate::wire::body::{Complete, Part};
 use crate::wire::framed_body::{Cut, Framed};
 use crate::wire::response_head::{self, Framing};
@@ -291,10 +291,10 @@ impl Source {
 }
 
 /// A connection of its own whose answer was read to its end, where it may be used again.
-pub(super) fn kept(sink: Sink, source: Source) -> Result<Option<Wire>, pool::Surplus> {
+pub(super) fn kept(sink: Sink, source: Source) -> Result<Option<Wire>, h1_pool::Surplus> {
     match (sink, source) {
         (Sink::Own { wire: write, .. }, Source::Own { body, keeps: true }) if body.is_over() => {
-            if body.buffer.is_empty() { Ok(Some(body.wire.unsplit(write))) } else { Err(pool::Surplus) }
+            if body.buffer.is_empty() { Ok(Some(body.wire.unsplit(write))) } else { Err(h1_pool::Surplus) }
         }
         _ => Ok(None),
     }

@@ -18,7 +18,7 @@ use http::Request;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::{Instant, timeout};
 
-use crate::gateway::front::pool::{KEPT, KEPT_TIME};
+use super::h1_pool::{KEPT, KEPT_TIME};
 use crate::wire::h2_body::Inflow;
 use crate::wire::h2_pacing::Paced;
 use crate::wire::stream::Wire;
@@ -40,7 +40,7 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 
 /// A connection in HTTP/2, for as many streams as the server allows.
 #[derive(Clone)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     send: SendRequest<Bytes>,
     scheme: &'static str,
     /// One for the pool, and one for each stream. Counts those that are at stake.
@@ -50,7 +50,7 @@ pub(super) struct Shared {
 }
 
 /// Whose streams a connection is for: the server's, and the client's address.
-pub(super) type Pair = (u64, Option<IpAddr>);
+pub(crate) type Pair = (u64, Option<IpAddr>);
 
 thread_local! {
     static SHARED: RefCell<HashMap<Pair, Vec<Shared>, ahash::RandomState>> = RefCell::default();
@@ -58,7 +58,7 @@ thread_local! {
 
 impl Shared {
     /// Begins HTTP/2 on a new connection, which is kept for further streams.
-    pub(super) async fn begin(pair: Pair, wire: Wire, scheme: &'static str) -> Result<Self> {
+    pub(crate) async fn begin(pair: Pair, wire: Wire, scheme: &'static str) -> Result<Self> {
         let failed = |e| Error::because(ErrorType::ConnectError, "starting HTTP/2", e).into_up();
         let mut builder = h2::client::Builder::new();
         builder
@@ -83,7 +83,7 @@ impl Shared {
     }
 
     /// A connection that has room for one more stream.
-    pub(super) fn take(pair: Pair) -> Option<Self> {
+    pub(crate) fn take(pair: Pair) -> Option<Self> {
         SHARED.with_borrow_mut(|all| {
             let list = all.get_mut(&pair)?;
             list.retain_mut(Self::is_open);
@@ -94,12 +94,12 @@ impl Shared {
     }
 
     /// The scheme of requests on it.
-    pub(super) fn scheme(&self) -> &'static str {
+    pub(crate) fn scheme(&self) -> &'static str {
         self.scheme
     }
 
     /// Opens a stream; `bodiless` says that nothing follows the head.
-    pub(super) async fn ask(self, request: Request<()>, bodiless: bool) -> Result<(SendStream<Bytes>, Stream)> {
+    pub(crate) async fn ask(self, request: Request<()>, bodiless: bool) -> Result<(SendStream<Bytes>, Stream)> {
         let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
         let mut send = self.send.ready().await.map_err(failed)?;
         let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
@@ -134,7 +134,7 @@ fn close(all: &mut HashMap<Pair, Vec<Shared>, ahash::RandomState>, doomed: impl 
 }
 
 /// Closes shared connections that nobody has used for a while; called once a second on each thread.
-pub(in super::super) fn sweep() {
+pub(crate) fn sweep() {
     SHARED.with_borrow_mut(|all| {
         for shared in all.values_mut().flatten().filter(|shared| shared.is_used()) {
             shared.since = Instant::now();
@@ -146,32 +146,32 @@ pub(in super::super) fn sweep() {
 }
 
 /// The answer on a stream of a shared connection.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     /// Until its head has come.
-    pub(super) answer: Option<ResponseFuture>,
+    pub(crate) answer: Option<ResponseFuture>,
     /// From then on.
     body: Option<Inflow>,
     /// By its length, its status, or as the answer to HEAD.
-    pub(super) bodiless: bool,
+    pub(crate) bodiless: bool,
     /// By the latter two: not even trailers follow.
-    pub(super) ends_with_head: bool,
+    pub(crate) ends_with_head: bool,
     users: Arc<AtomicUsize>,
 }
 
 impl Stream {
     /// Its head has come.
-    pub(super) fn answered(&mut self, body: RecvStream) {
+    pub(crate) fn answered(&mut self, body: RecvStream) {
         self.body = Some(Inflow::new(body));
         self.users.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Behind its head.
-    pub(super) fn body(&mut self) -> Option<&mut Inflow> {
+    pub(crate) fn body(&mut self) -> Option<&mut Inflow> {
         self.body.as_mut()
     }
 
     /// Does something else; what comes of the body meanwhile is taken in.
-    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
             if let Some(body) = &mut self.body {
@@ -183,7 +183,7 @@ impl Stream {
     }
 
     /// Whether nothing follows what was read.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.body.as_ref().is_none_or(Inflow::is_over)
     }
 }

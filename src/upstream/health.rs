@@ -1,16 +1,17 @@
 //! Servers that are passed over, and how they come back. One that could not be reached is tried by a connection of
 //! our own until it can be; where `upstream.health` says so, every server is asked for a path now and then. No
-//! request ever waits for that. Each round looks at the upstreams of its gateway: after a reload, the new ones.
+//! request ever waits for that. Each round looks at the upstreams that it is given: after a reload, the new ones.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::trust::Connector;
-use super::upstream::Target;
-use super::{Gateway, failure, trust};
-use crate::config::Health;
+use super::error_cause;
+use super::targets::{Target, Targets};
+use super::tls::{self, Connector};
+use crate::config::{Health, Upstream};
 
 /// How often a server that is passed over is tried.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -21,19 +22,17 @@ const STATUS_BYTES: usize = 13;
 
 /// Asks servers whether they are well.
 #[derive(Clone)]
-pub struct HealthChecks(Connector);
+pub(crate) struct HealthChecks(Connector);
 
 impl HealthChecks {
     /// Nothing asked yet.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Connector::new())
     }
 
     /// Begins to ask those servers whose time it is; called several times a second.
-    pub fn begin(&self, gateway: &Gateway) {
-        let now_millis = gateway.now_millis();
-        for (upstream, targets) in gateway.config.upstreams.iter().zip(&gateway.targets) {
+    pub(crate) fn begin<'u>(&self, upstreams: impl Iterator<Item = (&'u Upstream, &'u Arc<Targets>)>, now_millis: u64) {
+        for (upstream, targets) in upstreams {
             for target in targets.all().iter() {
                 let every = match &upstream.health {
                     Some(health) => health.interval,
@@ -62,7 +61,7 @@ impl HealthChecks {
         match found {
             Ok(()) if news => tracing::info!(upstream, server, "upstream server healthy, back in rotation"),
             Err(cause) if news => {
-                let remedy = trust::remedy(&cause);
+                let remedy = tls::remedy(&cause);
                 tracing::warn!(upstream, server, cause, remedy, "upstream server unhealthy, removed from rotation");
             }
             _ => {}
@@ -72,7 +71,7 @@ impl HealthChecks {
     /// `Err` says in which way it is not well; in none, if this machine has nothing left to connect with.
     async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), Option<String>> {
         let reached = target.connect(&self.0).await;
-        let mut wire = reached.map_err(|e| (!failure::is_our_own(&e)).then(|| failure::root(&e)))?;
+        let mut wire = reached.map_err(|e| (!error_cause::is_our_own(&e)).then(|| error_cause::root(&e)))?;
         let Some(health) = health else { return Ok(()) };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: authgate-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::wire::stream::{Quiet, Wire};
 
 /// Kept connections of one thread, all upstreams together.
-pub(super) const KEPT: usize = 1024;
+pub(crate) const KEPT: usize = 1024;
 /// Idle connections are given up sooner than common backends do (Node.js: 5 s), so that a request
 /// seldom meets a connection that is just being closed.
 pub(crate) const KEPT_TIME: Duration = Duration::from_secs(4);
@@ -70,8 +70,6 @@ pub(crate) fn keep(target: u64, wire: Wire, doubtful: bool) {
 
 /// Closes what has been idle for too long; called once a second on each thread.
 pub(crate) fn sweep() {
-    super::streamed::sweep();
-    crate::wire::pulse::look();
     POOL.with_borrow_mut(|pool| {
         pool.sweeps += 1;
         for idle in pool.idle.values_mut() {

@@ -52,7 +52,7 @@ impl Connector {
 }
 
 /// Says in the log when a configuration asks for what cannot be verified here.
-pub(super) fn tell(config: &Config) {
+pub(crate) fn tell(config: &Config) {
     let over_tls =
         |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::Https, .. });
     let asking = |upstream: &&Upstream| upstream.tls.authorities.is_empty() && upstream.servers.iter().any(over_tls);
@@ -198,7 +198,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// The key of `[[upstream]]` that helps against a failure of TLS.
-pub(super) fn remedy(cause: &str) -> Option<&'static str> {
+pub(crate) fn remedy(cause: &str) -> Option<&'static str> {
     const REMEDIES: [(&str, &str); 8] = [
         ("UnknownIssuer", "set the upstream's `ca` to the CA that signed it, or to its own certificate"),
         ("CaUsedAsEndEntity", "the certificate is self-signed: set the upstream's `ca` to it"),

@@ -15,9 +15,9 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
-use super::front::pool::KEPT_TIME;
+use super::h1_pool::KEPT_TIME;
 use super::server_name::{authority, resolvable};
-use super::trust::{Connector, Trust};
+use super::tls::{Connector, Trust};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::web::origin::Origin;
 use crate::wire::stream::{self, Transport, Wire};
@@ -29,7 +29,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const DISTRUST_MILLIS: u64 = 60_000;
 
 /// What a resolver found of a name and its port, or why it found nothing.
-pub type Resolved = ((String, u16), Result<Vec<SocketAddr>, String>);
+pub(crate) type Resolved = ((String, u16), Result<Vec<SocketAddr>, String>);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
@@ -225,7 +225,7 @@ impl Targets {
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> arc_swap::Guard<Arc<Vec<Arc<Target>>>> {
+    pub(crate) fn all(&self) -> arc_swap::Guard<Arc<Vec<Arc<Target>>>> {
         self.live.load()
     }
 
@@ -344,7 +344,7 @@ impl Target {
     }
 
     /// Whether it is time to ask it, and nobody does. Next time `every` later.
-    pub(super) fn begin_check(&self, now_millis: u64, every: Duration) -> bool {
+    pub(crate) fn begin_check(&self, now_millis: u64, every: Duration) -> bool {
         if now_millis < self.ask_at.load(Ordering::Relaxed) || self.asked.swap(true, Ordering::Relaxed) {
             return false;
         }
@@ -354,29 +354,29 @@ impl Target {
     }
 
     /// Nothing was found out.
-    pub(super) fn break_off_check(&self) {
+    pub(crate) fn break_off_check(&self) {
         self.asked.store(false, Ordering::Relaxed);
     }
 
     /// What came of it; whether that is news.
-    pub(super) fn end_check(&self, well: bool) -> bool {
+    pub(crate) fn end_check(&self, well: bool) -> bool {
         self.asked.store(false, Ordering::Relaxed);
         self.down.swap(!well, Ordering::Relaxed) == well
     }
 
     /// What it takes for its own origin where it is sent its own name.
-    pub(super) fn origin(&self) -> Option<Origin> {
+    pub(crate) fn origin(&self) -> Option<Origin> {
         let scheme = if self.template.is_tls() { "https" } else { "http" };
         Origin::parse(&format!("{scheme}://{}", self.authority))
     }
 
     /// Its own name, for a `Host`.
-    pub(super) fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
     /// Its name and address, for people.
-    pub(super) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         &self.server
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn authority(server: &UpstreamServer) -> String {
     }
 }
 
-pub(super) fn resolvable(server: &UpstreamServer) -> Option<(String, u16)> {
+pub(crate) fn resolvable(server: &UpstreamServer) -> Option<(String, u16)> {
     match server {
         UpstreamServer::Tcp { host, port, .. } if host.parse::<std::net::IpAddr>().is_err() => {
             Some((host.clone(), *port))
