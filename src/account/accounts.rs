@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(world.accounts.session_state(&idle.session), SessionState::Expired);
         assert_eq!(world.accounts.sessions_active(), 1);
         world.maintenance().await;
-        assert_eq!(judged(&world, &idle), Some(Rejected::Ended)); // let go
+        assert_eq!(judged(&world, &idle), Some(Rejected::Ended)); // dropped by the sweep
     }
 
     #[tokio::test]
@@ -425,7 +425,7 @@ mod tests {
         assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));
         assert_eq!(world.accounts.session_state(&done.session), SessionState::Ended);
-        // enabling brings the account back, not its sessions
+        // enabling restores the account, not its sessions
         admin.set_disabled("ada@example.com", false).unwrap();
         assert!(admin.wait_until_applied());
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));
@@ -498,7 +498,7 @@ mod tests {
         };
         assert_eq!(world.accounts.unready().await, None);
         refuse(true).await;
-        world.clock.advance(3600); // chores are due, and fail
+        world.clock.advance(3600); // maintenance is due, and fails
         world.maintenance().await;
         let caller = Caller::default();
         let error =
@@ -509,14 +509,14 @@ mod tests {
         assert_eq!(error, Err(super::super::ChangeError::Unavailable));
         assert!(one_time_link::create_first(&world.accounts).await.unwrap().is_none());
         assert_eq!(judged(&world, &done), None);
-        // alive for the service manager, and no place to send people to
+        // alive for the service manager, but not ready for traffic
         assert!(world.accounts.ready().await && world.accounts.unready().await.is_some());
         refuse(false).await;
         assert_eq!(world.accounts.unready().await, None);
         world.sign_in("ada@example.com").await;
     }
 
-    /// Whoever sends people here must know before the first of them cannot sign in.
+    /// A load balancer must learn of it before the first sign-in fails.
     #[tokio::test]
     async fn an_idle_disk_is_probed_once_a_minute() {
         let world = World::new();

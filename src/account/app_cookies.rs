@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(record.owner(ada, b"sid", b"changed"), Owner::Own);
         assert_eq!(record.owner(bob, b"sid", b"a"), Owner::Other);
         assert_eq!(record.owner(bob, b"theme", b"x"), Owner::New);
-        // set anew under Bob: this value is his, and Ada's under another path stays hers
+        // set again for Bob: this value is his, and Ada's under another path stays hers
         record.record(bob, b"sid", b"b");
         assert_eq!(record.owner(bob, b"sid", b"b"), Owner::Own);
         assert_eq!(record.owner(bob, b"sid", b"a"), Owner::Other);
@@ -346,13 +346,13 @@ mod tests {
         for tag in &tags[1..] {
             assert_eq!(record.owner(*tag, b"only-0", b"x"), Owner::Other);
         }
-        // the account itself is not known any more either: an app has to set it anew
+        // the account itself is unknown too by now: an app has to set the cookie again
         assert_eq!(record.owner(tags[0], b"only-0", b"x"), Owner::Other);
         assert_eq!(record.owner(tags[4], b"only-4", b"x"), Owner::Own);
         assert_eq!(record.owner(tags[4], b"sid", &[0]), Owner::Other);
     }
 
-    /// The oldest is mostly the session.
+    /// The oldest cookie is usually the session.
     #[test]
     fn a_name_beyond_the_bound_still_belongs_to_no_other() {
         let (ada, bob) = (key().tag("1"), key().tag("2"));
@@ -367,18 +367,18 @@ mod tests {
             assert_eq!(record.owner(ada, name.as_bytes(), b"x"), Owner::Own, "{name}");
             assert!(!record.record(ada, name.as_bytes(), b"x"), "each answer would write it");
         }
-        // what an app sets under Bob is his, by its value: Ada may have one of that name under a longer path
+        // what an app sets for Bob is his, by its value: Ada may have one of that name under a longer path
         assert!(record.record(bob, b"ada-0", b"b"));
         assert_eq!(record.owner(bob, b"ada-0", b"b"), Owner::Own);
         assert_eq!(record.owner(bob, b"ada-0", b"x"), Owner::Other);
-        // and as one of those before the last three she is as unknown
+        // as one of the accounts before the last three she is just as unknown
         for account in ["3", "4", "5"] {
             record.record(key().tag(account), account.as_bytes(), b"x");
         }
         assert_eq!(record.owner(bob, b"ada-2", b"x"), Owner::Other);
     }
 
-    /// A browser may send an old one beside it, of a longer path.
+    /// A browser may also send an old record, of a longer path.
     #[test]
     fn two_records_of_one_browser_are_merged() {
         let (ada, bob, cleo) = (key().tag("1"), key().tag("2"), key().tag("3"));

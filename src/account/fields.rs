@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(canonical(&fits), Some(fits.clone()));
     }
 
-    /// UTS 36, 2: whoever signs up is nobody's twin, and no file's name or option either.
+    /// UTS 36, 2: a new account's address cannot be confused with another, nor with a file name or an option.
     #[test]
     fn confusable_and_dangerous_addresses_are_rejected_for_new_accounts_only() {
         for (text, odd) in [
@@ -313,7 +313,7 @@ mod tests {
         for hidden in ["a\u{202e}b", "a\u{61c}b", "a\u{3164}b", "a\u{e0061}b"] {
             assert_eq!(name(hidden).unwrap_err().code, "invalid", "{hidden:?}");
         }
-        // Persian, a family, a kanji in one of its forms
+        // Persian, a family emoji, a kanji variant
         for shown in ["\u{646}\u{200c}\u{627}", "\u{1f468}\u{200d}\u{1f469}", "\u{8fbb}\u{e0100}", "\u{2764}\u{fe0f}"] {
             assert!(name(shown).is_ok(), "{shown:?}");
         }

@@ -389,7 +389,7 @@ mod tests {
         let refused = accept("192.0.2.1", &open, "eve@example.com").await;
         assert!(refused.starts_with("Throttled"), "{refused}");
         assert_eq!(accept("192.0.2.2", &open, "eve@example.com").await, "signed in as eve@example.com");
-        // what works does not count
+        // successes do not count
         let links: Vec<_> = (0..21).map(|_| token(&invites::create(&mut admin, None, &[], 60).unwrap())).collect();
         for (number, link) in links.iter().enumerate() {
             let email = format!("u{number}@example.com");
@@ -411,7 +411,7 @@ mod tests {
             let done = reset_password(&world.accounts, &caller, &link, secret(OTHER), false).await.unwrap();
             assert_eq!(done.device.expose() == shown, kept);
             let known = |of| store::devices::knows_device(&mut world.db(), &token_hash(&device), of).unwrap();
-            // the account that it was used for knows no other
+            // the account that the link was used for knows no other browser
             assert_eq!((known("ada@example.com"), known("bob@example.com")), (true, kept));
         }
     }
@@ -460,12 +460,13 @@ mod tests {
         assert_eq!(inspect(&world.accounts, &Caller::default(), &link).await, Ok(None));
         assert_eq!(accept(&world, &link, "ada@example.com", GOOD).await, "Closed");
         assert!(invites::create(&mut world.admin(), None, &[], 60).is_err());
-        // what the operator makes still works
+        // links that the operator creates still work
         let first = create_first(&world.accounts).await.unwrap().unwrap();
         assert_eq!(accept(&world, first.expose(), "ada@example.com", GOOD).await, "signed in as ada@example.com");
     }
 
-    /// A second transaction that failed lost what the first had done: the link was used up, and its holder told that it had failed.
+    /// With two transactions, a failure of the second lost the effect of the first: the link was consumed, and its
+    /// holder was told that it had failed.
     #[tokio::test]
     async fn a_link_is_consumed_together_with_its_effect_or_not_at_all() {
         let world = World::new();

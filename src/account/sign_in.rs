@@ -348,7 +348,7 @@ mod tests {
         for n in 0..3 {
             fail("2001:db8::3", &format!("x{n}@example.com")).await;
         }
-        // three ban times, forty tries
+        // three ban times, forty attempts
         let step = Err(SignInError::Throttled { retry_after_secs: 23 });
         let try_ada = async |from: &str, password: &str| {
             world.try_sign_in(&at(from), "ada@example.com", password).await.map(|_| ())
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(try_ada("2001:db8::4", GOOD).await, step);
         assert_eq!(world.events(1), ["banned"]);
         assert_eq!(try_ada("2001:db8:0:1::1", GOOD).await, Ok(()));
-        // slowed: a success costs nothing, a failure the next turn
+        // paced: a success is free, a failure costs the next turn
         world.clock.advance(23);
         assert_eq!([try_ada("2001:db8::4", GOOD).await, try_ada("2001:db8::5", GOOD).await], [Ok(()), Ok(())]);
         fail("2001:db8::6", "y@example.com").await;
@@ -379,14 +379,14 @@ mod tests {
         }
         let caller = at("192.0.2.1");
         let (done, ()) = tokio::join!(world.try_sign_in(&caller, "ada@example.com", GOOD), async {
-            // once it was looked at; three ban times have room for twenty
+            // once checked; three ban times have room for twenty
             world.maintenance().await;
             world.clock.advance(3);
         });
         assert_eq!(done.unwrap().session.created, START + 3);
     }
 
-    /// A load balancer that says nothing of its clients, and a Unix socket.
+    /// A load balancer that does not name its clients, and a Unix socket.
     #[tokio::test]
     async fn with_an_unknown_client_address_only_accounts_are_counted() {
         let world = World::with(|config| config.throttle.max_retries = 1);
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(refused, SignInError::Throttled { retry_after_secs: 300 });
     }
 
-    /// Sixty accounts were tried there without an end; a browser that is known is let in all the same.
+    /// Guessing at sixty accounts went on without limit; a known browser can sign in nevertheless.
     #[tokio::test]
     async fn over_a_unix_socket_attempts_at_many_accounts_are_counted_together() {
         let world = World::with(|config| config.throttle.max_retries = 1);
@@ -435,7 +435,7 @@ mod tests {
             let all = async {
                 let mut left = Box::pin(world.try_sign_in(&caller, "ada@example.com", OTHER));
                 assert!(futures_util::poll!(&mut left).is_pending());
-                // behind the one before, which is about to end
+                // queued behind the previous one, which is about to end
                 while world.accounts.hash_queue().0 > 0 {
                     tokio::task::yield_now().await;
                 }
@@ -462,7 +462,7 @@ mod tests {
         assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 16);
     }
 
-    /// A cookie that the account does not know gives nobody a count, nor a turn, of their own.
+    /// A cookie that the account does not know provides no counter and no queue of its own.
     #[tokio::test]
     async fn forged_device_cookies_queue_with_the_account() {
         let world = World::new();
@@ -510,13 +510,13 @@ mod tests {
         }
         let again = world.try_sign_in(&known, "ada@example.com", GOOD).await.unwrap();
         assert_eq!(again.device.expose(), first.device.expose());
-        // it is known to that account alone
+        // it is known to that account only
         for _ in 0..5 {
             let _ = wrong(world.try_sign_in(&at("192.0.2.7"), "bob@example.com", OTHER).await);
         }
         let error = wrong(world.try_sign_in(&known, "bob@example.com", GOOD).await);
         assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
-        // and its success did not forgive the strangers
+        // and its success did not clear the strangers' failures
         let error = wrong(world.try_sign_in(&at("192.0.2.9"), "ada@example.com", GOOD).await);
         assert_eq!(error, SignInError::Throttled { retry_after_secs: 300 });
         for _ in 0..5 {

@@ -129,7 +129,7 @@ mod tests {
             register(&world.accounts, &at(from), email, "", secret(password)).await
         };
         for n in 0..20 {
-            // refused for the password: nothing was asked of anybody
+            // rejected for the password: nothing is revealed, nothing is counted
             assert!(matches!(sign_up("2001:db8::1", "x@example.com", "short").await, Err(ChangeError::Field(_))));
             let email = if n % 2 == 0 { "ada@example.com".to_owned() } else { format!("u{n}@example.com") };
             assert_eq!((n, sign_up(&format!("2001:db8::{n}"), &email, GOOD).await), (n, Ok(())));
@@ -155,13 +155,13 @@ mod tests {
         );
         world.clock.advance(1);
         assert_eq!(sign_up("2001:db8::1", "late@example.com", GOOD).await, Ok(()));
-        // over a Unix socket nobody has an address, and all count as one
+        // over a Unix socket there are no addresses, and all clients count as one
         for n in 0..20 {
             let email = format!("w{n}@example.com");
             assert_eq!(register(&world.accounts, &Caller::default(), &email, "", secret(GOOD)).await, Ok(()));
         }
         assert_eq!(sign_up("127.0.0.1", "new2@example.com", GOOD).await, refused);
-        // behind a balancer that names nobody all would be one, and are not counted
+        // behind a balancer that does not name its clients all would count as one, so none are counted
         let proxy = Caller { is_proxy: true, ..at("127.0.0.1") };
         assert_eq!(register(&world.accounts, &proxy, "new3@example.com", "", secret(GOOD)).await, Ok(()));
     }

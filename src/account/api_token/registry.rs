@@ -92,7 +92,7 @@ mod tests {
     use crate::account::testing::{START, World};
     use crate::store;
 
-    /// `session.idle` is for people: a program's socket was closed as expired after it.
+    /// `session.idle` is for browser sessions: a program's socket used to be closed as expired after it.
     #[tokio::test]
     async fn connections_of_a_token_outlive_the_idle_limit_of_sessions_and_end_with_the_token() {
         let world = World::new();

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::account::testing::World;
 
-    /// CWE-770: one person filled the memory for all, and apps took everybody else for signed out.
+    /// CWE-770: one user could fill the memory for all, and apps considered everybody else signed out.
     #[tokio::test]
     async fn one_session_evicts_only_its_own_tokens_and_expired_ones_are_dropped() {
         let world = World::new();

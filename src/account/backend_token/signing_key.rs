@@ -124,14 +124,14 @@ pub(crate) fn algorithms(config: &Config) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// A key that was made at `created` and gave way to another one at `retired`.
+    /// A key that was created at `created` and replaced at `retired`.
     fn row(kid: &str, created: UnixSecs, retired: Option<UnixSecs>) -> KeyRow {
         let secret = new_key("EdDSA").unwrap().secret;
         KeyRow { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned(), changed: 1 }
     }
 
-    /// "A new key is published for two minutes before it signs" (docs/http.md): whoever has just read jwks.json can
-    /// verify what comes until it reads it again.
+    /// "A new key is published for two minutes before it signs" (docs/http.md): a backend that has just read
+    /// jwks.json can verify every token until it reads it again.
     #[test]
     fn a_rotated_key_is_published_before_it_signs_and_the_first_one_signs_at_once() {
         let keys = SigningKeys::default();
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((signs(5100).as_deref(), published(5100)), (Some("first"), 3));
         assert_eq!(signs(5121).as_deref(), Some("second"));
         assert_eq!(signs(5180).as_deref(), Some("third"));
-        // what is published no more signs no more, whatever the clock says
+        // an unpublished key does not sign, whatever the clock says
         assert_eq!((signs(5060 + PUBLISHED_SECS).as_deref(), published(5060 + PUBLISHED_SECS)), (Some("third"), 1));
         keys.apply(&[row("first", 1000, Some(5000)), row("second", 900_000, None)]);
         assert_eq!(signs(5000 + PUBLISHED_SECS).as_deref(), Some("second"));

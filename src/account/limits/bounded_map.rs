@@ -108,18 +108,18 @@ mod tests {
         hash
     }
 
-    /// CWE-770: whoever filled all kept everybody else out.
+    /// CWE-770: a client that filled the map kept everybody else out.
     #[test]
     fn a_newcomer_to_a_full_map_evicts_from_the_account_with_the_most() {
         let mut held = BoundedMap::new(4, 100);
         (0..10).for_each(|n| held.insert(hash(n), &session(&format!("quiet {n}"), n), n));
-        // few of each session, of many sessions
+        // few per session, of many sessions
         (10..100).for_each(|n| held.insert(hash(n), &session("greedy", n), n));
         assert_eq!(held.len(), 100);
         (100..140).for_each(|n| held.insert(hash(n), &session(&format!("quiet {n}"), n), n));
         assert!((0..10).chain(100..140).all(|n| held.get(&hash(n)) == Some(&n)));
         assert!(held.len() <= 100);
-        // all have one
+        // everybody has one
         let mut even = BoundedMap::new(4, 10);
         (0..20).for_each(|n| even.insert(hash(n), &session(&n.to_string(), n), n));
         assert_eq!((even.len(), even.get(&hash(19))), (10, Some(&19)));

@@ -257,13 +257,13 @@ mod tests {
         prop::collection::vec(step, 0..200)
     }
 
-    /// What is known of the queue from outside.
+    /// A model of the queue, from the outside.
     #[derive(Default)]
     struct Model {
         /// Waiters by number: flow, subject, id.
         waiting: BTreeMap<usize, (usize, Option<u64>, u64)>,
         under_way: Vec<Option<u64>>,
-        /// When a flow was served last, or came.
+        /// When a flow was last served, or arrived.
         turns: BTreeMap<usize, usize>,
         at: usize,
     }
@@ -359,7 +359,7 @@ mod tests {
     }
 
     proptest! {
-        /// No starvation, bounds hold, whoever leaves is gone, and all who stay are served.
+        /// No starvation, bounds hold, cancelled waiters are gone, and all others are served.
         #[test]
         fn whatever_comes_bounds_hold_turns_are_fair_and_all_who_stay_are_served(steps in steps()) {
             let (mut scheduler, mut model) = (Scheduler::new(PERMITS, BOUNDS), Model::default());
@@ -392,7 +392,7 @@ mod tests {
         drop(first);
         assert_eq!(queue.waiting().0, 1);
         drop(held);
-        // granted to somebody who goes before taking it
+        // granted to a waiter that cancels before receiving it
         drop(second);
         let third = tokio::time::timeout(FOREVER, queue.permit(Flow::Connection(4), None, FOREVER)).await;
         assert!(third.is_ok_and(|permit| permit.is_ok()));

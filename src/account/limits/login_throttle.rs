@@ -147,7 +147,7 @@ mod tests {
     }
 }
 
-/// An hour of classes that sign in and of people who guess, on the real counts, with a clock that is turned by hand.
+/// Simulates an hour of classes that sign in and of guessers, on the real counters, with a manual clock.
 #[cfg(test)]
 mod simulation {
     use std::cmp::Reverse;
@@ -161,10 +161,10 @@ mod simulation {
     const SETTINGS: config::Throttle =
         config::Throttle { max_retries: 5, find_time: Duration::from_secs(120), ban_time: Duration::from_secs(300) };
     const HOUR: u64 = 3600;
-    /// How long anybody waits for their turn; see `hash_workers.rs`.
+    /// Longest wait in the queue; see `hash_workers.rs`.
     const PATIENCE_SECS: u64 = 10;
 
-    /// Somebody who knows the password.
+    /// A user who knows the password.
     struct Person {
         email: String,
         from: Caller,
@@ -172,13 +172,13 @@ mod simulation {
         waits_since: Option<u64>,
     }
 
-    /// Somebody who does not.
+    /// A guesser.
     struct Guesser {
         from: Caller,
-        /// How many accounts are tried, in rotation.
+        /// How many accounts it tries, in rotation.
         accounts: usize,
         kind: &'static str,
-        /// Stays below what bans an account.
+        /// Stays below the rate that bans an account.
         careful: bool,
         decided: usize,
         tries: usize,
@@ -187,7 +187,7 @@ mod simulation {
     enum Actor {
         Person(Person),
         Guesser(Guesser),
-        /// The owner of the account that is guessed at, in a browser that has signed in before.
+        /// The owner of the attacked account, in a known browser.
         Owner,
     }
 
@@ -214,11 +214,11 @@ mod simulation {
             self.actors.push(actor);
         }
 
-        /// A class that signs in within a minute; so many of a hundred tries are typos.
+        /// A class that signs in within a minute; `typos_percent` of the attempts are typos.
         fn class(&mut self, people: usize, typos_percent: u64, first: u64) {
             let from = at(&format!("192.0.2.{}", self.actors.len() % 250));
             for number in 0..people {
-                // five in a row are too many for anybody
+                // five in a row exceed any limit
                 let typos = (0..4).take_while(|_| self.random(100) < typos_percent).count();
                 let email = format!("p{number}.{people}.{typos_percent}@example.com");
                 let typos = u32::try_from(typos).unwrap();
@@ -298,7 +298,7 @@ mod simulation {
                     guesser.tries += 1;
                     if guesser.careful && guesser.decided.is_multiple_of(4) { now + 121 } else { now }
                 }
-                // another account, where there is one
+                // another account, if there is one
                 Err(held) if held.banned && guesser.accounts > 1 => {
                     guesser.tries += 1;
                     now + 1
@@ -330,7 +330,7 @@ mod simulation {
     }
 
     fn sim() -> (tempfile::TempDir, Sim) {
-        // every attempt is on disk before it is answered: here in memory, where there is such a place
+        // every attempt is written to disk before the response; here to memory, if there is such a file system
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let db = Db::open(dir.path(), Check::Version).unwrap();
         let sim = Sim {
@@ -370,7 +370,7 @@ mod simulation {
         }
     }
 
-    /// Where more of a crowd mistype at the same time than an address may fail, it is slowed and not refused.
+    /// If more of a crowd mistype at the same time than an address may fail, it is paced and not rejected.
     #[test]
     fn a_crowd_beyond_the_limit_of_its_address_waits_and_signs_in() {
         let (_dir, mut sim) = sim();

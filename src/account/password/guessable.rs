@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// Random ones of fifteen letters, and of eight letters and digits, by a generator that always gives the same.
+    /// Random passwords of fifteen letters, and of eight letters and digits, from a fixed seed.
     #[test]
     fn no_random_password_is_rejected() {
         let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Nobody holds up a thread with one that is hard to take apart.
+    /// A password that is hard to split must not block a thread.
     #[test]
     fn the_longest_passwords_are_checked_too() {
         for text in ["a".repeat(256), "ab".repeat(128), "1q2w3e4r".repeat(32), "letmein".repeat(36)] {

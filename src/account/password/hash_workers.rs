@@ -291,8 +291,8 @@ mod tests {
         );
     }
 
-    /// In a process of its own: other tests' memory is theirs. More than once, because allocators learn from what is
-    /// given back.
+    /// Runs in its own process, apart from other tests' memory. More than once, because allocators adapt to what is
+    /// freed.
     #[tokio::test]
     async fn hashing_memory_is_returned_to_the_system_when_idle() {
         if role().is_none() {

@@ -107,7 +107,7 @@ mod tests {
         let accounts = &world.accounts;
         accounts.expect_cookie(&caller("a"), "/x", &begun.session);
         assert!(accounts.is_cookie_missing(&caller("a"), "/x"));
-        // within the very second in which it began
+        // in the same second in which it began
         credentials::session_token(accounts, begun.token.expose().as_bytes()).unwrap();
         assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
         let begun = world.sign_in("ada@example.com").await;

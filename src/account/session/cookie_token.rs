@@ -416,7 +416,7 @@ mod tests {
             ("exp text", with("exp", json!("9999999999")), "invalid"),
             ("exp negative", with("exp", json!(-1)), "invalid"),
             ("exp huge", claims.to_string().replace(&claims["exp"].to_string(), "1e400"), "invalid"),
-            // made before the clock was set back
+            // issued before the clock was set back
             ("nbf ahead", with("nbf", json!(START + 3600)), "ok"),
             ("iat ahead", with("iat", json!(START + 3600)), "ok"),
             ("jti empty", with("jti", json!("")), "invalid"),
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(judged(&world, &old), "ok");
         let fresh = world.sign_in("ada@example.com").await;
         assert_eq!(parts(fresh.token.expose()).0["kid"], json!(kid));
-        // a session that is kept alive by renewed tokens goes on under the new key
+        // a session with renewed tokens continues under the new key
         world.clock.advance(3600);
         let who = credentials::session_token(&world.accounts, old.as_bytes()).unwrap();
         let renewed = world.accounts.renewed_token(&who).unwrap();
@@ -455,7 +455,7 @@ mod tests {
         world.clock.advance(20 * 86_400 - 3600 + 1);
         assert_eq!(judged(&world, &old), "invalid");
         assert_eq!(world.accounts.session_state(&done.session), SessionState::Expired);
-        // and is forgotten for good: a longer `max_age` must not bring it back
+        // and is dropped permanently: a longer `max_age` must not restore it
         assert_eq!(store::keys::list(&mut world.db()).unwrap().len(), 2);
         world.maintenance().await;
         assert_eq!(store::keys::list(&mut world.db()).unwrap().len(), 1);

@@ -266,7 +266,7 @@ mod tests {
         );
     }
 
-    /// A thread remembers the sessions of its tokens: what was let go must not come back to life for it.
+    /// Threads cache the sessions of their tokens: a dropped session must not become active again there.
     #[test]
     fn a_dropped_session_stays_ended_when_the_idle_limit_is_raised() {
         let registry = SessionRegistry::new(100, 5000);

@@ -139,7 +139,7 @@ mod tests {
         let caller = Caller::default();
         let asked = futures_util::future::join_all((0..100).map(|_| list(&world.accounts, &who))).await;
         assert!(asked.iter().all(Result::is_ok));
-        // what is not there is written down nowhere
+        // requests for unknown ids write nothing
         let before = store::sync::newest_change(&mut world.db()).unwrap();
         assert_eq!(end(&world.accounts, &caller, &who, "x").await, Ok(false));
         assert_eq!(user_tokens::revoke(&world.accounts, &caller, &who, "x").await, Ok(false));
