@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::forward::Stripper;
-use super::{Gateway, RequestState};
+use super::header_filter::Stripper;
 use crate::account::{AccountTag, AppCookieKey, AppCookies, Owner, User};
-use crate::config::AppCookieRule;
 use crate::web::cookie::{self, CookieStyle};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
@@ -73,24 +71,6 @@ impl Settled {
 
     fn place(&self, hash: u64) -> &AtomicU64 {
         &self.places[usize::try_from(hash % SETTLED as u64).unwrap_or(0)]
-    }
-}
-
-/// The account that the cookies of a request belong to, wherever its session was shown (a ticket, too, is sent by a browser with
-/// the app's cookies); `None`: they are not looked at. An API token is a program's, unless a record shows a browser.
-pub(super) fn owner<'s>(gateway: &Gateway, state: &'s RequestState, headers: &HeaderMap) -> Option<&'s User> {
-    let identity = state.identity.as_ref()?;
-    let by_browser = || cookie::values(headers, gateway.cookies.apps()).next().is_some();
-    let looked_at = gateway.config.session.app_cookies == AppCookieRule::PerAccount;
-    (looked_at && (identity.grant.is_none() || by_browser())).then_some(&identity.user)
-}
-
-pub(super) fn context(gateway: &Gateway) -> Context<'_> {
-    Context {
-        key: gateway.accounts.app_cookie_key(),
-        cookies: &gateway.cookies,
-        stripper: &gateway.stripper,
-        settled: &gateway.settled,
     }
 }
 

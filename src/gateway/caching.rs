@@ -3,9 +3,9 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::RequestState;
 use super::authorize::Admission;
 use crate::config::{Access, Cache, Route};
+use crate::web::names::Names;
 use crate::wire::response_view::AnswerHead;
 
 /// What an answer is given in the place of the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
@@ -26,11 +26,11 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    pub(super) fn new(headers: &HeaderMap, state: &RequestState, admission: &Admission) -> Self {
-        let may_be = state.names().may_have(b"authorization");
+    pub(super) fn new(headers: &HeaderMap, names: Names, by_itself: bool, admission: &Admission) -> Self {
+        let may_be = names.may_have(b"authorization");
         match admission.identity() {
             None => Self::Unknown,
-            Some(_) if state.by_itself && !(may_be && headers.contains_key(header::AUTHORIZATION)) => Self::ByCookie,
+            Some(_) if by_itself && !(may_be && headers.contains_key(header::AUTHORIZATION)) => Self::ByCookie,
             Some(_) => Self::ByField,
         }
     }

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use http::header;
+use http::{HeaderName, HeaderValue, Method, header};
 use serde::Serialize;
 
 use super::answer;
 use super::authorize::Refusal;
 use super::forward::Changes;
-use super::prove::Asked;
 use crate::account::User;
 use crate::config::{Access, Miss, Route, Upstream, UpstreamProtocol, UpstreamServer};
 use crate::pages::Page;
@@ -18,6 +17,19 @@ use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
+
+/// A request that nobody sent.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Method.
+    pub method: Method,
+    /// Path and query on `public_url`, or an absolute address.
+    pub target: String,
+    /// Its header fields. A GET is a navigation unless they say otherwise.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who is signed in.
+    pub user: Option<User>,
+}
 
 /// What becomes of a request, and why.
 #[derive(Debug, Serialize)]

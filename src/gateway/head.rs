@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use pingora_http::RequestHeader;
+use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
 
 use crate::config::{Limits, Server};
 use crate::web::host::Host;
@@ -15,6 +17,7 @@ use crate::web::names::Names;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::readings::RequestPath;
 use crate::wire::head_error::BadHead;
+use crate::wire::request_target;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -211,6 +214,41 @@ pub(crate) fn incoming<'a>(
         client: known.client,
         is_websocket: known.is_websocket,
     })
+}
+
+/// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
+/// that is not a path is refused.
+pub(crate) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
+    let raw = request_target::of(head);
+    if raw.first() == Some(&b'/') {
+        return Ok(());
+    }
+    let target = match raw_target_authority(raw) {
+        RawTargetAuthority::Absolute { scheme, authority, path_and_query }
+            if is_http_family_scheme(scheme) && is_host(head, authority) =>
+        {
+            if path_and_query.first() == Some(&b'/') {
+                path_and_query.to_vec()
+            } else {
+                [b"/", path_and_query].concat()
+            }
+        }
+        _ => return Err(BadHead::Ambiguous("target")),
+    };
+    request_target::set(head, &target).map_err(|_| BadHead::Ambiguous("target"))
+}
+
+fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {
+    let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(Host::parse);
+    let told = head.headers.get(HOST).and_then(|host| parse(host.as_bytes()));
+    told.is_some() && told == parse(authority)
+}
+
+/// A request id that a trusted proxy gave, if it is fit to be logged and echoed.
+pub(crate) fn told_request_id(headers: &HeaderMap) -> Option<String> {
+    let told = headers.get("x-request-id")?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (!told.is_empty() && told.len() <= 64 && told.bytes().all(plain)).then(|| told.to_owned())
 }
 
 /// A field that may stand once; repeated or unreadable is ambiguous.

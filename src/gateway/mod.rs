@@ -25,12 +25,14 @@ use crate::wire::head_error::BadHead;
 use crate::wire::request_target;
 
 mod answer;
+mod body_time;
 mod app_cookies;
 mod assemble;
 mod authenticate;
 mod authorize;
 pub(crate) mod conn;
 mod caching;
+mod cookie_owner;
 mod cors;
 mod decide;
 mod destination;
@@ -42,6 +44,7 @@ mod guard;
 mod handshake;
 pub(crate) mod head;
 mod header_filter;
+mod hsts;
 mod limit_log;
 mod live;
 mod oversize;
@@ -52,11 +55,14 @@ pub mod properties;
 pub mod prove;
 #[cfg(any(test, fuzzing))]
 pub mod reach;
+mod reasons;
 mod record;
 mod refuse;
 mod request_state;
 mod report;
 mod respond;
+mod response_kind;
+mod retry;
 mod route;
 mod second_method;
 mod service_worker;
@@ -71,8 +77,8 @@ use authenticate::Authentication;
 use authorize::Admission;
 use conn::Connections;
 use decide::Verdict;
-use forward::Stripper;
 use head::{Known, Peer};
+use header_filter::Stripper;
 use live::{Asked, Live};
 use oversize::Oversize;
 use request_state::RequestState;
@@ -235,7 +241,7 @@ impl Gateway {
         state.by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
         state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {
-            state.why = Some(respond::why_rejected(*why));
+            state.why = Some(reasons::why_rejected(*why));
         }
         let verdict = decide::decide(&self.config, &routed, incoming, &authentication);
         state.identity = authentication.into_identity();
@@ -258,7 +264,7 @@ impl Gateway {
                 state.outcome = "to_https";
                 state.why = proxies::why_plain(incoming, state.peer);
                 self.look_for_proxy(incoming, state.peer);
-                Step::Reply(respond::to_https(&self.config, incoming))
+                Step::Reply(refuse::to_https(&self.config, incoming))
             }
             Verdict::Status(code) => {
                 (state.outcome, state.why) = ("no_route", Some("no route"));
@@ -269,10 +275,10 @@ impl Gateway {
                 Step::Reply(refuse::bad_request(&self.pages, what, incoming, &state.request_id))
             }
             Verdict::Refuse(route, refusal) => {
-                self.counted.route(Some(route)).judged(respond::authz(refusal));
+                self.counted.route(Some(route)).judged(reasons::authz(refusal));
                 state.outcome = "refused";
                 state.route = Some(route);
-                state.why = state.why.or(Some(respond::why_refused(refusal, incoming)));
+                state.why = state.why.or(Some(reasons::why_refused(refusal, incoming)));
                 let route = &self.config.routes[route];
                 Step::Reply(refuse::refusal(&self.pages, refusal, route, incoming, &state.request_id))
             }
@@ -292,8 +298,8 @@ impl Gateway {
                 if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };
             return Step::Reply(reply);
         }
-        if let Some(user) = app_cookies::owner(self, state, incoming.headers) {
-            state.foreign = app_cookies::context(self).judge(user, incoming, state.by_itself);
+        if let Some(user) = cookie_owner::owner(self, state, incoming.headers) {
+            state.foreign = cookie_owner::context(self).judge(user, incoming, state.by_itself);
         }
         if (incoming.is_websocket || state.upgrade.is_some())
             && let Some(guard) = &state.guard
@@ -337,9 +343,9 @@ impl Gateway {
         let secured = state.guard.as_ref().and_then(|guard| guard.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
         let names = head::check(head, request_target::of(head).len(), head_bytes, &self.config.limits)?;
-        respond::to_origin_form(head)?;
+        head::to_origin_form(head)?;
         if state.peer.trusted
-            && let Some(id) = respond::told_request_id(&head.headers)
+            && let Some(id) = head::told_request_id(&head.headers)
         {
             state.request_id = id;
         }

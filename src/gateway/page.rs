@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora_http::RequestHeader;
 
-use super::{Gateway, RequestState, app_cookies, head, refuse};
+use super::{Gateway, RequestState, cookie_owner, head, refuse};
 use crate::account::Caller;
 use crate::pages::{Call, Page, word};
 use crate::web::cookie::{self, Presented};
@@ -80,9 +80,9 @@ impl Gateway {
     /// Signing out, and in as somebody else, is the last word about whose the cookies of apps are that come with it: of
     /// answers at the same time the browser may have kept one record alone.
     fn with_app_cookies(&self, reply: Reply, incoming: &Incoming<'_>, state: &RequestState) -> Reply {
-        let owner = app_cookies::owner(self, state, incoming.headers).filter(|_| *incoming.method == Method::POST);
+        let owner = cookie_owner::owner(self, state, incoming.headers).filter(|_| *incoming.method == Method::POST);
         let Some(user) = owner else { return reply };
-        let cookies = app_cookies::context(self).record_those_of(user, incoming, state.by_itself);
+        let cookies = cookie_owner::context(self).record_those_of(user, incoming, state.by_itself);
         cookies.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
     }
 }

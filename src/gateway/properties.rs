@@ -8,9 +8,10 @@ use std::sync::LazyLock;
 use bytes::BytesMut;
 use http::HeaderMap;
 
-use super::forward::{self, Stripper, Told};
+use super::forward::{self, Told};
 pub use super::front::properties::answer;
 use super::head::{self, Peer};
+use super::header_filter::Stripper;
 use crate::account::User;
 use crate::config::{self, Config};
 use crate::web::first_line::readable;

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 
 use super::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
 use super::authorize::{Admission, Refusal};
 use super::decide::{self, Verdict};
-use super::explain::{Explanation, Forwarded, ReadingTold, RouteTried};
-use super::forward::{self, Stripper, Told};
+use super::explain::{Asked, Explanation, Forwarded, ReadingTold, RouteTried};
+use super::forward::{self, Told};
 use super::head::{self, Known, Peer};
+use super::header_filter::Stripper;
 use super::oversize::{self, Oversize};
 use super::route::{Reading, Routed};
-use super::{cors, handshake, refuse, respond};
+use super::{cors, handshake, refuse};
 use crate::account::{Identity, IssuedToken, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
@@ -33,19 +34,6 @@ use crate::wire::tls_info::TlsInfo;
 
 /// What stands where a request's own id would.
 const REQUEST_ID: &str = "REQUEST-ID";
-
-/// A request that nobody sent.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// Method.
-    pub method: Method,
-    /// Path and query on `public_url`, or an absolute address.
-    pub target: String,
-    /// Its header fields. A GET is a navigation unless they say otherwise.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Who is signed in.
-    pub user: Option<User>,
-}
 
 /// Answers for one configuration.
 pub struct Prover<'c> {
@@ -156,7 +144,7 @@ impl<'c> Prover<'c> {
             }
             Verdict::ToHttps => {
                 told.answer("308", "server.public_url is https, and the request came over plain http");
-                respond::to_https(config, incoming)
+                refuse::to_https(config, incoming)
             }
             Verdict::Status(code) => {
                 let page = "no route matches this host, so the gateway's own pages are not served on it";

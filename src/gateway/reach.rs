@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::prove::{Asked, Prover};
+use super::explain::Asked;
+use super::prove::Prover;
 use crate::account::User;
 use crate::config::{self, Access, Config, Route};
 use crate::web::host::Host;

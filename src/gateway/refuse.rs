@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use super::authorize::{Admission, Refusal};
-use crate::config::{Refuse, Route};
+use crate::config::{Config, Refuse, Route};
 use crate::pages::{Site, word};
 use crate::web::incoming::{CALLER_FIELDS, CallerKind, Incoming};
 use crate::web::reply::Reply;
@@ -147,6 +147,17 @@ pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
     }
     let mut kinds = incoming.headers.get_all(header::CONTENT_TYPE).iter().filter_map(|kind| kind.as_bytes().get(..16));
     kinds.any(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
+/// 308 to the same place over https (RFC 9110, 15.4.9).
+pub(crate) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
+    let public = &config.server.public_url;
+    let location = format!("{}{}", public.with_host(incoming.host), incoming.origin_form());
+    let reply = Reply::empty(StatusCode::PERMANENT_REDIRECT);
+    match HeaderValue::try_from(location) {
+        Ok(location) => reply.with(header::LOCATION, location),
+        Err(_) => Reply::empty(StatusCode::BAD_REQUEST),
+    }
 }
 
 /// No cache may mix up the forms of a refusal.

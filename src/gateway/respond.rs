@@ -1,131 +1,16 @@
-//! Small pure steps of the line: what a head's fault is answered with, what an upstream's answer may carry to the client.
+//! What a server's response may carry to the client: the fields that are dropped, and those that are added.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora_http::ResponseHeader;
 
-use super::authorize::Refusal;
 use super::caching::{self, Asker, CacheRules};
-use super::cors::{self, CorsAnswer};
-use super::forward::Stripper;
-use super::guard::Guard;
-use crate::account::Rejected;
-use crate::config::{Config, Route};
-use crate::metrics::Authz;
+use super::cors::CorsAnswer;
+use super::header_filter::Stripper;
+use crate::config::Route;
 use crate::web::cookie;
-use crate::web::host::Host;
-use crate::web::incoming::Incoming;
-use crate::web::names::Names;
-use crate::web::origin::{Origin, Scheme};
-use crate::web::reply::Reply;
-use crate::wire::head_error::BadHead;
-use crate::wire::request_target;
+use crate::web::origin::Origin;
 use crate::wire::response_head::{self, Answer, Framing};
 use crate::wire::response_view::{AnswerHead, connection_options};
-
-/// Two years (RFC 6797, 6.1). Hosts below this one may be somebody else's: they are not spoken for.
-pub(super) const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000");
-
-/// Whether answers tell browsers never to come over plain http again: those over TLS do, once browsers use
-/// nothing else.
-pub(super) fn sends_hsts(config: &Config, guard: &Guard) -> bool {
-    guard.secured().is_some() && config.server.public_url.scheme() == Scheme::Https
-}
-
-/// What the access line says of a credential that was not accepted.
-pub(super) fn why_rejected(why: Rejected) -> &'static str {
-    match why {
-        Rejected::Invalid => "invalid credential",
-        Rejected::Expired => "session expired",
-        Rejected::Ended => "session ended",
-    }
-}
-
-/// What the access line says of a refusal.
-pub(super) fn why_refused(refusal: Refusal, incoming: &Incoming<'_>) -> &'static str {
-    match refusal {
-        Refusal::SignedOut if cors::preflight(incoming).is_some() => "preflight not allowed",
-        Refusal::SignedOut => "signed out",
-        Refusal::Forbidden => "forbidden",
-        Refusal::OutOfScope => "scope",
-        Refusal::CrossOrigin => "cross-origin",
-    }
-}
-
-/// What the counters say of a refusal.
-pub(super) fn authz(refusal: Refusal) -> Authz {
-    match refusal {
-        Refusal::SignedOut => Authz::SignedOut,
-        Refusal::Forbidden | Refusal::OutOfScope => Authz::Forbidden,
-        Refusal::CrossOrigin => Authz::CrossOrigin,
-    }
-}
-
-/// 308 to the same place over https (RFC 9110, 15.4.9).
-pub(super) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
-    let public = &config.server.public_url;
-    let location = format!("{}{}", public.with_host(incoming.host), incoming.origin_form());
-    let reply = Reply::empty(StatusCode::PERMANENT_REDIRECT);
-    match HeaderValue::try_from(location) {
-        Ok(location) => reply.with(header::LOCATION, location),
-        Err(_) => Reply::empty(StatusCode::BAD_REQUEST),
-    }
-}
-
-/// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
-/// that is not a path is refused.
-pub(super) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
-    let raw = request_target::of(head);
-    if raw.first() == Some(&b'/') {
-        return Ok(());
-    }
-    let target = match raw_target_authority(raw) {
-        RawTargetAuthority::Absolute { scheme, authority, path_and_query }
-            if is_http_family_scheme(scheme) && is_host(head, authority) =>
-        {
-            if path_and_query.first() == Some(&b'/') {
-                path_and_query.to_vec()
-            } else {
-                [b"/", path_and_query].concat()
-            }
-        }
-        _ => return Err(BadHead::Ambiguous("target")),
-    };
-    request_target::set(head, &target).map_err(|_| BadHead::Ambiguous("target"))
-}
-
-fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {
-    let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(Host::parse);
-    let told = head.headers.get(header::HOST).and_then(|host| parse(host.as_bytes()));
-    told.is_some() && told == parse(authority)
-}
-
-/// A request id that a trusted proxy gave, if it is fit to be logged and echoed.
-pub(super) fn told_request_id(headers: &HeaderMap) -> Option<String> {
-    let told = headers.get("x-request-id")?.to_str().ok()?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    (!told.is_empty() && told.len() <= 64 && told.bytes().all(plain)).then(|| told.to_owned())
-}
-
-/// Whether a request signs in the connection that it goes over, and not itself alone (RFC 4559, 6): nobody else's may
-/// go over it afterwards.
-pub(super) fn signs_in_connection(headers: &HeaderMap, names: Names) -> bool {
-    names.may_have(b"authorization")
-        && headers.get_all(header::AUTHORIZATION).iter().any(|value| {
-            let scheme = value.as_bytes().split(|b| !b.is_ascii_alphanumeric()).next().unwrap_or_default();
-            scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
-        })
-}
-
-/// Methods that ask for nothing to be changed (RFC 9110, 9.2.1: safe).
-pub(super) fn is_repeatable(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-/// Methods whose second time changes nothing (RFC 9110, 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
-    is_repeatable(method) || matches!(*method, Method::PUT | Method::DELETE)
-}
 
 /// What becomes of an upstream's head on its way to the client: it cannot set our cookies, nor those that
 /// carry its own token, nor speak for other origins unless the route leaves that to it. What its
@@ -344,38 +229,4 @@ fn directives(answer: &impl AnswerHead) -> impl Iterator<Item = String> {
 fn is_shared(answer: &impl AnswerHead) -> bool {
     answer.status() == StatusCode::NOT_MODIFIED
         || directives(answer).any(|directive| directive == "public" || directive.starts_with("s-maxage"))
-}
-
-/// Kinds of answers that are sent piece by piece for as long as there is something to tell, and whether they come to
-/// an end by themselves: server-sent events (WHATWG HTML, 9.2), the pictures of cameras (the same, 7.1.7), and JSON
-/// texts in a row (RFC 7464, and its relatives that have no RFC).
-const STREAMS: [(&[u8], bool); 6] = [
-    (b"text/event-stream", false),
-    (b"multipart/x-mixed-replace", false),
-    (b"application/json-seq", true),
-    (b"application/stream+json", true),
-    (b"application/x-ndjson", true),
-    (b"application/jsonl", true),
-];
-
-/// Whether an answer is a stream of server-sent events: these have no end of their own, so that any is a clean one.
-pub(super) fn is_server_sent(answer: &impl AnswerHead) -> bool {
-    kind_of_body(answer).is_some_and(|kind| kind.eq_ignore_ascii_case(STREAMS[0].0))
-}
-
-/// Whether it is the answer to a gRPC call, which has a status in its trailers.
-pub(super) fn is_grpc(answer: &impl AnswerHead) -> bool {
-    kind_of_body(answer)
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc") || kind.starts_with(b"application/grpc+"))
-}
-
-fn kind_of_body(answer: &impl AnswerHead) -> Option<&[u8]> {
-    let kind = answer.values(&header::CONTENT_TYPE).next()?;
-    Some(kind.split(|&byte| byte == b';').next()?.trim_ascii())
-}
-
-/// Whether an answer is a stream of events; if so, whether it ends by itself.
-pub(super) fn is_event_stream(answer: &impl AnswerHead) -> Option<bool> {
-    let kind = kind_of_body(answer)?;
-    STREAMS.iter().find(|(stream, _)| stream.eq_ignore_ascii_case(kind)).map(|(_, ends)| *ends)
 }

@@ -10,8 +10,11 @@ use pingora_http::RequestHeader;
 use super::caching::Asker;
 use super::forward::{self, Changes, Told};
 use super::live::Asked;
-use super::respond::{self, AnswerChanges};
-use super::{Gateway, RequestState, app_cookies, failure, handshake, head, refuse, second_method, service_worker};
+use super::respond::AnswerChanges;
+use super::{
+    Gateway, RequestState, cookie_owner, failure, handshake, head, hsts, refuse, response_kind, retry, second_method,
+    service_worker,
+};
 use crate::account::{Identity, SessionState};
 use crate::upstream::error_cause;
 use crate::upstream::targets::Target;
@@ -62,7 +65,7 @@ impl Gateway {
     pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, kept: bool) -> bool {
         // an app may take it for a POST
         let overrides = || second_method::is_named(&head.headers, request_target::of(head));
-        kept && respond::is_idempotent(&head.method) && !overrides() && Self::may_begin_anew(state)
+        kept && retry::is_idempotent(&head.method) && !overrides() && Self::may_begin_anew(state)
     }
 
     /// The same, where the server says that it has not looked at the request: whatever that asks for, once.
@@ -136,14 +139,18 @@ impl Gateway {
         if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
             changes.lay(cookie, answer);
         }
-        let hsts = header::STRICT_TRANSPORT_SECURITY;
-        if respond::sends_hsts(&self.config, guard) && answer.values(&hsts).next().is_none() {
-            changes.extend([(hsts, respond::HSTS)]);
+        let name = header::STRICT_TRANSPORT_SECURITY;
+        if hsts::sends_hsts(&self.config, guard.secured().is_some()) && answer.values(&name).next().is_none() {
+            changes.extend([(name, hsts::HSTS)]);
         }
         self.settle_app_cookies(head, answer, state, &mut changes);
         if let Some(admission) = &state.admission {
             let routes = admission.routes().map(|route| &self.config.routes[route]);
-            changes.keep_to_account(routes, answer, Asker::new(&head.headers, state, admission));
+            changes.keep_to_account(
+                routes,
+                answer,
+                Asker::new(&head.headers, state.names(), state.by_itself, admission),
+            );
         }
         if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
             && self.targets[admission.upstream()].host_override(target).is_some()
@@ -151,7 +158,7 @@ impl Gateway {
         {
             changes.lead_home(&own, &self.config.routes[admission.route()].strip_prefix, answer);
         }
-        if let Some(ends) = respond::is_event_stream(answer) {
+        if let Some(ends) = response_kind::is_event_stream(answer) {
             self.register_stream(head, state, ends);
         }
         Ok(changes)
@@ -188,15 +195,17 @@ impl Gateway {
         state: &RequestState,
         changes: &mut AnswerChanges<'_>,
     ) {
-        let (Some(user), Some(known)) = (app_cookies::owner(self, state, &head.headers), &state.known) else { return };
+        let (Some(user), Some(known)) = (cookie_owner::owner(self, state, &head.headers), &state.known) else { return };
         let mut set = answer.values(&header::SET_COOKIE).peekable();
         // a 304 freshens what is stored, with all its fields: it gets none that can wait
         let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
         if (!waits || set.peek().is_some())
             && let Ok(incoming) = head::incoming(head, request_target::of(head), known)
         {
-            changes
-                .set_cookies(app_cookies::context(self).settle(user, &incoming, state.foreign.as_deref(), set), answer);
+            changes.set_cookies(
+                cookie_owner::context(self).settle(user, &incoming, state.foreign.as_deref(), set),
+                answer,
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::stopped::Stopped;
-use crate::gateway::answer;
+use crate::gateway::body_time;
 use crate::gateway::guard::Guard;
 use crate::wire::deadline::Deadline;
 use crate::wire::stream::Wire;
@@ -47,7 +47,7 @@ impl Conn {
         let mut began = None;
         while self.buffer.len() < length {
             let began = *began.get_or_insert_with(Instant::now);
-            let left = answer::body_time(self.buffer.len()).saturating_sub(began.elapsed());
+            let left = body_time::body_time(self.buffer.len()).saturating_sub(began.elapsed());
             self.buffer.reserve(length - self.buffer.len());
             match self.deadline.within(left, pin!(self.wire.read_buf(&mut self.buffer))).await {
                 Some(Ok(1..)) => {}

@@ -15,7 +15,7 @@ use super::client::{Conn, gone};
 use super::relay::Relayed;
 use super::{End, Front};
 use crate::gateway::record::Counts;
-use crate::gateway::respond::is_repeatable;
+use crate::gateway::retry::is_repeatable;
 use crate::gateway::tries::count_interim;
 use crate::gateway::{Gateway, RequestState};
 use crate::upstream::targets::Target;

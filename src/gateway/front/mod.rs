@@ -20,7 +20,7 @@ use super::guard::Guard;
 use super::head::Peer;
 use super::oversize::{self, Oversize};
 use super::record::{self, Counts};
-use super::{Current, Gateway, RequestState, Step, answer, refuse, respond};
+use super::{Current, Gateway, RequestState, Step, answer, hsts, refuse};
 use crate::pages::word;
 use crate::upstream::tls::Connector;
 use crate::web::names::Names;
@@ -293,7 +293,7 @@ impl Front {
     }
 
     async fn write_reply(&self, conn: &mut Conn, reply: Reply, method: &Method, request_id: &str) -> Result<(), Gone> {
-        let hsts = respond::sends_hsts(&self.gateway.config, &conn.guard);
+        let hsts = hsts::sends_hsts(&self.gateway.config, conn.guard.secured().is_some());
         let Ok(mut head) = answer::head_of(&reply, request_id, hsts) else { return Err(Gone) };
         let mut out = Vec::with_capacity(1024 + reply.body.len());
         let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;

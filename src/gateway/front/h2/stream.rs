@@ -18,7 +18,7 @@ use crate::gateway::front::streamed::{Download as _, Upload as _, read_form};
 use crate::gateway::guard::Guard;
 use crate::gateway::oversize::{self, Oversize};
 use crate::gateway::record::{self, Counts};
-use crate::gateway::{RequestState, Step, answer, respond};
+use crate::gateway::{RequestState, Step, answer, hsts};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
@@ -183,7 +183,7 @@ impl Front {
         method: &Method,
         request_id: &str,
     ) -> std::result::Result<(), Gone> {
-        let hsts = respond::sends_hsts(&self.gateway.config, guard);
+        let hsts = hsts::sends_hsts(&self.gateway.config, guard.secured().is_some());
         let head = answer::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
         let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
         client.head(head, bodiless).await?;

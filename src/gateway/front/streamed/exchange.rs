@@ -16,7 +16,7 @@ use super::server::{self, Broken, Server, Sink, Source, gone};
 use super::{Download, Upload, trailers};
 use crate::gateway::front::Front;
 use crate::gateway::front::flow::Flow;
-use crate::gateway::respond::signs_in_connection;
+use crate::gateway::retry::signs_in_connection;
 use crate::gateway::tries::no_admission;
 use crate::gateway::{Gateway, RequestState};
 use crate::upstream::h1_pool;

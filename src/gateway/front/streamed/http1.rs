@@ -16,7 +16,7 @@ use crate::gateway::front::client::{Conn, Gone};
 use crate::gateway::front::{End, Front, body_length};
 use crate::gateway::guard::Guard;
 use crate::gateway::record::Counts;
-use crate::gateway::respond::is_server_sent;
+use crate::gateway::response_kind::is_server_sent;
 use crate::gateway::{RequestState, Step};
 use crate::pages::Page;
 use crate::wire::body::{Complete, Part};

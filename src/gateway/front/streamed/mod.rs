@@ -9,7 +9,7 @@ use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
 use super::client::Gone;
-use crate::gateway::answer;
+use crate::gateway::body_time;
 use crate::wire::body::{Complete, Part};
 
 mod exchange;
@@ -72,5 +72,5 @@ pub(super) async fn read_form(body: &mut impl Upload, max: usize) -> std::result
         }
         Ok(form.freeze())
     };
-    timeout(answer::FORM_TIME, whole).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+    timeout(body_time::FORM_TIME, whole).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
 }

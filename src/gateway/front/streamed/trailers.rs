@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use crate::config::Upstream;
 use crate::gateway::decide::DESTINATION;
-use crate::gateway::forward::Stripper;
+use crate::gateway::header_filter::Stripper;
 use crate::gateway::second_method;
 
 /// Fields that have no place behind a body, either way.

@@ -1,0 +1,28 @@
+//! How long a client may take to send a body that is read whole.
+
+use std::time::Duration;
+
+/// Time for a whole form to arrive.
+pub(crate) const FORM_TIME: Duration = Duration::from_secs(30);
+/// Bytes a second of a body that is read whole, after that time.
+const RATE: u64 = 256;
+
+/// What a body may take of which so much has come: a slow one goes on, one that hardly moves is given up (some 256 bytes a
+/// second).
+pub(crate) fn body_time(received: usize) -> Duration {
+    FORM_TIME + Duration::from_millis(received as u64 * 1000 / RATE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_a_kibibyte_a_second_is_read_and_one_that_drips_is_given_up() {
+        let comes = |rate: usize, length: usize| {
+            (0..length.div_ceil(rate)).all(|second| body_time(second * rate).as_secs() >= second as u64)
+        };
+        assert!(comes(1024, 45 << 10) && comes(256, 64 << 10));
+        assert!(!comes(10, 64 << 10) && !comes(1, 1000));
+    }
+}
