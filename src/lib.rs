@@ -16,8 +16,9 @@
 //! one of three ways: a plain exchange, one whose bodies are streamed, or a WebSocket tunnel. All
 //! three ask the same `open`, `tries` and `record`.
 //!
-//! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`]. The servers behind the gateway,
-//! their health and the connections to them that are kept are [`upstream`]. The bytes under both (sockets,
+//! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`]. Who may pass, and which fields
+//! are sent either way, is decided in [`policy`]: pure functions, which `check` and `explain` ask as well. The servers behind
+//! the gateway, their health and the connections to them that are kept are [`upstream`]. The bytes under both (sockets,
 //! deadlines, heads, bodies, WebSocket frames) are read and written in [`wire`], which knows neither accounts nor rules.
 //!
 //! The rooms stand in a strict order, the order of the `mod` lines below: a room uses only rooms
@@ -33,7 +34,7 @@
 //! - **API token**: a credential of a program, with a **grant** of scopes.
 //! - **ticket**: a credential for one WebSocket handshake.
 //! - **backend token**: the short-lived JWT that an upstream gets; made here, accepted nowhere here.
-//! - **admission**: the proof that a request may be forwarded; only `gateway::authorize` makes one.
+//! - **admission**: the proof that a request may be forwarded; only `policy::authorize` makes one.
 //! - **refusal**: why a request is not forwarded.
 //! - **page**: one of the gateway's own pages or endpoints.
 //! - **reply**: an answer that the gateway itself writes.
@@ -43,6 +44,7 @@ pub mod cli;
 pub mod command;
 pub mod server;
 pub mod gateway;
+pub mod policy;
 pub mod pages;
 pub mod account;
 pub mod upstream;

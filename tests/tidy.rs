@@ -37,8 +37,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("md5", &["account/password/imported_hash.rs"]),
     ("mimalloc", &["main.rs"]),
     ("notify", &["server/"]),
-    ("pingora_core", &["gateway/", "server/", "upstream/", "wire/"]),
-    ("pingora_http", &["gateway/", "wire/"]),
+    (
+        "pingora_core",
+        &["gateway/", "policy/reply_head.rs", "policy/request_headers.rs", "server/", "upstream/", "wire/"],
+    ),
+    ("pingora_http", &["gateway/", "policy/", "wire/"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
     ("rustls", &["config/authority.rs", "config/certificate.rs", "server/tls.rs", "upstream/tls.rs"]),

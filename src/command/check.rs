@@ -10,7 +10,7 @@ use super::{CommandError, Globals};
 use crate::account::Admin;
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults, Test};
-use crate::gateway::prove::Prover;
+use crate::policy::explain::simulate::Prover;
 use crate::store::{self, Judged};
 
 /// Prints faults or test results.

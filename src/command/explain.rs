@@ -7,8 +7,8 @@ use super::{CommandError, ExplainArgs, Globals};
 use crate::account::{Admin, User};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::explain::{Answer, Asked, Explanation, Forwarded, ReadingTold, RouteTried};
-use crate::gateway::prove::Prover;
+use crate::policy::explain::report::{Answer, Asked, Explanation, Forwarded, ReadingTold, RouteTried};
+use crate::policy::explain::simulate::Prover;
 
 /// Routes that are told of one by one where the right one is not among the first.
 const ROUTES_SHOWN: usize = 20;

@@ -10,18 +10,19 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::app_cookies::Settled;
 use super::conn::Connections;
-use super::cors::CorsAnswer;
-use super::head::Peer;
-use super::header_filter::Stripper;
-use super::{Gateway, Parts, Process, RequestState, route};
+use super::{Gateway, Parts, Process, RequestState};
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
+use crate::policy::app_cookies::Settled;
+use crate::policy::cors::CorsAnswer;
+use crate::policy::header_filter::Stripper;
+use crate::policy::normalize::Peer;
+use crate::policy::route;
 use crate::upstream::targets::Targets;
 use crate::upstream::tls;
 

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::head::is_trusted;
 use super::limit_log::LimitLog;
 use super::spot::{self, Spot};
 use crate::config::Config;
 use crate::metrics::Counter;
+use crate::policy::normalize::is_trusted;
 
 /// Of all places, the part that streams of one address may have beyond the first of each of its connections.
 const STREAMS_PART: usize = 4;

@@ -2,10 +2,10 @@
 
 use http::HeaderMap;
 
-use super::app_cookies::Context;
 use super::{Gateway, RequestState};
 use crate::account::User;
 use crate::config::AppCookieRule;
+use crate::policy::app_cookies::Context;
 use crate::web::cookie;
 
 /// The account that the cookies of a request belong to, wherever its session was shown (a ticket, too, is sent by a browser with

@@ -16,6 +16,15 @@ use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Metrics, RouteMetrics};
 use crate::pages::{Page, Pages};
+use crate::policy::app_cookies::Settled;
+use crate::policy::authenticate::{self, Authentication};
+use crate::policy::authorize::Admission;
+use crate::policy::decide::{self, Verdict};
+use crate::policy::header_filter::Stripper;
+use crate::policy::normalize::{self, Known, Peer};
+use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::route::Routed;
+use crate::policy::{cors, loop_detection, reasons, refuse, websocket_credentials};
 use crate::upstream::health::HealthChecks;
 use crate::upstream::targets::{Resolved, Targets};
 use crate::web::cookie::CookieStyle;
@@ -24,65 +33,31 @@ use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
 use crate::wire::request_target;
 
-mod answer;
 mod body_time;
-mod app_cookies;
 mod assemble;
-mod authenticate;
-mod authorize;
 pub(crate) mod conn;
-mod caching;
 mod cookie_owner;
-mod cors;
-mod decide;
-mod destination;
-pub mod explain;
 mod failure;
-mod forward;
 pub(crate) mod front;
 mod guard;
-mod handshake;
-pub(crate) mod head;
-mod header_filter;
-mod hsts;
 mod limit_log;
 mod live;
-mod oversize;
 mod page;
 mod proxies;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-pub mod prove;
-#[cfg(any(test, fuzzing))]
-pub mod reach;
-mod reasons;
 mod record;
-mod refuse;
 mod request_state;
 mod report;
-mod respond;
-mod response_kind;
 mod retry;
-mod route;
-mod second_method;
-mod service_worker;
 mod spot;
 mod tries;
-mod via;
 
 pub use assemble::Current;
 
-use app_cookies::Settled;
-use authenticate::Authentication;
-use authorize::Admission;
 use conn::Connections;
-use decide::Verdict;
-use head::{Known, Peer};
-use header_filter::Stripper;
 use live::{Asked, Live};
-use oversize::Oversize;
 use request_state::RequestState;
-use route::Routed;
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
@@ -208,7 +183,7 @@ impl Gateway {
     fn read_and_judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
         state.can_switch = head.version == Version::HTTP_11;
         let judged = self.read_head(head, head_bytes, state).and_then(|known| {
-            let incoming = head::incoming(head, request_target::of(head), &known);
+            let incoming = normalize::incoming(head, request_target::of(head), &known);
             let step = incoming.map(|incoming| self.judge(&incoming, state));
             state.known = Some(known);
             step
@@ -218,23 +193,23 @@ impl Gateway {
             let site = wants_page(&head.headers).then_some(&*self.pages);
             let prefix = &self.config.server.prefix;
             let seen = Oversize::of_head(&head.method, head.raw_path(), None, &head.headers, prefix);
-            Step::Reply(oversize::bad_head(bad, &state.request_id, &mut state.why, site, &seen))
+            Step::Reply(oversized_head::bad_head(bad, &state.request_id, &mut state.why, site, &seen))
         })
     }
 
     fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        if via::has_come_round(incoming, &self.via) {
+        if loop_detection::has_come_round(incoming, &self.via) {
             (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }
         let routed = Routed::new(&self.config, &self.pages, incoming);
         state.cors = routed.cors(&self.config, incoming);
         if let Some((_, route)) = routed.first.found.filter(|_| incoming.is_websocket) {
-            state.handshake = Some(handshake::read(&route.websocket_token, incoming));
+            state.handshake = Some(websocket_credentials::read(&route.websocket_token, incoming));
         }
         // a path with two readings is one request and no tunnel
         if let Some((_, route)) = routed.first.found.filter(|_| state.can_switch && routed.others.is_empty()) {
-            state.upgrade = handshake::asked_protocol(&route.upgrade, incoming);
+            state.upgrade = websocket_credentials::asked_protocol(&route.upgrade, incoming);
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
         let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming, carried);
@@ -342,14 +317,14 @@ impl Gateway {
         let address = state.guard.as_ref().and_then(|guard| guard.address());
         let secured = state.guard.as_ref().and_then(|guard| guard.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
-        let names = head::check(head, request_target::of(head).len(), head_bytes, &self.config.limits)?;
-        head::to_origin_form(head)?;
+        let names = normalize::check(head, request_target::of(head).len(), head_bytes, &self.config.limits)?;
+        normalize::to_origin_form(head)?;
         if state.peer.trusted
-            && let Some(id) = head::told_request_id(&head.headers)
+            && let Some(id) = normalize::told_request_id(&head.headers)
         {
             state.request_id = id;
         }
-        let known = head::read(head, names, state.peer, &self.config.server)?;
+        let known = normalize::read(head, names, state.peer, &self.config.server)?;
         // a proxy may speak for all hosts over one connection
         if secured.is_some_and(|secured| !state.peer.trusted && !secured.covers(known.host.name())) {
             return Err(BadHead::Misdirected);

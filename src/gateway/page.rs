@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora_http::RequestHeader;
 
-use super::{Gateway, RequestState, cookie_owner, head, refuse};
+use super::{Gateway, RequestState, cookie_owner};
 use crate::account::Caller;
 use crate::pages::{Call, Page, word};
+use crate::policy::{normalize, refuse};
 use crate::web::cookie::{self, Presented};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
@@ -39,7 +40,7 @@ impl Gateway {
     ) -> Reply {
         let unread = |code| refuse::unread(code, &state.request_id);
         let Some(incoming) =
-            state.known.as_ref().and_then(|known| head::incoming(head, request_target::of(head), known).ok())
+            state.known.as_ref().and_then(|known| normalize::incoming(head, request_target::of(head), known).ok())
         else {
             return unread(StatusCode::BAD_REQUEST);
         };
@@ -54,7 +55,7 @@ impl Gateway {
         };
         let caller = Caller {
             address: incoming.client,
-            is_proxy: head::is_trusted(&self.config.server, incoming.client.unwrap_or(head::UNIX_PEER)),
+            is_proxy: normalize::is_trusted(&self.config.server, incoming.client.unwrap_or(normalize::UNIX_PEER)),
             connection: state.guard.as_ref().map_or(0, |guard| Arc::as_ptr(guard).addr()),
             user_agent: agent.chars().take(256).collect(),
             request_id: state.request_id.clone(),

@@ -8,12 +8,12 @@ use std::sync::LazyLock;
 use bytes::BytesMut;
 use http::HeaderMap;
 
-use super::forward::{self, Told};
 pub use super::front::properties::answer;
-use super::head::{self, Peer};
-use super::header_filter::Stripper;
 use crate::account::User;
 use crate::config::{self, Config};
+use crate::policy::header_filter::Stripper;
+use crate::policy::normalize::{self, Peer};
+use crate::policy::request_headers::{self, Told};
 use crate::web::first_line::readable;
 use crate::web::names::Names;
 use crate::wire::request_head::{self, Head, Read};
@@ -75,7 +75,7 @@ pub fn head(bytes: &[u8]) {
     assert!(matches!(start.as_slice(), [method, target, _]
         if *method == head.parsed.method.as_str().as_bytes() && *target == crate::wire::request_target::of(&head.parsed)));
     let target = crate::wire::request_target::of(&head.parsed).len();
-    if head::check(&head.parsed, target, length, &CONFIG.limits).is_ok() {
+    if normalize::check(&head.parsed, target, length, &CONFIG.limits).is_ok() {
         framed_alike(&read);
         hosted_alike(&head, &read);
     }
@@ -128,7 +128,7 @@ pub(super) fn framed_alike(fields: &Fields) {
 /// Which host is asked for, as a reader of URLs finds it.
 fn hosted_alike(head: &Head, fields: &Fields) {
     let names = Names::of(&head.parsed.headers);
-    let Ok(known) = head::read(&head.parsed, names, Peer::default(), &CONFIG.server) else { return };
+    let Ok(known) = normalize::read(&head.parsed, names, Peer::default(), &CONFIG.server) else { return };
     let said: Vec<_> = fields.iter().filter(|(name, _)| name == "host").map(|(_, value)| value).collect();
     assert_eq!(said.len(), 1, "one Host (RFC 9112, 3.2)");
     let Ok(url) = url::Url::parse(&format!("http://{}/", String::from_utf8_lossy(said[0]))) else { return };
@@ -205,8 +205,12 @@ pub fn stripped(bytes: &[u8]) {
             host_override: None,
             port: "80".into(),
         };
-        let changes =
-            forward::changes(&head.parsed.headers, crate::wire::request_target::of(&head.parsed), &STRIPPER, &told);
+        let changes = request_headers::changes(
+            &head.parsed.headers,
+            crate::wire::request_target::of(&head.parsed),
+            &STRIPPER,
+            &told,
+        );
         for (name, line) in head.fields().filter(|(name, _)| changes.keeps(name)) {
             let folded = folded(name);
             let shown = String::from_utf8_lossy(line);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use super::Parts;
-use super::head::{self, Peer};
+use crate::policy::normalize::{self, Peer};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 
@@ -42,7 +42,7 @@ impl Parts {
 }
 
 fn says_https(incoming: &Incoming<'_>) -> bool {
-    head::says_https(incoming.headers)
+    normalize::says_https(incoming.headers)
 }
 
 /// Loopback, or an address that is routed nowhere else (RFC 1918, RFC 4193).

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::authorize::Admission;
 use super::{Gateway, RequestState};
 use crate::logging::{Timestamp, printable};
+use crate::policy::authorize::Admission;
 use crate::web::host::Host;
 
 /// One access line.

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-use super::app_cookies::Foreign;
-use super::authorize::Admission;
-use super::cors::CorsAnswer;
 use super::guard::Guard;
-use super::handshake::Handshake;
-use super::head::{Known, Peer};
 use super::live::LiveHandle;
 use crate::account::{Identity, IssuedToken};
+use crate::policy::app_cookies::Foreign;
+use crate::policy::authorize::Admission;
+use crate::policy::cors::CorsAnswer;
+use crate::policy::normalize::{Known, Peer};
+use crate::policy::websocket_credentials::Handshake;
 use crate::upstream::targets::Target;
 use crate::web::names::Names;
 

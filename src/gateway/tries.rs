@@ -7,15 +7,13 @@ use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
-use super::caching::Asker;
-use super::forward::{self, Changes, Told};
 use super::live::Asked;
-use super::respond::AnswerChanges;
-use super::{
-    Gateway, RequestState, cookie_owner, failure, handshake, head, hsts, refuse, response_kind, retry, second_method,
-    service_worker,
-};
+use super::{Gateway, RequestState, cookie_owner, failure, retry};
 use crate::account::{Identity, SessionState};
+use crate::policy::caching::Asker;
+use crate::policy::request_headers::{self, Changes, Told};
+use crate::policy::response_headers::AnswerChanges;
+use crate::policy::{hsts, normalize, refuse, response_kind, second_method, service_worker, websocket_credentials};
 use crate::upstream::error_cause;
 use crate::upstream::targets::Target;
 use crate::web::reply::Reply;
@@ -100,7 +98,7 @@ impl Gateway {
             prefix: &self.config.routes[admission.route()].strip_prefix,
             host_override: self.targets[admission.upstream()].host_override(target).or(known.judged_host()),
         };
-        Ok(forward::changes(&head.headers, request_target::of(head), &self.stripper, &told))
+        Ok(request_headers::changes(&head.headers, request_target::of(head), &self.stripper, &told))
     }
 
     /// An upstream's answer has begun: what becomes of its head, and whether it lives on.
@@ -172,7 +170,7 @@ impl Gateway {
     #[inline(never)]
     fn register_stream(&self, head: &RequestHeader, state: &mut RequestState, ends: bool) {
         if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
-            && let Ok(incoming) = head::incoming(head, request_target::of(head), known)
+            && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
             state.live = Some(self.live.stream(guard, admission, asked, ends, self));
@@ -182,7 +180,7 @@ impl Gateway {
     /// What a gRPC call is told whose session ended before it was answered; other requests are told nothing.
     pub(super) fn ended_call(&self, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
         state.outcome = "client_gone";
-        let incoming = head::incoming(head, request_target::of(head), state.known.as_ref()?).ok()?;
+        let incoming = normalize::incoming(head, request_target::of(head), state.known.as_ref()?).ok()?;
         let is_grpc = incoming.is_grpc();
         is_grpc.then(|| refuse::status(&self.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
     }
@@ -200,7 +198,7 @@ impl Gateway {
         // a 304 freshens what is stored, with all its fields: it gets none that can wait
         let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
         if (!waits || set.peek().is_some())
-            && let Ok(incoming) = head::incoming(head, request_target::of(head), known)
+            && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
         {
             changes.set_cookies(
                 cookie_owner::context(self).settle(user, &incoming, state.foreign.as_deref(), set),
@@ -219,7 +217,7 @@ impl Gateway {
         failure::log_failure(self, state, e, code);
         let code = code?;
         let incoming =
-            state.known.as_ref().and_then(|known| head::incoming(head, request_target::of(head), known).ok());
+            state.known.as_ref().and_then(|known| normalize::incoming(head, request_target::of(head), known).ok());
         let reply = match &incoming {
             Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
             None => refuse::unread(code, &state.request_id),
@@ -236,8 +234,8 @@ fn is_switch(
 ) -> std::result::Result<(), &'static str> {
     match &state.upgrade {
         _ if state.live.is_none() => Err("101 to a request without an upgrade"),
-        Some(protocol) => handshake::is_switched(protocol, answer),
-        None => handshake::is_granted(&head.headers, state.handshake.as_ref(), answer),
+        Some(protocol) => websocket_credentials::is_switched(protocol, answer),
+        None => websocket_credentials::is_granted(&head.headers, state.handshake.as_ref(), answer),
     }
 }
 

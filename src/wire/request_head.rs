@@ -181,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gateway::head;
+    use crate::policy::normalize;
 
     const LIMITS: usize = 32 << 10;
 
@@ -335,7 +335,7 @@ mod tests {
             parsed.sort();
             prop_assert_eq!(&parsed, &sorted);
             // pingora takes away a length beside a coding; such heads are refused before they reach it
-            if head::check(&head.parsed, target.len(), length, &limits()).is_ok() && !sorted.is_empty()
+            if normalize::check(&head.parsed, target.len(), length, &limits()).is_ok() && !sorted.is_empty()
                 && let Some(theirs) = by_pingora(&bytes)
             {
                 let mut theirs: Vec<_> =

@@ -17,11 +17,12 @@ use tokio::time::Instant;
 
 use super::conn::Counted;
 use super::guard::Guard;
-use super::head::Peer;
-use super::oversize::{self, Oversize};
 use super::record::{self, Counts};
-use super::{Current, Gateway, RequestState, Step, answer, hsts, refuse};
+use super::{Current, Gateway, RequestState, Step};
 use crate::pages::word;
+use crate::policy::normalize::Peer;
+use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::{hsts, refuse, reply_head};
 use crate::upstream::tls::Connector;
 use crate::web::names::Names;
 use crate::web::reply::Reply;
@@ -175,7 +176,7 @@ impl Front {
         let (request_id, mut why) = (self.gateway.fresh_id(), None);
         let site = request_head::wants_page(&conn.buffer).then_some(&*self.gateway.pages);
         let seen = Oversize::of_bytes(&conn.buffer, &self.gateway.config.server.prefix);
-        let reply = oversize::bad_head(bad, &request_id, &mut why, site, &seen);
+        let reply = oversized_head::bad_head(bad, &request_id, &mut why, site, &seen);
         let client = (conn.guard.address(), seen.host.as_str());
         record::unread(&self.gateway, client, reply.status.as_u16(), &request_id, why);
         let _ = self.write_reply(&mut conn, reply, &Method::GET, &request_id).await;
@@ -294,9 +295,9 @@ impl Front {
 
     async fn write_reply(&self, conn: &mut Conn, reply: Reply, method: &Method, request_id: &str) -> Result<(), Gone> {
         let hsts = hsts::sends_hsts(&self.gateway.config, conn.guard.secured().is_some());
-        let Ok(mut head) = answer::head_of(&reply, request_id, hsts) else { return Err(Gone) };
+        let Ok(mut head) = reply_head::head_of(&reply, request_id, hsts) else { return Err(Gone) };
         let mut out = Vec::with_capacity(1024 + reply.body.len());
-        let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
+        let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
         response_head::write_head(&mut head, reply.close, &mut out);
         if !bodiless {
             out.extend_from_slice(&reply.body);

@@ -5,9 +5,9 @@
 use bytes::BytesMut;
 use http::Method;
 
-use crate::gateway::cors::CorsAnswer;
 use crate::gateway::properties::{Fields, STRIPPER, framed_alike, lenient};
-use crate::gateway::respond::AnswerChanges;
+use crate::policy::cors::CorsAnswer;
+use crate::policy::response_headers::AnswerChanges;
 use crate::wire::chunked::Chunks;
 use crate::wire::response_head::{self, Framing};
 

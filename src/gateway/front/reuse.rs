@@ -2,8 +2,8 @@
 //! next could be taken for the answer to somebody else's request (CWE-444).
 
 use super::Front;
-use crate::gateway::authorize::Admission;
 use crate::gateway::request_state::RequestState;
+use crate::policy::authorize::Admission;
 use crate::upstream::h1_pool;
 use crate::upstream::targets::Target;
 use crate::wire::stream::Wire;

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::gateway::reach::reach(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::policy::explain::reach::reach(bytes));

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::Tally;
 use crate::gateway::front::client::Gone;
 use crate::gateway::front::streamed::{Download, Upload};
-use crate::gateway::response_kind::{is_grpc, is_server_sent};
+use crate::policy::response_kind::{is_grpc, is_server_sent};
 use crate::wire::body::{Complete, Part};
 use crate::wire::grpc_messages::Messages;
 use crate::wire::h2_body::Inflow;

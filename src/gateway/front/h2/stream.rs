@@ -16,9 +16,10 @@ use crate::gateway::front::Front;
 use crate::gateway::front::client::Gone;
 use crate::gateway::front::streamed::{Download as _, Upload as _, read_form};
 use crate::gateway::guard::Guard;
-use crate::gateway::oversize::{self, Oversize};
 use crate::gateway::record::{self, Counts};
-use crate::gateway::{RequestState, Step, answer, hsts};
+use crate::gateway::{RequestState, Step};
+use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::{hsts, reply_head};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
@@ -55,7 +56,7 @@ async fn serve_one(
         Ok(read) => read,
         Err(bad) => {
             let (id, mut why) = (gateway.fresh_id(), None);
-            let reply = oversize::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
+            let reply = oversized_head::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
             record::unread(gateway, (guard.address(), &seen.host), reply.status.as_u16(), &id, why);
             drop(seen);
             let _ = front.reply_h2(&mut client, &guard, reply, &method, &id).await;
@@ -184,8 +185,8 @@ impl Front {
         request_id: &str,
     ) -> std::result::Result<(), Gone> {
         let hsts = hsts::sends_hsts(&self.gateway.config, guard.secured().is_some());
-        let head = answer::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
-        let bodiless = answer::is_bodiless(&reply) || *method == Method::HEAD;
+        let head = reply_head::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
+        let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
         client.head(head, bodiless).await?;
         if bodiless {
             return Ok(());

@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::replay::Replay;
 use super::server::{self, Broken, Server, Sink, Source, gone};
-use super::{Download, Upload, trailers};
+use super::{Download, Upload};
 use crate::gateway::front::Front;
 use crate::gateway::front::flow::Flow;
 use crate::gateway::retry::signs_in_connection;
 use crate::gateway::tries::no_admission;
 use crate::gateway::{Gateway, RequestState};
+use crate::policy::trailers;
 use crate::upstream::h1_pool;
 use crate::upstream::h2_pool::Shared;
 use crate::upstream::targets::Target;

@@ -16,7 +16,6 @@ mod exchange;
 mod http1;
 mod replay;
 mod server;
-mod trailers;
 
 /// A request's body, as its client sends it.
 pub(super) trait Upload {

@@ -4,7 +4,7 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::respond::AnswerChanges;
+use super::response_headers::AnswerChanges;
 use crate::config::{Config, PathPattern, Route, Segment};
 use crate::web::host::Host;
 use crate::wire::response_view::AnswerHead;
@@ -13,7 +13,7 @@ static ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 
 /// Narrows `Service-Worker-Allowed` to paths that lead to the same upstream: to the folder of the route, where there is
 /// one (W3C Service Workers, 5.3). `place` is the host and the target of the request.
-pub(super) fn limit(
+pub(crate) fn limit(
     changes: &mut AnswerChanges<'_>,
     answer: &impl AnswerHead,
     config: &Config,

@@ -100,7 +100,7 @@ impl Oversize {
 }
 
 /// The answer to a head that is refused unread; `site` where a person looks at it.
-pub(super) fn bad_head(
+pub(crate) fn bad_head(
     bad: BadHead,
     request_id: &str,
     why: &mut Option<&'static str>,

@@ -9,14 +9,14 @@ use crate::web::names::Names;
 use crate::wire::response_view::AnswerHead;
 
 /// What an answer is given in the place of the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
-pub(super) struct CacheRules {
-    pub(super) cache_control: Option<HeaderValue>,
-    pub(super) vary: Option<HeaderValue>,
+pub(crate) struct CacheRules {
+    pub(crate) cache_control: Option<HeaderValue>,
+    pub(crate) vary: Option<HeaderValue>,
 }
 
 /// Who an app was told asks, and by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(crate) enum Asker {
     /// Nobody.
     Unknown,
     /// A session cookie said so, and no `Authorization` may have.
@@ -26,7 +26,7 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    pub(super) fn new(headers: &HeaderMap, names: Names, by_itself: bool, admission: &Admission) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, names: Names, by_itself: bool, admission: &Admission) -> Self {
         let may_be = names.may_have(b"authorization");
         match admission.identity() {
             None => Self::Unknown,
@@ -39,7 +39,7 @@ impl Asker {
 impl CacheRules {
     /// What a final answer is given that was admitted by these routes, one for each reading of its path; `vary` are
     /// values that the gateway adds by itself. `None`: it belongs to no account.
-    pub(super) fn new<'v, 'r>(
+    pub(crate) fn new<'v, 'r>(
         mut routes: impl Iterator<Item = &'r Route>,
         answer: &'v impl AnswerHead,
         vary: impl Iterator<Item = &'v HeaderValue>,
@@ -57,7 +57,7 @@ impl CacheRules {
 }
 
 /// `private` in the place of what lets shared caches store; how long a browser keeps it stays.
-pub(super) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
+pub(crate) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
     let first = answer.values(&header::CACHE_CONTROL).next();
     if first.is_some() { made_private(answer) } else { Some(HeaderValue::from_static("private")) }
 }

@@ -138,7 +138,7 @@ fn has(names: Names, name: &HeaderName) -> bool {
 }
 
 /// A tunnel to anywhere, or what shows the request to scripts.
-pub(super) fn is_never_served(method: &Method) -> bool {
+pub(crate) fn is_never_served(method: &Method) -> bool {
     matches!(method.as_str(), "CONNECT" | "TRACE" | "TRACK")
 }
 
@@ -270,7 +270,7 @@ fn last_told<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> 
 }
 
 /// Whether a field says https in any of its names; of whom it comes is not asked.
-pub(super) fn says_https(headers: &HeaderMap) -> bool {
+pub(crate) fn says_https(headers: &HeaderMap) -> bool {
     last_told(headers, &X_FORWARDED_PROTO).and_then(scheme_of) == Some(Scheme::Https)
 }
 

@@ -15,7 +15,7 @@ use crate::wire::response_view::{AnswerHead, connection_options};
 /// What becomes of an upstream's head on its way to the client: it cannot set our cookies, nor those that
 /// carry its own token, nor speak for other origins unless the route leaves that to it. What its
 /// `Connection` names is about that connection alone (RFC 9110, 7.6.1).
-pub(super) struct AnswerChanges<'g> {
+pub(crate) struct AnswerChanges<'g> {
     stripper: &'g Stripper,
     app_speaks_cors: bool,
     nominated: Vec<HeaderName>,
@@ -33,7 +33,7 @@ pub(super) struct AnswerChanges<'g> {
 }
 
 impl<'g> AnswerChanges<'g> {
-    pub(super) fn new(stripper: &'g Stripper, cors: &CorsAnswer, answer: &impl AnswerHead) -> Self {
+    pub(crate) fn new(stripper: &'g Stripper, cors: &CorsAnswer, answer: &impl AnswerHead) -> Self {
         // what frames the body, what browsers keep and who may keep it is no connection's to take away
         const KEPT: [&str; 6] =
             ["connection", "content-length", "transfer-encoding", "set-cookie", "cache-control", "vary"];
@@ -66,7 +66,7 @@ impl<'g> AnswerChanges<'g> {
     /// they may store whatever is not `private` by `max-age`, `Expires` or a guess, cookies included (RFC 9111, 3),
     /// with `no-cache` too.
     #[inline(never)]
-    pub(super) fn lay(&mut self, cookie: HeaderValue, answer: &impl AnswerHead) {
+    pub(crate) fn lay(&mut self, cookie: HeaderValue, answer: &impl AnswerHead) {
         if is_shared(answer) {
             return;
         }
@@ -74,14 +74,14 @@ impl<'g> AnswerChanges<'g> {
     }
 
     /// Puts a field, or none, in the place of all of the upstream's of this name.
-    pub(super) fn replace(&mut self, name: HeaderName, value: Option<HeaderValue>) {
+    pub(crate) fn replace(&mut self, name: HeaderName, value: Option<HeaderValue>) {
         self.nominated.push(name.clone());
         self.added.extend(value.map(|value| (name, value)));
     }
 
     /// Sets cookies for the one browser that asked, and keeps them out of shared caches.
     #[inline(never)]
-    pub(super) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl AnswerHead) {
+    pub(crate) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl AnswerHead) {
         if cookies.is_empty() {
             return;
         }
@@ -93,7 +93,7 @@ impl<'g> AnswerChanges<'g> {
     }
 
     /// Keeps a final answer to the account that it was made for, where a route says so; the last of all changes.
-    pub(super) fn keep_to_account<'r>(
+    pub(crate) fn keep_to_account<'r>(
         &mut self,
         routes: impl Iterator<Item = &'r Route>,
         answer: &impl AnswerHead,
@@ -112,14 +112,14 @@ impl<'g> AnswerChanges<'g> {
         }
     }
 
-    pub(super) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
+    pub(crate) fn extend(&mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
         self.added.extend(fields);
     }
 
     /// An app that is told its own name leads to itself by it, past the gateway: such a `Location` becomes the path (nginx:
     /// `proxy_redirect default`). Any other one is what it says.
     #[inline(never)]
-    pub(super) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl AnswerHead) {
+    pub(crate) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl AnswerHead) {
         let mut told = answer.values(&header::LOCATION);
         let (Some(told), None) = (told.next(), told.next()) else { return };
         if let Some(path) = path_at(own, prefix, told).and_then(|path| HeaderValue::try_from(path).ok()) {
@@ -129,7 +129,7 @@ impl<'g> AnswerChanges<'g> {
     }
 
     /// Whether the upstream's field does not pass.
-    pub(super) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
+    pub(crate) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
         let sets_ours = || self.stripper.is_ours(cookie::name_of(value));
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
@@ -143,19 +143,19 @@ impl<'g> AnswerChanges<'g> {
     }
 
     /// The fields that we add.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let added = self.added.iter().map(|(name, value)| (name, value));
         let replaced = [(&header::CACHE_CONTROL, &self.cache_control), (&header::VARY, &self.vary)];
         added.chain(replaced.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))))
     }
 
     /// Writes a server's head in HTTP/1 as the client gets it, with the framing of the body that is `sent`.
-    pub(super) fn write(&self, answer: &Answer, sent: Framing, close: bool, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, answer: &Answer, sent: Framing, close: bool, out: &mut Vec<u8>) {
         response_head::write_answer(answer, |name, value| self.drops(name, value), self.fields(), (sent, close), out);
     }
 
     /// Changes a head in place.
-    pub(super) fn apply(self, head: &mut ResponseHeader) {
+    pub(crate) fn apply(self, head: &mut ResponseHeader) {
         let drops = |(name, value): (&HeaderName, &HeaderValue)| {
             self.drops(name.as_str().as_bytes(), value.as_bytes()).then(|| name.clone())
         };

@@ -8,19 +8,19 @@ use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
-use super::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
-use super::authorize::{Admission, Refusal};
-use super::decide::{self, Verdict};
-use super::explain::{Asked, Explanation, Forwarded, ReadingTold, RouteTried};
-use super::forward::{self, Told};
-use super::head::{self, Known, Peer};
-use super::header_filter::Stripper;
-use super::oversize::{self, Oversize};
-use super::route::{Reading, Routed};
-use super::{cors, handshake, refuse};
+use super::report::{Asked, Explanation, Forwarded, ReadingTold, RouteTried};
 use crate::account::{Identity, IssuedToken, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
+use crate::policy::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
+use crate::policy::authorize::{Admission, Refusal};
+use crate::policy::decide::{self, Verdict};
+use crate::policy::header_filter::Stripper;
+use crate::policy::normalize::{self, Known, Peer};
+use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::request_headers::{self, Told};
+use crate::policy::route::{Reading, Routed};
+use crate::policy::{cors, refuse, websocket_credentials};
 use crate::upstream::server_name;
 use crate::web::cookie;
 use crate::web::host::Host;
@@ -83,14 +83,20 @@ impl<'c> Prover<'c> {
         let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
             Ok(known) => known,
             Err(bad) => {
-                told.refuse_unread(bad, &oversize::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
+                told.refuse_unread(
+                    bad,
+                    &oversized_head::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()),
+                );
                 return Ok(told);
             }
         };
-        let incoming = match head::incoming(&parts, target.as_bytes(), &known) {
+        let incoming = match normalize::incoming(&parts, target.as_bytes(), &known) {
             Ok(incoming) => incoming,
             Err(bad) => {
-                told.refuse_unread(bad, &oversize::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()));
+                told.refuse_unread(
+                    bad,
+                    &oversized_head::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()),
+                );
                 return Ok(told);
             }
         };
@@ -104,9 +110,9 @@ impl<'c> Prover<'c> {
     fn read(&self, parts: &Parts, target: &str, scheme: Scheme, over_tls: Option<&str>) -> Result<Known, BadHead> {
         let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
-        let names = head::check(parts, target.len(), 0, &self.config.limits)?;
+        let names = normalize::check(parts, target.len(), 0, &self.config.limits)?;
         request_target::head_with(parts.method.clone(), target.as_bytes()).map_err(|_| BadHead::Ambiguous("target"))?;
-        let known = head::read(parts, names, peer, &self.config.server)?;
+        let known = normalize::read(parts, names, peer, &self.config.server)?;
         // whoever connects to a number asks for no name
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
         let to = over_tls.and_then(Host::parse).filter(is_name);
@@ -191,10 +197,10 @@ impl<'c> Prover<'c> {
         let to = &config.upstreams[admission.upstream()];
         let user = admission.identity().map(|identity| &identity.user);
         let token = to.token.as_ref().zip(user).map(|(spec, user)| IssuedToken::placeholder(spec, &to.name, user));
-        let handshake = incoming.is_websocket.then(|| handshake::read(&route.websocket_token, incoming));
+        let handshake = incoming.is_websocket.then(|| websocket_credentials::read(&route.websocket_token, incoming));
         let own_host = to.servers.first().map(server_name::authority);
         let client = seen.known.client.map(|client| client.to_string());
-        let changes = forward::changes(
+        let changes = request_headers::changes(
             incoming.headers,
             seen.target.as_bytes(),
             &self.stripper,

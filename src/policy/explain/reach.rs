@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::explain::Asked;
-use super::prove::Prover;
+use super::report::Asked;
+use super::simulate::Prover;
 use crate::account::User;
 use crate::config::{self, Access, Config, Route};
 use crate::web::host::Host;
@@ -22,19 +22,19 @@ const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-meth
 
 /// One request, and who sends it.
 #[derive(Debug, Clone)]
-pub(super) struct Sent {
-    pub(super) method: String,
-    pub(super) host: &'static str,
-    pub(super) path: Vec<u8>,
+pub(crate) struct Sent {
+    pub(crate) method: String,
+    pub(crate) host: &'static str,
+    pub(crate) path: Vec<u8>,
     /// The field and the method in it.
-    pub(super) second: Option<(&'static str, String)>,
-    pub(super) destination: Option<Vec<u8>>,
+    pub(crate) second: Option<(&'static str, String)>,
+    pub(crate) destination: Option<Vec<u8>>,
     /// The groups of whoever is signed in.
-    pub(super) groups: Option<Vec<String>>,
+    pub(crate) groups: Option<Vec<String>>,
 }
 
 /// Judges a request and, if it is forwarded, holds what each app makes of it against the rules. Whether it was forwarded.
-pub(super) fn check(config: &Config, prover: &Prover<'_>, sent: &Sent) -> bool {
+pub(crate) fn check(config: &Config, prover: &Prover<'_>, sent: &Sent) -> bool {
     let Ok(path) = std::str::from_utf8(&sent.path) else { return false };
     let (Ok(method), true) = (Method::from_bytes(sent.method.as_bytes()), path.starts_with('/')) else { return false };
     let field = |name: &str, value: &[u8]| {

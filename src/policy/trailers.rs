@@ -3,10 +3,10 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::decide::DESTINATION;
+use super::header_filter::Stripper;
+use super::second_method;
 use crate::config::Upstream;
-use crate::gateway::decide::DESTINATION;
-use crate::gateway::header_filter::Stripper;
-use crate::gateway::second_method;
 
 /// Fields that have no place behind a body, either way.
 const UNFIT: [HeaderName; 20] = [
@@ -36,13 +36,13 @@ const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
 /// or path was not judged.
-pub(super) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
+pub(crate) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
     let names_another = |name: &str| second_method::is_field(name) || name == DESTINATION;
     passing(trailers, |name| stripper.passes(name, upstream, false) && !names_another(name))
 }
 
 /// What a client gets of an answer's.
-pub(super) fn to_client(trailers: HeaderMap) -> Option<HeaderMap> {
+pub(crate) fn to_client(trailers: HeaderMap) -> Option<HeaderMap> {
     passing(trailers, |name| !name.starts_with("access-control-"))
 }
 

@@ -4,14 +4,14 @@
 use crate::web::readings::{RequestPath, Unreadable};
 
 /// The paths that a backend may read in it.
-pub(super) struct Readings {
-    pub(super) paths: Vec<Vec<u8>>,
+pub(crate) struct Readings {
+    pub(crate) paths: Vec<Vec<u8>>,
     /// It is not in normal form.
-    pub(super) several: bool,
+    pub(crate) several: bool,
 }
 
 /// The path in the field, `?` and `#` escaped: not every app cuts there. `None`: it is neither a path nor an address.
-pub(super) fn path_of(address: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn path_of(address: &[u8]) -> Option<Vec<u8>> {
     let path = if address.starts_with(b"/") { address } else { behind_host(address)? };
     let mut escaped = Vec::with_capacity(path.len());
     for byte in if path.is_empty() { b"/" } else { path } {
@@ -39,7 +39,7 @@ fn behind_host(address: &[u8]) -> Option<&[u8]> {
 }
 
 /// The readings of a path, and of what an app behind `prefix` may take it for.
-pub(super) fn readings(path: &[u8], prefix: &str) -> Result<Readings, Unreadable> {
+pub(crate) fn readings(path: &[u8], prefix: &str) -> Result<Readings, Unreadable> {
     let inside = [prefix.as_bytes(), path].concat();
     let mut found = Readings { paths: Vec::new(), several: false };
     for path in [path, &inside] {

@@ -15,14 +15,14 @@ const FIELDS: [&str; 5] =
 const PARAMETER: &[u8] = b"_method";
 
 /// Whether a header field of this name, in lower case, names a second method.
-pub(super) fn is_field(name: &str) -> bool {
+pub(crate) fn is_field(name: &str) -> bool {
     // a name with `_` or `.` for `-` passes where `allow_headers` lists it
     let alike = |own: &str| own.bytes().eq(name.bytes().map(|b| if b == b'_' || b == b'.' { b'-' } else { b }));
     name.starts_with('x') && FIELDS.iter().any(|own| own.len() == name.len() && alike(own))
 }
 
 /// Whether a request names one, be it what no method is.
-pub(super) fn is_named(headers: &HeaderMap, target: &[u8]) -> bool {
+pub(crate) fn is_named(headers: &HeaderMap, target: &[u8]) -> bool {
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());
     let names = |query: &[u8]| in_query(query).next().is_some();
     headers.keys().any(|name| is_field(name.as_str()))
@@ -31,12 +31,12 @@ pub(super) fn is_named(headers: &HeaderMap, target: &[u8]) -> bool {
 }
 
 /// Whether a request has anything in it that could name one: most have not, and cost no more than this.
-pub(super) fn may_be_named(incoming: &Incoming<'_>) -> bool {
+pub(crate) fn may_be_named(incoming: &Incoming<'_>) -> bool {
     incoming.query.is_some() || !incoming.path.is_plain() || incoming.headers.keys().any(|name| is_field(name.as_str()))
 }
 
 /// The methods that a request names besides its own; `None`: what is no method.
-pub(super) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
+pub(crate) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Method>> {
     let fields = incoming.headers.iter().filter(|(name, _)| is_field(name.as_str()));
     let in_fields = fields.flat_map(|(_, value)| value.as_bytes().split(|&b| b == b',')).map(read);
     let query = incoming.query.unwrap_or_default();
@@ -45,7 +45,7 @@ pub(super) fn named(incoming: &Incoming<'_>) -> impl Iterator<Item = Option<Meth
 }
 
 /// The values of `_method` in a query, in every spelling of the name that PHP and form decoders fold onto it.
-pub(super) fn in_query(query: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn in_query(query: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     query.split(|b| b"&;".contains(b)).filter_map(|item| {
         let end = memchr::memchr(b'=', item).unwrap_or(item.len());
         is_parameter(&item[..end]).then(|| decoded(item.get(end + 1..).unwrap_or_default()).collect())

@@ -9,9 +9,9 @@ use pingora_http::RequestHeader;
 
 use super::app_cookies::Foreign;
 use super::authenticate::holds_own;
-use super::handshake::Handshake;
 use super::header_filter::{Stripper, holds_session};
-use super::via;
+use super::loop_detection;
+use super::websocket_credentials::Handshake;
 use crate::account::{IssuedToken, User};
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
@@ -160,7 +160,7 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
         Cow::Owned(port) => changes.make("X-Forwarded-Port", port.clone().into_bytes()),
     }
     changes.set("X-Request-Id", told.request_id.as_bytes());
-    changes.put("X-Authgate-Via", Some(via::told(headers, told.names, told.via)));
+    changes.put("X-Authgate-Via", Some(loop_detection::told(headers, told.names, told.via)));
     let stripped = told.handshake.and_then(Handshake::target);
     if let Some(handshake) = told.handshake
         && let Some(left) = handshake.protocols_left()

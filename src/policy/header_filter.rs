@@ -89,7 +89,7 @@ impl Stripper {
 
     /// Whether a reader that takes blanks and commas for the end of a cookie (RFC 2109, 4.3.4; Python's `SimpleCookie`)
     /// finds a token behind one.
-    pub(super) fn hides_token(&self, item: &[u8]) -> bool {
+    pub(crate) fn hides_token(&self, item: &[u8]) -> bool {
         !self.token_cookies.is_empty()
             && item
                 .split(|b| b" \t,".contains(b))
@@ -98,7 +98,7 @@ impl Stripper {
     }
 
     /// Whether a header of this name (in lower case, as `http` keeps it) may reach the upstream.
-    pub(super) fn passes(&self, name: &str, upstream: &Upstream, trusted: bool) -> bool {
+    pub(crate) fn passes(&self, name: &str, upstream: &Upstream, trusted: bool) -> bool {
         if is_plain(name) {
             return self.folded_passes(name, trusted);
         }
@@ -161,7 +161,7 @@ fn fold(name: &str) -> String {
 
 /// Whether a cookie holds a session of a gateway like this one, which may have another name: cookies know no ports, and
 /// two of them on one host get each other's.
-pub(super) fn holds_session(item: &[u8]) -> bool {
+pub(crate) fn holds_session(item: &[u8]) -> bool {
     let value = memchr::memchr(b'=', item).map_or(item, |at| &item[at + 1..]);
     value.strip_prefix(b"\"").unwrap_or(value).starts_with(SESSION_TOKEN_START.as_bytes())
 }

@@ -14,7 +14,7 @@ static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
 const GATEWAYS_MAX: usize = 8;
 
 /// Whether this gateway, `own`, has had the request already.
-pub(super) fn has_come_round(incoming: &Incoming<'_>, own: &str) -> bool {
+pub(crate) fn has_come_round(incoming: &Incoming<'_>, own: &str) -> bool {
     may_be_there(incoming.names)
         && names(incoming.headers).enumerate().any(|(at, name)| at == GATEWAYS_MAX || name == own.as_bytes())
 }
@@ -25,7 +25,7 @@ fn may_be_there(fields: Names) -> bool {
 }
 
 /// What is forwarded: the names so far, and our own.
-pub(super) fn told<'a>(headers: &HeaderMap, may_have: Names, own: &'a str) -> Cow<'a, [u8]> {
+pub(crate) fn told<'a>(headers: &HeaderMap, may_have: Names, own: &'a str) -> Cow<'a, [u8]> {
     if !may_be_there(may_have) || !headers.contains_key(&VIA) {
         return own.as_bytes().into();
     }

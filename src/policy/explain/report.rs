@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde::Serialize;
 
-use super::answer;
-use super::authorize::Refusal;
-use super::forward::Changes;
 use crate::account::User;
 use crate::config::{Access, Miss, Route, Upstream, UpstreamProtocol, UpstreamServer};
 use crate::pages::Page;
+use crate::policy::authorize::Refusal;
+use crate::policy::reply_head;
+use crate::policy::request_headers::Changes;
 use crate::web::cookie;
 use crate::web::host::HostPattern;
 use crate::web::incoming::Incoming;
@@ -121,7 +121,7 @@ pub struct Forwarded {
 }
 
 impl Explanation {
-    pub(super) fn of(asked: &Asked, scheme: Scheme, host: &str, target: &str, hsts: bool) -> Self {
+    pub(crate) fn of(asked: &Asked, scheme: Scheme, host: &str, target: &str, hsts: bool) -> Self {
         Self {
             request: format!("{} {}://{host}{target}", asked.method, scheme.as_str()),
             kind: "request",
@@ -138,7 +138,7 @@ impl Explanation {
         }
     }
 
-    pub(super) fn note(&mut self, incoming: &Incoming<'_>, carries_credential: bool) {
+    pub(crate) fn note(&mut self, incoming: &Incoming<'_>, carries_credential: bool) {
         if incoming.is_websocket {
             self.kind = "WebSocket handshake";
         } else if incoming.is_navigation() {
@@ -149,12 +149,12 @@ impl Explanation {
         }
     }
 
-    pub(super) fn answer(&mut self, verdict: &str, why: &str) {
+    pub(crate) fn answer(&mut self, verdict: &str, why: &str) {
         verdict.clone_into(&mut self.verdict);
         why.clone_into(&mut self.why);
     }
 
-    pub(super) fn refuse_unread(&mut self, bad: BadHead, reply: &Reply) {
+    pub(crate) fn refuse_unread(&mut self, bad: BadHead, reply: &Reply) {
         let why = match bad {
             BadHead::Ambiguous("path") => "the path is malformed, or has more readings than are checked".to_owned(),
             BadHead::Ambiguous(what) => format!("the {what} is ambiguous or malformed"),
@@ -168,7 +168,7 @@ impl Explanation {
         self.reply(reply, "REQUEST-ID");
     }
 
-    pub(super) fn page(&mut self, page: Page) {
+    pub(crate) fn page(&mut self, page: Page) {
         let what = match page.name() {
             "unknown" => "the path is under the gateway's own prefix, but no page exists there: 404".to_owned(),
             name => format!("the gateway's own page `{name}` responds"),
@@ -176,7 +176,7 @@ impl Explanation {
         self.answer("page", &what);
     }
 
-    pub(super) fn refused(&mut self, verdict: &str, refusal: Refusal, route: &Route, user: Option<&User>) {
+    pub(crate) fn refused(&mut self, verdict: &str, refusal: Refusal, route: &Route, user: Option<&User>) {
         let why = match refusal {
             Refusal::SignedOut => "the route requires a signed-in user, and the request is anonymous".to_owned(),
             Refusal::CrossOrigin => {
@@ -197,8 +197,8 @@ impl Explanation {
         self.answer(verdict, &why);
     }
 
-    pub(super) fn reply(&mut self, reply: &Reply, request_id: &str) {
-        let Ok(head) = answer::head_of(reply, request_id, self.hsts) else { return };
+    pub(crate) fn reply(&mut self, reply: &Reply, request_id: &str) {
+        let Ok(head) = reply_head::head_of(reply, request_id, self.hsts) else { return };
         let fields = head.headers.iter();
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let headers: Vec<(String, String)> =
@@ -209,7 +209,7 @@ impl Explanation {
     }
 
     /// `per_account`: cookies of apps belong to accounts.
-    pub(super) fn forward(&mut self, forwarded: Forwarded, per_account: bool) {
+    pub(crate) fn forward(&mut self, forwarded: Forwarded, per_account: bool) {
         let mut why = match &self.user {
             Some(who) => format!("{} is allowed", who.email),
             None => "the route does not require sign-in".to_owned(),
@@ -224,7 +224,7 @@ impl Explanation {
 }
 
 impl RouteTried {
-    pub(super) fn new(index: usize, route: &Route, miss: Option<Miss>) -> Self {
+    pub(crate) fn new(index: usize, route: &Route, miss: Option<Miss>) -> Self {
         let mut takes = match &route.host {
             HostPattern::Any => String::new(),
             HostPattern::Exact(host) => host.to_string(),
@@ -244,7 +244,7 @@ impl RouteTried {
 }
 
 impl Forwarded {
-    pub(super) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &str, changes: &Changes<'_>) -> Self {
+    pub(crate) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &str, changes: &Changes<'_>) -> Self {
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let sent = incoming.headers.iter();
         let kept = sent.filter(|(name, _)| changes.keeps(name.as_str().as_bytes()));

@@ -6,7 +6,7 @@ use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
 use super::cors::{self, CorsAnswer};
 use super::route::{self, Reading, Routed};
-use super::{destination, head, second_method};
+use super::{destination, normalize, second_method};
 use crate::config::{Config, Paths};
 use crate::pages::{Page, guard};
 use crate::web::incoming::Incoming;
@@ -97,7 +97,7 @@ fn under_all(
 }
 
 /// Judges a request under one reading of its path.
-pub(super) fn under(
+pub(crate) fn under(
     config: &Config,
     reading: &Reading<'_, '_>,
     incoming: &Incoming<'_>,
@@ -165,7 +165,7 @@ fn refused_by_override(
         }
         // what is no method is nobody's
         let method = method?;
-        if head::is_never_served(&method) {
+        if normalize::is_never_served(&method) {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         }
         refused_as(config, incoming, path, &method, authentication)
@@ -189,7 +189,7 @@ fn refused_as(
 }
 
 /// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
-pub(super) static DESTINATION: HeaderName = HeaderName::from_static("destination");
+pub(crate) static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// A request that names a second path must be let in there, too, under every reading: else an app that obeys the field
 /// writes where the rules for that path refuse it. The host that it names with it is not believed. Behind a prefix that

@@ -26,7 +26,7 @@ const RECORD_SECS: u64 = 400 * 86_400;
 
 /// What is to be done about the cookies of one request.
 #[derive(Debug)]
-pub(super) struct Foreign {
+pub(crate) struct Foreign {
     tag: AccountTag,
     /// Another account's, name and value: not forwarded.
     withheld: Vec<(Vec<u8>, Vec<u8>)>,
@@ -38,7 +38,7 @@ pub(super) struct Foreign {
 
 impl Foreign {
     /// Whether a cookie of the request stays here.
-    pub(super) fn withholds(&self, item: &[u8]) -> bool {
+    pub(crate) fn withholds(&self, item: &[u8]) -> bool {
         let (name, value) = name_and_value(item);
         self.withheld.iter().any(|(own, owned)| own == name && owned == value)
     }
@@ -46,7 +46,7 @@ impl Foreign {
 
 /// Which requests have been looked at and need nothing: a hash of account, host and cookies each. Whoever comes next takes
 /// the place over.
-pub(super) struct Settled {
+pub(crate) struct Settled {
     /// Random per process: nobody can aim at a place, or at a hash.
     hasher: ahash::RandomState,
     places: Vec<AtomicU64>,
@@ -75,17 +75,17 @@ impl Settled {
 }
 
 /// What the gateway knows about cookies of apps, whatever the request.
-pub(super) struct Context<'g> {
-    pub(super) key: &'g AppCookieKey,
-    pub(super) cookies: &'g CookieStyle,
-    pub(super) stripper: &'g Stripper,
-    pub(super) settled: &'g Settled,
+pub(crate) struct Context<'g> {
+    pub(crate) key: &'g AppCookieKey,
+    pub(crate) cookies: &'g CookieStyle,
+    pub(crate) stripper: &'g Stripper,
+    pub(crate) settled: &'g Settled,
 }
 
 impl Context<'_> {
     /// Looks at the cookies of a request that the session of `user` authenticates; `None`: all of them may pass, and
     /// nothing is new. `by_itself`: the browser sent the session by itself, and so the record, if it has one.
-    pub(super) fn judge(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Option<Box<Foreign>> {
+    pub(crate) fn judge(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Option<Box<Foreign>> {
         let hash = self.settled.hash(user, incoming);
         if self.settled.place(hash).load(Ordering::Relaxed) == hash {
             return None;
@@ -118,7 +118,7 @@ impl Context<'_> {
     /// The `Set-Cookie` values that an answer to it is given, before those of the app: cookies that are taken away, and the
     /// record where it changes. `set` are the app's own.
     #[inline(never)]
-    pub(super) fn settle<'a>(
+    pub(crate) fn settle<'a>(
         &self,
         user: &User,
         incoming: &Incoming<'_>,
@@ -158,7 +158,7 @@ impl Context<'_> {
     }
 
     /// The `Set-Cookie` values that record as this account's what the request carries and nobody had; nothing is taken away.
-    pub(super) fn record_those_of(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Vec<HeaderValue> {
+    pub(crate) fn record_those_of(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Vec<HeaderValue> {
         let Some(foreign) = self.judge(user, incoming, by_itself) else { return Vec::new() };
         let foreign = Foreign { withheld: Vec::new(), ..*foreign };
         self.settle(user, incoming, Some(&foreign), std::iter::empty())
