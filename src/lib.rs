@@ -3,20 +3,20 @@
 //! One request, one straight line:
 //!
 //! ```text
-//! listener -> route -> authenticate -> authorize -> forward -> upstream -> response -> record
+//! listener -> request head -> normalize -> route -> authenticate -> authorize -> forward -> response -> access log
 //! ```
 //!
 //! Login, sign-up and account pages are a second line beside it:
 //!
 //! ```text
-//! listener -> route -> page -> guard -> account -> store -> reply -> record
+//! listener -> request head -> normalize -> page -> guard -> account -> store -> reply -> access log
 //! ```
 //!
-//! The listener's end of both is `gateway::front`: it reads each head once, strictly, and sends the request
-//! one of three ways: a plain exchange, one whose bodies are streamed, or a WebSocket tunnel. All
-//! three ask the same `open`, `tries` and `record`.
+//! Both are served by [`proxy`]: it reads each head once, strictly, and sends the request one of three ways: an exchange
+//! whose body is read whole first, one whose bodies are streamed, or a WebSocket tunnel. All three ask the same
+//! `Gateway::open`, `attempt` and `access_log`.
 //!
-//! Both begin and end in [`gateway`]. Between them they meet only in [`account`] and [`store`]. Who may pass, and which fields
+//! Both begin and end in [`proxy`]. Between them they meet only in [`account`] and [`store`]. Who may pass, and which fields
 //! are sent either way, is decided in [`policy`]: pure functions, which `check` and `explain` ask as well. The servers behind
 //! the gateway, their health and the connections to them that are kept are [`upstream`]. The bytes under both (sockets,
 //! deadlines, heads, bodies, WebSocket frames) are read and written in [`wire`], which knows neither accounts nor rules.
@@ -43,7 +43,7 @@
 pub mod cli;
 pub mod command;
 pub mod server;
-pub mod gateway;
+pub mod proxy;
 pub mod policy;
 pub mod pages;
 pub mod account;

@@ -31,17 +31,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["account/password/imported_hash.rs"]),
     ("cbc", &["account/backend_token/jwe.rs"]),
     ("csv", &["command/"]),
-    ("h2", &["gateway/front/", "upstream/", "wire/"]),
+    ("h2", &["proxy/", "upstream/", "wire/"]),
     ("jsonwebtoken", &["account/backend_token/"]),
     ("listenfd", &["server/listen.rs"]),
     ("md5", &["account/password/imported_hash.rs"]),
     ("mimalloc", &["main.rs"]),
     ("notify", &["server/"]),
-    (
-        "pingora_core",
-        &["gateway/", "policy/reply_head.rs", "policy/request_headers.rs", "server/", "upstream/", "wire/"],
-    ),
-    ("pingora_http", &["gateway/", "policy/", "wire/"]),
+    ("pingora_core", &["policy/reply_head.rs", "policy/request_headers.rs", "proxy/", "server/", "upstream/", "wire/"]),
+    ("pingora_http", &["policy/", "proxy/", "wire/"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),
     ("rustls", &["config/authority.rs", "config/certificate.rs", "server/tls.rs", "upstream/tls.rs"]),
@@ -51,7 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sd_notify", &["server/supervisor.rs"]),
     ("socket2", &["server/listen.rs", "wire/stream.rs"]),
     ("strsim", &["config/"]),
-    ("tokio_rustls", &["gateway/front/", "server/tls.rs", "upstream/tls.rs", "wire/stream.rs"]),
+    ("tokio_rustls", &["proxy/tls_handshake.rs", "server/tls.rs", "upstream/tls.rs", "wire/stream.rs"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logging.rs", "server/", "command/"]),
     ("x509_parser", &["config/authority.rs", "config/certificate.rs"]),
@@ -469,7 +466,7 @@ fn strayed_time(source: &Source) -> Vec<String> {
         ["Uuid", "::", "now_v7"],
         ["rustix", "::", "time"],
     ];
-    if !source.is_in(&["gateway/", "server/", "upstream/", "wire/"]) {
+    if !source.is_in(&["proxy/", "server/", "upstream/", "wire/"]) {
         readers.push(["Instant", "::", "now"]);
     }
     let mut findings = Vec::new();
@@ -619,17 +616,17 @@ fn sample(path: &str, text: &str, rule: impl Fn(&Source) -> Vec<String>) -> Vec<
 }
 
 fn order() -> Vec<String> {
-    ["cli", "gateway", "pages", "web", "clock"].map(str::to_owned).to_vec()
+    ["cli", "proxy", "pages", "web", "clock"].map(str::to_owned).to_vec()
 }
 
 #[test]
 fn rooms_use_only_rooms_below_them() {
-    let lib = Source::parse("lib.rs", "//! x\npub mod cli;\npub mod gateway;\nmod pages;\nmod web; mod clock;");
+    let lib = Source::parse("lib.rs", "//! x\npub mod cli;\npub mod proxy;\nmod pages;\nmod web; mod clock;");
     assert_eq!(rooms(&lib), order());
     let up = |source: &Source| upward_imports(source, &order());
     assert_eq!(
-        sample("web/a.rs", "use crate::{clock, pages::{x}};\nfn f() { m!(crate::gateway::g()) }", up),
-        ["web/a.rs:2: web uses gateway, which is above it", "web/a.rs:1: web uses pages, which is above it"]
+        sample("web/a.rs", "use crate::{clock, pages::{x}};\nfn f() { m!(crate::proxy::g()) }", up),
+        ["web/a.rs:2: web uses proxy, which is above it", "web/a.rs:1: web uses pages, which is above it"]
             .into_iter()
             .rev()
             .map(str::to_owned)
@@ -643,9 +640,9 @@ fn rooms_use_only_rooms_below_them() {
     );
     assert_eq!(sample("new.rs", "", up), ["new.rs: no `mod new;` in lib.rs"]);
     for fine in [
-        "use crate::clock;\n// crate::gateway\nconst X: &str = \"crate::gateway\";",
+        "use crate::clock;\n// crate::proxy\nconst X: &str = \"crate::proxy\";",
         "use crate::web::pages;\nuse super::b;\nmod inside { use super::super::b; }",
-        "#[cfg(test)]\nmod tests { use crate::gateway; }",
+        "#[cfg(test)]\nmod tests { use crate::proxy; }",
     ] {
         assert_eq!(sample("web/a.rs", fine, up), Vec::<String>::new(), "{fine}");
     }
@@ -727,7 +724,7 @@ fn time_is_read_through_the_clock() {
     let text = "fn f() { std::time::SystemTime::now(); Instant::now(); }";
     assert_eq!(sample("account/a.rs", text, strayed_time).len(), 2);
     assert_eq!(sample("server/a.rs", "use rustix::time::clock_gettime;", strayed_time).len(), 1);
-    assert_eq!(sample("gateway/a.rs", text, strayed_time).len(), 1);
+    assert_eq!(sample("proxy/a.rs", text, strayed_time).len(), 1);
     assert_eq!(sample("clock.rs", text, strayed_time), Vec::<String>::new());
     tree_keeps(strayed_time);
 }

@@ -11,8 +11,8 @@ use super::shard::Shards;
 use super::tls::Certificates;
 use super::{ServeError, admin, resolve, start_whoami, uses_whoami};
 use crate::config::{self, Config, Faults};
-use crate::gateway::Current;
 use crate::logging::Log;
+use crate::proxy::Current;
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]

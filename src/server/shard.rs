@@ -16,12 +16,11 @@ use tokio::time::{Instant, interval, sleep};
 use super::ServeError;
 use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
-use crate::gateway::Current;
-use crate::gateway::conn::{Counted, Load};
-use crate::gateway::front::Front;
-use crate::upstream;
-use crate::vital;
+use crate::proxy::Current;
+use crate::proxy::connection_limits::{Counted, Load};
+use crate::proxy::h1::connection::Front;
 use crate::wire::stream::{Transport, Wire};
+use crate::{upstream, vital};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);

@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ServeError;
 use crate::config::{Certificate, CertificateFiles, SecretPlace, Tls};
-use crate::gateway::Current;
-use crate::gateway::front::secure::Accepted;
+use crate::proxy::Current;
+use crate::proxy::tls_handshake::Accepted;
 
 /// How often files are looked at. Asking for their times finds every way of putting new ones in place,
 /// renamed folders and links included.

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::gateway::properties::answer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::proxy::properties::answer(bytes));

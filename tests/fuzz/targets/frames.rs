@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::gateway::properties::frames(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::proxy::properties::frames(bytes));

@@ -1,0 +1,172 @@
+//! How a gateway is put together, and how another configuration takes the place of the one in force: each
+//! request takes the one that is there when it begins, and keeps it to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use super::connection_limits::Connections;
+use super::gateway::{Gateway, Parts, Process};
+use super::request_state::RequestState;
+use crate::account::Accounts;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::logging::Log;
+use crate::metrics::Metrics;
+use crate::pages::Pages;
+use crate::policy::app_cookies::Settled;
+use crate::policy::cors::CorsAnswer;
+use crate::policy::header_filter::Stripper;
+use crate::policy::normalize::Peer;
+use crate::policy::route;
+use crate::upstream::targets::Targets;
+use crate::upstream::tls;
+
+impl Gateway {
+    /// Puts a gateway together. `whoami` is where the built-in backend listens.
+    pub fn new(config: Arc<Config>, accounts: Accounts, clock: Clock, log: Log, whoami: Option<SocketAddr>) -> Self {
+        let ids = ahash::RandomState::new();
+        let process = Process {
+            live: Arc::default(),
+            connections: Arc::new(Connections::new()),
+            metrics: Arc::new(Metrics::new()),
+            via: format!("{:016x}", ids.hash_one("via")),
+            settled: Settled::default(),
+            next_id: AtomicU64::new(0),
+            look_up: Notify::new(),
+            log,
+            clock,
+            ids,
+        };
+        let targets =
+            config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, &config.limits, whoami))).collect();
+        Self::assemble(config, accounts, targets, 0, Arc::new(process))
+    }
+
+    /// The same gateway under another configuration, for requests that begin from now on. Upstreams that have
+    /// not changed keep their servers' standing and their connections.
+    #[must_use]
+    pub fn reconfigured(&self, config: Arc<Config>, accounts: Accounts, whoami: Option<SocketAddr>) -> Self {
+        let targets = config.upstreams.iter().map(|upstream| {
+            let mut before = self.config.upstreams.iter().zip(&self.targets);
+            let same = before
+                .find(|(old, targets)| old.name == upstream.name && targets.serve(upstream, &config.limits, whoami));
+            same.map_or_else(|| Arc::new(Targets::new(upstream, &config.limits, whoami)), |(_, same)| same.clone())
+        });
+        let targets = targets.collect();
+        Self::assemble(config, accounts, targets, self.generation + 1, self.process.clone())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// People and their sessions, under this configuration.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Whether an upstream has no address yet.
+    pub fn has_unknown_names(&self) -> bool {
+        self.targets.iter().any(|targets| targets.is_unknown())
+    }
+
+    /// Tells in the metrics what a load of the configuration came to.
+    pub fn reloaded(&self, successful: bool) {
+        self.metrics.reloaded(successful, self.clock.now());
+    }
+
+    /// Lets go of the series that only configurations before this one counted in.
+    pub fn forget_others(&self) {
+        self.metrics.forget(&self.counted);
+    }
+
+    /// A request that has just begun.
+    pub(super) fn new_state(&self) -> RequestState {
+        let now = Instant::now();
+        RequestState {
+            began: now,
+            decided: now,
+            request_id: self.fresh_id(),
+            outcome: "error",
+            why: None,
+            route: None,
+            page: None,
+            peer: Peer::default(),
+            known: None,
+            identity: None,
+            by_itself: false,
+            admission: None,
+            guard: None,
+            live: None,
+            call: None,
+            tried: SmallVec::new(),
+            retried: false,
+            answered: None,
+            foreign: None,
+            renewed: None,
+            cors: CorsAnswer::default(),
+            handshake: None,
+            can_switch: false,
+            upgrade: None,
+            token: None,
+        }
+    }
+
+    fn assemble(
+        config: Arc<Config>,
+        accounts: Accounts,
+        targets: Vec<Arc<Targets>>,
+        generation: u64,
+        process: Arc<Process>,
+    ) -> Self {
+        tls::tell(&config);
+        Self(Arc::new(Parts {
+            pages: Pages::new(&config, accounts.clone()),
+            cookies: config.cookie_style(),
+            stripper: Stripper::new(&config),
+            counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
+            targets,
+            generation,
+            proxy_told: AtomicBool::new(false),
+            config,
+            accounts,
+            process,
+        }))
+    }
+}
+
+/// The gateway as it is now; all clones are the same.
+#[derive(Clone)]
+pub struct Current(Arc<ArcSwap<Parts>>);
+
+impl Current {
+    /// Begins with this one.
+    pub fn new(gateway: &Gateway) -> Self {
+        Self(Arc::new(ArcSwap::new(gateway.0.clone())))
+    }
+
+    /// The gateway for a request that begins now.
+    pub fn gateway(&self) -> Gateway {
+        Gateway(self.0.load_full())
+    }
+
+    /// Puts another in place, at once for all threads.
+    pub fn replace(&self, gateway: &Gateway) {
+        self.0.store(gateway.0.clone());
+    }
+
+    /// Brings one that may be old up to date. Costs nothing that threads share as long as nothing changed.
+    pub(super) fn refresh(&self, gateway: &mut Gateway) {
+        let now = self.0.load();
+        if !Arc::ptr_eq(&now, &gateway.0) {
+            *gateway = Gateway(arc_swap::Guard::into_inner(now));
+        }
+    }
+}

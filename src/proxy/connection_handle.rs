@@ -1,0 +1,134 @@
+//! What is known of one connection by everybody who handles its requests: the client's address, the
+//! deadline of an answer, and whether the connection is to be closed from outside.
+
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Poll, Waker};
+
+use futures_util::task::AtomicWaker;
+
+use super::connection_activity::Spot;
+use crate::wire::tls_info::TlsInfo;
+use crate::wire::websocket_frames::Closing;
+
+/// One for each connection, shared with the registry of live connections.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    address: Option<IpAddr>,
+    /// The same in letters, for every request to be told with.
+    address_text: Box<str>,
+    secured: Option<Arc<TlsInfo>>,
+    /// Of the whole connection; none for a stream.
+    spot: Option<Arc<Spot>>,
+    /// 0, or a [`Closing`] and one.
+    closing: AtomicU8,
+    /// The answer was due and had not begun.
+    overdue: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Guard {
+    /// `address` is the TCP peer's; `None` on a Unix socket.
+    pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<TlsInfo>>) -> Self {
+        let address = address.map(|ip| ip.to_canonical());
+        Self {
+            address,
+            address_text: address.map_or_else(String::new, |address| address.to_string()).into(),
+            secured,
+            spot: None,
+            closing: AtomicU8::new(0),
+            overdue: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// The same, with what others see of it.
+    pub(crate) fn at(self, spot: &Arc<Spot>) -> Self {
+        Self { spot: Some(spot.clone()), ..self }
+    }
+
+    /// Writes to the client. `None`: it takes nothing, and its connection has to go.
+    pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match &self.spot {
+            Some(spot) => spot.writing(work).await,
+            None => Some(work.await),
+        }
+    }
+
+    /// Why the connection ends before its client asked for that, as the access line says it.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        let is_evicted = self.spot.as_ref().is_some_and(|spot| spot.is_evicted());
+        self.closed_for().map(Closing::reason).or(is_evicted.then_some("connections"))
+    }
+
+    /// The other end's address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// It in letters.
+    pub(crate) fn address_text(&self) -> Option<&str> {
+        self.address.is_some().then_some(&self.address_text)
+    }
+
+    /// One of the many streams of an HTTP/2 connection: ended by itself.
+    pub(crate) fn for_stream(&self) -> Arc<Self> {
+        Arc::new(Self::new(self.address, self.secured.clone()))
+    }
+
+    /// What TLS told, where the client came over it.
+    pub(crate) fn secured(&self) -> Option<&Arc<TlsInfo>> {
+        self.secured.as_ref()
+    }
+
+    /// The answer was due and had not begun.
+    pub(crate) fn mark_overdue(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// Whom to wake when the connection is to be closed.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Waits until the connection is to be closed from outside.
+    pub(crate) async fn closed(&self) -> Closing {
+        poll_fn(|cx| {
+            self.register(cx.waker());
+            self.closed_for().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Whether the answer was not there in time.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection: a WebSocket with Close frames to both sides, anything else at once.
+    pub(crate) fn close(&self, why: Closing) {
+        let code = match why {
+            Closing::GoingAway => 1,
+            Closing::Expired => 2,
+            Closing::Revoked => 3,
+            Closing::Idle => 4,
+        };
+        let first = self.closing.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Why the connection was ended from here, if it was.
+    pub(crate) fn closed_for(&self) -> Option<Closing> {
+        match self.closing.load(Ordering::Acquire) {
+            1 => Some(Closing::GoingAway),
+            2 => Some(Closing::Expired),
+            3 => Some(Closing::Revoked),
+            4 => Some(Closing::Idle),
+            _ => None,
+        }
+    }
+}

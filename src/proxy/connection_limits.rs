@@ -1,0 +1,307 @@
+//! How many connections there may be, in all and of one address, which one goes when there are too many, and how many
+//! each thread serves.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::connection_activity::{self, Spot};
+use super::limit_log::LimitLog;
+use crate::config::Config;
+use crate::metrics::Counter;
+use crate::policy::normalize::is_trusted;
+
+/// Of all places, the part that streams of one address may have beyond the first of each of its connections.
+const STREAMS_PART: usize = 4;
+
+/// The names of the limits, as they are in the configuration.
+const IN_ALL: &str = "limits.connections";
+const OF_ONE: &str = "limits.connections_per_address";
+
+/// Open connections, in all and by address (IPv6 by /64).
+#[derive(Debug)]
+pub(crate) struct Connections {
+    open: AtomicUsize,
+    /// Refused because there are too many in all, or of one address.
+    refused: [Counter; 2],
+    /// Closed to make room for others.
+    evicted: Counter,
+    by_address: Mutex<HashMap<IpAddr, Held, ahash::RandomState>>,
+    pub(crate) log: LimitLog,
+}
+
+/// What one address has.
+#[derive(Debug, Default)]
+struct Held {
+    spots: Vec<Arc<Spot>>,
+    /// Streams beyond the first of each connection.
+    streams: usize,
+}
+
+/// One counted connection; counts itself out when dropped.
+pub(crate) struct Counted {
+    connections: Arc<Connections>,
+    address: Option<IpAddr>,
+    spot: Arc<Spot>,
+    place: Option<Place>,
+}
+
+/// One counted stream; counts itself out when dropped.
+pub(crate) struct CountedStream {
+    connections: Arc<Connections>,
+    address: Option<IpAddr>,
+}
+
+/// How many connections one thread serves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Load(Arc<AtomicUsize>);
+
+/// A connection's place on its thread; given back when dropped.
+#[derive(Debug)]
+struct Place(Load);
+
+impl Load {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counted {
+    /// On this thread, too.
+    pub(crate) fn seat(mut self, load: &Load) -> Self {
+        load.0.fetch_add(1, Ordering::Relaxed);
+        self.place = Some(Place(load.clone()));
+        self
+    }
+
+    /// What it does, as those see it who need its place.
+    pub(crate) fn spot(&self) -> &Arc<Spot> {
+        &self.spot
+    }
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            open: AtomicUsize::new(0),
+            refused: Default::default(),
+            evicted: Counter::default(),
+            by_address: Mutex::default(),
+            log: LimitLog::default(),
+        }
+    }
+
+    /// Connections open now, with the streams beyond the first of each.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused so far: because there are too many in all, and of one address; and those closed for others.
+    pub(crate) fn refused(&self) -> [u64; 3] {
+        [self.refused[0].value(), self.refused[1].value(), self.evicted.value()]
+    }
+
+    /// Counts a connection. Where its address has as many as it may, the one of them that is idle for longest goes; where
+    /// there are as many as there may be in all, one of the address that has most.
+    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
+        let limits = &config.limits;
+        let address = counted_for(address, config);
+        let mut by_address = self.by_address.lock();
+        let own = address.and_then(|address| by_address.get_mut(&address));
+        if let Some(held) = own
+            && held.spots.len() >= limits.connections_per_address
+            && !self.evict(held, OF_ONE, address)
+        {
+            return self.refuse(1, OF_ONE, address);
+        }
+        if self.open() >= limits.connections && !self.evict_from_largest(&mut by_address) {
+            return self.refuse(0, IN_ALL, address);
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let spot = Arc::new(Spot::new());
+        if let Some(address) = address {
+            let held = by_address.entry(address).or_default();
+            spot.put(held.spots.len());
+            held.spots.push(spot.clone());
+        }
+        Some(Counted { connections: self.clone(), address, spot, place: None })
+    }
+
+    /// Counts a stream that may hold as much as a connection does.
+    pub(crate) fn admit_stream(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<CountedStream> {
+        let most = config.limits.connections;
+        let address = counted_for(address, config);
+        if self.open() >= most {
+            return self.refuse(0, IN_ALL, address);
+        }
+        if let Some(address) = address {
+            let mut by_address = self.by_address.lock();
+            let held = by_address.entry(address).or_default();
+            if held.streams >= (most / STREAMS_PART).max(1) {
+                drop(by_address);
+                return self.refuse(0, IN_ALL, Some(address));
+            }
+            held.streams += 1;
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(CountedStream { connections: self.clone(), address })
+    }
+
+    fn refuse<T>(&self, which: usize, key: &'static str, address: Option<IpAddr>) -> Option<T> {
+        self.refused[which].add_one();
+        self.log.refused(key, || address.map_or_else(String::new, |address| address.to_string()));
+        None
+    }
+
+    /// Closes the connection of an address that can go first; `false` where none can.
+    fn evict(&self, held: &mut Held, key: &'static str, address: Option<IpAddr>) -> bool {
+        let Some(at) = connection_activity::evict_first(&held.spots) else { return false };
+        drop(held.take(at));
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.evicted.add_one();
+        self.log.evicted(key, || address.map_or_else(String::new, |address| address.to_string()));
+        true
+    }
+
+    /// The same of the address that has most.
+    fn evict_from_largest(&self, by_address: &mut HashMap<IpAddr, Held, ahash::RandomState>) -> bool {
+        let largest = by_address.iter_mut().max_by_key(|(_, held)| held.spots.len() + held.streams);
+        largest.is_some_and(|(address, held)| self.evict(held, IN_ALL, Some(*address)))
+    }
+
+    fn leave(&self, address: IpAddr, change: impl FnOnce(&mut Held)) {
+        let mut by_address = self.by_address.lock();
+        if let Some(held) = by_address.get_mut(&address) {
+            change(held);
+            if held.spots.is_empty() && held.streams == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Takes a connection out; the last one has its place then.
+    fn take(&mut self, at: usize) -> Arc<Spot> {
+        let taken = self.spots.swap_remove(at);
+        if let Some(moved) = self.spots.get(at) {
+            moved.put(at);
+        }
+        taken
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            self.connections.leave(address, |held| {
+                if let Some(at) = self.spot.place().filter(|_| !self.spot.is_evicted()) {
+                    held.take(at);
+                }
+            });
+        }
+        // one that was evicted has been counted out
+        if !self.spot.is_evicted() {
+            self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            self.connections.leave(address, |held| held.streams = held.streams.saturating_sub(1));
+        }
+    }
+}
+
+/// A trusted proxy's connections are many people's.
+fn counted_for(address: Option<IpAddr>, config: &Config) -> Option<IpAddr> {
+    address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network)
+}
+
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(limits: &str) -> Config {
+        let text = format!("[limits]\n{limits}\n[[route]]\nupstream = \"http://127.0.0.1:9\"\n");
+        crate::config::parse(&text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap()
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn the_connection_that_is_idle_for_longest_makes_room_for_one_of_its_address_and_no_busy_one_does() {
+        let config = config("connections_per_address = 3");
+        let connections = Arc::new(Connections::new());
+        let admit = |last| connections.admit(Some(address(last)), &config);
+        let (busy, first, second) = (admit(1).unwrap(), admit(1).unwrap(), admit(1).unwrap());
+        let other = admit(2).unwrap();
+        busy.spot().busy();
+        second.spot().busy();
+        first.spot().idle();
+        second.spot().idle();
+        let third = admit(1).unwrap();
+        assert!(first.spot().is_evicted() && !second.spot().is_evicted());
+        third.spot().busy();
+        let fourth = admit(1).unwrap();
+        assert!(second.spot().is_evicted());
+        fourth.spot().busy();
+        assert!(admit(1).is_none(), "all are at work");
+        assert!(![&busy, &third, &fourth, &other].iter().any(|one| one.spot().is_evicted()));
+        assert_eq!((connections.open(), connections.refused()), (4, [0, 1, 2]));
+        drop((busy, first, second, third, fourth, other));
+        assert!((connections.open(), connections.by_address.lock().is_empty()) == (0, true));
+    }
+
+    #[test]
+    fn in_all_the_address_that_has_most_makes_room_for_the_others() {
+        let config = config("connections = 5");
+        let connections = Arc::new(Connections::new());
+        let admit = |last| connections.admit(Some(address(last)), &config);
+        let (many, few) = ([(); 4].map(|()| admit(1).unwrap()), admit(2).unwrap());
+        let new = admit(3).unwrap();
+        assert_eq!(many.iter().filter(|one| one.spot().is_evicted()).count(), 1);
+        assert!(!few.spot().is_evicted() && !new.spot().is_evicted());
+        for one in &many {
+            one.spot().busy();
+        }
+        assert!(admit(4).is_none());
+        drop(many);
+        assert_eq!((connections.open(), admit(4).is_some()), (2, true));
+    }
+
+    /// An address whose streams wait for servers leaves three quarters of all places to others.
+    #[test]
+    fn streams_of_one_address_have_a_quarter_of_all_places_and_are_no_connections_of_it() {
+        let config = config("connections = 40\nconnections_per_address = 1");
+        let connections = Arc::new(Connections::new());
+        let _own = connections.admit(Some(address(1)), &config).unwrap();
+        let stream = || connections.admit_stream(Some(address(1)), &config);
+        let held: Vec<_> = std::iter::from_fn(stream).collect();
+        assert_eq!((held.len(), connections.open()), (10, 11));
+        assert!(connections.admit_stream(Some(address(2)), &config).is_some());
+        drop(held);
+        assert!(stream().is_some());
+    }
+}

@@ -1,0 +1,75 @@
+//! What a failed exchange is answered with, counted as and logged as.
+
+use http::StatusCode;
+use pingora_core::{Error, ErrorSource, ErrorType};
+
+use super::gateway::Gateway;
+use super::request_state::RequestState;
+use crate::upstream::{error_cause, tls};
+
+/// The status that tells a failure; `None` when there is nobody left to tell.
+pub(super) fn failure(e: &Error) -> Option<StatusCode> {
+    match (e.etype(), e.esource()) {
+        (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).ok(),
+        (
+            ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout,
+            ErrorSource::Upstream,
+        ) => Some(StatusCode::GATEWAY_TIMEOUT),
+        (_, ErrorSource::Upstream) => Some(StatusCode::BAD_GATEWAY),
+        (ErrorType::ReadTimedout, ErrorSource::Downstream) => Some(StatusCode::REQUEST_TIMEOUT),
+        (
+            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed,
+            ErrorSource::Downstream,
+        ) => None,
+        (_, ErrorSource::Downstream) => Some(StatusCode::BAD_REQUEST),
+        _ => Some(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// Counts a failure and says in the log what clients are not told.
+pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error, code: Option<StatusCode>) {
+    let kind = match code.map(|code| code.as_u16()) {
+        None => {
+            state.outcome = "client_gone";
+            return;
+        }
+        Some(502) => "bad_gateway",
+        Some(504) => "timeout",
+        Some(413) => "refused",
+        Some(500) => "internal",
+        Some(_) => "bad_request",
+    };
+    state.outcome = kind;
+    state.why = Some(if kind == "refused" { "body_max" } else { kind });
+    if !matches!(kind, "bad_gateway" | "timeout" | "internal") {
+        return;
+    }
+    gateway.counted.route(state.route).upstream_failed(kind_of(e, kind));
+    let upstream =
+        state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
+    let request_id = state.request_id.as_str();
+    let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
+    let (server, error, cause) = (tried.join(", "), e.etype().as_str(), error_cause::root(e));
+    let error = if tried.is_empty() { "no address" } else { error };
+    let remedy = tls::remedy(&cause);
+    tracing::warn!(upstream, server, request_id, error, cause, remedy, "upstream request failed");
+}
+
+/// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.
+fn kind_of(e: &Error, kind: &'static str) -> &'static str {
+    match e.etype() {
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => "connect",
+        _ if kind == "bad_gateway" => "broken",
+        _ => kind,
+    }
+}

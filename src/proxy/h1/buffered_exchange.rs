@@ -1,0 +1,224 @@
+//! A plain exchange with an upstream over a kept connection: the head and the whole body go out at
+//! once, the answer is streamed back. Nothing is decided here that `attempt.rs` does not decide.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, Version, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+
+use super::connection::{End, Front};
+use super::downstream::{Conn, gone};
+use super::response_relay::Relayed;
+use crate::proxy::access_log::Counts;
+use crate::proxy::attempt::count_interim;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::request_state::RequestState;
+use crate::proxy::retry::is_repeatable;
+use crate::upstream::targets::Target;
+use crate::wire::request_head::Head;
+use crate::wire::request_target;
+use crate::wire::response_head::{self, Answer, Framing};
+use crate::wire::response_view::AnswerHead as _;
+use crate::wire::stream::Wire;
+
+/// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
+const ADDED: usize = 512;
+
+/// A server's connection with the answer that has begun on it.
+pub(super) struct Answered {
+    pub(super) server: Wire,
+    pub(super) target: Arc<Target>,
+    /// As [`pool::keep`] has it.
+    pub(super) doubtful: bool,
+    pub(super) answer: Answer,
+}
+
+impl Front {
+    /// Forwards a request that was admitted.
+    pub(super) async fn exchange(
+        &self,
+        conn: &mut Conn,
+        head: &Head,
+        body: Bytes,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let failure = match self.ask(conn, head, &body, state).await {
+            Ok(mut answered) => match self.gateway.answered(&head.parsed, &answered.answer.head, state) {
+                Ok(changes) => {
+                    let relayed = self.answer(conn, head, (&mut answered, &changes), state, counts).await;
+                    return self.go_on(answered, relayed);
+                }
+                Err(e) => e,
+            },
+            Err(e) => e,
+        };
+        match self.gateway.failed(&failure, &head.parsed, state) {
+            Some(reply) => self.reply(conn, reply, &head.parsed, state, counts).await,
+            None => End::Closed,
+        }
+    }
+
+    fn go_on(&self, mut answered: Answered, relayed: Relayed) -> End {
+        match relayed {
+            Relayed::Switched => {
+                let rest = answered.answer.take_rest();
+                End::Tunnel(answered.server, rest)
+            }
+            Relayed::Over(end, keeps) => {
+                if keeps {
+                    self.keep(&answered.target, answered.server, answered.doubtful);
+                }
+                end
+            }
+        }
+    }
+
+    /// Sends the request to the servers in turn until one answers.
+    async fn ask(&self, conn: &mut Conn, head: &Head, body: &[u8], state: &mut RequestState) -> Result<Answered> {
+        loop {
+            let target = self.gateway.next_target(state)?;
+            let repeatable = body.is_empty() && is_repeatable(&head.parsed.method);
+            let kept = if state.retried { None } else { self.reuse(&target, state, repeatable).await };
+            let (reused, doubtful) = (kept.is_some(), kept.as_ref().is_some_and(|(_, doubtful)| *doubtful));
+            let mut server = match kept {
+                Some((server, _)) => server,
+                None => match target.connect(&self.connector).await {
+                    Ok(server) => server,
+                    Err(e) if self.gateway.may_try_another(state, &e) => continue,
+                    Err(e) => return Err(e),
+                },
+            };
+            let request = self.request(head, body, state)?;
+            // nothing was waited for since then
+            let since = (reused && body.is_empty()).then(|| Instant::from_std(state.decided));
+            match self.try_once(conn, &mut server, (&request, since), &head.parsed, state).await {
+                Ok(mut answer) => {
+                    // whoever was asked to switch may have done so, whatever its answer is
+                    answer.keeps &= state.live.is_none();
+                    let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
+                    return Ok(Answered { server, target, doubtful, answer });
+                }
+                // the whole body is held
+                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, reused) => return Err(e),
+                Err(Broken::Silent(_)) => {}
+                Err(Broken::Other(e)) => return Err(e),
+            }
+        }
+    }
+
+    /// The bytes that the upstream gets: the client's fields as they came, except for those that do not
+    /// pass, then ours.
+    fn request(&self, head: &Head, body: &[u8], state: &RequestState) -> Result<Vec<u8>> {
+        let changes = self.gateway.changes(&head.parsed, state)?;
+        let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
+        out.extend_from_slice(head.parsed.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(changes.target.as_deref().unwrap_or(request_target::of(&head.parsed)));
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        for (name, line) in head.fields() {
+            if changes.keeps(name) {
+                out.extend_from_slice(line);
+            }
+        }
+        for (name, value) in changes.fields() {
+            response_head::put_field(&mut out, name.as_bytes(), value);
+        }
+        if state.live.is_some() {
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+            response_head::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(body);
+        Ok(out)
+    }
+
+    async fn try_once(
+        &self,
+        conn: &mut Conn,
+        server: &mut Wire,
+        (request, since): (&[u8], Option<Instant>),
+        head: &RequestHeader,
+        state: &RequestState,
+    ) -> std::result::Result<Answer, Broken> {
+        let idle = self.gateway.config.limits.idle;
+        let rest = &request[server.write_now(request)..];
+        if !(rest.is_empty() && server.is_plain()) {
+            let sent = async {
+                server.write_all(rest).await?;
+                // TLS keeps what the socket did not take at once
+                server.flush().await
+            };
+            match conn.deadline.within(idle, pin!(sent)).await {
+                Some(Ok(())) => {}
+                Some(Err(e)) => {
+                    return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up()));
+                }
+                None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
+            }
+        }
+        let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
+        let within = route.map_or(idle, |route| route.timeout);
+        let mut deadline = std::mem::take(&mut conn.deadline);
+        let answer = deadline.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
+        conn.deadline = deadline;
+        if let Some(answer) = answer {
+            return answer;
+        }
+        conn.guard.mark_overdue();
+        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()))
+    }
+}
+
+/// Why a try came to nothing.
+enum Broken {
+    /// The connection ended before a byte of an answer.
+    Silent(Box<Error>),
+    Other(Box<Error>),
+}
+
+/// Waits for the head of the final answer; the client is told of 103s on the way (RFC 8297).
+async fn read_answer(
+    conn: &mut Conn,
+    server: &mut Wire,
+    head: &RequestHeader,
+    idle: std::time::Duration,
+) -> std::result::Result<Answer, Broken> {
+    let mut buffer = BytesMut::new();
+    let (mut begun, mut interims, mut seen) = (false, 0, 0);
+    loop {
+        match response_head::read(&mut buffer, &head.method, seen).map_err(|e| Broken::Other(e.into_up()))? {
+            Some(mut interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
+                count_interim(&mut interims).map_err(Broken::Other)?;
+                // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
+                if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
+                    let mut out = Vec::new();
+                    response_head::write_early_hints(interim.head.values(&header::LINK), &mut out);
+                    let _ = conn.write(&out, idle).await;
+                }
+                (buffer, seen) = (interim.take_rest(), 0);
+                continue;
+            }
+            Some(answer) => return Ok(answer),
+            None => seen = buffer.len(),
+        }
+        let read = tokio::select! {
+            biased;
+            read = server.read_on(&mut buffer) => read,
+            () = gone(&mut conn.wire, &mut conn.buffer) => {
+                return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client disconnected").into_down()));
+            }
+        };
+        let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
+        match read {
+            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
+            Ok(_) => begun = true,
+            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no response", e).into_up())),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The answer of a plain exchange on its way to the client, piece by piece.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{StatusCode, Version};
+use pingora_core::{Error, ErrorType, Result};
+use tokio::io::AsyncReadExt as _;
+
+use super::buffered_exchange::Answered;
+use super::connection::{End, Front};
+use super::downstream::{Conn, Gone, gone};
+use crate::policy::response_headers::AnswerChanges;
+use crate::policy::response_kind::is_server_sent;
+use crate::proxy::access_log::Counts;
+use crate::proxy::flow::Flow;
+use crate::proxy::request_state::RequestState;
+use crate::proxy::retry::signs_in_connection;
+use crate::wire::body::Complete;
+use crate::wire::chunked::{self, Chunks};
+use crate::wire::request_head::Head;
+use crate::wire::response_head::Framing;
+use crate::wire::response_view::AnswerHead as _;
+use crate::wire::stream::Wire;
+
+/// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
+const ADDED: usize = 512;
+/// What the last bytes of an event stream may take.
+const GOODBYE: Duration = Duration::from_millis(100);
+/// What is read of an answer at once: most are whole then.
+const ANSWER: usize = 16 << 10;
+
+impl Front {
+    /// Streams the answer to the client.
+    pub(super) async fn answer(
+        &self,
+        conn: &mut Conn,
+        head: &Head,
+        (answered, changes): (&mut Answered, &AnswerChanges<'_>),
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> Relayed {
+        let Answered { server, target, answer, .. } = answered;
+        let status = answer.head.status();
+        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
+        let in_chunks = head.parsed.version == Version::HTTP_11;
+        let sent = match answer.framing {
+            Framing::Length(length) => Framing::Length(length),
+            Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
+            Framing::Chunked | Framing::Close => Framing::Close,
+        };
+        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed, state.names());
+        let mut out = Vec::with_capacity(answer.length() + ADDED);
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            changes.write(answer, sent, false, &mut out);
+            counts.status = 101;
+            let written = conn.write(&out, self.gateway.config.limits.idle).await;
+            return written.map_or(Relayed::Over(End::Closed, false), |()| Relayed::Switched);
+        }
+        changes.write(answer, sent, close, &mut out);
+        counts.status = status.as_u16();
+        let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
+        let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
+        let has_length = matches!(answer.framing, Framing::Length(_));
+        let mut flow = Flow::new(&self.gateway, &head.parsed, has_length, state);
+        let relayed = self.relay(conn, server, answer.rest(), &mut body, &mut flow).await;
+        counts.bytes_out = body.sent;
+        match relayed {
+            Ok(clean) => {
+                let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
+                if answer.keeps && !clean {
+                    self.distrust(target, state);
+                }
+                let keeps = ends_clean && !signs_in_connection(&head.parsed.headers, state.names());
+                Relayed::Over(if close { End::Linger } else { End::Keep }, keeps)
+            }
+            Err(Some(e)) => match self.gateway.failed(&e, &head.parsed, state) {
+                Some(reply) if !body.begun => {
+                    Relayed::Over(self.reply(conn, reply, &head.parsed, state, counts).await, false)
+                }
+                // the head is written: the client sees that the body breaks off
+                _ => {
+                    if sent == Framing::Close {
+                        conn.wire.abort();
+                    }
+                    Relayed::Over(End::Closed, false)
+                }
+            },
+            Err(None) => {
+                state.outcome = "client_gone";
+                Relayed::Over(End::Closed, false)
+            }
+        }
+    }
+
+    /// Passes the body on, piece by piece; `first` has come with the head. `true`: nothing was left behind it. `Err(None)`: the client has
+    /// gone, or the connection was closed from outside.
+    async fn relay(
+        &self,
+        conn: &mut Conn,
+        server: &mut Wire,
+        first: &[u8],
+        body: &mut Body,
+        flow: &mut Flow<'_>,
+    ) -> std::result::Result<bool, Option<Box<Error>>> {
+        let idle = self.gateway.config.limits.idle;
+        let (mut is_first, mut piece) = (true, BytesMut::new());
+        loop {
+            let came = if std::mem::take(&mut is_first) { first } else { &*piece };
+            let left = if let Some(own) = body.pass(came.len()) {
+                body.begun = true;
+                write_on(conn, &came[..own], idle, flow).await.map_err(|_| None)?;
+                came.len() - own
+            } else {
+                let left = body.take(came).map_err(Some)?;
+                if !body.out.is_empty() {
+                    body.begun = true;
+                    write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
+                    body.out.clear();
+                }
+                left
+            };
+            if body.is_done() {
+                return Ok(left == 0);
+            }
+            piece.clear();
+            piece.reserve(ANSWER);
+            let Conn { wire, buffer, deadline, guard, .. } = &mut *conn;
+            let more = async {
+                tokio::select! {
+                    biased;
+                    _ = guard.closed() => None,
+                    read = server.read_buf(&mut piece) => Some(read),
+                    () = gone(wire, buffer) => None,
+                }
+            };
+            let read = deadline.within(flow.patience(idle), pin!(more)).await;
+            let is_due = flow.register_if_due();
+            match read {
+                Some(None) => {
+                    body.end_events(conn).await;
+                    return Err(None);
+                }
+                Some(Some(Ok(0))) if body.framing == Framing::Close => {
+                    body.end(Complete::by_framing());
+                    write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
+                    return Ok(true);
+                }
+                Some(Some(Ok(1..))) => {}
+                None if is_due => {}
+                Some(Some(cut)) => return Err(Some(cut_off(Some(cut)))),
+                None => return Err(Some(cut_off(None))),
+            }
+        }
+    }
+}
+
+/// What came of an answer.
+pub(super) enum Relayed {
+    /// The client has the 101: frames follow.
+    Switched,
+    /// How the request ended for its connection, and whether the server's may be used again.
+    Over(End, bool),
+}
+
+/// What came in the place of more of the body; nothing came in time.
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
+    match came {
+        Some(Ok(_)) => Error::explain(ErrorType::ConnectionClosed, "response cut off").into_up(),
+        Some(Err(e)) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
+        None => Error::explain(ErrorType::ReadTimedout, "reading the response").into_up(),
+    }
+}
+
+/// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
+async fn write_on(conn: &mut Conn, bytes: &[u8], idle: Duration, flow: &mut Flow<'_>) -> std::result::Result<(), Gone> {
+    let bytes = &bytes[conn.wire.write_now(bytes)..];
+    if bytes.is_empty() && conn.wire.is_plain() {
+        return Ok(());
+    }
+    let guard = conn.guard.clone();
+    let mut written = pin!(conn.write(bytes, idle));
+    loop {
+        tokio::select! {
+            biased;
+            written = &mut written => return written,
+            _ = guard.closed() => return Err(Gone),
+            () = flow.due() => flow.register_if_due(),
+        };
+    }
+}
+
+/// An answer's body on its way.
+struct Body {
+    framing: Framing,
+    chunks: Chunks,
+    /// The client gets a body without a length in chunks.
+    in_chunks: bool,
+    /// It ends cleanly when its session does.
+    is_server_sent: bool,
+    out: Vec<u8>,
+    sent: usize,
+    /// Whether the client has got something of the answer.
+    begun: bool,
+}
+
+impl Body {
+    /// How many bytes of a piece of this length go to the client as they are, without a copy; `None`: not at
+    /// all, or behind what waits in `out`.
+    fn pass(&mut self, length: usize) -> Option<usize> {
+        let own = match &mut self.framing {
+            _ if !self.out.is_empty() => return None,
+            Framing::Chunked => return None,
+            Framing::Close if self.in_chunks => return None,
+            Framing::Close => length,
+            Framing::Length(left) => {
+                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(length);
+                *left -= own as u64;
+                own
+            }
+        };
+        self.sent += own;
+        Some(own)
+    }
+
+    /// Puts what belongs to the body into `out`, framed for the client; how many bytes did not belong to it.
+    fn take(&mut self, mut piece: &[u8]) -> Result<usize> {
+        match &mut self.framing {
+            Framing::Close => self.put_in_frame(piece),
+            Framing::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len());
+                *left -= taken as u64;
+                self.put(&piece[..taken]);
+                return Ok(piece.len() - taken);
+            }
+            Framing::Chunked => {
+                while !piece.is_empty() && !self.chunks.is_done() {
+                    let bad = |_| Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up();
+                    let (taken, data) = self.chunks.take(piece).map_err(bad)?;
+                    self.put_in_frame(&piece[data]);
+                    piece = &piece[taken..];
+                }
+                if self.chunks.is_done() {
+                    self.end(Complete::by_framing());
+                    return Ok(piece.len());
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    fn put(&mut self, data: &[u8]) {
+        self.sent += data.len();
+        self.out.extend_from_slice(data);
+    }
+
+    fn put_in_frame(&mut self, data: &[u8]) {
+        if self.in_chunks {
+            self.sent += data.len();
+            chunked::put(data, &mut self.out);
+        } else {
+            self.put(data);
+        }
+    }
+
+    /// Where the connection is closed from outside, whoever listens to events is told that they are over.
+    async fn end_events(&mut self, conn: &mut Conn) {
+        if self.is_server_sent && conn.guard.closed_for().is_some() {
+            self.end(Complete::of_events());
+            let _ = conn.write(&self.out, GOODBYE).await;
+        }
+    }
+
+    /// The end of a body without a length.
+    fn end(&mut self, _whole: Complete) {
+        if self.in_chunks {
+            self.out.extend_from_slice(chunked::LAST);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.framing {
+            Framing::Length(left) => left == 0,
+            Framing::Chunked => self.chunks.is_done(),
+            Framing::Close => false,
+        }
+    }
+}

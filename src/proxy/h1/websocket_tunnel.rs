@@ -1,0 +1,254 @@
+//! A WebSocket behind its 101: bytes pass both ways with backpressure, frames are followed so that a
+//! Close can be put between two of them. A socket that is silent holds no buffer.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use pingora_http::RequestHeader;
+use tokio::io::AsyncWrite as _;
+use tokio::time::Instant;
+
+use super::downstream::Conn;
+use crate::metrics::{RouteMetrics, SocketEnd};
+use crate::proxy::access_log::{self, Counts};
+use crate::proxy::connection_handle::Guard;
+use crate::proxy::connection_limits::Counted;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::request_state::RequestState;
+use crate::wire::deadline::Deadline;
+use crate::wire::request_target;
+use crate::wire::stream::Wire;
+use crate::wire::websocket_frames::{Closing, FrameTracker};
+
+/// How long a frame that is under way may take to end.
+const FRAME: Duration = Duration::from_millis(500);
+/// How long the client's answer to our Close is awaited: one that meets the end of the connection before it could answer
+/// takes it for a failure (RFC 6455, 7.1.1).
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// One direction.
+#[derive(Default)]
+struct Half {
+    frames: FrameTracker,
+    /// Read and not written yet: while there is any, nothing more is read.
+    pending: BytesMut,
+    bytes: usize,
+    ended: bool,
+    shut: bool,
+    /// Our Close is in `pending` or gone: nothing of the sender's follows it.
+    said_goodbye: bool,
+}
+
+/// How far the closing from outside has come.
+struct Farewell {
+    frame: Vec<u8>,
+    mask: Vec<u8>,
+    by: Instant,
+    /// The client has been told.
+    told: bool,
+}
+
+/// A socket that was granted, with what is needed to end and to record it. It runs as a task of its own:
+/// whatever the request needed is given back.
+pub(super) struct Tunnel {
+    wire: Wire,
+    server: Wire,
+    up: Half,
+    down: Half,
+    deadline: Deadline,
+    guard: Arc<Guard>,
+    gateway: Gateway,
+    head: RequestHeader,
+    state: Box<RequestState>,
+    counts: Counts,
+    series: Arc<RouteMetrics>,
+}
+
+impl Tunnel {
+    /// `first` is what the server sent behind its 101.
+    pub(super) fn new(
+        gateway: Gateway,
+        conn: Conn,
+        (server, first): (Wire, &[u8]),
+        head: &RequestHeader,
+        state: RequestState,
+        counts: Counts,
+    ) -> Option<Self> {
+        let half = |bytes: &[u8]| {
+            let mut half = Half { pending: BytesMut::from(bytes), ..Half::default() };
+            half.bytes = half.frames.feed(bytes);
+            half
+        };
+        let Conn { wire, buffer, deadline, guard, .. } = conn;
+        let (up, down) = (half(&buffer), half(first));
+        // what the access line tells, without the fields and the buffer that they stand in
+        let head = request_target::head_with(head.method.clone(), request_target::of(head)).ok()?;
+        let series = gateway.counted.shared(state.route);
+        series.socket_opened();
+        Some(Self { series, wire, server, up, down, deadline, guard, gateway, head, state: Box::new(state), counts })
+    }
+
+    /// Passes frames until one end is done with it or the session is, and writes the access line.
+    pub(super) async fn run(mut self: Box<Self>, _counted: Counted) {
+        let idle = self.gateway.config.limits.idle;
+        let mut farewell: Option<Farewell> = None;
+        let mut active = Instant::now();
+        poll_fn(|cx| {
+            self.guard.register(cx.waker());
+            if farewell.is_none() {
+                farewell = self.guard.closed_for().map(begin);
+            }
+            // what is no WebSocket has no words for it
+            if farewell.is_some() && self.state.upgrade.is_some() {
+                return Poll::Ready(());
+            }
+            // before the bytes: two ends that are always ready use up all that one task may do in a row
+            let by = farewell.as_ref().map_or(active + idle, |farewell| farewell.by);
+            if self.deadline.poll(by, cx).is_ready() {
+                if farewell.is_some() {
+                    return Poll::Ready(());
+                }
+                self.guard.close(Closing::Idle);
+                if self.state.upgrade.is_some() {
+                    return Poll::Ready(());
+                }
+                farewell = self.guard.closed_for().map(begin);
+            }
+            let closing = farewell.as_ref();
+            let (to_server, to_client) = closing.map(|farewell| (&*farewell.mask, &*farewell.frame)).unzip();
+            let up = self.up.pump(&mut self.wire, &mut self.server, to_server, true, cx);
+            let ends = closing.is_none() || self.up.ended;
+            let down = self.down.pump(&mut self.server, &mut self.wire, to_client, ends, cx);
+            if up || down {
+                active = Instant::now();
+            }
+            if let Some(farewell) = farewell.as_mut().filter(|farewell| !farewell.told && self.down.said_goodbye) {
+                (farewell.told, farewell.by) = (true, Instant::now() + ANSWER);
+            }
+            if self.up.is_over() && self.down.is_over() {
+                return Poll::Ready(());
+            }
+            // the timer is set for what has become of it
+            if let Some(farewell) = &farewell
+                && self.deadline.poll(farewell.by, cx).is_ready()
+            {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+        self.counts.bytes_in += self.up.bytes;
+        self.counts.bytes_out += self.down.bytes;
+        let why = self.guard.closed_for();
+        if let Some(why) = why {
+            self.state.why = Some(why.reason());
+        }
+        let end = why.map_or(SocketEnd::Peer, end_of);
+        self.series.socket_closed();
+        self.gateway.metrics.socket_closed(end);
+        access_log::record(&self.gateway, &self.head, request_target::of(&self.head), &self.state, &self.counts);
+    }
+}
+
+/// What the counters say of it.
+fn end_of(why: Closing) -> SocketEnd {
+    match why {
+        Closing::GoingAway => SocketEnd::Draining,
+        Closing::Idle => SocketEnd::Idle,
+        Closing::Expired => SocketEnd::Expired,
+        Closing::Revoked => SocketEnd::Revoked,
+    }
+}
+
+fn begin(why: Closing) -> Farewell {
+    Farewell { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + FRAME, told: false }
+}
+
+impl Half {
+    /// Moves bytes from one end to the other as long as both are ready; whether any were moved. With
+    /// `close`, the frame under way is let through, then that one is sent and nothing more. Where the sender has come to its
+    /// end, the other one is told so if it `ends` with it.
+    fn pump(&mut self, from: &mut Wire, to: &mut Wire, close: Option<&[u8]>, ends: bool, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        loop {
+            if let Some(frame) = close {
+                self.say_goodbye(frame);
+            }
+            match self.flush(to, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.end();
+                    return moved;
+                }
+                Poll::Pending => return moved,
+            }
+            if self.ended {
+                if ends && !self.shut && Pin::new(&mut *to).poll_shutdown(cx).is_ready() {
+                    self.shut = true;
+                }
+                return moved;
+            }
+            match self.fill(from, close.is_some(), cx) {
+                Poll::Ready(0) => self.ended = true,
+                Poll::Ready(_) => moved = true,
+                Poll::Pending => return moved,
+            }
+        }
+    }
+
+    /// Reads a piece; 0 at the end.
+    fn fill(&mut self, from: &mut Wire, closing: bool, cx: &mut Context<'_>) -> Poll<usize> {
+        let read = from.poll_take(cx, |bytes| {
+            if self.said_goodbye {
+                // an answer to our Close, or what the sender does not know yet to be too late
+                self.frames.feed(bytes);
+                return if self.frames.closed() { 0 } else { bytes.len() };
+            }
+            let passed = if closing { self.frames.feed_frame(bytes) } else { self.frames.feed(bytes) };
+            self.bytes += passed;
+            self.pending.extend_from_slice(&bytes[..passed]);
+            bytes.len()
+        });
+        read.map(|read| read.unwrap_or(0))
+    }
+
+    fn flush(&mut self, to: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.pending.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, &self.pending) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.pending.advance(written),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.pending.capacity() > 0 {
+            self.pending = BytesMut::new();
+        }
+        Pin::new(to).poll_flush(cx)
+    }
+
+    /// Puts our Close behind the last frame, once, if one may still be sent.
+    fn say_goodbye(&mut self, frame: &[u8]) {
+        if self.said_goodbye || self.ended || !self.frames.at_border() {
+            return;
+        }
+        if !self.frames.closed() {
+            self.pending.extend_from_slice(frame);
+        }
+        self.said_goodbye = true;
+    }
+
+    fn end(&mut self) {
+        (self.ended, self.shut) = (true, true);
+        self.pending.clear();
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended && self.shut
+    }
+}

@@ -1,0 +1,337 @@
+//! The open WebSockets, event streams and gRPC calls, each with the session it belongs to. When that session
+//! ends, or may not use the route any more, the connection is closed; others are untouched. After a reload
+//! each is judged again by what it asked for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
+use parking_lot::Mutex;
+
+use super::connection_handle::Guard;
+use super::gateway::Gateway;
+use crate::account::{Grant, Identity, Session, SessionState};
+use crate::policy::authenticate::Authentication;
+use crate::policy::authorize::{self, Admission};
+use crate::policy::decide::{self, Verdict};
+use crate::policy::route::Routed;
+use crate::policy::second_method;
+use crate::web::host::Host;
+use crate::web::incoming::Incoming;
+use crate::web::names::Names;
+use crate::web::origin::Scheme;
+use crate::web::readings::RequestPath;
+use crate::wire::websocket_frames::Closing;
+
+/// The fields that a request is judged by, besides those that say who asks.
+const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-fetch-site")];
+/// Where a second method is kept that stood in the query.
+const SECOND_METHOD: HeaderName = HeaderName::from_static("x-http-method-override");
+
+/// The registry. Bounded by `limits.connections`: each entry is an open connection.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    entries: Mutex<Entries>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    open: HashMap<u64, Entry, ahash::RandomState>,
+    sockets_of: HashMap<String, usize, ahash::RandomState>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    guard: Arc<Guard>,
+    who: Option<Who>,
+    /// The account whose socket is counted.
+    counted_for: Option<String>,
+    /// It ends by itself: the gateway waits for that when it stops.
+    ends: bool,
+    asked: Asked,
+    judged: Judged,
+}
+
+/// Whom a connection was admitted for.
+#[derive(Debug)]
+struct Who {
+    session: Arc<Session>,
+    grant: Option<Arc<Grant>>,
+}
+
+/// What a connection asked for when it began, without the buffer that it came in.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    method: Method,
+    path: Box<str>,
+    host: Host,
+    scheme: Scheme,
+    headers: HeaderMap,
+    is_websocket: bool,
+    by_itself: bool,
+}
+
+/// The routes that a connection was admitted on, in which configuration.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    generation: u64,
+    route: usize,
+    /// Those that other readings of its path lead to.
+    others: Box<[usize]>,
+}
+
+/// One registered connection; takes itself out when dropped.
+#[derive(Debug)]
+pub(crate) struct LiveHandle {
+    live: Arc<Live>,
+    key: u64,
+}
+
+/// The account has as many sockets open as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+impl Live {
+    /// Registers a WebSocket; counted against its account.
+    pub(crate) fn socket(
+        self: &Arc<Self>,
+        guard: &Arc<Guard>,
+        admission: &Admission,
+        asked: Asked,
+        gateway: &Gateway,
+    ) -> Result<LiveHandle, TooMany> {
+        let mut entries = self.entries.lock();
+        let counted_for = admission.identity().map(|identity| identity.user.id.clone());
+        if let Some(user) = &counted_for {
+            let count = entries.sockets_of.get(user).copied().unwrap_or(0);
+            if count >= gateway.config.limits.sockets_per_user {
+                return Err(TooMany);
+            }
+            entries.sockets_of.insert(user.clone(), count + 1);
+        }
+        let entry = Entry { counted_for, ..Entry::new(guard, admission, asked, gateway) };
+        Ok(self.insert(&mut entries, entry))
+    }
+
+    /// Registers an event stream or, if it `ends` by itself, a gRPC call.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        guard: &Arc<Guard>,
+        admission: &Admission,
+        asked: Asked,
+        ends: bool,
+        gateway: &Gateway,
+    ) -> LiveHandle {
+        let entry = Entry { ends, ..Entry::new(guard, admission, asked, gateway) };
+        self.insert(&mut self.entries.lock(), entry)
+    }
+
+    fn insert(self: &Arc<Self>, entries: &mut Entries, entry: Entry) -> LiveHandle {
+        if entries.draining && !entry.ends {
+            entry.guard.close(Closing::GoingAway);
+        }
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        entries.open.insert(key, entry);
+        LiveHandle { live: self.clone(), key }
+    }
+
+    /// WebSockets, event streams and calls open now.
+    pub(crate) fn open(&self) -> usize {
+        self.entries.lock().open.len()
+    }
+
+    /// Asks every connection's session again whether it still stands, and the configuration whether it still
+    /// lets the connection be; called several times a second.
+    pub(crate) fn sweep(&self, gateway: &Gateway) {
+        for entry in self.entries.lock().open.values_mut() {
+            let standing = entry.who.as_ref().map(|who| gateway.accounts.session_state(&who.session));
+            match standing {
+                Some(SessionState::Expired) => entry.guard.close(Closing::Expired),
+                Some(SessionState::Active) | None if entry.is_allowed(gateway) => {}
+                _ => entry.guard.close(Closing::Revoked),
+            }
+        }
+    }
+
+    /// The gateway stops: all that do not end by themselves are told so, and those that come later too.
+    pub(crate) fn drain(&self) {
+        let mut entries = self.entries.lock();
+        entries.draining = true;
+        for entry in entries.open.values().filter(|entry| !entry.ends) {
+            entry.guard.close(Closing::GoingAway);
+        }
+    }
+}
+
+impl Entry {
+    fn new(guard: &Arc<Guard>, admission: &Admission, asked: Asked, gateway: &Gateway) -> Self {
+        let who = admission
+            .identity()
+            .map(|identity| Who { session: identity.session.clone(), grant: identity.grant.clone() });
+        let judged = Judged::new(gateway, admission);
+        Self { guard: guard.clone(), who, counted_for: None, ends: false, asked, judged }
+    }
+
+    /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
+    fn is_allowed(&mut self, gateway: &Gateway) -> bool {
+        if self.judged.generation > gateway.generation {
+            // a sweep that began before a reload
+            return true;
+        }
+        if self.judged.generation == gateway.generation {
+            let Some(who) = &self.who else { return true };
+            let user = who.session.user.load();
+            return self.judged.routes().all(|route| {
+                let route = gateway.config.routes.get(route);
+                route.is_some_and(|route| authorize::still_allowed(route, &user.groups))
+            });
+        }
+        let Some(admission) = self.asked.judge(gateway, self.who.as_ref()) else { return false };
+        self.judged = Judged::new(gateway, &admission);
+        true
+    }
+}
+
+impl Judged {
+    fn new(gateway: &Gateway, admission: &Admission) -> Self {
+        let others = admission.routes().skip(1).collect();
+        Self { generation: gateway.generation, route: admission.route(), others }
+    }
+
+    fn routes(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.route).chain(self.others.iter().copied())
+    }
+}
+
+impl Asked {
+    pub(crate) fn new(incoming: &Incoming<'_>, by_itself: bool) -> Self {
+        let mut headers = HeaderMap::new();
+        let is_judged = |name: &HeaderName| {
+            JUDGED.contains(name) || *name == decide::DESTINATION || second_method::is_field(name.as_str())
+        };
+        let fields = incoming.headers.iter().filter(|(name, _)| is_judged(name));
+        let fields = fields.map(|(name, value)| (name.clone(), value.as_bytes().to_vec()));
+        // the query may hold a token, and is not kept
+        let in_query = second_method::in_query(incoming.query.unwrap_or_default());
+        for (name, value) in fields.chain(in_query.map(|value| (SECOND_METHOD, value))) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                headers.append(name, value);
+            }
+        }
+        Self {
+            method: incoming.method.clone(),
+            path: incoming.path.as_str().into(),
+            host: incoming.host.clone(),
+            scheme: incoming.scheme,
+            headers,
+            is_websocket: incoming.is_websocket,
+            by_itself,
+        }
+    }
+
+    /// The same request judged now, if it would be forwarded.
+    fn judge(&self, gateway: &Gateway, who: Option<&Who>) -> Option<Admission> {
+        let incoming = Incoming {
+            method: &self.method,
+            path: RequestPath::parse(self.path.as_bytes()).ok()?,
+            query: None,
+            headers: &self.headers,
+            names: Names::of(&self.headers),
+            host: &self.host,
+            scheme: self.scheme,
+            client: None,
+            is_websocket: self.is_websocket,
+        };
+        let authentication = who.map_or(Authentication::Anonymous, |who| {
+            let (session, user) = (who.session.clone(), who.session.user.load_full());
+            let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
+            Authentication::Known { identity, by_itself: self.by_itself }
+        });
+        let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
+        match decide::decide(&gateway.config, &routed, &incoming, &authentication) {
+            Verdict::Forward(admission) => Some(admission),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for LiveHandle {
+    fn drop(&mut self) {
+        let mut entries = self.live.entries.lock();
+        let Some(user) = entries.open.remove(&self.key).and_then(|entry| entry.counted_for) else { return };
+        if let Some(count) = entries.sockets_of.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                entries.sockets_of.remove(&user);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Accounts;
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::logging::Log;
+
+    /// A configuration that lets everybody do anything but what `denied` says.
+    fn parse(denied: &str, dir: &std::path::Path) -> Arc<config::Config> {
+        let text = format!(
+            "[server]\nstate_dir = \"{}\"\n{denied}[[route]]\naccess = \"public\"\nupstream = \"http://127.0.0.1:9\"\n",
+            dir.join("state").display()
+        );
+        Arc::new(config::parse(&text, "gateway.toml", dir.into(), &|_| None).map_err(|_| ()).unwrap())
+    }
+
+    /// An event stream that was asked for with this field, under this configuration; `None`: it is not let in.
+    fn stream(gateway: &Gateway, field: &'static str) -> Option<(Arc<Guard>, LiveHandle)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(field, HeaderValue::from_static("DELETE"));
+        let host = Host::loopback();
+        let incoming = Incoming {
+            method: &Method::GET,
+            path: RequestPath::parse(b"/x").unwrap(),
+            query: None,
+            headers: &headers,
+            names: Names::of(&headers),
+            host: &host,
+            scheme: Scheme::Http,
+            client: None,
+            is_websocket: false,
+        };
+        let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
+        let verdict = decide::decide(&gateway.config, &routed, &incoming, &Authentication::Anonymous);
+        let Verdict::Forward(admission) = verdict else { return None };
+        let guard = Arc::new(Guard::new(None, None));
+        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), false, gateway);
+        Some((guard, handle))
+    }
+
+    /// Contract, section 6: "a new configuration that no longer allows it".
+    #[tokio::test]
+    async fn a_reload_closes_what_its_own_rules_refuse_and_nothing_by_the_rules_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (all, none) =
+            (parse("", dir.path()), parse("[[route]]\nmethods = [\"DELETE\"]\naccess = \"deny\"\n", dir.path()));
+        let accounts = Accounts::open(&none, Clock::system()).unwrap();
+        let log = Log::start(Clock::system()).unwrap();
+        let before = Gateway::new(none, accounts.clone(), Clock::system(), log, None);
+        assert!(stream(&before, "x-http-method").is_none());
+        let now = before.reconfigured(all, accounts.clone(), None);
+        let (overriding, _handle) = stream(&now, "x-http-method").unwrap();
+        let (plain, _other) = stream(&now, "x-own").unwrap();
+        // one that had begun, and is late
+        before.sweep();
+        now.sweep();
+        assert_eq!((overriding.closed_for(), plain.closed_for()), (None, None));
+        // and then the rules are what they were
+        now.reconfigured(Arc::new(before.config().clone()), accounts, None).sweep();
+        assert_eq!((overriding.closed_for(), plain.closed_for()), (Some(Closing::Revoked), None));
+    }
+}

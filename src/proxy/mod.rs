@@ -1,0 +1,31 @@
+//! Connections and the exchanges over them: reads each request, asks [`crate::policy`], forwards it or answers it, and
+//! writes its line to the access log.
+
+mod access_log;
+mod assemble;
+mod attempt;
+mod body_time;
+mod connection_activity;
+mod connection_handle;
+pub(crate) mod connection_limits;
+mod connection_reuse;
+mod cookie_owner;
+mod failure;
+mod flow;
+mod gateway;
+pub(crate) mod h1;
+mod h2;
+mod limit_log;
+mod live_connections;
+mod page;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
+mod report;
+mod request_state;
+mod retry;
+mod streaming;
+pub(crate) mod tls_handshake;
+mod untrusted_proxy_warning;
+
+pub use assemble::Current;
+pub use gateway::Gateway;

@@ -1,0 +1,61 @@
+//! One request, between the phases that decide it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+use super::connection_handle::Guard;
+use super::live_connections::LiveHandle;
+use crate::account::{Identity, IssuedToken};
+use crate::policy::app_cookies::Foreign;
+use crate::policy::authorize::Admission;
+use crate::policy::cors::CorsAnswer;
+use crate::policy::normalize::{Known, Peer};
+use crate::policy::websocket_credentials::Handshake;
+use crate::upstream::targets::Target;
+use crate::web::names::Names;
+
+/// What earlier phases of one request decided.
+pub(crate) struct RequestState {
+    pub(super) began: Instant,
+    /// When it was known what becomes of it.
+    pub(super) decided: Instant,
+    pub(super) request_id: String,
+    pub(super) outcome: &'static str,
+    pub(super) why: Option<&'static str>,
+    pub(super) route: Option<usize>,
+    pub(super) page: Option<&'static str>,
+    pub(super) peer: Peer,
+    pub(super) known: Option<Known>,
+    pub(super) identity: Option<Identity>,
+    /// Whether a credential said who asks that a browser sends by itself.
+    pub(super) by_itself: bool,
+    pub(super) admission: Option<Admission>,
+    pub(super) guard: Option<Arc<Guard>>,
+    pub(super) live: Option<LiveHandle>,
+    /// A gRPC call, for as long as it lasts.
+    pub(super) call: Option<LiveHandle>,
+    pub(super) tried: SmallVec<[Arc<Target>; 1]>,
+    pub(super) retried: bool,
+    /// When the server's answer began, after `began`.
+    pub(super) answered: Option<Duration>,
+    /// Cookies of apps that are another account's, or not known so far.
+    pub(super) foreign: Option<Box<Foreign>>,
+    pub(super) renewed: Option<HeaderValue>,
+    pub(super) cors: CorsAnswer,
+    pub(super) handshake: Option<Handshake>,
+    /// HTTP/1.1, where a connection can be switched to another protocol.
+    pub(super) can_switch: bool,
+    /// The protocol, none of WebSockets, that the client asks to switch to and its route lets it.
+    pub(super) upgrade: Option<String>,
+    pub(super) token: Option<Arc<IssuedToken>>,
+}
+
+impl RequestState {
+    /// Which fields the head may have.
+    pub(super) fn names(&self) -> Names {
+        self.known.as_ref().map_or(Names::ANY, |known| known.names)
+    }
+}

@@ -1,0 +1,319 @@
+//! A request to a server and its answer back, bodies both ways at once, trailers too. Nothing is decided here that
+//! `attempt.rs` does not decide.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::replay::Replay;
+use super::traits::{Download, Upload};
+use super::upstream::{self, Broken, Server, Sink, Source, gone};
+use crate::policy::trailers;
+use crate::proxy::attempt::no_admission;
+use crate::proxy::flow::Flow;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::h1::connection::Front;
+use crate::proxy::request_state::RequestState;
+use crate::proxy::retry::signs_in_connection;
+use crate::upstream::h1_pool;
+use crate::upstream::h2_pool::Shared;
+use crate::upstream::targets::Target;
+use crate::wire::body::Part;
+
+/// Why a body was not sent to its end.
+enum Stopped {
+    /// The client broke off, was too slow, or sent too much.
+    Client(Box<Error>),
+    /// The server takes no more of it: its answer counts.
+    Server,
+}
+
+/// What a route allows of one try.
+struct Allowed {
+    idle: Duration,
+    /// To the first byte of the answer, once the body is sent.
+    answer: Duration,
+    body_max: Option<u64>,
+    /// The server was told that nothing follows the head.
+    bodiless: bool,
+    /// The client said how long its body is, and may have been wrong: the last piece waits for the end.
+    held: bool,
+}
+
+/// What each direction has to know of the other.
+#[derive(Default)]
+struct Progress {
+    /// The answer has begun.
+    answered: AtomicBool,
+    /// Bytes of the body that were read.
+    sent: AtomicUsize,
+    /// The server did not take the body to its end. Where its connection was reset, whoever writes hears of that first, and
+    /// whoever reads finds an end that looks like a clean one.
+    failed: AtomicBool,
+}
+
+impl Front {
+    /// Sends the request to the servers in turn until one answers, and its answer to the client.
+    pub(crate) async fn forward<U: Upload, D: Download>(
+        &self,
+        head: &RequestHeader,
+        body: &mut U,
+        client: &mut D,
+        state: &mut RequestState,
+        read: &mut usize,
+    ) -> Result<()> {
+        let bodiless = body.is_over();
+        let mut body = Replay::new(body);
+        loop {
+            let target = self.gateway.next_target(state)?;
+            let (server, kept) = match self.reach(&target, state, D::TAKES_H2).await {
+                Ok(reached) => reached,
+                Err(e) if self.gateway.may_try_another(state, &e) => continue,
+                Err(e) => return Err(e),
+            };
+            let mut request = head.clone();
+            self.gateway.changes(head, state)?.apply(&mut request)?;
+            if !client.holds_back() {
+                request.remove_header(&header::EXPECT);
+            }
+            let tried = match timeout(self.answer_time(state), server.begin(&request, bodiless)).await {
+                Ok(Ok(begun)) => self.pass(head, &mut body, client, state, (bodiless, begun), read).await,
+                Ok(Err(e)) => Err(Broken::Silent(e)),
+                Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
+            };
+            match tried {
+                Ok(Some((sink, source))) => {
+                    match upstream::kept(sink, source) {
+                        Ok(Some(wire)) if !signs_in_connection(&head.headers, state.names()) => {
+                            self.keep(&target, wire, true);
+                        }
+                        Ok(_) => {}
+                        Err(h1_pool::Surplus) => self.distrust(&target, state),
+                    }
+                    return Ok(());
+                }
+                Ok(None) => return Ok(()),
+                Err(Broken::Silent(e)) if !(body.rewind() && Gateway::may_repeat(state, head, kept)) => return Err(e),
+                Err(Broken::Unseen(e)) if !(body.rewind() && Gateway::may_begin_anew(state)) => return Err(e),
+                Err(Broken::Silent(_) | Broken::Unseen(_)) => {}
+                Err(Broken::Other(e)) => return Err(e),
+            }
+        }
+    }
+
+    /// What the route allows a server to begin its answer.
+    fn answer_time(&self, state: &RequestState) -> Duration {
+        let config = &self.gateway.config;
+        state.admission.as_ref().map_or(config.limits.idle, |admission| config.routes[admission.route()].timeout)
+    }
+
+    /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
+    /// server does not ask for that.
+    async fn reach(&self, target: &Target, state: &RequestState, any: bool) -> Result<(Server, bool)> {
+        let pair = (target.id(), state.known.as_ref().and_then(|known| known.client));
+        if !state.retried {
+            let shared = if any || target.is_h2c() { Shared::take(pair) } else { None };
+            if let Some(shared) = shared {
+                return Ok((Server::Shared(shared), true));
+            }
+            let kept = if any && target.may_speak_h2() { None } else { self.reuse(target, state, false).await };
+            if let Some((wire, _)) = kept {
+                return Ok((Server::Own(wire), true));
+            }
+        }
+        let wire = if any { target.connect_any(&self.connector).await } else { target.connect(&self.connector).await }?;
+        let Some(scheme) = target.agreed_on_h2(&wire) else { return Ok((Server::Own(wire), false)) };
+        // of many that begin at once, one may have a connection by now that has room for this one, too
+        if let Some(shared) = Shared::take(pair).filter(|_| !state.retried) {
+            return Ok((Server::Shared(shared), true));
+        }
+        Ok((Server::Shared(Shared::begin(pair, wire, scheme).await?), false))
+    }
+
+    /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
+    async fn pass<U: Upload, D: Download>(
+        &self,
+        head: &RequestHeader,
+        body: &mut U,
+        client: &mut D,
+        state: &mut RequestState,
+        (bodiless, (sink, source)): (bool, (Sink, Source)),
+        read: &mut usize,
+    ) -> Result<Option<(Sink, Source)>, Broken> {
+        let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
+            return no_admission().map_err(Broken::Other);
+        };
+        let body_max = admission.body_max();
+        let upstream = &self.gateway.config.upstreams[admission.upstream()];
+        let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
+        let (idle, declared) = (self.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
+        let allowed =
+            Allowed { idle, answer: self.answer_time(state), body_max, held: declared && !U::IS_FRAMED, bodiless };
+        if matches!(sink, Sink::Shared(_)) {
+            // it was not asked
+            client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
+        }
+        let progress = Progress::default();
+        let result = {
+            let mut up = pin!(upload(body, sink, &allowed, passing, &progress));
+            let mut down = pin!(self.download(head, client, source, state, &progress));
+            let (mut sending, mut awaited) = (true, false);
+            let (mut uploaded, mut watched) = (None, None);
+            let mut due = Instant::now();
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = guard.closed() => break Err(Broken::Other(gone())),
+                    result = &mut up, if sending => {
+                        match result {
+                            Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
+                            Err(Stopped::Server) => progress.failed.store(true, Ordering::Relaxed),
+                            Ok((sink, body)) => (uploaded, watched) = (Some(sink), Some(body)),
+                        }
+                        sending = false;
+                        (awaited, due) = (true, Instant::now() + allowed.answer);
+                    },
+                    result = &mut down => break result.map(|source| uploaded.map(|sink| (sink, source))),
+                    () = left(&mut watched) => break Err(Broken::Other(gone())),
+                    () = sleep_until(due), if awaited => {
+                        awaited = false;
+                        if !progress.answered.load(Ordering::Relaxed) {
+                            guard.mark_overdue();
+                            let late = Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout");
+                            break Err(Broken::Other(late.into_up()));
+                        }
+                    }
+                }
+            }
+        };
+        // a second try sends it from its start
+        *read = progress.sent.load(Ordering::Relaxed).max(*read);
+        result
+    }
+
+    /// The answer, to its end.
+    async fn download(
+        &self,
+        head: &RequestHeader,
+        client: &mut impl Download,
+        mut source: Source,
+        state: &mut RequestState,
+        progress: &Progress,
+    ) -> Result<Source, Broken> {
+        let idle = self.gateway.config.limits.idle;
+        let mut answer = source.head(&head.method, client).await?;
+        progress.answered.store(true, Ordering::Relaxed);
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            // no upgrade was sent on, a client's handshake for a WebSocket included
+            let why = "101 to a request that is not an upgrade";
+            return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
+        }
+        self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
+        let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
+        answer.remove_header(&http::header::CONNECTION);
+        let over = source.is_over() || source.is_bodiless();
+        source.meanwhile(client.head(answer, over)).await.map_err(|_| Broken::Other(gone()))?;
+        if over {
+            source.let_end().await;
+            return Ok(source);
+        }
+        let mut flow = Flow::new(&self.gateway, head, has_length, state);
+        {
+            let mut relayed = pin!(relay(client, &mut source, progress, idle));
+            loop {
+                tokio::select! {
+                    biased;
+                    relayed = &mut relayed => break relayed,
+                    () = flow.due() => flow.register_if_due(),
+                };
+            }
+        }
+        .map_err(Broken::Other)?;
+        Ok(source)
+    }
+}
+
+/// The answer's body, and its trailers.
+async fn relay(client: &mut impl Download, source: &mut Source, progress: &Progress, idle: Duration) -> Result<()> {
+    let whole = loop {
+        let part = tokio::select! {
+            biased;
+            part = timeout(idle, source.data()) => part,
+            () = client.gone() => return Err(gone()),
+        };
+        let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the response").into_up();
+        match part.map_err(late)?? {
+            Part::Data(data) => source.meanwhile(client.data(data)).await.map_err(|_| gone())?,
+            Part::End(whole) => break whole,
+        }
+    };
+    if source.ends_with_connection() && progress.failed.load(Ordering::Relaxed) {
+        return Err(upstream::cut_off());
+    }
+    let late = |_| Error::explain(ErrorType::ReadTimedout, "reading the trailers").into_up();
+    let trailers = timeout(idle, source.trailers()).await.map_err(late)??;
+    client.end(whole, trailers.and_then(trailers::to_client)).await.map_err(|_| gone())
+}
+
+/// Waits until whoever has sent a whole body goes away.
+async fn left(body: &mut Option<&mut impl Upload>) {
+    match body {
+        Some(body) => body.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn send(sink: &mut Sink, part: Bytes, idle: Duration) -> Result<(), Stopped> {
+    match timeout(idle, sink.data(part)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Stopped::Server),
+    }
+}
+
+/// The request's body, to its end, and what passes of its trailers.
+async fn upload<'b, U: Upload>(
+    body: &'b mut U,
+    mut sink: Sink,
+    allowed: &Allowed,
+    passing: impl FnOnce(HeaderMap) -> Option<HeaderMap>,
+    progress: &Progress,
+) -> Result<(Sink, &'b mut U), Stopped> {
+    // a body may have turned out to be over since: its end is still to be sent
+    if allowed.bodiless {
+        return Ok((sink, body));
+    }
+    let slow = |_| Stopped::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());
+    let mut held = None;
+    let whole = loop {
+        let part = timeout(allowed.idle, body.piece()).await.map_err(slow)?.map_err(Stopped::Client)?;
+        let mut part = match part {
+            Part::Data(part) => part,
+            Part::End(whole) => break whole,
+        };
+        let length = part.len();
+        let before = progress.sent.fetch_add(length, Ordering::Relaxed);
+        if allowed.body_max.is_some_and(|max| (before + length) as u64 > max) {
+            let large = Error::explain(ErrorType::HTTPStatus(413), "body larger than body_max");
+            return Err(Stopped::Client(large.into_down()));
+        }
+        if allowed.held {
+            // a body that turns out too long never was a whole one
+            part = held.replace(part).unwrap_or_default();
+        }
+        send(&mut sink, part, allowed.idle).await?;
+    };
+    let trailers = timeout(allowed.idle, body.trailers()).await.map_err(slow)?.map_err(Stopped::Client)?;
+    send(&mut sink, held.unwrap_or_default(), allowed.idle).await?;
+    // whoever has answered may have forgotten the stream: trailers that come then end Go's whole connection
+    let trailers = trailers.and_then(passing).filter(|_| !progress.answered.load(Ordering::Relaxed));
+    match timeout(allowed.idle, sink.end(whole, trailers)).await {
+        Ok(Ok(())) => Ok((sink, body)),
+        Ok(Err(_)) | Err(_) => Err(Stopped::Server),
+    }
+}

@@ -1,0 +1,343 @@
+//! A client in HTTP/1: its body as it frames it, and the way back to it.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::time::timeout;
+
+use super::traits::{Download, Upload, read_form};
+use crate::pages::Page;
+use crate::policy::response_kind::is_server_sent;
+use crate::proxy::access_log::Counts;
+use crate::proxy::connection_handle::Guard;
+use crate::proxy::gateway::Step;
+use crate::proxy::h1::connection::{End, Front, body_length};
+use crate::proxy::h1::downstream::{Conn, Gone};
+use crate::proxy::request_state::RequestState;
+use crate::wire::body::{Complete, Part};
+use crate::wire::chunked;
+use crate::wire::framed_body::{Cut, Framed};
+use crate::wire::response_head::{self, Framing};
+use crate::wire::stream::Wire;
+
+/// What both ways know of each other.
+#[derive(Default)]
+struct Ends {
+    /// The request's body was read to its end and nothing stands behind it: another request may follow.
+    request: AtomicBool,
+    /// The client has the whole answer, whether or not the server has said so.
+    answer: AtomicBool,
+    /// Bytes came behind the request before that.
+    pipelined: AtomicBool,
+}
+
+/// The way in.
+struct Body<'c> {
+    framed: Framed<ReadHalf<&'c mut Wire>>,
+    ends: &'c Ends,
+    /// One that has only shut down its sending side is answered; whether it has gone is told by what is written to it.
+    is_plain: bool,
+}
+
+/// The way back.
+struct Client<'c> {
+    wire: WriteHalf<&'c mut Wire>,
+    idle: Duration,
+    guard: &'c Guard,
+    head: &'c RequestHeader,
+    /// Whether the client and we would go on, if its body is read to its end.
+    keeps: bool,
+    ends: &'c Ends,
+    /// How the body of the answer is framed.
+    sent: Framing,
+    /// Of a length that was said, what is still to be sent.
+    left: u64,
+    /// It ends cleanly when its session does.
+    is_server_sent: bool,
+    /// What is being written is not all gone.
+    in_piece: bool,
+    /// 0 as long as there is no final head.
+    status: u16,
+    bytes_out: usize,
+}
+
+impl Front {
+    /// Answers a request whose body is still on its way.
+    pub(crate) async fn stream(
+        &self,
+        conn: &mut Conn,
+        step: Step,
+        head: &RequestHeader,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let reply = match step {
+            Step::Forward => return self.exchange_streamed(conn, head, state, counts).await,
+            Step::Reply(reply) => reply.closing(),
+            Step::Page(page) => {
+                let body = self.form(conn, page, head).await;
+                let read = body.as_ref().is_ok_and(|body| !body.is_empty());
+                counts.bytes_in = body.as_ref().map_or(0, Bytes::len);
+                let reply = self.gateway.page(page, head, body, state).await;
+                if read { reply } else { reply.closing() }
+            }
+        };
+        self.reply(conn, state.cors.dress(reply), head, state, counts).await
+    }
+
+    async fn form(&self, conn: &mut Conn, page: Page, head: &RequestHeader) -> std::result::Result<Bytes, StatusCode> {
+        let limits = &self.gateway.config.limits;
+        if !page.takes_body(&head.method) {
+            return Ok(Bytes::new());
+        }
+        if body_length(head) > limits.form_bytes as u64 {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        if holds_back(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        let ends = Ends::default();
+        let is_plain = conn.wire.is_plain();
+        let (read, _) = split(&mut conn.wire);
+        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
+        let form = read_form(&mut body, limits.form_bytes).await;
+        conn.buffer = body.framed.buffer;
+        form
+    }
+
+    async fn exchange_streamed(
+        &self,
+        conn: &mut Conn,
+        head: &RequestHeader,
+        state: &mut RequestState,
+        counts: &mut Counts,
+    ) -> End {
+        let keeps = self.may_keep(head, state.names());
+        let ends = Ends::default();
+        let conn_guard = conn.guard.clone();
+        let is_plain = conn.wire.is_plain();
+        let (read, write) = split(&mut conn.wire);
+        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
+        let mut client = Client {
+            wire: write,
+            idle: self.gateway.config.limits.idle,
+            guard: &conn.guard,
+            head,
+            keeps,
+            ends: &ends,
+            sent: Framing::Length(0),
+            left: 0,
+            is_server_sent: false,
+            in_piece: false,
+            status: 0,
+            bytes_out: 0,
+        };
+        let result = self.forward(head, &mut body, &mut client, state, &mut counts.bytes_in).await;
+        if result.is_err() && conn_guard.closed_for().is_some() {
+            client.end_events().await;
+        }
+        (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
+        let (keeps, sent) = (client.keeps, client.sent);
+        conn.buffer = body.framed.buffer;
+        let Err(e) = result else {
+            return match (keeps, ends.pipelined.load(Ordering::Relaxed)) {
+                (true, true) => End::Keep,
+                (true, false) => End::Next,
+                (false, _) => End::Linger,
+            };
+        };
+        match self.gateway.failed(&e, head, state) {
+            Some(reply) if counts.status == 0 => self.reply(conn, reply, head, state, counts).await,
+            // the head is written: the client sees that the body breaks off
+            _ => {
+                if counts.status > 0 && sent == Framing::Close {
+                    conn.wire.abort();
+                }
+                End::Closed
+            }
+        }
+    }
+}
+
+/// What the last bytes of an event stream may take.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// HTTP/1.0 knows no expectations (RFC 9110, 10.1.1).
+fn holds_back(head: &RequestHeader) -> bool {
+    let expects = head.headers.get(header::EXPECT);
+    head.version == Version::HTTP_11
+        && expects.is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+impl<'c> Body<'c> {
+    fn new(
+        (wire, is_plain): (ReadHalf<&'c mut Wire>, bool),
+        buffer: BytesMut,
+        head: &RequestHeader,
+        ends: &'c Ends,
+    ) -> Self {
+        let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+        let framing = if chunked { Framing::Chunked } else { Framing::Length(body_length(head)) };
+        let body = Self { framed: Framed::new(wire, buffer, framing), ends, is_plain };
+        body.note();
+        body
+    }
+
+    fn note(&self) {
+        self.ends.request.store(self.framed.is_over() && self.framed.buffer.is_empty(), Ordering::Relaxed);
+    }
+}
+
+impl Upload for Body<'_> {
+    const IS_FRAMED: bool = true;
+
+    fn is_over(&self) -> bool {
+        self.framed.is_over()
+    }
+
+    async fn piece(&mut self) -> Result<Part> {
+        let piece = self.framed.piece().await.map_err(|cut| match cut {
+            Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_down(),
+            Cut::Ended => Error::explain(ErrorType::ConnectionClosed, "request body cut off").into_down(),
+            Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the body", e).into_down(),
+        });
+        self.note();
+        piece
+    }
+
+    /// Dropped (`chunked.rs`).
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
+        Ok(None)
+    }
+
+    /// What comes meanwhile is kept, but never more than one piece of it: see `h1/downstream.rs`.
+    async fn gone(&mut self) {
+        if self.framed.buffer.is_empty() {
+            match self.framed.read().await {
+                Ok(0) if self.is_plain => pending::<()>().await,
+                Ok(1..) => {}
+                _ => return,
+            }
+        }
+        // a client that has the whole answer may ask again before the server has ended its own
+        self.ends.pipelined.store(!self.ends.answer.load(Ordering::Relaxed), Ordering::Relaxed);
+        pending::<()>().await;
+    }
+}
+
+impl Client<'_> {
+    /// Whoever listens to events is told that they are over.
+    async fn end_events(&mut self) {
+        if self.is_server_sent && !self.in_piece {
+            let _ = timeout(GOODBYE, self.end(Complete::of_events(), None)).await;
+        }
+    }
+
+    async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), Gone> {
+        self.in_piece = true;
+        while !bytes.is_empty() {
+            match timeout(self.idle, self.guard.writing(self.wire.write(bytes))).await {
+                Ok(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
+                _ => return Err(Gone),
+            }
+        }
+        // TLS keeps what the socket did not take at once
+        if !matches!(timeout(self.idle, self.guard.writing(self.wire.flush())).await, Ok(Some(Ok(())))) {
+            return Err(Gone);
+        }
+        self.in_piece = false;
+        Ok(())
+    }
+
+    fn has_no_body(&self, status: StatusCode) -> bool {
+        self.head.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
+    /// How the body of this answer goes out.
+    fn framing(&self, head: &ResponseHeader, over: bool) -> Framing {
+        let told = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        match told {
+            _ if self.has_no_body(head.status) => Framing::Length(0),
+            Some(length) => Framing::Length(length),
+            None if over => Framing::Length(0),
+            None if self.head.version == Version::HTTP_11 => Framing::Chunked,
+            None => Framing::Close,
+        }
+    }
+}
+
+impl Download for Client<'_> {
+    const TAKES_H2: bool = false;
+
+    fn holds_back(&self) -> bool {
+        holds_back(self.head)
+    }
+
+    async fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
+        let mut out = Vec::new();
+        match status {
+            StatusCode::CONTINUE if self.holds_back() => out.extend_from_slice(CONTINUE),
+            StatusCode::EARLY_HINTS if self.head.version == Version::HTTP_11 => {
+                response_head::write_early_hints(
+                    links.get_all(header::LINK).iter().map(HeaderValue::as_bytes),
+                    &mut out,
+                );
+            }
+            _ => {}
+        }
+        // who does not take it takes no answer either
+        let _ = self.write(&out).await;
+    }
+
+    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
+        self.sent = self.framing(&head, end);
+        self.is_server_sent = !end && is_server_sent(&head);
+        self.keeps &= self.ends.request.load(Ordering::Relaxed) && self.sent != Framing::Close;
+        let _ = match self.sent {
+            Framing::Chunked => head.insert_header(header::TRANSFER_ENCODING, "chunked"),
+            Framing::Length(0) if !self.has_no_body(head.status) => head.insert_header(header::CONTENT_LENGTH, "0"),
+            _ => Ok(()),
+        };
+        let mut out = Vec::with_capacity(1024);
+        response_head::write_head(&mut head, !self.keeps, &mut out);
+        self.status = head.status.as_u16();
+        self.left = if let Framing::Length(length) = self.sent { length } else { u64::MAX };
+        self.write(&out).await?;
+        self.ends.answer.store(self.left == 0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn data(&mut self, data: Bytes) -> std::result::Result<(), Gone> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.bytes_out += data.len();
+        if self.sent != Framing::Chunked {
+            self.left = self.left.saturating_sub(data.len() as u64);
+            self.write(&data).await?;
+            self.ends.answer.store(self.left == 0, Ordering::Relaxed);
+            return Ok(());
+        }
+        let mut out = BytesMut::with_capacity(data.len() + 16);
+        chunked::put(&data, &mut out);
+        self.write(&out).await
+    }
+
+    /// Trailers are not passed on.
+    async fn end(&mut self, _whole: Complete, _trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
+        if self.sent == Framing::Chunked { self.write(chunked::LAST).await } else { Ok(()) }
+    }
+
+    /// Its body tells.
+    async fn gone(&mut self) {
+        pending::<()>().await;
+    }
+}

@@ -1,0 +1,54 @@
+//! A proxy in front that is not believed, or whose word is not asked for: nobody would find out from what browsers
+//! show (a redirect without end, cookies that are not Secure, one address for all clients). It is said once for each
+//! configuration, and only of peers in networks of one's own: others may send what they like.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use super::gateway::Parts;
+use crate::policy::normalize::{self, Peer};
+use crate::web::incoming::Incoming;
+use crate::web::origin::Scheme;
+
+/// Why a request counts as one over plain http, where a proxy may be at fault.
+pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static str> {
+    match (peer.trusted, says_https(incoming)) {
+        (false, true) => Some("X-Forwarded-Proto from an address that is not in trusted_proxies"),
+        (true, false) => Some("no X-Forwarded-Proto: https from the trusted proxy"),
+        _ => None,
+    }
+}
+
+impl Parts {
+    /// Called where it costs nothing: on our own pages, and where plain http is sent on.
+    pub(super) fn look_for_proxy(&self, incoming: &Incoming<'_>, peer: Peer) {
+        if !says_https(incoming) || !peer.address.is_none_or(is_near) {
+            return;
+        }
+        let remedy = match (peer.trusted, self.config.server.public_url.scheme()) {
+            (true, Scheme::Https) => return,
+            (true, Scheme::Http) => {
+                "trusted proxy uses https, public_url does not: cookies are not Secure until public_url is https"
+            }
+            (false, _) => {
+                "X-Forwarded-Proto from an untrusted proxy ignored: if the proxy is yours, add its address to trusted_proxies"
+            }
+        };
+        if !self.proxy_told.swap(true, Ordering::Relaxed) {
+            let peer = peer.address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
+            tracing::warn!(peer, public_url = %self.config.server.public_url, "{remedy}");
+        }
+    }
+}
+
+fn says_https(incoming: &Incoming<'_>) -> bool {
+    normalize::says_https(incoming.headers)
+}
+
+/// Loopback, or an address that is routed nowhere else (RFC 1918, RFC 4193).
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
