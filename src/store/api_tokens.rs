@@ -1,4 +1,4 @@
-//! API tokens: credentials of programs. Only hashes are kept.
+//! API tokens: credentials of programs. Only hashes are stored.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -11,10 +11,10 @@ use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
-/// Tokens of one account that work.
+/// Maximum valid tokens per account.
 const TOKENS_MAX: u64 = 100;
 
-/// A token to be made.
+/// A token to create.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct NewApiToken {
@@ -23,32 +23,32 @@ pub struct NewApiToken {
     pub hash: [u8; 32],
     pub user_id: String,
     pub name: String,
-    /// As typed; empty: everything.
+    /// As typed; empty: unrestricted.
     pub scopes: Vec<String>,
     pub created: UnixSecs,
     pub expires: UnixSecs,
 }
 
-/// Who asks for a token has shown to know the password.
+/// Proof that the requester knows the password.
 #[derive(Debug, Clone)]
 pub struct PasswordProof {
-    /// The hash that it was compared with: it must still be the account's.
+    /// The hash it was verified against: must still be the account's.
     pub checked: Option<Secret>,
-    /// The try, to be forgiven.
+    /// The attempt, to be cleared.
     pub counted: CountedAttempt,
 }
 
-/// What became of a token that was to be kept.
+/// Result of storing a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Kept {
-    /// It works.
+    /// Stored.
     Yes,
-    /// There is one of this id: the same form was sent again.
+    /// A token with this id exists: the form was resubmitted.
     Already,
-    /// The account has as many as it may have.
+    /// The account has reached its maximum.
     TooMany,
-    /// The account is gone, or disabled or given another password while the one that was shown was being checked.
+    /// The account was removed, disabled or given another password concurrently.
     No,
 }
 
@@ -65,7 +65,7 @@ pub struct ApiTokenRow {
     pub scopes: Vec<String>,
     pub created: UnixSecs,
     pub expires: UnixSecs,
-    /// Last request, as far as written; 0: none yet.
+    /// Last request that was written; 0 if none.
     pub seen: UnixSecs,
     /// Revoked.
     pub ended: bool,
@@ -74,7 +74,7 @@ pub struct ApiTokenRow {
 pub(super) const COLUMNS: &str = "api_token.id, api_token.hash, api_token.name, api_token.scopes, api_token.created, \
      api_token.expires, api_token.seen, api_token.ended_at IS NOT NULL, user.id IS NOT NULL";
 
-/// Reads [`COLUMNS`] followed by those of the account.
+/// Reads [`COLUMNS`] followed by the account's columns.
 pub(super) fn from_row(row: &Row<'_>) -> Result<ApiTokenRow, rusqlite::Error> {
     let scopes: String = row.get(3)?;
     Ok(ApiTokenRow {
@@ -101,19 +101,19 @@ pub(super) fn changed_after(tx: &Connection, after: i64) -> Result<Vec<ApiTokenR
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Ends an account's tokens that were made since then; returns how many.
+/// Revokes an account's tokens created since `since`; returns how many.
 pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, since: UnixSecs, now: UnixSecs) -> Result<usize, StoreError> {
     let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2 WHERE user_id = ?3 AND ended_at IS NULL AND created >= ?4";
     Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, int(since)])?)
 }
 
-/// How many tokens of an account work.
+/// Number of valid tokens of an account.
 pub(super) fn count(tx: &Connection, user_id: &str, now: UnixSecs) -> Result<u64, StoreError> {
     let sql = "SELECT count(*) FROM api_token WHERE user_id = ?1 AND ended_at IS NULL AND expires > ?2";
     Ok(tx.prepare_cached(sql)?.query_row(params![user_id, int(now)], |row| row.get(0).map(uint))?)
 }
 
-/// Keeps a token; `proof`: if what was shown still holds.
+/// Stores a token; with `proof`, only if the proof still holds.
 pub fn add_api_token(
     db: &mut Db,
     new: &NewApiToken,
@@ -154,7 +154,7 @@ pub fn add_api_token(
     })
 }
 
-/// Tokens that still work at `now`, newest first; of one account or all.
+/// Tokens valid at `now`, newest first; of one account or all.
 pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<ApiTokenRow>, StoreError> {
     db.read(|tx| {
         let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
@@ -170,7 +170,7 @@ pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<Api
     })
 }
 
-/// Ends a token; `user_id`: only if it is that account's. `false`: there is none.
+/// Revokes a token; with `user_id`, only if it is that account's. `false`: no such token.
 pub fn end_api_token(
     db: &mut Db,
     id: &str,
@@ -190,7 +190,7 @@ pub fn end_api_token(
     })
 }
 
-/// Ends the tokens of an account that work, or of all; returns how many.
+/// Revokes the valid tokens of an account, or of all accounts; returns how many.
 pub fn end_api_tokens(
     db: &mut Db,
     user_id: Option<&str>,
@@ -208,7 +208,7 @@ pub fn end_api_tokens(
     })
 }
 
-/// Writes when tokens were last used.
+/// Writes last-seen times of tokens.
 pub fn write_tokens_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
     db.write(|tx| {
         let mut update = tx.prepare_cached("UPDATE api_token SET seen = max(seen, ?2) WHERE id = ?1")?;

@@ -1,5 +1,5 @@
-//! The audit trail as rows, bounded in number and age. Rows are written in the transaction of
-//! what they tell about, and hold no secret.
+//! The audit trail as rows, bounded in number and age. Rows are written in the transaction of the change that they
+//! record, and contain no secret.
 
 use rusqlite::{Connection, params};
 
@@ -9,14 +9,15 @@ use super::error::StoreError;
 use super::user_rows;
 use crate::clock::UnixSecs;
 
-/// Rows that give way first: refusals, sign-ups, changes of profiles.
+/// Maximum rows of events that give way first: rejections, sign-ups, profile changes.
 const ROWS_MAX: i64 = if cfg!(test) { 10_000 } else { 100_000 };
-/// Rows of [`KEPT`] events: a tenth of them is more than a person brings about in [`AGE_MAX_SECS`].
+/// Maximum rows of [`KEPT`] events: a tenth of it is more than one user causes in [`AGE_MAX_SECS`].
 const KEPT_ROWS_MAX: i64 = if cfg!(test) { 10_000 } else { 1_000_000 };
-/// What strangers, or anybody as often as he likes, can bring about: it gives way whoever's it is.
+/// Events that strangers can cause, or anybody without limit: they give way, whoever they belong to.
 const GIVES_WAY: [&str; 7] =
     ["sign_in_failed", "throttled", "banned", "sign_up", "sign_up_taken", "sign_up_throttled", "profile_changed"];
-/// What stays for [`AGE_MAX_SECS`] whatever others do: nobody does it without the right password, a link, or a session.
+/// Events that are kept for [`AGE_MAX_SECS`] whatever others do: they require the right password, a link, or a
+/// session.
 const KEPT: [&str; 11] = [
     "sign_in",
     "sign_out",
@@ -30,11 +31,11 @@ const KEPT: [&str; 11] = [
     "token_revoked",
     "tokens_revoked",
 ];
-/// After so many rows the bounds are looked at.
+/// The bounds are checked after this many rows.
 const BOUND_EVERY: i64 = 1024;
-/// Those who have most that are looked at together.
+/// Owners with the most rows that are considered together.
 const OWNERS: usize = 64;
-/// Age at which rows go, in seconds.
+/// Age at which rows are deleted, seconds.
 const AGE_MAX_SECS: u64 = 90 * 86_400;
 
 /// One event.
@@ -42,21 +43,21 @@ const AGE_MAX_SECS: u64 = 90 * 86_400;
 pub struct AuditRow {
     /// When.
     pub at: UnixSecs,
-    /// A stable word: `sign_in`, `user_disabled`, ...
+    /// A stable name: `sign_in`, `user_disabled`, ...
     pub event: &'static str,
-    /// The account it concerns; empty when unknown.
+    /// The account it concerns; empty if unknown.
     pub user_id: String,
-    /// Its e-mail, or what was typed in its place in canonical form; may be empty.
+    /// Its e-mail, or the canonical form of what was typed; may be empty.
     pub email: String,
     /// Address of the client; empty for commands.
     pub address: String,
     /// Id of the request; empty for commands.
     pub request_id: String,
-    /// Further words.
+    /// Details.
     pub detail: String,
 }
 
-/// One event as it was written.
+/// One event as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct AuditEvent {
@@ -70,7 +71,7 @@ pub struct AuditEvent {
 }
 
 pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
-    // what strangers do at an account is theirs
+    // what strangers do to an account counts as theirs
     let strangers = row.user_id.is_empty() || (GIVES_WAY.contains(&row.event) && row.event != "profile_changed");
     let owner = if strangers { &row.address } else { &row.user_id };
     tx.prepare_cached(
@@ -94,8 +95,8 @@ pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// 2: commands (they come with no request) and what administrators do, which is never pushed out; 1: [`KEPT`]; 0: the
-/// rest.
+/// 2: commands (they have no request id) and actions of administrators, which are never pushed out; 1: [`KEPT`]; 0:
+/// the rest.
 fn keep(tx: &Connection, row: &AuditRow) -> Result<i64, StoreError> {
     if row.request_id.is_empty() {
         return Ok(2);
@@ -118,7 +119,8 @@ fn bound_all(tx: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes rows of those who have most until all have as many; of very many who have as many, the oldest rows.
+/// Deletes rows of the owners with the most until all have equally many; among very many equal owners, the oldest
+/// rows.
 fn push_out(tx: &Connection, keep: i64, excess: i64) -> Result<(), StoreError> {
     let sql = "SELECT owner, count(*) AS rows FROM audit WHERE keep = ?1 GROUP BY owner ORDER BY rows DESC LIMIT ?2";
     let limit = i64::try_from(OWNERS).unwrap_or(i64::MAX);
@@ -141,8 +143,8 @@ fn push_out(tx: &Connection, keep: i64, excess: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// To how many rows each of the owners is cut so that `excess` go in all; `rows`: what they have, the most first. No
-/// fewer than the last of them has: others may have as many.
+/// The number of rows that each owner is cut to, so that `excess` rows are deleted in total; `rows`: their numbers,
+/// largest first. Not fewer than the last one has, because others may have as many.
 fn level(rows: &[i64], excess: i64) -> i64 {
     let mut sum = 0;
     for (at, own) in rows.iter().enumerate() {
@@ -161,12 +163,12 @@ pub(super) fn bound(tx: &Connection, now: UnixSecs) -> Result<(), StoreError> {
     bound_all(tx)
 }
 
-/// Writes events that go with no other change.
+/// Writes events that accompany no other change.
 pub fn write_events(db: &mut Db, rows: &[AuditRow]) -> Result<(), StoreError> {
     db.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
 }
 
-/// Events since then, newest first; with an e-mail, those that concern it or the account that has it now.
+/// Events since `since`, newest first; with an e-mail, those about it or about the account that has it now.
 pub fn events(db: &mut Db, email: Option<&str>, since: UnixSecs) -> Result<Vec<AuditEvent>, StoreError> {
     db.read(|tx| {
         let mut query = tx.prepare(

@@ -1,6 +1,6 @@
-//! A copy of the database while others write to it. `VACUUM INTO` reads one unchanging view, holds up no
-//! writer, leaves out what was deleted, and makes one plain file in which nothing is still to be replayed.
-//! The database itself is only read: a newer program backs up an older one's before it brings it up.
+//! Backs up the database while others write to it. `VACUUM INTO` reads one snapshot, blocks no writer, omits deleted
+//! data, and creates one plain file without a log to replay. The database itself is only read: a newer program backs
+//! up an older database before it migrates it.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,8 +11,8 @@ use super::folder::{self, Folder};
 use super::migrate::{self, Check};
 use rusqlite::{Connection, OpenFlags};
 
-/// Copies the database of a state folder to a new file: 0600, owned by the folder's owner, checked, on disk.
-/// The file is there whole or not at all. Gives its bytes.
+/// Copies the database of a state folder to a new file: 0600, owned by the folder's owner, verified, flushed. The
+/// file appears complete or not at all. Gives its size in bytes.
 ///
 /// # Errors
 /// [`StoreError`]: there is no database, it cannot be read, or `to` exists or cannot be written.
@@ -41,7 +41,7 @@ fn copy_into(folder: &Folder, copy: &Path) -> Result<(), StoreError> {
     };
     let database = folder.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     database.busy_timeout(folder::BUSY)?;
-    // opened as the database is: whoever owns the copy's folder cannot put a link in its place meanwhile
+    // opened like the database: the owner of the copy's folder cannot replace it with a link meanwhile
     database.execute("VACUUM INTO ?1", [path])?;
     Ok(())
 }

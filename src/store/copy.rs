@@ -1,4 +1,4 @@
-//! Copies of the database beside it: files that are there whole or not at all.
+//! Copies of the database beside it: files that appear complete or not at all.
 
 use std::fs::{File, Permissions};
 use std::io::ErrorKind;
@@ -11,8 +11,8 @@ use tempfile::NamedTempFile;
 use super::error::StoreError;
 use super::folder::Folder;
 
-/// Keeps the database as it is before it is brought up from `version`: beside it, whole or not at all. Without room
-/// there is none, and why.
+/// Keeps a copy of the database before it is migrated from `version`, complete or not at all. The inner error: why
+/// there is none for lack of space.
 pub(super) fn keep(
     database: &Connection,
     folder: &Folder,
@@ -27,7 +27,7 @@ pub(super) fn keep(
     }
 }
 
-/// Where a database of this version is kept when it is brought up.
+/// Where a database of this version is kept when it is migrated.
 pub(super) fn kept_name(folder: &Folder, version: usize) -> PathBuf {
     let mut name = folder.database().into_os_string();
     name.push(format!(".v{version}"));
@@ -69,13 +69,13 @@ fn kept_at(database: &Connection, folder: &Folder, to: &Path) -> Result<(), Faul
     Ok(File::open(&beside)?.sync_all()?)
 }
 
-/// An empty file of ours, gone again unless it is kept.
+/// An empty temporary file, deleted unless it is persisted.
 pub(super) fn new_file(folder: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".authgate-backup-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder)
 }
 
-/// The folder that a file is to be in, by its full path: `SQLite` must not take it for a URI.
+/// The folder of a file to create, as an absolute path: `SQLite` must not interpret it as a URI.
 pub(super) fn parent(to: &Path) -> Result<PathBuf, StoreError> {
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     parent.canonicalize().map_err(|error| StoreError::Down(format!("{}: {error}", parent.display())))

@@ -19,7 +19,7 @@ use crate::metrics;
 pub struct Db {
     pub(super) connection: Connection,
     pub(super) folder: Folder,
-    /// Device and number of the file that it lives in.
+    /// Device and inode number of its file.
     file: (u64, u64),
     pub(super) rev: u64,
     looking: Looking,
@@ -27,14 +27,14 @@ pub struct Db {
     is_unwritable: bool,
     /// Something was written since [`Self::try_disk`] asked last.
     has_written: bool,
-    /// It was noted whose sessions ended, and their rows are still to be written.
+    /// Ended sessions were noted, and their rows are still to be written.
     has_noted_ends: bool,
     migrated: Option<Migrated>,
-    /// For commands; behind the connection, which must be closed first.
+    /// For commands; declared after the connection, which must be closed first.
     claim: Option<Claim>,
 }
 
-/// What is known of a large database's soundness.
+/// State of the integrity check of a large database.
 #[derive(Debug)]
 enum Looking {
     On(migrate::Looking),
@@ -45,7 +45,7 @@ enum Looking {
 pub(super) struct Tx<'db> {
     inner: Transaction<'db>,
     rev: Cell<u64>,
-    /// There is no room for the rows of what ends.
+    /// There is no space for the rows of ended sessions: they are noted.
     pub(super) notes_ends: bool,
 }
 
@@ -58,8 +58,8 @@ impl std::ops::Deref for Tx<'_> {
 }
 
 impl Tx<'_> {
-    /// The number of this transaction's changes to users, sessions and keys; the same throughout. It is used up by
-    /// a transaction that changes something.
+    /// The number of this transaction's changes to users, sessions and keys; constant within it. Only consumed if the
+    /// transaction changes something.
     pub(super) fn rev(&self) -> Result<i64, StoreError> {
         if self.rev.get() == 0 {
             let rev: i64 = self
@@ -72,17 +72,17 @@ impl Tx<'_> {
 }
 
 impl Db {
-    /// Opens the database in the state folder, making both if they are missing.
+    /// Opens the database in the state folder, creating both if missing.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`] for a folder others can write, a foreign, newer or damaged file,
-    /// which is then left untouched; for an older one that a gateway serves from ([`Check::Version`]).
+    /// [`StoreError::Unusable`] for a folder that others can write to; for a foreign, newer or damaged file, which is
+    /// left untouched; for an older one that a gateway is using ([`Check::Version`]).
     pub fn open(state_dir: &Path, check: Check) -> Result<Self, StoreError> {
         let folder = Folder::open(state_dir)?;
         let found = migrate::inspect(&folder, check)?;
         let looking = found.looking.map_or(Looking::Found(Ok(())), Looking::On);
         let at = folder.database();
-        // a gateway holds the folder already
+        // a gateway has already claimed the folder
         let claim = if check == Check::Whole { None } else { Some(folder.claim()?) };
         let brings_up = found.version > 0 && found.version < migrate::KNOWN;
         if let Some(claim) = claim.as_ref().filter(|_| brings_up)
@@ -109,12 +109,12 @@ impl Db {
         Ok(Self::with(connection, folder, file, looking, migrated, claim))
     }
 
-    /// What [`Self::open`] brought the database up from.
+    /// The migration that [`Self::open`] performed, if any.
     pub fn migrated(&self) -> Option<&Migrated> {
         self.migrated.as_ref()
     }
 
-    /// Whether the log stays as it is when the database is closed: where that is another file by now.
+    /// Whether to leave the write-ahead log as it is on close: if the database file was replaced.
     pub(super) fn leave_log(&self, leave: bool) {
         let config = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         if let Err(error) = self.connection.set_db_config(config, leave) {
@@ -122,7 +122,7 @@ impl Db {
         }
     }
 
-    /// Whether a gateway serves from this database's folder.
+    /// Whether a gateway is using this database's folder.
     pub(super) fn is_served(&self) -> Result<bool, StoreError> {
         match &self.claim {
             Some(claim) => self.folder.is_claimed(claim),
@@ -130,11 +130,11 @@ impl Db {
         }
     }
 
-    /// Opens a database that is there for reading. Makes and changes nothing: one of an older version may be in use
-    /// by the program that made it.
+    /// Opens an existing database read-only. Creates and changes nothing: an older version may be in use by the
+    /// program that created it.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`]: there is none, it is of another version, or as for [`Self::open`].
+    /// [`StoreError::Unusable`]: there is none, it has another version, or as for [`Self::open`].
     pub fn look(state_dir: &Path) -> Result<Self, StoreError> {
         let folder = Folder::existing(state_dir)?;
         migrate::inspect(&folder, Check::Current)?;
@@ -166,7 +166,7 @@ impl Db {
         }
     }
 
-    /// Waits for the look through a large database that goes on since [`Self::open`].
+    /// Waits for the integrity check of a large database, which [`Self::open`] started.
     ///
     /// # Errors
     /// [`StoreError::Unusable`]: it is damaged.
@@ -181,8 +181,8 @@ impl Db {
         found
     }
 
-    /// Whether the file is still the one that was opened. Where another one took its place, commands write there, and
-    /// what they end would go on here.
+    /// Whether the file is still the one that was opened. If it was replaced, commands write to the new one, and what
+    /// they revoke would stay valid here.
     pub(super) fn is_in_place(&self) -> Result<(), StoreError> {
         if self.folder.database_id()? == self.file {
             return Ok(());
@@ -199,8 +199,8 @@ impl Db {
         &self.folder
     }
 
-    /// Runs `work` in one transaction that holds the write lock from its start, so that what it
-    /// read is still so when it writes. Nothing is written to a database before it has been looked through.
+    /// Runs `work` in one transaction that holds the write lock from its start, so that what it read is still true
+    /// when it writes. Nothing is written before the integrity check has passed.
     pub(super) fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.write_with(false, work)
     }
@@ -213,7 +213,7 @@ impl Db {
         self.await_integrity_check()?;
         let database = self.folder.database();
         let written = self.written(notes_ends, work).map_err(|error| error.at(&database));
-        // a transaction that changed nothing says nothing of the disk
+        // a transaction that changed nothing says nothing about the disk
         match &written {
             Err(StoreError::Unwritable(_)) => self.is_unwritable = true,
             Ok((_, true)) => (self.is_unwritable, self.has_written) = (false, true),
@@ -222,8 +222,8 @@ impl Db {
         written.map(|(done, _)| done)
     }
 
-    /// The same for what ends something. On a full disk room is made for it, once: what was taken away must not go on because
-    /// nothing can be written.
+    /// The same for revocations. On a full disk the reserve is released for it, once: what was revoked must not stay
+    /// valid because the disk is full.
     pub(super) fn write_end<T>(
         &mut self,
         mut work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>,
@@ -234,7 +234,7 @@ impl Db {
         }
     }
 
-    /// The same, and where even that room is too small for the rows of all sessions that end, it is noted whose they are.
+    /// The same; if even the reserve is too small for the rows of all ended sessions, the account is noted.
     pub(super) fn write_end_of_sessions<T>(
         &mut self,
         mut work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>,
@@ -248,34 +248,34 @@ impl Db {
         noted
     }
 
-    /// Whether sessions ended whose rows are written once there is room.
+    /// Whether sessions have ended whose rows can only be written once there is space.
     pub fn has_noted_ends(&self) -> bool {
         self.has_noted_ends
     }
 
-    /// Whether the disk takes what is written; tried where it did not before.
+    /// Whether the disk is writable; probed if the last write failed.
     pub fn is_writable(&mut self) -> Result<(), StoreError> {
         if self.is_unwritable { self.write_nothing() } else { Ok(()) }
     }
 
-    /// The same; tried where nothing was written since this was asked last.
+    /// The same; probed if nothing was written since the last call.
     pub fn try_disk(&mut self) -> Result<(), StoreError> {
         let done = if self.has_written { Ok(()) } else { self.write_nothing() };
         self.has_written = false;
         done
     }
 
-    /// A transaction that the disk must take and that leaves all as it was.
+    /// A transaction that must be written to disk and changes nothing.
     fn write_nothing(&mut self) -> Result<(), StoreError> {
         self.write(|tx| {
-            // one update to the value that is there already is nothing that SQLite would write
+            // SQLite would not write a single update to the same value
             tx.execute("UPDATE counter SET value = value + 1 WHERE name = 'rev'", [])?;
             tx.execute("UPDATE counter SET value = value - 1 WHERE name = 'rev'", [])?;
             Ok(())
         })
     }
 
-    /// Gives also whether anything was changed.
+    /// Also gives whether anything was changed.
     fn written<T>(
         &mut self,
         notes_ends: bool,
@@ -286,7 +286,7 @@ impl Db {
         let tx = Tx { inner, rev: Cell::new(0), notes_ends };
         let before = tx.total_changes();
         let done = work(&tx)?;
-        // whoever asks for what is not there, on and on, has nothing written to the disk
+        // repeated requests for unknown ids must not cause disk writes
         let changed = tx.total_changes() > before;
         let rev = if changed { tx.rev.get() } else { 0 };
         if rev > 0 {
@@ -298,12 +298,12 @@ impl Db {
         Ok((done, changed))
     }
 
-    /// Runs `work` on one unchanging view of the database.
+    /// Runs `work` on one consistent snapshot of the database.
     pub(super) fn read<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.view("read", work)
     }
 
-    /// The same, counted as a look for what others changed.
+    /// The same, counted as a poll for other processes' changes.
     pub(super) fn poll<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.view("poll", work)
     }
@@ -321,21 +321,21 @@ impl Db {
         self.rev
     }
 
-    /// When the newest of its records was made that are quickly found: Unix seconds.
+    /// When the newest record was created, of those that are quick to find: Unix seconds.
     pub fn newest_record(&mut self) -> Result<Option<u64>, StoreError> {
         const SQL: &str = "SELECT max(at) FROM (SELECT max(at) AS at FROM audit
             UNION ALL SELECT seen FROM (SELECT seen FROM session ORDER BY rowid DESC LIMIT 1))";
         self.read(|tx| Ok(tx.query_row(SQL, [], |row| row.get::<_, Option<i64>>(0))?.map(uint)))
     }
 
-    /// Whether the database answers.
+    /// Whether the database responds.
     pub fn answers(&mut self) -> Result<(), StoreError> {
         self.read(|tx| Ok(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", [], |_| Ok(()))?))
     }
 }
 
-/// Turning a new database to write-ahead logging needs it alone, and `SQLite` does not wait for that by
-/// itself: another process that opens it in this moment is waited for here, as long as for a write.
+/// Switching a new database to write-ahead logging needs exclusive access, which `SQLite` does not wait for by
+/// itself: this waits for another process that is opening it, as long as for a write.
 fn prepare_patiently(connection: &Connection) -> Result<(), rusqlite::Error> {
     const STEP: Duration = Duration::from_millis(20);
     for _ in 0..BUSY.as_millis() / STEP.as_millis() {
@@ -362,7 +362,7 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
 
 #[cfg(test)]
 impl Db {
-    /// Whether every write fails from now on, as on a disk that is full or has become read-only.
+    /// Makes every write fail from now on, as on a full or read-only disk.
     pub(crate) fn refuse_writes(&mut self, refuse: bool) {
         self.connection.pragma_update(None, "query_only", refuse).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Browsers that have signed in before: each has a throttle count of its own for the accounts it
-//! knows. Only hashes of their cookies are kept.
+//! Known browsers: each has its own throttle counter for the accounts it has signed in to. Only hashes of their
+//! cookies are stored.
 
 use rusqlite::{Connection, params};
 
@@ -8,13 +8,13 @@ use super::db::Db;
 use super::error::StoreError;
 use crate::clock::UnixSecs;
 
-/// Devices that an account remembers of those that came back; the ones unseen for longest are forgotten first.
+/// Maximum returning devices per account; the least recently seen are dropped first.
 const PER_USER_MAX: u32 = 50;
-/// And of those that signed in once, and whose session (if it stands) was used once only: a program that signs in again and
-/// again, as a new device each time, puts nobody's browser out.
+/// Maximum devices per account that signed in once and whose session, if active, was used only once: a program that
+/// signs in repeatedly, each time as a new device, does not displace people's browsers.
 const ONCE_MAX: u32 = 500;
 
-/// A session that was used no later than so many seconds after it began was used once.
+/// A session last used within this many seconds of its start counts as used once.
 pub(super) const ONCE_SECS: u32 = 3600;
 
 pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
@@ -38,21 +38,21 @@ pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: Uni
     Ok(())
 }
 
-/// Forgets all devices that an account knows, but `kept`.
+/// Drops all devices of an account, except `kept`.
 pub(super) fn forget(tx: &Connection, user_id: &str, kept: Option<&[u8; 32]>) -> Result<(), StoreError> {
     let sql = "DELETE FROM device WHERE user_id = ?1 AND (?2 IS NULL OR hash <> ?2)";
     tx.prepare_cached(sql)?.execute(params![user_id, kept])?;
     Ok(())
 }
 
-/// Who signed in last at a device.
+/// The account that last signed in on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LastHere {
     /// No account knows it.
     Nobody,
     /// The account with this id.
     One(String),
-    /// Several, within a second.
+    /// Several, within the same second.
     Several,
 }
 
@@ -65,7 +65,7 @@ pub fn knows_device(db: &mut Db, hash: &[u8; 32], of: &str) -> Result<bool, Stor
     })
 }
 
-/// Who signed in last at this device.
+/// The account that last signed in on this device.
 pub fn last_at_device(db: &mut Db, hash: &[u8; 32]) -> Result<LastHere, StoreError> {
     db.read(|tx| {
         let sql = "SELECT user_id FROM device WHERE hash = ?1

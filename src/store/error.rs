@@ -1,4 +1,4 @@
-//! Why the store did not do what was asked.
+//! Store errors.
 
 use std::path::Path;
 
@@ -7,12 +7,11 @@ use crate::metrics;
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// The database cannot be used at all: one plain line that names the file. It was left untouched.
+    /// The database is unusable: one plain line that names the file, which was left untouched.
     Unusable(String),
-    /// This time it did not work (disk full, busy, an I/O error, too many jobs); nothing that was asked
-    /// for is in force. The text is for the log.
+    /// A temporary failure (busy, an I/O error, too many jobs); nothing was changed. The text is for the log.
     Down(String),
-    /// The same, because the disk is full, read-only or failing: nothing can be written.
+    /// The same, because the disk is full, read-only or failing.
     Unwritable(String),
 }
 
@@ -27,7 +26,7 @@ impl std::fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl StoreError {
-    /// With the file that it is about.
+    /// Adds the file's path.
     pub(super) fn at(self, database: &Path) -> Self {
         let shown = |line: String| format!("{}: {line}", database.display());
         match self {

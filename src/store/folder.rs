@@ -1,6 +1,6 @@
-//! The state folder: 0700, its files 0600, all owned by the folder's owner even when root makes
-//! them; one gateway at a time. Never widens what others may do: where root looks into the folder of a service, the
-//! service must not lead it to files elsewhere, so no link is ever followed.
+//! The state folder: 0700, its files 0600, all owned by the folder's owner even if root creates them; used by one
+//! gateway at a time. Never widens permissions, and never follows a link: a service must not redirect root to files
+//! elsewhere.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read};
@@ -18,37 +18,38 @@ pub(super) const BUSY: Duration = Duration::from_secs(2);
 
 /// The database's name in the state folder.
 const DATABASE: &str = "authgate.db";
-/// Held exclusively by the gateway that serves.
+/// Locked exclusively by the running gateway.
 const LOCK: &str = "lock";
-/// The last change that the serving gateway has in force, as decimal digits.
+/// The last change that the running gateway has applied, in decimal digits.
 const APPLIED: &str = "applied";
 
-/// Room that is given up for what must be written on a full disk.
+/// Reserved space, released for what must be written on a full disk.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: usize = 1 << 20;
 
-/// No link is followed, and no pipe is waited for.
+/// Does not follow links or wait for pipes.
 const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 const LINK: &str = "is a link to another file, which was left untouched; remove the link";
 
-/// The state folder, made if it was missing and found to be closed to others.
+/// The state folder, created if missing and verified to be closed to others.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
     owner: (u32, u32),
-    /// Its group may write, and this process is of it.
+    /// It is group-writable, and this process is in the group.
     shared: bool,
 }
 
-/// The files whose locks say that a gateway serves. The database is one of them, so that to remove `lock` changes nothing.
-/// Never closed before the connection is: that would take `SQLite`'s own locks from it (fcntl(2)).
+/// The files whose locks show that a gateway is running. The database is one of them, so that removing `lock` has no
+/// effect.
+/// Never closed before the connection: that would release `SQLite`'s own locks (fcntl(2)).
 #[derive(Debug)]
 pub(super) struct Claim {
     lock: File,
     database: File,
 }
 
-/// Held for as long as a gateway serves from this folder; dropping it lets the next one in.
+/// Held while a gateway uses this folder; dropping it lets the next one start.
 #[derive(Debug)]
 pub struct Lock {
     claim: Claim,
@@ -60,7 +61,7 @@ pub(super) fn unusable(path: &Path, what: &str) -> StoreError {
     StoreError::Unusable(format!("{}: {what}", path.display()))
 }
 
-/// What a fault of the file system means here, and what to do next.
+/// What a file system error means here, and what to do.
 fn fault(error: &Error, owner: Option<u32>) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => match owner.map(user_name) {
@@ -79,7 +80,7 @@ fn fault(error: &Error, owner: Option<u32>) -> String {
     }
 }
 
-/// As `sudo -u` takes it.
+/// In the syntax of `sudo -u`.
 fn user_name(uid: u32) -> String {
     let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = known.lines().find_map(|line| {
@@ -100,10 +101,10 @@ pub(super) fn database_of(state_dir: &Path) -> PathBuf {
     state_dir.join(DATABASE)
 }
 
-/// Whether there is a database; makes nothing.
+/// Whether there is a database; creates nothing.
 ///
 /// # Errors
-/// Nobody can tell, as without access to the folder.
+/// Unknown, for example without access to the folder.
 pub fn has_database(state_dir: &Path) -> Result<bool, StoreError> {
     match std::fs::metadata(state_dir.join(DATABASE)) {
         Ok(about) => Ok(about.len() > 0),
@@ -116,7 +117,7 @@ pub fn has_database(state_dir: &Path) -> Result<bool, StoreError> {
 }
 
 impl Folder {
-    /// Makes the folder (0700) if it is missing; refuses one that others can write.
+    /// Creates the folder (0700) if missing; rejects one that others can write to.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -127,7 +128,7 @@ impl Folder {
         Self::judged(path)
     }
 
-    /// The folder of a database that is there already; makes nothing.
+    /// The folder of an existing database; creates nothing.
     pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
         if !has_database(path)? {
             let what = "no database: start the gateway, or set its state directory with --state-dir DIR";
@@ -139,7 +140,7 @@ impl Folder {
     fn judged(path: &Path) -> Result<Self, StoreError> {
         let about = std::fs::metadata(path)
             .map_err(|error| unusable(path, &format!("cannot read the state directory: {}", fault(&error, None))))?;
-        // a volume of Kubernetes is root's, and writable by the group that the process is given (fsGroup)
+        // a Kubernetes volume belongs to root and is writable by the process's group (fsGroup)
         let shared = about.mode() & 0o020 != 0;
         if about.mode() & 0o002 != 0 || (shared && !is_own_group(about.gid())) {
             return Err(unusable(path, "the state directory is writable by others; run chmod 700 on it"));
@@ -162,7 +163,7 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
-    /// Device and number of the database's file.
+    /// Device and inode number of the database file.
     pub(super) fn database_id(&self) -> Result<(u64, u64), StoreError> {
         let at = self.database();
         let about = std::fs::symlink_metadata(&at)
@@ -170,7 +171,7 @@ impl Folder {
         Ok((about.dev(), about.ino()))
     }
 
-    /// Opens a file of ours, 0600 and owned by the folder's owner; makes an empty one if missing.
+    /// Opens one of our files, 0600 and owned by the folder's owner; creates an empty one if missing.
     pub(super) fn file(&self, name: &str) -> Result<File, StoreError> {
         let path = self.path.join(name);
         let wrong = |error: Error| {
@@ -209,8 +210,8 @@ impl Folder {
         Ok(file)
     }
 
-    /// Takes from others what they may do with a file of ours. On a shared folder it may be another user's, whose group
-    /// this process is of.
+    /// Removes other users' permissions from one of our files. In a shared folder it may belong to another user of
+    /// this process's group.
     fn close(&self, file: &File) -> std::io::Result<()> {
         let about = file.metadata()?;
         let others_own = self.shared && !is_root() && about.uid() != rustix::process::geteuid().as_raw();
@@ -221,8 +222,8 @@ impl Folder {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))
     }
 
-    /// Makes a file the folder's owner's. Only root gets to change anything: its files must stay usable for
-    /// the service's user.
+    /// Gives a file to the folder's owner. Only has an effect for root, whose files must stay usable for the
+    /// service's user.
     pub(super) fn hand_over(&self, file: &File) -> std::io::Result<()> {
         if file.metadata()?.uid() == self.owner.0 || (self.shared && !is_root()) {
             return Ok(());
@@ -230,11 +231,11 @@ impl Folder {
         std::os::unix::fs::fchown(file, Some(self.owner.0), Some(self.owner.1))
     }
 
-    /// Sets room aside, where there is any.
+    /// Reserves space, if there is any.
     pub fn keep_reserve(&self) {
         let kept = self.file(RESERVE).and_then(|file| {
             let is_whole = file.metadata().is_ok_and(|about| about.len() == RESERVE_BYTES as u64);
-            // written, not only made longer: a file of holes is no room
+            // written, not only extended: a sparse file reserves nothing
             let filled = if is_whole { Ok(()) } else { file.write_all_at(&vec![0; RESERVE_BYTES], 0) };
             filled.map_err(|error| unusable(&self.path.join(RESERVE), &error.to_string()))
         });
@@ -243,20 +244,20 @@ impl Folder {
         }
     }
 
-    /// Gives the room up; `false`: there was none.
+    /// Releases the reserve; `false`: there was none.
     pub(super) fn free_reserve(&self) -> bool {
         std::fs::remove_file(self.path.join(RESERVE)).is_ok()
     }
 
-    /// A connection to the database that is there.
+    /// A connection to the existing database.
     pub(super) fn connect(&self, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
-        // a link on the way to the folder is whoever named it's; SQLite tells none apart
+        // links in the folder's own path were chosen by the caller; SQLite cannot distinguish them
         let folder = self.path.canonicalize().map_err(|_| rusqlite::Error::InvalidPath(self.path.clone()))?;
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         Connection::open_with_flags(folder.join(DATABASE), flags)
     }
 
-    /// The file that the database lives in.
+    /// The database's file.
     pub(super) fn database_file(&self) -> Result<File, StoreError> {
         self.file(DATABASE)
     }
@@ -267,15 +268,15 @@ impl Folder {
         std::fs::metadata(path).is_ok_and(|about| about.len() > 0)
     }
 
-    /// The files to lock; none of them is yet.
+    /// The files to lock, not locked yet.
     pub(super) fn claim(&self) -> Result<Claim, StoreError> {
         Ok(Claim { lock: self.file(LOCK)?, database: self.file(DATABASE)? })
     }
 
-    /// Claims the folder for a gateway that serves; refuses while another one does.
+    /// Claims the folder for a running gateway; fails while another one is running.
     pub fn lock(&self) -> Result<Lock, StoreError> {
         let claim = self.claim()?;
-        // a command may hold it for an instant to see whether a gateway runs
+        // a command may briefly hold it to check whether a gateway is running
         for _ in 0..25 {
             if claim.take().map_err(|error| self.unlockable(&error))? {
                 claim.sign().map_err(|error| unusable(&self.path.join(LOCK), &fault(&error, Some(self.owner.0))))?;
@@ -286,12 +287,12 @@ impl Folder {
         Err(self.taken(&claim))
     }
 
-    /// Whether a gateway serves from this folder right now.
+    /// Whether a gateway is using this folder now.
     pub fn is_served(&self) -> Result<bool, StoreError> {
         self.is_claimed(&self.claim()?)
     }
 
-    /// The same, by files that are open.
+    /// The same, with open files.
     pub(super) fn is_claimed(&self, claim: &Claim) -> Result<bool, StoreError> {
         claim.is_taken().map_err(|error| self.unlockable(&error))
     }
@@ -309,7 +310,7 @@ impl Folder {
         unusable(&self.path, &format!("another authgate{process} is using this state directory; stop it first"))
     }
 
-    /// The last change that the serving gateway has in force; 0 if it never said.
+    /// The last change that the running gateway has applied; 0 if unknown.
     pub(super) fn applied(&self) -> u64 {
         let mut text = String::new();
         let read = OpenOptions::new().read(true).custom_flags(NO_LINK).open(self.path.join(APPLIED));
@@ -319,13 +320,12 @@ impl Folder {
 }
 
 impl Claim {
-    /// Claims both, or finds that somebody else has. Nothing else is taken for that: a file system without locks is an
-    /// error.
+    /// Locks both files; `false`: another process has. A file system without locks is an error.
     pub(super) fn take(&self) -> std::io::Result<bool> {
         locked(self.lock.try_lock()).and_then(|lock| if lock { locked(self.database.try_lock()) } else { Ok(false) })
     }
 
-    /// Gives both back.
+    /// Unlocks both.
     pub(super) fn release(&self) -> std::io::Result<()> {
         self.database.unlock().and(self.lock.unlock())
     }
@@ -336,7 +336,7 @@ impl Claim {
         Ok(!free)
     }
 
-    /// Leaves the number of this process for those who find the folder claimed.
+    /// Writes the process id, for others that find the folder claimed.
     fn sign(&self) -> std::io::Result<()> {
         self.lock.set_len(0)?;
         self.lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
@@ -362,8 +362,8 @@ fn is_root() -> bool {
 }
 
 impl Lock {
-    /// Whether the file still begins as a database in use does: a backup that was copied over it does not. What is in its
-    /// log would be written into that one.
+    /// Whether the file still begins like a database in use; a backup copied over it does not, and the log would be
+    /// written into it.
     pub(super) fn is_whole(&self) -> Result<(), StoreError> {
         let mut head = [0; 20];
         let read = self.claim.database.read_exact_at(&mut head, 0);
@@ -375,8 +375,8 @@ impl Lock {
         Err(StoreError::Down(format!("{}: {what}", self.path.display())))
     }
 
-    /// Tells waiting commands which changes are in force. Not flushed: it matters to living
-    /// processes alone.
+    /// Tells waiting commands which changes have been applied. Not flushed, because it only matters to running
+    /// processes.
     pub(super) fn tell_applied(&self, rev: u64) -> std::io::Result<()> {
         self.applied.write_all_at(format!("{rev:020}\n").as_bytes(), 0)
     }

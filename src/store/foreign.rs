@@ -1,4 +1,4 @@
-//! Reading another program's database: one table of a `SQLite` file, never writing to it.
+//! Reads another program's database: one table of a `SQLite` file, read-only.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ use super::error::StoreError;
 pub struct ForeignTable {
     /// Names of the columns.
     pub columns: Vec<String>,
-    /// Rows, in the order of the file.
+    /// Rows, in file order.
     pub rows: Vec<Vec<Option<String>>>,
-    /// The highest number that AUTOINCREMENT has given in this table.
+    /// The highest number that AUTOINCREMENT has assigned in this table.
     pub sequence: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a start would find, without starting.
+//! Inspects a state folder as a start would, without starting.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -12,21 +12,21 @@ use super::migrate::{self, Check};
 /// What a start would find.
 #[derive(Debug, Clone)]
 pub enum Judged {
-    /// No database: one would be made.
+    /// No database: one would be created.
     Absent,
-    /// A sound one of this program's version.
+    /// An intact one of this program's version.
     Current,
-    /// A sound one of an earlier version: it would be brought up, and kept as it is in `copy`.
+    /// An intact one of an earlier version: it would be migrated, and kept in `copy`.
     #[allow(missing_docs)]
     Older { version: usize, known: usize, copy: PathBuf },
-    /// Somebody else's to look at: why.
+    /// Not accessible: why.
     Closed(String),
 }
 
-/// Looks through the database of a state folder as a start does; makes and changes nothing.
+/// Checks the database of a state folder as a start does; creates and changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Unusable`]: a start would refuse it.
+/// [`StoreError::Unusable`]: a start would reject it.
 pub fn judge(state_dir: &Path) -> Result<Judged, StoreError> {
     match File::open(folder::database_of(state_dir)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Judged::Absent),

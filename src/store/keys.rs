@@ -1,4 +1,4 @@
-//! Signing keys. One signs, the retired ones verify what was there before until no token of theirs can be valid.
+//! Signing keys. One signs; retired ones verify earlier tokens until none of these can be valid.
 
 use rusqlite::{Connection, Row, params};
 use zeroize::Zeroizing;
@@ -13,17 +13,17 @@ use crate::clock::UnixSecs;
 /// A signing key.
 #[derive(Clone)]
 pub struct KeyRow {
-    /// Its name in token headers.
+    /// Its id in token headers.
     pub kid: String,
-    /// `HS256` signs sessions, `EdDSA` and `ES256` sign backends' tokens.
+    /// `HS256` signs session tokens, `EdDSA` and `ES256` sign backend tokens.
     pub algorithm: String,
     /// 32 random bytes, or a PKCS#8 document.
     pub secret: Zeroizing<Vec<u8>>,
-    /// When it was made.
+    /// When it was created.
     pub created: UnixSecs,
-    /// Since when it signs nothing any more.
+    /// When it was retired and stopped signing.
     pub retired: Option<UnixSecs>,
-    /// Number of the change that made or retired it.
+    /// Number of the change that created or retired it.
     pub changed: u64,
 }
 
@@ -40,11 +40,11 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
     })
 }
 
-/// Under this name the key is kept that seals records of apps' cookies. It signs nothing and is never rotated: a record
-/// that could not be read any more would let one account's cookies through to another.
+/// The name of the key that authenticates records of app cookies. It signs no tokens and is never rotated: an
+/// unreadable record would let one account's cookies through to another.
 pub const APP_COOKIES: &str = "app-cookies";
 
-/// A key to be kept.
+/// A key to store.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct NewKey {
@@ -61,29 +61,29 @@ fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether a key of this algorithm signs.
+/// Whether there is a current key of this algorithm.
 fn signs(tx: &Connection, algorithm: &str) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE retired IS NULL AND algorithm = ?1)";
     Ok(tx.query_row(sql, [algorithm], |row| row.get(0))?)
 }
 
-/// Forgets keys that were retired before then. A gateway that serves holds them no longer than their tokens can be valid.
+/// Deletes keys retired before then. A running gateway keeps them no longer than their tokens can be valid.
 pub(super) fn drop_retired(tx: &Connection, before: UnixSecs) -> Result<(), StoreError> {
     tx.execute("DELETE FROM signing_key WHERE retired < ?1", [int(before)])?;
     Ok(())
 }
 
-/// Makes this the signing key of its algorithm if there is none yet.
+/// Stores the signing key of its algorithm, if there is none yet.
 pub fn first_key(db: &mut Db, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
-    // mostly there is one: nothing needs to be written, and a start need not wait until it may be
+    // usually there is one: then nothing is written, and a start need not wait for the write lock
     if db.read(|tx| signs(tx, key.algorithm))? {
         return Ok(());
     }
     db.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
 }
 
-/// Makes these the signing keys and retires all others; drops those retired before `drop_before`. Where that is
-/// `None`, none of the others is kept: no cookie that they signed is good any more, and all sessions end.
+/// Makes these the signing keys and retires all others; drops those retired before `drop_before`. `None` drops all
+/// others: no cookie that they signed is valid any more, and all sessions end.
 pub fn rotate_keys(
     db: &mut Db,
     new: &[NewKey],
@@ -110,7 +110,7 @@ pub fn rotate_keys(
     if drop_before.is_some() { db.write(work) } else { db.write_end_of_sessions(work) }
 }
 
-/// The key that seals records of apps' cookies.
+/// The key that authenticates records of app cookies.
 pub fn app_cookie_key(db: &mut Db) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     db.read(|tx| {
         let sql = "SELECT secret FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1";
@@ -118,7 +118,7 @@ pub fn app_cookie_key(db: &mut Db) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     })
 }
 
-/// All keys that sign, newest first.
+/// All signing keys, current ones first.
 pub fn list(db: &mut Db) -> Result<Vec<KeyRow>, StoreError> {
     db.read(|tx| {
         let mut query = tx.prepare(&format!(

@@ -1,4 +1,4 @@
-//! One-time links as rows: written, and made void by what happens to accounts.
+//! One-time links as rows: insert, and void when an account changes.
 
 use rusqlite::{Connection, params};
 
@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::user_rows::ADMIN_GROUP;
 use crate::clock::UnixSecs;
 
-/// A link to be made.
+/// A link to create.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct NewLink {
@@ -33,8 +33,8 @@ pub(super) fn insert(tx: &Connection, new: &NewLink) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// An account came about, or got this address or these groups: no further invite to the address opens anything, also
-/// when it is free again, nor does the first link once there is an administrator.
+/// Voids links after an account was created or got this address or these groups: invites to the address, permanently,
+/// and the first link once there is an administrator.
 pub(super) fn void(tx: &Connection, email: &str, groups: &[String]) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM link WHERE email = ?1")?.execute([email])?;
     if groups.iter().any(|group| group == ADMIN_GROUP) {

@@ -1,5 +1,5 @@
-//! One-time links: for the first account, invites, password resets. Only hashes of their tokens
-//! are kept; using one and what it brings about are one transaction.
+//! One-time links: for the first account, invites, password resets. Only hashes of their tokens are stored; consuming
+//! a link and its effect are one transaction.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -16,7 +16,7 @@ use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
-/// A link that still opens something.
+/// A valid link.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct LinkRow {
@@ -26,36 +26,36 @@ pub struct LinkRow {
     /// The e-mail that a new account gets.
     pub email: Option<String>,
     pub groups: Vec<String>,
-    /// API tokens of the existing account that work.
+    /// Number of valid API tokens of the existing account.
     pub tokens: u64,
     pub expires: UnixSecs,
 }
 
-/// What a used link brings about.
+/// The effect of using a link.
 #[derive(Debug, Clone)]
 pub enum LinkUse {
     /// A new account; its groups are the link's.
     Add(NewUser),
-    /// A password (PHC string) for the account that the link names, and its name unless empty.
+    /// A password for the account of the link, and its name unless empty.
     SetPassword {
         /// PHC string.
         hash: Secret,
-        /// Empty: as it was.
+        /// Empty: unchanged.
         name: String,
-        /// API tokens go on under it.
+        /// Keep API tokens under the new password.
         keep_tokens: bool,
     },
 }
 
-/// An invite that opens something, or the link for the first account, as commands list it.
+/// A valid invite or link for the first account, as commands list it.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct InviteRow {
-    /// The first bytes of the token's hash, in hexadecimal: it names the link and opens nothing.
+    /// The first bytes of the token's hash, in hexadecimal: identifies the link and grants nothing.
     pub id: String,
     /// `first` or `invite`
     pub kind: String,
-    /// Of the account that it makes or sets the password of; `None`: whoever uses it says so.
+    /// The e-mail of its account; `None`: chosen by the user of the link.
     pub email: Option<String>,
     /// The account exists.
     pub for_account: bool,
@@ -116,7 +116,7 @@ fn carry_out(
                 ..UserChange::default()
             };
             sessions::end_of_user(tx, &user.id, SessionEnd::All, now)?;
-            // every link to this account dies with the one that was used
+            // using one link voids all links of the account
             tx.execute("DELETE FROM link WHERE user_id = ?1", [&user.id])?;
             let event = AuditRow { email: user.email.clone(), ..event.clone() };
             users::password_replaced(tx, &user, keeps, now, &event)?;
@@ -126,7 +126,7 @@ fn carry_out(
     }
 }
 
-/// Keeps a link. At most 1000 links for the first account are kept: the oldest go.
+/// Stores a link. At most 1000 links for the first account are kept; the oldest are dropped.
 pub fn add_link(db: &mut Db, new: &NewLink, event: &AuditRow) -> Result<(), StoreError> {
     db.write(|tx| {
         link_rows::insert(tx, new)?;
@@ -139,7 +139,7 @@ pub fn add_link(db: &mut Db, new: &NewLink, event: &AuditRow) -> Result<(), Stor
     })
 }
 
-/// Removes a link that nobody has.
+/// Removes a link that was never handed out.
 pub fn remove_link(db: &mut Db, hash: &[u8; 32], event: &AuditRow) -> Result<(), StoreError> {
     db.write(|tx| {
         tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
@@ -147,12 +147,12 @@ pub fn remove_link(db: &mut Db, hash: &[u8; 32], event: &AuditRow) -> Result<(),
     })
 }
 
-/// The link with this token hash, if it still opens something.
+/// The link with this token hash, if it is valid.
 pub fn find_link(db: &mut Db, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
     db.read(|tx| find(tx, hash, now))
 }
 
-/// Invites that open something, and links for the first account; the newest first.
+/// Valid invites and links for the first account, newest first.
 pub fn invites(db: &mut Db, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError> {
     db.read(|tx| {
         let first = !user_rows::administrator_exists(tx)?;
@@ -180,7 +180,7 @@ pub fn invites(db: &mut Db, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError>
     })
 }
 
-/// Revokes an invite, or a link for the first account. `false`: there is none of this id.
+/// Revokes an invite or a link for the first account. `false`: there is none with this id.
 pub fn end_invite(db: &mut Db, id: &str, event: &AuditRow) -> Result<bool, StoreError> {
     db.write(|tx| {
         let sql = format!("DELETE FROM link WHERE kind <> 'reset' AND {ID} = ?1");
@@ -192,8 +192,8 @@ pub fn end_invite(db: &mut Db, id: &str, event: &AuditRow) -> Result<bool, Store
     })
 }
 
-/// Uses a link up: the account is made or changed, a session begins, the try is forgiven, and the link is gone.
-/// [`Written::Missing`]: the link opens nothing any more. [`Written::Taken`] leaves it usable.
+/// Consumes a link: the account is created or changed, a session begins, the attempt is cleared, and the link is
+/// removed. [`Written::Missing`]: the link is not valid any more. [`Written::Taken`] leaves it valid.
 pub fn use_link(
     db: &mut Db,
     hash: &[u8; 32],

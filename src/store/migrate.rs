@@ -1,5 +1,5 @@
-//! The database's shape: scripts applied in order and never edited. A database that is not ours,
-//! is newer than this program or is damaged is refused before anything is written to it.
+//! The database schema: scripts applied in order and never edited. A foreign, newer or damaged database is rejected
+//! before anything is written to it.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use super::copy;
 use super::error::StoreError;
 use super::folder::{self, Folder};
 
-/// How much of the database is looked at before it is used.
+/// How much of the database is checked before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// Whose it is and which version: for commands.
+    /// Application and version: for commands.
     Version,
-    /// That it is of this program's version as well: for commands that change nothing.
+    /// Also that it has this program's version: for commands that change nothing.
     Current,
-    /// The structure of every page as well: for a start.
+    /// Also the structure of every page: for a start.
     Whole,
 }
 
 /// Marks a `SQLite` file as ours ("agte").
 const APPLICATION_ID: i32 = 0x6167_7465;
 
-/// Script n brings `user_version` from n to n + 1.
+/// Script n migrates `user_version` from n to n + 1.
 const SCRIPTS: [&str; 5] = [
     include_str!("schema/0001_people.sql"),
     include_str!("schema/0002_tokens.sql"),
@@ -35,33 +35,33 @@ const SCRIPTS: [&str; 5] = [
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// A file's head up to the two bytes that say whether it has a write-ahead log (file format, 1.3).
+/// The file header up to the two bytes that tell whether it has a write-ahead log (file format, 1.3).
 const HEAD_BYTES: u64 = 20;
-/// A database of this size is looked through beside its use, not before it: its start would wait for seconds.
+/// From this size on, a database is checked in the background: a start would otherwise take seconds.
 const LARGE_BYTES: u64 = 32 << 20;
 
-/// A look through a large database that goes on.
+/// An integrity check in progress.
 pub(super) type Looking = JoinHandle<Result<(), StoreError>>;
 
-/// What was found of a database.
+/// The result of inspecting a database.
 pub(super) struct Inspected {
-    /// 0: it is new.
+    /// 0: new.
     pub(super) version: usize,
-    /// A look through it that goes on.
+    /// An integrity check in progress.
     pub(super) looking: Option<Looking>,
 }
 
-/// The version that this program brings a database to.
+/// This program's schema version.
 pub(super) const KNOWN: usize = SCRIPTS.len();
 
-/// A database was brought to another version.
+/// A database was migrated.
 #[derive(Debug, Clone)]
 pub struct Migrated {
     /// The version before.
     pub from: usize,
     /// The version now.
     pub to: usize,
-    /// Where it is kept as it was, or why it is not.
+    /// Where the previous database was kept, or why it was not.
     pub copy: Result<PathBuf, String>,
 }
 
@@ -85,7 +85,7 @@ const RESTORE: &str = "; restore a backup with authgate restore FILE";
 fn unread(database: &Path, error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
     let next = match error.sqlite_error_code() {
-        // a reader needs room, too, for what it shares with others (-shm)
+        // a reader needs disk space too, for shared memory (-shm)
         Some(SystemIoFailure) => " (is the disk full?)",
         Some(DatabaseCorrupt | NotADatabase) => RESTORE,
         _ => "",
@@ -93,8 +93,8 @@ fn unread(database: &Path, error: &rusqlite::Error) -> StoreError {
     unusable(database, &format!("cannot read the database: {error}{next}"))
 }
 
-/// Judges the file without writing to it. An empty file is a new database. Of a large one only who made it and
-/// for which version is known at once.
+/// Inspects the file without writing to it. An empty file is a new database. For a large one only application and
+/// version are known immediately.
 pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreError> {
     const NEW: Inspected = Inspected { version: 0, looking: None };
     let mut head = Vec::new();
@@ -117,12 +117,12 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
         return Err(unusable(&database, "this is not an authgate database, or it is damaged"));
     }
     if head.ends_with(&[1, 1]) && folder.leftover("-wal") {
-        // SQLite would write that log's pages over it
+        // SQLite would write that log's pages into it
         let what = "this is a backup next to the write-ahead log (-wal) of an earlier database; remove that log, or restore the backup with authgate restore FILE";
         return Err(unusable(&database, what));
     }
     if folder.leftover("-journal") {
-        // a first start was cut off: only a writer can roll that back
+        // a first start was interrupted: only a writer can roll it back
         return Ok(NEW);
     }
     let damaged = |error: rusqlite::Error| unread(&database, &error);
@@ -137,7 +137,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     if check != Check::Whole {
         return Ok(Inspected { version, looking: None });
     }
-    // with a write-ahead log readers and a writer do not wait for each other
+    // with a write-ahead log readers and writers do not wait for each other
     let beside = bytes >= LARGE_BYTES && version == KNOWN && head.ends_with(&[2, 2]);
     if !beside {
         look_through(&connection, &database)?;
@@ -149,7 +149,7 @@ pub(super) fn inspect(folder: &Folder, check: Check) -> Result<Inspected, StoreE
     Ok(Inspected { version, looking: Some(looking) })
 }
 
-/// Whose it is, and of which version.
+/// Checks application and version.
 pub(super) fn judge(connection: &Connection, database: &Path) -> Result<usize, StoreError> {
     let damaged = |error: rusqlite::Error| unread(database, &error);
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(damaged);
@@ -187,7 +187,7 @@ fn version(connection: &Connection) -> Result<usize, rusqlite::Error> {
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
-/// Brings the database to this program's version, in one transaction, and keeps a copy of it as it was.
+/// Migrates the database to this program's version, in one transaction, and keeps a copy of the previous one.
 pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<Option<Migrated>, StoreError> {
     let from = version(connection)?;
     if from == KNOWN {
@@ -198,7 +198,7 @@ pub(super) fn apply(connection: &mut Connection, folder: &Folder) -> Result<Opti
     Ok((from > 0).then_some(Migrated { from, to: KNOWN, copy }))
 }
 
-/// Runs the scripts that it lacks.
+/// Runs the missing scripts.
 pub(super) fn bring_up(connection: &mut Connection, database: &Path) -> Result<(), StoreError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let at = version(&tx)?;

@@ -1,6 +1,6 @@
-//! Sessions that ended on a full disk. Their rows take more room than was kept for it: so it is noted whose they are, and
-//! since which change, which takes one row among the counters. They are over from then on, in memory and in listings, after
-//! a restart too; their own rows are written when there is room.
+//! Sessions that ended while the disk was full. Their rows need more space than the reserve, so one counter row notes
+//! the account and the change number. From then on they have ended, in memory and in listings, also after a restart;
+//! their own rows are written when there is space.
 
 use rusqlite::{Connection, params};
 
@@ -9,18 +9,18 @@ use super::db::{Db, Tx};
 use super::error::StoreError;
 use crate::clock::UnixSecs;
 
-/// Of the counter whose value is the change by which all earlier sessions of an account ended. Its id follows; nothing:
-/// everybody's.
+/// Prefix of the counter whose value is the change at which all earlier sessions of an account ended. The account's
+/// id follows; empty: all accounts.
 const PREFIX: &str = "ended:";
 
-/// Whether a session's row stands for one that is over by a note.
+/// Whether a session has ended by a note.
 pub(super) const IS_OVER: &str = "EXISTS (SELECT 1 FROM counter
      WHERE name IN ('ended:', 'ended:' || session.user_id) AND value > session.rev)";
 
-/// Of sessions that one note is about, whose rows are still to be written.
+/// Sessions of one note whose rows are still to be written.
 const OF_NOTE: &str = "ended_at IS NULL AND rev < ?1 AND (?2 = '' OR user_id = ?2)";
 
-/// Notes that all sessions of an account, or everybody's (`""`), are over. Gives how many.
+/// Notes that all sessions of an account, or of all accounts (`""`), have ended. Gives how many.
 pub(super) fn end(tx: &Tx<'_>, user_id: &str) -> Result<usize, StoreError> {
     let rev = tx.rev()?;
     let sql = format!("SELECT count(*) FROM session WHERE {OF_NOTE} AND NOT {IS_OVER}");
@@ -34,7 +34,7 @@ pub(super) fn end(tx: &Tx<'_>, user_id: &str) -> Result<usize, StoreError> {
     Ok(usize::try_from(ended).unwrap_or_default())
 }
 
-/// Notes that were made after a change: account and change.
+/// Notes made after a change: account and change number.
 fn after(tx: &Connection, rev: i64) -> Result<Vec<(String, i64)>, StoreError> {
     let mut query =
         tx.prepare_cached("SELECT substr(name, 7), value FROM counter WHERE name GLOB 'ended:*' AND value > ?1")?;
@@ -42,7 +42,7 @@ fn after(tx: &Connection, rev: i64) -> Result<Vec<(String, i64)>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Tells the sessions that are over by notes made after a change.
+/// Passes on the ids of sessions ended by notes made after a change.
 pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
     for (user_id, value) in after(tx, rev)? {
         let mut query = tx.prepare_cached(&format!("SELECT id FROM session WHERE {OF_NOTE}"))?;
@@ -54,7 +54,7 @@ pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(&str)) -> Res
     Ok(())
 }
 
-/// Writes the rows of sessions that are over by a note, if there are any.
+/// Writes the rows of sessions that ended by a note, if there are any.
 pub fn write_noted_ends(db: &mut Db, now: UnixSecs) -> Result<(), StoreError> {
     if db.read(|tx| Ok(after(tx, 0)?.is_empty()))? {
         return Ok(());

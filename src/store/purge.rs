@@ -1,4 +1,4 @@
-//! Removes what is past.
+//! Deletes expired rows.
 
 use super::audit;
 use super::convert::int;
@@ -6,10 +6,10 @@ use super::db::Db;
 use super::error::StoreError;
 use super::keys;
 
-/// Removes what is past: tokens that ended or ran out an hour ago (somebody who makes and revokes them on and on leaves thousands), links that ran out, bans
-/// that are over, devices unseen for 400 days, keys of which no token can be valid, and audit events beyond their bounds.
-///
-/// `now`: Unix seconds; `keys_secs`: how long retired keys count.
+/// Deletes expired rows: tokens that ended or expired more than an hour ago (repeated creation and revocation leaves
+/// thousands), expired links, ended bans, devices unseen for 400 days, keys whose tokens can no longer be valid, and
+/// audit events beyond their bounds.
+/// `now`: Unix seconds; `keys_secs`: how long retired keys are kept.
 pub fn expired_rows(db: &mut Db, now: u64, keys_secs: u64) -> Result<(), StoreError> {
     let hour_ago = int(now.saturating_sub(3600));
     let devices = int(now.saturating_sub(400 * 86_400));

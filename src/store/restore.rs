@@ -1,6 +1,6 @@
-//! A backup in the place of the database. What was there is kept beside it. Stopped, the file takes the place of the other;
-//! while a gateway serves, its pages are written into the database in one transaction, which that one sees as it sees every
-//! change of another process: what it holds open stays what commands write to.
+//! Replaces the database with a backup and keeps the previous one beside it. Without a running gateway the file is
+//! replaced; with one, the backup's pages are written into the database in one transaction, which the gateway notices
+//! like any change by another process, so that the file it holds open stays the one that commands write to.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -22,18 +22,19 @@ use super::sync;
 use super::sync::Applied;
 use super::{audit, backup, copy};
 
-/// How far the number of changes is set ahead: what the gateway writes until the backup is in place has lower ones.
+/// How far the change number is advanced: changes that the gateway writes until the backup is in place have lower
+/// numbers.
 const AHEAD: i64 = 1_000_000;
-/// How often a database that is busy is tried again, and how long in all.
+/// How often a busy database is retried, and for how long in total.
 const PAUSE: Duration = Duration::from_millis(20);
 const TRIES: usize = 500;
 
-/// What a restore came to.
+/// Result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// The database that was there before.
+    /// Where the previous database was kept.
     pub kept: Option<PathBuf>,
-    /// Whether a gateway that serves has it in force; `None`: none serves.
+    /// Whether the running gateway has applied it; `None`: none is running.
     pub in_force: Option<bool>,
 }
 
@@ -41,11 +42,11 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> StoreError {
     StoreError::Down(format!("{}: {error}", path.display()))
 }
 
-/// Puts the backup `from` in the place of the state folder's database. `stamp` names what is kept; `event` is noted.
+/// Replaces the state folder's database with the backup `from`. `stamp` names the kept copy; `event` is recorded.
 ///
 /// # Errors
-/// [`StoreError`]: it is no backup of this program's or an earlier one's, or cannot be put in place. The database is what it
-/// was before.
+/// [`StoreError`]: not a backup of this or an earlier version, or it cannot be put in place. The database is
+/// unchanged.
 pub fn restore(state_dir: &Path, from: &Path, stamp: &str, event: &AuditRow) -> Result<Restored, StoreError> {
     let folder = Folder::open(state_dir)?;
     let copy = copied(&folder, from)?;
@@ -54,12 +55,12 @@ pub fn restore(state_dir: &Path, from: &Path, stamp: &str, event: &AuditRow) -> 
         let kept = swap(&folder, copy, stamp)?;
         return Ok(Restored { kept, in_force: None });
     }
-    // closed before the database is opened, whose own locks closing it would take
+    // closed before the database is opened: closing it later would release the database's locks
     drop(claim);
     pour(&folder, state_dir, copy.path(), stamp, event)
 }
 
-/// A copy of the backup in the state folder: judged, whole, on disk.
+/// A copy of the backup in the state folder: verified, complete, flushed.
 fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
     let about = std::fs::metadata(from).map_err(|error| failed(from, error))?;
     if !about.is_file() {
@@ -86,7 +87,8 @@ fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
     Ok(copy)
 }
 
-/// No gateway serves. Between the steps there is no database, which a start refuses: never one with another's log.
+/// Without a running gateway. Between the steps there is no database, which a start rejects, rather than one with
+/// another's log.
 fn swap(folder: &Folder, copy: NamedTempFile, stamp: &str) -> Result<Option<PathBuf>, StoreError> {
     let database = folder.database();
     if migrate::inspect(folder, Check::Whole).is_ok_and(|found| found.version > 0) {
@@ -116,7 +118,7 @@ fn swap(folder: &Folder, copy: NamedTempFile, stamp: &str) -> Result<Option<Path
     Ok(was_there.then_some(kept))
 }
 
-/// Writes the log into the database, which is then one plain file. Not while another process has it open.
+/// Checkpoints the log into the database, which is then one plain file. Fails while another process has it open.
 fn fold(folder: &Folder) -> Result<(), StoreError> {
     let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(folder::BUSY)?;
@@ -129,8 +131,8 @@ fn fold(folder: &Folder) -> Result<(), StoreError> {
     }
 }
 
-/// A gateway serves: the backup is brought to its version, numbered above everything that it knows, and written into the
-/// database.
+/// With a running gateway: the backup is migrated to its version, numbered above all its changes, and written into
+/// the database.
 fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &AuditRow) -> Result<Restored, StoreError> {
     migrate::inspect(folder, Check::Current)?;
     let kept = free_name(&folder.database(), stamp);
@@ -148,7 +150,7 @@ fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &Aud
     tx.commit()?;
     write_into(&backup, &mut db)?;
     db.rev = uint(rev);
-    // a large one is read anew for longer than a change
+    // applying a large one takes longer than a single change
     let mut applied = sync::wait_until_applied(&db)?;
     for _ in 0..10 {
         if applied != Applied::NotYet {
@@ -170,7 +172,7 @@ fn write_into(backup: &Connection, db: &mut Db) -> Result<(), StoreError> {
     Err(StoreError::Down("the database is busy; try again".to_owned()))
 }
 
-/// Where the database that was there is kept.
+/// Where the previous database is kept.
 fn free_name(database: &Path, stamp: &str) -> PathBuf {
     let name = |number: usize| {
         let mut name = database.as_os_str().to_owned();

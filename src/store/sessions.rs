@@ -1,4 +1,4 @@
-//! Sessions as rows. Ended ones are marked first, so that a running gateway sees it, and purged later.
+//! Sessions as rows. Ended ones are first marked, so that a running gateway notices, and purged later.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -11,8 +11,8 @@ use super::noted;
 use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
 
-/// Sessions of one account that stand at once. Beyond it the ones that were used longest ago end; those first that
-/// were used once only: a program that signs in again and again puts nobody out.
+/// Maximum active sessions per account. Beyond it the least recently used ones end, those that were used only once
+/// first: a program that signs in repeatedly does not sign people out.
 pub(super) const SESSIONS_MAX: u32 = 500;
 /// A session with its account.
 #[derive(Debug, Clone)]
@@ -23,21 +23,21 @@ pub struct SessionRow {
     pub user: Option<UserRow>,
     /// When it began.
     pub created: UnixSecs,
-    /// When it ends at the latest.
+    /// When it expires.
     pub expires: UnixSecs,
-    /// Last request, as far as written.
+    /// Last request that was written.
     pub seen: UnixSecs,
-    /// Whether the cookie outlives the browser.
+    /// Whether the cookie is persistent.
     pub remember: bool,
     /// Address at sign-in; empty on a Unix socket.
     pub address: String,
     /// User-Agent at sign-in.
     pub user_agent: String,
-    /// Signed out, revoked, or its account is gone.
+    /// Signed out, revoked, or its account was removed.
     pub ended: bool,
 }
 
-/// A session to be begun.
+/// A session to begin.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct NewSession {
@@ -61,25 +61,25 @@ pub enum SessionEnd<'a> {
     AllBut(&'a str),
 }
 
-/// Whose sessions.
+/// Selects sessions.
 #[derive(Debug, Clone, Copy)]
 pub enum SessionSelector<'a> {
-    /// This one, whoever it belongs to.
+    /// This session, of any account.
     Session(&'a str),
-    /// This one, if it belongs to the account with this id.
+    /// This session (first), if it belongs to this account (second).
     SessionOf(&'a str, &'a str),
-    /// All of an account.
+    /// All sessions of an account.
     User(&'a str),
-    /// All of an account but one.
+    /// All sessions of an account but one.
     UserBut(&'a str, &'a str),
-    /// All.
+    /// All sessions.
     Everybody,
 }
 
 pub(super) const COLUMNS: &str = "session.id, session.created, session.expires, session.seen, session.remember, \
      session.address, session.user_agent, session.ended_at IS NOT NULL, user.id IS NOT NULL";
 
-/// Reads [`COLUMNS`] followed by those of the account.
+/// Reads [`COLUMNS`] followed by the account's columns.
 pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
     let user = if row.get(8)? { Some(user_rows::from_row(row, 9)?) } else { None };
     Ok(SessionRow {
@@ -118,7 +118,7 @@ pub(super) fn end(tx: &Tx<'_>, selector: SessionSelector<'_>, now: UnixSecs) -> 
     Ok(tx.prepare_cached(&sql)?.execute(params![int(now), tx.rev()?, first, second])?)
 }
 
-/// Ends what an account has beyond its bound, but never `kept`.
+/// Ends an account's sessions beyond the bound, but never `kept`.
 pub(super) fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Result<usize, StoreError> {
     let sql = "UPDATE session SET ended_at = ?1, rev = ?2 WHERE id IN (SELECT id FROM session
                WHERE user_id = ?3 AND ended_at IS NULL AND id <> ?4
@@ -167,7 +167,7 @@ pub fn end_sessions(
 /// Sessions that have not ended and are not past their absolute limit, newest first.
 pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<SessionRow>, StoreError> {
     db.read(|tx| {
-        // two statements: with `OR` one account's would be looked for among everybody's
+        // two statements: with `OR` one account's sessions would be searched among everybody's
         let condition = if user_id.is_some() { "user_id = ?2" } else { "?2 IS NULL" };
         let sql = format!(
             "SELECT {COLUMNS}, {} FROM session JOIN user ON user.id = session.user_id
@@ -182,10 +182,10 @@ pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<Ses
     })
 }
 
-/// Removes sessions that ended or ran out an hour ago (`idle_secs`: one unseen for so long has), among the next
-/// few thousand rows behind the row `after`, and holds those that stand to `max_age_secs`. Gives the last row that
-/// it saw; `None`: there were no more. In steps, because somebody may wait for the store to sign in. No later:
-/// somebody who signs in on and on leaves thousands an hour.
+/// Deletes sessions that ended or expired more than an hour ago (`idle_secs` is the idle limit), among the next few
+/// thousand rows after row `after`, and limits active ones to `max_age_secs`. Gives the last row visited; `None`:
+/// there were no more. In steps, because sign-ins wait for the store; after only an hour, because repeated sign-ins
+/// leave thousands of rows per hour.
 pub fn purge_sessions(
     db: &mut Db,
     after: i64,
@@ -203,7 +203,7 @@ pub fn purge_sessions(
             )?
             .query_row([after, ROWS], |row| row.get(0))?;
         let Some(last) = last else { return Ok(None) };
-        // a shorter life holds for good, also where it is lengthened again before the next start
+        // a shorter maximum age is permanent, even if it is raised again before the next start
         tx.prepare_cached(
             "UPDATE session SET expires = created + ?3 WHERE rowid > ?1 AND rowid <= ?2 AND expires > created + ?3",
         )?
@@ -221,7 +221,7 @@ pub fn session_email(db: &mut Db, id: &str) -> Result<Option<String>, StoreError
     db.read(|tx| email_of(tx, id))
 }
 
-/// Writes when sessions were last used: pairs of session id and Unix seconds.
+/// Writes last-seen times: pairs of session id and Unix seconds.
 pub fn write_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
     db.write(|tx| {
         let mut update = tx.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE id = ?1")?;

@@ -1,4 +1,4 @@
-//! Sign-ins: a password that was found right begins a session.
+//! Sign-ins: a verified password begins a session.
 
 use super::audit::{self, AuditRow};
 use super::db::Db;
@@ -10,36 +10,36 @@ use super::users::{self, Keeps, Password, UserChange};
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
-/// A password that was found right, and what it begins.
+/// A verified password, and the session to begin.
 #[derive(Debug, Clone)]
 pub struct SignIn {
     /// The account.
     pub user_id: String,
-    /// The hash that the password was compared with: it must still be the account's.
+    /// The hash that the password was verified against: must still be the account's.
     pub checked: Secret,
-    /// What replaces it, if its parameters are outdated.
+    /// Its replacement, if its parameters are outdated.
     pub rehashed: Option<Secret>,
     /// The session.
     pub session: NewSession,
-    /// The attempt, to be forgiven.
+    /// The attempt, to be cleared.
     pub counted: CountedAttempt,
 }
 
-/// What became of a sign-in.
+/// Result of a sign-in.
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Begun {
-    /// The session is there; and the event that tells of those that ended for it, if there were too many.
+    /// The session has begun; with the event for sessions that ended because there were too many.
     Yes(Option<AuditRow>),
-    /// The password was checked against another hash than the account has now: this one.
+    /// The account's hash has changed: this is the current one.
     Changed(Secret),
-    /// The account is gone, disabled, or has no password any more.
+    /// The account was removed or disabled, or has no password any more.
     No,
 }
 
-/// Begins a session after the password was found right: in one transaction the session that
-/// the browser presented ends, the new one begins, the attempts are forgiven, the device is
-/// remembered, an outdated hash is replaced, and what is beyond [`SESSIONS_MAX`] ends.
+/// Begins a session after the password was verified: in one transaction the session that the browser presented ends,
+/// the new one begins, the attempts are cleared, the device is remembered, an outdated hash is replaced, and sessions
+/// beyond [`SESSIONS_MAX`] end.
 pub fn begin_session(db: &mut Db, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
     db.write(|tx| {
         let user = user_rows::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
@@ -48,7 +48,7 @@ pub fn begin_session(db: &mut Db, begins: &SignIn, now: UnixSecs, event: &AuditR
             return Ok(Begun::Changed(hash));
         }
         if let Some(hash) = &begins.rehashed {
-            // of the same password: nothing ends for it
+            // same password, new hash: nothing ends
             let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
             let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
         }

@@ -1,5 +1,5 @@
-//! Changes since last time, whoever made them: how a running gateway learns what commands in
-//! other processes did, and how those commands learn that it is in force.
+//! Change tracking, whoever made the changes: how a running gateway learns what commands in other processes did, and
+//! how those commands learn that it has been applied.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use super::keys::{self, KeyRow};
 use super::noted;
 use crate::clock::UnixSecs;
 
-/// One thing that changed, as it is now. Handed on row by row: there may be a million of them.
+/// One changed item, in its current state. Passed on row by row, because there may be millions.
 pub enum Change<'r> {
     /// All signing keys.
     Keys(Vec<KeyRow>),
-    /// A session that stands. Its account follows.
+    /// An active session. Its account follows.
     Session(ActiveSession<'r>),
-    /// The session with this id is over.
+    /// The session with this id has ended.
     SessionEnded(&'r str),
-    /// An API token. Its account follows as a session's does.
+    /// An API token. Its account follows, as for a session.
     ApiToken(ApiTokenRow),
-    /// An account; removed ones show only by their ended sessions and tokens.
+    /// An account; removed ones only show as ended sessions and tokens.
     Account(Account<'r>),
-    /// A backup was restored, and all that stands in it has been handed on: what has none of these ids is over.
+    /// A backup was restored and all its active items have been passed on: everything without one of these ids has
+    /// ended.
     Restored(&'r ActiveIds),
 }
 
-/// The ids of what stands in a database.
+/// The ids of all active sessions and tokens.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
 pub struct ActiveIds {
@@ -48,7 +49,7 @@ impl ActiveIds {
     }
 }
 
-/// What of a session every request is checked against.
+/// The part of a session that requests are checked against.
 #[allow(missing_docs)]
 pub struct ActiveSession<'r> {
     pub id: &'r str,
@@ -57,11 +58,11 @@ pub struct ActiveSession<'r> {
     pub expires: UnixSecs,
     pub seen: UnixSecs,
     pub remember: bool,
-    /// Number of the change with which it began.
+    /// Number of the change at which it began.
     pub begun: u64,
 }
 
-/// What of an account backends are told.
+/// The part of an account that requests and backends need.
 #[allow(missing_docs)]
 pub struct Account<'r> {
     pub id: &'r str,
@@ -73,15 +74,15 @@ pub struct Account<'r> {
     pub disabled: bool,
 }
 
-/// Whether a running gateway has a change in force.
+/// Whether a running gateway has applied a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Applied {
-    /// It has.
+    /// Applied.
     Yes,
     /// No gateway serves from this folder.
     NotServed,
-    /// It did not say so in time.
+    /// Not confirmed in time.
     NotYet,
 }
 
@@ -90,7 +91,7 @@ fn newest(tx: &Connection) -> Result<u64, StoreError> {
     Ok(uint(rev))
 }
 
-/// The number that the database had when a backup was put into it; 0: never.
+/// The change number at which a backup was restored; 0: never.
 fn restored(tx: &Connection) -> Result<u64, StoreError> {
     let at = tx.prepare_cached("SELECT value FROM counter WHERE name = 'restored'")?.query_row([], |row| row.get(0));
     Ok(at.optional()?.map_or(0, uint))
@@ -101,7 +102,7 @@ pub(crate) fn newest_change(db: &mut Db) -> Result<u64, StoreError> {
     db.read(newest)
 }
 
-/// Runs a query whose one parameter is a change number.
+/// Runs a query with one parameter, a change number.
 fn each(
     tx: &Connection,
     sql: &str,
@@ -138,7 +139,7 @@ fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> R
 fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
     const COLUMNS: &str =
         "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev";
-    // at a start in the order in which they lie in the file, and none that is over
+    // at startup in file order, and without ended ones
     let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
     each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
         if !row.get::<_, bool>(6)? {
@@ -158,8 +159,8 @@ fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
     })
 }
 
-/// Accounts that changed, and those of sessions and tokens that did. At a start all: to read them in the order
-/// in which they lie in the file is quicker than to look each one up.
+/// Accounts that changed, and those of changed sessions and tokens. At startup all accounts, because reading in file
+/// order is faster than many lookups.
 fn tell_accounts(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
     let which = if after == 0 {
         "NOT INDEXED WHERE ?1 = 0"
@@ -190,8 +191,8 @@ fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Re
     tell_accounts(tx, after, tell)
 }
 
-/// Tells what changed after change number `after`, and gives the number of the newest change in it; 0 tells
-/// everything that is not over. After a failure what was told is true, but not all.
+/// Passes on what changed after change number `after`, and gives the newest change number; 0 passes on everything
+/// that has not ended. After a failure, what was passed on is correct but incomplete.
 pub fn changes_after(db: &mut Db, after: u64, tell: &mut dyn FnMut(Change<'_>)) -> Result<Option<u64>, StoreError> {
     db.poll(|tx| {
         let rev = newest(tx)?;
@@ -212,8 +213,7 @@ pub fn changes_after(db: &mut Db, after: u64, tell: &mut dyn FnMut(Change<'_>)) 
     })
 }
 
-/// Waits until the gateway that serves from this folder has this connection's last change in
-/// force: at most 2 seconds.
+/// Waits until the gateway that uses this folder has applied this connection's last change, at most 2 seconds.
 pub fn wait_until_applied(db: &Db) -> Result<Applied, StoreError> {
     for _ in 0..100 {
         let is_served = db.is_served()?;

@@ -1,6 +1,5 @@
-//! One thread owns the connection; everybody else sends it jobs. After each job, and five times a
-//! second while idle, it hands on what changed, so that a reply is sent only once the change that
-//! it speaks of is in force in memory.
+//! One thread owns the connection; all others send it jobs. After each job, and five times a second while idle, it
+//! applies changes to memory, so that a reply is only sent once its change has been applied.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -18,33 +17,33 @@ use super::sync::Change;
 use crate::metrics;
 use crate::vital;
 
-/// Jobs that may wait.
+/// Maximum queued jobs.
 const QUEUE: usize = 1024;
-/// How long a caller waits before its job is dropped undone.
+/// How long a caller waits before its job is dropped.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the database is looked at for changes made by others.
+/// How often the database is polled for changes by other processes.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// Gets whether everything that is on disk is in force.
+/// Receives whether everything on disk has been applied.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 type Job = Box<dyn FnOnce(Result<&mut Db, StoreError>) -> Reply + Send>;
 
 enum Message {
-    /// Does its work, unless the database cannot be used, and gives back the reply to send.
+    /// Does its work, unless the database is unusable, and returns the reply to send.
     Job(Job),
     Stop,
 }
 
-/// What the store's thread calls.
+/// Callbacks of the store's thread.
 pub struct Hooks {
-    /// Puts changes in force in memory.
+    /// Applies changes to memory.
     pub apply: Box<dyn FnMut(Change<'_>) + Send>,
-    /// Called at least five times a second, for chores.
+    /// Called at least five times a second, for maintenance.
     pub tick: Box<dyn FnMut(&mut Db) + Send>,
 }
 
-/// A handle to the store's thread. When it is dropped the thread finishes what waits and ends.
+/// A handle to the store's thread. When it is dropped, the thread finishes queued jobs and ends.
 pub struct Store {
     jobs: SyncSender<Message>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -54,17 +53,17 @@ struct Worker {
     db: Db,
     lock: Lock,
     hooks: Hooks,
-    /// What is in force, and what of that commands have been told.
+    /// The change applied, and the one announced to commands.
     rev: u64,
     told: u64,
     failing: bool,
-    /// The database's file is another one.
+    /// The database file was replaced.
     lost: bool,
 }
 
 impl Worker {
-    /// Whether the file is the one that was opened. Where it is not, nothing is written to it: what the log holds belongs
-    /// to another database.
+    /// Whether the file is the one that was opened. If not, nothing is written to it, because the log belongs to
+    /// another database.
     fn is_own(&mut self) -> Result<(), StoreError> {
         let own = self.db.is_in_place().and_then(|()| self.lock.is_whole());
         if self.lost != own.is_err() {
@@ -77,7 +76,7 @@ impl Worker {
         own
     }
 
-    /// Puts in force what changed.
+    /// Applies what changed.
     fn apply(&mut self) -> Result<(), StoreError> {
         self.is_own()?;
         let newest = sync::changes_after(&mut self.db, self.rev, &mut *self.hooks.apply)?;
@@ -85,7 +84,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells commands that wait for it.
+    /// Announces it to waiting commands.
     fn tell(&mut self) -> Result<(), StoreError> {
         if self.told != self.rev {
             let unwritten = |error| StoreError::Down(format!("cannot write to the state directory: {error}"));
@@ -95,7 +94,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Both. Gives whether all is in force. A failure is logged once until it goes well again.
+    /// Both. Gives whether everything has been applied. A failure is logged once until the next success.
     fn sync(&mut self) -> Result<(), StoreError> {
         let applied = self.apply();
         let outcome = applied.clone().and_then(|()| self.tell());
@@ -112,7 +111,7 @@ impl Worker {
         loop {
             match jobs.recv_timeout(IDLE) {
                 Ok(Message::Job(job)) => {
-                    // a fault in one request never ends another; an open transaction rolls back
+                    // a panic in one request must not end another; an open transaction rolls back
                     let own = self.is_own();
                     let reply = catch_unwind(AssertUnwindSafe(|| job(own.map(|()| &mut self.db))));
                     let in_force = self.sync();
@@ -136,7 +135,7 @@ impl Worker {
 }
 
 impl Store {
-    /// Starts the thread, with everything already handed to `hooks.apply` once.
+    /// Starts the thread, after passing everything to `hooks.apply` once.
     pub fn start(db: Db, lock: Lock, hooks: Hooks) -> Result<Self, StoreError> {
         let mut worker = Worker { db, lock, hooks, rev: 0, told: 0, failing: false, lost: false };
         worker.apply()?;
@@ -148,12 +147,11 @@ impl Store {
         Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Runs `work` on the store's thread. When this returns `Ok`, what was written is on disk and
-    /// in force.
+    /// Runs `work` on the store's thread. When this returns `Ok`, what was written is on disk and has been applied.
     ///
     /// # Errors
-    /// [`StoreError::Down`] when the queue is full, the wait exceeds 5 s, `work` failed, or what it wrote could not be
-    /// put in force: it will be as soon as that is possible.
+    /// [`StoreError::Down`] if the queue is full, the wait exceeds 5 s, `work` failed, or what it wrote could not be
+    /// applied: it will be as soon as possible.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
@@ -161,7 +159,7 @@ impl Store {
         let (sender, answer) = oneshot::channel();
         let job = move |db: Result<&mut Db, StoreError>| -> Reply {
             if sender.is_closed() {
-                return Box::new(|_| {}); // whoever asked has given up
+                return Box::new(|_| {}); // the caller has given up
             }
             let done = db.and_then(work);
             Box::new(move |in_force| drop(sender.send(done.and_then(|done| in_force.map(|()| done)))))
@@ -180,7 +178,7 @@ impl Store {
         }
     }
 
-    /// Finishes the jobs that wait and ends the thread. Blocks until it is done.
+    /// Finishes queued jobs and ends the thread. Blocks until done.
     pub fn stop(&self) {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {

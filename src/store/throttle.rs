@@ -1,5 +1,5 @@
-//! Counts of sign-in attempts, kept through restarts. An attempt is counted before the password
-//! is looked at, so that parallel attempts cannot slip through. Every table here is bounded.
+//! Counters of sign-in attempts, which survive restarts. An attempt is counted before the password is checked, so
+//! that parallel attempts cannot slip through. Every table here is bounded.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -9,22 +9,22 @@ use super::db::Db;
 use super::error::StoreError;
 use crate::clock::UnixSecs;
 
-/// Attempts that are kept in all; beyond it the oldest go.
+/// Maximum attempts stored; the oldest are dropped.
 const ATTEMPTS_MAX: u32 = 250_000;
-/// Bans that are kept in all; beyond it those that end first go.
+/// Maximum bans stored; those that end first are dropped.
 const BANS_MAX: u32 = 100_000;
-/// Attempts may be this far in the future, by which they overtook others in the queue; what is further was counted
+/// How far in the future an attempt may be, by overtaking others in the queue, seconds; beyond that it was counted
 /// while the clock was wrong.
 const AHEAD_SECS: u64 = 60;
-/// An attempt is decided by then, or the process died over it.
+/// An attempt is decided within this time, or the process died during it, seconds.
 const DECIDED_SECS: u64 = 30;
-/// How soon to look again where another attempt is being decided, milliseconds.
+/// How soon to check again while another attempt is being decided, milliseconds.
 const SOON_MILLIS: u64 = 1000;
 
-/// What failed attempts lead to.
+/// The consequence of failed attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// `max` of them within `find_secs`: no attempt for `ban_secs`. A success forgives all.
+    /// `max` failures within `find_secs`: no attempt for `ban_secs`. A success clears all.
     Ban {
         /// Failures.
         max: u32,
@@ -33,8 +33,9 @@ pub enum Rule {
         /// Seconds.
         ban_secs: u64,
     },
-    /// `max` of them within `window_secs`: from then on one attempt in each `window_secs / max`, until there was no failure for
-    /// `window_secs`. For what many people share: a success forgives the failures of its own account alone.
+    /// `max` failures within `window_secs`: from then on one attempt per `window_secs / max`, until there was no
+    /// failure for `window_secs`. For limits that many people share: a success clears only the failures of its own
+    /// account.
     Pace {
         /// Failures.
         max: u32,
@@ -43,16 +44,16 @@ pub enum Rule {
     },
 }
 
-/// One thing that is counted.
+/// One counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// `account:EMAIL`, `address:IP`, `device:HASH:EMAIL`, `user:ID:SESSION`, `profile:ID` or `sign_up:IP`
     pub name: String,
-    /// What becomes of failures.
+    /// The consequence of failures.
     pub rule: Rule,
 }
 
-/// An attempt that was let through.
+/// An attempt that was allowed and counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CountedAttempt {
     limits: Vec<Limit>,
@@ -60,14 +61,14 @@ pub struct CountedAttempt {
     account: String,
 }
 
-/// Why an attempt was not let through. Nothing was counted.
+/// Why an attempt was rejected. It was not counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Throttled {
-    /// Another one may be made after so many milliseconds.
+    /// Milliseconds until the next attempt is allowed.
     pub wait_millis: u64,
-    /// What is banned or paced.
+    /// The counters that are banned or paced.
     pub names: Vec<String>,
-    /// Whether something is banned. If not, waiting is all that it takes.
+    /// Whether one of them is banned. If not, waiting is sufficient.
     pub banned: bool,
 }
 
@@ -90,14 +91,14 @@ impl Rule {
         secs
     }
 
-    /// How long what failures led to lasts.
+    /// How long the consequence lasts.
     fn lasts_secs(self) -> u64 {
         let (Self::Ban { ban_secs: secs, .. } | Self::Pace { window_secs: secs, .. }) = self;
         secs
     }
 }
 
-/// Counts one attempt against every limit, or says what it has to wait for.
+/// Counts one attempt against every limit, or gives what it must wait for.
 pub(super) fn count(
     tx: &Connection,
     limits: &[Limit],
@@ -106,7 +107,7 @@ pub(super) fn count(
 ) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
     let mut throttled = Throttled { wait_millis: 0, names: Vec::new(), banned: false };
     for limit in limits {
-        // a clock that was set back must not make a ban longer than any is
+        // a clock that was set back must not lengthen a ban
         tx.prepare_cached("UPDATE ban SET until = ?2 WHERE name = ?1 AND until > ?2")?
             .execute(params![limit.name, int(now + limit.rule.lasts_secs())])?;
         let wait_millis = match limit.rule {
@@ -141,7 +142,7 @@ fn banned_until(tx: &Connection, name: &str, now: UnixSecs) -> Result<Option<u64
     Ok(until.map(uint))
 }
 
-/// Seconds until another attempt may be made; 0: now.
+/// Seconds until the next attempt is allowed; 0: now.
 fn banned(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
     if let Some(until) = banned_until(tx, &limit.name, now)? {
         return Ok(until.saturating_sub(now).max(1));
@@ -155,12 +156,12 @@ fn banned(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreErr
     if uint(attempts) < limit.rule.max() {
         return Ok(0);
     }
-    // all tries are still being looked at, or the process died over them
+    // all attempts are still being decided, or the process died during them
     let oldest = oldest.map_or(now, uint);
     Ok((oldest + window_secs + 1).saturating_sub(now).max(1))
 }
 
-/// Milliseconds until another attempt may be made; 0: now.
+/// Milliseconds until the next attempt is allowed; 0: now.
 fn paced(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
     let window_secs = limit.rule.window_secs();
     let (attempts, under_way, last): (i64, i64, Option<i64>) = tx
@@ -198,7 +199,7 @@ fn failures(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreE
     Ok(uint(failures))
 }
 
-/// The attempt failed: bans, or paces, what has used up its tries. Returns the names of those that are new to it.
+/// The attempt failed: bans or paces the counters that have reached their limit. Returns the names of the new ones.
 pub(super) fn failed(
     tx: &Connection,
     counted: &CountedAttempt,
@@ -209,7 +210,7 @@ pub(super) fn failed(
     for (limit, row) in counted.limits.iter().zip(&counted.rows) {
         tx.prepare_cached("UPDATE attempt SET failed = 1 WHERE id = ?1")?.execute([row])?;
         let before = banned_until(tx, &limit.name, now)?;
-        // more tries do not prolong a ban; they do prolong a pace
+        // further attempts do not prolong a ban, but they prolong pacing
         let goes_on = before.is_some() && matches!(limit.rule, Rule::Pace { .. });
         if !goes_on && failures(tx, limit, now)? < limit.rule.max() {
             continue;
@@ -236,7 +237,7 @@ pub(super) fn failed(
     Ok(banned)
 }
 
-/// A right password: the attempts that led here no longer count.
+/// The password was right: clears the attempts before it.
 pub(super) fn forgive(tx: &Connection, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
     for limit in &counted.limits {
         match limit.rule {
@@ -256,7 +257,7 @@ pub(super) fn forgive(tx: &Connection, counted: &CountedAttempt, now: UnixSecs) 
     Ok(())
 }
 
-/// Counts an attempt on an account before it is looked at. `Err`: it has to wait, and was not counted.
+/// Counts an attempt on an account before it is decided. `Err`: it must wait, and was not counted.
 pub fn count_attempt(
     db: &mut Db,
     limits: &[Limit],
@@ -266,7 +267,7 @@ pub fn count_attempt(
     db.write(|tx| count(tx, limits, account, now))
 }
 
-/// The attempt was a wrong one: what has used up its tries is banned. Returns the names of new bans.
+/// The attempt failed: bans the counters that have reached their limit. Returns the names of new bans.
 pub fn attempt_failed(
     db: &mut Db,
     counted: &CountedAttempt,
@@ -279,13 +280,13 @@ pub fn attempt_failed(
     })
 }
 
-/// The attempt was right: it is forgiven.
+/// The attempt succeeded: clears it.
 #[cfg(test)]
 pub(crate) fn attempt_right(db: &mut Db, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
     db.write(|tx| forgive(tx, counted, now))
 }
 
-/// The clock was set: what counted, and what is banned, goes on for as long as it would have.
+/// The clock was set: shifts attempts and bans, so that they last as long as they would have.
 pub fn follow_clock(db: &mut Db, expected: UnixSecs, found: UnixSecs) -> Result<(), StoreError> {
     db.write(|tx| {
         let by = int(found) - int(expected);
@@ -298,7 +299,7 @@ pub fn follow_clock(db: &mut Db, expected: UnixSecs, found: UnixSecs) -> Result<
     })
 }
 
-/// What is banned, and until when (Unix seconds).
+/// The current bans and when they end (Unix seconds).
 pub fn bans(db: &mut Db, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
     db.read(|tx| {
         let mut query = tx.prepare("SELECT name, until FROM ban WHERE until > ?1 ORDER BY name")?;
@@ -307,8 +308,8 @@ pub fn bans(db: &mut Db, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, Store
     })
 }
 
-/// Lifts bans and forgets attempts of these names, of every device for `email`, and of every session of `user`
-/// (`user:ID`). Returns how many bans there were.
+/// Lifts bans and clears attempts of these names, of every device for `email`, and of every session of `user`
+/// (`user:ID`). Returns the number of bans lifted.
 pub fn lift(
     db: &mut Db,
     names: &[String],

@@ -1,4 +1,4 @@
-//! Accounts as rows: read alone.
+//! Accounts as rows: reading only.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -7,16 +7,16 @@ use super::error::StoreError;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
 
-/// Whoever is in this group runs the place: the first link makes such an account and is void once there is one, and
-/// what they do stays in the audit trail.
+/// The group of administrators: the first link creates one and is void once there is one, and their actions are never
+/// pushed out of the audit trail.
 pub const ADMIN_GROUP: &str = "admin";
 
 /// An account.
 #[derive(Debug, Clone)]
 pub struct UserRow {
-    /// Opaque, unique for ever.
+    /// Opaque, never reused.
     pub id: String,
-    /// Canonical e-mail, unique without case.
+    /// Canonical e-mail, unique ignoring case.
     pub email: String,
     /// May be empty.
     pub name: String,
@@ -26,16 +26,16 @@ pub struct UserRow {
     pub groups: Vec<String>,
     /// PHC string of the password.
     pub password: Option<Secret>,
-    /// Nobody can sign in.
+    /// Cannot sign in.
     pub disabled: bool,
-    /// When it was made.
+    /// When it was created.
     pub created: UnixSecs,
 }
 
 pub(super) const COLUMNS: &str =
     "user.id, user.email, user.name, user.picture, user.groups, user.password, user.disabled, user.created";
 
-/// Reads [`COLUMNS`] that begin at column `at`.
+/// Reads [`COLUMNS`], starting at column `at`.
 pub(super) fn from_row(row: &Row<'_>, at: usize) -> Result<UserRow, rusqlite::Error> {
     let groups: String = row.get(at + 4)?;
     Ok(UserRow {
@@ -64,7 +64,7 @@ pub(super) fn exist(tx: &Connection) -> Result<bool, StoreError> {
     Ok(tx.query_row("SELECT EXISTS (SELECT 1 FROM user)", [], |row| row.get(0))?)
 }
 
-/// Whether somebody is in [`ADMIN_GROUP`].
+/// Whether any account is in [`ADMIN_GROUP`].
 pub(super) fn administrator_exists(tx: &Connection) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM user WHERE instr(',' || groups || ',', ',' || ?1 || ',') > 0)";
     Ok(tx.query_row(sql, [ADMIN_GROUP], |row| row.get(0))?)

@@ -1,4 +1,4 @@
-//! Accounts.
+//! Accounts: create, change, remove, look up.
 
 use rusqlite::{Connection, Row, params};
 
@@ -17,13 +17,13 @@ use crate::secret::Secret;
 /// How a new account gets its id.
 #[derive(Debug, Clone)]
 pub enum NewId {
-    /// Decimal, above every id ever seen.
+    /// Decimal, higher than every id ever seen.
     Next,
-    /// This one.
+    /// The given id.
     Given(String),
 }
 
-/// An account to be made.
+/// An account to create.
 #[derive(Debug, Clone)]
 pub struct NewUser {
     /// Its id.
@@ -40,18 +40,18 @@ pub struct NewUser {
     pub password: Option<Secret>,
 }
 
-/// What to change; `None` stays.
+/// What to change; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct UserChange {
-    /// Canonical.
+    /// Canonical e-mail.
     pub email: Option<String>,
     pub name: Option<String>,
     pub picture: Option<String>,
     pub groups: Option<Vec<String>>,
     pub password: Option<Password>,
     pub disabled: Option<bool>,
-    /// A try that was right, to be forgiven with it.
+    /// The successful attempt, to be cleared in the same transaction.
     pub proved: CountedAttempt,
 }
 
@@ -60,30 +60,31 @@ pub struct UserChange {
 pub struct Password {
     /// PHC string.
     pub new: Secret,
-    /// Only while this one is still in force: nobody may undo a change that came between.
+    /// Only if this is still the current hash: a concurrent change must not be undone.
     pub only_over: Option<Secret>,
-    /// What goes on under it.
+    /// What stays valid under it.
     pub keeps: Keeps,
 }
 
-/// What a new password leaves as it is. The rest goes: whoever knew the old one may have made it.
+/// What stays valid under a new password. Everything else ends, because whoever knew the old password may have
+/// created it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keeps {
-    /// The API tokens that were made since the password before was set.
+    /// API tokens created under the previous password.
     pub tokens: bool,
     /// The browser with this device cookie (SHA-256) stays known.
     pub device: Option<[u8; 32]>,
 }
 
-/// What became of a write to an account.
+/// Result of a write to an account.
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Written {
-    /// It is so now.
+    /// Done; the account as it is now.
     Done(Box<UserRow>),
     /// Another account has this e-mail.
     Taken,
-    /// There is no such account, or it changed in between.
+    /// No such account, or it changed concurrently.
     Missing,
 }
 
@@ -111,7 +112,7 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
     ])?;
     link_rows::void(tx, &new.email, &new.groups)?;
     if let Ok(number) = id.parse() {
-        // an id given in decimal counts as seen
+        // a given decimal id counts as seen
         raise_ids(tx, number)?;
     }
     by_id(tx, &id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
@@ -124,8 +125,8 @@ fn next_id(tx: &Connection) -> Result<String, StoreError> {
     Ok(id.to_string())
 }
 
-/// New ids are above this number. Beyond 2^53 programs that read ids as numbers could not tell them
-/// apart (RFC 8259, 6): such a number raises nothing.
+/// Makes new ids higher than this number. Ignored from 2^53 on, where programs that read ids as numbers could not
+/// distinguish them (RFC 8259, 6).
 fn raise_ids(tx: &Connection, number: u64) -> Result<(), StoreError> {
     if number < 1 << 53 {
         tx.execute("UPDATE counter SET value = max(value, ?1) WHERE name = 'user_id'", [int(number)])?;
@@ -162,8 +163,8 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
     by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
 }
 
-/// What a new password ends: the API tokens that were made under the one before, and the browsers that it made known.
-/// The tokens of an account that had none were made by commands.
+/// Ends what the previous password created: API tokens, and known browsers. The tokens of an account without a
+/// password were created by commands, and stay.
 pub(super) fn password_replaced(
     tx: &Tx<'_>,
     before: &UserRow,
@@ -185,7 +186,7 @@ pub(super) fn password_replaced(
     Ok(())
 }
 
-/// Makes an account.
+/// Creates an account.
 pub fn add_user(db: &mut Db, new: &NewUser, now: UnixSecs, event: &AuditRow) -> Result<Written, StoreError> {
     db.write(|tx| {
         let written = add(tx, new, now)?;
@@ -196,7 +197,7 @@ pub fn add_user(db: &mut Db, new: &NewUser, now: UnixSecs, event: &AuditRow) -> 
     })
 }
 
-/// Makes an account and the link that sets its password, of which `link` holds all but whose it is.
+/// Creates an account and the link that sets its password; `link` lacks only the account's id.
 pub fn add_invited_user(
     db: &mut Db,
     new: &NewUser,
@@ -216,8 +217,8 @@ pub fn add_invited_user(
     })
 }
 
-/// Makes an account for whoever asks. The try counts, and costs as much, whether the address is free or
-/// taken. Returns also the event, and the names of new bans.
+/// Creates an account at sign-up. The attempt counts, and takes as long, whether the address is free or taken. Also
+/// returns the event and the names of new bans.
 pub fn sign_up(
     db: &mut Db,
     new: &NewUser,
@@ -236,7 +237,7 @@ pub fn sign_up(
     })
 }
 
-/// Makes all these accounts, the disabled ones too, or none.
+/// Creates all these accounts, including disabled ones, or none.
 pub fn import_users(
     db: &mut Db,
     users: &[(NewUser, bool)],
@@ -246,7 +247,7 @@ pub fn import_users(
 ) -> Result<(), StoreError> {
     db.write(|tx| {
         raise_ids(tx, highest_id)?;
-        // ids that are given come first: a new one must not take one of them
+        // given ids first: a new id must not take one of them
         let given = |user: &&(NewUser, bool)| matches!(user.0.id, NewId::Given(_));
         for (new, disabled) in users.iter().filter(given).chain(users.iter().filter(|user| !given(user))) {
             let Written::Done(row) = add(tx, new, now)? else {
@@ -261,9 +262,9 @@ pub fn import_users(
     })
 }
 
-/// Changes an account and, in the same transaction, ends sessions of it and forgives the try that proved
-/// whose it is. A new password voids the links that would set one, and so do another e-mail (they were sent to the one
-/// before) and disabling the account: enabling it brings none back.
+/// Changes an account and, in the same transaction, ends sessions of it and clears the attempt that authenticated the
+/// change. Links that would set a password become void with a new password, a new e-mail (they were sent to the
+/// previous one), or when the account is disabled; enabling it does not restore them.
 pub fn change_user(
     db: &mut Db,
     id: &str,
@@ -290,7 +291,7 @@ pub fn change_user(
     })
 }
 
-/// Changes what may be changed so often alone, and counts it. `Err`: it has to wait.
+/// A rate-limited change, which is counted. `Err`: it must wait.
 pub fn change_user_counted(
     db: &mut Db,
     id: &str,
@@ -310,12 +311,12 @@ pub fn change_user_counted(
     })
 }
 
-/// Removes an account; its sessions end in the same transaction. `false`: there was none.
+/// Removes an account; its sessions end in the same transaction. `false`: no such account.
 pub fn remove_user(db: &mut Db, id: &str, now: UnixSecs, event: &AuditRow) -> Result<bool, StoreError> {
     db.write_end(|tx| {
         sessions::end_of_user(tx, id, SessionEnd::All, now)?;
         api_tokens::end_of_user(tx, id, 0, now)?;
-        // the next who has this address is not invited by what was sent to the one before
+        // links sent to this address must not work for its next owner
         tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", [id])?;
         let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
         if removed {
