@@ -132,7 +132,7 @@ impl Pages {
             return Reply::json(StatusCode::OK, &json!({ "csrfToken": token }));
         }
         let made = random_bytes::<32>().ok().map(|bytes| data_encoding::HEXLOWER.encode(&bytes));
-        let made = made.and_then(|token| self.accounts.tag(&token).map(|tag| (token, tag)));
+        let made = made.and_then(|token| self.accounts.tag(&format!("csrf {token}")).map(|tag| (token, tag)));
         let Some((token, tag)) = made else { return self.refused(StatusCode::SERVICE_UNAVAILABLE, call) };
         let reply = Reply::json(StatusCode::OK, &json!({ "csrfToken": token }));
         match self.cookies.set(self.cookies.csrf(), &format!("{token}.{tag}"), None) {
@@ -144,7 +144,7 @@ impl Pages {
     fn proved_token(&self, call: &Call<'_>) -> Option<String> {
         let Presented::One(value) = cookie::find(call.incoming.headers, self.cookies.csrf()) else { return None };
         let (token, tag) = std::str::from_utf8(value).ok()?.split_once('.')?;
-        let proved = same_bytes(self.accounts.tag(token)?.as_bytes(), tag.as_bytes());
+        let proved = same_bytes(self.accounts.tag(&format!("csrf {token}"))?.as_bytes(), tag.as_bytes());
         proved.then(|| token.to_owned())
     }
 

@@ -79,7 +79,7 @@ impl Pages {
             return None;
         }
         let value = data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(flash).ok()?);
-        let value = format!("{value}.{}", self.seal(&value)?);
+        let value = format!("{value}.{}", self.seal(call, &value)?);
         let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
         let cookie = self.cookies.set_for_host(self.cookies.flash(), &value, SECS)?;
         Some(Site::see_other(place).with(header::SET_COOKIE, cookie))
@@ -96,7 +96,7 @@ impl Pages {
             cookie::pairs(call.incoming.headers).find(|(name, _)| *name == self.cookies.flash().as_bytes())?;
         let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= BYTES_MAX)?;
         let (value, seal) = value.split_once('.')?;
-        if !same_bytes(self.seal(value)?.as_bytes(), seal.as_bytes()) {
+        if !same_bytes(self.seal(call, value)?.as_bytes(), seal.as_bytes()) {
             return None;
         }
         let flash: Flash =
@@ -105,10 +105,10 @@ impl Pages {
         Some((form, flash))
     }
 
-    /// What shows that the gateway wrote it: an app on the same host, or a host beside it, could have the login page say what
-    /// it likes.
-    fn seal(&self, value: &str) -> Option<String> {
-        self.accounts.tag(&format!("flash {value}"))
+    /// What shows that the gateway wrote it on this host: an app there, or a host beside it, could have the login page say
+    /// what it likes.
+    fn seal(&self, call: &Call<'_>, value: &str) -> Option<String> {
+        self.accounts.tag(&format!("flash {} {value}", call.incoming.host.name()))
     }
 
     /// Takes it out of the browser.

@@ -34,3 +34,18 @@ pub fn is_said_by_proxies(name: &str) -> bool {
 pub fn may_be_trusted(name: &str) -> bool {
     is_said_by_proxies(name) && !IDENTITIES.contains(&name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_the_names_is_a_proxys_and_others_that_begin_alike_are_not() {
+        for name in NAMED.iter().chain(&IDENTITIES).chain(&["x-forwarded-anything", "true-client-ip", "client-ip"]) {
+            assert!(is_said_by_proxies(name), "{name}");
+        }
+        for name in ["x-forward", "x-real", "cookie", "script", "from", "accept", "x-requested-with"] {
+            assert!(!is_said_by_proxies(name), "{name}");
+        }
+    }
+}

@@ -221,6 +221,24 @@ fn tries_and_bans_go_on_as_they_would_have_whatever_becomes_of_the_clock() {
     }
 }
 
+/// What an alert about keys that are never rotated reads.
+#[test]
+fn the_age_of_a_signing_key_is_what_the_clock_says() {
+    if has_no_library() {
+        return;
+    }
+    let turned = Turned::start();
+    let age = || {
+        let text = Client::connect(turned.0.admin).get("/metrics", &[]).text();
+        let line = text.lines().find(|line| line.starts_with("authgate_signing_key_age_seconds{kid=\""));
+        let line = line.unwrap_or_else(|| panic!("no key in {text}"));
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(age() < 60, "made at the start: {}", age());
+    turned.turn(86_400);
+    assert!((86_400..86_460).contains(&age()), "a day old: {}", age());
+}
+
 /// No battery, or a wrong one: the clock is set right a moment after the start.
 #[test]
 fn a_machine_that_boots_in_1970_or_years_ahead_loses_nothing() {

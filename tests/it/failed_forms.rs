@@ -87,6 +87,9 @@ fn what_the_gateway_did_not_write_says_nothing_on_its_pages() {
         page.text().contains("role=\"alert\"")
     };
     assert!(says(&format!("{value}.{seal}")), "as it was written");
+    let elsewhere = [("Host", "b.example.com"), ("Cookie", &*written)];
+    let elsewhere = gateway.client().get("/.auth/login", &elsewhere);
+    assert_eq!((elsewhere.status, elsewhere.text().contains("role=\"alert\"")), (200, false), "on another host");
     let forged = br#"{"form":["login",""],"error":"Call +1 555 0100 to unlock","field":"","typed":[]}"#;
     let forged = data_encoding::BASE64URL_NOPAD.encode(forged);
     let csrf = gateway.client().get("/api/auth/csrf", &[]);

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::backend::nobody;
-use crate::gateway::{Gateway, command, configured, eventually, not_here, send, text};
+use crate::gateway::{Gateway, command, configured, eventually, not_here, refused_start, send, text};
 
 const WHOAMI: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
 
@@ -72,6 +72,22 @@ fn a_second_stop_signal_ends_at_once() {
     eventually("it ends", || gateway.has_ended());
 }
 
+/// Whoever manages the service waits no longer than that, and kills what is left.
+#[test]
+fn a_drain_ends_after_half_a_minute_whatever_is_still_open() {
+    let (mut gateway, [mut client, _server]) = waiting();
+    gateway.signal("TERM");
+    gateway.wait_for(|_, line| line.contains("draining"));
+    let (began, mut rest) = (std::time::Instant::now(), Vec::new());
+    client.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let read = std::io::Read::read_to_end(&mut client, &mut rest);
+    let took = began.elapsed().as_secs();
+    assert!((28..60).contains(&took), "its connection ended after {took} s: {read:?}");
+    assert!(rest.is_empty(), "no answer came, and none is made up: {}", String::from_utf8_lossy(&rest));
+    gateway.wait_for(|_, line| line.contains("stopped"));
+    eventually("it ends", || gateway.has_ended());
+}
+
 /// Images that were made for nginx stop it with SIGQUIT.
 #[test]
 fn sigquit_drains() {
@@ -110,6 +126,35 @@ fn lines_for_the_journal_begin_with_their_level() {
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_socket_that_a_killed_gateway_left_is_taken_and_one_in_use_or_another_file_is_not() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("own.sock");
+    let file = |socket: &Path| {
+        format!(
+            "[server]\nwatch = false\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\nadmin_listen = \"127.0.0.1:0\"\n{WHOAMI}",
+            socket.display()
+        )
+    };
+    std::fs::write(folder.path().join("gateway.toml"), file(&socket)).unwrap();
+    let gateway = Gateway::serve(folder).kill_and_restart();
+    assert!(UnixStream::connect(&socket).is_ok(), "the next one listens there");
+
+    let other = TempDir::new().unwrap();
+    std::fs::write(other.path().join("gateway.toml"), file(&socket)).unwrap();
+    let (code, said) = refused_start(other.path());
+    assert!(code != 0 && said.contains("cannot listen on unix:"), "{code}: {said}");
+    assert!(UnixStream::connect(&socket).is_ok(), "still the first one's");
+    drop(gateway);
+
+    let plain = other.path().join("notes.txt");
+    std::fs::write(&plain, "mine").unwrap();
+    std::fs::write(other.path().join("gateway.toml"), file(&plain)).unwrap();
+    let (code, said) = refused_start(other.path());
+    assert!(code != 0 && said.contains("cannot listen on unix:"), "{code}: {said}");
+    assert_eq!(std::fs::read_to_string(&plain).unwrap(), "mine");
 }
 
 /// nginx as www-data could not connect without being a member of the gateway's own group.

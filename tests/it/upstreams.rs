@@ -626,6 +626,27 @@ async fn a_black_hole_is_504_when_the_time_to_connect_is_over() {
     }
 }
 
+/// What another server was waited for is not taken from the time that the next one has.
+#[tokio::test]
+async fn a_server_has_the_whole_timeout_however_long_the_one_before_was_dialled() {
+    let living = Backend::start(ok);
+    let (_listener, hole, _filling) = black_hole();
+    let gateway = Gateway::start(&format!(
+        "[[upstream]]\nname = \"app\"\nservers = [\"{}\", \"{hole}\"]\n{}",
+        living.address,
+        public("app", "timeout = \"2s\"\n")
+    ));
+    let mut client = gateway.client();
+    let mut ask = || {
+        let began = Instant::now();
+        client.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        (client.answer().status, began.elapsed() >= Duration::from_millis(2900))
+    };
+    // one of the first two meets the black hole, and then the connection that the other one left
+    let both = [ask(), ask()];
+    assert_eq!(both, [(200, false), (200, true)]);
+}
+
 fn up(gateway: &Gateway, server: SocketAddr, value: u8) -> bool {
     let line = format!("authgate_upstream_up{{upstream=\"app\",server=\"{server}\"}} {value}\n");
     crate::metrics::ask(gateway.admin, "/metrics", "").1.contains(&line)

@@ -95,8 +95,9 @@ impl Front {
                 },
             };
             let request = self.request(head, body, state)?;
-            // nothing was waited for since then
-            let since = (reused && body.is_empty()).then(|| Instant::from_std(state.decided));
+            // nothing was waited for since then: no body, and no server that cannot be reached
+            let is_at_once = reused && body.is_empty() && state.tried.len() == 1;
+            let since = is_at_once.then(|| Instant::from_std(state.decided));
             match self.try_once(conn, &mut server, (&request, since), &head.parsed, state).await {
                 Ok(mut answer) => {
                     // whoever was asked to switch may have done so, whatever its answer is

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use pingora_core::server::ShutdownWatch;
+use tokio::task::unconstrained;
 
 type Word = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -29,7 +30,8 @@ impl Stopped {
             return Poll::Pending;
         }
         let mut watch = self.watch.clone();
-        let mut word = Box::pin(async move { drop(watch.wait_for(|stopped| *stopped).await) });
+        // a task that has used up its budget would be told to come again, and not be registered
+        let mut word = Box::pin(unconstrained(async move { drop(watch.wait_for(|stopped| *stopped).await) }));
         let polled = word.as_mut().poll(cx);
         self.asked = Some((cx.waker().clone(), word));
         polled
@@ -41,6 +43,7 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::sync::watch;
+    use tokio::task::coop;
 
     use super::*;
 
@@ -62,5 +65,26 @@ mod tests {
         tokio::task::yield_now().await;
         stop.send(true).unwrap();
         waits.await.unwrap();
+    }
+
+    /// A large response may have used up what a task may do in a row.
+    #[tokio::test]
+    async fn a_task_without_budget_is_woken_too() {
+        let (stop, watch) = watch::channel(false);
+        let mut stopped = Stopped::new(watch);
+        let (asked, has_asked) = tokio::sync::oneshot::channel::<()>();
+        let mut asked = Some(asked);
+        let waits = tokio::spawn(poll_fn(move |cx| {
+            while asked.is_some() && coop::has_budget_remaining() {
+                let _ = std::pin::pin!(coop::consume_budget()).poll(cx);
+            }
+            asked = None;
+            stopped.poll(cx)
+        }));
+        let _ = has_asked.await;
+        // it has been told to come again, and has
+        tokio::task::yield_now().await;
+        stop.send(true).unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), waits).await.expect("woken").unwrap();
     }
 }
