@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::header_filter::Stripper;
-use crate::account::{AccountTag, AppCookieKey, AppCookies, Owner, User};
+use crate::account::{AccountTag, AppCookieKey, AppCookies, Identity, Owner, User};
+use crate::config::AppCookieRule;
 use crate::web::cookie::{self, CookieStyle};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
@@ -72,6 +73,20 @@ impl Settled {
     fn place(&self, hash: u64) -> &AtomicU64 {
         &self.places[usize::try_from(hash % SETTLED as u64).unwrap_or(0)]
     }
+}
+
+/// The account that the cookies of a request belong to, wherever its session was shown (a ticket, too, is sent by a browser with
+/// the app's cookies); `None`: they are not looked at. An API token is a program's, unless a record shows a browser.
+pub(crate) fn owner<'s>(
+    rule: AppCookieRule,
+    cookies: &CookieStyle,
+    identity: Option<&'s Identity>,
+    headers: &HeaderMap,
+) -> Option<&'s User> {
+    let identity = identity?;
+    let by_browser = || cookie::values(headers, cookies.apps()).next().is_some();
+    let looked_at = rule == AppCookieRule::PerAccount;
+    (looked_at && (identity.grant.is_none() || by_browser())).then_some(&identity.user)
 }
 
 /// What the gateway knows about cookies of apps, whatever the request.

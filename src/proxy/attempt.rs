@@ -10,12 +10,14 @@ use pingora_http::RequestHeader;
 use super::gateway::Gateway;
 use super::live_connections::Asked;
 use super::request_state::RequestState;
-use super::{cookie_owner, failure, retry};
+use super::{failure, retry};
 use crate::account::{Identity, SessionState};
 use crate::policy::caching::Asker;
 use crate::policy::request_headers::{self, Changes, Told};
 use crate::policy::response_headers::AnswerChanges;
-use crate::policy::{hsts, normalize, refuse, response_kind, second_method, service_worker, websocket_credentials};
+use crate::policy::{
+    app_cookies, hsts, normalize, refuse, response_kind, second_method, service_worker, websocket_credentials,
+};
 use crate::upstream::error_cause;
 use crate::upstream::targets::Target;
 use crate::web::reply::Reply;
@@ -175,7 +177,7 @@ impl Gateway {
             && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
         {
             let asked = Asked::new(&incoming, state.by_itself);
-            state.live = Some(self.live.stream(guard, admission, asked, ends, self));
+            state.live = Some(self.live.stream(guard, admission, asked, ends, &self.rules()));
         }
     }
 
@@ -195,17 +197,19 @@ impl Gateway {
         state: &RequestState,
         changes: &mut AnswerChanges<'_>,
     ) {
-        let (Some(user), Some(known)) = (cookie_owner::owner(self, state, &head.headers), &state.known) else { return };
+        let (Some(user), Some(known)) = (
+            app_cookies::owner(self.config.session.app_cookies, &self.cookies, state.identity.as_ref(), &head.headers),
+            &state.known,
+        ) else {
+            return;
+        };
         let mut set = answer.values(&header::SET_COOKIE).peekable();
         // a 304 freshens what is stored, with all its fields: it gets none that can wait
         let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
         if (!waits || set.peek().is_some())
             && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
         {
-            changes.set_cookies(
-                cookie_owner::context(self).settle(user, &incoming, state.foreign.as_deref(), set),
-                answer,
-            );
+            changes.set_cookies(self.app_cookies().settle(user, &incoming, state.foreign.as_deref(), set), answer);
         }
     }
 

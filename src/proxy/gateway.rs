@@ -11,16 +11,16 @@ use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
-use super::live_connections::{Asked, Live};
+use super::live_connections::{Asked, Live, Rules};
 use super::request_state::RequestState;
-use super::{cookie_owner, untrusted_proxy_warning};
+use super::untrusted_proxy_warning;
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Metrics, RouteMetrics};
 use crate::pages::{Page, Pages};
-use crate::policy::app_cookies::Settled;
+use crate::policy::app_cookies::{self, Settled};
 use crate::policy::authenticate::{self, Authentication};
 use crate::policy::authorize::Admission;
 use crate::policy::decide::{self, Verdict};
@@ -123,7 +123,7 @@ impl Gateway {
     /// Closes live connections whose session has ended, or that this configuration does not allow any more;
     /// called several times a second.
     pub fn sweep(&self) {
-        self.live.sweep(self);
+        self.live.sweep(&self.rules());
     }
 
     /// Tells WebSockets and event streams that the gateway stops.
@@ -206,7 +206,7 @@ impl Gateway {
             Verdict::Page(page) => {
                 state.outcome = "page";
                 state.page = Some(page.name());
-                self.look_for_proxy(incoming, state.peer);
+                self.warn_of_proxy(incoming, state.peer);
                 Step::Page(page)
             }
             Verdict::Preflight => {
@@ -216,7 +216,7 @@ impl Gateway {
             Verdict::ToHttps => {
                 state.outcome = "to_https";
                 state.why = untrusted_proxy_warning::why_plain(incoming, state.peer);
-                self.look_for_proxy(incoming, state.peer);
+                self.warn_of_proxy(incoming, state.peer);
                 Step::Reply(refuse::to_https(&self.config, incoming))
             }
             Verdict::Status(code) => {
@@ -251,14 +251,19 @@ impl Gateway {
                 if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };
             return Step::Reply(reply);
         }
-        if let Some(user) = cookie_owner::owner(self, state, incoming.headers) {
-            state.foreign = cookie_owner::context(self).judge(user, incoming, state.by_itself);
+        if let Some(user) = app_cookies::owner(
+            self.config.session.app_cookies,
+            &self.cookies,
+            state.identity.as_ref(),
+            incoming.headers,
+        ) {
+            state.foreign = self.app_cookies().judge(user, incoming, state.by_itself);
         }
         if (incoming.is_websocket || state.upgrade.is_some())
             && let Some(guard) = &state.guard
         {
             let asked = Asked::new(incoming, state.by_itself);
-            if let Ok(handle) = self.live.socket(guard, &admission, asked, self) {
+            if let Ok(handle) = self.live.socket(guard, &admission, asked, &self.rules()) {
                 state.live = Some(handle);
             } else {
                 self.metrics.sockets_refused.add_one();
@@ -272,7 +277,8 @@ impl Gateway {
         if refuse::may_be_grpc(incoming)
             && let Some(guard) = &state.guard
         {
-            state.call = Some(self.live.stream(guard, &admission, Asked::new(incoming, state.by_itself), true, self));
+            state.call =
+                Some(self.live.stream(guard, &admission, Asked::new(incoming, state.by_itself), true, &self.rules()));
         }
         if let Some(identity) = admission.identity() {
             let Ok(token) = self.accounts.backend_token(admission.upstream(), identity) else {
@@ -320,6 +326,25 @@ impl Gateway {
         let token = self.accounts.renewed_token(identity)?;
         let max_age = self.accounts.cookie_max_age(&identity.session);
         self.cookies.set(self.cookies.session(), token.expose(), max_age)
+    }
+
+    /// What live connections are judged by.
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules { config: &self.config, generation: self.generation, site: &self.pages, accounts: &self.accounts }
+    }
+
+    /// What is known about cookies of apps, whatever the request.
+    pub(super) fn app_cookies(&self) -> app_cookies::Context<'_> {
+        app_cookies::Context {
+            key: self.accounts.app_cookie_key(),
+            cookies: &self.cookies,
+            stripper: &self.stripper,
+            settled: &self.settled,
+        }
+    }
+
+    fn warn_of_proxy(&self, incoming: &Incoming<'_>, peer: Peer) {
+        untrusted_proxy_warning::warn(&self.config.server.public_url, &self.proxy_told, incoming, peer);
     }
 
     /// An opaque id: unique within the process, not to be guessed from the one before.

@@ -11,8 +11,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
 use parking_lot::Mutex;
 
 use super::connection_handle::Guard;
-use super::gateway::Gateway;
-use crate::account::{Grant, Identity, Session, SessionState};
+use crate::account::{Accounts, Grant, Identity, Session, SessionState};
+use crate::config::Config;
+use crate::pages::Site;
 use crate::policy::authenticate::Authentication;
 use crate::policy::authorize::{self, Admission};
 use crate::policy::decide::{self, Verdict};
@@ -29,6 +30,15 @@ use crate::wire::websocket_frames::Closing;
 const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-fetch-site")];
 /// Where a second method is kept that stood in the query.
 const SECOND_METHOD: HeaderName = HeaderName::from_static("x-http-method-override");
+
+/// What connections are judged by: one configuration, and who is signed in.
+pub(crate) struct Rules<'g> {
+    pub(crate) config: &'g Config,
+    /// Counts configurations.
+    pub(crate) generation: u64,
+    pub(crate) site: &'g Site,
+    pub(crate) accounts: &'g Accounts,
+}
 
 /// The registry. Bounded by `limits.connections`: each entry is an open connection.
 #[derive(Debug, Default)]
@@ -102,18 +112,18 @@ impl Live {
         guard: &Arc<Guard>,
         admission: &Admission,
         asked: Asked,
-        gateway: &Gateway,
+        rules: &Rules<'_>,
     ) -> Result<LiveHandle, TooMany> {
         let mut entries = self.entries.lock();
         let counted_for = admission.identity().map(|identity| identity.user.id.clone());
         if let Some(user) = &counted_for {
             let count = entries.sockets_of.get(user).copied().unwrap_or(0);
-            if count >= gateway.config.limits.sockets_per_user {
+            if count >= rules.config.limits.sockets_per_user {
                 return Err(TooMany);
             }
             entries.sockets_of.insert(user.clone(), count + 1);
         }
-        let entry = Entry { counted_for, ..Entry::new(guard, admission, asked, gateway) };
+        let entry = Entry { counted_for, ..Entry::new(guard, admission, asked, rules) };
         Ok(self.insert(&mut entries, entry))
     }
 
@@ -124,9 +134,9 @@ impl Live {
         admission: &Admission,
         asked: Asked,
         ends: bool,
-        gateway: &Gateway,
+        rules: &Rules<'_>,
     ) -> LiveHandle {
-        let entry = Entry { ends, ..Entry::new(guard, admission, asked, gateway) };
+        let entry = Entry { ends, ..Entry::new(guard, admission, asked, rules) };
         self.insert(&mut self.entries.lock(), entry)
     }
 
@@ -146,12 +156,12 @@ impl Live {
 
     /// Asks every connection's session again whether it still stands, and the configuration whether it still
     /// lets the connection be; called several times a second.
-    pub(crate) fn sweep(&self, gateway: &Gateway) {
+    pub(crate) fn sweep(&self, rules: &Rules<'_>) {
         for entry in self.entries.lock().open.values_mut() {
-            let standing = entry.who.as_ref().map(|who| gateway.accounts.session_state(&who.session));
+            let standing = entry.who.as_ref().map(|who| rules.accounts.session_state(&who.session));
             match standing {
                 Some(SessionState::Expired) => entry.guard.close(Closing::Expired),
-                Some(SessionState::Active) | None if entry.is_allowed(gateway) => {}
+                Some(SessionState::Active) | None if entry.is_allowed(rules) => {}
                 _ => entry.guard.close(Closing::Revoked),
             }
         }
@@ -168,38 +178,38 @@ impl Live {
 }
 
 impl Entry {
-    fn new(guard: &Arc<Guard>, admission: &Admission, asked: Asked, gateway: &Gateway) -> Self {
+    fn new(guard: &Arc<Guard>, admission: &Admission, asked: Asked, rules: &Rules<'_>) -> Self {
         let who = admission
             .identity()
             .map(|identity| Who { session: identity.session.clone(), grant: identity.grant.clone() });
-        let judged = Judged::new(gateway, admission);
+        let judged = Judged::new(rules, admission);
         Self { guard: guard.clone(), who, counted_for: None, ends: false, asked, judged }
     }
 
     /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
-    fn is_allowed(&mut self, gateway: &Gateway) -> bool {
-        if self.judged.generation > gateway.generation {
+    fn is_allowed(&mut self, rules: &Rules<'_>) -> bool {
+        if self.judged.generation > rules.generation {
             // a sweep that began before a reload
             return true;
         }
-        if self.judged.generation == gateway.generation {
+        if self.judged.generation == rules.generation {
             let Some(who) = &self.who else { return true };
             let user = who.session.user.load();
             return self.judged.routes().all(|route| {
-                let route = gateway.config.routes.get(route);
+                let route = rules.config.routes.get(route);
                 route.is_some_and(|route| authorize::still_allowed(route, &user.groups))
             });
         }
-        let Some(admission) = self.asked.judge(gateway, self.who.as_ref()) else { return false };
-        self.judged = Judged::new(gateway, &admission);
+        let Some(admission) = self.asked.judge(rules, self.who.as_ref()) else { return false };
+        self.judged = Judged::new(rules, &admission);
         true
     }
 }
 
 impl Judged {
-    fn new(gateway: &Gateway, admission: &Admission) -> Self {
+    fn new(rules: &Rules<'_>, admission: &Admission) -> Self {
         let others = admission.routes().skip(1).collect();
-        Self { generation: gateway.generation, route: admission.route(), others }
+        Self { generation: rules.generation, route: admission.route(), others }
     }
 
     fn routes(&self) -> impl Iterator<Item = usize> {
@@ -234,7 +244,7 @@ impl Asked {
     }
 
     /// The same request judged now, if it would be forwarded.
-    fn judge(&self, gateway: &Gateway, who: Option<&Who>) -> Option<Admission> {
+    fn judge(&self, rules: &Rules<'_>, who: Option<&Who>) -> Option<Admission> {
         let incoming = Incoming {
             method: &self.method,
             path: RequestPath::parse(self.path.as_bytes()).ok()?,
@@ -251,8 +261,8 @@ impl Asked {
             let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
             Authentication::Known { identity, by_itself: self.by_itself }
         });
-        let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
-        match decide::decide(&gateway.config, &routed, &incoming, &authentication) {
+        let routed = Routed::new(rules.config, rules.site, &incoming);
+        match decide::decide(rules.config, &routed, &incoming, &authentication) {
             Verdict::Forward(admission) => Some(admission),
             _ => None,
         }
@@ -274,8 +284,8 @@ impl Drop for LiveHandle {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gateway::Gateway;
     use super::*;
-    use crate::account::Accounts;
     use crate::clock::Clock;
     use crate::config;
     use crate::logging::Log;
@@ -309,7 +319,7 @@ mod tests {
         let verdict = decide::decide(&gateway.config, &routed, &incoming, &Authentication::Anonymous);
         let Verdict::Forward(admission) = verdict else { return None };
         let guard = Arc::new(Guard::new(None, None));
-        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), false, gateway);
+        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), false, &gateway.rules());
         Some((guard, handle))
     }
 

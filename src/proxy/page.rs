@@ -6,12 +6,11 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora_http::RequestHeader;
 
-use super::cookie_owner;
 use super::gateway::Gateway;
 use super::request_state::RequestState;
 use crate::account::Caller;
 use crate::pages::{Call, Page, word};
-use crate::policy::{normalize, refuse};
+use crate::policy::{app_cookies, normalize, refuse};
 use crate::web::cookie::{self, Presented};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
@@ -83,9 +82,15 @@ impl Gateway {
     /// Signing out, and in as somebody else, is the last word about whose the cookies of apps are that come with it: of
     /// answers at the same time the browser may have kept one record alone.
     fn with_app_cookies(&self, reply: Reply, incoming: &Incoming<'_>, state: &RequestState) -> Reply {
-        let owner = cookie_owner::owner(self, state, incoming.headers).filter(|_| *incoming.method == Method::POST);
+        let owner = app_cookies::owner(
+            self.config.session.app_cookies,
+            &self.cookies,
+            state.identity.as_ref(),
+            incoming.headers,
+        )
+        .filter(|_| *incoming.method == Method::POST);
         let Some(user) = owner else { return reply };
-        let cookies = cookie_owner::context(self).record_those_of(user, incoming, state.by_itself);
+        let cookies = self.app_cookies().record_those_of(user, incoming, state.by_itself);
         cookies.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
     }
 }

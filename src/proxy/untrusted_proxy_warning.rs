@@ -3,12 +3,11 @@
 //! configuration, and only of peers in networks of one's own: others may send what they like.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::gateway::Parts;
 use crate::policy::normalize::{self, Peer};
 use crate::web::incoming::Incoming;
-use crate::web::origin::Scheme;
+use crate::web::origin::{Origin, Scheme};
 
 /// Why a request counts as one over plain http, where a proxy may be at fault.
 pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static str> {
@@ -19,25 +18,23 @@ pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static 
     }
 }
 
-impl Parts {
-    /// Called where it costs nothing: on our own pages, and where plain http is sent on.
-    pub(super) fn look_for_proxy(&self, incoming: &Incoming<'_>, peer: Peer) {
-        if !says_https(incoming) || !peer.address.is_none_or(is_near) {
-            return;
+/// Called where it costs nothing: on our own pages, and where plain http is sent on. `warned` keeps that it was said.
+pub(super) fn warn(public_url: &Origin, warned: &AtomicBool, incoming: &Incoming<'_>, peer: Peer) {
+    if !says_https(incoming) || !peer.address.is_none_or(is_near) {
+        return;
+    }
+    let remedy = match (peer.trusted, public_url.scheme()) {
+        (true, Scheme::Https) => return,
+        (true, Scheme::Http) => {
+            "trusted proxy uses https, public_url does not: cookies are not Secure until public_url is https"
         }
-        let remedy = match (peer.trusted, self.config.server.public_url.scheme()) {
-            (true, Scheme::Https) => return,
-            (true, Scheme::Http) => {
-                "trusted proxy uses https, public_url does not: cookies are not Secure until public_url is https"
-            }
-            (false, _) => {
-                "X-Forwarded-Proto from an untrusted proxy ignored: if the proxy is yours, add its address to trusted_proxies"
-            }
-        };
-        if !self.proxy_told.swap(true, Ordering::Relaxed) {
-            let peer = peer.address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
-            tracing::warn!(peer, public_url = %self.config.server.public_url, "{remedy}");
+        (false, _) => {
+            "X-Forwarded-Proto from an untrusted proxy ignored: if the proxy is yours, add its address to trusted_proxies"
         }
+    };
+    if !warned.swap(true, Ordering::Relaxed) {
+        let peer = peer.address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
+        tracing::warn!(peer, %public_url, "{remedy}");
     }
 }
 

@@ -2,7 +2,6 @@
 //! once, the answer is streamed back. Nothing is decided here that `attempt.rs` does not decide.
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version, header};
@@ -13,13 +12,12 @@ use tokio::time::Instant;
 
 use super::connection::{End, Front};
 use super::downstream::{Conn, gone};
-use super::response_relay::Relayed;
+use super::response_relay::{Answered, Relayed};
 use crate::proxy::access_log::Counts;
 use crate::proxy::attempt::count_interim;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::retry::is_repeatable;
-use crate::upstream::targets::Target;
 use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::response_head::{self, Answer, Framing};
@@ -28,15 +26,6 @@ use crate::wire::stream::Wire;
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
-
-/// A server's connection with the answer that has begun on it.
-pub(super) struct Answered {
-    pub(super) server: Wire,
-    pub(super) target: Arc<Target>,
-    /// As [`pool::keep`] has it.
-    pub(super) doubtful: bool,
-    pub(super) answer: Answer,
-}
 
 impl Front {
     /// Forwards a request that was admitted.

@@ -15,7 +15,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
-use super::downstream::{Conn, Gone};
+use super::downstream::Conn;
 use super::websocket_tunnel::Tunnel;
 use crate::pages::word;
 use crate::policy::normalize::Peer;
@@ -23,6 +23,7 @@ use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::{hsts, refuse, reply_head};
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::assemble::Current;
+use crate::proxy::client_gone::Gone;
 use crate::proxy::connection_handle::Guard;
 use crate::proxy::connection_limits::Counted;
 use crate::proxy::gateway::{Gateway, Step};

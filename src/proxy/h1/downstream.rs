@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::shutdown::Stopped;
 use crate::proxy::body_time;
+use crate::proxy::client_gone::Gone;
 use crate::proxy::connection_handle::Guard;
 use crate::wire::deadline::Deadline;
 use crate::wire::stream::Wire;
@@ -30,10 +31,6 @@ pub(crate) struct Conn {
     /// When the last request was over, where there was one.
     pub(crate) served: Option<Instant>,
 }
-
-/// The client does not read any more.
-#[derive(Debug)]
-pub(crate) struct Gone;
 
 impl Conn {
     pub(crate) fn new(wire: Wire, guard: Arc<Guard>, stopped: ShutdownWatch) -> Box<Self> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -9,19 +10,20 @@ use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncReadExt as _;
 
-use super::buffered_exchange::Answered;
 use super::connection::{End, Front};
-use super::downstream::{Conn, Gone, gone};
+use super::downstream::{Conn, gone};
 use crate::policy::response_headers::AnswerChanges;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
+use crate::proxy::client_gone::Gone;
 use crate::proxy::flow::Flow;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::retry::signs_in_connection;
+use crate::upstream::targets::Target;
 use crate::wire::body::Complete;
 use crate::wire::chunked::{self, Chunks};
 use crate::wire::request_head::Head;
-use crate::wire::response_head::Framing;
+use crate::wire::response_head::{Answer, Framing};
 use crate::wire::response_view::AnswerHead as _;
 use crate::wire::stream::Wire;
 
@@ -31,6 +33,15 @@ const ADDED: usize = 512;
 const GOODBYE: Duration = Duration::from_millis(100);
 /// What is read of an answer at once: most are whole then.
 const ANSWER: usize = 16 << 10;
+
+/// A server's connection with the answer that has begun on it.
+pub(super) struct Answered {
+    pub(super) server: Wire,
+    pub(super) target: Arc<Target>,
+    /// As [`crate::upstream::h1_pool::keep`] has it.
+    pub(super) doubtful: bool,
+    pub(super) answer: Answer,
+}
 
 impl Front {
     /// Streams the answer to the client.

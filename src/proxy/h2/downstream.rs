@@ -17,9 +17,9 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
-use super::connection::Tally;
+use super::tally::Tally;
 use crate::policy::response_kind::{is_grpc, is_server_sent};
-use crate::proxy::h1::downstream::Gone;
+use crate::proxy::client_gone::Gone;
 use crate::proxy::streaming::traits::{Download, Upload};
 use crate::wire::body::{Complete, Part};
 use crate::wire::grpc_messages::Messages;

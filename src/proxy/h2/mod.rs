@@ -4,3 +4,4 @@ mod connection;
 mod downstream;
 mod head;
 mod stream;
+mod tally;

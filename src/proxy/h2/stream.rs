@@ -10,16 +10,16 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
-use super::connection::{Fate, Tally};
 use super::downstream::{Body, Client};
 use super::head;
+use super::tally::{Fate, Tally};
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::{self, Counts};
+use crate::proxy::client_gone::Gone;
 use crate::proxy::connection_handle::Guard;
 use crate::proxy::gateway::Step;
 use crate::proxy::h1::connection::Front;
-use crate::proxy::h1::downstream::Gone;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::streaming::traits::{Download as _, Upload as _, read_form};
 use crate::web::incoming::wants_page;

@@ -8,7 +8,7 @@ use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
 use crate::proxy::body_time;
-use crate::proxy::h1::downstream::Gone;
+use crate::proxy::client_gone::Gone;
 use crate::wire::body::{Complete, Part};
 
 /// A request's body, as its client sends it.
