@@ -4,15 +4,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
 use super::gateway::{Gateway, Parts, Process};
-use super::request_state::RequestState;
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,126 +17,75 @@ use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::policy::app_cookies::Settled;
-use crate::policy::cors::CorsAnswer;
 use crate::policy::header_filter::Stripper;
-use crate::policy::normalize::Peer;
 use crate::policy::route;
 use crate::upstream::targets::Targets;
 use crate::upstream::tls;
 
-impl Gateway {
-    /// Puts a gateway together. `whoami` is where the built-in backend listens.
-    pub fn new(config: Arc<Config>, accounts: Accounts, clock: Clock, log: Log, whoami: Option<SocketAddr>) -> Self {
-        let ids = ahash::RandomState::new();
-        let process = Process {
-            live: Arc::default(),
-            connections: Arc::new(Connections::new()),
-            metrics: Arc::new(Metrics::new()),
-            via: format!("{:016x}", ids.hash_one("via")),
-            settled: Settled::default(),
-            next_id: AtomicU64::new(0),
-            look_up: Notify::new(),
-            log,
-            clock,
-            ids,
-        };
-        let targets =
-            config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, &config.limits, whoami))).collect();
-        Self::assemble(config, accounts, targets, 0, Arc::new(process))
-    }
+/// Puts a gateway together. `whoami` is where the built-in backend listens.
+pub(crate) fn gateway(
+    config: Arc<Config>,
+    accounts: Accounts,
+    clock: Clock,
+    log: Log,
+    whoami: Option<SocketAddr>,
+) -> Gateway {
+    let ids = ahash::RandomState::new();
+    let process = Process {
+        live: Arc::default(),
+        connections: Arc::new(Connections::new()),
+        metrics: Arc::new(Metrics::new()),
+        via: format!("{:016x}", ids.hash_one("via")),
+        settled: Settled::default(),
+        next_id: AtomicU64::new(0),
+        look_up: Notify::new(),
+        log,
+        clock,
+        ids,
+    };
+    let targets =
+        config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, &config.limits, whoami))).collect();
+    assemble(config, accounts, targets, 0, Arc::new(process))
+}
 
-    /// The same gateway under another configuration, for requests that begin from now on. Upstreams that have
-    /// not changed keep their servers' standing and their connections.
-    #[must_use]
-    pub fn reconfigured(&self, config: Arc<Config>, accounts: Accounts, whoami: Option<SocketAddr>) -> Self {
-        let targets = config.upstreams.iter().map(|upstream| {
-            let mut before = self.config.upstreams.iter().zip(&self.targets);
-            let same = before
-                .find(|(old, targets)| old.name == upstream.name && targets.serve(upstream, &config.limits, whoami));
-            same.map_or_else(|| Arc::new(Targets::new(upstream, &config.limits, whoami)), |(_, same)| same.clone())
-        });
-        let targets = targets.collect();
-        Self::assemble(config, accounts, targets, self.generation + 1, self.process.clone())
-    }
+/// The same gateway under another configuration, for requests that begin from now on. Upstreams that have
+/// not changed keep their servers' standing and their connections.
+pub(crate) fn reconfigured(
+    before: &Gateway,
+    config: Arc<Config>,
+    accounts: Accounts,
+    whoami: Option<SocketAddr>,
+) -> Gateway {
+    let targets = config.upstreams.iter().map(|upstream| {
+        let mut others = before.config.upstreams.iter().zip(&before.targets);
+        let same =
+            others.find(|(old, targets)| old.name == upstream.name && targets.serve(upstream, &config.limits, whoami));
+        same.map_or_else(|| Arc::new(Targets::new(upstream, &config.limits, whoami)), |(_, same)| same.clone())
+    });
+    let targets = targets.collect();
+    assemble(config, accounts, targets, before.generation + 1, before.process.clone())
+}
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// People and their sessions, under this configuration.
-    pub fn accounts(&self) -> &Accounts {
-        &self.accounts
-    }
-
-    /// Whether an upstream has no address yet.
-    pub fn has_unknown_names(&self) -> bool {
-        self.targets.iter().any(|targets| targets.is_unknown())
-    }
-
-    /// Tells in the metrics what a load of the configuration came to.
-    pub fn reloaded(&self, successful: bool) {
-        self.metrics.reloaded(successful, self.clock.now());
-    }
-
-    /// Lets go of the series that only configurations before this one counted in.
-    pub fn forget_others(&self) {
-        self.metrics.forget(&self.counted);
-    }
-
-    /// A request that has just begun.
-    pub(super) fn new_state(&self) -> RequestState {
-        let now = Instant::now();
-        RequestState {
-            began: now,
-            decided: now,
-            request_id: self.fresh_id(),
-            outcome: "error",
-            why: None,
-            route: None,
-            page: None,
-            peer: Peer::default(),
-            known: None,
-            identity: None,
-            by_itself: false,
-            admission: None,
-            guard: None,
-            live: None,
-            call: None,
-            tried: SmallVec::new(),
-            retried: false,
-            answered: None,
-            foreign: None,
-            renewed: None,
-            cors: CorsAnswer::default(),
-            handshake: None,
-            can_switch: false,
-            upgrade: None,
-            token: None,
-        }
-    }
-
-    fn assemble(
-        config: Arc<Config>,
-        accounts: Accounts,
-        targets: Vec<Arc<Targets>>,
-        generation: u64,
-        process: Arc<Process>,
-    ) -> Self {
-        tls::tell(&config);
-        Self(Arc::new(Parts {
-            pages: Pages::new(&config, accounts.clone()),
-            cookies: config.cookie_style(),
-            stripper: Stripper::new(&config),
-            counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
-            targets,
-            generation,
-            proxy_told: AtomicBool::new(false),
-            config,
-            accounts,
-            process,
-        }))
-    }
+fn assemble(
+    config: Arc<Config>,
+    accounts: Accounts,
+    targets: Vec<Arc<Targets>>,
+    generation: u64,
+    process: Arc<Process>,
+) -> Gateway {
+    tls::tell(&config);
+    Gateway(Arc::new(Parts {
+        pages: Pages::new(&config, accounts.clone()),
+        cookies: config.cookie_style(),
+        stripper: Stripper::new(&config),
+        counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
+        targets,
+        generation,
+        proxy_told: AtomicBool::new(false),
+        config,
+        accounts,
+        process,
+    }))
 }
 
 /// The gateway as it is now; all clones are the same.

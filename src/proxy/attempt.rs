@@ -27,209 +27,207 @@ use crate::wire::response_view::AnswerHead;
 /// Interim answers (1xx) that an upstream may send before the final one.
 const INTERIMS_MAX: usize = 10;
 
-impl Gateway {
-    /// The server to try next; it counts as tried from here on.
-    pub(super) fn next_target(&self, state: &mut RequestState) -> Result<Arc<Target>> {
-        let Some(admission) = &state.admission else { return no_admission() };
-        let targets = &self.targets[admission.upstream()];
-        let Some(target) = targets.next(&state.tried) else {
-            self.look_up.notify_one();
-            let why = targets.why_unknown().unwrap_or_else(|| "no servers left to try".to_owned());
-            return Error::e_explain(ErrorType::HTTPStatus(502), why);
-        };
-        state.tried.push(target.clone());
-        Ok(target)
-    }
+/// The server to try next; it counts as tried from here on.
+pub(super) fn next_target(gateway: &Gateway, state: &mut RequestState) -> Result<Arc<Target>> {
+    let Some(admission) = &state.admission else { return no_admission() };
+    let targets = &gateway.targets[admission.upstream()];
+    let Some(target) = targets.next(&state.tried) else {
+        gateway.look_up.notify_one();
+        let why = targets.why_unknown().unwrap_or_else(|| "no servers left to try".to_owned());
+        return Error::e_explain(ErrorType::HTTPStatus(502), why);
+    };
+    state.tried.push(target.clone());
+    Ok(target)
+}
 
-    /// Whether a server of the admitted request's speaks HTTP/2 alone.
-    pub(super) fn asks_h2(&self, state: &RequestState) -> bool {
-        state.admission.as_ref().is_some_and(|admission| self.targets[admission.upstream()].has_h2c())
-    }
+/// Whether a server of the admitted request's speaks HTTP/2 alone.
+pub(super) fn asks_h2(gateway: &Gateway, state: &RequestState) -> bool {
+    state.admission.as_ref().is_some_and(|admission| gateway.targets[admission.upstream()].has_h2c())
+}
 
-    /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
-    pub(super) fn may_try_another(&self, state: &RequestState, e: &Error) -> bool {
-        let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
-        if error_cause::is_our_own(e) {
-            return false;
-        }
-        self.look_up.notify_one();
-        let others = self.targets[admission.upstream()].next(&state.tried).is_some();
-        if target.mark_down() && others {
-            let upstream = self.config.upstreams[admission.upstream()].name.as_str();
-            let (server, error, cause) = (target.server(), e.etype().as_str(), error_cause::root(e));
-            tracing::warn!(upstream, server, error, cause, "upstream server unreachable, removed from rotation");
-        }
-        others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
+/// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
+pub(super) fn may_try_another(gateway: &Gateway, state: &RequestState, e: &Error) -> bool {
+    let (Some(target), Some(admission)) = (state.tried.last(), &state.admission) else { return false };
+    if error_cause::is_our_own(e) {
+        return false;
     }
+    gateway.look_up.notify_one();
+    let others = gateway.targets[admission.upstream()].next(&state.tried).is_some();
+    if target.mark_down() && others {
+        let upstream = gateway.config.upstreams[admission.upstream()].name.as_str();
+        let (server, error, cause) = (target.server(), e.etype().as_str(), error_cause::root(e));
+        tracing::warn!(upstream, server, error, cause, "upstream server unreachable, removed from rotation");
+    }
+    others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
+}
 
-    /// A connection broke before a byte of an answer: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2),
-    /// and only if it was a kept one that was just being closed.
-    pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, kept: bool) -> bool {
-        // an app may take it for a POST
-        let overrides = || second_method::is_named(&head.headers, request_target::of(head));
-        kept && retry::is_idempotent(&head.method) && !overrides() && Self::may_begin_anew(state)
-    }
+/// A connection broke before a byte of an answer: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2),
+/// and only if it was a kept one that was just being closed.
+pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, kept: bool) -> bool {
+    // an app may take it for a POST
+    let overrides = || second_method::is_named(&head.headers, request_target::of(head));
+    kept && retry::is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
+}
 
-    /// The same, where the server says that it has not looked at the request: whatever that asks for, once.
-    pub(super) fn may_begin_anew(state: &mut RequestState) -> bool {
-        let first = !std::mem::replace(&mut state.retried, true);
-        if first {
-            state.tried.pop();
-        }
-        first
+/// The same, where the server says that it has not looked at the request: whatever that asks for, once.
+pub(super) fn may_begin_anew(state: &mut RequestState) -> bool {
+    let first = !std::mem::replace(&mut state.retried, true);
+    if first {
+        state.tried.pop();
     }
+    first
+}
 
-    /// What becomes of the client's head on its way to the server that is tried.
-    pub(super) fn changes<'a>(&'a self, head: &RequestHeader, state: &'a RequestState) -> Result<Changes<'a>> {
-        let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
-            return no_admission();
-        };
-        let told = Told {
-            upstream: &self.config.upstreams[admission.upstream()],
-            user: admission.identity().map(|identity| &*identity.user),
-            token: state.token.as_deref(),
-            foreign: state.foreign.as_deref(),
-            drops_cookies: admission.routes().any(|route| self.config.routes[route].drops_cookies),
-            handshake: state.handshake.as_ref(),
-            peer: state.guard.as_ref().and_then(|guard| guard.address_text()),
-            trusted: state.peer.trusted,
-            scheme: known.scheme.as_str(),
-            host: known.host.as_str(),
-            port: known.port(&self.config.server.public_url),
-            request_id: &state.request_id,
-            names: known.names,
-            via: &self.via,
-            prefix: &self.config.routes[admission.route()].strip_prefix,
-            host_override: self.targets[admission.upstream()].host_override(target).or(known.judged_host()),
-        };
-        Ok(request_headers::changes(&head.headers, request_target::of(head), &self.stripper, &told))
-    }
+/// What becomes of the client's head on its way to the server that is tried.
+pub(super) fn changes<'a>(gateway: &'a Gateway, head: &RequestHeader, state: &'a RequestState) -> Result<Changes<'a>> {
+    let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
+        return no_admission();
+    };
+    let told = Told {
+        upstream: &gateway.config.upstreams[admission.upstream()],
+        user: admission.identity().map(|identity| &*identity.user),
+        token: state.token.as_deref(),
+        foreign: state.foreign.as_deref(),
+        drops_cookies: admission.routes().any(|route| gateway.config.routes[route].drops_cookies),
+        handshake: state.handshake.as_ref(),
+        peer: state.guard.as_ref().and_then(|guard| guard.address_text()),
+        trusted: state.peer.trusted,
+        scheme: known.scheme.as_str(),
+        host: known.host.as_str(),
+        port: known.port(&gateway.config.server.public_url),
+        request_id: &state.request_id,
+        names: known.names,
+        via: &gateway.via,
+        prefix: &gateway.config.routes[admission.route()].strip_prefix,
+        host_override: gateway.targets[admission.upstream()].host_override(target).or(known.judged_host()),
+    };
+    Ok(request_headers::changes(&head.headers, request_target::of(head), &gateway.stripper, &told))
+}
 
-    /// An upstream's answer has begun: what becomes of its head, and whether it lives on.
-    pub(super) fn answered(
-        &self,
-        head: &RequestHeader,
-        answer: &impl AnswerHead,
-        state: &mut RequestState,
-    ) -> Result<AnswerChanges<'_>> {
-        let Some(guard) = &state.guard else { return no_admission() };
-        let mut changes = AnswerChanges::new(&self.stripper, &state.cors, answer);
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            is_switch(head, answer, state)
-                .map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
-            changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
-            self.settle_app_cookies(head, answer, state, &mut changes);
-        }
-        if answer.status().is_informational() {
-            return Ok(changes);
-        }
-        state.answered = Some(state.began.elapsed());
-        if let (Some(admission), Some(known)) = (&state.admission, &state.known) {
-            service_worker::limit(
-                &mut changes,
-                answer,
-                &self.config,
-                admission.route(),
-                (&known.host, request_target::of(head)),
-            );
-        }
-        // a socket that was not granted is no live connection
-        state.live = None;
-        changes.extend(state.cors.fields());
-        // the session may have ended meanwhile, and the browser have the cookie of another one
-        let stands = |who: &Identity| self.accounts.session_state(&who.session) == SessionState::Active;
-        if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
-            changes.lay(cookie, answer);
-        }
-        let name = header::STRICT_TRANSPORT_SECURITY;
-        if hsts::sends_hsts(&self.config, guard.secured().is_some()) && answer.values(&name).next().is_none() {
-            changes.extend([(name, hsts::HSTS)]);
-        }
-        self.settle_app_cookies(head, answer, state, &mut changes);
-        if let Some(admission) = &state.admission {
-            let routes = admission.routes().map(|route| &self.config.routes[route]);
-            changes.keep_to_account(
-                routes,
-                answer,
-                Asker::new(&head.headers, state.names(), state.by_itself, admission),
-            );
-        }
-        if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
-            && self.targets[admission.upstream()].host_override(target).is_some()
-            && let Some(own) = target.origin()
-        {
-            changes.lead_home(&own, &self.config.routes[admission.route()].strip_prefix, answer);
-        }
-        if let Some(ends) = response_kind::is_event_stream(answer) {
-            self.register_stream(head, state, ends);
-        }
-        Ok(changes)
+/// An upstream's answer has begun: what becomes of its head, and whether it lives on.
+pub(super) fn answered<'g>(
+    gateway: &'g Gateway,
+    head: &RequestHeader,
+    answer: &impl AnswerHead,
+    state: &mut RequestState,
+) -> Result<AnswerChanges<'g>> {
+    let Some(guard) = &state.guard else { return no_admission() };
+    let mut changes = AnswerChanges::new(&gateway.stripper, &state.cors, answer);
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        is_switch(head, answer, state).map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
+        changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
+        settle_app_cookies(gateway, head, answer, state, &mut changes);
     }
+    if answer.status().is_informational() {
+        return Ok(changes);
+    }
+    state.answered = Some(state.began.elapsed());
+    if let (Some(admission), Some(known)) = (&state.admission, &state.known) {
+        service_worker::limit(
+            &mut changes,
+            answer,
+            &gateway.config,
+            admission.route(),
+            (&known.host, request_target::of(head)),
+        );
+    }
+    // a socket that was not granted is no live connection
+    state.live = None;
+    changes.extend(state.cors.fields());
+    // the session may have ended meanwhile, and the browser have the cookie of another one
+    let stands = |who: &Identity| gateway.accounts.session_state(&who.session) == SessionState::Active;
+    if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
+        changes.lay(cookie, answer);
+    }
+    let name = header::STRICT_TRANSPORT_SECURITY;
+    if hsts::sends_hsts(&gateway.config, guard.secured().is_some()) && answer.values(&name).next().is_none() {
+        changes.extend([(name, hsts::HSTS)]);
+    }
+    settle_app_cookies(gateway, head, answer, state, &mut changes);
+    if let Some(admission) = &state.admission {
+        let routes = admission.routes().map(|route| &gateway.config.routes[route]);
+        changes.keep_to_account(routes, answer, Asker::new(&head.headers, state.names(), state.by_itself, admission));
+    }
+    if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
+        && gateway.targets[admission.upstream()].host_override(target).is_some()
+        && let Some(own) = target.origin()
+    {
+        changes.lead_home(&own, &gateway.config.routes[admission.route()].strip_prefix, answer);
+    }
+    if let Some(ends) = response_kind::is_event_stream(answer) {
+        register_stream(gateway, head, state, ends);
+    }
+    Ok(changes)
+}
 
-    /// An answer of a session's own goes on flowing: from here on it ends with that.
-    pub(super) fn register_flow(&self, head: &RequestHeader, state: &mut RequestState) {
-        self.register_stream(head, state, true);
-    }
+/// An answer of a session's own goes on flowing: from here on it ends with that.
+pub(super) fn register_flow(gateway: &Gateway, head: &RequestHeader, state: &mut RequestState) {
+    register_stream(gateway, head, state, true);
+}
 
-    #[inline(never)]
-    fn register_stream(&self, head: &RequestHeader, state: &mut RequestState, ends: bool) {
-        if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
-            && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
-        {
-            let asked = Asked::new(&incoming, state.by_itself);
-            state.live = Some(self.live.stream(guard, admission, asked, ends, &self.rules()));
-        }
+#[inline(never)]
+fn register_stream(gateway: &Gateway, head: &RequestHeader, state: &mut RequestState, ends: bool) {
+    if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
+        && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
+    {
+        let asked = Asked::new(&incoming, state.by_itself);
+        state.live = Some(gateway.live.stream(guard, admission, asked, ends, &gateway.rules()));
     }
+}
 
-    /// What a gRPC call is told whose session ended before it was answered; other requests are told nothing.
-    pub(super) fn ended_call(&self, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
-        state.outcome = "client_gone";
-        let incoming = normalize::incoming(head, request_target::of(head), state.known.as_ref()?).ok()?;
-        let is_grpc = incoming.is_grpc();
-        is_grpc.then(|| refuse::status(&self.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
-    }
+/// What a gRPC call is told whose session ended before it was answered; other requests are told nothing.
+pub(super) fn ended_call(gateway: &Gateway, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
+    state.outcome = "client_gone";
+    let incoming = normalize::incoming(head, request_target::of(head), state.known.as_ref()?).ok()?;
+    let is_grpc = incoming.is_grpc();
+    is_grpc.then(|| refuse::status(&gateway.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
+}
 
-    /// Whose the cookies of the request and of its answer are, as far as that is new.
-    fn settle_app_cookies(
-        &self,
-        head: &RequestHeader,
-        answer: &impl AnswerHead,
-        state: &RequestState,
-        changes: &mut AnswerChanges<'_>,
-    ) {
-        let (Some(user), Some(known)) = (
-            app_cookies::owner(self.config.session.app_cookies, &self.cookies, state.identity.as_ref(), &head.headers),
-            &state.known,
-        ) else {
-            return;
-        };
-        let mut set = answer.values(&header::SET_COOKIE).peekable();
-        // a 304 freshens what is stored, with all its fields: it gets none that can wait
-        let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
-        if (!waits || set.peek().is_some())
-            && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
-        {
-            changes.set_cookies(self.app_cookies().settle(user, &incoming, state.foreign.as_deref(), set), answer);
-        }
+/// Whose the cookies of the request and of its answer are, as far as that is new.
+fn settle_app_cookies(
+    gateway: &Gateway,
+    head: &RequestHeader,
+    answer: &impl AnswerHead,
+    state: &RequestState,
+    changes: &mut AnswerChanges<'_>,
+) {
+    let (Some(user), Some(known)) = (
+        app_cookies::owner(
+            gateway.config.session.app_cookies,
+            &gateway.cookies,
+            state.identity.as_ref(),
+            &head.headers,
+        ),
+        &state.known,
+    ) else {
+        return;
+    };
+    let mut set = answer.values(&header::SET_COOKIE).peekable();
+    // a 304 freshens what is stored, with all its fields: it gets none that can wait
+    let waits = answer.status() == StatusCode::NOT_MODIFIED || state.foreign.is_none();
+    if (!waits || set.peek().is_some())
+        && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
+    {
+        changes.set_cookies(gateway.app_cookies().settle(user, &incoming, state.foreign.as_deref(), set), answer);
     }
+}
 
-    /// Logs and counts a failure, and says what the client is told, if there is one to tell. The
-    /// connection ends with it.
-    pub(super) fn failed(&self, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
-        let code = match &state.guard {
-            Some(guard) if guard.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
-            _ => failure::failure(e),
-        };
-        failure::log_failure(self, state, e, code);
-        let code = code?;
-        let incoming =
-            state.known.as_ref().and_then(|known| normalize::incoming(head, request_target::of(head), known).ok());
-        let reply = match &incoming {
-            Some(incoming) => refuse::status(&self.pages, code, incoming, &state.request_id),
-            None => refuse::unread(code, &state.request_id),
-        };
-        Some(state.cors.dress(reply.closing()))
-    }
+/// Logs and counts a failure, and says what the client is told, if there is one to tell. The
+/// connection ends with it.
+pub(super) fn failed(gateway: &Gateway, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
+    let code = match &state.guard {
+        Some(guard) if guard.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
+        _ => failure::failure(e),
+    };
+    failure::log_failure(gateway, state, e, code);
+    let code = code?;
+    let incoming =
+        state.known.as_ref().and_then(|known| normalize::incoming(head, request_target::of(head), known).ok());
+    let reply = match &incoming {
+        Some(incoming) => refuse::status(&gateway.pages, code, incoming, &state.request_id),
+        None => refuse::unread(code, &state.request_id),
+    };
+    Some(state.cors.dress(reply.closing()))
 }
 
 /// Whether a 101 is the answer to what was asked for, and if not, why.

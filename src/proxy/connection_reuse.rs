@@ -1,46 +1,49 @@
 //! Which kept connections are used again. Not those of a server that sent bytes which nobody asked for: whatever it sends
 //! next could be taken for the answer to somebody else's request (CWE-444).
 
-use super::h1::connection::Front;
+use super::gateway::Gateway;
 use super::request_state::RequestState;
 use crate::policy::authorize::Admission;
 use crate::upstream::h1_pool;
 use crate::upstream::targets::Target;
 use crate::wire::stream::Wire;
 
-impl Front {
-    /// A kept connection to this server, and whether it is doubtful, as [`h1_pool::take`] has it.
-    pub(crate) async fn reuse(&self, target: &Target, state: &RequestState, repeatable: bool) -> Option<(Wire, bool)> {
-        if !target.is_trusted(|| self.gateway.now_millis()) {
-            return None;
-        }
-        let kept = h1_pool::take(target.id(), repeatable).await;
-        if kept.is_err() {
-            self.distrust(target, state);
-        }
-        kept.ok().flatten()
+/// A kept connection to this server, and whether it is doubtful, as [`h1_pool::take`] has it.
+pub(crate) async fn reuse(
+    gateway: &Gateway,
+    target: &Target,
+    state: &RequestState,
+    repeatable: bool,
+) -> Option<(Wire, bool)> {
+    if !target.is_trusted(|| gateway.now_millis()) {
+        return None;
     }
+    let kept = h1_pool::take(target.id(), repeatable).await;
+    if kept.is_err() {
+        distrust(gateway, target, state);
+    }
+    kept.ok().flatten()
+}
 
-    /// Keeps a connection that could be used again.
-    pub(crate) fn keep(&self, target: &Target, wire: Wire, doubtful: bool) {
-        if target.is_trusted(|| self.gateway.now_millis()) {
-            h1_pool::keep(target.id(), wire, doubtful);
-        }
+/// Keeps a connection that could be used again.
+pub(crate) fn keep(gateway: &Gateway, target: &Target, wire: Wire, doubtful: bool) {
+    if target.is_trusted(|| gateway.now_millis()) {
+        h1_pool::keep(target.id(), wire, doubtful);
     }
+}
 
-    /// A server has sent more than its answer.
-    pub(crate) fn distrust(&self, target: &Target, state: &RequestState) {
-        if !target.distrust(self.gateway.now_millis()) {
-            return;
-        }
-        let upstream = state.admission.as_ref().map(Admission::upstream);
-        let upstream = upstream.map_or("", |upstream| &*self.gateway.config.upstreams[upstream].name);
-        let (server, request_id) = (target.server(), state.request_id.as_str());
-        tracing::warn!(
-            upstream,
-            server,
-            request_id,
-            "unsolicited bytes from upstream server, connection reuse disabled for a minute"
-        );
+/// A server has sent more than its answer.
+pub(crate) fn distrust(gateway: &Gateway, target: &Target, state: &RequestState) {
+    if !target.distrust(gateway.now_millis()) {
+        return;
     }
+    let upstream = state.admission.as_ref().map(Admission::upstream);
+    let upstream = upstream.map_or("", |upstream| &*gateway.config.upstreams[upstream].name);
+    let (server, request_id) = (target.server(), state.request_id.as_str());
+    tracing::warn!(
+        upstream,
+        server,
+        request_id,
+        "unsolicited bytes from upstream server, connection reuse disabled for a minute"
+    );
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until};
 
+use super::attempt;
 use super::gateway::Gateway;
 use super::request_state::RequestState;
 
@@ -52,7 +53,7 @@ impl<'r> Flow<'r> {
         let is_due = self.due.is_some_and(|due| due <= Instant::now());
         if is_due {
             self.due = None;
-            self.gateway.register_flow(self.head, self.state);
+            attempt::register_flow(self.gateway, self.head, self.state);
         }
         is_due
     }

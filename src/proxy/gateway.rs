@@ -98,6 +98,31 @@ pub(crate) enum Step {
 }
 
 impl Gateway {
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// People and their sessions, under this configuration.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Whether an upstream has no address yet.
+    pub fn has_unknown_names(&self) -> bool {
+        self.targets.iter().any(|targets| targets.is_unknown())
+    }
+
+    /// Tells in the metrics what a load of the configuration came to.
+    pub fn reloaded(&self, successful: bool) {
+        self.metrics.reloaded(successful, self.clock.now());
+    }
+
+    /// Lets go of the series that only configurations before this one counted in.
+    pub fn forget_others(&self) {
+        self.metrics.forget(&self.counted);
+    }
+
     /// Host names of upstreams that need a resolver.
     pub fn names(&self) -> Vec<(String, u16)> {
         self.targets.iter().flat_map(|targets| targets.names()).collect()

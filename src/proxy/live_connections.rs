@@ -284,6 +284,7 @@ impl Drop for LiveHandle {
 
 #[cfg(test)]
 mod tests {
+    use super::super::assemble;
     use super::super::gateway::Gateway;
     use super::*;
     use crate::clock::Clock;
@@ -331,9 +332,9 @@ mod tests {
             (parse("", dir.path()), parse("[[route]]\nmethods = [\"DELETE\"]\naccess = \"deny\"\n", dir.path()));
         let accounts = Accounts::open(&none, Clock::system()).unwrap();
         let log = Log::start(Clock::system()).unwrap();
-        let before = Gateway::new(none, accounts.clone(), Clock::system(), log, None);
+        let before = assemble::gateway(none, accounts.clone(), Clock::system(), log, None);
         assert!(stream(&before, "x-http-method").is_none());
-        let now = before.reconfigured(all, accounts.clone(), None);
+        let now = assemble::reconfigured(&before, all, accounts.clone(), None);
         let (overriding, _handle) = stream(&now, "x-http-method").unwrap();
         let (plain, _other) = stream(&now, "x-own").unwrap();
         // one that had begun, and is late
@@ -341,7 +342,7 @@ mod tests {
         now.sweep();
         assert_eq!((overriding.closed_for(), plain.closed_for()), (None, None));
         // and then the rules are what they were
-        now.reconfigured(Arc::new(before.config().clone()), accounts, None).sweep();
+        assemble::reconfigured(&now, Arc::new(before.config().clone()), accounts, None).sweep();
         assert_eq!((overriding.closed_for(), plain.closed_for()), (Some(Closing::Revoked), None));
     }
 }

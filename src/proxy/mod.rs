@@ -2,12 +2,13 @@
 //! writes its line to the access log.
 
 mod access_log;
-mod assemble;
+pub(crate) mod assemble;
 mod attempt;
 mod body_time;
 mod client_gone;
 mod connection_activity;
 mod connection_handle;
+pub(crate) mod connection_handler;
 pub(crate) mod connection_limits;
 mod connection_reuse;
 mod failure;
@@ -20,7 +21,7 @@ mod live_connections;
 mod page;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-mod report;
+pub(crate) mod report;
 mod request_state;
 mod retry;
 mod streaming;

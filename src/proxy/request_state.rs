@@ -54,6 +54,38 @@ pub(crate) struct RequestState {
 }
 
 impl RequestState {
+    /// A request that has just begun.
+    pub(super) fn new(request_id: String) -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            decided: now,
+            request_id,
+            outcome: "error",
+            why: None,
+            route: None,
+            page: None,
+            peer: Peer::default(),
+            known: None,
+            identity: None,
+            by_itself: false,
+            admission: None,
+            guard: None,
+            live: None,
+            call: None,
+            tried: SmallVec::new(),
+            retried: false,
+            answered: None,
+            foreign: None,
+            renewed: None,
+            cors: CorsAnswer::default(),
+            handshake: None,
+            can_switch: false,
+            upgrade: None,
+            token: None,
+        }
+    }
+
     /// Which fields the head may have.
     pub(super) fn names(&self) -> Names {
         self.known.as_ref().map_or(Names::ANY, |known| known.names)

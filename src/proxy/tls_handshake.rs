@@ -15,9 +15,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::access_log;
 use super::connection_handle::Guard;
+use super::connection_handler::ConnectionHandler;
 use super::connection_limits::Counted;
-use super::h1::connection::Front;
 use super::h1::downstream::Conn;
+use super::h1::{connection, reply};
+use super::h2;
 use crate::config::Certificate;
 use crate::web::reply::Reply;
 use crate::wire::stream::{Transport, Wire};
@@ -37,50 +39,48 @@ pub(crate) struct Accepted {
     pub(crate) certificate: Arc<Certificate>,
 }
 
-impl Front {
-    /// Serves a connection to its end, from its handshake on.
-    pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
-        self,
-        stream: TcpStream,
-        handshake: impl FnOnce(TcpStream) -> H,
-        address: Option<IpAddr>,
-        counted: Counted,
-    ) {
-        let (begun, mut first) = (Instant::now(), [0]);
-        match timeout(HANDSHAKE, stream.peek(&mut first)).await {
-            // a method in the place of a handshake
-            Ok(Ok(1..)) if first[0].is_ascii_uppercase() => return self.refuse_plain(stream, address).await,
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) => return,
-            Err(_) => return tracing::debug!("TLS handshake timed out"),
-        }
-        let accepted = match timeout(HANDSHAKE.saturating_sub(begun.elapsed()), handshake(stream)).await {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => return tracing::debug!("TLS handshake timed out"),
-        };
-        let secured = TlsInfo { name: accepted.name, certificate: accepted.certificate };
-        let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))).at(counted.spot()));
-        let wire = Wire::new(Transport::Secure(accepted.stream));
-        if accepted.is_h2 {
-            // apart: it is many times as large as a connection in HTTP/1
-            Box::pin(self.serve_h2(wire, BytesMut::new(), guard, counted)).await;
-        } else {
-            let conn = Conn::new(wire, guard, self.stopped.clone());
-            self.converse(conn, counted).await;
-        }
+/// Serves a connection to its end, from its handshake on.
+pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
+    handler: ConnectionHandler,
+    stream: TcpStream,
+    handshake: impl FnOnce(TcpStream) -> H,
+    address: Option<IpAddr>,
+    counted: Counted,
+) {
+    let (begun, mut first) = (Instant::now(), [0]);
+    match timeout(HANDSHAKE, stream.peek(&mut first)).await {
+        // a method in the place of a handshake
+        Ok(Ok(1..)) if first[0].is_ascii_uppercase() => return refuse_plain(&handler, stream, address).await,
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => return,
+        Err(_) => return tracing::debug!("TLS handshake timed out"),
     }
+    let accepted = match timeout(HANDSHAKE.saturating_sub(begun.elapsed()), handshake(stream)).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake timed out"),
+    };
+    let secured = TlsInfo { name: accepted.name, certificate: accepted.certificate };
+    let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))).at(counted.spot()));
+    let wire = Wire::new(Transport::Secure(accepted.stream));
+    if accepted.is_h2 {
+        // apart: it is many times as large as a connection in HTTP/1
+        Box::pin(h2::connection::serve_h2(handler, wire, BytesMut::new(), guard, counted)).await;
+    } else {
+        let conn = Conn::new(wire, guard, handler.stopped.clone());
+        connection::converse(handler, conn, counted).await;
+    }
+}
 
-    /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
-    async fn refuse_plain(&self, stream: TcpStream, address: Option<IpAddr>) {
-        let mut conn =
-            Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)), self.stopped.clone());
-        let id = self.gateway.fresh_id();
-        let text = "A plain HTTP request was sent to an HTTPS port: use https:// in the address.\n";
-        let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
-        let why = Some("plain http on a TLS listener");
-        access_log::unread(&self.gateway, (conn.guard.address(), ""), reply.status.as_u16(), &id, why);
-        let _ = self.write_reply(&mut conn, reply, &Method::GET, &id).await;
-        conn.linger().await;
-    }
+/// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
+async fn refuse_plain(handler: &ConnectionHandler, stream: TcpStream, address: Option<IpAddr>) {
+    let mut conn =
+        Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)), handler.stopped.clone());
+    let id = handler.gateway.fresh_id();
+    let text = "A plain HTTP request was sent to an HTTPS port: use https:// in the address.\n";
+    let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
+    let why = Some("plain http on a TLS listener");
+    access_log::unread(&handler.gateway, (conn.guard.address(), ""), reply.status.as_u16(), &id, why);
+    let _ = reply::write(handler, &mut conn, reply, &Method::GET, &id).await;
+    conn.linger().await;
 }

@@ -13,7 +13,7 @@ use super::ServeError;
 use super::listen::{Listener, Socket};
 use crate::account::Accounts;
 use crate::metrics::Format;
-use crate::proxy::Current;
+use crate::proxy::{Current, report};
 use crate::vital;
 use crate::web::host::Host;
 use crate::wire::stream::Wire;
@@ -120,7 +120,7 @@ async fn answer(head: &[u8], asked: &Asked) -> (&'static str, &'static str, Stri
         },
         Some("/metrics") => {
             let format = Format::of_accept(field("accept"));
-            ("200 OK", format.content_type(), asked.current.gateway().metrics_text(format))
+            ("200 OK", format.content_type(), report::metrics_text(&asked.current.gateway(), format))
         }
         _ => ("404 Not Found", TEXT, "not found\n".to_owned()),
     }

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, UpstreamServer};
 use crate::logging::Log;
 use crate::pages::whoami;
-use crate::proxy::{Current, Gateway};
+use crate::proxy::{Current, Gateway, assemble};
 use crate::upstream::health::HealthChecks;
 use crate::vital;
 use crate::web::host::Host;
@@ -156,7 +156,7 @@ async fn start(
         prepared => prepared?,
     };
     let whoami = if uses_whoami(config) { Some(start_whoami().await?) } else { None };
-    let gateway = Gateway::new(config.clone(), accounts.clone(), clock, log.clone(), whoami);
+    let gateway = assemble::gateway(config.clone(), accounts.clone(), clock, log.clone(), whoami);
     resolve(&gateway).await;
     gateway.reloaded(true);
     let current = Current::new(&gateway);
@@ -292,6 +292,7 @@ mod tests {
     use super::*;
     use crate::config::Route;
     use crate::metrics::Format;
+    use crate::proxy::report;
     use crate::vital::testing::{play, role};
 
     /// Whether a request for one of our own pages is answered.
@@ -341,7 +342,7 @@ mod tests {
         assert!(asks(&mut early));
 
         let good = server.current.gateway();
-        server.current.replace(&good.reconfigured(Arc::new(broken), good.accounts().clone(), None));
+        server.current.replace(&assemble::reconfigured(&good, Arc::new(broken), good.accounts().clone(), None));
         for _ in 0..BROKEN {
             assert_eq!(connect().read(&mut [0]).unwrap_or(0), 0, "it is closed");
         }
@@ -353,7 +354,7 @@ mod tests {
         for _ in 0..8 {
             assert!(asks(&mut connect()));
         }
-        assert!(good.metrics_text(Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
+        assert!(report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
     }
 
     /// One connection over HTTP/2. Streams panic once a server has their request; others go on beside them.
@@ -394,13 +395,13 @@ mod tests {
             answer.await.map(|answer| answer.status().as_u16())
         };
         assert_eq!(ask("/.auth/me").await.unwrap(), 401);
-        server.current.replace(&good.reconfigured(Arc::new(broken), good.accounts().clone(), None));
+        server.current.replace(&assemble::reconfigured(&good, Arc::new(broken), good.accounts().clone(), None));
         for _ in 0..BROKEN {
             assert!(ask("/x").await.unwrap_err().is_reset(), "the stream ends");
             assert_eq!(ask("/.auth/me").await.unwrap(), 401, "its neighbour is served");
         }
         eventually("their places are free", || good.open_connections() == 1).await;
-        assert!(good.metrics_text(Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
+        assert!(report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
     }
 
     /// Reliability goal G-17. The process ends by itself, so that it has one of its own.

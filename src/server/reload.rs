@@ -12,7 +12,7 @@ use super::tls::Certificates;
 use super::{ServeError, admin, resolve, start_whoami, uses_whoami};
 use crate::config::{self, Config, Faults};
 use crate::logging::Log;
-use crate::proxy::Current;
+use crate::proxy::{Current, assemble};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ impl Server {
         let listening = self.listening.prepare(&config.server.listen)?;
         let admin = self.admin.prepare(config.server.admin_listen.as_slice())?;
         let accounts = old.accounts().reconfigured(&config).await.map_err(|error| Kept::Failed(error.to_string()))?;
-        let new = old.reconfigured(Arc::new(config), accounts.clone(), self.whoami);
+        let new = assemble::reconfigured(&old, Arc::new(config), accounts.clone(), self.whoami);
         if new.has_unknown_names() {
             resolve(&new).await;
         }

@@ -17,8 +17,10 @@ use super::ServeError;
 use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::proxy::Current;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::{Counted, Load};
-use crate::proxy::h1::connection::Front;
+use crate::proxy::h1::connection;
+use crate::proxy::tls_handshake;
 use crate::wire::stream::{Transport, Wire};
 use crate::{upstream, vital};
 
@@ -68,8 +70,8 @@ pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver
         let serve = move || {
             // made on its own thread: what pingora makes on the way belongs to its runtime
             let run = async {
-                let front = Front::new(current, own_word(stopped.clone()));
-                run(Door { front, tls, number, shards }, orders, stopped).await;
+                let handler = ConnectionHandler::new(current, own_word(stopped.clone()));
+                run(Door { handler, tls, number, shards }, orders, stopped).await;
             };
             runtime.block_on(run);
         };
@@ -131,7 +133,7 @@ async fn run(mut door: Door, mut orders: UnboundedReceiver<Order>, stopped: watc
 /// What becomes of connections that this thread accepts.
 #[derive(Clone)]
 struct Door {
-    front: Front,
+    handler: ConnectionHandler,
     tls: Acceptor,
     number: usize,
     shards: Shards,
@@ -140,7 +142,7 @@ struct Door {
 impl Door {
     /// Serves a connection, or hands it to the thread that has the fewest.
     fn let_in(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
-        let Some(counted) = self.front.for_request().admit(address) else { return };
+        let Some(counted) = self.handler.for_request().admit(address) else { return };
         let seats = &self.shards.0;
         let own = &seats[self.number];
         let least = seats.iter().min_by_key(|seat| seat.load.count()).unwrap_or(own);
@@ -169,15 +171,15 @@ impl Door {
     }
 
     fn serve(&mut self, transport: Transport, address: Option<IpAddr>, is_secure: bool, counted: Counted) {
-        let (front, spot) = (self.front.for_request(), counted.spot().clone());
+        let (handler, spot) = (self.handler.for_request(), counted.spot().clone());
         match transport {
             Transport::Tcp(stream) if is_secure => {
                 let tls = self.tls.clone();
-                let served = front.serve_tls(stream, |stream| tls.accept(stream), address, counted);
+                let served = tls_handshake::serve_tls(handler, stream, |stream| tls.accept(stream), address, counted);
                 drop(tokio::spawn(spot.serve(Box::pin(served))));
             }
             transport => {
-                let served = front.serve(Wire::new(transport), address, counted);
+                let served = connection::serve(handler, Wire::new(transport), address, counted);
                 drop(tokio::spawn(spot.serve(Box::pin(served))));
             }
         }

@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::ServeError;
 use crate::config::{Certificate, CertificateFiles, SecretPlace, Tls};
-use crate::proxy::Current;
 use crate::proxy::tls_handshake::Accepted;
+use crate::proxy::{Current, report};
 
 /// How often files are looked at. Asking for their times finds every way of putting new ones in place,
 /// renamed folders and links included.
@@ -187,14 +187,14 @@ pub(super) async fn watch(certificates: Arc<Certificates>, current: Current) {
     loop {
         if told.is_none_or(|told| told.elapsed() > REMIND) {
             let now_secs = i64::try_from(current.gateway().now_millis() / 1000).unwrap_or(i64::MAX);
-            current.gateway().note_certificates(certificates.expiry(now_secs), 0);
+            report::note_certificates(&current.gateway(), certificates.expiry(now_secs), 0);
             told = Some(tokio::time::Instant::now());
         }
         sleep(LOOK).await;
         let looked = certificates.clone();
         let Ok(refreshed) = tokio::task::spawn_blocking(move || looked.refresh()).await else { continue };
         if refreshed.unfit > 0 {
-            current.gateway().note_certificates(None, refreshed.unfit);
+            report::note_certificates(&current.gateway(), None, refreshed.unfit);
         }
         if refreshed.changed {
             told = None;

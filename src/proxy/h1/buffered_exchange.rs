@@ -10,14 +10,16 @@ use pingora_http::RequestHeader;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use super::connection::{End, Front};
 use super::downstream::{Conn, gone};
+use super::reply::End;
 use super::response_relay::{Answered, Relayed};
+use super::{reply, response_relay};
 use crate::proxy::access_log::Counts;
 use crate::proxy::attempt::count_interim;
-use crate::proxy::gateway::Gateway;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::retry::is_repeatable;
+use crate::proxy::{attempt, connection_reuse};
 use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::response_head::{self, Answer, Framing};
@@ -27,142 +29,151 @@ use crate::wire::stream::Wire;
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
 
-impl Front {
-    /// Forwards a request that was admitted.
-    pub(super) async fn exchange(
-        &self,
-        conn: &mut Conn,
-        head: &Head,
-        body: Bytes,
-        state: &mut RequestState,
-        counts: &mut Counts,
-    ) -> End {
-        let failure = match self.ask(conn, head, &body, state).await {
-            Ok(mut answered) => match self.gateway.answered(&head.parsed, &answered.answer.head, state) {
-                Ok(changes) => {
-                    let relayed = self.answer(conn, head, (&mut answered, &changes), state, counts).await;
-                    return self.go_on(answered, relayed);
-                }
-                Err(e) => e,
-            },
+/// Forwards a request that was admitted.
+pub(super) async fn exchange(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    head: &Head,
+    body: Bytes,
+    state: &mut RequestState,
+    counts: &mut Counts,
+) -> End {
+    let failure = match ask(handler, conn, head, &body, state).await {
+        Ok(mut answered) => match attempt::answered(&handler.gateway, &head.parsed, &answered.answer.head, state) {
+            Ok(changes) => {
+                let relayed =
+                    response_relay::answer(handler, conn, head, (&mut answered, &changes), state, counts).await;
+                return go_on(handler, answered, relayed);
+            }
             Err(e) => e,
+        },
+        Err(e) => e,
+    };
+    match attempt::failed(&handler.gateway, &failure, &head.parsed, state) {
+        Some(reply) => reply::send(handler, conn, reply, &head.parsed, state, counts).await,
+        None => End::Closed,
+    }
+}
+
+fn go_on(handler: &ConnectionHandler, mut answered: Answered, relayed: Relayed) -> End {
+    match relayed {
+        Relayed::Switched => {
+            let rest = answered.answer.take_rest();
+            End::Tunnel(answered.server, rest)
+        }
+        Relayed::Over(end, keeps) => {
+            if keeps {
+                connection_reuse::keep(&handler.gateway, &answered.target, answered.server, answered.doubtful);
+            }
+            end
+        }
+    }
+}
+
+/// Sends the request to the servers in turn until one answers.
+async fn ask(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    head: &Head,
+    body: &[u8],
+    state: &mut RequestState,
+) -> Result<Answered> {
+    loop {
+        let target = attempt::next_target(&handler.gateway, state)?;
+        let repeatable = body.is_empty() && is_repeatable(&head.parsed.method);
+        let kept = if state.retried {
+            None
+        } else {
+            connection_reuse::reuse(&handler.gateway, &target, state, repeatable).await
         };
-        match self.gateway.failed(&failure, &head.parsed, state) {
-            Some(reply) => self.reply(conn, reply, &head.parsed, state, counts).await,
-            None => End::Closed,
+        let (reused, doubtful) = (kept.is_some(), kept.as_ref().is_some_and(|(_, doubtful)| *doubtful));
+        let mut server = match kept {
+            Some((server, _)) => server,
+            None => match target.connect(&handler.connector).await {
+                Ok(server) => server,
+                Err(e) if attempt::may_try_another(&handler.gateway, state, &e) => continue,
+                Err(e) => return Err(e),
+            },
+        };
+        let request = request(handler, head, body, state)?;
+        // nothing was waited for since then: no body, and no server that cannot be reached
+        let is_at_once = reused && body.is_empty() && state.tried.len() == 1;
+        let since = is_at_once.then(|| Instant::from_std(state.decided));
+        match try_once(handler, conn, &mut server, (&request, since), &head.parsed, state).await {
+            Ok(mut answer) => {
+                // whoever was asked to switch may have done so, whatever its answer is
+                answer.keeps &= state.live.is_none();
+                let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
+                return Ok(Answered { server, target, doubtful, answer });
+            }
+            // the whole body is held
+            Err(Broken::Silent(e)) if !attempt::may_repeat(state, &head.parsed, reused) => return Err(e),
+            Err(Broken::Silent(_)) => {}
+            Err(Broken::Other(e)) => return Err(e),
         }
     }
+}
 
-    fn go_on(&self, mut answered: Answered, relayed: Relayed) -> End {
-        match relayed {
-            Relayed::Switched => {
-                let rest = answered.answer.take_rest();
-                End::Tunnel(answered.server, rest)
-            }
-            Relayed::Over(end, keeps) => {
-                if keeps {
-                    self.keep(&answered.target, answered.server, answered.doubtful);
-                }
-                end
-            }
+/// The bytes that the upstream gets: the client's fields as they came, except for those that do not
+/// pass, then ours.
+fn request(handler: &ConnectionHandler, head: &Head, body: &[u8], state: &RequestState) -> Result<Vec<u8>> {
+    let changes = attempt::changes(&handler.gateway, &head.parsed, state)?;
+    let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
+    out.extend_from_slice(head.parsed.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(changes.target.as_deref().unwrap_or(request_target::of(&head.parsed)));
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, line) in head.fields() {
+        if changes.keeps(name) {
+            out.extend_from_slice(line);
         }
     }
+    for (name, value) in changes.fields() {
+        response_head::put_field(&mut out, name.as_bytes(), value);
+    }
+    if state.live.is_some() {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        response_head::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
+    Ok(out)
+}
 
-    /// Sends the request to the servers in turn until one answers.
-    async fn ask(&self, conn: &mut Conn, head: &Head, body: &[u8], state: &mut RequestState) -> Result<Answered> {
-        loop {
-            let target = self.gateway.next_target(state)?;
-            let repeatable = body.is_empty() && is_repeatable(&head.parsed.method);
-            let kept = if state.retried { None } else { self.reuse(&target, state, repeatable).await };
-            let (reused, doubtful) = (kept.is_some(), kept.as_ref().is_some_and(|(_, doubtful)| *doubtful));
-            let mut server = match kept {
-                Some((server, _)) => server,
-                None => match target.connect(&self.connector).await {
-                    Ok(server) => server,
-                    Err(e) if self.gateway.may_try_another(state, &e) => continue,
-                    Err(e) => return Err(e),
-                },
-            };
-            let request = self.request(head, body, state)?;
-            // nothing was waited for since then: no body, and no server that cannot be reached
-            let is_at_once = reused && body.is_empty() && state.tried.len() == 1;
-            let since = is_at_once.then(|| Instant::from_std(state.decided));
-            match self.try_once(conn, &mut server, (&request, since), &head.parsed, state).await {
-                Ok(mut answer) => {
-                    // whoever was asked to switch may have done so, whatever its answer is
-                    answer.keeps &= state.live.is_none();
-                    let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
-                    return Ok(Answered { server, target, doubtful, answer });
-                }
-                // the whole body is held
-                Err(Broken::Silent(e)) if !Gateway::may_repeat(state, &head.parsed, reused) => return Err(e),
-                Err(Broken::Silent(_)) => {}
-                Err(Broken::Other(e)) => return Err(e),
+async fn try_once(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    server: &mut Wire,
+    (request, since): (&[u8], Option<Instant>),
+    head: &RequestHeader,
+    state: &RequestState,
+) -> std::result::Result<Answer, Broken> {
+    let idle = handler.gateway.config.limits.idle;
+    let rest = &request[server.write_now(request)..];
+    if !(rest.is_empty() && server.is_plain()) {
+        let sent = async {
+            server.write_all(rest).await?;
+            // TLS keeps what the socket did not take at once
+            server.flush().await
+        };
+        match conn.deadline.within(idle, pin!(sent)).await {
+            Some(Ok(())) => {}
+            Some(Err(e)) => {
+                return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up()));
             }
+            None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
         }
     }
-
-    /// The bytes that the upstream gets: the client's fields as they came, except for those that do not
-    /// pass, then ours.
-    fn request(&self, head: &Head, body: &[u8], state: &RequestState) -> Result<Vec<u8>> {
-        let changes = self.gateway.changes(&head.parsed, state)?;
-        let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
-        out.extend_from_slice(head.parsed.method.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(changes.target.as_deref().unwrap_or(request_target::of(&head.parsed)));
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        for (name, line) in head.fields() {
-            if changes.keeps(name) {
-                out.extend_from_slice(line);
-            }
-        }
-        for (name, value) in changes.fields() {
-            response_head::put_field(&mut out, name.as_bytes(), value);
-        }
-        if state.live.is_some() {
-            out.extend_from_slice(b"Connection: Upgrade\r\n");
-            response_head::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(body);
-        Ok(out)
+    let route = state.admission.as_ref().map(|admission| &handler.gateway.config.routes[admission.route()]);
+    let within = route.map_or(idle, |route| route.timeout);
+    let mut deadline = std::mem::take(&mut conn.deadline);
+    let answer = deadline.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
+    conn.deadline = deadline;
+    if let Some(answer) = answer {
+        return answer;
     }
-
-    async fn try_once(
-        &self,
-        conn: &mut Conn,
-        server: &mut Wire,
-        (request, since): (&[u8], Option<Instant>),
-        head: &RequestHeader,
-        state: &RequestState,
-    ) -> std::result::Result<Answer, Broken> {
-        let idle = self.gateway.config.limits.idle;
-        let rest = &request[server.write_now(request)..];
-        if !(rest.is_empty() && server.is_plain()) {
-            let sent = async {
-                server.write_all(rest).await?;
-                // TLS keeps what the socket did not take at once
-                server.flush().await
-            };
-            match conn.deadline.within(idle, pin!(sent)).await {
-                Some(Ok(())) => {}
-                Some(Err(e)) => {
-                    return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up()));
-                }
-                None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
-            }
-        }
-        let route = state.admission.as_ref().map(|admission| &self.gateway.config.routes[admission.route()]);
-        let within = route.map_or(idle, |route| route.timeout);
-        let mut deadline = std::mem::take(&mut conn.deadline);
-        let answer = deadline.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
-        conn.deadline = deadline;
-        if let Some(answer) = answer {
-            return answer;
-        }
-        conn.guard.mark_overdue();
-        Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()))
-    }
+    conn.guard.mark_overdue();
+    Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()))
 }
 
 /// Why a try came to nothing.

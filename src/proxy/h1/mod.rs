@@ -5,6 +5,8 @@ pub(crate) mod connection;
 pub(super) mod downstream;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
+pub(super) mod reply;
+pub(super) mod request_body;
 mod response_relay;
 mod shutdown;
 mod websocket_tunnel;

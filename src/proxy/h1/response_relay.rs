@@ -10,15 +10,17 @@ use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncReadExt as _;
 
-use super::connection::{End, Front};
 use super::downstream::{Conn, gone};
+use super::reply::{self, End};
 use crate::policy::response_headers::AnswerChanges;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
 use crate::proxy::client_gone::Gone;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::flow::Flow;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::retry::signs_in_connection;
+use crate::proxy::{attempt, connection_reuse};
 use crate::upstream::targets::Target;
 use crate::wire::body::Complete;
 use crate::wire::chunked::{self, Chunks};
@@ -43,127 +45,125 @@ pub(super) struct Answered {
     pub(super) answer: Answer,
 }
 
-impl Front {
-    /// Streams the answer to the client.
-    pub(super) async fn answer(
-        &self,
-        conn: &mut Conn,
-        head: &Head,
-        (answered, changes): (&mut Answered, &AnswerChanges<'_>),
-        state: &mut RequestState,
-        counts: &mut Counts,
-    ) -> Relayed {
-        let Answered { server, target, answer, .. } = answered;
-        let status = answer.head.status();
-        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
-        let in_chunks = head.parsed.version == Version::HTTP_11;
-        let sent = match answer.framing {
-            Framing::Length(length) => Framing::Length(length),
-            Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
-            Framing::Chunked | Framing::Close => Framing::Close,
-        };
-        let close = sent == Framing::Close || !self.keeps(conn, &head.parsed, state.names());
-        let mut out = Vec::with_capacity(answer.length() + ADDED);
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            changes.write(answer, sent, false, &mut out);
-            counts.status = 101;
-            let written = conn.write(&out, self.gateway.config.limits.idle).await;
-            return written.map_or(Relayed::Over(End::Closed, false), |()| Relayed::Switched);
-        }
-        changes.write(answer, sent, close, &mut out);
-        counts.status = status.as_u16();
-        let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
-        let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
-        let has_length = matches!(answer.framing, Framing::Length(_));
-        let mut flow = Flow::new(&self.gateway, &head.parsed, has_length, state);
-        let relayed = self.relay(conn, server, answer.rest(), &mut body, &mut flow).await;
-        counts.bytes_out = body.sent;
-        match relayed {
-            Ok(clean) => {
-                let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
-                if answer.keeps && !clean {
-                    self.distrust(target, state);
-                }
-                let keeps = ends_clean && !signs_in_connection(&head.parsed.headers, state.names());
-                Relayed::Over(if close { End::Linger } else { End::Keep }, keeps)
+/// Streams the answer to the client.
+pub(super) async fn answer(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    head: &Head,
+    (answered, changes): (&mut Answered, &AnswerChanges<'_>),
+    state: &mut RequestState,
+    counts: &mut Counts,
+) -> Relayed {
+    let Answered { server, target, answer, .. } = answered;
+    let status = answer.head.status();
+    // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
+    let in_chunks = head.parsed.version == Version::HTTP_11;
+    let sent = match answer.framing {
+        Framing::Length(length) => Framing::Length(length),
+        Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
+        Framing::Chunked | Framing::Close => Framing::Close,
+    };
+    let close = sent == Framing::Close || !reply::keeps(handler, conn, &head.parsed, state.names());
+    let mut out = Vec::with_capacity(answer.length() + ADDED);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        changes.write(answer, sent, false, &mut out);
+        counts.status = 101;
+        let written = conn.write(&out, handler.gateway.config.limits.idle).await;
+        return written.map_or(Relayed::Over(End::Closed, false), |()| Relayed::Switched);
+    }
+    changes.write(answer, sent, close, &mut out);
+    counts.status = status.as_u16();
+    let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
+    let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
+    let has_length = matches!(answer.framing, Framing::Length(_));
+    let mut flow = Flow::new(&handler.gateway, &head.parsed, has_length, state);
+    let relayed = relay(handler, conn, server, answer.rest(), &mut body, &mut flow).await;
+    counts.bytes_out = body.sent;
+    match relayed {
+        Ok(clean) => {
+            let ends_clean = answer.keeps && clean && body.framing != Framing::Close;
+            if answer.keeps && !clean {
+                connection_reuse::distrust(&handler.gateway, target, state);
             }
-            Err(Some(e)) => match self.gateway.failed(&e, &head.parsed, state) {
-                Some(reply) if !body.begun => {
-                    Relayed::Over(self.reply(conn, reply, &head.parsed, state, counts).await, false)
+            let keeps = ends_clean && !signs_in_connection(&head.parsed.headers, state.names());
+            Relayed::Over(if close { End::Linger } else { End::Keep }, keeps)
+        }
+        Err(Some(e)) => match attempt::failed(&handler.gateway, &e, &head.parsed, state) {
+            Some(reply) if !body.begun => {
+                Relayed::Over(reply::send(handler, conn, reply, &head.parsed, state, counts).await, false)
+            }
+            // the head is written: the client sees that the body breaks off
+            _ => {
+                if sent == Framing::Close {
+                    conn.wire.abort();
                 }
-                // the head is written: the client sees that the body breaks off
-                _ => {
-                    if sent == Framing::Close {
-                        conn.wire.abort();
-                    }
-                    Relayed::Over(End::Closed, false)
-                }
-            },
-            Err(None) => {
-                state.outcome = "client_gone";
                 Relayed::Over(End::Closed, false)
             }
+        },
+        Err(None) => {
+            state.outcome = "client_gone";
+            Relayed::Over(End::Closed, false)
         }
     }
+}
 
-    /// Passes the body on, piece by piece; `first` has come with the head. `true`: nothing was left behind it. `Err(None)`: the client has
-    /// gone, or the connection was closed from outside.
-    async fn relay(
-        &self,
-        conn: &mut Conn,
-        server: &mut Wire,
-        first: &[u8],
-        body: &mut Body,
-        flow: &mut Flow<'_>,
-    ) -> std::result::Result<bool, Option<Box<Error>>> {
-        let idle = self.gateway.config.limits.idle;
-        let (mut is_first, mut piece) = (true, BytesMut::new());
-        loop {
-            let came = if std::mem::take(&mut is_first) { first } else { &*piece };
-            let left = if let Some(own) = body.pass(came.len()) {
+/// Passes the body on, piece by piece; `first` has come with the head. `true`: nothing was left behind it. `Err(None)`: the client has
+/// gone, or the connection was closed from outside.
+async fn relay(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    server: &mut Wire,
+    first: &[u8],
+    body: &mut Body,
+    flow: &mut Flow<'_>,
+) -> std::result::Result<bool, Option<Box<Error>>> {
+    let idle = handler.gateway.config.limits.idle;
+    let (mut is_first, mut piece) = (true, BytesMut::new());
+    loop {
+        let came = if std::mem::take(&mut is_first) { first } else { &*piece };
+        let left = if let Some(own) = body.pass(came.len()) {
+            body.begun = true;
+            write_on(conn, &came[..own], idle, flow).await.map_err(|_| None)?;
+            came.len() - own
+        } else {
+            let left = body.take(came).map_err(Some)?;
+            if !body.out.is_empty() {
                 body.begun = true;
-                write_on(conn, &came[..own], idle, flow).await.map_err(|_| None)?;
-                came.len() - own
-            } else {
-                let left = body.take(came).map_err(Some)?;
-                if !body.out.is_empty() {
-                    body.begun = true;
-                    write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
-                    body.out.clear();
-                }
-                left
-            };
-            if body.is_done() {
-                return Ok(left == 0);
+                write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
+                body.out.clear();
             }
-            piece.clear();
-            piece.reserve(ANSWER);
-            let Conn { wire, buffer, deadline, guard, .. } = &mut *conn;
-            let more = async {
-                tokio::select! {
-                    biased;
-                    _ = guard.closed() => None,
-                    read = server.read_buf(&mut piece) => Some(read),
-                    () = gone(wire, buffer) => None,
-                }
-            };
-            let read = deadline.within(flow.patience(idle), pin!(more)).await;
-            let is_due = flow.register_if_due();
-            match read {
-                Some(None) => {
-                    body.end_events(conn).await;
-                    return Err(None);
-                }
-                Some(Some(Ok(0))) if body.framing == Framing::Close => {
-                    body.end(Complete::by_framing());
-                    write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
-                    return Ok(true);
-                }
-                Some(Some(Ok(1..))) => {}
-                None if is_due => {}
-                Some(Some(cut)) => return Err(Some(cut_off(Some(cut)))),
-                None => return Err(Some(cut_off(None))),
+            left
+        };
+        if body.is_done() {
+            return Ok(left == 0);
+        }
+        piece.clear();
+        piece.reserve(ANSWER);
+        let Conn { wire, buffer, deadline, guard, .. } = &mut *conn;
+        let more = async {
+            tokio::select! {
+                biased;
+                _ = guard.closed() => None,
+                read = server.read_buf(&mut piece) => Some(read),
+                () = gone(wire, buffer) => None,
             }
+        };
+        let read = deadline.within(flow.patience(idle), pin!(more)).await;
+        let is_due = flow.register_if_due();
+        match read {
+            Some(None) => {
+                body.end_events(conn).await;
+                return Err(None);
+            }
+            Some(Some(Ok(0))) if body.framing == Framing::Close => {
+                body.end(Complete::by_framing());
+                write_on(conn, &body.out, idle, flow).await.map_err(|_| None)?;
+                return Ok(true);
+            }
+            Some(Some(Ok(1..))) => {}
+            None if is_due => {}
+            Some(Some(cut)) => return Err(Some(cut_off(Some(cut)))),
+            None => return Err(Some(cut_off(None))),
         }
     }
 }

@@ -14,8 +14,8 @@ use super::stream;
 use super::tally::{Running, Tally};
 use crate::proxy::connection_activity::Spot;
 use crate::proxy::connection_handle::Guard;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::Counted;
-use crate::proxy::h1::connection::Front;
 use crate::wire::h2_pacing::Paced;
 use crate::wire::stream::Wire;
 
@@ -31,59 +31,66 @@ const SENT_MAX: usize = 32 << 10;
 /// How long a connection that is to end waits for its client to see it.
 const LINGER: Duration = Duration::from_secs(1);
 
-impl Front {
-    /// Serves a connection to its end, of which `begun` has been read.
-    pub(crate) async fn serve_h2(self, wire: Wire, begun: BytesMut, guard: Arc<Guard>, counted: Counted) {
-        let limits = self.gateway.config.limits.clone();
-        let head_time = limits.head_time;
-        let mut builder = Builder::new();
-        builder
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(
-                FIELD_BYTES.max(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX).saturating_mul(2)),
-            )
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_send_buffer_size(SENT_MAX);
-        let (wire, pace) = Paced::downstream(wire, begun, head_time);
-        let work = async {
-            if let Ok(Ok(connection)) = timeout(head_time, builder.handshake::<_, Bytes>(wire)).await {
-                self.serve_streams(connection, &guard, counted.spot()).await;
-            }
-        };
-        pace.keep(Box::pin(work)).await;
-    }
+/// Serves a connection to its end, of which `begun` has been read.
+pub(crate) async fn serve_h2(
+    handler: ConnectionHandler,
+    wire: Wire,
+    begun: BytesMut,
+    guard: Arc<Guard>,
+    counted: Counted,
+) {
+    let limits = handler.gateway.config.limits.clone();
+    let head_time = limits.head_time;
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(FIELD_BYTES.max(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX).saturating_mul(2)))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buffer_size(SENT_MAX);
+    let (wire, pace) = Paced::downstream(wire, begun, head_time);
+    let work = async {
+        if let Ok(Ok(connection)) = timeout(head_time, builder.handshake::<_, Bytes>(wire)).await {
+            serve_streams(handler, connection, &guard, counted.spot()).await;
+        }
+    };
+    pace.keep(Box::pin(work)).await;
+}
 
-    async fn serve_streams(mut self, mut connection: Connection<Paced, Bytes>, guard: &Guard, spot: &Arc<Spot>) {
-        let keep_alive = self.gateway.config.limits.keep_alive;
-        let tally = Arc::new(Tally::new(spot));
-        let mut stopped = self.stopped.clone();
-        let mut ending = false;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = stopped.wait_for(|stopped| *stopped), if !ending => None,
-                accepted = connection.accept() => Some(accepted),
-                () = tally.quiet_for(if ending { LINGER } else { keep_alive }) => None,
-            };
-            match accepted {
-                Some(Some(Ok((request, respond)))) => {
-                    if tally.is_wasted() {
-                        return give_up(connection).await;
-                    }
-                    let running = Running::new(&tally);
-                    if spot.is_evicted() {
-                        return;
-                    }
-                    let call = stream::serve(self.for_request(), request, respond, guard.for_stream(), tally.clone());
-                    tokio::spawn(async move { running.end(call.await) });
+async fn serve_streams(
+    mut handler: ConnectionHandler,
+    mut connection: Connection<Paced, Bytes>,
+    guard: &Guard,
+    spot: &Arc<Spot>,
+) {
+    let keep_alive = handler.gateway.config.limits.keep_alive;
+    let tally = Arc::new(Tally::new(spot));
+    let mut stopped = handler.stopped.clone();
+    let mut ending = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped), if !ending => None,
+            accepted = connection.accept() => Some(accepted),
+            () = tally.quiet_for(if ending { LINGER } else { keep_alive }) => None,
+        };
+        match accepted {
+            Some(Some(Ok((request, respond)))) => {
+                if tally.is_wasted() {
+                    return give_up(connection).await;
                 }
-                Some(_) => return,
-                None if ending => return,
-                None => {
-                    connection.graceful_shutdown();
-                    ending = true;
+                let running = Running::new(&tally);
+                if spot.is_evicted() {
+                    return;
                 }
+                let call = stream::serve(handler.for_request(), request, respond, guard.for_stream(), tally.clone());
+                tokio::spawn(async move { running.end(call.await) });
+            }
+            Some(_) => return,
+            None if ending => return,
+            None => {
+                connection.graceful_shutdown();
+                ending = true;
             }
         }
     }

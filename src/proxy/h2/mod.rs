@@ -1,6 +1,6 @@
 //! Clients in HTTP/2 (RFC 9113): their connections, and each stream as a request of its own.
 
-mod connection;
+pub(super) mod connection;
 mod downstream;
 mod head;
 mod stream;

@@ -18,10 +18,12 @@ use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::client_gone::Gone;
 use crate::proxy::connection_handle::Guard;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::gateway::Step;
-use crate::proxy::h1::connection::Front;
 use crate::proxy::request_state::RequestState;
+use crate::proxy::streaming::exchange;
 use crate::proxy::streaming::traits::{Download as _, Upload as _, read_form};
+use crate::proxy::{attempt, page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
@@ -29,7 +31,7 @@ use crate::wire::request_target;
 
 /// Serves it and writes its access line.
 pub(super) async fn serve(
-    front: Front,
+    front: ConnectionHandler,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     guard: Arc<Guard>,
@@ -41,7 +43,7 @@ pub(super) async fn serve(
 }
 
 async fn serve_one(
-    front: Front,
+    front: ConnectionHandler,
     parts: request::Parts,
     mut body: Body,
     mut client: Client,
@@ -61,14 +63,14 @@ async fn serve_one(
             let reply = oversized_head::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
             access_log::unread(gateway, (guard.address(), &seen.host), reply.status.as_u16(), &id, why);
             drop(seen);
-            let _ = front.reply_h2(&mut client, &guard, reply, &method, &id).await;
+            let _ = reply_h2(&front, &mut client, &guard, reply, &method, &id).await;
             return Fate::Wasted;
         }
     };
-    let mut state = gateway.new_state();
+    let mut state = RequestState::new(gateway.fresh_id());
     state.guard = Some(guard.clone());
     let step = gateway.open(&mut head, bytes, &mut state);
-    let read = front.carry_on_h2(step, &mut head, &mut body, &mut client, &mut state, tally).await;
+    let read = carry_on_h2(&front, step, &mut head, &mut body, &mut client, &mut state, tally).await;
     (state.live, state.call) = (None, None);
     if let Some(why) = guard.closed_for() {
         state.why = Some(why.reason());
@@ -86,113 +88,115 @@ fn oversize_of(parts: &request::Parts, prefix: &str) -> Oversize {
     Oversize::of_head(&parts.method, parts.uri.path().as_bytes(), authority, &parts.headers, prefix)
 }
 
-impl Front {
-    /// Answers the stream, or ends it; gives how much of its body was read.
-    async fn carry_on_h2(
-        &self,
-        step: Step,
-        head: &mut RequestHeader,
-        body: &mut Body,
-        client: &mut Client,
-        state: &mut RequestState,
-        tally: Arc<Tally>,
-    ) -> usize {
-        let Some(guard) = state.guard.clone() else { return 0 };
-        let expects = head.headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
-        let answers_at_once = matches!(step, Step::Reply(_));
-        if expects.eq_ignore_ascii_case(b"100-continue") && !answers_at_once {
-            client.tell(StatusCode::CONTINUE, &HeaderMap::new());
-        }
-        let mut read = 0;
-        let place = if answers_at_once { None } else { tally.place(&self.gateway, guard.address()) };
-        if place.is_none() && !answers_at_once {
-            (state.outcome, state.why) = ("refused", Some("connections"));
-            // nobody has seen it: the client may try again (RFC 9113, 8.7)
-            client.reset(Reason::REFUSED_STREAM);
-            return 0;
-        }
-        let reply = match step {
-            Step::Reply(reply) => state.cors.dress(reply),
-            Step::Page(page) => {
-                let body = if page.takes_body(&head.method) {
-                    read_form(body, self.gateway.config.limits.form_bytes).await
-                } else {
-                    Ok(Bytes::new())
-                };
-                read = body.as_ref().map_or(0, Bytes::len);
-                let reply = Box::pin(self.gateway.page(page, head, body, state)).await;
-                state.cors.dress(reply)
-            }
-            // apart: a stream that waits with an answer of ours is not as large as this
-            Step::Forward => match Box::pin(self.forward_h2(head, body, client, state, &mut read)).await {
-                Some(reply) => reply,
-                None => return read,
-            },
-        };
-        // its fields are nothing that an answer waits with
-        if let Ok(bare) = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None) {
-            *head = bare;
-        }
-        if self.reply_h2(client, &guard, reply, &head.method, &state.request_id).await.is_err() {
-            state.outcome = "client_gone";
-        }
-        read
+/// Answers the stream, or ends it; gives how much of its body was read.
+async fn carry_on_h2(
+    handler: &ConnectionHandler,
+    step: Step,
+    head: &mut RequestHeader,
+    body: &mut Body,
+    client: &mut Client,
+    state: &mut RequestState,
+    tally: Arc<Tally>,
+) -> usize {
+    let Some(guard) = state.guard.clone() else { return 0 };
+    let expects = head.headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
+    let answers_at_once = matches!(step, Step::Reply(_));
+    if expects.eq_ignore_ascii_case(b"100-continue") && !answers_at_once {
+        client.tell(StatusCode::CONTINUE, &HeaderMap::new());
     }
+    let mut read = 0;
+    let place = if answers_at_once { None } else { tally.place(&handler.gateway, guard.address()) };
+    if place.is_none() && !answers_at_once {
+        (state.outcome, state.why) = ("refused", Some("connections"));
+        // nobody has seen it: the client may try again (RFC 9113, 8.7)
+        client.reset(Reason::REFUSED_STREAM);
+        return 0;
+    }
+    let reply = match step {
+        Step::Reply(reply) => state.cors.dress(reply),
+        Step::Page(page) => {
+            let body = if page.takes_body(&head.method) {
+                read_form(body, handler.gateway.config.limits.form_bytes).await
+            } else {
+                Ok(Bytes::new())
+            };
+            read = body.as_ref().map_or(0, Bytes::len);
+            let reply = Box::pin(page::answer(&handler.gateway, page, head, body, state)).await;
+            state.cors.dress(reply)
+        }
+        // apart: a stream that waits with an answer of ours is not as large as this
+        Step::Forward => match Box::pin(forward_h2(handler, head, body, client, state, &mut read)).await {
+            Some(reply) => reply,
+            None => return read,
+        },
+    };
+    // its fields are nothing that an answer waits with
+    if let Ok(bare) = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None) {
+        *head = bare;
+    }
+    if reply_h2(handler, client, &guard, reply, &head.method, &state.request_id).await.is_err() {
+        state.outcome = "client_gone";
+    }
+    read
+}
 
-    /// Forwards it; what is to be said in the place of an answer that did not begin.
-    async fn forward_h2(
-        &self,
-        head: &RequestHeader,
-        body: &mut Body,
-        client: &mut Client,
-        state: &mut RequestState,
-        read: &mut usize,
-    ) -> Option<Reply> {
-        let e = self.forward_whole(head, body, client, state, read).await.err()?;
-        let is_closed = state.guard.as_ref().is_some_and(|guard| guard.closed_for().is_some());
-        let reply = if is_closed { self.gateway.ended_call(head, state) } else { self.gateway.failed(&e, head, state) };
-        match reply {
-            Some(reply) if client.status == 0 => return Some(reply),
-            _ if is_closed => client.close(),
-            // the head is written: the client sees that the body breaks off
-            Some(_) => client.reset(Reason::INTERNAL_ERROR),
-            None => {}
-        }
-        None
+/// Forwards it; what is to be said in the place of an answer that did not begin.
+async fn forward_h2(
+    handler: &ConnectionHandler,
+    head: &RequestHeader,
+    body: &mut Body,
+    client: &mut Client,
+    state: &mut RequestState,
+    read: &mut usize,
+) -> Option<Reply> {
+    let e = forward_whole(handler, head, body, client, state, read).await.err()?;
+    let is_closed = state.guard.as_ref().is_some_and(|guard| guard.closed_for().is_some());
+    let reply = if is_closed {
+        attempt::ended_call(&handler.gateway, head, state)
+    } else {
+        attempt::failed(&handler.gateway, &e, head, state)
+    };
+    match reply {
+        Some(reply) if client.status == 0 => return Some(reply),
+        _ if is_closed => client.close(),
+        // the head is written: the client sees that the body breaks off
+        Some(_) => client.reset(Reason::INTERNAL_ERROR),
+        None => {}
     }
+    None
+}
 
-    /// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.
-    async fn forward_whole(
-        &self,
-        head: &RequestHeader,
-        body: &mut Body,
-        client: &mut Client,
-        state: &mut RequestState,
-        read: &mut usize,
-    ) -> Result<()> {
-        let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
-        if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
-            let idle = self.gateway.config.limits.idle;
-            while let Part::Data(_) = timeout(idle, body.piece()).await.map_err(slow)?? {}
-        }
-        self.forward(head, body, client, state, read).await
+/// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.
+async fn forward_whole(
+    handler: &ConnectionHandler,
+    head: &RequestHeader,
+    body: &mut Body,
+    client: &mut Client,
+    state: &mut RequestState,
+    read: &mut usize,
+) -> Result<()> {
+    let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
+    if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
+        let idle = handler.gateway.config.limits.idle;
+        while let Part::Data(_) = timeout(idle, body.piece()).await.map_err(slow)?? {}
     }
+    exchange::forward(handler, head, body, client, state, read).await
+}
 
-    async fn reply_h2(
-        &self,
-        client: &mut Client,
-        guard: &Guard,
-        reply: Reply,
-        method: &Method,
-        request_id: &str,
-    ) -> std::result::Result<(), Gone> {
-        let hsts = hsts::sends_hsts(&self.gateway.config, guard.secured().is_some());
-        let head = reply_head::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
-        let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
-        client.head(head, bodiless).await?;
-        if bodiless {
-            return Ok(());
-        }
-        client.own(reply.body).await
+async fn reply_h2(
+    handler: &ConnectionHandler,
+    client: &mut Client,
+    guard: &Guard,
+    reply: Reply,
+    method: &Method,
+    request_id: &str,
+) -> std::result::Result<(), Gone> {
+    let hsts = hsts::sends_hsts(&handler.gateway.config, guard.secured().is_some());
+    let head = reply_head::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
+    let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
+    client.head(head, bodiless).await?;
+    if bodiless {
+        return Ok(());
     }
+    client.own(reply.body).await
 }

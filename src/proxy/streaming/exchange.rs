@@ -16,11 +16,11 @@ use super::traits::{Download, Upload};
 use super::upstream::{self, Broken, Server, Sink, Source, gone};
 use crate::policy::trailers;
 use crate::proxy::attempt::no_admission;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::flow::Flow;
-use crate::proxy::gateway::Gateway;
-use crate::proxy::h1::connection::Front;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::retry::signs_in_connection;
+use crate::proxy::{attempt, connection_reuse};
 use crate::upstream::h1_pool;
 use crate::upstream::h2_pool::Shared;
 use crate::upstream::targets::Target;
@@ -58,185 +58,193 @@ struct Progress {
     failed: AtomicBool,
 }
 
-impl Front {
-    /// Sends the request to the servers in turn until one answers, and its answer to the client.
-    pub(crate) async fn forward<U: Upload, D: Download>(
-        &self,
-        head: &RequestHeader,
-        body: &mut U,
-        client: &mut D,
-        state: &mut RequestState,
-        read: &mut usize,
-    ) -> Result<()> {
-        let bodiless = body.is_over();
-        let mut body = Replay::new(body);
-        loop {
-            let target = self.gateway.next_target(state)?;
-            let (server, kept) = match self.reach(&target, state, D::TAKES_H2).await {
-                Ok(reached) => reached,
-                Err(e) if self.gateway.may_try_another(state, &e) => continue,
-                Err(e) => return Err(e),
-            };
-            let mut request = head.clone();
-            self.gateway.changes(head, state)?.apply(&mut request)?;
-            if !client.holds_back() {
-                request.remove_header(&header::EXPECT);
-            }
-            let tried = match timeout(self.answer_time(state), server.begin(&request, bodiless)).await {
-                Ok(Ok(begun)) => self.pass(head, &mut body, client, state, (bodiless, begun), read).await,
-                Ok(Err(e)) => Err(Broken::Silent(e)),
-                Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
-            };
-            match tried {
-                Ok(Some((sink, source))) => {
-                    match upstream::kept(sink, source) {
-                        Ok(Some(wire)) if !signs_in_connection(&head.headers, state.names()) => {
-                            self.keep(&target, wire, true);
-                        }
-                        Ok(_) => {}
-                        Err(h1_pool::Surplus) => self.distrust(&target, state),
+/// Sends the request to the servers in turn until one answers, and its answer to the client.
+pub(crate) async fn forward<U: Upload, D: Download>(
+    handler: &ConnectionHandler,
+    head: &RequestHeader,
+    body: &mut U,
+    client: &mut D,
+    state: &mut RequestState,
+    read: &mut usize,
+) -> Result<()> {
+    let bodiless = body.is_over();
+    let mut body = Replay::new(body);
+    loop {
+        let target = attempt::next_target(&handler.gateway, state)?;
+        let (server, kept) = match reach(handler, &target, state, D::TAKES_H2).await {
+            Ok(reached) => reached,
+            Err(e) if attempt::may_try_another(&handler.gateway, state, &e) => continue,
+            Err(e) => return Err(e),
+        };
+        let mut request = head.clone();
+        attempt::changes(&handler.gateway, head, state)?.apply(&mut request)?;
+        if !client.holds_back() {
+            request.remove_header(&header::EXPECT);
+        }
+        let tried = match timeout(answer_time(handler, state), server.begin(&request, bodiless)).await {
+            Ok(Ok(begun)) => pass(handler, head, &mut body, client, state, (bodiless, begun), read).await,
+            Ok(Err(e)) => Err(Broken::Silent(e)),
+            Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
+        };
+        match tried {
+            Ok(Some((sink, source))) => {
+                match upstream::kept(sink, source) {
+                    Ok(Some(wire)) if !signs_in_connection(&head.headers, state.names()) => {
+                        connection_reuse::keep(&handler.gateway, &target, wire, true);
                     }
-                    return Ok(());
+                    Ok(_) => {}
+                    Err(h1_pool::Surplus) => connection_reuse::distrust(&handler.gateway, &target, state),
                 }
-                Ok(None) => return Ok(()),
-                Err(Broken::Silent(e)) if !(body.rewind() && Gateway::may_repeat(state, head, kept)) => return Err(e),
-                Err(Broken::Unseen(e)) if !(body.rewind() && Gateway::may_begin_anew(state)) => return Err(e),
-                Err(Broken::Silent(_) | Broken::Unseen(_)) => {}
-                Err(Broken::Other(e)) => return Err(e),
+                return Ok(());
             }
+            Ok(None) => return Ok(()),
+            Err(Broken::Silent(e)) if !(body.rewind() && attempt::may_repeat(state, head, kept)) => return Err(e),
+            Err(Broken::Unseen(e)) if !(body.rewind() && attempt::may_begin_anew(state)) => return Err(e),
+            Err(Broken::Silent(_) | Broken::Unseen(_)) => {}
+            Err(Broken::Other(e)) => return Err(e),
         }
     }
+}
 
-    /// What the route allows a server to begin its answer.
-    fn answer_time(&self, state: &RequestState) -> Duration {
-        let config = &self.gateway.config;
-        state.admission.as_ref().map_or(config.limits.idle, |admission| config.routes[admission.route()].timeout)
-    }
+/// What the route allows a server to begin its answer.
+fn answer_time(handler: &ConnectionHandler, state: &RequestState) -> Duration {
+    let config = &handler.gateway.config;
+    state.admission.as_ref().map_or(config.limits.idle, |admission| config.routes[admission.route()].timeout)
+}
 
-    /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
-    /// server does not ask for that.
-    async fn reach(&self, target: &Target, state: &RequestState, any: bool) -> Result<(Server, bool)> {
-        let pair = (target.id(), state.known.as_ref().and_then(|known| known.client));
-        if !state.retried {
-            let shared = if any || target.is_h2c() { Shared::take(pair) } else { None };
-            if let Some(shared) = shared {
-                return Ok((Server::Shared(shared), true));
-            }
-            let kept = if any && target.may_speak_h2() { None } else { self.reuse(target, state, false).await };
-            if let Some((wire, _)) = kept {
-                return Ok((Server::Own(wire), true));
-            }
-        }
-        let wire = if any { target.connect_any(&self.connector).await } else { target.connect(&self.connector).await }?;
-        let Some(scheme) = target.agreed_on_h2(&wire) else { return Ok((Server::Own(wire), false)) };
-        // of many that begin at once, one may have a connection by now that has room for this one, too
-        if let Some(shared) = Shared::take(pair).filter(|_| !state.retried) {
+/// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
+/// server does not ask for that.
+async fn reach(
+    handler: &ConnectionHandler,
+    target: &Target,
+    state: &RequestState,
+    any: bool,
+) -> Result<(Server, bool)> {
+    let pair = (target.id(), state.known.as_ref().and_then(|known| known.client));
+    if !state.retried {
+        let shared = if any || target.is_h2c() { Shared::take(pair) } else { None };
+        if let Some(shared) = shared {
             return Ok((Server::Shared(shared), true));
         }
-        Ok((Server::Shared(Shared::begin(pair, wire, scheme).await?), false))
-    }
-
-    /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
-    async fn pass<U: Upload, D: Download>(
-        &self,
-        head: &RequestHeader,
-        body: &mut U,
-        client: &mut D,
-        state: &mut RequestState,
-        (bodiless, (sink, source)): (bool, (Sink, Source)),
-        read: &mut usize,
-    ) -> Result<Option<(Sink, Source)>, Broken> {
-        let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
-            return no_admission().map_err(Broken::Other);
+        let kept = if any && target.may_speak_h2() {
+            None
+        } else {
+            connection_reuse::reuse(&handler.gateway, target, state, false).await
         };
-        let body_max = admission.body_max();
-        let upstream = &self.gateway.config.upstreams[admission.upstream()];
-        let passing = |told: HeaderMap| trailers::to_server(told, &self.gateway.stripper, upstream);
-        let (idle, declared) = (self.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
-        let allowed =
-            Allowed { idle, answer: self.answer_time(state), body_max, held: declared && !U::IS_FRAMED, bodiless };
-        if matches!(sink, Sink::Shared(_)) {
-            // it was not asked
-            client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
+        if let Some((wire, _)) = kept {
+            return Ok((Server::Own(wire), true));
         }
-        let progress = Progress::default();
-        let result = {
-            let mut up = pin!(upload(body, sink, &allowed, passing, &progress));
-            let mut down = pin!(self.download(head, client, source, state, &progress));
-            let (mut sending, mut awaited) = (true, false);
-            let (mut uploaded, mut watched) = (None, None);
-            let mut due = Instant::now();
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = guard.closed() => break Err(Broken::Other(gone())),
-                    result = &mut up, if sending => {
-                        match result {
-                            Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
-                            Err(Stopped::Server) => progress.failed.store(true, Ordering::Relaxed),
-                            Ok((sink, body)) => (uploaded, watched) = (Some(sink), Some(body)),
-                        }
-                        sending = false;
-                        (awaited, due) = (true, Instant::now() + allowed.answer);
-                    },
-                    result = &mut down => break result.map(|source| uploaded.map(|sink| (sink, source))),
-                    () = left(&mut watched) => break Err(Broken::Other(gone())),
-                    () = sleep_until(due), if awaited => {
-                        awaited = false;
-                        if !progress.answered.load(Ordering::Relaxed) {
-                            guard.mark_overdue();
-                            let late = Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout");
-                            break Err(Broken::Other(late.into_up()));
-                        }
+    }
+    let wire =
+        if any { target.connect_any(&handler.connector).await } else { target.connect(&handler.connector).await }?;
+    let Some(scheme) = target.agreed_on_h2(&wire) else { return Ok((Server::Own(wire), false)) };
+    // of many that begin at once, one may have a connection by now that has room for this one, too
+    if let Some(shared) = Shared::take(pair).filter(|_| !state.retried) {
+        return Ok((Server::Shared(shared), true));
+    }
+    Ok((Server::Shared(Shared::begin(pair, wire, scheme).await?), false))
+}
+
+/// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
+async fn pass<U: Upload, D: Download>(
+    handler: &ConnectionHandler,
+    head: &RequestHeader,
+    body: &mut U,
+    client: &mut D,
+    state: &mut RequestState,
+    (bodiless, (sink, source)): (bool, (Sink, Source)),
+    read: &mut usize,
+) -> Result<Option<(Sink, Source)>, Broken> {
+    let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
+        return no_admission().map_err(Broken::Other);
+    };
+    let body_max = admission.body_max();
+    let upstream = &handler.gateway.config.upstreams[admission.upstream()];
+    let passing = |told: HeaderMap| trailers::to_server(told, &handler.gateway.stripper, upstream);
+    let (idle, declared) = (handler.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
+    let allowed =
+        Allowed { idle, answer: answer_time(handler, state), body_max, held: declared && !U::IS_FRAMED, bodiless };
+    if matches!(sink, Sink::Shared(_)) {
+        // it was not asked
+        client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
+    }
+    let progress = Progress::default();
+    let result = {
+        let mut up = pin!(upload(body, sink, &allowed, passing, &progress));
+        let mut down = pin!(download(handler, head, client, source, state, &progress));
+        let (mut sending, mut awaited) = (true, false);
+        let (mut uploaded, mut watched) = (None, None);
+        let mut due = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                _ = guard.closed() => break Err(Broken::Other(gone())),
+                result = &mut up, if sending => {
+                    match result {
+                        Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
+                        Err(Stopped::Server) => progress.failed.store(true, Ordering::Relaxed),
+                        Ok((sink, body)) => (uploaded, watched) = (Some(sink), Some(body)),
+                    }
+                    sending = false;
+                    (awaited, due) = (true, Instant::now() + allowed.answer);
+                },
+                result = &mut down => break result.map(|source| uploaded.map(|sink| (sink, source))),
+                () = left(&mut watched) => break Err(Broken::Other(gone())),
+                () = sleep_until(due), if awaited => {
+                    awaited = false;
+                    if !progress.answered.load(Ordering::Relaxed) {
+                        guard.mark_overdue();
+                        let late = Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout");
+                        break Err(Broken::Other(late.into_up()));
                     }
                 }
             }
-        };
-        // a second try sends it from its start
-        *read = progress.sent.load(Ordering::Relaxed).max(*read);
-        result
-    }
+        }
+    };
+    // a second try sends it from its start
+    *read = progress.sent.load(Ordering::Relaxed).max(*read);
+    result
+}
 
-    /// The answer, to its end.
-    async fn download(
-        &self,
-        head: &RequestHeader,
-        client: &mut impl Download,
-        mut source: Source,
-        state: &mut RequestState,
-        progress: &Progress,
-    ) -> Result<Source, Broken> {
-        let idle = self.gateway.config.limits.idle;
-        let mut answer = source.head(&head.method, client).await?;
-        progress.answered.store(true, Ordering::Relaxed);
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            // no upgrade was sent on, a client's handshake for a WebSocket included
-            let why = "101 to a request that is not an upgrade";
-            return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
-        }
-        self.gateway.answered(head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
-        let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
-        answer.remove_header(&http::header::CONNECTION);
-        let over = source.is_over() || source.is_bodiless();
-        source.meanwhile(client.head(answer, over)).await.map_err(|_| Broken::Other(gone()))?;
-        if over {
-            source.let_end().await;
-            return Ok(source);
-        }
-        let mut flow = Flow::new(&self.gateway, head, has_length, state);
-        {
-            let mut relayed = pin!(relay(client, &mut source, progress, idle));
-            loop {
-                tokio::select! {
-                    biased;
-                    relayed = &mut relayed => break relayed,
-                    () = flow.due() => flow.register_if_due(),
-                };
-            }
-        }
-        .map_err(Broken::Other)?;
-        Ok(source)
+/// The answer, to its end.
+async fn download(
+    handler: &ConnectionHandler,
+    head: &RequestHeader,
+    client: &mut impl Download,
+    mut source: Source,
+    state: &mut RequestState,
+    progress: &Progress,
+) -> Result<Source, Broken> {
+    let idle = handler.gateway.config.limits.idle;
+    let mut answer = source.head(&head.method, client).await?;
+    progress.answered.store(true, Ordering::Relaxed);
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        // no upgrade was sent on, a client's handshake for a WebSocket included
+        let why = "101 to a request that is not an upgrade";
+        return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
     }
+    attempt::answered(&handler.gateway, head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
+    let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
+    answer.remove_header(&http::header::CONNECTION);
+    let over = source.is_over() || source.is_bodiless();
+    source.meanwhile(client.head(answer, over)).await.map_err(|_| Broken::Other(gone()))?;
+    if over {
+        source.let_end().await;
+        return Ok(source);
+    }
+    let mut flow = Flow::new(&handler.gateway, head, has_length, state);
+    {
+        let mut relayed = pin!(relay(client, &mut source, progress, idle));
+        loop {
+            tokio::select! {
+                biased;
+                relayed = &mut relayed => break relayed,
+                () = flow.due() => flow.register_if_due(),
+            };
+        }
+    }
+    .map_err(Broken::Other)?;
+    Ok(source)
 }
 
 /// The answer's body, and its trailers.

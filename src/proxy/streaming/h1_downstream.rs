@@ -11,16 +11,20 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
+use super::exchange;
 use super::traits::{Download, Upload, read_form};
 use crate::pages::Page;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
 use crate::proxy::client_gone::Gone;
 use crate::proxy::connection_handle::Guard;
+use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::gateway::Step;
-use crate::proxy::h1::connection::{End, Front, body_length};
 use crate::proxy::h1::downstream::Conn;
+use crate::proxy::h1::reply::{self, End};
+use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::RequestState;
+use crate::proxy::{attempt, page};
 use crate::wire::body::{Complete, Part};
 use crate::wire::chunked;
 use crate::wire::framed_body::{Cut, Framed};
@@ -68,100 +72,103 @@ struct Client<'c> {
     bytes_out: usize,
 }
 
-impl Front {
-    /// Answers a request whose body is still on its way.
-    pub(crate) async fn stream(
-        &self,
-        conn: &mut Conn,
-        step: Step,
-        head: &RequestHeader,
-        state: &mut RequestState,
-        counts: &mut Counts,
-    ) -> End {
-        let reply = match step {
-            Step::Forward => return self.exchange_streamed(conn, head, state, counts).await,
-            Step::Reply(reply) => reply.closing(),
-            Step::Page(page) => {
-                let body = self.form(conn, page, head).await;
-                let read = body.as_ref().is_ok_and(|body| !body.is_empty());
-                counts.bytes_in = body.as_ref().map_or(0, Bytes::len);
-                let reply = self.gateway.page(page, head, body, state).await;
-                if read { reply } else { reply.closing() }
-            }
-        };
-        self.reply(conn, state.cors.dress(reply), head, state, counts).await
-    }
+/// Answers a request whose body is still on its way.
+pub(crate) async fn stream(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    step: Step,
+    head: &RequestHeader,
+    state: &mut RequestState,
+    counts: &mut Counts,
+) -> End {
+    let reply = match step {
+        Step::Forward => return exchange_streamed(handler, conn, head, state, counts).await,
+        Step::Reply(reply) => reply.closing(),
+        Step::Page(page) => {
+            let body = form(handler, conn, page, head).await;
+            let read = body.as_ref().is_ok_and(|body| !body.is_empty());
+            counts.bytes_in = body.as_ref().map_or(0, Bytes::len);
+            let reply = page::answer(&handler.gateway, page, head, body, state).await;
+            if read { reply } else { reply.closing() }
+        }
+    };
+    reply::send(handler, conn, state.cors.dress(reply), head, state, counts).await
+}
 
-    async fn form(&self, conn: &mut Conn, page: Page, head: &RequestHeader) -> std::result::Result<Bytes, StatusCode> {
-        let limits = &self.gateway.config.limits;
-        if !page.takes_body(&head.method) {
-            return Ok(Bytes::new());
-        }
-        if body_length(head) > limits.form_bytes as u64 {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
-        }
-        if holds_back(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
-            return Err(StatusCode::BAD_REQUEST);
-        }
-        let ends = Ends::default();
-        let is_plain = conn.wire.is_plain();
-        let (read, _) = split(&mut conn.wire);
-        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
-        let form = read_form(&mut body, limits.form_bytes).await;
-        conn.buffer = body.framed.buffer;
-        form
+async fn form(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    page: Page,
+    head: &RequestHeader,
+) -> std::result::Result<Bytes, StatusCode> {
+    let limits = &handler.gateway.config.limits;
+    if !page.takes_body(&head.method) {
+        return Ok(Bytes::new());
     }
+    if body_length(head) > limits.form_bytes as u64 {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    if holds_back(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let ends = Ends::default();
+    let is_plain = conn.wire.is_plain();
+    let (read, _) = split(&mut conn.wire);
+    let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
+    let form = read_form(&mut body, limits.form_bytes).await;
+    conn.buffer = body.framed.buffer;
+    form
+}
 
-    async fn exchange_streamed(
-        &self,
-        conn: &mut Conn,
-        head: &RequestHeader,
-        state: &mut RequestState,
-        counts: &mut Counts,
-    ) -> End {
-        let keeps = self.may_keep(head, state.names());
-        let ends = Ends::default();
-        let conn_guard = conn.guard.clone();
-        let is_plain = conn.wire.is_plain();
-        let (read, write) = split(&mut conn.wire);
-        let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
-        let mut client = Client {
-            wire: write,
-            idle: self.gateway.config.limits.idle,
-            guard: &conn.guard,
-            head,
-            keeps,
-            ends: &ends,
-            sent: Framing::Length(0),
-            left: 0,
-            is_server_sent: false,
-            in_piece: false,
-            status: 0,
-            bytes_out: 0,
+async fn exchange_streamed(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    head: &RequestHeader,
+    state: &mut RequestState,
+    counts: &mut Counts,
+) -> End {
+    let keeps = reply::may_keep(handler, head, state.names());
+    let ends = Ends::default();
+    let conn_guard = conn.guard.clone();
+    let is_plain = conn.wire.is_plain();
+    let (read, write) = split(&mut conn.wire);
+    let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
+    let mut client = Client {
+        wire: write,
+        idle: handler.gateway.config.limits.idle,
+        guard: &conn.guard,
+        head,
+        keeps,
+        ends: &ends,
+        sent: Framing::Length(0),
+        left: 0,
+        is_server_sent: false,
+        in_piece: false,
+        status: 0,
+        bytes_out: 0,
+    };
+    let result = exchange::forward(handler, head, &mut body, &mut client, state, &mut counts.bytes_in).await;
+    if result.is_err() && conn_guard.closed_for().is_some() {
+        client.end_events().await;
+    }
+    (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
+    let (keeps, sent) = (client.keeps, client.sent);
+    conn.buffer = body.framed.buffer;
+    let Err(e) = result else {
+        return match (keeps, ends.pipelined.load(Ordering::Relaxed)) {
+            (true, true) => End::Keep,
+            (true, false) => End::Next,
+            (false, _) => End::Linger,
         };
-        let result = self.forward(head, &mut body, &mut client, state, &mut counts.bytes_in).await;
-        if result.is_err() && conn_guard.closed_for().is_some() {
-            client.end_events().await;
-        }
-        (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
-        let (keeps, sent) = (client.keeps, client.sent);
-        conn.buffer = body.framed.buffer;
-        let Err(e) = result else {
-            return match (keeps, ends.pipelined.load(Ordering::Relaxed)) {
-                (true, true) => End::Keep,
-                (true, false) => End::Next,
-                (false, _) => End::Linger,
-            };
-        };
-        match self.gateway.failed(&e, head, state) {
-            Some(reply) if counts.status == 0 => self.reply(conn, reply, head, state, counts).await,
-            // the head is written: the client sees that the body breaks off
-            _ => {
-                if counts.status > 0 && sent == Framing::Close {
-                    conn.wire.abort();
-                }
-                End::Closed
+    };
+    match attempt::failed(&handler.gateway, &e, head, state) {
+        Some(reply) if counts.status == 0 => reply::send(handler, conn, reply, head, state, counts).await,
+        // the head is written: the client sees that the body breaks off
+        _ => {
+            if counts.status > 0 && sent == Framing::Close {
+                conn.wire.abort();
             }
+            End::Closed
         }
     }
 }

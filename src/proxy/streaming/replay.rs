@@ -6,7 +6,7 @@ use http::HeaderMap;
 use pingora_core::Result;
 
 use super::traits::Upload;
-use crate::proxy::h1::connection::BODY_MAX;
+use crate::proxy::h1::request_body::BODY_MAX;
 use crate::wire::body::Part;
 
 /// What came of a body so far, held.

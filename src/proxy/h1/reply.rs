@@ -1,0 +1,86 @@
+//! Replies of ours, and whether the connection is kept after one.
+
+use bytes::BytesMut;
+use http::{Method, Version, header};
+use pingora_http::RequestHeader;
+
+use super::downstream::Conn;
+use crate::policy::{hsts, reply_head};
+use crate::proxy::access_log::Counts;
+use crate::proxy::client_gone::Gone;
+use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::request_state::RequestState;
+use crate::web::names::Names;
+use crate::web::reply::Reply;
+use crate::wire::response_head;
+use crate::wire::stream::Wire;
+
+/// How a request ended for its connection.
+pub(crate) enum End {
+    /// Another request may follow.
+    Keep,
+    /// The same, and it may have begun: the client had its whole answer before we knew that it was.
+    Next,
+    /// Frames follow. The server's connection, and what came on it behind its 101.
+    Tunnel(Wire, BytesMut),
+    /// The answer is written, and said that it is the last.
+    Linger,
+    /// Nobody is there any more, or nothing sensible can follow.
+    Closed,
+}
+
+/// Sends a reply, and keeps its status and its bytes for the access line.
+pub(crate) async fn send(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    mut reply: Reply,
+    head: &RequestHeader,
+    state: &RequestState,
+    counts: &mut Counts,
+) -> End {
+    reply.close |= !keeps(handler, conn, head, state.names());
+    let (close, bytes) = (reply.close, reply.body.len());
+    counts.status = reply.status.as_u16();
+    if write(handler, conn, reply, &head.method, &state.request_id).await.is_err() {
+        return End::Closed;
+    }
+    counts.bytes_out = if head.method == Method::HEAD { 0 } else { bytes };
+    if close { End::Linger } else { End::Keep }
+}
+
+/// Sends a reply and nothing else.
+pub(crate) async fn write(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    reply: Reply,
+    method: &Method,
+    request_id: &str,
+) -> Result<(), Gone> {
+    let hsts = hsts::sends_hsts(&handler.gateway.config, conn.guard.secured().is_some());
+    let Ok(mut head) = reply_head::head_of(&reply, request_id, hsts) else { return Err(Gone) };
+    let mut out = Vec::with_capacity(1024 + reply.body.len());
+    let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
+    response_head::write_head(&mut head, reply.close, &mut out);
+    if !bodiless {
+        out.extend_from_slice(&reply.body);
+    }
+    conn.write(&out, handler.gateway.config.limits.idle).await
+}
+
+/// Whether the client and we go on after this request.
+pub(super) fn keeps(handler: &ConnectionHandler, conn: &Conn, head: &RequestHeader, names: Names) -> bool {
+    conn.buffer.is_empty() && may_keep(handler, head, names)
+}
+
+/// The same, as far as the head tells. A proxy never goes on in HTTP/1.0, whatever the client says (RFC 9112, 9.3).
+pub(crate) fn may_keep(handler: &ConnectionHandler, head: &RequestHeader, names: Names) -> bool {
+    let closes = || names.may_have(b"connection") && asks_to_close(head);
+    head.version == Version::HTTP_11 && !*handler.stopped.borrow() && !closes()
+}
+
+/// Whether a `Connection` field says `close`.
+fn asks_to_close(head: &RequestHeader) -> bool {
+    let lines = head.headers.get_all(header::CONNECTION).iter();
+    let mut options = lines.flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
