@@ -125,6 +125,23 @@ fn every_link_leads_to_a_file_that_is_there() {
     assert!(followed > 20, "{followed}");
 }
 
+/// Who reads about the design opens these next.
+#[test]
+fn the_files_and_rooms_that_the_design_names_exist() {
+    let text = std::fs::read_to_string(root().join("docs/design.md")).unwrap();
+    let words = text.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = words.filter(|word| word.ends_with(".rs") && word.contains('/')).collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        let places = [root().join("src").join(name), root().join(name)];
+        assert!(places.iter().any(|place| place.is_file()), "{name}");
+    }
+    let map = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    for room in map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+        assert!(text.contains(&format!("`{room}`")) || ["vital", "critical"].contains(&room), "{room}");
+    }
+}
+
 /// All text of a folder's files.
 fn sources(folder: &str) -> String {
     let mut all = String::new();
