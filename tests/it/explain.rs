@@ -57,6 +57,14 @@ const SOCKET: &[(&str, &str)] = &[
     ("Sec-WebSocket-Version", "13"),
     ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
 ];
+/// More gateways than a request may come through.
+const LOOP: &[(&str, &str)] = &[
+    ("Accept", "*/*"),
+    (
+        "X-Authgate-Via",
+        "0123456789abcdef, 0123456789abcdef, 0123456789abcdef, 0123456789abcdef, 0123456789abcdef, 0123456789abcdef, 0123456789abcdef, 0123456789abcdef, 0123456789abcdef",
+    ),
+];
 const SPOOFS: &[(&str, &str)] = &[
     ("Accept", "*/*"),
     ("Remote-User", "root"),
@@ -131,6 +139,8 @@ fn what_explain_tells_is_what_a_request_gets_and_what_its_upstream_sees() {
     for (line, who, fields, verdict) in [
         ("GET /app/x?y=1", None, NAVIGATION, "login"),
         ("GET /app/x?y=1", None, JSON, "401"),
+        ("GET /app/x?y=1", None, LOOP, "508"),
+        ("GET /app/x?y=1", None, &LOOP[..1], "401"),
         ("POST /app/x", None, NAVIGATION, "401"),
         ("POST /app/x", None, GRPC, "401"),
         ("GET /app/x", None, ALLOWED, "401"),

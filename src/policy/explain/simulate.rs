@@ -20,7 +20,7 @@ use crate::policy::normalize::{self, Known, Peer};
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::request_headers::{self, Told};
 use crate::policy::route::{Reading, Routed};
-use crate::policy::{cors, refuse, websocket_credentials};
+use crate::policy::{cors, loop_detection, refuse, websocket_credentials};
 use crate::upstream::server_name;
 use crate::web::cookie;
 use crate::web::host::Host;
@@ -34,6 +34,8 @@ use crate::wire::tls_info::TlsInfo;
 
 /// What stands where a request's own id would.
 const REQUEST_ID: &str = "REQUEST-ID";
+/// What stands where a running gateway names itself.
+const GATEWAY_ID: &str = "GATEWAY-ID";
 
 /// Answers for one configuration.
 pub struct Prover<'c> {
@@ -127,6 +129,11 @@ impl<'c> Prover<'c> {
 
     fn judge(&self, seen: &Seen<'_>, asked: &Asked, told: &mut Explanation) {
         let (config, incoming) = (self.config, &seen.incoming);
+        if loop_detection::has_come_round(incoming, GATEWAY_ID) {
+            told.answer("508", "the request came through too many gateways");
+            let reply = refuse::status(&self.site, StatusCode::LOOP_DETECTED, incoming, REQUEST_ID);
+            return told.reply(&reply, REQUEST_ID);
+        }
         let authentication = match &asked.user {
             None => Authentication::Anonymous,
             Some(user) => Authentication::Known { identity: pretend(user), by_itself: true },
@@ -218,7 +225,7 @@ impl<'c> Prover<'c> {
                 port: seen.known.port(&config.server.public_url),
                 request_id: REQUEST_ID,
                 names: incoming.names,
-                via: "GATEWAY-ID",
+                via: GATEWAY_ID,
                 prefix: &route.strip_prefix,
                 host_override: own_host
                     .as_deref()
