@@ -52,7 +52,7 @@ pub mod store;
 pub mod wire;
 pub mod config;
 pub mod web;
-pub mod vital;
+pub mod critical;
 pub mod metrics;
 pub mod logging;
 pub mod secret;

@@ -479,7 +479,7 @@ fn strayed_time(source: &Source) -> Vec<String> {
 /// A thread that everything hangs on does not end alone. The log's own is what such an end is told by, and the look
 /// through a large database is waited for.
 fn strayed_threads(source: &Source) -> Vec<String> {
-    if source.is_in(&["vital.rs", "logging.rs", "store/migrate.rs"]) {
+    if source.is_in(&["critical.rs", "logging.rs", "store/migrate.rs"]) {
         return vec![];
     }
     let starts = ["Builder", "spawn"].iter().flat_map(|way| {
@@ -733,7 +733,7 @@ fn time_is_read_through_the_clock() {
 fn no_thread_ends_unseen() {
     let text = "fn f() { std::thread::spawn(g); thread::Builder::new(); std::thread::current(); tokio::spawn(h) }";
     assert_eq!(sample("store/a.rs", text, strayed_threads).len(), 2);
-    assert_eq!(sample("vital.rs", text, strayed_threads), Vec::<String>::new());
+    assert_eq!(sample("critical.rs", text, strayed_threads), Vec::<String>::new());
     tree_keeps(strayed_threads);
 }
 

@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 use super::ServeError;
 use super::listen::{Listener, Socket};
 use crate::account::Accounts;
+use crate::critical;
 use crate::metrics::Format;
 use crate::proxy::{Current, report};
-use crate::vital;
 use crate::web::host::Host;
 use crate::wire::stream::Wire;
 
@@ -34,7 +34,7 @@ pub(super) struct Asked {
 pub(super) fn start(socket: &Socket, asked: Asked, closed: watch::Receiver<bool>) -> Result<(), ServeError> {
     tracing::info!(address = %socket.address(), "admin listening");
     let listener = Listener::new(socket.share().map_err(ServeError::new)?).map_err(ServeError::new)?;
-    vital::task("admin", answer_all(listener, asked, closed));
+    critical::spawn("admin", answer_all(listener, asked, closed));
     Ok(())
 }
 

@@ -13,11 +13,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::account::{Accounts, one_time_link};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamServer};
+use crate::critical;
 use crate::logging::Log;
 use crate::pages::whoami;
 use crate::proxy::{Current, Gateway, assemble};
 use crate::upstream::health::HealthChecks;
-use crate::vital;
 use crate::web::host::Host;
 
 mod admin;
@@ -25,7 +25,7 @@ mod descriptors;
 mod file_watch;
 mod listen;
 mod reload;
-mod shard;
+mod workers;
 mod signals;
 mod supervisor;
 mod tls;
@@ -91,11 +91,11 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     tracing::info!(public_url = %config.server.public_url, "ready");
     supervisor::ready();
     let beside = [
-        vital::task("sweep", sweep(server.current.clone())),
-        vital::task("look-up", look_up(server.current.clone())),
-        vital::task("health", check_servers(server.current.clone())),
-        vital::task("certificates", tls::watch(server.certificates.clone(), server.current.clone())),
-        vital::task("watchdog", supervisor::watchdog(accounts.clone(), server.shards.clone())),
+        critical::spawn("sweep", sweep(server.current.clone())),
+        critical::spawn("look-up", look_up(server.current.clone())),
+        critical::spawn("health", check_servers(server.current.clone())),
+        critical::spawn("certificates", tls::watch(server.certificates.clone(), server.current.clone())),
+        critical::spawn("watchdog", supervisor::watchdog(accounts.clone(), server.workers.clone())),
     ];
     loop {
         tokio::select! {
@@ -161,16 +161,16 @@ async fn start(
     gateway.reloaded(true);
     let current = Current::new(&gateway);
     let certificates = Arc::new(tls::Certificates::new(&config.server.tls));
-    let shards = shard::start(&current, &tls::Acceptor::new(certificates.clone())?, stopped)?;
+    let workers = workers::start(&current, &tls::Acceptor::new(certificates.clone())?, stopped)?;
     let asked = admin::Asked { current: current.clone(), accounts, stopped: stopped.clone() };
     admin.change(admin_socket, |socket, closed| admin::start(socket, asked.clone(), closed)).await;
     let listens = |socket: &Socket, closed| {
         tracing::info!(address = %socket.address(), "listening");
-        shards.accept(socket, &closed)
+        workers.accept(socket, &closed)
     };
     listening.change(sockets, listens).await;
     let watch = source.as_ref().and_then(|source| file_watch::FileWatch::start(&source.path));
-    Ok(Server { source, watch, current, listening, admin, asked, shards, certificates, whoami, log: log.clone() })
+    Ok(Server { source, watch, current, listening, admin, asked, workers, certificates, whoami, log: log.clone() })
 }
 
 /// Closes live connections whose session has ended, until the process stops.
@@ -244,7 +244,7 @@ fn uses_whoami(config: &Config) -> bool {
 async fn start_whoami() -> Result<std::net::SocketAddr, ServeError> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(ServeError::new)?;
     let address = listener.local_addr().map_err(ServeError::new)?;
-    vital::task("whoami", async move {
+    critical::spawn("whoami", async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(whoami::serve(stream))),
@@ -291,9 +291,9 @@ mod tests {
 
     use super::*;
     use crate::config::Route;
+    use crate::critical::testing::{play, role};
     use crate::metrics::Format;
     use crate::proxy::report;
-    use crate::vital::testing::{play, role};
 
     /// Whether a request for one of our own pages is answered.
     fn asks(stream: &mut TcpStream) -> bool {
@@ -350,7 +350,7 @@ mod tests {
 
         assert!(asks(&mut early), "another one goes on");
         eventually("their places are free", || good.open_connections() <= 1).await;
-        assert!(server.shards.answer().await);
+        assert!(server.workers.ping().await);
         for _ in 0..8 {
             assert!(asks(&mut connect()));
         }

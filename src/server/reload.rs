@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::file_watch::FileWatch;
 use super::listen::Listening;
-use super::shard::Shards;
 use super::tls::Certificates;
+use super::workers::Workers;
 use super::{ServeError, admin, resolve, start_whoami, uses_whoami};
 use crate::config::{self, Config, Faults};
 use crate::logging::Log;
@@ -39,19 +39,19 @@ pub(super) struct Server {
     pub(super) listening: Listening,
     pub(super) admin: Listening,
     pub(super) asked: admin::Asked,
-    pub(super) shards: Shards,
+    pub(super) workers: Workers,
     pub(super) certificates: Arc<Certificates>,
     pub(super) whoami: Option<SocketAddr>,
     pub(super) log: Log,
 }
 
 /// Why the configuration stays as it was.
-enum Kept {
+enum ReloadError {
     Faults(Faults),
     Failed(String),
 }
 
-impl From<ServeError> for Kept {
+impl From<ServeError> for ReloadError {
     fn from(error: ServeError) -> Self {
         Self::Failed(error.to_string())
     }
@@ -86,25 +86,25 @@ impl Server {
             return "no configuration file to reload".to_owned();
         };
         let shown = source.path.display().to_string();
-        let put = self.put_in_force(source).await;
-        self.current.gateway().reloaded(put.is_ok());
-        match put {
+        let applied = self.apply(source).await;
+        self.current.gateway().reloaded(applied.is_ok());
+        match applied {
             Ok(()) => {
                 tracing::info!(file = shown, "configuration reloaded");
                 format!("serving {shown}")
             }
-            Err(kept) => {
-                self.report(&shown, &kept);
+            Err(error) => {
+                self.report(&shown, &error);
                 format!("{shown} was not reloaded: see the log")
             }
         }
     }
 
-    async fn put_in_force(&mut self, source: Source) -> Result<(), Kept> {
+    async fn apply(&mut self, source: Source) -> Result<(), ReloadError> {
         let loaded = tokio::task::spawn_blocking(move || source.load())
             .await
-            .map_err(|error| Kept::Failed(error.to_string()))?;
-        let mut config = loaded.map_err(Kept::Faults)?;
+            .map_err(|error| ReloadError::Failed(error.to_string()))?;
+        let mut config = loaded.map_err(ReloadError::Faults)?;
         let old = self.current.gateway();
         keep_what_cannot_change(old.config(), &mut config);
         if self.whoami.is_none() && uses_whoami(&config) {
@@ -112,16 +112,17 @@ impl Server {
         }
         let listening = self.listening.prepare(&config.server.listen)?;
         let admin = self.admin.prepare(config.server.admin_listen.as_slice())?;
-        let accounts = old.accounts().reconfigured(&config).await.map_err(|error| Kept::Failed(error.to_string()))?;
+        let accounts =
+            old.accounts().reconfigured(&config).await.map_err(|error| ReloadError::Failed(error.to_string()))?;
         let new = assemble::reconfigured(&old, Arc::new(config), accounts.clone(), self.whoami);
         if new.has_unknown_names() {
             resolve(&new).await;
         }
         let put = tokio::task::spawn_blocking(move || accounts.apply_settings());
-        put.await.map_err(|error| Kept::Failed(error.to_string()))?;
+        put.await.map_err(|error| ReloadError::Failed(error.to_string()))?;
         self.certificates.replace(&new.config().server.tls);
         self.current.replace(&new);
-        self.listening.change(listening, |socket, closed| self.shards.accept(socket, &closed)).await;
+        self.listening.change(listening, |socket, closed| self.workers.accept(socket, &closed)).await;
         self.admin.change(admin, |socket, closed| admin::start(socket, self.asked.clone(), closed)).await;
         new.forget_others();
         new.sweep();
@@ -129,12 +130,12 @@ impl Server {
     }
 
     /// As `check` would: each fault with its place, and the lines themselves with their carets.
-    fn report(&self, file: &str, kept: &Kept) {
-        let faults = match kept {
-            Kept::Failed(why) => {
+    fn report(&self, file: &str, error: &ReloadError) {
+        let faults = match error {
+            ReloadError::Failed(why) => {
                 return tracing::error!(file, why, "configuration not reloaded, previous one stays in use");
             }
-            Kept::Faults(faults) => faults,
+            ReloadError::Faults(faults) => faults,
         };
         for fault in faults.list() {
             let (line, column) = faults.place(fault);

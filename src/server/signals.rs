@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::vital;
+use crate::critical;
 
 /// Made before anything tells that we are here: none of them ever finds the default action, which would end the process.
 pub(super) struct Signals {
@@ -56,7 +56,7 @@ impl Hangup {
 fn ignore_others() -> std::io::Result<()> {
     let (mut first, mut second) = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let mut alarm = signal(SignalKind::alarm())?;
-    vital::task("signals", async move {
+    critical::spawn("signals", async move {
         loop {
             let signal = tokio::select! {
                 _ = first.recv() => "SIGUSR1",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::shard::Shards;
+use super::workers::Workers;
 use crate::account::Accounts;
 
 /// One datagram. A socket without a file (`@name`, unix(7)) is nothing that the library reaches.
@@ -53,13 +53,13 @@ pub(super) fn stopping() {
 
 /// Tells the manager that we are alive, twice in the time that it gives us, as long as the store and every
 /// thread that serves answer. Ends at once where it does not ask for that.
-pub(super) async fn watchdog(accounts: Accounts, shards: Shards) {
+pub(super) async fn watchdog(accounts: Accounts, workers: Workers) {
     let Some(within) = sd_notify::watchdog_enabled() else { return };
     let mut tick = interval((within / 2).max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let alive = async { shards.answer().await && accounts.ready().await };
+        let alive = async { workers.ping().await && accounts.ready().await };
         if timeout(within / 2, alive).await.unwrap_or(false) {
             tell(&[NotifyState::Watchdog]);
         } else {

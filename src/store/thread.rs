@@ -14,8 +14,8 @@ use super::error::StoreError;
 use super::folder::Lock;
 use super::sync;
 use super::sync::Change;
+use crate::critical;
 use crate::metrics;
-use crate::vital;
 
 /// Maximum queued jobs.
 const QUEUE: usize = 1024;
@@ -142,7 +142,7 @@ impl Store {
         worker.tell()?;
         worker.db.await_integrity_check()?;
         let (jobs, inbox) = sync_channel(QUEUE);
-        let thread = vital::thread("store", move || worker.serve(&inbox))
+        let thread = critical::spawn_thread("store", move || worker.serve(&inbox))
             .map_err(|error| StoreError::Down(format!("could not start a thread: {error}")))?;
         Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
     }
@@ -195,8 +195,8 @@ mod tests {
 
     use super::super::{AuditRow, Check, NewId, NewUser, Written};
     use super::*;
+    use crate::critical::testing::{play, role};
     use crate::store::users;
-    use crate::vital::testing::{play, role};
 
     fn user(email: &str) -> NewUser {
         let [name, picture] = [String::new(), String::new()];

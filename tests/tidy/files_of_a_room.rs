@@ -7,8 +7,8 @@ use super::{Kind, Source, body_of, depth_of, sources};
 
 /// Rooms for which both hold. More may join, none may leave.
 const PROVEN: &[&str] = &[
-    "cli", "command", "proxy", "policy", "account", "upstream", "store", "wire", "config", "web", "vital", "metrics",
-    "logging", "secret", "clock",
+    "cli", "command", "proxy", "policy", "account", "upstream", "store", "wire", "config", "web", "critical",
+    "metrics", "logging", "secret", "clock",
 ];
 
 /// Where a module is, from the crate's root: `["account", "session", "registry"]`.

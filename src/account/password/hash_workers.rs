@@ -17,10 +17,10 @@ use crate::account::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use crate::account::password::hasher::{Hasher, Memory, Verdict, no_memory};
 use crate::clock::Stopwatch;
 use crate::config;
+use crate::critical;
 use crate::metrics;
 use crate::secret::{NoRandomness, Secret};
 use crate::store::Throttled;
-use crate::vital;
 
 /// Queue bounds: per address, per account, and in total.
 const BOUNDS: Bounds = Bounds { flow: 256, subject: 64, all: 4096 };
@@ -93,7 +93,7 @@ impl HashPool {
         for _ in 0..workers {
             let (jobs, current) = (Arc::clone(&jobs), Arc::clone(&current));
             let hasher = Hasher::new(settings, Arc::clone(&runs));
-            vital::thread("hash", move || run_worker(hasher, &current, &jobs, spare_ttl))?;
+            critical::spawn_thread("hash", move || run_worker(hasher, &current, &jobs, spare_ttl))?;
         }
         Ok(Self {
             jobs,
@@ -256,7 +256,7 @@ fn run_job(hasher: &mut Hasher, job: Job) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vital::testing::{play, role};
+    use crate::critical::testing::{play, role};
 
     const CHEAP: config::Argon2 = config::Argon2 { memory_kib: 64, iterations: 1, parallelism: 1 };
     const LARGE: config::Argon2 = config::Argon2 { memory_kib: 19_456, iterations: 1, parallelism: 1 };

@@ -12,27 +12,27 @@ use futures_util::FutureExt as _;
 use crate::logging;
 
 /// Starts a thread that the process does not outlive if it panics.
-pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let name = name.to_owned();
     let run = move || {
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            end(std::thread::current().name().unwrap_or_default());
+            exit_after_panic(std::thread::current().name().unwrap_or_default());
         }
     };
     std::thread::Builder::new().name(name).spawn(run)
 }
 
 /// Starts a task that the process does not outlive if it panics. It may end by itself, and be aborted.
-pub fn task(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-            end(name);
+            exit_after_panic(name);
         }
     })
 }
 
 /// Nothing is drained: what the store has acknowledged is on disk, and what is half dead must not go on.
-fn end(part: &str) -> ! {
+fn exit_after_panic(part: &str) -> ! {
     tracing::error!(part, "critical task panicked, exiting");
     logging::flush();
     std::process::exit(1)
@@ -70,15 +70,15 @@ mod tests {
         let secret = std::env::args().count();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         match role {
-            "thread" => thread("store", move || panic!("quotes what {secret} sent")).unwrap().join().unwrap(),
-            "task" => runtime.block_on(async { task("sweep", async { panic!("on purpose") }).await.unwrap() }),
+            "thread" => spawn_thread("store", move || panic!("quotes what {secret} sent")).unwrap().join().unwrap(),
+            "task" => runtime.block_on(async { spawn("sweep", async { panic!("on purpose") }).await.unwrap() }),
             "request" => runtime.block_on(async {
                 assert!(tokio::spawn(async { panic!("on purpose") }).await.is_err());
             }),
             _ => {
-                thread("store", || {}).unwrap().join().unwrap();
+                spawn_thread("store", || {}).unwrap().join().unwrap();
                 runtime.block_on(async {
-                    let endless = task("sweep", std::future::pending());
+                    let endless = spawn("sweep", std::future::pending());
                     endless.abort();
                     assert!(endless.await.is_err_and(|error| error.is_cancelled()));
                 });
@@ -91,7 +91,7 @@ mod tests {
         if let Some(role) = role() {
             return live(&role);
         }
-        let this = "vital::tests::the_process_ends_where_a_part_panics_and_goes_on_where_a_request_does";
+        let this = "critical::tests::the_process_ends_where_a_part_panics_and_goes_on_where_a_request_does";
         for (role, code, part) in
             [("thread", 1, Some("store")), ("task", 1, Some("sweep")), ("request", 0, None), ("none", 0, None)]
         {

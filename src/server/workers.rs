@@ -22,37 +22,37 @@ use crate::proxy::connection_limits::{Counted, Load};
 use crate::proxy::h1::connection;
 use crate::proxy::tls_handshake;
 use crate::wire::stream::{Transport, Wire};
-use crate::{upstream, vital};
+use crate::{critical, upstream};
 
 /// How often idle upstream connections are looked through.
-const SWEEP: Duration = Duration::from_secs(1);
+const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Rest after a connection could not be accepted (no descriptors left, for one).
-const REST: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// How often the log is told of that, at most.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The way to the running threads; they end when the process does.
 #[derive(Clone)]
-pub(super) struct Shards(Arc<[Seat]>);
+pub(super) struct Workers(Arc<[WorkerHandle]>);
 
 /// A thread, as the others see it.
-struct Seat {
-    inbox: UnboundedSender<Order>,
+struct WorkerHandle {
+    inbox: UnboundedSender<WorkerMessage>,
     load: Load,
 }
 
 /// What a thread is told.
-pub(super) enum Order {
+pub(super) enum WorkerMessage {
     /// Accept from this socket, until told otherwise.
     Accept(Socket, watch::Receiver<bool>),
     /// Serve this connection, which another thread accepted.
-    Serve(Handed),
+    Serve(ConnectionHandoff),
     /// Say that you are alive.
-    Answer(oneshot::Sender<()>),
+    Ping(oneshot::Sender<()>),
 }
 
 /// A connection on its way to another thread.
-pub(super) struct Handed {
+pub(super) struct ConnectionHandoff {
     stream: std::net::TcpStream,
     address: Option<IpAddr>,
     is_secure: bool,
@@ -60,40 +60,40 @@ pub(super) struct Handed {
 }
 
 /// Starts one thread a core.
-pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver<bool>) -> Result<Shards, ServeError> {
+pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver<bool>) -> Result<Workers, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (inboxes, orders): (Vec<_>, Vec<_>) = (0..cores).map(|_| unbounded_channel()).unzip();
-    let shards = Shards(inboxes.into_iter().map(|inbox| Seat { inbox, load: Load::default() }).collect());
-    for (number, orders) in orders.into_iter().enumerate() {
-        let (current, tls, stopped, shards) = (current.clone(), tls.clone(), stopped.clone(), shards.clone());
+    let (inboxes, messages): (Vec<_>, Vec<_>) = (0..cores).map(|_| unbounded_channel()).unzip();
+    let workers = Workers(inboxes.into_iter().map(|inbox| WorkerHandle { inbox, load: Load::default() }).collect());
+    for (number, messages) in messages.into_iter().enumerate() {
+        let (current, tls, stopped, workers) = (current.clone(), tls.clone(), stopped.clone(), workers.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
         let serve = move || {
             // made on its own thread: what pingora makes on the way belongs to its runtime
             let run = async {
-                let handler = ConnectionHandler::new(current, own_word(stopped.clone()));
-                run(Door { handler, tls, number, shards }, orders, stopped).await;
+                let handler = ConnectionHandler::new(current, thread_local_shutdown(stopped.clone()));
+                run(Dispatcher { handler, tls, number, workers }, messages, stopped).await;
             };
             runtime.block_on(run);
         };
-        vital::thread(&format!("proxy-{number}"), serve).map_err(ServeError::new)?;
+        critical::spawn_thread(&format!("proxy-{number}"), serve).map_err(ServeError::new)?;
     }
-    Ok(shards)
+    Ok(workers)
 }
 
-impl Shards {
+impl Workers {
     /// Has all threads accept from a socket until `closed` says so.
     pub(super) fn accept(&self, socket: &Socket, closed: &watch::Receiver<bool>) -> Result<(), ServeError> {
-        for Seat { inbox, .. } in &*self.0 {
-            let _ = inbox.send(Order::Accept(socket.share().map_err(ServeError::new)?, closed.clone()));
+        for WorkerHandle { inbox, .. } in &*self.0 {
+            let _ = inbox.send(WorkerMessage::Accept(socket.share().map_err(ServeError::new)?, closed.clone()));
         }
         Ok(())
     }
 
     /// Waits until every thread has said that it is alive; `false`: one has ended.
-    pub(super) async fn answer(&self) -> bool {
-        for Seat { inbox, .. } in &*self.0 {
-            let (asked, answer) = oneshot::channel();
-            if inbox.send(Order::Answer(asked)).is_err() || answer.await.is_err() {
+    pub(super) async fn ping(&self) -> bool {
+        for WorkerHandle { inbox, .. } in &*self.0 {
+            let (reply, answer) = oneshot::channel();
+            if inbox.send(WorkerMessage::Ping(reply)).is_err() || answer.await.is_err() {
                 return false;
             }
         }
@@ -103,7 +103,7 @@ impl Shards {
 
 /// The word that the gateway stops, of this thread alone: every request looks at it, and what many threads look at in
 /// this way slows all of them down.
-fn own_word(mut stopped: watch::Receiver<bool>) -> watch::Receiver<bool> {
+fn thread_local_shutdown(mut stopped: watch::Receiver<bool>) -> watch::Receiver<bool> {
     let (tell, told) = watch::channel(false);
     drop(tokio::spawn(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -113,16 +113,20 @@ fn own_word(mut stopped: watch::Receiver<bool>) -> watch::Receiver<bool> {
 }
 
 /// Serves until the process ends.
-async fn run(mut door: Door, mut orders: UnboundedReceiver<Order>, stopped: watch::Receiver<bool>) {
-    let mut sweep = interval(SWEEP);
+async fn run(
+    mut dispatcher: Dispatcher,
+    mut messages: UnboundedReceiver<WorkerMessage>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut sweep = interval(POOL_SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Accept(socket, closed)) => {
-                    drop(vital::task("accept", accept(door.clone(), socket, closed, stopped.clone())));
+            message = messages.recv() => match message {
+                Some(WorkerMessage::Accept(socket, closed)) => {
+                    drop(critical::spawn("accept", accept(dispatcher.clone(), socket, closed, stopped.clone())));
                 }
-                Some(Order::Serve(handed)) => door.take_over(handed),
-                Some(Order::Answer(asked)) => drop(asked.send(())),
+                Some(WorkerMessage::Serve(handoff)) => dispatcher.adopt(handoff),
+                Some(WorkerMessage::Ping(reply)) => drop(reply.send(())),
                 None => std::future::pending().await,
             },
             _ = sweep.tick() => upstream::sweep(),
@@ -132,27 +136,27 @@ async fn run(mut door: Door, mut orders: UnboundedReceiver<Order>, stopped: watc
 
 /// What becomes of connections that this thread accepts.
 #[derive(Clone)]
-struct Door {
+struct Dispatcher {
     handler: ConnectionHandler,
     tls: Acceptor,
     number: usize,
-    shards: Shards,
+    workers: Workers,
 }
 
-impl Door {
+impl Dispatcher {
     /// Serves a connection, or hands it to the thread that has the fewest.
-    fn let_in(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
+    fn dispatch(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
         let Some(counted) = self.handler.for_request().admit(address) else { return };
-        let seats = &self.shards.0;
-        let own = &seats[self.number];
-        let least = seats.iter().min_by_key(|seat| seat.load.count()).unwrap_or(own);
+        let handles = &self.workers.0;
+        let own = &handles[self.number];
+        let least_loaded = handles.iter().min_by_key(|handle| handle.load.count()).unwrap_or(own);
         match transport {
-            Transport::Tcp(stream) if least.load.count() < own.load.count() => {
+            Transport::Tcp(stream) if least_loaded.load.count() < own.load.count() => {
                 let Ok(stream) = stream.into_std() else { return };
-                let counted = counted.seat(&least.load);
-                let handed = Order::Serve(Handed { stream, address, is_secure, counted });
-                if let Err(SendError(Order::Serve(handed))) = least.inbox.send(handed) {
-                    self.take_over(handed);
+                let counted = counted.seat(&least_loaded.load);
+                let handoff = WorkerMessage::Serve(ConnectionHandoff { stream, address, is_secure, counted });
+                if let Err(SendError(WorkerMessage::Serve(handoff))) = least_loaded.inbox.send(handoff) {
+                    self.adopt(handoff);
                 }
             }
             transport => {
@@ -162,8 +166,8 @@ impl Door {
         }
     }
 
-    fn take_over(&mut self, handed: Handed) {
-        let Handed { stream, address, is_secure, counted } = handed;
+    fn adopt(&mut self, handoff: ConnectionHandoff) {
+        let ConnectionHandoff { stream, address, is_secure, counted } = handoff;
         match TcpStream::from_std(stream) {
             Ok(stream) => self.serve(Transport::Tcp(stream), address, is_secure, counted),
             Err(error) => tracing::warn!(%error, "connection handoff failed"),
@@ -188,13 +192,18 @@ impl Door {
 
 /// Accepts until the socket is closed or the process stops. Whoever is in the queue of a socket of our own is
 /// let in first; a socket that was handed to us keeps its queue for the next process.
-async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool>, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    mut dispatcher: Dispatcher,
+    socket: Socket,
+    mut closed: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let (inherited, is_secure) = (socket.inherited, socket.is_secure());
     let listener = match Listener::new(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
     };
-    let mut failures = Failures::default();
+    let mut error_log = AcceptErrorLog::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -202,41 +211,41 @@ async fn accept(mut door: Door, socket: Socket, mut closed: watch::Receiver<bool
             _ = closed.wait_for(|closed| *closed) => break,
         };
         match accepted {
-            Ok(accepted) => door.let_in(accepted, is_secure),
-            Err(error) if is_of_one_connection(&error) => {}
+            Ok(accepted) => dispatcher.dispatch(accepted, is_secure),
+            Err(error) if is_transient_accept_error(&error) => {}
             Err(error) => {
-                failures.tell(&error);
-                sleep(REST).await;
+                error_log.log(&error);
+                sleep(RETRY_DELAY).await;
             }
         }
     }
     if !inherited {
         for accepted in listener.rest() {
-            door.let_in(accepted, is_secure);
+            dispatcher.dispatch(accepted, is_secure);
         }
     }
 }
 
 /// Tries to accept that came to nothing.
 #[derive(Default)]
-struct Failures {
-    untold: u64,
-    told: Option<Instant>,
+struct AcceptErrorLog {
+    suppressed: u64,
+    last_logged: Option<Instant>,
 }
 
-impl Failures {
+impl AcceptErrorLog {
     /// A state that lasts would fill the log with its lines.
-    fn tell(&mut self, error: &io::Error) {
-        self.untold += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            tracing::warn!(%error, times = self.untold, "accept failed");
-            (self.untold, self.told) = (0, Some(Instant::now()));
+    fn log(&mut self, error: &io::Error) {
+        self.suppressed += 1;
+        if self.last_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+            tracing::warn!(%error, times = self.suppressed, "accept failed");
+            (self.suppressed, self.last_logged) = (0, Some(Instant::now()));
         }
     }
 }
 
 /// The client was gone before it was accepted: nothing is wrong with us.
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_transient_accept_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
