@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::ServeError;
+use super::error::ServeError;
 use super::listen::{Listener, Socket};
 use crate::account::Accounts;
 use crate::critical;

@@ -13,7 +13,7 @@ use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::ServeError;
+use super::error::ServeError;
 use crate::config::{Listen, UnixSocket};
 use crate::wire::stream::Transport;
 

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::error::ServeError;
 use super::file_watch::FileWatch;
 use super::listen::Listening;
 use super::tls::Certificates;
 use super::workers::Workers;
-use super::{ServeError, admin, resolve, start_whoami, uses_whoami};
+use super::{admin, dns, whoami};
 use crate::config::{self, Config, Faults};
 use crate::logging::Log;
 use crate::proxy::{Current, assemble};
@@ -107,8 +108,8 @@ impl Server {
         let mut config = loaded.map_err(ReloadError::Faults)?;
         let old = self.current.gateway();
         keep_what_cannot_change(old.config(), &mut config);
-        if self.whoami.is_none() && uses_whoami(&config) {
-            self.whoami = Some(start_whoami().await?);
+        if self.whoami.is_none() && whoami::is_used(&config) {
+            self.whoami = Some(whoami::start().await?);
         }
         let listening = self.listening.prepare(&config.server.listen)?;
         let admin = self.admin.prepare(config.server.admin_listen.as_slice())?;
@@ -116,7 +117,7 @@ impl Server {
             old.accounts().reconfigured(&config).await.map_err(|error| ReloadError::Failed(error.to_string()))?;
         let new = assemble::reconfigured(&old, Arc::new(config), accounts.clone(), self.whoami);
         if new.has_unknown_names() {
-            resolve(&new).await;
+            dns::resolve(&new).await;
         }
         let put = tokio::task::spawn_blocking(move || accounts.apply_settings());
         put.await.map_err(|error| ReloadError::Failed(error.to_string()))?;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use super::ServeError;
+use super::error::ServeError;
 use crate::config::{Certificate, CertificateFiles, SecretPlace, Tls};
 use crate::proxy::tls_handshake::Accepted;
 use crate::proxy::{Current, report};

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, interval, sleep};
 
-use super::ServeError;
+use super::error::ServeError;
 use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::proxy::Current;

@@ -7,7 +7,7 @@ use super::{Kind, Source, body_of, depth_of, sources};
 
 /// Rooms for which both hold. More may join, none may leave.
 const PROVEN: &[&str] = &[
-    "cli", "command", "proxy", "policy", "account", "upstream", "store", "wire", "config", "web", "critical",
+    "cli", "command", "server", "proxy", "policy", "account", "upstream", "store", "wire", "config", "web", "critical",
     "metrics", "logging", "secret", "clock",
 ];
 

@@ -1,0 +1,30 @@
+//! The demo backend inside the binary, where the configuration names it.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::error::ServeError;
+use crate::config::{Config, UpstreamServer};
+use crate::critical;
+use crate::pages::whoami;
+
+pub(super) fn is_used(config: &Config) -> bool {
+    config.upstreams.iter().any(|upstream| upstream.servers.contains(&UpstreamServer::Whoami))
+}
+
+/// The backend inside the binary, on a loopback port of its own: what it shows is what any other
+/// backend would receive.
+pub(super) async fn start() -> Result<std::net::SocketAddr, ServeError> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(ServeError::new)?;
+    let address = listener.local_addr().map_err(ServeError::new)?;
+    critical::spawn("whoami", async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(whoami::serve(stream))),
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    });
+    Ok(address)
+}
