@@ -1,6 +1,6 @@
-//! Threads and tasks that every request hangs on. A request that panics ends alone; where one of these does, the
-//! gateway would be half dead: it would go on answering without doing what it says (close what belongs to an ended
-//! session, write to the store). So the process ends, and whoever looks after it starts a whole one.
+//! Threads and tasks that the whole gateway depends on. A panic in a request ends only that request. A panic in one of
+//! these would leave the gateway half working: it would still respond, but no longer write to the store, say, or close
+//! the connections of ended sessions. So the process exits, and the service manager starts a new one.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 
 use crate::logging;
 
-/// Starts a thread that the process does not outlive if it panics.
+/// Starts a thread. If it panics, the process exits.
 pub fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let name = name.to_owned();
     let run = move || {
@@ -22,7 +22,7 @@ pub fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Res
     std::thread::Builder::new().name(name).spawn(run)
 }
 
-/// Starts a task that the process does not outlive if it panics. It may end by itself, and be aborted.
+/// Starts a task. If it panics, the process exits; it may return or be aborted.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         if AssertUnwindSafe(work).catch_unwind().await.is_err() {
@@ -31,7 +31,7 @@ pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static
     })
 }
 
-/// Nothing is drained: what the store has acknowledged is on disk, and what is half dead must not go on.
+/// Exits without draining: what the store has acknowledged is on disk, and a half-working gateway must not go on.
 fn exit_after_panic(part: &str) -> ! {
     tracing::error!(part, "critical task panicked, exiting");
     logging::flush();
@@ -44,12 +44,12 @@ pub(crate) mod testing {
 
     const ROLE: &str = "AUTHGATE_TEST_ROLE";
 
-    /// What the test is to do, where it runs in a process of its own.
+    /// What the test should do; set only in the child process.
     pub(crate) fn role() -> Option<String> {
         std::env::var(ROLE).ok()
     }
 
-    /// Runs one test of this binary in a process of its own; gives exit code and standard error.
+    /// Runs one test of this binary in a child process; returns its exit code and standard error.
     pub(crate) fn play(test: &str, role: &str) -> (Option<i32>, String) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let output = command.args([test, "--exact", "--nocapture"]).env(ROLE, role).output().unwrap();
@@ -64,7 +64,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::logging::Log;
 
-    /// A part that panics, or not, in a runtime that goes on for as long as the part lets it.
+    /// Runs a thread, task or request that panics, or one that does not.
     fn live(role: &str) {
         Log::start(Clock::system()).unwrap();
         let secret = std::env::args().count();

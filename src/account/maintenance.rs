@@ -12,7 +12,7 @@ use super::backend_token::signing_key::SigningKeys;
 use super::session::cookie_token::Keys;
 use super::session::registry::SessionRegistry;
 use super::settings::Settings;
-use crate::clock::{BorneOut, Clock, Jump, UnixSecs};
+use crate::clock::{Clock, Jump, PlausibleTime, UnixSecs};
 use crate::logging::Timestamp;
 use crate::metrics;
 use crate::store::{self, Change, Db, Hooks, StoreError};
@@ -32,7 +32,7 @@ pub(super) struct Maintenance {
     api_tokens: Arc<ApiTokens>,
     issued_cookie_tokens: Arc<IssuedCookieTokens>,
     active_settings: Arc<ArcSwap<Settings>>,
-    time: BorneOut,
+    time: PlausibleTime,
     written: Periodic<usize>,
     swept: Periodic<usize>,
     noted: Periodic<usize>,
@@ -71,7 +71,7 @@ impl Maintenance {
         clock: &Clock,
         newest: Option<UnixSecs>,
     ) -> Self {
-        let (time, doubted) = BorneOut::new(clock, newest);
+        let (time, doubted) = PlausibleTime::new(clock, newest);
         if let Some(jump) = doubted {
             warn(jump, "system clock far from the newest record, check it: nothing is deleted because of it");
         }

@@ -1,8 +1,8 @@
-//! Open files: each connection is one, and its server's is one more.
+//! The open file limit: a connection needs one descriptor, and one more for its upstream connection.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit as far as the system lets us, and warns where that is not enough for so many connections.
+/// Raises the limit as far as the system allows, and warns if that is too low for this number of connections.
 pub(super) fn raise(connections: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

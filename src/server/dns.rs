@@ -1,4 +1,4 @@
-//! The addresses of the upstreams' names, looked up again and again.
+//! DNS lookups of upstream names: at startup, periodically, and soon after a server could not be reached.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use tokio::time::{sleep, timeout};
 
 use crate::proxy::{Current, Gateway};
 
-/// How often names of upstreams are looked up again, and how long one look-up may take.
-const RESOLVE: Duration = Duration::from_secs(15);
-/// The least time between two look-ups, however often a server cannot be reached.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
-const RESOLVE_TIME: Duration = Duration::from_secs(5);
+/// How often all upstream names are looked up.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(15);
+/// Minimum time between two lookups, however often a server cannot be reached.
+const LOOKUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks up the upstreams' names now and then, until the process stops.
+/// Looks up the upstream names periodically, until shutdown.
 pub(super) async fn look_up(current: Current) {
     loop {
-        sleep(RESOLVE_AGAIN).await;
+        sleep(LOOKUP_INTERVAL_MIN).await;
         let gateway = current.gateway();
-        let _ = timeout(RESOLVE.saturating_sub(RESOLVE_AGAIN), gateway.look_up_wanted()).await;
+        let _ = timeout(LOOKUP_INTERVAL.saturating_sub(LOOKUP_INTERVAL_MIN), gateway.look_up_wanted()).await;
         resolve(&current.gateway()).await;
     }
 }
 
-/// Looks up the upstreams' names; what cannot be found now keeps what was found before.
+/// Looks up all upstream names once. A name whose lookup fails keeps its previous addresses.
 pub(super) async fn resolve(gateway: &Gateway) {
     let mut names = gateway.names();
     names.sort();
@@ -32,9 +32,9 @@ pub(super) async fn resolve(gateway: &Gateway) {
         return;
     }
     let look_up = |(host, port): (String, u16)| async move {
-        let looked =
+        let lookup =
             async { Ok::<Vec<_>, std::io::Error>(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) };
-        let found = match timeout(RESOLVE_TIME, looked).await {
+        let found = match timeout(LOOKUP_TIMEOUT, lookup).await {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("timed out".to_owned()),

@@ -1,8 +1,8 @@
-//! The error of a start that fails.
+//! The error type of this room.
 
 use std::fmt;
 
-/// Why the gateway could not be started: one plain line.
+/// Why the gateway could not start: one line.
 #[derive(Debug)]
 pub struct ServeError(String);
 

@@ -1,5 +1,5 @@
-//! Notices that the configuration file has changed: written, replaced by another one, or reached over a link that
-//! points elsewhere now. What is watched is the folders, since a file that is replaced is another file.
+//! Detects changes of the configuration file: written, replaced, or a symbolic link on its path changed. Directories
+//! are watched instead of files, since a watch on a file does not notice that it is replaced.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -11,46 +11,46 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-/// Whoever writes a file may do so in several steps: it is read when nothing has moved for this long.
-const QUIET: Duration = Duration::from_millis(50);
-/// Links that are followed on the way to the file, at most (path_resolution(7)).
+/// An editor may write a file in several steps: it is read after this long without events.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Maximum number of links followed to the file (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 /// Watches one file.
 pub(super) struct FileWatch {
     path: PathBuf,
     watcher: RecommendedWatcher,
-    /// The file and every link on the way to it.
-    places: Arc<Mutex<BTreeSet<PathBuf>>>,
-    folders: BTreeSet<PathBuf>,
+    /// The file and every link on its path.
+    paths: Arc<Mutex<BTreeSet<PathBuf>>>,
+    directories: BTreeSet<PathBuf>,
     events: UnboundedReceiver<()>,
-    seen: Option<Vec<u8>>,
+    content: Option<Vec<u8>>,
 }
 
 impl FileWatch {
-    /// Begins with the file as it is now; `None`, with a warning, where it cannot be watched.
+    /// Starts with the file's present content; `None`, with a warning, if it cannot be watched.
     pub(super) fn start(path: &Path) -> Option<Self> {
         let (sender, events) = unbounded_channel();
-        let places = Arc::new(Mutex::new(BTreeSet::new()));
-        let of_interest = places.clone();
-        let told = move |event: notify::Result<Event>| {
-            // reading is no change, and we read
-            let concerns = |event: &Event| {
-                let places = of_interest.lock();
-                !event.kind.is_access() && event.paths.iter().any(|path| places.contains(path))
+        let paths = Arc::new(Mutex::new(BTreeSet::new()));
+        let watched = paths.clone();
+        let on_event = move |event: notify::Result<Event>| {
+            // access is no change, and the gateway reads the file itself
+            let is_relevant = |event: &Event| {
+                let watched = watched.lock();
+                !event.kind.is_access() && event.paths.iter().any(|path| watched.contains(path))
             };
-            // an error may mean that something was missed
-            if event.as_ref().map_or(true, concerns) {
+            // an error may mean that an event was lost
+            if event.as_ref().map_or(true, is_relevant) {
                 let _ = sender.send(());
             }
         };
         let started = std::path::absolute(path).map_err(notify::Error::io).and_then(|path| {
-            let watcher = notify::recommended_watcher(told)?;
-            Ok(Self { path, watcher, places, folders: BTreeSet::new(), events, seen: None })
+            let watcher = notify::recommended_watcher(on_event)?;
+            Ok(Self { path, watcher, paths, directories: BTreeSet::new(), events, content: None })
         });
         match started {
             Ok(mut watch) => {
-                watch.look();
+                watch.refresh();
                 Some(watch)
             }
             Err(error) => {
@@ -60,46 +60,46 @@ impl FileWatch {
         }
     }
 
-    /// Waits until the file reads otherwise than before. One that is missing is waited for.
+    /// Waits until the file's content has changed. If the file is missing, waits until it is back.
     pub(super) async fn changed(&mut self) {
         loop {
             if self.events.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
-            while timeout(QUIET, self.events.recv()).await.is_ok_and(|event| event.is_some()) {}
-            if self.look() {
+            while timeout(DEBOUNCE, self.events.recv()).await.is_ok_and(|event| event.is_some()) {}
+            if self.refresh() {
                 return;
             }
         }
     }
 
-    /// Reads the file, and finds out anew what is to be watched; whether it reads otherwise than before.
-    pub(super) fn look(&mut self) -> bool {
-        let places = places(&self.path);
-        let folders: BTreeSet<PathBuf> =
-            places.iter().filter_map(|place| Some(place.parent()?.to_path_buf())).collect();
-        *self.places.lock() = places;
-        for gone in self.folders.difference(&folders) {
+    /// Reads the file and updates the watched directories. Returns whether the content has changed.
+    pub(super) fn refresh(&mut self) -> bool {
+        let paths = paths_to(&self.path);
+        let directories: BTreeSet<PathBuf> =
+            paths.iter().filter_map(|path| Some(path.parent()?.to_path_buf())).collect();
+        *self.paths.lock() = paths;
+        for gone in self.directories.difference(&directories) {
             let _ = self.watcher.unwatch(gone);
         }
-        // anew also what is watched already: a folder of the same name may be another one
-        self.folders = folders;
-        for folder in &self.folders {
-            let _ = self.watcher.unwatch(folder);
-            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), %error, "directory watch failed");
+        // also those that are watched already: a directory may have been replaced by one of the same name
+        self.directories = directories;
+        for directory in &self.directories {
+            let _ = self.watcher.unwatch(directory);
+            if let Err(error) = self.watcher.watch(directory, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %directory.display(), %error, "directory watch failed");
             }
         }
-        let Ok(now) = std::fs::read(&self.path) else { return false };
-        let changed = self.seen.as_ref() != Some(&now);
-        self.seen = Some(now);
+        let Ok(content) = std::fs::read(&self.path) else { return false };
+        let changed = self.content.as_ref() != Some(&content);
+        self.content = Some(content);
         changed
     }
 }
 
-/// The file that a path leads to, and every link on the way: a change of any of them is a change of the file.
-fn places(path: &Path) -> BTreeSet<PathBuf> {
-    let mut places = BTreeSet::new();
+/// The file that a path resolves to, and every link on the way: a change of any of them is a change of the file.
+fn paths_to(path: &Path) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::new();
     let mut links = 0;
     let mut left: Vec<PathBuf> = parts(path);
     let mut at = PathBuf::new();
@@ -112,17 +112,17 @@ fn places(path: &Path) -> BTreeSet<PathBuf> {
         match std::fs::read_link(&next) {
             Ok(target) if links < LINKS_MAX => {
                 links += 1;
-                places.insert(next);
+                paths.insert(next);
                 left.extend(parts(&target));
             }
             _ => at = next,
         }
     }
-    places.insert(at);
-    places
+    paths.insert(at);
+    paths
 }
 
-/// The components of a path, the last first; an absolute one begins at the root again.
+/// The components of a path in reverse order; an absolute path includes the root.
 fn parts(path: &Path) -> Vec<PathBuf> {
     let named = path.components().filter(|part| !matches!(part, Component::CurDir));
     let mut parts: Vec<PathBuf> = named.map(|part| PathBuf::from(part.as_os_str())).collect();

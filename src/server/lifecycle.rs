@@ -1,5 +1,5 @@
-//! The process: sockets that we bind ourselves, one thread and one runtime a core for the proxy, a
-//! runtime apart for everything else, signals, reloading, draining. No request is judged here.
+//! Start, main loop and shutdown of the process. The workers run on threads of their own; the main thread's runtime
+//! handles signals and reloads, and runs the background tasks.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -22,22 +22,21 @@ use crate::proxy::{Current, Gateway, assemble};
 use crate::upstream::health::HealthChecks;
 use crate::web::host::Host;
 
-/// How long running requests may go on after the stop signal.
-const DRAIN: Duration = Duration::from_secs(30);
-/// How often live connections are asked whether their session still stands.
-const SWEEP: Duration = Duration::from_millis(200);
-/// How often it is looked which servers are to be asked.
-const CHECKS: Duration = Duration::from_millis(250);
+/// How long open connections may go on after the stop signal.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the sessions of live connections are checked.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the gateway looks for servers whose health check is due.
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Serves until a stop signal and then until running requests are done. `source` is what a reload reads
-/// again.
+/// Serves until a stop signal arrives, then drains open connections. A reload reads `source` again.
 pub fn serve(config: Config, source: Option<Source>) -> Result<(), ServeError> {
     let clock = Clock::system();
     let log = Log::start(clock.clone()).map_err(ServeError::new)?;
     descriptors::raise(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
     let served = runtime.block_on(run(Arc::new(config), source, clock, log.clone()));
-    // a file or a name that is still being looked up is nobody's any more
+    // file reads and DNS lookups that are still running are abandoned
     runtime.shutdown_background();
     log.flush();
     served
@@ -50,11 +49,11 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
         () = signals.stop.wait() => return Ok(()),
         server = start(&config, source, clock, &log, &stopped) => server?,
     };
-    let accounts = server.asked.accounts.clone();
+    let accounts = server.admin_context.accounts.clone();
     print_first_link(&config, &accounts, &log).await?;
     tracing::info!(public_url = %config.server.public_url, "ready");
     supervisor::ready();
-    let beside = [
+    let background = [
         critical::spawn("sweep", sweep(server.current.clone())),
         critical::spawn("look-up", dns::look_up(server.current.clone())),
         critical::spawn("health", check_servers(server.current.clone())),
@@ -65,11 +64,11 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
         tokio::select! {
             () = signals.stop.wait() => break,
             () = signals.reload.wait() => {
-                // without a file there is nothing to read, and a terminal that was closed means the end
+                // without a file there is nothing to reload: SIGHUP means that the terminal was closed
                 if server.source.is_none() && !signals.reload.was_ignored {
                     break;
                 }
-                server.note_file();
+                server.mark_file_seen();
             }
             () = server.file_changed() => {}
         }
@@ -81,8 +80,8 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     }
     tracing::info!("draining");
     supervisor::stopping();
-    beside.iter().for_each(tokio::task::JoinHandle::abort);
-    // first of all: whoever still connects is to hear at once that nobody answers here
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    // first, so that new connections are refused at once
     server.listening.close();
     let _ = stop.send(true);
     let gateway = server.current.gateway();
@@ -97,7 +96,7 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     Ok(())
 }
 
-/// Opens everything, or tells in one line what could not be.
+/// Opens the store, the sockets and the workers, or fails with a one-line error.
 async fn start(
     config: &Arc<Config>,
     source: Option<Source>,
@@ -107,12 +106,12 @@ async fn start(
 ) -> Result<Server, ServeError> {
     let accounts = Accounts::open(config, clock.clone()).map_err(ServeError::new)?;
     let inherited = Inherited::take()?;
-    inherited.are_all_named(&config.server.listen, config.server.admin_listen.as_ref())?;
+    inherited.check_all_used(&config.server.listen, config.server.admin_listen.as_ref())?;
     let mut listening = Listening::new(inherited);
     let mut admin = Listening::default();
     let sockets = listening.prepare(&config.server.listen)?;
     let admin_socket = match admin.prepare(config.server.admin_listen.as_slice()) {
-        // nobody asked for this address, and without a file nobody can name another one
+        // without a file this is the default address, which the user did not choose and cannot change
         Err(error) if source.is_none() => {
             tracing::warn!(%error, "admin listener not started: no /healthz, /readyz or /metrics");
             admin.prepare(&[])?
@@ -126,20 +125,31 @@ async fn start(
     let current = Current::new(&gateway);
     let certificates = Arc::new(tls::Certificates::new(&config.server.tls));
     let workers = workers::start(&current, &tls::Acceptor::new(certificates.clone())?, stopped)?;
-    let asked = admin::Asked { current: current.clone(), accounts, stopped: stopped.clone() };
-    admin.change(admin_socket, |socket, closed| admin::start(socket, asked.clone(), closed)).await;
-    let listens = |socket: &Socket, closed| {
+    let admin_context = admin::AdminContext { current: current.clone(), accounts, stopped: stopped.clone() };
+    admin.change(admin_socket, |socket, closed| admin::start(socket, admin_context.clone(), closed)).await;
+    let start_listener = |socket: &Socket, closed| {
         tracing::info!(address = %socket.address(), "listening");
         workers.accept(socket, &closed)
     };
-    listening.change(sockets, listens).await;
+    listening.change(sockets, start_listener).await;
     let watch = source.as_ref().and_then(|source| file_watch::FileWatch::start(&source.path));
-    Ok(Server { source, watch, current, listening, admin, asked, workers, certificates, whoami, log: log.clone() })
+    Ok(Server {
+        source,
+        watch,
+        current,
+        listening,
+        admin,
+        admin_context,
+        workers,
+        certificates,
+        whoami,
+        log: log.clone(),
+    })
 }
 
-/// Closes live connections whose session has ended, until the process stops.
+/// Closes live connections whose session has ended, until shutdown.
 async fn sweep(current: Current) {
-    let mut sweep = interval(SWEEP);
+    let mut sweep = interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         sweep.tick().await;
@@ -147,9 +157,9 @@ async fn sweep(current: Current) {
     }
 }
 
-/// Asks servers whether they are well, until the process stops.
+/// Starts the health checks that are due, until shutdown.
 async fn check_servers(current: Current) {
-    let (checks, mut round) = (HealthChecks::new(), interval(CHECKS));
+    let (checks, mut round) = (HealthChecks::new(), interval(HEALTH_CHECK_INTERVAL));
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
@@ -159,12 +169,12 @@ async fn check_servers(current: Current) {
 
 async fn drained(gateway: &Gateway) {
     let began = Instant::now();
-    while gateway.open_connections() > 0 && began.elapsed() < DRAIN {
+    while gateway.open_connections() > 0 && began.elapsed() < DRAIN_TIMEOUT {
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The one-time link for the first account goes to standard error beside the log, never into it.
+/// Prints the one-time link for the first account to standard error. The link is never logged.
 async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Result<(), ServeError> {
     let Some(token) = one_time_link::create_first(accounts).await.map_err(ServeError::new)? else { return Ok(()) };
     log.flush();
@@ -186,7 +196,7 @@ async fn print_first_link(config: &Config, accounts: &Accounts, log: &Log) -> Re
     Ok(())
 }
 
-/// The machine's name, where the system tells it.
+/// The machine's host name, if the system has one.
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty() && name != "localhost")
@@ -204,7 +214,7 @@ mod tests {
     use crate::metrics::Format;
     use crate::proxy::report;
 
-    /// Whether a request for one of our own pages is answered.
+    /// Whether a request for one of the gateway's own pages is answered.
     fn asks(stream: &mut TcpStream) -> bool {
         stream.write_all(b"GET /.auth/me HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         let mut answer = Vec::new();
@@ -237,8 +247,8 @@ mod tests {
         }
     }
 
-    /// Serves on real threads. In between every request panics, by a limit that no configuration can hold: there is
-    /// no point in time so far from now.
+    /// Serves on real threads. For a while every request panics: a keep-alive timeout that no configuration can contain
+    /// overflows the clock.
     async fn serve_while_requests_panic() {
         const BROKEN: u64 = 40;
         const TEXT: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = \"STATE\"\n[[route]]\nupstream = \"http://127.0.0.1:9\"\n";
@@ -266,7 +276,7 @@ mod tests {
         assert!(report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
     }
 
-    /// One connection over HTTP/2. Streams panic once a server has their request; others go on beside them.
+    /// One HTTP/2 connection. Some streams panic after their request was forwarded; other streams continue.
     async fn serve_while_streams_panic() {
         const BROKEN: u64 = 40;
         const TEXT: &str = "[server]\nlisten = [\"https://127.0.0.1:0\"]\nadmin_listen = \"\"\nstate_dir = \"STATE\"\npublic_url = \"https://a.example.com\"\n\
@@ -277,7 +287,7 @@ mod tests {
         std::fs::write(dir.path().join("own.pem"), pair.cert.pem()).unwrap();
         std::fs::write(dir.path().join("own.key"), pair.signing_key.serialize_pem()).unwrap();
         std::fs::set_permissions(dir.path().join("own.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
-        // it takes requests and says nothing
+        // it accepts connections and never responds
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let text = TEXT.replace("SERVER", &silent.local_addr().unwrap().to_string());
         let mut broken = config(&text, dir.path());
@@ -313,7 +323,7 @@ mod tests {
         assert!(report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
     }
 
-    /// Reliability goal G-17. The process ends by itself, so that it has one of its own.
+    /// Reliability goal G-17. Runs in a process of its own, which a failure would end.
     #[tokio::test]
     async fn a_panic_in_a_request_ends_its_connection_and_nothing_else() {
         if role().is_some() {
@@ -323,7 +333,7 @@ mod tests {
         plays("a_panic_in_a_request_ends_its_connection_and_nothing_else");
     }
 
-    /// The same over HTTP/2, where a connection is shared.
+    /// The same over HTTP/2, where streams share a connection.
     #[tokio::test]
     async fn a_panic_in_a_stream_ends_that_stream_and_nothing_else() {
         if role().is_some() {

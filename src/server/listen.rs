@@ -1,5 +1,5 @@
-//! Sockets that we bind ourselves (errors are known at once, and tests may ask for port 0), or that the service
-//! manager has bound for us.
+//! Listening sockets: bound by the gateway (bind errors are known at once, and tests can use port 0), or inherited from
+//! the service manager.
 
 use std::fmt;
 use std::io;
@@ -17,19 +17,19 @@ use super::error::ServeError;
 use crate::config::{Listen, UnixSocket};
 use crate::wire::stream::Transport;
 
-/// Instructions of a packet filter (linux/bpf_common.h), which sees a segment from its TCP header on: load a byte, look at
-/// bits of it, return how many bytes pass.
+/// Instructions of a packet filter (linux/bpf_common.h) that sees a segment from its TCP header on: load a byte, test
+/// its bits, return how many bytes are kept.
 const BPF_LOAD_BYTE: u16 = 0x30;
 const BPF_IF_ANY_BIT: u16 = 0x45;
 const BPF_RETURN: u16 = 0x06;
 
-/// How long a reload waits until the threads have let go of a socket.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long a reload waits for the workers to close a socket.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bound socket.
 pub(super) struct Socket {
     kind: Kind,
-    /// The service manager's: its queue and its file are left to it.
+    /// Bound by the service manager, which keeps its queue and its file.
     pub(super) inherited: bool,
 }
 
@@ -39,7 +39,7 @@ enum Kind {
     Unix(UnixListener, PathBuf),
 }
 
-/// Where a socket can be reached.
+/// A socket's address, for messages.
 pub(super) struct Address<'s>(&'s Socket);
 
 impl fmt::Display for Address<'_> {
@@ -57,9 +57,9 @@ impl Socket {
         Address(self)
     }
 
-    /// Has the kernel take no new connections: it drops what would begin one until the socket is closed; those that have
-    /// begun still come into the queue. A socket that is inherited goes on to take them, for the next process.
-    fn shut(&self) {
+    /// Makes the kernel drop new SYNs until the socket is closed; handshakes under way still complete and join the
+    /// queue. An inherited socket goes on accepting them, for the next process.
+    fn drop_new_syns(&self) {
         const FLAGS: u32 = 13;
         const SYN: u32 = 2;
         const DROP_SYN: &[SockFilter] = &[
@@ -75,12 +75,12 @@ impl Socket {
         }
     }
 
-    /// Whether connections begin with a TLS handshake.
+    /// Whether connections start with a TLS handshake.
     pub(super) fn is_secure(&self) -> bool {
         matches!(self.kind, Kind::Tls(..))
     }
 
-    /// Another descriptor of the same socket, for one more thread.
+    /// Duplicates the descriptor, for another thread.
     pub(super) fn share(&self) -> std::io::Result<Self> {
         let kind = match &self.kind {
             Kind::Tcp(listener, address) => Kind::Tcp(listener.try_clone()?, *address),
@@ -90,7 +90,7 @@ impl Socket {
         Ok(Self { kind, inherited: self.inherited })
     }
 
-    /// Whether it is bound to what an entry of the configuration names.
+    /// Whether it is bound to the address of a configuration entry.
     fn is_at(&self, entry: &Listen) -> bool {
         match (&self.kind, entry) {
             (Kind::Tcp(_, own) | Kind::Tls(_, own), Listen::Tcp(wanted) | Listen::Tls(wanted)) => own == wanted,
@@ -99,11 +99,11 @@ impl Socket {
         }
     }
 
-    /// The same socket as an entry wants it: with TLS or without.
+    /// Duplicates the descriptor for an entry with the same address, which may switch TLS on or off.
     fn share_for(&self, entry: &Listen) -> std::io::Result<Self> {
         let Self { kind, inherited } = self.share()?;
         if let (Listen::Unix(socket), false) = (entry, inherited) {
-            open_to(socket)?;
+            set_permissions(socket)?;
         }
         let kind = match (kind, entry) {
             (Kind::Tcp(listener, address), Listen::Tls(_)) => Kind::Tls(listener, address),
@@ -114,12 +114,12 @@ impl Socket {
     }
 }
 
-/// The sockets that the service manager handed over.
+/// Sockets inherited from the service manager.
 #[derive(Default)]
 pub(super) struct Inherited(Vec<Socket>);
 
 impl Inherited {
-    /// Takes them from the environment (`LISTEN_FDS`, systemd's sd_listen_fds(3)).
+    /// Reads them from the environment (`LISTEN_FDS`, systemd's sd_listen_fds(3)).
     pub(super) fn take() -> Result<Self, ServeError> {
         let failed = |error| ServeError::new(format!("cannot use an inherited socket: {error}"));
         let mut handed = listenfd::ListenFd::from_env();
@@ -142,10 +142,10 @@ impl Inherited {
         Ok(Self(sockets))
     }
 
-    /// A socket that was handed over and that no entry asks for would take connections that nobody answers.
-    pub(super) fn are_all_named(&self, listen: &[Listen], admin: Option<&Listen>) -> Result<(), ServeError> {
-        let named = |socket: &&Socket| listen.iter().chain(admin).any(|entry| socket.is_at(entry));
-        match self.0.iter().find(|socket| !named(socket)) {
+    /// Rejects an inherited socket that no entry uses: its connections would never be accepted.
+    pub(super) fn check_all_used(&self, listen: &[Listen], admin: Option<&Listen>) -> Result<(), ServeError> {
+        let is_used = |socket: &&Socket| listen.iter().chain(admin).any(|entry| socket.is_at(entry));
+        match self.0.iter().find(|socket| !is_used(socket)) {
             None => Ok(()),
             Some(socket) => Err(ServeError::new(format!(
                 "the service manager passed the socket {}, which is not in `listen`",
@@ -155,7 +155,7 @@ impl Inherited {
     }
 }
 
-/// The sockets that are open, each for an entry of the configuration.
+/// The open sockets, one per configuration entry.
 #[derive(Default)]
 pub(super) struct Listening {
     inherited: Inherited,
@@ -168,7 +168,7 @@ struct Open {
     closed: watch::Sender<bool>,
 }
 
-/// What another configuration needs besides what is open: bound, and not in use yet.
+/// The sockets that a new configuration adds: bound, not accepting yet.
 pub(super) struct Prepared {
     wanted: Vec<Listen>,
     bound: Vec<Open>,
@@ -179,7 +179,7 @@ impl Listening {
         Self { inherited, open: Vec::new() }
     }
 
-    /// Binds what is not open yet: all of it, or an error and nothing.
+    /// Binds what is not open yet: everything, or nothing and an error.
     pub(super) fn prepare(&self, wanted: &[Listen]) -> Result<Prepared, ServeError> {
         let mut open: Vec<&Listen> = self.open.iter().map(|open| &open.entry).collect();
         let mut bound: Vec<Open> = Vec::new();
@@ -189,8 +189,8 @@ impl Listening {
                 continue;
             }
             let own = self.open.iter().map(|open| &open.socket);
-            let there = self.inherited.0.iter().chain(own).find(|socket| socket.is_at(entry));
-            let socket = match there {
+            let existing = self.inherited.0.iter().chain(own).find(|socket| socket.is_at(entry));
+            let socket = match existing {
                 Some(socket) => socket.share_for(entry).map_err(ServeError::new)?,
                 None => bind(entry)?,
             };
@@ -199,9 +199,9 @@ impl Listening {
         Ok(Prepared { wanted: wanted.to_vec(), bound })
     }
 
-    /// Closes what the configuration does not name any more, and begins with what was prepared; the connections that
-    /// came through it go on. Nobody accepts in the old way when the new one begins: an address may be the same, with
-    /// TLS now or without. What connects meanwhile waits in the queue.
+    /// Closes sockets that are no longer configured, then starts the prepared ones; open connections continue. All
+    /// workers stop accepting on the old sockets first, since a new one may have the same address with TLS switched on
+    /// or off. Clients that connect meanwhile wait in the queue.
     pub(super) async fn change(
         &mut self,
         prepared: Prepared,
@@ -218,13 +218,13 @@ impl Listening {
             }
         }
         for open in &gone {
-            // the same file with other permissions: it is in use again
+            // the file is in use again, with other permissions
             let is_kept = prepared.bound.iter().any(|new| open.socket.is_at(&new.entry));
             open.close(is_kept);
         }
         for open in &gone {
-            // whoever accepts holds the other end
-            let _ = timeout(CLOSING, open.closed.closed()).await;
+            // every accept loop holds a receiver
+            let _ = timeout(CLOSE_TIMEOUT, open.closed.closed()).await;
         }
         for new in prepared.bound {
             match start(&new.socket, new.closed.subscribe()) {
@@ -234,7 +234,7 @@ impl Listening {
         }
     }
 
-    /// Where clients can come in.
+    /// The TCP addresses that clients can connect to.
     #[cfg(test)]
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let tcp = |open: &Open| match &open.socket.kind {
@@ -244,11 +244,11 @@ impl Listening {
         self.open.iter().filter_map(tcp).collect()
     }
 
-    /// Closes all of them, and lets go of those that the service manager keeps open. Whoever is in the queue of one of
-    /// our own is still served, and nobody gets into it any more: what the kernel accepted would be reset.
+    /// Closes all sockets. Clients in the queue of the gateway's own sockets are still served. The queue accepts no
+    /// more, because connections that are in it when the socket closes are reset.
     pub(super) fn close(&mut self) {
         for open in self.open.drain(..) {
-            open.socket.shut();
+            open.socket.drop_new_syns();
             open.close(false);
         }
     }
@@ -264,15 +264,15 @@ impl Open {
     }
 }
 
-/// What accepted connections take over: a client that vanished without a word (half-open, RFC 9293, 3.5.1) is
-/// noticed within two minutes of silence.
+/// Keepalive settings, inherited by accepted connections: a half-open connection (RFC 9293, 3.5.1) is detected within
+/// two minutes.
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(4)
 }
 
-/// Connections that may wait to be accepted, as far as the system lets us (net.core.somaxconn): 128, which the standard
-/// library asks for, are full in an instant, and whoever finds them full tries again after a second.
-const QUEUE: i32 = 4096;
+/// Length of the accept queue, as far as the system allows (net.core.somaxconn). The standard library's 128 fill up in
+/// an instant, and a client that finds the queue full tries again only after a second.
+const BACKLOG: i32 = 4096;
 
 fn bind(entry: &Listen) -> Result<Socket, ServeError> {
     let kind = match entry {
@@ -293,7 +293,7 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             let listener = TcpListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             SockRef::from(&listener).set_tcp_keepalive(&keepalive()).map_err(failed)?;
-            SockRef::from(&listener).listen(QUEUE).map_err(failed)?;
+            SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if matches!(entry, Listen::Tls(_)) { Kind::Tls(listener, bound) } else { Kind::Tcp(listener, bound) }
         }
@@ -311,8 +311,8 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
             };
             remove_stale(path).map_err(failed)?;
             let listener = UnixListener::bind(path).map_err(failed)?;
-            open_to(socket).map_err(failed)?;
-            SockRef::from(&listener).listen(QUEUE).map_err(failed)?;
+            set_permissions(socket).map_err(failed)?;
+            SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             Kind::Unix(listener, path.clone())
         }
@@ -320,15 +320,15 @@ fn bind(entry: &Listen) -> Result<Socket, ServeError> {
     Ok(Socket { kind, inherited: false })
 }
 
-/// Gives a socket's file to those who may connect.
-fn open_to(socket: &UnixSocket) -> io::Result<()> {
+/// Sets the group and mode of a socket's file.
+fn set_permissions(socket: &UnixSocket) -> io::Result<()> {
     if socket.group.is_some() {
         std::os::unix::fs::lchown(&socket.path, None, socket.group)?;
     }
     std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(socket.mode))
 }
 
-/// Removes a socket file that a dead process left; a living one's, or another kind of file, stays.
+/// Removes a stale socket file. One that a process still listens on, or another kind of file, stays.
 fn remove_stale(path: &Path) -> std::io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && UnixStream::connect(path).is_err() {
@@ -337,15 +337,16 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A socket on a runtime.
+/// A socket registered with a runtime.
 pub(super) enum Listener {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
 impl Listener {
-    /// Connections that are in the queue, whether the runtime knows of them yet or not; the socket is let go of.
-    pub(super) fn rest(self) -> Vec<(Transport, Option<IpAddr>)> {
+    /// Takes the remaining connections out of the queue, whether the runtime has seen them or not, and closes the
+    /// socket.
+    pub(super) fn drain_queue(self) -> Vec<(Transport, Option<IpAddr>)> {
         let mut rest = Vec::new();
         match self {
             Self::Tcp(listener) => {

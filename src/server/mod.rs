@@ -1,5 +1,5 @@
-//! The process: sockets that we bind ourselves, one thread and one runtime a core for the proxy, a
-//! runtime apart for everything else, signals, reloading, draining. No request is judged here.
+//! The process: listening sockets, one worker thread per core for the proxy, a separate runtime for everything else,
+//! signals, reloads and shutdown. No request is authorized here.
 
 mod admin;
 mod descriptors;

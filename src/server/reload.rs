@@ -1,5 +1,5 @@
-//! Another configuration in the place of the one in force, all of it or nothing: what it needs is made and bound
-//! first, and only then one store puts it in place. Requests under way keep what they began with.
+//! Reloads the configuration atomically: everything that the new one needs is created and bound first, then it replaces
+//! the old one. Requests in progress keep the configuration they started with.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::config::{self, Config, Faults};
 use crate::logging::Log;
 use crate::proxy::{Current, assemble};
 
-/// Where the configuration comes from.
+/// Where the configuration is loaded from.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The file.
@@ -25,28 +25,28 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads and judges it.
+    /// Reads and validates it.
     pub fn load(&self) -> Result<Config, Faults> {
         config::load(&self.path, self.state_dir.as_deref(), config::Secrets::Read)
     }
 }
 
-/// Everything that a reload changes.
+/// The running server: everything that a reload changes.
 pub(super) struct Server {
-    /// `None`: `run --to`, which has no file.
+    /// `None` for `run --to`, which has no file.
     pub(super) source: Option<Source>,
     pub(super) watch: Option<FileWatch>,
     pub(super) current: Current,
     pub(super) listening: Listening,
     pub(super) admin: Listening,
-    pub(super) asked: admin::Asked,
+    pub(super) admin_context: admin::AdminContext,
     pub(super) workers: Workers,
     pub(super) certificates: Arc<Certificates>,
     pub(super) whoami: Option<SocketAddr>,
     pub(super) log: Log,
 }
 
-/// Why the configuration stays as it was.
+/// Why a configuration was not applied.
 enum ReloadError {
     Faults(Faults),
     Failed(String),
@@ -59,7 +59,7 @@ impl From<ServeError> for ReloadError {
 }
 
 impl Server {
-    /// Waits until the file has changed, if it is to be watched.
+    /// Waits until the file has changed; forever if it is not watched.
     pub(super) async fn file_changed(&mut self) {
         loop {
             match &mut self.watch {
@@ -72,15 +72,14 @@ impl Server {
         }
     }
 
-    /// The file is read for another reason: what it holds now is no news any more.
-    pub(super) fn note_file(&mut self) {
+    /// Marks the file's present content as known, because it is about to be read for another reason.
+    pub(super) fn mark_file_seen(&mut self) {
         if let Some(watch) = &mut self.watch {
-            watch.look();
+            watch.refresh();
         }
     }
 
-    /// Reads the file again and puts it in force, or says in the log why not; the text is for the service
-    /// manager.
+    /// Reads the file again and applies it, or logs why not. Returns the status text for the service manager.
     pub(super) async fn reload(&mut self) -> String {
         let Some(source) = self.source.clone() else {
             tracing::warn!("no configuration file to reload");
@@ -101,13 +100,14 @@ impl Server {
         }
     }
 
+    /// Prepares everything that can fail, then replaces the old configuration.
     async fn apply(&mut self, source: Source) -> Result<(), ReloadError> {
         let loaded = tokio::task::spawn_blocking(move || source.load())
             .await
             .map_err(|error| ReloadError::Failed(error.to_string()))?;
         let mut config = loaded.map_err(ReloadError::Faults)?;
         let old = self.current.gateway();
-        keep_what_cannot_change(old.config(), &mut config);
+        keep_restart_only_settings(old.config(), &mut config);
         if self.whoami.is_none() && whoami::is_used(&config) {
             self.whoami = Some(whoami::start().await?);
         }
@@ -119,18 +119,18 @@ impl Server {
         if new.has_unknown_names() {
             dns::resolve(&new).await;
         }
-        let put = tokio::task::spawn_blocking(move || accounts.apply_settings());
-        put.await.map_err(|error| ReloadError::Failed(error.to_string()))?;
+        let settings_applied = tokio::task::spawn_blocking(move || accounts.apply_settings());
+        settings_applied.await.map_err(|error| ReloadError::Failed(error.to_string()))?;
         self.certificates.replace(&new.config().server.tls);
         self.current.replace(&new);
         self.listening.change(listening, |socket, closed| self.workers.accept(socket, &closed)).await;
-        self.admin.change(admin, |socket, closed| admin::start(socket, self.asked.clone(), closed)).await;
+        self.admin.change(admin, |socket, closed| admin::start(socket, self.admin_context.clone(), closed)).await;
         new.forget_others();
         new.sweep();
         Ok(())
     }
 
-    /// As `check` would: each fault with its place, and the lines themselves with their carets.
+    /// Logs each fault with its position, and the report that `check` would print.
     fn report(&self, file: &str, error: &ReloadError) {
         let faults = match error {
             ReloadError::Failed(why) => {
@@ -153,8 +153,8 @@ impl Server {
     }
 }
 
-/// What holds as long as the process lives keeps its value.
-fn keep_what_cannot_change(old: &Config, new: &mut Config) {
+/// Settings that need a restart keep their value.
+fn keep_restart_only_settings(old: &Config, new: &mut Config) {
     let (was, is) = (&old.server.state_dir, &mut new.server.state_dir);
     if was != is {
         tracing::warn!(kept = %was.display(), "change of `state_dir` ignored until restart");

@@ -1,10 +1,11 @@
-//! The signals that a running gateway listens for.
+//! Signal handling.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::critical;
 
-/// Made before anything tells that we are here: none of them ever finds the default action, which would end the process.
+/// Installed before the gateway reports that it is ready, so that no signal finds the default action and kills the
+/// process.
 pub(super) struct Signals {
     pub(super) stop: Stop,
     pub(super) reload: Hangup,
@@ -17,7 +18,7 @@ pub(super) struct Stop {
     quit: Signal,
 }
 
-/// SIGHUP. One that the process was started to ignore (`nohup`) stays ignored where it would end it.
+/// SIGHUP. If the process was started with it ignored (`nohup`), it reloads but never stops the process.
 pub(super) struct Hangup {
     hangup: Signal,
     pub(super) was_ignored: bool,
@@ -52,7 +53,7 @@ impl Hangup {
     }
 }
 
-/// Those that mean something to other servers (logrotate sends SIGUSR1), and end a process that knows nothing of them.
+/// Ignores signals that other servers use (logrotate sends SIGUSR1) and whose default action kills the process.
 fn ignore_others() -> std::io::Result<()> {
     let (mut first, mut second) = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let mut alarm = signal(SignalKind::alarm())?;
@@ -69,7 +70,7 @@ fn ignore_others() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether whoever started this process has it ignore a signal (proc_pid_status(5), SigIgn).
+/// Whether the process was started with a signal ignored (proc_pid_status(5), SigIgn).
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

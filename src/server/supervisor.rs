@@ -1,5 +1,5 @@
-//! What the service manager is told (sd_notify(3)): when we are ready, that the configuration is read again,
-//! that we stop, and, where it asks for that, that we are alive. Without a manager nothing of this happens.
+//! Notifications to the service manager (sd_notify(3)): ready, reloading, stopping and, if it requests them, watchdog
+//! pings. Without a service manager this does nothing.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::workers::Workers;
 use crate::account::Accounts;
 
-/// One datagram. A socket without a file (`@name`, unix(7)) is nothing that the library reaches.
+/// Sends one datagram. The library does not support abstract sockets (`@name`, unix(7)).
 fn send(states: &[NotifyState<'_>]) -> std::io::Result<()> {
     let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return sd_notify::notify(states) };
@@ -22,37 +22,37 @@ fn send(states: &[NotifyState<'_>]) -> std::io::Result<()> {
     datagram.send(text.as_bytes()).map(drop)
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = send(states) {
         tracing::warn!(%error, "sd_notify failed");
     }
 }
 
-/// Everything is open.
+/// The gateway is ready.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read again; [`reloaded`] ends that.
+/// A reload has started; [`reloaded`] ends it.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "sd_notify failed"),
     }
 }
 
-/// It has been read; `status` says what came of it.
+/// A reload has ended; `status` describes its result.
 pub(super) fn reloaded(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The end has begun.
+/// Shutdown has started.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Tells the manager that we are alive, twice in the time that it gives us, as long as the store and every
-/// thread that serves answer. Ends at once where it does not ask for that.
+/// Notifies the watchdog twice per interval, as long as the store and every worker respond. Returns at once if the
+/// service manager uses no watchdog.
 pub(super) async fn watchdog(accounts: Accounts, workers: Workers) {
     let Some(within) = sd_notify::watchdog_enabled() else { return };
     let mut tick = interval((within / 2).max(Duration::from_millis(1)));
@@ -61,7 +61,7 @@ pub(super) async fn watchdog(accounts: Accounts, workers: Workers) {
         tick.tick().await;
         let alive = async { workers.ping().await && accounts.ready().await };
         if timeout(within / 2, alive).await.unwrap_or(false) {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         } else {
             tracing::error!("account store or worker not responding, watchdog not notified");
         }

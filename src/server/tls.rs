@@ -1,5 +1,5 @@
-//! The TLS end: which certificate a client is shown, and the files behind them, read again when they
-//! change. A pair that does not fit any more keeps the one before it.
+//! TLS termination: chooses the certificate for a client, and reloads changed certificate files. If a changed pair is
+//! invalid, the previous one stays in use.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,27 +18,28 @@ use crate::config::{Certificate, CertificateFiles, SecretPlace, Tls};
 use crate::proxy::tls_handshake::Accepted;
 use crate::proxy::{Current, report};
 
-/// How often files are looked at. Asking for their times finds every way of putting new ones in place,
-/// renamed folders and links included.
-const LOOK: Duration = Duration::from_secs(2);
-/// Certificates that hold for a shorter time than this, or than a fifth of their whole time, are told of.
-const SOON_SECS: i64 = 14 * 24 * 3600;
-/// How often a certificate that ends soon is told of.
-const REMIND: Duration = Duration::from_secs(24 * 3600);
+/// How often files are checked. Polling their metadata detects every kind of replacement, including renamed directories
+/// and changed links.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// A warning is logged when a certificate expires within this time, or within a fifth of its lifetime if that is
+/// shorter.
+const EXPIRY_WARNING_SECS: i64 = 14 * 24 * 3600;
+/// How often the warning is repeated.
+const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// All certificates; the first is shown to clients that ask for no name, or one that none has.
+/// All certificates. The first is the default, for clients without SNI or with a name that none of them covers.
 #[derive(Debug)]
 pub(super) struct Certificates(ArcSwap<Vec<Loaded>>);
 
 #[derive(Debug, Clone)]
 struct Loaded {
     files: CertificateFiles,
-    /// What the files looked like when they were read.
+    /// The files' metadata when they were read.
     stamps: [Option<Stamp>; 2],
     certificate: Arc<Certificate>,
 }
 
-/// When a file was changed, or who may read it (seconds, nanoseconds); how long it is, and its number.
+/// A file's ctime (seconds, nanoseconds), size and inode.
 type Stamp = (i64, i64, u64, u64);
 
 impl Certificates {
@@ -48,7 +49,7 @@ impl Certificates {
         certificates
     }
 
-    /// Those of a new configuration; connections that are open keep theirs.
+    /// Replaces them with those of a new configuration; open connections keep theirs.
     pub(super) fn replace(&self, tls: &Tls) {
         let loaded = |(files, certificate): &(CertificateFiles, Arc<Certificate>)| Loaded {
             stamps: stamps(files),
@@ -58,7 +59,7 @@ impl Certificates {
         self.0.store(Arc::new(tls.certificates.iter().map(loaded).collect()));
     }
 
-    /// Reads again what has changed; how many could not be used. Blocks on files.
+    /// Reloads changed files. Blocks on file access.
     pub(super) fn refresh(&self) -> Refreshed {
         let before = self.0.load();
         let mut refreshed = Refreshed::default();
@@ -78,23 +79,23 @@ impl Certificates {
                         loaded.certificate = Arc::new(certificate);
                         refreshed.changed = true;
                     }
-                    Err(unfit) => {
-                        tracing::error!(file, error = %unfit, "certificate not reloaded, previous one stays in use");
-                        refreshed.unfit += 1;
+                    Err(error) => {
+                        tracing::error!(file, %error, "certificate not reloaded, previous one stays in use");
+                        refreshed.failed += 1;
                     }
                 }
-                refreshed.looked = true;
+                refreshed.any_stamp_changed = true;
             }
             after.push(loaded);
         }
-        if refreshed.looked {
-            // unless a new configuration has come meanwhile
+        if refreshed.any_stamp_changed {
+            // unless a reload has replaced the configuration meanwhile
             self.0.compare_and_swap(&before, Arc::new(after));
         }
         refreshed
     }
 
-    /// When the first of them ends, in seconds since 1970; tells of those that end soon, or have.
+    /// The earliest expiry, in Unix seconds. Logs certificates that have expired or will soon.
     fn expiry(&self, now_secs: i64) -> Option<i64> {
         let list = self.0.load();
         for loaded in list.iter() {
@@ -104,35 +105,38 @@ impl Certificates {
                 tracing::warn!(file, "certificate expired: browsers reject it");
             } else if now_secs < from {
                 tracing::warn!(file, "certificate not yet valid: browsers reject it");
-            } else if to - now_secs < SOON_SECS.min((to - from) / 5) {
+            } else if to - now_secs < EXPIRY_WARNING_SECS.min((to - from) / 5) {
                 tracing::warn!(file, days = (to - now_secs) / (24 * 3600), "certificate expires soon");
             }
         }
         list.iter().map(|loaded| loaded.certificate.not_after).min()
     }
 
-    /// The first one with this name that the client can check, else the first at all.
-    fn choose(&self, name: Option<&str>, fits: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<Certificate>> {
+    /// The first certificate that covers the name and that the client supports, else the first that covers it, else the
+    /// default.
+    fn choose(&self, name: Option<&str>, is_supported: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<Certificate>> {
         let list = self.0.load();
         let name = name.map(str::to_ascii_lowercase);
         let named = || list.iter().filter(|loaded| name.as_deref().is_some_and(|name| loaded.certificate.covers(name)));
-        let fitting = named().find(|loaded| fits(&loaded.certificate.key));
-        fitting.or_else(|| named().next()).or(list.first()).map(|loaded| loaded.certificate.clone())
+        let supported = named().find(|loaded| is_supported(&loaded.certificate.key));
+        supported.or_else(|| named().next()).or(list.first()).map(|loaded| loaded.certificate.clone())
     }
 }
 
-/// What came of looking at the files.
+/// The result of [`Certificates::refresh`].
 #[derive(Debug, Default)]
 pub(super) struct Refreshed {
-    looked: bool,
+    any_stamp_changed: bool,
+    /// A new certificate is in use.
     changed: bool,
-    unfit: u64,
+    /// How many changed pairs are invalid.
+    failed: u64,
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.choose(hello.server_name(), fits).map(|certificate| certificate.key.clone())
+        let is_supported = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        self.choose(hello.server_name(), is_supported).map(|certificate| certificate.key.clone())
     }
 }
 
@@ -148,7 +152,7 @@ fn stamps(files: &CertificateFiles) -> [Option<Stamp>; 2] {
     [stamp(&files.certificate), key]
 }
 
-/// Makes TLS connections of TCP ones.
+/// Accepts TLS connections.
 #[derive(Clone)]
 pub(super) struct Acceptor {
     tls: TlsAcceptor,
@@ -156,7 +160,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1.
+    /// TLS 1.2 and 1.3; prefers HTTP/2 to HTTP/1.1.
     pub(super) fn new(certificates: Arc<Certificates>) -> Result<Self, ServeError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -169,7 +173,7 @@ impl Acceptor {
         Ok(Self { tls: TlsAcceptor::from(Arc::new(config)), certificates })
     }
 
-    /// The handshake.
+    /// Performs the handshake.
     pub(super) async fn accept(self, stream: TcpStream) -> io::Result<Accepted> {
         let stream = self.tls.accept(stream).await?;
         let (_, session) = stream.get_ref();
@@ -181,23 +185,23 @@ impl Acceptor {
     }
 }
 
-/// Looks at the files for as long as we run, and tells the metrics.
+/// Reloads changed certificates periodically and updates the metrics, until shutdown.
 pub(super) async fn watch(certificates: Arc<Certificates>, current: Current) {
-    let mut told = None::<tokio::time::Instant>;
+    let mut last_warned = None::<tokio::time::Instant>;
     loop {
-        if told.is_none_or(|told| told.elapsed() > REMIND) {
+        if last_warned.is_none_or(|warned| warned.elapsed() > WARNING_INTERVAL) {
             let now_secs = i64::try_from(current.gateway().now_millis() / 1000).unwrap_or(i64::MAX);
             report::note_certificates(&current.gateway(), certificates.expiry(now_secs), 0);
-            told = Some(tokio::time::Instant::now());
+            last_warned = Some(tokio::time::Instant::now());
         }
-        sleep(LOOK).await;
-        let looked = certificates.clone();
-        let Ok(refreshed) = tokio::task::spawn_blocking(move || looked.refresh()).await else { continue };
-        if refreshed.unfit > 0 {
-            report::note_certificates(&current.gateway(), None, refreshed.unfit);
+        sleep(POLL_INTERVAL).await;
+        let refreshing = certificates.clone();
+        let Ok(refreshed) = tokio::task::spawn_blocking(move || refreshing.refresh()).await else { continue };
+        if refreshed.failed > 0 {
+            report::note_certificates(&current.gateway(), None, refreshed.failed);
         }
         if refreshed.changed {
-            told = None;
+            last_warned = None;
         }
     }
 }

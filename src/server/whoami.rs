@@ -1,4 +1,4 @@
-//! The demo backend inside the binary, where the configuration names it.
+//! Starts the built-in demo backend if the configuration uses it.
 
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ pub(super) fn is_used(config: &Config) -> bool {
     config.upstreams.iter().any(|upstream| upstream.servers.contains(&UpstreamServer::Whoami))
 }
 
-/// The backend inside the binary, on a loopback port of its own: what it shows is what any other
-/// backend would receive.
+/// Starts it on a loopback port of its own, so that it receives exactly what any other backend would.
 pub(super) async fn start() -> Result<std::net::SocketAddr, ServeError> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(ServeError::new)?;
     let address = listener.local_addr().map_err(ServeError::new)?;

@@ -1,6 +1,6 @@
-//! One thread and one runtime a core. All of them accept from the same sockets, and whoever accepts a
-//! connection seats it on the thread that has the fewest; from then on it never changes its thread (measured: a
-//! quarter less CPU time per request than on a shared pool of threads).
+//! Worker threads: one per core, each with a runtime of its own. All workers accept from the same sockets. An accepted
+//! connection is assigned to the worker that has the fewest and stays on it (measured: a quarter less CPU time per
+//! request than on a shared thread pool).
 
 use std::io;
 use std::net::IpAddr;
@@ -24,34 +24,34 @@ use crate::proxy::tls_handshake;
 use crate::wire::stream::{Transport, Wire};
 use crate::{critical, upstream};
 
-/// How often idle upstream connections are looked through.
+/// How often expired upstream connections are removed from the pool.
 const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Rest after a connection could not be accepted (no descriptors left, for one).
+/// Delay before the next `accept` after an error, for example when no descriptors are left.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
-/// How often the log is told of that, at most.
+/// Minimum time between two log lines about such errors.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The way to the running threads; they end when the process does.
+/// Handle to all workers; they run until the process exits.
 #[derive(Clone)]
 pub(super) struct Workers(Arc<[WorkerHandle]>);
 
-/// A thread, as the others see it.
+/// What other threads need to reach a worker.
 struct WorkerHandle {
     inbox: UnboundedSender<WorkerMessage>,
     load: Load,
 }
 
-/// What a thread is told.
+/// A message to a worker.
 pub(super) enum WorkerMessage {
-    /// Accept from this socket, until told otherwise.
+    /// Accept from this socket until the receiver becomes `true`.
     Accept(Socket, watch::Receiver<bool>),
-    /// Serve this connection, which another thread accepted.
+    /// Serve a connection that another worker accepted.
     Serve(ConnectionHandoff),
-    /// Say that you are alive.
+    /// Reply, to show that the worker still runs.
     Ping(oneshot::Sender<()>),
 }
 
-/// A connection on its way to another thread.
+/// A connection on its way to another worker.
 pub(super) struct ConnectionHandoff {
     stream: std::net::TcpStream,
     address: Option<IpAddr>,
@@ -59,7 +59,7 @@ pub(super) struct ConnectionHandoff {
     counted: Counted,
 }
 
-/// Starts one thread a core.
+/// Starts one worker per core.
 pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver<bool>) -> Result<Workers, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (inboxes, messages): (Vec<_>, Vec<_>) = (0..cores).map(|_| unbounded_channel()).unzip();
@@ -68,7 +68,7 @@ pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver
         let (current, tls, stopped, workers) = (current.clone(), tls.clone(), stopped.clone(), workers.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
         let serve = move || {
-            // made on its own thread: what pingora makes on the way belongs to its runtime
+            // created on the worker's thread: what pingora creates here is bound to its runtime
             let run = async {
                 let handler = ConnectionHandler::new(current, thread_local_shutdown(stopped.clone()));
                 run(Dispatcher { handler, tls, number, workers }, messages, stopped).await;
@@ -81,7 +81,7 @@ pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver
 }
 
 impl Workers {
-    /// Has all threads accept from a socket until `closed` says so.
+    /// Makes all workers accept from a socket until `closed` becomes `true`.
     pub(super) fn accept(&self, socket: &Socket, closed: &watch::Receiver<bool>) -> Result<(), ServeError> {
         for WorkerHandle { inbox, .. } in &*self.0 {
             let _ = inbox.send(WorkerMessage::Accept(socket.share().map_err(ServeError::new)?, closed.clone()));
@@ -89,7 +89,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Waits until every thread has said that it is alive; `false`: one has ended.
+    /// Waits for a reply from every worker; `false` if one has ended.
     pub(super) async fn ping(&self) -> bool {
         for WorkerHandle { inbox, .. } in &*self.0 {
             let (reply, answer) = oneshot::channel();
@@ -101,18 +101,18 @@ impl Workers {
     }
 }
 
-/// The word that the gateway stops, of this thread alone: every request looks at it, and what many threads look at in
-/// this way slows all of them down.
+/// A copy of the shutdown signal for this thread alone. Every request reads it, and a channel shared by all threads
+/// would slow all of them down.
 fn thread_local_shutdown(mut stopped: watch::Receiver<bool>) -> watch::Receiver<bool> {
-    let (tell, told) = watch::channel(false);
+    let (sender, receiver) = watch::channel(false);
     drop(tokio::spawn(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
-        tell.send(true)
+        sender.send(true)
     }));
-    told
+    receiver
 }
 
-/// Serves until the process ends.
+/// Handles messages until the process exits.
 async fn run(
     mut dispatcher: Dispatcher,
     mut messages: UnboundedReceiver<WorkerMessage>,
@@ -134,7 +134,7 @@ async fn run(
     }
 }
 
-/// What becomes of connections that this thread accepts.
+/// Distributes the connections that this worker accepts.
 #[derive(Clone)]
 struct Dispatcher {
     handler: ConnectionHandler,
@@ -144,7 +144,7 @@ struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Serves a connection, or hands it to the thread that has the fewest.
+    /// Serves a connection, or hands it to the worker that has the fewest.
     fn dispatch(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
         let Some(counted) = self.handler.for_request().admit(address) else { return };
         let handles = &self.workers.0;
@@ -166,6 +166,7 @@ impl Dispatcher {
         }
     }
 
+    /// Serves a connection that another worker accepted.
     fn adopt(&mut self, handoff: ConnectionHandoff) {
         let ConnectionHandoff { stream, address, is_secure, counted } = handoff;
         match TcpStream::from_std(stream) {
@@ -190,8 +191,8 @@ impl Dispatcher {
     }
 }
 
-/// Accepts until the socket is closed or the process stops. Whoever is in the queue of a socket of our own is
-/// let in first; a socket that was handed to us keeps its queue for the next process.
+/// Accepts connections until the socket is closed or the process shuts down. Connections that already wait in the queue
+/// of the gateway's own socket are still served; an inherited socket keeps its queue for the next process.
 async fn accept(
     mut dispatcher: Dispatcher,
     socket: Socket,
@@ -220,13 +221,13 @@ async fn accept(
         }
     }
     if !inherited {
-        for accepted in listener.rest() {
+        for accepted in listener.drain_queue() {
             dispatcher.dispatch(accepted, is_secure);
         }
     }
 }
 
-/// Tries to accept that came to nothing.
+/// Rate-limited logging of `accept` errors.
 #[derive(Default)]
 struct AcceptErrorLog {
     suppressed: u64,
@@ -234,7 +235,7 @@ struct AcceptErrorLog {
 }
 
 impl AcceptErrorLog {
-    /// A state that lasts would fill the log with its lines.
+    /// A lasting error would otherwise fill the log.
     fn log(&mut self, error: &io::Error) {
         self.suppressed += 1;
         if self.last_logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
@@ -244,7 +245,7 @@ impl AcceptErrorLog {
     }
 }
 
-/// The client was gone before it was accepted: nothing is wrong with us.
+/// Whether the error concerns only one connection, whose client was gone before it was accepted.
 fn is_transient_accept_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)

@@ -4,7 +4,7 @@ use super::accounts::Admin;
 use crate::account::backend_token::signing_key;
 use crate::account::errors::AdminError;
 use crate::account::session::cookie_token;
-use crate::clock::BorneOut;
+use crate::clock::PlausibleTime;
 use crate::store::{self, AuditRow, KeyRow};
 
 /// Which previous keys keep verifying tokens.
@@ -35,7 +35,7 @@ pub fn rotate(admin: &mut Admin, old: OldKeys) -> Result<String, AdminError> {
         new.push(signing_key::new_key(&key.algorithm)?);
     }
     // a clock that is ahead must not drop keys that are not old
-    let past = BorneOut::new(&admin.clock, admin.db.newest_record()?).0.now();
+    let past = PlausibleTime::new(&admin.clock, admin.db.newest_record()?).0.now();
     let (name, drop_before) = match old {
         OldKeys::Dropped => ("keys_dropped", None),
         OldKeys::Kept => ("key_rotated", Some(past.saturating_sub(admin.settings.keys_secs()))),
