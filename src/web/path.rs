@@ -123,6 +123,9 @@ fn character(raw: &[u8], at: usize) -> Result<usize, Ambiguous> {
     for (place, byte) in bytes[..length].iter_mut().enumerate() {
         let start = at + 3 * place;
         *byte = escape(raw, start).filter(|_| raw[start] == b'%').ok_or(Ambiguous::BadText)?;
+        if !is_canonical(raw, start) {
+            return Err(Ambiguous::SmallLetters);
+        }
     }
     let text = std::str::from_utf8(&bytes[..length]).map_err(|_| Ambiguous::BadText)?;
     if text.chars().any(|c| c.is_control() || folds_to_delimiter(c)) { Err(Ambiguous::BadText) } else { Ok(length) }
@@ -257,6 +260,8 @@ mod tests {
             ("/%F8%80%80%80%AF", BadText),
             ("/%FC%80%80%80%80%AF", BadText),
             ("/M%FCnchen", BadText),
+            ("/caf%C3%a9", SmallLetters),
+            ("/%E0%A4%a8", SmallLetters),
             ("/%C3", BadText),
             ("/%C3xA9", BadText),
             ("/%A9", BadText),
