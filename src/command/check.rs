@@ -10,7 +10,7 @@ use super::{CommandError, Globals};
 use crate::account::Admin;
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults, Test};
-use crate::policy::explain::simulate::Prover;
+use crate::policy::explain::simulate::Simulator;
 use crate::store::{self, Judged};
 
 /// Prints faults or test results.
@@ -30,11 +30,11 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
     }
     remark(&config.warnings);
     let database = database(&config);
-    let prover = Prover::new(&config);
+    let simulator = Simulator::new(&config);
     let results: Vec<(&Test, String)> = config
         .tests
         .iter()
-        .map(|test| (test, prover.prove(test).unwrap_or_else(|why| format!("error: {why}"))))
+        .map(|test| (test, simulator.prove(test).unwrap_or_else(|why| format!("error: {why}"))))
         .collect();
     let failed = results.iter().filter(|(test, got)| test.expect != *got).count();
     if as_json {

@@ -7,8 +7,8 @@ use super::{CommandError, ExplainArgs, Globals};
 use crate::account::{Admin, User};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::policy::explain::report::{Answer, Asked, Explanation, Forwarded, ReadingTold, RouteTried};
-use crate::policy::explain::simulate::Prover;
+use crate::policy::explain::report::{Answer, Explanation, Forwarded, ReadingReport, RouteTried, SimulatedRequest};
+use crate::policy::explain::simulate::Simulator;
 
 /// Routes that are told of one by one where the right one is not among the first.
 const ROUTES_SHOWN: usize = 20;
@@ -25,8 +25,8 @@ pub fn run(globals: &Globals, args: &ExplainArgs) -> Result<(), CommandError> {
         notes.push("the account is disabled, so the request is anonymous");
         user = None;
     }
-    let asked = Asked { method, target: args.url.clone(), headers, user };
-    let mut told = Prover::new(&config).explain(&asked).map_err(CommandError::Usage)?;
+    let asked = SimulatedRequest { method, target: args.url.clone(), headers, user };
+    let mut told = Simulator::new(&config).explain(&asked).map_err(CommandError::Usage)?;
     told.notes.extend(notes);
     if args.json { say_json(&serde_json::to_value(&told).unwrap_or_default()) } else { say(&text(&told)) }
 }
@@ -77,7 +77,7 @@ fn route(tried: &RouteTried) -> String {
     format!("route {} (line {}) {}: {how}", tried.route, tried.line, tried.takes)
 }
 
-fn reading(told: &ReadingTold) -> String {
+fn reading(told: &ReadingReport) -> String {
     let route = told.route.map_or("no route".to_owned(), |route| format!("route {route}"));
     format!("  {} ({route}): {}", told.path, told.verdict)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::header_filter::Stripper;
+use super::header_filter::HeaderFilter;
 use crate::account::{AccountTag, AppCookieKey, AppCookies, Identity, Owner, User};
 use crate::config::AppCookieRule;
 use crate::web::cookie::{self, CookieStyle};
@@ -93,27 +93,27 @@ pub(crate) fn owner<'s>(
 pub(crate) struct Context<'g> {
     pub(crate) key: &'g AppCookieKey,
     pub(crate) cookies: &'g CookieStyle,
-    pub(crate) stripper: &'g Stripper,
+    pub(crate) header_filter: &'g HeaderFilter,
     pub(crate) settled: &'g Settled,
 }
 
 impl Context<'_> {
     /// Looks at the cookies of a request that the session of `user` authenticates; `None`: all of them may pass, and
-    /// nothing is new. `by_itself`: the browser sent the session by itself, and so the record, if it has one.
-    pub(crate) fn judge(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Option<Box<Foreign>> {
+    /// nothing is new. `ambient_credential`: the browser sent the session by itself, and so the record, if it has one.
+    pub(crate) fn judge(&self, user: &User, incoming: &Incoming<'_>, ambient_credential: bool) -> Option<Box<Foreign>> {
         let hash = self.settled.hash(user, incoming);
         if self.settled.place(hash).load(Ordering::Relaxed) == hash {
             return None;
         }
-        self.look(user, incoming, by_itself, hash)
+        self.look(user, incoming, ambient_credential, hash)
     }
 
     #[inline(never)]
-    fn look(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool, hash: u64) -> Option<Box<Foreign>> {
+    fn look(&self, user: &User, incoming: &Incoming<'_>, ambient_credential: bool, hash: u64) -> Option<Box<Foreign>> {
         let tag = self.key.tag(&user.id);
         let record = self.record(incoming.headers, incoming.host.name());
         // a page of another site shows a session by a ticket or a field: apps' cookies may come with it, and ours do not
-        let unknowable = record.is_none() && !by_itself;
+        let unknowable = record.is_none() && !ambient_credential;
         let record = record.unwrap_or_default();
         let mut foreign = Foreign { tag, withheld: Vec::new(), unrecorded: false, unknowable };
         for (name, value) in self.of_apps(incoming.headers) {
@@ -173,8 +173,13 @@ impl Context<'_> {
     }
 
     /// The `Set-Cookie` values that record as this account's what the request carries and nobody had; nothing is taken away.
-    pub(crate) fn record_those_of(&self, user: &User, incoming: &Incoming<'_>, by_itself: bool) -> Vec<HeaderValue> {
-        let Some(foreign) = self.judge(user, incoming, by_itself) else { return Vec::new() };
+    pub(crate) fn record_those_of(
+        &self,
+        user: &User,
+        incoming: &Incoming<'_>,
+        ambient_credential: bool,
+    ) -> Vec<HeaderValue> {
+        let Some(foreign) = self.judge(user, incoming, ambient_credential) else { return Vec::new() };
         let foreign = Foreign { withheld: Vec::new(), ..*foreign };
         self.settle(user, incoming, Some(&foreign), std::iter::empty())
     }
@@ -193,7 +198,7 @@ impl Context<'_> {
     }
 
     fn is_apps(&self, name: &[u8]) -> bool {
-        !name.is_empty() && !self.stripper.is_ours(name)
+        !name.is_empty() && !self.header_filter.is_ours(name)
     }
 }
 

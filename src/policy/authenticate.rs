@@ -30,7 +30,7 @@ pub(crate) enum Authentication {
         identity: Identity,
         /// It was one that a browser sends by itself, whoever's page asks: the cookie, or what was typed as a name and a
         /// password. Cross-origin protection applies.
-        by_itself: bool,
+        ambient_credential: bool,
     },
     /// Only invalid ones were presented.
     Rejected(Rejected),
@@ -63,7 +63,7 @@ pub(crate) fn authenticate(
 ) -> Authentication {
     let headers = incoming.headers;
     let mut rejected = match by_cookie(accounts, headers, cookies.session()) {
-        Ok(Some(identity)) => return Authentication::Known { identity, by_itself: true },
+        Ok(Some(identity)) => return Authentication::Known { identity, ambient_credential: true },
         Ok(None) => None,
         Err(why) => Some(why),
     };
@@ -76,8 +76,8 @@ pub(crate) fn authenticate(
         };
         match found {
             Ok(identity) => {
-                let by_itself = after_scheme(field.as_bytes(), b"basic").is_some();
-                return Authentication::Known { identity, by_itself };
+                let ambient_credential = after_scheme(field.as_bytes(), b"basic").is_some();
+                return Authentication::Known { identity, ambient_credential };
             }
             Err(why) => rejected = Some(why),
         }
@@ -86,13 +86,13 @@ pub(crate) fn authenticate(
     for token in elsewhere.chain(headers.get_all(PROXY_AUTHORIZATION).iter().filter_map(api_token)) {
         match credentials::api_token(accounts, token) {
             // no page can say it (Fetch, 2.2.2; a field of its own is asked for first), and no browser does by itself
-            Ok(identity) => return Authentication::Known { identity, by_itself: false },
+            Ok(identity) => return Authentication::Known { identity, ambient_credential: false },
             Err(why) => rejected = Some(why),
         }
     }
     for token in carried {
         match credentials::handshake_token(accounts, token, incoming.host) {
-            Ok(identity) => return Authentication::Known { identity, by_itself: false },
+            Ok(identity) => return Authentication::Known { identity, ambient_credential: false },
             Err(why) => rejected = Some(why),
         }
     }

@@ -147,8 +147,8 @@ fn crosses_origins(
     if incoming.is_websocket {
         return !websocket_origin_is_ours(route, incoming, &own());
     }
-    let by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
-    by_itself && !is_safe(method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
+    let ambient_credential = matches!(authentication, Authentication::Known { ambient_credential: true, .. });
+    ambient_credential && !is_safe(method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
 }
 
 /// The origins that the route's answers are shared with.

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::authorize::Admission;
 use crate::config::{Access, Cache, Route};
 use crate::web::names::Names;
-use crate::wire::response_view::AnswerHead;
+use crate::wire::response_view::ResponseHeadView;
 
 /// What an answer is given in the place of the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
 pub(crate) struct CacheRules {
@@ -26,11 +26,11 @@ pub(crate) enum Asker {
 }
 
 impl Asker {
-    pub(crate) fn new(headers: &HeaderMap, names: Names, by_itself: bool, admission: &Admission) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, names: Names, ambient_credential: bool, admission: &Admission) -> Self {
         let may_be = names.may_have(b"authorization");
         match admission.identity() {
             None => Self::Unknown,
-            Some(_) if by_itself && !(may_be && headers.contains_key(header::AUTHORIZATION)) => Self::ByCookie,
+            Some(_) if ambient_credential && !(may_be && headers.contains_key(header::AUTHORIZATION)) => Self::ByCookie,
             Some(_) => Self::ByField,
         }
     }
@@ -41,7 +41,7 @@ impl CacheRules {
     /// values that the gateway adds by itself. `None`: it belongs to no account.
     pub(crate) fn new<'v, 'r>(
         mut routes: impl Iterator<Item = &'r Route>,
-        answer: &'v impl AnswerHead,
+        answer: &'v impl ResponseHeadView,
         vary: impl Iterator<Item = &'v HeaderValue>,
         asker: Asker,
     ) -> Option<Self> {
@@ -57,13 +57,13 @@ impl CacheRules {
 }
 
 /// `private` in the place of what lets shared caches store; how long a browser keeps it stays.
-pub(crate) fn private(answer: &impl AnswerHead) -> Option<HeaderValue> {
+pub(crate) fn private(answer: &impl ResponseHeadView) -> Option<HeaderValue> {
     let first = answer.values(&header::CACHE_CONTROL).next();
     if first.is_some() { made_private(answer) } else { Some(HeaderValue::from_static("private")) }
 }
 
 #[inline(never)]
-fn made_private(answer: &impl AnswerHead) -> Option<HeaderValue> {
+fn made_private(answer: &impl ResponseHeadView) -> Option<HeaderValue> {
     let (mut kept, mut is_private) = (Vec::new(), false);
     for directive in answer.values(&header::CACHE_CONTROL).flat_map(directives) {
         let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
@@ -103,7 +103,7 @@ fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// `Vary` with what says who asks, in one line: some caches look at one alone. A 304 has no type and freshens what is
 /// stored, so it leaves that as it is.
 fn by_credential<'v>(
-    answer: &'v impl AnswerHead,
+    answer: &'v impl ResponseHeadView,
     added: impl Iterator<Item = &'v HeaderValue>,
     asker: Asker,
 ) -> Option<HeaderValue> {
@@ -132,7 +132,7 @@ fn vary_with(mut lines: Vec<&[u8]>, wanted: &'static str) -> Option<HeaderValue>
 }
 
 /// Whether an answer says, without contradiction, that it is part of a page.
-fn is_part(answer: &impl AnswerHead) -> bool {
+fn is_part(answer: &impl ResponseHeadView) -> bool {
     let mut kinds = answer.values(&header::CONTENT_TYPE);
     let kind = kinds.next().filter(|kind| !kind.contains(&b',') && is_kind_of_part(kind));
     kind.is_some() && kinds.next().is_none()

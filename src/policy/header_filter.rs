@@ -42,7 +42,7 @@ const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-w
 
 /// Which request headers never pass; made once from the configuration.
 #[derive(Debug)]
-pub(crate) struct Stripper {
+pub(crate) struct HeaderFilter {
     /// Names that never pass.
     never: HashSet<String, ahash::RandomState>,
     never_names: Names,
@@ -54,7 +54,7 @@ pub(crate) struct Stripper {
     trusted_headers: Vec<String>,
 }
 
-impl Stripper {
+impl HeaderFilter {
     pub(crate) fn new(config: &Config) -> Self {
         let configured = config.upstreams.iter().flat_map(|upstream| &upstream.identity.0);
         let configured = configured.map(|(name, _)| fold(name));

@@ -14,7 +14,7 @@ static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
 const GATEWAYS_MAX: usize = 8;
 
 /// Whether this gateway, `own`, has had the request already.
-pub(crate) fn has_come_round(incoming: &Incoming<'_>, own: &str) -> bool {
+pub(crate) fn is_loop(incoming: &Incoming<'_>, own: &str) -> bool {
     may_be_there(incoming.names)
         && names(incoming.headers).enumerate().any(|(at, name)| at == GATEWAYS_MAX || name == own.as_bytes())
 }
@@ -25,13 +25,13 @@ fn may_be_there(fields: Names) -> bool {
 }
 
 /// What is forwarded: the names so far, and our own.
-pub(crate) fn told<'a>(headers: &HeaderMap, may_have: Names, own: &'a str) -> Cow<'a, [u8]> {
+pub(crate) fn append_self<'a>(headers: &HeaderMap, may_have: Names, own: &'a str) -> Cow<'a, [u8]> {
     if !may_be_there(may_have) || !headers.contains_key(&VIA) {
         return own.as_bytes().into();
     }
-    let mut told: Vec<u8> = names(headers).take(GATEWAYS_MAX).flat_map(|name| [name, b", "].concat()).collect();
-    told.extend_from_slice(own.as_bytes());
-    told.into()
+    let mut append_self: Vec<u8> = names(headers).take(GATEWAYS_MAX).flat_map(|name| [name, b", "].concat()).collect();
+    append_self.extend_from_slice(own.as_bytes());
+    append_self.into()
 }
 
 /// As gateways write them: what a client invents besides does not pass.

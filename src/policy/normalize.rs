@@ -245,7 +245,7 @@ fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {
 }
 
 /// A request id that a trusted proxy gave, if it is fit to be logged and echoed.
-pub(crate) fn told_request_id(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn trusted_request_id(headers: &HeaderMap) -> Option<String> {
     let told = headers.get("x-request-id")?.to_str().ok()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (!told.is_empty() && told.len() <= 64 && told.bytes().all(plain)).then(|| told.to_owned())

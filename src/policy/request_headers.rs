@@ -9,7 +9,7 @@ use pingora_http::RequestHeader;
 
 use super::app_cookies::Foreign;
 use super::authenticate::holds_own;
-use super::header_filter::{Stripper, holds_session};
+use super::header_filter::{HeaderFilter, holds_session};
 use super::loop_detection;
 use super::websocket_credentials::Handshake;
 use crate::account::{IssuedToken, User};
@@ -34,7 +34,7 @@ const HOP_NAMES: Names = {
 const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
 /// Everything about the request that the upstream is told besides what the client sent.
-pub(crate) struct Told<'a> {
+pub(crate) struct ForwardContext<'a> {
     pub(crate) upstream: &'a Upstream,
     pub(crate) user: Option<&'a User>,
     /// Its own token, where it gets one.
@@ -124,20 +124,25 @@ impl<'a> Changes<'a> {
 }
 
 /// Says what changes. `target` is the client's path and query.
-pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Stripper, told: &Told<'a>) -> Changes<'a> {
-    let mut dropped: Vec<HeaderName> =
-        headers.keys().filter(|name| !stripper.passes(name.as_str(), told.upstream, told.trusted)).cloned().collect();
-    if told.names.may_have(b"connection") {
+pub(crate) fn changes<'a>(
+    headers: &HeaderMap,
+    target: &[u8],
+    header_filter: &HeaderFilter,
+    context: &ForwardContext<'a>,
+) -> Changes<'a> {
+    let passes = |name: &&HeaderName| header_filter.passes(name.as_str(), context.upstream, context.trusted);
+    let mut dropped: Vec<HeaderName> = headers.keys().filter(|name| !passes(name)).cloned().collect();
+    if context.names.may_have(b"connection") {
         dropped.extend(nominated(headers));
     }
     let names = dropped.iter().fold(HOP_NAMES, |names, name| names.with(name.as_str().as_bytes()));
     let mut changes = Changes { names, dropped, set: Vec::with_capacity(16), target: None };
-    if told.names.may_have(b"authorization") {
-        strip_authorization(&mut changes, headers, told.upstream);
+    if context.names.may_have(b"authorization") {
+        strip_authorization(&mut changes, headers, context.upstream);
     }
-    rewrite_cookies(&mut changes, headers, stripper, told);
-    state_identity(&mut changes, &told.upstream.identity, told.user);
-    if let Some(token) = told.token {
+    rewrite_cookies(&mut changes, headers, header_filter, context);
+    state_identity(&mut changes, &context.upstream.identity, context.user);
+    if let Some(token) = context.token {
         if let Some(bearer) = &token.bearer {
             changes.set("Authorization", bearer.as_bytes());
         }
@@ -145,24 +150,24 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
             changes.set("X-Authgate-Jwt-Assertion", assertion.as_bytes());
         }
     }
-    if told.trusted {
-        let hops = forwarded_for(headers, told.peer);
+    if context.trusted {
+        let hops = forwarded_for(headers, context.peer);
         if !hops.is_empty() {
             changes.make("X-Forwarded-For", hops);
         }
-    } else if let Some(peer) = told.peer {
+    } else if let Some(peer) = context.peer {
         changes.set("X-Forwarded-For", peer.as_bytes());
     }
-    changes.set("X-Forwarded-Proto", told.scheme.as_bytes());
-    changes.set("X-Forwarded-Host", told.host.as_bytes());
-    match &told.port {
+    changes.set("X-Forwarded-Proto", context.scheme.as_bytes());
+    changes.set("X-Forwarded-Host", context.host.as_bytes());
+    match &context.port {
         Cow::Borrowed(port) => changes.set("X-Forwarded-Port", port.as_bytes()),
         Cow::Owned(port) => changes.make("X-Forwarded-Port", port.clone().into_bytes()),
     }
-    changes.set("X-Request-Id", told.request_id.as_bytes());
-    changes.put("X-Authgate-Via", Some(loop_detection::told(headers, told.names, told.via)));
-    let stripped = told.handshake.and_then(Handshake::target);
-    if let Some(handshake) = told.handshake
+    changes.set("X-Request-Id", context.request_id.as_bytes());
+    changes.put("X-Authgate-Via", Some(loop_detection::append_self(headers, context.names, context.via)));
+    let stripped = context.handshake.and_then(Handshake::target);
+    if let Some(handshake) = context.handshake
         && let Some(left) = handshake.protocols_left()
     {
         changes.drop(&header::SEC_WEBSOCKET_PROTOCOL);
@@ -170,11 +175,11 @@ pub(crate) fn changes<'a>(headers: &HeaderMap, target: &[u8], stripper: &Strippe
             changes.set("Sec-WebSocket-Protocol", left.as_bytes());
         }
     }
-    changes.target = cut_prefix(told.prefix, stripped.unwrap_or(target)).or_else(|| stripped.map(<[u8]>::to_vec));
-    if !told.prefix.is_empty() {
-        changes.set("X-Forwarded-Prefix", told.prefix.as_bytes());
+    changes.target = cut_prefix(context.prefix, stripped.unwrap_or(target)).or_else(|| stripped.map(<[u8]>::to_vec));
+    if !context.prefix.is_empty() {
+        changes.set("X-Forwarded-Prefix", context.prefix.as_bytes());
     }
-    if let Some(host) = told.host_override {
+    if let Some(host) = context.host_override {
         changes.set("Host", host.as_bytes());
     }
     changes
@@ -218,8 +223,13 @@ fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream:
 }
 
 /// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
-fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &Stripper, told: &Told<'_>) {
-    let added = told.token.map_or("", |token| token.cookies.as_str());
+fn rewrite_cookies(
+    changes: &mut Changes<'_>,
+    headers: &HeaderMap,
+    header_filter: &HeaderFilter,
+    context: &ForwardContext<'_>,
+) {
+    let added = context.token.map_or("", |token| token.cookies.as_str());
     let lines = headers.get_all(header::COOKIE);
     let bytes: usize = lines.iter().map(|line| line.len() + 2).sum();
     let mut kept = Vec::new();
@@ -233,8 +243,11 @@ fn rewrite_cookies(changes: &mut Changes<'_>, headers: &HeaderMap, stripper: &St
         kept.extend_from_slice(item);
     };
     for item in lines.iter().flat_map(|line| cookie::split(line.as_bytes())) {
-        let is_foreign = || told.drops_cookies || told.foreign.is_some_and(|foreign| foreign.withholds(item));
-        if stripper.is_ours(cookie::name_of(item)) || stripper.hides_token(item) || holds_session(item) || is_foreign()
+        let is_foreign = || context.drops_cookies || context.foreign.is_some_and(|foreign| foreign.withholds(item));
+        if header_filter.is_ours(cookie::name_of(item))
+            || header_filter.hides_token(item)
+            || holds_session(item)
+            || is_foreign()
         {
             changed = true;
         } else {

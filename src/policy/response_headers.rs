@@ -5,18 +5,18 @@ use pingora_http::ResponseHeader;
 
 use super::caching::{self, Asker, CacheRules};
 use super::cors::CorsAnswer;
-use super::header_filter::Stripper;
+use super::header_filter::HeaderFilter;
 use crate::config::Route;
 use crate::web::cookie;
 use crate::web::origin::Origin;
 use crate::wire::response_head::{self, Answer, Framing};
-use crate::wire::response_view::{AnswerHead, connection_options};
+use crate::wire::response_view::{ResponseHeadView, connection_options};
 
 /// What becomes of an upstream's head on its way to the client: it cannot set our cookies, nor those that
 /// carry its own token, nor speak for other origins unless the route leaves that to it. What its
 /// `Connection` names is about that connection alone (RFC 9110, 7.6.1).
-pub(crate) struct AnswerChanges<'g> {
-    stripper: &'g Stripper,
+pub(crate) struct ResponseHeaderPolicy<'g> {
+    header_filter: &'g HeaderFilter,
     app_speaks_cors: bool,
     nominated: Vec<HeaderName>,
     /// 1xx and 204 have no body to speak of (RFC 9110, 8.6; RFC 9112, 6.1).
@@ -32,8 +32,8 @@ pub(crate) struct AnswerChanges<'g> {
     added: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl<'g> AnswerChanges<'g> {
-    pub(crate) fn new(stripper: &'g Stripper, cors: &CorsAnswer, answer: &impl AnswerHead) -> Self {
+impl<'g> ResponseHeaderPolicy<'g> {
+    pub(crate) fn new(header_filter: &'g HeaderFilter, cors: &CorsAnswer, answer: &impl ResponseHeadView) -> Self {
         // what frames the body, what browsers keep and who may keep it is no connection's to take away
         const KEPT: [&str; 6] =
             ["connection", "content-length", "transfer-encoding", "set-cookie", "cache-control", "vary"];
@@ -50,7 +50,7 @@ impl<'g> AnswerChanges<'g> {
         let app_speaks_cors = matches!(cors, CorsAnswer::App);
         let bodiless = answer.status().is_informational() || answer.status() == StatusCode::NO_CONTENT;
         Self {
-            stripper,
+            header_filter,
             app_speaks_cors,
             nominated,
             bodiless,
@@ -66,7 +66,7 @@ impl<'g> AnswerChanges<'g> {
     /// they may store whatever is not `private` by `max-age`, `Expires` or a guess, cookies included (RFC 9111, 3),
     /// with `no-cache` too.
     #[inline(never)]
-    pub(crate) fn lay(&mut self, cookie: HeaderValue, answer: &impl AnswerHead) {
+    pub(crate) fn add_session_cookie(&mut self, cookie: HeaderValue, answer: &impl ResponseHeadView) {
         if is_shared(answer) {
             return;
         }
@@ -81,7 +81,7 @@ impl<'g> AnswerChanges<'g> {
 
     /// Sets cookies for the one browser that asked, and keeps them out of shared caches.
     #[inline(never)]
-    pub(crate) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl AnswerHead) {
+    pub(crate) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl ResponseHeadView) {
         if cookies.is_empty() {
             return;
         }
@@ -96,7 +96,7 @@ impl<'g> AnswerChanges<'g> {
     pub(crate) fn keep_to_account<'r>(
         &mut self,
         routes: impl Iterator<Item = &'r Route>,
-        answer: &impl AnswerHead,
+        answer: &impl ResponseHeadView,
         asker: Asker,
     ) {
         let is_vary = |(name, _): &&(HeaderName, HeaderValue)| name == header::VARY;
@@ -119,7 +119,7 @@ impl<'g> AnswerChanges<'g> {
     /// An app that is told its own name leads to itself by it, past the gateway: such a `Location` becomes the path (nginx:
     /// `proxy_redirect default`). Any other one is what it says.
     #[inline(never)]
-    pub(crate) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl AnswerHead) {
+    pub(crate) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl ResponseHeadView) {
         let mut told = answer.values(&header::LOCATION);
         let (Some(told), None) = (told.next(), told.next()) else { return };
         if let Some(path) = path_at(own, prefix, told).and_then(|path| HeaderValue::try_from(path).ok()) {
@@ -130,7 +130,7 @@ impl<'g> AnswerChanges<'g> {
 
     /// Whether the upstream's field does not pass.
     pub(crate) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
-        let sets_ours = || self.stripper.is_ours(cookie::name_of(value));
+        let sets_ours = || self.header_filter.is_ours(cookie::name_of(value));
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
             || NOT_OURS.iter().any(|own| own.eq_ignore_ascii_case(name))
@@ -218,7 +218,7 @@ fn is_vendor_caching(name: &[u8]) -> bool {
 }
 
 /// The directives of all `Cache-Control` fields, in lower case.
-fn directives(answer: &impl AnswerHead) -> impl Iterator<Item = String> {
+fn directives(answer: &impl ResponseHeadView) -> impl Iterator<Item = String> {
     let lines = answer.values(&header::CACHE_CONTROL);
     let items = lines.flat_map(|line| line.split(|&b| b == b','));
     items.map(|item| String::from_utf8_lossy(item).trim().to_ascii_lowercase())
@@ -226,7 +226,7 @@ fn directives(answer: &impl AnswerHead) -> impl Iterator<Item = String> {
 
 /// Whether the answer is meant for everybody: it says so, or it freshens one that a cache has stored (RFC 9111,
 /// 4.3.4), with all its fields.
-fn is_shared(answer: &impl AnswerHead) -> bool {
+fn is_shared(answer: &impl ResponseHeadView) -> bool {
     answer.status() == StatusCode::NOT_MODIFIED
         || directives(answer).any(|directive| directive == "public" || directive.starts_with("s-maxage"))
 }

@@ -4,18 +4,18 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::response_headers::AnswerChanges;
+use super::response_headers::ResponseHeaderPolicy;
 use crate::config::{Config, PathPattern, Route, Segment};
 use crate::web::host::Host;
-use crate::wire::response_view::AnswerHead;
+use crate::wire::response_view::ResponseHeadView;
 
 static ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 
 /// Narrows `Service-Worker-Allowed` to paths that lead to the same upstream: to the folder of the route, where there is
 /// one (W3C Service Workers, 5.3). `place` is the host and the target of the request.
 pub(crate) fn limit(
-    changes: &mut AnswerChanges<'_>,
-    answer: &impl AnswerHead,
+    changes: &mut ResponseHeaderPolicy<'_>,
+    answer: &impl ResponseHeadView,
     config: &Config,
     route: usize,
     place: (&Host, &[u8]),
@@ -31,8 +31,8 @@ pub(crate) fn limit(
 
 #[inline(never)]
 fn narrow(
-    changes: &mut AnswerChanges<'_>,
-    answer: &impl AnswerHead,
+    changes: &mut ResponseHeaderPolicy<'_>,
+    answer: &impl ResponseHeadView,
     config: &Config,
     own: &Route,
     place: (&Host, &[u8]),

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::decide::DESTINATION;
-use super::header_filter::Stripper;
+use super::header_filter::HeaderFilter;
 use super::second_method;
 use crate::config::Upstream;
 
@@ -36,9 +36,9 @@ const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
 /// or path was not judged.
-pub(crate) fn to_server(trailers: HeaderMap, stripper: &Stripper, upstream: &Upstream) -> Option<HeaderMap> {
+pub(crate) fn to_server(trailers: HeaderMap, header_filter: &HeaderFilter, upstream: &Upstream) -> Option<HeaderMap> {
     let names_another = |name: &str| second_method::is_field(name) || name == DESTINATION;
-    passing(trailers, |name| stripper.passes(name, upstream, false) && !names_another(name))
+    passing(trailers, |name| header_filter.passes(name, upstream, false) && !names_another(name))
 }
 
 /// What a client gets of an answer's.

@@ -8,7 +8,7 @@ use crate::config::WebSocketToken;
 use crate::secret::Secret;
 use crate::web::incoming::Incoming;
 use crate::web::websocket;
-use crate::wire::response_view::{AnswerHead, connection_options};
+use crate::wire::response_view::{ResponseHeadView, connection_options};
 
 /// Credentials that are looked at in one handshake.
 const TOKENS_MAX: usize = 4;
@@ -96,7 +96,7 @@ impl Handshake {
     }
 
     /// Browsers end a connection for which none of their protocols was chosen: the field to be added.
-    pub(crate) fn choose(&self, answer: &impl AnswerHead) -> Option<(HeaderName, HeaderValue)> {
+    pub(crate) fn choose(&self, answer: &impl ResponseHeadView) -> Option<(HeaderName, HeaderValue)> {
         let name = header::SEC_WEBSOCKET_PROTOCOL;
         let chosen = answer.values(&name).next().is_some();
         (self.offers_bearer && !chosen).then(|| (name, HeaderValue::from_static("bearer")))
@@ -116,7 +116,7 @@ pub(crate) fn asked_protocol(protocols: &[String], incoming: &Incoming<'_>) -> O
 }
 
 /// Whether a 101 switches to this protocol, and if not, why.
-pub(crate) fn is_switched(protocol: &str, answer: &impl AnswerHead) -> Result<(), &'static str> {
+pub(crate) fn is_switched(protocol: &str, answer: &impl ResponseHeadView) -> Result<(), &'static str> {
     if !connection_options(answer).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
         return Err("101 without Connection: upgrade");
     }
@@ -132,7 +132,7 @@ pub(crate) fn is_switched(protocol: &str, answer: &impl AnswerHead) -> Result<()
 pub(crate) fn is_granted(
     asked: &HeaderMap,
     taken: Option<&Handshake>,
-    answer: &impl AnswerHead,
+    answer: &impl ResponseHeadView,
 ) -> Result<(), &'static str> {
     if !connection_options(answer).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
         return Err("101 without Connection: upgrade");
@@ -164,7 +164,7 @@ pub(crate) fn is_granted(
 }
 
 /// The value of a field that is there once.
-fn only<'a>(answer: &'a impl AnswerHead, name: &'a HeaderName) -> Option<&'a [u8]> {
+fn only<'a>(answer: &'a impl ResponseHeadView, name: &'a HeaderName) -> Option<&'a [u8]> {
     let mut values = answer.values(name);
     values.next().filter(|_| values.next().is_none()).map(<[u8]>::trim_ascii)
 }

@@ -75,8 +75,8 @@ pub(crate) fn record(
     let path = &raw_path[..memchr::memchr(b'?', raw_path).unwrap_or(raw_path.len())];
     let path = as_text(path);
     let client = known.and_then(|known| known.client).or(state.peer.address);
-    let peer = state.guard.as_ref().filter(|guard| guard.address() == client);
-    let client = match peer.and_then(|guard| guard.address_text()) {
+    let peer = state.connection.as_ref().filter(|connection| connection.address() == client);
+    let client = match peer.and_then(|connection| connection.address_text()) {
         Some(text) => Some(Cow::Borrowed(text)),
         None => client.map(|client| Cow::Owned(client.to_string())),
     };

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
-use super::gateway::{Gateway, Parts, Process};
+use super::gateway::{Gateway, Generation, ProcessState};
 use crate::account::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -17,7 +17,7 @@ use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::policy::app_cookies::Settled;
-use crate::policy::header_filter::Stripper;
+use crate::policy::header_filter::HeaderFilter;
 use crate::policy::route;
 use crate::upstream::targets::Targets;
 use crate::upstream::tls;
@@ -31,7 +31,7 @@ pub(crate) fn gateway(
     whoami: Option<SocketAddr>,
 ) -> Gateway {
     let ids = ahash::RandomState::new();
-    let process = Process {
+    let process = ProcessState {
         live: Arc::default(),
         connections: Arc::new(Connections::new()),
         metrics: Arc::new(Metrics::new()),
@@ -63,25 +63,25 @@ pub(crate) fn reconfigured(
         same.map_or_else(|| Arc::new(Targets::new(upstream, &config.limits, whoami)), |(_, same)| same.clone())
     });
     let targets = targets.collect();
-    assemble(config, accounts, targets, before.generation + 1, before.process.clone())
+    assemble(config, accounts, targets, before.number + 1, before.process.clone())
 }
 
 fn assemble(
     config: Arc<Config>,
     accounts: Accounts,
     targets: Vec<Arc<Targets>>,
-    generation: u64,
-    process: Arc<Process>,
+    number: u64,
+    process: Arc<ProcessState>,
 ) -> Gateway {
     tls::tell(&config);
-    Gateway(Arc::new(Parts {
+    Gateway(Arc::new(Generation {
         pages: Pages::new(&config, accounts.clone()),
         cookies: config.cookie_style(),
-        stripper: Stripper::new(&config),
+        header_filter: HeaderFilter::new(&config),
         counted: process.metrics.of_routes(config.routes.iter().map(route::name)),
         targets,
-        generation,
-        proxy_told: AtomicBool::new(false),
+        number,
+        proxy_warning_logged: AtomicBool::new(false),
         config,
         accounts,
         process,
@@ -90,7 +90,7 @@ fn assemble(
 
 /// The gateway as it is now; all clones are the same.
 #[derive(Clone)]
-pub struct Current(Arc<ArcSwap<Parts>>);
+pub struct Current(Arc<ArcSwap<Generation>>);
 
 impl Current {
     /// Begins with this one.

@@ -8,13 +8,13 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::gateway::Gateway;
-use super::live_connections::Asked;
+use super::live_connections::RequestSnapshot;
 use super::request_state::RequestState;
 use super::{failure, retry};
 use crate::account::{Identity, SessionState};
 use crate::policy::caching::Asker;
-use crate::policy::request_headers::{self, Changes, Told};
-use crate::policy::response_headers::AnswerChanges;
+use crate::policy::request_headers::{self, Changes, ForwardContext};
+use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::{
     app_cookies, hsts, normalize, refuse, response_kind, second_method, service_worker, websocket_credentials,
 };
@@ -22,7 +22,7 @@ use crate::upstream::error_cause;
 use crate::upstream::targets::Target;
 use crate::web::reply::Reply;
 use crate::wire::request_target;
-use crate::wire::response_view::AnswerHead;
+use crate::wire::response_view::ResponseHeadView;
 
 /// Interim answers (1xx) that an upstream may send before the final one.
 const INTERIMS_MAX: usize = 10;
@@ -41,7 +41,7 @@ pub(super) fn next_target(gateway: &Gateway, state: &mut RequestState) -> Result
 }
 
 /// Whether a server of the admitted request's speaks HTTP/2 alone.
-pub(super) fn asks_h2(gateway: &Gateway, state: &RequestState) -> bool {
+pub(super) fn requires_h2(gateway: &Gateway, state: &RequestState) -> bool {
     state.admission.as_ref().is_some_and(|admission| gateway.targets[admission.upstream()].has_h2c())
 }
 
@@ -55,10 +55,10 @@ pub(super) fn may_try_another(gateway: &Gateway, state: &RequestState, e: &Error
     let others = gateway.targets[admission.upstream()].next(&state.tried).is_some();
     if target.mark_down() && others {
         let upstream = gateway.config.upstreams[admission.upstream()].name.as_str();
-        let (server, error, cause) = (target.server(), e.etype().as_str(), error_cause::root(e));
+        let (server, error, cause) = (target.server(), e.etype().as_str(), error_cause::root_cause(e));
         tracing::warn!(upstream, server, error, cause, "upstream server unreachable, removed from rotation");
     }
-    others && state.guard.as_ref().is_none_or(|guard| !guard.is_overdue())
+    others && state.connection.as_ref().is_none_or(|connection| !connection.is_overdue())
 }
 
 /// A connection broke before a byte of an answer: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2),
@@ -83,14 +83,14 @@ pub(super) fn changes<'a>(gateway: &'a Gateway, head: &RequestHeader, state: &'a
     let (Some(admission), Some(known), Some(target)) = (&state.admission, &state.known, state.tried.last()) else {
         return no_admission();
     };
-    let told = Told {
+    let told = ForwardContext {
         upstream: &gateway.config.upstreams[admission.upstream()],
         user: admission.identity().map(|identity| &*identity.user),
         token: state.token.as_deref(),
         foreign: state.foreign.as_deref(),
         drops_cookies: admission.routes().any(|route| gateway.config.routes[route].drops_cookies),
         handshake: state.handshake.as_ref(),
-        peer: state.guard.as_ref().and_then(|guard| guard.address_text()),
+        peer: state.connection.as_ref().and_then(|connection| connection.address_text()),
         trusted: state.peer.trusted,
         scheme: known.scheme.as_str(),
         host: known.host.as_str(),
@@ -101,18 +101,18 @@ pub(super) fn changes<'a>(gateway: &'a Gateway, head: &RequestHeader, state: &'a
         prefix: &gateway.config.routes[admission.route()].strip_prefix,
         host_override: gateway.targets[admission.upstream()].host_override(target).or(known.judged_host()),
     };
-    Ok(request_headers::changes(&head.headers, request_target::of(head), &gateway.stripper, &told))
+    Ok(request_headers::changes(&head.headers, request_target::of(head), &gateway.header_filter, &told))
 }
 
 /// An upstream's answer has begun: what becomes of its head, and whether it lives on.
-pub(super) fn answered<'g>(
+pub(super) fn on_response_head<'g>(
     gateway: &'g Gateway,
     head: &RequestHeader,
-    answer: &impl AnswerHead,
+    answer: &impl ResponseHeadView,
     state: &mut RequestState,
-) -> Result<AnswerChanges<'g>> {
-    let Some(guard) = &state.guard else { return no_admission() };
-    let mut changes = AnswerChanges::new(&gateway.stripper, &state.cors, answer);
+) -> Result<ResponseHeaderPolicy<'g>> {
+    let Some(connection) = &state.connection else { return no_admission() };
+    let mut changes = ResponseHeaderPolicy::new(&gateway.header_filter, &state.cors, answer);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         is_switch(head, answer, state).map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
         changes.extend(state.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
@@ -137,16 +137,20 @@ pub(super) fn answered<'g>(
     // the session may have ended meanwhile, and the browser have the cookie of another one
     let stands = |who: &Identity| gateway.accounts.session_state(&who.session) == SessionState::Active;
     if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
-        changes.lay(cookie, answer);
+        changes.add_session_cookie(cookie, answer);
     }
     let name = header::STRICT_TRANSPORT_SECURITY;
-    if hsts::sends_hsts(&gateway.config, guard.secured().is_some()) && answer.values(&name).next().is_none() {
+    if hsts::sends_hsts(&gateway.config, connection.secured().is_some()) && answer.values(&name).next().is_none() {
         changes.extend([(name, hsts::HSTS)]);
     }
     settle_app_cookies(gateway, head, answer, state, &mut changes);
     if let Some(admission) = &state.admission {
         let routes = admission.routes().map(|route| &gateway.config.routes[route]);
-        changes.keep_to_account(routes, answer, Asker::new(&head.headers, state.names(), state.by_itself, admission));
+        changes.keep_to_account(
+            routes,
+            answer,
+            Asker::new(&head.headers, state.names(), state.ambient_credential, admission),
+        );
     }
     if let (Some(admission), Some(target)) = (&state.admission, state.tried.last())
         && gateway.targets[admission.upstream()].host_override(target).is_some()
@@ -167,11 +171,11 @@ pub(super) fn register_flow(gateway: &Gateway, head: &RequestHeader, state: &mut
 
 #[inline(never)]
 fn register_stream(gateway: &Gateway, head: &RequestHeader, state: &mut RequestState, ends: bool) {
-    if let (Some(guard), Some(admission), Some(known)) = (&state.guard, &state.admission, &state.known)
+    if let (Some(connection), Some(admission), Some(known)) = (&state.connection, &state.admission, &state.known)
         && let Ok(incoming) = normalize::incoming(head, request_target::of(head), known)
     {
-        let asked = Asked::new(&incoming, state.by_itself);
-        state.live = Some(gateway.live.stream(guard, admission, asked, ends, &gateway.rules()));
+        let asked = RequestSnapshot::new(&incoming, state.ambient_credential);
+        state.live = Some(gateway.live.stream(connection, admission, asked, ends, &gateway.rules()));
     }
 }
 
@@ -187,9 +191,9 @@ pub(super) fn ended_call(gateway: &Gateway, head: &RequestHeader, state: &mut Re
 fn settle_app_cookies(
     gateway: &Gateway,
     head: &RequestHeader,
-    answer: &impl AnswerHead,
+    answer: &impl ResponseHeadView,
     state: &RequestState,
-    changes: &mut AnswerChanges<'_>,
+    changes: &mut ResponseHeaderPolicy<'_>,
 ) {
     let (Some(user), Some(known)) = (
         app_cookies::owner(
@@ -214,9 +218,14 @@ fn settle_app_cookies(
 
 /// Logs and counts a failure, and says what the client is told, if there is one to tell. The
 /// connection ends with it.
-pub(super) fn failed(gateway: &Gateway, e: &Error, head: &RequestHeader, state: &mut RequestState) -> Option<Reply> {
-    let code = match &state.guard {
-        Some(guard) if guard.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
+pub(super) fn on_upstream_error(
+    gateway: &Gateway,
+    e: &Error,
+    head: &RequestHeader,
+    state: &mut RequestState,
+) -> Option<Reply> {
+    let code = match &state.connection {
+        Some(connection) if connection.is_overdue() => Some(StatusCode::GATEWAY_TIMEOUT),
         _ => failure::failure(e),
     };
     failure::log_failure(gateway, state, e, code);
@@ -233,7 +242,7 @@ pub(super) fn failed(gateway: &Gateway, e: &Error, head: &RequestHeader, state: 
 /// Whether a 101 is the answer to what was asked for, and if not, why.
 fn is_switch(
     head: &RequestHeader,
-    answer: &impl AnswerHead,
+    answer: &impl ResponseHeadView,
     state: &RequestState,
 ) -> std::result::Result<(), &'static str> {
     match &state.upgrade {

@@ -20,7 +20,7 @@ const EVICTED: u64 = u64::MAX - 1;
 
 /// One for each connection.
 #[derive(Debug)]
-pub(crate) struct Spot {
+pub(crate) struct ConnectionActivity {
     /// Its index among those of its address.
     at: AtomicUsize,
     /// 0, or twice the microsecond from which on nothing happens; one more if an answer waits. Once it is evicted it stays so:
@@ -29,7 +29,7 @@ pub(crate) struct Spot {
     waker: AtomicWaker,
 }
 
-impl Spot {
+impl ConnectionActivity {
     /// One that has just begun and asks for nothing yet.
     pub(crate) fn new() -> Self {
         Self {
@@ -130,20 +130,20 @@ impl Spot {
 
 /// Evicts the one that is idle for longest; if none is, the one whose client has taken nothing for longest, and at least for
 /// a second. Gives its index.
-pub(super) fn evict_first(spots: &[Arc<Spot>]) -> Option<usize> {
+pub(super) fn evict_first(activities: &[Arc<ConnectionActivity>]) -> Option<usize> {
     loop {
-        let (at, since) = first_to_go(spots)?;
-        if spots[at].evict(since) {
+        let (at, since) = first_to_go(activities)?;
+        if activities[at].evict(since) {
             return Some(at);
         }
     }
 }
 
-fn first_to_go(spots: &[Arc<Spot>]) -> Option<(usize, u64)> {
+fn first_to_go(activities: &[Arc<ConnectionActivity>]) -> Option<(usize, u64)> {
     let now = coarse_micros();
     let mut first: Option<(u64, (usize, u64))> = None;
-    for (at, spot) in spots.iter().enumerate() {
-        let since = spot.since.load(Ordering::Relaxed);
+    for (at, activity) in activities.iter().enumerate() {
+        let since = activity.since.load(Ordering::Relaxed);
         let (waits, micros) = (since & 1, since >> 1);
         let is_young = u128::from(now.saturating_sub(micros)) < STALLED.as_micros();
         if since == 0 || (waits == 1 && is_young) {
@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn idle_ones_go_before_those_whose_answers_wait_and_busy_ones_never() {
-        let [busy, waiting, idle, later] = [(); 4].map(|()| Arc::new(Spot::new()));
-        let first = |spots: &[Arc<Spot>]| first_to_go(spots).map(|(at, _)| at);
+        let [busy, waiting, idle, later] = [(); 4].map(|()| Arc::new(ConnectionActivity::new()));
+        let first = |activities: &[Arc<ConnectionActivity>]| first_to_go(activities).map(|(at, _)| at);
         busy.busy();
         waiting.since.store(1 << 1 | 1, Ordering::Relaxed);
         later.idle();
@@ -181,15 +181,15 @@ mod tests {
     /// Its client would send again what an app may have carried out.
     #[test]
     fn one_that_has_begun_a_request_keeps_its_place_and_one_that_lost_it_begins_none() {
-        let spot = Arc::new(Spot::new());
-        let (_, since) = first_to_go(std::slice::from_ref(&spot)).unwrap();
-        assert!(spot.busy() && !spot.evict(since), "it was quicker");
-        assert_eq!(evict_first(std::slice::from_ref(&spot)), None);
-        spot.idle();
-        assert_eq!(evict_first(std::slice::from_ref(&spot)), Some(0));
-        assert!(spot.is_evicted() && !spot.busy());
-        spot.idle();
-        spot.stalled();
-        assert!(spot.is_evicted());
+        let activity = Arc::new(ConnectionActivity::new());
+        let (_, since) = first_to_go(std::slice::from_ref(&activity)).unwrap();
+        assert!(activity.busy() && !activity.evict(since), "it was quicker");
+        assert_eq!(evict_first(std::slice::from_ref(&activity)), None);
+        activity.idle();
+        assert_eq!(evict_first(std::slice::from_ref(&activity)), Some(0));
+        assert!(activity.is_evicted() && !activity.busy());
+        activity.idle();
+        activity.stalled();
+        assert!(activity.is_evicted());
     }
 }

@@ -9,19 +9,19 @@ use std::task::{Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
-use super::connection_activity::Spot;
+use super::connection_activity::ConnectionActivity;
 use crate::wire::tls_info::TlsInfo;
 use crate::wire::websocket_frames::Closing;
 
 /// One for each connection, shared with the registry of live connections.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct ConnectionHandle {
     address: Option<IpAddr>,
     /// The same in letters, for every request to be told with.
     address_text: Box<str>,
     secured: Option<Arc<TlsInfo>>,
     /// Of the whole connection; none for a stream.
-    spot: Option<Arc<Spot>>,
+    activity: Option<Arc<ConnectionActivity>>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
     /// The answer was due and had not begun.
@@ -29,7 +29,7 @@ pub(crate) struct Guard {
     waker: AtomicWaker,
 }
 
-impl Guard {
+impl ConnectionHandle {
     /// `address` is the TCP peer's; `None` on a Unix socket.
     pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<TlsInfo>>) -> Self {
         let address = address.map(|ip| ip.to_canonical());
@@ -37,7 +37,7 @@ impl Guard {
             address,
             address_text: address.map_or_else(String::new, |address| address.to_string()).into(),
             secured,
-            spot: None,
+            activity: None,
             closing: AtomicU8::new(0),
             overdue: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -45,21 +45,21 @@ impl Guard {
     }
 
     /// The same, with what others see of it.
-    pub(crate) fn at(self, spot: &Arc<Spot>) -> Self {
-        Self { spot: Some(spot.clone()), ..self }
+    pub(crate) fn at(self, activity: &Arc<ConnectionActivity>) -> Self {
+        Self { activity: Some(activity.clone()), ..self }
     }
 
     /// Writes to the client. `None`: it takes nothing, and its connection has to go.
     pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        match &self.spot {
-            Some(spot) => spot.writing(work).await,
+        match &self.activity {
+            Some(activity) => activity.writing(work).await,
             None => Some(work.await),
         }
     }
 
     /// Why the connection ends before its client asked for that, as the access line says it.
     pub(crate) fn reason(&self) -> Option<&'static str> {
-        let is_evicted = self.spot.as_ref().is_some_and(|spot| spot.is_evicted());
+        let is_evicted = self.activity.as_ref().is_some_and(|activity| activity.is_evicted());
         self.closed_for().map(Closing::reason).or(is_evicted.then_some("connections"))
     }
 

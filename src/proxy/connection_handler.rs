@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use pingora_core::server::ShutdownWatch;
 
 use super::assemble::Current;
-use super::connection_limits::Counted;
+use super::connection_limits::ConnectionPermit;
 use super::gateway::Gateway;
 use crate::upstream::tls::Connector;
 
@@ -37,7 +37,7 @@ impl ConnectionHandler {
     }
 
     /// Counts a connection; `None`: there are too many. `address` is the other end's; `None` on a Unix socket.
-    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<Counted> {
+    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         self.gateway.connections.admit(address, &self.gateway.config)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::connection_activity::{self, Spot};
+use super::connection_activity::{self, ConnectionActivity};
 use super::limit_log::LimitLog;
 use crate::config::Config;
 use crate::metrics::Counter;
@@ -36,56 +36,56 @@ pub(crate) struct Connections {
 /// What one address has.
 #[derive(Debug, Default)]
 struct Held {
-    spots: Vec<Arc<Spot>>,
+    activities: Vec<Arc<ConnectionActivity>>,
     /// Streams beyond the first of each connection.
     streams: usize,
 }
 
 /// One counted connection; counts itself out when dropped.
-pub(crate) struct Counted {
+pub(crate) struct ConnectionPermit {
     connections: Arc<Connections>,
     address: Option<IpAddr>,
-    spot: Arc<Spot>,
-    place: Option<Place>,
+    activity: Arc<ConnectionActivity>,
+    place: Option<LoadGuard>,
 }
 
 /// One counted stream; counts itself out when dropped.
-pub(crate) struct CountedStream {
+pub(crate) struct StreamPermit {
     connections: Arc<Connections>,
     address: Option<IpAddr>,
 }
 
 /// How many connections one thread serves.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Load(Arc<AtomicUsize>);
+pub(crate) struct WorkerLoad(Arc<AtomicUsize>);
 
 /// A connection's place on its thread; given back when dropped.
 #[derive(Debug)]
-struct Place(Load);
+struct LoadGuard(WorkerLoad);
 
-impl Load {
+impl WorkerLoad {
     pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Place {
+impl Drop for LoadGuard {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Counted {
+impl ConnectionPermit {
     /// On this thread, too.
-    pub(crate) fn seat(mut self, load: &Load) -> Self {
+    pub(crate) fn assign_to_worker(mut self, load: &WorkerLoad) -> Self {
         load.0.fetch_add(1, Ordering::Relaxed);
-        self.place = Some(Place(load.clone()));
+        self.place = Some(LoadGuard(load.clone()));
         self
     }
 
     /// What it does, as those see it who need its place.
-    pub(crate) fn spot(&self) -> &Arc<Spot> {
-        &self.spot
+    pub(crate) fn activity(&self) -> &Arc<ConnectionActivity> {
+        &self.activity
     }
 }
 
@@ -112,13 +112,13 @@ impl Connections {
 
     /// Counts a connection. Where its address has as many as it may, the one of them that is idle for longest goes; where
     /// there are as many as there may be in all, one of the address that has most.
-    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<Counted> {
+    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<ConnectionPermit> {
         let limits = &config.limits;
         let address = counted_for(address, config);
         let mut by_address = self.by_address.lock();
         let own = address.and_then(|address| by_address.get_mut(&address));
         if let Some(held) = own
-            && held.spots.len() >= limits.connections_per_address
+            && held.activities.len() >= limits.connections_per_address
             && !self.evict(held, OF_ONE, address)
         {
             return self.refuse(1, OF_ONE, address);
@@ -127,17 +127,17 @@ impl Connections {
             return self.refuse(0, IN_ALL, address);
         }
         self.open.fetch_add(1, Ordering::Relaxed);
-        let spot = Arc::new(Spot::new());
+        let activity = Arc::new(ConnectionActivity::new());
         if let Some(address) = address {
             let held = by_address.entry(address).or_default();
-            spot.put(held.spots.len());
-            held.spots.push(spot.clone());
+            activity.put(held.activities.len());
+            held.activities.push(activity.clone());
         }
-        Some(Counted { connections: self.clone(), address, spot, place: None })
+        Some(ConnectionPermit { connections: self.clone(), address, activity, place: None })
     }
 
     /// Counts a stream that may hold as much as a connection does.
-    pub(crate) fn admit_stream(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<CountedStream> {
+    pub(crate) fn admit_stream(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<StreamPermit> {
         let most = config.limits.connections;
         let address = counted_for(address, config);
         if self.open() >= most {
@@ -153,7 +153,7 @@ impl Connections {
             held.streams += 1;
         }
         self.open.fetch_add(1, Ordering::Relaxed);
-        Some(CountedStream { connections: self.clone(), address })
+        Some(StreamPermit { connections: self.clone(), address })
     }
 
     fn refuse<T>(&self, which: usize, key: &'static str, address: Option<IpAddr>) -> Option<T> {
@@ -164,7 +164,7 @@ impl Connections {
 
     /// Closes the connection of an address that can go first; `false` where none can.
     fn evict(&self, held: &mut Held, key: &'static str, address: Option<IpAddr>) -> bool {
-        let Some(at) = connection_activity::evict_first(&held.spots) else { return false };
+        let Some(at) = connection_activity::evict_first(&held.activities) else { return false };
         drop(held.take(at));
         self.open.fetch_sub(1, Ordering::Relaxed);
         self.evicted.add_one();
@@ -174,7 +174,7 @@ impl Connections {
 
     /// The same of the address that has most.
     fn evict_from_largest(&self, by_address: &mut HashMap<IpAddr, Held, ahash::RandomState>) -> bool {
-        let largest = by_address.iter_mut().max_by_key(|(_, held)| held.spots.len() + held.streams);
+        let largest = by_address.iter_mut().max_by_key(|(_, held)| held.activities.len() + held.streams);
         largest.is_some_and(|(address, held)| self.evict(held, IN_ALL, Some(*address)))
     }
 
@@ -182,7 +182,7 @@ impl Connections {
         let mut by_address = self.by_address.lock();
         if let Some(held) = by_address.get_mut(&address) {
             change(held);
-            if held.spots.is_empty() && held.streams == 0 {
+            if held.activities.is_empty() && held.streams == 0 {
                 by_address.remove(&address);
             }
         }
@@ -191,32 +191,32 @@ impl Connections {
 
 impl Held {
     /// Takes a connection out; the last one has its place then.
-    fn take(&mut self, at: usize) -> Arc<Spot> {
-        let taken = self.spots.swap_remove(at);
-        if let Some(moved) = self.spots.get(at) {
+    fn take(&mut self, at: usize) -> Arc<ConnectionActivity> {
+        let taken = self.activities.swap_remove(at);
+        if let Some(moved) = self.activities.get(at) {
             moved.put(at);
         }
         taken
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(address) = self.address {
             self.connections.leave(address, |held| {
-                if let Some(at) = self.spot.place().filter(|_| !self.spot.is_evicted()) {
+                if let Some(at) = self.activity.place().filter(|_| !self.activity.is_evicted()) {
                     held.take(at);
                 }
             });
         }
         // one that was evicted has been counted out
-        if !self.spot.is_evicted() {
+        if !self.activity.is_evicted() {
             self.connections.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for CountedStream {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address {
@@ -257,18 +257,18 @@ mod tests {
         let admit = |last| connections.admit(Some(address(last)), &config);
         let (busy, first, second) = (admit(1).unwrap(), admit(1).unwrap(), admit(1).unwrap());
         let other = admit(2).unwrap();
-        busy.spot().busy();
-        second.spot().busy();
-        first.spot().idle();
-        second.spot().idle();
+        busy.activity().busy();
+        second.activity().busy();
+        first.activity().idle();
+        second.activity().idle();
         let third = admit(1).unwrap();
-        assert!(first.spot().is_evicted() && !second.spot().is_evicted());
-        third.spot().busy();
+        assert!(first.activity().is_evicted() && !second.activity().is_evicted());
+        third.activity().busy();
         let fourth = admit(1).unwrap();
-        assert!(second.spot().is_evicted());
-        fourth.spot().busy();
+        assert!(second.activity().is_evicted());
+        fourth.activity().busy();
         assert!(admit(1).is_none(), "all are at work");
-        assert!(![&busy, &third, &fourth, &other].iter().any(|one| one.spot().is_evicted()));
+        assert!(![&busy, &third, &fourth, &other].iter().any(|one| one.activity().is_evicted()));
         assert_eq!((connections.open(), connections.refused()), (4, [0, 1, 2]));
         drop((busy, first, second, third, fourth, other));
         assert!((connections.open(), connections.by_address.lock().is_empty()) == (0, true));
@@ -281,10 +281,10 @@ mod tests {
         let admit = |last| connections.admit(Some(address(last)), &config);
         let (many, few) = ([(); 4].map(|()| admit(1).unwrap()), admit(2).unwrap());
         let new = admit(3).unwrap();
-        assert_eq!(many.iter().filter(|one| one.spot().is_evicted()).count(), 1);
-        assert!(!few.spot().is_evicted() && !new.spot().is_evicted());
+        assert_eq!(many.iter().filter(|one| one.activity().is_evicted()).count(), 1);
+        assert!(!few.activity().is_evicted() && !new.activity().is_evicted());
         for one in &many {
-            one.spot().busy();
+            one.activity().busy();
         }
         assert!(admit(4).is_none());
         drop(many);

@@ -6,7 +6,7 @@ use super::request_state::RequestState;
 use crate::policy::authorize::Admission;
 use crate::upstream::h1_pool;
 use crate::upstream::targets::Target;
-use crate::wire::stream::Wire;
+use crate::wire::stream::Stream;
 
 /// A kept connection to this server, and whether it is doubtful, as [`h1_pool::take`] has it.
 pub(crate) async fn reuse(
@@ -14,7 +14,7 @@ pub(crate) async fn reuse(
     target: &Target,
     state: &RequestState,
     repeatable: bool,
-) -> Option<(Wire, bool)> {
+) -> Option<(Stream, bool)> {
     if !target.is_trusted(|| gateway.now_millis()) {
         return None;
     }
@@ -26,9 +26,9 @@ pub(crate) async fn reuse(
 }
 
 /// Keeps a connection that could be used again.
-pub(crate) fn keep(gateway: &Gateway, target: &Target, wire: Wire, doubtful: bool) {
+pub(crate) fn keep(gateway: &Gateway, target: &Target, stream: Stream, needs_probe: bool) {
     if target.is_trusted(|| gateway.now_millis()) {
-        h1_pool::keep(target.id(), wire, doubtful);
+        h1_pool::keep(target.id(), stream, needs_probe);
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
         state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
     let request_id = state.request_id.as_str();
     let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
-    let (server, error, cause) = (tried.join(", "), e.etype().as_str(), error_cause::root(e));
+    let (server, error, cause) = (tried.join(", "), e.etype().as_str(), error_cause::root_cause(e));
     let error = if tried.is_empty() { "no address" } else { error };
     let remedy = tls::remedy(&cause);
     tracing::warn!(upstream, server, request_id, error, cause, remedy, "upstream request failed");

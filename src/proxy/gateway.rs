@@ -11,7 +11,7 @@ use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
-use super::live_connections::{Asked, Live, Rules};
+use super::live_connections::{LiveConnections, RequestSnapshot, Rules};
 use super::request_state::RequestState;
 use super::untrusted_proxy_warning;
 use crate::account::Accounts;
@@ -24,7 +24,7 @@ use crate::policy::app_cookies::{self, Settled};
 use crate::policy::authenticate::{self, Authentication};
 use crate::policy::authorize::Admission;
 use crate::policy::decide::{self, Verdict};
-use crate::policy::header_filter::Stripper;
+use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, Known, Peer};
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::route::Routed;
@@ -40,27 +40,27 @@ use crate::wire::request_target;
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
 #[derive(Clone)]
-pub struct Gateway(pub(super) Arc<Parts>);
+pub struct Gateway(pub(super) Arc<Generation>);
 
-/// What a [`Gateway`] is made of: what follows from its configuration, and all of [`Process`].
-pub struct Parts {
+/// What a [`Gateway`] is made of: what follows from its configuration, and all of [`ProcessState`].
+pub struct Generation {
     pub(super) config: Arc<Config>,
     /// Counts configurations: what was judged under one is told apart from another's.
-    pub(super) generation: u64,
+    pub(super) number: u64,
     pub(super) accounts: Accounts,
     pub(super) pages: Pages,
     pub(super) cookies: CookieStyle,
-    pub(super) stripper: Stripper,
+    pub(super) header_filter: HeaderFilter,
     pub(super) targets: Vec<Arc<Targets>>,
     pub(super) counted: Counted,
     /// A proxy that is not believed was told of.
-    pub(super) proxy_told: AtomicBool,
-    pub(super) process: Arc<Process>,
+    pub(super) proxy_warning_logged: AtomicBool,
+    pub(super) process: Arc<ProcessState>,
 }
 
 /// What there is once, whatever the configuration.
-pub struct Process {
-    pub(super) live: Arc<Live>,
+pub struct ProcessState {
+    pub(super) live: Arc<LiveConnections>,
     pub(super) connections: Arc<Connections>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: Log,
@@ -75,17 +75,17 @@ pub struct Process {
 }
 
 impl Deref for Gateway {
-    type Target = Parts;
+    type Target = Generation;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &Generation {
         &self.0
     }
 }
 
-impl Deref for Parts {
-    type Target = Process;
+impl Deref for Generation {
+    type Target = ProcessState;
 
-    fn deref(&self) -> &Process {
+    fn deref(&self) -> &ProcessState {
         &self.process
     }
 }
@@ -201,7 +201,7 @@ impl Gateway {
     }
 
     fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        if loop_detection::has_come_round(incoming, &self.via) {
+        if loop_detection::is_loop(incoming, &self.via) {
             (state.outcome, state.why) = ("loop", Some("loop"));
             return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
         }
@@ -216,17 +216,17 @@ impl Gateway {
         }
         let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
         let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming, carried);
-        state.by_itself = matches!(authentication, Authentication::Known { by_itself: true, .. });
+        state.ambient_credential = matches!(authentication, Authentication::Known { ambient_credential: true, .. });
         state.renewed = self.renewed(&authentication);
         if let Authentication::Rejected(why) = &authentication {
             state.why = Some(reasons::why_rejected(*why));
         }
         let verdict = decide::decide(&self.config, &routed, incoming, &authentication);
         state.identity = authentication.into_identity();
-        self.carry_out(verdict, incoming, state)
+        self.apply_verdict(verdict, incoming, state)
     }
 
-    fn carry_out(&self, verdict: Verdict, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
+    fn apply_verdict(&self, verdict: Verdict, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
         match verdict {
             Verdict::Page(page) => {
                 state.outcome = "page";
@@ -282,13 +282,13 @@ impl Gateway {
             state.identity.as_ref(),
             incoming.headers,
         ) {
-            state.foreign = self.app_cookies().judge(user, incoming, state.by_itself);
+            state.foreign = self.app_cookies().judge(user, incoming, state.ambient_credential);
         }
         if (incoming.is_websocket || state.upgrade.is_some())
-            && let Some(guard) = &state.guard
+            && let Some(connection) = &state.connection
         {
-            let asked = Asked::new(incoming, state.by_itself);
-            if let Ok(handle) = self.live.socket(guard, &admission, asked, &self.rules()) {
+            let asked = RequestSnapshot::new(incoming, state.ambient_credential);
+            if let Ok(handle) = self.live.socket(connection, &admission, asked, &self.rules()) {
                 state.live = Some(handle);
             } else {
                 self.metrics.sockets_refused.add_one();
@@ -300,10 +300,15 @@ impl Gateway {
             }
         }
         if refuse::may_be_grpc(incoming)
-            && let Some(guard) = &state.guard
+            && let Some(connection) = &state.connection
         {
-            state.call =
-                Some(self.live.stream(guard, &admission, Asked::new(incoming, state.by_itself), true, &self.rules()));
+            state.call = Some(self.live.stream(
+                connection,
+                &admission,
+                RequestSnapshot::new(incoming, state.ambient_credential),
+                true,
+                &self.rules(),
+            ));
         }
         if let Some(identity) = admission.identity() {
             let Ok(token) = self.accounts.backend_token(admission.upstream(), identity) else {
@@ -323,13 +328,13 @@ impl Gateway {
         head_bytes: usize,
         state: &mut RequestState,
     ) -> Result<Known, BadHead> {
-        let address = state.guard.as_ref().and_then(|guard| guard.address());
-        let secured = state.guard.as_ref().and_then(|guard| guard.secured());
+        let address = state.connection.as_ref().and_then(|connection| connection.address());
+        let secured = state.connection.as_ref().and_then(|connection| connection.secured());
         state.peer = Peer::new(address, secured.is_some(), &self.config.server);
         let names = normalize::check(head, request_target::of(head).len(), head_bytes, &self.config.limits)?;
         normalize::to_origin_form(head)?;
         if state.peer.trusted
-            && let Some(id) = normalize::told_request_id(&head.headers)
+            && let Some(id) = normalize::trusted_request_id(&head.headers)
         {
             state.request_id = id;
         }
@@ -343,7 +348,7 @@ impl Gateway {
 
     /// The rewritten cookie, where one was presented and it is time for a new one.
     fn renewed(&self, authentication: &Authentication) -> Option<HeaderValue> {
-        let Authentication::Known { identity, by_itself: true } = authentication else { return None };
+        let Authentication::Known { identity, ambient_credential: true } = authentication else { return None };
         // an API token is no session
         if identity.grant.is_some() {
             return None;
@@ -355,7 +360,7 @@ impl Gateway {
 
     /// What live connections are judged by.
     pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { config: &self.config, generation: self.generation, site: &self.pages, accounts: &self.accounts }
+        Rules { config: &self.config, generation: self.number, site: &self.pages, accounts: &self.accounts }
     }
 
     /// What is known about cookies of apps, whatever the request.
@@ -363,13 +368,13 @@ impl Gateway {
         app_cookies::Context {
             key: self.accounts.app_cookie_key(),
             cookies: &self.cookies,
-            stripper: &self.stripper,
+            header_filter: &self.header_filter,
             settled: &self.settled,
         }
     }
 
     fn warn_of_proxy(&self, incoming: &Incoming<'_>, peer: Peer) {
-        untrusted_proxy_warning::warn(&self.config.server.public_url, &self.proxy_told, incoming, peer);
+        untrusted_proxy_warning::warn(&self.config.server.public_url, &self.proxy_warning_logged, incoming, peer);
     }
 
     /// An opaque id: unique within the process, not to be guessed from the one before.

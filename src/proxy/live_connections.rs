@@ -10,7 +10,7 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER};
 use parking_lot::Mutex;
 
-use super::connection_handle::Guard;
+use super::connection_handle::ConnectionHandle;
 use crate::account::{Accounts, Grant, Identity, Session, SessionState};
 use crate::config::Config;
 use crate::pages::Site;
@@ -42,7 +42,7 @@ pub(crate) struct Rules<'g> {
 
 /// The registry. Bounded by `limits.connections`: each entry is an open connection.
 #[derive(Debug, Default)]
-pub(crate) struct Live {
+pub(crate) struct LiveConnections {
     entries: Mutex<Entries>,
     next: AtomicU64,
 }
@@ -56,38 +56,38 @@ struct Entries {
 
 #[derive(Debug)]
 struct Entry {
-    guard: Arc<Guard>,
-    who: Option<Who>,
+    connection: Arc<ConnectionHandle>,
+    who: Option<Principal>,
     /// The account whose socket is counted.
     counted_for: Option<String>,
     /// It ends by itself: the gateway waits for that when it stops.
     ends: bool,
-    asked: Asked,
-    judged: Judged,
+    asked: RequestSnapshot,
+    judged: AdmittedOn,
 }
 
 /// Whom a connection was admitted for.
 #[derive(Debug)]
-struct Who {
+struct Principal {
     session: Arc<Session>,
     grant: Option<Arc<Grant>>,
 }
 
 /// What a connection asked for when it began, without the buffer that it came in.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RequestSnapshot {
     method: Method,
     path: Box<str>,
     host: Host,
     scheme: Scheme,
     headers: HeaderMap,
     is_websocket: bool,
-    by_itself: bool,
+    ambient_credential: bool,
 }
 
 /// The routes that a connection was admitted on, in which configuration.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub(crate) struct AdmittedOn {
     generation: u64,
     route: usize,
     /// Those that other readings of its path lead to.
@@ -97,52 +97,52 @@ pub(crate) struct Judged {
 /// One registered connection; takes itself out when dropped.
 #[derive(Debug)]
 pub(crate) struct LiveHandle {
-    live: Arc<Live>,
+    live: Arc<LiveConnections>,
     key: u64,
 }
 
 /// The account has as many sockets open as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooMany;
+pub(crate) struct SocketLimitExceeded;
 
-impl Live {
+impl LiveConnections {
     /// Registers a WebSocket; counted against its account.
     pub(crate) fn socket(
         self: &Arc<Self>,
-        guard: &Arc<Guard>,
+        connection: &Arc<ConnectionHandle>,
         admission: &Admission,
-        asked: Asked,
+        asked: RequestSnapshot,
         rules: &Rules<'_>,
-    ) -> Result<LiveHandle, TooMany> {
+    ) -> Result<LiveHandle, SocketLimitExceeded> {
         let mut entries = self.entries.lock();
         let counted_for = admission.identity().map(|identity| identity.user.id.clone());
         if let Some(user) = &counted_for {
             let count = entries.sockets_of.get(user).copied().unwrap_or(0);
             if count >= rules.config.limits.sockets_per_user {
-                return Err(TooMany);
+                return Err(SocketLimitExceeded);
             }
             entries.sockets_of.insert(user.clone(), count + 1);
         }
-        let entry = Entry { counted_for, ..Entry::new(guard, admission, asked, rules) };
+        let entry = Entry { counted_for, ..Entry::new(connection, admission, asked, rules) };
         Ok(self.insert(&mut entries, entry))
     }
 
     /// Registers an event stream or, if it `ends` by itself, a gRPC call.
     pub(crate) fn stream(
         self: &Arc<Self>,
-        guard: &Arc<Guard>,
+        connection: &Arc<ConnectionHandle>,
         admission: &Admission,
-        asked: Asked,
+        asked: RequestSnapshot,
         ends: bool,
         rules: &Rules<'_>,
     ) -> LiveHandle {
-        let entry = Entry { ends, ..Entry::new(guard, admission, asked, rules) };
+        let entry = Entry { ends, ..Entry::new(connection, admission, asked, rules) };
         self.insert(&mut self.entries.lock(), entry)
     }
 
     fn insert(self: &Arc<Self>, entries: &mut Entries, entry: Entry) -> LiveHandle {
         if entries.draining && !entry.ends {
-            entry.guard.close(Closing::GoingAway);
+            entry.connection.close(Closing::GoingAway);
         }
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         entries.open.insert(key, entry);
@@ -160,9 +160,9 @@ impl Live {
         for entry in self.entries.lock().open.values_mut() {
             let standing = entry.who.as_ref().map(|who| rules.accounts.session_state(&who.session));
             match standing {
-                Some(SessionState::Expired) => entry.guard.close(Closing::Expired),
+                Some(SessionState::Expired) => entry.connection.close(Closing::Expired),
                 Some(SessionState::Active) | None if entry.is_allowed(rules) => {}
-                _ => entry.guard.close(Closing::Revoked),
+                _ => entry.connection.close(Closing::Revoked),
             }
         }
     }
@@ -172,18 +172,23 @@ impl Live {
         let mut entries = self.entries.lock();
         entries.draining = true;
         for entry in entries.open.values().filter(|entry| !entry.ends) {
-            entry.guard.close(Closing::GoingAway);
+            entry.connection.close(Closing::GoingAway);
         }
     }
 }
 
 impl Entry {
-    fn new(guard: &Arc<Guard>, admission: &Admission, asked: Asked, rules: &Rules<'_>) -> Self {
+    fn new(
+        connection: &Arc<ConnectionHandle>,
+        admission: &Admission,
+        asked: RequestSnapshot,
+        rules: &Rules<'_>,
+    ) -> Self {
         let who = admission
             .identity()
-            .map(|identity| Who { session: identity.session.clone(), grant: identity.grant.clone() });
-        let judged = Judged::new(rules, admission);
-        Self { guard: guard.clone(), who, counted_for: None, ends: false, asked, judged }
+            .map(|identity| Principal { session: identity.session.clone(), grant: identity.grant.clone() });
+        let judged = AdmittedOn::new(rules, admission);
+        Self { connection: connection.clone(), who, counted_for: None, ends: false, asked, judged }
     }
 
     /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
@@ -201,12 +206,12 @@ impl Entry {
             });
         }
         let Some(admission) = self.asked.judge(rules, self.who.as_ref()) else { return false };
-        self.judged = Judged::new(rules, &admission);
+        self.judged = AdmittedOn::new(rules, &admission);
         true
     }
 }
 
-impl Judged {
+impl AdmittedOn {
     fn new(rules: &Rules<'_>, admission: &Admission) -> Self {
         let others = admission.routes().skip(1).collect();
         Self { generation: rules.generation, route: admission.route(), others }
@@ -217,8 +222,8 @@ impl Judged {
     }
 }
 
-impl Asked {
-    pub(crate) fn new(incoming: &Incoming<'_>, by_itself: bool) -> Self {
+impl RequestSnapshot {
+    pub(crate) fn new(incoming: &Incoming<'_>, ambient_credential: bool) -> Self {
         let mut headers = HeaderMap::new();
         let is_judged = |name: &HeaderName| {
             JUDGED.contains(name) || *name == decide::DESTINATION || second_method::is_field(name.as_str())
@@ -239,12 +244,12 @@ impl Asked {
             scheme: incoming.scheme,
             headers,
             is_websocket: incoming.is_websocket,
-            by_itself,
+            ambient_credential,
         }
     }
 
     /// The same request judged now, if it would be forwarded.
-    fn judge(&self, rules: &Rules<'_>, who: Option<&Who>) -> Option<Admission> {
+    fn judge(&self, rules: &Rules<'_>, who: Option<&Principal>) -> Option<Admission> {
         let incoming = Incoming {
             method: &self.method,
             path: RequestPath::parse(self.path.as_bytes()).ok()?,
@@ -259,7 +264,7 @@ impl Asked {
         let authentication = who.map_or(Authentication::Anonymous, |who| {
             let (session, user) = (who.session.clone(), who.session.user.load_full());
             let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
-            Authentication::Known { identity, by_itself: self.by_itself }
+            Authentication::Known { identity, ambient_credential: self.ambient_credential }
         });
         let routed = Routed::new(rules.config, rules.site, &incoming);
         match decide::decide(rules.config, &routed, &incoming, &authentication) {
@@ -301,7 +306,7 @@ mod tests {
     }
 
     /// An event stream that was asked for with this field, under this configuration; `None`: it is not let in.
-    fn stream(gateway: &Gateway, field: &'static str) -> Option<(Arc<Guard>, LiveHandle)> {
+    fn stream(gateway: &Gateway, field: &'static str) -> Option<(Arc<ConnectionHandle>, LiveHandle)> {
         let mut headers = HeaderMap::new();
         headers.insert(field, HeaderValue::from_static("DELETE"));
         let host = Host::loopback();
@@ -319,9 +324,15 @@ mod tests {
         let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
         let verdict = decide::decide(&gateway.config, &routed, &incoming, &Authentication::Anonymous);
         let Verdict::Forward(admission) = verdict else { return None };
-        let guard = Arc::new(Guard::new(None, None));
-        let handle = gateway.live.stream(&guard, &admission, Asked::new(&incoming, false), false, &gateway.rules());
-        Some((guard, handle))
+        let connection = Arc::new(ConnectionHandle::new(None, None));
+        let handle = gateway.live.stream(
+            &connection,
+            &admission,
+            RequestSnapshot::new(&incoming, false),
+            false,
+            &gateway.rules(),
+        );
+        Some((connection, handle))
     }
 
     /// Contract, section 6: "a new configuration that no longer allows it".

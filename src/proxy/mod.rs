@@ -5,7 +5,7 @@ mod access_log;
 pub(crate) mod assemble;
 mod attempt;
 mod body_time;
-mod client_gone;
+mod client_disconnected;
 mod connection_activity;
 mod connection_handle;
 pub(crate) mod connection_handler;

@@ -56,7 +56,7 @@ async fn ask_page(
     let caller = Caller {
         address: incoming.client,
         is_proxy: normalize::is_trusted(&gateway.config.server, incoming.client.unwrap_or(normalize::UNIX_PEER)),
-        connection: state.guard.as_ref().map_or(0, |guard| Arc::as_ptr(guard).addr()),
+        connection: state.connection.as_ref().map_or(0, |connection| Arc::as_ptr(connection).addr()),
         user_agent: agent.chars().take(256).collect(),
         request_id: state.request_id.clone(),
         device,
@@ -89,6 +89,6 @@ fn with_app_cookies(gateway: &Gateway, reply: Reply, incoming: &Incoming<'_>, st
     )
     .filter(|_| *incoming.method == Method::POST);
     let Some(user) = owner else { return reply };
-    let cookies = gateway.app_cookies().record_those_of(user, incoming, state.by_itself);
+    let cookies = gateway.app_cookies().record_those_of(user, incoming, state.ambient_credential);
     cookies.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
 }

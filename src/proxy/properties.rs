@@ -11,9 +11,9 @@ use http::HeaderMap;
 pub use super::h1::properties::answer;
 use crate::account::User;
 use crate::config::{self, Config};
-use crate::policy::header_filter::Stripper;
+use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, Peer};
-use crate::policy::request_headers::{self, Told};
+use crate::policy::request_headers::{self, ForwardContext};
 use crate::web::first_line::readable;
 use crate::web::names::Names;
 use crate::wire::request_head::{self, Head, Read};
@@ -35,7 +35,7 @@ fn take(bytes: &[u8]) -> Option<(Head, usize)> {
 }
 
 /// What takes identities away in that gateway.
-pub(super) static STRIPPER: LazyLock<Stripper> = LazyLock::new(|| Stripper::new(&CONFIG));
+pub(super) static STRIPPER: LazyLock<HeaderFilter> = LazyLock::new(|| HeaderFilter::new(&CONFIG));
 
 pub(super) type Fields = Vec<(String, Vec<u8>)>;
 
@@ -187,7 +187,7 @@ pub fn stripped(bytes: &[u8]) {
     let user =
         User::new("7".into(), "ada@example.com".into(), "Ada".into(), String::new(), vec!["staff".into()], false);
     for user in [None, Some(&user)] {
-        let told = Told {
+        let told = ForwardContext {
             upstream: &CONFIG.upstreams[0],
             user,
             token: None,

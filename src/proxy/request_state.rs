@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-use super::connection_handle::Guard;
+use super::connection_handle::ConnectionHandle;
 use super::live_connections::LiveHandle;
 use crate::account::{Identity, IssuedToken};
 use crate::policy::app_cookies::Foreign;
@@ -31,9 +31,9 @@ pub(crate) struct RequestState {
     pub(super) known: Option<Known>,
     pub(super) identity: Option<Identity>,
     /// Whether a credential said who asks that a browser sends by itself.
-    pub(super) by_itself: bool,
+    pub(super) ambient_credential: bool,
     pub(super) admission: Option<Admission>,
-    pub(super) guard: Option<Arc<Guard>>,
+    pub(super) connection: Option<Arc<ConnectionHandle>>,
     pub(super) live: Option<LiveHandle>,
     /// A gRPC call, for as long as it lasts.
     pub(super) call: Option<LiveHandle>,
@@ -68,9 +68,9 @@ impl RequestState {
             peer: Peer::default(),
             known: None,
             identity: None,
-            by_itself: false,
+            ambient_credential: false,
             admission: None,
-            guard: None,
+            connection: None,
             live: None,
             call: None,
             tried: SmallVec::new(),

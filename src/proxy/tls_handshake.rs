@@ -14,15 +14,15 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::access_log;
-use super::connection_handle::Guard;
+use super::connection_handle::ConnectionHandle;
 use super::connection_handler::ConnectionHandler;
-use super::connection_limits::Counted;
+use super::connection_limits::ConnectionPermit;
 use super::h1::downstream::Conn;
 use super::h1::{connection, reply};
 use super::h2;
 use crate::config::Certificate;
 use crate::web::reply::Reply;
-use crate::wire::stream::{Transport, Wire};
+use crate::wire::stream::{Stream, Transport};
 use crate::wire::tls_info::TlsInfo;
 
 /// For the whole handshake.
@@ -45,7 +45,7 @@ pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
     stream: TcpStream,
     handshake: impl FnOnce(TcpStream) -> H,
     address: Option<IpAddr>,
-    counted: Counted,
+    permit: ConnectionPermit,
 ) {
     let (begun, mut first) = (Instant::now(), [0]);
     match timeout(HANDSHAKE, stream.peek(&mut first)).await {
@@ -61,26 +61,29 @@ pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let secured = TlsInfo { name: accepted.name, certificate: accepted.certificate };
-    let guard = Arc::new(Guard::new(address, Some(Arc::new(secured))).at(counted.spot()));
-    let wire = Wire::new(Transport::Secure(accepted.stream));
+    let connection = Arc::new(ConnectionHandle::new(address, Some(Arc::new(secured))).at(permit.activity()));
+    let stream = Stream::new(Transport::TlsServer(accepted.stream));
     if accepted.is_h2 {
         // apart: it is many times as large as a connection in HTTP/1
-        Box::pin(h2::connection::serve_h2(handler, wire, BytesMut::new(), guard, counted)).await;
+        Box::pin(h2::connection::serve_h2(handler, stream, BytesMut::new(), connection, permit)).await;
     } else {
-        let conn = Conn::new(wire, guard, handler.stopped.clone());
-        connection::converse(handler, conn, counted).await;
+        let conn = Conn::new(stream, connection, handler.stopped.clone());
+        connection::serve_http1(handler, conn, permit).await;
     }
 }
 
 /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
 async fn refuse_plain(handler: &ConnectionHandler, stream: TcpStream, address: Option<IpAddr>) {
-    let mut conn =
-        Conn::new(Wire::new(Transport::tcp(stream)), Arc::new(Guard::new(address, None)), handler.stopped.clone());
+    let mut conn = Conn::new(
+        Stream::new(Transport::tcp(stream)),
+        Arc::new(ConnectionHandle::new(address, None)),
+        handler.stopped.clone(),
+    );
     let id = handler.gateway.fresh_id();
     let text = "A plain HTTP request was sent to an HTTPS port: use https:// in the address.\n";
     let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
     let why = Some("plain http on a TLS listener");
-    access_log::unread(&handler.gateway, (conn.guard.address(), ""), reply.status.as_u16(), &id, why);
+    access_log::unread(&handler.gateway, (conn.handle.address(), ""), reply.status.as_u16(), &id, why);
     let _ = reply::write(handler, &mut conn, reply, &Method::GET, &id).await;
     conn.linger().await;
 }

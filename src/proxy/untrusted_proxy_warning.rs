@@ -20,7 +20,7 @@ pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static 
 
 /// Called where it costs nothing: on our own pages, and where plain http is sent on. `warned` keeps that it was said.
 pub(super) fn warn(public_url: &Origin, warned: &AtomicBool, incoming: &Incoming<'_>, peer: Peer) {
-    if !says_https(incoming) || !peer.address.is_none_or(is_near) {
+    if !says_https(incoming) || !peer.address.is_none_or(is_private_address) {
         return;
     }
     let remedy = match (peer.trusted, public_url.scheme()) {
@@ -43,7 +43,7 @@ fn says_https(incoming: &Incoming<'_>) -> bool {
 }
 
 /// Loopback, or an address that is routed nowhere else (RFC 1918, RFC 4193).
-fn is_near(address: IpAddr) -> bool {
+fn is_private_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),

@@ -16,7 +16,7 @@ use crate::critical;
 use crate::metrics::Format;
 use crate::proxy::{Current, report};
 use crate::web::host::Host;
-use crate::wire::stream::Wire;
+use crate::wire::stream::Stream;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ async fn accept(listener: Listener, context: AdminContext, mut closed: watch::Re
         };
         let context = context.clone();
         drop(tokio::spawn(async move {
-            serve(Wire::new(wire), context).await;
+            serve(Stream::new(wire), context).await;
             drop(permit);
         }));
     }

@@ -18,10 +18,10 @@ use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::proxy::Current;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::connection_limits::{Counted, Load};
+use crate::proxy::connection_limits::{ConnectionPermit, WorkerLoad};
 use crate::proxy::h1::connection;
 use crate::proxy::tls_handshake;
-use crate::wire::stream::{Transport, Wire};
+use crate::wire::stream::{Stream, Transport};
 use crate::{critical, upstream};
 
 /// How often expired upstream connections are removed from the pool.
@@ -38,7 +38,7 @@ pub(super) struct Workers(Arc<[WorkerHandle]>);
 /// What other threads need to reach a worker.
 struct WorkerHandle {
     inbox: UnboundedSender<WorkerMessage>,
-    load: Load,
+    load: WorkerLoad,
 }
 
 /// A message to a worker.
@@ -56,14 +56,15 @@ pub(super) struct ConnectionHandoff {
     stream: std::net::TcpStream,
     address: Option<IpAddr>,
     is_secure: bool,
-    counted: Counted,
+    permit: ConnectionPermit,
 }
 
 /// Starts one worker per core.
 pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver<bool>) -> Result<Workers, ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (inboxes, messages): (Vec<_>, Vec<_>) = (0..cores).map(|_| unbounded_channel()).unzip();
-    let workers = Workers(inboxes.into_iter().map(|inbox| WorkerHandle { inbox, load: Load::default() }).collect());
+    let workers =
+        Workers(inboxes.into_iter().map(|inbox| WorkerHandle { inbox, load: WorkerLoad::default() }).collect());
     for (number, messages) in messages.into_iter().enumerate() {
         let (current, tls, stopped, workers) = (current.clone(), tls.clone(), stopped.clone(), workers.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::new)?;
@@ -146,46 +147,46 @@ struct Dispatcher {
 impl Dispatcher {
     /// Serves a connection, or hands it to the worker that has the fewest.
     fn dispatch(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
-        let Some(counted) = self.handler.for_request().admit(address) else { return };
+        let Some(permit) = self.handler.for_request().admit(address) else { return };
         let handles = &self.workers.0;
         let own = &handles[self.number];
         let least_loaded = handles.iter().min_by_key(|handle| handle.load.count()).unwrap_or(own);
         match transport {
             Transport::Tcp(stream) if least_loaded.load.count() < own.load.count() => {
                 let Ok(stream) = stream.into_std() else { return };
-                let counted = counted.seat(&least_loaded.load);
-                let handoff = WorkerMessage::Serve(ConnectionHandoff { stream, address, is_secure, counted });
+                let permit = permit.assign_to_worker(&least_loaded.load);
+                let handoff = WorkerMessage::Serve(ConnectionHandoff { stream, address, is_secure, permit });
                 if let Err(SendError(WorkerMessage::Serve(handoff))) = least_loaded.inbox.send(handoff) {
                     self.adopt(handoff);
                 }
             }
             transport => {
-                let counted = counted.seat(&own.load);
-                self.serve(transport, address, is_secure, counted);
+                let permit = permit.assign_to_worker(&own.load);
+                self.serve(transport, address, is_secure, permit);
             }
         }
     }
 
     /// Serves a connection that another worker accepted.
     fn adopt(&mut self, handoff: ConnectionHandoff) {
-        let ConnectionHandoff { stream, address, is_secure, counted } = handoff;
+        let ConnectionHandoff { stream, address, is_secure, permit } = handoff;
         match TcpStream::from_std(stream) {
-            Ok(stream) => self.serve(Transport::Tcp(stream), address, is_secure, counted),
+            Ok(stream) => self.serve(Transport::Tcp(stream), address, is_secure, permit),
             Err(error) => tracing::warn!(%error, "connection handoff failed"),
         }
     }
 
-    fn serve(&mut self, transport: Transport, address: Option<IpAddr>, is_secure: bool, counted: Counted) {
-        let (handler, spot) = (self.handler.for_request(), counted.spot().clone());
+    fn serve(&mut self, transport: Transport, address: Option<IpAddr>, is_secure: bool, permit: ConnectionPermit) {
+        let (handler, activity) = (self.handler.for_request(), permit.activity().clone());
         match transport {
             Transport::Tcp(stream) if is_secure => {
                 let tls = self.tls.clone();
-                let served = tls_handshake::serve_tls(handler, stream, |stream| tls.accept(stream), address, counted);
-                drop(tokio::spawn(spot.serve(Box::pin(served))));
+                let served = tls_handshake::serve_tls(handler, stream, |stream| tls.accept(stream), address, permit);
+                drop(tokio::spawn(activity.serve(Box::pin(served))));
             }
             transport => {
-                let served = connection::serve(handler, Wire::new(transport), address, counted);
-                drop(tokio::spawn(spot.serve(Box::pin(served))));
+                let served = connection::serve(handler, Stream::new(transport), address, permit);
+                drop(tokio::spawn(activity.serve(Box::pin(served))));
             }
         }
     }

@@ -5,10 +5,10 @@ use rustix::io::Errno;
 
 /// What is at the bottom of a failure, as far as it cannot hold what was sent: pingora's own texts quote heads and
 /// bodies.
-pub(crate) fn root(e: &Error) -> String {
+pub(crate) fn root_cause(e: &Error) -> String {
     let deeper = e.cause.as_deref().and_then(|cause| cause.downcast_ref::<Box<Error>>());
     match (deeper, io_error(e), &e.context) {
-        (Some(deeper), _, _) => root(deeper),
+        (Some(deeper), _, _) => root_cause(deeper),
         (None, Some(io), _) => io.to_string(),
         (None, None, Some(ImmutStr::Static(text))) => (*text).to_owned(),
         // before anything was sent: what is wrong with the server's certificate, or that it speaks no TLS

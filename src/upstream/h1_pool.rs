@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::wire::stream::{Quiet, Wire};
+use crate::wire::stream::{IdleProbe, Stream};
 
 /// Kept connections of one thread, all upstreams together.
 pub(crate) const KEPT: usize = 1024;
@@ -26,11 +26,11 @@ struct Pool {
 }
 
 struct Idle {
-    wire: Wire,
+    stream: Stream,
     /// How many sweeps there had been when it was last used.
     since: u64,
     /// Whether a second answer may follow the last one.
-    doubtful: bool,
+    needs_probe: bool,
 }
 
 /// Something has come over a kept connection that nobody asked for.
@@ -38,12 +38,12 @@ pub(crate) struct Surplus;
 
 /// The connection to this target that was used last, if one is left that the other end has not closed, and whether it
 /// is doubtful. A request that is not `repeatable` is worth asking the kernel about any.
-pub(crate) async fn take(target: u64, repeatable: bool) -> Result<Option<(Wire, bool)>, Surplus> {
-    while let Some(Idle { mut wire, doubtful, .. }) = pop(target) {
-        match if doubtful || !repeatable { wire.is_quiet().await } else { wire.was_quiet() } {
-            Quiet::Yes => return Ok(Some((wire, doubtful))),
-            Quiet::Surplus => return Err(Surplus),
-            Quiet::Ended => {}
+pub(crate) async fn take(target: u64, repeatable: bool) -> Result<Option<(Stream, bool)>, Surplus> {
+    while let Some(Idle { mut stream, needs_probe, .. }) = pop(target) {
+        match if needs_probe || !repeatable { stream.probe_idle().await } else { stream.looks_idle() } {
+            IdleProbe::Yes => return Ok(Some((stream, needs_probe))),
+            IdleProbe::Surplus => return Err(Surplus),
+            IdleProbe::Ended => {}
         }
     }
     Ok(None)
@@ -57,13 +57,13 @@ fn pop(target: u64) -> Option<Idle> {
     })
 }
 
-/// Keeps a connection whose last answer was read to its end. It is `doubtful` where a body was sent, which a server may
+/// Keeps a connection whose last answer was read to its end. It is `needs_probe` where a body was sent, which a server may
 /// take for one more request, or where an answer had none, which a server may send all the same (CWE-444), and stays it.
-pub(crate) fn keep(target: u64, wire: Wire, doubtful: bool) {
+pub(crate) fn keep(target: u64, stream: Stream, needs_probe: bool) {
     POOL.with_borrow_mut(|pool| {
         if pool.count < KEPT {
             pool.count += 1;
-            pool.idle.entry(target).or_default().push(Idle { wire, since: pool.sweeps, doubtful });
+            pool.idle.entry(target).or_default().push(Idle { stream, since: pool.sweeps, needs_probe });
         }
     });
 }

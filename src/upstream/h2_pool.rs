@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout};
 
 use super::h1_pool::{KEPT, KEPT_TIME};
 use crate::wire::h2_body::Inflow;
-use crate::wire::h2_pacing::Paced;
-use crate::wire::stream::Wire;
+use crate::wire::h2_pacing::PacedStream;
+use crate::wire::stream::Stream;
 
 /// Streams that we open on one connection; a server may allow fewer.
 const STREAMS: u32 = 100;
@@ -58,7 +58,7 @@ thread_local! {
 
 impl Shared {
     /// Begins HTTP/2 on a new connection, which is kept for further streams.
-    pub(crate) async fn begin(pair: Pair, wire: Wire, scheme: &'static str) -> Result<Self> {
+    pub(crate) async fn begin(pair: Pair, stream: Stream, scheme: &'static str) -> Result<Self> {
         let failed = |e| Error::because(ErrorType::ConnectError, "starting HTTP/2", e).into_up();
         let mut builder = h2::client::Builder::new();
         builder
@@ -66,8 +66,8 @@ impl Shared {
             .max_header_list_size(HEAD_BYTES)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(WINDOW);
-        let (wire, pace) = Paced::upstream(wire);
-        let begun = timeout(HANDSHAKE, pace.clone().keep(builder.handshake::<_, Bytes>(wire))).await;
+        let (stream, pace) = PacedStream::upstream(stream);
+        let begun = timeout(HANDSHAKE, pace.clone().keep(builder.handshake::<_, Bytes>(stream))).await;
         let (send, connection) = match begun {
             Ok(begun) => begun.map_err(failed)?,
             Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "starting HTTP/2").into_up()),
@@ -99,14 +99,20 @@ impl Shared {
     }
 
     /// Opens a stream; `bodiless` says that nothing follows the head.
-    pub(crate) async fn ask(self, request: Request<()>, bodiless: bool) -> Result<(SendStream<Bytes>, Stream)> {
+    pub(crate) async fn ask(self, request: Request<()>, bodiless: bool) -> Result<(SendStream<Bytes>, ResponseStream)> {
         let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
         let mut send = self.send.ready().await.map_err(failed)?;
         let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
         self.users.fetch_add(1, Ordering::Relaxed);
         Ok((
             body,
-            Stream { answer: Some(answer), body: None, bodiless: false, ends_with_head: false, users: self.users },
+            ResponseStream {
+                answer: Some(answer),
+                body: None,
+                bodiless: false,
+                ends_with_head: false,
+                users: self.users,
+            },
         ))
     }
 
@@ -146,7 +152,7 @@ pub(crate) fn sweep() {
 }
 
 /// The answer on a stream of a shared connection.
-pub(crate) struct Stream {
+pub(crate) struct ResponseStream {
     /// Until its head has come.
     pub(crate) answer: Option<ResponseFuture>,
     /// From then on.
@@ -158,7 +164,7 @@ pub(crate) struct Stream {
     users: Arc<AtomicUsize>,
 }
 
-impl Stream {
+impl ResponseStream {
     /// Its head has come.
     pub(crate) fn answered(&mut self, body: RecvStream) {
         self.body = Some(Inflow::new(body));
@@ -188,7 +194,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for ResponseStream {
     fn drop(&mut self) {
         // one that was not answered stays at stake
         if !self.body.as_ref().is_none_or(Inflow::has_come) {

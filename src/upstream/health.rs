@@ -71,7 +71,7 @@ impl HealthChecks {
     /// `Err` says in which way it is not well; in none, if this machine has nothing left to connect with.
     async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), Option<String>> {
         let reached = target.connect(&self.0).await;
-        let mut wire = reached.map_err(|e| (!error_cause::is_our_own(&e)).then(|| error_cause::root(&e)))?;
+        let mut stream = reached.map_err(|e| (!error_cause::is_our_own(&e)).then(|| error_cause::root_cause(&e)))?;
         let Some(health) = health else { return Ok(()) };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: authgate-health\r\nAccept: */*\r\nConnection: close\r\n\r\n",
@@ -80,9 +80,9 @@ impl HealthChecks {
         );
         let mut answer = [0; STATUS_BYTES];
         let asked = async {
-            wire.write_all(request.as_bytes()).await?;
-            wire.flush().await?;
-            wire.read_exact(&mut answer).await
+            stream.write_all(request.as_bytes()).await?;
+            stream.flush().await?;
+            stream.read_exact(&mut answer).await
         };
         asked.await.map_err(|e| Some(format!("no response: {e}")))?;
         let status = answer.strip_prefix(b"HTTP/1.").map(|rest| &rest[2..5]);

@@ -9,12 +9,12 @@ pub(crate) mod server_name;
 pub(crate) mod targets;
 pub(crate) mod tls;
 
-use crate::wire::pulse;
+use crate::wire::peer_liveness;
 
 /// Closes kept connections that were idle for too long, and looks for peers that have vanished; called once a second on
 /// each thread.
 pub(crate) fn sweep() {
     h2_pool::sweep();
-    pulse::look();
+    peer_liveness::look();
     h1_pool::sweep();
 }

@@ -20,7 +20,7 @@ use super::server_name::{authority, resolvable};
 use super::tls::{Connector, Trust};
 use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::web::origin::Origin;
-use crate::wire::stream::{self, Transport, Wire};
+use crate::wire::stream::{self, Stream, Transport};
 
 /// To reach a server, its TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -256,19 +256,19 @@ impl Target {
     }
 
     /// A new connection, within the time that connecting may take.
-    pub(crate) async fn connect(&self, connector: &Connector) -> Result<Wire> {
+    pub(crate) async fn connect(&self, connector: &Connector) -> Result<Stream> {
         if self.template.is_tls() {
             return Box::pin(self.connect_tls(connector, false)).await;
         }
         let connected = match &self.template._address {
-            Address::Inet(address) => timeout(CONNECT, Wire::connect(*address)).await,
+            Address::Inet(address) => timeout(CONNECT, Stream::connect(*address)).await,
             Address::Unix(address) => match address.as_pathname() {
-                Some(path) => timeout(CONNECT, Wire::connect_unix(path)).await,
+                Some(path) => timeout(CONNECT, Stream::connect_unix(path)).await,
                 None => return Err(Error::explain(ErrorType::ConnectError, "Unix socket without a path").into_up()),
             },
         };
         match connected {
-            Ok(Ok(wire)) => Ok(wire),
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(e)) => {
                 let refused = e.kind() == std::io::ErrorKind::ConnectionRefused;
                 let kind = if refused { ErrorType::ConnectRefused } else { ErrorType::ConnectError };
@@ -279,16 +279,16 @@ impl Target {
     }
 
     /// The same for whoever can speak HTTP/2 too: TLS offers it.
-    pub(crate) async fn connect_any(&self, connector: &Connector) -> Result<Wire> {
+    pub(crate) async fn connect_any(&self, connector: &Connector) -> Result<Stream> {
         if !self.template.is_tls() {
             return self.connect(connector).await;
         }
-        let wire = Box::pin(self.connect_tls(connector, true)).await?;
-        self.declines_h2.store(self.agreed_on_h2(&wire).is_none(), Ordering::Relaxed);
-        Ok(wire)
+        let stream = Box::pin(self.connect_tls(connector, true)).await?;
+        self.declines_h2.store(self.agreed_on_h2(&stream).is_none(), Ordering::Relaxed);
+        Ok(stream)
     }
 
-    async fn connect_tls(&self, connector: &Connector, offers_h2: bool) -> Result<Wire> {
+    async fn connect_tls(&self, connector: &Connector, offers_h2: bool) -> Result<Stream> {
         if let (Some(trust), Address::Inet(address)) = (&self.trust, &self.template._address) {
             return timeout(CONNECT, trust.open(*address, &self.template.sni, offers_h2))
                 .await
@@ -309,9 +309,9 @@ impl Target {
     }
 
     /// The scheme of requests in HTTP/2, if that is what is to be spoken on this new connection.
-    pub(crate) fn agreed_on_h2(&self, wire: &Wire) -> Option<&'static str> {
-        match wire.transport() {
-            Transport::Tls(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
+    pub(crate) fn agreed_on_h2(&self, stream: &Stream) -> Option<&'static str> {
+        match stream.transport() {
+            Transport::TlsClient(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
             Transport::Verified(stream) => (stream.get_ref().1.alpn_protocol() == Some(b"h2")).then_some("https"),
             _ => self.is_h2c().then_some("http"),
         }

@@ -16,7 +16,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Authority, Config, Upstream, UpstreamProtocol, UpstreamServer, UpstreamTls};
-use crate::wire::stream::{Transport, Wire};
+use crate::wire::stream::{Stream, Transport};
 
 /// The authorities of this machine; or why nobody can be believed here. The library would end the process over it.
 static MACHINE: LazyLock<std::result::Result<Arc<RootCertStore>, String>> = LazyLock::new(|| {
@@ -42,12 +42,12 @@ impl Connector {
     }
 
     /// A connection whose other end is who it should be.
-    pub(crate) async fn open(&self, peer: &HttpPeer) -> Result<Wire> {
+    pub(crate) async fn open(&self, peer: &HttpPeer) -> Result<Stream> {
         let Some(connector) = &self.0 else {
             let why = "no CA certificates on this machine";
             return Err(Error::explain(ErrorType::InvalidCert, why).into_up());
         };
-        connector.new_stream(peer).await.map(Transport::Tls).map(Wire::new).map_err(Error::into_up)
+        connector.new_stream(peer).await.map(Transport::TlsClient).map(Stream::new).map_err(Error::into_up)
     }
 }
 
@@ -103,13 +103,13 @@ impl Trust {
     }
 
     /// A connection to a server that is reached by this name, or by its address alone.
-    pub(crate) async fn open(&self, address: SocketAddr, name: &str, offers_h2: bool) -> Result<Wire> {
+    pub(crate) async fn open(&self, address: SocketAddr, name: &str, offers_h2: bool) -> Result<Stream> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None if name.is_empty() => ServerName::from(address.ip()),
             None => ServerName::try_from(name.to_owned()).unwrap_or(ServerName::from(address.ip())),
         };
-        let Transport::Tcp(stream) = Wire::connect(address).await.map(Wire::into_transport).map_err(|e| {
+        let Transport::Tcp(stream) = Stream::connect(address).await.map(Stream::into_transport).map_err(|e| {
             let refused = e.kind() == std::io::ErrorKind::ConnectionRefused;
             let kind = if refused { ErrorType::ConnectRefused } else { ErrorType::ConnectError };
             Error::because(kind, "connecting", e).into_up()
@@ -120,7 +120,7 @@ impl Trust {
         let config = if offers_h2 { &self.any } else { &self.http1 };
         let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
         stream
-            .map(|stream| Wire::new(Transport::Verified(Box::new(stream))))
+            .map(|stream| Stream::new(Transport::Verified(Box::new(stream))))
             .map_err(|e| Error::because(ErrorType::TLSHandshakeFailure, "TLS", e).into_up())
     }
 }

@@ -14,7 +14,7 @@ const PIECE: usize = 32 << 10;
 
 /// A connection, what has been read of it, and how far its body has come.
 pub(crate) struct Framed<R> {
-    pub(crate) wire: R,
+    pub(crate) stream: R,
     pub(crate) buffer: BytesMut,
     framing: Framing,
     chunks: Chunks,
@@ -31,8 +31,8 @@ pub(crate) enum Cut {
 
 impl<R: AsyncRead + Unpin> Framed<R> {
     /// `buffer` is what stands behind the head.
-    pub(crate) fn new(wire: R, buffer: BytesMut, framing: Framing) -> Self {
-        Self { wire, buffer, framing, chunks: Chunks::default() }
+    pub(crate) fn new(stream: R, buffer: BytesMut, framing: Framing) -> Self {
+        Self { stream, buffer, framing, chunks: Chunks::default() }
     }
 
     /// A server's head was read: what stands behind it, and how that is framed.
@@ -73,7 +73,7 @@ impl<R: AsyncRead + Unpin> Framed<R> {
     /// Reads what there is; 0 at the end of the connection.
     pub(crate) async fn read(&mut self) -> io::Result<usize> {
         self.buffer.reserve(PIECE);
-        self.wire.read_buf(&mut self.buffer).await
+        self.stream.read_buf(&mut self.buffer).await
     }
 
     /// The next run of the body that stands in the buffer.

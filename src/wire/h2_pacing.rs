@@ -16,7 +16,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::stream::Wire;
+use super::stream::Stream;
 
 /// Octets of the preface (RFC 9113, 3.4) and of a frame's head (4.1).
 const PREFACE: usize = 24;
@@ -35,8 +35,8 @@ const SMALL_A_RUN: usize = 128;
 /// Frames without anything in a row that are left out. Those behind them are the crate's to count.
 const HOLLOW_IN_A_ROW: u8 = 100;
 
-pub(crate) struct Paced {
-    wire: Wire,
+pub(crate) struct PacedStream {
+    stream: Stream,
     frames: Frames,
     /// Read, and left for the next run.
     held: BytesMut,
@@ -77,22 +77,22 @@ impl Pace {
     }
 }
 
-impl Paced {
+impl PacedStream {
     /// A client's connection of which `begun` has been read, and what its task is to be run with.
-    pub(crate) fn downstream(wire: Wire, begun: BytesMut, head_time: Duration) -> (Self, Pace) {
-        let (paced, pace) = Self::new(wire, Some(head_time), PREFACE);
+    pub(crate) fn downstream(stream: Stream, begun: BytesMut, head_time: Duration) -> (Self, Pace) {
+        let (paced, pace) = Self::new(stream, Some(head_time), PREFACE);
         (Self { held: begun, ..paced }, pace)
     }
 
     /// A server's.
-    pub(crate) fn upstream(wire: Wire) -> (Self, Pace) {
-        Self::new(wire, None, 0)
+    pub(crate) fn upstream(stream: Stream) -> (Self, Pace) {
+        Self::new(stream, None, 0)
     }
 
-    fn new(wire: Wire, head_time: Option<Duration>, preface: usize) -> (Self, Pace) {
+    fn new(stream: Stream, head_time: Option<Duration>, preface: usize) -> (Self, Pace) {
         let pace = Pace::default();
         let (held, frames) = (BytesMut::new(), Frames::new(preface));
-        (Self { wire, frames, held, pace: pace.clone(), head_time, timer: None }, pace)
+        (Self { stream, frames, held, pace: pace.clone(), head_time, timer: None }, pace)
     }
 
     /// Lets go of what may come in this run and holds something, and keeps the rest.
@@ -188,7 +188,7 @@ impl Frames {
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for PacedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -199,7 +199,7 @@ impl AsyncRead for Paced {
                 return Poll::Pending;
             }
             if this.held.is_empty() {
-                let read = Pin::new(&mut this.wire).poll_read(cx, buf);
+                let read = Pin::new(&mut this.stream).poll_read(cx, buf);
                 if read.is_pending() && this.is_late(cx) {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
@@ -219,17 +219,17 @@ impl AsyncRead for Paced {
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for PacedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().wire).poll_write(cx, bytes)
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().wire).poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -299,11 +299,11 @@ mod tests {
         let large = [&[0, 64, 0, DATA, 0, 0, 0, 0, 1], vec![7; 16 << 10].as_slice()].concat();
         let sent = [small.clone(), large.repeat(20), small].concat();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Wire::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = Stream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut other, _) = listener.accept().await.unwrap();
         let bytes = sent.clone();
         tokio::spawn(async move { other.write_all(&bytes).await.unwrap() });
-        let (mut paced, pace) = Paced::upstream(wire);
+        let (mut paced, pace) = PacedStream::upstream(stream);
         let mut runs = 0;
         let work = async {
             let (mut read, mut piece) = (Vec::new(), [0; 8 << 10]);

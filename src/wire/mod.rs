@@ -9,7 +9,7 @@ pub(crate) mod grpc_messages;
 pub(crate) mod h2_body;
 pub(crate) mod h2_pacing;
 pub(crate) mod head_error;
-pub(crate) mod pulse;
+pub(crate) mod peer_liveness;
 pub(crate) mod request_head;
 pub(crate) mod request_target;
 pub(crate) mod response_head;

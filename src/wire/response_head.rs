@@ -11,7 +11,7 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
 use super::request_head;
-use super::response_view::{AnswerHead, connection_options};
+use super::response_view::{ResponseHeadView, connection_options};
 
 /// Fields and bytes that an upstream's head may have.
 const FIELDS: usize = 256;
@@ -143,7 +143,7 @@ impl Head {
     }
 }
 
-impl AnswerHead for Head {
+impl ResponseHeadView for Head {
     fn status(&self) -> StatusCode {
         self.status
     }
@@ -289,7 +289,7 @@ pub(crate) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// How the body is framed; an answer that says so in two ways, or in one that we do not know, is refused.
-pub(crate) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing> {
+pub(crate) fn framing(head: &impl ResponseHeadView, method: &Method) -> Result<Framing> {
     let mut lengths = head.values(&header::CONTENT_LENGTH);
     let mut codings = head.values(&header::TRANSFER_ENCODING);
     let (length, coding) = (lengths.next(), codings.next());
@@ -323,7 +323,7 @@ pub(crate) fn framing(head: &impl AnswerHead, method: &Method) -> Result<Framing
 }
 
 /// Whether the fields say that bytes follow the head.
-fn announces_body(head: &impl AnswerHead) -> bool {
+fn announces_body(head: &impl ResponseHeadView) -> bool {
     head.values(&header::TRANSFER_ENCODING).next().is_some()
         || head.values(&header::CONTENT_LENGTH).any(|length| length.iter().any(|&digit| digit != b'0'))
 }

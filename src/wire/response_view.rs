@@ -4,13 +4,13 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora_http::ResponseHeader;
 
 /// The head of an upstream's answer, however it is held.
-pub(crate) trait AnswerHead {
+pub(crate) trait ResponseHeadView {
     fn status(&self) -> StatusCode;
     /// The values of all fields of this name.
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
 }
 
-impl AnswerHead for ResponseHeader {
+impl ResponseHeadView for ResponseHeader {
     fn status(&self) -> StatusCode {
         self.status
     }
@@ -21,6 +21,6 @@ impl AnswerHead for ResponseHeader {
 }
 
 /// The items of all `Connection` fields of an answer.
-pub(crate) fn connection_options(answer: &impl AnswerHead) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn connection_options(answer: &impl ResponseHeadView) -> impl Iterator<Item = &[u8]> {
     answer.values(&header::CONNECTION).flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii)
 }

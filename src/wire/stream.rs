@@ -12,27 +12,27 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::protocols::{Stream, TcpKeepalive};
+use pingora_core::protocols::{Stream as PingoraStream, TcpKeepalive};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use super::pulse::Pulse;
+use super::peer_liveness::PeerLiveness;
 
 /// What is read at once: a head is whole then, and so are most answers.
 pub(crate) const PIECE: usize = 16 << 10;
 /// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge
-/// (`pulse.rs`), and when nothing is sent, by probes of the kernel's.
+/// (`peer_liveness.rs`), and when nothing is sent, by probes of the kernel's.
 const SILENT: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
 /// A connected socket: a client's, or a server's behind us. Made on the thread that serves it.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Stream {
     /// Let go of before the socket.
-    pulse: Option<Pulse>,
+    peer_liveness: Option<PeerLiveness>,
     transport: Transport,
 }
 
@@ -42,16 +42,16 @@ pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// TLS to an upstream, verified by pingora's connector.
-    Tls(Stream),
+    TlsClient(PingoraStream),
     /// TLS to an upstream with an authority of its own.
     Verified(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     /// TLS that a client began.
-    Secure(Box<TlsStream<TcpStream>>),
+    TlsServer(Box<TlsStream<TcpStream>>),
 }
 
 /// What a kept connection looks like before it is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quiet {
+pub(crate) enum IdleProbe {
     /// Nothing has come, and the other end is still there.
     Yes,
     /// The other end has closed it.
@@ -76,9 +76,9 @@ impl Transport {
     fn socket(&self) -> Option<RawFd> {
         match self {
             Self::Tcp(stream) => Some(stream.as_raw_fd()),
-            Self::Secure(stream) => Some(stream.get_ref().0.as_raw_fd()),
+            Self::TlsServer(stream) => Some(stream.get_ref().0.as_raw_fd()),
             Self::Verified(stream) => Some(stream.get_ref().0.as_raw_fd()),
-            Self::Tls(stream) => Some(stream.id()),
+            Self::TlsClient(stream) => Some(stream.id()),
             Self::Unix(_) => None,
         }
     }
@@ -87,16 +87,16 @@ impl Transport {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::TlsClient(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Verified(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::TlsServer(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
-impl Wire {
+impl Stream {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self { pulse: transport.socket().map(Pulse::of), transport }
+        Self { peer_liveness: transport.socket().map(PeerLiveness::of), transport }
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -121,7 +121,7 @@ impl Wire {
 
     /// What a socket that is not ready comes to: it never will be, where the peer has vanished.
     fn pending<T>(&mut self, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        match self.pulse.as_mut().map(|pulse| pulse.check(cx)) {
+        match self.peer_liveness.as_mut().map(|peer_liveness| peer_liveness.check(cx)) {
             Some(Err(gone)) => Poll::Ready(Err(gone)),
             _ => Poll::Pending,
         }
@@ -134,7 +134,7 @@ impl Wire {
             let ready = match &self.transport {
                 Transport::Tcp(stream) => stream.ready(Interest::ERROR).await,
                 Transport::Unix(stream) => stream.ready(Interest::ERROR).await,
-                Transport::Tls(_) | Transport::Verified(_) | Transport::Secure(_) => return,
+                Transport::TlsClient(_) | Transport::Verified(_) | Transport::TlsServer(_) => return,
             };
             if ready.is_ok_and(|ready| ready.is_error() || ready.is_write_closed()) {
                 return;
@@ -153,7 +153,7 @@ impl Wire {
         match &self.transport {
             Transport::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
             Transport::Unix(stream) => stream.try_write(bytes).unwrap_or(0),
-            Transport::Tls(_) | Transport::Verified(_) | Transport::Secure(_) => 0,
+            Transport::TlsClient(_) | Transport::Verified(_) | Transport::TlsServer(_) => 0,
         }
     }
 
@@ -163,41 +163,41 @@ impl Wire {
         let _ = match &self.transport {
             Transport::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             Transport::Verified(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
-            Transport::Secure(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
-            Transport::Unix(_) | Transport::Tls(_) => Ok(()),
+            Transport::TlsServer(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
+            Transport::Unix(_) | Transport::TlsClient(_) => Ok(()),
         };
     }
 
     /// What had come at the runtime's last look.
-    pub(crate) fn was_quiet(&mut self) -> Quiet {
+    pub(crate) fn looks_idle(&mut self) -> IdleProbe {
         let mut byte = [MaybeUninit::uninit()];
         let mut cx = Context::from_waker(Waker::noop());
         let mut read = ReadBuf::uninit(&mut byte);
         match self.transport.poll_read(&mut cx, &mut read) {
-            Poll::Pending => Quiet::Yes,
-            Poll::Ready(Ok(())) if !read.filled().is_empty() => Quiet::Surplus,
-            Poll::Ready(_) => Quiet::Ended,
+            Poll::Pending => IdleProbe::Yes,
+            Poll::Ready(Ok(())) if !read.filled().is_empty() => IdleProbe::Surplus,
+            Poll::Ready(_) => IdleProbe::Ended,
         }
     }
 
     /// What has come. The kernel is asked: what the runtime knows is as old as its last look, and what has come since would
     /// be taken for the answer to the next request.
-    pub(crate) async fn is_quiet(&mut self) -> Quiet {
+    pub(crate) async fn probe_idle(&mut self) -> IdleProbe {
         let mut byte = [MaybeUninit::uninit()];
         let seen = match &self.transport {
             Transport::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
             Transport::Unix(stream) => SockRef::from(stream).peek(&mut byte),
-            Transport::Secure(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
-            Transport::Tls(_) | Transport::Verified(_) => {
+            Transport::TlsServer(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
+            Transport::TlsClient(_) | Transport::Verified(_) => {
                 // what TLS has read already is no more in the socket: the runtime looks again before it goes on here
                 tokio::task::yield_now().await;
-                return self.was_quiet();
+                return self.looks_idle();
             }
         };
         match seen {
-            Ok(1..) => Quiet::Surplus,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
-            Ok(0) | Err(_) => Quiet::Ended,
+            Ok(1..) => IdleProbe::Surplus,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => IdleProbe::Yes,
+            Ok(0) | Err(_) => IdleProbe::Ended,
         }
     }
 }
@@ -207,7 +207,7 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
 }
 
-impl Wire {
+impl Stream {
     /// Hands what has come to `take`, [`PIECE`] bytes at most; none at the end.
     pub(crate) fn poll_take<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -226,7 +226,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = this.transport.poll_read(cx, buf);
@@ -234,15 +234,15 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match &mut this.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::TlsClient(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Verified(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Secure(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::TlsServer(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         if written.is_pending() { this.pending(cx) } else { written }
     }
@@ -252,9 +252,9 @@ impl AsyncWrite for Wire {
         let flushed = match &mut this.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::TlsClient(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Verified(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Secure(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::TlsServer(stream) => Pin::new(stream).poll_flush(cx),
         };
         if flushed.is_pending() { this.pending(cx) } else { flushed }
     }
@@ -263,9 +263,9 @@ impl AsyncWrite for Wire {
         match &mut self.get_mut().transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::TlsClient(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Verified(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::TlsServer(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -280,8 +280,8 @@ mod tests {
     #[tokio::test]
     async fn a_silent_server_is_probed_and_one_that_pauses_is_no_dead_one() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Wire::connect(listener.local_addr().unwrap()).await.unwrap();
-        let Transport::Tcp(stream) = wire.transport() else { panic!("not a TCP connection") };
+        let stream = Stream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let Transport::Tcp(stream) = stream.transport() else { panic!("not a TCP connection") };
         let socket = SockRef::from(stream);
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap_or_default(), None);
@@ -298,21 +298,21 @@ mod tests {
         let unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
         for closes in [false, true] {
             let address = listener.local_addr().unwrap();
-            let tcp = Wire::connect(address).await.unwrap();
+            let tcp = Stream::connect(address).await.unwrap();
             let mut server = listener.accept().unwrap().0;
-            let local = Wire::connect_unix(&path).await.unwrap();
+            let local = Stream::connect_unix(&path).await.unwrap();
             let mut other = unix.accept().unwrap().0;
             // what pingora's connector hands out, as far as its socket goes
             let within = TcpStream::connect(address).await.unwrap();
-            let tls = Transport::Tls(Box::new(pingora_core::protocols::l4::stream::Stream::from(within)));
-            let tls = Wire::new(tls);
+            let tls = Transport::TlsClient(Box::new(pingora_core::protocols::l4::stream::Stream::from(within)));
+            let tls = Stream::new(tls);
             let mut third = listener.accept().unwrap().0;
             let mut wires = [tcp, local, tls];
             for _ in 0..3 {
-                for wire in &mut wires {
-                    assert_eq!(wire.is_quiet().await, Quiet::Yes);
+                for stream in &mut wires {
+                    assert_eq!(stream.probe_idle().await, IdleProbe::Yes);
                     // the runtime learns that there is nothing to read
-                    assert_eq!(wire.was_quiet(), Quiet::Yes);
+                    assert_eq!(stream.looks_idle(), IdleProbe::Yes);
                 }
             }
             if closes {
@@ -322,9 +322,9 @@ mod tests {
                 other.write_all(b"H").unwrap();
                 third.write_all(b"H").unwrap();
             }
-            for wire in &mut wires {
-                let seen = wire.is_quiet().await;
-                assert_eq!(seen, if closes { Quiet::Ended } else { Quiet::Surplus }, "{wire:?}");
+            for stream in &mut wires {
+                let seen = stream.probe_idle().await;
+                assert_eq!(seen, if closes { IdleProbe::Ended } else { IdleProbe::Surplus }, "{stream:?}");
             }
         }
     }

@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::report::Asked;
-use super::simulate::Prover;
+use super::report::SimulatedRequest;
+use super::simulate::Simulator;
 use crate::account::User;
 use crate::config::{self, Access, Config, Route};
 use crate::web::host::Host;
@@ -34,7 +34,7 @@ pub(crate) struct Sent {
 }
 
 /// Judges a request and, if it is forwarded, holds what each app makes of it against the rules. Whether it was forwarded.
-pub(crate) fn check(config: &Config, prover: &Prover<'_>, sent: &Sent) -> bool {
+pub(crate) fn check(config: &Config, simulator: &Simulator<'_>, sent: &Sent) -> bool {
     let Ok(path) = std::str::from_utf8(&sent.path) else { return false };
     let (Ok(method), true) = (Method::from_bytes(sent.method.as_bytes()), path.starts_with('/')) else { return false };
     let field = |name: &str, value: &[u8]| {
@@ -47,17 +47,17 @@ pub(crate) fn check(config: &Config, prover: &Prover<'_>, sent: &Sent) -> bool {
     let user = sent.groups.as_ref().map(|groups| {
         User::new("7".into(), "ada@example.com".into(), String::new(), String::new(), groups.clone(), false)
     });
-    let asked = Asked {
+    let asked = SimulatedRequest {
         method: method.clone(),
         target: format!("http://{}{path}", sent.host),
         headers: second.chain(destination).chain(accept).collect(),
         user,
     };
-    let Ok(told) = prover.explain(&asked) else { return false };
-    let Some(forwarded) = told.upstream else { return false };
+    let Ok(explanation) = simulator.explain(&asked) else { return false };
+    let Some(forwarded) = explanation.upstream else { return false };
     let (_, target) = forwarded.request.split_once(' ').expect("method and target");
     let upstream = config.upstreams.iter().position(|upstream| upstream.name == forwarded.name).expect("an upstream");
-    let taken = &config.routes[told.route.expect("a route") - 1];
+    let taken = &config.routes[explanation.route.expect("a route") - 1];
     let cut = path.strip_prefix(&taken.strip_prefix).unwrap_or(path);
     let arrives = if cut.starts_with('/') { cut.to_owned() } else { format!("/{cut}") };
     assert_eq!(target, arrives, "{sent:?}");
@@ -88,8 +88,8 @@ pub(crate) fn check(config: &Config, prover: &Prover<'_>, sent: &Sent) -> bool {
                 second.iter().flat_map(|path| [read(path), [taken.strip_prefix.as_bytes(), &read(path)].concat()]);
             for place in places {
                 let route = first(config, &host, &place, method);
-                let told = || format!("{name} takes the second path of {sent:?} for {method} {}", shown(&place));
-                assert!(route.is_some_and(|route| lets_in(route, sent)), "{}", told());
+                let message = || format!("{name} takes the second path of {sent:?} for {method} {}", shown(&place));
+                assert!(route.is_some_and(|route| lets_in(route, sent)), "{}", message());
             }
         }
     }
@@ -156,7 +156,7 @@ pub fn reach(bytes: &[u8]) {
         _ => Some(vec!["staff".to_owned()]),
     };
     let sent = Sent { method: method.to_owned(), host: "app.example.com", path, second, destination, groups };
-    check(&CONFIG, &Prover::new(&CONFIG), &sent);
+    check(&CONFIG, &Simulator::new(&CONFIG), &sent);
 }
 
 #[cfg(test)]
@@ -251,9 +251,9 @@ mod tests {
                 }
             }
             let Ok(config) = config::parse(&text, "a property", PathBuf::new(), &|_| None) else { return Ok(()) };
-            let prover = Prover::new(&config);
+            let simulator = Simulator::new(&config);
             for sent in requests {
-                if check(&config, &prover, &sent) {
+                if check(&config, &simulator, &sent) {
                     forwarded.set(forwarded.get() + 1);
                     let plain =
                         crate::web::path::NormalPath::parse(sent.path.split(|&b| b == b'?').next().unwrap()).is_ok();

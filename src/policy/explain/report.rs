@@ -20,7 +20,7 @@ use crate::wire::head_error::BadHead;
 
 /// A request that nobody sent.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct SimulatedRequest {
     /// Method.
     pub method: Method,
     /// Path and query on `public_url`, or an absolute address.
@@ -39,14 +39,14 @@ pub struct Explanation {
     /// `navigation`, `WebSocket handshake` or `request`.
     pub kind: &'static str,
     /// Who is signed in.
-    pub user: Option<Who>,
+    pub user: Option<PrincipalReport>,
     /// The routes up to the one that takes it, in order.
     pub routes: Vec<RouteTried>,
     /// The one that takes it, counted from 1 as in the access line.
     pub route: Option<usize>,
     /// What a backend may read in its path, as it came first; empty where there is one way alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub readings: Vec<ReadingTold>,
+    pub readings: Vec<ReadingReport>,
     /// In the words of a test's `expect`: `forward NAME`, `login`, `page`, or a status.
     pub verdict: String,
     /// One sentence.
@@ -65,7 +65,7 @@ pub struct Explanation {
 /// Somebody who is signed in.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
-pub struct Who {
+pub struct PrincipalReport {
     pub email: String,
     pub groups: Vec<String>,
 }
@@ -85,7 +85,7 @@ pub struct RouteTried {
 
 /// One way to read the path.
 #[derive(Debug, Serialize)]
-pub struct ReadingTold {
+pub struct ReadingReport {
     /// Its escapes read; a slash that is a part of its segment is `%2F`.
     pub path: String,
     /// The route that takes it, counted from 1.
@@ -121,11 +121,14 @@ pub struct Forwarded {
 }
 
 impl Explanation {
-    pub(crate) fn of(asked: &Asked, scheme: Scheme, host: &str, target: &str, hsts: bool) -> Self {
+    pub(crate) fn of(asked: &SimulatedRequest, scheme: Scheme, host: &str, target: &str, hsts: bool) -> Self {
         Self {
             request: format!("{} {}://{host}{target}", asked.method, scheme.as_str()),
             kind: "request",
-            user: asked.user.as_ref().map(|user| Who { email: user.email.clone(), groups: user.groups.clone() }),
+            user: asked
+                .user
+                .as_ref()
+                .map(|user| PrincipalReport { email: user.email.clone(), groups: user.groups.clone() }),
             routes: Vec::new(),
             route: None,
             readings: Vec::new(),

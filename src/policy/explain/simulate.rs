@@ -8,17 +8,17 @@ use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
-use super::report::{Asked, Explanation, Forwarded, ReadingTold, RouteTried};
+use super::report::{Explanation, Forwarded, ReadingReport, RouteTried, SimulatedRequest};
 use crate::account::{Identity, IssuedToken, Session, User};
 use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
 use crate::policy::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
 use crate::policy::authorize::{Admission, Refusal};
 use crate::policy::decide::{self, Verdict};
-use crate::policy::header_filter::Stripper;
+use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, Known, Peer};
 use crate::policy::oversized_head::{self, Oversize};
-use crate::policy::request_headers::{self, Told};
+use crate::policy::request_headers::{self, ForwardContext};
 use crate::policy::route::{Reading, Routed};
 use crate::policy::{cors, loop_detection, refuse, websocket_credentials};
 use crate::upstream::server_name;
@@ -38,23 +38,23 @@ const REQUEST_ID: &str = "REQUEST-ID";
 const GATEWAY_ID: &str = "GATEWAY-ID";
 
 /// Answers for one configuration.
-pub struct Prover<'c> {
+pub struct Simulator<'c> {
     config: &'c Config,
     site: Site,
-    stripper: Stripper,
+    header_filter: HeaderFilter,
 }
 
 /// A request as far as it has been read.
-struct Seen<'a> {
+struct ParsedRequest<'a> {
     incoming: Incoming<'a>,
     known: &'a Known,
     target: &'a str,
 }
 
-impl<'c> Prover<'c> {
+impl<'c> Simulator<'c> {
     /// Makes ready what a gateway makes ready at its start.
     pub fn new(config: &'c Config) -> Self {
-        Self { config, site: Site::new(config), stripper: Stripper::new(config) }
+        Self { config, site: Site::new(config), header_filter: HeaderFilter::new(config) }
     }
 
     /// What came out of a test, in the words of `expect`: `forward NAME`, `login`, `page`, or a status.
@@ -67,45 +67,45 @@ impl<'c> Prover<'c> {
             let email = user.email.clone().unwrap_or_else(|| "user@example.com".to_owned());
             User::new("0".to_owned(), email, String::new(), String::new(), user.groups.clone(), false)
         });
-        Ok(self.explain(&Asked { method, target, headers, user })?.verdict)
+        Ok(self.explain(&SimulatedRequest { method, target, headers, user })?.verdict)
     }
 
     /// What becomes of a request, and why.
     ///
     /// # Errors
     /// One sentence: this is no request.
-    pub fn explain(&self, asked: &Asked) -> Result<Explanation, String> {
+    pub fn explain(&self, asked: &SimulatedRequest) -> Result<Explanation, String> {
         let (host, scheme, target) = split_target(self.config, &asked.target)?;
         let parts = head_of(asked, &host, &target)?;
         let server = &self.config.server;
         let over_tls = scheme == Scheme::Https && server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
         let hsts = over_tls && server.public_url.scheme() == Scheme::Https;
         let site = wants_page(&parts.headers).then_some(&self.site);
-        let mut told = Explanation::of(asked, scheme, &host, &target, hsts);
+        let mut explanation = Explanation::of(asked, scheme, &host, &target, hsts);
         let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
             Ok(known) => known,
             Err(bad) => {
-                told.refuse_unread(
+                explanation.refuse_unread(
                     bad,
                     &oversized_head::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()),
                 );
-                return Ok(told);
+                return Ok(explanation);
             }
         };
         let incoming = match normalize::incoming(&parts, target.as_bytes(), &known) {
             Ok(incoming) => incoming,
             Err(bad) => {
-                told.refuse_unread(
+                explanation.refuse_unread(
                     bad,
                     &oversized_head::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()),
                 );
-                return Ok(told);
+                return Ok(explanation);
             }
         };
-        told.note(&incoming, self.carries_credential(&incoming));
-        let seen = Seen { incoming, known: &known, target: &target };
-        self.judge(&seen, asked, &mut told);
-        Ok(told)
+        explanation.note(&incoming, self.carries_credential(&incoming));
+        let seen = ParsedRequest { incoming, known: &known, target: &target };
+        self.judge(&seen, asked, &mut explanation);
+        Ok(explanation)
     }
 
     /// `over_tls`: the address that the connection is made to.
@@ -127,49 +127,49 @@ impl<'c> Prover<'c> {
         Ok(known)
     }
 
-    fn judge(&self, seen: &Seen<'_>, asked: &Asked, told: &mut Explanation) {
+    fn judge(&self, seen: &ParsedRequest<'_>, asked: &SimulatedRequest, explanation: &mut Explanation) {
         let (config, incoming) = (self.config, &seen.incoming);
-        if loop_detection::has_come_round(incoming, GATEWAY_ID) {
-            told.answer("508", "the request came through too many gateways");
+        if loop_detection::is_loop(incoming, GATEWAY_ID) {
+            explanation.answer("508", "the request came through too many gateways");
             let reply = refuse::status(&self.site, StatusCode::LOOP_DETECTED, incoming, REQUEST_ID);
-            return told.reply(&reply, REQUEST_ID);
+            return explanation.reply(&reply, REQUEST_ID);
         }
         let authentication = match &asked.user {
             None => Authentication::Anonymous,
-            Some(user) => Authentication::Known { identity: pretend(user), by_itself: true },
+            Some(user) => Authentication::Known { identity: synthetic_identity(user), ambient_credential: true },
         };
         let routed = Routed::new(config, &self.site, incoming);
         let found = routed.first.found;
         if routed.page.is_none() {
-            told.routes = self.tried(found.map(|(index, _)| index), &routed.first.path, incoming);
+            explanation.routes = self.tried(found.map(|(index, _)| index), &routed.first.path, incoming);
         }
-        told.route = found.map(|(index, _)| index + 1);
+        explanation.route = found.map(|(index, _)| index + 1);
         if !incoming.path.is_plain() {
-            told.readings = self.readings(&routed, incoming, &authentication);
+            explanation.readings = self.readings(&routed, incoming, &authentication);
         }
         let cors = routed.cors(config, incoming);
         let verdict = decide::decide(config, &routed, incoming, &authentication);
         let reply = match verdict {
-            Verdict::Page(page) => return told.page(page),
+            Verdict::Page(page) => return explanation.page(page),
             Verdict::Preflight => {
-                told.answer("204", "preflight from an allowed origin, answered by the gateway");
+                explanation.answer("204", "preflight from an allowed origin, answered by the gateway");
                 cors::preflight_reply(incoming)
             }
             Verdict::ToHttps => {
-                told.answer("308", "server.public_url is https, and the request came over plain http");
+                explanation.answer("308", "server.public_url is https, and the request came over plain http");
                 refuse::to_https(config, incoming)
             }
             Verdict::Status(code) => {
                 let page = "no route matches this host, so the gateway's own pages are not served on it";
-                told.answer(code.as_str(), if routed.page.is_some() { page } else { "no route matches" });
+                explanation.answer(code.as_str(), if routed.page.is_some() { page } else { "no route matches" });
                 refuse::status(&self.site, code, incoming, REQUEST_ID)
             }
             Verdict::Ambiguous(what) => {
-                told.answer("400", why_ambiguous(what, &routed, config));
+                explanation.answer("400", why_ambiguous(what, &routed, config));
                 refuse::bad_request(&self.site, what, incoming, REQUEST_ID)
             }
             Verdict::Refuse(index, refusal) => {
-                told.route = Some(index + 1);
+                explanation.route = Some(index + 1);
                 let route = &config.routes[index];
                 let reply = refuse::refusal(&self.site, refusal, route, incoming, REQUEST_ID);
                 let word = match refusal {
@@ -177,25 +177,25 @@ impl<'c> Prover<'c> {
                     Refusal::SignedOut => "401",
                     Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => "403",
                 };
-                told.refused(word, refusal, route, asked.user.as_ref());
+                explanation.refused(word, refusal, route, asked.user.as_ref());
                 reply
             }
-            Verdict::Forward(admission) => match self.forward(&admission, seen, told) {
+            Verdict::Forward(admission) => match self.forward(&admission, seen, explanation) {
                 Some(reply) => reply,
                 None => return,
             },
         };
-        told.reply(&cors.dress(reply), REQUEST_ID);
+        explanation.reply(&cors.dress(reply), REQUEST_ID);
     }
 
     /// What the upstream gets; or the reply, where the request does not fit what may be forwarded.
-    fn forward(&self, admission: &Admission, seen: &Seen<'_>, told: &mut Explanation) -> Option<Reply> {
+    fn forward(&self, admission: &Admission, seen: &ParsedRequest<'_>, explanation: &mut Explanation) -> Option<Reply> {
         let (config, incoming) = (self.config, &seen.incoming);
         let route = &config.routes[admission.route()];
         if let Some(reply) = refuse::unfit(&self.site, (admission, route), incoming, REQUEST_ID) {
             let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
             let hidden = "the path spells the route's strip_prefix with percent-escapes";
-            told.answer(
+            explanation.answer(
                 reply.status.as_str(),
                 if large { "the body is larger than the route's body_max" } else { hidden },
             );
@@ -210,8 +210,8 @@ impl<'c> Prover<'c> {
         let changes = request_headers::changes(
             incoming.headers,
             seen.target.as_bytes(),
-            &self.stripper,
-            &Told {
+            &self.header_filter,
+            &ForwardContext {
                 upstream: to,
                 user: user.map(|user| &**user),
                 token: token.as_ref(),
@@ -234,7 +234,7 @@ impl<'c> Prover<'c> {
             },
         );
         let per_account = config.session.app_cookies == AppCookieRule::PerAccount;
-        told.forward(Forwarded::new(to, incoming, seen.target, &changes), per_account);
+        explanation.forward(Forwarded::new(to, incoming, seen.target, &changes), per_account);
         None
     }
 
@@ -256,8 +256,8 @@ impl<'c> Prover<'c> {
         routed: &Routed<'_, '_>,
         incoming: &Incoming<'_>,
         authentication: &Authentication,
-    ) -> Vec<ReadingTold> {
-        let told = |reading: &Reading<'_, '_>| {
+    ) -> Vec<ReadingReport> {
+        let explanation = |reading: &Reading<'_, '_>| {
             let verdict = if self.site.is_own(&reading.path) {
                 "page".to_owned()
             } else {
@@ -271,13 +271,13 @@ impl<'c> Prover<'c> {
                     _ => "404".to_owned(),
                 }
             };
-            ReadingTold { path: shown(&reading.path), route: reading.found.map(|(index, _)| index + 1), verdict }
+            ReadingReport { path: shown(&reading.path), route: reading.found.map(|(index, _)| index + 1), verdict }
         };
-        routed.readings().map(told).collect()
+        routed.readings().map(explanation).collect()
     }
 
     fn carries_credential(&self, incoming: &Incoming<'_>) -> bool {
-        cookie::pairs(incoming.headers).any(|(name, _)| self.stripper.is_ours(name))
+        cookie::pairs(incoming.headers).any(|(name, _)| self.header_filter.is_ours(name))
             || incoming.headers.contains_key(&TOKEN_FIELD)
             || incoming.headers.get_all(header::PROXY_AUTHORIZATION).iter().any(|value| api_token(value).is_some())
             || incoming.headers.get_all(header::AUTHORIZATION).iter().any(|value| own_credential(value).is_some())
@@ -314,7 +314,7 @@ fn split_target(config: &Config, target: &str) -> Result<(String, Scheme, String
 }
 
 /// A GET is a navigation unless the headers say otherwise.
-fn head_of(asked: &Asked, host: &str, target: &str) -> Result<Parts, String> {
+fn head_of(asked: &SimulatedRequest, host: &str, target: &str) -> Result<Parts, String> {
     let mut request = Request::builder().method(asked.method.clone()).uri("/");
     let tells = |name: &str| asked.headers.iter().any(|(own, _)| own == name);
     if !tells("host") {
@@ -332,7 +332,7 @@ fn head_of(asked: &Asked, host: &str, target: &str) -> Result<Parts, String> {
 }
 
 /// Somebody who is signed in for one question.
-fn pretend(user: &User) -> Identity {
+fn synthetic_identity(user: &User) -> Identity {
     let user = Arc::new(user.clone());
     let session = Session::new(String::new(), Arc::new(ArcSwap::new(user.clone())), 0, u64::MAX, 0);
     Identity { session: Arc::new(session), user, issued: 0, grant: None }

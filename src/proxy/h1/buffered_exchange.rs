@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::downstream::{Conn, gone};
-use super::reply::End;
+use super::reply::ConnectionOutcome;
 use super::response_relay::{Answered, Relayed};
 use super::{reply, response_relay};
 use crate::proxy::access_log::Counts;
@@ -23,8 +23,8 @@ use crate::proxy::{attempt, connection_reuse};
 use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::response_head::{self, Answer, Framing};
-use crate::wire::response_view::AnswerHead as _;
-use crate::wire::stream::Wire;
+use crate::wire::response_view::ResponseHeadView as _;
+use crate::wire::stream::Stream;
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
@@ -37,33 +37,35 @@ pub(super) async fn exchange(
     body: Bytes,
     state: &mut RequestState,
     counts: &mut Counts,
-) -> End {
+) -> ConnectionOutcome {
     let failure = match ask(handler, conn, head, &body, state).await {
-        Ok(mut answered) => match attempt::answered(&handler.gateway, &head.parsed, &answered.answer.head, state) {
-            Ok(changes) => {
-                let relayed =
-                    response_relay::answer(handler, conn, head, (&mut answered, &changes), state, counts).await;
-                return go_on(handler, answered, relayed);
+        Ok(mut answered) => {
+            match attempt::on_response_head(&handler.gateway, &head.parsed, &answered.answer.head, state) {
+                Ok(changes) => {
+                    let relayed =
+                        response_relay::answer(handler, conn, head, (&mut answered, &changes), state, counts).await;
+                    return go_on(handler, answered, relayed);
+                }
+                Err(e) => e,
             }
-            Err(e) => e,
-        },
+        }
         Err(e) => e,
     };
-    match attempt::failed(&handler.gateway, &failure, &head.parsed, state) {
+    match attempt::on_upstream_error(&handler.gateway, &failure, &head.parsed, state) {
         Some(reply) => reply::send(handler, conn, reply, &head.parsed, state, counts).await,
-        None => End::Closed,
+        None => ConnectionOutcome::Closed,
     }
 }
 
-fn go_on(handler: &ConnectionHandler, mut answered: Answered, relayed: Relayed) -> End {
+fn go_on(handler: &ConnectionHandler, mut answered: Answered, relayed: Relayed) -> ConnectionOutcome {
     match relayed {
         Relayed::Switched => {
             let rest = answered.answer.take_rest();
-            End::Tunnel(answered.server, rest)
+            ConnectionOutcome::Tunnel(answered.server, rest)
         }
         Relayed::Over(end, keeps) => {
             if keeps {
-                connection_reuse::keep(&handler.gateway, &answered.target, answered.server, answered.doubtful);
+                connection_reuse::keep(&handler.gateway, &answered.target, answered.server, answered.needs_probe);
             }
             end
         }
@@ -86,7 +88,7 @@ async fn ask(
         } else {
             connection_reuse::reuse(&handler.gateway, &target, state, repeatable).await
         };
-        let (reused, doubtful) = (kept.is_some(), kept.as_ref().is_some_and(|(_, doubtful)| *doubtful));
+        let (reused, needs_probe) = (kept.is_some(), kept.as_ref().is_some_and(|(_, needs_probe)| *needs_probe));
         let mut server = match kept {
             Some((server, _)) => server,
             None => match target.connect(&handler.connector).await {
@@ -103,13 +105,13 @@ async fn ask(
             Ok(mut answer) => {
                 // whoever was asked to switch may have done so, whatever its answer is
                 answer.keeps &= state.live.is_none();
-                let doubtful = doubtful || !body.is_empty() || answer.framing == Framing::Length(0);
-                return Ok(Answered { server, target, doubtful, answer });
+                let needs_probe = needs_probe || !body.is_empty() || answer.framing == Framing::Length(0);
+                return Ok(Answered { server, target, needs_probe, answer });
             }
             // the whole body is held
-            Err(Broken::Silent(e)) if !attempt::may_repeat(state, &head.parsed, reused) => return Err(e),
-            Err(Broken::Silent(_)) => {}
-            Err(Broken::Other(e)) => return Err(e),
+            Err(AttemptError::NoResponse(e)) if !attempt::may_repeat(state, &head.parsed, reused) => return Err(e),
+            Err(AttemptError::NoResponse(_)) => {}
+            Err(AttemptError::Other(e)) => return Err(e),
         }
     }
 }
@@ -143,11 +145,11 @@ fn request(handler: &ConnectionHandler, head: &Head, body: &[u8], state: &Reques
 async fn try_once(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    server: &mut Wire,
+    server: &mut Stream,
     (request, since): (&[u8], Option<Instant>),
     head: &RequestHeader,
     state: &RequestState,
-) -> std::result::Result<Answer, Broken> {
+) -> std::result::Result<Answer, AttemptError> {
     let idle = handler.gateway.config.limits.idle;
     let rest = &request[server.write_now(request)..];
     if !(rest.is_empty() && server.is_plain()) {
@@ -159,9 +161,9 @@ async fn try_once(
         match conn.deadline.within(idle, pin!(sent)).await {
             Some(Ok(())) => {}
             Some(Err(e)) => {
-                return Err(Broken::Silent(Error::because(ErrorType::WriteError, "sending", e).into_up()));
+                return Err(AttemptError::NoResponse(Error::because(ErrorType::WriteError, "sending", e).into_up()));
             }
-            None => return Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
+            None => return Err(AttemptError::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
         }
     }
     let route = state.admission.as_ref().map(|admission| &handler.gateway.config.routes[admission.route()]);
@@ -172,30 +174,32 @@ async fn try_once(
     if let Some(answer) = answer {
         return answer;
     }
-    conn.guard.mark_overdue();
-    Err(Broken::Other(Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()))
+    conn.handle.mark_overdue();
+    Err(AttemptError::Other(
+        Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up(),
+    ))
 }
 
 /// Why a try came to nothing.
-enum Broken {
+enum AttemptError {
     /// The connection ended before a byte of an answer.
-    Silent(Box<Error>),
+    NoResponse(Box<Error>),
     Other(Box<Error>),
 }
 
 /// Waits for the head of the final answer; the client is told of 103s on the way (RFC 8297).
 async fn read_answer(
     conn: &mut Conn,
-    server: &mut Wire,
+    server: &mut Stream,
     head: &RequestHeader,
     idle: std::time::Duration,
-) -> std::result::Result<Answer, Broken> {
+) -> std::result::Result<Answer, AttemptError> {
     let mut buffer = BytesMut::new();
     let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
-        match response_head::read(&mut buffer, &head.method, seen).map_err(|e| Broken::Other(e.into_up()))? {
+        match response_head::read(&mut buffer, &head.method, seen).map_err(|e| AttemptError::Other(e.into_up()))? {
             Some(mut interim) if interim.head.status().is_informational() && interim.head.status() != 101 => {
-                count_interim(&mut interims).map_err(Broken::Other)?;
+                count_interim(&mut interims).map_err(AttemptError::Other)?;
                 // HTTP/1.0 knows no interim answers (RFC 9110, 15.2)
                 if interim.head.status() == StatusCode::EARLY_HINTS && head.version == Version::HTTP_11 {
                     let mut out = Vec::new();
@@ -211,11 +215,11 @@ async fn read_answer(
         let read = tokio::select! {
             biased;
             read = server.read_on(&mut buffer) => read,
-            () = gone(&mut conn.wire, &mut conn.buffer) => {
-                return Err(Broken::Other(Error::explain(ErrorType::ConnectionClosed, "client disconnected").into_down()));
+            () = gone(&mut conn.stream, &mut conn.buffer) => {
+                return Err(AttemptError::Other(Error::explain(ErrorType::ConnectionClosed, "client disconnected").into_down()));
             }
         };
-        let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
+        let broken = |e| if begun { AttemptError::Other(e) } else { AttemptError::NoResponse(e) };
         match read {
             Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
             Ok(_) => begun = true,

@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::downstream::Conn;
-use super::reply::End;
+use super::reply::ConnectionOutcome;
 use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
 use super::{buffered_exchange, reply};
@@ -23,9 +23,9 @@ use crate::policy::normalize::Peer;
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::refuse;
 use crate::proxy::access_log::{self, Counts};
-use crate::proxy::connection_handle::Guard;
+use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::connection_limits::Counted;
+use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::gateway::Step;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::streaming::h1_downstream;
@@ -33,7 +33,7 @@ use crate::proxy::{attempt, h2, page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
 use crate::wire::request_target;
-use crate::wire::stream::Wire;
+use crate::wire::stream::Stream;
 
 /// What a connection in HTTP/2 begins with, as far as it looks like a head (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -41,46 +41,51 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 const FIRST_TIME: Duration = Duration::from_secs(1);
 
 /// Whether a connection goes on after a request.
-enum Next {
+enum AfterRequest {
     Keep(Box<Conn>),
     Tunnel(Box<Tunnel>),
-    End,
+    Close,
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(handler: ConnectionHandler, wire: Wire, address: Option<IpAddr>, counted: Counted) {
-    let guard = Guard::new(address, None).at(counted.spot());
-    let conn = Conn::new(wire, Arc::new(guard), handler.stopped.clone());
-    converse(handler, conn, counted).await;
+pub(crate) async fn serve(
+    handler: ConnectionHandler,
+    stream: Stream,
+    address: Option<IpAddr>,
+    permit: ConnectionPermit,
+) {
+    let connection = ConnectionHandle::new(address, None).at(permit.activity());
+    let conn = Conn::new(stream, Arc::new(connection), handler.stopped.clone());
+    serve_http1(handler, conn, permit).await;
 }
 
 /// One request after the other, in HTTP/1.
-pub(crate) async fn converse(mut handler: ConnectionHandler, mut conn: Box<Conn>, counted: Counted) {
+pub(crate) async fn serve_http1(mut handler: ConnectionHandler, mut conn: Box<Conn>, permit: ConnectionPermit) {
     let mut fresh = true;
     loop {
-        counted.spot().idle();
+        permit.activity().idle();
         let head = match read_head(&handler, &mut conn, fresh).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
             // whoever ends TLS in front of us may speak HTTP/2 from the first byte on (RFC 9113, 3.3)
             Err(_) if fresh && conn.buffer.starts_with(PREFACE) && is_trusted_proxy(&handler, &conn) => {
-                let Conn { wire, buffer, guard, .. } = *conn;
-                return Box::pin(h2::connection::serve_h2(handler, wire, buffer, guard, counted)).await;
+                let Conn { stream, buffer, handle, .. } = *conn;
+                return Box::pin(h2::connection::serve_h2(handler, stream, buffer, handle, permit)).await;
             }
-            Err(bad) => return refuse_unread(&handler, conn, bad).await,
+            Err(bad) => return reject_malformed_head(&handler, conn, bad).await,
         };
-        if !counted.spot().busy() {
+        if !permit.activity().busy() {
             return;
         }
         fresh = false;
         handler.refresh();
         match serve_one(&handler, conn, head).await {
-            Next::Keep(kept) => conn = kept,
-            Next::Tunnel(tunnel) => {
-                counted.spot().leave_task();
-                return drop(tokio::spawn(tunnel.run(counted)));
+            AfterRequest::Keep(kept) => conn = kept,
+            AfterRequest::Tunnel(tunnel) => {
+                permit.activity().leave_task();
+                return drop(tokio::spawn(tunnel.run(permit)));
             }
-            Next::End => return,
+            AfterRequest::Close => return,
         }
     }
 }
@@ -105,10 +110,10 @@ async fn read_head(handler: &ConnectionHandler, conn: &mut Conn, fresh: bool) ->
         }
         let by = due.or(leaving);
         let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));
-        let Conn { wire, buffer, deadline, stopped, served, .. } = &mut *conn;
+        let Conn { stream, buffer, deadline, stopped, served, .. } = &mut *conn;
         let since = served.filter(|_| by.is_none());
         let came = {
-            let mut read = pin!(wire.read_on(buffer));
+            let mut read = pin!(stream.read_on(buffer));
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = read.as_mut().poll(cx) {
                     return Poll::Ready(Some(matches!(read, Ok(1..))));
@@ -128,31 +133,31 @@ async fn read_head(handler: &ConnectionHandler, conn: &mut Conn, fresh: bool) ->
 }
 
 fn is_trusted_proxy(handler: &ConnectionHandler, conn: &Conn) -> bool {
-    conn.guard.secured().is_none() && Peer::new(conn.guard.address(), false, &handler.gateway.config.server).trusted
+    conn.handle.secured().is_none() && Peer::new(conn.handle.address(), false, &handler.gateway.config.server).trusted
 }
 
-async fn refuse_unread(handler: &ConnectionHandler, mut conn: Box<Conn>, bad: BadHead) {
+async fn reject_malformed_head(handler: &ConnectionHandler, mut conn: Box<Conn>, bad: BadHead) {
     let (request_id, mut why) = (handler.gateway.fresh_id(), None);
     let site = request_head::wants_page(&conn.buffer).then_some(&*handler.gateway.pages);
     let seen = Oversize::of_bytes(&conn.buffer, &handler.gateway.config.server.prefix);
     let reply = oversized_head::bad_head(bad, &request_id, &mut why, site, &seen);
-    let client = (conn.guard.address(), seen.host.as_str());
+    let client = (conn.handle.address(), seen.host.as_str());
     access_log::unread(&handler.gateway, client, reply.status.as_u16(), &request_id, why);
     let _ = reply::write(handler, &mut conn, reply, &Method::GET, &request_id).await;
     conn.linger().await;
 }
 
 /// Serves one request and writes its access line.
-async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, mut head: Box<Head>) -> Next {
+async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, mut head: Box<Head>) -> AfterRequest {
     let mut state = RequestState::new(handler.gateway.fresh_id());
-    state.guard = Some(conn.guard.clone());
+    state.connection = Some(conn.handle.clone());
     let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
     let head_bytes = head.bytes.len();
     let step = handler.gateway.open(&mut head.parsed, head_bytes, &mut state);
     let names = state.names();
     let length = if names.may_have(b"content-length") { body_length(&head.parsed) } else { 0 };
     let streams = is_streamed(&head.parsed, names, length)
-        || (matches!(step, Step::Forward) && attempt::asks_h2(&handler.gateway, &state));
+        || (matches!(step, Step::Forward) && attempt::requires_h2(&handler.gateway, &state));
     if streams && state.upgrade.take().is_some() {
         // a body that is still on its way would be frames
         state.live = None;
@@ -161,45 +166,45 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, mut head: B
         // apart, as pages and TLS handshakes with servers are: every connection is as large as the largest thing it may wait for
         Box::pin(h1_downstream::stream(handler, &mut conn, step, &head.parsed, &mut state, &mut counts)).await
     } else {
-        at_once(handler, &mut conn, step, (&head, length), &mut state, &mut counts).await
+        serve_buffered(handler, &mut conn, step, (&head, length), &mut state, &mut counts).await
     };
-    if let End::Tunnel(server, first) = end {
+    if let ConnectionOutcome::Tunnel(server, first) = end {
         let gateway = handler.gateway.clone();
         let tunnel = Tunnel::new(gateway, *conn, (server, &first), &head.parsed, state, counts);
-        return tunnel.map_or(Next::End, |tunnel| Next::Tunnel(Box::new(tunnel)));
+        return tunnel.map_or(AfterRequest::Close, |tunnel| AfterRequest::Tunnel(Box::new(tunnel)));
     }
     // from here on nobody closes the connection: it may go on with somebody else's request
     (state.live, state.call) = (None, None);
-    let closed = conn.guard.reason();
+    let closed = conn.handle.reason();
     state.why = closed.or(state.why);
     let over = access_log::record(&handler.gateway, &head.parsed, request_target::of(&head.parsed), &state, &counts);
     conn.served = Some(Instant::from_std(over));
     match end {
-        End::Keep if conn.buffer.is_empty() && closed.is_none() => Next::Keep(conn),
-        End::Next if closed.is_none() => Next::Keep(conn),
+        ConnectionOutcome::Keep if conn.buffer.is_empty() && closed.is_none() => AfterRequest::Keep(conn),
+        ConnectionOutcome::Next if closed.is_none() => AfterRequest::Keep(conn),
         // bytes behind a request that is not over are nobody's: they are never answered
-        End::Keep | End::Next | End::Linger => {
+        ConnectionOutcome::Keep | ConnectionOutcome::Next | ConnectionOutcome::Linger => {
             conn.linger().await;
-            Next::End
+            AfterRequest::Close
         }
-        End::Closed | End::Tunnel(..) => Next::End,
+        ConnectionOutcome::Closed | ConnectionOutcome::Tunnel(..) => AfterRequest::Close,
     }
 }
 
 /// Reads the whole body, and then answers.
-async fn at_once(
+async fn serve_buffered(
     handler: &ConnectionHandler,
     conn: &mut Conn,
     step: Step,
     (head, length): (&Head, u64),
     state: &mut RequestState,
     counts: &mut Counts,
-) -> End {
+) -> ConnectionOutcome {
     let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { length };
     match conn.read_body(length).await {
         Ok(body) => {
             counts.bytes_in = body.len();
-            carry_on(handler, conn, step, head, body, state, counts).await
+            respond_or_forward(handler, conn, step, head, body, state, counts).await
         }
         Err(Some(code)) => {
             (state.outcome, state.why) = ("bad_request", Some(word(code)));
@@ -208,12 +213,12 @@ async fn at_once(
         }
         Err(None) => {
             state.outcome = "client_gone";
-            End::Closed
+            ConnectionOutcome::Closed
         }
     }
 }
 
-async fn carry_on(
+async fn respond_or_forward(
     handler: &ConnectionHandler,
     conn: &mut Conn,
     step: Step,
@@ -221,7 +226,7 @@ async fn carry_on(
     body: Bytes,
     state: &mut RequestState,
     counts: &mut Counts,
-) -> End {
+) -> ConnectionOutcome {
     let reply = match step {
         Step::Forward => return buffered_exchange::exchange(handler, conn, head, body, state, counts).await,
         Step::Reply(reply) => reply,

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::Method;
 
 use crate::policy::cors::CorsAnswer;
-use crate::policy::response_headers::AnswerChanges;
+use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::proxy::properties::{Fields, STRIPPER, framed_alike, lenient};
 use crate::wire::chunked::Chunks;
 use crate::wire::response_head::{self, Framing};
@@ -21,7 +21,7 @@ pub fn answer(bytes: &[u8]) {
     let method = if how & 1 == 0 { Method::GET } else { Method::HEAD };
     let mut buffer = BytesMut::from(sent);
     let Ok(Some(answer)) = response_head::read(&mut buffer, &method, 0) else { return };
-    let changes = AnswerChanges::new(&STRIPPER, &CorsAnswer::Nobody, &answer.head);
+    let changes = ResponseHeaderPolicy::new(&STRIPPER, &CorsAnswer::Nobody, &answer.head);
     let mut out = Vec::new();
     // a client that knows no chunks
     let sent = if how & 4 != 0 && answer.framing == Framing::Chunked { Framing::Close } else { answer.framing };

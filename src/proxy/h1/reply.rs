@@ -7,22 +7,22 @@ use pingora_http::RequestHeader;
 use super::downstream::Conn;
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::Counts;
-use crate::proxy::client_gone::Gone;
+use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::request_state::RequestState;
 use crate::web::names::Names;
 use crate::web::reply::Reply;
 use crate::wire::response_head;
-use crate::wire::stream::Wire;
+use crate::wire::stream::Stream;
 
 /// How a request ended for its connection.
-pub(crate) enum End {
+pub(crate) enum ConnectionOutcome {
     /// Another request may follow.
     Keep,
     /// The same, and it may have begun: the client had its whole answer before we knew that it was.
     Next,
     /// Frames follow. The server's connection, and what came on it behind its 101.
-    Tunnel(Wire, BytesMut),
+    Tunnel(Stream, BytesMut),
     /// The answer is written, and said that it is the last.
     Linger,
     /// Nobody is there any more, or nothing sensible can follow.
@@ -37,15 +37,15 @@ pub(crate) async fn send(
     head: &RequestHeader,
     state: &RequestState,
     counts: &mut Counts,
-) -> End {
-    reply.close |= !keeps(handler, conn, head, state.names());
+) -> ConnectionOutcome {
+    reply.close |= !keep_alive(handler, conn, head, state.names());
     let (close, bytes) = (reply.close, reply.body.len());
     counts.status = reply.status.as_u16();
     if write(handler, conn, reply, &head.method, &state.request_id).await.is_err() {
-        return End::Closed;
+        return ConnectionOutcome::Closed;
     }
     counts.bytes_out = if head.method == Method::HEAD { 0 } else { bytes };
-    if close { End::Linger } else { End::Keep }
+    if close { ConnectionOutcome::Linger } else { ConnectionOutcome::Keep }
 }
 
 /// Sends a reply and nothing else.
@@ -55,9 +55,9 @@ pub(crate) async fn write(
     reply: Reply,
     method: &Method,
     request_id: &str,
-) -> Result<(), Gone> {
-    let hsts = hsts::sends_hsts(&handler.gateway.config, conn.guard.secured().is_some());
-    let Ok(mut head) = reply_head::head_of(&reply, request_id, hsts) else { return Err(Gone) };
+) -> Result<(), ClientDisconnected> {
+    let hsts = hsts::sends_hsts(&handler.gateway.config, conn.handle.secured().is_some());
+    let Ok(mut head) = reply_head::head_of(&reply, request_id, hsts) else { return Err(ClientDisconnected) };
     let mut out = Vec::with_capacity(1024 + reply.body.len());
     let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
     response_head::write_head(&mut head, reply.close, &mut out);
@@ -68,12 +68,12 @@ pub(crate) async fn write(
 }
 
 /// Whether the client and we go on after this request.
-pub(super) fn keeps(handler: &ConnectionHandler, conn: &Conn, head: &RequestHeader, names: Names) -> bool {
-    conn.buffer.is_empty() && may_keep(handler, head, names)
+pub(super) fn keep_alive(handler: &ConnectionHandler, conn: &Conn, head: &RequestHeader, names: Names) -> bool {
+    conn.buffer.is_empty() && keep_alive_allowed(handler, head, names)
 }
 
 /// The same, as far as the head tells. A proxy never goes on in HTTP/1.0, whatever the client says (RFC 9112, 9.3).
-pub(crate) fn may_keep(handler: &ConnectionHandler, head: &RequestHeader, names: Names) -> bool {
+pub(crate) fn keep_alive_allowed(handler: &ConnectionHandler, head: &RequestHeader, names: Names) -> bool {
     let closes = || names.may_have(b"connection") && asks_to_close(head);
     head.version == Version::HTTP_11 && !*handler.stopped.borrow() && !closes()
 }

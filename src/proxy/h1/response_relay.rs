@@ -11,23 +11,23 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncReadExt as _;
 
 use super::downstream::{Conn, gone};
-use super::reply::{self, End};
-use crate::policy::response_headers::AnswerChanges;
+use super::reply::{self, ConnectionOutcome};
+use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
-use crate::proxy::client_gone::Gone;
+use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::flow::Flow;
 use crate::proxy::request_state::RequestState;
-use crate::proxy::retry::signs_in_connection;
+use crate::proxy::retry::uses_connection_auth;
 use crate::proxy::{attempt, connection_reuse};
 use crate::upstream::targets::Target;
 use crate::wire::body::Complete;
 use crate::wire::chunked::{self, Chunks};
 use crate::wire::request_head::Head;
 use crate::wire::response_head::{Answer, Framing};
-use crate::wire::response_view::AnswerHead as _;
-use crate::wire::stream::Wire;
+use crate::wire::response_view::ResponseHeadView as _;
+use crate::wire::stream::Stream;
 
 /// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
 const ADDED: usize = 512;
@@ -38,10 +38,10 @@ const ANSWER: usize = 16 << 10;
 
 /// A server's connection with the answer that has begun on it.
 pub(super) struct Answered {
-    pub(super) server: Wire,
+    pub(super) server: Stream,
     pub(super) target: Arc<Target>,
     /// As [`crate::upstream::h1_pool::keep`] has it.
-    pub(super) doubtful: bool,
+    pub(super) needs_probe: bool,
     pub(super) answer: Answer,
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn answer(
     handler: &ConnectionHandler,
     conn: &mut Conn,
     head: &Head,
-    (answered, changes): (&mut Answered, &AnswerChanges<'_>),
+    (answered, changes): (&mut Answered, &ResponseHeaderPolicy<'_>),
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> Relayed {
@@ -63,13 +63,13 @@ pub(super) async fn answer(
         Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
         Framing::Chunked | Framing::Close => Framing::Close,
     };
-    let close = sent == Framing::Close || !reply::keeps(handler, conn, &head.parsed, state.names());
+    let close = sent == Framing::Close || !reply::keep_alive(handler, conn, &head.parsed, state.names());
     let mut out = Vec::with_capacity(answer.length() + ADDED);
     if status == StatusCode::SWITCHING_PROTOCOLS {
         changes.write(answer, sent, false, &mut out);
         counts.status = 101;
         let written = conn.write(&out, handler.gateway.config.limits.idle).await;
-        return written.map_or(Relayed::Over(End::Closed, false), |()| Relayed::Switched);
+        return written.map_or(Relayed::Over(ConnectionOutcome::Closed, false), |()| Relayed::Switched);
     }
     changes.write(answer, sent, close, &mut out);
     counts.status = status.as_u16();
@@ -85,24 +85,24 @@ pub(super) async fn answer(
             if answer.keeps && !clean {
                 connection_reuse::distrust(&handler.gateway, target, state);
             }
-            let keeps = ends_clean && !signs_in_connection(&head.parsed.headers, state.names());
-            Relayed::Over(if close { End::Linger } else { End::Keep }, keeps)
+            let keeps = ends_clean && !uses_connection_auth(&head.parsed.headers, state.names());
+            Relayed::Over(if close { ConnectionOutcome::Linger } else { ConnectionOutcome::Keep }, keeps)
         }
-        Err(Some(e)) => match attempt::failed(&handler.gateway, &e, &head.parsed, state) {
+        Err(Some(e)) => match attempt::on_upstream_error(&handler.gateway, &e, &head.parsed, state) {
             Some(reply) if !body.begun => {
                 Relayed::Over(reply::send(handler, conn, reply, &head.parsed, state, counts).await, false)
             }
             // the head is written: the client sees that the body breaks off
             _ => {
                 if sent == Framing::Close {
-                    conn.wire.abort();
+                    conn.stream.abort();
                 }
-                Relayed::Over(End::Closed, false)
+                Relayed::Over(ConnectionOutcome::Closed, false)
             }
         },
         Err(None) => {
             state.outcome = "client_gone";
-            Relayed::Over(End::Closed, false)
+            Relayed::Over(ConnectionOutcome::Closed, false)
         }
     }
 }
@@ -112,7 +112,7 @@ pub(super) async fn answer(
 async fn relay(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    server: &mut Wire,
+    server: &mut Stream,
     first: &[u8],
     body: &mut Body,
     flow: &mut Flow<'_>,
@@ -139,13 +139,13 @@ async fn relay(
         }
         piece.clear();
         piece.reserve(ANSWER);
-        let Conn { wire, buffer, deadline, guard, .. } = &mut *conn;
+        let Conn { stream, buffer, deadline, handle, .. } = &mut *conn;
         let more = async {
             tokio::select! {
                 biased;
-                _ = guard.closed() => None,
+                _ = handle.closed() => None,
                 read = server.read_buf(&mut piece) => Some(read),
-                () = gone(wire, buffer) => None,
+                () = gone(stream, buffer) => None,
             }
         };
         let read = deadline.within(flow.patience(idle), pin!(more)).await;
@@ -173,7 +173,7 @@ pub(super) enum Relayed {
     /// The client has the 101: frames follow.
     Switched,
     /// How the request ended for its connection, and whether the server's may be used again.
-    Over(End, bool),
+    Over(ConnectionOutcome, bool),
 }
 
 /// What came in the place of more of the body; nothing came in time.
@@ -187,18 +187,23 @@ fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
 }
 
 /// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
-async fn write_on(conn: &mut Conn, bytes: &[u8], idle: Duration, flow: &mut Flow<'_>) -> std::result::Result<(), Gone> {
-    let bytes = &bytes[conn.wire.write_now(bytes)..];
-    if bytes.is_empty() && conn.wire.is_plain() {
+async fn write_on(
+    conn: &mut Conn,
+    bytes: &[u8],
+    idle: Duration,
+    flow: &mut Flow<'_>,
+) -> std::result::Result<(), ClientDisconnected> {
+    let bytes = &bytes[conn.stream.write_now(bytes)..];
+    if bytes.is_empty() && conn.stream.is_plain() {
         return Ok(());
     }
-    let guard = conn.guard.clone();
+    let handle = conn.handle.clone();
     let mut written = pin!(conn.write(bytes, idle));
     loop {
         tokio::select! {
             biased;
             written = &mut written => return written,
-            _ = guard.closed() => return Err(Gone),
+            _ = handle.closed() => return Err(ClientDisconnected),
             () = flow.due() => flow.register_if_due(),
         };
     }
@@ -279,7 +284,7 @@ impl Body {
 
     /// Where the connection is closed from outside, whoever listens to events is told that they are over.
     async fn end_events(&mut self, conn: &mut Conn) {
-        if self.is_server_sent && conn.guard.closed_for().is_some() {
+        if self.is_server_sent && conn.handle.closed_for().is_some() {
             self.end(Complete::of_events());
             let _ = conn.write(&self.out, GOODBYE).await;
         }

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use super::downstream::Conn;
 use crate::metrics::{RouteMetrics, SocketEnd};
 use crate::proxy::access_log::{self, Counts};
-use crate::proxy::connection_handle::Guard;
-use crate::proxy::connection_limits::Counted;
+use crate::proxy::connection_handle::ConnectionHandle;
+use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::request_state::RequestState;
 use crate::wire::deadline::Deadline;
 use crate::wire::request_target;
-use crate::wire::stream::Wire;
+use crate::wire::stream::Stream;
 use crate::wire::websocket_frames::{Closing, FrameTracker};
 
 /// How long a frame that is under way may take to end.
@@ -33,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// One direction.
 #[derive(Default)]
-struct Half {
+struct Direction {
     frames: FrameTracker,
     /// Read and not written yet: while there is any, nothing more is read.
     pending: BytesMut,
@@ -41,27 +41,27 @@ struct Half {
     ended: bool,
     shut: bool,
     /// Our Close is in `pending` or gone: nothing of the sender's follows it.
-    said_goodbye: bool,
+    close_sent: bool,
 }
 
 /// How far the closing from outside has come.
-struct Farewell {
+struct CloseHandshake {
     frame: Vec<u8>,
     mask: Vec<u8>,
     by: Instant,
-    /// The client has been told.
-    told: bool,
+    /// Sent to the client.
+    is_sent: bool,
 }
 
 /// A socket that was granted, with what is needed to end and to record it. It runs as a task of its own:
 /// whatever the request needed is given back.
 pub(super) struct Tunnel {
-    wire: Wire,
-    server: Wire,
-    up: Half,
-    down: Half,
+    stream: Stream,
+    server: Stream,
+    up: Direction,
+    down: Direction,
     deadline: Deadline,
-    guard: Arc<Guard>,
+    handle: Arc<ConnectionHandle>,
     gateway: Gateway,
     head: RequestHeader,
     state: Box<RequestState>,
@@ -74,68 +74,67 @@ impl Tunnel {
     pub(super) fn new(
         gateway: Gateway,
         conn: Conn,
-        (server, first): (Wire, &[u8]),
+        (server, first): (Stream, &[u8]),
         head: &RequestHeader,
         state: RequestState,
         counts: Counts,
     ) -> Option<Self> {
-        let half = |bytes: &[u8]| {
-            let mut half = Half { pending: BytesMut::from(bytes), ..Half::default() };
-            half.bytes = half.frames.feed(bytes);
-            half
+        let direction = |bytes: &[u8]| {
+            let mut direction = Direction { pending: BytesMut::from(bytes), ..Direction::default() };
+            direction.bytes = direction.frames.feed(bytes);
+            direction
         };
-        let Conn { wire, buffer, deadline, guard, .. } = conn;
-        let (up, down) = (half(&buffer), half(first));
+        let Conn { stream, buffer, deadline, handle, .. } = conn;
+        let (up, down) = (direction(&buffer), direction(first));
         // what the access line tells, without the fields and the buffer that they stand in
         let head = request_target::head_with(head.method.clone(), request_target::of(head)).ok()?;
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
-        Some(Self { series, wire, server, up, down, deadline, guard, gateway, head, state: Box::new(state), counts })
+        Some(Self { series, stream, server, up, down, deadline, handle, gateway, head, state: Box::new(state), counts })
     }
 
     /// Passes frames until one end is done with it or the session is, and writes the access line.
-    pub(super) async fn run(mut self: Box<Self>, _counted: Counted) {
+    pub(super) async fn run(mut self: Box<Self>, _counted: ConnectionPermit) {
         let idle = self.gateway.config.limits.idle;
-        let mut farewell: Option<Farewell> = None;
+        let mut closing: Option<CloseHandshake> = None;
         let mut active = Instant::now();
         poll_fn(|cx| {
-            self.guard.register(cx.waker());
-            if farewell.is_none() {
-                farewell = self.guard.closed_for().map(begin);
+            self.handle.register(cx.waker());
+            if closing.is_none() {
+                closing = self.handle.closed_for().map(begin);
             }
             // what is no WebSocket has no words for it
-            if farewell.is_some() && self.state.upgrade.is_some() {
+            if closing.is_some() && self.state.upgrade.is_some() {
                 return Poll::Ready(());
             }
             // before the bytes: two ends that are always ready use up all that one task may do in a row
-            let by = farewell.as_ref().map_or(active + idle, |farewell| farewell.by);
+            let by = closing.as_ref().map_or(active + idle, |closing| closing.by);
             if self.deadline.poll(by, cx).is_ready() {
-                if farewell.is_some() {
+                if closing.is_some() {
                     return Poll::Ready(());
                 }
-                self.guard.close(Closing::Idle);
+                self.handle.close(Closing::Idle);
                 if self.state.upgrade.is_some() {
                     return Poll::Ready(());
                 }
-                farewell = self.guard.closed_for().map(begin);
+                closing = self.handle.closed_for().map(begin);
             }
-            let closing = farewell.as_ref();
-            let (to_server, to_client) = closing.map(|farewell| (&*farewell.mask, &*farewell.frame)).unzip();
-            let up = self.up.pump(&mut self.wire, &mut self.server, to_server, true, cx);
+            let (to_server, to_client) = closing.as_ref().map(|closing| (&*closing.mask, &*closing.frame)).unzip();
+            let up = self.up.pump(&mut self.stream, &mut self.server, to_server, true, cx);
             let ends = closing.is_none() || self.up.ended;
-            let down = self.down.pump(&mut self.server, &mut self.wire, to_client, ends, cx);
+            let down = self.down.pump(&mut self.server, &mut self.stream, to_client, ends, cx);
             if up || down {
                 active = Instant::now();
             }
-            if let Some(farewell) = farewell.as_mut().filter(|farewell| !farewell.told && self.down.said_goodbye) {
-                (farewell.told, farewell.by) = (true, Instant::now() + ANSWER);
+            if let Some(closing) = closing.as_mut().filter(|closing| !closing.is_sent && self.down.close_sent) {
+                (closing.is_sent, closing.by) = (true, Instant::now() + ANSWER);
             }
             if self.up.is_over() && self.down.is_over() {
                 return Poll::Ready(());
             }
             // the timer is set for what has become of it
-            if let Some(farewell) = &farewell
-                && self.deadline.poll(farewell.by, cx).is_ready()
+            if let Some(closing) = &closing
+                && self.deadline.poll(closing.by, cx).is_ready()
             {
                 return Poll::Ready(());
             }
@@ -144,7 +143,7 @@ impl Tunnel {
         .await;
         self.counts.bytes_in += self.up.bytes;
         self.counts.bytes_out += self.down.bytes;
-        let why = self.guard.closed_for();
+        let why = self.handle.closed_for();
         if let Some(why) = why {
             self.state.why = Some(why.reason());
         }
@@ -165,19 +164,26 @@ fn end_of(why: Closing) -> SocketEnd {
     }
 }
 
-fn begin(why: Closing) -> Farewell {
-    Farewell { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + FRAME, told: false }
+fn begin(why: Closing) -> CloseHandshake {
+    CloseHandshake { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + FRAME, is_sent: false }
 }
 
-impl Half {
+impl Direction {
     /// Moves bytes from one end to the other as long as both are ready; whether any were moved. With
     /// `close`, the frame under way is let through, then that one is sent and nothing more. Where the sender has come to its
     /// end, the other one is told so if it `ends` with it.
-    fn pump(&mut self, from: &mut Wire, to: &mut Wire, close: Option<&[u8]>, ends: bool, cx: &mut Context<'_>) -> bool {
+    fn pump(
+        &mut self,
+        from: &mut Stream,
+        to: &mut Stream,
+        close: Option<&[u8]>,
+        ends: bool,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let mut moved = false;
         loop {
             if let Some(frame) = close {
-                self.say_goodbye(frame);
+                self.send_close(frame);
             }
             match self.flush(to, cx) {
                 Poll::Ready(Ok(())) => {}
@@ -202,9 +208,9 @@ impl Half {
     }
 
     /// Reads a piece; 0 at the end.
-    fn fill(&mut self, from: &mut Wire, closing: bool, cx: &mut Context<'_>) -> Poll<usize> {
+    fn fill(&mut self, from: &mut Stream, closing: bool, cx: &mut Context<'_>) -> Poll<usize> {
         let read = from.poll_take(cx, |bytes| {
-            if self.said_goodbye {
+            if self.close_sent {
                 // an answer to our Close, or what the sender does not know yet to be too late
                 self.frames.feed(bytes);
                 return if self.frames.closed() { 0 } else { bytes.len() };
@@ -217,7 +223,7 @@ impl Half {
         read.map(|read| read.unwrap_or(0))
     }
 
-    fn flush(&mut self, to: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn flush(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.pending.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, &self.pending) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -233,14 +239,14 @@ impl Half {
     }
 
     /// Puts our Close behind the last frame, once, if one may still be sent.
-    fn say_goodbye(&mut self, frame: &[u8]) {
-        if self.said_goodbye || self.ended || !self.frames.at_border() {
+    fn send_close(&mut self, frame: &[u8]) {
+        if self.close_sent || self.ended || !self.frames.at_border() {
             return;
         }
         if !self.frames.closed() {
             self.pending.extend_from_slice(frame);
         }
-        self.said_goodbye = true;
+        self.close_sent = true;
     }
 
     fn end(&mut self) {

@@ -11,13 +11,13 @@ use h2::server::{Builder, Connection};
 use tokio::time::timeout;
 
 use super::stream;
-use super::tally::{Running, Tally};
-use crate::proxy::connection_activity::Spot;
-use crate::proxy::connection_handle::Guard;
+use super::stream_budget::{Running, StreamBudget};
+use crate::proxy::connection_activity::ConnectionActivity;
+use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::connection_limits::Counted;
-use crate::wire::h2_pacing::Paced;
-use crate::wire::stream::Wire;
+use crate::proxy::connection_limits::ConnectionPermit;
+use crate::wire::h2_pacing::PacedStream;
+use crate::wire::stream::Stream;
 
 /// Streams that a client may have open at once.
 const STREAMS: u32 = 100;
@@ -34,10 +34,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves a connection to its end, of which `begun` has been read.
 pub(crate) async fn serve_h2(
     handler: ConnectionHandler,
-    wire: Wire,
+    stream: Stream,
     begun: BytesMut,
-    guard: Arc<Guard>,
-    counted: Counted,
+    handle: Arc<ConnectionHandle>,
+    permit: ConnectionPermit,
 ) {
     let limits = handler.gateway.config.limits.clone();
     let head_time = limits.head_time;
@@ -48,10 +48,10 @@ pub(crate) async fn serve_h2(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buffer_size(SENT_MAX);
-    let (wire, pace) = Paced::downstream(wire, begun, head_time);
+    let (stream, pace) = PacedStream::downstream(stream, begun, head_time);
     let work = async {
-        if let Ok(Ok(connection)) = timeout(head_time, builder.handshake::<_, Bytes>(wire)).await {
-            serve_streams(handler, connection, &guard, counted.spot()).await;
+        if let Ok(Ok(connection)) = timeout(head_time, builder.handshake::<_, Bytes>(stream)).await {
+            serve_streams(handler, connection, &handle, permit.activity()).await;
         }
     };
     pace.keep(Box::pin(work)).await;
@@ -59,12 +59,12 @@ pub(crate) async fn serve_h2(
 
 async fn serve_streams(
     mut handler: ConnectionHandler,
-    mut connection: Connection<Paced, Bytes>,
-    guard: &Guard,
-    spot: &Arc<Spot>,
+    mut connection: Connection<PacedStream, Bytes>,
+    handle: &ConnectionHandle,
+    activity: &Arc<ConnectionActivity>,
 ) {
     let keep_alive = handler.gateway.config.limits.keep_alive;
-    let tally = Arc::new(Tally::new(spot));
+    let stream_budget = Arc::new(StreamBudget::new(activity));
     let mut stopped = handler.stopped.clone();
     let mut ending = false;
     loop {
@@ -72,18 +72,19 @@ async fn serve_streams(
             biased;
             _ = stopped.wait_for(|stopped| *stopped), if !ending => None,
             accepted = connection.accept() => Some(accepted),
-            () = tally.quiet_for(if ending { LINGER } else { keep_alive }) => None,
+            () = stream_budget.quiet_for(if ending { LINGER } else { keep_alive }) => None,
         };
         match accepted {
             Some(Some(Ok((request, respond)))) => {
-                if tally.is_wasted() {
-                    return give_up(connection).await;
+                if stream_budget.is_exhausted() {
+                    return goaway_calm(connection).await;
                 }
-                let running = Running::new(&tally);
-                if spot.is_evicted() {
+                let running = Running::new(&stream_budget);
+                if activity.is_evicted() {
                     return;
                 }
-                let call = stream::serve(handler.for_request(), request, respond, guard.for_stream(), tally.clone());
+                let call =
+                    stream::serve(handler.for_request(), request, respond, handle.for_stream(), stream_budget.clone());
                 tokio::spawn(async move { running.end(call.await) });
             }
             Some(_) => return,
@@ -97,7 +98,7 @@ async fn serve_streams(
 }
 
 /// Tells the client to calm down, and ends the connection with all its streams.
-async fn give_up(mut connection: Connection<Paced, Bytes>) {
+async fn goaway_calm(mut connection: Connection<PacedStream, Bytes>) {
     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     let _ = timeout(LINGER, async { while connection.accept().await.is_some_and(|next| next.is_ok()) {} }).await;
 }

@@ -17,9 +17,9 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
-use super::tally::Tally;
+use super::stream_budget::StreamBudget;
 use crate::policy::response_kind::{is_grpc, is_server_sent};
-use crate::proxy::client_gone::Gone;
+use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::streaming::traits::{Download, Upload};
 use crate::wire::body::{Complete, Part};
 use crate::wire::grpc_messages::Messages;
@@ -58,7 +58,7 @@ impl Body {
 
     /// Lets a body go that is not asked for. A client that is told at once to stop takes the answer in (RFC 9113, 8.1),
     /// but not every one does: curl up to 7.88 loses it.
-    pub(super) async fn let_go(&mut self) {
+    pub(super) async fn drain_body(&mut self) {
         let rest = async { while !self.is_over() && matches!(self.piece().await, Ok(Part::Data(_))) {} };
         let _ = timeout(LINGER, rest).await;
     }
@@ -112,7 +112,7 @@ pub(super) struct Client {
     is_server_sent: bool,
     /// For each piece.
     idle: Duration,
-    tally: Arc<Tally>,
+    stream_budget: Arc<StreamBudget>,
     /// So do gRPC calls, which have words for it.
     messages: Option<Messages>,
     /// 0 as long as there is no final head.
@@ -121,9 +121,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(respond: SendResponse<Bytes>, idle: Duration, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(respond: SendResponse<Bytes>, idle: Duration, stream_budget: Arc<StreamBudget>) -> Self {
         let (body, messages) = (None, None);
-        Self { respond, body, is_server_sent: false, idle, tally, messages, status: 0, bytes_out: 0 }
+        Self { respond, body, is_server_sent: false, idle, stream_budget, messages, status: 0, bytes_out: 0 }
     }
 
     /// 100 Continue, or 103 with its links.
@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// The body of an answer of ours, to its end.
-    pub(super) async fn own(&mut self, body: Bytes) -> std::result::Result<(), Gone> {
+    pub(super) async fn own(&mut self, body: Bytes) -> std::result::Result<(), ClientDisconnected> {
         self.idle = self.idle.min(OWN_TIME);
         let mut sent = pin!(async {
             self.data(body).await?;
@@ -158,7 +158,7 @@ impl Client {
         if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await {
             return sent;
         }
-        let Some(_waiting) = Waiting::begin() else { return Err(Gone) };
+        let Some(_waiting) = Waiting::begin() else { return Err(ClientDisconnected) };
         sent.await
     }
 
@@ -198,7 +198,7 @@ impl Download for Client {
         }
     }
 
-    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
+    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), ClientDisconnected> {
         if !head.headers.contains_key(header::DATE) {
             let _ = head.insert_header(header::DATE, get_cached_date());
         }
@@ -206,40 +206,44 @@ impl Download for Client {
         let status = head.status.as_u16();
         self.messages = (!end && is_grpc(&head)).then(Messages::default);
         let response = Response::from_parts(head.as_owned_parts(), ());
-        self.body = Some(self.respond.send_response(response, end).map_err(|_| Gone)?);
+        self.body = Some(self.respond.send_response(response, end).map_err(|_| ClientDisconnected)?);
         self.status = status;
         Ok(())
     }
 
     /// A piece of the body. However slowly the client opens its window, each 16 KiB must be gone within `idle`.
-    async fn data(&mut self, mut data: Bytes) -> std::result::Result<(), Gone> {
-        let Some(body) = &mut self.body else { return Err(Gone) };
+    async fn data(&mut self, mut data: Bytes) -> std::result::Result<(), ClientDisconnected> {
+        let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
         while data.has_remaining() {
             let mut piece = data.split_to(data.len().min(PIECE));
             self.bytes_out += piece.len();
             let sent = timeout(self.idle, async {
                 while piece.has_remaining() {
                     body.reserve_capacity(piece.len());
-                    let room = self.tally.waiting(poll_fn(|cx| body.poll_capacity(cx))).await;
-                    let Some(Ok(room)) = room else { return Err(Gone) };
+                    let room = self.stream_budget.waiting(poll_fn(|cx| body.poll_capacity(cx))).await;
+                    let Some(Ok(room)) = room else { return Err(ClientDisconnected) };
                     let part = piece.split_to(room.min(piece.len()));
                     if let Some(messages) = &mut self.messages {
                         messages.feed(&part);
                     }
-                    body.send_data(part, false).map_err(|_| Gone)?;
+                    body.send_data(part, false).map_err(|_| ClientDisconnected)?;
                 }
                 Ok(())
             });
-            sent.await.unwrap_or(Err(Gone))?;
+            sent.await.unwrap_or(Err(ClientDisconnected))?;
         }
         Ok(())
     }
 
-    async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
-        let Some(body) = &mut self.body else { return Err(Gone) };
+    async fn end(
+        &mut self,
+        _whole: Complete,
+        trailers: Option<HeaderMap>,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
         match trailers {
-            Some(trailers) => body.send_trailers(trailers).map_err(|_| Gone),
-            None => body.send_data(Bytes::new(), true).map_err(|_| Gone),
+            Some(trailers) => body.send_trailers(trailers).map_err(|_| ClientDisconnected),
+            None => body.send_data(Bytes::new(), true).map_err(|_| ClientDisconnected),
         }
     }
 

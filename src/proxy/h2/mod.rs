@@ -4,4 +4,4 @@ pub(super) mod connection;
 mod downstream;
 mod head;
 mod stream;
-mod tally;
+mod stream_budget;

@@ -12,12 +12,12 @@ use tokio::time::timeout;
 
 use super::downstream::{Body, Client};
 use super::head;
-use super::tally::{Fate, Tally};
+use super::stream_budget::{StreamBudget, StreamOutcome};
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::{self, Counts};
-use crate::proxy::client_gone::Gone;
-use crate::proxy::connection_handle::Guard;
+use crate::proxy::client_disconnected::ClientDisconnected;
+use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::gateway::Step;
 use crate::proxy::request_state::RequestState;
@@ -34,12 +34,13 @@ pub(super) async fn serve(
     front: ConnectionHandler,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    guard: Arc<Guard>,
-    tally: Arc<Tally>,
-) -> Fate {
+    connection: Arc<ConnectionHandle>,
+    stream_budget: Arc<StreamBudget>,
+) -> StreamOutcome {
     let (parts, body) = request.into_parts();
-    let (body, client) = (Body::new(body), Client::new(respond, front.gateway.config.limits.idle, tally.clone()));
-    body.clone().meanwhile(serve_one(front, parts, body, client, guard, tally)).await
+    let (body, client) =
+        (Body::new(body), Client::new(respond, front.gateway.config.limits.idle, stream_budget.clone()));
+    body.clone().meanwhile(serve_one(front, parts, body, client, connection, stream_budget)).await
 }
 
 async fn serve_one(
@@ -47,9 +48,9 @@ async fn serve_one(
     parts: request::Parts,
     mut body: Body,
     mut client: Client,
-    guard: Arc<Guard>,
-    tally: Arc<Tally>,
-) -> Fate {
+    connection: Arc<ConnectionHandle>,
+    stream_budget: Arc<StreamBudget>,
+) -> StreamOutcome {
     let gateway = &front.gateway;
     let read = head::read(&parts, &gateway.config.limits);
     let (method, to_people) = (parts.method.clone(), wants_page(&parts.headers));
@@ -61,26 +62,30 @@ async fn serve_one(
         Err(bad) => {
             let (id, mut why) = (gateway.fresh_id(), None);
             let reply = oversized_head::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
-            access_log::unread(gateway, (guard.address(), &seen.host), reply.status.as_u16(), &id, why);
+            access_log::unread(gateway, (connection.address(), &seen.host), reply.status.as_u16(), &id, why);
             drop(seen);
-            let _ = reply_h2(&front, &mut client, &guard, reply, &method, &id).await;
-            return Fate::Wasted;
+            let _ = reply_h2(&front, &mut client, &connection, reply, &method, &id).await;
+            return StreamOutcome::Abusive;
         }
     };
     let mut state = RequestState::new(gateway.fresh_id());
-    state.guard = Some(guard.clone());
+    state.connection = Some(connection.clone());
     let step = gateway.open(&mut head, bytes, &mut state);
-    let read = carry_on_h2(&front, step, &mut head, &mut body, &mut client, &mut state, tally).await;
+    let read = carry_on_h2(&front, step, &mut head, &mut body, &mut client, &mut state, stream_budget).await;
     (state.live, state.call) = (None, None);
-    if let Some(why) = guard.closed_for() {
+    if let Some(why) = connection.closed_for() {
         state.why = Some(why.reason());
     }
     let counts = Counts { status: client.status, bytes_in: read, bytes_out: client.bytes_out };
     access_log::record(gateway, &head, request_target::of(&head), &state, &counts);
-    if client.status > 0 && guard.closed_for().is_none() {
-        body.let_go().await;
+    if client.status > 0 && connection.closed_for().is_none() {
+        body.drain_body().await;
     }
-    if state.outcome == "client_gone" || state.outcome == "bad_request" { Fate::Wasted } else { Fate::Served }
+    if state.outcome == "client_gone" || state.outcome == "bad_request" {
+        StreamOutcome::Abusive
+    } else {
+        StreamOutcome::Served
+    }
 }
 
 fn oversize_of(parts: &request::Parts, prefix: &str) -> Oversize {
@@ -96,16 +101,16 @@ async fn carry_on_h2(
     body: &mut Body,
     client: &mut Client,
     state: &mut RequestState,
-    tally: Arc<Tally>,
+    stream_budget: Arc<StreamBudget>,
 ) -> usize {
-    let Some(guard) = state.guard.clone() else { return 0 };
+    let Some(connection) = state.connection.clone() else { return 0 };
     let expects = head.headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
     let answers_at_once = matches!(step, Step::Reply(_));
     if expects.eq_ignore_ascii_case(b"100-continue") && !answers_at_once {
         client.tell(StatusCode::CONTINUE, &HeaderMap::new());
     }
     let mut read = 0;
-    let place = if answers_at_once { None } else { tally.place(&handler.gateway, guard.address()) };
+    let place = if answers_at_once { None } else { stream_budget.place(&handler.gateway, connection.address()) };
     if place.is_none() && !answers_at_once {
         (state.outcome, state.why) = ("refused", Some("connections"));
         // nobody has seen it: the client may try again (RFC 9113, 8.7)
@@ -134,7 +139,7 @@ async fn carry_on_h2(
     if let Ok(bare) = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None) {
         *head = bare;
     }
-    if reply_h2(handler, client, &guard, reply, &head.method, &state.request_id).await.is_err() {
+    if reply_h2(handler, client, &connection, reply, &head.method, &state.request_id).await.is_err() {
         state.outcome = "client_gone";
     }
     read
@@ -150,11 +155,11 @@ async fn forward_h2(
     read: &mut usize,
 ) -> Option<Reply> {
     let e = forward_whole(handler, head, body, client, state, read).await.err()?;
-    let is_closed = state.guard.as_ref().is_some_and(|guard| guard.closed_for().is_some());
+    let is_closed = state.connection.as_ref().is_some_and(|connection| connection.closed_for().is_some());
     let reply = if is_closed {
         attempt::ended_call(&handler.gateway, head, state)
     } else {
-        attempt::failed(&handler.gateway, &e, head, state)
+        attempt::on_upstream_error(&handler.gateway, &e, head, state)
     };
     match reply {
         Some(reply) if client.status == 0 => return Some(reply),
@@ -186,13 +191,13 @@ async fn forward_whole(
 async fn reply_h2(
     handler: &ConnectionHandler,
     client: &mut Client,
-    guard: &Guard,
+    connection: &ConnectionHandle,
     reply: Reply,
     method: &Method,
     request_id: &str,
-) -> std::result::Result<(), Gone> {
-    let hsts = hsts::sends_hsts(&handler.gateway.config, guard.secured().is_some());
-    let head = reply_head::head_of(&reply, request_id, hsts).map_err(|_| Gone)?;
+) -> std::result::Result<(), ClientDisconnected> {
+    let hsts = hsts::sends_hsts(&handler.gateway.config, connection.secured().is_some());
+    let head = reply_head::head_of(&reply, request_id, hsts).map_err(|_| ClientDisconnected)?;
     let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
     client.head(head, bodiless).await?;
     if bodiless {

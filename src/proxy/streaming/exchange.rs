@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::replay::Replay;
 use super::traits::{Download, Upload};
-use super::upstream::{self, Broken, Server, Sink, Source, gone};
+use super::upstream::{self, AttemptError, Server, Sink, Source, gone};
 use crate::policy::trailers;
 use crate::proxy::attempt::no_admission;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::flow::Flow;
 use crate::proxy::request_state::RequestState;
-use crate::proxy::retry::signs_in_connection;
+use crate::proxy::retry::uses_connection_auth;
 use crate::proxy::{attempt, connection_reuse};
 use crate::upstream::h1_pool;
 use crate::upstream::h2_pool::Shared;
@@ -71,7 +71,7 @@ pub(crate) async fn forward<U: Upload, D: Download>(
     let mut body = Replay::new(body);
     loop {
         let target = attempt::next_target(&handler.gateway, state)?;
-        let (server, kept) = match reach(handler, &target, state, D::TAKES_H2).await {
+        let (server, kept) = match acquire_connection(handler, &target, state, D::TAKES_H2).await {
             Ok(reached) => reached,
             Err(e) if attempt::may_try_another(&handler.gateway, state, &e) => continue,
             Err(e) => return Err(e),
@@ -82,15 +82,15 @@ pub(crate) async fn forward<U: Upload, D: Download>(
             request.remove_header(&header::EXPECT);
         }
         let tried = match timeout(answer_time(handler, state), server.begin(&request, bodiless)).await {
-            Ok(Ok(begun)) => pass(handler, head, &mut body, client, state, (bodiless, begun), read).await,
-            Ok(Err(e)) => Err(Broken::Silent(e)),
-            Err(_) => Err(Broken::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
+            Ok(Ok(begun)) => relay(handler, head, &mut body, client, state, (bodiless, begun), read).await,
+            Ok(Err(e)) => Err(AttemptError::NoResponse(e)),
+            Err(_) => Err(AttemptError::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
         };
         match tried {
             Ok(Some((sink, source))) => {
                 match upstream::kept(sink, source) {
-                    Ok(Some(wire)) if !signs_in_connection(&head.headers, state.names()) => {
-                        connection_reuse::keep(&handler.gateway, &target, wire, true);
+                    Ok(Some(stream)) if !uses_connection_auth(&head.headers, state.names()) => {
+                        connection_reuse::keep(&handler.gateway, &target, stream, true);
                     }
                     Ok(_) => {}
                     Err(h1_pool::Surplus) => connection_reuse::distrust(&handler.gateway, &target, state),
@@ -98,10 +98,12 @@ pub(crate) async fn forward<U: Upload, D: Download>(
                 return Ok(());
             }
             Ok(None) => return Ok(()),
-            Err(Broken::Silent(e)) if !(body.rewind() && attempt::may_repeat(state, head, kept)) => return Err(e),
-            Err(Broken::Unseen(e)) if !(body.rewind() && attempt::may_begin_anew(state)) => return Err(e),
-            Err(Broken::Silent(_) | Broken::Unseen(_)) => {}
-            Err(Broken::Other(e)) => return Err(e),
+            Err(AttemptError::NoResponse(e)) if !(body.rewind() && attempt::may_repeat(state, head, kept)) => {
+                return Err(e);
+            }
+            Err(AttemptError::NotProcessed(e)) if !(body.rewind() && attempt::may_begin_anew(state)) => return Err(e),
+            Err(AttemptError::NoResponse(_) | AttemptError::NotProcessed(_)) => {}
+            Err(AttemptError::Other(e)) => return Err(e),
         }
     }
 }
@@ -114,7 +116,7 @@ fn answer_time(handler: &ConnectionHandler, state: &RequestState) -> Duration {
 
 /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
 /// server does not ask for that.
-async fn reach(
+async fn acquire_connection(
     handler: &ConnectionHandler,
     target: &Target,
     state: &RequestState,
@@ -131,22 +133,22 @@ async fn reach(
         } else {
             connection_reuse::reuse(&handler.gateway, target, state, false).await
         };
-        if let Some((wire, _)) = kept {
-            return Ok((Server::Own(wire), true));
+        if let Some((stream, _)) = kept {
+            return Ok((Server::Own(stream), true));
         }
     }
-    let wire =
+    let stream =
         if any { target.connect_any(&handler.connector).await } else { target.connect(&handler.connector).await }?;
-    let Some(scheme) = target.agreed_on_h2(&wire) else { return Ok((Server::Own(wire), false)) };
+    let Some(scheme) = target.agreed_on_h2(&stream) else { return Ok((Server::Own(stream), false)) };
     // of many that begin at once, one may have a connection by now that has room for this one, too
     if let Some(shared) = Shared::take(pair).filter(|_| !state.retried) {
         return Ok((Server::Shared(shared), true));
     }
-    Ok((Server::Shared(Shared::begin(pair, wire, scheme).await?), false))
+    Ok((Server::Shared(Shared::begin(pair, stream, scheme).await?), false))
 }
 
 /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
-async fn pass<U: Upload, D: Download>(
+async fn relay<U: Upload, D: Download>(
     handler: &ConnectionHandler,
     head: &RequestHeader,
     body: &mut U,
@@ -154,13 +156,13 @@ async fn pass<U: Upload, D: Download>(
     state: &mut RequestState,
     (bodiless, (sink, source)): (bool, (Sink, Source)),
     read: &mut usize,
-) -> Result<Option<(Sink, Source)>, Broken> {
-    let (Some(guard), Some(admission)) = (state.guard.clone(), &state.admission) else {
-        return no_admission().map_err(Broken::Other);
+) -> Result<Option<(Sink, Source)>, AttemptError> {
+    let (Some(connection), Some(admission)) = (state.connection.clone(), &state.admission) else {
+        return no_admission().map_err(AttemptError::Other);
     };
     let body_max = admission.body_max();
     let upstream = &handler.gateway.config.upstreams[admission.upstream()];
-    let passing = |told: HeaderMap| trailers::to_server(told, &handler.gateway.stripper, upstream);
+    let passing = |told: HeaderMap| trailers::to_server(told, &handler.gateway.header_filter, upstream);
     let (idle, declared) = (handler.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
     let allowed =
         Allowed { idle, answer: answer_time(handler, state), body_max, held: declared && !U::IS_FRAMED, bodiless };
@@ -178,10 +180,10 @@ async fn pass<U: Upload, D: Download>(
         loop {
             tokio::select! {
                 biased;
-                _ = guard.closed() => break Err(Broken::Other(gone())),
+                _ = connection.closed() => break Err(AttemptError::Other(gone())),
                 result = &mut up, if sending => {
                     match result {
-                        Err(Stopped::Client(e)) => break Err(Broken::Other(e)),
+                        Err(Stopped::Client(e)) => break Err(AttemptError::Other(e)),
                         Err(Stopped::Server) => progress.failed.store(true, Ordering::Relaxed),
                         Ok((sink, body)) => (uploaded, watched) = (Some(sink), Some(body)),
                     }
@@ -189,13 +191,13 @@ async fn pass<U: Upload, D: Download>(
                     (awaited, due) = (true, Instant::now() + allowed.answer);
                 },
                 result = &mut down => break result.map(|source| uploaded.map(|sink| (sink, source))),
-                () = left(&mut watched) => break Err(Broken::Other(gone())),
+                () = client_disconnected(&mut watched) => break Err(AttemptError::Other(gone())),
                 () = sleep_until(due), if awaited => {
                     awaited = false;
                     if !progress.answered.load(Ordering::Relaxed) {
-                        guard.mark_overdue();
+                        connection.mark_overdue();
                         let late = Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout");
-                        break Err(Broken::Other(late.into_up()));
+                        break Err(AttemptError::Other(late.into_up()));
                     }
                 }
             }
@@ -214,27 +216,27 @@ async fn download(
     mut source: Source,
     state: &mut RequestState,
     progress: &Progress,
-) -> Result<Source, Broken> {
+) -> Result<Source, AttemptError> {
     let idle = handler.gateway.config.limits.idle;
     let mut answer = source.head(&head.method, client).await?;
     progress.answered.store(true, Ordering::Relaxed);
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         // no upgrade was sent on, a client's handshake for a WebSocket included
         let why = "101 to a request that is not an upgrade";
-        return Err(Broken::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
+        return Err(AttemptError::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
     }
-    attempt::answered(&handler.gateway, head, &answer, state).map_err(Broken::Other)?.apply(&mut answer);
+    attempt::on_response_head(&handler.gateway, head, &answer, state).map_err(AttemptError::Other)?.apply(&mut answer);
     let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
     answer.remove_header(&http::header::CONNECTION);
     let over = source.is_over() || source.is_bodiless();
-    source.meanwhile(client.head(answer, over)).await.map_err(|_| Broken::Other(gone()))?;
+    source.meanwhile(client.head(answer, over)).await.map_err(|_| AttemptError::Other(gone()))?;
     if over {
         source.let_end().await;
         return Ok(source);
     }
     let mut flow = Flow::new(&handler.gateway, head, has_length, state);
     {
-        let mut relayed = pin!(relay(client, &mut source, progress, idle));
+        let mut relayed = pin!(relay_body(client, &mut source, progress, idle));
         loop {
             tokio::select! {
                 biased;
@@ -243,12 +245,17 @@ async fn download(
             };
         }
     }
-    .map_err(Broken::Other)?;
+    .map_err(AttemptError::Other)?;
     Ok(source)
 }
 
 /// The answer's body, and its trailers.
-async fn relay(client: &mut impl Download, source: &mut Source, progress: &Progress, idle: Duration) -> Result<()> {
+async fn relay_body(
+    client: &mut impl Download,
+    source: &mut Source,
+    progress: &Progress,
+    idle: Duration,
+) -> Result<()> {
     let whole = loop {
         let part = tokio::select! {
             biased;
@@ -270,7 +277,7 @@ async fn relay(client: &mut impl Download, source: &mut Source, progress: &Progr
 }
 
 /// Waits until whoever has sent a whole body goes away.
-async fn left(body: &mut Option<&mut impl Upload>) {
+async fn client_disconnected(body: &mut Option<&mut impl Upload>) {
     match body {
         Some(body) => body.gone().await,
         None => std::future::pending().await,

@@ -16,12 +16,12 @@ use super::traits::{Download, Upload, read_form};
 use crate::pages::Page;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
-use crate::proxy::client_gone::Gone;
-use crate::proxy::connection_handle::Guard;
+use crate::proxy::client_disconnected::ClientDisconnected;
+use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::gateway::Step;
 use crate::proxy::h1::downstream::Conn;
-use crate::proxy::h1::reply::{self, End};
+use crate::proxy::h1::reply::{self, ConnectionOutcome};
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::RequestState;
 use crate::proxy::{attempt, page};
@@ -29,7 +29,7 @@ use crate::wire::body::{Complete, Part};
 use crate::wire::chunked;
 use crate::wire::framed_body::{Cut, Framed};
 use crate::wire::response_head::{self, Framing};
-use crate::wire::stream::Wire;
+use crate::wire::stream::Stream;
 
 /// What both ways know of each other.
 #[derive(Default)]
@@ -44,7 +44,7 @@ struct Ends {
 
 /// The way in.
 struct Body<'c> {
-    framed: Framed<ReadHalf<&'c mut Wire>>,
+    framed: Framed<ReadHalf<&'c mut Stream>>,
     ends: &'c Ends,
     /// One that has only shut down its sending side is answered; whether it has gone is told by what is written to it.
     is_plain: bool,
@@ -52,9 +52,9 @@ struct Body<'c> {
 
 /// The way back.
 struct Client<'c> {
-    wire: WriteHalf<&'c mut Wire>,
+    stream: WriteHalf<&'c mut Stream>,
     idle: Duration,
-    guard: &'c Guard,
+    connection: &'c ConnectionHandle,
     head: &'c RequestHeader,
     /// Whether the client and we would go on, if its body is read to its end.
     keeps: bool,
@@ -80,7 +80,7 @@ pub(crate) async fn stream(
     head: &RequestHeader,
     state: &mut RequestState,
     counts: &mut Counts,
-) -> End {
+) -> ConnectionOutcome {
     let reply = match step {
         Step::Forward => return exchange_streamed(handler, conn, head, state, counts).await,
         Step::Reply(reply) => reply.closing(),
@@ -112,8 +112,8 @@ async fn form(
         return Err(StatusCode::BAD_REQUEST);
     }
     let ends = Ends::default();
-    let is_plain = conn.wire.is_plain();
-    let (read, _) = split(&mut conn.wire);
+    let is_plain = conn.stream.is_plain();
+    let (read, _) = split(&mut conn.stream);
     let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
     let form = read_form(&mut body, limits.form_bytes).await;
     conn.buffer = body.framed.buffer;
@@ -126,17 +126,17 @@ async fn exchange_streamed(
     head: &RequestHeader,
     state: &mut RequestState,
     counts: &mut Counts,
-) -> End {
-    let keeps = reply::may_keep(handler, head, state.names());
+) -> ConnectionOutcome {
+    let keeps = reply::keep_alive_allowed(handler, head, state.names());
     let ends = Ends::default();
-    let conn_guard = conn.guard.clone();
-    let is_plain = conn.wire.is_plain();
-    let (read, write) = split(&mut conn.wire);
+    let handle = conn.handle.clone();
+    let is_plain = conn.stream.is_plain();
+    let (read, write) = split(&mut conn.stream);
     let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
     let mut client = Client {
-        wire: write,
+        stream: write,
         idle: handler.gateway.config.limits.idle,
-        guard: &conn.guard,
+        connection: &conn.handle,
         head,
         keeps,
         ends: &ends,
@@ -148,7 +148,7 @@ async fn exchange_streamed(
         bytes_out: 0,
     };
     let result = exchange::forward(handler, head, &mut body, &mut client, state, &mut counts.bytes_in).await;
-    if result.is_err() && conn_guard.closed_for().is_some() {
+    if result.is_err() && handle.closed_for().is_some() {
         client.end_events().await;
     }
     (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
@@ -156,19 +156,19 @@ async fn exchange_streamed(
     conn.buffer = body.framed.buffer;
     let Err(e) = result else {
         return match (keeps, ends.pipelined.load(Ordering::Relaxed)) {
-            (true, true) => End::Keep,
-            (true, false) => End::Next,
-            (false, _) => End::Linger,
+            (true, true) => ConnectionOutcome::Keep,
+            (true, false) => ConnectionOutcome::Next,
+            (false, _) => ConnectionOutcome::Linger,
         };
     };
-    match attempt::failed(&handler.gateway, &e, head, state) {
+    match attempt::on_upstream_error(&handler.gateway, &e, head, state) {
         Some(reply) if counts.status == 0 => reply::send(handler, conn, reply, head, state, counts).await,
         // the head is written: the client sees that the body breaks off
         _ => {
             if counts.status > 0 && sent == Framing::Close {
-                conn.wire.abort();
+                conn.stream.abort();
             }
-            End::Closed
+            ConnectionOutcome::Closed
         }
     }
 }
@@ -187,14 +187,14 @@ fn holds_back(head: &RequestHeader) -> bool {
 
 impl<'c> Body<'c> {
     fn new(
-        (wire, is_plain): (ReadHalf<&'c mut Wire>, bool),
+        (stream, is_plain): (ReadHalf<&'c mut Stream>, bool),
         buffer: BytesMut,
         head: &RequestHeader,
         ends: &'c Ends,
     ) -> Self {
         let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
         let framing = if chunked { Framing::Chunked } else { Framing::Length(body_length(head)) };
-        let body = Self { framed: Framed::new(wire, buffer, framing), ends, is_plain };
+        let body = Self { framed: Framed::new(stream, buffer, framing), ends, is_plain };
         body.note();
         body
     }
@@ -249,17 +249,17 @@ impl Client<'_> {
         }
     }
 
-    async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), Gone> {
+    async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), ClientDisconnected> {
         self.in_piece = true;
         while !bytes.is_empty() {
-            match timeout(self.idle, self.guard.writing(self.wire.write(bytes))).await {
+            match timeout(self.idle, self.connection.writing(self.stream.write(bytes))).await {
                 Ok(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
-                _ => return Err(Gone),
+                _ => return Err(ClientDisconnected),
             }
         }
         // TLS keeps what the socket did not take at once
-        if !matches!(timeout(self.idle, self.guard.writing(self.wire.flush())).await, Ok(Some(Ok(())))) {
-            return Err(Gone);
+        if !matches!(timeout(self.idle, self.connection.writing(self.stream.flush())).await, Ok(Some(Ok(())))) {
+            return Err(ClientDisconnected);
         }
         self.in_piece = false;
         Ok(())
@@ -305,7 +305,7 @@ impl Download for Client<'_> {
         let _ = self.write(&out).await;
     }
 
-    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), Gone> {
+    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), ClientDisconnected> {
         self.sent = self.framing(&head, end);
         self.is_server_sent = !end && is_server_sent(&head);
         self.keeps &= self.ends.request.load(Ordering::Relaxed) && self.sent != Framing::Close;
@@ -323,7 +323,7 @@ impl Download for Client<'_> {
         Ok(())
     }
 
-    async fn data(&mut self, data: Bytes) -> std::result::Result<(), Gone> {
+    async fn data(&mut self, data: Bytes) -> std::result::Result<(), ClientDisconnected> {
         if data.is_empty() {
             return Ok(());
         }
@@ -340,7 +340,11 @@ impl Download for Client<'_> {
     }
 
     /// Trailers are not passed on.
-    async fn end(&mut self, _whole: Complete, _trailers: Option<HeaderMap>) -> std::result::Result<(), Gone> {
+    async fn end(
+        &mut self,
+        _whole: Complete,
+        _trailers: Option<HeaderMap>,
+    ) -> std::result::Result<(), ClientDisconnected> {
         if self.sent == Framing::Chunked { self.write(chunked::LAST).await } else { Ok(()) }
     }
 

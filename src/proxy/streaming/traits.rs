@@ -8,7 +8,7 @@ use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
 use crate::proxy::body_time;
-use crate::proxy::client_gone::Gone;
+use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::wire::body::{Complete, Part};
 
 /// A request's body, as its client sends it.
@@ -41,13 +41,13 @@ pub(crate) trait Download {
     async fn inform(&mut self, status: StatusCode, links: &HeaderMap);
 
     /// The final head; with `end`, nothing follows it.
-    async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<(), Gone>;
+    async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<(), ClientDisconnected>;
 
     /// A piece of the body.
-    async fn data(&mut self, data: Bytes) -> Result<(), Gone>;
+    async fn data(&mut self, data: Bytes) -> Result<(), ClientDisconnected>;
 
     /// The end of a whole body, perhaps with trailers.
-    async fn end(&mut self, whole: Complete, trailers: Option<HeaderMap>) -> Result<(), Gone>;
+    async fn end(&mut self, whole: Complete, trailers: Option<HeaderMap>) -> Result<(), ClientDisconnected>;
 
     /// Waits until the client takes its request back; for ever where its body alone could tell.
     async fn gone(&mut self);

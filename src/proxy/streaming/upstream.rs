@@ -15,12 +15,12 @@ use tokio::time::timeout;
 use super::traits::Download;
 use crate::proxy::attempt::count_interim;
 use crate::upstream::h1_pool;
-use crate::upstream::h2_pool::{Shared, Stream};
+use crate::upstream::h2_pool::{ResponseStream, Shared};
 use crate::wire::body::{Complete, Part};
 use crate::wire::framed_body::{Cut, Framed};
 use crate::wire::response_head::{self, Framing};
-use crate::wire::response_view::AnswerHead as _;
-use crate::wire::stream::Wire;
+use crate::wire::response_view::ResponseHeadView as _;
+use crate::wire::stream::Stream;
 use crate::wire::{chunked, request_target};
 
 /// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
@@ -33,44 +33,44 @@ const HOP_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a try came to nothing.
-pub(super) enum Broken {
+pub(super) enum AttemptError {
     /// The connection ended before a byte of an answer.
-    Silent(Box<Error>),
+    NoResponse(Box<Error>),
     /// The server says that it has not looked at the request.
-    Unseen(Box<Error>),
+    NotProcessed(Box<Error>),
     Other(Box<Error>),
 }
 
 /// A server that can be asked.
 pub(super) enum Server {
-    Own(Wire),
+    Own(Stream),
     Shared(Shared),
 }
 
 /// What the request's body goes into.
 pub(super) enum Sink {
-    Own { wire: WriteHalf<Wire>, chunked: bool },
+    Own { stream: WriteHalf<Stream>, chunked: bool },
     Shared(SendStream<Bytes>),
 }
 
 /// What the answer comes from.
 pub(super) enum Source {
-    Own { body: Framed<ReadHalf<Wire>>, keeps: bool },
-    Shared(Stream),
+    Own { body: Framed<ReadHalf<Stream>>, keeps: bool },
+    Shared(ResponseStream),
 }
 
 impl Server {
     /// Sends the head; `bodiless` says that nothing follows.
     pub(super) async fn begin(self, head: &RequestHeader, bodiless: bool) -> Result<(Sink, Source)> {
         match self {
-            Self::Own(wire) => {
-                let (read, mut write) = tokio::io::split(wire);
+            Self::Own(stream) => {
+                let (read, mut write) = tokio::io::split(stream);
                 let (bytes, chunked) = head_bytes(head, bodiless);
                 let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
                 write.write_all(&bytes).await.map_err(failed)?;
                 write.flush().await.map_err(failed)?;
                 let body = Framed::new(read, BytesMut::new(), Framing::Length(0));
-                Ok((Sink::Own { wire: write, chunked }, Source::Own { body, keeps: false }))
+                Ok((Sink::Own { stream: write, chunked }, Source::Own { body, keeps: false }))
             }
             Self::Shared(shared) => {
                 let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "not a valid HTTP/2 request").into_in();
@@ -146,13 +146,13 @@ impl Sink {
             return Ok(());
         }
         match self {
-            Self::Own { wire, chunked } => {
+            Self::Own { stream, chunked } => {
                 if !*chunked {
-                    return write(wire, &data).await;
+                    return write(stream, &data).await;
                 }
                 let mut out = BytesMut::with_capacity(data.len() + 16);
                 chunked::put(&data, &mut out);
-                write(wire, &out).await
+                write(stream, &out).await
             }
             Self::Shared(body) => {
                 let closed =
@@ -171,7 +171,7 @@ impl Sink {
     pub(super) async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> Result<()> {
         let failed = |e| Error::because(ErrorType::WriteError, "ending the body", e).into_up();
         match self {
-            Self::Own { wire, chunked: true } => write(wire, chunked::LAST).await,
+            Self::Own { stream, chunked: true } => write(stream, chunked::LAST).await,
             Self::Own { .. } => Ok(()),
             Self::Shared(body) => match trailers {
                 Some(trailers) => body.send_trailers(trailers).map_err(failed),
@@ -181,35 +181,39 @@ impl Sink {
     }
 }
 
-async fn write(wire: &mut WriteHalf<Wire>, bytes: &[u8]) -> Result<()> {
+async fn write(stream: &mut WriteHalf<Stream>, bytes: &[u8]) -> Result<()> {
     let failed = |e| Error::because(ErrorType::WriteError, "sending the body", e).into_up();
-    wire.write_all(bytes).await.map_err(failed)?;
-    wire.flush().await.map_err(failed)
+    stream.write_all(bytes).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)
 }
 
 impl Source {
     /// Waits for the head of the final answer; the client is told of interim ones on the way (RFC 8297).
-    pub(super) async fn head(&mut self, method: &Method, client: &mut impl Download) -> Result<ResponseHeader, Broken> {
+    pub(super) async fn head(
+        &mut self,
+        method: &Method,
+        client: &mut impl Download,
+    ) -> Result<ResponseHeader, AttemptError> {
         match self {
             Self::Own { body, keeps } => {
                 let mut answer = own_head(body, method, client).await?;
                 body.begin(answer.take_rest(), answer.framing);
                 *keeps = answer.keeps;
-                answer.head.to_map().map_err(|e| Broken::Other(e.into_up()))
+                answer.head.to_map().map_err(|e| AttemptError::Other(e.into_up()))
             }
             Self::Shared(stream) => {
-                let Some(answer) = stream.answer.take() else { return Err(Broken::Other(cut_off())) };
+                let Some(answer) = stream.answer.take() else { return Err(AttemptError::Other(cut_off())) };
                 let answer = tokio::select! {
                     biased;
                     answer = answer => answer,
-                    () = client.gone() => return Err(Broken::Other(gone())),
+                    () = client.gone() => return Err(AttemptError::Other(gone())),
                 };
                 let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
                 stream.answered(rest);
                 let mut head = ResponseHeader::from(parts);
                 say_length_once(&mut head);
                 // what it says of its length may be written on in HTTP/1.1
-                let framing = response_head::framing(&head, method).map_err(|e| Broken::Other(e.into_up()))?;
+                let framing = response_head::framing(&head, method).map_err(|e| AttemptError::Other(e.into_up()))?;
                 stream.bodiless = framing == Framing::Length(0);
                 let status_ends = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
                 stream.ends_with_head = status_ends || *method == Method::HEAD;
@@ -291,29 +295,29 @@ impl Source {
 }
 
 /// A connection of its own whose answer was read to its end, where it may be used again.
-pub(super) fn kept(sink: Sink, source: Source) -> Result<Option<Wire>, h1_pool::Surplus> {
+pub(super) fn kept(sink: Sink, source: Source) -> Result<Option<Stream>, h1_pool::Surplus> {
     match (sink, source) {
-        (Sink::Own { wire: write, .. }, Source::Own { body, keeps: true }) if body.is_over() => {
-            if body.buffer.is_empty() { Ok(Some(body.wire.unsplit(write))) } else { Err(h1_pool::Surplus) }
+        (Sink::Own { stream: write, .. }, Source::Own { body, keeps: true }) if body.is_over() => {
+            if body.buffer.is_empty() { Ok(Some(body.stream.unsplit(write))) } else { Err(h1_pool::Surplus) }
         }
         _ => Ok(None),
     }
 }
 
 async fn own_head(
-    body: &mut Framed<ReadHalf<Wire>>,
+    body: &mut Framed<ReadHalf<Stream>>,
     method: &Method,
     client: &mut impl Download,
-) -> Result<response_head::Answer, Broken> {
+) -> Result<response_head::Answer, AttemptError> {
     let (mut begun, mut interims, mut seen) = (false, 0, 0);
     loop {
-        match response_head::read(&mut body.buffer, method, seen).map_err(|e| Broken::Other(e.into_up()))? {
+        match response_head::read(&mut body.buffer, method, seen).map_err(|e| AttemptError::Other(e.into_up()))? {
             Some(mut told)
                 if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
             {
-                count_interim(&mut interims).map_err(Broken::Other)?;
+                count_interim(&mut interims).map_err(AttemptError::Other)?;
                 if matches!(told.head.status(), StatusCode::CONTINUE | StatusCode::EARLY_HINTS) {
-                    let fields = told.head.to_map().map_err(|e| Broken::Other(e.into_up()))?;
+                    let fields = told.head.to_map().map_err(|e| AttemptError::Other(e.into_up()))?;
                     client.inform(told.head.status(), &fields.headers).await;
                 }
                 (body.buffer, seen) = (told.take_rest(), 0);
@@ -325,9 +329,9 @@ async fn own_head(
         let read = tokio::select! {
             biased;
             read = body.read() => read,
-            () = client.gone() => return Err(Broken::Other(gone())),
+            () = client.gone() => return Err(AttemptError::Other(gone())),
         };
-        let broken = |e| if begun { Broken::Other(e) } else { Broken::Silent(e) };
+        let broken = |e| if begun { AttemptError::Other(e) } else { AttemptError::NoResponse(e) };
         match read {
             Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
             Ok(_) => begun = true,
@@ -338,14 +342,14 @@ async fn own_head(
 
 /// A stream that was not begun may be begun anew (RFC 9113, 6.8 and 8.7): one that was refused, or comes behind the last
 /// one that a GOAWAY of the server's names.
-fn broken_stream(e: h2::Error) -> Broken {
+fn broken_stream(e: h2::Error) -> AttemptError {
     let unseen = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
     let silent = e.is_io() || e.is_go_away();
     let error = Error::because(ErrorType::ReadError, "no response", e).into_up();
     match (unseen, silent) {
-        (true, _) => Broken::Unseen(error),
-        (false, true) => Broken::Silent(error),
-        (false, false) => Broken::Other(error),
+        (true, _) => AttemptError::NotProcessed(error),
+        (false, true) => AttemptError::NoResponse(error),
+        (false, false) => AttemptError::Other(error),
     }
 }
 

@@ -2,4 +2,4 @@
 
 /// The client does not read any more.
 #[derive(Debug)]
-pub(crate) struct Gone;
+pub(crate) struct ClientDisconnected;

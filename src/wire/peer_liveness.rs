@@ -45,14 +45,14 @@ struct State {
 
 /// Watches one TCP socket, for as long as its owner has it.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct PeerLiveness {
     key: u64,
     state: Arc<State>,
     /// The one that is registered: nearly all looks are of one task.
     waker: Option<Waker>,
 }
 
-impl Pulse {
+impl PeerLiveness {
     /// To be dropped before the socket is closed.
     pub(crate) fn of(socket: RawFd) -> Self {
         let state = Arc::<State>::default();
@@ -75,7 +75,7 @@ impl Pulse {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for PeerLiveness {
     fn drop(&mut self) {
         // a thread that ends has let go of them already
         let _ = WATCHED.try_with(|watched| watched.borrow_mut().sockets.remove(&self.key));

@@ -11,25 +11,25 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::proxy::connection_activity::Spot;
-use crate::proxy::connection_limits::CountedStream;
+use crate::proxy::connection_activity::ConnectionActivity;
+use crate::proxy::connection_limits::StreamPermit;
 use crate::proxy::gateway::Gateway;
 
 /// Streams that came to nothing by the client's doing, more than those that were served: resets
 /// (CVE-2023-44487), heads that cannot be read.
-const WASTED_MAX: usize = 200;
+const ABUSIVE_MAX: usize = 200;
 
 /// What came of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum StreamOutcome {
     Served,
     /// The client took it back, or sent what cannot be read.
-    Wasted,
+    Abusive,
 }
 
 /// The streams of one connection, counted.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct StreamBudget {
     open: AtomicUsize,
     /// Of those, the ones whose client does not take their answers.
     waiting: AtomicUsize,
@@ -37,21 +37,21 @@ pub(super) struct Tally {
     /// Whether a stream has the place of the connection itself.
     placed: AtomicBool,
     quiet: Notify,
-    spot: Arc<Spot>,
+    activity: Arc<ConnectionActivity>,
 }
 
-impl Tally {
-    pub(super) fn new(spot: &Arc<Spot>) -> Self {
+impl StreamBudget {
+    pub(super) fn new(activity: &Arc<ConnectionActivity>) -> Self {
         let (open, waiting, wasted) = Default::default();
-        Self { open, waiting, wasted, placed: AtomicBool::new(false), quiet: Notify::new(), spot: spot.clone() }
+        Self { open, waiting, wasted, placed: AtomicBool::new(false), quiet: Notify::new(), activity: activity.clone() }
     }
 
     /// Says what the connection does, when one of its streams does something else.
     fn settle(&self) {
         match self.open.load(Ordering::Relaxed) {
-            0 => self.spot.idle(),
-            open if self.waiting.load(Ordering::Relaxed) >= open => self.spot.stalled(),
-            _ => drop(self.spot.busy()),
+            0 => self.activity.idle(),
+            open if self.waiting.load(Ordering::Relaxed) >= open => self.activity.stalled(),
+            _ => drop(self.activity.busy()),
         }
     }
 
@@ -76,36 +76,36 @@ impl Tally {
         sleep(time).await;
     }
 
-    pub(super) fn is_wasted(&self) -> bool {
-        self.wasted.load(Ordering::Relaxed) > WASTED_MAX
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.wasted.load(Ordering::Relaxed) > ABUSIVE_MAX
     }
 
     /// `None` when there are too many.
-    pub(super) fn place(self: Arc<Self>, gateway: &Gateway, address: Option<IpAddr>) -> Option<Place> {
+    pub(super) fn place(self: Arc<Self>, gateway: &Gateway, address: Option<IpAddr>) -> Option<StreamSlot> {
         if self.placed.swap(true, Ordering::Relaxed) {
-            return gateway.connections.admit_stream(address, &gateway.config).map(Place::Counted);
+            return gateway.connections.admit_stream(address, &gateway.config).map(StreamSlot::Counted);
         }
-        Some(Place::OfConnection(self))
+        Some(StreamSlot::OfConnection(self))
     }
 }
 
 /// A stream's place among the connections: it may hold one to a server, or a page's work, for as long as a connection
 /// may. The first has that of its connection.
-pub(super) enum Place {
-    OfConnection(Arc<Tally>),
-    Counted(#[expect(dead_code, reason = "counts itself out")] CountedStream),
+pub(super) enum StreamSlot {
+    OfConnection(Arc<StreamBudget>),
+    Counted(#[expect(dead_code, reason = "counts itself out")] StreamPermit),
 }
 
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
-        if let Self::OfConnection(tally) = self {
-            tally.placed.store(false, Ordering::Relaxed);
+        if let Self::OfConnection(stream_budget) = self {
+            stream_budget.placed.store(false, Ordering::Relaxed);
         }
     }
 }
 
 /// A stream that waits for its client; no longer when dropped.
-struct Waits<'t>(&'t Tally, bool);
+struct Waits<'t>(&'t StreamBudget, bool);
 
 impl Waits<'_> {
     fn begin(&mut self) {
@@ -126,18 +126,18 @@ impl Drop for Waits<'_> {
 }
 
 /// One open stream; counts itself out when dropped.
-pub(super) struct Running(Arc<Tally>);
+pub(super) struct Running(Arc<StreamBudget>);
 
 impl Running {
-    pub(super) fn new(tally: &Arc<Tally>) -> Self {
-        tally.open.fetch_add(1, Ordering::Relaxed);
-        tally.settle();
-        Self(tally.clone())
+    pub(super) fn new(stream_budget: &Arc<StreamBudget>) -> Self {
+        stream_budget.open.fetch_add(1, Ordering::Relaxed);
+        stream_budget.settle();
+        Self(stream_budget.clone())
     }
 
-    pub(super) fn end(self, fate: Fate) {
+    pub(super) fn end(self, fate: StreamOutcome) {
         let change = |wasted: usize| {
-            Some(if fate == Fate::Wasted { wasted.saturating_add(1) } else { wasted.saturating_sub(1) })
+            Some(if fate == StreamOutcome::Abusive { wasted.saturating_add(1) } else { wasted.saturating_sub(1) })
         };
         let _ = self.0.wasted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
