@@ -1,8 +1,9 @@
 //! Where a request comes from, and which queue and limits it counts against.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::limits::fair_queue::Flow;
+use crate::web::network::network_prefix;
 
 /// The origin of a request, for throttling, the session list and the audit trail.
 #[derive(Debug, Clone, Default)]
@@ -33,16 +34,5 @@ impl Caller {
     pub(super) fn flow(&self) -> Flow {
         self.limited_address()
             .map_or(Flow::Connection(self.connection), |address| Flow::Network(network_prefix(address)))
-    }
-}
-
-/// The address as limits count it: IPv6 by /64, because one customer owns a whole /64.
-pub(super) fn network_prefix(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }

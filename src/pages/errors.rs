@@ -103,7 +103,7 @@ const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
 /// The policy of the page that may be framed: no script, no form.
 const FRAMED_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'none'; base-uri 'none'";
 
-fn is_safe(incoming: &Incoming<'_>) -> bool {
+fn is_read(incoming: &Incoming<'_>) -> bool {
     matches!(*incoming.method, Method::GET | Method::HEAD)
 }
 
@@ -121,7 +121,7 @@ impl Site {
     pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
         let fallback = (0, "error", "Something went wrong", "The request failed.", "Try again in a moment.");
         let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
-        if let Some(incoming) = incoming.filter(|incoming| code == StatusCode::UNAUTHORIZED && is_safe(incoming)) {
+        if let Some(incoming) = incoming.filter(|incoming| code == StatusCode::UNAUTHORIZED && is_read(incoming)) {
             return self.session_ended(incoming, request_id);
         }
         let (link, link_text) = match (code, incoming) {

@@ -8,6 +8,7 @@ use crate::account::Identity;
 use crate::config::{Access, Config, Cors, Route};
 use crate::pages::guard;
 use crate::web::incoming::Incoming;
+use crate::web::method::is_safe;
 use crate::web::origin::Origin;
 
 /// The right to forward one request. Its fields are private to this file: whoever holds one got it
@@ -168,9 +169,4 @@ fn websocket_origin_is_ours(route: &Route, incoming: &Incoming<'_>, own: &[Origi
     incoming.single("origin").and_then(Origin::parse).is_some_and(|origin| {
         [own, &route.websocket_origins, shared_with(route)].iter().any(|origins| origins.contains(&origin))
     })
-}
-
-/// Methods that change nothing (RFC 9110, 9.2.1).
-fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }

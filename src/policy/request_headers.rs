@@ -16,19 +16,11 @@ use crate::account::{IssuedToken, User};
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
 use crate::web::names::Names;
+use crate::wire::hop_by_hop::{self, is_hop_by_hop};
 use crate::wire::request_target;
 
-/// Fields about the client's connection alone (RFC 9110, 7.6.1), and what was answered here.
-const HOP: [&[u8]; 7] = [b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"expect"];
-
-const HOP_NAMES: Names = {
-    let (mut names, mut at) = (Names::NONE, 0);
-    while at < HOP.len() {
-        names = names.with(HOP[at]);
-        at += 1;
-    }
-    names
-};
+/// An expectation is met here, or the encoder writes it again.
+const EXPECT: &[u8] = b"expect";
 
 /// Fields that no `Connection` can take away: they say what is asked for, and where its body ends.
 const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
@@ -96,7 +88,8 @@ impl<'a> Changes<'a> {
     /// Whether the client's fields of this name go on to the upstream.
     pub(crate) fn keeps(&self, name: &[u8]) -> bool {
         !self.names.may_have(name)
-            || !(HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
+            || !(is_hop_by_hop(name)
+                || name.eq_ignore_ascii_case(EXPECT)
                 || self.dropped.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
                 || self.set.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)))
     }
@@ -135,7 +128,7 @@ pub(crate) fn changes<'a>(
     if context.names.may_have(b"connection") {
         dropped.extend(nominated(headers));
     }
-    let names = dropped.iter().fold(HOP_NAMES, |names, name| names.with(name.as_str().as_bytes()));
+    let names = dropped.iter().fold(hop_by_hop::NAMES.with(EXPECT), |names, name| names.with(name.as_str().as_bytes()));
     let mut changes = Changes { names, dropped, set: Vec::with_capacity(16), target: None };
     if context.names.may_have(b"authorization") {
         strip_authorization(&mut changes, headers, context.upstream);

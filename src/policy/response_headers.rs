@@ -133,7 +133,7 @@ impl<'g> ResponseHeaderPolicy<'g> {
         let sets_ours = || self.header_filter.is_ours(cookie::name_of(value));
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
-            || NOT_OURS.iter().any(|own| own.eq_ignore_ascii_case(name))
+            || name.eq_ignore_ascii_case(ALT_SVC)
             || (self.leads_home && name.eq_ignore_ascii_case(b"location"))
             || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
             || (self.cache_control.is_some() && name.eq_ignore_ascii_case(b"cache-control"))
@@ -196,8 +196,8 @@ fn path_at(own: &Origin, prefix: &str, address: &[u8]) -> Option<String> {
     Some(format!("{prefix}{slash}{path}"))
 }
 
-/// About the server's own connection, and where else it listens: that would lead browsers past the gateway (RFC 7838).
-const NOT_OURS: [&[u8]; 2] = [b"keep-alive", b"alt-svc"];
+/// Other addresses of the server: browsers would bypass the gateway (RFC 7838).
+const ALT_SVC: &[u8] = b"alt-svc";
 
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 

@@ -7,12 +7,12 @@ use super::decide::DESTINATION;
 use super::header_filter::HeaderFilter;
 use super::second_method;
 use crate::config::Upstream;
+use crate::wire::hop_by_hop::is_hop_by_hop_name;
 
 /// Fields that have no place behind a body, either way.
-const UNFIT: [HeaderName; 20] = [
+const UNFIT: [HeaderName; 15] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
-    header::CONNECTION,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
@@ -25,14 +25,8 @@ const UNFIT: [HeaderName; 20] = [
     header::PROXY_AUTHORIZATION,
     header::RANGE,
     header::SET_COOKIE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
     header::WWW_AUTHENTICATE,
 ];
-/// The same, without a constant of their own.
-const UNFIT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
 /// or path was not judged.
@@ -47,7 +41,7 @@ pub(crate) fn to_client(trailers: HeaderMap) -> Option<HeaderMap> {
 }
 
 fn passing(mut trailers: HeaderMap, passes: impl Fn(&str) -> bool) -> Option<HeaderMap> {
-    let is_fit = |name: &&HeaderName| !UNFIT.contains(name) && !UNFIT_TOO.contains(&name.as_str());
+    let is_fit = |name: &&HeaderName| !UNFIT.contains(name) && !is_hop_by_hop_name(name);
     let doomed: Vec<HeaderName> =
         trailers.keys().filter(|name| !is_fit(name) || !passes(name.as_str())).cloned().collect();
     for name in doomed {

@@ -7,10 +7,10 @@ use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
+use super::failure;
 use super::gateway::Gateway;
 use super::live_connections::RequestSnapshot;
 use super::request_state::RequestState;
-use super::{failure, retry};
 use crate::account::{Identity, SessionState};
 use crate::policy::caching::Asker;
 use crate::policy::request_headers::{self, Changes, ForwardContext};
@@ -20,6 +20,7 @@ use crate::policy::{
 };
 use crate::upstream::error_cause;
 use crate::upstream::targets::Target;
+use crate::web::method::is_idempotent;
 use crate::web::reply::Reply;
 use crate::wire::request_target;
 use crate::wire::response_view::ResponseHeadView;
@@ -66,7 +67,7 @@ pub(super) fn may_try_another(gateway: &Gateway, state: &RequestState, e: &Error
 pub(super) fn may_repeat(state: &mut RequestState, head: &RequestHeader, kept: bool) -> bool {
     // an app may take it for a POST
     let overrides = || second_method::is_named(&head.headers, request_target::of(head));
-    kept && retry::is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
+    kept && is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
 }
 
 /// The same, where the server says that it has not looked at the request: whatever that asks for, once.

@@ -13,6 +13,7 @@ use super::limit_log::LimitLog;
 use crate::config::Config;
 use crate::metrics::Counter;
 use crate::policy::normalize::is_trusted;
+use crate::web::network::network_prefix;
 
 /// Of all places, the part that streams of one address may have beyond the first of each of its connections.
 const STREAMS_PART: usize = 4;
@@ -227,14 +228,7 @@ impl Drop for StreamPermit {
 
 /// A trusted proxy's connections are many people's.
 fn counted_for(address: Option<IpAddr>, config: &Config) -> Option<IpAddr> {
-    address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network)
-}
-
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-    }
+    address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network_prefix)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ pub mod cookie;
 pub mod first_line;
 pub mod host;
 pub mod incoming;
+pub mod method;
 pub mod names;
+pub mod network;
 pub mod origin;
 pub mod path;
 #[cfg(any(test, fuzzing))]

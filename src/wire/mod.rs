@@ -9,6 +9,7 @@ pub(crate) mod grpc_messages;
 pub(crate) mod h2_body;
 pub(crate) mod h2_pacing;
 pub(crate) mod head_error;
+pub(crate) mod hop_by_hop;
 pub(crate) mod peer_liveness;
 pub(crate) mod request_head;
 pub(crate) mod request_target;

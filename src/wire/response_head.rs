@@ -10,15 +10,13 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
+use super::hop_by_hop::is_hop_by_hop;
 use super::request_head;
 use super::response_view::{ResponseHeadView, connection_options};
 
 /// Fields and bytes that an upstream's head may have.
 const FIELDS: usize = 256;
 const HEAD_BYTES: usize = 64 << 10;
-/// Fields about one connection alone (RFC 9110, 7.6.1).
-const HOP: [&[u8]; 6] =
-    [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"trailer", b"upgrade"];
 
 /// How a body is framed (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +99,8 @@ impl Head {
     pub(crate) fn to_map(&self) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(self.status, Some(self.fields.len() + 6))?;
         head.set_reason_phrase(std::str::from_utf8(&self.bytes[self.reason.clone()]).ok())?;
-        let is_hop = |name: &[u8]| HOP[1..].iter().any(|hop| hop.eq_ignore_ascii_case(name));
-        for (name, value) in self.fields().filter(|(name, _)| !is_hop(name)) {
+        let passes = |name: &[u8]| name.eq_ignore_ascii_case(b"connection") || !is_hop_by_hop(name);
+        for (name, value) in self.fields().filter(|(name, _)| passes(name)) {
             let name = HeaderName::from_bytes(name).map_err(|_| bad("field name"))?;
             head.append_header(name, value)?;
         }
@@ -224,10 +222,9 @@ pub(crate) fn write_answer<'f>(
     let head = &answer.head;
     put_status(out, head.status, &head.bytes[head.reason.clone()]);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let is_hop = |name: &[u8]| !switches && HOP.into_iter().any(|hop| hop.eq_ignore_ascii_case(name));
     for field in &head.fields {
         let (name, value) = head.field(field);
-        if is_hop(name) || drops(name, value) {
+        if (!switches && is_hop_by_hop(name)) || drops(name, value) {
             continue;
         }
         match head.line(field) {

@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::account::accounts::Accounts;
 use crate::account::audit;
-use crate::account::caller::{Caller, network_prefix};
+use crate::account::caller::Caller;
 use crate::account::errors::{StoreDown, store_down};
 use crate::clock::UnixSecs;
 use crate::config;
 use crate::metrics;
 use crate::secret::token_hash;
 use crate::store::{self, AuditRow, CountedAttempt, Limit, Rule, Throttled};
+use crate::web::network::network_prefix;
 
 /// An address gets this many times the attempts of an account,
 const ADDRESS_FACTOR: u32 = 20;

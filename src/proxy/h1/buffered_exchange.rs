@@ -18,8 +18,8 @@ use crate::proxy::access_log::Counts;
 use crate::proxy::attempt::count_interim;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::request_state::RequestState;
-use crate::proxy::retry::is_repeatable;
 use crate::proxy::{attempt, connection_reuse};
+use crate::web::method::is_safe;
 use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::response_head::{self, Answer, Framing};
@@ -82,7 +82,7 @@ async fn ask(
 ) -> Result<Answered> {
     loop {
         let target = attempt::next_target(&handler.gateway, state)?;
-        let repeatable = body.is_empty() && is_repeatable(&head.parsed.method);
+        let repeatable = body.is_empty() && is_safe(&head.parsed.method);
         let kept = if state.retried {
             None
         } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::{Reason, SendStream};
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -18,16 +18,11 @@ use crate::upstream::h1_pool;
 use crate::upstream::h2_pool::{ResponseStream, Shared};
 use crate::wire::body::{Complete, Part};
 use crate::wire::framed_body::{Cut, Framed};
+use crate::wire::hop_by_hop::is_hop_by_hop_name;
 use crate::wire::response_head::{self, Framing};
 use crate::wire::response_view::ResponseHeadView as _;
 use crate::wire::stream::Stream;
 use crate::wire::{chunked, request_target};
-
-/// Fields that are about one connection (RFC 9110, 7.6.1): the client's is not this one.
-const HOP: [HeaderName; 5] =
-    [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE];
-/// The same, without a constant of their own.
-const HOP_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 /// How long the end of an answer without a body may take.
 const LINGER: Duration = Duration::from_secs(1);
@@ -94,10 +89,6 @@ fn say_length_once(head: &mut ResponseHeader) {
     }
 }
 
-fn is_hop(name: &HeaderName) -> bool {
-    HOP.contains(name) || HOP_TOO.contains(&name.as_str())
-}
-
 /// The head in HTTP/2.
 fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
     let host = head.headers.get(header::HOST)?.to_str().ok()?;
@@ -108,7 +99,7 @@ fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
     for (name, value) in &head.headers {
         // the one thing that `TE` may say here (RFC 9113, 8.2.2)
         let told = *name == header::TE && value == "trailers";
-        if told || !(is_hop(name) || matches!(*name, header::HOST | header::EXPECT)) {
+        if told || !(is_hop_by_hop_name(name) || matches!(*name, header::HOST | header::EXPECT)) {
             request.headers_mut().append(name.clone(), value.clone());
         }
     }
@@ -122,7 +113,7 @@ fn head_bytes(head: &RequestHeader, bodiless: bool) -> (BytesMut, bool) {
     out.put_u8(b' ');
     out.put_slice(request_target::of(head));
     out.put_slice(b" HTTP/1.1\r\n");
-    for (name, value) in head.headers.iter().filter(|(name, _)| !is_hop(name)) {
+    for (name, value) in head.headers.iter().filter(|(name, _)| !is_hop_by_hop_name(name)) {
         out.put_slice(name.as_str().as_bytes());
         out.put_slice(b": ");
         out.put_slice(value.as_bytes());
