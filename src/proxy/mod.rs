@@ -11,6 +11,7 @@ mod connection_handle;
 pub(crate) mod connection_handler;
 pub(crate) mod connection_limits;
 mod connection_reuse;
+mod exchange;
 mod failure;
 mod flow;
 mod gateway;
@@ -24,7 +25,6 @@ pub mod properties;
 pub(crate) mod report;
 mod request_state;
 mod retry;
-mod streaming;
 pub(crate) mod tls_handshake;
 mod untrusted_proxy_warning;
 

@@ -17,7 +17,7 @@ use super::downstream::Conn;
 use super::reply::ConnectionOutcome;
 use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
-use super::{buffered_exchange, reply};
+use super::{reply, streamed_downstream};
 use crate::pages::word;
 use crate::policy::normalize::Peer;
 use crate::policy::oversized_head::{self, Oversize};
@@ -26,9 +26,9 @@ use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
+use crate::proxy::exchange::buffered;
 use crate::proxy::gateway::Step;
 use crate::proxy::request_state::RequestState;
-use crate::proxy::streaming::h1_downstream;
 use crate::proxy::{attempt, h2, page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
@@ -164,7 +164,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, mut head: B
     }
     let end = if streams {
         // apart, as pages and TLS handshakes with servers are: every connection is as large as the largest thing it may wait for
-        Box::pin(h1_downstream::stream(handler, &mut conn, step, &head.parsed, &mut state, &mut counts)).await
+        Box::pin(streamed_downstream::stream(handler, &mut conn, step, &head.parsed, &mut state, &mut counts)).await
     } else {
         serve_buffered(handler, &mut conn, step, (&head, length), &mut state, &mut counts).await
     };
@@ -228,7 +228,7 @@ async fn respond_or_forward(
     counts: &mut Counts,
 ) -> ConnectionOutcome {
     let reply = match step {
-        Step::Forward => return buffered_exchange::exchange(handler, conn, head, body, state, counts).await,
+        Step::Forward => return buffered::exchange(handler, conn, head, body, state, counts).await,
         Step::Reply(reply) => reply,
         Step::Page(page) => {
             let fits = body.len() <= handler.gateway.config.limits.form_bytes;

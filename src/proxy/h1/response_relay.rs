@@ -37,16 +37,16 @@ const GOODBYE: Duration = Duration::from_millis(100);
 const ANSWER: usize = 16 << 10;
 
 /// A server's connection with the answer that has begun on it.
-pub(super) struct Answered {
-    pub(super) server: Stream,
-    pub(super) target: Arc<Target>,
+pub(crate) struct Answered {
+    pub(crate) server: Stream,
+    pub(crate) target: Arc<Target>,
     /// As [`crate::upstream::h1_pool::keep`] has it.
-    pub(super) needs_probe: bool,
-    pub(super) answer: Answer,
+    pub(crate) needs_probe: bool,
+    pub(crate) answer: Answer,
 }
 
 /// Streams the answer to the client.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     handler: &ConnectionHandler,
     conn: &mut Conn,
     head: &Head,
@@ -169,7 +169,7 @@ async fn relay(
 }
 
 /// What came of an answer.
-pub(super) enum Relayed {
+pub(crate) enum Relayed {
     /// The client has the 101: frames follow.
     Switched,
     /// How the request ended for its connection, and whether the server's may be used again.

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::stream_budget::StreamBudget;
 use crate::policy::response_kind::{is_grpc, is_server_sent};
 use crate::proxy::client_disconnected::ClientDisconnected;
-use crate::proxy::streaming::traits::{Download, Upload};
+use crate::proxy::exchange::downstream::{Download, Upload};
 use crate::wire::body::{Complete, Part};
 use crate::wire::grpc_messages::Messages;
 use crate::wire::h2_body::Inflow;

@@ -19,10 +19,10 @@ use crate::proxy::access_log::{self, Counts};
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::exchange::downstream::{Download as _, Upload as _, read_form};
+use crate::proxy::exchange::streamed;
 use crate::proxy::gateway::Step;
 use crate::proxy::request_state::RequestState;
-use crate::proxy::streaming::exchange;
-use crate::proxy::streaming::traits::{Download as _, Upload as _, read_form};
 use crate::proxy::{attempt, page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
@@ -185,7 +185,7 @@ async fn forward_whole(
         let idle = handler.gateway.config.limits.idle;
         while let Part::Data(_) = timeout(idle, body.piece()).await.map_err(slow)?? {}
     }
-    exchange::forward(handler, head, body, client, state, read).await
+    streamed::forward(handler, head, body, client, state, read).await
 }
 
 async fn reply_h2(

@@ -11,14 +11,14 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
-use super::exchange;
-use super::traits::{Download, Upload, read_form};
 use crate::pages::Page;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::exchange::downstream::{Download, Upload, read_form};
+use crate::proxy::exchange::streamed;
 use crate::proxy::gateway::Step;
 use crate::proxy::h1::downstream::Conn;
 use crate::proxy::h1::reply::{self, ConnectionOutcome};
@@ -147,7 +147,7 @@ async fn exchange_streamed(
         status: 0,
         bytes_out: 0,
     };
-    let result = exchange::forward(handler, head, &mut body, &mut client, state, &mut counts.bytes_in).await;
+    let result = streamed::forward(handler, head, &mut body, &mut client, state, &mut counts.bytes_in).await;
     if result.is_err() && handle.closed_for().is_some() {
         client.end_events().await;
     }

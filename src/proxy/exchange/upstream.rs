@@ -12,7 +12,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use super::traits::Download;
+use super::downstream::Download;
 use crate::proxy::attempt::count_interim;
 use crate::upstream::h1_pool;
 use crate::upstream::h2_pool::{ResponseStream, Shared};

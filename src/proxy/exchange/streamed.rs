@@ -11,8 +11,8 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::replay::Replay;
-use super::traits::{Download, Upload};
+use super::downstream::{Download, Upload};
+use super::replay_buffer::Replay;
 use super::upstream::{self, AttemptError, Server, Sink, Source, gone};
 use crate::policy::trailers;
 use crate::proxy::attempt::no_admission;

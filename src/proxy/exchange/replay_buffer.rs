@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::Result;
 
-use super::traits::Upload;
+use super::downstream::Upload;
 use crate::proxy::h1::request_body::BODY_MAX;
 use crate::wire::body::Part;
 

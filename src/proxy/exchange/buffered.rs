@@ -10,13 +10,13 @@ use pingora_http::RequestHeader;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use super::downstream::{Conn, gone};
-use super::reply::ConnectionOutcome;
-use super::response_relay::{Answered, Relayed};
-use super::{reply, response_relay};
 use crate::proxy::access_log::Counts;
 use crate::proxy::attempt::count_interim;
 use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::h1::downstream::{Conn, gone};
+use crate::proxy::h1::reply::ConnectionOutcome;
+use crate::proxy::h1::response_relay::{Answered, Relayed};
+use crate::proxy::h1::{reply, response_relay};
 use crate::proxy::request_state::RequestState;
 use crate::proxy::{attempt, connection_reuse};
 use crate::web::method::is_safe;
@@ -30,7 +30,7 @@ use crate::wire::stream::Stream;
 const ADDED: usize = 512;
 
 /// Forwards a request that was admitted.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     handler: &ConnectionHandler,
     conn: &mut Conn,
     head: &Head,
