@@ -46,6 +46,7 @@ pub mod server;
 pub mod proxy;
 pub mod policy;
 pub mod pages;
+pub mod whoami;
 pub mod account;
 pub mod upstream;
 pub mod store;

@@ -33,7 +33,6 @@ mod signup;
 mod site;
 mod tokens;
 mod view;
-pub mod whoami;
 
 pub use errors::word;
 pub use site::Site;

@@ -2,10 +2,18 @@
 //! Meant for loopback. It accepts only requests whose Host is an IP address, `localhost` or one of
 //! `server.admin_hosts`, so that no web page can read it through DNS rebinding.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -19,7 +27,10 @@ use crate::web::host::Host;
 use crate::wire::stream::Stream;
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
+const FIELDS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the whole connection: the head, the store's response to a readiness check, and a client that reads slowly.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum number of concurrent connections; others wait. Local processes must not use up the gateway's descriptors.
 const CONNECTIONS_MAX: usize = 32;
 
@@ -63,67 +74,69 @@ async fn accept(listener: Listener, context: AdminContext, mut closed: watch::Re
 }
 
 /// Serves one request and closes the connection.
-async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, context: AdminContext) {
-    let mut head = Vec::new();
-    let read = timeout(HEAD_TIMEOUT, async {
-        while !head.windows(4).any(|four| four == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
-            if stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
-                continue;
-            }
-            break;
-        }
-    });
-    if read.await.is_err() {
-        return;
-    }
-    let (status, kind, body) = respond(&head, &context).await;
-    let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
-    let sent = if head.starts_with(b"HEAD ") { "" } else { body.as_str() };
-    let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}Connection: close\r\n\r\n{sent}",
-        body.len()
-    );
-    let _ = timeout(HEAD_TIMEOUT, stream.write_all(text.as_bytes())).await;
-    let _ = stream.shutdown().await;
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, context: AdminContext) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(FIELDS_MAX)
+        .keep_alive(false)
+        .half_close(true)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service_fn(|request| respond(request, context.clone())));
+    // hyper has answered what it could not read; otherwise the client is gone or too slow
+    let _ = timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
-async fn respond(head: &[u8], context: &AdminContext) -> (&'static str, &'static str, String) {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut fields);
-    if !request.parse(head).is_ok_and(|parsed| parsed.is_complete()) {
-        return ("400 Bad Request", TEXT, "bad request\n".to_owned());
+async fn respond(request: Request<Incoming>, context: AdminContext) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, kind, body) = answer(&request, &context).await;
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    let field = |name: &str| {
-        let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(field.value).ok()
-    };
-    // HTTP/1.0 does not require Host (RFC 9112, 3.2), and no browser uses it
-    let names_host = request.headers.iter().any(|field| field.name.eq_ignore_ascii_case("host"));
-    let nameless = request.version == Some(0) && !names_host;
+    Ok(response)
+}
+
+async fn answer(request: &Request<Incoming>, context: &AdminContext) -> (StatusCode, &'static str, String) {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    if !is_meant(request, context) {
+        let remedy = "use an IP address or localhost, or add this host to server.admin_hosts\n";
+        return (StatusCode::MISDIRECTED_REQUEST, TEXT, remedy.to_owned());
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n".to_owned());
+    }
+    match request.uri().path() {
+        "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" if *context.stopped.borrow() => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n".to_owned()),
+        "/readyz" => match context.accounts.unready().await {
+            None => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why.to_owned()),
+        },
+        "/metrics" => {
+            let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            let format = Format::of_accept(accept);
+            (StatusCode::OK, format.content_type(), report::metrics_text(&context.current.gateway(), format))
+        }
+        _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
+    }
+}
+
+/// Whether the request names a host of this listener. HTTP/1.0 does not require Host (RFC 9112, 3.2), and no browser uses
+/// it.
+fn is_meant(request: &Request<Incoming>, context: &AdminContext) -> bool {
     let is_known = |host: Host| {
         let gateway = context.current.gateway();
         is_literal(host.name()) || gateway.config().server.admin_hosts.iter().any(|own| own == host.name())
     };
-    if !nameless && !field("host").and_then(Host::parse).is_some_and(is_known) {
-        let remedy = "use an IP address or localhost, or add this host to server.admin_hosts\n";
-        return ("421 Misdirected Request", TEXT, remedy.to_owned());
-    }
-    if !matches!(request.method, Some("GET" | "HEAD")) {
-        return ("405 Method Not Allowed", TEXT, "GET and HEAD only\n".to_owned());
-    }
-    match request.path.and_then(|target| target.split('?').next()) {
-        Some("/healthz") => ("200 OK", TEXT, "ok\n".to_owned()),
-        Some("/readyz") if *context.stopped.borrow() => ("503 Service Unavailable", TEXT, "draining\n".to_owned()),
-        Some("/readyz") => match context.accounts.unready().await {
-            None => ("200 OK", TEXT, "ok\n".to_owned()),
-            Some(why) => ("503 Service Unavailable", TEXT, why.to_owned()),
-        },
-        Some("/metrics") => {
-            let format = Format::of_accept(field("accept"));
-            ("200 OK", format.content_type(), report::metrics_text(&context.current.gateway(), format))
-        }
-        _ => ("404 Not Found", TEXT, "not found\n".to_owned()),
+    match request.headers().get(header::HOST) {
+        None => request.version() == Version::HTTP_10,
+        Some(host) => host.to_str().ok().and_then(Host::parse).is_some_and(is_known),
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::error::ServeError;
 use crate::config::{Config, UpstreamServer};
 use crate::critical;
-use crate::pages::whoami;
+use crate::whoami;
 
 pub(super) fn is_used(config: &Config) -> bool {
     config.upstreams.iter().any(|upstream| upstream.servers.contains(&UpstreamServer::Whoami))

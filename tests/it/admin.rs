@@ -60,3 +60,31 @@ fn admin_hosts_are_answered_and_no_other_name_is() {
     gateway.reload(ROUTE);
     assert_eq!([ask(&gateway, "authgate"), ask(&gateway, "localhost")], [421, 200]);
 }
+
+/// Local processes cannot use up its memory, nor its 32 connections for longer than a head may take.
+#[test]
+fn a_head_has_limits_in_size_and_time_and_a_connection_serves_one_request() {
+    let gateway = Gateway::start(ROUTE);
+    let large = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(9000));
+    let many = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: a\r\n".repeat(64));
+    for (request, code) in [
+        (large.as_str(), 431),
+        (&many, 431),
+        ("GET /healthz\r\n\r\n", 400),
+        ("\u{16}\u{3}\u{1}\r\n\r\n", 400),
+        ("POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 405),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    ] {
+        assert_eq!(status(&gateway, request), code, "{request:?}");
+    }
+    let mut twice = Client::connect(gateway.admin);
+    twice.send(&b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
+    assert_eq!(twice.answer().status, 200);
+    assert!(twice.is_closed(), "the second request is not answered");
+    // it waits behind 32 connections that send no head
+    let silent: Vec<Client> = std::iter::repeat_with(|| Client::connect(gateway.admin)).take(32).collect();
+    let asked = std::time::Instant::now();
+    assert_eq!(status(&gateway, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"), 200);
+    assert!(asked.elapsed().as_secs() >= 3, "answered after {:?}", asked.elapsed());
+    drop(silent);
+}
