@@ -1,4 +1,5 @@
-//! One request -> one verdict. No await, no disk, no pingora: `check` asks the same function.
+//! One request -> one verdict. No await, no disk: live requests, open sockets after a reload, `check` and `explain` all
+//! call [`judge`].
 
 use http::{HeaderName, Method, StatusCode};
 
@@ -6,9 +7,11 @@ use super::authenticate::Authentication;
 use super::authorize::{self, Admission, Refusal};
 use super::cors::{self, CorsAnswer};
 use super::route::{self, Reading, Routed};
-use super::{destination, normalize, second_method};
+use super::websocket_credentials::{self, Handshake};
+use super::{destination, loop_detection, normalize, second_method};
 use crate::config::{Config, Paths};
-use crate::pages::{Page, guard};
+use crate::pages::{Page, Site, guard};
+use crate::secret::Secret;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 
@@ -30,6 +33,58 @@ pub(crate) enum Verdict {
     Preflight,
     /// `public_url` is https and the client came over plain http: 308 to it.
     ToHttps,
+    /// The request came back to the gateway that had forwarded it: 508.
+    Loop,
+}
+
+/// The configuration that requests are judged by.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules<'c> {
+    pub(crate) config: &'c Config,
+    pub(crate) site: &'c Site,
+    /// What this gateway names itself in `X-Authgate-Via`.
+    pub(crate) via: &'c str,
+}
+
+/// A verdict, with everything that it was based on.
+#[derive(Debug)]
+pub(crate) struct Judgement<'r, 'c> {
+    pub(crate) routed: Routed<'r, 'c>,
+    /// The CORS fields of the response.
+    pub(crate) cors: CorsAnswer,
+    /// Credentials of a WebSocket handshake beyond the usual ones.
+    pub(crate) handshake: Option<Handshake>,
+    /// The protocol besides WebSocket that the client asks to switch to, if the route allows it.
+    pub(crate) upgrade: Option<String>,
+    pub(crate) authentication: Authentication,
+    pub(crate) verdict: Verdict,
+}
+
+/// Routes, authenticates and decides. `can_switch`: the connection could be switched to another protocol.
+pub(crate) fn judge<'r, 'c>(
+    rules: &Rules<'c>,
+    incoming: &'r Incoming<'_>,
+    can_switch: bool,
+    authenticate: impl FnOnce(&[Secret]) -> Authentication,
+) -> Judgement<'r, 'c> {
+    let routed = Routed::new(rules.config, rules.site, incoming);
+    let (handshake, upgrade) = (None, None);
+    if loop_detection::is_loop(incoming, rules.via) {
+        let (cors, authentication) = (CorsAnswer::default(), Authentication::Anonymous);
+        return Judgement { routed, cors, handshake, upgrade, authentication, verdict: Verdict::Loop };
+    }
+    let cors = routed.cors(rules.config, incoming);
+    let route = routed.first.found.map(|(_, route)| route);
+    let handshake = route
+        .filter(|_| incoming.is_websocket)
+        .map(|route| websocket_credentials::read(&route.websocket_token, incoming));
+    // an ambiguous path is one request, never a tunnel
+    let upgrade = route
+        .filter(|_| can_switch && routed.others.is_empty())
+        .and_then(|route| websocket_credentials::asked_protocol(&route.upgrade, incoming));
+    let authentication = authenticate(handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens));
+    let verdict = decide(rules.config, &routed, incoming, &authentication);
+    Judgement { routed, cors, handshake, upgrade, authentication, verdict }
 }
 
 /// The origins that are ours for this request.
@@ -39,7 +94,7 @@ pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 
 
 /// Judges a request, whose path leads as `routed` says. It is forwarded only if it is under every reading of its path, else
 /// refused as the strictest reading refuses it.
-pub(crate) fn decide(
+fn decide(
     config: &Config,
     routed: &Routed<'_, '_>,
     incoming: &Incoming<'_>,
@@ -139,7 +194,7 @@ impl Verdict {
             Self::Refuse(_, Refusal::CrossOrigin) => 3,
             Self::Refuse(_, Refusal::OutOfScope) => 4,
             Self::Refuse(_, Refusal::Forbidden) => 5,
-            Self::Status(_) => 6,
+            Self::Status(_) | Self::Loop => 6,
             Self::Ambiguous(_) => 7,
         }
     }

@@ -1,6 +1,5 @@
-//! The head of a request -> [`Incoming`]: target, host, scheme and client in normal form. What can
-//! be read in two ways is refused here, before anything is decided. Trust in forwarded fields
-//! hangs on the peer's address alone.
+//! The head of a request -> [`NormalRequest`]: target, host, scheme and client in normal form. Ambiguous heads are
+//! refused here, before anything is decided. Trust in forwarded fields depends on the peer's address alone.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,14 +9,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 use pingora_http::authority::{RawTargetAuthority, is_http_family_scheme, raw_target_authority};
 
-use crate::config::{Limits, Server};
+use crate::config::{Config, Limits, Server};
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
 use crate::web::names::Names;
 use crate::web::origin::{Origin, Scheme};
-use crate::web::readings::RequestPath;
+use crate::web::readings::OwnedPath;
 use crate::wire::head_error::BadHead;
+use crate::wire::request_head::Head;
 use crate::wire::request_target;
+use crate::wire::tls_info::TlsInfo;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -49,23 +50,86 @@ impl Peer {
     }
 }
 
-/// Parts of a head that outlive its borrow: what [`Incoming`] points at.
+/// One request in normal form: its head, and what was read from it, once. Everything after this asks here.
+#[derive(Debug)]
+pub(crate) struct NormalRequest {
+    head: Box<Head>,
+    facts: Facts,
+}
+
+impl NormalRequest {
+    /// `facts` must have been read from this head by [`read`].
+    pub(crate) fn new(head: Box<Head>, facts: Facts) -> Self {
+        Self { head, facts }
+    }
+
+    /// The head, as parsed and as it came.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The head as it was parsed.
+    pub(crate) fn parsed(&self) -> &RequestHeader {
+        &self.head.parsed
+    }
+
+    /// Path and query as they came.
+    pub(crate) fn target(&self) -> &[u8] {
+        request_target::of(&self.head.parsed)
+    }
+
+    /// What was read from the head.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The request as everything that decides about it reads it.
+    pub(crate) fn incoming(&self) -> Incoming<'_> {
+        self.facts.of(&self.head.parsed)
+    }
+
+    /// The same request with its method and target alone.
+    pub(crate) fn without_fields(mut self) -> Self {
+        self.head.drop_fields();
+        self.facts.names = Names::NONE;
+        self
+    }
+}
+
+/// What was read from one head.
 #[derive(Debug, Clone)]
-pub(crate) struct Known {
+pub(crate) struct Facts {
     pub(crate) host: Host,
-    /// `Host` came in other letters, or said another one than the proxy that is believed.
+    /// `Host` was spelled differently, or a trusted proxy named another host.
     host_differs: bool,
-    /// The port that a trusted proxy says.
+    /// The port that a trusted proxy named.
     port: Option<u16>,
     pub(crate) scheme: Scheme,
     pub(crate) client: Option<IpAddr>,
     pub(crate) is_websocket: bool,
     /// Which fields the head may have.
     pub(crate) names: Names,
+    path: OwnedPath,
 }
 
-impl Known {
-    /// The host that was judged, where it is not what the client's `Host` says letter by letter.
+impl Facts {
+    /// The view of the head that these facts were read from.
+    fn of<'a>(&'a self, head: &'a RequestHeader) -> Incoming<'a> {
+        let path = self.path.as_path();
+        Incoming {
+            method: &head.method,
+            query: request_target::of(head).get(path.as_str().len() + 1..),
+            path,
+            headers: &head.headers,
+            names: self.names,
+            host: &self.host,
+            scheme: self.scheme,
+            client: self.client,
+            is_websocket: self.is_websocket,
+        }
+    }
+
+    /// The host that was judged, where the client's `Host` is not spelled exactly like it.
     pub(crate) fn judged_host(&self) -> Option<&str> {
         self.host_differs.then(|| self.host.as_str())
     }
@@ -164,61 +228,57 @@ fn is_length(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_digit) && (bytes == b"0" || (matches!(bytes, [b'1'..=b'9', ..]) && bytes.len() <= 19))
 }
 
-/// Reads host, scheme and client. `names` are those of its fields.
-pub(crate) fn read(parts: &http::request::Parts, names: Names, peer: Peer, server: &Server) -> Result<Known, BadHead> {
-    let headers = &parts.headers;
+/// Reads a head: checks it, rewrites an absolute target to a path, and reads host, scheme, client and path. `head_bytes` is
+/// what it took on the wire, `tls` what the client's TLS handshake settled.
+pub(crate) fn read(
+    head: &mut RequestHeader,
+    head_bytes: usize,
+    peer: Peer,
+    tls: Option<&TlsInfo>,
+    config: &Config,
+) -> Result<Facts, BadHead> {
+    let names = check(head, request_target::of(head).len(), head_bytes, &config.limits)?;
+    to_origin_form(head)?;
+    let (headers, server) = (&head.headers, &config.server);
     let own_host = single(headers, &HOST)?.ok_or(BadHead::Ambiguous("host"))?;
     let mut host = Host::parse(own_host).ok_or(BadHead::Ambiguous("host"))?;
     let mut scheme = if peer.secure { Scheme::Https } else { Scheme::Http };
     let (mut client, mut port) = (peer.address, None);
     if peer.trusted {
-        if let Some(told) = last_told(headers, &X_FORWARDED_HOST) {
-            let told = std::str::from_utf8(told).ok().and_then(Host::parse);
-            host = told.ok_or(BadHead::Ambiguous("x-forwarded-host"))?;
+        if let Some(name) = last_item(headers, &X_FORWARDED_HOST) {
+            let named = std::str::from_utf8(name).ok().and_then(Host::parse);
+            host = named.ok_or(BadHead::Ambiguous("x-forwarded-host"))?;
         }
-        if let Some(proto) = last_told(headers, &X_FORWARDED_PROTO) {
+        if let Some(proto) = last_item(headers, &X_FORWARDED_PROTO) {
             scheme = scheme_of(proto).ok_or(BadHead::Ambiguous("x-forwarded-proto"))?;
         }
-        port = last_told(headers, &X_FORWARDED_PORT).and_then(port_of);
+        port = last_item(headers, &X_FORWARDED_PORT).and_then(port_of);
         client = client_behind(headers, peer.address, server);
     }
-    let is_websocket = has(names, &UPGRADE) && is_websocket(parts)?;
+    let is_websocket = has(names, &UPGRADE) && is_websocket(head)?;
     let host_differs = host.as_str() != own_host;
-    Ok(Known { host, host_differs, port, scheme, client, is_websocket, names })
+    // a trusted proxy may send requests for all hosts over one connection
+    if tls.is_some_and(|tls| !peer.trusted && !tls.covers(host.name())) {
+        return Err(BadHead::Misdirected);
+    }
+    let path = read_target(request_target::of(head))?;
+    Ok(Facts { host, host_differs, port, scheme, client, is_websocket, names, path })
 }
 
-/// Puts the request together; the path is judged here.
-pub(crate) fn incoming<'a>(
-    parts: &'a http::request::Parts,
-    raw_target: &'a [u8],
-    known: &'a Known,
-) -> Result<Incoming<'a>, BadHead> {
-    let question = raw_target.iter().position(|&b| b == b'?');
-    let (path, query) = match question {
-        Some(at) => (&raw_target[..at], Some(&raw_target[at + 1..])),
-        None => (raw_target, None),
+/// Reads the path of a target, and checks its query.
+fn read_target(target: &[u8]) -> Result<OwnedPath, BadHead> {
+    let (path, query) = match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, &b""[..]),
     };
-    let path = RequestPath::parse(path).map_err(|_| BadHead::Ambiguous("path"))?;
-    let plain = |query: &&[u8]| query.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#');
-    if !query.as_ref().is_none_or(plain) {
-        return Err(BadHead::Ambiguous("query"));
-    }
-    Ok(Incoming {
-        method: &parts.method,
-        path,
-        query,
-        headers: &parts.headers,
-        names: known.names,
-        host: &known.host,
-        scheme: known.scheme,
-        client: known.client,
-        is_websocket: known.is_websocket,
-    })
+    let path = OwnedPath::parse(path).map_err(|_| BadHead::Ambiguous("path"))?;
+    let is_plain = query.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#');
+    if is_plain { Ok(path) } else { Err(BadHead::Ambiguous("query")) }
 }
 
 /// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
 /// that is not a path is refused.
-pub(crate) fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
+fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
     let raw = request_target::of(head);
     if raw.first() == Some(&b'/') {
         return Ok(());
@@ -263,7 +323,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Optio
 
 /// What the nearest proxy says in a field: the last item that is not empty, of all lines. Those before it came to it from
 /// elsewhere.
-fn last_told<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+fn last_item<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let lines = headers.get_all(name).iter().rev();
     let mut items = lines.flat_map(|line| line.as_bytes().rsplit(|&b| b == b',')).map(<[u8]>::trim_ascii);
     items.find(|item| !item.is_empty())
@@ -271,7 +331,7 @@ fn last_told<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> 
 
 /// Whether a field says https in any of its names; of whom it comes is not asked.
 pub(crate) fn says_https(headers: &HeaderMap) -> bool {
-    last_told(headers, &X_FORWARDED_PROTO).and_then(scheme_of) == Some(Scheme::Https)
+    last_item(headers, &X_FORWARDED_PROTO).and_then(scheme_of) == Some(Scheme::Https)
 }
 
 /// Proxies tell of WebSockets by the scheme that scripts name (RFC 6455, 3).
@@ -313,7 +373,7 @@ pub(crate) fn is_trusted(server: &Server, address: IpAddr) -> bool {
 
 /// RFC 6455, 4.1. An upgrade to something else is not forwarded as one; a handshake with a body is
 /// refused, since its bytes could be read as frames.
-pub(crate) fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
+fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
     let headers = &parts.headers;
     if !headers.contains_key(UPGRADE) {
         return Ok(false);

@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::refuse;
+use super::{reasons, refuse};
 use crate::pages::Site;
 use crate::web::host::Host;
 use crate::web::reply::Reply;
@@ -100,29 +100,22 @@ impl Oversize {
 }
 
 /// The answer to a head that is refused unread; `site` where a person looks at it.
-pub(crate) fn bad_head(
-    bad: BadHead,
-    request_id: &str,
-    why: &mut Option<&'static str>,
-    site: Option<&Site>,
-    seen: &Oversize,
-) -> Reply {
-    let (code, reason) = match bad {
-        BadHead::Ambiguous(what) => (StatusCode::BAD_REQUEST, what),
-        BadHead::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
-        BadHead::TargetTooLong => (StatusCode::URI_TOO_LONG, "target"),
-        BadHead::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head"),
-        BadHead::TooSlow => (StatusCode::REQUEST_TIMEOUT, "head_time"),
-        BadHead::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "host of another certificate"),
+pub(crate) fn bad_head(bad: BadHead, request_id: &str, site: Option<&Site>, seen: &Oversize) -> Reply {
+    let code = match bad {
+        BadHead::Ambiguous(_) => StatusCode::BAD_REQUEST,
+        BadHead::Method => StatusCode::METHOD_NOT_ALLOWED,
+        BadHead::TargetTooLong => StatusCode::URI_TOO_LONG,
+        BadHead::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        BadHead::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        BadHead::Misdirected => StatusCode::MISDIRECTED_REQUEST,
     };
-    *why = Some(reason);
     match site {
         Some(site) if bad == BadHead::TooLarge && seen.clears => site.cookies_cleared().closing(),
         Some(site) if bad == BadHead::TooLarge && !seen.cookies.is_empty() => {
             site.too_many_cookies(&seen.cookies, CLEAR, request_id).closing()
         }
         Some(site) => site.error_page(code, request_id, None).closing(),
-        None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reason, request_id),
+        None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reasons::of_head(bad), request_id),
         None => refuse::unread(code, request_id),
     }
 }

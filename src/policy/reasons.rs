@@ -1,32 +1,146 @@
-//! What the access log and the counters say of a refusal.
+//! How a request ended and why, as values; their words for the access log and the counters are made here alone.
+
+use http::StatusCode;
 
 use super::authorize::Refusal;
-use super::cors;
 use crate::account::Rejected;
 use crate::metrics::Authz;
-use crate::web::incoming::Incoming;
+use crate::pages::word;
+use crate::wire::head_error::BadHead;
+use crate::wire::websocket_frames::Closing;
 
-/// What the access line says of a credential that was not accepted.
-pub(crate) fn why_rejected(why: Rejected) -> &'static str {
-    match why {
-        Rejected::Invalid => "invalid credential",
-        Rejected::Expired => "session expired",
-        Rejected::Ended => "session ended",
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Forwarded to an upstream.
+    Forward,
+    /// Answered by one of the gateway's own pages.
+    Page,
+    /// A CORS preflight, answered by the gateway.
+    Preflight,
+    /// Sent on to https.
+    ToHttps,
+    /// No route matches.
+    NoRoute,
+    /// Refused by a rule or a limit.
+    Refused,
+    /// Came back to the gateway that had forwarded it.
+    Loop,
+    /// Malformed or ambiguous.
+    BadRequest,
+    /// The upstream could not be reached, or broke off.
+    BadGateway,
+    /// The upstream was too slow.
+    Timeout,
+    /// A fault of the gateway.
+    Internal,
+    /// The client disconnected first.
+    ClientGone,
+    /// Not known yet.
+    Error,
+}
+
+impl Outcome {
+    /// The word for the access log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Page => "page",
+            Self::Preflight => "preflight",
+            Self::ToHttps => "to_https",
+            Self::NoRoute => "no_route",
+            Self::Refused => "refused",
+            Self::Loop => "loop",
+            Self::BadRequest => "bad_request",
+            Self::BadGateway => "bad_gateway",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+            Self::ClientGone => "client_gone",
+            Self::Error => "error",
+        }
     }
 }
 
-/// What the access line says of a refusal.
-pub(crate) fn why_refused(refusal: Refusal, incoming: &Incoming<'_>) -> &'static str {
-    match refusal {
-        Refusal::SignedOut if cors::preflight(incoming).is_some() => "preflight not allowed",
-        Refusal::SignedOut => "signed out",
-        Refusal::Forbidden => "forbidden",
-        Refusal::OutOfScope => "scope",
-        Refusal::CrossOrigin => "cross-origin",
+/// Why it ended so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// A credential was presented and is not valid.
+    Credential(Rejected),
+    /// The route refuses it.
+    Refused(Refusal),
+    /// A CORS preflight of an origin that is not allowed.
+    PreflightNotAllowed,
+    NoRoute,
+    Loop,
+    /// What of the head is ambiguous or over a limit.
+    Head(BadHead),
+    /// A status of the gateway's own.
+    Status(StatusCode),
+    /// The body is larger than the route's `body_max`.
+    BodyMax,
+    /// Escapes in the path hide the route's `strip_prefix`.
+    StripPrefix,
+    /// `limits.sockets_per_user`.
+    SocketsPerUser,
+    /// `limits.connections`.
+    Connections,
+    /// No token could be issued for the upstream.
+    BackendToken,
+    /// `X-Forwarded-Proto: https` from an untrusted address.
+    UntrustedForwardedProto,
+    /// The trusted proxy sent no `X-Forwarded-Proto: https`.
+    MissingForwardedProto,
+    /// Plain HTTP on a TLS listener.
+    PlainOnTls,
+    /// The exchange with the upstream failed.
+    Failed(Outcome),
+    /// The gateway closed the connection.
+    Closed(Closing),
+}
+
+impl Reason {
+    /// The text for the access log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential(Rejected::Invalid) => "invalid credential",
+            Self::Credential(Rejected::Expired) => "session expired",
+            Self::Credential(Rejected::Ended) => "session ended",
+            Self::Refused(Refusal::SignedOut) => "signed out",
+            Self::Refused(Refusal::Forbidden) => "forbidden",
+            Self::Refused(Refusal::OutOfScope) => "scope",
+            Self::Refused(Refusal::CrossOrigin) => "cross-origin",
+            Self::PreflightNotAllowed => "preflight not allowed",
+            Self::NoRoute => "no route",
+            Self::Loop => "loop",
+            Self::Head(bad) => of_head(bad),
+            Self::Status(status) => word(status),
+            Self::BodyMax => "body_max",
+            Self::StripPrefix => "strip_prefix",
+            Self::SocketsPerUser => "sockets_per_user",
+            Self::Connections => "connections",
+            Self::BackendToken => "backend token",
+            Self::UntrustedForwardedProto => "X-Forwarded-Proto from an address that is not in trusted_proxies",
+            Self::MissingForwardedProto => "no X-Forwarded-Proto: https from the trusted proxy",
+            Self::PlainOnTls => "plain http on a TLS listener",
+            Self::Failed(outcome) => outcome.as_str(),
+            Self::Closed(why) => why.reason(),
+        }
     }
 }
 
-/// What the counters say of a refusal.
+/// What of a head is at fault.
+pub(crate) fn of_head(bad: BadHead) -> &'static str {
+    match bad {
+        BadHead::Ambiguous(what) => what,
+        BadHead::Method => "method",
+        BadHead::TargetTooLong => "target",
+        BadHead::TooLarge => "head",
+        BadHead::TooSlow => "head_time",
+        BadHead::Misdirected => "host of another certificate",
+    }
+}
+
+/// The counter of a refusal.
 pub(crate) fn authz(refusal: Refusal) -> Authz {
     match refusal {
         Refusal::SignedOut => Authz::SignedOut,

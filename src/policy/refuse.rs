@@ -4,11 +4,16 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
+use super::authenticate::Authentication;
 use super::authorize::{Admission, Refusal};
+use super::cors;
+use super::decide::{Rules, Verdict};
+use super::reasons::{Outcome, Reason};
 use crate::config::{Config, Refuse, Route};
-use crate::pages::{Site, word};
+use crate::pages::{Page, Site, word};
 use crate::web::incoming::{CALLER_FIELDS, CallerKind, Incoming};
 use crate::web::reply::Reply;
+use crate::wire::head_error::BadHead;
 
 /// RFC 7617; browsers ask people for a password when they see it, so a route has to want it.
 const BASIC: &str = "Basic realm=\"authgate\", charset=\"UTF-8\"";
@@ -17,13 +22,7 @@ const BASIC: &str = "Basic realm=\"authgate\", charset=\"UTF-8\"";
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// What a refused client receives.
-pub(crate) fn refusal(
-    site: &Site,
-    refusal: Refusal,
-    route: &Route,
-    incoming: &Incoming<'_>,
-    request_id: &str,
-) -> Reply {
+fn refusal(site: &Site, refusal: Refusal, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     match refusal {
         Refusal::SignedOut => signed_out(site, route, incoming, request_id),
         Refusal::CrossOrigin if incoming.wants_page() && !incoming.is_grpc() => {
@@ -49,21 +48,90 @@ pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, req
     json_status(code, request_id)
 }
 
-/// The answer to a request that was admitted and cannot be forwarded as it is: a body that is said to be too
-/// large, or a path whose escapes hide the prefix that is to be cut.
-pub(crate) fn unfit(
-    site: &Site,
-    (admission, route): (&Admission, &Route),
+/// How a request is handled.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Handling {
+    Forward(Admission),
+    Page(Page),
+    Reply(Refused),
+}
+
+/// The gateway's reply to a request that it neither forwards nor shows a page for.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) reply: Reply,
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: Option<Reason>,
+    /// The route that decided, by index.
+    pub(crate) route: Option<usize>,
+    /// Why the route refused it; `None` where it was admitted and could not be forwarded as it is.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Refused {
+    fn new(outcome: Outcome, reason: Option<Reason>, reply: Reply) -> Self {
+        Self { reply, outcome, reason, route: None, refusal: None }
+    }
+}
+
+/// What follows from a verdict. `id` is the request's.
+pub(crate) fn handle(
+    rules: &Rules<'_>,
+    verdict: Verdict,
+    authentication: &Authentication,
     incoming: &Incoming<'_>,
-    request_id: &str,
-) -> Option<Reply> {
+    id: &str,
+) -> Handling {
+    let Rules { config, site, .. } = *rules;
+    Handling::Reply(match verdict {
+        Verdict::Page(page) => return Handling::Page(page),
+        Verdict::Forward(admission) => match unfit(rules, &admission, incoming, id) {
+            None => return Handling::Forward(admission),
+            Some(refused) => refused,
+        },
+        Verdict::Preflight => Refused::new(Outcome::Preflight, None, cors::preflight_reply(incoming)),
+        Verdict::ToHttps => Refused::new(Outcome::ToHttps, None, to_https(config, incoming)),
+        Verdict::Loop => {
+            Refused::new(Outcome::Loop, Some(Reason::Loop), status(site, StatusCode::LOOP_DETECTED, incoming, id))
+        }
+        Verdict::Status(code) => {
+            Refused::new(Outcome::NoRoute, Some(Reason::NoRoute), status(site, code, incoming, id))
+        }
+        Verdict::Ambiguous(what) => {
+            let reason = Reason::Head(BadHead::Ambiguous(what));
+            Refused::new(Outcome::BadRequest, Some(reason), bad_request(site, what, incoming, id))
+        }
+        Verdict::Refuse(route, refused) => {
+            let reason = match (authentication, refused) {
+                (Authentication::Rejected(why), _) => Reason::Credential(*why),
+                (_, Refusal::SignedOut) if cors::preflight(incoming).is_some() => Reason::PreflightNotAllowed,
+                _ => Reason::Refused(refused),
+            };
+            let reply = refusal(site, refused, &config.routes[route], incoming, id);
+            let (route, refusal) = (Some(route), Some(refused));
+            Refused { route, refusal, ..Refused::new(Outcome::Refused, Some(reason), reply) }
+        }
+    })
+}
+
+/// A request that was admitted and cannot be forwarded as it is: a body that is said to be too large, or a path whose
+/// escapes hide the prefix that is to be cut.
+fn unfit(rules: &Rules<'_>, admission: &Admission, incoming: &Incoming<'_>, id: &str) -> Option<Refused> {
+    let route = &rules.config.routes[admission.route()];
     let has_length = incoming.names.may_have(b"content-length");
     let length = || incoming.single(header::CONTENT_LENGTH).and_then(|digits| digits.parse::<u64>().ok());
-    if has_length && admission.body_max().is_some_and(|max| length().is_some_and(|length| length > max)) {
-        return Some(status(site, StatusCode::PAYLOAD_TOO_LARGE, incoming, request_id).closing());
-    }
-    let hidden = !incoming.path.as_str().starts_with(&route.strip_prefix);
-    hidden.then(|| bad_request(site, "strip_prefix", incoming, request_id))
+    let (outcome, reason, reply) =
+        if has_length && admission.body_max().is_some_and(|max| length().is_some_and(|length| length > max)) {
+            let reply = status(rules.site, StatusCode::PAYLOAD_TOO_LARGE, incoming, id).closing();
+            (Outcome::Refused, Reason::BodyMax, reply)
+        } else if !incoming.path.as_str().starts_with(&route.strip_prefix) {
+            let reason = Reason::StripPrefix;
+            (Outcome::BadRequest, reason, bad_request(rules.site, reason.as_str(), incoming, id))
+        } else {
+            return None;
+        };
+    Some(Refused { route: Some(admission.route()), ..Refused::new(outcome, Some(reason), reply) })
 }
 
 /// A status for a request that could not be read.
@@ -72,7 +140,7 @@ pub(crate) fn unread(code: StatusCode, request_id: &str) -> Reply {
 }
 
 /// A 400 to a request that was read so far: `what` of it is at fault.
-pub(crate) fn bad_request(site: &Site, what: &str, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+fn bad_request(site: &Site, what: &str, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     let reply = status(site, StatusCode::BAD_REQUEST, incoming, request_id);
     let is_json = reply.headers.iter().any(|(name, kind)| name == header::CONTENT_TYPE && kind == "application/json");
     if is_json { bad_head(what, request_id) } else { reply }.closing()
@@ -150,7 +218,7 @@ pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
 }
 
 /// 308 to the same place over https (RFC 9110, 15.4.9).
-pub(crate) fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
+fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
     let public = &config.server.public_url;
     let location = format!("{}{}", public.with_host(incoming.host), incoming.origin_form());
     let reply = Reply::empty(StatusCode::PERMANENT_REDIRECT);

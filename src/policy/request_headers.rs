@@ -9,10 +9,13 @@ use pingora_http::RequestHeader;
 
 use super::app_cookies::Foreign;
 use super::authenticate::holds_own;
+use super::authorize::Admission;
 use super::header_filter::{HeaderFilter, holds_session};
 use super::loop_detection;
+use super::normalize::Facts;
 use super::websocket_credentials::Handshake;
 use crate::account::{IssuedToken, User};
+use crate::config::Config;
 use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
 use crate::web::names::Names;
@@ -53,6 +56,36 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) prefix: &'a str,
     /// `Host` to send instead of the client's.
     pub(crate) host_override: Option<&'a str>,
+}
+
+impl<'a> ForwardContext<'a> {
+    /// What follows from the configuration, the admission and the head. `own_host` is the server's own name, where the
+    /// upstream wants that as `Host`.
+    pub(crate) fn new(
+        config: &'a Config,
+        admission: &'a Admission,
+        facts: &'a Facts,
+        own_host: Option<&'a str>,
+    ) -> Self {
+        Self {
+            upstream: &config.upstreams[admission.upstream()],
+            user: admission.identity().map(|identity| &*identity.user),
+            token: None,
+            foreign: None,
+            drops_cookies: admission.routes().any(|route| config.routes[route].drops_cookies),
+            handshake: None,
+            peer: None,
+            trusted: false,
+            scheme: facts.scheme.as_str(),
+            host: facts.host.as_str(),
+            port: facts.port(&config.server.public_url),
+            request_id: "",
+            names: facts.names,
+            via: "",
+            prefix: &config.routes[admission.route()].strip_prefix,
+            host_override: own_host.or(facts.judged_host()),
+        }
+    }
 }
 
 /// What becomes of a client's head on its way to an upstream.

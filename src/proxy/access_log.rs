@@ -6,13 +6,16 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use pingora_http::RequestHeader;
 use serde::Serialize;
 
 use super::gateway::Gateway;
 use super::request_state::RequestState;
 use crate::logging::{Timestamp, printable};
-use crate::policy::authorize::Admission;
+use crate::policy::normalize::Facts;
+use crate::policy::reasons::{Outcome, Reason};
 use crate::web::host::Host;
+use crate::wire::request_target;
 
 /// One access line.
 struct AccessLine<'a> {
@@ -57,11 +60,12 @@ pub(crate) struct Counts {
     pub(crate) bytes_out: usize,
 }
 
-/// Writes the access line and counts the request. Gives when it was over.
+/// Writes the access line and counts the request. `facts` were read from `head`, where that was not refused. Gives when
+/// the request was over.
 pub(crate) fn record(
     gateway: &Gateway,
-    head: &http::request::Parts,
-    raw_path: &[u8],
+    head: &RequestHeader,
+    facts: Option<&Facts>,
     state: &RequestState,
     counts: &Counts,
 ) -> Instant {
@@ -71,17 +75,16 @@ pub(crate) fn record(
     if let Some(page) = state.page {
         gateway.metrics.page(page, counts.status);
     }
-    let known = state.known.as_ref();
+    let raw_path = request_target::of(head);
     let path = &raw_path[..memchr::memchr(b'?', raw_path).unwrap_or(raw_path.len())];
     let path = as_text(path);
-    let client = known.and_then(|known| known.client).or(state.peer.address);
-    let peer = state.connection.as_ref().filter(|connection| connection.address() == client);
+    let client = facts.and_then(|facts| facts.client).or(state.peer.address);
+    let peer = Some(&state.connection).filter(|connection| connection.address() == client);
     let client = match peer.and_then(|connection| connection.address_text()) {
         Some(text) => Some(Cow::Borrowed(text)),
         None => client.map(|client| Cow::Owned(client.to_string())),
     };
-    let upstream = state.admission.as_ref().map(Admission::upstream);
-    let several = upstream.is_some_and(|upstream| gateway.targets[upstream].all().len() > 1);
+    let several = state.upstream.is_some_and(|upstream| gateway.targets[upstream].all().len() > 1);
     let asked = state.tried.last().filter(|_| several);
     let program = state.identity.as_ref().filter(|identity| identity.grant.is_some());
     let line = AccessLine {
@@ -89,16 +92,16 @@ pub(crate) fn record(
         request_id: &state.request_id,
         client: client.as_deref(),
         method: head.method.as_str(),
-        host: known.map_or_else(|| asked_host(head), |known| known.host.as_str()),
+        host: facts.map_or_else(|| asked_host(head), |facts| facts.host.as_str()),
         path: &shown(&gateway.config.server.prefix, &path),
         status: counts.status,
-        outcome: state.outcome,
+        outcome: state.outcome.as_str(),
         route: state.route.map(|index| index + 1),
-        upstream: upstream.map(|upstream| gateway.config.upstreams[upstream].name.as_str()),
+        upstream: state.upstream.map(|upstream| gateway.config.upstreams[upstream].name.as_str()),
         server: asked.map(|target| target.server()),
         user: state.identity.as_ref().map(|identity| identity.user.id.as_str()),
         token: program.map(|identity| identity.session.id.as_str()),
-        why: state.why,
+        why: state.reason.map(Reason::as_str),
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
         answer_ms: state.answered.map(Millis::from),
@@ -128,7 +131,7 @@ pub(crate) fn unread(
     (client, host): (Option<IpAddr>, &str),
     status: u16,
     request_id: &str,
-    why: Option<&'static str>,
+    reason: Reason,
 ) {
     gateway.counted.route(None).answered("", status, Duration::ZERO);
     let client = client.map(|client| client.to_string());
@@ -140,13 +143,13 @@ pub(crate) fn unread(
         host,
         path: "",
         status,
-        outcome: "bad_request",
+        outcome: Outcome::BadRequest.as_str(),
         route: None,
         upstream: None,
         server: None,
         user: None,
         token: None,
-        why,
+        why: Some(reason.as_str()),
         bytes_in: 0,
         bytes_out: 0,
         answer_ms: None,

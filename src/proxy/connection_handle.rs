@@ -10,6 +10,7 @@ use std::task::{Poll, Waker};
 use futures_util::task::AtomicWaker;
 
 use super::connection_activity::ConnectionActivity;
+use crate::policy::reasons::Reason;
 use crate::wire::tls_info::TlsInfo;
 use crate::wire::websocket_frames::Closing;
 
@@ -58,9 +59,9 @@ impl ConnectionHandle {
     }
 
     /// Why the connection ends before its client asked for that, as the access line says it.
-    pub(crate) fn reason(&self) -> Option<&'static str> {
+    pub(crate) fn reason(&self) -> Option<Reason> {
         let is_evicted = self.activity.as_ref().is_some_and(|activity| activity.is_evicted());
-        self.closed_for().map(Closing::reason).or(is_evicted.then_some("connections"))
+        self.closed_for().map(Reason::Closed).or(is_evicted.then_some(Reason::Connections))
     }
 
     /// The other end's address.

@@ -3,7 +3,6 @@
 
 use super::gateway::Gateway;
 use super::request_state::RequestState;
-use crate::policy::authorize::Admission;
 use crate::upstream::h1_pool;
 use crate::upstream::targets::Target;
 use crate::wire::stream::Stream;
@@ -37,8 +36,7 @@ pub(crate) fn distrust(gateway: &Gateway, target: &Target, state: &RequestState)
     if !target.distrust(gateway.now_millis()) {
         return;
     }
-    let upstream = state.admission.as_ref().map(Admission::upstream);
-    let upstream = upstream.map_or("", |upstream| &*gateway.config.upstreams[upstream].name);
+    let upstream = state.upstream.map_or("", |upstream| &*gateway.config.upstreams[upstream].name);
     let (server, request_id) = (target.server(), state.request_id.as_str());
     tracing::warn!(
         upstream,

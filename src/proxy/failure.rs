@@ -5,6 +5,7 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 
 use super::gateway::Gateway;
 use super::request_state::RequestState;
+use crate::policy::reasons::{Outcome, Reason};
 use crate::upstream::{error_cause, tls};
 
 /// The status that tells a failure; `None` when there is nobody left to tell.
@@ -31,25 +32,24 @@ pub(super) fn failure(e: &Error) -> Option<StatusCode> {
 
 /// Counts a failure and says in the log what clients are not told.
 pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error, code: Option<StatusCode>) {
-    let kind = match code.map(|code| code.as_u16()) {
+    let outcome = match code.map(|code| code.as_u16()) {
         None => {
-            state.outcome = "client_gone";
+            state.outcome = Outcome::ClientGone;
             return;
         }
-        Some(502) => "bad_gateway",
-        Some(504) => "timeout",
-        Some(413) => "refused",
-        Some(500) => "internal",
-        Some(_) => "bad_request",
+        Some(502) => Outcome::BadGateway,
+        Some(504) => Outcome::Timeout,
+        Some(413) => Outcome::Refused,
+        Some(500) => Outcome::Internal,
+        Some(_) => Outcome::BadRequest,
     };
-    state.outcome = kind;
-    state.why = Some(if kind == "refused" { "body_max" } else { kind });
-    if !matches!(kind, "bad_gateway" | "timeout" | "internal") {
+    state.outcome = outcome;
+    state.reason = Some(if outcome == Outcome::Refused { Reason::BodyMax } else { Reason::Failed(outcome) });
+    if !matches!(outcome, Outcome::BadGateway | Outcome::Timeout | Outcome::Internal) {
         return;
     }
-    gateway.counted.route(state.route).upstream_failed(kind_of(e, kind));
-    let upstream =
-        state.admission.as_ref().map_or("", |admission| &gateway.config.upstreams[admission.upstream()].name);
+    gateway.counted.route(state.route).upstream_failed(kind_of(e, outcome));
+    let upstream = state.upstream.map_or("", |upstream| &gateway.config.upstreams[upstream].name);
     let request_id = state.request_id.as_str();
     let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();
     let (server, error, cause) = (tried.join(", "), e.etype().as_str(), error_cause::root_cause(e));
@@ -59,7 +59,7 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
 }
 
 /// What the counters say of an upstream's failure: it could not be reached, was too slow, or broke off.
-fn kind_of(e: &Error, kind: &'static str) -> &'static str {
+fn kind_of(e: &Error, outcome: Outcome) -> &'static str {
     match e.etype() {
         ErrorType::ConnectTimedout
         | ErrorType::ConnectRefused
@@ -69,7 +69,7 @@ fn kind_of(e: &Error, kind: &'static str) -> &'static str {
         | ErrorType::TLSHandshakeTimedout
         | ErrorType::InvalidCert
         | ErrorType::HandshakeError => "connect",
-        _ if kind == "bad_gateway" => "broken",
-        _ => kind,
+        _ if outcome == Outcome::BadGateway => "broken",
+        _ => outcome.as_str(),
     }
 }

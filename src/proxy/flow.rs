@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt;
 use super::gateway::Gateway;
-use super::request_state::RequestState;
+use super::request_state::{Forwarding, RequestState};
 
 /// After how long an answer is registered: it has to be cut within a second of its session's end.
 const AFTER: Duration = Duration::from_millis(300);
@@ -16,7 +15,7 @@ const AFTER: Duration = Duration::from_millis(300);
 /// An answer's body on its way.
 pub(crate) struct Flow<'r> {
     gateway: &'r Gateway,
-    head: &'r RequestHeader,
+    forwarding: &'r Forwarding,
     state: &'r mut RequestState,
     /// When it is registered; `None`: it is, or need not be.
     due: Option<Instant>,
@@ -25,14 +24,13 @@ pub(crate) struct Flow<'r> {
 impl<'r> Flow<'r> {
     pub(crate) fn new(
         gateway: &'r Gateway,
-        head: &'r RequestHeader,
+        forwarding: &'r Forwarding,
         has_length: bool,
         state: &'r mut RequestState,
     ) -> Self {
-        let of_session = || state.admission.as_ref().is_some_and(|admission| admission.identity().is_some());
-        let counts = !has_length && state.live.is_none() && of_session();
+        let counts = !has_length && state.live.is_none() && forwarding.admission.identity().is_some();
         let due = counts.then(|| Instant::now() + AFTER);
-        Self { gateway, head, state, due }
+        Self { gateway, forwarding, state, due }
     }
 
     /// How long to wait for more of it, which may be `idle` in all.
@@ -53,7 +51,7 @@ impl<'r> Flow<'r> {
         let is_due = self.due.is_some_and(|due| due <= Instant::now());
         if is_due {
             self.due = None;
-            attempt::register_flow(self.gateway, self.head, self.state);
+            attempt::register_flow(self.gateway, self.forwarding, self.state);
         }
         is_due
     }

@@ -7,35 +7,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, Version, header};
-use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
-use super::live_connections::{LiveConnections, RequestSnapshot, Rules};
-use super::request_state::RequestState;
+use super::live_connections::{LiveConnections, LiveRules, RequestSnapshot};
+use super::request_state::{Decision, Forwarding, RequestState, Subject};
 use super::untrusted_proxy_warning;
-use crate::account::Accounts;
+use crate::account::{Accounts, User};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Metrics, RouteMetrics};
-use crate::pages::{Page, Pages};
+use crate::pages::Pages;
 use crate::policy::app_cookies::{self, Settled};
 use crate::policy::authenticate::{self, Authentication};
 use crate::policy::authorize::Admission;
-use crate::policy::decide::{self, Verdict};
+use crate::policy::decide::{self, Judgement, Rules};
 use crate::policy::header_filter::HeaderFilter;
-use crate::policy::normalize::{self, Known, Peer};
+use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
-use crate::policy::route::Routed;
-use crate::policy::{cors, loop_detection, reasons, refuse, websocket_credentials};
+use crate::policy::reasons::{self, Outcome, Reason};
+use crate::policy::refuse::{self, Handling, Refused};
+use crate::secret::Secret;
 use crate::upstream::health::HealthChecks;
 use crate::upstream::targets::{Resolved, Targets};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::{Incoming, wants_page};
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
-use crate::wire::request_target;
+use crate::wire::request_head::Head;
 
 /// Everything a request may need, under one configuration: a request holds on to the one that it began
 /// with. Shared by all threads.
@@ -90,13 +90,6 @@ impl Deref for Generation {
     }
 }
 
-/// What the first phase came to.
-pub(crate) enum Step {
-    Forward,
-    Reply(Reply),
-    Page(Page),
-}
-
 impl Gateway {
     /// The configuration.
     pub fn config(&self) -> &Config {
@@ -148,7 +141,7 @@ impl Gateway {
     /// Closes live connections whose session has ended, or that this configuration does not allow any more;
     /// called several times a second.
     pub fn sweep(&self) {
-        self.live.sweep(&self.rules());
+        self.live.sweep(&self.live_rules());
     }
 
     /// Tells WebSockets and event streams that the gateway stops.
@@ -166,16 +159,19 @@ impl Gateway {
         self.clock.now_millis()
     }
 
-    /// Routes, authenticates and authorizes, and counts what that took. Nothing is written here. `head_bytes` is what
+    /// Routes, authenticates and authorizes, and counts the time it took. Nothing is written here. `head_bytes` is what
     /// the head took on the wire.
-    pub(super) fn open(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
-        let step = self.read_and_judge(head, head_bytes, state);
+    pub(super) fn open(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Decision {
+        let decision = match self.read_head(head, head_bytes, state) {
+            Ok(request) => self.decide(request, state),
+            Err((bad, head)) => self.reject_head(bad, head, state),
+        };
         state.decided = Instant::now();
         self.series(state).decided(state.decided - state.began);
-        step
+        decision
     }
 
-    /// What a request is counted in.
+    /// The series that a request is counted in.
     pub(super) fn series(&self, state: &RequestState) -> &RouteMetrics {
         match (state.route, state.page) {
             (None, Some(_)) => self.counted.pages(),
@@ -183,167 +179,122 @@ impl Gateway {
         }
     }
 
-    fn read_and_judge(&self, head: &mut RequestHeader, head_bytes: usize, state: &mut RequestState) -> Step {
-        state.can_switch = head.version == Version::HTTP_11;
-        let judged = self.read_head(head, head_bytes, state).and_then(|known| {
-            let incoming = normalize::incoming(head, request_target::of(head), &known);
-            let step = incoming.map(|incoming| self.judge(&incoming, state));
-            state.known = Some(known);
-            step
-        });
-        judged.unwrap_or_else(|bad| {
-            state.outcome = "bad_request";
-            let site = wants_page(&head.headers).then_some(&*self.pages);
-            let prefix = &self.config.server.prefix;
-            let seen = Oversize::of_head(&head.method, head.raw_path(), None, &head.headers, prefix);
-            Step::Reply(oversized_head::bad_head(bad, &state.request_id, &mut state.why, site, &seen))
-        })
-    }
-
-    fn judge(&self, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        if loop_detection::is_loop(incoming, &self.via) {
-            (state.outcome, state.why) = ("loop", Some("loop"));
-            return Step::Reply(refuse::status(&self.pages, StatusCode::LOOP_DETECTED, incoming, &state.request_id));
-        }
-        let routed = Routed::new(&self.config, &self.pages, incoming);
-        state.cors = routed.cors(&self.config, incoming);
-        if let Some((_, route)) = routed.first.found.filter(|_| incoming.is_websocket) {
-            state.handshake = Some(websocket_credentials::read(&route.websocket_token, incoming));
-        }
-        // a path with two readings is one request and no tunnel
-        if let Some((_, route)) = routed.first.found.filter(|_| state.can_switch && routed.others.is_empty()) {
-            state.upgrade = websocket_credentials::asked_protocol(&route.upgrade, incoming);
-        }
-        let carried = state.handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens);
-        let authentication = authenticate::authenticate(&self.accounts, &self.cookies, incoming, carried);
-        state.ambient_credential = matches!(authentication, Authentication::Known { ambient_credential: true, .. });
-        state.renewed = self.renewed(&authentication);
-        if let Authentication::Rejected(why) = &authentication {
-            state.why = Some(reasons::why_rejected(*why));
-        }
-        let verdict = decide::decide(&self.config, &routed, incoming, &authentication);
-        state.identity = authentication.into_identity();
-        self.apply_verdict(verdict, incoming, state)
-    }
-
-    fn apply_verdict(&self, verdict: Verdict, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        match verdict {
-            Verdict::Page(page) => {
-                state.outcome = "page";
-                state.page = Some(page.name());
-                self.warn_of_proxy(incoming, state.peer);
-                Step::Page(page)
-            }
-            Verdict::Preflight => {
-                state.outcome = "preflight";
-                Step::Reply(cors::preflight_reply(incoming))
-            }
-            Verdict::ToHttps => {
-                state.outcome = "to_https";
-                state.why = untrusted_proxy_warning::why_plain(incoming, state.peer);
-                self.warn_of_proxy(incoming, state.peer);
-                Step::Reply(refuse::to_https(&self.config, incoming))
-            }
-            Verdict::Status(code) => {
-                (state.outcome, state.why) = ("no_route", Some("no route"));
-                Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id))
-            }
-            Verdict::Ambiguous(what) => {
-                (state.outcome, state.why) = ("bad_request", Some(what));
-                Step::Reply(refuse::bad_request(&self.pages, what, incoming, &state.request_id))
-            }
-            Verdict::Refuse(route, refusal) => {
-                self.counted.route(Some(route)).judged(reasons::authz(refusal));
-                state.outcome = "refused";
-                state.route = Some(route);
-                state.why = state.why.or(Some(reasons::why_refused(refusal, incoming)));
-                let route = &self.config.routes[route];
-                Step::Reply(refuse::refusal(&self.pages, refusal, route, incoming, &state.request_id))
-            }
-            Verdict::Forward(admission) => self.admit(admission, incoming, state),
-        }
-    }
-
-    /// Limits that hang on what is forwarded: socket caps, body size, the prefix to be cut.
-    fn admit(&self, admission: Admission, incoming: &Incoming<'_>, state: &mut RequestState) -> Step {
-        let route = &self.config.routes[admission.route()];
-        state.route = Some(admission.route());
-        self.counted.route(state.route).judged(Authz::Allowed);
-        let refused = |code| Step::Reply(refuse::status(&self.pages, code, incoming, &state.request_id));
-        if let Some(reply) = refuse::unfit(&self.pages, (&admission, route), incoming, &state.request_id) {
-            let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
-            (state.outcome, state.why) =
-                if large { ("refused", Some("body_max")) } else { ("bad_request", Some("strip_prefix")) };
-            return Step::Reply(reply);
-        }
-        if let Some(user) = app_cookies::owner(
-            self.config.session.app_cookies,
-            &self.cookies,
-            state.identity.as_ref(),
-            incoming.headers,
-        ) {
-            state.foreign = self.app_cookies().judge(user, incoming, state.ambient_credential);
-        }
-        if (incoming.is_websocket || state.upgrade.is_some())
-            && let Some(connection) = &state.connection
-        {
-            let asked = RequestSnapshot::new(incoming, state.ambient_credential);
-            if let Ok(handle) = self.live.socket(connection, &admission, asked, &self.rules()) {
-                state.live = Some(handle);
-            } else {
-                self.metrics.sockets_refused.add_one();
-                let who = || admission.identity().map_or_else(String::new, |identity| identity.user.id.clone());
-                self.connections.log.refused("limits.sockets_per_user", who);
-                (state.outcome, state.why) = ("refused", Some("sockets_per_user"));
-                let reply = refuse::status(&self.pages, StatusCode::TOO_MANY_REQUESTS, incoming, &state.request_id);
-                return Step::Reply(reply.with(header::RETRY_AFTER, HeaderValue::from_static("30")));
-            }
-        }
-        if refuse::may_be_grpc(incoming)
-            && let Some(connection) = &state.connection
-        {
-            state.call = Some(self.live.stream(
-                connection,
-                &admission,
-                RequestSnapshot::new(incoming, state.ambient_credential),
-                true,
-                &self.rules(),
-            ));
-        }
-        if let Some(identity) = admission.identity() {
-            let Ok(token) = self.accounts.backend_token(admission.upstream(), identity) else {
-                (state.outcome, state.why) = ("internal", Some("backend token"));
-                return refused(StatusCode::INTERNAL_SERVER_ERROR);
-            };
-            state.token = token;
-        }
-        state.outcome = "forward";
-        state.admission = Some(admission);
-        Step::Forward
-    }
-
     fn read_head(
         &self,
-        head: &mut RequestHeader,
+        mut head: Box<Head>,
         head_bytes: usize,
         state: &mut RequestState,
-    ) -> Result<Known, BadHead> {
-        let address = state.connection.as_ref().and_then(|connection| connection.address());
-        let secured = state.connection.as_ref().and_then(|connection| connection.secured());
-        state.peer = Peer::new(address, secured.is_some(), &self.config.server);
-        let names = normalize::check(head, request_target::of(head).len(), head_bytes, &self.config.limits)?;
-        normalize::to_origin_form(head)?;
-        if state.peer.trusted
-            && let Some(id) = normalize::trusted_request_id(&head.headers)
-        {
+    ) -> Result<NormalRequest, (BadHead, Box<Head>)> {
+        let tls = state.connection.secured();
+        state.peer = Peer::new(state.connection.address(), tls.is_some(), &self.config.server);
+        let trusted = Some(&head.parsed.headers).filter(|_| state.peer.trusted);
+        if let Some(id) = trusted.and_then(normalize::trusted_request_id) {
             state.request_id = id;
         }
-        let known = normalize::read(head, names, state.peer, &self.config.server)?;
-        // a proxy may speak for all hosts over one connection
-        if secured.is_some_and(|secured| !state.peer.trusted && !secured.covers(known.host.name())) {
-            return Err(BadHead::Misdirected);
+        match normalize::read(&mut head.parsed, head_bytes, state.peer, tls.map(Arc::as_ref), &self.config) {
+            Ok(facts) => {
+                state.names = facts.names;
+                Ok(NormalRequest::new(head, facts))
+            }
+            Err(bad) => Err((bad, head)),
         }
-        Ok(known)
+    }
+
+    fn reject_head(&self, bad: BadHead, head: Box<Head>, state: &mut RequestState) -> Decision {
+        (state.outcome, state.reason) = (Outcome::BadRequest, Some(Reason::Head(bad)));
+        let parsed = &head.parsed;
+        let site = wants_page(&parsed.headers).then_some(&*self.pages);
+        let prefix = &self.config.server.prefix;
+        let seen = Oversize::of_head(&parsed.method, parsed.raw_path(), None, &parsed.headers, prefix);
+        Decision::Reply(oversized_head::bad_head(bad, &state.request_id, site, &seen), Subject::Malformed(head))
+    }
+
+    fn decide(&self, request: NormalRequest, state: &mut RequestState) -> Decision {
+        let (incoming, rules) = (request.incoming(), self.rules());
+        let can_switch = request.parsed().version == Version::HTTP_11;
+        let authenticate =
+            |carried: &[Secret]| authenticate::authenticate(&self.accounts, &self.cookies, &incoming, carried);
+        let judgement = decide::judge(&rules, &incoming, can_switch, authenticate);
+        let Judgement { cors, handshake, upgrade, authentication, verdict, .. } = judgement;
+        if let Authentication::Rejected(why) = authentication {
+            state.reason = Some(Reason::Credential(why));
+        }
+        state.ambient_credential = matches!(authentication, Authentication::Known { ambient_credential: true, .. });
+        (state.cors, state.renewed) = (cors, self.renewed(&authentication));
+        let handling = refuse::handle(&rules, verdict, &authentication, &incoming, &state.request_id);
+        state.identity = authentication.into_identity();
+        match handling {
+            Handling::Forward(admission) => {
+                let (token, foreign) = (None, None);
+                self.admit(Box::new(Forwarding { admission, request, token, foreign, handshake, upgrade }), state)
+            }
+            Handling::Page(page) => {
+                (state.outcome, state.page) = (Outcome::Page, Some(page.name()));
+                self.warn_of_proxy(&incoming, state.peer);
+                Decision::Page(page, request)
+            }
+            Handling::Reply(refused) => {
+                self.note_refused(&refused, &incoming, state);
+                Decision::Reply(refused.reply, Subject::Normal(request))
+            }
+        }
+    }
+
+    fn note_refused(&self, refused: &Refused, incoming: &Incoming<'_>, state: &mut RequestState) {
+        (state.outcome, state.reason) = (refused.outcome, refused.reason.or(state.reason));
+        if let Some(route) = refused.route {
+            state.route = Some(route);
+            self.counted.route(state.route).judged(refused.refusal.map_or(Authz::Allowed, reasons::authz));
+        }
+        if refused.outcome == Outcome::ToHttps {
+            state.reason = untrusted_proxy_warning::why_plain(incoming, state.peer);
+            self.warn_of_proxy(incoming, state.peer);
+        }
+    }
+
+    /// What a request takes that is forwarded: a place among the live connections, a token for the upstream.
+    fn admit(&self, mut forwarding: Box<Forwarding>, state: &mut RequestState) -> Decision {
+        let (route, upstream) = (forwarding.admission.route(), forwarding.admission.upstream());
+        (state.route, state.upstream) = (Some(route), Some(upstream));
+        self.counted.route(state.route).judged(Authz::Allowed);
+        let incoming = forwarding.request.incoming();
+        if let Some(user) = self.owner(&incoming, state) {
+            forwarding.foreign = self.app_cookies().judge(user, &incoming, state.ambient_credential);
+        }
+        if incoming.is_websocket || forwarding.upgrade.is_some() {
+            let snapshot = RequestSnapshot::new(&incoming, state.ambient_credential);
+            let socket = self.live.socket(&state.connection, &forwarding.admission, snapshot, &self.live_rules());
+            let Ok(handle) = socket else {
+                let reply = self.too_many_sockets(&forwarding.admission, &incoming, state);
+                return Decision::Reply(reply, Subject::Normal(forwarding.request));
+            };
+            state.live = Some(handle);
+        }
+        if refuse::may_be_grpc(&incoming) {
+            let snapshot = RequestSnapshot::new(&incoming, state.ambient_credential);
+            let (connection, rules) = (&state.connection, self.live_rules());
+            state.call = Some(self.live.stream(connection, &forwarding.admission, snapshot, true, &rules));
+        }
+        if let Some(identity) = forwarding.admission.identity() {
+            let Ok(token) = self.accounts.backend_token(upstream, identity) else {
+                (state.outcome, state.reason) = (Outcome::Internal, Some(Reason::BackendToken));
+                let code = StatusCode::INTERNAL_SERVER_ERROR;
+                let reply = refuse::status(&self.pages, code, &incoming, &state.request_id);
+                return Decision::Reply(reply, Subject::Normal(forwarding.request));
+            };
+            forwarding.token = token;
+        }
+        state.outcome = Outcome::Forward;
+        Decision::Forward(forwarding)
+    }
+
+    fn too_many_sockets(&self, admission: &Admission, incoming: &Incoming<'_>, state: &mut RequestState) -> Reply {
+        self.metrics.sockets_refused.add_one();
+        let who = || admission.identity().map_or_else(String::new, |identity| identity.user.id.clone());
+        self.connections.log.refused("limits.sockets_per_user", who);
+        (state.outcome, state.reason) = (Outcome::Refused, Some(Reason::SocketsPerUser));
+        let reply = refuse::status(&self.pages, StatusCode::TOO_MANY_REQUESTS, incoming, &state.request_id);
+        reply.with(header::RETRY_AFTER, HeaderValue::from_static("30"))
     }
 
     /// The rewritten cookie, where one was presented and it is time for a new one.
@@ -358,9 +309,20 @@ impl Gateway {
         self.cookies.set(self.cookies.session(), token.expose(), max_age)
     }
 
+    /// The configuration that requests are judged by.
+    fn rules(&self) -> Rules<'_> {
+        Rules { config: &self.config, site: &self.pages, via: &self.via }
+    }
+
     /// What live connections are judged by.
-    pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { config: &self.config, generation: self.number, site: &self.pages, accounts: &self.accounts }
+    pub(super) fn live_rules(&self) -> LiveRules<'_> {
+        LiveRules { policy: self.rules(), generation: self.number, accounts: &self.accounts }
+    }
+
+    /// The account that the app cookies of a request belong to.
+    pub(super) fn owner<'r>(&self, incoming: &Incoming<'_>, state: &'r RequestState) -> Option<&'r User> {
+        let (rule, identity) = (self.config.session.app_cookies, state.identity.as_ref());
+        app_cookies::owner(rule, &self.cookies, identity, incoming.headers)
     }
 
     /// What is known about cookies of apps, whatever the request.

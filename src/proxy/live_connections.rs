@@ -12,12 +12,9 @@ use parking_lot::Mutex;
 
 use super::connection_handle::ConnectionHandle;
 use crate::account::{Accounts, Grant, Identity, Session, SessionState};
-use crate::config::Config;
-use crate::pages::Site;
 use crate::policy::authenticate::Authentication;
 use crate::policy::authorize::{self, Admission};
-use crate::policy::decide::{self, Verdict};
-use crate::policy::route::Routed;
+use crate::policy::decide::{self, Rules, Verdict};
 use crate::policy::second_method;
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
@@ -32,11 +29,10 @@ const JUDGED: [HeaderName; 3] = [ORIGIN, REFERER, HeaderName::from_static("sec-f
 const SECOND_METHOD: HeaderName = HeaderName::from_static("x-http-method-override");
 
 /// What connections are judged by: one configuration, and who is signed in.
-pub(crate) struct Rules<'g> {
-    pub(crate) config: &'g Config,
+pub(crate) struct LiveRules<'g> {
+    pub(crate) policy: Rules<'g>,
     /// Counts configurations.
     pub(crate) generation: u64,
-    pub(crate) site: &'g Site,
     pub(crate) accounts: &'g Accounts,
 }
 
@@ -112,13 +108,13 @@ impl LiveConnections {
         connection: &Arc<ConnectionHandle>,
         admission: &Admission,
         asked: RequestSnapshot,
-        rules: &Rules<'_>,
+        rules: &LiveRules<'_>,
     ) -> Result<LiveHandle, SocketLimitExceeded> {
         let mut entries = self.entries.lock();
         let counted_for = admission.identity().map(|identity| identity.user.id.clone());
         if let Some(user) = &counted_for {
             let count = entries.sockets_of.get(user).copied().unwrap_or(0);
-            if count >= rules.config.limits.sockets_per_user {
+            if count >= rules.policy.config.limits.sockets_per_user {
                 return Err(SocketLimitExceeded);
             }
             entries.sockets_of.insert(user.clone(), count + 1);
@@ -134,7 +130,7 @@ impl LiveConnections {
         admission: &Admission,
         asked: RequestSnapshot,
         ends: bool,
-        rules: &Rules<'_>,
+        rules: &LiveRules<'_>,
     ) -> LiveHandle {
         let entry = Entry { ends, ..Entry::new(connection, admission, asked, rules) };
         self.insert(&mut self.entries.lock(), entry)
@@ -156,7 +152,7 @@ impl LiveConnections {
 
     /// Asks every connection's session again whether it still stands, and the configuration whether it still
     /// lets the connection be; called several times a second.
-    pub(crate) fn sweep(&self, rules: &Rules<'_>) {
+    pub(crate) fn sweep(&self, rules: &LiveRules<'_>) {
         for entry in self.entries.lock().open.values_mut() {
             let standing = entry.who.as_ref().map(|who| rules.accounts.session_state(&who.session));
             match standing {
@@ -182,7 +178,7 @@ impl Entry {
         connection: &Arc<ConnectionHandle>,
         admission: &Admission,
         asked: RequestSnapshot,
-        rules: &Rules<'_>,
+        rules: &LiveRules<'_>,
     ) -> Self {
         let who = admission
             .identity()
@@ -192,7 +188,7 @@ impl Entry {
     }
 
     /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
-    fn is_allowed(&mut self, rules: &Rules<'_>) -> bool {
+    fn is_allowed(&mut self, rules: &LiveRules<'_>) -> bool {
         if self.judged.generation > rules.generation {
             // a sweep that began before a reload
             return true;
@@ -201,7 +197,7 @@ impl Entry {
             let Some(who) = &self.who else { return true };
             let user = who.session.user.load();
             return self.judged.routes().all(|route| {
-                let route = rules.config.routes.get(route);
+                let route = rules.policy.config.routes.get(route);
                 route.is_some_and(|route| authorize::still_allowed(route, &user.groups))
             });
         }
@@ -212,7 +208,7 @@ impl Entry {
 }
 
 impl AdmittedOn {
-    fn new(rules: &Rules<'_>, admission: &Admission) -> Self {
+    fn new(rules: &LiveRules<'_>, admission: &Admission) -> Self {
         let others = admission.routes().skip(1).collect();
         Self { generation: rules.generation, route: admission.route(), others }
     }
@@ -249,7 +245,7 @@ impl RequestSnapshot {
     }
 
     /// The same request judged now, if it would be forwarded.
-    fn judge(&self, rules: &Rules<'_>, who: Option<&Principal>) -> Option<Admission> {
+    fn judge(&self, rules: &LiveRules<'_>, who: Option<&Principal>) -> Option<Admission> {
         let incoming = Incoming {
             method: &self.method,
             path: RequestPath::parse(self.path.as_bytes()).ok()?,
@@ -266,8 +262,7 @@ impl RequestSnapshot {
             let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
             Authentication::Known { identity, ambient_credential: self.ambient_credential }
         });
-        let routed = Routed::new(rules.config, rules.site, &incoming);
-        match decide::decide(rules.config, &routed, &incoming, &authentication) {
+        match decide::judge(&rules.policy, &incoming, false, |_| authentication).verdict {
             Verdict::Forward(admission) => Some(admission),
             _ => None,
         }
@@ -321,17 +316,12 @@ mod tests {
             client: None,
             is_websocket: false,
         };
-        let routed = Routed::new(&gateway.config, &gateway.pages, &incoming);
-        let verdict = decide::decide(&gateway.config, &routed, &incoming, &Authentication::Anonymous);
+        let rules = gateway.live_rules();
+        let verdict = decide::judge(&rules.policy, &incoming, false, |_| Authentication::Anonymous).verdict;
         let Verdict::Forward(admission) = verdict else { return None };
         let connection = Arc::new(ConnectionHandle::new(None, None));
-        let handle = gateway.live.stream(
-            &connection,
-            &admission,
-            RequestSnapshot::new(&incoming, false),
-            false,
-            &gateway.rules(),
-        );
+        let handle =
+            gateway.live.stream(&connection, &admission, RequestSnapshot::new(&incoming, false), false, &rules);
         Some((connection, handle))
     }
 

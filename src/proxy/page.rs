@@ -4,29 +4,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use pingora_http::RequestHeader;
 
 use super::gateway::Gateway;
 use super::request_state::RequestState;
 use crate::account::Caller;
-use crate::pages::{Call, Page, word};
-use crate::policy::{app_cookies, normalize, refuse};
+use crate::pages::{Call, Page};
+use crate::policy::normalize::{self, NormalRequest};
+use crate::policy::reasons::Reason;
+use crate::policy::refuse;
 use crate::web::cookie::{self, Presented};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
-use crate::wire::request_target;
 
 /// Asks one of our own pages; `body` is what the request carried, or the status that refuses it.
 pub(super) async fn answer(
     gateway: &Gateway,
     page: Page,
-    head: &RequestHeader,
+    request: &NormalRequest,
     body: Result<Bytes, StatusCode>,
     state: &mut RequestState,
 ) -> Reply {
-    let reply = ask_page(gateway, page, head, body, state).await;
+    let reply = ask_page(gateway, page, request, body, state).await;
     if reply.status.is_client_error() || reply.status.is_server_error() {
-        state.why = state.why.or(Some(word(reply.status)));
+        state.reason = state.reason.or(Some(Reason::Status(reply.status)));
     }
     reply
 }
@@ -34,29 +34,24 @@ pub(super) async fn answer(
 async fn ask_page(
     gateway: &Gateway,
     page: Page,
-    head: &RequestHeader,
+    request: &NormalRequest,
     body: Result<Bytes, StatusCode>,
     state: &RequestState,
 ) -> Reply {
-    let unread = |code| refuse::unread(code, &state.request_id);
-    let Some(incoming) =
-        state.known.as_ref().and_then(|known| normalize::incoming(head, request_target::of(head), known).ok())
-    else {
-        return unread(StatusCode::BAD_REQUEST);
-    };
+    let incoming = request.incoming();
     let body = match body {
         Ok(body) => body,
         Err(code) => return refuse::status(&gateway.pages, code, &incoming, &state.request_id).closing(),
     };
-    let agent = head.headers.get(header::USER_AGENT).map_or("", |agent| agent.to_str().unwrap_or(""));
-    let device = match cookie::find(&head.headers, gateway.cookies.device()) {
+    let agent = incoming.headers.get(header::USER_AGENT).map_or("", |agent| agent.to_str().unwrap_or(""));
+    let device = match cookie::find(incoming.headers, gateway.cookies.device()) {
         Presented::One(value) => std::str::from_utf8(value).ok().map(str::to_owned),
         _ => None,
     };
     let caller = Caller {
         address: incoming.client,
         is_proxy: normalize::is_trusted(&gateway.config.server, incoming.client.unwrap_or(normalize::UNIX_PEER)),
-        connection: state.connection.as_ref().map_or(0, |connection| Arc::as_ptr(connection).addr()),
+        connection: Arc::as_ptr(&state.connection).addr(),
         user_agent: agent.chars().take(256).collect(),
         request_id: state.request_id.clone(),
         device,
@@ -81,13 +76,7 @@ async fn ask_page(
 /// Signing out, and in as somebody else, is the last word about whose the cookies of apps are that come with it: of
 /// answers at the same time the browser may have kept one record alone.
 fn with_app_cookies(gateway: &Gateway, reply: Reply, incoming: &Incoming<'_>, state: &RequestState) -> Reply {
-    let owner = app_cookies::owner(
-        gateway.config.session.app_cookies,
-        &gateway.cookies,
-        state.identity.as_ref(),
-        incoming.headers,
-    )
-    .filter(|_| *incoming.method == Method::POST);
+    let owner = gateway.owner(incoming, state).filter(|_| *incoming.method == Method::POST);
     let Some(user) = owner else { return reply };
     let cookies = gateway.app_cookies().record_those_of(user, incoming, state.ambient_credential);
     cookies.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))

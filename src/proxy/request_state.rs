@@ -1,93 +1,153 @@
-//! One request, between the phases that decide it.
+//! One request on its way: what was decided about it, and what has become of it so far.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
 use super::connection_handle::ConnectionHandle;
 use super::live_connections::LiveHandle;
 use crate::account::{Identity, IssuedToken};
+use crate::pages::Page;
 use crate::policy::app_cookies::Foreign;
 use crate::policy::authorize::Admission;
 use crate::policy::cors::CorsAnswer;
-use crate::policy::normalize::{Known, Peer};
+use crate::policy::normalize::{Facts, NormalRequest, Peer};
+use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::websocket_credentials::Handshake;
 use crate::upstream::targets::Target;
 use crate::web::names::Names;
+use crate::web::reply::Reply;
+use crate::wire::request_head::Head;
 
-/// What earlier phases of one request decided.
+/// What is to be done with a request.
+#[must_use]
+pub(crate) enum Decision {
+    /// Forward it.
+    Forward(Box<Forwarding>),
+    /// One of the gateway's own pages answers.
+    Page(Page, NormalRequest),
+    /// The gateway answers.
+    Reply(Reply, Subject),
+}
+
+impl Decision {
+    /// The head as it was parsed.
+    pub(super) fn parsed(&self) -> &RequestHeader {
+        match self {
+            Self::Forward(forwarding) => forwarding.request.parsed(),
+            Self::Page(_, request) => request.parsed(),
+            Self::Reply(_, subject) => subject.parsed(),
+        }
+    }
+}
+
+/// The request that a reply is for.
+pub(crate) enum Subject {
+    /// It was read to the end.
+    Normal(NormalRequest),
+    /// Its head was refused.
+    Malformed(Box<Head>),
+}
+
+impl Subject {
+    /// The head as it was parsed.
+    pub(super) fn parsed(&self) -> &RequestHeader {
+        match self {
+            Self::Normal(request) => request.parsed(),
+            Self::Malformed(head) => &head.parsed,
+        }
+    }
+
+    /// The same with the method and the target alone.
+    pub(super) fn without_fields(self) -> Self {
+        match self {
+            Self::Normal(request) => Self::Normal(request.without_fields()),
+            Self::Malformed(mut head) => {
+                head.drop_fields();
+                Self::Malformed(head)
+            }
+        }
+    }
+
+    /// What was read from the head.
+    pub(super) fn facts(&self) -> Option<&Facts> {
+        match self {
+            Self::Normal(request) => Some(request.facts()),
+            Self::Malformed(_) => None,
+        }
+    }
+}
+
+/// A request that may be forwarded, and all that its exchange needs to know. There is none without an [`Admission`].
+pub(crate) struct Forwarding {
+    pub(super) admission: Admission,
+    pub(super) request: NormalRequest,
+    /// The upstream's own token for the account.
+    pub(super) token: Option<Arc<IssuedToken>>,
+    /// Cookies of apps that belong to another account, or whose account is not known yet.
+    pub(super) foreign: Option<Box<Foreign>>,
+    pub(super) handshake: Option<Handshake>,
+    /// The protocol besides WebSocket that the client asks to switch to and its route allows.
+    pub(super) upgrade: Option<String>,
+}
+
+/// One request, from its head to its access line.
 pub(crate) struct RequestState {
+    pub(super) connection: Arc<ConnectionHandle>,
     pub(super) began: Instant,
-    /// When it was known what becomes of it.
+    /// When the decision was made.
     pub(super) decided: Instant,
     pub(super) request_id: String,
-    pub(super) outcome: &'static str,
-    pub(super) why: Option<&'static str>,
+    pub(super) outcome: Outcome,
+    pub(super) reason: Option<Reason>,
     pub(super) route: Option<usize>,
+    pub(super) upstream: Option<usize>,
     pub(super) page: Option<&'static str>,
     pub(super) peer: Peer,
-    pub(super) known: Option<Known>,
+    /// Which fields the head may have.
+    pub(super) names: Names,
     pub(super) identity: Option<Identity>,
-    /// Whether a credential said who asks that a browser sends by itself.
+    /// Whether the identity is by a credential that browsers send on their own.
     pub(super) ambient_credential: bool,
-    pub(super) admission: Option<Admission>,
-    pub(super) connection: Option<Arc<ConnectionHandle>>,
     pub(super) live: Option<LiveHandle>,
     /// A gRPC call, for as long as it lasts.
     pub(super) call: Option<LiveHandle>,
     pub(super) tried: SmallVec<[Arc<Target>; 1]>,
     pub(super) retried: bool,
-    /// When the server's answer began, after `began`.
+    /// When the upstream's response began, after `began`.
     pub(super) answered: Option<Duration>,
-    /// Cookies of apps that are another account's, or not known so far.
-    pub(super) foreign: Option<Box<Foreign>>,
     pub(super) renewed: Option<HeaderValue>,
     pub(super) cors: CorsAnswer,
-    pub(super) handshake: Option<Handshake>,
-    /// HTTP/1.1, where a connection can be switched to another protocol.
-    pub(super) can_switch: bool,
-    /// The protocol, none of WebSockets, that the client asks to switch to and its route lets it.
-    pub(super) upgrade: Option<String>,
-    pub(super) token: Option<Arc<IssuedToken>>,
 }
 
 impl RequestState {
     /// A request that has just begun.
-    pub(super) fn new(request_id: String) -> Self {
+    pub(super) fn new(connection: Arc<ConnectionHandle>, request_id: String) -> Self {
         let now = Instant::now();
         Self {
+            connection,
             began: now,
             decided: now,
             request_id,
-            outcome: "error",
-            why: None,
+            outcome: Outcome::Error,
+            reason: None,
             route: None,
+            upstream: None,
             page: None,
             peer: Peer::default(),
-            known: None,
+            names: Names::ANY,
             identity: None,
             ambient_credential: false,
-            admission: None,
-            connection: None,
             live: None,
             call: None,
             tried: SmallVec::new(),
             retried: false,
             answered: None,
-            foreign: None,
             renewed: None,
             cors: CorsAnswer::default(),
-            handshake: None,
-            can_switch: false,
-            upgrade: None,
-            token: None,
         }
-    }
-
-    /// Which fields the head may have.
-    pub(super) fn names(&self) -> Names {
-        self.known.as_ref().map_or(Names::ANY, |known| known.names)
     }
 }

@@ -21,6 +21,7 @@ use super::h1::downstream::Conn;
 use super::h1::{connection, reply};
 use super::h2;
 use crate::config::Certificate;
+use crate::policy::reasons::Reason;
 use crate::web::reply::Reply;
 use crate::wire::stream::{Stream, Transport};
 use crate::wire::tls_info::TlsInfo;
@@ -82,8 +83,8 @@ async fn refuse_plain(handler: &ConnectionHandler, stream: TcpStream, address: O
     let id = handler.gateway.fresh_id();
     let text = "A plain HTTP request was sent to an HTTPS port: use https:// in the address.\n";
     let reply = Reply::text(StatusCode::BAD_REQUEST, text).closing();
-    let why = Some("plain http on a TLS listener");
-    access_log::unread(&handler.gateway, (conn.handle.address(), ""), reply.status.as_u16(), &id, why);
+    let client = (conn.handle.address(), "");
+    access_log::unread(&handler.gateway, client, reply.status.as_u16(), &id, Reason::PlainOnTls);
     let _ = reply::write(handler, &mut conn, reply, &Method::GET, &id).await;
     conn.linger().await;
 }

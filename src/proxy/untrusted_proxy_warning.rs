@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::policy::normalize::{self, Peer};
+use crate::policy::reasons::Reason;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 
 /// Why a request counts as one over plain http, where a proxy may be at fault.
-pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<&'static str> {
+pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<Reason> {
     match (peer.trusted, says_https(incoming)) {
-        (false, true) => Some("X-Forwarded-Proto from an address that is not in trusted_proxies"),
-        (true, false) => Some("no X-Forwarded-Proto: https from the trusted proxy"),
+        (false, true) => Some(Reason::UntrustedForwardedProto),
+        (true, false) => Some(Reason::MissingForwardedProto),
         _ => None,
     }
 }

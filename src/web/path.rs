@@ -43,6 +43,11 @@ impl<'a> NormalPath<'a> {
         Ok(Self { raw, encoded })
     }
 
+    /// A path that [`Self::parse`] has taken before.
+    pub(super) fn again(raw: &'a str) -> Self {
+        Self { raw, encoded: raw.contains('%') }
+    }
+
     /// The bytes, as received and as forwarded.
     pub fn as_str(&self) -> &'a str {
         self.raw

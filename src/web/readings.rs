@@ -19,6 +19,35 @@ const FORM_BYTES_MAX: usize = 256 << 10;
 /// A byte that no path holds, and no pattern.
 const INNER_SLASH: u8 = 0;
 
+/// The path of a request with every reading of it, kept without the buffer that it came in.
+#[derive(Debug, Clone)]
+pub struct OwnedPath {
+    raw: Box<str>,
+    /// `None`: it is in normal form.
+    several: Option<Box<[Vec<u8>]>>,
+}
+
+impl OwnedPath {
+    /// Reads the path of a request target (without its query).
+    pub fn parse(raw: &[u8]) -> Result<Self, Unreadable> {
+        let RequestPath { raw, reads } = RequestPath::parse(raw)?;
+        let several = match reads {
+            Reads::One(_) => None,
+            Reads::Several(list) => Some(list.into_owned().into()),
+        };
+        Ok(Self { raw: raw.into(), several })
+    }
+
+    /// The same, borrowed.
+    pub fn as_path(&self) -> RequestPath<'_> {
+        let reads = match &self.several {
+            None => Reads::One(NormalPath::again(&self.raw)),
+            Some(list) => Reads::Several(Cow::Borrowed(list)),
+        };
+        RequestPath { raw: &self.raw, reads }
+    }
+}
+
 /// The path of a request, with every reading of it.
 #[derive(Debug, Clone)]
 pub struct RequestPath<'a> {
@@ -30,7 +59,7 @@ pub struct RequestPath<'a> {
 enum Reads<'a> {
     One(NormalPath<'a>),
     /// The path as it came first.
-    Several(Box<[Vec<u8>]>),
+    Several(Cow<'a, [Vec<u8>]>),
 }
 
 /// Why a path is refused whatever the rules say.
@@ -51,7 +80,7 @@ impl<'a> RequestPath<'a> {
         }
         let raw = std::str::from_utf8(raw).map_err(|_| Unreadable::Malformed)?;
         check(raw)?;
-        Ok(Self { raw, reads: Reads::Several(readings(raw.as_bytes())?.into()) })
+        Ok(Self { raw, reads: Reads::Several(Cow::Owned(readings(raw.as_bytes())?)) })
     }
 
     /// The bytes, as received and as forwarded.

@@ -59,6 +59,14 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// Drops what is not needed for an access line: all but the method and the target.
+    pub(crate) fn drop_fields(&mut self) {
+        let bare = request_target::head_with(self.parsed.method.clone(), request_target::of(&self.parsed));
+        if let Ok(bare) = bare {
+            *self = Self { parsed: bare, bytes: Bytes::new() };
+        }
+    }
+
     /// Name and whole line of each field, in the order and the letters in which they came.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut start = 0;

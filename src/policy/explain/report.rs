@@ -247,7 +247,7 @@ impl RouteTried {
 }
 
 impl Forwarded {
-    pub(crate) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &str, changes: &Changes<'_>) -> Self {
+    pub(crate) fn new(to: &Upstream, incoming: &Incoming<'_>, target: &[u8], changes: &Changes<'_>) -> Self {
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let sent = incoming.headers.iter();
         let kept = sent.filter(|(name, _)| changes.keeps(name.as_str().as_bytes()));
@@ -258,7 +258,7 @@ impl Forwarded {
             headers.push(("Connection".to_owned(), "Upgrade".to_owned()));
             headers.push(("Upgrade".to_owned(), "websocket".to_owned()));
         }
-        let target = changes.target.as_deref().map_or(target.into(), String::from_utf8_lossy);
+        let target = String::from_utf8_lossy(changes.target.as_deref().unwrap_or(target));
         Self {
             name: to.name.clone(),
             servers: to.servers.iter().map(shown).collect(),

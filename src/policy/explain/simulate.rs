@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora_http::RequestHeader;
 
 use super::report::{Explanation, Forwarded, ReadingReport, RouteTried, SimulatedRequest};
 use crate::account::{Identity, IssuedToken, Session, User};
@@ -14,13 +15,15 @@ use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
 use crate::policy::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
 use crate::policy::authorize::{Admission, Refusal};
-use crate::policy::decide::{self, Verdict};
+use crate::policy::decide::{self, Judgement, Rules, Verdict};
 use crate::policy::header_filter::HeaderFilter;
-use crate::policy::normalize::{self, Known, Peer};
+use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::reasons::{Outcome, Reason};
+use crate::policy::refuse::{self, Handling};
 use crate::policy::request_headers::{self, ForwardContext};
 use crate::policy::route::{Reading, Routed};
-use crate::policy::{cors, loop_detection, refuse, websocket_credentials};
+use crate::policy::websocket_credentials::Handshake;
 use crate::upstream::server_name;
 use crate::web::cookie;
 use crate::web::host::Host;
@@ -29,6 +32,7 @@ use crate::web::origin::{Origin, Scheme};
 use crate::web::readings::shown;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
+use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::tls_info::TlsInfo;
 
@@ -42,13 +46,6 @@ pub struct Simulator<'c> {
     config: &'c Config,
     site: Site,
     header_filter: HeaderFilter,
-}
-
-/// A request as far as it has been read.
-struct ParsedRequest<'a> {
-    incoming: Incoming<'a>,
-    known: &'a Known,
-    target: &'a str,
 }
 
 impl<'c> Simulator<'c> {
@@ -76,166 +73,138 @@ impl<'c> Simulator<'c> {
     /// One sentence: this is no request.
     pub fn explain(&self, asked: &SimulatedRequest) -> Result<Explanation, String> {
         let (host, scheme, target) = split_target(self.config, &asked.target)?;
-        let parts = head_of(asked, &host, &target)?;
         let server = &self.config.server;
         let over_tls = scheme == Scheme::Https && server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
         let hsts = over_tls && server.public_url.scheme() == Scheme::Https;
-        let site = wants_page(&parts.headers).then_some(&self.site);
         let mut explanation = Explanation::of(asked, scheme, &host, &target, hsts);
-        let known = match self.read(&parts, &target, scheme, over_tls.then_some(&*host)) {
-            Ok(known) => known,
-            Err(bad) => {
-                explanation.refuse_unread(
-                    bad,
-                    &oversized_head::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()),
-                );
-                return Ok(explanation);
+        let holds = request_target::head_with(asked.method.clone(), target.as_bytes()).is_ok();
+        let mut head = head_of(asked, &host, if holds { &target } else { "/" })?;
+        let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
+        let tls = over_tls.then(|| self.handshake_to(&host)).flatten();
+        let read = normalize::read(&mut head, 0, peer, tls.as_ref(), self.config);
+        match if holds { read } else { Err(BadHead::Ambiguous("target")) } {
+            Ok(facts) => {
+                let head = Box::new(Head { parsed: head, bytes: Bytes::new() });
+                self.judge(&NormalRequest::new(head, facts), asked, &mut explanation);
             }
-        };
-        let incoming = match normalize::incoming(&parts, target.as_bytes(), &known) {
-            Ok(incoming) => incoming,
             Err(bad) => {
-                explanation.refuse_unread(
-                    bad,
-                    &oversized_head::bad_head(bad, REQUEST_ID, &mut None, site, &Oversize::default()),
-                );
-                return Ok(explanation);
+                let site = wants_page(&head.headers).then_some(&self.site);
+                let reply = oversized_head::bad_head(bad, REQUEST_ID, site, &Oversize::default());
+                explanation.refuse_unread(bad, &reply);
             }
-        };
-        explanation.note(&incoming, self.carries_credential(&incoming));
-        let seen = ParsedRequest { incoming, known: &known, target: &target };
-        self.judge(&seen, asked, &mut explanation);
+        }
         Ok(explanation)
     }
 
-    /// `over_tls`: the address that the connection is made to.
-    fn read(&self, parts: &Parts, target: &str, scheme: Scheme, over_tls: Option<&str>) -> Result<Known, BadHead> {
-        let address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let peer = Peer { address, trusted: false, secure: scheme == Scheme::Https };
-        let names = normalize::check(parts, target.len(), 0, &self.config.limits)?;
-        request_target::head_with(parts.method.clone(), target.as_bytes()).map_err(|_| BadHead::Ambiguous("target"))?;
-        let known = normalize::read(parts, names, peer, &self.config.server)?;
-        // whoever connects to a number asks for no name
+    /// The TLS handshake of a client that connects to this host, if that is a name.
+    fn handshake_to(&self, host: &str) -> Option<TlsInfo> {
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
-        let to = over_tls.and_then(Host::parse).filter(is_name);
-        if let Some(certificate) = to.as_ref().and_then(|to| self.config.server.tls.shown_to(to.name())) {
-            let secured = TlsInfo { name: to.map(|to| to.name().to_owned()), certificate: Arc::clone(certificate) };
-            if !secured.covers(known.host.name()) {
-                return Err(BadHead::Misdirected);
-            }
-        }
-        Ok(known)
+        let host = Host::parse(host).filter(is_name)?;
+        let certificate = Arc::clone(self.config.server.tls.shown_to(host.name())?);
+        Some(TlsInfo { name: Some(host.name().to_owned()), certificate })
     }
 
-    fn judge(&self, seen: &ParsedRequest<'_>, asked: &SimulatedRequest, explanation: &mut Explanation) {
-        let (config, incoming) = (self.config, &seen.incoming);
-        if loop_detection::is_loop(incoming, GATEWAY_ID) {
-            explanation.answer("508", "the request came through too many gateways");
-            let reply = refuse::status(&self.site, StatusCode::LOOP_DETECTED, incoming, REQUEST_ID);
-            return explanation.reply(&reply, REQUEST_ID);
-        }
-        let authentication = match &asked.user {
+    fn judge(&self, request: &NormalRequest, asked: &SimulatedRequest, explanation: &mut Explanation) {
+        let rules = Rules { config: self.config, site: &self.site, via: GATEWAY_ID };
+        let incoming = &request.incoming();
+        explanation.note(incoming, self.carries_credential(incoming));
+        let judgement = decide::judge(&rules, incoming, true, |_| match &asked.user {
             None => Authentication::Anonymous,
             Some(user) => Authentication::Known { identity: synthetic_identity(user), ambient_credential: true },
+        });
+        if !matches!(judgement.verdict, Verdict::Loop) {
+            self.note_routes(&judgement, incoming, explanation);
+        }
+        let Judgement { routed, cors, handshake, authentication, verdict, .. } = judgement;
+        let why_ambiguous = match verdict {
+            Verdict::Ambiguous(what) => why_ambiguous(what, &routed, self.config),
+            _ => "",
         };
-        let routed = Routed::new(config, &self.site, incoming);
-        let found = routed.first.found;
-        if routed.page.is_none() {
-            explanation.routes = self.tried(found.map(|(index, _)| index), &routed.first.path, incoming);
-        }
-        explanation.route = found.map(|(index, _)| index + 1);
-        if !incoming.path.is_plain() {
-            explanation.readings = self.readings(&routed, incoming, &authentication);
-        }
-        let cors = routed.cors(config, incoming);
-        let verdict = decide::decide(config, &routed, incoming, &authentication);
-        let reply = match verdict {
-            Verdict::Page(page) => return explanation.page(page),
-            Verdict::Preflight => {
-                explanation.answer("204", "preflight from an allowed origin, answered by the gateway");
-                cors::preflight_reply(incoming)
-            }
-            Verdict::ToHttps => {
-                explanation.answer("308", "server.public_url is https, and the request came over plain http");
-                refuse::to_https(config, incoming)
-            }
-            Verdict::Status(code) => {
-                let page = "no route matches this host, so the gateway's own pages are not served on it";
-                explanation.answer(code.as_str(), if routed.page.is_some() { page } else { "no route matches" });
-                refuse::status(&self.site, code, incoming, REQUEST_ID)
-            }
-            Verdict::Ambiguous(what) => {
-                explanation.answer("400", why_ambiguous(what, &routed, config));
-                refuse::bad_request(&self.site, what, incoming, REQUEST_ID)
-            }
-            Verdict::Refuse(index, refusal) => {
-                explanation.route = Some(index + 1);
-                let route = &config.routes[index];
-                let reply = refuse::refusal(&self.site, refusal, route, incoming, REQUEST_ID);
-                let word = match refusal {
-                    Refusal::SignedOut if reply.status == StatusCode::SEE_OTHER => "login",
-                    Refusal::SignedOut => "401",
-                    Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => "403",
+        match refuse::handle(&rules, verdict, &authentication, incoming, REQUEST_ID) {
+            Handling::Page(page) => explanation.page(page),
+            Handling::Forward(admission) => self.forward(&admission, request, handshake.as_ref(), explanation),
+            Handling::Reply(refused) => {
+                let code = refused.reply.status.as_str().to_owned();
+                let why = match refused.outcome {
+                    Outcome::Preflight => "preflight from an allowed origin, answered by the gateway",
+                    Outcome::ToHttps => "server.public_url is https, and the request came over plain http",
+                    Outcome::Loop => "the request came through too many gateways",
+                    Outcome::NoRoute if routed.page.is_some() => {
+                        "no route matches this host, so the gateway's own pages are not served on it"
+                    }
+                    Outcome::NoRoute => "no route matches",
+                    _ => match refused.reason {
+                        Some(Reason::BodyMax) => "the body is larger than the route's body_max",
+                        Some(Reason::StripPrefix) => "the path spells the route's strip_prefix with percent-escapes",
+                        _ => why_ambiguous,
+                    },
                 };
-                explanation.refused(word, refusal, route, asked.user.as_ref());
-                reply
+                match refused.refusal.zip(refused.route) {
+                    Some((refusal, route)) => {
+                        self.explain_refusal((refusal, route), &refused.reply, asked, explanation);
+                    }
+                    None => explanation.answer(&code, why),
+                }
+                explanation.reply(&cors.dress(refused.reply), REQUEST_ID);
             }
-            Verdict::Forward(admission) => match self.forward(&admission, seen, explanation) {
-                Some(reply) => reply,
-                None => return,
-            },
-        };
-        explanation.reply(&cors.dress(reply), REQUEST_ID);
+        }
     }
 
-    /// What the upstream gets; or the reply, where the request does not fit what may be forwarded.
-    fn forward(&self, admission: &Admission, seen: &ParsedRequest<'_>, explanation: &mut Explanation) -> Option<Reply> {
-        let (config, incoming) = (self.config, &seen.incoming);
-        let route = &config.routes[admission.route()];
-        if let Some(reply) = refuse::unfit(&self.site, (admission, route), incoming, REQUEST_ID) {
-            let large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
-            let hidden = "the path spells the route's strip_prefix with percent-escapes";
-            explanation.answer(
-                reply.status.as_str(),
-                if large { "the body is larger than the route's body_max" } else { hidden },
-            );
-            return Some(reply);
+    fn note_routes(&self, judgement: &Judgement<'_, '_>, incoming: &Incoming<'_>, explanation: &mut Explanation) {
+        let routed = &judgement.routed;
+        let found = routed.first.found.map(|(index, _)| index);
+        if routed.page.is_none() {
+            explanation.routes = self.tried(found, &routed.first.path, incoming);
         }
+        explanation.route = found.map(|index| index + 1);
+        if !incoming.path.is_plain() {
+            explanation.readings = self.readings(routed, incoming, &judgement.authentication);
+        }
+    }
+
+    fn explain_refusal(
+        &self,
+        (refusal, route): (Refusal, usize),
+        reply: &Reply,
+        asked: &SimulatedRequest,
+        explanation: &mut Explanation,
+    ) {
+        explanation.route = Some(route + 1);
+        let verdict = match refusal {
+            Refusal::SignedOut if reply.status == StatusCode::SEE_OTHER => "login",
+            Refusal::SignedOut => "401",
+            Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => "403",
+        };
+        explanation.refused(verdict, refusal, &self.config.routes[route], asked.user.as_ref());
+    }
+
+    /// What the upstream gets.
+    fn forward(
+        &self,
+        admission: &Admission,
+        request: &NormalRequest,
+        handshake: Option<&Handshake>,
+        explanation: &mut Explanation,
+    ) {
+        let (config, incoming, target) = (self.config, &request.incoming(), request.target());
         let to = &config.upstreams[admission.upstream()];
         let user = admission.identity().map(|identity| &identity.user);
         let token = to.token.as_ref().zip(user).map(|(spec, user)| IssuedToken::placeholder(spec, &to.name, user));
-        let handshake = incoming.is_websocket.then(|| websocket_credentials::read(&route.websocket_token, incoming));
         let own_host = to.servers.first().map(server_name::authority);
-        let client = seen.known.client.map(|client| client.to_string());
-        let changes = request_headers::changes(
-            incoming.headers,
-            seen.target.as_bytes(),
-            &self.header_filter,
-            &ForwardContext {
-                upstream: to,
-                user: user.map(|user| &**user),
-                token: token.as_ref(),
-                foreign: None,
-                drops_cookies: admission.routes().any(|route| config.routes[route].drops_cookies),
-                handshake: handshake.as_ref(),
-                peer: client.as_deref(),
-                trusted: false,
-                scheme: seen.known.scheme.as_str(),
-                host: seen.known.host.as_str(),
-                port: seen.known.port(&config.server.public_url),
-                request_id: REQUEST_ID,
-                names: incoming.names,
-                via: GATEWAY_ID,
-                prefix: &route.strip_prefix,
-                host_override: own_host
-                    .as_deref()
-                    .filter(|_| to.host == UpstreamHost::Upstream)
-                    .or(seen.known.judged_host()),
-            },
-        );
+        let own_host = own_host.as_deref().filter(|_| to.host == UpstreamHost::Upstream);
+        let client = incoming.client.map(|client| client.to_string());
+        let context = ForwardContext {
+            token: token.as_ref(),
+            handshake,
+            peer: client.as_deref(),
+            request_id: REQUEST_ID,
+            via: GATEWAY_ID,
+            ..ForwardContext::new(config, admission, request.facts(), own_host)
+        };
+        let changes = request_headers::changes(incoming.headers, target, &self.header_filter, &context);
         let per_account = config.session.app_cookies == AppCookieRule::PerAccount;
-        explanation.forward(Forwarded::new(to, incoming, seen.target, &changes), per_account);
-        None
+        explanation.forward(Forwarded::new(to, incoming, target, &changes), per_account);
     }
 
     /// The routes up to the one that takes it, with what each of them misses.
@@ -314,21 +283,23 @@ fn split_target(config: &Config, target: &str) -> Result<(String, Scheme, String
 }
 
 /// A GET is a navigation unless the headers say otherwise.
-fn head_of(asked: &SimulatedRequest, host: &str, target: &str) -> Result<Parts, String> {
-    let mut request = Request::builder().method(asked.method.clone()).uri("/");
-    let tells = |name: &str| asked.headers.iter().any(|(own, _)| own == name);
-    if !tells("host") {
-        request = request.header(header::HOST, host);
+fn head_of(asked: &SimulatedRequest, host: &str, target: &str) -> Result<RequestHeader, String> {
+    let bad = |error: &dyn std::fmt::Display| format!("`{target}`: {error}");
+    let mut head =
+        request_target::head_with(asked.method.clone(), target.as_bytes()).map_err(|_| bad(&"invalid target"))?;
+    let sends = |name: &str| asked.headers.iter().any(|(own, _)| own == name);
+    let mut fields = Vec::new();
+    if !sends("host") {
+        fields.push((header::HOST, HeaderValue::from_str(host).map_err(|error| bad(&error))?));
     }
-    if asked.method == Method::GET && !["accept", "sec-fetch-mode", "upgrade", "content-type"].into_iter().any(tells) {
-        request = request
-            .header("sec-fetch-mode", HeaderValue::from_static("navigate"))
-            .header(header::ACCEPT, HeaderValue::from_static("text/html"));
+    if asked.method == Method::GET && !["accept", "sec-fetch-mode", "upgrade", "content-type"].into_iter().any(sends) {
+        fields.push((HeaderName::from_static("sec-fetch-mode"), HeaderValue::from_static("navigate")));
+        fields.push((header::ACCEPT, HeaderValue::from_static("text/html")));
     }
-    for (name, value) in &asked.headers {
-        request = request.header(name, value);
+    for (name, value) in fields.into_iter().chain(asked.headers.iter().cloned()) {
+        head.append_header(name, value).map_err(|_| bad(&"too many header fields"))?;
     }
-    Ok(request.body(()).map_err(|error| format!("`{target}`: {error}"))?.into_parts().0)
+    Ok(head)
 }
 
 /// Somebody who is signed in for one question.

@@ -17,10 +17,10 @@ use crate::proxy::h1::downstream::{Conn, gone};
 use crate::proxy::h1::reply::ConnectionOutcome;
 use crate::proxy::h1::response_relay::{Answered, Relayed};
 use crate::proxy::h1::{reply, response_relay};
-use crate::proxy::request_state::RequestState;
+use crate::proxy::request_state::{Forwarding, RequestState};
 use crate::proxy::{attempt, connection_reuse};
+use crate::upstream::targets::Target;
 use crate::web::method::is_safe;
-use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::response_head::{self, Answer, Framing};
 use crate::wire::response_view::ResponseHeadView as _;
@@ -33,17 +33,18 @@ const ADDED: usize = 512;
 pub(crate) async fn exchange(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    head: &Head,
+    forwarding: &Forwarding,
     body: Bytes,
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    let failure = match ask(handler, conn, head, &body, state).await {
+    let failure = match ask(handler, conn, forwarding, &body, state).await {
         Ok(mut answered) => {
-            match attempt::on_response_head(&handler.gateway, &head.parsed, &answered.answer.head, state) {
+            match attempt::on_response_head(&handler.gateway, forwarding, &answered.answer.head, state) {
                 Ok(changes) => {
                     let relayed =
-                        response_relay::answer(handler, conn, head, (&mut answered, &changes), state, counts).await;
+                        response_relay::answer(handler, conn, forwarding, (&mut answered, &changes), state, counts)
+                            .await;
                     return go_on(handler, answered, relayed);
                 }
                 Err(e) => e,
@@ -51,8 +52,8 @@ pub(crate) async fn exchange(
         }
         Err(e) => e,
     };
-    match attempt::on_upstream_error(&handler.gateway, &failure, &head.parsed, state) {
-        Some(reply) => reply::send(handler, conn, reply, &head.parsed, state, counts).await,
+    match attempt::on_upstream_error(&handler.gateway, &failure, forwarding, state) {
+        Some(reply) => reply::send(handler, conn, reply, forwarding.request.parsed(), state, counts).await,
         None => ConnectionOutcome::Closed,
     }
 }
@@ -76,13 +77,13 @@ fn go_on(handler: &ConnectionHandler, mut answered: Answered, relayed: Relayed) 
 async fn ask(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    head: &Head,
+    forwarding: &Forwarding,
     body: &[u8],
     state: &mut RequestState,
 ) -> Result<Answered> {
     loop {
-        let target = attempt::next_target(&handler.gateway, state)?;
-        let repeatable = body.is_empty() && is_safe(&head.parsed.method);
+        let target = attempt::next_target(&handler.gateway, forwarding, state)?;
+        let repeatable = body.is_empty() && is_safe(&forwarding.request.parsed().method);
         let kept = if state.retried {
             None
         } else {
@@ -93,15 +94,15 @@ async fn ask(
             Some((server, _)) => server,
             None => match target.connect(&handler.connector).await {
                 Ok(server) => server,
-                Err(e) if attempt::may_try_another(&handler.gateway, state, &e) => continue,
+                Err(e) if attempt::may_try_another(&handler.gateway, forwarding, state, &e) => continue,
                 Err(e) => return Err(e),
             },
         };
-        let request = request(handler, head, body, state)?;
+        let request = request(handler, forwarding, (body, &target), state);
         // nothing was waited for since then: no body, and no server that cannot be reached
         let is_at_once = reused && body.is_empty() && state.tried.len() == 1;
         let since = is_at_once.then(|| Instant::from_std(state.decided));
-        match try_once(handler, conn, &mut server, (&request, since), &head.parsed, state).await {
+        match try_once(handler, conn, &mut server, (&request, since), forwarding).await {
             Ok(mut answer) => {
                 // whoever was asked to switch may have done so, whatever its answer is
                 answer.keeps &= state.live.is_none();
@@ -109,7 +110,7 @@ async fn ask(
                 return Ok(Answered { server, target, needs_probe, answer });
             }
             // the whole body is held
-            Err(AttemptError::NoResponse(e)) if !attempt::may_repeat(state, &head.parsed, reused) => return Err(e),
+            Err(AttemptError::NoResponse(e)) if !attempt::may_repeat(forwarding, state, reused) => return Err(e),
             Err(AttemptError::NoResponse(_)) => {}
             Err(AttemptError::Other(e)) => return Err(e),
         }
@@ -118,8 +119,14 @@ async fn ask(
 
 /// The bytes that the upstream gets: the client's fields as they came, except for those that do not
 /// pass, then ours.
-fn request(handler: &ConnectionHandler, head: &Head, body: &[u8], state: &RequestState) -> Result<Vec<u8>> {
-    let changes = attempt::changes(&handler.gateway, &head.parsed, state)?;
+fn request(
+    handler: &ConnectionHandler,
+    forwarding: &Forwarding,
+    (body, target): (&[u8], &Target),
+    state: &RequestState,
+) -> Vec<u8> {
+    let head = forwarding.request.head();
+    let changes = attempt::changes(&handler.gateway, forwarding, state, target);
     let mut out = Vec::with_capacity(head.bytes.len() + ADDED + body.len());
     out.extend_from_slice(head.parsed.method.as_str().as_bytes());
     out.push(b' ');
@@ -135,11 +142,11 @@ fn request(handler: &ConnectionHandler, head: &Head, body: &[u8], state: &Reques
     }
     if state.live.is_some() {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
-        response_head::put_field(&mut out, b"Upgrade", state.upgrade.as_deref().unwrap_or("websocket").as_bytes());
+        response_head::put_field(&mut out, b"Upgrade", forwarding.upgrade.as_deref().unwrap_or("websocket").as_bytes());
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(body);
-    Ok(out)
+    out
 }
 
 async fn try_once(
@@ -147,8 +154,7 @@ async fn try_once(
     conn: &mut Conn,
     server: &mut Stream,
     (request, since): (&[u8], Option<Instant>),
-    head: &RequestHeader,
-    state: &RequestState,
+    forwarding: &Forwarding,
 ) -> std::result::Result<Answer, AttemptError> {
     let idle = handler.gateway.config.limits.idle;
     let rest = &request[server.write_now(request)..];
@@ -166,8 +172,8 @@ async fn try_once(
             None => return Err(AttemptError::Other(Error::explain(ErrorType::WriteTimedout, "sending").into_up())),
         }
     }
-    let route = state.admission.as_ref().map(|admission| &handler.gateway.config.routes[admission.route()]);
-    let within = route.map_or(idle, |route| route.timeout);
+    let within = handler.gateway.config.routes[forwarding.admission.route()].timeout;
+    let head = forwarding.request.parsed();
     let mut deadline = std::mem::take(&mut conn.deadline);
     let answer = deadline.within_since(since, within, pin!(read_answer(conn, server, head, idle))).await;
     conn.deadline = deadline;

@@ -8,17 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::downstream::{Download, Upload};
 use super::replay_buffer::Replay;
 use super::upstream::{self, AttemptError, Server, Sink, Source, gone};
 use crate::policy::trailers;
-use crate::proxy::attempt::no_admission;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::flow::Flow;
-use crate::proxy::request_state::RequestState;
+use crate::proxy::request_state::{Forwarding, RequestState};
 use crate::proxy::retry::uses_connection_auth;
 use crate::proxy::{attempt, connection_reuse};
 use crate::upstream::h1_pool;
@@ -61,35 +59,36 @@ struct Progress {
 /// Sends the request to the servers in turn until one answers, and its answer to the client.
 pub(crate) async fn forward<U: Upload, D: Download>(
     handler: &ConnectionHandler,
-    head: &RequestHeader,
+    forwarding: &Forwarding,
     body: &mut U,
     client: &mut D,
     state: &mut RequestState,
     read: &mut usize,
 ) -> Result<()> {
+    let head = forwarding.request.parsed();
     let bodiless = body.is_over();
     let mut body = Replay::new(body);
     loop {
-        let target = attempt::next_target(&handler.gateway, state)?;
-        let (server, kept) = match acquire_connection(handler, &target, state, D::TAKES_H2).await {
+        let target = attempt::next_target(&handler.gateway, forwarding, state)?;
+        let (server, kept) = match acquire_connection(handler, forwarding, &target, state, D::TAKES_H2).await {
             Ok(reached) => reached,
-            Err(e) if attempt::may_try_another(&handler.gateway, state, &e) => continue,
+            Err(e) if attempt::may_try_another(&handler.gateway, forwarding, state, &e) => continue,
             Err(e) => return Err(e),
         };
         let mut request = head.clone();
-        attempt::changes(&handler.gateway, head, state)?.apply(&mut request)?;
+        attempt::changes(&handler.gateway, forwarding, state, &target).apply(&mut request)?;
         if !client.holds_back() {
             request.remove_header(&header::EXPECT);
         }
-        let tried = match timeout(answer_time(handler, state), server.begin(&request, bodiless)).await {
-            Ok(Ok(begun)) => relay(handler, head, &mut body, client, state, (bodiless, begun), read).await,
+        let tried = match timeout(answer_time(handler, forwarding), server.begin(&request, bodiless)).await {
+            Ok(Ok(begun)) => relay(handler, forwarding, &mut body, client, state, (bodiless, begun), read).await,
             Ok(Err(e)) => Err(AttemptError::NoResponse(e)),
             Err(_) => Err(AttemptError::Other(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up())),
         };
         match tried {
             Ok(Some((sink, source))) => {
                 match upstream::kept(sink, source) {
-                    Ok(Some(stream)) if !uses_connection_auth(&head.headers, state.names()) => {
+                    Ok(Some(stream)) if !uses_connection_auth(&head.headers, state.names) => {
                         connection_reuse::keep(&handler.gateway, &target, stream, true);
                     }
                     Ok(_) => {}
@@ -98,7 +97,7 @@ pub(crate) async fn forward<U: Upload, D: Download>(
                 return Ok(());
             }
             Ok(None) => return Ok(()),
-            Err(AttemptError::NoResponse(e)) if !(body.rewind() && attempt::may_repeat(state, head, kept)) => {
+            Err(AttemptError::NoResponse(e)) if !(body.rewind() && attempt::may_repeat(forwarding, state, kept)) => {
                 return Err(e);
             }
             Err(AttemptError::NotProcessed(e)) if !(body.rewind() && attempt::may_begin_anew(state)) => return Err(e),
@@ -109,20 +108,20 @@ pub(crate) async fn forward<U: Upload, D: Download>(
 }
 
 /// What the route allows a server to begin its answer.
-fn answer_time(handler: &ConnectionHandler, state: &RequestState) -> Duration {
-    let config = &handler.gateway.config;
-    state.admission.as_ref().map_or(config.limits.idle, |admission| config.routes[admission.route()].timeout)
+fn answer_time(handler: &ConnectionHandler, forwarding: &Forwarding) -> Duration {
+    handler.gateway.config.routes[forwarding.admission.route()].timeout
 }
 
 /// A connection to the server, and whether it is one that was kept. With `any`, it may be in HTTP/2 though the
 /// server does not ask for that.
 async fn acquire_connection(
     handler: &ConnectionHandler,
+    forwarding: &Forwarding,
     target: &Target,
     state: &RequestState,
     any: bool,
 ) -> Result<(Server, bool)> {
-    let pair = (target.id(), state.known.as_ref().and_then(|known| known.client));
+    let pair = (target.id(), forwarding.request.facts().client);
     if !state.retried {
         let shared = if any || target.is_h2c() { Shared::take(pair) } else { None };
         if let Some(shared) = shared {
@@ -150,22 +149,20 @@ async fn acquire_connection(
 /// Both bodies on their way. `Ok` with the server's ends: all was sent and read.
 async fn relay<U: Upload, D: Download>(
     handler: &ConnectionHandler,
-    head: &RequestHeader,
+    forwarding: &Forwarding,
     body: &mut U,
     client: &mut D,
     state: &mut RequestState,
     (bodiless, (sink, source)): (bool, (Sink, Source)),
     read: &mut usize,
 ) -> Result<Option<(Sink, Source)>, AttemptError> {
-    let (Some(connection), Some(admission)) = (state.connection.clone(), &state.admission) else {
-        return no_admission().map_err(AttemptError::Other);
-    };
+    let (connection, admission, head) = (state.connection.clone(), &forwarding.admission, forwarding.request.parsed());
     let body_max = admission.body_max();
     let upstream = &handler.gateway.config.upstreams[admission.upstream()];
     let passing = |told: HeaderMap| trailers::to_server(told, &handler.gateway.header_filter, upstream);
     let (idle, declared) = (handler.gateway.config.limits.idle, head.headers.contains_key(header::CONTENT_LENGTH));
     let allowed =
-        Allowed { idle, answer: answer_time(handler, state), body_max, held: declared && !U::IS_FRAMED, bodiless };
+        Allowed { idle, answer: answer_time(handler, forwarding), body_max, held: declared && !U::IS_FRAMED, bodiless };
     if matches!(sink, Sink::Shared(_)) {
         // it was not asked
         client.inform(StatusCode::CONTINUE, &HeaderMap::new()).await;
@@ -173,7 +170,7 @@ async fn relay<U: Upload, D: Download>(
     let progress = Progress::default();
     let result = {
         let mut up = pin!(upload(body, sink, &allowed, passing, &progress));
-        let mut down = pin!(download(handler, head, client, source, state, &progress));
+        let mut down = pin!(download(handler, forwarding, client, source, state, &progress));
         let (mut sending, mut awaited) = (true, false);
         let (mut uploaded, mut watched) = (None, None);
         let mut due = Instant::now();
@@ -211,21 +208,23 @@ async fn relay<U: Upload, D: Download>(
 /// The answer, to its end.
 async fn download(
     handler: &ConnectionHandler,
-    head: &RequestHeader,
+    forwarding: &Forwarding,
     client: &mut impl Download,
     mut source: Source,
     state: &mut RequestState,
     progress: &Progress,
 ) -> Result<Source, AttemptError> {
     let idle = handler.gateway.config.limits.idle;
-    let mut answer = source.head(&head.method, client).await?;
+    let mut answer = source.head(&forwarding.request.parsed().method, client).await?;
     progress.answered.store(true, Ordering::Relaxed);
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         // no upgrade was sent on, a client's handshake for a WebSocket included
         let why = "101 to a request that is not an upgrade";
         return Err(AttemptError::Other(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()));
     }
-    attempt::on_response_head(&handler.gateway, head, &answer, state).map_err(AttemptError::Other)?.apply(&mut answer);
+    attempt::on_response_head(&handler.gateway, forwarding, &answer, state)
+        .map_err(AttemptError::Other)?
+        .apply(&mut answer);
     let has_length = answer.headers.contains_key(header::CONTENT_LENGTH);
     answer.remove_header(&http::header::CONNECTION);
     let over = source.is_over() || source.is_bodiless();
@@ -234,7 +233,7 @@ async fn download(
         source.let_end().await;
         return Ok(source);
     }
-    let mut flow = Flow::new(&handler.gateway, head, has_length, state);
+    let mut flow = Flow::new(&handler.gateway, forwarding, has_length, state);
     {
         let mut relayed = pin!(relay_body(client, &mut source, progress, idle));
         loop {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use http::{Method, StatusCode};
+use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
 use super::downstream::Conn;
@@ -18,21 +19,20 @@ use super::reply::ConnectionOutcome;
 use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
 use super::{reply, streamed_downstream};
-use crate::pages::word;
-use crate::policy::normalize::Peer;
+use crate::pages::Page;
+use crate::policy::normalize::{NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::refuse;
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::exchange::buffered;
-use crate::proxy::gateway::Step;
-use crate::proxy::request_state::RequestState;
+use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
 use crate::proxy::{attempt, h2, page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
-use crate::wire::request_target;
 use crate::wire::stream::Stream;
 
 /// What a connection in HTTP/2 begins with, as far as it looks like a head (RFC 9113, 3.4).
@@ -137,52 +137,63 @@ fn is_trusted_proxy(handler: &ConnectionHandler, conn: &Conn) -> bool {
 }
 
 async fn reject_malformed_head(handler: &ConnectionHandler, mut conn: Box<Conn>, bad: BadHead) {
-    let (request_id, mut why) = (handler.gateway.fresh_id(), None);
+    let request_id = handler.gateway.fresh_id();
     let site = request_head::wants_page(&conn.buffer).then_some(&*handler.gateway.pages);
     let seen = Oversize::of_bytes(&conn.buffer, &handler.gateway.config.server.prefix);
-    let reply = oversized_head::bad_head(bad, &request_id, &mut why, site, &seen);
+    let reply = oversized_head::bad_head(bad, &request_id, site, &seen);
     let client = (conn.handle.address(), seen.host.as_str());
-    access_log::unread(&handler.gateway, client, reply.status.as_u16(), &request_id, why);
+    access_log::unread(&handler.gateway, client, reply.status.as_u16(), &request_id, Reason::Head(bad));
     let _ = reply::write(handler, &mut conn, reply, &Method::GET, &request_id).await;
     conn.linger().await;
 }
 
 /// Serves one request and writes its access line.
-async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, mut head: Box<Head>) -> AfterRequest {
-    let mut state = RequestState::new(handler.gateway.fresh_id());
-    state.connection = Some(conn.handle.clone());
+async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, head: Box<Head>) -> AfterRequest {
+    let mut state = RequestState::new(conn.handle.clone(), handler.gateway.fresh_id());
     let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
     let head_bytes = head.bytes.len();
-    let step = handler.gateway.open(&mut head.parsed, head_bytes, &mut state);
-    let names = state.names();
-    let length = if names.may_have(b"content-length") { body_length(&head.parsed) } else { 0 };
-    let streams = is_streamed(&head.parsed, names, length)
-        || (matches!(step, Step::Forward) && attempt::requires_h2(&handler.gateway, &state));
-    if streams && state.upgrade.take().is_some() {
-        // a body that is still on its way would be frames
-        state.live = None;
-    }
-    let end = if streams {
-        // apart, as pages and TLS handshakes with servers are: every connection is as large as the largest thing it may wait for
-        Box::pin(streamed_downstream::stream(handler, &mut conn, step, &head.parsed, &mut state, &mut counts)).await
-    } else {
-        serve_buffered(handler, &mut conn, step, (&head, length), &mut state, &mut counts).await
+    let decision = handler.gateway.open(head, head_bytes, &mut state);
+    let length = if state.names.may_have(b"content-length") { body_length(decision.parsed()) } else { 0 };
+    let streams = is_streamed(decision.parsed(), state.names, length);
+    let (outcome, subject) = match decision {
+        Decision::Forward(mut forwarding) => {
+            let outcome = forward(handler, &mut conn, &mut forwarding, (streams, length), &mut state, &mut counts);
+            match outcome.await {
+                ConnectionOutcome::Tunnel(server, first) => {
+                    let gateway = handler.gateway.clone();
+                    let tunnel = Tunnel::new(gateway, *conn, (server, &first), *forwarding, state, counts);
+                    return AfterRequest::Tunnel(Box::new(tunnel));
+                }
+                outcome => (outcome, Subject::Normal(forwarding.request)),
+            }
+        }
+        Decision::Page(page, request) => {
+            let shown = show_page(handler, &mut conn, page, &request, (streams, length), &mut state, &mut counts);
+            (shown.await, Subject::Normal(request))
+        }
+        Decision::Reply(reply, subject) => {
+            let skips = streams || reply.close;
+            let reply = if streams { reply.closing() } else { reply };
+            let head = subject.parsed();
+            let body =
+                read_body(handler, &mut conn, if skips { 0 } else { length }, head, &mut state, &mut counts).await;
+            let outcome = match body {
+                Ok(_) => reply::send(handler, &mut conn, state.cors.dress(reply), head, &state, &mut counts).await,
+                Err(outcome) => outcome,
+            };
+            (outcome, subject)
+        }
     };
-    if let ConnectionOutcome::Tunnel(server, first) = end {
-        let gateway = handler.gateway.clone();
-        let tunnel = Tunnel::new(gateway, *conn, (server, &first), &head.parsed, state, counts);
-        return tunnel.map_or(AfterRequest::Close, |tunnel| AfterRequest::Tunnel(Box::new(tunnel)));
-    }
-    // from here on nobody closes the connection: it may go on with somebody else's request
+    // nothing closes the connection from here on: another request may follow
     (state.live, state.call) = (None, None);
     let closed = conn.handle.reason();
-    state.why = closed.or(state.why);
-    let over = access_log::record(&handler.gateway, &head.parsed, request_target::of(&head.parsed), &state, &counts);
+    state.reason = closed.or(state.reason);
+    let over = access_log::record(&handler.gateway, subject.parsed(), subject.facts(), &state, &counts);
     conn.served = Some(Instant::from_std(over));
-    match end {
+    match outcome {
         ConnectionOutcome::Keep if conn.buffer.is_empty() && closed.is_none() => AfterRequest::Keep(conn),
         ConnectionOutcome::Next if closed.is_none() => AfterRequest::Keep(conn),
-        // bytes behind a request that is not over are nobody's: they are never answered
+        // bytes behind a request that is not over are never answered
         ConnectionOutcome::Keep | ConnectionOutcome::Next | ConnectionOutcome::Linger => {
             conn.linger().await;
             AfterRequest::Close
@@ -191,50 +202,79 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, mut head: B
     }
 }
 
-/// Reads the whole body, and then answers.
-async fn serve_buffered(
+/// Forwards a request, whose body `streams` or has this length.
+async fn forward(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    step: Step,
-    (head, length): (&Head, u64),
+    forwarding: &mut Forwarding,
+    (streams, length): (bool, u64),
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    let length = if matches!(&step, Step::Reply(reply) if reply.close) { 0 } else { length };
-    match conn.read_body(length).await {
-        Ok(body) => {
-            counts.bytes_in = body.len();
-            respond_or_forward(handler, conn, step, head, body, state, counts).await
+    if streams || attempt::requires_h2(&handler.gateway, forwarding) {
+        if forwarding.upgrade.take().is_some() {
+            // a body that is still on its way would be frames
+            state.live = None;
         }
-        Err(Some(code)) => {
-            (state.outcome, state.why) = ("bad_request", Some(word(code)));
-            let reply = refuse::unread(code, &state.request_id);
-            reply::send(handler, conn, reply, &head.parsed, state, counts).await
-        }
-        Err(None) => {
-            state.outcome = "client_gone";
-            ConnectionOutcome::Closed
-        }
+        // boxed, as pages and TLS handshakes with servers are: every connection is as large as the largest future that it may wait for
+        return Box::pin(streamed_downstream::forward(handler, conn, forwarding, state, counts)).await;
+    }
+    match read_body(handler, conn, length, forwarding.request.parsed(), state, counts).await {
+        Ok(body) => buffered::exchange(handler, conn, forwarding, body, state, counts).await,
+        Err(outcome) => outcome,
     }
 }
 
-async fn respond_or_forward(
+/// Answers with one of the gateway's own pages.
+async fn show_page(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    step: Step,
-    head: &Head,
-    body: Bytes,
+    page: Page,
+    request: &NormalRequest,
+    (streams, length): (bool, u64),
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    let reply = match step {
-        Step::Forward => return buffered::exchange(handler, conn, head, body, state, counts).await,
-        Step::Reply(reply) => reply,
-        Step::Page(page) => {
-            let fits = body.len() <= handler.gateway.config.limits.form_bytes;
-            let body = if fits { Ok(body) } else { Err(StatusCode::PAYLOAD_TOO_LARGE) };
-            Box::pin(page::answer(&handler.gateway, page, &head.parsed, body, state)).await
+    let head = request.parsed();
+    let body = if streams {
+        let body = Box::pin(streamed_downstream::form(handler, conn, page, head)).await;
+        counts.bytes_in = body.as_ref().map_or(0, Bytes::len);
+        body
+    } else {
+        match read_body(handler, conn, length, head, state, counts).await {
+            Ok(body) if body.len() <= handler.gateway.config.limits.form_bytes => Ok(body),
+            Ok(_) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(outcome) => return outcome,
         }
     };
-    reply::send(handler, conn, state.cors.dress(reply), &head.parsed, state, counts).await
+    let unread = streams && body.as_ref().map_or(true, Bytes::is_empty);
+    let reply = Box::pin(page::answer(&handler.gateway, page, request, body, state)).await;
+    let reply = if unread { reply.closing() } else { reply };
+    reply::send(handler, conn, state.cors.dress(reply), head, state, counts).await
+}
+
+/// Reads the whole body; `Err` where there is none, and the client has its answer.
+async fn read_body(
+    handler: &ConnectionHandler,
+    conn: &mut Conn,
+    length: u64,
+    head: &RequestHeader,
+    state: &mut RequestState,
+    counts: &mut Counts,
+) -> Result<Bytes, ConnectionOutcome> {
+    match conn.read_body(length).await {
+        Ok(body) => {
+            counts.bytes_in = body.len();
+            Ok(body)
+        }
+        Err(Some(code)) => {
+            (state.outcome, state.reason) = (Outcome::BadRequest, Some(Reason::Status(code)));
+            let reply = refuse::unread(code, &state.request_id);
+            Err(reply::send(handler, conn, reply, head, state, counts).await)
+        }
+        Err(None) => {
+            state.outcome = Outcome::ClientGone;
+            Err(ConnectionOutcome::Closed)
+        }
+    }
 }

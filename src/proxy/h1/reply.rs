@@ -38,7 +38,7 @@ pub(crate) async fn send(
     state: &RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    reply.close |= !keep_alive(handler, conn, head, state.names());
+    reply.close |= !keep_alive(handler, conn, head, state.names);
     let (close, bytes) = (reply.close, reply.body.len());
     counts.status = reply.status.as_u16();
     if write(handler, conn, reply, &head.method, &state.request_id).await.is_err() {

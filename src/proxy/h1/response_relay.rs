@@ -12,19 +12,19 @@ use tokio::io::AsyncReadExt as _;
 
 use super::downstream::{Conn, gone};
 use super::reply::{self, ConnectionOutcome};
+use crate::policy::reasons::Outcome;
 use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::flow::Flow;
-use crate::proxy::request_state::RequestState;
+use crate::proxy::request_state::{Forwarding, RequestState};
 use crate::proxy::retry::uses_connection_auth;
 use crate::proxy::{attempt, connection_reuse};
 use crate::upstream::targets::Target;
 use crate::wire::body::Complete;
 use crate::wire::chunked::{self, Chunks};
-use crate::wire::request_head::Head;
 use crate::wire::response_head::{Answer, Framing};
 use crate::wire::response_view::ResponseHeadView as _;
 use crate::wire::stream::Stream;
@@ -49,21 +49,22 @@ pub(crate) struct Answered {
 pub(crate) async fn answer(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    head: &Head,
+    forwarding: &Forwarding,
     (answered, changes): (&mut Answered, &ResponseHeaderPolicy<'_>),
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> Relayed {
     let Answered { server, target, answer, .. } = answered;
+    let head = forwarding.request.parsed();
     let status = answer.head.status();
     // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
-    let in_chunks = head.parsed.version == Version::HTTP_11;
+    let in_chunks = head.version == Version::HTTP_11;
     let sent = match answer.framing {
         Framing::Length(length) => Framing::Length(length),
         Framing::Chunked | Framing::Close if in_chunks => Framing::Chunked,
         Framing::Chunked | Framing::Close => Framing::Close,
     };
-    let close = sent == Framing::Close || !reply::keep_alive(handler, conn, &head.parsed, state.names());
+    let close = sent == Framing::Close || !reply::keep_alive(handler, conn, head, state.names);
     let mut out = Vec::with_capacity(answer.length() + ADDED);
     if status == StatusCode::SWITCHING_PROTOCOLS {
         changes.write(answer, sent, false, &mut out);
@@ -75,8 +76,7 @@ pub(crate) async fn answer(
     counts.status = status.as_u16();
     let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
     let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
-    let has_length = matches!(answer.framing, Framing::Length(_));
-    let mut flow = Flow::new(&handler.gateway, &head.parsed, has_length, state);
+    let mut flow = Flow::new(&handler.gateway, forwarding, matches!(answer.framing, Framing::Length(_)), state);
     let relayed = relay(handler, conn, server, answer.rest(), &mut body, &mut flow).await;
     counts.bytes_out = body.sent;
     match relayed {
@@ -85,12 +85,12 @@ pub(crate) async fn answer(
             if answer.keeps && !clean {
                 connection_reuse::distrust(&handler.gateway, target, state);
             }
-            let keeps = ends_clean && !uses_connection_auth(&head.parsed.headers, state.names());
+            let keeps = ends_clean && !uses_connection_auth(&head.headers, state.names);
             Relayed::Over(if close { ConnectionOutcome::Linger } else { ConnectionOutcome::Keep }, keeps)
         }
-        Err(Some(e)) => match attempt::on_upstream_error(&handler.gateway, &e, &head.parsed, state) {
+        Err(Some(e)) => match attempt::on_upstream_error(&handler.gateway, &e, forwarding, state) {
             Some(reply) if !body.begun => {
-                Relayed::Over(reply::send(handler, conn, reply, &head.parsed, state, counts).await, false)
+                Relayed::Over(reply::send(handler, conn, reply, head, state, counts).await, false)
             }
             // the head is written: the client sees that the body breaks off
             _ => {
@@ -101,7 +101,7 @@ pub(crate) async fn answer(
             }
         },
         Err(None) => {
-            state.outcome = "client_gone";
+            state.outcome = Outcome::ClientGone;
             Relayed::Over(ConnectionOutcome::Closed, false)
         }
     }

@@ -14,17 +14,16 @@ use tokio::time::timeout;
 use crate::pages::Page;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
+use crate::proxy::attempt;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::exchange::downstream::{Download, Upload, read_form};
 use crate::proxy::exchange::streamed;
-use crate::proxy::gateway::Step;
 use crate::proxy::h1::downstream::Conn;
 use crate::proxy::h1::reply::{self, ConnectionOutcome};
 use crate::proxy::h1::request_body::body_length;
-use crate::proxy::request_state::RequestState;
-use crate::proxy::{attempt, page};
+use crate::proxy::request_state::{Forwarding, RequestState};
 use crate::wire::body::{Complete, Part};
 use crate::wire::chunked;
 use crate::wire::framed_body::{Cut, Framed};
@@ -72,30 +71,8 @@ struct Client<'c> {
     bytes_out: usize,
 }
 
-/// Answers a request whose body is still on its way.
-pub(crate) async fn stream(
-    handler: &ConnectionHandler,
-    conn: &mut Conn,
-    step: Step,
-    head: &RequestHeader,
-    state: &mut RequestState,
-    counts: &mut Counts,
-) -> ConnectionOutcome {
-    let reply = match step {
-        Step::Forward => return exchange_streamed(handler, conn, head, state, counts).await,
-        Step::Reply(reply) => reply.closing(),
-        Step::Page(page) => {
-            let body = form(handler, conn, page, head).await;
-            let read = body.as_ref().is_ok_and(|body| !body.is_empty());
-            counts.bytes_in = body.as_ref().map_or(0, Bytes::len);
-            let reply = page::answer(&handler.gateway, page, head, body, state).await;
-            if read { reply } else { reply.closing() }
-        }
-    };
-    reply::send(handler, conn, state.cors.dress(reply), head, state, counts).await
-}
-
-async fn form(
+/// Reads the form that a page takes.
+pub(crate) async fn form(
     handler: &ConnectionHandler,
     conn: &mut Conn,
     page: Page,
@@ -120,14 +97,16 @@ async fn form(
     form
 }
 
-async fn exchange_streamed(
+/// Forwards a request whose body is still on its way.
+pub(crate) async fn forward(
     handler: &ConnectionHandler,
     conn: &mut Conn,
-    head: &RequestHeader,
+    forwarding: &Forwarding,
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    let keeps = reply::keep_alive_allowed(handler, head, state.names());
+    let head = forwarding.request.parsed();
+    let keeps = reply::keep_alive_allowed(handler, head, state.names);
     let ends = Ends::default();
     let handle = conn.handle.clone();
     let is_plain = conn.stream.is_plain();
@@ -147,7 +126,7 @@ async fn exchange_streamed(
         status: 0,
         bytes_out: 0,
     };
-    let result = streamed::forward(handler, head, &mut body, &mut client, state, &mut counts.bytes_in).await;
+    let result = streamed::forward(handler, forwarding, &mut body, &mut client, state, &mut counts.bytes_in).await;
     if result.is_err() && handle.closed_for().is_some() {
         client.end_events().await;
     }
@@ -161,7 +140,7 @@ async fn exchange_streamed(
             (false, _) => ConnectionOutcome::Linger,
         };
     };
-    match attempt::on_upstream_error(&handler.gateway, &e, head, state) {
+    match attempt::on_upstream_error(&handler.gateway, &e, forwarding, state) {
         Some(reply) if counts.status == 0 => reply::send(handler, conn, reply, head, state, counts).await,
         // the head is written: the client sees that the body breaks off
         _ => {

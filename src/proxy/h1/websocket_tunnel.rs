@@ -9,19 +9,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use pingora_http::RequestHeader;
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use super::downstream::Conn;
 use crate::metrics::{RouteMetrics, SocketEnd};
+use crate::policy::normalize::NormalRequest;
+use crate::policy::reasons::Reason;
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::gateway::Gateway;
-use crate::proxy::request_state::RequestState;
+use crate::proxy::request_state::{Forwarding, RequestState};
 use crate::wire::deadline::Deadline;
-use crate::wire::request_target;
 use crate::wire::stream::Stream;
 use crate::wire::websocket_frames::{Closing, FrameTracker};
 
@@ -63,7 +63,10 @@ pub(super) struct Tunnel {
     deadline: Deadline,
     handle: Arc<ConnectionHandle>,
     gateway: Gateway,
-    head: RequestHeader,
+    /// Without its fields, and the buffer that they were in.
+    request: NormalRequest,
+    /// The protocol, where it is not WebSocket.
+    upgrade: Option<String>,
     state: Box<RequestState>,
     counts: Counts,
     series: Arc<RouteMetrics>,
@@ -75,10 +78,10 @@ impl Tunnel {
         gateway: Gateway,
         conn: Conn,
         (server, first): (Stream, &[u8]),
-        head: &RequestHeader,
+        forwarding: Forwarding,
         state: RequestState,
         counts: Counts,
-    ) -> Option<Self> {
+    ) -> Self {
         let direction = |bytes: &[u8]| {
             let mut direction = Direction { pending: BytesMut::from(bytes), ..Direction::default() };
             direction.bytes = direction.frames.feed(bytes);
@@ -86,11 +89,23 @@ impl Tunnel {
         };
         let Conn { stream, buffer, deadline, handle, .. } = conn;
         let (up, down) = (direction(&buffer), direction(first));
-        // what the access line tells, without the fields and the buffer that they stand in
-        let head = request_target::head_with(head.method.clone(), request_target::of(head)).ok()?;
+        let (request, upgrade) = (forwarding.request.without_fields(), forwarding.upgrade);
         let series = gateway.counted.shared(state.route);
         series.socket_opened();
-        Some(Self { series, stream, server, up, down, deadline, handle, gateway, head, state: Box::new(state), counts })
+        Self {
+            series,
+            stream,
+            server,
+            up,
+            down,
+            deadline,
+            handle,
+            gateway,
+            request,
+            upgrade,
+            state: Box::new(state),
+            counts,
+        }
     }
 
     /// Passes frames until one end is done with it or the session is, and writes the access line.
@@ -104,7 +119,7 @@ impl Tunnel {
                 closing = self.handle.closed_for().map(begin);
             }
             // what is no WebSocket has no words for it
-            if closing.is_some() && self.state.upgrade.is_some() {
+            if closing.is_some() && self.upgrade.is_some() {
                 return Poll::Ready(());
             }
             // before the bytes: two ends that are always ready use up all that one task may do in a row
@@ -114,7 +129,7 @@ impl Tunnel {
                     return Poll::Ready(());
                 }
                 self.handle.close(Closing::Idle);
-                if self.state.upgrade.is_some() {
+                if self.upgrade.is_some() {
                     return Poll::Ready(());
                 }
                 closing = self.handle.closed_for().map(begin);
@@ -145,12 +160,12 @@ impl Tunnel {
         self.counts.bytes_out += self.down.bytes;
         let why = self.handle.closed_for();
         if let Some(why) = why {
-            self.state.why = Some(why.reason());
+            self.state.reason = Some(Reason::Closed(why));
         }
         let end = why.map_or(SocketEnd::Peer, end_of);
         self.series.socket_closed();
         self.gateway.metrics.socket_closed(end);
-        access_log::record(&self.gateway, &self.head, request_target::of(&self.head), &self.state, &self.counts);
+        access_log::record(&self.gateway, self.request.parsed(), Some(self.request.facts()), &self.state, &self.counts);
     }
 }
 

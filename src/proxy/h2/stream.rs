@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, StatusCode, header, request};
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
 use super::downstream::{Body, Client};
 use super::head;
 use super::stream_budget::{StreamBudget, StreamOutcome};
+use crate::pages::Page;
+use crate::policy::normalize::NormalRequest;
 use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::client_disconnected::ClientDisconnected;
@@ -21,17 +23,16 @@ use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::exchange::downstream::{Download as _, Upload as _, read_form};
 use crate::proxy::exchange::streamed;
-use crate::proxy::gateway::Step;
-use crate::proxy::request_state::RequestState;
+use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
 use crate::proxy::{attempt, page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
-use crate::wire::request_target;
+use crate::wire::request_head::Head;
 
 /// Serves it and writes its access line.
 pub(super) async fn serve(
-    front: ConnectionHandler,
+    handler: ConnectionHandler,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     connection: Arc<ConnectionHandle>,
@@ -39,49 +40,55 @@ pub(super) async fn serve(
 ) -> StreamOutcome {
     let (parts, body) = request.into_parts();
     let (body, client) =
-        (Body::new(body), Client::new(respond, front.gateway.config.limits.idle, stream_budget.clone()));
-    body.clone().meanwhile(serve_one(front, parts, body, client, connection, stream_budget)).await
+        (Body::new(body), Client::new(respond, handler.gateway.config.limits.idle, stream_budget.clone()));
+    body.clone().meanwhile(serve_one(handler, parts, body, client, connection, stream_budget)).await
 }
 
 async fn serve_one(
-    front: ConnectionHandler,
+    handler: ConnectionHandler,
     parts: request::Parts,
     mut body: Body,
     mut client: Client,
     connection: Arc<ConnectionHandle>,
     stream_budget: Arc<StreamBudget>,
 ) -> StreamOutcome {
-    let gateway = &front.gateway;
+    let gateway = &handler.gateway;
     let read = head::read(&parts, &gateway.config.limits);
     let (method, to_people) = (parts.method.clone(), wants_page(&parts.headers));
     let seen = if read.is_err() { oversize_of(&parts, &gateway.config.server.prefix) } else { Oversize::default() };
     // it may be many times as large as what was sent, and an answer may wait
     drop(parts);
-    let (mut head, bytes) = match read {
+    let (head, bytes) = match read {
         Ok(read) => read,
         Err(bad) => {
-            let (id, mut why) = (gateway.fresh_id(), None);
-            let reply = oversized_head::bad_head(bad, &id, &mut why, to_people.then_some(&*gateway.pages), &seen);
-            access_log::unread(gateway, (connection.address(), &seen.host), reply.status.as_u16(), &id, why);
+            let id = gateway.fresh_id();
+            let reply = oversized_head::bad_head(bad, &id, to_people.then_some(&*gateway.pages), &seen);
+            access_log::unread(
+                gateway,
+                (connection.address(), &seen.host),
+                reply.status.as_u16(),
+                &id,
+                Reason::Head(bad),
+            );
             drop(seen);
-            let _ = reply_h2(&front, &mut client, &connection, reply, &method, &id).await;
+            let _ = reply_h2(&handler, &mut client, &connection, reply, &method, &id).await;
             return StreamOutcome::Abusive;
         }
     };
-    let mut state = RequestState::new(gateway.fresh_id());
-    state.connection = Some(connection.clone());
-    let step = gateway.open(&mut head, bytes, &mut state);
-    let read = carry_on_h2(&front, step, &mut head, &mut body, &mut client, &mut state, stream_budget).await;
+    let mut state = RequestState::new(connection, gateway.fresh_id());
+    let decision = gateway.open(Box::new(Head { parsed: head, bytes: Bytes::new() }), bytes, &mut state);
+    let mut call = Call { handler: &handler, body: &mut body, client: &mut client, state: &mut state, bytes_in: 0 };
+    let subject = call.answer(decision, stream_budget).await;
+    let bytes_in = call.bytes_in;
     (state.live, state.call) = (None, None);
-    if let Some(why) = connection.closed_for() {
-        state.why = Some(why.reason());
-    }
-    let counts = Counts { status: client.status, bytes_in: read, bytes_out: client.bytes_out };
-    access_log::record(gateway, &head, request_target::of(&head), &state, &counts);
-    if client.status > 0 && connection.closed_for().is_none() {
+    let closed = state.connection.closed_for();
+    state.reason = closed.map(Reason::Closed).or(state.reason);
+    let counts = Counts { status: client.status, bytes_in, bytes_out: client.bytes_out };
+    access_log::record(gateway, subject.parsed(), subject.facts(), &state, &counts);
+    if client.status > 0 && closed.is_none() {
         body.drain_body().await;
     }
-    if state.outcome == "client_gone" || state.outcome == "bad_request" {
+    if matches!(state.outcome, Outcome::ClientGone | Outcome::BadRequest) {
         StreamOutcome::Abusive
     } else {
         StreamOutcome::Served
@@ -93,99 +100,99 @@ fn oversize_of(parts: &request::Parts, prefix: &str) -> Oversize {
     Oversize::of_head(&parts.method, parts.uri.path().as_bytes(), authority, &parts.headers, prefix)
 }
 
-/// Answers the stream, or ends it; gives how much of its body was read.
-async fn carry_on_h2(
-    handler: &ConnectionHandler,
-    step: Step,
-    head: &mut RequestHeader,
-    body: &mut Body,
-    client: &mut Client,
-    state: &mut RequestState,
-    stream_budget: Arc<StreamBudget>,
-) -> usize {
-    let Some(connection) = state.connection.clone() else { return 0 };
-    let expects = head.headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
-    let answers_at_once = matches!(step, Step::Reply(_));
-    if expects.eq_ignore_ascii_case(b"100-continue") && !answers_at_once {
-        client.tell(StatusCode::CONTINUE, &HeaderMap::new());
-    }
-    let mut read = 0;
-    let place = if answers_at_once { None } else { stream_budget.place(&handler.gateway, connection.address()) };
-    if place.is_none() && !answers_at_once {
-        (state.outcome, state.why) = ("refused", Some("connections"));
-        // nobody has seen it: the client may try again (RFC 9113, 8.7)
-        client.reset(Reason::REFUSED_STREAM);
-        return 0;
-    }
-    let reply = match step {
-        Step::Reply(reply) => state.cors.dress(reply),
-        Step::Page(page) => {
-            let body = if page.takes_body(&head.method) {
-                read_form(body, handler.gateway.config.limits.form_bytes).await
-            } else {
-                Ok(Bytes::new())
-            };
-            read = body.as_ref().map_or(0, Bytes::len);
-            let reply = Box::pin(page::answer(&handler.gateway, page, head, body, state)).await;
-            state.cors.dress(reply)
+/// One stream's request and response.
+struct Call<'s> {
+    handler: &'s ConnectionHandler,
+    body: &'s mut Body,
+    client: &'s mut Client,
+    state: &'s mut RequestState,
+    /// How much of the body was read.
+    bytes_in: usize,
+}
+
+impl Call<'_> {
+    /// Answers the stream, or ends it.
+    async fn answer(&mut self, decision: Decision, stream_budget: Arc<StreamBudget>) -> Subject {
+        let gateway = &self.handler.gateway;
+        let is_refused = matches!(decision, Decision::Reply(..));
+        let expects = decision.parsed().headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
+        if expects.eq_ignore_ascii_case(b"100-continue") && !is_refused {
+            self.client.tell(StatusCode::CONTINUE, &HeaderMap::new());
         }
-        // apart: a stream that waits with an answer of ours is not as large as this
-        Step::Forward => match Box::pin(forward_h2(handler, head, body, client, state, &mut read)).await {
-            Some(reply) => reply,
-            None => return read,
-        },
-    };
-    // its fields are nothing that an answer waits with
-    if let Ok(bare) = RequestHeader::build_no_case(head.method.clone(), head.raw_path(), None) {
-        *head = bare;
+        let slot = if is_refused { None } else { stream_budget.place(gateway, self.state.connection.address()) };
+        let may_run = slot.is_some();
+        let (reply, subject) = match decision {
+            Decision::Reply(reply, subject) => (Some(self.state.cors.dress(reply)), subject),
+            Decision::Page(page, request) => {
+                let reply = if may_run { Some(self.show_page(page, &request).await) } else { None };
+                (reply, Subject::Normal(request))
+            }
+            Decision::Forward(forwarding) => {
+                // boxed: a stream that waits with a reply of ours is not as large as this
+                let reply = if may_run { Box::pin(self.forward(&forwarding)).await } else { None };
+                (reply, Subject::Normal(forwarding.request))
+            }
+        };
+        if !may_run && !is_refused {
+            (self.state.outcome, self.state.reason) = (Outcome::Refused, Some(Reason::Connections));
+            // it was not processed: the client may try again (RFC 9113, 8.7)
+            self.client.reset(h2::Reason::REFUSED_STREAM);
+            return subject;
+        }
+        let Some(reply) = reply else { return subject };
+        // the fields need not wait with the reply
+        let subject = subject.without_fields();
+        let method = &subject.parsed().method;
+        let (connection, id) = (&self.state.connection, &self.state.request_id);
+        if reply_h2(self.handler, self.client, connection, reply, method, id).await.is_err() {
+            self.state.outcome = Outcome::ClientGone;
+        }
+        subject
     }
-    if reply_h2(handler, client, &connection, reply, &head.method, &state.request_id).await.is_err() {
-        state.outcome = "client_gone";
-    }
-    read
-}
 
-/// Forwards it; what is to be said in the place of an answer that did not begin.
-async fn forward_h2(
-    handler: &ConnectionHandler,
-    head: &RequestHeader,
-    body: &mut Body,
-    client: &mut Client,
-    state: &mut RequestState,
-    read: &mut usize,
-) -> Option<Reply> {
-    let e = forward_whole(handler, head, body, client, state, read).await.err()?;
-    let is_closed = state.connection.as_ref().is_some_and(|connection| connection.closed_for().is_some());
-    let reply = if is_closed {
-        attempt::ended_call(&handler.gateway, head, state)
-    } else {
-        attempt::on_upstream_error(&handler.gateway, &e, head, state)
-    };
-    match reply {
-        Some(reply) if client.status == 0 => return Some(reply),
-        _ if is_closed => client.close(),
-        // the head is written: the client sees that the body breaks off
-        Some(_) => client.reset(Reason::INTERNAL_ERROR),
-        None => {}
+    async fn show_page(&mut self, page: Page, request: &NormalRequest) -> Reply {
+        let gateway = &self.handler.gateway;
+        let body = if page.takes_body(&request.parsed().method) {
+            read_form(self.body, gateway.config.limits.form_bytes).await
+        } else {
+            Ok(Bytes::new())
+        };
+        self.bytes_in = body.as_ref().map_or(0, Bytes::len);
+        let reply = Box::pin(page::answer(gateway, page, request, body, self.state)).await;
+        self.state.cors.dress(reply)
     }
-    None
-}
 
-/// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.
-async fn forward_whole(
-    handler: &ConnectionHandler,
-    head: &RequestHeader,
-    body: &mut Body,
-    client: &mut Client,
-    state: &mut RequestState,
-    read: &mut usize,
-) -> Result<()> {
-    let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
-    if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") {
-        let idle = handler.gateway.config.limits.idle;
-        while let Part::Data(_) = timeout(idle, body.piece()).await.map_err(slow)?? {}
+    /// Forwards the request; the reply in place of a response that did not begin.
+    async fn forward(&mut self, forwarding: &Forwarding) -> Option<Reply> {
+        let e = self.forward_whole(forwarding).await.err()?;
+        let gateway = &self.handler.gateway;
+        let is_closed = self.state.connection.closed_for().is_some();
+        let reply = if is_closed {
+            attempt::ended_call(gateway, forwarding, self.state)
+        } else {
+            attempt::on_upstream_error(gateway, &e, forwarding, self.state)
+        };
+        match reply {
+            Some(reply) if self.client.status == 0 => return Some(reply),
+            _ if is_closed => self.client.close(),
+            // the head is written: the client sees that the body breaks off
+            Some(_) => self.client.reset(h2::Reason::INTERNAL_ERROR),
+            None => {}
+        }
+        None
     }
-    streamed::forward(handler, head, body, client, state, read).await
+
+    /// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.
+    async fn forward_whole(&mut self, forwarding: &Forwarding) -> Result<()> {
+        let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
+        let length = forwarding.request.parsed().headers.get(header::CONTENT_LENGTH);
+        if length.is_some_and(|length| length == "0") {
+            let idle = self.handler.gateway.config.limits.idle;
+            while let Part::Data(_) = timeout(idle, self.body.piece()).await.map_err(slow)?? {}
+        }
+        let Self { handler, body, client, state, bytes_in } = self;
+        streamed::forward(handler, forwarding, *body, *client, state, bytes_in).await
+    }
 }
 
 async fn reply_h2(
