@@ -1,5 +1,5 @@
 //! One request -> one verdict. No await, no disk: live requests, open sockets after a reload, `check` and `explain` all
-//! call [`judge`].
+//! call [`decide`].
 
 use http::{HeaderName, Method, StatusCode};
 
@@ -48,7 +48,7 @@ pub(crate) struct Rules<'c> {
 
 /// A verdict, with everything that it was based on.
 #[derive(Debug)]
-pub(crate) struct Judgement<'r, 'c> {
+pub(crate) struct Decided<'r, 'c> {
     pub(crate) routed: Routed<'r, 'c>,
     /// The CORS fields of the response.
     pub(crate) cors: CorsAnswer,
@@ -61,17 +61,17 @@ pub(crate) struct Judgement<'r, 'c> {
 }
 
 /// Routes, authenticates and decides. `can_switch`: the connection could be switched to another protocol.
-pub(crate) fn judge<'r, 'c>(
+pub(crate) fn decide<'r, 'c>(
     rules: &Rules<'c>,
     incoming: &'r Incoming<'_>,
     can_switch: bool,
     authenticate: impl FnOnce(&[Secret]) -> Authentication,
-) -> Judgement<'r, 'c> {
+) -> Decided<'r, 'c> {
     let routed = Routed::new(rules.config, rules.site, incoming);
     let (handshake, upgrade) = (None, None);
     if loop_detection::is_loop(incoming, rules.via) {
         let (cors, authentication) = (CorsAnswer::default(), Authentication::Anonymous);
-        return Judgement { routed, cors, handshake, upgrade, authentication, verdict: Verdict::Loop };
+        return Decided { routed, cors, handshake, upgrade, authentication, verdict: Verdict::Loop };
     }
     let cors = routed.cors(rules.config, incoming);
     let route = routed.first.found.map(|(_, route)| route);
@@ -83,8 +83,8 @@ pub(crate) fn judge<'r, 'c>(
         .filter(|_| can_switch && routed.others.is_empty())
         .and_then(|route| websocket_credentials::asked_protocol(&route.upgrade, incoming));
     let authentication = authenticate(handshake.as_ref().map_or(&[][..], |handshake| &handshake.tokens));
-    let verdict = decide(rules.config, &routed, incoming, &authentication);
-    Judgement { routed, cors, handshake, upgrade, authentication, verdict }
+    let verdict = verdict_of(rules.config, &routed, incoming, &authentication);
+    Decided { routed, cors, handshake, upgrade, authentication, verdict }
 }
 
 /// The origins that are ours for this request.
@@ -94,7 +94,7 @@ pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 
 
 /// Judges a request, whose path leads as `routed` says. It is forwarded only if it is under every reading of its path, else
 /// refused as the strictest reading refuses it.
-fn decide(
+fn verdict_of(
     config: &Config,
     routed: &Routed<'_, '_>,
     incoming: &Incoming<'_>,

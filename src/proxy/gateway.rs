@@ -22,7 +22,7 @@ use crate::pages::Pages;
 use crate::policy::app_cookies::{self, Settled};
 use crate::policy::authenticate::{self, Authentication};
 use crate::policy::authorize::Admission;
-use crate::policy::decide::{self, Judgement, Rules};
+use crate::policy::decide::{self, Decided, Rules};
 use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
@@ -214,8 +214,8 @@ impl Gateway {
         let can_switch = request.parsed().version == Version::HTTP_11;
         let authenticate =
             |carried: &[Secret]| authenticate::authenticate(&self.accounts, &self.cookies, &incoming, carried);
-        let judgement = decide::judge(&rules, &incoming, can_switch, authenticate);
-        let Judgement { cors, handshake, upgrade, authentication, verdict, .. } = judgement;
+        let decided = decide::decide(&rules, &incoming, can_switch, authenticate);
+        let Decided { cors, handshake, upgrade, authentication, verdict, .. } = decided;
         if let Authentication::Rejected(why) = authentication {
             state.reason = Some(Reason::Credential(why));
         }

@@ -262,7 +262,7 @@ impl RequestSnapshot {
             let identity = Identity { session, user, issued: 0, grant: who.grant.clone() };
             Authentication::Known { identity, ambient_credential: self.ambient_credential }
         });
-        match decide::judge(&rules.policy, &incoming, false, |_| authentication).verdict {
+        match decide::decide(&rules.policy, &incoming, false, |_| authentication).verdict {
             Verdict::Forward(admission) => Some(admission),
             _ => None,
         }
@@ -317,7 +317,7 @@ mod tests {
             is_websocket: false,
         };
         let rules = gateway.live_rules();
-        let verdict = decide::judge(&rules.policy, &incoming, false, |_| Authentication::Anonymous).verdict;
+        let verdict = decide::decide(&rules.policy, &incoming, false, |_| Authentication::Anonymous).verdict;
         let Verdict::Forward(admission) = verdict else { return None };
         let connection = Arc::new(ConnectionHandle::new(None, None));
         let handle =

@@ -15,7 +15,7 @@ use crate::config::{AppCookieRule, Config, Listen, Paths, Test, UpstreamHost};
 use crate::pages::Site;
 use crate::policy::authenticate::{Authentication, TOKEN_FIELD, api_token, own_credential};
 use crate::policy::authorize::{Admission, Refusal};
-use crate::policy::decide::{self, Judgement, Rules, Verdict};
+use crate::policy::decide::{self, Decided, Rules, Verdict};
 use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
@@ -109,14 +109,14 @@ impl<'c> Simulator<'c> {
         let rules = Rules { config: self.config, site: &self.site, via: GATEWAY_ID };
         let incoming = &request.incoming();
         explanation.note(incoming, self.carries_credential(incoming));
-        let judgement = decide::judge(&rules, incoming, true, |_| match &asked.user {
+        let decided = decide::decide(&rules, incoming, true, |_| match &asked.user {
             None => Authentication::Anonymous,
             Some(user) => Authentication::Known { identity: synthetic_identity(user), ambient_credential: true },
         });
-        if !matches!(judgement.verdict, Verdict::Loop) {
-            self.note_routes(&judgement, incoming, explanation);
+        if !matches!(decided.verdict, Verdict::Loop) {
+            self.note_routes(&decided, incoming, explanation);
         }
-        let Judgement { routed, cors, handshake, authentication, verdict, .. } = judgement;
+        let Decided { routed, cors, handshake, authentication, verdict, .. } = decided;
         let why_ambiguous = match verdict {
             Verdict::Ambiguous(what) => why_ambiguous(what, &routed, self.config),
             _ => "",
@@ -151,15 +151,15 @@ impl<'c> Simulator<'c> {
         }
     }
 
-    fn note_routes(&self, judgement: &Judgement<'_, '_>, incoming: &Incoming<'_>, explanation: &mut Explanation) {
-        let routed = &judgement.routed;
+    fn note_routes(&self, decided: &Decided<'_, '_>, incoming: &Incoming<'_>, explanation: &mut Explanation) {
+        let routed = &decided.routed;
         let found = routed.first.found.map(|(index, _)| index);
         if routed.page.is_none() {
             explanation.routes = self.tried(found, &routed.first.path, incoming);
         }
         explanation.route = found.map(|index| index + 1);
         if !incoming.path.is_plain() {
-            explanation.readings = self.readings(routed, incoming, &judgement.authentication);
+            explanation.readings = self.readings(routed, incoming, &decided.authentication);
         }
     }
 
