@@ -34,6 +34,7 @@
 //! - **API token**: a credential of a program, with a **grant** of scopes.
 //! - **ticket**: a credential for one WebSocket handshake.
 //! - **backend token**: the short-lived JWT that an upstream gets; made here, accepted nowhere here.
+//! - **sealing key**: opens the secrets in the database; kept outside it.
 //! - **admission**: the proof that a request may be forwarded; only `policy::authorize` makes one.
 //! - **refusal**: why a request is not forwarded.
 //! - **page**: one of the gateway's own pages or endpoints.
@@ -56,5 +57,6 @@ pub mod web;
 pub mod critical;
 pub mod metrics;
 pub mod logging;
+pub mod sealing;
 pub mod secret;
 pub mod clock;

@@ -19,6 +19,7 @@ use super::errors::{StartError, StoreDown, store_down};
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::maintenance::{Maintenance, hooks, write_seen};
 use super::password::hash_workers::HashPool;
+use super::secrets_at_rest::{SecretsAtRest, Source};
 use super::session::cookie_check::CookieRoundTripCheck;
 use super::session::cookie_token::{self, Keys};
 use super::session::registry::SessionRegistry;
@@ -27,6 +28,7 @@ use super::settings::Settings;
 use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
+use crate::sealing::SealingKey;
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{self, APP_COOKIES, Check, Db, Store};
 use crate::web::host::Host;
@@ -74,6 +76,7 @@ pub(super) struct Core {
     pub(super) cookie_check: CookieRoundTripCheck,
     pub(super) api_tokens: Arc<ApiTokens>,
     app_cookies: AppCookieKey,
+    pub(super) secrets: Arc<SecretsAtRest>,
     /// distinguishes this instance's cached tokens from another's
     pub(super) id: u64,
 }
@@ -108,13 +111,8 @@ impl Accounts {
             None => {}
         }
         folder.keep_reserve();
-        let no_randomness = |error: NoRandomness| StartError(error.to_string());
-        store::keys::first_key(&mut db, &cookie_token::new_key().map_err(no_randomness)?, clock.now())?;
-        store::keys::first_key(&mut db, &cookie_token::new_key_for(APP_COOKIES).map_err(no_randomness)?, clock.now())?;
-        let app_cookies = AppCookieKey::new(&store::keys::app_cookie_key(&mut db)?);
-        for algorithm in signing_key::algorithms(config) {
-            store::keys::first_key(&mut db, &signing_key::new_key(algorithm).map_err(no_randomness)?, clock.now())?;
-        }
+        let secrets = Arc::new(SecretsAtRest::open(Source::new(config, &folder), &mut db).map_err(StartError)?);
+        let app_cookies = first_keys(config, &mut db, &secrets, clock.now())?;
         let sessions = Arc::new(SessionRegistry::new(settings.idle_secs, settings.max_age_secs));
         let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));
         let (api_tokens, issued_cookie_tokens) =
@@ -123,7 +121,7 @@ impl Accounts {
         let newest = db.newest_record()?;
         let maintenance =
             Maintenance::new(&active_settings, &sessions, &api_tokens, &issued_cookie_tokens, &clock, newest);
-        let hooks = hooks(&active_settings, &sessions, &keys, &signing_keys, &api_tokens, maintenance);
+        let hooks = hooks(&active_settings, &sessions, &keys, &signing_keys, &api_tokens, &secrets, maintenance);
         let store = Store::start(db, lock, hooks)?;
         let hash_pool = HashPool::start(settings.password.argon2)
             .map_err(|error| StartError(format!("could not start a hashing thread: {error}")))?;
@@ -146,6 +144,7 @@ impl Accounts {
             cookie_check,
             api_tokens,
             app_cookies,
+            secrets,
             id,
         };
         Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, issuers: Issuers::new(config, None) }) })
@@ -159,7 +158,8 @@ impl Accounts {
     pub async fn reconfigured(&self, config: &Config) -> Result<Self, StoreDown> {
         let now = self.shared.clock.now();
         for algorithm in signing_key::algorithms(config) {
-            let key = signing_key::new_key(algorithm).map_err(|_| StoreDown)?;
+            let key = signing_key::new_key(algorithm).and_then(|key| self.shared.secrets.seal(&key));
+            let key = key.map_err(|_| StoreDown)?;
             let made = self.shared.store.run(move |db| store::keys::first_key(db, &key, now)).await;
             made.map_err(|error| store_down(&error))?;
         }
@@ -247,6 +247,11 @@ impl Accounts {
         &self.shared.app_cookies
     }
 
+    /// The sealing key, for values of the gateway's own that are kept elsewhere.
+    pub fn sealing_key(&self) -> Arc<SealingKey> {
+        self.shared.secrets.key()
+    }
+
     /// Number of active sessions.
     pub fn sessions_active(&self) -> usize {
         self.shared.sessions.count(self.shared.clock.now())
@@ -288,6 +293,25 @@ impl Accounts {
         let shared = Arc::clone(&self.shared);
         let _ = tokio::task::spawn_blocking(move || shared.core.store.stop()).await;
     }
+}
+
+/// Creates the signing keys that are missing, and opens all. Gives the one that authenticates records of app cookies.
+fn first_keys(
+    config: &Config,
+    db: &mut Db,
+    secrets: &SecretsAtRest,
+    now: UnixSecs,
+) -> Result<AppCookieKey, StartError> {
+    let own = [cookie_token::new_key(), cookie_token::new_key_for(APP_COOKIES)];
+    for key in own.into_iter().chain(signing_key::algorithms(config).into_iter().map(signing_key::new_key)) {
+        let sealed = key.and_then(|key| secrets.seal(&key)).map_err(|error| StartError(error.to_string()))?;
+        store::keys::first_key(db, &sealed, now)?;
+    }
+    for row in store::keys::list(db)? {
+        secrets.open_one(&row).map_err(StartError)?;
+    }
+    let app_cookies = secrets.open_one(&store::keys::app_cookie_key(db)?).map_err(StartError)?;
+    Ok(AppCookieKey::new(&app_cookies.secret))
 }
 
 impl Shared {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::api_token::registry::ApiTokens;
 use super::backend_token::issued::IssuedCookieTokens;
 use super::backend_token::signing_key::SigningKeys;
+use super::secrets_at_rest::SecretsAtRest;
 use super::session::cookie_token::Keys;
 use super::session::registry::SessionRegistry;
 use super::settings::Settings;
@@ -175,14 +176,16 @@ pub(super) fn hooks(
     keys: &Arc<Keys>,
     signing_keys: &Arc<SigningKeys>,
     api_tokens: &Arc<ApiTokens>,
+    secrets: &Arc<SecretsAtRest>,
     mut maintenance: Maintenance,
 ) -> Hooks {
     let active_settings = Arc::clone(active_settings);
     let (apply_sessions, apply_tokens) = (Arc::clone(sessions), Arc::clone(api_tokens));
-    let (keys, signing_keys) = (Arc::clone(keys), Arc::clone(signing_keys));
+    let (keys, signing_keys, secrets) = (Arc::clone(keys), Arc::clone(signing_keys), Arc::clone(secrets));
     Hooks {
         apply: Box::new(move |change| match change {
             Change::Keys(rows) => {
+                let rows = secrets.open_all(&rows);
                 keys.apply(&rows, active_settings.load().max_age_secs);
                 signing_keys.apply(&rows);
                 let signing = rows.iter().filter(|row| row.retired.is_none());

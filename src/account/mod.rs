@@ -19,6 +19,7 @@ mod password;
 pub mod profile;
 #[allow(dead_code, reason = "no page starts a sign-in through a provider yet")]
 pub(crate) mod provider;
+mod secrets_at_rest;
 mod session;
 mod settings;
 pub mod sign_in;
@@ -40,6 +41,7 @@ pub use backend_token::token::{IssuedToken, IssuedTokens};
 pub use caller::Caller;
 pub use errors::{AdminError, ChangeError, FieldError, SignInError, StartError, StoreDown};
 pub use one_time_link::LinkKind;
+pub use secrets_at_rest::{judge as judge_sealing_key, place as sealing_key_place};
 pub use session::cookie_token::{ISSUER, SESSION_TOKEN_START};
 pub use session::draft::SignedIn;
 pub use session::session::{Identity, Rejected, Session, SessionState};

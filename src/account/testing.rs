@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Accounts, Admin, Caller, Details, SignInError, SignedIn};
+use crate::account::secrets_at_rest::{SecretsAtRest, Source};
 use crate::account::sign_in;
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -66,6 +67,13 @@ impl World {
     /// The database as another process sees it.
     pub(super) fn db(&self) -> Db {
         Db::open(&self.config.server.state_dir, Check::Version).unwrap()
+    }
+
+    /// The secret that signs session tokens.
+    pub(super) fn signing_key(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        let rows = store::keys::list(&mut self.db()).unwrap();
+        let source = Source::new(&self.config, self.db().folder());
+        SecretsAtRest::open(source, &mut self.db()).unwrap().open_one(&rows[0]).unwrap().secret
     }
 
     /// Creates an account with the password [`GOOD`].

@@ -49,7 +49,12 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Token(verb) => command::token::run(globals, token(verb)?),
         Verb::Session(verb) => command::session::run(globals, session(verb)),
         Verb::Key(Key::List { json }) => command::key::run(globals, KeyCommand::List { json }),
-        Verb::Key(Key::Rotate { drop_old }) => command::key::run(globals, KeyCommand::Rotate { drop_old }),
+        Verb::Key(Key::Rotate { drop_old, secrets: false, .. }) => {
+            command::key::run(globals, KeyCommand::Rotate { drop_old })
+        }
+        Verb::Key(Key::Rotate { drop_old, secrets: true, new_key }) => {
+            command::key::run(globals, KeyCommand::RotateSecrets { drop_old, new_key })
+        }
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
         Verb::Audit(Audit::List { email, since, json }) => {

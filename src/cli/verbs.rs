@@ -71,7 +71,7 @@ pub(super) enum Verb {
     /// List and revoke sessions
     #[command(subcommand, after_help = "Example: authgate session revoke --user ada@example.com")]
     Session(Session),
-    /// List and rotate signing keys
+    /// List and rotate signing keys, and the key that seals them
     #[command(subcommand, after_help = "Example: authgate key rotate")]
     Key(Key),
     /// Manage API tokens for programs
@@ -331,12 +331,18 @@ pub(super) enum Key {
         #[arg(long)]
         json: bool,
     },
-    /// Create a new signing key and use it from now on
+    /// Create a new signing key, or a new sealing key, and use it from now on
     #[command(after_help = "Example: authgate key rotate")]
     Rotate {
         /// Delete the old keys, in case they have leaked: this signs everyone out. Without this option, existing sessions stay valid
         #[arg(long)]
         drop_old: bool,
+        /// Seal all secrets in the database with a new sealing key instead; sessions stay valid. With --drop-old, for a lost sealing key
+        #[arg(long)]
+        secrets: bool,
+        /// With --secrets: file of the new key, where `[secrets] key` is a credential or an environment variable
+        #[arg(long, value_name = "FILE", requires = "secrets", conflicts_with = "drop_old")]
+        new_key: Option<PathBuf>,
     },
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::people::{remark as say_aside, say};
 use super::{CommandError, Globals};
-use crate::account::Admin;
+use crate::account::{Admin, judge_sealing_key};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults, Test};
 use crate::policy::explain::simulate::Simulator;
@@ -72,7 +72,8 @@ fn verdict(file: &str, tests: usize, failed: usize) -> String {
 /// What a start would do with the database that is there: nothing to be told of, a line, or why it would be refused.
 fn database(config: &Config) -> Result<String, String> {
     match store::judge(&config.server.state_dir) {
-        Ok(Judged::Absent | Judged::Current) => Ok(String::new()),
+        Ok(Judged::Absent) => Ok(String::new()),
+        Ok(Judged::Current) => judge_sealing_key(config).map(|()| String::new()),
         Ok(Judged::Closed(why)) => Ok(format!("the database was not checked: {why}")),
         Ok(Judged::Older { version, known, copy }) => Ok(format!(
             "the database has schema version {version}: the next start migrates it to {known} and keeps a copy at {}",

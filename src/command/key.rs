@@ -1,8 +1,11 @@
-//! `authgate key ...`: the keys that sign session tokens. Their secrets are never shown.
+//! `authgate key ...`: the keys that sign session tokens, and the one that seals them. Their secrets are never shown.
+
+use std::path::Path;
 
 use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, KeyCommand};
 use crate::account::{OldKeys, admin::signing_keys};
+use crate::sealing::SealingKey;
 use crate::store::KeyRow;
 
 /// Carries the command out.
@@ -21,6 +24,24 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             let kid = signing_keys::rotate(&mut admin, OldKeys::Dropped)?;
             settle(&admin);
             remark(&format!("key {kid} and new keys for backend tokens are now in use; everyone is signed out"));
+            Ok(())
+        }
+        KeyCommand::RotateSecrets { drop_old: true, .. } => {
+            signing_keys::rotate(&mut admin, OldKeys::DroppedWithSealingKey)?;
+            remark("new sealing key and new signing keys are now in use; everyone is signed out");
+            Ok(())
+        }
+        KeyCommand::RotateSecrets { drop_old: false, new_key } => {
+            let given = new_key.as_deref().map(read_key).transpose()?;
+            let id = signing_keys::seal_again(&mut admin, given)?;
+            settle(&admin);
+            remark(&match &new_key {
+                None => format!("secrets are now sealed with key {id}; backups made before still need the key before"),
+                Some(file) => format!(
+                    "secrets are now sealed with key {id}: put {} in the old key's place, then start the gateway",
+                    file.display()
+                ),
+            });
             Ok(())
         }
         KeyCommand::List { json: true } => {
@@ -47,4 +68,11 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
             ))
         }
     }
+}
+
+/// A key file that the caller made.
+fn read_key(file: &Path) -> Result<SealingKey, CommandError> {
+    let refused = |why: &dyn std::fmt::Display| CommandError::Refused(format!("{}: {why}", file.display()));
+    let bytes = zeroize::Zeroizing::new(std::fs::read(file).map_err(|error| refused(&error))?);
+    SealingKey::parse(&bytes).map_err(|why| refused(&why))
 }

@@ -244,7 +244,7 @@ pub enum Revoke {
 }
 
 /// `key ...`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum KeyCommand {
     /// The signing keys, without what must stay secret.
     List {
@@ -255,6 +255,13 @@ pub enum KeyCommand {
     Rotate {
         /// Older ones verify nothing any more.
         drop_old: bool,
+    },
+    /// A new sealing key; with `drop_old` without the one before, which is lost.
+    RotateSecrets {
+        /// New signing keys too.
+        drop_old: bool,
+        /// The file of the new key, where the key comes from elsewhere.
+        new_key: Option<PathBuf>,
     },
 }
 

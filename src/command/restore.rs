@@ -11,7 +11,7 @@ use crate::clock::Clock;
 pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
     let state_dir = &config.server.state_dir;
-    let done = account::restore(state_dir, file, &Clock::system())?;
+    let done = account::restore(&config, file, &Clock::system())?;
     if let Some(kept) = &done.kept {
         remark(&format!("the previous database is kept at {}", kept.display()));
     }

@@ -56,6 +56,7 @@ pub(super) const TABLES: &[Keys] = &[
                 ("password", Table("[password]")),
                 ("users", Table("[users]")),
                 ("sign_up", Table("[sign_up]")),
+                ("secrets", Table("[secrets]")),
                 ("throttle", Table("[throttle]")),
                 ("pages", Table("[pages]")),
                 ("authjs", Table("[authjs]")),
@@ -120,6 +121,7 @@ pub(super) const TABLES: &[Keys] = &[
     ),
     keys("[users]", &[("ids", Words(&["integer", "uuid"]))]),
     keys("[sign_up]", &[("mode", Words(&["invite", "closed", "open"]))]),
+    keys("[secrets]", &[("key", Secret)]),
     keys("[throttle]", &[("max_retries", Number(1, 1000)), ("find_time", Duration), ("ban_time", Duration)]),
     keys(
         "[pages]",

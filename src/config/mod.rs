@@ -20,6 +20,7 @@ mod routes;
 mod routing;
 mod salvage;
 mod schema;
+mod sealing_key;
 mod secret;
 mod settings;
 mod units;
@@ -37,6 +38,7 @@ pub use routing::{
     TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, WebSocketToken,
 };
 pub use schema::schema;
+pub use sealing_key::SealingKeyPlace;
 pub use secret::SecretPlace;
 pub use settings::{
     AppCookieRule, Argon2, AuthJs, AuthJsClient, Config, Limits, Listen, Look, Pages, Password, Server, Session,

@@ -12,6 +12,7 @@ use super::certificate::Tls;
 use super::fault::{self, Fault, Faults};
 use super::routes::Routes;
 use super::routing::{Paths, Test, Upstream};
+use super::sealing_key::SealingKeyPlace;
 use crate::web::cookie::{CookieStyle, SameSite};
 use crate::web::origin::{Origin, Scheme};
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub user_ids: UserIds,
     /// `[sign_up] mode`
     pub sign_up: SignUp,
+    /// `[secrets] key`; `None`: a file in the state folder.
+    pub sealing_key: Option<SealingKeyPlace>,
     /// `[throttle]`
     pub throttle: Throttle,
     /// `[pages]`

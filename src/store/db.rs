@@ -123,7 +123,7 @@ impl Db {
     }
 
     /// Whether a gateway is using this database's folder.
-    pub(super) fn is_served(&self) -> Result<bool, StoreError> {
+    pub fn is_served(&self) -> Result<bool, StoreError> {
         match &self.claim {
             Some(claim) => self.folder.is_claimed(claim),
             None => self.folder.is_served(),
@@ -326,6 +326,14 @@ impl Db {
         const SQL: &str = "SELECT max(at) FROM (SELECT max(at) AS at FROM audit
             UNION ALL SELECT seen FROM (SELECT seen FROM session ORDER BY rowid DESC LIMIT 1))";
         self.read(|tx| Ok(tx.query_row(SQL, [], |row| row.get::<_, Option<i64>>(0))?.map(uint)))
+    }
+
+    /// Empties the write-ahead log, which still holds earlier contents of pages. Left to the next time if another
+    /// process is reading.
+    pub(super) fn empty_log(&self) {
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "could not empty the write-ahead log");
+        }
     }
 
     /// Whether the database responds.

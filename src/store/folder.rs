@@ -28,8 +28,8 @@ const RESERVE: &str = "reserve";
 const RESERVE_BYTES: usize = 1 << 20;
 
 /// Does not follow links or wait for pipes.
-const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
-const LINK: &str = "is a link to another file, which was left untouched; remove the link";
+pub(super) const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+pub(super) const LINK: &str = "is a link to another file, which was left untouched; remove the link";
 
 /// The state folder, created if missing and verified to be closed to others.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub(super) fn unusable(path: &Path, what: &str) -> StoreError {
 }
 
 /// What a file system error means here, and what to do.
-fn fault(error: &Error, owner: Option<u32>) -> String {
+pub(super) fn fault(error: &Error, owner: Option<u32>) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => match owner.map(user_name) {
             Some(name) => format!(
@@ -163,6 +163,11 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Device and inode number of the database file.
     pub(super) fn database_id(&self) -> Result<(u64, u64), StoreError> {
         let at = self.database();
@@ -212,7 +217,7 @@ impl Folder {
 
     /// Removes other users' permissions from one of our files. In a shared folder it may belong to another user of
     /// this process's group.
-    fn close(&self, file: &File) -> std::io::Result<()> {
+    pub(super) fn close(&self, file: &File) -> std::io::Result<()> {
         let about = file.metadata()?;
         let others_own = self.shared && !is_root() && about.uid() != rustix::process::geteuid().as_raw();
         let open = about.mode() & if others_own { 0o007 } else { 0o077 };

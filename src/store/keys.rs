@@ -1,6 +1,7 @@
-//! Signing keys. One signs; retired ones verify earlier tokens until none of these can be valid.
+//! Signing keys. One signs; retired ones verify earlier tokens until none of these can be valid. Their secrets are
+//! sealed with a key that is not in the database; the store neither seals nor opens.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::Zeroizing;
 
 use super::audit::{self, AuditRow};
@@ -9,6 +10,7 @@ use super::db::{Db, Tx};
 use super::error::StoreError;
 use super::sessions::{self, SessionSelector};
 use crate::clock::UnixSecs;
+use crate::sealing::Sealed;
 
 /// A signing key.
 #[derive(Clone)]
@@ -18,7 +20,7 @@ pub struct KeyRow {
     /// `HS256` signs session tokens, `EdDSA` and `ES256` sign backend tokens.
     pub algorithm: String,
     /// 32 random bytes, or a PKCS#8 document.
-    pub secret: Zeroizing<Vec<u8>>,
+    pub secret: StoredSecret,
     /// When it was created.
     pub created: UnixSecs,
     /// When it was retired and stopped signing.
@@ -27,12 +29,25 @@ pub struct KeyRow {
     pub changed: u64,
 }
 
-pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev";
+/// A key's secret as it is stored.
+#[derive(Clone)]
+pub enum StoredSecret {
+    /// From a database of an earlier version, until it is sealed.
+    Plain(Zeroizing<Vec<u8>>),
+    /// Only opens with the key that is named.
+    Sealed(Sealed),
+}
+
+pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev, sealed_by";
 
 pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
+    let bytes: Vec<u8> = row.get(1)?;
     Ok(KeyRow {
         kid: row.get(0)?,
-        secret: row.get::<_, Vec<u8>>(1)?.into(),
+        secret: match row.get(6)? {
+            Some(by) => StoredSecret::Sealed(Sealed { bytes, by }),
+            None => StoredSecret::Plain(bytes.into()),
+        },
         created: uint(row.get(2)?),
         retired: row.get::<_, Option<i64>>(3)?.map(uint),
         algorithm: row.get(4)?,
@@ -50,13 +65,35 @@ pub const APP_COOKIES: &str = "app-cookies";
 pub struct NewKey {
     pub algorithm: &'static str,
     pub kid: String,
-    pub secret: Zeroizing<Vec<u8>>,
+    pub secret: Sealed,
+}
+
+/// Seals the secret of a stored key.
+pub type Seal<'a> = dyn Fn(&KeyRow) -> Result<Sealed, StoreError> + 'a;
+
+/// Which previous keys a rotation keeps.
+#[derive(Debug, Clone, Copy)]
+pub enum Rotation {
+    /// All but those that were retired before then.
+    Retire {
+        /// Unix seconds.
+        drop_before: UnixSecs,
+    },
+    /// None: no cookie that they signed is valid any more, and all sessions end.
+    Drop,
+    /// None, and the key of app cookies neither: none of them can be opened any more.
+    DropAll,
 }
 
 fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
+    let other = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE sealed_by IS NOT ?1)";
+    if tx.query_row(other, [&key.secret.by], |row| row.get::<_, bool>(0))? {
+        let what = "the signing keys are sealed with another key than the one in use";
+        return Err(StoreError::Down(what.to_owned()));
+    }
     tx.execute(
-        "INSERT INTO signing_key (kid, algorithm, secret, created, rev) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![key.kid, key.algorithm, key.secret.as_slice(), int(now), tx.rev()?],
+        "INSERT INTO signing_key (kid, algorithm, secret, created, rev, sealed_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![key.kid, key.algorithm, key.secret.bytes, int(now), tx.rev()?, key.secret.by],
     )?;
     Ok(())
 }
@@ -82,39 +119,42 @@ pub fn first_key(db: &mut Db, key: &NewKey, now: UnixSecs) -> Result<(), StoreEr
     db.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
 }
 
-/// Makes these the signing keys and retires all others; drops those retired before `drop_before`. `None` drops all
-/// others: no cookie that they signed is valid any more, and all sessions end.
+/// Makes these the signing keys and retires or drops all others.
 pub fn rotate_keys(
     db: &mut Db,
     new: &[NewKey],
     now: UnixSecs,
-    drop_before: Option<UnixSecs>,
+    rotation: Rotation,
     event: &AuditRow,
 ) -> Result<(), StoreError> {
     let work = |tx: &Tx<'_>| {
-        if let Some(drop_before) = drop_before {
-            tx.execute(
-                "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
-                params![int(now), tx.rev()?, APP_COOKIES],
-            )?;
-            drop_retired(tx, drop_before)?;
-        } else {
-            tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [APP_COOKIES])?;
-            sessions::end(tx, SessionSelector::Everybody, now)?;
+        match rotation {
+            Rotation::Retire { drop_before } => {
+                tx.execute(
+                    "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
+                    params![int(now), tx.rev()?, APP_COOKIES],
+                )?;
+                drop_retired(tx, drop_before)?;
+            }
+            Rotation::Drop | Rotation::DropAll => {
+                let kept = if matches!(rotation, Rotation::Drop) { APP_COOKIES } else { "" };
+                tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [kept])?;
+                sessions::end(tx, SessionSelector::Everybody, now)?;
+            }
         }
         for key in new {
             add(tx, key, now)?;
         }
         audit::write(tx, event)
     };
-    if drop_before.is_some() { db.write(work) } else { db.write_end_of_sessions(work) }
+    if matches!(rotation, Rotation::Retire { .. }) { db.write(work) } else { db.write_end_of_sessions(work) }
 }
 
 /// The key that authenticates records of app cookies.
-pub fn app_cookie_key(db: &mut Db) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+pub fn app_cookie_key(db: &mut Db) -> Result<KeyRow, StoreError> {
     db.read(|tx| {
-        let sql = "SELECT secret FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1";
-        Ok(tx.query_row(sql, [APP_COOKIES], |row| row.get::<_, Vec<u8>>(0))?.into())
+        let sql = format!("SELECT {COLUMNS} FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1");
+        Ok(tx.query_row(&sql, [APP_COOKIES], from_row)?)
     })
 }
 
@@ -127,4 +167,60 @@ pub fn list(db: &mut Db) -> Result<Vec<KeyRow>, StoreError> {
         let rows = query.query_map([], from_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     })
+}
+
+/// Id of the key that the signing keys are sealed with; `None`: there are no sealed ones.
+pub(super) fn sealed_by(tx: &Connection) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT sealed_by FROM signing_key WHERE sealed_by IS NOT NULL LIMIT 1";
+    Ok(tx.query_row(sql, [], |row| row.get(0)).optional()?)
+}
+
+/// The same.
+pub fn sealing_key_id(db: &mut Db) -> Result<Option<String>, StoreError> {
+    db.read(sealed_by)
+}
+
+/// Seals every key that is not sealed yet.
+pub(super) fn seal_plain_rows(tx: &Connection, seal: &Seal<'_>) -> Result<usize, StoreError> {
+    seal_rows(tx, "sealed_by IS NULL", seal)
+}
+
+/// Seals every key that is not sealed yet, and leaves none of it in the database's files. Gives how many.
+pub fn seal_plain(db: &mut Db, seal: &Seal<'_>) -> Result<usize, StoreError> {
+    let is_any = |tx: &Connection| {
+        let sql = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE sealed_by IS NULL)";
+        Ok(tx.query_row(sql, [], |row| row.get::<_, bool>(0))?)
+    };
+    if !db.read(is_any)? {
+        return Ok(0);
+    }
+    let sealed = db.write(|tx| seal_plain_rows(tx, seal))?;
+    db.empty_log();
+    Ok(sealed)
+}
+
+/// Seals all keys with another key, and leaves none of their earlier contents in the database's files. A running
+/// gateway is told, and reads the other key.
+pub fn seal_again(db: &mut Db, seal: &Seal<'_>, event: &AuditRow) -> Result<(), StoreError> {
+    db.write(|tx| {
+        seal_rows(tx, "1", seal)?;
+        // not of a retired one: its change number says which sessions it is good for
+        tx.execute("UPDATE signing_key SET rev = ?1 WHERE retired IS NULL", [tx.rev()?])?;
+        audit::write(tx, event)
+    })?;
+    db.empty_log();
+    Ok(())
+}
+
+fn seal_rows(tx: &Connection, which: &str, seal: &Seal<'_>) -> Result<usize, StoreError> {
+    let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM signing_key WHERE {which}"))?;
+    let rows = query.query_map([], from_row)?.collect::<Result<Vec<_>, _>>()?;
+    for row in &rows {
+        let sealed = seal(row)?;
+        tx.execute(
+            "UPDATE signing_key SET secret = ?2, sealed_by = ?3 WHERE kid = ?1",
+            params![row.kid, sealed.bytes, sealed.by],
+        )?;
+    }
+    Ok(rows.len())
 }

@@ -26,12 +26,13 @@ pub enum Check {
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n migrates `user_version` from n to n + 1.
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 6] = [
     include_str!("schema/0001_people.sql"),
     include_str!("schema/0002_tokens.sql"),
     include_str!("schema/0003_standing.sql"),
     include_str!("schema/0004_replaced.sql"),
     include_str!("schema/0005_crowds.sql"),
+    include_str!("schema/0006_sealed.sql"),
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -51,6 +52,8 @@ pub(super) struct Inspected {
     pub(super) looking: Option<Looking>,
 }
 
+/// The version from which on signing keys are sealed.
+pub(super) const SEALED_SINCE: usize = 6;
 /// This program's schema version.
 pub(super) const KNOWN: usize = SCRIPTS.len();
 
@@ -261,7 +264,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has schema version 99, this authgate supports up to 5; use a newer authgate; it was left untouched"
+            "DB: the database has schema version 99, this authgate supports up to 6; use a newer authgate; it was left untouched"
         );
     }
 
@@ -301,7 +304,11 @@ mod tests {
         db.connection.execute_batch(fill).unwrap();
         keys::first_key(
             &mut db,
-            &crate::store::NewKey { algorithm: "HS256", kid: "k".to_owned(), secret: vec![7; 32].into() },
+            &crate::store::NewKey {
+                algorithm: "HS256",
+                kid: "k".to_owned(),
+                secret: crate::sealing::Sealed { bytes: vec![7; 32], by: "k".to_owned() },
+            },
             1,
         )
         .unwrap();

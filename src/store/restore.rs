@@ -17,6 +17,7 @@ use super::convert::uint;
 use super::db::Db;
 use super::error::StoreError;
 use super::folder::{self, Folder};
+use super::keys::{self, Seal};
 use super::migrate::{self, Check};
 use super::sync;
 use super::sync::Applied;
@@ -42,14 +43,31 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> StoreError {
     StoreError::Down(format!("{}: {error}", path.display()))
 }
 
+/// What this machine's sealing key makes of a backup.
+pub struct KeyCheck<'a> {
+    /// Whether the key with this id is here; if not, why.
+    pub opens: &'a dyn Fn(&str) -> Result<(), String>,
+    /// Seals signing keys of a backup from an earlier version.
+    pub seal: &'a Seal<'a>,
+}
+
 /// Replaces the state folder's database with the backup `from`. `stamp` names the kept copy; `event` is recorded.
 ///
 /// # Errors
-/// [`StoreError`]: not a backup of this or an earlier version, or it cannot be put in place. The database is
-/// unchanged.
-pub fn restore(state_dir: &Path, from: &Path, stamp: &str, event: &AuditRow) -> Result<Restored, StoreError> {
+/// [`StoreError`]: not a backup of this or an earlier version, its sealing key is not here, or it cannot be put in
+/// place. The database is unchanged.
+pub fn restore(
+    state_dir: &Path,
+    from: &Path,
+    stamp: &str,
+    event: &AuditRow,
+    key: &KeyCheck<'_>,
+) -> Result<Restored, StoreError> {
     let folder = Folder::open(state_dir)?;
     let copy = copied(&folder, from)?;
+    if let Some(id) = sealed_by(copy.path())? {
+        (key.opens)(&id).map_err(StoreError::Unusable)?;
+    }
     let claim = folder.claim()?;
     if claim.take().map_err(|error| folder.unlockable(&error))? {
         let kept = swap(&folder, copy, stamp)?;
@@ -57,7 +75,14 @@ pub fn restore(state_dir: &Path, from: &Path, stamp: &str, event: &AuditRow) -> 
     }
     // closed before the database is opened: closing it later would release the database's locks
     drop(claim);
-    pour(&folder, state_dir, copy.path(), stamp, event)
+    pour(&folder, state_dir, copy.path(), stamp, event, key.seal)
+}
+
+/// Id of the key that a backup's signing keys are sealed with; `None`: it is of a version that sealed nothing.
+fn sealed_by(copy: &Path) -> Result<Option<String>, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let backup = Connection::open_with_flags(copy, flags)?;
+    if migrate::judge(&backup, copy)? < migrate::SEALED_SINCE { Ok(None) } else { keys::sealed_by(&backup) }
 }
 
 /// A copy of the backup in the state folder: verified, complete, flushed.
@@ -133,7 +158,14 @@ fn fold(folder: &Folder) -> Result<(), StoreError> {
 
 /// With a running gateway: the backup is migrated to its version, numbered above all its changes, and written into
 /// the database.
-fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &AuditRow) -> Result<Restored, StoreError> {
+fn pour(
+    folder: &Folder,
+    state_dir: &Path,
+    copy: &Path,
+    stamp: &str,
+    event: &AuditRow,
+    seal: &Seal<'_>,
+) -> Result<Restored, StoreError> {
     migrate::inspect(folder, Check::Current)?;
     let kept = free_name(&folder.database(), stamp);
     backup::back_up(state_dir, &kept)?;
@@ -146,6 +178,7 @@ fn pour(folder: &Folder, state_dir: &Path, copy: &Path, stamp: &str, event: &Aud
     let rev = theirs.max(own.unwrap_or(0)) + AHEAD;
     let tx = backup.transaction()?;
     tx.execute("INSERT OR REPLACE INTO counter (name, value) VALUES ('rev', ?1), ('restored', ?1)", params![rev])?;
+    keys::seal_plain_rows(&tx, seal)?;
     audit::write(&tx, event)?;
     tx.commit()?;
     write_into(&backup, &mut db)?;

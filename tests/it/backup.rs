@@ -26,12 +26,13 @@ fn faults(database: &Path) -> Vec<String> {
     faults
 }
 
-/// The same configuration on a folder of its own whose database is the backup.
-fn restored(backup: &Path) -> TempDir {
+/// The same configuration on a folder of its own whose database is the backup, with the key of the folder that it is of.
+fn restored(backup: &Path, of: &Path) -> TempDir {
     let folder = configured(CONFIG);
     let state = folder.path().join("state");
     std::fs::create_dir(&state).unwrap();
     std::fs::copy(backup, state.join("authgate.db")).unwrap();
+    std::fs::copy(of.join("state/secret.key"), state.join("secret.key")).unwrap();
     folder
 }
 
@@ -107,8 +108,9 @@ fn a_backup_under_load_holds_every_account_and_session_acknowledged_before_it() 
     let about = std::fs::metadata(&file).unwrap();
     assert_eq!((about.mode() & 0o777, about.uid()), (0o600, std::fs::metadata(gateway.state()).unwrap().uid()));
     assert_eq!(faults(&file), ["ok"]);
+    let place = restored(&file, gateway.folder());
     drop(gateway);
-    let gateway = Gateway::serve(restored(&file));
+    let gateway = Gateway::serve(place);
     assert!(gateway.invite.is_none(), "there are accounts");
     for Acknowledged { email, cookie, name } in &expected {
         let me = gateway.client().get("/.auth/me", &[("Cookie", cookie)]);
@@ -155,7 +157,7 @@ fn a_backup_that_cannot_be_served_is_refused_at_the_start() {
     let folder = Gateway::whoami().into_folder();
     let file = folder.path().join("copy.db");
     assert!(command(folder.path(), &["backup", file.to_str().unwrap()]).status().unwrap().success());
-    let place = restored(&file);
+    let place = restored(&file, folder.path());
     let log = place.path().join("state/authgate.db-wal");
     std::fs::write(&log, b"what a killed process left").unwrap();
     let (code, text) = refused_start(place.path());
@@ -164,7 +166,7 @@ fn a_backup_that_cannot_be_served_is_refused_at_the_start() {
     std::fs::remove_file(&log).unwrap();
     assert!(Gateway::serve(place).client().get("/.auth/login", &[]).status == 200);
     Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-    let (code, text) = refused_start(restored(&file).path());
+    let (code, text) = refused_start(restored(&file, folder.path()).path());
     assert_eq!(code, 1);
     assert!(text.contains("use a newer authgate; it was left untouched"), "{text}");
 }

@@ -1,5 +1,6 @@
 //! Session tokens as an attacker would make them, with the right key or a wrong one.
 
+use authgate::sealing::{Purpose, SealingKey};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD as B64;
@@ -60,8 +61,12 @@ impl Token {
 /// The key that signs sessions, from the gateway's own database.
 pub fn session_key(gateway: &Gateway) -> Vec<u8> {
     let database = rusqlite::Connection::open(gateway.state().join("authgate.db")).unwrap();
-    let sql = "SELECT secret FROM signing_key WHERE retired IS NULL AND algorithm = 'HS256'";
-    database.query_row(sql, [], |row| row.get(0)).unwrap()
+    let sql = "SELECT kid, secret FROM signing_key WHERE retired IS NULL AND algorithm = 'HS256'";
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (kid, sealed): (String, Vec<u8>) = database.query_row(sql, [], row).unwrap();
+    let key = SealingKey::parse(&std::fs::read(gateway.state().join("secret.key")).unwrap()).unwrap();
+    let sealer = key.sealer(Purpose::SigningKeys).unwrap();
+    sealer.open(&[b"signing_key", kid.as_bytes(), b"secret"], &sealed).unwrap().to_vec()
 }
 
 /// Unix seconds.

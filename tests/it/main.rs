@@ -64,6 +64,7 @@ mod restore;
 mod retired;
 mod schema;
 mod service_workers;
+mod secrets;
 mod sessions;
 mod spoofing;
 mod switching;

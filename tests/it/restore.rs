@@ -80,6 +80,8 @@ fn a_backup_is_restored_over_a_database_whose_log_was_left_and_into_an_empty_fol
     assert_eq!(emails(&kept[0]), ["ada@example.com", "bob@example.com"]);
     assert_eq!(emails(&folder.path().join("state/authgate.db")), ["ada@example.com"]);
     let empty = configured(CHEAP);
+    std::fs::create_dir(empty.path().join("state")).unwrap();
+    std::fs::copy(folder.path().join("state/secret.key"), empty.path().join("state/secret.key")).unwrap();
     let (code, said) = run(empty.path(), &["restore", backup.to_str().unwrap()]);
     assert!(code == 0 && !said.contains("kept"), "{said}");
     Gateway::serve(empty).sign_in("ada@example.com");
@@ -195,6 +197,9 @@ fn scripts() -> Vec<String> {
     files.into_iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
 }
 
+/// The signing key in [`state_of_version`].
+pub const PLAIN_KEY: [u8; 32] = *b"signing key of an older database";
+
 /// A state folder as a gateway of that version leaves it, with an account, a key and a session in it.
 pub fn state_of_version(folder: &Path, wanted: usize) {
     let state = folder.join("state");
@@ -211,7 +216,7 @@ pub fn state_of_version(folder: &Path, wanted: usize) {
     let user = "INSERT INTO user (id, email, name, picture, groups, password, created, rev) VALUES ('7', 'ada@example.com', 'Ada', '', 'admin', ?1, 1700000000, 1)";
     database.execute(user, [hash]).unwrap();
     let key = "INSERT INTO signing_key (kid, secret, created, rev) VALUES ('first', ?1, 1700000000, 1)";
-    database.execute(key, [[7_u8; 32].as_slice()]).unwrap();
+    database.execute(key, [PLAIN_KEY.as_slice()]).unwrap();
     database.execute_batch("UPDATE counter SET value = 7; UPDATE counter SET value = 1 WHERE name = 'rev'").unwrap();
 }
 

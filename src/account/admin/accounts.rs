@@ -9,13 +9,14 @@ use crate::account::fields;
 use crate::account::ids::new_id;
 use crate::account::one_time_link;
 use crate::account::password::policy;
+use crate::account::secrets_at_rest::{self, Source};
 use crate::account::settings::Settings;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::secret::{Secret, token_hash};
 use crate::store::{
-    self, Applied, AuditEvent, AuditRow, Check, Db, Keeps, Migrated, NewId, NewUser, Password, Restored, SessionEnd,
-    SessionRow, SessionSelector, UserChange, UserRow, Written,
+    self, Applied, AuditEvent, AuditRow, Check, Db, Keeps, KeyCheck, KeyRow, Migrated, NewId, NewUser, Password,
+    Restored, SessionEnd, SessionRow, SessionSelector, StoreError, UserChange, UserRow, Written,
 };
 
 /// Lifetime of the invite for a newly added account, seconds.
@@ -64,6 +65,8 @@ pub struct Admin {
     pub(crate) db: Db,
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
+    /// where the sealing key is
+    pub(crate) sealing_key: Source,
     /// public URL and prefix, in front of `/invite/...`
     links: String,
 }
@@ -86,7 +89,8 @@ impl Admin {
 
     fn new(db: Db, config: &Config, clock: Clock) -> Self {
         let links = format!("{}{}", config.server.public_url, config.server.prefix);
-        Self { db, settings: Settings::new(config), clock, links }
+        let sealing_key = Source::new(config, db.folder());
+        Self { db, settings: Settings::new(config), clock, sealing_key, links }
     }
 
     /// Waits until a running gateway has applied the changes. `false`: it did not confirm within 2 seconds, or it is
@@ -297,10 +301,26 @@ impl Admin {
 }
 
 /// Replaces the database with a backup, with or without a running gateway.
-pub fn restore(state_dir: &Path, from: &Path, clock: &Clock) -> Result<Restored, AdminError> {
+///
+/// # Errors
+/// The backup is none, its sealing key is not here, or it cannot be put in place: nothing was changed.
+pub fn restore(config: &Config, from: &Path, clock: &Clock) -> Result<Restored, AdminError> {
+    let state_dir = &config.server.state_dir;
+    let source = Source::new(config, &store::Folder::open(state_dir)?);
     let now = clock.now();
     let at = i64::try_from(now).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
     let stamp = at.and_then(|at| at.format(STAMP).ok()).unwrap_or_default();
     let event = audit::about("database_restored", &Caller::default(), now, "", "");
-    Ok(store::restore(state_dir, from, &stamp, &event)?)
+    let opens = |id: &str| match source.find(id) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(format!("{}: this backup cannot be used here, nothing was changed: {why}", from.display())),
+    };
+    let seal = |row: &KeyRow| match source
+        .read()
+        .and_then(|key| key.ok_or_else(|| format!("{} is missing", source.shown())))
+    {
+        Ok(key) => secrets_at_rest::sealed_row(&key, row),
+        Err(why) => Err(StoreError::Unusable(why)),
+    };
+    Ok(store::restore(state_dir, from, &stamp, &event, &KeyCheck { opens: &opens, seal: &seal })?)
 }

@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use super::jws;
 use crate::account::ids::new_kid;
+use crate::account::secrets_at_rest::{OpenKey, PlainKey};
 use crate::clock::UnixSecs;
 use crate::config::{Config, TokenKey};
 use crate::secret::NoRandomness;
-use crate::store::{KeyRow, NewKey};
 
 /// How long a retired key stays published, seconds: at least as long as the last token it signed (`token.lifetime`).
 pub(crate) const PUBLISHED_SECS: u64 = 86_400 + KNOWN_SECS;
@@ -38,7 +38,7 @@ pub(crate) struct SigningKeys(RwLock<Vec<Arc<SigningKey>>>);
 
 impl SigningKeys {
     /// Applies the keys of the store.
-    pub(crate) fn apply(&self, rows: &[KeyRow]) {
+    pub(crate) fn apply(&self, rows: &[OpenKey]) {
         jws::install_provider();
         let mut keys: Vec<_> = rows.iter().filter_map(read_key).map(Arc::new).collect();
         keys.sort_by_key(|key| (key.retired.is_some(), u64::MAX - key.created));
@@ -73,7 +73,7 @@ impl SigningKey {
 }
 
 /// Reads a stored key, with its public half as a JWK (RFC 7518, 6.2; RFC 8037, 2).
-fn read_key(row: &KeyRow) -> Option<SigningKey> {
+fn read_key(row: &OpenKey) -> Option<SigningKey> {
     let (algorithm, sign, mut public) = match row.algorithm.as_str() {
         "EdDSA" => {
             let pair = jws::ed25519(&row.secret).ok()?;
@@ -96,14 +96,14 @@ fn read_key(row: &KeyRow) -> Option<SigningKey> {
 }
 
 /// A new key of this algorithm.
-pub(crate) fn new_key(algorithm: &str) -> Result<NewKey, NoRandomness> {
+pub(crate) fn new_key(algorithm: &str) -> Result<PlainKey, NoRandomness> {
     let random = SystemRandom::new();
     let (algorithm, document) = match algorithm {
         "ES256" => ("ES256", EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)),
         _ => ("EdDSA", Ed25519KeyPair::generate_pkcs8(&random)),
     };
     let secret = Zeroizing::new(document.map_err(|_| NoRandomness)?.as_ref().to_vec());
-    Ok(NewKey { algorithm, kid: new_kid()?, secret })
+    Ok(PlainKey { algorithm, kid: new_kid()?, secret })
 }
 
 /// The algorithms for which a configuration needs keys.
@@ -125,9 +125,9 @@ mod tests {
     use super::*;
 
     /// A key that was created at `created` and replaced at `retired`.
-    fn row(kid: &str, created: UnixSecs, retired: Option<UnixSecs>) -> KeyRow {
+    fn row(kid: &str, created: UnixSecs, retired: Option<UnixSecs>) -> OpenKey {
         let secret = new_key("EdDSA").unwrap().secret;
-        KeyRow { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned(), changed: 1 }
+        OpenKey { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned(), changed: 1 }
     }
 
     /// "A new key is published for two minutes before it signs" (docs/http.md): a backend that has just read

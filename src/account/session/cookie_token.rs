@@ -20,9 +20,9 @@ use serde_json::json;
 
 use super::session::{Rejected, Session};
 use crate::account::ids::{new_kid, new_session_id};
+use crate::account::secrets_at_rest::{OpenKey, PlainKey};
 use crate::clock::UnixSecs;
 use crate::secret::{NoRandomness, Secret, random_bytes};
-use crate::store::{KeyRow, NewKey};
 
 /// `iss` of all our tokens.
 pub const ISSUER: &str = "authgate";
@@ -86,20 +86,20 @@ pub(crate) struct Keys {
 }
 
 /// A new session key: 32 random bytes.
-pub(crate) fn new_key() -> Result<NewKey, NoRandomness> {
+pub(crate) fn new_key() -> Result<PlainKey, NoRandomness> {
     new_key_for("HS256")
 }
 
 /// A new key of 32 random bytes.
-pub(crate) fn new_key_for(algorithm: &'static str) -> Result<NewKey, NoRandomness> {
+pub(crate) fn new_key_for(algorithm: &'static str) -> Result<PlainKey, NoRandomness> {
     let secret = zeroize::Zeroizing::new(random_bytes::<32>()?.to_vec());
-    Ok(NewKey { algorithm, kid: new_kid()?, secret })
+    Ok(PlainKey { algorithm, kid: new_kid()?, secret })
 }
 
 impl Keys {
     /// Applies the keys of the store. A retired key verifies earlier tokens for `max_age_secs` more, the longest
     /// lifetime of a token.
-    pub(crate) fn apply(&self, rows: &[KeyRow], max_age_secs: u64) {
+    pub(crate) fn apply(&self, rows: &[OpenKey], max_age_secs: u64) {
         let mut all = self.all.write();
         all.retain(|_, key| {
             let kept = rows.iter().any(|row| row.kid == key.kid);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     fn signed(world: &World, header: &str, claims: &str) -> String {
-        let secret = store::keys::list(&mut world.db()).unwrap()[0].secret.clone();
+        let secret = world.signing_key();
         let message = format!("{}.{}", B64.encode(header.as_bytes()), B64.encode(claims.as_bytes()));
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), message.as_bytes());
         format!("{message}.{}", B64.encode(tag.as_ref()))

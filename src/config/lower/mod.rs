@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::file::{Reading, Table};
+use super::sealing_key::sealing_key;
 use super::{Config, Faults};
 
 mod caution;
@@ -61,6 +62,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         password: people::password(&root.table("password", "[password]")),
         user_ids: people::user_ids(&root.table("users", "[users]")),
         sign_up: people::sign_up(&root.table("sign_up", "[sign_up]")),
+        sealing_key: sealing_key(&root.table("secrets", "[secrets]")),
         throttle: people::throttle(&root.table("throttle", "[throttle]")),
         pages,
         authjs,
