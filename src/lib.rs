@@ -18,8 +18,9 @@
 //!
 //! Both begin and end in [`proxy`]. Between them they meet only in [`account`] and [`store`]. Who may pass, and which fields
 //! are sent either way, is decided in [`policy`]: pure functions, which `check` and `explain` ask as well. The servers behind
-//! the gateway, their health and the connections to them that are kept are [`upstream`]. The bytes under both (sockets,
-//! deadlines, heads, bodies, WebSocket frames) are read and written in [`wire`], which knows neither accounts nor rules.
+//! the gateway, their health and the connections to them that are kept are [`upstream`]. Requests that the gateway itself
+//! makes, to identity providers, are `client`. The bytes under all of them (sockets, deadlines, heads, bodies, WebSocket
+//! frames) are read and written in [`wire`], which knows neither accounts nor rules.
 //!
 //! The rooms stand in a strict order, the order of the `mod` lines below: a room uses only rooms
 //! below it. `tests/tidy.rs` reads that order from here.
@@ -50,6 +51,8 @@ pub mod pages;
 pub mod whoami;
 pub mod account;
 pub mod upstream;
+#[allow(dead_code, unused_imports, reason = "no page starts a sign-in through a provider yet")]
+pub(crate) mod client;
 pub mod store;
 pub mod wire;
 pub mod config;

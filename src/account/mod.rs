@@ -12,6 +12,7 @@ pub mod credentials;
 mod errors;
 mod fields;
 mod ids;
+mod jws;
 mod limits;
 mod maintenance;
 pub mod one_time_link;

@@ -16,6 +16,7 @@ mod parse;
 mod pattern;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
+mod provider;
 mod routes;
 mod routing;
 mod salvage;
@@ -32,6 +33,10 @@ pub use file::Secrets;
 pub use load::{load, load_broken};
 pub use parse::{one_app, parse};
 pub use pattern::{PathPattern, Segment};
+pub use provider::{
+    ClientCredential, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderEndpoints, ProviderIssuer,
+    ProviderKind, TokenAuth,
+};
 pub use routes::Routes;
 pub use routing::{
     Access, BackendToken, Cache, Cors, Health, IdentityHeaders, Miss, Paths, Refuse, Route, TemplatePart, Test,

@@ -2,35 +2,20 @@
 //! and `SSL_CERT_DIR` name, or their upstream's own.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use pingora_core::connectors::TransportConnector;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Authority, Config, Upstream, UpstreamProtocol, UpstreamServer, UpstreamTls};
+use crate::config::{Config, Upstream, UpstreamProtocol, UpstreamServer, UpstreamTls};
+use crate::wire::server_verifier::{MACHINE, ServerVerifier};
 use crate::wire::stream::{Stream, Transport};
-
-/// The authorities of this machine; or why nobody can be believed here. The library would end the process over it.
-static MACHINE: LazyLock<std::result::Result<Arc<RootCertStore>, String>> = LazyLock::new(|| {
-    let found = match rustls_native_certs::load_native_certs() {
-        Ok(found) if found.is_empty() => return Err("none found".to_owned()),
-        Ok(found) => found,
-        Err(e) => return Err(e.to_string()),
-    };
-    let mut store = RootCertStore::empty();
-    for certificate in found {
-        store.add(certificate).map_err(|e| e.to_string())?;
-    }
-    Ok(Arc::new(store))
-});
 
 /// Opens connections over TLS.
 #[derive(Clone)]
@@ -89,7 +74,7 @@ impl Trust {
             return None;
         }
         let provider = Arc::new(ring::default_provider());
-        let verifier = Arc::new(Verifier::new(&tls.authorities, provider.clone()));
+        let verifier = Arc::new(ServerVerifier::new(&tls.authorities, provider.clone()));
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match &tls.client {
@@ -122,78 +107,6 @@ impl Trust {
         stream
             .map(|stream| Stream::new(Transport::Verified(Box::new(stream))))
             .map_err(|e| Error::because(ErrorType::TLSHandshakeFailure, "TLS", e).into_up())
-    }
-}
-
-/// Believes the authorities of an upstream, and servers whose own certificate stands among them: one that signed itself
-/// is an authority to some tools and none to others, and may name nobody.
-#[derive(Debug)]
-struct Verifier {
-    own: Vec<Authority>,
-    /// `None`: nobody signs for anybody.
-    authorities: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Verifier {
-    fn new(own: &[Authority], provider: Arc<CryptoProvider>) -> Self {
-        let roots = if own.is_empty() {
-            MACHINE.as_ref().ok().cloned()
-        } else {
-            let mut roots = RootCertStore::empty();
-            // what is no authority is one server's own
-            roots.add_parsable_certificates(own.iter().map(|one| one.certificate.clone()));
-            Some(Arc::new(roots))
-        };
-        let authorities =
-            roots.and_then(|roots| WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build().ok());
-        Self { own: own.to_vec(), authorities, provider }
-    }
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        if let Some(own) = self.own.iter().find(|own| own.certificate == *end_entity) {
-            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-            return match own.holds {
-                (from, _) if now < from => Err(CertificateError::NotValidYet.into()),
-                (_, to) if now > to => Err(CertificateError::Expired.into()),
-                _ => Ok(ServerCertVerified::assertion()),
-            };
-        }
-        match &self.authorities {
-            Some(authorities) => authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp, now),
-            None => Err(CertificateError::UnknownIssuer.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -16,4 +16,5 @@ pub mod readings;
 pub mod proxy_headers;
 pub mod reply;
 pub mod return_to;
+pub mod strict_json;
 pub mod websocket;

@@ -15,6 +15,7 @@ pub(crate) mod request_head;
 pub(crate) mod request_target;
 pub(crate) mod response_head;
 pub(crate) mod response_view;
+pub(crate) mod server_verifier;
 pub(crate) mod stream;
 pub(crate) mod tls_info;
 pub(crate) mod websocket_frames;

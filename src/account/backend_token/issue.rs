@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::issued::IssuedCookieTokens;
 use super::jwe::{KeyV4, KeyV5};
-use super::jws;
 use super::signing_key::{SigningKey, SigningKeys};
 use super::token::IssuedToken;
 use crate::account::ids::new_session_id;
+use crate::account::jws;
 use crate::account::session::cookie_token::ISSUER;
 use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;

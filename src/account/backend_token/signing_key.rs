@@ -10,8 +10,8 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::jws;
 use crate::account::ids::new_kid;
+use crate::account::jws;
 use crate::account::secrets_at_rest::{OpenKey, PlainKey};
 use crate::clock::UnixSecs;
 use crate::config::{Config, TokenKey};

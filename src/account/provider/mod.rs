@@ -1,4 +1,25 @@
 //! Sign-in through Google, GitHub, GitLab, Microsoft and other OpenID Connect or OAuth 2.0 providers: the protocol. It
 //! ends with a [`identity::ProviderIdentity`]; which account that is, is decided elsewhere.
+//!
+//! ```text
+//! start: metadata -> attempt sealed in `state` -> the provider's page
+//! finish: parameters -> state -> iss -> error -> code for tokens -> ID token -> userinfo, groups -> identity
+//! ```
 
+mod algorithm;
+pub(crate) mod attempt;
+mod claims;
+pub(crate) mod errors;
+pub(crate) mod finish;
+mod groups;
+mod id_token;
 pub(crate) mod identity;
+mod key_set;
+mod memory;
+mod metadata;
+mod provider_state;
+pub(crate) mod providers;
+pub(crate) mod start;
+#[cfg(test)]
+mod tests;
+pub(crate) mod token_request;

@@ -1,0 +1,255 @@
+//! One provider while the gateway runs: its configuration, and what was learned of it. Nothing is asked before somebody
+//! signs in through it, so a provider that is down delays neither the start nor a reload.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::errors::{Failure, Reason};
+use super::key_set::KeySet;
+use super::metadata::{self, Endpoint, Issuer, Metadata};
+use super::token_request::{self, ClientProof};
+use crate::client::{Client, DOCUMENT_BYTES_MAX, Destination, LIST_BYTES_MAX, Request, Response};
+use crate::clock::Clock;
+use crate::config::Provider;
+use crate::secret::Secret;
+
+/// How long metadata and keys are used before they are read again, seconds.
+const FRESH_SECS: u64 = 3600;
+/// How long metadata is used if the provider cannot be reached, seconds.
+const STALE_SECS: u64 = 24 * 3600;
+/// How long a failed discovery answers for the next one, seconds.
+const FAILED_SECS: u64 = 5;
+/// How often keys are read again because a token names an unknown one, or because reading failed, seconds.
+const REFETCH_SECS: u64 = 60;
+
+/// The provider.
+pub(crate) struct ProviderState {
+    pub(crate) config: Provider,
+    client: Client,
+    destination: Destination,
+    clock: Clock,
+    metadata: Mutex<HeldMetadata>,
+    metadata_flight: tokio::sync::Mutex<()>,
+    keys: Mutex<HeldKeys>,
+    keys_flight: tokio::sync::Mutex<()>,
+}
+
+/// Times are monotonic seconds.
+#[derive(Default)]
+struct HeldMetadata {
+    read: Option<(u64, Arc<Metadata>)>,
+    failed: Option<(u64, Failure)>,
+}
+
+#[derive(Default)]
+struct HeldKeys {
+    read: Option<(u64, Arc<KeySet>)>,
+    /// The last time they were read again, or that failed.
+    refetched: Option<u64>,
+}
+
+impl ProviderState {
+    pub(crate) fn new(config: Provider, client: Client, clock: Clock) -> Self {
+        let destination = Destination::new(&config.authorities);
+        Self {
+            config,
+            client,
+            destination,
+            clock,
+            metadata: Mutex::default(),
+            metadata_flight: tokio::sync::Mutex::default(),
+            keys: Mutex::default(),
+            keys_flight: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The provider's metadata: kept, or read now. Old metadata is used while it is read again in the background.
+    pub(crate) async fn metadata(self: &Arc<Self>) -> Result<Arc<Metadata>, Failure> {
+        let now = self.monotonic();
+        let held = self.metadata.lock().read.clone();
+        match held {
+            Some((at, metadata)) if now < at + FRESH_SECS => return Ok(metadata),
+            Some((at, metadata)) if now < at + STALE_SECS => {
+                let own = Arc::clone(self);
+                drop(tokio::spawn(async move {
+                    if let Err(failure) = own.read_metadata().await {
+                        let provider = own.config.name.as_str();
+                        tracing::warn!(provider, error = failure.detail, "provider metadata could not be refreshed");
+                    }
+                }));
+                return Ok(metadata);
+            }
+            _ => {}
+        }
+        self.read_metadata().await
+    }
+
+    /// Reads the metadata, once for all who wait for it.
+    async fn read_metadata(&self) -> Result<Arc<Metadata>, Failure> {
+        let _flight = self.metadata_flight.lock().await;
+        let now = self.monotonic();
+        {
+            let held = self.metadata.lock();
+            if let Some((at, failure)) = &held.failed
+                && now < at + FAILED_SECS
+            {
+                return Err(failure.clone());
+            }
+            if let Some((at, metadata)) = &held.read
+                && now < at + FRESH_SECS
+            {
+                return Ok(Arc::clone(metadata));
+            }
+        }
+        let result = self.fetch_metadata().await;
+        let mut held = self.metadata.lock();
+        match result {
+            Ok(metadata) => {
+                let metadata = Arc::new(metadata);
+                *held = HeldMetadata { read: Some((now, Arc::clone(&metadata))), failed: None };
+                Ok(metadata)
+            }
+            Err(failure) => {
+                // places that were all taken say nothing about the provider
+                if failure.reason != Reason::Busy {
+                    held.failed = Some((now, failure.clone()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn fetch_metadata(&self) -> Result<Metadata, Failure> {
+        let unavailable = |why: String| Failure::new(Reason::Unavailable, format!("discovery: {why}"));
+        let Some(endpoint) = metadata::location(&self.config) else {
+            return metadata::without_document(&self.config).map_err(unavailable);
+        };
+        let document = self.json("discovery", &endpoint, None, DOCUMENT_BYTES_MAX).await?;
+        metadata::read(&self.config, &document).map_err(unavailable)
+    }
+
+    /// The keys for a token: kept, or read now.
+    pub(crate) async fn keys(&self, from: &Endpoint) -> Result<Arc<KeySet>, Failure> {
+        let held = self.keys.lock().read.clone();
+        match held {
+            Some((at, keys)) if self.monotonic() < at + FRESH_SECS => Ok(keys),
+            Some((_, old)) => Ok(self.newer_keys(from, &old).await.unwrap_or(old)),
+            None => {
+                let _flight = self.keys_flight.lock().await;
+                if let Some((_, keys)) = self.keys.lock().read.clone() {
+                    return Ok(keys);
+                }
+                self.fetch_keys(from).await
+            }
+        }
+    }
+
+    /// Keys that are newer than these, for a token whose key is not among them; `None`: there are none, or they were
+    /// read a moment ago.
+    pub(crate) async fn newer_keys(&self, from: &Endpoint, old: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+        let _flight = self.keys_flight.lock().await;
+        {
+            let mut held = self.keys.lock();
+            if let Some((_, keys)) = &held.read
+                && !Arc::ptr_eq(keys, old)
+            {
+                return Some(Arc::clone(keys));
+            }
+            let now = self.monotonic();
+            if held.refetched.is_some_and(|at| now < at + REFETCH_SECS) {
+                return None;
+            }
+            held.refetched = Some(now);
+        }
+        match self.fetch_keys(from).await {
+            Ok(keys) => Some(keys),
+            Err(failure) => {
+                let provider = self.config.name.as_str();
+                tracing::warn!(provider, error = failure.detail, "provider keys could not be refreshed");
+                None
+            }
+        }
+    }
+
+    async fn fetch_keys(&self, from: &Endpoint) -> Result<Arc<KeySet>, Failure> {
+        let document = self.json("keys", from, None, LIST_BYTES_MAX).await?;
+        let keys = KeySet::read(&document).ok_or_else(|| {
+            Failure::new(Reason::Unavailable, "keys: the document is no key set, or has over 100 keys")
+        })?;
+        let keys = Arc::new(keys);
+        self.keys.lock().read = Some((self.monotonic(), Arc::clone(&keys)));
+        Ok(keys)
+    }
+
+    /// A GET whose answer must be 2xx. `what` is for the log.
+    pub(crate) async fn json(
+        &self,
+        what: &str,
+        endpoint: &Endpoint,
+        bearer: Option<&Secret>,
+        body_bytes_max: usize,
+    ) -> Result<Value, Failure> {
+        let authorization = match bearer {
+            None => None,
+            Some(token) => {
+                let value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()));
+                Some(value.map_err(|_| Failure::new(Reason::BadIdentity, "the access token cannot be sent"))?)
+            }
+        };
+        let request = Request {
+            url: endpoint.url.clone(),
+            reach: endpoint.reach.clone(),
+            authorization,
+            form: None,
+            body_bytes_max,
+        };
+        let response = self.client.fetch(&self.destination, request).await;
+        let response = response.map_err(|error| Failure::fetching(what, &error))?;
+        if !response.is_success() {
+            return Err(Failure::new(Reason::Unavailable, format!("{what}: status {}", response.status)));
+        }
+        Ok(response.json)
+    }
+
+    /// A form that is posted; every status is an answer.
+    pub(crate) async fn post(
+        &self,
+        what: &str,
+        endpoint: &Endpoint,
+        authorization: Option<http::HeaderValue>,
+        form: String,
+    ) -> Result<Response, Failure> {
+        let request = Request {
+            url: endpoint.url.clone(),
+            reach: endpoint.reach.clone(),
+            authorization,
+            form: Some(form),
+            body_bytes_max: DOCUMENT_BYTES_MAX,
+        };
+        let response = self.client.fetch(&self.destination, request).await;
+        response.map_err(|error| Failure::fetching(what, &error))
+    }
+
+    /// What proves this client to the provider, once.
+    pub(crate) fn proof(&self, metadata: &Metadata) -> Result<ClientProof, Failure> {
+        let audience = match &metadata.issuer {
+            Issuer::Exact(issuer) => issuer.clone(),
+            Issuer::PerTenant { .. } | Issuer::Unknown => metadata.token.url.to_string(),
+        };
+        let method = token_request::method(&self.config, metadata.auth_methods.as_deref());
+        let proof = token_request::proof(&self.config, method, &audience, self.wall());
+        proof.map_err(|why| Failure::new(Reason::ClientRefused, why))
+    }
+
+    /// Monotonic seconds.
+    pub(crate) fn monotonic(&self) -> u64 {
+        self.clock.monotonic_millis() / 1000
+    }
+
+    /// Wall-clock seconds.
+    pub(crate) fn wall(&self) -> u64 {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,62 @@
+//! All providers under one configuration.
+
+use std::sync::Arc;
+
+use super::attempt::{AttemptId, AttemptKeys};
+use super::errors::{Failure, Reason};
+use super::memory::Memory;
+use super::provider_state::ProviderState;
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::config::Provider;
+
+/// The providers, in the order of the configuration, and what attempts are sealed with and remembered by.
+pub(crate) struct Providers {
+    list: Vec<Arc<ProviderState>>,
+    client: Client,
+    clock: Clock,
+    pub(super) keys: Arc<AttemptKeys>,
+    pub(super) memory: Arc<Memory>,
+}
+
+impl Providers {
+    /// `purpose_key` is derived from the gateway's sealing key for this purpose alone. `None`: it is not usable.
+    pub(crate) fn new(configured: &[Provider], client: Client, purpose_key: &[u8; 32], clock: Clock) -> Option<Self> {
+        let keys = Arc::new(AttemptKeys::new(purpose_key)?);
+        let state = |provider: &Provider| Arc::new(ProviderState::new(provider.clone(), client.clone(), clock.clone()));
+        let list = configured.iter().map(state).collect();
+        Some(Self { list, client, clock, keys, memory: Arc::default() })
+    }
+
+    /// The same under a new configuration: what was learned of providers that did not change is kept.
+    pub(crate) fn reconfigured(&self, configured: &[Provider]) -> Self {
+        let state = |provider: &Provider| {
+            let same = self.list.iter().find(|state| state.config == *provider).map(Arc::clone);
+            same.unwrap_or_else(|| {
+                Arc::new(ProviderState::new(provider.clone(), self.client.clone(), self.clock.clone()))
+            })
+        };
+        Self {
+            list: configured.iter().map(state).collect(),
+            client: self.client.clone(),
+            clock: self.clock.clone(),
+            keys: Arc::clone(&self.keys),
+            memory: Arc::clone(&self.memory),
+        }
+    }
+
+    /// In the order of the configuration.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &Provider> {
+        self.list.iter().map(|state| &state.config)
+    }
+
+    /// Remembers which session an attempt began, for a second arrival of the same callback.
+    pub(crate) fn began(&self, attempt: &AttemptId, session: &str) {
+        self.memory.began(attempt, session);
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<Arc<ProviderState>, Failure> {
+        let found = self.list.iter().find(|state| state.config.name == name);
+        found.cloned().ok_or_else(|| Failure::new(Reason::UnknownProvider, "no provider of this name"))
+    }
+}

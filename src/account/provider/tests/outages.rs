@@ -1,0 +1,126 @@
+//! A provider that is down, comes back, or demands what few do.
+
+use serde_json::json;
+
+use super::op::{NOW, Op, World, provider};
+use crate::account::provider::errors::Reason;
+use crate::config::{ClientCredential, ProviderIssuer, ProviderKind, TokenAuth};
+use crate::secret::Secret;
+
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+
+fn break_discovery(world: &World) {
+    world.change(|op| drop(op.raw.insert(DISCOVERY.to_owned(), (503, "application/json", "{}".to_owned()))));
+}
+
+fn mend_discovery(world: &World) {
+    world.change(|op| drop(op.raw.remove(DISCOVERY)));
+}
+
+// case 60
+#[tokio::test]
+async fn nothing_is_asked_before_someone_signs_in_and_a_failure_is_kept_for_five_seconds() {
+    let world = World::new().await;
+    break_discovery(&world);
+    assert_eq!(world.op.requests.lock().len(), 0);
+    for _ in 0..10 {
+        assert_eq!(world.begin().await.err().unwrap().reason, Reason::Unavailable);
+    }
+    assert_eq!(world.op.count(DISCOVERY), 1);
+    mend_discovery(&world);
+    assert!(world.begin().await.is_err(), "within these five seconds");
+    world.clock.advance(5);
+    assert!(world.begin().await.is_ok());
+}
+
+#[tokio::test]
+async fn metadata_is_kept_for_an_hour_and_used_for_a_day_if_it_cannot_be_read() {
+    let world = World::new().await;
+    assert!(world.sign_in().await.is_ok() && world.begin().await.is_ok());
+    assert_eq!(world.op.count(DISCOVERY), 1);
+    break_discovery(&world);
+    world.clock.advance(23 * 3600);
+    assert!(world.begin().await.is_ok(), "old metadata is better than none");
+    world.clock.advance(3600);
+    assert_eq!(world.begin().await.err().unwrap().reason, Reason::Unavailable, "a day old");
+    mend_discovery(&world);
+    world.clock.advance(5);
+    assert!(world.begin().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_reached_is_named_as_the_reason() {
+    let gone = provider(ProviderKind::Oidc, ProviderIssuer::Exact("http://127.0.0.1:1".to_owned()));
+    let world = World::of(Op::start().await, &[gone]);
+    let failure = world.begin().await.err().unwrap();
+    assert_eq!(failure.reason, Reason::Unavailable);
+    assert!(failure.detail.starts_with("discovery: unreachable"), "{}", failure.detail);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_was_learned_of_a_provider_that_did_not_change() {
+    let world = World::new().await;
+    let query = world.op.authorize(&world.begin().await.unwrap().url);
+    let configured: Vec<_> = world.providers.list().cloned().collect();
+    let mut changed = configured.clone();
+    changed[0].label = "other".to_owned();
+    let World { op, providers, clock, browser } = world;
+    let world = World { providers: providers.reconfigured(&configured), op, clock, browser };
+    assert!(world.call_back(&query).await.is_ok(), "an attempt outlives a reload");
+    assert_eq!(world.op.count(DISCOVERY), 1);
+    let World { op, providers, clock, browser } = world;
+    let world = World { providers: providers.reconfigured(&changed), op, clock, browser };
+    assert!(world.begin().await.is_ok());
+    assert_eq!(world.op.count(DISCOVERY), 2);
+    let none = world.providers.reconfigured(&[]);
+    let world = World { providers: none, ..world };
+    assert_eq!(world.begin().await.err().unwrap().reason, Reason::UnknownProvider);
+}
+
+#[tokio::test]
+async fn requests_are_pushed_where_the_provider_demands_it() {
+    let world = World::new().await;
+    let endpoint = format!("{}/par", world.op.issuer);
+    world.change(|op| {
+        op.discovery = Box::new(move |metadata| {
+            metadata["require_pushed_authorization_requests"] = true.into();
+            metadata["pushed_authorization_request_endpoint"] = endpoint.clone().into();
+        });
+        let pushed = json!({ "request_uri": "urn:x:1", "expires_in": 60 }).to_string();
+        op.raw.insert("/par".to_owned(), (201, "application/json", pushed));
+    });
+    let started = world.begin().await.unwrap();
+    assert_eq!(started.url.query(), Some("client_id=client+one&request_uri=urn%3Ax%3A1"));
+    let refused = json!({ "error": "invalid_request" }).to_string();
+    world.change(|op| drop(op.raw.insert("/par".to_owned(), (400, "application/json", refused))));
+    let failure = world.begin().await.err().unwrap();
+    assert_eq!((failure.reason, failure.detail.contains("invalid_request")), (Reason::Unavailable, true));
+}
+
+// case 18: an assertion is for the issuer alone
+#[tokio::test]
+async fn an_assertion_proves_the_client_to_its_own_issuer_alone() {
+    use data_encoding::{BASE64, BASE64URL_NOPAD as B64};
+
+    use crate::account::provider::token_request::proof;
+
+    let keys = super::op::new_keys();
+    for (document, algorithm) in [(keys.ed25519, "EdDSA"), (keys.p256, "ES256"), (keys.rsa, "RS256")] {
+        let body = BASE64.encode(&document);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+        let mut configured = provider(ProviderKind::Oidc, ProviderIssuer::Exact("https://a.example.com".to_owned()));
+        configured.credential = ClientCredential::PrivateKey(Secret::new(pem));
+        let proof = proof(&configured, TokenAuth::PrivateKey, "https://a.example.com", NOW).unwrap();
+        assert!(proof.authorization.is_none());
+        let fields: std::collections::HashMap<_, _> = proof.fields.into_iter().collect();
+        let parts: Vec<_> = fields["client_assertion"].split('.').collect();
+        let read = |part: &str| -> serde_json::Value {
+            serde_json::from_slice(&B64.decode(part.as_bytes()).unwrap()).unwrap()
+        };
+        let (head, claims) = (read(parts[0]), read(parts[1]));
+        assert_eq!((head["alg"].as_str(), claims["aud"].as_str()), (Some(algorithm), Some("https://a.example.com")));
+        assert_eq!((&claims["iss"], &claims["sub"]), (&json!("client one"), &json!("client one")));
+        assert_eq!((claims["exp"].as_u64(), claims["iat"].as_u64()), (Some(NOW + 60), Some(NOW)));
+        assert!(claims["jti"].as_str().is_some_and(|id| id.len() == 22));
+    }
+}
