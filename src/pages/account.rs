@@ -3,11 +3,13 @@
 use http::StatusCode;
 use serde_json::json;
 
+use super::call::{Call, Pages, user_json};
 use super::flash::{Flash, is_browsers};
 use super::form::{Fields, query};
 use super::signup::{change_json, retry, told};
+use super::site::Site;
 use super::view::{Account, SessionRow, TokenRow};
-use super::{Call, Pages, Site, user_json};
+use super::{errors, flash, form, session_cookies, view};
 use crate::account::{ChangeError, Identity, profile, user_sessions, user_tokens};
 use crate::secret::{Secret, random_token};
 use crate::web::reply::Reply;
@@ -25,151 +27,147 @@ pub(super) enum Shown<'a> {
     Token(Secret),
 }
 
-impl Pages {
-    /// The page, by itself or after one of its forms failed.
-    pub(super) async fn own_account(&self, call: &Call<'_>, who: &Identity) -> Reply {
-        match self.flash(call, &FORMS, &who.user.id) {
-            Some((form, flash)) => {
-                let shown = Shown::Failed(StatusCode::OK, form, &flash.fields(), flash.told());
-                self.without_flash(self.account(call, who, shown).await)
-            }
-            None => self.account(call, who, Shown::Nothing).await,
+/// The page, by itself or after one of its forms failed.
+pub(super) async fn answer(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
+    match flash::take(pages, call, &FORMS, &who.user.id) {
+        Some((form, flash)) => {
+            let shown = Shown::Failed(StatusCode::OK, form, &flash.fields(), flash.told());
+            flash::without_flash(pages, show(pages, call, who, shown).await)
         }
+        None => show(pages, call, who, Shown::Nothing).await,
     }
+}
 
-    /// What a form of the page gets that changed nothing.
-    pub(super) async fn form_failed(
-        &self,
-        call: &Call<'_>,
-        who: &Identity,
-        form: &'static str,
-        fields: &Fields,
-        error: &ChangeError,
-    ) -> Reply {
-        if fields.is_json() {
-            return change_json(error);
+/// What a form of the page gets that changed nothing.
+pub(super) async fn form_failed(
+    pages: &Pages,
+    call: &Call<'_>,
+    who: &Identity,
+    form: &'static str,
+    fields: &Fields,
+    error: &ChangeError,
+) -> Reply {
+    if fields.is_json() {
+        return change_json(error);
+    }
+    let (status, message, field) = told(error);
+    let flash = Flash::new((form, &who.user.id), (&message, field), fields);
+    if let Some(reply) = flash::failed_form(pages, call, &format!("{}/account", pages.prefix), &flash) {
+        return reply;
+    }
+    let shown = Shown::Failed(status, form, fields, (&message, field));
+    retry(error, show(pages, call, who, shown).await)
+}
+
+pub(super) async fn show(pages: &Pages, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
+    let (Ok(sessions), Ok(tokens)) =
+        (user_sessions::list(&pages.accounts, who).await, user_tokens::list(&pages.accounts, who).await)
+    else {
+        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+    };
+    let (status, form, (error, field)) = match shown {
+        Shown::Failed(status, form, _, told) => (status, form, told),
+        _ => (StatusCode::OK, "", ("", "")),
+    };
+    let typed = |of: &str, name: &str| match shown {
+        Shown::Failed(_, form, fields, _) if form == of => fields.get(name),
+        _ => None,
+    };
+    let saved = query(call, &["saved"]).filter(|_| form.is_empty());
+    let template = Account {
+        frame: pages.assets.frame(),
+        heading: "Your account",
+        notice: saved.as_deref().map_or("", notice),
+        form,
+        error,
+        field,
+        email: &who.user.email,
+        groups: &who.user.groups.join(", "),
+        home: &pages.rules.after_login,
+        logout: &format!("{}/logout", pages.prefix),
+        base: &format!("{}/account", pages.prefix),
+        name: typed("profile", "name").unwrap_or(&who.user.name),
+        picture: typed("profile", "picture").unwrap_or(&who.user.picture),
+        min_length: pages.min_length,
+        sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
+        tokens: tokens.into_iter().map(TokenRow::new).collect(),
+        new_token: if let Shown::Token(token) = &shown { token.expose() } else { "" },
+        form_id: &random_token().map_or_else(|_| String::new(), |id| id.expose().to_owned()),
+        token_name: typed("token", "token_name").unwrap_or_default(),
+        scopes: typed("token", "scopes").unwrap_or_default(),
+        days: typed("token", "days").unwrap_or("90"),
+    };
+    view::html(pages, status, &template, Some(call.incoming), false)
+}
+
+pub(super) async fn change_profile(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    let (name, picture) = (fields.get("name"), fields.get("picture"));
+    let done = profile::change(&pages.accounts, &call.caller, who, name, picture).await;
+    changed(pages, call, who, &fields, done, "profile").await
+}
+
+pub(super) async fn change_password(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    let (current, new) = (fields.secret("current_password"), fields.secret("password"));
+    let keep_tokens = fields.ticked("keep_tokens");
+    let done = profile::change_password(&pages.accounts, &call.caller, who, current, new, keep_tokens).await;
+    changed(pages, call, who, &fields, done, "password").await
+}
+
+async fn changed(
+    pages: &Pages,
+    call: &Call<'_>,
+    who: &Identity,
+    fields: &Fields,
+    done: Result<(), ChangeError>,
+    what: &'static str,
+) -> Reply {
+    match done {
+        Ok(()) if fields.is_json() => {
+            Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) }))
         }
-        let (status, message, field) = told(error);
-        let flash = Flash::new((form, &who.user.id), (&message, field), fields);
-        if let Some(reply) = self.failed_form(call, &format!("{}/account", self.prefix), &flash) {
-            return reply;
-        }
-        let shown = Shown::Failed(status, form, fields, (&message, field));
-        retry(error, self.account(call, who, shown).await)
+        Ok(()) => Site::see_other(&format!("{}/account?saved={what}", pages.prefix)),
+        Err(error) => form_failed(pages, call, who, what, fields, &error).await,
     }
+}
 
-    pub(super) async fn account(&self, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
-        let (Ok(sessions), Ok(tokens)) =
-            (user_sessions::list(&self.accounts, who).await, user_tokens::list(&self.accounts, who).await)
-        else {
-            return self.refused(StatusCode::SERVICE_UNAVAILABLE, call);
+/// GET lists them as JSON; POST ends one (`id`) or all (`everywhere`).
+pub(super) async fn sessions(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
+    if call.incoming.method != http::Method::POST {
+        return match user_sessions::list(&pages.accounts, who).await {
+            Ok(sessions) => Reply::json(StatusCode::OK, &json!({ "sessions": sessions, "current": who.session.id })),
+            Err(_) => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
         };
-        let (status, form, (error, field)) = match shown {
-            Shown::Failed(status, form, _, told) => (status, form, told),
-            _ => (StatusCode::OK, "", ("", "")),
-        };
-        let typed = |of: &str, name: &str| match shown {
-            Shown::Failed(_, form, fields, _) if form == of => fields.get(name),
-            _ => None,
-        };
-        let saved = query(call, &["saved"]).filter(|_| form.is_empty());
-        let template = Account {
-            frame: self.assets.frame(),
-            heading: "Your account",
-            notice: saved.as_deref().map_or("", notice),
-            form,
-            error,
-            field,
-            email: &who.user.email,
-            groups: &who.user.groups.join(", "),
-            home: &self.rules.after_login,
-            logout: &format!("{}/logout", self.prefix),
-            base: &format!("{}/account", self.prefix),
-            name: typed("profile", "name").unwrap_or(&who.user.name),
-            picture: typed("profile", "picture").unwrap_or(&who.user.picture),
-            min_length: self.min_length,
-            sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
-            tokens: tokens.into_iter().map(TokenRow::new).collect(),
-            new_token: if let Shown::Token(token) = &shown { token.expose() } else { "" },
-            form_id: &random_token().map_or_else(|_| String::new(), |id| id.expose().to_owned()),
-            token_name: typed("token", "token_name").unwrap_or_default(),
-            scopes: typed("token", "scopes").unwrap_or_default(),
-            days: typed("token", "days").unwrap_or("90"),
-        };
-        self.html(status, &template, Some(call.incoming), false)
     }
-
-    pub(super) async fn change_profile(&self, call: &Call<'_>, who: &Identity) -> Reply {
-        let fields = match Fields::read(call) {
-            Ok(fields) => fields,
-            Err(bad) => return self.unread_body(call, bad),
-        };
-        let (name, picture) = (fields.get("name"), fields.get("picture"));
-        let done = profile::change(&self.accounts, &call.caller, who, name, picture).await;
-        self.changed(call, who, &fields, done, "profile").await
-    }
-
-    pub(super) async fn change_password(&self, call: &Call<'_>, who: &Identity) -> Reply {
-        let fields = match Fields::read(call) {
-            Ok(fields) => fields,
-            Err(bad) => return self.unread_body(call, bad),
-        };
-        let (current, new) = (fields.secret("current_password"), fields.secret("password"));
-        let keep_tokens = fields.ticked("keep_tokens");
-        let done = profile::change_password(&self.accounts, &call.caller, who, current, new, keep_tokens).await;
-        self.changed(call, who, &fields, done, "password").await
-    }
-
-    async fn changed(
-        &self,
-        call: &Call<'_>,
-        who: &Identity,
-        fields: &Fields,
-        done: Result<(), ChangeError>,
-        what: &'static str,
-    ) -> Reply {
-        match done {
-            Ok(()) if fields.is_json() => {
-                Reply::json(StatusCode::OK, &json!({ "user": user_json(&who.session.user.load()) }))
-            }
-            Ok(()) => Site::see_other(&format!("{}/account?saved={what}", self.prefix)),
-            Err(error) => self.form_failed(call, who, what, fields, &error).await,
-        }
-    }
-
-    /// GET lists them as JSON; POST ends one (`id`) or all (`everywhere`).
-    pub(super) async fn sessions(&self, call: &Call<'_>, who: &Identity) -> Reply {
-        if call.incoming.method != http::Method::POST {
-            return match user_sessions::list(&self.accounts, who).await {
-                Ok(sessions) => {
-                    Reply::json(StatusCode::OK, &json!({ "sessions": sessions, "current": who.session.id }))
-                }
-                Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    let everywhere = fields.ticked("everywhere");
+    let ended = if everywhere {
+        user_sessions::end_all(&pages.accounts, &call.caller, who, false).await.map(|()| true)
+    } else {
+        user_sessions::end(&pages.accounts, &call.caller, who, fields.text("id")).await
+    };
+    let own = everywhere || fields.get("id") == Some(who.session.id.as_str());
+    match ended {
+        Err(_) => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
+        // another tab was faster: the page shows that it is gone
+        Ok(false) if !is_browsers(call) => errors::refused(pages, StatusCode::NOT_FOUND, call),
+        Ok(_) => {
+            let reply = match (fields.is_json(), own) {
+                (true, _) => Reply::empty(StatusCode::NO_CONTENT),
+                (false, true) => Site::see_other(&format!("{}/signed-out", pages.prefix)),
+                (false, false) => Site::see_other(&format!("{}/account?saved=session", pages.prefix)),
             };
-        }
-        let fields = match Fields::read(call) {
-            Ok(fields) => fields,
-            Err(bad) => return self.unread_body(call, bad),
-        };
-        let everywhere = fields.ticked("everywhere");
-        let ended = if everywhere {
-            user_sessions::end_all(&self.accounts, &call.caller, who, false).await.map(|()| true)
-        } else {
-            user_sessions::end(&self.accounts, &call.caller, who, fields.text("id")).await
-        };
-        let own = everywhere || fields.get("id") == Some(who.session.id.as_str());
-        match ended {
-            Err(_) => self.refused(StatusCode::SERVICE_UNAVAILABLE, call),
-            // another tab was faster: the page shows that it is gone
-            Ok(false) if !is_browsers(call) => self.refused(StatusCode::NOT_FOUND, call),
-            Ok(_) => {
-                let reply = match (fields.is_json(), own) {
-                    (true, _) => Reply::empty(StatusCode::NO_CONTENT),
-                    (false, true) => Site::see_other(&format!("{}/signed-out", self.prefix)),
-                    (false, false) => Site::see_other(&format!("{}/account?saved=session", self.prefix)),
-                };
-                if own { self.without_cookie(reply) } else { reply }
-            }
+            if own { session_cookies::without_cookie(pages, reply) } else { reply }
         }
     }
 }

@@ -3,8 +3,10 @@
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::Site;
+use super::call::Call;
+use super::site::Site;
 use super::view::{CROSS_ORIGIN_OPENER_POLICY, Cookies, Message};
+use super::{loops, view};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
@@ -116,130 +118,137 @@ pub fn word(code: StatusCode) -> &'static str {
     TEXTS.iter().find(|text| text.0 == code.as_u16()).map_or("error", |text| text.1)
 }
 
-impl Site {
-    /// The page of a status: its words, and a way on where there is one.
-    pub fn error_page(&self, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
-        let fallback = (0, "error", "Something went wrong", "The request failed.", "Try again in a moment.");
-        let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
-        if let Some(incoming) = incoming.filter(|incoming| code == StatusCode::UNAUTHORIZED && is_read(incoming)) {
-            return self.session_ended(incoming, request_id);
+/// The page of a status: its words, and a way on where there is one.
+pub fn error_page(site: &Site, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
+    let fallback = (0, "error", "Something went wrong", "The request failed.", "Try again in a moment.");
+    let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
+    if let Some(incoming) = incoming.filter(|incoming| code == StatusCode::UNAUTHORIZED && is_read(incoming)) {
+        return session_ended(site, incoming, request_id);
+    }
+    let (link, link_text) = match (code, incoming) {
+        (StatusCode::UNAUTHORIZED, Some(incoming)) => (login_after_form(site, incoming), "Sign in in a new tab"),
+        // whoever is signed in as somebody else sees it there, and changes it
+        (StatusCode::FORBIDDEN, Some(_)) => (format!("{}/account", site.prefix), "Your account"),
+        (StatusCode::NOT_FOUND, Some(incoming)) if incoming.path.as_str() != site.rules.after_login => {
+            (site.rules.after_login.clone(), "Home page")
         }
-        let (link, link_text) = match (code, incoming) {
-            (StatusCode::UNAUTHORIZED, Some(incoming)) => (self.login_after_form(incoming), "Sign in in a new tab"),
-            // whoever is signed in as somebody else sees it there, and changes it
-            (StatusCode::FORBIDDEN, Some(_)) => (format!("{}/account", self.prefix), "Your account"),
-            (StatusCode::NOT_FOUND, Some(incoming)) if incoming.path.as_str() != self.rules.after_login => {
-                (self.rules.after_login.clone(), "Home page")
-            }
-            _ => (String::new(), ""),
-        };
-        let message = Message {
-            frame: self.assets.frame(),
-            heading: text.2,
-            what: text.3,
-            remedy: text.4,
-            link: &link,
-            link_text,
-            // reloading this page sends the form again, once there is a session
-            target: if code == StatusCode::UNAUTHORIZED { "_blank" } else { "" },
-            turbo_frame: incoming.is_some_and(asks_for_turbo_frame),
-            request_id,
-        };
-        self.in_place(code, &message, incoming)
-    }
+        _ => (String::new(), ""),
+    };
+    let message = Message {
+        frame: site.assets.frame(),
+        heading: text.2,
+        what: text.3,
+        remedy: text.4,
+        link: &link,
+        link_text,
+        // reloading this page sends the form again, once there is a session
+        target: if code == StatusCode::UNAUTHORIZED { "_blank" } else { "" },
+        turbo_frame: incoming.is_some_and(asks_for_turbo_frame),
+        request_id,
+    };
+    in_place(site, code, &message, incoming)
+}
 
-    /// 431: names the largest cookies, and offers to clear all of them by a form to `clear`, behind `prefix`.
-    pub fn too_many_cookies(&self, largest: &[(String, usize)], clear: &str, request_id: &str) -> Reply {
-        let page = Cookies {
-            frame: self.assets.frame(),
-            heading: "Too many cookies",
-            largest,
-            action: &format!("{}{clear}", self.prefix),
-            request_id,
-        };
-        self.html(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &page, None, true)
-    }
+/// 431: names the largest cookies, and offers to clear all of them by a form to `clear`, behind `prefix`.
+pub fn too_many_cookies(site: &Site, largest: &[(String, usize)], clear: &str, request_id: &str) -> Reply {
+    let page = Cookies {
+        frame: site.assets.frame(),
+        heading: "Too many cookies",
+        largest,
+        action: &format!("{}{clear}", site.prefix),
+        request_id,
+    };
+    view::html(site, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &page, None, true)
+}
 
-    /// The answer to that form.
-    pub fn cookies_cleared(&self) -> Reply {
-        let front = HeaderValue::try_from(self.rules.after_login.as_str()).unwrap_or(HeaderValue::from_static("/"));
-        let clear = header::HeaderName::from_static("clear-site-data");
-        Reply::see_other(front).with(clear, HeaderValue::from_static("\"cookies\""))
-    }
+/// The answer to that form.
+pub fn cookies_cleared(site: &Site) -> Reply {
+    let front = HeaderValue::try_from(site.rules.after_login.as_str()).unwrap_or(HeaderValue::from_static("/"));
+    let clear = header::HeaderName::from_static("clear-site-data");
+    Reply::see_other(front).with(clear, HeaderValue::from_static("\"cookies\""))
+}
 
-    /// 401 in a page's place, for Turbo: signing in leads back to the address that was asked for.
-    fn session_ended(&self, incoming: &Incoming<'_>, request_id: &str) -> Reply {
-        let message = Message {
-            frame: self.assets.frame(),
-            heading: "You are signed out",
-            what: "Your session has ended.",
-            remedy: "Sign in again to continue.",
-            link: &self.login_url_for(incoming, &incoming.origin_form()),
-            link_text: "Sign in",
-            target: "",
-            turbo_frame: asks_for_turbo_frame(incoming),
-            request_id,
-        };
-        self.in_place(StatusCode::UNAUTHORIZED, &message, Some(incoming))
-    }
+/// 401 in a page's place, for Turbo: signing in leads back to the address that was asked for.
+fn session_ended(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+    let message = Message {
+        frame: site.assets.frame(),
+        heading: "You are signed out",
+        what: "Your session has ended.",
+        remedy: "Sign in again to continue.",
+        link: &site.login_url_for(incoming, &incoming.origin_form()),
+        link_text: "Sign in",
+        target: "",
+        turbo_frame: asks_for_turbo_frame(incoming),
+        request_id,
+    };
+    in_place(site, StatusCode::UNAUTHORIZED, &message, Some(incoming))
+}
 
-    /// 401 inside a frame, where the login page cannot be shown and another site's frame would not get the cookie. This
-    /// page alone may be framed: all it has is a link that leaves the frame.
-    pub fn login_outside_frame(&self, incoming: &Incoming<'_>, request_id: &str) -> Reply {
-        if let Some(reply) = self.outside_domain(incoming, request_id) {
-            return reply;
-        }
-        let message = Message {
-            frame: self.assets.frame(),
-            heading: "Sign in",
-            what: "You need to sign in to view this.",
-            remedy: "",
-            link: &self.login_url(incoming),
-            link_text: "Sign in",
-            target: "_top",
-            turbo_frame: false,
-            request_id,
-        };
-        let mut reply = self.in_place(StatusCode::UNAUTHORIZED, &message, Some(incoming));
-        reply.headers.retain(|(name, _)| name != header::X_FRAME_OPTIONS && name != header::CONTENT_SECURITY_POLICY);
-        reply.with(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMED_POLICY))
+/// 401 inside a frame, where the login page cannot be shown and another site's frame would not get the cookie. This
+/// page alone may be framed: all it has is a link that leaves the frame.
+pub fn login_outside_frame(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Reply {
+    if let Some(reply) = loops::outside_domain(site, incoming, request_id) {
+        return reply;
     }
+    let message = Message {
+        frame: site.assets.frame(),
+        heading: "Sign in",
+        what: "You need to sign in to view this.",
+        remedy: "",
+        link: &site.login_url(incoming),
+        link_text: "Sign in",
+        target: "_top",
+        turbo_frame: false,
+        request_id,
+    };
+    let mut reply = in_place(site, StatusCode::UNAUTHORIZED, &message, Some(incoming));
+    reply.headers.retain(|(name, _)| name != header::X_FRAME_OPTIONS && name != header::CONTENT_SECURITY_POLICY);
+    reply.with(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMED_POLICY))
+}
 
-    /// 403 for what a page of another site sent.
-    pub fn from_elsewhere(&self, request_id: &str, incoming: &Incoming<'_>) -> Reply {
-        let message = Message {
-            frame: self.assets.frame(),
-            heading: "Request blocked",
-            what: "This form was submitted from another site or an unknown one, so it was blocked.",
-            remedy: "Open this site directly, over https if possible, and try again.",
-            link: &self.rules.after_login,
-            link_text: "Home page",
-            target: "",
-            turbo_frame: false,
-            request_id,
-        };
-        self.in_place(StatusCode::FORBIDDEN, &message, Some(incoming))
-    }
+/// 403 for what a page of another site sent.
+pub fn from_elsewhere(site: &Site, request_id: &str, incoming: &Incoming<'_>) -> Reply {
+    let message = Message {
+        frame: site.assets.frame(),
+        heading: "Request blocked",
+        what: "This form was submitted from another site or an unknown one, so it was blocked.",
+        remedy: "Open this site directly, over https if possible, and try again.",
+        link: &site.rules.after_login,
+        link_text: "Home page",
+        target: "",
+        turbo_frame: false,
+        request_id,
+    };
+    in_place(site, StatusCode::FORBIDDEN, &message, Some(incoming))
+}
 
-    /// A page that answers in the place of an app's. It isolates no window: with `Cross-Origin-Opener-Policy` here and
-    /// none on the app's page, Back would lose what was typed there (Firefox, WebKit).
-    fn in_place(&self, code: StatusCode, message: &Message<'_>, incoming: Option<&Incoming<'_>>) -> Reply {
-        let mut reply = self.html(code, message, incoming, true);
-        reply.headers.retain(|(name, _)| *name != CROSS_ORIGIN_OPENER_POLICY);
-        reply
-    }
+/// A page that answers in the place of an app's. It isolates no window: with `Cross-Origin-Opener-Policy` here and
+/// none on the app's page, Back would lose what was typed there (Firefox, WebKit).
+fn in_place(site: &Site, code: StatusCode, message: &Message<'_>, incoming: Option<&Incoming<'_>>) -> Reply {
+    let mut reply = view::html(site, code, message, incoming, true);
+    reply.headers.retain(|(name, _)| *name != CROSS_ORIGIN_OPENER_POLICY);
+    reply
+}
 
-    /// The way back after a form that was not sent is the page that it stood on.
-    fn login_after_form(&self, incoming: &Incoming<'_>) -> String {
-        let page = self.login_page(incoming);
-        let account = format!("{}/account", self.prefix);
-        // our own pages tell no more than their origin
-        if incoming.path.as_str().strip_prefix(&account).is_some_and(|rest| rest.starts_with('/')) {
-            return Self::leading_to(&page, &account);
-        }
-        match incoming.single("referer") {
-            Some(referer) => Self::leading_to(&page, self.return_to(Some(referer), incoming).as_str()),
-            None => page,
-        }
+/// The way back after a form that was not sent is the page that it stood on.
+fn login_after_form(site: &Site, incoming: &Incoming<'_>) -> String {
+    let page = site.login_page(incoming);
+    let account = format!("{}/account", site.prefix);
+    // our own pages tell no more than their origin
+    if incoming.path.as_str().strip_prefix(&account).is_some_and(|rest| rest.starts_with('/')) {
+        return Site::leading_to(&page, &account);
     }
+    match incoming.single("referer") {
+        Some(referer) => Site::leading_to(&page, site.return_to(Some(referer), incoming).as_str()),
+        None => page,
+    }
+}
+
+/// A refusal of one of our own endpoints, as page or JSON.
+pub(super) fn refused(site: &Site, code: StatusCode, call: &Call<'_>) -> Reply {
+    if call.incoming.wants_page() {
+        return error_page(site, code, &call.caller.request_id, Some(call.incoming));
+    }
+    let word = super::errors::word(code);
+    Reply::json(code, &serde_json::json!({ "error": word, "request_id": call.caller.request_id }))
 }

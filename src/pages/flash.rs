@@ -4,8 +4,9 @@
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
+use super::call::{Call, Pages};
 use super::form::Fields;
-use super::{Call, Pages, Site};
+use super::site::Site;
 use crate::secret::same_bytes;
 use crate::web::cookie;
 use crate::web::reply::Reply;
@@ -71,49 +72,46 @@ pub(super) fn is_browsers(call: &Call<'_>) -> bool {
     }
 }
 
-impl Pages {
-    /// Leads the browser that sent a form to the page at `place`, which says why it failed; `None`: no browser did, or more
-    /// was typed than a cookie takes.
-    pub(super) fn failed_form(&self, call: &Call<'_>, place: &str, flash: &Flash) -> Option<Reply> {
-        if !is_browsers(call) {
-            return None;
-        }
-        let value = data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(flash).ok()?);
-        let value = format!("{value}.{}", self.seal(call, &value)?);
-        let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
-        let cookie = self.cookies.set_for_host(self.cookies.flash(), &value, SECS)?;
-        Some(Site::see_other(place).with(header::SET_COOKIE, cookie))
+/// Leads the browser that sent a form to the page at `place`, which says why it failed; `None`: no browser did, or more
+/// was typed than a cookie takes.
+pub(super) fn failed_form(pages: &Pages, call: &Call<'_>, place: &str, flash: &Flash) -> Option<Reply> {
+    if !is_browsers(call) {
+        return None;
     }
+    let value = data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(flash).ok()?);
+    let value = format!("{value}.{}", seal_of(pages, call, &value)?);
+    let value = Some(value).filter(|value| value.len() <= BYTES_MAX)?;
+    let cookie = pages.cookies.set_for_host(pages.cookies.flash(), &value, SECS)?;
+    Some(Site::see_other(place).with(header::SET_COOKIE, cookie))
+}
 
-    /// What one of these forms left, if this is the page after it, and which one it was.
-    pub(super) fn flash(
-        &self,
-        call: &Call<'_>,
-        forms: &[&'static str],
-        account: &str,
-    ) -> Option<(&'static str, Flash)> {
-        let (_, value) =
-            cookie::pairs(call.incoming.headers).find(|(name, _)| *name == self.cookies.flash().as_bytes())?;
-        let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= BYTES_MAX)?;
-        let (value, seal) = value.split_once('.')?;
-        if !same_bytes(self.seal(call, value)?.as_bytes(), seal.as_bytes()) {
-            return None;
-        }
-        let flash: Flash =
-            serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(value.as_bytes()).ok()?).ok()?;
-        let form = forms.iter().find(|form| **form == flash.form.0 && account == flash.form.1)?;
-        Some((form, flash))
+/// What one of these forms left, if this is the page after it, and which one it was.
+pub(super) fn take(
+    pages: &Pages,
+    call: &Call<'_>,
+    forms: &[&'static str],
+    account: &str,
+) -> Option<(&'static str, Flash)> {
+    let (_, value) =
+        cookie::pairs(call.incoming.headers).find(|(name, _)| *name == pages.cookies.flash().as_bytes())?;
+    let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= BYTES_MAX)?;
+    let (value, seal) = value.split_once('.')?;
+    if !same_bytes(seal_of(pages, call, value)?.as_bytes(), seal.as_bytes()) {
+        return None;
     }
+    let flash: Flash = serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(value.as_bytes()).ok()?).ok()?;
+    let form = forms.iter().find(|form| **form == flash.form.0 && account == flash.form.1)?;
+    Some((form, flash))
+}
 
-    /// What shows that the gateway wrote it on this host: an app there, or a host beside it, could have the login page say
-    /// what it likes.
-    fn seal(&self, call: &Call<'_>, value: &str) -> Option<String> {
-        self.accounts.tag(&format!("flash {} {value}", call.incoming.host.name()))
-    }
+/// What shows that the gateway wrote it on this host: an app there, or a host beside it, could have the login page say
+/// what it likes.
+fn seal_of(pages: &Pages, call: &Call<'_>, value: &str) -> Option<String> {
+    pages.accounts.tag(&format!("flash {} {value}", call.incoming.host.name()))
+}
 
-    /// Takes it out of the browser.
-    pub(super) fn without_flash(&self, reply: Reply) -> Reply {
-        let cookie: Option<HeaderValue> = self.cookies.set_for_host(self.cookies.flash(), "", 0);
-        cookie.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
-    }
+/// Takes it out of the browser.
+pub(super) fn without_flash(pages: &Pages, reply: Reply) -> Reply {
+    let cookie: Option<HeaderValue> = pages.cookies.set_for_host(pages.cookies.flash(), "", 0);
+    cookie.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
 }

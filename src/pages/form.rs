@@ -8,7 +8,8 @@ use http::{StatusCode, header};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::{Call, Pages};
+use super::call::{Call, Pages};
+use super::errors;
 use crate::secret::Secret;
 use crate::web::reply::Reply;
 
@@ -37,18 +38,16 @@ pub(super) enum BadBody {
     Malformed,
 }
 
-impl Pages {
-    /// The answer to a body that is not read, as its caller looks at it.
-    pub(super) fn unread_body(&self, call: &Call<'_>, bad: BadBody) -> Reply {
-        let (code, word) = match bad {
-            BadBody::Kind => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            BadBody::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
-        };
-        if call.incoming.wants_page() {
-            return self.refused(code, call);
-        }
-        Reply::json(code, &json!({ "error": word }))
+/// The answer to a body that is not read, as its caller looks at it.
+pub(super) fn unread_body(pages: &Pages, call: &Call<'_>, bad: BadBody) -> Reply {
+    let (code, word) = match bad {
+        BadBody::Kind => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+        BadBody::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
+    };
+    if call.incoming.wants_page() {
+        return errors::refused(pages, code, call);
     }
+    Reply::json(code, &json!({ "error": word }))
 }
 
 impl Fields {

@@ -3,10 +3,12 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::call::{Call, Pages};
 use super::flash::Flash;
 use super::form::{BadBody, Fields, means_yes, query};
+use super::site::Site;
 use super::view::Login;
-use super::{Call, Pages, Site};
+use super::{flash, form, loops, session_cookies, view};
 use crate::account::{SignInError, sign_in};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -23,136 +25,124 @@ pub(super) const BUSY_SECS: u16 = 5;
 /// The form that [`Flash`] is about.
 const FORM: &str = "login";
 
-impl Pages {
-    pub(super) async fn login(&self, call: &Call<'_>) -> Reply {
-        if call.incoming.method == http::Method::POST {
-            return match Fields::read(call) {
-                Ok(fields) => self.sign_in(call, &fields).await,
-                Err(bad) => self.unread_body(call, bad),
-            };
-        }
-        let wanted = query(call, &RETURN_NAMES);
-        if call.identity.is_some() {
-            return Site::see_other(self.return_to(wanted.as_deref(), call.incoming).as_str());
-        }
-        let created = query(call, &["created"]).is_some();
-        let notice = if created {
-            "You can now sign in. If you already had an account, use its existing password."
-        } else if query(call, &["shortened"]).is_some() {
-            "The address you came from is too long to keep: after signing in, you return to its page without the part after the question mark."
-        } else {
-            ""
+pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
+    if call.incoming.method == http::Method::POST {
+        return match Fields::read(call) {
+            Ok(fields) => sign_in(pages, call, &fields).await,
+            Err(bad) => form::unread_body(pages, call, bad),
         };
-        let wanted = wanted.as_deref().unwrap_or_default();
-        if let Some((_, flash)) = self.flash(call, &[FORM], "") {
-            let ((error, word), fields) = (flash.told(), flash.fields());
-            let typed = (fields.text("email"), remembers(&fields));
-            let error = (error, word == "credentials");
-            return self.without_flash(self.login_page_with(call, StatusCode::OK, wanted, "", error, typed));
-        }
-        let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
-        if error.is_empty() {
-            error = self.why_not_returned(call, self.return_to(Some(wanted), call.incoming).as_str());
-        }
-        self.login_page_with(call, StatusCode::OK, wanted, notice, (&error, false), ("", true))
     }
+    let wanted = query(call, &RETURN_NAMES);
+    if call.identity.is_some() {
+        return Site::see_other(pages.return_to(wanted.as_deref(), call.incoming).as_str());
+    }
+    let created = query(call, &["created"]).is_some();
+    let notice = if created {
+        "You can now sign in. If you already had an account, use its existing password."
+    } else if query(call, &["shortened"]).is_some() {
+        "The address you came from is too long to keep: after signing in, you return to its page without the part after the question mark."
+    } else {
+        ""
+    };
+    let wanted = wanted.as_deref().unwrap_or_default();
+    if let Some((_, flash)) = flash::take(pages, call, &[FORM], "") {
+        let ((error, word), fields) = (flash.told(), flash.fields());
+        let typed = (fields.text("email"), remembers(&fields));
+        let error = (error, word == "credentials");
+        return flash::without_flash(pages, login_page_with(pages, call, StatusCode::OK, wanted, "", error, typed));
+    }
+    let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
+    if error.is_empty() {
+        error = loops::why_not_returned(pages, call, pages.return_to(Some(wanted), call.incoming).as_str());
+    }
+    login_page_with(pages, call, StatusCode::OK, wanted, notice, (&error, false), ("", true))
+}
 
-    async fn sign_in(&self, call: &Call<'_>, fields: &Fields) -> Reply {
-        let (Some(email), Some(_)) = (fields.get("email"), fields.get("password")) else {
-            return self.unread_body(call, BadBody::Malformed);
-        };
-        let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
-        let remember = remembers(fields);
-        let begun = match sign_in::with_password(
-            &self.accounts,
-            &call.caller,
-            email,
-            fields.secret("password"),
-            remember,
-        )
-        .await
-        {
+async fn sign_in(pages: &Pages, call: &Call<'_>, fields: &Fields) -> Reply {
+    let (Some(email), Some(_)) = (fields.get("email"), fields.get("password")) else {
+        return form::unread_body(pages, call, BadBody::Malformed);
+    };
+    let wanted = fields.get("callbackUrl").map(str::to_owned).or_else(|| query(call, &RETURN_NAMES));
+    let remember = remembers(fields);
+    let begun =
+        match sign_in::with_password(&pages.accounts, &call.caller, email, fields.secret("password"), remember).await {
             Ok(begun) => begun,
-            Err(error) => return self.not_signed_in(call, fields, wanted.as_deref(), remember, error),
+            Err(error) => return not_signed_in(pages, call, fields, wanted.as_deref(), remember, error),
         };
-        self.signed_in_to(call, fields, wanted.as_deref(), &begun)
-    }
+    session_cookies::signed_in_to(pages, call, fields, wanted.as_deref(), &begun)
+}
 
-    fn not_signed_in(
-        &self,
-        call: &Call<'_>,
-        fields: &Fields,
-        wanted: Option<&str>,
-        remember: bool,
-        error: SignInError,
-    ) -> Reply {
-        let (status, word, wait_secs) = match error {
-            SignInError::Credentials => (StatusCode::UNAUTHORIZED, "credentials", 0),
-            SignInError::Throttled { retry_after_secs } => {
-                (StatusCode::TOO_MANY_REQUESTS, "throttled", retry_after_secs)
-            }
-            SignInError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", 0),
-            SignInError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", 0),
-        };
-        let reply = if fields.is_json() {
-            Reply::json(status, &json!({ "error": word }))
-        } else {
-            let text = message(word, wait_secs);
-            let flash = Flash::new((FORM, ""), (&text, word), fields);
-            if let Some(reply) =
-                self.failed_form(call, &self.leading_back(call.incoming, &self.login_path, wanted), &flash)
-            {
-                return reply;
-            }
-            let (error, typed) = ((text.as_str(), word == "credentials"), (fields.text("email"), remember));
-            self.login_page_with(call, status, wanted.unwrap_or_default(), "", error, typed)
-        };
-        match error {
-            SignInError::Throttled { retry_after_secs } => {
-                reply.with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs))
-            }
-            SignInError::Busy => reply.with(header::RETRY_AFTER, HeaderValue::from(BUSY_SECS)),
-            SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
-            SignInError::Credentials => reply,
+fn not_signed_in(
+    pages: &Pages,
+    call: &Call<'_>,
+    fields: &Fields,
+    wanted: Option<&str>,
+    remember: bool,
+    error: SignInError,
+) -> Reply {
+    let (status, word, wait_secs) = match error {
+        SignInError::Credentials => (StatusCode::UNAUTHORIZED, "credentials", 0),
+        SignInError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, "throttled", retry_after_secs),
+        SignInError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", 0),
+        SignInError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", 0),
+    };
+    let reply = if fields.is_json() {
+        Reply::json(status, &json!({ "error": word }))
+    } else {
+        let text = message(word, wait_secs);
+        let flash = Flash::new((FORM, ""), (&text, word), fields);
+        if let Some(reply) =
+            flash::failed_form(pages, call, &pages.leading_back(call.incoming, &pages.login_path, wanted), &flash)
+        {
+            return reply;
         }
+        let (error, typed) = ((text.as_str(), word == "credentials"), (fields.text("email"), remember));
+        login_page_with(pages, call, status, wanted.unwrap_or_default(), "", error, typed)
+    };
+    match error {
+        SignInError::Throttled { retry_after_secs } => {
+            reply.with(header::RETRY_AFTER, HeaderValue::from(retry_after_secs))
+        }
+        SignInError::Busy => reply.with(header::RETRY_AFTER, HeaderValue::from(BUSY_SECS)),
+        SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
+        SignInError::Credentials => reply,
     }
+}
 
-    fn login_page_with(
-        &self,
-        call: &Call<'_>,
-        status: StatusCode,
-        wanted: &str,
-        notice: &str,
-        (error, forgotten): (&str, bool),
-        (email, remember): (&str, bool),
-    ) -> Reply {
-        let place = if wanted.is_empty() {
-            String::new()
-        } else {
-            self.return_to(Some(wanted), call.incoming).as_str().to_owned()
-        };
-        let signup = if self.sign_up == SignUp::Open { self.signup_path.as_str() } else { "" };
-        // in the address too, for whoever opens it again after a wrong password
-        let action =
-            if place.is_empty() { self.login_path.clone() } else { Site::leading_to(&self.login_path, &place) };
-        let template = Login {
-            frame: self.assets.frame(),
-            heading: &self.title,
-            notice,
-            error,
-            action: &action,
-            callback_url: &place,
-            long_callback: place.len() > FIELD_BYTES_MAX,
-            email,
-            remember,
-            forgotten,
-            signup,
-        };
-        let mut reply = self.html(status, &template, Some(call.incoming), true);
-        // apps that compare the referrer with their own host refuse whoever comes from here (qBittorrent)
-        reply.headers.retain(|(name, _)| name != header::REFERRER_POLICY);
-        reply.with(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"))
-    }
+fn login_page_with(
+    pages: &Pages,
+    call: &Call<'_>,
+    status: StatusCode,
+    wanted: &str,
+    notice: &str,
+    (error, forgotten): (&str, bool),
+    (email, remember): (&str, bool),
+) -> Reply {
+    let place = if wanted.is_empty() {
+        String::new()
+    } else {
+        pages.return_to(Some(wanted), call.incoming).as_str().to_owned()
+    };
+    let signup = if pages.sign_up == SignUp::Open { pages.signup_path.as_str() } else { "" };
+    // in the address too, for whoever opens it again after a wrong password
+    let action = if place.is_empty() { pages.login_path.clone() } else { Site::leading_to(&pages.login_path, &place) };
+    let template = Login {
+        frame: pages.assets.frame(),
+        heading: &pages.title,
+        notice,
+        error,
+        action: &action,
+        callback_url: &place,
+        long_callback: place.len() > FIELD_BYTES_MAX,
+        email,
+        remember,
+        forgotten,
+        signup,
+    };
+    let mut reply = view::html(pages, status, &template, Some(call.incoming), true);
+    // apps that compare the referrer with their own host refuse whoever comes from here (qBittorrent)
+    reply.headers.retain(|(name, _)| name != header::REFERRER_POLICY);
+    reply.with(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"))
 }
 
 /// An unchecked box sends nothing, which the hidden marker tells from a caller that has no box.

@@ -3,11 +3,13 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::call::{Call, Pages};
 use super::flash::{Flash, is_browsers};
 use super::form::{Fields, query};
 use super::login::{BUSY_SECS, wait};
+use super::site::Site;
 use super::view::{Message, Register};
-use super::{Call, Pages, Site};
+use super::{errors, flash, form, view};
 use crate::account::{ChangeError, sign_up};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -27,135 +29,131 @@ pub(super) struct Shown<'a> {
     pub(super) offer_tokens: bool,
 }
 
-impl Pages {
-    pub(super) async fn signup(&self, call: &Call<'_>) -> Reply {
-        let posted = call.incoming.method == http::Method::POST;
-        let shown = Shown {
-            heading: "Create an account",
-            lead: "",
-            action: &self.signup_path,
-            button: "Create account",
-            ask_name: true,
-            fixed_email: None,
-            offer_tokens: false,
-        };
-        if !posted {
-            if self.sign_up != SignUp::Open {
-                return self.closed(call, !call.incoming.wants_page());
-            }
-            return self.registration(call, &shown);
+pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
+    let posted = call.incoming.method == http::Method::POST;
+    let shown = Shown {
+        heading: "Create an account",
+        lead: "",
+        action: &pages.signup_path,
+        button: "Create account",
+        ask_name: true,
+        fixed_email: None,
+        offer_tokens: false,
+    };
+    if !posted {
+        if pages.sign_up != SignUp::Open {
+            return closed(pages, call, !call.incoming.wants_page());
         }
-        let fields = match Fields::read(call) {
-            Ok(fields) => fields,
-            Err(bad) => return self.unread_body(call, bad),
-        };
-        if self.sign_up != SignUp::Open {
-            return nothing_there(call, &fields).unwrap_or_else(|| self.closed(call, fields.is_json()));
-        }
-        let password = fields.secret("password");
-        match sign_up::register(&self.accounts, &call.caller, fields.text("email"), fields.text("name"), password).await
-        {
-            Ok(()) if fields.is_json() => Reply::json(StatusCode::CREATED, &json!({ "login": self.login_path })),
-            Ok(()) => Site::see_other(&self.login_after_signup(call, &fields)),
-            Err(error) => self.not_changed(call, &fields, &shown, &error),
-        }
+        return registration(pages, call, &shown);
     }
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    if pages.sign_up != SignUp::Open {
+        return nothing_there(call, &fields).unwrap_or_else(|| closed(pages, call, fields.is_json()));
+    }
+    let password = fields.secret("password");
+    match sign_up::register(&pages.accounts, &call.caller, fields.text("email"), fields.text("name"), password).await {
+        Ok(()) if fields.is_json() => Reply::json(StatusCode::CREATED, &json!({ "login": pages.login_path })),
+        Ok(()) => Site::see_other(&login_after_signup(pages, call, &fields)),
+        Err(error) => not_changed(pages, call, &fields, &shown, &error),
+    }
+}
 
-    fn login_after_signup(&self, call: &Call<'_>, fields: &Fields) -> String {
-        let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
-        let Some(wanted) = wanted else { return format!("{}?created=1", self.login_path) };
-        let place = self.return_to(Some(wanted), call.incoming);
-        Site::leading_to(&self.login_path, place.as_str()) + "&created=1"
-    }
+fn login_after_signup(pages: &Pages, call: &Call<'_>, fields: &Fields) -> String {
+    let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
+    let Some(wanted) = wanted else { return format!("{}?created=1", pages.login_path) };
+    let place = pages.return_to(Some(wanted), call.incoming);
+    Site::leading_to(&pages.login_path, place.as_str()) + "&created=1"
+}
 
-    fn closed(&self, call: &Call<'_>, as_json: bool) -> Reply {
-        if as_json {
-            return Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "closed" }));
-        }
-        let by_invite = self.sign_up == SignUp::Invite;
-        let message = Message {
-            frame: self.assets.frame(),
-            heading: "Sign-up is closed",
-            what: if by_invite {
-                "New accounts are created by invitation only."
-            } else {
-                "New accounts are created by the site administrator."
-            },
-            remedy: if by_invite { "Ask for an invite link and open it to create an account." } else { "" },
-            link: &self.login_path,
-            link_text: "Sign in",
-            target: "",
-            turbo_frame: false,
-            request_id: "",
-        };
-        self.html(StatusCode::FORBIDDEN, &message, Some(call.incoming), true)
+fn closed(pages: &Pages, call: &Call<'_>, as_json: bool) -> Reply {
+    if as_json {
+        return Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "closed" }));
     }
+    let by_invite = pages.sign_up == SignUp::Invite;
+    let message = Message {
+        frame: pages.assets.frame(),
+        heading: "Sign-up is closed",
+        what: if by_invite {
+            "New accounts are created by invitation only."
+        } else {
+            "New accounts are created by the site administrator."
+        },
+        remedy: if by_invite { "Ask for an invite link and open it to create an account." } else { "" },
+        link: &pages.login_path,
+        link_text: "Sign in",
+        target: "",
+        turbo_frame: false,
+        request_id: "",
+    };
+    view::html(pages, StatusCode::FORBIDDEN, &message, Some(call.incoming), true)
+}
 
-    /// The answer to a form that changed nothing, as its caller speaks.
-    pub(super) fn not_changed(
-        &self,
-        call: &Call<'_>,
-        fields: &Fields,
-        shown: &Shown<'_>,
-        error: &ChangeError,
-    ) -> Reply {
-        if fields.is_json() {
-            return change_json(error);
-        }
-        if *error == ChangeError::Closed {
-            return self.refused(StatusCode::NOT_FOUND, call);
-        }
-        let (status, message, field) = told(error);
-        let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
-        let page = self.leading_back(call.incoming, shown.action, wanted);
-        self.failed_form(call, &page, &Flash::new((FORM, ""), (&message, field), fields))
-            .unwrap_or_else(|| retry(error, self.register(call, status, shown, Some(fields), (&message, field))))
+/// The answer to a form that changed nothing, as its caller speaks.
+pub(super) fn not_changed(
+    pages: &Pages,
+    call: &Call<'_>,
+    fields: &Fields,
+    shown: &Shown<'_>,
+    error: &ChangeError,
+) -> Reply {
+    if fields.is_json() {
+        return change_json(error);
     }
+    if *error == ChangeError::Closed {
+        return errors::refused(pages, StatusCode::NOT_FOUND, call);
+    }
+    let (status, message, field) = told(error);
+    let wanted = fields.get("callbackUrl").filter(|wanted| !wanted.is_empty());
+    let page = pages.leading_back(call.incoming, shown.action, wanted);
+    flash::failed_form(pages, call, &page, &Flash::new((FORM, ""), (&message, field), fields))
+        .unwrap_or_else(|| retry(error, register(pages, call, status, shown, Some(fields), (&message, field))))
+}
 
-    /// The form's own page: empty, or after it failed.
-    pub(super) fn registration(&self, call: &Call<'_>, shown: &Shown<'_>) -> Reply {
-        match self.flash(call, &[FORM], "") {
-            Some((_, flash)) => {
-                self.without_flash(self.register(call, StatusCode::OK, shown, Some(&flash.fields()), flash.told()))
-            }
-            None => self.register(call, StatusCode::OK, shown, None, ("", "")),
-        }
+/// The form's own page: empty, or after it failed.
+pub(super) fn registration(pages: &Pages, call: &Call<'_>, shown: &Shown<'_>) -> Reply {
+    match flash::take(pages, call, &[FORM], "") {
+        Some((_, flash)) => flash::without_flash(
+            pages,
+            register(pages, call, StatusCode::OK, shown, Some(&flash.fields()), flash.told()),
+        ),
+        None => register(pages, call, StatusCode::OK, shown, None, ("", "")),
     }
+}
 
-    fn register(
-        &self,
-        call: &Call<'_>,
-        status: StatusCode,
-        shown: &Shown<'_>,
-        fields: Option<&Fields>,
-        (error, field): (&str, &str),
-    ) -> Reply {
-        let typed = |name: &str| fields.map_or("", |fields| fields.text(name));
-        let asked = query(call, &["callbackUrl"]);
-        let wanted = fields
-            .and_then(|fields| fields.get("callbackUrl"))
-            .or(asked.as_deref())
-            .filter(|wanted| !wanted.is_empty());
-        let place = wanted.map(|wanted| self.return_to(Some(wanted), call.incoming));
-        let template = Register {
-            frame: self.assets.frame(),
-            heading: shown.heading,
-            lead: shown.lead,
-            error,
-            field,
-            action: shown.action,
-            callback_url: place.as_ref().map_or("", |place| place.as_str()),
-            email: shown.fixed_email.unwrap_or_else(|| typed("email")),
-            fixed_email: shown.fixed_email.is_some(),
-            ask_name: shown.ask_name,
-            offer_tokens: shown.offer_tokens,
-            keep_tokens: fields.is_some_and(|fields| fields.ticked("keep_tokens")),
-            name: typed("name"),
-            min_length: self.min_length,
-            button: shown.button,
-        };
-        self.html(status, &template, Some(call.incoming), true)
-    }
+fn register(
+    pages: &Pages,
+    call: &Call<'_>,
+    status: StatusCode,
+    shown: &Shown<'_>,
+    fields: Option<&Fields>,
+    (error, field): (&str, &str),
+) -> Reply {
+    let typed = |name: &str| fields.map_or("", |fields| fields.text(name));
+    let asked = query(call, &["callbackUrl"]);
+    let wanted =
+        fields.and_then(|fields| fields.get("callbackUrl")).or(asked.as_deref()).filter(|wanted| !wanted.is_empty());
+    let place = wanted.map(|wanted| pages.return_to(Some(wanted), call.incoming));
+    let template = Register {
+        frame: pages.assets.frame(),
+        heading: shown.heading,
+        lead: shown.lead,
+        error,
+        field,
+        action: shown.action,
+        callback_url: place.as_ref().map_or("", |place| place.as_str()),
+        email: shown.fixed_email.unwrap_or_else(|| typed("email")),
+        fixed_email: shown.fixed_email.is_some(),
+        ask_name: shown.ask_name,
+        offer_tokens: shown.offer_tokens,
+        keep_tokens: fields.is_some_and(|fields| fields.ticked("keep_tokens")),
+        name: typed("name"),
+        min_length: pages.min_length,
+        button: shown.button,
+    };
+    view::html(pages, status, &template, Some(call.incoming), true)
 }
 
 /// Where a form was sent to has none any more: a browser is led to the page, which says so.

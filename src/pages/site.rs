@@ -5,7 +5,8 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::assets::Assets;
-use super::{Endpoint, Page, TABLE, guard, view};
+use super::table::{Endpoint, Entry, Open, Page, TABLE};
+use super::{content_security_policy, guard};
 use crate::config::{AuthJs, Config};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
@@ -49,7 +50,7 @@ impl Site {
         };
         Self {
             assets: Assets::new(&prefix, &config.pages.look),
-            policy: view::policy(config),
+            policy: content_security_policy::policy(config),
             login_url_bytes_max: (config.limits.head_bytes / 2).saturating_sub(LOGIN_URL_BYTES_SPARE),
             title: config.pages.title.clone(),
             public_url: config.server.public_url.clone(),
@@ -69,13 +70,13 @@ impl Site {
     /// Which page a path names; everything under the prefix is ours, known or not.
     pub fn find(&self, path: &str) -> Option<Page> {
         if path == self.login_path {
-            return Some(Page(Endpoint::Login));
+            return Some(Page(Endpoint::Open(Open::Login)));
         }
         if path == self.signup_path {
-            return Some(Page(Endpoint::Signup));
+            return Some(Page(Endpoint::Open(Open::Signup)));
         }
         if self.is_authjs(path) {
-            return Some(Page(Endpoint::AuthJs));
+            return Some(Page(Endpoint::Open(Open::AuthJs)));
         }
         let below = path.strip_prefix(self.prefix.as_str())?;
         let rest = match below.strip_prefix('/') {
@@ -83,18 +84,16 @@ impl Site {
             None if below.is_empty() => "",
             None => return None,
         };
-        let found = TABLE.iter().find(|(own, ..)| {
+        let found = TABLE.iter().find(|Entry { path: own, .. }| {
             if own.ends_with('/') { rest.len() > own.len() && rest.starts_with(own) } else { rest == *own }
         });
-        Some(Page(found.map_or(Endpoint::Unknown, |entry| entry.1)))
+        Some(Page(found.map_or(Endpoint::Unknown, |entry| entry.endpoint)))
     }
 
-    /// 303 to the login page, with the way back.
-    pub fn login_redirect(&self, incoming: &Incoming<'_>, request_id: &str) -> Reply {
-        if let Some(reply) = self.outside_domain(incoming, request_id) {
-            return reply;
-        }
-        Self::see_other(&self.login_url(incoming))
+    /// Whether a path is part of the surface.
+    fn is_authjs(&self, path: &str) -> bool {
+        let Some(base) = &self.authjs.base_path else { return false };
+        path.strip_prefix(base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The login page's address with callbackUrl; only a navigation is remembered as a way back.

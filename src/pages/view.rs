@@ -5,9 +5,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::assets::{Frame, accepts_gzip, gzip};
-use super::{Call, Site};
+use super::site::Site;
 use crate::account::{SessionInfo, TokenInfo};
-use crate::config::Config;
 use crate::logging::Timestamp;
 use crate::web::incoming::{CALLER_FIELDS, Incoming};
 use crate::web::reply::Reply;
@@ -197,23 +196,6 @@ fn device(agent: &str) -> String {
     }
 }
 
-/// The Content-Security-Policy of all pages. `form-action` names the places that signing in may lead
-/// to as well: Chromium holds redirects of a form to it.
-pub(super) fn policy(config: &Config) -> HeaderValue {
-    let mut places = vec!["'self'".to_owned(), config.server.public_url.to_string()];
-    if let Some(domain) = &config.session.domain {
-        // cookies know no ports, and so do the places that are returned to
-        places.push(format!("https://{domain}:*"));
-        places.push(format!("https://*.{domain}:*"));
-    }
-    places.extend(config.pages.callback_origins.iter().map(ToString::to_string));
-    let policy = format!(
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action {}; base-uri 'none'; frame-ancestors 'none'",
-        places.join(" ")
-    );
-    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
-}
-
 pub(super) const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// Fields that every page carries (OWASP HTTP Headers sheet; ASVS 5.0, 3.4). A referrer of the origin alone keeps
@@ -229,39 +211,26 @@ const FIELDS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
-impl Site {
-    /// A whole page. `compressed` only where nothing on it is worth guessing by its length (BREACH).
-    pub(super) fn html(
-        &self,
-        status: StatusCode,
-        template: &impl Template,
-        incoming: Option<&Incoming<'_>>,
-        compressed: bool,
-    ) -> Reply {
-        // rendering into memory fails only if a value's own formatting does, and ours are texts
-        let body = template.render().unwrap_or_default();
-        let mut reply = Reply::empty(status);
-        for (name, value) in FIELDS {
-            reply = reply.with(name, HeaderValue::from_static(value));
-        }
-        reply = reply
-            .with(header::CONTENT_SECURITY_POLICY, self.policy.clone())
-            .with(header::VARY, HeaderValue::from_static(CALLER_FIELDS))
-            .with(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        if compressed && incoming.is_some_and(accepts_gzip) {
-            return reply
-                .with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))
-                .with_body(gzip(body.as_bytes()));
-        }
-        reply.with_body(Bytes::from(body))
+/// A whole page. `compressed` only where nothing on it is worth guessing by its length (BREACH).
+pub(super) fn html(
+    site: &Site,
+    status: StatusCode,
+    template: &impl Template,
+    incoming: Option<&Incoming<'_>>,
+    compressed: bool,
+) -> Reply {
+    // rendering into memory fails only if a value's own formatting does, and ours are texts
+    let body = template.render().unwrap_or_default();
+    let mut reply = Reply::empty(status);
+    for (name, value) in FIELDS {
+        reply = reply.with(name, HeaderValue::from_static(value));
     }
-
-    /// A refusal of one of our own endpoints, as page or JSON.
-    pub(super) fn refused(&self, code: StatusCode, call: &Call<'_>) -> Reply {
-        if call.incoming.wants_page() {
-            return self.error_page(code, &call.caller.request_id, Some(call.incoming));
-        }
-        let word = super::errors::word(code);
-        Reply::json(code, &serde_json::json!({ "error": word, "request_id": call.caller.request_id }))
+    reply = reply
+        .with(header::CONTENT_SECURITY_POLICY, site.policy.clone())
+        .with(header::VARY, HeaderValue::from_static(CALLER_FIELDS))
+        .with(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if compressed && incoming.is_some_and(accepts_gzip) {
+        return reply.with(header::CONTENT_ENCODING, HeaderValue::from_static("gzip")).with_body(gzip(body.as_bytes()));
     }
+    reply.with_body(Bytes::from(body))
 }

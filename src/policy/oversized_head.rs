@@ -5,7 +5,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::{reasons, refuse};
-use crate::pages::Site;
+use crate::pages::{Site, errors};
 use crate::web::host::Host;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
@@ -110,11 +110,11 @@ pub(crate) fn bad_head(bad: BadHead, request_id: &str, site: Option<&Site>, seen
         BadHead::Misdirected => StatusCode::MISDIRECTED_REQUEST,
     };
     match site {
-        Some(site) if bad == BadHead::TooLarge && seen.clears => site.cookies_cleared().closing(),
+        Some(site) if bad == BadHead::TooLarge && seen.clears => errors::cookies_cleared(site).closing(),
         Some(site) if bad == BadHead::TooLarge && !seen.cookies.is_empty() => {
-            site.too_many_cookies(&seen.cookies, CLEAR, request_id).closing()
+            errors::too_many_cookies(site, &seen.cookies, CLEAR, request_id).closing()
         }
-        Some(site) => site.error_page(code, request_id, None).closing(),
+        Some(site) => errors::error_page(site, code, request_id, None).closing(),
         None if code == StatusCode::BAD_REQUEST => refuse::bad_head(reasons::of_head(bad), request_id),
         None => refuse::unread(code, request_id),
     }

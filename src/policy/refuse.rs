@@ -10,7 +10,7 @@ use super::cors;
 use super::decide::{Rules, Verdict};
 use super::reasons::{Outcome, Reason};
 use crate::config::{Config, Refuse, Route};
-use crate::pages::{Page, Site, word};
+use crate::pages::{Page, Site, errors, loops, word};
 use crate::web::incoming::{CALLER_FIELDS, CallerKind, Incoming};
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
@@ -26,7 +26,7 @@ fn refusal(site: &Site, refusal: Refusal, route: &Route, incoming: &Incoming<'_>
     match refusal {
         Refusal::SignedOut => signed_out(site, route, incoming, request_id),
         Refusal::CrossOrigin if incoming.wants_page() && !incoming.is_grpc() => {
-            vary(site.from_elsewhere(request_id, incoming))
+            vary(errors::from_elsewhere(site, request_id, incoming))
         }
         Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => {
             status(site, StatusCode::FORBIDDEN, incoming, request_id)
@@ -43,7 +43,7 @@ pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, req
         return grpc(code);
     }
     if incoming.wants_page() {
-        return vary(site.error_page(code, request_id, Some(incoming)));
+        return vary(errors::error_page(site, code, request_id, Some(incoming)));
     }
     json_status(code, request_id)
 }
@@ -166,13 +166,13 @@ fn signed_out(site: &Site, route: &Route, incoming: &Incoming<'_>, request_id: &
     let to_people = matches!(route.refuse, Refuse::Auto | Refuse::Redirect);
     let always = route.refuse == Refuse::Redirect && matches!(*incoming.method, Method::GET | Method::HEAD);
     let reply = match caller {
-        CallerKind::Frame if to_people => site.login_outside_frame(incoming, request_id),
-        CallerKind::Navigation if to_people => return vary(site.login_redirect(incoming, request_id)),
+        CallerKind::Frame if to_people => errors::login_outside_frame(site, incoming, request_id),
+        CallerKind::Navigation if to_people => return vary(loops::login_redirect(site, incoming, request_id)),
         CallerKind::Htmx if to_people => json_signed_out(site, incoming).with(HX_REDIRECT, site.htmx_login(incoming)),
         CallerKind::Form | CallerKind::Turbo if to_people => {
-            site.error_page(StatusCode::UNAUTHORIZED, request_id, Some(incoming))
+            errors::error_page(site, StatusCode::UNAUTHORIZED, request_id, Some(incoming))
         }
-        CallerKind::Program if always => return vary(site.login_redirect(incoming, request_id)),
+        CallerKind::Program if always => return vary(loops::login_redirect(site, incoming, request_id)),
         _ => json_signed_out(site, incoming),
     };
     let asks_for = if route.refuse == Refuse::Basic { BASIC } else { "Bearer" };

@@ -8,7 +8,7 @@ use http::{Method, StatusCode, header};
 use super::gateway::Gateway;
 use super::request_state::RequestState;
 use crate::account::Caller;
-use crate::pages::{Call, Page};
+use crate::pages::{self, Call, Page};
 use crate::policy::normalize::{self, NormalRequest};
 use crate::policy::reasons::Reason;
 use crate::policy::refuse;
@@ -57,19 +57,9 @@ async fn ask_page(
         device,
         session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
     };
-    let reply = gateway
-        .pages
-        .answer(
-            page,
-            Call {
-                incoming: &incoming,
-                identity: state.identity.clone(),
-                renewed: state.renewed.clone(),
-                body,
-                caller,
-            },
-        )
-        .await;
+    let (identity, renewed) = (state.identity.clone(), state.renewed.clone());
+    let call = Call { incoming: &incoming, identity, renewed, body, caller };
+    let reply = pages::answer(&gateway.pages, page, call).await;
     with_app_cookies(gateway, reply, &incoming, state)
 }
 

@@ -1,0 +1,70 @@
+//! A request to one of the pages, and what all pages are made of.
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde_json::json;
+
+use super::site::Site;
+use crate::account::{Accounts, Caller, Identity, User};
+use crate::config::{Config, SignUp};
+use crate::web::cookie::CookieStyle;
+use crate::web::incoming::Incoming;
+use crate::web::origin::Origin;
+
+/// A request to one of the pages, its body read.
+pub struct Call<'a> {
+    /// The request.
+    pub incoming: &'a Incoming<'a>,
+    /// Who asks, if a valid credential was presented.
+    pub identity: Option<Identity>,
+    /// The session cookie rewritten, where it is time for it.
+    pub renewed: Option<HeaderValue>,
+    /// The whole body.
+    pub body: Bytes,
+    /// Where it comes from.
+    pub caller: Caller,
+}
+
+/// All pages; made once.
+pub struct Pages {
+    pub(super) site: Site,
+    pub(super) accounts: Accounts,
+    pub(super) sign_up: SignUp,
+    pub(super) min_length: usize,
+    /// Configured CORS origins: their pages may call our endpoints.
+    pub(super) shared_with: Vec<Origin>,
+    /// Cookies that carry upstreams' tokens.
+    pub(super) token_cookies: Vec<String>,
+    pub(super) cookies: CookieStyle,
+}
+
+impl Deref for Pages {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Pages {
+    /// Puts the pages together.
+    pub fn new(config: &Config, accounts: Accounts) -> Self {
+        let tokens = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref());
+        Self {
+            site: Site::new(config),
+            accounts,
+            sign_up: config.sign_up,
+            min_length: config.password.min_length,
+            shared_with: config.cors_origins.clone(),
+            token_cookies: tokens.flat_map(|token| token.cookies.iter().cloned()).collect(),
+            cookies: config.cookie_style(),
+        }
+    }
+}
+
+/// An account as JSON endpoints show it.
+pub(super) fn user_json(user: &User) -> serde_json::Value {
+    json!({ "id": user.id, "email": user.email, "name": user.name, "picture": user.picture, "groups": user.groups })
+}

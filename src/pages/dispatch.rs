@@ -1,0 +1,103 @@
+//! A call to an endpoint -> the page or function that answers it. Method, origin and session are checked here, for all
+//! alike.
+
+use http::{HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+
+use super::call::{Call, Pages};
+use super::site::Site;
+use super::table::{Endpoint, Entry, Open, Page, Personal};
+use super::{account, authjs, endpoints, errors, guard, link, login, logout, loops, signup, tokens};
+use crate::account::Identity;
+use crate::web::incoming::CallerKind;
+use crate::web::reply::Reply;
+
+/// Answers a call: method, origin and session are checked here, for all endpoints alike.
+pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
+    // what an API token may do is said by its scopes; a person's own pages are none of it
+    let by_person = |who: &Identity| who.grant.is_none() || page.0 == Endpoint::Personal(Personal::Me);
+    let call = Call { identity: call.identity.filter(by_person), ..call };
+    let method = call.incoming.method;
+    let Some(Entry { methods, .. }) = page.entry() else {
+        return errors::refused(pages, StatusCode::NOT_FOUND, &call);
+    };
+    let reads = method == Method::GET || method == Method::HEAD;
+    if !(methods.contains(method) || (reads && methods.contains(&Method::GET))) {
+        if page.0 == Endpoint::Open(Open::AuthJs) {
+            return authjs::answer(pages, &call).await;
+        }
+        // where a form was refused its own address stays in the browser, and is opened again
+        if matches!(page.0, Endpoint::Personal(Personal::Profile | Personal::Password)) && call.incoming.is_navigation()
+        {
+            return Site::see_other(&format!("{}/account", pages.prefix));
+        }
+        let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let reply = errors::refused(pages, StatusCode::METHOD_NOT_ALLOWED, &call);
+        return match HeaderValue::try_from(allowed) {
+            Ok(allowed) => reply.with(header::ALLOW, allowed),
+            Err(_) => reply,
+        };
+    }
+    if !reads && guard::is_cross_origin(call.incoming, &pages.own(call.incoming), &pages.shared_with) {
+        if page.0 == Endpoint::Open(Open::AuthJs) {
+            return authjs::cross_origin(pages, &call);
+        }
+        if let Some(reply) = loops::wrong_scheme(pages, &call) {
+            return reply;
+        }
+        if call.incoming.wants_page() {
+            return errors::from_elsewhere(pages, &call.caller.request_id, call.incoming);
+        }
+        return errors::refused(pages, StatusCode::FORBIDDEN, &call);
+    }
+    match (page.0, &call.identity) {
+        (Endpoint::Open(open), _) => answer_open(pages, open, &call).await,
+        (Endpoint::Personal(personal), Some(who)) => answer_personal(pages, personal, &call, who).await,
+        (Endpoint::Personal(personal), None) => signed_out(pages, personal, &call),
+        (Endpoint::Unknown, _) => errors::refused(pages, StatusCode::NOT_FOUND, &call),
+    }
+}
+
+async fn answer_open(pages: &Pages, endpoint: Open, call: &Call<'_>) -> Reply {
+    match endpoint {
+        Open::Root | Open::ChangePassword => Site::see_other(&format!("{}/account", pages.prefix)),
+        Open::Login => login::answer(pages, call).await,
+        Open::Signup => signup::answer(pages, call).await,
+        Open::Link => link::answer(pages, call).await,
+        Open::Logout => logout::answer(pages, call).await,
+        Open::SignedOut => logout::signed_out_page(pages, call),
+        Open::Jwks => endpoints::jwks(pages),
+        Open::AuthJs => authjs::answer(pages, call).await,
+        Open::Asset => {
+            pages.assets.answer(call.incoming).unwrap_or_else(|| errors::refused(pages, StatusCode::NOT_FOUND, call))
+        }
+    }
+}
+
+async fn answer_personal(pages: &Pages, endpoint: Personal, call: &Call<'_>, who: &Identity) -> Reply {
+    match endpoint {
+        Personal::Account => account::answer(pages, call, who).await,
+        Personal::Profile => account::change_profile(pages, call, who).await,
+        Personal::Password => account::change_password(pages, call, who).await,
+        Personal::Sessions => account::sessions(pages, call, who).await,
+        Personal::Tokens => tokens::answer(pages, call, who).await,
+        Personal::Me => endpoints::me(who),
+        Personal::WsTicket => endpoints::ws_ticket(pages, call, who),
+    }
+}
+
+/// The account page is a place to come back to, the other endpoints' answers are for programs.
+fn signed_out(pages: &Pages, endpoint: Personal, call: &Call<'_>) -> Reply {
+    if endpoint == Personal::Account && call.incoming.is_navigation() {
+        return loops::login_redirect(pages, call.incoming, &call.caller.request_id);
+    }
+    let reply = if matches!(call.incoming.caller_kind(), CallerKind::Form | CallerKind::Turbo) {
+        errors::error_page(pages, StatusCode::UNAUTHORIZED, &call.caller.request_id, Some(call.incoming))
+    } else {
+        Reply::json(
+            StatusCode::UNAUTHORIZED,
+            &json!({ "error": "signed_out", "login": pages.login_url(call.incoming) }),
+        )
+    };
+    reply.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}

@@ -1,0 +1,112 @@
+//! Every endpoint: its path, its name in metrics, its methods, and whether it needs a session.
+
+use http::Method;
+
+/// One endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page(pub(super) Endpoint);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// For everybody.
+    Open(Open),
+    /// For somebody who is signed in.
+    Personal(Personal),
+    /// A path under the prefix that has no endpoint.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Open {
+    Root,
+    Login,
+    Signup,
+    Link,
+    Logout,
+    SignedOut,
+    Jwks,
+    Asset,
+    AuthJs,
+    ChangePassword,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Personal {
+    Account,
+    Profile,
+    Password,
+    Sessions,
+    Tokens,
+    Me,
+    WsTicket,
+}
+
+/// One row of the table.
+pub(super) struct Entry {
+    /// Under the prefix; ends in `/` where more follows.
+    pub(super) path: &'static str,
+    pub(super) endpoint: Endpoint,
+    /// In logs and metrics.
+    name: &'static str,
+    pub(super) methods: &'static [Method],
+}
+
+const READ: &[Method] = &[Method::GET];
+const WRITE: &[Method] = &[Method::POST];
+const BOTH: &[Method] = &[Method::GET, Method::POST];
+
+const fn open(path: &'static str, name: &'static str, methods: &'static [Method], endpoint: Open) -> Entry {
+    Entry { path, endpoint: Endpoint::Open(endpoint), name, methods }
+}
+
+const fn personal(path: &'static str, name: &'static str, methods: &'static [Method], endpoint: Personal) -> Entry {
+    Entry { path, endpoint: Endpoint::Personal(endpoint), name, methods }
+}
+
+/// The Auth.js endpoints are under a path of their own.
+static AUTHJS: Entry = open("", "authjs", BOTH, Open::AuthJs);
+
+/// Where password managers look for the page that changes one (W3C, "A Well-Known URL for Changing Passwords").
+static CHANGE_PASSWORD: Entry = open("/.well-known/change-password", "change_password", READ, Open::ChangePassword);
+
+/// The endpoints under the prefix.
+pub(super) static TABLE: [Entry; 16] = [
+    open("", "root", READ, Open::Root),
+    open("login", "login", BOTH, Open::Login),
+    open("signup", "signup", BOTH, Open::Signup),
+    open("invite/", "invite", BOTH, Open::Link),
+    open("reset/", "reset", BOTH, Open::Link),
+    open("logout", "logout", BOTH, Open::Logout),
+    open("signed-out", "signed_out", READ, Open::SignedOut),
+    personal("account", "account", READ, Personal::Account),
+    personal("account/profile", "account_profile", WRITE, Personal::Profile),
+    personal("account/password", "account_password", WRITE, Personal::Password),
+    personal("account/sessions", "account_sessions", BOTH, Personal::Sessions),
+    personal("account/tokens", "account_tokens", BOTH, Personal::Tokens),
+    personal("me", "me", READ, Personal::Me),
+    open("jwks.json", "jwks", READ, Open::Jwks),
+    personal("ws-ticket", "ws_ticket", WRITE, Personal::WsTicket),
+    open("assets/", "asset", READ, Open::Asset),
+];
+
+impl Page {
+    /// Its row; `None` for a path without an endpoint.
+    pub(super) fn entry(self) -> Option<&'static Entry> {
+        [&AUTHJS, &CHANGE_PASSWORD].into_iter().chain(&TABLE).find(|entry| entry.endpoint == self.0)
+    }
+
+    /// The page that is there where no route takes its path.
+    pub fn without_route(path: &[u8]) -> Option<Self> {
+        (path == CHANGE_PASSWORD.path.as_bytes()).then_some(Self(CHANGE_PASSWORD.endpoint))
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        self.entry().map_or("unknown", |entry| entry.name)
+    }
+
+    /// Whether a request with this method brings a body that is read.
+    pub fn takes_body(self, method: &Method) -> bool {
+        method == Method::POST && self.entry().is_some_and(|entry| entry.methods.contains(method))
+    }
+}
