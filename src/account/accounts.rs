@@ -534,7 +534,8 @@ mod tests {
         assert!(one_time_link::create_first(&world.accounts).await.unwrap().is_none());
         assert_eq!(judged(&world, &done), None);
         // alive for the service manager, but not ready for traffic
-        assert!(world.accounts.ready().await && world.accounts.unready().await.is_some());
+        assert!(world.accounts.ready().await);
+        assert!(world.accounts.unready().await.is_some());
         refuse(false).await;
         assert_eq!(world.accounts.unready().await, None);
         world.sign_in("ada@example.com").await;

@@ -17,11 +17,15 @@ pub fn any_text(bytes: &[u8]) {
     };
     assert!(!faults.list().is_empty());
     for fault in faults.list() {
-        assert!(!fault.what.is_empty() && !fault.remedy.is_empty());
+        assert!(!fault.what.is_empty());
+        assert!(!fault.remedy.is_empty());
         let (line, column) = faults.place(fault);
-        assert!(line >= 1 && column >= 1 && line <= text.matches('\n').count() + 1);
+        assert!(line >= 1);
+        assert!(column >= 1);
+        assert!(line <= text.matches('\n').count() + 1);
     }
-    assert!(!faults.render(false).is_empty() && faults.to_json().is_array());
+    assert!(!faults.render(false).is_empty());
+    assert!(faults.to_json().is_array());
 }
 
 /// Nothing is open by itself: each weaker setting stands in the text, word for word or escaped.
@@ -41,7 +45,8 @@ fn opens_only_what_is_named(config: &Config, text: &str) {
     assert!(config.server.trusted_proxies.is_empty() || named("trusted_proxies"));
     assert!(config.sign_up != SignUp::Open || named("open"));
     assert!(config.cors_origins.is_empty() || named("origins"));
-    assert!(config.throttle.max_retries > 0 && config.password.min_length > 0);
+    assert!(config.throttle.max_retries > 0);
+    assert!(config.password.min_length > 0);
 }
 
 #[cfg(test)]

@@ -187,7 +187,8 @@ mod tests {
         assert_eq!(evict_first(std::slice::from_ref(&activity)), None);
         activity.idle();
         assert_eq!(evict_first(std::slice::from_ref(&activity)), Some(0));
-        assert!(activity.is_evicted() && !activity.busy());
+        assert!(activity.is_evicted());
+        assert!(!activity.busy());
         activity.idle();
         activity.stalled();
         assert!(activity.is_evicted());

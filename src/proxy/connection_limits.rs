@@ -256,7 +256,8 @@ mod tests {
         first.activity().idle();
         second.activity().idle();
         let third = admit(1).unwrap();
-        assert!(first.activity().is_evicted() && !second.activity().is_evicted());
+        assert!(first.activity().is_evicted());
+        assert!(!second.activity().is_evicted());
         third.activity().busy();
         let fourth = admit(1).unwrap();
         assert!(second.activity().is_evicted());
@@ -276,7 +277,8 @@ mod tests {
         let (many, few) = ([(); 4].map(|()| admit(1).unwrap()), admit(2).unwrap());
         let new = admit(3).unwrap();
         assert_eq!(many.iter().filter(|one| one.activity().is_evicted()).count(), 1);
-        assert!(!few.activity().is_evicted() && !new.activity().is_evicted());
+        assert!(!few.activity().is_evicted());
+        assert!(!new.activity().is_evicted());
         for one in &many {
             one.activity().busy();
         }

@@ -446,7 +446,8 @@ mod tests {
         let folder = Folder::open(dir.path()).unwrap();
         let lock = folder.lock().unwrap();
         std::fs::remove_file(dir.path().join(LOCK)).unwrap();
-        assert!(folder.lock().is_err() && folder.is_served() == Ok(true));
+        assert!(folder.lock().is_err());
+        assert!(folder.is_served() == Ok(true));
         drop(lock);
         assert!(folder.lock().is_ok());
     }

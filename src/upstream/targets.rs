@@ -392,7 +392,8 @@ mod tests {
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         let name = ("app.example.com".to_owned(), 80);
         let servers = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
-        assert!(servers().is_empty() && targets.next(&[]).is_none());
+        assert!(servers().is_empty());
+        assert!(targets.next(&[]).is_none());
         targets.store(&[(name.clone(), Err("no such name".to_owned()))]);
         let why = "app.example.com: DNS lookup failed: no such name";
         assert_eq!(targets.why_unknown().as_deref(), Some(why));
@@ -434,8 +435,10 @@ mod tests {
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
         let server = Targets::new(&config.upstreams[0], &config.limits, None).next(&[]).unwrap();
         assert!(server.is_trusted(|| unreachable!("the clock is not asked")));
-        assert!(server.distrust(1000) && !server.distrust(2000));
-        assert!(!server.is_trusted(|| 61_999) && server.is_trusted(|| 62_000));
+        assert!(server.distrust(1000));
+        assert!(!server.distrust(2000));
+        assert!(!server.is_trusted(|| 61_999));
+        assert!(server.is_trusted(|| 62_000));
         assert!(server.distrust(62_000), "news again");
     }
 
@@ -446,15 +449,19 @@ mod tests {
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
         let targets = Targets::new(&config.upstreams[0], &config.limits, None);
         let first = targets.next(&[]).unwrap();
-        assert!(first.mark_down() && !first.mark_down());
+        assert!(first.mark_down());
+        assert!(!first.mark_down());
         for _ in 0..4 {
             assert!(!Arc::ptr_eq(&first, &targets.next(&[]).unwrap()));
         }
         let other = targets.next(&[]).unwrap();
         assert!(Arc::ptr_eq(&first, &targets.next(std::slice::from_ref(&other)).unwrap()));
-        assert!(first.begin_check(10, Duration::from_secs(1)) && !first.begin_check(2000, Duration::from_secs(1)));
-        assert!(first.end_check(true) && !first.is_down());
-        assert!(!first.begin_check(1009, Duration::from_secs(1)) && first.begin_check(1010, Duration::from_secs(1)));
+        assert!(first.begin_check(10, Duration::from_secs(1)));
+        assert!(!first.begin_check(2000, Duration::from_secs(1)));
+        assert!(first.end_check(true));
+        assert!(!first.is_down());
+        assert!(!first.begin_check(1009, Duration::from_secs(1)));
+        assert!(first.begin_check(1010, Duration::from_secs(1)));
         assert!(!first.end_check(true), "no news");
     }
 }

@@ -43,7 +43,8 @@ pub fn readings(bytes: &[u8]) {
     };
     assert_eq!(path.as_str().as_bytes(), bytes, "it is forwarded as it came");
     let first = path.first();
-    assert!(path.others().len() < READINGS_MAX && (!path.is_plain() || path.others().is_empty()));
+    assert!(path.others().len() < READINGS_MAX);
+    assert!((!path.is_plain() || path.others().is_empty()));
     for (name, read) in READERS {
         let seen = read(bytes);
         let known = *seen == *first || path.others().contains(&seen);

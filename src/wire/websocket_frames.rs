@@ -158,10 +158,12 @@ mod tests {
             assert!(!tracker.closed() || at > borders[4]);
             tracker.feed(&[*byte]);
         }
-        assert!(tracker.at_border() && tracker.closed());
+        assert!(tracker.at_border());
+        assert!(tracker.closed());
         let mut at_once = FrameTracker::default();
         at_once.feed(&whole);
-        assert!(at_once.at_border() && at_once.closed());
+        assert!(at_once.at_border());
+        assert!(at_once.closed());
     }
 
     #[test]
@@ -172,7 +174,8 @@ mod tests {
             let mut tracker = FrameTracker::default();
             tracker.feed(&whole[..start + cut]);
             assert_eq!(tracker.feed_frame(&whole[start + cut..]), frames()[2].len() - cut);
-            assert!(tracker.at_border() && !tracker.closed());
+            assert!(tracker.at_border());
+            assert!(!tracker.closed());
         }
     }
 

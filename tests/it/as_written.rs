@@ -265,7 +265,8 @@ fn every_command_that_the_text_names_is_one() {
         let output = Command::new("bash").args(["-c", &script, env!("CARGO_BIN_EXE_authgate")]).output().unwrap();
         output.status.success()
     };
-    assert!(!parses("authgate user nonsense") && !parses("authgate invite --nonsense"));
+    assert!(!parses("authgate user nonsense"));
+    assert!(!parses("authgate invite --nonsense"));
     let mut tried = std::collections::BTreeSet::new();
     for (page, text) in pages() {
         for part in text.split('`').skip(1).step_by(2) {

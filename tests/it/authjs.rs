@@ -107,7 +107,8 @@ fn asking_for_the_session_renews_the_cookie_and_never_passes_the_absolute_limit(
 fn one_csrf_cookie_keeps_one_token_and_a_forged_one_gets_a_new_one() {
     let gateway = gateway("");
     let browser = Browser::new(&gateway);
-    assert!(browser.token.len() == 64 && browser.token.bytes().all(|b| b.is_ascii_hexdigit()));
+    assert!(browser.token.len() == 64);
+    assert!(browser.token.bytes().all(|b| b.is_ascii_hexdigit()));
     let again = gateway.client().get("/api/auth/csrf", &[("Cookie", &browser.cookie)]);
     assert_eq!((again.json(), again.field("set-cookie")), (json!({ "csrfToken": browser.token }), None));
     let forged = format!("authgate-csrf={}.AAAA", browser.token);
@@ -271,7 +272,8 @@ fn navigations_are_sent_to_the_gateways_own_pages_with_the_way_back() {
         assert!(answer.text().contains("<html"));
     }
     let told = gateway.client().get("/.auth/login?error=SessionRequired", &document).text();
-    assert!(told.contains("role=\"alert\"") && told.contains("Sign in to view that page."));
+    assert!(told.contains("role=\"alert\""));
+    assert!(told.contains("Sign in to view that page."));
     let reflected = gateway.client().get("/.auth/login?error=%3Cscript%3Eevil%3C/script%3E", &document).text();
     assert!(!reflected.contains("evil"));
 }

@@ -39,7 +39,8 @@ impl Proxy {
     /// The documented `location`. TLS would end here, so `$scheme` is written as https.
     fn nginx(gateway: &Gateway) -> Self {
         let location = documented("    location / {", "\n    }\n");
-        assert!(location.contains("proxy_pass http://127.0.0.1:8080;") && location.contains("$scheme"));
+        assert!(location.contains("proxy_pass http://127.0.0.1:8080;"));
+        assert!(location.contains("$scheme"));
         let location = location.replace("127.0.0.1:8080", &gateway.host()).replace("$scheme", "https");
         let (address, folder) = (free(), TempDir::new().unwrap());
         let dir = folder.path().display();
@@ -144,7 +145,8 @@ fn serves_people(gateway: &Gateway, proxy: &Proxy) {
     ] {
         assert_eq!(seen.seen(field), one(value), "{field}");
     }
-    assert!(seen.seen("x-forwarded-prefix").is_empty() && seen.seen("forwarded").is_empty());
+    assert!(seen.seen("x-forwarded-prefix").is_empty());
+    assert!(seen.seen("forwarded").is_empty());
     assert!(!seen.text().contains("evil"), "{}", seen.text());
 
     let mut request = format!("ws://{host}/ws").into_client_request().unwrap();

@@ -49,7 +49,8 @@ impl Turned {
     fn notices(&mut self, what: &str) {
         self.0.wait_for(|_, line| line.contains("\"warn\"") && line.contains(what));
         // they run behind each look into the store
-        assert!(self.is_ready() && self.is_ready());
+        assert!(self.is_ready());
+        assert!(self.is_ready());
     }
 
     /// Sets the clock so far from the true time, in seconds.
@@ -253,7 +254,8 @@ fn a_machine_that_boots_in_1970_or_years_ahead_loses_nothing() {
         let mut booted = Turned::serve(folder, offset);
         let seen = booted.seen(&belongings.cookie);
         assert_eq!(seen, if refused { 401 } else { 200 });
-        assert!(booted.is_ready() && booted.is_ready());
+        assert!(booted.is_ready());
+        assert!(booted.is_ready());
         booted.turn(0);
         booted.notices("system clock jumped");
         belongings.are_there(&booted.0);

@@ -71,7 +71,8 @@ fn the_shipped_file_says_the_defaults() {
     let example = said.upstreams.remove(0);
     assert_eq!(format!("{:?}", example.identity), format!("{:?}", defaults.upstreams[0].identity));
     said.tests.clear();
-    assert!(said.warnings.list().is_empty() && defaults.warnings.list().is_empty());
+    assert!(said.warnings.list().is_empty());
+    assert!(defaults.warnings.list().is_empty());
     said.warnings = defaults.warnings.clone();
     said.routes = said.routes.iter().cloned().map(|route| Route { upstream: Some(0), ..route }).collect();
     assert_eq!(format!("{said:#?}"), format!("{defaults:#?}"));
@@ -127,7 +128,8 @@ fn a_file_with_any_bytes_changed_is_judged_without_a_panic() {
             for text in changed {
                 judged += 1;
                 if let Err(faults) = parse(&text) {
-                    assert!(!faults.list().is_empty() && !faults.render(false).is_empty());
+                    assert!(!faults.list().is_empty());
+                    assert!(!faults.render(false).is_empty());
                     faults.to_json();
                 }
             }

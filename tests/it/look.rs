@@ -31,7 +31,8 @@ fn a_logo_is_shown_as_a_picture_under_a_name_of_its_content_and_a_reload_takes_a
     }
     let answer = client.get(&drawing, &[]);
     assert_eq!((answer.status, answer.text().as_str()), (200, SVG));
-    assert!(drawing.rsplit('.').next() == Some("svg") && answer.field("content-type") == Some("image/svg+xml"));
+    assert!(drawing.rsplit('.').next() == Some("svg"));
+    assert!(answer.field("content-type") == Some("image/svg+xml"));
     assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
     assert!(answer.field("cache-control").unwrap().contains("immutable"));
     // opened by itself it is a document of our origin: no script of it runs (HTML, "sandboxing")
@@ -42,9 +43,9 @@ fn a_logo_is_shown_as_a_picture_under_a_name_of_its_content_and_a_reload_takes_a
     let picture = address(&client.get("/.auth/login", &[]).text(), "logo");
     let answer = client.get(&picture, &[("Accept-Encoding", "gzip")]);
     assert_eq!((answer.status, answer.field("content-type")), (200, Some("image/png")));
-    assert!(
-        picture.rsplit('.').next() == Some("png") && answer.body == PNG && answer.field("content-encoding").is_none()
-    );
+    assert!(picture.rsplit('.').next() == Some("png"));
+    assert!(answer.body == PNG);
+    assert!(answer.field("content-encoding").is_none());
     assert_eq!(client.get(&drawing, &[]).status, 404);
     gateway.reload(&LOGO.replace("logo.picture", ""));
     assert!(!client.get("/.auth/login", &[]).text().contains("<img"));

@@ -61,7 +61,8 @@ fn a_bad_file_changes_nothing_and_is_reported_as_check_reports_it() {
     gateway.wait_for(|_, line| {
         let event: Value = serde_json::from_str(line).unwrap();
         if let (Some(line), Some(column)) = (event["line"].as_str(), event["column"].as_str()) {
-            assert!(!event["message"].as_str().unwrap().is_empty() && event["remedy"].is_string());
+            assert!(!event["message"].as_str().unwrap().is_empty());
+            assert!(event["remedy"].is_string());
             places.push((line.parse().unwrap(), column.parse().unwrap()));
         }
         report = event["report"].as_str().map(str::to_owned);

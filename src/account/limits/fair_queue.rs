@@ -351,7 +351,8 @@ mod tests {
                 }
                 _ => {}
             }
-            assert!(self.under_way.len() <= PERMITS && scheduler.waiting == self.waiting.len());
+            assert!(self.under_way.len() <= PERMITS);
+            assert!(scheduler.waiting == self.waiting.len());
             assert!(scheduler.waiting <= BOUNDS.all);
             assert!((0..5).all(|flow| self.of_flow(flow, None) <= BOUNDS.flow));
             assert!((0..3).all(|subject| self.count(|_, on| on == Some(subject)) <= BOUNDS.subject));
@@ -387,7 +388,8 @@ mod tests {
         let held = queue.permit(Flow::Connection(1), None, FOREVER).await.ok().unwrap();
         let mut first = Box::pin(queue.permit(Flow::Connection(2), None, FOREVER));
         let mut second = Box::pin(queue.permit(Flow::Connection(3), None, FOREVER));
-        assert!(futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending());
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(futures_util::poll!(&mut second).is_pending());
         assert_eq!(queue.waiting().0, 2);
         drop(first);
         assert_eq!(queue.waiting().0, 1);

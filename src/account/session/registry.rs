@@ -261,9 +261,9 @@ mod tests {
         registry.change(&Account { disabled: true, ..account("7", "ops,staff") });
         assert_eq!([&one, &two].map(|session| registry.state(session, 1)), [SessionState::Ended; 2]);
         registry.end("one");
-        assert!(
-            registry.find("one").is_none() && one.ended.load(Ordering::Relaxed) && !two.ended.load(Ordering::Relaxed)
-        );
+        assert!(registry.find("one").is_none());
+        assert!(one.ended.load(Ordering::Relaxed));
+        assert!(!two.ended.load(Ordering::Relaxed));
     }
 
     /// Threads cache the sessions of their tokens: a dropped session must not become active again there.
@@ -313,9 +313,9 @@ mod tests {
         while let Some(from) = next {
             next = registry.sweep(from, 151);
         }
-        assert!(
-            registry.count(151) == 1 && registry.find("session-1").is_some() && registry.find("session-2").is_none()
-        );
+        assert!(registry.count(151) == 1);
+        assert!(registry.find("session-1").is_some());
+        assert!(registry.find("session-2").is_none());
         registry.end("session-1");
         drop(kept);
         assert_eq!(registry.sweep(0, 151), None);

@@ -91,7 +91,8 @@ fn r3_idle_and_dripping_connections_hinder_nobody_and_are_shed() {
         assert_eq!(gateway.client().get("/", &[]).status, 200);
     }
     for client in &mut dripping {
-        assert!(client.answer().status == 408 && client.is_closed());
+        assert!(client.answer().status == 408);
+        assert!(client.is_closed());
     }
     assert!(began.elapsed() >= Duration::from_millis(1900), "not before their time: {:?}", began.elapsed());
     let mut idle = idle;
