@@ -194,6 +194,7 @@ pub(super) fn hooks(
             Change::Session(row) => apply_sessions.begin(&row),
             Change::SessionEnded(id) => apply_sessions.end(id),
             Change::ApiToken(row) => apply_tokens.apply(row, &apply_sessions),
+            Change::Identity(row) => apply_sessions.change_identity(&row),
             Change::Account(row) => apply_sessions.change(&row),
             Change::Restored(active) => {
                 apply_sessions.end_others(&active.sessions);

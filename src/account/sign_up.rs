@@ -34,7 +34,15 @@ pub(super) fn new_user(
 ) -> Result<NewUser, ChangeError> {
     let shared = &*accounts.shared;
     let id = new_id(shared.settings.user_ids, &shared.clock).map_err(|_| ChangeError::Unavailable)?;
-    Ok(NewUser { id, email, name, picture: String::new(), groups: Vec::new(), password: Some(password) })
+    Ok(NewUser {
+        id,
+        email,
+        name,
+        picture: String::new(),
+        groups: Vec::new(),
+        password: Some(password),
+        email_proved: false,
+    })
 }
 
 /// Creates an account if `sign_up.mode` is open. New and taken addresses get the same response and cost the same

@@ -59,6 +59,7 @@ fn read_text(args: &ImportArgs) -> Result<String, CommandError> {
 struct Columns {
     id: Option<usize>,
     email: usize,
+    email_verified: Option<usize>,
     password: Option<usize>,
     name: Option<usize>,
     picture: Option<usize>,
@@ -85,6 +86,7 @@ impl Columns {
                     format!("no column with e-mails (set --email-column); the columns are {}", names.join(", ")),
                 )
             })?,
+            email_verified: find(&None, &["emailVerified", "email_verified"])?,
             password: find(&args.password_column, &["password", "passwordHash", "password_hash", "hash"])?,
             name: find(&args.name_column, &["name", "displayname", "display_name"])?,
             picture: find(&args.picture_column, &["picture", "photo", "image", "avatar"])?,
@@ -99,6 +101,9 @@ impl Columns {
             row,
             id: value(self.id),
             email: value(Some(self.email)).unwrap_or_default(),
+            // when it was confirmed, or whether
+            email_proved: value(self.email_verified)
+                .is_some_and(|text| !["", "0", "f", "false"].contains(&text.trim().to_ascii_lowercase().as_str())),
             password: value(self.password).map(Secret::new),
             name: value(self.name).unwrap_or_default(),
             picture: value(self.picture).unwrap_or_default(),
@@ -187,6 +192,7 @@ fn authelia(args: &ImportArgs) -> Result<Read, CommandError> {
         rows.push(ImportRow {
             row: line_of(&text, &name),
             email: if email.is_empty() { address(args, &name) } else { email },
+            email_proved: false,
             password: user["password"].as_str().map(|hash| Secret::new(hash.to_owned())),
             name: text_of("displayname"),
             picture: text_of("picture"),

@@ -1,6 +1,7 @@
 //! What people and the store do. One process serves one set of accounts, so these numbers are the process's:
 //! the rooms below the gateway count without being handed anything.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -38,6 +39,7 @@ pub static ACCOUNTS: AccountMetrics = AccountMetrics::new();
 #[derive(Debug)]
 pub struct AccountMetrics {
     logins: [Counter; LOGINS.len()],
+    provider_logins: Mutex<BTreeMap<(String, &'static str), u64>>,
     limited: [Counter; LIMITS.len()],
     hash_refused: Counter,
     hash_seconds: Histogram,
@@ -52,6 +54,7 @@ impl AccountMetrics {
     const fn new() -> Self {
         Self {
             logins: [const { Counter::new() }; LOGINS.len()],
+            provider_logins: Mutex::new(BTreeMap::new()),
             limited: [const { Counter::new() }; LIMITS.len()],
             hash_refused: Counter::new(),
             hash_seconds: Histogram::new(&HASH),
@@ -67,6 +70,12 @@ impl AccountMetrics {
         if let Some(at) = LOGINS.iter().position(|(event, ..)| *event == name) {
             self.logins[at].add_one();
         }
+    }
+
+    /// A sign-in through a provider ended. Names come from the configuration, and results are few, so that the
+    /// families stay small.
+    pub fn provider_login(&self, provider: &str, result: &'static str) {
+        *self.provider_logins.lock().entry((provider.to_owned(), result)).or_default() += 1;
     }
 
     /// An attempt was turned away because of a count; `name` is the count's, as in `account:...`.
@@ -114,6 +123,9 @@ impl AccountMetrics {
         text.counter("logins", "Sign-ins, by method and result");
         for ((_, method, result), count) in LOGINS.iter().zip(&self.logins) {
             text.total("logins", &[("method", method), ("result", result)], count.value());
+        }
+        for ((provider, result), count) in &*self.provider_logins.lock() {
+            text.total("logins", &[("method", "provider"), ("provider", provider), ("result", result)], *count);
         }
         text.histogram("password_hash_seconds", "Time to hash or verify one password");
         text.times("password_hash_seconds", &[], &self.hash_seconds);

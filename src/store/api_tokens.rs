@@ -237,7 +237,7 @@ mod tests {
         let event = AuditRow::default();
         let [name, picture] = [const { String::new() }; 2];
         let (email, password) = ("a@example.com".to_owned(), Some(secret("old")));
-        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password };
+        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password, email_proved: false };
         assert!(matches!(users::add_user(&mut db, &new, 1, &event).unwrap(), Written::Done(_)));
         let mut number = 0;
         let mut keep = |db: &mut Db, checked: Option<&str>| {
@@ -283,7 +283,8 @@ mod tests {
         let event = AuditRow::default();
         let [name, picture] = [const { String::new() }; 2];
         let email = "a@example.com".to_owned();
-        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: None };
+        let new =
+            NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: None, email_proved: false };
         assert!(matches!(users::add_user(&mut db, &new, 1, &event).unwrap(), Written::Done(_)));
         for (id, hash) in [("ended", [1; 32]), ("works", [2; 32])] {
             let [id, user_id, name] = [id, "1", "x"].map(str::to_owned);

@@ -14,11 +14,23 @@ const ROWS_MAX: i64 = if cfg!(test) { 10_000 } else { 100_000 };
 /// Maximum rows of [`KEPT`] events: a tenth of it is more than one user causes in [`AGE_MAX_SECS`].
 const KEPT_ROWS_MAX: i64 = if cfg!(test) { 10_000 } else { 1_000_000 };
 /// Events that strangers can cause, or anybody without limit: they give way, whoever they belong to.
-const GIVES_WAY: [&str; 7] =
-    ["sign_in_failed", "throttled", "banned", "sign_up", "sign_up_taken", "sign_up_throttled", "profile_changed"];
+const GIVES_WAY: [&str; 9] = [
+    "sign_in_failed",
+    "throttled",
+    "banned",
+    "sign_up",
+    "sign_up_taken",
+    "sign_up_throttled",
+    "profile_changed",
+    "provider_refused",
+    "provider_sign_up",
+];
 /// Events that are kept for [`AGE_MAX_SECS`] whatever others do: they require the right password, a link, or a
 /// session.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 14] = [
+    "identity_linked",
+    "identity_unlinked",
+    "provider_sign_in",
     "sign_in",
     "sign_out",
     "session_ended",

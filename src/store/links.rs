@@ -10,6 +10,7 @@ use super::db::{Db, Tx};
 use super::error::StoreError;
 use super::link_rows::{self, NewLink};
 use super::sessions::{self, NewSession, SessionEnd};
+use super::sign_ins;
 use super::throttle::{self, CountedAttempt};
 use super::user_rows::{self, UserRow};
 use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
@@ -66,7 +67,7 @@ pub struct InviteRow {
 
 const ID: &str = "lower(hex(substr(hash, 1, 8)))";
 
-fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
+pub(super) fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
     let found = tx
         .prepare_cached("SELECT kind, user_id, email, groups, expires FROM link WHERE hash = ?1 AND expires > ?2")?
         .query_row(params![hash, int(now)], |row| {
@@ -105,8 +106,10 @@ fn carry_out(
 ) -> Result<Written, StoreError> {
     match (what, link.user) {
         (LinkUse::Add(new), None) => {
+            // whoever bound the invite to an address sent it there
+            let email_proved = link.email.is_some();
             let email = link.email.unwrap_or(new.email);
-            users::add(tx, &NewUser { email, groups: link.groups, ..new }, now)
+            users::add(tx, &NewUser { email, email_proved, groups: link.groups, ..new }, now)
         }
         (LinkUse::SetPassword { hash, name, keep_tokens }, Some(user)) => {
             let keeps = Keeps { tokens: keep_tokens, device: None };
@@ -124,6 +127,12 @@ fn carry_out(
         }
         _ => Ok(Written::Missing),
     }
+}
+
+/// Removes a link that was used, and all others of the account.
+pub(super) fn remove_used(tx: &Connection, hash: &[u8; 32], user_id: &str) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM link WHERE hash = ?1 OR user_id = ?2", params![hash, user_id])?;
+    Ok(())
 }
 
 /// Stores a link. At most 1000 links for the first account are kept; the oldest are dropped.
@@ -208,9 +217,9 @@ pub fn use_link(
         let written = carry_out(tx, link, what, now, event)?;
         if let Written::Done(user) = &written {
             tx.execute("DELETE FROM link WHERE hash = ?1", params![hash])?;
-            sessions::insert(tx, &user.id, session, now)?;
             throttle::forgive(tx, counted, now)?;
-            audit::write(tx, &AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event.clone() })?;
+            let event = AuditRow { user_id: user.id.clone(), email: user.email.clone(), ..event.clone() };
+            sign_ins::begin(tx, user, session, now, &event)?;
         }
         Ok(written)
     })

@@ -35,10 +35,12 @@ pub struct SessionRow {
     pub user_agent: String,
     /// Signed out, revoked, or its account was removed.
     pub ended: bool,
+    /// Name of the provider that it began with.
+    pub provider: Option<String>,
 }
 
 /// A session to begin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct NewSession {
     pub id: String,
@@ -50,6 +52,18 @@ pub struct NewSession {
     pub replaces: Option<String>,
     /// SHA-256 of the device cookie that the browser gets or keeps.
     pub device: [u8; 32],
+    /// The identity that it begins with.
+    pub identity: Option<SessionIdentity>,
+}
+
+/// The identity that a session began with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SessionIdentity {
+    pub provider: String,
+    pub subject: String,
+    /// The provider's own session.
+    pub idp_sid: Option<String>,
 }
 
 /// Which sessions of an account a change ends.
@@ -72,16 +86,18 @@ pub enum SessionSelector<'a> {
     User(&'a str),
     /// All sessions of an account but one.
     UserBut(&'a str, &'a str),
+    /// All sessions that began with an identity: provider, subject.
+    Identity(&'a str, &'a str),
     /// All sessions.
     Everybody,
 }
 
 pub(super) const COLUMNS: &str = "session.id, session.created, session.expires, session.seen, session.remember, \
-     session.address, session.user_agent, session.ended_at IS NOT NULL, user.id IS NOT NULL";
+     session.address, session.user_agent, session.ended_at IS NOT NULL, user.id IS NOT NULL, session.provider";
 
 /// Reads [`COLUMNS`] followed by the account's columns.
 pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
-    let user = if row.get(8)? { Some(user_rows::from_row(row, 9)?) } else { None };
+    let user = if row.get(8)? { Some(user_rows::from_row(row, 10)?) } else { None };
     Ok(SessionRow {
         id: row.get(0)?,
         created: uint(row.get(1)?),
@@ -91,6 +107,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
         address: row.get(5)?,
         user_agent: row.get(6)?,
         ended: row.get(7)?,
+        provider: row.get(9)?,
         user,
     })
 }
@@ -109,6 +126,7 @@ pub(super) fn end(tx: &Tx<'_>, selector: SessionSelector<'_>, now: UnixSecs) -> 
         SessionSelector::SessionOf(id, user) => ("id = ?3 AND user_id = ?4", id, user),
         SessionSelector::User(user) => ("user_id = ?3 AND ?4 = ''", user, ""),
         SessionSelector::UserBut(user, kept) => ("user_id = ?3 AND id <> ?4", user, kept),
+        SessionSelector::Identity(provider, subject) => ("provider = ?3 AND subject = ?4", provider, subject),
         SessionSelector::Everybody => ("?3 = '' AND ?4 = ''", "", ""),
     };
     if tx.notes_ends && matches!(selector, SessionSelector::User(_) | SessionSelector::Everybody) {
@@ -131,8 +149,9 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
         end(tx, SessionSelector::Session(old), now)?;
     }
     tx.prepare_cached(
-        "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev, device)
-         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev, device,
+             provider, subject, idp_sid)
+         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         new.id,
@@ -143,9 +162,40 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
         new.address,
         new.user_agent,
         tx.rev()?,
-        new.device
+        new.device,
+        new.identity.as_ref().map(|identity| &identity.provider),
+        new.identity.as_ref().map(|identity| &identity.subject),
+        new.identity.as_ref().and_then(|identity| identity.idp_sid.as_ref())
     ])?;
     devices::remember(tx, &new.device, user_id, now)
+}
+
+/// Whether an active session began with this identity, at most so long ago.
+pub(super) fn began_with(
+    tx: &Connection,
+    id: &str,
+    (provider, subject): (&str, &str),
+    now: UnixSecs,
+    within_secs: u64,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND provider = ?2 AND subject = ?3
+               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4)";
+    let since = int(now.saturating_sub(within_secs));
+    Ok(tx.prepare_cached(sql)?.query_row(params![id, provider, subject, int(now), since], |row| row.get(0))?)
+}
+
+/// Whether a session of this account is active; its idle limit is not asked for.
+pub(super) fn is_active(tx: &Connection, id: &str, user_id: &str, now: UnixSecs) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND user_id = ?2 AND ended_at IS NULL AND expires > ?3)";
+    Ok(tx.prepare_cached(sql)?.query_row(params![id, user_id, int(now)], |row| row.get(0))?)
+}
+
+/// E-mail of the account of an active session; `None`: it has ended or expired, or its account is disabled.
+pub(super) fn active_email(tx: &Connection, id: &str, now: UnixSecs) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT email FROM session JOIN user ON user.id = user_id
+               WHERE session.id = ?1 AND ended_at IS NULL AND expires > ?2 AND disabled = 0";
+    Ok(tx.prepare_cached(sql)?.query_row(params![id, int(now)], |row| row.get(0)).optional()?)
 }
 
 /// Ends sessions; returns how many.
@@ -253,7 +303,15 @@ mod tests {
         let [name, picture] = [const { String::new() }; 2];
         let password = Secret::new("hash".to_owned());
         let email = "a@example.com".to_owned();
-        let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password: Some(password.clone()) };
+        let new = NewUser {
+            id: NewId::Next,
+            email,
+            name,
+            picture,
+            groups: vec![],
+            password: Some(password.clone()),
+            email_proved: false,
+        };
         let other = NewUser { email: "b@example.com".to_owned(), ..new.clone() };
         for new in [new, other] {
             assert!(matches!(users::add_user(&mut db, &new, 1, &event).unwrap(), Written::Done(_)));
@@ -266,10 +324,8 @@ mod tests {
         );
         db.connection.execute_batch(&fill).unwrap();
         let begin = |db: &mut Db, user_id: &str, id: &str| {
-            let [address, user_agent] = [const { String::new() }; 2];
             let id = id.to_owned();
-            let session =
-                NewSession { id, expires: 9999, remember: true, address, user_agent, replaces: None, device: [7; 32] };
+            let session = NewSession { id, expires: 9999, remember: true, device: [7; 32], ..NewSession::default() };
             let (user_id, checked) = (user_id.to_owned(), password.clone());
             let begins = SignIn { user_id, checked, rehashed: None, session, counted: CountedAttempt::default() };
             match sign_ins::begin_session(db, &begins, 5, &event).unwrap() {
@@ -307,7 +363,7 @@ mod tests {
             let mut db = Db::open(dir.path(), Check::Version).unwrap();
             let [name, picture] = [const { String::new() }; 2];
             let (email, password) = ("a@example.com".to_owned(), Some(Secret::new("hash".to_owned())));
-            let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password };
+            let new = NewUser { id: NewId::Next, email, name, picture, groups: vec![], password, email_proved: false };
             assert!(matches!(users::add_user(&mut db, &new, 1, &AuditRow::default()).unwrap(), Written::Done(_)));
             Self { db, _dir: dir }
         }
@@ -317,7 +373,16 @@ mod tests {
             let mut hash = [0; 32];
             hash[..2].copy_from_slice(&device.to_be_bytes());
             let (id, expires) = (id.to_owned(), now + 1_000_000);
-            let session = NewSession { id, expires, remember: true, address, user_agent, replaces: None, device: hash };
+            let session = NewSession {
+                id,
+                expires,
+                remember: true,
+                address,
+                user_agent,
+                replaces: None,
+                device: hash,
+                identity: None,
+            };
             let checked = Secret::new("hash".to_owned());
             let counted = CountedAttempt::default();
             let begins = SignIn { user_id: "1".to_owned(), checked, rehashed: None, session, counted };

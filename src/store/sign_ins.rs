@@ -1,7 +1,7 @@
-//! Sign-ins: a verified password begins a session.
+//! Sign-ins: the gate that every session comes through, and the way of a verified password to it.
 
 use super::audit::{self, AuditRow};
-use super::db::Db;
+use super::db::{Db, Tx};
 use super::error::StoreError;
 use super::sessions::{self, NewSession, SESSIONS_MAX};
 use super::throttle::{self, CountedAttempt};
@@ -37,33 +37,49 @@ pub enum Begun {
     No,
 }
 
+/// The one gate: every session begins here, whatever the credential was. Ends the session that the browser presented and
+/// those beyond [`SESSIONS_MAX`]; gives the event for the latter. The account must not be disabled.
+pub(super) fn begin(
+    tx: &Tx<'_>,
+    user: &UserRow,
+    session: &NewSession,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<Option<AuditRow>, StoreError> {
+    if user.disabled {
+        return Err(StoreError::Down("a disabled account has no sessions".to_owned()));
+    }
+    sessions::insert(tx, &user.id, session, now)?;
+    audit::write(tx, event)?;
+    let ended = match sessions::end_beyond_bound(tx, &user.id, &session.id, now)? {
+        0 => None,
+        ended => Some(AuditRow {
+            event: "sessions_ended",
+            detail: format!("{ended} beyond {SESSIONS_MAX}"),
+            ..event.clone()
+        }),
+    };
+    ended.iter().try_for_each(|event| audit::write(tx, event))?;
+    Ok(ended)
+}
+
 /// Begins a session after the password was verified: in one transaction the session that the browser presented ends,
 /// the new one begins, the attempts are cleared, the device is remembered, an outdated hash is replaced, and sessions
 /// beyond [`SESSIONS_MAX`] end.
 pub fn begin_session(db: &mut Db, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
     db.write(|tx| {
         let user = user_rows::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
-        let Some(UserRow { id, password: Some(hash), .. }) = user else { return Ok(Begun::No) };
+        let Some(user) = user else { return Ok(Begun::No) };
+        let Some(hash) = &user.password else { return Ok(Begun::No) };
         if hash.expose() != begins.checked.expose() {
-            return Ok(Begun::Changed(hash));
+            return Ok(Begun::Changed(hash.clone()));
         }
         if let Some(hash) = &begins.rehashed {
             // same password, new hash: nothing ends
             let password = Some(Password { new: hash.clone(), only_over: None, keeps: Keeps::default() });
-            let _ = users::change(tx, &id, &UserChange { password, ..UserChange::default() })?;
+            let _ = users::change(tx, &user.id, &UserChange { password, ..UserChange::default() })?;
         }
         throttle::forgive(tx, &begins.counted, now)?;
-        sessions::insert(tx, &id, &begins.session, now)?;
-        audit::write(tx, event)?;
-        let ended = match sessions::end_beyond_bound(tx, &id, &begins.session.id, now)? {
-            0 => None,
-            ended => Some(AuditRow {
-                event: "sessions_ended",
-                detail: format!("{ended} beyond {SESSIONS_MAX}"),
-                ..event.clone()
-            }),
-        };
-        ended.iter().try_for_each(|event| audit::write(tx, event))?;
-        Ok(Begun::Yes(ended))
+        Ok(Begun::Yes(begin(tx, &user, &begins.session, now, event)?))
     })
 }

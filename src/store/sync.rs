@@ -24,6 +24,8 @@ pub enum Change<'r> {
     SessionEnded(&'r str),
     /// An API token. Its account follows, as for a session.
     ApiToken(ApiTokenRow),
+    /// An identity, before its account.
+    Identity(IdentityGroups<'r>),
     /// An account; removed ones only show as ended sessions and tokens.
     Account(Account<'r>),
     /// A backup was restored and all its active items have been passed on: everything without one of these ids has
@@ -60,6 +62,19 @@ pub struct ActiveSession<'r> {
     pub remember: bool,
     /// Number of the change at which it began.
     pub begun: u64,
+    /// Provider and subject of the identity that it began with.
+    pub identity: Option<(&'r str, &'r str)>,
+}
+
+/// The part of an identity that its sessions need.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct IdentityGroups<'r> {
+    pub user_id: &'r str,
+    pub provider: &'r str,
+    pub subject: &'r str,
+    /// Groups besides the account's own, joined by commas.
+    pub groups: &'r str,
 }
 
 /// The part of an account that requests and backends need.
@@ -137,8 +152,7 @@ fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> R
 }
 
 fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    const COLUMNS: &str =
-        "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev";
+    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev, provider, subject";
     // at startup in file order, and without ended ones
     let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
     each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
@@ -154,6 +168,29 @@ fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
             seen: uint(row.get(4)?),
             remember: row.get(5)?,
             begun: uint(row.get(7)?),
+            identity: match (row.get_ref(8)?.as_str_or_null()?, row.get_ref(9)?.as_str_or_null()?) {
+                (Some(provider), Some(subject)) => Some((provider, subject)),
+                _ => None,
+            },
+        }));
+        Ok(())
+    })
+}
+
+/// Identities that changed, and those of changed sessions.
+fn tell_identities(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let which = if after == 0 {
+        "WHERE ?1 = 0"
+    } else {
+        "WHERE rev > ?1 OR (provider, subject) IN (SELECT provider, subject FROM session WHERE rev > ?1
+             AND ended_at IS NULL AND provider IS NOT NULL)"
+    };
+    each(tx, &format!("SELECT user_id, provider, subject, groups FROM identity {which}"), after, |row| {
+        tell(Change::Identity(IdentityGroups {
+            user_id: text(row, 0)?,
+            provider: text(row, 1)?,
+            subject: text(row, 2)?,
+            groups: text(row, 3)?,
         }));
         Ok(())
     })
@@ -188,6 +225,7 @@ fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Re
     for row in api_tokens::changed_after(tx, after)? {
         tell(Change::ApiToken(row));
     }
+    tell_identities(tx, after, tell)?;
     tell_accounts(tx, after, tell)
 }
 

@@ -200,7 +200,15 @@ mod tests {
 
     fn user(email: &str) -> NewUser {
         let [name, picture] = [String::new(), String::new()];
-        NewUser { id: NewId::Next, email: email.to_owned(), name, picture, groups: vec![], password: None }
+        NewUser {
+            id: NewId::Next,
+            email: email.to_owned(),
+            name,
+            picture,
+            groups: vec![],
+            password: None,
+            email_proved: false,
+        }
     }
 
     fn start(dir: &std::path::Path) -> (Store, Arc<AtomicU64>) {

@@ -281,8 +281,7 @@ pub fn attempt_failed(
 }
 
 /// The attempt succeeded: clears it.
-#[cfg(test)]
-pub(crate) fn attempt_right(db: &mut Db, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
+pub fn attempt_right(db: &mut Db, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
     db.write(|tx| forgive(tx, counted, now))
 }
 

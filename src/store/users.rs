@@ -38,6 +38,8 @@ pub struct NewUser {
     pub groups: Vec<String>,
     /// PHC string.
     pub password: Option<Secret>,
+    /// Its owner showed that the address is theirs, or an administrator set it.
+    pub email_proved: bool,
 }
 
 /// What to change; `None` leaves a field unchanged.
@@ -97,8 +99,8 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         NewId::Given(id) => id.clone(),
     };
     tx.prepare_cached(
-        "INSERT INTO user (id, email, name, picture, groups, password, created, rev, password_set)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?6 IS NULL THEN 0 ELSE ?7 END)",
+        "INSERT INTO user (id, email, name, picture, groups, password, created, rev, password_set, email_proved)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?6 IS NULL THEN 0 ELSE ?7 END, ?9)",
     )?
     .execute(params![
         id,
@@ -108,7 +110,8 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         new.groups.join(","),
         new.password.as_ref().map(Secret::expose),
         int(now),
-        tx.rev()?
+        tx.rev()?,
+        new.email_proved
     ])?;
     link_rows::void(tx, &new.email, &new.groups)?;
     if let Ok(number) = id.parse() {
@@ -147,7 +150,8 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
     }
     let password = change.password.as_ref().map(|password| &password.new).or(old.password.as_ref());
     tx.prepare_cached(
-        "UPDATE user SET name = ?2, picture = ?3, groups = ?4, password = ?5, disabled = ?6, rev = ?7, email = ?8 WHERE id = ?1",
+        "UPDATE user SET name = ?2, picture = ?3, groups = ?4, password = ?5, disabled = ?6, rev = ?7, email = ?8,
+             email_proved = email_proved OR ?9 WHERE id = ?1",
     )?
     .execute(params![
         id,
@@ -157,7 +161,9 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
         password.map(Secret::expose),
         change.disabled.unwrap_or(old.disabled),
         tx.rev()?,
-        email
+        email,
+        // only administrators change it
+        change.email.is_some()
     ])?;
     link_rows::void(tx, change.email.as_deref().unwrap_or_default(), change.groups.as_deref().unwrap_or_default())?;
     by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
@@ -362,6 +368,7 @@ mod tests {
             name: String::new(),
             picture: String::new(),
             groups: vec!["a".to_owned(), "b".to_owned()],
+            email_proved: false,
             password: Some(Secret::new("one".to_owned())),
         }
     }

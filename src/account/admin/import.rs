@@ -19,6 +19,8 @@ pub struct ImportRow {
     pub row: usize,
     pub id: Option<String>,
     pub email: String,
+    /// The other program had the address confirmed.
+    pub email_proved: bool,
     /// The password hash, as read; `None`: the account had none.
     pub password: Option<Secret>,
     pub name: String,
@@ -114,6 +116,7 @@ impl Importer<'_> {
             groups: self.groups(&row.groups),
             password: self.password(row.password),
             email,
+            email_proved: row.email_proved,
         };
         Ok(Some((user, row.disabled)))
     }

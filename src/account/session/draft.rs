@@ -55,6 +55,7 @@ impl NewSessionDraft {
             user_agent: user_agent(caller),
             replaces: caller.session.clone(),
             device: token_hash(device.expose()),
+            identity: None,
         };
         Ok(Self { row, device, before })
     }

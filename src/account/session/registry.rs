@@ -12,10 +12,11 @@ use ahash::RandomState;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
+use super::account_entry::AccountEntry;
 use super::session::{Session, SessionState};
 use super::user::User;
 use crate::clock::UnixSecs;
-use crate::store::{Account, ActiveSession};
+use crate::store::{Account, ActiveSession, IdentityGroups};
 
 const SHARDS: usize = 256;
 /// Sessions scanned per step.
@@ -34,7 +35,7 @@ pub(crate) struct SessionRegistry {
 struct Shard {
     sessions: RwLock<HashSet<ById, RandomState>>,
     /// Accounts that have sessions or tokens, which share them.
-    accounts: Mutex<HashMap<Box<str>, Arc<ArcSwap<User>>, RandomState>>,
+    accounts: Mutex<HashMap<Box<str>, AccountEntry, RandomState>>,
 }
 
 /// A session, hashed by its id.
@@ -115,7 +116,8 @@ impl SessionRegistry {
         if shard.sessions.read().contains(row.id) {
             return;
         }
-        let session = Session::new(row.id.to_owned(), self.account(row.user_id), row.created, row.expires, row.seen);
+        let session =
+            Session::new(row.id.to_owned(), self.shared(row.user_id, row.identity), row.created, row.expires, row.seen);
         let session = Session { remember: row.remember, begun: row.begun, ..session };
         let mut sessions = shard.sessions.write();
         session.shorten(self.max_age_secs.load(Ordering::Relaxed));
@@ -137,33 +139,34 @@ impl SessionRegistry {
         }
     }
 
-    /// The account data that all sessions of an account share. Until the store has supplied it, the account counts as
-    /// disabled.
+    /// The account data that API tokens share with all sessions that did not begin with an identity. Until the store
+    /// has supplied it, the account counts as disabled.
     pub(crate) fn account(&self, id: &str) -> Arc<ArcSwap<User>> {
+        self.shared(id, None)
+    }
+
+    fn shared(&self, id: &str, identity: Option<(&str, &str)>) -> Arc<ArcSwap<User>> {
         let mut accounts = self.shard(id).accounts.lock();
-        if let Some(known) = accounts.get(id) {
-            return Arc::clone(known);
+        if let Some(known) = accounts.get_mut(id) {
+            return known.shared(identity);
         }
-        let [email, name, picture] = [const { String::new() }; 3];
-        let unknown = User::new(id.to_owned(), email, name, picture, Vec::new(), true);
-        let shared = Arc::new(ArcSwap::from_pointee(unknown));
-        accounts.insert(id.into(), Arc::clone(&shared));
+        let mut entry = AccountEntry::unknown(id);
+        let shared = entry.shared(identity);
+        accounts.insert(id.into(), entry);
         shared
     }
 
     /// Applies an account change; ignored if the account has no sessions or tokens.
     pub(crate) fn change(&self, row: &Account<'_>) {
-        let Some(shared) = self.shard(row.id).accounts.lock().get(row.id).cloned() else { return };
-        let old = shared.load();
-        let groups = || row.groups.split(',').filter(|group| !group.is_empty());
-        let same = (&*old.email, &*old.name, &*old.picture, old.disabled)
-            == (row.email, row.name, row.picture, row.disabled)
-            && groups().eq(old.groups.iter().map(String::as_str));
-        if !same {
-            let [id, email, name, picture] = [row.id, row.email, row.name, row.picture].map(str::to_owned);
-            let mut groups: Vec<String> = groups().map(str::to_owned).collect();
-            groups.shrink_to_fit();
-            shared.store(Arc::new(User::new(id, email, name, picture, groups, row.disabled)));
+        if let Some(entry) = self.shard(row.id).accounts.lock().get_mut(row.id) {
+            entry.change(row);
+        }
+    }
+
+    /// Applies the groups of an identity; ignored if it has no sessions.
+    pub(crate) fn change_identity(&self, row: &IdentityGroups<'_>) {
+        if let Some(entry) = self.shard(row.user_id).accounts.lock().get_mut(row.user_id) {
+            entry.change_identity(row);
         }
     }
 
@@ -220,7 +223,7 @@ impl SessionRegistry {
                     }
                 }
             }
-            shard.accounts.lock().retain(|_, shared| Arc::strong_count(shared) > 1);
+            shard.accounts.lock().retain(|_, entry| entry.sweep());
             looked_at
         })
     }
@@ -237,7 +240,7 @@ mod tests {
     use super::*;
 
     fn row<'r>(id: &'r str, user_id: &'r str) -> ActiveSession<'r> {
-        ActiveSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true, begun: 1 }
+        ActiveSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true, begun: 1, identity: None }
     }
 
     fn account<'r>(id: &'r str, groups: &'r str) -> Account<'r> {
@@ -264,6 +267,32 @@ mod tests {
         assert!(registry.find("one").is_none());
         assert!(one.ended.load(Ordering::Relaxed));
         assert!(!two.ended.load(Ordering::Relaxed));
+    }
+
+    /// providers.md 3: effective groups are the account's and those of the identity that the session came by.
+    #[test]
+    fn groups_of_a_provider_belong_to_the_sessions_of_that_identity_alone() {
+        let registry = SessionRegistry::new(100, 5000);
+        registry.begin(&row("password", "7"));
+        registry.begin(&ActiveSession { identity: Some(("corp", "a")), ..row("corp", "7") });
+        registry.begin(&ActiveSession { identity: Some(("hub", "a")), ..row("hub", "7") });
+        let identity = |provider, groups| IdentityGroups { user_id: "7", provider, subject: "a", groups };
+        registry.change_identity(&identity("corp", "admin,ops"));
+        registry.change(&account("7", "ops,staff"));
+        let groups = |id: &str| registry.find(id).unwrap().user.load().groups.join(",");
+        assert_eq!(["password", "corp", "hub"].map(groups), ["ops,staff", "admin,ops,staff", "ops,staff"]);
+        assert_eq!(registry.account("7").load().groups.join(","), "ops,staff", "API tokens");
+        registry.change_identity(&identity("corp", ""));
+        registry.change_identity(&identity("hub", "dev"));
+        registry.change_identity(&IdentityGroups { subject: "A", ..identity("corp", "root") });
+        assert_eq!(["password", "corp", "hub"].map(groups), ["ops,staff", "ops,staff", "dev,ops,staff"]);
+        registry.change(&account("7", "staff"));
+        assert_eq!(["password", "corp", "hub"].map(groups), ["staff", "staff", "dev,staff"]);
+        registry.begin(&ActiveSession { identity: Some(("hub", "a")), ..row("later", "7") });
+        assert_eq!(groups("later"), "dev,staff");
+        registry.change(&Account { disabled: true, ..account("7", "staff") });
+        let ended = |id: &str| registry.state(&registry.find(id).unwrap(), 1) == SessionState::Ended;
+        assert_eq!(["password", "corp", "hub", "later"].map(ended), [true; 4]);
     }
 
     /// Threads cache the sessions of their tokens: a dropped session must not become active again there.

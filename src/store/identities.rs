@@ -1,0 +1,330 @@
+//! Identities: which person at a provider belongs to which account. The key is the provider's name and the subject,
+//! compared byte by byte, so that one identity belongs to one account; an e-mail address is never a key.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::audit::{self, AuditRow};
+use super::convert::{int, uint};
+use super::db::{Db, Tx};
+use super::error::StoreError;
+use super::sessions::{self, SessionSelector};
+use super::user_rows::{self, UserRow};
+use super::users::{self, UserChange};
+use crate::clock::UnixSecs;
+
+/// Identities per account.
+pub const IDENTITIES_MAX: u32 = 20;
+
+/// An identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct IdentityRow {
+    pub provider: String,
+    pub subject: String,
+    pub user_id: String,
+    /// Pinned at the first sign-in.
+    pub issuer: Option<String>,
+    /// What the provider said last.
+    pub email: Option<String>,
+    pub login: String,
+    pub created: UnixSecs,
+    /// Last sign-in.
+    pub seen: Option<UnixSecs>,
+}
+
+/// An identity as a provider has just described it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct NewIdentity {
+    pub provider: String,
+    pub subject: String,
+    pub issuer: Option<String>,
+    /// Canonical.
+    pub email: Option<String>,
+    pub email_verified: bool,
+    pub login: String,
+    /// Fills the account's empty name.
+    pub name: String,
+    /// Fills the account's empty picture.
+    pub picture: String,
+    /// Groups of ours that its sessions have besides the account's own: sorted, no duplicates, no commas.
+    pub groups: Vec<String>,
+    /// `name=value` lines.
+    pub extra: String,
+}
+
+/// Identities of one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ProviderSummary {
+    pub provider: String,
+    pub accounts: u64,
+    /// Last sign-in.
+    pub seen: Option<UnixSecs>,
+}
+
+/// Result of linking an identity to an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Linked {
+    /// It belongs to the account.
+    Yes,
+    /// It belonged to it before.
+    Already,
+    /// It belongs to another account.
+    OfAnother,
+    /// The account has [`IDENTITIES_MAX`] already.
+    TooMany,
+    /// No such account, or a disabled one.
+    NoAccount,
+}
+
+/// Result of removing an identity from its account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Unlinked {
+    /// It is gone, and so many sessions that began with it have ended.
+    Yes(usize),
+    /// The account has no such identity.
+    Missing,
+    /// Nothing else would be left to sign in with.
+    LastCredential,
+}
+
+const COLUMNS: &str = "provider, subject, user_id, issuer, email, login, created, seen";
+
+fn from_row(row: &Row<'_>) -> Result<IdentityRow, rusqlite::Error> {
+    Ok(IdentityRow {
+        provider: row.get(0)?,
+        subject: row.get(1)?,
+        user_id: row.get(2)?,
+        issuer: row.get(3)?,
+        email: row.get(4)?,
+        login: row.get(5)?,
+        created: uint(row.get(6)?),
+        seen: Some(uint(row.get(7)?)).filter(|seen| *seen > 0),
+    })
+}
+
+pub(super) fn find(tx: &Connection, provider: &str, subject: &str) -> Result<Option<IdentityRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM identity WHERE provider = ?1 AND subject = ?2");
+    Ok(tx.prepare_cached(&sql)?.query_row([provider, subject], from_row).optional()?)
+}
+
+fn of_user(tx: &Connection, user_id: &str) -> Result<Vec<IdentityRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM identity WHERE user_id = ?1 ORDER BY created, provider, subject");
+    let mut query = tx.prepare_cached(&sql)?;
+    let rows = query.query_map([user_id], from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Adds an identity to an account. The caller has seen that there is none with its key.
+pub(super) fn insert(
+    tx: &Tx<'_>,
+    new: &NewIdentity,
+    user: &UserRow,
+    now: UnixSecs,
+    seen: Option<UnixSecs>,
+) -> Result<Linked, StoreError> {
+    let count = "SELECT count(*) FROM identity WHERE user_id = ?1";
+    let count: u32 = tx.prepare_cached(count)?.query_row([&user.id], |row| row.get(0))?;
+    if count >= IDENTITIES_MAX {
+        return Ok(Linked::TooMany);
+    }
+    tx.prepare_cached(
+        "INSERT INTO identity (provider, subject, user_id, issuer, email, email_verified, login, groups, extra,
+             created, seen, rev)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        new.provider,
+        new.subject,
+        user.id,
+        new.issuer,
+        new.email,
+        new.email_verified,
+        new.login,
+        new.groups.join(","),
+        new.extra,
+        int(now),
+        int(seen.unwrap_or(0)),
+        tx.rev()?
+    ])?;
+    prove_email(tx, new, user)?;
+    fill_profile(tx, new, user)?;
+    Ok(Linked::Yes)
+}
+
+/// Writes down what the provider says of a known identity. Its groups are replaced, and its issuer is pinned if it was
+/// not.
+pub(super) fn refresh(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow, now: UnixSecs) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE identity SET issuer = coalesce(issuer, ?3), email = ?4, email_verified = ?5, login = ?6, groups = ?7,
+             extra = ?8, seen = ?9, rev = ?10
+         WHERE provider = ?1 AND subject = ?2",
+    )?
+    .execute(params![
+        new.provider,
+        new.subject,
+        new.issuer,
+        new.email,
+        new.email_verified,
+        new.login,
+        new.groups.join(","),
+        new.extra,
+        int(now),
+        tx.rev()?
+    ])?;
+    prove_email(tx, new, user)?;
+    fill_profile(tx, new, user)
+}
+
+/// A verified address that is the account's own proves that one.
+fn prove_email(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow) -> Result<(), StoreError> {
+    if new.email_verified && new.email.as_ref() == Some(&user.email) {
+        tx.prepare_cached("UPDATE user SET email_proved = 1 WHERE id = ?1")?.execute([&user.id])?;
+    }
+    Ok(())
+}
+
+/// Name and picture fill empty fields and change no others.
+fn fill_profile(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow) -> Result<(), StoreError> {
+    let filled = |own: &str, theirs: &str| (own.is_empty() && !theirs.is_empty()).then(|| theirs.to_owned());
+    let (name, picture) = (filled(&user.name, &new.name), filled(&user.picture, &new.picture));
+    if name.is_some() || picture.is_some() {
+        let _ = users::change(tx, &user.id, &UserChange { name, picture, ..UserChange::default() })?;
+    }
+    Ok(())
+}
+
+/// Whether the account's address has been proved.
+pub(super) fn is_email_proved(tx: &Connection, user_id: &str) -> Result<bool, StoreError> {
+    let mut query = tx.prepare_cached("SELECT email_proved FROM user WHERE id = ?1")?;
+    Ok(query.query_row([user_id], |row| row.get(0)).optional()?.unwrap_or(false))
+}
+
+pub(super) fn link_to(
+    tx: &Tx<'_>,
+    new: &NewIdentity,
+    user_id: &str,
+    now: UnixSecs,
+    seen: Option<UnixSecs>,
+) -> Result<Linked, StoreError> {
+    if let Some(known) = find(tx, &new.provider, &new.subject)? {
+        return Ok(if known.user_id == user_id { Linked::Already } else { Linked::OfAnother });
+    }
+    match user_rows::by_id(tx, user_id)?.filter(|user| !user.disabled) {
+        Some(user) => insert(tx, new, &user, now, seen),
+        None => Ok(Linked::NoAccount),
+    }
+}
+
+/// Adds an identity to an account.
+pub fn link(
+    db: &mut Db,
+    new: &NewIdentity,
+    user_id: &str,
+    now: UnixSecs,
+    event: &AuditRow,
+) -> Result<Linked, StoreError> {
+    db.write(|tx| {
+        let linked = link_to(tx, new, user_id, now, None)?;
+        if linked == Linked::Yes {
+            audit::write(tx, event)?;
+        }
+        Ok(linked)
+    })
+}
+
+/// Removes an identity from its account, and ends the sessions that began with it. Refused if neither a password nor an
+/// identity of one of the `configured` providers would be left, unless `force`.
+pub fn unlink(
+    db: &mut Db,
+    user_id: &str,
+    (provider, subject): (&str, &str),
+    configured: &[String],
+    force: bool,
+    event: &AuditRow,
+) -> Result<Unlinked, StoreError> {
+    db.write_end(|tx| {
+        let own = of_user(tx, user_id)?;
+        if !own.iter().any(|row| row.provider == provider && row.subject == subject) {
+            return Ok(Unlinked::Missing);
+        }
+        let has_password = user_rows::by_id(tx, user_id)?.is_some_and(|user| user.password.is_some());
+        let others = own.iter().filter(|row| (row.provider.as_str(), row.subject.as_str()) != (provider, subject));
+        let has_other = others.into_iter().any(|row| configured.contains(&row.provider));
+        if !force && !has_password && !has_other {
+            return Ok(Unlinked::LastCredential);
+        }
+        let ended = sessions::end(tx, SessionSelector::Identity(provider, subject), event.at)?;
+        tx.execute("DELETE FROM identity WHERE provider = ?1 AND subject = ?2", [provider, subject])?;
+        audit::write(tx, event)?;
+        Ok(Unlinked::Yes(ended))
+    })
+}
+
+/// Ends the sessions of an identity that may not sign in any more; gives how many.
+pub fn refuse(db: &mut Db, provider: &str, subject: &str, event: &AuditRow) -> Result<usize, StoreError> {
+    db.write_end(|tx| {
+        let known = find(tx, provider, subject)?;
+        let ended = sessions::end(tx, SessionSelector::Identity(provider, subject), event.at)?;
+        audit::write(tx, &AuditRow { user_id: known.map(|row| row.user_id).unwrap_or_default(), ..event.clone() })?;
+        Ok(ended)
+    })
+}
+
+/// Pins all identities of a provider to another issuer, because its operator says that it is the same provider; gives
+/// how many changed. `None`: the provider has none.
+pub fn adopt(db: &mut Db, provider: &str, issuer: Option<&str>, event: &AuditRow) -> Result<usize, StoreError> {
+    db.write(|tx| {
+        let sql = "UPDATE identity SET issuer = ?2, rev = ?3 WHERE provider = ?1 AND issuer IS NOT ?2";
+        let changed = tx.execute(sql, params![provider, issuer, tx.rev()?])?;
+        if changed > 0 {
+            audit::write(tx, event)?;
+        }
+        Ok(changed)
+    })
+}
+
+/// An account's identities, oldest first.
+pub fn list(db: &mut Db, user_id: &str) -> Result<Vec<IdentityRow>, StoreError> {
+    db.read(|tx| of_user(tx, user_id))
+}
+
+/// All providers that have identities, by name.
+pub fn summary(db: &mut Db) -> Result<Vec<ProviderSummary>, StoreError> {
+    db.read(|tx| {
+        let sql =
+            "SELECT provider, count(DISTINCT user_id), max(seen) FROM identity GROUP BY provider ORDER BY provider";
+        let mut query = tx.prepare(sql)?;
+        let rows = query.query_map([], |row| {
+            Ok(ProviderSummary {
+                provider: row.get(0)?,
+                accounts: uint(row.get(1)?),
+                seen: Some(uint(row.get(2)?)).filter(|seen| *seen > 0),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
+
+/// Number of accounts that have neither a password nor an identity of one of these providers, but one of another.
+pub fn stranded(db: &mut Db, configured: &[String]) -> Result<Vec<(String, u64)>, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT identity.provider, user.id FROM identity JOIN user ON user.id = identity.user_id
+                   WHERE user.password IS NULL ORDER BY identity.provider";
+        let mut query = tx.prepare(sql)?;
+        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let kept: std::collections::HashSet<&str> =
+            rows.iter().filter(|(provider, _)| configured.contains(provider)).map(|(_, id)| id.as_str()).collect();
+        let mut lost: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+        for (provider, id) in &rows {
+            if !kept.contains(id.as_str()) {
+                *lost.entry(provider.clone()).or_default() += 1;
+            }
+        }
+        Ok(lost.into_iter().collect())
+    })
+}
