@@ -23,6 +23,7 @@ use crate::store::{
 
 /// What came of a sign-in through a provider, for pages to show.
 #[derive(Debug)]
+#[allow(dead_code, reason = "pages need not tell a new link or account from a known one; tests do")]
 pub(crate) enum Finished {
     /// A session has begun.
     SignedIn(Box<SignedIn>, Entry),
