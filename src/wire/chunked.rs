@@ -1,5 +1,5 @@
-//! Chunked bodies (RFC 9112, 7.1): taken apart and put together anew, so that no byte of somebody
-//! else's framing is passed on. Extensions and trailers are dropped.
+//! Chunked bodies (RFC 9112, 7.1): decoded and encoded again, so that no byte of the sender's framing is forwarded.
+//! Extensions and trailers are dropped.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(crate) struct Chunks {
     size: u64,
     digits: u8,
     line: usize,
-    /// Of a server: blanks behind a size and a bare LF at the end of a line pass, since nothing of its framing is sent on.
+    /// Of a server: blanks behind a size and a bare LF at the end of a line pass, since its framing is not forwarded.
     is_servers: bool,
 }
 
@@ -39,14 +39,14 @@ enum At {
     Done,
 }
 
-/// The framing is none that RFC 9112 knows.
+/// The framing is not valid (RFC 9112, 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadChunk;
 
-/// What ends a body.
+/// The last chunk.
 pub(crate) const LAST: &[u8] = b"0\r\n\r\n";
 
-/// Puts some data together as a chunk. Nothing is none: it would be the last one.
+/// Writes data as a chunk. Empty data is left out: it would be the last chunk.
 pub(crate) fn put(data: &[u8], out: &mut impl BufMut) {
     if data.is_empty() {
         return;
@@ -56,7 +56,7 @@ pub(crate) fn put(data: &[u8], out: &mut impl BufMut) {
     out.put_slice(b"\r\n");
 }
 
-/// What may stand in an extension or a field's value: no controls but the tab (RFC 9110, 5.5).
+/// Bytes allowed in an extension or a field's value: no controls but the tab (RFC 9110, 5.5).
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -72,8 +72,8 @@ impl Chunks {
         self.at == At::Done
     }
 
-    /// Takes bytes from the front of `bytes`, up to the end of the first run of data: how many were
-    /// taken, and where in them data stands. What follows the end of the body is not taken.
+    /// Takes bytes from the front of `bytes`, up to the end of the first run of data: how many were taken, and the range of
+    /// data in them. Bytes after the end of the body are not taken.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(usize, Range<usize>), BadChunk> {
         let mut at = 0;
         while at < bytes.len() && self.at != At::Done {
@@ -124,7 +124,7 @@ impl Chunks {
         if self.size == 0 { At::Trailer } else { At::Data }
     }
 
-    /// Fields and nothing else (RFC 9112, 7.1.2). `size` counts the bytes of a field's name: an empty line ends the body.
+    /// Only fields (RFC 9112, 7.1.2). `size` counts the bytes of a field's name: an empty line ends the body.
     fn step_trailer(&mut self, byte: u8) -> Result<At, BadChunk> {
         match (self.at, byte) {
             (At::Trailer, b'\r') if self.size == 0 => Ok(At::TrailerLf),

@@ -1,5 +1,5 @@
-//! The one timer of a connection. Deadlines are set for every step of every request and hardly ever come: the
-//! timer is moved only when it would ring too late, or has rung too early, so that most steps never touch it.
+//! The one timer of a connection. Every step of every request has a deadline, which hardly ever passes: the timer is moved only
+//! when it would fire too late, or has fired too early, so that most steps never touch it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Rings at a deadline that may be another one at every look.
+/// A timer for a deadline that may differ at every poll.
 #[derive(Debug, Default)]
 pub(crate) struct Deadline(Option<Pin<Box<Sleep>>>);
 
@@ -28,13 +28,12 @@ impl Deadline {
         Poll::Pending
     }
 
-    /// What `work` comes to, unless that takes longer than `time`. Work that is done at once costs no look at
-    /// the clock.
+    /// The result of `work`; `None` if it takes longer than `time`. Work that is ready immediately does not read the clock.
     pub(crate) async fn within<T>(&mut self, time: Duration, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         self.within_since(None, time, work).await
     }
 
-    /// The same, where it is known since when the time runs.
+    /// The same, with the time counted from `since`.
     pub(crate) async fn within_since<T>(
         &mut self,
         since: Option<Instant>,

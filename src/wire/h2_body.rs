@@ -1,5 +1,5 @@
-//! What has come of a body in HTTP/2 and is not wanted yet. Whoever waits for the other end goes on taking frames out of
-//! the `h2` crate, which bears few small ones: the window, and nothing else, stops a sender.
+//! The part of a body in HTTP/2 that has arrived and is not needed yet. A stream that waits for its other side continues to take
+//! frames out of the `h2` crate, which tolerates few small ones: only the window stops a sender.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
@@ -8,18 +8,18 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use http::HeaderMap;
 
-/// Frames below this size are put together: one by one they would take more memory than the window says.
+/// Frames below this size are joined: separately they would take more memory than the window allows.
 const COPIED: usize = 1 << 10;
 
 /// A stream's body. It never holds more than the stream's window.
 pub(crate) struct Inflow {
     stream: RecvStream,
     large: VecDeque<Bytes>,
-    /// Behind those.
+    /// After those.
     small: BytesMut,
-    /// Handed out, and given back to the window when the next piece is wanted.
+    /// Bytes returned last, and released to the window when the next piece is requested.
     lent: usize,
-    /// No data follows, perhaps by an error that is still to be told.
+    /// No data follows, perhaps because of an error that is yet to be returned.
     ended: bool,
     failed: Option<h2::Error>,
 }
@@ -29,12 +29,12 @@ impl Inflow {
         Self { stream, large: VecDeque::new(), small: BytesMut::new(), lent: 0, ended: false, failed: None }
     }
 
-    /// Whether nothing follows what was handed out.
+    /// Whether nothing follows what was returned.
     pub(crate) fn is_over(&self) -> bool {
         self.holds_nothing() && self.failed.is_none() && self.stream.is_end_stream()
     }
 
-    /// Whether the sender has ended it, handed out or not.
+    /// Whether the sender has ended it, returned or not.
     pub(crate) fn has_come(&self) -> bool {
         self.stream.is_end_stream()
     }
@@ -43,7 +43,7 @@ impl Inflow {
         self.large.is_empty() && self.small.is_empty()
     }
 
-    /// Takes in what has come; the task is woken when more does.
+    /// Takes what has arrived; the task is woken when more does.
     pub(crate) fn fill(&mut self, cx: &mut Context<'_>) {
         while !self.ended
             && let Poll::Ready(next) = self.stream.poll_data(cx)
@@ -93,7 +93,7 @@ impl Inflow {
         if self.ended {
             return Poll::Ready(self.failed.take().map(Err));
         }
-        // nothing but empty frames
+        // only empty frames
         Poll::Pending
     }
 
@@ -102,7 +102,7 @@ impl Inflow {
         data
     }
 
-    /// What stands behind the body, once that was handed out.
+    /// The trailers, once the body was returned.
     pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
         self.stream.poll_trailers(cx)
     }

@@ -1,8 +1,7 @@
-//! A connection as the `h2` crate reads it, at either end. Small DATA frames come so many at a time, and its streams take
-//! them out before the next ones come: the crate keeps each in memory as it came, and ends the connection when there are
-//! too many. Of frames that hold nothing it bears a hundred as long as the connection stands, and some servers send one
-//! for each piece of an answer that happens to be empty: they are left out here. And each header block must be whole in time: the crate waits for the rest of one as long as the connection
-//! stands, so that heads that are never sent to their end would cost nothing.
+//! A connection as the `h2` crate reads it, a client's or a server's. Small DATA frames are passed on in batches, and the streams
+//! take them before the next batch: the crate keeps each frame in memory, and ends the connection when there are too many. It
+//! tolerates a hundred empty frames per connection, and some servers send one for each empty piece of a response: they are left
+//! out here. And each header block must be complete in time: the crate waits for the rest of one without a limit.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -28,45 +27,45 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// DATA frames of less than this are small: the crate counts what they lack against the connection.
+/// DATA frames of less than this are small: the crate counts the difference against the connection.
 const SMALL: usize = 256;
-/// Small frames that come in one run of the connection's task: a quarter of what the crate bears.
+/// Small frames that are passed on in one run of the connection's task: a quarter of what the crate tolerates.
 const SMALL_A_RUN: usize = 128;
-/// Frames without anything in a row that are left out. Those behind them are the crate's to count.
+/// Consecutive empty frames that are left out. The crate counts those after them.
 const HOLLOW_IN_A_ROW: u8 = 100;
 
 pub(crate) struct PacedStream {
     stream: Stream,
     frames: Frames,
-    /// Read, and left for the next run.
+    /// Read, and held for the next run.
     held: BytesMut,
     pace: Pace,
-    /// For a whole header block; a server has as long as its answer may take.
+    /// For a complete header block; a server has as long as its response may take.
     head_time: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// How many small frames may still come in this run.
+/// How many small frames may be passed on in this run.
 #[derive(Clone, Default)]
 pub(crate) struct Pace(Arc<AtomicUsize>);
 
-/// Follows the frames that come in, as far as to know how long one is and whether a header block is under way.
+/// Tracks incoming frames: their length, and whether a header block has begun.
 struct Frames {
     head: [u8; FRAME_HEAD],
-    /// How much of a frame's head is there.
+    /// How many bytes of a frame's head have arrived.
     known: usize,
-    /// What is still to come of its payload.
+    /// Bytes of its payload that are still to arrive.
     left: usize,
     /// A block has begun and not ended.
     open: bool,
     /// It ends with the payload.
     ends: bool,
-    /// DATA frames that hold and end nothing, since the last frame of a message that did.
+    /// Empty DATA frames since the last frame of a message that was not empty.
     in_a_row: u8,
 }
 
 impl Pace {
-    /// Runs the task of a connection: in between, its streams have their turn.
+    /// Runs the task of a connection; its streams run in between.
     pub(crate) async fn keep<T>(self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -78,7 +77,7 @@ impl Pace {
 }
 
 impl PacedStream {
-    /// A client's connection of which `begun` has been read, and what its task is to be run with.
+    /// A client's connection; `begun` are the bytes read already. The task must be run with the [`Pace`].
     pub(crate) fn downstream(stream: Stream, begun: BytesMut, head_time: Duration) -> (Self, Pace) {
         let (paced, pace) = Self::new(stream, Some(head_time), PREFACE);
         (Self { held: begun, ..paced }, pace)
@@ -95,7 +94,7 @@ impl PacedStream {
         (Self { stream, frames, held, pace: pace.clone(), head_time, timer: None }, pace)
     }
 
-    /// Lets go of what may come in this run and holds something, and keeps the rest.
+    /// Passes on what this run allows, without empty frames, and holds the rest.
     fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let (mut small, mut hollow) = (self.pace.0.load(Ordering::Relaxed), Vec::new());
         let (taken, ended) = self.frames.feed(&buf.filled()[before..], &mut small, &mut hollow);
@@ -104,7 +103,7 @@ impl PacedStream {
             self.timer = None;
         }
         if before + taken < buf.filled().len() {
-            // what was held came first
+            // what was held is first
             let rest = BytesMut::from(&buf.filled()[before + taken..]);
             let later = std::mem::replace(&mut self.held, rest);
             self.held.extend_from_slice(&later);
@@ -134,9 +133,9 @@ impl Frames {
         self.open || self.known > 0
     }
 
-    /// Follows what was read, up to the end of the last one of so many `small` frames: how many bytes that is, and
-    /// whether a header block ended. `hollow` gets where frames begin that can be left out: not one whose head came in two
-    /// reads, of which a part is gone.
+    /// Tracks what was read, up to the end of the last one of so many `small` frames: how many bytes that is, and whether a
+    /// header block ended. `hollow` gets the start of each frame that can be left out: not one whose head was split over two
+    /// reads, since a part was passed on already.
     fn feed(&mut self, mut bytes: &[u8], small: &mut usize, hollow: &mut Vec<usize>) -> (usize, bool) {
         let (length, mut ended) = (bytes.len(), false);
         while let Some((&byte, rest)) = bytes.split_first() {
@@ -167,12 +166,12 @@ impl Frames {
         (length - bytes.len(), ended)
     }
 
-    /// A frame's head is whole. Gives whether nothing is lost without the frame.
+    /// A frame's head is complete. Returns whether nothing is lost without the frame.
     fn begin(&mut self, small: &mut usize) -> bool {
         let [a, b, c, kind, flags, ..] = self.head;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let is_head = matches!(kind, HEADERS | CONTINUATION);
-        // in the middle of a block it is a fault of the peer's
+        // within a block it is an error of the peer
         let is_hollow = kind == DATA && self.left == 0 && flags & END_STREAM == 0 && !self.open;
         if is_hollow {
             self.in_a_row = self.in_a_row.saturating_add(1);
@@ -194,7 +193,7 @@ impl AsyncRead for PacedStream {
         let before = buf.filled().len();
         loop {
             if this.pace.0.load(Ordering::Relaxed) == 0 {
-                // behind the streams that have something to take
+                // after the streams that have data to take
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -211,7 +210,7 @@ impl AsyncRead for PacedStream {
             }
             let is_end = buf.filled().len() == before;
             this.follow(buf, before);
-            // nothing would be read as the end
+            // no bytes would mean the end
             if is_end || buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
@@ -241,7 +240,7 @@ mod tests {
         [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    /// However the bytes are cut, a block is under way from its first byte to its last, and nothing else is.
+    /// However the bytes are split, a block is open from its first byte to its last, and at no other time.
     #[test]
     fn a_block_is_under_way_until_it_has_ended() {
         let data = frame(0, 0, b"data that takes its time");
@@ -264,7 +263,7 @@ mod tests {
             assert!(!blocks.under_way());
         }
     }
-    /// Nothing that a frame holds, ends or says of another stream's is lost, and what is too much is left to the crate.
+    /// No data, end or other frame is lost, and what exceeds the limit is left to the crate.
     #[test]
     fn frames_that_hold_nothing_are_left_out_so_many_in_a_row() {
         let most = usize::from(HOLLOW_IN_A_ROW);
@@ -291,7 +290,7 @@ mod tests {
         assert_eq!(found, [FRAME_HEAD - 4], "a part of the first is gone");
     }
 
-    /// Whatever is held back comes later, and nothing is lost or comes in another order.
+    /// What is held arrives later, complete and in order.
     #[tokio::test]
     async fn small_frames_come_so_many_a_run_and_large_ones_as_they_are() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

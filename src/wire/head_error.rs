@@ -1,4 +1,4 @@
-//! Why the head of a request is refused, for every protocol alike: a value that says nothing of who is told.
+//! Why the head of a request is rejected, for all protocols: a value without any text for users.
 
 /// Why a head is refused; each ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! Bytes on connections: sockets and their deadlines, request and response heads, body framing, WebSocket frames. Knows
-//! neither accounts nor rules: what depends on one is handed in.
+//! neither accounts nor rules; callers pass in what depends on them.
 
 pub(crate) mod body;
 pub(crate) mod chunked;

@@ -1,7 +1,6 @@
-//! Peers that have vanished, told from peers that do not read. The kernel can be asked to give up on what is not
-//! acknowledged (TCP_USER_TIMEOUT), but takes a shut window for the same: a player that pauses would be cut off. So its
-//! own record is read now and then: whoever answers its probes is there, and how long it may pause is for
-//! `limits.idle` to say.
+//! Distinguishes peers that have vanished from peers that do not read. The kernel can give up on data that is not acknowledged
+//! (TCP_USER_TIMEOUT), but treats a closed window alike: a player that pauses would be cut off. So the kernel's TCP_INFO is
+//! read now and then: a peer that answers probes is there, and how long it may pause is a matter of `limits.idle`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -48,7 +47,7 @@ struct State {
 pub(crate) struct PeerLiveness {
     key: u64,
     state: Arc<State>,
-    /// The one that is registered: nearly all looks are of one task.
+    /// The one that is registered: nearly all polls come from one task.
     waker: Option<Waker>,
 }
 
@@ -77,7 +76,7 @@ impl PeerLiveness {
 
 impl Drop for PeerLiveness {
     fn drop(&mut self) {
-        // a thread that ends has let go of them already
+        // a thread that ends has dropped them already
         let _ = WATCHED.try_with(|watched| watched.borrow_mut().sockets.remove(&self.key));
     }
 }
@@ -88,7 +87,7 @@ pub(crate) fn look() {
         watched.seconds += 1;
         let turn = watched.seconds % LOOK_EVERY;
         watched.sockets.retain(|key, entry| {
-            // one that was closed on another thread may be another socket by now
+            // the descriptor of one that was closed on another thread may belong to another socket by now
             let Some(state) = entry.state.upgrade() else { return false };
             if key % LOOK_EVERY == turn {
                 let silent = is_silent(entry.socket);

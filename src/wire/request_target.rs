@@ -1,5 +1,5 @@
 //! The target of a request as it came. The library's own holds none with a bare `"` in its query, which programs send and
-//! apps take (promtool): such a one stands beside it. Bytes of a query that are no UTF-8 pass, too.
+//! apps accept (promtool): such a target is kept in an extension. Bytes of a query that are not UTF-8 pass, too.
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -36,7 +36,7 @@ pub(crate) fn head_of(method: Method, target: &Bytes, version: Version, headers:
     Ok(head)
 }
 
-/// The target: what is judged, logged and forwarded.
+/// The target: what is checked, logged and forwarded.
 pub(crate) fn of(head: &RequestHeader) -> &[u8] {
     head.extensions.get::<AsItCame>().map_or_else(|| head.raw_path(), |target| &target.0)
 }
@@ -52,7 +52,7 @@ pub(crate) fn set(head: &mut RequestHeader, target: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The target for a server in HTTP/2, whose library takes no bare quote in a query and nothing that is no UTF-8.
+/// The target for a server in HTTP/2: the library accepts no bare quote in a query, and only UTF-8.
 pub(crate) fn in_h2(target: &[u8]) -> String {
     let mut shown = String::with_capacity(target.len());
     for chunk in target.utf8_chunks() {
@@ -71,7 +71,7 @@ fn beside(head: RequestHeader, target: Option<&[u8]>) -> RequestHeader {
     parts.into()
 }
 
-/// All that stands before the query, which is all that the library may not like.
+/// Everything before the query: only a query can hold what the library rejects.
 fn path_of(target: &[u8]) -> &[u8] {
     &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
 }

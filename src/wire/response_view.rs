@@ -1,9 +1,9 @@
-//! A response head as rules read it, whether it was parsed from bytes (HTTP/1) or came as fields (HTTP/2).
+//! A response head as the policy reads it, whether it was parsed from bytes (HTTP/1) or received as fields (HTTP/2).
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora_http::ResponseHeader;
 
-/// The head of an upstream's answer, however it is held.
+/// The head of a server's response, in either form.
 pub(crate) trait ResponseHeadView {
     fn status(&self) -> StatusCode;
     /// The values of all fields of this name.
@@ -20,7 +20,7 @@ impl ResponseHeadView for ResponseHeader {
     }
 }
 
-/// The items of all `Connection` fields of an answer.
+/// The items of all `Connection` fields of a response.
 pub(crate) fn connection_options(answer: &impl ResponseHeadView) -> impl Iterator<Item = &[u8]> {
     answer.values(&header::CONNECTION).flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii)
 }

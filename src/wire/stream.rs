@@ -20,10 +20,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::peer_liveness::PeerLiveness;
 
-/// What is read at once: a head is whole then, and so are most answers.
+/// Bytes read at a time: most heads and responses fit.
 pub(crate) const PIECE: usize = 16 << 10;
-/// A server that is gone without a word (half-open, RFC 9293, 3.5.1) is noticed: by what it does not acknowledge
-/// (`peer_liveness.rs`), and when nothing is sent, by probes of the kernel's.
+/// A server that has vanished (half-open, RFC 9293, 3.5.1) is noticed because it does not acknowledge data (`peer_liveness.rs`),
+/// or, when nothing is sent, does not answer the kernel's keepalive probes.
 const SILENT: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
@@ -56,7 +56,7 @@ pub(crate) enum IdleProbe {
     Yes,
     /// The other end has closed it.
     Ended,
-    /// Bytes have come that nobody asked for.
+    /// Unsolicited bytes have arrived.
     Surplus,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn keepalive() -> TcpKeepalive {
 }
 
 impl Transport {
-    /// Segments are sent at once: what is written here is whole.
+    /// Segments are sent without delay: what is written here is complete.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
         Self::Tcp(stream)
@@ -119,7 +119,7 @@ impl Stream {
         UnixStream::connect(path).await.map(Transport::Unix).map(Self::new)
     }
 
-    /// What a socket that is not ready comes to: it never will be, where the peer has vanished.
+    /// The result for a socket that is not ready: an error where the peer has vanished, since it never will be.
     fn pending<T>(&mut self, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match self.peer_liveness.as_mut().map(|peer_liveness| peer_liveness.check(cx)) {
             Some(Err(gone)) => Poll::Ready(Err(gone)),
@@ -127,8 +127,8 @@ impl Stream {
         }
     }
 
-    /// Behind the end of what the other end sends: waits until it can take nothing either. Over TLS whoever sends no more has
-    /// gone.
+    /// After the end of what the peer sends: waits until it can receive nothing either. Over TLS a peer that has ended its side
+    /// has disconnected.
     pub(crate) async fn broken(&self) {
         loop {
             let ready = match &self.transport {
@@ -142,13 +142,13 @@ impl Stream {
         }
     }
 
-    /// A socket alone: what is written is sent, and [`Self::broken`] can tell something.
+    /// A socket without TLS: what is written is sent, and [`Self::broken`] waits.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.transport, Transport::Tcp(_) | Transport::Unix(_))
     }
 
-    /// Writes as much as the socket takes without waiting, and gives how much that is. Nothing over TLS, and nothing that fails:
-    /// whoever writes the rest finds out why.
+    /// Writes as much as the socket takes without waiting, and returns how much. 0 over TLS, and on errors: writing the rest
+    /// returns the error.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> usize {
         match &self.transport {
             Transport::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
@@ -157,7 +157,7 @@ impl Stream {
         }
     }
 
-    /// Has the connection end in a reset when it is dropped: what was sent is no whole message (not on Unix sockets, which
+    /// Makes the connection end in a reset when it is dropped, since the message is incomplete (not on Unix sockets, which
     /// have none).
     pub(crate) fn abort(&self) {
         let _ = match &self.transport {
@@ -168,7 +168,7 @@ impl Stream {
         };
     }
 
-    /// What had come at the runtime's last look.
+    /// What had arrived at the runtime's last poll.
     pub(crate) fn looks_idle(&mut self) -> IdleProbe {
         let mut byte = [MaybeUninit::uninit()];
         let mut cx = Context::from_waker(Waker::noop());
@@ -180,8 +180,8 @@ impl Stream {
         }
     }
 
-    /// What has come. The kernel is asked: what the runtime knows is as old as its last look, and what has come since would
-    /// be taken for the answer to the next request.
+    /// What has arrived, by the kernel: the runtime's knowledge is as old as its last poll, and bytes that have arrived since would
+    /// be taken for the response to the next request.
     pub(crate) async fn probe_idle(&mut self) -> IdleProbe {
         let mut byte = [MaybeUninit::uninit()];
         let seen = match &self.transport {
@@ -189,7 +189,7 @@ impl Stream {
             Transport::Unix(stream) => SockRef::from(stream).peek(&mut byte),
             Transport::TlsServer(stream) => SockRef::from(stream.get_ref().0).peek(&mut byte),
             Transport::TlsClient(_) | Transport::Verified(_) => {
-                // what TLS has read already is no more in the socket: the runtime looks again before it goes on here
+                // what TLS has read already is no longer in the socket: the runtime polls again before this continues
                 tokio::task::yield_now().await;
                 return self.looks_idle();
             }
@@ -203,12 +203,12 @@ impl Stream {
 }
 
 thread_local! {
-    /// Lent to whichever socket has something to say: whoever waits for it holds no memory for what may come.
+    /// Used by whichever socket has data: a connection that waits holds no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
 }
 
 impl Stream {
-    /// Hands what has come to `take`, [`PIECE`] bytes at most; none at the end.
+    /// Passes what has arrived to `take`, [`PIECE`] bytes at most; none at the end.
     pub(crate) fn poll_take<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
@@ -216,7 +216,7 @@ impl Stream {
         })
     }
 
-    /// Adds what has come to `buffer`, [`PIECE`] bytes at most; 0 is the end.
+    /// Appends what has arrived to `buffer`, [`PIECE`] bytes at most; 0 is the end.
     pub(crate) async fn read_on(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut add = |bytes: &[u8]| {
             buffer.extend_from_slice(bytes);
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!((probes.0.unwrap(), probes.1.unwrap(), probes.2.unwrap()), (SILENT, PROBE_EVERY, PROBES));
     }
 
-    /// What a server sends without being asked, just before its connection is used again, is nobody's answer.
+    /// What a server sends unsolicited, just before its connection is used again, is no response to any request.
     #[tokio::test]
     async fn what_lies_in_a_kept_connection_is_seen_before_the_runtime_has_looked() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -302,7 +302,7 @@ mod tests {
             let mut server = listener.accept().unwrap().0;
             let local = Stream::connect_unix(&path).await.unwrap();
             let mut other = unix.accept().unwrap().0;
-            // what pingora's connector hands out, as far as its socket goes
+            // what pingora's connector returns, without TLS
             let within = TcpStream::connect(address).await.unwrap();
             let tls = Transport::TlsClient(Box::new(pingora_core::protocols::l4::stream::Stream::from(within)));
             let tls = Stream::new(tls);
@@ -311,7 +311,7 @@ mod tests {
             for _ in 0..3 {
                 for stream in &mut wires {
                     assert_eq!(stream.probe_idle().await, IdleProbe::Yes);
-                    // the runtime learns that there is nothing to read
+                    // the runtime notices that there is nothing to read
                     assert_eq!(stream.looks_idle(), IdleProbe::Yes);
                 }
             }

@@ -48,7 +48,7 @@ impl FrameTracker {
         self.head_len == 0 && self.payload_left == 0
     }
 
-    /// Whether a Close frame has gone by.
+    /// Whether a Close frame has passed.
     pub(crate) fn closed(&self) -> bool {
         self.closed
     }
@@ -83,7 +83,7 @@ fn head_len(second: u8) -> usize {
 pub(crate) enum Closing {
     /// 1001: the gateway stops.
     GoingAway,
-    /// 1001: nothing has moved for too long.
+    /// 1001: idle for too long.
     Idle,
     /// 4401: the session has expired.
     Expired,

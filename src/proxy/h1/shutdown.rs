@@ -1,5 +1,5 @@
-//! The word that the gateway stops, as a connection waits for it between two requests. It is asked for once and stays
-//! asked for: that takes a lock, and most waits are over at once.
+//! The shutdown signal, as a connection waits for it between two requests. The connection registers once and stays
+//! registered: that takes a lock, and most waits are short.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use std::task::{Context, Poll, Waker};
 use pingora_core::server::ShutdownWatch;
 use tokio::task::unconstrained;
 
-type Word = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(crate) struct Stopped {
     watch: ShutdownWatch,
-    /// Whom the word wakes.
-    asked: Option<(Waker, Word)>,
+    /// The task that is woken by the signal.
+    registered: Option<(Waker, Signal)>,
 }
 
 impl Stopped {
     pub(crate) fn new(watch: ShutdownWatch) -> Self {
-        Self { watch, asked: None }
+        Self { watch, registered: None }
     }
 
     /// Ready once the gateway stops; until then the task is woken when it does.
@@ -26,14 +26,14 @@ impl Stopped {
         if *self.watch.borrow() {
             return Poll::Ready(());
         }
-        if self.asked.as_ref().is_some_and(|(waker, _)| waker.will_wake(cx.waker())) {
+        if self.registered.as_ref().is_some_and(|(waker, _)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
         let mut watch = self.watch.clone();
-        // a task that has used up its budget would be told to come again, and not be registered
-        let mut word = Box::pin(unconstrained(async move { drop(watch.wait_for(|stopped| *stopped).await) }));
-        let polled = word.as_mut().poll(cx);
-        self.asked = Some((cx.waker().clone(), word));
+        // a task without budget would only be scheduled again, and not be registered
+        let mut signal = Box::pin(unconstrained(async move { drop(watch.wait_for(|stopped| *stopped).await) }));
+        let polled = signal.as_mut().poll(cx);
+        self.registered = Some((cx.waker().clone(), signal));
         polled
     }
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_asked_is_woken_in_whatever_task_it_asked_last() {
+    async fn a_connection_is_woken_in_the_task_that_polled_last() {
         let (stop, watch) = watch::channel(false);
         let mut stopped = Stopped::new(watch);
         for _ in 0..2 {
@@ -67,7 +67,7 @@ mod tests {
         waits.await.unwrap();
     }
 
-    /// A large response may have used up what a task may do in a row.
+    /// A large response may have used up the task's budget.
     #[tokio::test]
     async fn a_task_without_budget_is_woken_too() {
         let (stop, watch) = watch::channel(false);
@@ -82,7 +82,7 @@ mod tests {
             stopped.poll(cx)
         }));
         let _ = has_asked.await;
-        // it has been told to come again, and has
+        // it was scheduled again, and has run
         tokio::task::yield_now().await;
         stop.send(true).unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(10), waits).await.expect("woken").unwrap();

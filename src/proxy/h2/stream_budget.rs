@@ -1,5 +1,4 @@
-//! The streams of one HTTP/2 connection, counted: how many are open, how many wait for their client, and how many came to
-//! nothing.
+//! The streams of one HTTP/2 connection, counted: how many are open, how many wait for their client, and how many were abusive.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -15,15 +14,14 @@ use crate::proxy::connection_activity::ConnectionActivity;
 use crate::proxy::connection_limits::StreamPermit;
 use crate::proxy::gateway::Gateway;
 
-/// Streams that came to nothing by the client's doing, more than those that were served: resets
-/// (CVE-2023-44487), heads that cannot be read.
+/// How many more streams may be abusive than served: resets by the client (CVE-2023-44487), heads that cannot be read.
 const ABUSIVE_MAX: usize = 200;
 
-/// What came of a stream.
+/// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamOutcome {
     Served,
-    /// The client took it back, or sent what cannot be read.
+    /// The client has reset it, or sent what cannot be read.
     Abusive,
 }
 
@@ -31,10 +29,10 @@ pub(super) enum StreamOutcome {
 #[derive(Debug)]
 pub(super) struct StreamBudget {
     open: AtomicUsize,
-    /// Of those, the ones whose client does not take their answers.
+    /// Of those, the ones whose client does not read their responses.
     waiting: AtomicUsize,
     wasted: AtomicUsize,
-    /// Whether a stream has the place of the connection itself.
+    /// Whether a stream has the connection's own slot.
     placed: AtomicBool,
     quiet: Notify,
     activity: Arc<ConnectionActivity>,
@@ -46,7 +44,7 @@ impl StreamBudget {
         Self { open, waiting, wasted, placed: AtomicBool::new(false), quiet: Notify::new(), activity: activity.clone() }
     }
 
-    /// Says what the connection does, when one of its streams does something else.
+    /// Updates the connection's activity after a change of one of its streams.
     fn settle(&self) {
         match self.open.load(Ordering::Relaxed) {
             0 => self.activity.idle(),
@@ -55,7 +53,7 @@ impl StreamBudget {
         }
     }
 
-    /// Waits for the client to take something.
+    /// Does work that waits for the client to read.
     pub(super) async fn waiting<T>(&self, work: impl Future<Output = T>) -> T {
         let (mut work, mut waits) = (pin!(work), Waits(self, false));
         poll_fn(|cx| {
@@ -89,8 +87,8 @@ impl StreamBudget {
     }
 }
 
-/// A stream's place among the connections: it may hold one to a server, or a page's work, for as long as a connection
-/// may. The first has that of its connection.
+/// A stream's slot among the connections: like one it may occupy a server or a page's work. The first stream has the slot of its
+/// connection.
 pub(super) enum StreamSlot {
     OfConnection(Arc<StreamBudget>),
     Counted(#[expect(dead_code, reason = "counts itself out")] StreamPermit),
@@ -104,7 +102,7 @@ impl Drop for StreamSlot {
     }
 }
 
-/// A stream that waits for its client; no longer when dropped.
+/// A stream that waits for its client, until dropped.
 struct Waits<'t>(&'t StreamBudget, bool);
 
 impl Waits<'_> {
@@ -125,7 +123,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// One open stream; counts itself out when dropped.
+/// One open stream, until dropped.
 pub(super) struct Running(Arc<StreamBudget>);
 
 impl Running {
@@ -135,9 +133,9 @@ impl Running {
         Self(stream_budget.clone())
     }
 
-    pub(super) fn end(self, fate: StreamOutcome) {
+    pub(super) fn end(self, outcome: StreamOutcome) {
         let change = |wasted: usize| {
-            Some(if fate == StreamOutcome::Abusive { wasted.saturating_add(1) } else { wasted.saturating_sub(1) })
+            Some(if outcome == StreamOutcome::Abusive { wasted.saturating_add(1) } else { wasted.saturating_sub(1) })
         };
         let _ = self.0.wasted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
