@@ -12,9 +12,9 @@
 //! listener -> request head -> normalize -> page -> guard -> account -> store -> reply -> access log
 //! ```
 //!
-//! Both are served by [`proxy`]: it reads each head once, strictly, and sends the request one of three ways: an exchange
-//! whose body is read whole first, one whose bodies are streamed, or a WebSocket tunnel. All three ask the same
-//! `Gateway::open`, `attempt` and `access_log`.
+//! Both are served by [`proxy`]: it reads each head once, strictly. A forwarded request is an exchange (`proxy/exchange`: a small
+//! body is read whole first, others are streamed) or a WebSocket tunnel. All of them use the same `Gateway::open`, `attempt` and
+//! `access_log`.
 //!
 //! Both begin and end in [`proxy`]. Between them they meet only in [`account`] and [`store`]. Who may pass, and which fields
 //! are sent either way, is decided in [`policy`]: pure functions, which `check` and `explain` ask as well. The servers behind

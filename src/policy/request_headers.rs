@@ -4,8 +4,6 @@
 use std::borrow::Cow;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use pingora_core::Result;
-use pingora_http::RequestHeader;
 
 use super::app_cookies::Foreign;
 use super::authenticate::holds_own;
@@ -20,7 +18,6 @@ use crate::config::{IdentityHeaders, TemplatePart, Upstream};
 use crate::web::cookie;
 use crate::web::names::Names;
 use crate::wire::hop_by_hop::{self, is_hop_by_hop};
-use crate::wire::request_target;
 
 /// An expectation is met here, or the encoder writes it again.
 const EXPECT: &[u8] = b"expect";
@@ -130,22 +127,6 @@ impl<'a> Changes<'a> {
     /// The fields that we set.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.set.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)))
-    }
-
-    /// Changes a head in place. Idempotent.
-    pub(crate) fn apply(self, head: &mut RequestHeader) -> Result<()> {
-        for name in &self.dropped {
-            head.remove_header(name);
-        }
-        for (name, _) in &self.set {
-            head.remove_header(*name);
-        }
-        for (name, value) in self.set {
-            if let Some(value) = value {
-                head.append_header(name.to_owned(), &*value)?;
-            }
-        }
-        self.target.map_or(Ok(()), |target| request_target::set(head, &target))
     }
 }
 

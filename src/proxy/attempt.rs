@@ -2,10 +2,12 @@
 //! gets, what may be tried again, what its answer may say, how a failure is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 
+use super::connection_handle::ConnectionHandle;
 use super::failure;
 use super::gateway::Gateway;
 use super::live_connections::RequestSnapshot;
@@ -42,6 +44,23 @@ pub(super) fn requires_h2(gateway: &Gateway, forwarding: &Forwarding) -> bool {
     gateway.targets[forwarding.admission.upstream()].has_h2c()
 }
 
+/// Whether a client in HTTP/2 may be served by a server in HTTP/2.
+pub(super) fn may_use_h2(gateway: &Gateway, forwarding: &Forwarding) -> bool {
+    gateway.targets[forwarding.admission.upstream()].may_speak_h2()
+}
+
+/// How long the route gives a server to begin its response.
+pub(super) fn response_time(gateway: &Gateway, forwarding: &Forwarding) -> Duration {
+    gateway.config.routes[forwarding.admission.route()].timeout
+}
+
+/// The response did not begin in that time.
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+pub(super) fn response_overdue(connection: &ConnectionHandle) -> Box<Error> {
+    connection.mark_overdue();
+    Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()
+}
+
 /// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
 pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state: &RequestState, e: &Error) -> bool {
     let (Some(target), admission) = (state.tried.last(), &forwarding.admission) else { return false };
@@ -58,13 +77,12 @@ pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state:
     others && !state.connection.is_overdue()
 }
 
-/// A connection broke before a byte of an answer: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2),
-/// and only if it was a kept one that was just being closed.
-pub(super) fn may_repeat(forwarding: &Forwarding, state: &mut RequestState, kept: bool) -> bool {
+/// A kept connection ended before a byte of the response: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2).
+pub(super) fn may_repeat(forwarding: &Forwarding, state: &mut RequestState) -> bool {
     let head = forwarding.request.parsed();
     // an app may take it for a POST
     let overrides = || second_method::is_named(&head.headers, forwarding.request.target());
-    kept && is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
+    is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
 }
 
 /// The same, where the server says that it has not looked at the request: whatever that asks for, once.

@@ -19,7 +19,7 @@ use crate::wire::websocket_frames::Closing;
 pub(crate) struct ConnectionHandle {
     address: Option<IpAddr>,
     /// The same in letters, for every request to be told with.
-    address_text: Box<str>,
+    address_text: Arc<str>,
     secured: Option<Arc<TlsInfo>>,
     /// Of the whole connection; none for a stream.
     activity: Option<Arc<ConnectionActivity>>,
@@ -34,9 +34,13 @@ impl ConnectionHandle {
     /// `address` is the TCP peer's; `None` on a Unix socket.
     pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<TlsInfo>>) -> Self {
         let address = address.map(|ip| ip.to_canonical());
+        Self::with_text(address, address.map_or_else(String::new, |address| address.to_string()).into(), secured)
+    }
+
+    fn with_text(address: Option<IpAddr>, address_text: Arc<str>, secured: Option<Arc<TlsInfo>>) -> Self {
         Self {
             address,
-            address_text: address.map_or_else(String::new, |address| address.to_string()).into(),
+            address_text,
             secured,
             activity: None,
             closing: AtomicU8::new(0),
@@ -76,7 +80,7 @@ impl ConnectionHandle {
 
     /// One of the many streams of an HTTP/2 connection: ended by itself.
     pub(crate) fn for_stream(&self) -> Arc<Self> {
-        Arc::new(Self::new(self.address, self.secured.clone()))
+        Arc::new(Self::with_text(self.address, self.address_text.clone(), self.secured.clone()))
     }
 
     /// What TLS told, where the client came over it.

@@ -1,20 +1,23 @@
-//! Which kept connections are used again. Not those of a server that sent bytes which nobody asked for: whatever it sends
-//! next could be taken for the answer to somebody else's request (CWE-444).
+//! Which kept connections are used again. Not those of a server that sent unsolicited bytes: whatever it sends next could be
+//! taken for the response to another client's request (CWE-444). Not those that a request has authenticated.
+
+use http::{HeaderMap, header};
 
 use super::gateway::Gateway;
 use super::request_state::RequestState;
 use crate::upstream::h1_pool;
 use crate::upstream::targets::Target;
+use crate::web::names::Names;
 use crate::wire::stream::Stream;
 
-/// A kept connection to this server, and whether it is doubtful, as [`h1_pool::take`] has it.
+/// A kept connection to this server, and whether it needs a probe, as [`h1_pool::take`] has it; none for a second attempt.
 pub(crate) async fn reuse(
     gateway: &Gateway,
     target: &Target,
     state: &RequestState,
     repeatable: bool,
 ) -> Option<(Stream, bool)> {
-    if !target.is_trusted(|| gateway.now_millis()) {
+    if state.retried || !target.is_trusted(|| gateway.now_millis()) {
         return None;
     }
     let kept = h1_pool::take(target.id(), repeatable).await;
@@ -44,4 +47,14 @@ pub(crate) fn distrust(gateway: &Gateway, target: &Target, state: &RequestState)
         request_id,
         "unsolicited bytes from upstream server, connection reuse disabled for a minute"
     );
+}
+
+/// Whether a request authenticates its connection, and not only itself (RFC 4559, 6): no other client's request may use that
+/// connection afterwards.
+pub(crate) fn uses_connection_auth(headers: &HeaderMap, names: Names) -> bool {
+    names.may_have(b"authorization")
+        && headers.get_all(header::AUTHORIZATION).iter().any(|value| {
+            let scheme = value.as_bytes().split(|b| !b.is_ascii_alphanumeric()).next().unwrap_or_default();
+            scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+        })
 }

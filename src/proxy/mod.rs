@@ -24,7 +24,6 @@ mod page;
 pub mod properties;
 pub(crate) mod report;
 mod request_state;
-mod retry;
 pub(crate) mod tls_handshake;
 mod untrusted_proxy_warning;
 

@@ -17,7 +17,7 @@ use super::access_log;
 use super::connection_handle::ConnectionHandle;
 use super::connection_handler::ConnectionHandler;
 use super::connection_limits::ConnectionPermit;
-use super::h1::downstream::Conn;
+use super::h1::downstream::ClientConnection;
 use super::h1::{connection, reply};
 use super::h2;
 use crate::config::Certificate;
@@ -68,14 +68,14 @@ pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
         // apart: it is many times as large as a connection in HTTP/1
         Box::pin(h2::connection::serve_h2(handler, stream, BytesMut::new(), connection, permit)).await;
     } else {
-        let conn = Conn::new(stream, connection, handler.stopped.clone());
+        let conn = ClientConnection::new(stream, connection, handler.stopped.clone());
         connection::serve_http1(handler, conn, permit).await;
     }
 }
 
 /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
 async fn refuse_plain(handler: &ConnectionHandler, stream: TcpStream, address: Option<IpAddr>) {
-    let mut conn = Conn::new(
+    let mut conn = ClientConnection::new(
         Stream::new(Transport::tcp(stream)),
         Arc::new(ConnectionHandle::new(address, None)),
         handler.stopped.clone(),

@@ -40,7 +40,7 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 
 /// A connection in HTTP/2, for as many streams as the server allows.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct SharedConnection {
     send: SendRequest<Bytes>,
     scheme: &'static str,
     /// One for the pool, and one for each stream. Counts those that are at stake.
@@ -53,10 +53,10 @@ pub(crate) struct Shared {
 pub(crate) type Pair = (u64, Option<IpAddr>);
 
 thread_local! {
-    static SHARED: RefCell<HashMap<Pair, Vec<Shared>, ahash::RandomState>> = RefCell::default();
+    static SHARED: RefCell<HashMap<Pair, Vec<SharedConnection>, ahash::RandomState>> = RefCell::default();
 }
 
-impl Shared {
+impl SharedConnection {
     /// Begins HTTP/2 on a new connection, which is kept for further streams.
     pub(crate) async fn begin(pair: Pair, stream: Stream, scheme: &'static str) -> Result<Self> {
         let failed = |e| Error::because(ErrorType::ConnectError, "starting HTTP/2", e).into_up();
@@ -99,7 +99,11 @@ impl Shared {
     }
 
     /// Opens a stream; `bodiless` says that nothing follows the head.
-    pub(crate) async fn ask(self, request: Request<()>, bodiless: bool) -> Result<(SendStream<Bytes>, ResponseStream)> {
+    pub(crate) async fn open_stream(
+        self,
+        request: Request<()>,
+        bodiless: bool,
+    ) -> Result<(SendStream<Bytes>, ResponseStream)> {
         let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
         let mut send = self.send.ready().await.map_err(failed)?;
         let (answer, body) = send.send_request(request, bodiless).map_err(failed)?;
@@ -132,7 +136,10 @@ impl Shared {
 }
 
 /// Closes connections.
-fn close(all: &mut HashMap<Pair, Vec<Shared>, ahash::RandomState>, doomed: impl Fn(&Shared) -> bool) {
+fn close(
+    all: &mut HashMap<Pair, Vec<SharedConnection>, ahash::RandomState>,
+    doomed: impl Fn(&SharedConnection) -> bool,
+) {
     for list in all.values_mut() {
         list.retain_mut(|shared| !doomed(shared) && shared.is_open());
     }

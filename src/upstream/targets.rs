@@ -236,6 +236,11 @@ impl Targets {
         self.servers.iter().any(h2c)
     }
 
+    /// Whether a server may be among them that speaks HTTP/2.
+    pub(crate) fn may_speak_h2(&self) -> bool {
+        self.all().iter().any(|target| target.is_h2c() || target.may_speak_h2())
+    }
+
     /// `Host` to send instead of the client's.
     pub(crate) fn host_override<'t>(&self, target: &'t Target) -> Option<&'t str> {
         self.sends_own_host.then_some(target.authority.as_str())

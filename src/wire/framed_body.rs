@@ -1,4 +1,4 @@
-//! A body in HTTP/1.1 as it is read off a connection, whichever end sends it.
+//! A body in HTTP/1.1 as it is read from a connection, a client's or a server's.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use super::body::{Complete, Part};
 use super::chunked::Chunks;
 use super::response_head::Framing;
 
-/// What is read at once.
+/// Bytes read at a time.
 const PIECE: usize = 32 << 10;
 
-/// A connection, what has been read of it, and how far its body has come.
+/// A connection, the bytes read and not used yet, and the progress of the body.
 pub(crate) struct Framed<R> {
     pub(crate) stream: R,
     pub(crate) buffer: BytesMut,
@@ -20,33 +20,38 @@ pub(crate) struct Framed<R> {
     chunks: Chunks,
 }
 
-/// Why a body is not read to its end.
+/// Why a body could not be read to its end.
 pub(crate) enum Cut {
-    /// Its chunks are framed by nobody's rules.
+    /// The chunks are not valid.
     Malformed,
-    /// The connection ended before it.
+    /// The connection ended before the body did.
     Ended,
     Failed(io::Error),
 }
 
 impl<R: AsyncRead + Unpin> Framed<R> {
-    /// `buffer` is what stands behind the head.
+    /// `buffer` has the bytes after the head.
     pub(crate) fn new(stream: R, buffer: BytesMut, framing: Framing) -> Self {
         Self { stream, buffer, framing, chunks: Chunks::default() }
     }
 
-    /// A server's head was read: what stands behind it, and how that is framed.
+    /// A server's head was read: the bytes after it, and their framing.
     pub(crate) fn begin(&mut self, buffer: BytesMut, framing: Framing) {
         (self.buffer, self.framing, self.chunks) = (buffer, framing, Chunks::of_server());
     }
 
-    /// Whether nothing of the body follows what was read; never known where it ends with the connection.
+    /// Whether the body has been read to its end; never known where it ends with the connection.
     pub(crate) fn is_over(&self) -> bool {
         match self.framing {
             Framing::Length(left) => left == 0,
             Framing::Chunked => self.chunks.is_done(),
             Framing::Close => false,
         }
+    }
+
+    /// The end, if the body has been read to it.
+    pub(crate) fn completed(&self) -> Option<Complete> {
+        self.is_over().then(Complete::by_framing)
     }
 
     /// Whether the end of the connection is the end of the body.
@@ -70,13 +75,13 @@ impl<R: AsyncRead + Unpin> Framed<R> {
         }
     }
 
-    /// Reads what there is; 0 at the end of the connection.
+    /// Reads what is available; 0 at the end of the connection.
     pub(crate) async fn read(&mut self) -> io::Result<usize> {
         self.buffer.reserve(PIECE);
         self.stream.read_buf(&mut self.buffer).await
     }
 
-    /// The next run of the body that stands in the buffer.
+    /// The next part of the body in the buffer.
     fn taken(&mut self) -> Result<Option<Bytes>, Cut> {
         match &mut self.framing {
             Framing::Close => Ok((!self.buffer.is_empty()).then(|| self.buffer.split().freeze())),

@@ -38,11 +38,11 @@ pub(crate) struct Whole {
 impl Whole {
     /// Parses the head and takes its bytes out of the buffer that it was found in.
     pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Box<Head>, BadHead> {
-        // with an LF behind each of them, there are no other CRs
+        // each CR is followed by an LF: there are no others
         if self.lines != Some(memchr::memchr_iter(b'\r', &buffer[..self.end]).count()) {
             return Err(BadHead::Ambiguous("line end"));
         }
-        // one that is refused stays there: how the answer looks depends on it
+        // a rejected head stays there: the form of the response depends on it
         let bytes = buffer.split_to(self.end).freeze();
         parse(&bytes).inspect_err(|_| {
             let rest = std::mem::replace(buffer, BytesMut::from(bytes));
@@ -67,6 +67,11 @@ impl Head {
         }
     }
 
+    /// Whether it has lines. A head from HTTP/2 has none, and no spelling of names.
+    pub(crate) fn has_lines(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// Name and whole line of each field, in the order and the letters in which they came.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut start = 0;
@@ -80,7 +85,7 @@ impl Head {
 }
 
 /// Reads the head at the start of `bytes`; empty lines before it are to be cut by [`blank_lines`]. In the first `seen`
-/// bytes no end was found before: whoever sends a head byte by byte does not have it looked through each time.
+/// bytes no end was found before: a head that arrives byte by byte is not searched from its start each time.
 pub(crate) fn read(bytes: &[u8], seen: usize, limits: &Limits) -> Read {
     // half an empty line
     if bytes == b"\r" {
@@ -116,7 +121,7 @@ pub(crate) fn wants_page(bytes: &[u8]) -> bool {
     }
 }
 
-/// Bytes of empty lines before a request line: let through (RFC 9112, 2.2).
+/// Bytes of empty lines before a request line, which are ignored (RFC 9112, 2.2).
 pub(crate) fn blank_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| *line == b"\r\n").count() * 2
 }
@@ -197,7 +202,7 @@ mod tests {
         crate::config::one_app("http://127.0.0.1:9", None, None).unwrap().limits
     }
 
-    /// The head at the front of `bytes` and what is left behind it; `None` if it is refused or not whole.
+    /// The head at the front of `bytes` and the rest; `None` if it is rejected or incomplete.
     fn take(bytes: &[u8]) -> Option<(Head, Vec<u8>)> {
         let Read::Whole(whole) = read(bytes, 0, &limits()) else { return None };
         let mut buffer = BytesMut::from(bytes);
@@ -320,7 +325,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// Never two readings of one message: what is let through, httparse and pingora read alike, and the
+        /// Never two readings of one message: httparse and pingora read alike what is accepted, and the
         /// lines that are sent on say the same.
         #[test]
         fn every_head_that_is_taken_is_read_alike_by_others(bytes in nearly_heads()) {

@@ -1,11 +1,10 @@
-//! Heads of answers: an upstream's is read as strictly as a client's (what frames in two ways is a bad
-//! gateway), and ours is written.
+//! Heads of responses: a server's is read as strictly as a client's (ambiguous framing is 502), and ours is written.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::BytesMut;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
@@ -27,7 +26,7 @@ pub(crate) enum Framing {
     Close,
 }
 
-/// An upstream's answer, as far as it has come.
+/// A server's response, as far as it has arrived.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) head: Head,
@@ -36,16 +35,16 @@ pub(crate) struct Answer {
     pub(crate) keeps: bool,
 }
 
-/// The head of an upstream's answer. Its fields stay as they came.
+/// The head of a server's response. Its fields stay as they are.
 #[derive(Debug)]
 pub(crate) struct Head {
     status: StatusCode,
-    /// All that has come: the head, and what is behind its end.
+    /// All that has arrived: the head, and the bytes after it.
     bytes: BytesMut,
     end: usize,
     reason: Range<usize>,
     fields: Vec<Field>,
-    /// Bit n: there is a field with a name of n bytes (modulo 64), so that most looks for one that is not there end here.
+    /// Bit n: there is a field with a name of n bytes (modulo 64), so that most lookups of absent names end here.
     name_lengths: u64,
 }
 
@@ -56,16 +55,11 @@ struct Field {
 }
 
 impl Head {
-    /// Name and value of each field in the order in which they came.
-    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| self.field(field))
-    }
-
     fn field(&self, field: &Field) -> (&[u8], &[u8]) {
         (&self.bytes[field.name.clone()], &self.bytes[field.value.clone()])
     }
 
-    /// A field's whole line, where it came as it would be written.
+    /// A field's whole line, where it is spelled as it would be written.
     fn line(&self, Field { name, value }: &Field) -> Option<&[u8]> {
         let end = value.end + 2;
         let between = (self.bytes.get(name.end..value.start)?, self.bytes.get(value.end..end)?);
@@ -78,12 +72,12 @@ fn length_bit(name: &[u8]) -> u64 {
 }
 
 impl Answer {
-    /// Bytes that have come so far.
+    /// Bytes that have arrived so far.
     pub(crate) fn length(&self) -> usize {
         self.head.bytes.len()
     }
 
-    /// Those behind the head.
+    /// Those after the head.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.head.bytes[self.head.end..]
     }
@@ -95,22 +89,34 @@ impl Answer {
 }
 
 impl Head {
-    /// Without fields about a connection; `Connection` still says which others those are.
-    pub(crate) fn to_map(&self) -> Result<ResponseHeader> {
-        let mut head = ResponseHeader::build(self.status, Some(self.fields.len() + 6))?;
-        head.set_reason_phrase(std::str::from_utf8(&self.bytes[self.reason.clone()]).ok())?;
+    /// The head as a map, without hop-by-hop fields; `Connection` remains, because it names others. `for_h1` adds what HTTP/2 does
+    /// not have: a reason, and the case of names. Values are not copied.
+    pub(crate) fn into_map(self, for_h1: bool) -> Result<ResponseHeader> {
+        let size = Some(self.fields.len() + 6);
+        let mut head = if for_h1 {
+            let mut head = ResponseHeader::build(self.status, size)?;
+            head.set_reason_phrase(std::str::from_utf8(&self.bytes[self.reason.clone()]).ok())?;
+            head
+        } else {
+            ResponseHeader::build_no_case(self.status, size)?
+        };
+        let bytes = self.bytes.freeze();
         let passes = |name: &[u8]| name.eq_ignore_ascii_case(b"connection") || !is_hop_by_hop(name);
-        for (name, value) in self.fields().filter(|(name, _)| passes(name)) {
-            let name = HeaderName::from_bytes(name).map_err(|_| bad("field name"))?;
-            head.append_header(name, value)?;
+        for Field { name, value } in self.fields {
+            let name = &bytes[name];
+            if passes(name) {
+                let name = HeaderName::from_bytes(name).map_err(|_| bad("field name"))?;
+                let value = HeaderValue::from_maybe_shared(bytes.slice(value)).map_err(|_| bad("field value"))?;
+                head.append_header(name, value)?;
+            }
         }
         Ok(head)
     }
 }
 
 impl Head {
-    /// A length that is said twice is said once (RFC 9110, 8.6), and a coding that is none is not said at all: what frames
-    /// the body stands in one place. Where two of them differ, all stay, to be refused.
+    /// Equal lengths become one (RFC 9110, 8.6), and the coding `identity` is removed, so that one field frames the body.
+    /// Lengths that differ all stay, and are rejected.
     fn tidy(&mut self) {
         let Self { bytes, fields, .. } = self;
         let is =
@@ -154,8 +160,8 @@ impl ResponseHeadView for Head {
     }
 }
 
-/// Reads the head at the front of `buffer`, and takes the buffer with it; `None` while it is not whole. In its first `seen` bytes no end was found
-/// before: a server that sends it byte by byte does not have it parsed each time.
+/// Reads the head at the front of `buffer`, and takes the buffer with it; `None` while it is incomplete. In its first `seen` bytes
+/// no end was found before: a head that arrives byte by byte is not parsed each time.
 pub(crate) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Result<Option<Answer>> {
     let parsed =
         if seen == 0 || request_head::may_end(&buffer[seen.saturating_sub(2)..]) { parse(buffer)? } else { None };
@@ -163,26 +169,26 @@ pub(crate) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Resul
         return if buffer.len() > HEAD_BYTES { Err(bad("head too large")) } else { Ok(None) };
     };
     let framing = framing(&head, method)?;
-    // a 204 has no body (RFC 9110, 15.3.5): whoever announces one may send it all the same
+    // a 204 has no body (RFC 9110, 15.3.5): a server that announces one may send it all the same
     let overhangs = head.status == StatusCode::NO_CONTENT && announces_body(&head);
     let closes = connection_options(&head).any(|option| option.eq_ignore_ascii_case(b"close"));
     let keeps = version == 1 && !closes && !overhangs;
     Ok(Some(Answer { head, framing, keeps }))
 }
 
-/// Takes the buffer once there is a whole head in it; the second is its minor version.
+/// Takes the buffer once there is a complete head in it; the second is its minor version.
 fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
-    // a blank before the colon is a server's slip, and goes (RFC 9112, 5.1)
+    // a blank before the colon is removed (RFC 9112, 5.1)
     config.allow_spaces_after_header_name_in_responses(true);
     let end = match config.parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields) {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(e) => return Err(bad(unreadable(e))),
     };
-    // what the parser hands out are parts of what it was given
+    // the parser returns slices of its input
     let place = |part: &[u8]| {
         let start = part.as_ptr().addr().saturating_sub(buffer.as_ptr().addr()).min(end);
         start..(start + part.len()).min(end)
@@ -199,7 +205,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     Ok(Some((head, version)))
 }
 
-/// What its author is told: where the head is none that HTTP/1 knows (RFC 9112, 4 and 5).
+/// What the log says of a head that is not valid in HTTP/1 (RFC 9112, 4 and 5).
 fn unreadable(e: httparse::Error) -> &'static str {
     match e {
         httparse::Error::HeaderName => "malformed response head: invalid field name or folded line",
@@ -247,16 +253,16 @@ pub(crate) fn write_answer<'f>(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a 103 with its `Link` fields, the only ones that it may have to tell.
-pub(crate) fn write_early_hints<'l>(links: impl Iterator<Item = &'l [u8]>, out: &mut Vec<u8>) {
+/// Writes a 103 with its `Link` fields and no others (RFC 8297).
+pub(crate) fn write_early_hints(fields: &HeaderMap, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
-    for link in links {
-        put_field(out, b"Link", link);
+    for link in fields.get_all(header::LINK) {
+        put_field(out, b"Link", link.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the head of a reply of ours and the fields about this connection.
+/// Writes the head of a reply of the gateway's, with the fields about this connection.
 pub(crate) fn write_head(head: &mut ResponseHeader, close: bool, out: &mut Vec<u8>) {
     let status = head.status;
     if !status.is_informational() && !head.headers.contains_key(header::DATE) {
@@ -285,7 +291,7 @@ pub(crate) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// How the body is framed; an answer that says so in two ways, or in one that we do not know, is refused.
+/// How the body is framed; ambiguous and unknown framing is rejected.
 pub(crate) fn framing(head: &impl ResponseHeadView, method: &Method) -> Result<Framing> {
     let mut lengths = head.values(&header::CONTENT_LENGTH);
     let mut codings = head.values(&header::TRANSFER_ENCODING);

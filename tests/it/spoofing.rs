@@ -3,8 +3,10 @@
 
 use serde_json::json;
 
-use crate::backend::{Backend, ok};
+use crate::backend::{Backend, Received, ok};
 use crate::gateway::Gateway;
+use crate::h2::{ask, read, request, run};
+use crate::tls::Secure;
 
 #[test]
 fn headers_with_other_bytes_in_their_names_pass_only_where_the_upstream_allows_them() {
@@ -45,6 +47,99 @@ fn identity_headers_are_spelled_as_they_are_written_down() {
             assert_eq!(received.fields.iter().filter(|(own, _)| own == name).count(), 1, "{name}: {received:?}");
         }
         assert!(!received.fields.iter().any(|(_, value)| value == "evil"), "{received:?}");
+    }
+}
+
+/// A body of a request: its name, its bytes, and whether the head says how long it is.
+const BODIES: [(&str, usize, bool); 4] =
+    [("none", 0, false), ("small", 5, true), ("100 KiB", 100 << 10, true), ("without a length", 5, false)];
+
+/// What the server got with each of them, from clients in HTTP/1.1 and HTTP/2.
+fn received_with_each_body(secure: &Secure, backend: &Backend, cookie: &str) -> Vec<(String, Received)> {
+    let cookie = format!("{cookie}; theme=dark");
+    let sent =
+        [("remote-user", "evil"), ("x-request-id", "evil"), ("TE", "trailers"), ("X-oDD", "1"), ("Cookie", &*cookie)];
+    let fields = |length: Option<usize>, names: fn(&str) -> String| {
+        let length = length.map(|length| ("Content-Length", length.to_string()));
+        sent.iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .chain(length)
+            .map(|(name, value)| (names(name), value))
+            .collect::<Vec<_>>()
+    };
+    let mut received = Vec::new();
+    for (name, bytes, says_length) in BODIES {
+        let (method, body) = (if bytes == 0 { "GET" } else { "POST" }, vec![b'x'; bytes]);
+        let length = says_length.then_some(bytes);
+        let mut client = secure.client("a.example.com");
+        let lines = fields(length, str::to_owned)
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect::<Vec<_>>();
+        let lines = lines.concat();
+        let head = format!("{method} /x HTTP/1.1\r\nHost: a.example.com\r\n{lines}");
+        if bytes > 0 && !says_length {
+            let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{bytes:x}\r\n");
+            client.send(&[head.as_bytes(), chunk.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat());
+        } else {
+            client.send(&[head.as_bytes(), b"\r\n", &body].concat());
+        }
+        assert_eq!(client.answer().status, 200, "{name}");
+        received.push((format!("HTTP/1.1, {name}"), backend.next()));
+        let fields = fields(length, str::to_lowercase);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let status = run(async {
+            let answer = ask(&secure.h2().await, request(&format!("{method} /x"), &fields), &body).await.unwrap();
+            read(answer).await.unwrap().0
+        });
+        assert_eq!(status, 200, "{name}");
+        received.push((format!("HTTP/2, {name}"), backend.next()));
+    }
+    received
+}
+
+/// Whichever way a request takes through the gateway, an app sees the same names. Those of the client keep their case where it
+/// is known: HTTP/2 has lower case only (RFC 9113, 8.2).
+#[test]
+fn fields_are_spelled_alike_for_every_body_and_every_version_of_http() {
+    let backend = Backend::start(ok);
+    let secure = Secure::start(&format!(
+        "[[upstream]]\nname = \"app\"\nservers = [\"{}\"]\nidentity = \"remote\"\n[[route]]\nupstream = \"app\"\n",
+        backend.address
+    ));
+    let cookie = secure.first_account();
+    let added = [
+        "Remote-User",
+        "Remote-Email",
+        "Remote-Name",
+        "Remote-Groups",
+        "Remote-Id",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Request-Id",
+        "X-Authgate-Via",
+        "Cookie",
+    ];
+    let seen = received_with_each_body(&secure, &backend, &cookie);
+    assert_eq!(seen.len(), 2 * BODIES.len());
+    for ((what, received), (_, bytes, says_length)) in seen.iter().zip(BODIES.iter().flat_map(|body| [body, body])) {
+        let mut names: Vec<&str> = received.fields.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let own = |name: &'static str, lower: &'static str| if what.starts_with("HTTP/2") { lower } else { name };
+        let framing = match (*bytes > 0, *says_length) {
+            (false, _) => None,
+            (true, true) => Some(own("Content-Length", "content-length")),
+            (true, false) => Some("Transfer-Encoding"),
+        };
+        let mut expected: Vec<&str> = added.into_iter().chain(framing).collect();
+        expected.extend(["Host", own("X-oDD", "x-odd")]);
+        expected.sort_unstable();
+        assert_eq!(names, expected, "{what}");
+        assert_eq!(received.body.len(), *bytes, "{what}");
+        assert!(!received.fields.iter().any(|(_, value)| value == "evil"), "{what}: {received:?}");
+        assert_eq!(received.field("cookie"), Some("theme=dark"), "{what}");
     }
 }
 

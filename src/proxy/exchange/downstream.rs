@@ -1,5 +1,5 @@
-//! The two ends that a streamed exchange reads and writes: what the client speaks is behind [`Upload`] and [`Download`], what
-//! the server speaks behind `upstream.rs`; between them there is one exchange.
+//! The client's side of an exchange: the body of its request, and the way back to it. HTTP/1 (`h1/`) and HTTP/2 (`h2/`) have
+//! one implementation each; the server's side is `upstream.rs`.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -11,9 +11,9 @@ use crate::proxy::body_time;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::wire::body::{Complete, Part};
 
-/// A request's body, as its client sends it.
-pub(crate) trait Upload {
-    /// Whether its framing says how long it is. Where a head alone does, that may turn out to be wrong at the end.
+/// The body of a request as the client sends it.
+pub(crate) trait RequestBody {
+    /// Whether the framing itself says where the body ends. A length in the head may turn out to be wrong at the end.
     const IS_FRAMED: bool;
 
     /// Whether nothing follows what was read.
@@ -22,23 +22,29 @@ pub(crate) trait Upload {
     /// The next piece.
     async fn piece(&mut self) -> Result<Part>;
 
-    /// What stands behind it.
+    /// The trailers, after the end.
     async fn trailers(&mut self) -> Result<Option<HeaderMap>>;
 
-    /// Waits until the client has gone, once the body is over.
-    async fn gone(&mut self);
+    /// Waits until the client has disconnected, after the end of the body.
+    async fn disconnected(&mut self);
 }
 
-/// The way back to a client.
-pub(crate) trait Download {
-    /// Whether servers are asked in HTTP/2 for it where they offer that.
-    const TAKES_H2: bool;
+/// A client that waits for its response.
+pub(crate) trait WaitingClient {
+    /// An interim response: 100, or 103 with its links.
+    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap);
 
-    /// Whether it sends its body only when the server asks for that (RFC 9110, 10.1.1).
-    fn holds_back(&self) -> bool;
+    /// Waits until the client no longer wants the response; forever where only reading its request can show that.
+    async fn disconnected(&mut self);
+}
 
-    /// An interim answer of the server's: 100, or 103 with its links.
-    async fn inform(&mut self, status: StatusCode, links: &HeaderMap);
+/// The response on its way to a client.
+pub(crate) trait Downstream: WaitingClient {
+    /// Whether the client uses HTTP/2: then servers that offer it are used in HTTP/2, too.
+    const IS_H2: bool;
+
+    /// Whether the client sends its body only after a 100 Continue (RFC 9110, 10.1.1).
+    fn expects_continue(&self) -> bool;
 
     /// The final head; with `end`, nothing follows it.
     async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<(), ClientDisconnected>;
@@ -46,15 +52,15 @@ pub(crate) trait Download {
     /// A piece of the body.
     async fn data(&mut self, data: Bytes) -> Result<(), ClientDisconnected>;
 
+    /// The last piece of a whole body.
+    async fn last_data(&mut self, data: Bytes, whole: Complete) -> Result<(), ClientDisconnected>;
+
     /// The end of a whole body, perhaps with trailers.
     async fn end(&mut self, whole: Complete, trailers: Option<HeaderMap>) -> Result<(), ClientDisconnected>;
-
-    /// Waits until the client takes its request back; for ever where its body alone could tell.
-    async fn gone(&mut self);
 }
 
 /// Reads a body of at most `max` bytes; each error is the status to answer with.
-pub(crate) async fn read_form(body: &mut impl Upload, max: usize) -> std::result::Result<Bytes, StatusCode> {
+pub(crate) async fn read_form(body: &mut impl RequestBody, max: usize) -> std::result::Result<Bytes, StatusCode> {
     let whole = async {
         let mut form = BytesMut::new();
         while let Part::Data(part) = body.piece().await.map_err(|_| StatusCode::BAD_REQUEST)? {

@@ -1,34 +1,34 @@
-//! A request's body that can be sent again, as long as it is small: a server in HTTP/2 may refuse a stream that it has
-//! not looked at, and then it may be asked once more whatever the method (RFC 9113, 8.7).
+//! A streamed request body that can be sent again as long as it is small: a server may refuse a stream before it has processed
+//! it, and then any request may be sent again (RFC 9113, 8.7).
 
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::Result;
 
-use super::downstream::Upload;
-use crate::proxy::h1::request_body::BODY_MAX;
+use super::buffered::BODY_BYTES_MAX;
+use super::downstream::RequestBody;
 use crate::wire::body::Part;
 
-/// What came of a body so far, held.
-pub(super) struct Replay<'u, U> {
+/// A body, and what has been read of it.
+pub(super) struct ReplayBuffer<'u, U> {
     inner: &'u mut U,
-    /// Nothing, once it is too much.
+    /// Empty once the body is too large.
     held: Vec<Bytes>,
     held_bytes: u64,
     is_whole: bool,
-    /// The next of them to be given out.
+    /// The next of them to be returned.
     next: usize,
-    /// What stands behind it, once that was read.
+    /// Once they were read.
     trailers: Option<HeaderMap>,
     has_ended: bool,
 }
 
-impl<'u, U: Upload> Replay<'u, U> {
+impl<'u, U: RequestBody> ReplayBuffer<'u, U> {
     pub(super) fn new(inner: &'u mut U) -> Self {
         Self { inner, held: Vec::new(), held_bytes: 0, is_whole: true, next: 0, trailers: None, has_ended: false }
     }
 
-    /// Begins anew; `false`: it cannot.
+    /// Starts again; `false` where a part is no longer held.
     pub(super) fn rewind(&mut self) -> bool {
         self.next = 0;
         self.is_whole
@@ -36,7 +36,7 @@ impl<'u, U: Upload> Replay<'u, U> {
 
     fn hold(&mut self, piece: &Bytes) {
         self.held_bytes += piece.len() as u64;
-        if self.held_bytes > BODY_MAX {
+        if self.held_bytes > BODY_BYTES_MAX {
             (self.is_whole, self.next) = (false, 0);
             self.held = Vec::new();
         } else if self.is_whole {
@@ -46,7 +46,7 @@ impl<'u, U: Upload> Replay<'u, U> {
     }
 }
 
-impl<U: Upload> Upload for Replay<'_, U> {
+impl<U: RequestBody> RequestBody for ReplayBuffer<'_, U> {
     const IS_FRAMED: bool = U::IS_FRAMED;
 
     fn is_over(&self) -> bool {
@@ -73,7 +73,7 @@ impl<U: Upload> Upload for Replay<'_, U> {
         Ok(self.trailers.clone())
     }
 
-    async fn gone(&mut self) {
-        self.inner.gone().await;
+    async fn disconnected(&mut self) {
+        self.inner.disconnected().await;
     }
 }

@@ -1,143 +1,120 @@
-//! The server's end of a stream's request: a connection of its own in HTTP/1.1, or a stream of a shared one in
-//! HTTP/2. Both are written and read apart from each other, so that bodies pass both ways at once.
+//! The server's side of a streamed exchange: an HTTP/1.1 connection, or a stream of a shared HTTP/2 connection. Request and
+//! response are separate halves, so that bodies pass in both directions at the same time.
 
 use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Method, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use super::downstream::Download;
-use crate::proxy::attempt::count_interim;
+use super::attempt_error::{AttemptError, client_disconnected, truncated};
+use super::downstream::{Downstream, WaitingClient};
+use super::request_encoder::{self, Extra};
+use super::response_head::{HeadSource, read_head};
+use crate::policy::request_headers::Changes;
 use crate::upstream::h1_pool;
-use crate::upstream::h2_pool::{ResponseStream, Shared};
+use crate::upstream::h2_pool::{ResponseStream, SharedConnection};
 use crate::wire::body::{Complete, Part};
+use crate::wire::chunked;
 use crate::wire::framed_body::{Cut, Framed};
-use crate::wire::hop_by_hop::is_hop_by_hop_name;
-use crate::wire::response_head::{self, Framing};
-use crate::wire::response_view::ResponseHeadView as _;
+use crate::wire::request_head::Head;
+use crate::wire::response_head::{self, Answer, Framing};
 use crate::wire::stream::Stream;
-use crate::wire::{chunked, request_target};
 
-/// How long the end of an answer without a body may take.
+/// How long the end of a response without a body may take.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes read of a response head at a time.
+const PIECE: usize = 16 << 10;
 
-/// Why a try came to nothing.
-pub(super) enum AttemptError {
-    /// The connection ended before a byte of an answer.
-    NoResponse(Box<Error>),
-    /// The server says that it has not looked at the request.
-    NotProcessed(Box<Error>),
-    Other(Box<Error>),
+/// A connection to a server.
+pub(super) enum UpstreamConnection {
+    H1(Stream),
+    H2(SharedConnection),
 }
 
-/// A server that can be asked.
-pub(super) enum Server {
-    Own(Stream),
-    Shared(Shared),
+/// Takes the request's body.
+pub(super) enum RequestSink {
+    H1 { stream: WriteHalf<Stream>, chunked: bool },
+    H2(SendStream<Bytes>),
 }
 
-/// What the request's body goes into.
-pub(super) enum Sink {
-    Own { stream: WriteHalf<Stream>, chunked: bool },
-    Shared(SendStream<Bytes>),
+/// Gives the response.
+pub(super) enum ResponseSource {
+    H1 { body: Framed<Reader>, keeps: bool },
+    H2(ResponseStream),
 }
 
-/// What the answer comes from.
-pub(super) enum Source {
-    Own { body: Framed<ReadHalf<Stream>>, keeps: bool },
-    Shared(ResponseStream),
+/// The reading side of an HTTP/1.1 connection: all of it where the whole request was sent before.
+pub(super) enum Reader {
+    Whole(Stream),
+    Half(ReadHalf<Stream>),
 }
 
-impl Server {
+impl AsyncRead for Reader {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Whole(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Half(half) => Pin::new(half).poll_read(cx, buf),
+        }
+    }
+}
+
+impl HeadSource for Reader {
+    async fn read_more(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        buffer.reserve(PIECE);
+        self.read_buf(buffer).await
+    }
+}
+
+impl UpstreamConnection {
     /// Sends the head; `bodiless` says that nothing follows.
-    pub(super) async fn begin(self, head: &RequestHeader, bodiless: bool) -> Result<(Sink, Source)> {
+    pub(super) async fn begin(
+        self,
+        head: &Head,
+        changes: Changes<'_>,
+        (expects_continue, bodiless): (bool, bool),
+    ) -> Result<(RequestSink, ResponseSource), AttemptError> {
+        let failed =
+            |e| AttemptError::NoResponse(Error::because(ErrorType::WriteError, "sending the head", e).into_up());
         match self {
-            Self::Own(stream) => {
-                let (read, mut write) = tokio::io::split(stream);
-                let (bytes, chunked) = head_bytes(head, bodiless);
-                let failed = |e| Error::because(ErrorType::WriteError, "sending the head", e).into_up();
-                write.write_all(&bytes).await.map_err(failed)?;
-                write.flush().await.map_err(failed)?;
-                let body = Framed::new(read, BytesMut::new(), Framing::Length(0));
-                Ok((Sink::Own { stream: write, chunked }, Source::Own { body, keeps: false }))
+            Self::H1(stream) => {
+                let chunked = !bodiless && !head.parsed.headers.contains_key(header::CONTENT_LENGTH);
+                let extra = Extra { chunked, expects_continue, upgrade: None };
+                let bytes = request_encoder::http1(head, &changes, &extra, 0);
+                drop(changes);
+                let (read, mut stream) = tokio::io::split(stream);
+                stream.write_all(&bytes).await.map_err(failed)?;
+                stream.flush().await.map_err(failed)?;
+                let body = Framed::new(Reader::Half(read), BytesMut::new(), Framing::Length(0));
+                Ok((RequestSink::H1 { stream, chunked }, ResponseSource::H1 { body, keeps: false }))
             }
-            Self::Shared(shared) => {
+            Self::H2(shared) => {
                 let bad = || Error::explain(ErrorType::InvalidHTTPHeader, "not a valid HTTP/2 request").into_in();
-                let request = request_h2(head, shared.scheme()).ok_or_else(bad)?;
-                let (body, stream) = shared.ask(request, bodiless).await?;
-                Ok((Sink::Shared(body), Source::Shared(stream)))
+                let request = request_encoder::http2(&head.parsed, &changes, shared.scheme()).ok_or_else(bad)?;
+                drop(changes);
+                let (body, stream) = shared.open_stream(request, bodiless).await.map_err(AttemptError::NoResponse)?;
+                Ok((RequestSink::H2(body), ResponseSource::H2(stream)))
             }
         }
     }
 }
 
-/// A length that is said twice is said once (RFC 9110, 8.6); two that differ stay, to be refused.
-fn say_length_once(head: &mut ResponseHeader) {
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    if let (Some(first), Some(second)) = (lengths.next(), lengths.next())
-        && first == second
-        && lengths.all(|other| other == first)
-    {
-        let first = first.clone();
-        let _ = head.insert_header(header::CONTENT_LENGTH, first);
-    }
-}
-
-/// The head in HTTP/2.
-fn request_h2(head: &RequestHeader, scheme: &str) -> Option<http::Request<()>> {
-    let host = head.headers.get(header::HOST)?.to_str().ok()?;
-    let target = request_target::in_h2(request_target::of(head));
-    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()?;
-    let mut request = http::Request::builder().method(head.method.clone()).uri(uri).body(()).ok()?;
-    *request.version_mut() = http::Version::HTTP_2;
-    for (name, value) in &head.headers {
-        // the one thing that `TE` may say here (RFC 9113, 8.2.2)
-        let told = *name == header::TE && value == "trailers";
-        if told || !(is_hop_by_hop_name(name) || matches!(*name, header::HOST | header::EXPECT)) {
-            request.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    Some(request)
-}
-
-/// The head in HTTP/1.1, and whether the body is to be chunked.
-fn head_bytes(head: &RequestHeader, bodiless: bool) -> (BytesMut, bool) {
-    let mut out = BytesMut::with_capacity(2048);
-    out.put_slice(head.method.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(request_target::of(head));
-    out.put_slice(b" HTTP/1.1\r\n");
-    for (name, value) in head.headers.iter().filter(|(name, _)| !is_hop_by_hop_name(name)) {
-        out.put_slice(name.as_str().as_bytes());
-        out.put_slice(b": ");
-        out.put_slice(value.as_bytes());
-        out.put_slice(b"\r\n");
-    }
-    let told = head.headers.contains_key(header::CONTENT_LENGTH);
-    let chunked = !bodiless && !told;
-    if chunked {
-        out.put_slice(b"transfer-encoding: chunked\r\n");
-    } else if !told && !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE) {
-        out.put_slice(b"content-length: 0\r\n");
-    }
-    out.put_slice(b"\r\n");
-    (out, chunked)
-}
-
-impl Sink {
+impl RequestSink {
     /// A piece of the body.
     pub(super) async fn data(&mut self, mut data: Bytes) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
         match self {
-            Self::Own { stream, chunked } => {
+            Self::H1 { stream, chunked } => {
                 if !*chunked {
                     return write(stream, &data).await;
                 }
@@ -145,7 +122,7 @@ impl Sink {
                 chunked::put(&data, &mut out);
                 write(stream, &out).await
             }
-            Self::Shared(body) => {
+            Self::H2(body) => {
                 let closed =
                     || Error::explain(ErrorType::WriteError, "server stopped reading the request body").into_up();
                 while data.has_remaining() {
@@ -158,13 +135,13 @@ impl Sink {
         }
     }
 
-    /// The end of a whole body; trailers pass in HTTP/2 alone.
+    /// The end of a whole body. Trailers pass in HTTP/2 only.
     pub(super) async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> Result<()> {
         let failed = |e| Error::because(ErrorType::WriteError, "ending the body", e).into_up();
         match self {
-            Self::Own { stream, chunked: true } => write(stream, chunked::LAST).await,
-            Self::Own { .. } => Ok(()),
-            Self::Shared(body) => match trailers {
+            Self::H1 { stream, chunked: true } => write(stream, chunked::LAST).await,
+            Self::H1 { .. } => Ok(()),
+            Self::H2(body) => match trailers {
                 Some(trailers) => body.send_trailers(trailers).map_err(failed),
                 None => body.send_data(Bytes::new(), true).map_err(failed),
             },
@@ -178,78 +155,76 @@ async fn write(stream: &mut WriteHalf<Stream>, bytes: &[u8]) -> Result<()> {
     stream.flush().await.map_err(failed)
 }
 
-impl Source {
-    /// Waits for the head of the final answer; the client is told of interim ones on the way (RFC 8297).
-    pub(super) async fn head(
+impl ResponseSource {
+    /// A response in HTTP/1.1 whose head was read, and that head.
+    pub(super) fn of_answer(connection: Stream, mut answer: Answer, for_h1: bool) -> Result<(Self, ResponseHeader)> {
+        let mut body = Framed::new(Reader::Whole(connection), BytesMut::new(), Framing::Length(0));
+        body.begin(answer.take_rest(), answer.framing);
+        Ok((Self::H1 { body, keeps: answer.keeps }, answer.head.into_map(for_h1)?))
+    }
+
+    /// Waits for the head of the final response; the client gets interim ones (RFC 8297).
+    pub(super) async fn head<D: Downstream>(
         &mut self,
-        method: &Method,
-        client: &mut impl Download,
+        request: &RequestHeader,
+        client: &mut D,
     ) -> Result<ResponseHeader, AttemptError> {
         match self {
-            Self::Own { body, keeps } => {
-                let mut answer = own_head(body, method, client).await?;
+            Self::H1 { body, keeps } => {
+                let mut answer = read_head(&mut body.stream, request, client).await?;
                 body.begin(answer.take_rest(), answer.framing);
                 *keeps = answer.keeps;
-                answer.head.to_map().map_err(|e| AttemptError::Other(e.into_up()))
+                Ok(answer.head.into_map(!D::IS_H2)?)
             }
-            Self::Shared(stream) => {
-                let Some(answer) = stream.answer.take() else { return Err(AttemptError::Other(cut_off())) };
-                let answer = tokio::select! {
-                    biased;
-                    answer = answer => answer,
-                    () = client.gone() => return Err(AttemptError::Other(gone())),
-                };
-                let (parts, rest) = answer.map_err(broken_stream)?.into_parts();
-                stream.answered(rest);
-                let mut head = ResponseHeader::from(parts);
-                say_length_once(&mut head);
-                // what it says of its length may be written on in HTTP/1.1
-                let framing = response_head::framing(&head, method).map_err(|e| AttemptError::Other(e.into_up()))?;
-                stream.bodiless = framing == Framing::Length(0);
-                let status_ends = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-                stream.ends_with_head = status_ends || *method == Method::HEAD;
-                Ok(head)
-            }
+            Self::H2(stream) => h2_head(stream, &request.method, client).await,
         }
     }
 
     /// Whether nothing follows what was read.
     pub(super) fn is_over(&self) -> bool {
         match self {
-            Self::Own { body, .. } => body.is_over(),
-            Self::Shared(stream) => stream.is_over(),
+            Self::H1 { body, .. } => body.is_over(),
+            Self::H2(stream) => stream.is_over(),
+        }
+    }
+
+    /// The end, where nothing follows what was read, trailers included.
+    pub(super) fn completed(&self) -> Option<Complete> {
+        match self {
+            Self::H1 { body, .. } => body.completed(),
+            Self::H2(_) => None,
         }
     }
 
     /// Whether the end of the connection is the end of the body.
     pub(super) fn ends_with_connection(&self) -> bool {
-        matches!(self, Self::Own { body, .. } if body.ends_with_connection())
+        matches!(self, Self::H1 { body, .. } if body.ends_with_connection())
     }
 
-    /// Whether its head says that no body follows; an empty frame may.
+    /// Whether the head says that no body follows; an empty frame may.
     pub(super) fn is_bodiless(&self) -> bool {
-        matches!(self, Self::Shared(stream) if stream.ends_with_head)
+        matches!(self, Self::H2(stream) if stream.ends_with_head)
     }
 
     /// The next piece of the body.
     pub(super) async fn data(&mut self) -> Result<Part> {
         match self {
-            Self::Own { body, .. } => body.piece().await.map_err(|cut| match cut {
+            Self::H1 { body, .. } => body.piece().await.map_err(|cut| match cut {
                 Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up(),
-                Cut::Ended => cut_off(),
+                Cut::Ended => truncated(),
                 Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
             }),
-            Self::Shared(stream) => {
+            Self::H2(stream) => {
                 let bodiless = stream.bodiless;
-                let Some(body) = stream.body() else { return Err(cut_off()) };
-                // at a reset there is an error, not nothing
+                let Some(body) = stream.body() else { return Err(truncated()) };
+                // a reset is an error, not the end
                 let Some(data) = poll_fn(|cx| body.poll_piece(cx)).await else {
                     return Ok(Part::End(Complete::by_framing()));
                 };
                 let failed = |e| Error::because(ErrorType::ReadError, "reading the response", e).into_up();
                 let data = data.map_err(failed)?;
                 if bodiless {
-                    // whoever keeps the client's connection would take them for the next answer (CWE-444)
+                    // on a connection that is kept the client would take it for the next response (CWE-444)
                     return Err(Error::explain(ErrorType::InvalidHTTPHeader, "unexpected response body").into_up());
                 }
                 Ok(Part::Data(data))
@@ -257,99 +232,94 @@ impl Source {
         }
     }
 
-    /// Lets the end of an answer without a body come, where it comes in a frame of its own. What the library says of a 304
-    /// whose length does not follow, or a server sends where nothing may stand, is of no consequence: nobody gets it.
-    pub(super) async fn let_end(&mut self) {
+    /// Waits for the end of a response without a body, where the end is a frame of its own. Errors do not matter here (a 304 whose
+    /// length does not follow, data where there must be none): no one gets what follows.
+    pub(super) async fn drain(&mut self) {
         let rest = async { while !self.is_over() && matches!(self.data().await, Ok(Part::Data(_))) {} };
         let _ = timeout(LINGER, rest).await;
     }
 
-    /// Does something else; what comes of a shared connection's stream meanwhile holds up no other.
+    /// Does other work, and meanwhile takes what arrives on a stream of a shared connection: it must not block the others.
     pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         match self {
-            Self::Own { .. } => work.await,
-            Self::Shared(stream) => stream.meanwhile(work).await,
+            Self::H1 { .. } => work.await,
+            Self::H2(stream) => stream.meanwhile(work).await,
         }
     }
 
-    /// What stands behind the body.
+    /// The trailers, after the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>> {
-        let Self::Shared(stream) = self else { return Ok(None) };
+        let Self::H2(stream) = self else { return Ok(None) };
         let Some(body) = stream.body() else { return Ok(None) };
         match poll_fn(|cx| body.poll_trailers(cx)).await {
             Ok(trailers) => Ok(trailers),
-            // the server wants no more of the request (RFC 9113, 8.1): the answer is whole
+            // the server needs no more of the request (RFC 9113, 8.1): the response is whole
             Err(e) if e.reason() == Some(Reason::NO_ERROR) => Ok(None),
             Err(e) => Err(Error::because(ErrorType::ReadError, "reading the trailers", e).into_up()),
         }
     }
-}
 
-/// A connection of its own whose answer was read to its end, where it may be used again.
-pub(super) fn kept(sink: Sink, source: Source) -> Result<Option<Stream>, h1_pool::Surplus> {
-    match (sink, source) {
-        (Sink::Own { stream: write, .. }, Source::Own { body, keeps: true }) if body.is_over() => {
-            if body.buffer.is_empty() { Ok(Some(body.stream.unsplit(write))) } else { Err(h1_pool::Surplus) }
+    /// The connection, where it was read to the end of the response and may be used again. `sink` is its writing side, unless this
+    /// is all of it.
+    pub(super) fn reusable(self, sink: Option<RequestSink>) -> Result<Option<Stream>, h1_pool::Surplus> {
+        let Self::H1 { body, keeps: true } = self else { return Ok(None) };
+        if !body.is_over() {
+            return Ok(None);
         }
-        _ => Ok(None),
+        if !body.buffer.is_empty() {
+            return Err(h1_pool::Surplus);
+        }
+        Ok(match (body.stream, sink) {
+            (Reader::Whole(stream), _) => Some(stream),
+            (Reader::Half(read), Some(RequestSink::H1 { stream, .. })) => Some(read.unsplit(stream)),
+            (Reader::Half(_), _) => None,
+        })
     }
 }
 
-async fn own_head(
-    body: &mut Framed<ReadHalf<Stream>>,
+async fn h2_head(
+    stream: &mut ResponseStream,
     method: &Method,
-    client: &mut impl Download,
-) -> Result<response_head::Answer, AttemptError> {
-    let (mut begun, mut interims, mut seen) = (false, 0, 0);
-    loop {
-        match response_head::read(&mut body.buffer, method, seen).map_err(|e| AttemptError::Other(e.into_up()))? {
-            Some(mut told)
-                if told.head.status().is_informational() && told.head.status() != StatusCode::SWITCHING_PROTOCOLS =>
-            {
-                count_interim(&mut interims).map_err(AttemptError::Other)?;
-                if matches!(told.head.status(), StatusCode::CONTINUE | StatusCode::EARLY_HINTS) {
-                    let fields = told.head.to_map().map_err(|e| AttemptError::Other(e.into_up()))?;
-                    client.inform(told.head.status(), &fields.headers).await;
-                }
-                (body.buffer, seen) = (told.take_rest(), 0);
-                continue;
-            }
-            Some(answer) => return Ok(answer),
-            None => seen = body.buffer.len(),
-        }
-        let read = tokio::select! {
-            biased;
-            read = body.read() => read,
-            () = client.gone() => return Err(AttemptError::Other(gone())),
-        };
-        let broken = |e| if begun { AttemptError::Other(e) } else { AttemptError::NoResponse(e) };
-        match read {
-            Ok(0) => return Err(broken(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
-            Ok(_) => begun = true,
-            Err(e) => return Err(broken(Error::because(ErrorType::ReadError, "no response", e).into_up())),
-        }
+    client: &mut impl WaitingClient,
+) -> Result<ResponseHeader, AttemptError> {
+    let Some(answer) = stream.answer.take() else { return Err(truncated().into()) };
+    let answer = tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = client.disconnected() => return Err(client_disconnected().into()),
+    };
+    let (parts, rest) = answer.map_err(no_response_on_stream)?.into_parts();
+    stream.answered(rest);
+    let mut head = ResponseHeader::from(parts);
+    merge_lengths(&mut head);
+    // the length may be forwarded in HTTP/1.1
+    let framing = response_head::framing(&head, method)?;
+    stream.bodiless = framing == Framing::Length(0);
+    let status_ends = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    stream.ends_with_head = status_ends || *method == Method::HEAD;
+    Ok(head)
+}
+
+/// Equal lengths become one (RFC 9110, 8.6). Different ones remain, and are rejected.
+fn merge_lengths(head: &mut ResponseHeader) {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(first), Some(second)) = (lengths.next(), lengths.next())
+        && first == second
+        && lengths.all(|other| other == first)
+    {
+        let first = first.clone();
+        let _ = head.insert_header(header::CONTENT_LENGTH, first);
     }
 }
 
-/// A stream that was not begun may be begun anew (RFC 9113, 6.8 and 8.7): one that was refused, or comes behind the last
-/// one that a GOAWAY of the server's names.
-fn broken_stream(e: h2::Error) -> AttemptError {
-    let unseen = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
-    let silent = e.is_io() || e.is_go_away();
+/// A stream that was refused, or is behind the last one in a GOAWAY of the server, was not processed (RFC 9113, 6.8 and 8.7).
+fn no_response_on_stream(e: h2::Error) -> AttemptError {
+    let unprocessed = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
+    let ended = e.is_io() || e.is_go_away();
     let error = Error::because(ErrorType::ReadError, "no response", e).into_up();
-    match (unseen, silent) {
+    match (unprocessed, ended) {
         (true, _) => AttemptError::NotProcessed(error),
         (false, true) => AttemptError::NoResponse(error),
-        (false, false) => AttemptError::Other(error),
+        (false, false) => AttemptError::Final(error),
     }
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
-pub(super) fn cut_off() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "response cut off").into_up()
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
-pub(super) fn gone() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "client disconnected").into_down()
 }

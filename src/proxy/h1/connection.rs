@@ -1,6 +1,6 @@
-//! A client's connection in HTTP/1: reads each head strictly, once, and sends the request one of
-//! three ways: a plain exchange, whose body is read whole first, one whose bodies are streamed, or a WebSocket
-//! tunnel. All three ask the same rules (`Gateway::open`, `attempt.rs`, `access_log.rs`).
+//! A client's connection in HTTP/1: reads each head strictly, once, and serves the request in one of three ways: an exchange
+//! whose body is read whole first, an exchange with streamed bodies, or a WebSocket tunnel. All three use the same rules
+//! (`Gateway::open`, `attempt.rs`, `access_log.rs`).
 
 use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
@@ -14,11 +14,11 @@ use http::{Method, StatusCode};
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
-use super::downstream::Conn;
+use super::downstream::ClientConnection;
 use super::reply::ConnectionOutcome;
 use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
-use super::{reply, streamed_downstream};
+use super::{buffered_exchange, reply, streamed_downstream};
 use crate::pages::Page;
 use crate::policy::normalize::{NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
@@ -28,21 +28,20 @@ use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
-use crate::proxy::exchange::buffered;
 use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
 use crate::proxy::{attempt, h2, page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
 use crate::wire::stream::Stream;
 
-/// What a connection in HTTP/2 begins with, as far as it looks like a head (RFC 9113, 3.4).
+/// The start of the HTTP/2 preface, as far as it looks like a head (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
-/// How long a client that has connected before the gateway stops may take to begin its first request.
+/// Time for the first request of a client that has connected before the gateway stops.
 const FIRST_TIME: Duration = Duration::from_secs(1);
 
-/// Whether a connection goes on after a request.
+/// What a connection does after a request.
 enum AfterRequest {
-    Keep(Box<Conn>),
+    Keep(Box<ClientConnection>),
     Tunnel(Box<Tunnel>),
     Close,
 }
@@ -55,21 +54,25 @@ pub(crate) async fn serve(
     permit: ConnectionPermit,
 ) {
     let connection = ConnectionHandle::new(address, None).at(permit.activity());
-    let conn = Conn::new(stream, Arc::new(connection), handler.stopped.clone());
+    let conn = ClientConnection::new(stream, Arc::new(connection), handler.stopped.clone());
     serve_http1(handler, conn, permit).await;
 }
 
-/// One request after the other, in HTTP/1.
-pub(crate) async fn serve_http1(mut handler: ConnectionHandler, mut conn: Box<Conn>, permit: ConnectionPermit) {
+/// Serves one request after the other.
+pub(crate) async fn serve_http1(
+    mut handler: ConnectionHandler,
+    mut conn: Box<ClientConnection>,
+    permit: ConnectionPermit,
+) {
     let mut fresh = true;
     loop {
         permit.activity().idle();
         let head = match read_head(&handler, &mut conn, fresh).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
-            // whoever ends TLS in front of us may speak HTTP/2 from the first byte on (RFC 9113, 3.3)
+            // a proxy that terminates TLS may use HTTP/2 from the first byte (RFC 9113, 3.3)
             Err(_) if fresh && conn.buffer.starts_with(PREFACE) && is_trusted_proxy(&handler, &conn) => {
-                let Conn { stream, buffer, handle, .. } = *conn;
+                let ClientConnection { stream, buffer, handle, .. } = *conn;
                 return Box::pin(h2::connection::serve_h2(handler, stream, buffer, handle, permit)).await;
             }
             Err(bad) => return reject_malformed_head(&handler, conn, bad).await,
@@ -90,9 +93,13 @@ pub(crate) async fn serve_http1(mut handler: ConnectionHandler, mut conn: Box<Co
     }
 }
 
-/// Waits for a head; `None` when the client has gone, was idle too long or sent empty lines alone, or the gateway stops
-/// (a client that is `fresh` may still ask).
-async fn read_head(handler: &ConnectionHandler, conn: &mut Conn, fresh: bool) -> Result<Option<Box<Head>>, BadHead> {
+/// Waits for a head; `None` when the client has disconnected, was idle too long or sent only empty lines, or the gateway stops
+/// (a `fresh` client may still send its first request).
+async fn read_head(
+    handler: &ConnectionHandler,
+    conn: &mut ClientConnection,
+    fresh: bool,
+) -> Result<Option<Box<Head>>, BadHead> {
     let limits = &handler.gateway.config.limits;
     let (mut due, mut leaving, mut seen) = (None, None, 0);
     loop {
@@ -110,7 +117,7 @@ async fn read_head(handler: &ConnectionHandler, conn: &mut Conn, fresh: bool) ->
         }
         let by = due.or(leaving);
         let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));
-        let Conn { stream, buffer, deadline, stopped, served, .. } = &mut *conn;
+        let ClientConnection { stream, buffer, deadline, stopped, served, .. } = &mut *conn;
         let since = served.filter(|_| by.is_none());
         let came = {
             let mut read = pin!(stream.read_on(buffer));
@@ -125,18 +132,18 @@ async fn read_head(handler: &ConnectionHandler, conn: &mut Conn, fresh: bool) ->
         match came {
             Some(Some(true)) => {}
             Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
-            // whoever has begun a head is told why it ends here (RFC 9110, 15.5.9)
+            // a client that has begun a head gets a 408 (RFC 9110, 15.5.9)
             None if due.is_some() && conn.buffer.len() > 1 => return Err(BadHead::TooSlow),
             _ => return Ok(None),
         }
     }
 }
 
-fn is_trusted_proxy(handler: &ConnectionHandler, conn: &Conn) -> bool {
+fn is_trusted_proxy(handler: &ConnectionHandler, conn: &ClientConnection) -> bool {
     conn.handle.secured().is_none() && Peer::new(conn.handle.address(), false, &handler.gateway.config.server).trusted
 }
 
-async fn reject_malformed_head(handler: &ConnectionHandler, mut conn: Box<Conn>, bad: BadHead) {
+async fn reject_malformed_head(handler: &ConnectionHandler, mut conn: Box<ClientConnection>, bad: BadHead) {
     let request_id = handler.gateway.fresh_id();
     let site = request_head::wants_page(&conn.buffer).then_some(&*handler.gateway.pages);
     let seen = Oversize::of_bytes(&conn.buffer, &handler.gateway.config.server.prefix);
@@ -148,7 +155,7 @@ async fn reject_malformed_head(handler: &ConnectionHandler, mut conn: Box<Conn>,
 }
 
 /// Serves one request and writes its access line.
-async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, head: Box<Head>) -> AfterRequest {
+async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>, head: Box<Head>) -> AfterRequest {
     let mut state = RequestState::new(conn.handle.clone(), handler.gateway.fresh_id());
     let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
     let head_bytes = head.bytes.len();
@@ -205,7 +212,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<Conn>, head: Box<H
 /// Forwards a request, whose body `streams` or has this length.
 async fn forward(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     forwarding: &mut Forwarding,
     (streams, length): (bool, u64),
     state: &mut RequestState,
@@ -213,14 +220,14 @@ async fn forward(
 ) -> ConnectionOutcome {
     if streams || attempt::requires_h2(&handler.gateway, forwarding) {
         if forwarding.upgrade.take().is_some() {
-            // a body that is still on its way would be frames
+            // a body that is still being received would be taken for frames
             state.live = None;
         }
         // boxed, as pages and TLS handshakes with servers are: every connection is as large as the largest future that it may wait for
         return Box::pin(streamed_downstream::forward(handler, conn, forwarding, state, counts)).await;
     }
     match read_body(handler, conn, length, forwarding.request.parsed(), state, counts).await {
-        Ok(body) => buffered::exchange(handler, conn, forwarding, body, state, counts).await,
+        Ok(body) => buffered_exchange::exchange(handler, conn, forwarding, body, state, counts).await,
         Err(outcome) => outcome,
     }
 }
@@ -228,7 +235,7 @@ async fn forward(
 /// Answers with one of the gateway's own pages.
 async fn show_page(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     page: Page,
     request: &NormalRequest,
     (streams, length): (bool, u64),
@@ -256,7 +263,7 @@ async fn show_page(
 /// Reads the whole body; `Err` where there is none, and the client has its answer.
 async fn read_body(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     length: u64,
     head: &RequestHeader,
     state: &mut RequestState,

@@ -1,44 +1,46 @@
-//! A client's connection: what has been read of it, and reading and writing within limits of time.
+//! A client's connection: the bytes read and not used yet, and reading and writing within time limits.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::shutdown::Stopped;
 use crate::proxy::body_time;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
+use crate::proxy::exchange::downstream::WaitingClient;
 use crate::wire::deadline::Deadline;
+use crate::wire::response_head;
 use crate::wire::stream::Stream;
 
-/// How long a client may take to close after an answer that ends the connection.
+/// How long a client may take to close after a response that ends the connection.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// One connection, as far as it has been read.
-pub(crate) struct Conn {
+/// One connection.
+pub(crate) struct ClientConnection {
     pub(crate) stream: Stream,
-    /// Read and not used yet.
+    /// Bytes read and not used yet.
     pub(crate) buffer: BytesMut,
     pub(crate) deadline: Deadline,
     pub(crate) handle: Arc<ConnectionHandle>,
     pub(crate) stopped: Stopped,
-    /// When the last request was over, where there was one.
+    /// When the last request ended, if there was one.
     pub(crate) served: Option<Instant>,
 }
 
-impl Conn {
+impl ClientConnection {
     pub(crate) fn new(stream: Stream, handle: Arc<ConnectionHandle>, stopped: ShutdownWatch) -> Box<Self> {
         let (stopped, deadline) = (Stopped::new(stopped), Deadline::default());
         Box::new(Self { stream, buffer: BytesMut::new(), deadline, handle, stopped, served: None })
     }
 
-    /// The whole body. `Err(Some)` is the status to answer with, `Err(None)` a client that has gone.
+    /// Reads the whole body. `Err(Some)` is the status of the response, `Err(None)`: the client has disconnected.
     pub(crate) async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut began = None;
@@ -55,6 +57,12 @@ impl Conn {
         Ok(self.buffer.split_to(length).freeze())
     }
 
+    /// The client as it waits for its response, and the timer beside it.
+    pub(super) fn waiting(&mut self, idle: Duration) -> (H1WaitingClient<'_>, &mut Deadline) {
+        let Self { stream, buffer, deadline, handle, .. } = self;
+        (H1WaitingClient { stream, buffer, handle, idle }, deadline)
+    }
+
     /// Writes all of it; each step within `idle`.
     pub(crate) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), ClientDisconnected> {
         while !bytes.is_empty() {
@@ -66,12 +74,12 @@ impl Conn {
         if self.stream.is_plain() {
             return Ok(());
         }
-        // TLS keeps what the socket did not take at once
+        // TLS keeps what the socket did not take
         let flushed = self.deadline.within(idle, pin!(self.handle.writing(self.stream.flush()))).await;
         if matches!(flushed, Some(Some(Ok(())))) { Ok(()) } else { Err(ClientDisconnected) }
     }
 
-    /// Closes so that the last answer arrives: a client that still sends would be cut off by a reset.
+    /// Closes so that the last response arrives: a client that still sends would lose it to a reset.
     pub(crate) async fn linger(&mut self) {
         if self.stream.shutdown().await.is_err() {
             return;
@@ -88,10 +96,38 @@ impl Conn {
     }
 }
 
-/// Waits until the client has gone. What it sends meanwhile is kept, but never more than one piece of it: whoever
-/// goes on sending has to wait. One that has only shut down its sending side is answered (RFC 9112, 9.6): whether it has
-/// gone altogether is told by a reset, or by what is written to it.
-pub(crate) async fn gone(client: &mut Stream, buffer: &mut BytesMut) {
+/// A client whose request was read whole.
+pub(super) struct H1WaitingClient<'c> {
+    stream: &'c mut Stream,
+    buffer: &'c mut BytesMut,
+    handle: &'c ConnectionHandle,
+    idle: Duration,
+}
+
+impl WaitingClient for H1WaitingClient<'_> {
+    /// 100 Continue is for clients that hold their body back, and this one has sent it.
+    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) {
+        if status != StatusCode::EARLY_HINTS {
+            return;
+        }
+        let mut out = Vec::new();
+        response_head::write_early_hints(fields, &mut out);
+        let write = async {
+            self.stream.write_all(&out).await?;
+            self.stream.flush().await
+        };
+        let _ = timeout(self.idle, self.handle.writing(write)).await;
+    }
+
+    async fn disconnected(&mut self) {
+        disconnected(self.stream, self.buffer).await;
+    }
+}
+
+/// Waits until the client has disconnected. What it sends meanwhile is kept, but never more than one piece: after that it has to
+/// wait. A client that has only shut down its sending side still gets its response (RFC 9112, 9.6): a reset or a failed write
+/// shows that it has disconnected.
+pub(super) async fn disconnected(client: &mut Stream, buffer: &mut BytesMut) {
     if !buffer.is_empty() {
         std::future::pending::<()>().await;
     }

@@ -1,12 +1,13 @@
-//! Clients in HTTP/1: their connections, exchanges whose body is read whole first, and WebSocket tunnels.
+//! Clients in HTTP/1: their connections, their side of an exchange, and WebSocket tunnels.
 
+mod buffered_exchange;
 pub(crate) mod connection;
 pub(super) mod downstream;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
 pub(super) mod reply;
 pub(super) mod request_body;
-pub(super) mod response_relay;
+mod response_relay;
 mod shutdown;
 mod streamed_downstream;
 mod websocket_tunnel;

@@ -1,10 +1,10 @@
-//! Replies of ours, and whether the connection is kept after one.
+//! Replies of the gateway's own, and whether the connection is kept after one.
 
 use bytes::BytesMut;
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
-use super::downstream::Conn;
+use super::downstream::ClientConnection;
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::Counts;
 use crate::proxy::client_disconnected::ClientDisconnected;
@@ -15,24 +15,24 @@ use crate::web::reply::Reply;
 use crate::wire::response_head;
 use crate::wire::stream::Stream;
 
-/// How a request ended for its connection.
+/// What a request means for its connection.
 pub(crate) enum ConnectionOutcome {
     /// Another request may follow.
     Keep,
-    /// The same, and it may have begun: the client had its whole answer before we knew that it was.
+    /// The same, and it may have begun: the client had its whole response before the server had ended it.
     Next,
-    /// Frames follow. The server's connection, and what came on it behind its 101.
+    /// Frames follow. The server's connection, and the bytes after its 101.
     Tunnel(Stream, BytesMut),
-    /// The answer is written, and said that it is the last.
+    /// The response is written, with `Connection: close`.
     Linger,
-    /// Nobody is there any more, or nothing sensible can follow.
+    /// The client has disconnected, or the response was truncated.
     Closed,
 }
 
-/// Sends a reply, and keeps its status and its bytes for the access line.
+/// Sends a reply, and keeps its status and bytes for the access log.
 pub(crate) async fn send(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     mut reply: Reply,
     head: &RequestHeader,
     state: &RequestState,
@@ -48,10 +48,10 @@ pub(crate) async fn send(
     if close { ConnectionOutcome::Linger } else { ConnectionOutcome::Keep }
 }
 
-/// Sends a reply and nothing else.
+/// Writes a reply.
 pub(crate) async fn write(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     reply: Reply,
     method: &Method,
     request_id: &str,
@@ -67,12 +67,17 @@ pub(crate) async fn write(
     conn.write(&out, handler.gateway.config.limits.idle).await
 }
 
-/// Whether the client and we go on after this request.
-pub(super) fn keep_alive(handler: &ConnectionHandler, conn: &Conn, head: &RequestHeader, names: Names) -> bool {
+/// Whether the connection is kept after this request.
+pub(super) fn keep_alive(
+    handler: &ConnectionHandler,
+    conn: &ClientConnection,
+    head: &RequestHeader,
+    names: Names,
+) -> bool {
     conn.buffer.is_empty() && keep_alive_allowed(handler, head, names)
 }
 
-/// The same, as far as the head tells. A proxy never goes on in HTTP/1.0, whatever the client says (RFC 9112, 9.3).
+/// The same, by the head alone. A proxy never keeps an HTTP/1.0 connection, whatever the client says (RFC 9112, 9.3).
 pub(crate) fn keep_alive_allowed(handler: &ConnectionHandler, head: &RequestHeader, names: Names) -> bool {
     let closes = || names.may_have(b"connection") && asks_to_close(head);
     head.version == Version::HTTP_11 && !*handler.stopped.borrow() && !closes()

@@ -1,8 +1,7 @@
-//! The answer of a plain exchange on its way to the client, piece by piece.
+//! A server's response in HTTP/1 on its way to a client in HTTP/1: its bytes are not copied where the framing allows that.
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,54 +9,46 @@ use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncReadExt as _;
 
-use super::downstream::{Conn, gone};
+use super::downstream::{ClientConnection, disconnected};
 use super::reply::{self, ConnectionOutcome};
 use crate::policy::reasons::Outcome;
 use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
+use crate::proxy::attempt;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::connection_reuse::{self, uses_connection_auth};
+use crate::proxy::exchange::attempt_error::truncated;
+use crate::proxy::exchange::buffered::UpstreamResponse;
 use crate::proxy::flow::Flow;
 use crate::proxy::request_state::{Forwarding, RequestState};
-use crate::proxy::retry::uses_connection_auth;
-use crate::proxy::{attempt, connection_reuse};
-use crate::upstream::targets::Target;
 use crate::wire::body::Complete;
 use crate::wire::chunked::{self, Chunks};
-use crate::wire::response_head::{Answer, Framing};
+use crate::wire::response_head::Framing;
 use crate::wire::response_view::ResponseHeadView as _;
 use crate::wire::stream::Stream;
 
-/// What we usually add to a head, bytes: small memory is the cheapest, and grows where it must.
+/// Bytes usually added to a head.
 const ADDED: usize = 512;
-/// What the last bytes of an event stream may take.
+/// Time for the last bytes of an event stream.
 const GOODBYE: Duration = Duration::from_millis(100);
-/// What is read of an answer at once: most are whole then.
+/// Bytes read of a response at a time: most fit.
 const ANSWER: usize = 16 << 10;
 
-/// A server's connection with the answer that has begun on it.
-pub(crate) struct Answered {
-    pub(crate) server: Stream,
-    pub(crate) target: Arc<Target>,
-    /// As [`crate::upstream::h1_pool::keep`] has it.
-    pub(crate) needs_probe: bool,
-    pub(crate) answer: Answer,
-}
-
-/// Streams the answer to the client.
-pub(crate) async fn answer(
+/// Sends the response to the client.
+pub(super) async fn relay(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     forwarding: &Forwarding,
-    (answered, changes): (&mut Answered, &ResponseHeaderPolicy<'_>),
+    (response, policy): (&mut UpstreamResponse, &ResponseHeaderPolicy<'_>),
     state: &mut RequestState,
     counts: &mut Counts,
-) -> Relayed {
-    let Answered { server, target, answer, .. } = answered;
+) -> RelayOutcome {
+    let UpstreamResponse { connection: server, target, answer, .. } = response;
     let head = forwarding.request.parsed();
     let status = answer.head.status();
-    // HTTP/1.0 knows no chunks (RFC 9112, 6.1): such a body ends with the connection. Chunks tell a whole body from a cut one
+    // chunks distinguish a whole body from a truncated one; in HTTP/1.0 the body ends with the connection (RFC 9112, 6.1)
     let in_chunks = head.version == Version::HTTP_11;
     let sent = match answer.framing {
         Framing::Length(length) => Framing::Length(length),
@@ -67,17 +58,17 @@ pub(crate) async fn answer(
     let close = sent == Framing::Close || !reply::keep_alive(handler, conn, head, state.names);
     let mut out = Vec::with_capacity(answer.length() + ADDED);
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        changes.write(answer, sent, false, &mut out);
+        policy.write(answer, sent, false, &mut out);
         counts.status = 101;
         let written = conn.write(&out, handler.gateway.config.limits.idle).await;
-        return written.map_or(Relayed::Over(ConnectionOutcome::Closed, false), |()| Relayed::Switched);
+        return written.map_or(RelayOutcome::CLOSED, |()| RelayOutcome::Switched);
     }
-    changes.write(answer, sent, close, &mut out);
+    policy.write(answer, sent, close, &mut out);
     counts.status = status.as_u16();
     let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
     let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
     let mut flow = Flow::new(&handler.gateway, forwarding, matches!(answer.framing, Framing::Length(_)), state);
-    let relayed = relay(handler, conn, server, answer.rest(), &mut body, &mut flow).await;
+    let relayed = relay_body(handler, conn, server, answer.rest(), &mut body, &mut flow).await;
     counts.bytes_out = body.sent;
     match relayed {
         Ok(clean) => {
@@ -85,33 +76,33 @@ pub(crate) async fn answer(
             if answer.keeps && !clean {
                 connection_reuse::distrust(&handler.gateway, target, state);
             }
-            let keeps = ends_clean && !uses_connection_auth(&head.headers, state.names);
-            Relayed::Over(if close { ConnectionOutcome::Linger } else { ConnectionOutcome::Keep }, keeps)
+            let reusable = ends_clean && !uses_connection_auth(&head.headers, state.names);
+            RelayOutcome::done(if close { ConnectionOutcome::Linger } else { ConnectionOutcome::Keep }, reusable)
         }
         Err(Some(e)) => match attempt::on_upstream_error(&handler.gateway, &e, forwarding, state) {
             Some(reply) if !body.begun => {
-                Relayed::Over(reply::send(handler, conn, reply, head, state, counts).await, false)
+                RelayOutcome::done(reply::send(handler, conn, reply, head, state, counts).await, false)
             }
-            // the head is written: the client sees that the body breaks off
+            // the head is written: the client sees that the body is truncated
             _ => {
                 if sent == Framing::Close {
                     conn.stream.abort();
                 }
-                Relayed::Over(ConnectionOutcome::Closed, false)
+                RelayOutcome::CLOSED
             }
         },
         Err(None) => {
             state.outcome = Outcome::ClientGone;
-            Relayed::Over(ConnectionOutcome::Closed, false)
+            RelayOutcome::CLOSED
         }
     }
 }
 
-/// Passes the body on, piece by piece; `first` has come with the head. `true`: nothing was left behind it. `Err(None)`: the client has
-/// gone, or the connection was closed from outside.
-async fn relay(
+/// Forwards the body piece by piece; `first` was read with the head. `true`: no bytes follow it. `Err(None)`: the client has
+/// disconnected, or the connection is being closed.
+async fn relay_body(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     server: &mut Stream,
     first: &[u8],
     body: &mut Body,
@@ -139,13 +130,13 @@ async fn relay(
         }
         piece.clear();
         piece.reserve(ANSWER);
-        let Conn { stream, buffer, deadline, handle, .. } = &mut *conn;
+        let ClientConnection { stream, buffer, deadline, handle, .. } = &mut *conn;
         let more = async {
             tokio::select! {
                 biased;
                 _ = handle.closed() => None,
                 read = server.read_buf(&mut piece) => Some(read),
-                () = gone(stream, buffer) => None,
+                () = disconnected(stream, buffer) => None,
             }
         };
         let read = deadline.within(flow.patience(idle), pin!(more)).await;
@@ -168,27 +159,35 @@ async fn relay(
     }
 }
 
-/// What came of an answer.
-pub(crate) enum Relayed {
+/// How a response ended.
+pub(super) enum RelayOutcome {
     /// The client has the 101: frames follow.
     Switched,
-    /// How the request ended for its connection, and whether the server's may be used again.
-    Over(ConnectionOutcome, bool),
+    /// `reusable`: the server's connection may be used again.
+    Done { outcome: ConnectionOutcome, reusable: bool },
 }
 
-/// What came in the place of more of the body; nothing came in time.
+impl RelayOutcome {
+    const CLOSED: Self = Self::Done { outcome: ConnectionOutcome::Closed, reusable: false };
+
+    fn done(outcome: ConnectionOutcome, reusable: bool) -> Self {
+        Self::Done { outcome, reusable }
+    }
+}
+
+/// The error for what was read instead of more of the body; `None`: nothing in time.
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 fn cut_off(came: Option<io::Result<usize>>) -> Box<Error> {
     match came {
-        Some(Ok(_)) => Error::explain(ErrorType::ConnectionClosed, "response cut off").into_up(),
+        Some(Ok(_)) => truncated(),
         Some(Err(e)) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
         None => Error::explain(ErrorType::ReadTimedout, "reading the response").into_up(),
     }
 }
 
-/// Writes to a client that may not read at all: whoever closes the connection from outside does not wait for it.
+/// Writes to a client that may not read at all: closing the connection does not wait for it.
 async fn write_on(
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     bytes: &[u8],
     idle: Duration,
     flow: &mut Flow<'_>,
@@ -209,7 +208,7 @@ async fn write_on(
     }
 }
 
-/// An answer's body on its way.
+/// A response's body on its way.
 struct Body {
     framing: Framing,
     chunks: Chunks,
@@ -219,13 +218,12 @@ struct Body {
     is_server_sent: bool,
     out: Vec<u8>,
     sent: usize,
-    /// Whether the client has got something of the answer.
+    /// Whether a part of the response was sent.
     begun: bool,
 }
 
 impl Body {
-    /// How many bytes of a piece of this length go to the client as they are, without a copy; `None`: not at
-    /// all, or behind what waits in `out`.
+    /// How many bytes of a piece of this length can be sent without a copy; `None`: none, or after what waits in `out`.
     fn pass(&mut self, length: usize) -> Option<usize> {
         let own = match &mut self.framing {
             _ if !self.out.is_empty() => return None,
@@ -242,7 +240,7 @@ impl Body {
         Some(own)
     }
 
-    /// Puts what belongs to the body into `out`, framed for the client; how many bytes did not belong to it.
+    /// Writes the body's bytes to `out`, framed for the client; returns how many bytes are after the body.
     fn take(&mut self, mut piece: &[u8]) -> Result<usize> {
         match &mut self.framing {
             Framing::Close => self.put_in_frame(piece),
@@ -282,8 +280,8 @@ impl Body {
         }
     }
 
-    /// Where the connection is closed from outside, whoever listens to events is told that they are over.
-    async fn end_events(&mut self, conn: &mut Conn) {
+    /// Ends an event stream cleanly where the connection is being closed.
+    async fn end_events(&mut self, conn: &mut ClientConnection) {
         if self.is_server_sent && conn.handle.closed_for().is_some() {
             self.end(Complete::of_events());
             let _ = conn.write(&self.out, GOODBYE).await;

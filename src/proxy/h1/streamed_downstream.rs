@@ -1,11 +1,11 @@
-//! A client in HTTP/1: its body as it frames it, and the way back to it.
+//! A client in HTTP/1 whose bodies are streamed: its request body, and the response to it.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
@@ -18,9 +18,9 @@ use crate::proxy::attempt;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::exchange::downstream::{Download, Upload, read_form};
+use crate::proxy::exchange::downstream::{Downstream, RequestBody, WaitingClient, read_form};
 use crate::proxy::exchange::streamed;
-use crate::proxy::h1::downstream::Conn;
+use crate::proxy::h1::downstream::ClientConnection;
 use crate::proxy::h1::reply::{self, ConnectionOutcome};
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::{Forwarding, RequestState};
@@ -30,51 +30,51 @@ use crate::wire::framed_body::{Cut, Framed};
 use crate::wire::response_head::{self, Framing};
 use crate::wire::stream::Stream;
 
-/// What both ways know of each other.
+/// What both directions know of each other.
 #[derive(Default)]
 struct Ends {
-    /// The request's body was read to its end and nothing stands behind it: another request may follow.
+    /// The request's body was read to its end, and no bytes after it: another request may follow.
     request: AtomicBool,
-    /// The client has the whole answer, whether or not the server has said so.
+    /// The client has the whole response, whether or not the server has ended it.
     answer: AtomicBool,
-    /// Bytes came behind the request before that.
+    /// Bytes arrived after the request before that.
     pipelined: AtomicBool,
 }
 
-/// The way in.
-struct Body<'c> {
+/// The body of its request.
+struct H1RequestBody<'c> {
     framed: Framed<ReadHalf<&'c mut Stream>>,
     ends: &'c Ends,
-    /// One that has only shut down its sending side is answered; whether it has gone is told by what is written to it.
+    /// Without TLS a client that has shut down its sending side may still read: a failed write shows that it has disconnected.
     is_plain: bool,
 }
 
-/// The way back.
-struct Client<'c> {
+/// The response to it.
+struct H1Downstream<'c> {
     stream: WriteHalf<&'c mut Stream>,
     idle: Duration,
     connection: &'c ConnectionHandle,
     head: &'c RequestHeader,
-    /// Whether the client and we would go on, if its body is read to its end.
+    /// Whether the connection may be kept, if the request's body is read to its end.
     keeps: bool,
     ends: &'c Ends,
-    /// How the body of the answer is framed.
+    /// How the response's body is framed.
     sent: Framing,
-    /// Of a length that was said, what is still to be sent.
+    /// Bytes of the declared length that are still to be sent.
     left: u64,
     /// It ends cleanly when its session does.
     is_server_sent: bool,
-    /// What is being written is not all gone.
+    /// A write is incomplete.
     in_piece: bool,
-    /// 0 as long as there is no final head.
+    /// 0 before the final head.
     status: u16,
     bytes_out: usize,
 }
 
 /// Reads the form that a page takes.
-pub(crate) async fn form(
+pub(super) async fn form(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     page: Page,
     head: &RequestHeader,
 ) -> std::result::Result<Bytes, StatusCode> {
@@ -85,22 +85,22 @@ pub(crate) async fn form(
     if body_length(head) > limits.form_bytes as u64 {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    if holds_back(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
+    if expects_continue(head) && conn.write(CONTINUE, limits.idle).await.is_err() {
         return Err(StatusCode::BAD_REQUEST);
     }
     let ends = Ends::default();
     let is_plain = conn.stream.is_plain();
     let (read, _) = split(&mut conn.stream);
-    let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
+    let mut body = H1RequestBody::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
     let form = read_form(&mut body, limits.form_bytes).await;
     conn.buffer = body.framed.buffer;
     form
 }
 
-/// Forwards a request whose body is still on its way.
-pub(crate) async fn forward(
+/// Forwards a request whose body is still being received.
+pub(super) async fn forward(
     handler: &ConnectionHandler,
-    conn: &mut Conn,
+    conn: &mut ClientConnection,
     forwarding: &Forwarding,
     state: &mut RequestState,
     counts: &mut Counts,
@@ -111,8 +111,8 @@ pub(crate) async fn forward(
     let handle = conn.handle.clone();
     let is_plain = conn.stream.is_plain();
     let (read, write) = split(&mut conn.stream);
-    let mut body = Body::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
-    let mut client = Client {
+    let mut body = H1RequestBody::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
+    let mut client = H1Downstream {
         stream: write,
         idle: handler.gateway.config.limits.idle,
         connection: &conn.handle,
@@ -142,7 +142,7 @@ pub(crate) async fn forward(
     };
     match attempt::on_upstream_error(&handler.gateway, &e, forwarding, state) {
         Some(reply) if counts.status == 0 => reply::send(handler, conn, reply, head, state, counts).await,
-        // the head is written: the client sees that the body breaks off
+        // the head is written: the client sees that the body is truncated
         _ => {
             if counts.status > 0 && sent == Framing::Close {
                 conn.stream.abort();
@@ -152,19 +152,19 @@ pub(crate) async fn forward(
     }
 }
 
-/// What the last bytes of an event stream may take.
+/// Time for the last bytes of an event stream.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// HTTP/1.0 knows no expectations (RFC 9110, 10.1.1).
-fn holds_back(head: &RequestHeader) -> bool {
+/// HTTP/1.0 has no expectations (RFC 9110, 10.1.1).
+fn expects_continue(head: &RequestHeader) -> bool {
     let expects = head.headers.get(header::EXPECT);
     head.version == Version::HTTP_11
         && expects.is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-impl<'c> Body<'c> {
+impl<'c> H1RequestBody<'c> {
     fn new(
         (stream, is_plain): (ReadHalf<&'c mut Stream>, bool),
         buffer: BytesMut,
@@ -183,7 +183,7 @@ impl<'c> Body<'c> {
     }
 }
 
-impl Upload for Body<'_> {
+impl RequestBody for H1RequestBody<'_> {
     const IS_FRAMED: bool = true;
 
     fn is_over(&self) -> bool {
@@ -205,8 +205,8 @@ impl Upload for Body<'_> {
         Ok(None)
     }
 
-    /// What comes meanwhile is kept, but never more than one piece of it: see `h1/downstream.rs`.
-    async fn gone(&mut self) {
+    /// What arrives meanwhile is kept, but never more than one piece: see `h1/downstream.rs`.
+    async fn disconnected(&mut self) {
         if self.framed.buffer.is_empty() {
             match self.framed.read().await {
                 Ok(0) if self.is_plain => pending::<()>().await,
@@ -214,14 +214,14 @@ impl Upload for Body<'_> {
                 _ => return,
             }
         }
-        // a client that has the whole answer may ask again before the server has ended its own
+        // a client that has the whole response may send another request before the server has ended it
         self.ends.pipelined.store(!self.ends.answer.load(Ordering::Relaxed), Ordering::Relaxed);
         pending::<()>().await;
     }
 }
 
-impl Client<'_> {
-    /// Whoever listens to events is told that they are over.
+impl H1Downstream<'_> {
+    /// Ends an event stream cleanly.
     async fn end_events(&mut self) {
         if self.is_server_sent && !self.in_piece {
             let _ = timeout(GOODBYE, self.end(Complete::of_events(), None)).await;
@@ -236,7 +236,7 @@ impl Client<'_> {
                 _ => return Err(ClientDisconnected),
             }
         }
-        // TLS keeps what the socket did not take at once
+        // TLS keeps what the socket did not take
         if !matches!(timeout(self.idle, self.connection.writing(self.stream.flush())).await, Ok(Some(Ok(())))) {
             return Err(ClientDisconnected);
         }
@@ -248,10 +248,10 @@ impl Client<'_> {
         self.head.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
-    /// How the body of this answer goes out.
+    /// How the body of this response is framed.
     fn framing(&self, head: &ResponseHeader, over: bool) -> Framing {
-        let told = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        match told {
+        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        match declared {
             _ if self.has_no_body(head.status) => Framing::Length(0),
             Some(length) => Framing::Length(length),
             None if over => Framing::Length(0),
@@ -261,27 +261,29 @@ impl Client<'_> {
     }
 }
 
-impl Download for Client<'_> {
-    const TAKES_H2: bool = false;
-
-    fn holds_back(&self) -> bool {
-        holds_back(self.head)
-    }
-
-    async fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
+impl WaitingClient for H1Downstream<'_> {
+    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) {
         let mut out = Vec::new();
         match status {
-            StatusCode::CONTINUE if self.holds_back() => out.extend_from_slice(CONTINUE),
-            StatusCode::EARLY_HINTS if self.head.version == Version::HTTP_11 => {
-                response_head::write_early_hints(
-                    links.get_all(header::LINK).iter().map(HeaderValue::as_bytes),
-                    &mut out,
-                );
-            }
-            _ => {}
+            StatusCode::CONTINUE if expects_continue(self.head) => out.extend_from_slice(CONTINUE),
+            StatusCode::EARLY_HINTS => response_head::write_early_hints(fields, &mut out),
+            _ => return,
         }
-        // who does not take it takes no answer either
+        // if that fails, so does the response
         let _ = self.write(&out).await;
+    }
+
+    /// Reading its body shows it.
+    async fn disconnected(&mut self) {
+        pending::<()>().await;
+    }
+}
+
+impl Downstream for H1Downstream<'_> {
+    const IS_H2: bool = false;
+
+    fn expects_continue(&self) -> bool {
+        expects_continue(self.head)
     }
 
     async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), ClientDisconnected> {
@@ -318,17 +320,17 @@ impl Download for Client<'_> {
         self.write(&out).await
     }
 
-    /// Trailers are not passed on.
+    async fn last_data(&mut self, data: Bytes, whole: Complete) -> std::result::Result<(), ClientDisconnected> {
+        self.data(data).await?;
+        self.end(whole, None).await
+    }
+
+    /// Trailers are not forwarded.
     async fn end(
         &mut self,
         _whole: Complete,
         _trailers: Option<HeaderMap>,
     ) -> std::result::Result<(), ClientDisconnected> {
         if self.sent == Framing::Chunked { self.write(chunked::LAST).await } else { Ok(()) }
-    }
-
-    /// Its body tells.
-    async fn gone(&mut self) {
-        pending::<()>().await;
     }
 }

@@ -1,5 +1,5 @@
-//! A WebSocket behind its 101: bytes pass both ways with backpressure, frames are followed so that a
-//! Close can be put between two of them. A socket that is silent holds no buffer.
+//! A WebSocket after its 101: bytes pass in both directions with backpressure, frames are tracked so that a Close can be sent
+//! between two of them. An idle socket holds no buffer.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,7 +12,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
-use super::downstream::Conn;
+use super::downstream::ClientConnection;
 use crate::metrics::{RouteMetrics, SocketEnd};
 use crate::policy::normalize::NormalRequest;
 use crate::policy::reasons::Reason;
@@ -25,26 +25,26 @@ use crate::wire::deadline::Deadline;
 use crate::wire::stream::Stream;
 use crate::wire::websocket_frames::{Closing, FrameTracker};
 
-/// How long a frame that is under way may take to end.
+/// Time for the end of a frame that has begun.
 const FRAME: Duration = Duration::from_millis(500);
-/// How long the client's answer to our Close is awaited: one that meets the end of the connection before it could answer
-/// takes it for a failure (RFC 6455, 7.1.1).
+/// Time for the client's Close after ours: a client that sees the end of the connection before takes that for a failure
+/// (RFC 6455, 7.1.1).
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// One direction.
 #[derive(Default)]
 struct Direction {
     frames: FrameTracker,
-    /// Read and not written yet: while there is any, nothing more is read.
+    /// Read and not written yet: no more is read before it is written.
     pending: BytesMut,
     bytes: usize,
     ended: bool,
     shut: bool,
-    /// Our Close is in `pending` or gone: nothing of the sender's follows it.
+    /// Our Close is in `pending` or sent: nothing of the sender's follows it.
     close_sent: bool,
 }
 
-/// How far the closing from outside has come.
+/// The gateway's Close, on its way.
 struct CloseHandshake {
     frame: Vec<u8>,
     mask: Vec<u8>,
@@ -53,8 +53,8 @@ struct CloseHandshake {
     is_sent: bool,
 }
 
-/// A socket that was granted, with what is needed to end and to record it. It runs as a task of its own:
-/// whatever the request needed is given back.
+/// A socket that was admitted, with what is needed to end and to log it. It is a task of its own, so that the memory of its
+/// request is freed.
 pub(super) struct Tunnel {
     stream: Stream,
     server: Stream,
@@ -73,10 +73,10 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// `first` is what the server sent behind its 101.
+    /// `first` is what the server sent after its 101.
     pub(super) fn new(
         gateway: Gateway,
-        conn: Conn,
+        conn: ClientConnection,
         (server, first): (Stream, &[u8]),
         forwarding: Forwarding,
         state: RequestState,
@@ -87,7 +87,7 @@ impl Tunnel {
             direction.bytes = direction.frames.feed(bytes);
             direction
         };
-        let Conn { stream, buffer, deadline, handle, .. } = conn;
+        let ClientConnection { stream, buffer, deadline, handle, .. } = conn;
         let (up, down) = (direction(&buffer), direction(first));
         let (request, upgrade) = (forwarding.request.without_fields(), forwarding.upgrade);
         let series = gateway.counted.shared(state.route);
@@ -108,7 +108,7 @@ impl Tunnel {
         }
     }
 
-    /// Passes frames until one end is done with it or the session is, and writes the access line.
+    /// Forwards frames until one side or the session ends, and writes the access line.
     pub(super) async fn run(mut self: Box<Self>, _counted: ConnectionPermit) {
         let idle = self.gateway.config.limits.idle;
         let mut closing: Option<CloseHandshake> = None;
@@ -118,11 +118,11 @@ impl Tunnel {
             if closing.is_none() {
                 closing = self.handle.closed_for().map(begin);
             }
-            // what is no WebSocket has no words for it
+            // only WebSockets have a Close
             if closing.is_some() && self.upgrade.is_some() {
                 return Poll::Ready(());
             }
-            // before the bytes: two ends that are always ready use up all that one task may do in a row
+            // before the bytes: two sides that are always ready use up the task's budget
             let by = closing.as_ref().map_or(active + idle, |closing| closing.by);
             if self.deadline.poll(by, cx).is_ready() {
                 if closing.is_some() {
@@ -147,7 +147,7 @@ impl Tunnel {
             if self.up.is_over() && self.down.is_over() {
                 return Poll::Ready(());
             }
-            // the timer is set for what has become of it
+            // the timer is set for the new state
             if let Some(closing) = &closing
                 && self.deadline.poll(closing.by, cx).is_ready()
             {
@@ -169,7 +169,7 @@ impl Tunnel {
     }
 }
 
-/// What the counters say of it.
+/// The end in the metrics.
 fn end_of(why: Closing) -> SocketEnd {
     match why {
         Closing::GoingAway => SocketEnd::Draining,
@@ -184,9 +184,8 @@ fn begin(why: Closing) -> CloseHandshake {
 }
 
 impl Direction {
-    /// Moves bytes from one end to the other as long as both are ready; whether any were moved. With
-    /// `close`, the frame under way is let through, then that one is sent and nothing more. Where the sender has come to its
-    /// end, the other one is told so if it `ends` with it.
+    /// Forwards bytes as long as both sides are ready; returns whether there were any. With `close`, the current frame is
+    /// completed, then that one is sent and nothing more. At the sender's end the other side is shut down if `ends`.
     fn pump(
         &mut self,
         from: &mut Stream,
@@ -226,7 +225,7 @@ impl Direction {
     fn fill(&mut self, from: &mut Stream, closing: bool, cx: &mut Context<'_>) -> Poll<usize> {
         let read = from.poll_take(cx, |bytes| {
             if self.close_sent {
-                // an answer to our Close, or what the sender does not know yet to be too late
+                // the answer to our Close, or what was sent before it arrived
                 self.frames.feed(bytes);
                 return if self.frames.closed() { 0 } else { bytes.len() };
             }
@@ -253,7 +252,7 @@ impl Direction {
         Pin::new(to).poll_flush(cx)
     }
 
-    /// Puts our Close behind the last frame, once, if one may still be sent.
+    /// Sends our Close after the last frame, once, if one may still be sent.
     fn send_close(&mut self, frame: &[u8]) {
         if self.close_sent || self.ended || !self.frames.at_border() {
             return;

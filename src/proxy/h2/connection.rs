@@ -1,6 +1,5 @@
-//! HTTP/2 connections (RFC 9113): frames are the `h2` crate's; which streams there may be, when a connection
-//! ends, and what each stream asks for are ours. A stream's head becomes what it would have been in HTTP/1.1, and
-//! from there on every rule is the same.
+//! HTTP/2 connections (RFC 9113): the `h2` crate handles frames; the number of streams, the end of a connection and each
+//! stream's request are handled here. A stream's head becomes the head of the same request in HTTP/1.1, and all rules apply alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +18,19 @@ use crate::proxy::connection_limits::ConnectionPermit;
 use crate::wire::h2_pacing::PacedStream;
 use crate::wire::stream::Stream;
 
-/// Streams that a client may have open at once.
+/// Open streams of one client connection.
 const STREAMS: u32 = 100;
 /// A head's fields, unpacked, with 32 bytes for each (RFC 9113, 6.5.2), or twice `limits.head_bytes` where that is more.
 const FIELD_BYTES: u32 = 64 << 10;
-/// What a client may send before we have taken it: of one stream, and in all.
+/// Bytes that a client may send ahead: on one stream, and on all.
 const STREAM_WINDOW: u32 = 128 << 10;
 const WINDOW: u32 = 256 << 10;
-/// What may lie written of one stream while its client opens its window and reads nothing.
+/// Bytes buffered for one stream while its client opens its window and reads nothing.
 const SENT_MAX: usize = 32 << 10;
-/// How long a connection that is to end waits for its client to see it.
+/// How long a connection that is ending waits for its client.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end, of which `begun` has been read.
+/// Serves a connection to its end; `begun` are the bytes read already.
 pub(crate) async fn serve_h2(
     handler: ConnectionHandler,
     stream: Stream,
@@ -85,6 +84,8 @@ async fn serve_streams(
                 }
                 let call =
                     stream::serve(handler.for_request(), request, respond, handle.for_stream(), stream_budget.clone());
+                // a task's future is moved several times, and is large
+                let call = Box::pin(call);
                 tokio::spawn(async move { running.end(call.await) });
             }
             Some(_) => return,
@@ -97,7 +98,7 @@ async fn serve_streams(
     }
 }
 
-/// Tells the client to calm down, and ends the connection with all its streams.
+/// Ends the connection with all its streams: GOAWAY with ENHANCE_YOUR_CALM.
 async fn goaway_calm(mut connection: Connection<PacedStream, Bytes>) {
     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     let _ = timeout(LINGER, async { while connection.accept().await.is_some_and(|next| next.is_ok()) {} }).await;

@@ -1,4 +1,4 @@
-//! The client's end of a stream: its body, heads, data within its window, trailers, resets.
+//! A client's stream in HTTP/2: its request body, and the response to it, within the client's window.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
@@ -20,32 +20,33 @@ use tokio::time::timeout;
 use super::stream_budget::StreamBudget;
 use crate::policy::response_kind::{is_grpc, is_server_sent};
 use crate::proxy::client_disconnected::ClientDisconnected;
-use crate::proxy::exchange::downstream::{Download, Upload};
+use crate::proxy::exchange::downstream::{Downstream, RequestBody, WaitingClient};
 use crate::wire::body::{Complete, Part};
 use crate::wire::grpc_messages::Messages;
 use crate::wire::h2_body::Inflow;
 
-/// How long a client may go on sending a body whose answer has overtaken it.
+/// How long a client may continue to send its body after the whole response.
 const LINGER: Duration = Duration::from_secs(1);
-/// What one wait for the client's window is for.
+/// Bytes for one wait for the client's window.
 const PIECE: usize = 16 << 10;
-/// How long a piece of an answer of ours waits for the client's window, at most: nobody has to be waited for to make it.
+/// The longest wait of a reply of the gateway's own for the client's window.
 const OWN_TIME: Duration = Duration::from_secs(15);
-/// Answers of ours that wait so at once, in the whole process. Whoever opens no window can ask for very many.
+/// Replies of the gateway's own that wait at the same time, in the whole process: clients that open no window can request very
+/// many.
 const OWN_WAITING_MAX: usize = 512;
 
 static OWN_WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// The body of a stream's request. Others take in what has come of it, too.
+/// The body of a stream's request. Clones share it.
 #[derive(Clone)]
-pub(super) struct Body(Option<Arc<Mutex<Inflow>>>);
+pub(super) struct H2RequestBody(Option<Arc<Mutex<Inflow>>>);
 
-impl Body {
+impl H2RequestBody {
     pub(super) fn new(stream: RecvStream) -> Self {
         Self((!stream.is_end_stream()).then(|| Arc::new(Mutex::new(Inflow::new(stream)))))
     }
 
-    /// Does something that may not want the body yet; what comes of it is taken in.
+    /// Does work that may not read the body yet, and takes what arrives of it meanwhile.
     pub(super) async fn meanwhile<T>(self, work: impl Future<Output = T>) -> T {
         let Some(inflow) = self.0 else { return work.await };
         let mut work = pin!(work);
@@ -56,15 +57,15 @@ impl Body {
         .await
     }
 
-    /// Lets a body go that is not asked for. A client that is told at once to stop takes the answer in (RFC 9113, 8.1),
-    /// but not every one does: curl up to 7.88 loses it.
+    /// Discards a body that is not needed. A reset right after the response is allowed (RFC 9113, 8.1), but curl up to 7.88 loses
+    /// the response then.
     pub(super) async fn drain_body(&mut self) {
         let rest = async { while !self.is_over() && matches!(self.piece().await, Ok(Part::Data(_))) {} };
         let _ = timeout(LINGER, rest).await;
     }
 }
 
-impl Upload for Body {
+impl RequestBody for H2RequestBody {
     const IS_FRAMED: bool = false;
 
     fn is_over(&self) -> bool {
@@ -73,7 +74,7 @@ impl Upload for Body {
 
     async fn piece(&mut self) -> Result<Part> {
         let Some(inflow) = &self.0 else { return Ok(Part::End(Complete::by_framing())) };
-        // at a reset there is an error, not nothing
+        // a reset is an error, not the end
         let Some(piece) = poll_fn(|cx| inflow.lock().poll_piece(cx)).await else {
             return Ok(Part::End(Complete::by_framing()));
         };
@@ -85,13 +86,13 @@ impl Upload for Body {
         poll_fn(|cx| inflow.lock().poll_trailers(cx)).await.map_err(broken)
     }
 
-    /// The way back tells.
-    async fn gone(&mut self) {
+    /// The response's side of the stream shows it.
+    async fn disconnected(&mut self) {
         pending::<()>().await;
     }
 }
 
-/// gRPC's word for it: UNAUTHENTICATED.
+/// gRPC's status: UNAUTHENTICATED.
 fn signed_out() -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("16"));
@@ -104,30 +105,30 @@ fn broken(e: h2::Error) -> Box<Error> {
     Error::because(ErrorType::ReadError, "reading the body", e).into_down()
 }
 
-/// One for each stream. Dropped before its end, it resets the stream.
-pub(super) struct Client {
+/// The response on one stream. Dropped before its end, it resets the stream.
+pub(super) struct H2Downstream {
     respond: SendResponse<Bytes>,
     body: Option<SendStream<Bytes>>,
-    /// What is sent ends cleanly when its session does: server-sent events.
+    /// Server-sent events: they end cleanly when their session does.
     is_server_sent: bool,
-    /// For each piece.
+    /// Time for each piece.
     idle: Duration,
     stream_budget: Arc<StreamBudget>,
-    /// So do gRPC calls, which have words for it.
+    /// So do gRPC calls, with a status in trailers.
     messages: Option<Messages>,
-    /// 0 as long as there is no final head.
+    /// 0 before the final head.
     pub(super) status: u16,
     pub(super) bytes_out: usize,
 }
 
-impl Client {
+impl H2Downstream {
     pub(super) fn new(respond: SendResponse<Bytes>, idle: Duration, stream_budget: Arc<StreamBudget>) -> Self {
         let (body, messages) = (None, None);
         Self { respond, body, is_server_sent: false, idle, stream_budget, messages, status: 0, bytes_out: 0 }
     }
 
     /// 100 Continue, or 103 with its links.
-    pub(super) fn tell(&mut self, status: StatusCode, links: &HeaderMap) {
+    pub(super) fn send_interim(&mut self, status: StatusCode, links: &HeaderMap) {
         let mut response = Response::new(());
         *response.status_mut() = status;
         for link in links.get_all(header::LINK) {
@@ -136,11 +137,11 @@ impl Client {
         let _ = self.respond.send_informational(response);
     }
 
-    /// The connection is closed from outside. Some browsers never tell their pages of a reset, and listen for ever.
+    /// Ends the stream because its session has ended. Some browsers do not report a reset to their pages, which then wait forever.
     pub(super) fn close(&mut self) {
         match &mut self.body {
             Some(body) if self.is_server_sent => drop(body.send_data(Bytes::new(), true)),
-            // where a message is under way, nothing can follow
+            // within a message nothing can follow
             Some(body) if self.messages.as_ref().is_some_and(Messages::at_border) => {
                 drop(body.send_trailers(signed_out()));
             }
@@ -148,7 +149,7 @@ impl Client {
         }
     }
 
-    /// The body of an answer of ours, to its end.
+    /// Sends the body of a reply of the gateway's own.
     pub(super) async fn own(&mut self, body: Bytes) -> std::result::Result<(), ClientDisconnected> {
         self.idle = self.idle.min(OWN_TIME);
         let mut sent = pin!(async {
@@ -162,13 +163,43 @@ impl Client {
         sent.await
     }
 
-    /// Ends the stream at once.
+    /// A piece of the body; with `whole`, the last one. However slowly the client opens its window, each 16 KiB must be taken
+    /// within `idle`.
+    async fn send_data(
+        &mut self,
+        mut data: Bytes,
+        whole: Option<Complete>,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
+        while data.has_remaining() {
+            let mut piece = data.split_to(data.len().min(PIECE));
+            self.bytes_out += piece.len();
+            let sent = timeout(self.idle, async {
+                while piece.has_remaining() {
+                    body.reserve_capacity(piece.len());
+                    let room = self.stream_budget.waiting(poll_fn(|cx| body.poll_capacity(cx))).await;
+                    let Some(Ok(room)) = room else { return Err(ClientDisconnected) };
+                    let part = piece.split_to(room.min(piece.len()));
+                    if let Some(messages) = &mut self.messages {
+                        messages.feed(&part);
+                    }
+                    let ends = whole.is_some() && !(data.has_remaining() || piece.has_remaining());
+                    body.send_data(part, ends).map_err(|_| ClientDisconnected)?;
+                }
+                Ok(())
+            });
+            sent.await.unwrap_or(Err(ClientDisconnected))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream immediately.
     pub(super) fn reset(&mut self, reason: Reason) {
         self.respond.send_reset(reason);
     }
 }
 
-/// An answer of ours that waits for its client's window; counts itself out when dropped.
+/// A reply that waits for its client's window; drop ends the count.
 struct Waiting;
 
 impl Waiting {
@@ -184,18 +215,27 @@ impl Drop for Waiting {
     }
 }
 
-impl Download for Client {
-    const TAKES_H2: bool = true;
-
-    /// It was asked for its body when the request was admitted.
-    fn holds_back(&self) -> bool {
-        false
+impl WaitingClient for H2Downstream {
+    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) {
+        if status == StatusCode::EARLY_HINTS {
+            self.send_interim(status, fields);
+        }
     }
 
-    async fn inform(&mut self, status: StatusCode, links: &HeaderMap) {
-        if status == StatusCode::EARLY_HINTS {
-            self.tell(status, links);
-        }
+    async fn disconnected(&mut self) {
+        let _ = match &mut self.body {
+            Some(body) => poll_fn(|cx| body.poll_reset(cx)).await,
+            None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
+        };
+    }
+}
+
+impl Downstream for H2Downstream {
+    const IS_H2: bool = true;
+
+    /// It got 100 Continue when the request was admitted.
+    fn expects_continue(&self) -> bool {
+        false
     }
 
     async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), ClientDisconnected> {
@@ -205,34 +245,18 @@ impl Download for Client {
         self.is_server_sent = !end && is_server_sent(&head);
         let status = head.status.as_u16();
         self.messages = (!end && is_grpc(&head)).then(Messages::default);
-        let response = Response::from_parts(head.as_owned_parts(), ());
+        let response = Response::from_parts(head.into(), ());
         self.body = Some(self.respond.send_response(response, end).map_err(|_| ClientDisconnected)?);
         self.status = status;
         Ok(())
     }
 
-    /// A piece of the body. However slowly the client opens its window, each 16 KiB must be gone within `idle`.
-    async fn data(&mut self, mut data: Bytes) -> std::result::Result<(), ClientDisconnected> {
-        let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
-        while data.has_remaining() {
-            let mut piece = data.split_to(data.len().min(PIECE));
-            self.bytes_out += piece.len();
-            let sent = timeout(self.idle, async {
-                while piece.has_remaining() {
-                    body.reserve_capacity(piece.len());
-                    let room = self.stream_budget.waiting(poll_fn(|cx| body.poll_capacity(cx))).await;
-                    let Some(Ok(room)) = room else { return Err(ClientDisconnected) };
-                    let part = piece.split_to(room.min(piece.len()));
-                    if let Some(messages) = &mut self.messages {
-                        messages.feed(&part);
-                    }
-                    body.send_data(part, false).map_err(|_| ClientDisconnected)?;
-                }
-                Ok(())
-            });
-            sent.await.unwrap_or(Err(ClientDisconnected))?;
-        }
-        Ok(())
+    async fn data(&mut self, data: Bytes) -> std::result::Result<(), ClientDisconnected> {
+        self.send_data(data, None).await
+    }
+
+    async fn last_data(&mut self, data: Bytes, whole: Complete) -> std::result::Result<(), ClientDisconnected> {
+        self.send_data(data, Some(whole)).await
     }
 
     async fn end(
@@ -245,12 +269,5 @@ impl Download for Client {
             Some(trailers) => body.send_trailers(trailers).map_err(|_| ClientDisconnected),
             None => body.send_data(Bytes::new(), true).map_err(|_| ClientDisconnected),
         }
-    }
-
-    async fn gone(&mut self) {
-        let _ = match &mut self.body {
-            Some(body) => poll_fn(|cx| body.poll_reset(cx)).await,
-            None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
-        };
     }
 }

@@ -1,15 +1,15 @@
-//! One stream, one request: the same `open`, replies and access line as on every way.
+//! One stream is one request: the same `open`, replies and access line as in HTTP/1.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, Method, Request, StatusCode, header, request};
 use pingora_core::{Error, ErrorType, Result};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::downstream::{Body, Client};
+use super::downstream::{H2Downstream, H2RequestBody};
 use super::head;
 use super::stream_budget::{StreamBudget, StreamOutcome};
 use crate::pages::Page;
@@ -18,16 +18,20 @@ use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::{self, Counts};
+use crate::proxy::body_time::body_time;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::exchange::downstream::{Download as _, Upload as _, read_form};
+use crate::proxy::exchange::buffered::{self, BODY_BYTES_MAX};
+use crate::proxy::exchange::downstream::{Downstream as _, RequestBody as _, read_form};
 use crate::proxy::exchange::streamed;
+use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
 use crate::proxy::{attempt, page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
+use crate::wire::head_error::BadHead;
 use crate::wire::request_head::Head;
 
 /// Serves it and writes its access line.
@@ -39,44 +43,28 @@ pub(super) async fn serve(
     stream_budget: Arc<StreamBudget>,
 ) -> StreamOutcome {
     let (parts, body) = request.into_parts();
-    let (body, client) =
-        (Body::new(body), Client::new(respond, handler.gateway.config.limits.idle, stream_budget.clone()));
+    let (body, client) = (
+        H2RequestBody::new(body),
+        H2Downstream::new(respond, handler.gateway.config.limits.idle, stream_budget.clone()),
+    );
     body.clone().meanwhile(serve_one(handler, parts, body, client, connection, stream_budget)).await
 }
 
 async fn serve_one(
     handler: ConnectionHandler,
-    parts: request::Parts,
-    mut body: Body,
-    mut client: Client,
+    mut parts: request::Parts,
+    mut body: H2RequestBody,
+    mut client: H2Downstream,
     connection: Arc<ConnectionHandle>,
     stream_budget: Arc<StreamBudget>,
 ) -> StreamOutcome {
     let gateway = &handler.gateway;
-    let read = head::read(&parts, &gateway.config.limits);
-    let (method, to_people) = (parts.method.clone(), wants_page(&parts.headers));
-    let seen = if read.is_err() { oversize_of(&parts, &gateway.config.server.prefix) } else { Oversize::default() };
-    // it may be many times as large as what was sent, and an answer may wait
-    drop(parts);
-    let (head, bytes) = match read {
-        Ok(read) => read,
-        Err(bad) => {
-            let id = gateway.fresh_id();
-            let reply = oversized_head::bad_head(bad, &id, to_people.then_some(&*gateway.pages), &seen);
-            access_log::unread(
-                gateway,
-                (connection.address(), &seen.host),
-                reply.status.as_u16(),
-                &id,
-                Reason::Head(bad),
-            );
-            drop(seen);
-            let _ = reply_h2(&handler, &mut client, &connection, reply, &method, &id).await;
-            return StreamOutcome::Abusive;
-        }
+    let bytes = match head::to_http1(&mut parts, &gateway.config.limits) {
+        Ok(bytes) => bytes,
+        Err(bad) => return reject_malformed_head(&handler, parts, &mut client, &connection, bad).await,
     };
     let mut state = RequestState::new(connection, gateway.fresh_id());
-    let decision = gateway.open(Box::new(Head { parsed: head, bytes: Bytes::new() }), bytes, &mut state);
+    let decision = gateway.open(Box::new(Head { parsed: parts.into(), bytes: Bytes::new() }), bytes, &mut state);
     let mut call = Call { handler: &handler, body: &mut body, client: &mut client, state: &mut state, bytes_in: 0 };
     let subject = call.answer(decision, stream_budget).await;
     let bytes_in = call.bytes_in;
@@ -95,6 +83,27 @@ async fn serve_one(
     }
 }
 
+async fn reject_malformed_head(
+    handler: &ConnectionHandler,
+    parts: request::Parts,
+    client: &mut H2Downstream,
+    connection: &ConnectionHandle,
+    bad: BadHead,
+) -> StreamOutcome {
+    let gateway = &handler.gateway;
+    let id = gateway.fresh_id();
+    let seen = oversize_of(&parts, &gateway.config.server.prefix);
+    let (method, site) = (parts.method.clone(), wants_page(&parts.headers).then_some(&*gateway.pages));
+    // it may be many times as large as what was sent, and the response may have to wait
+    drop(parts);
+    let reply = oversized_head::bad_head(bad, &id, site, &seen);
+    let client_host = (connection.address(), seen.host.as_str());
+    access_log::unread(gateway, client_host, reply.status.as_u16(), &id, Reason::Head(bad));
+    drop(seen);
+    let _ = reply_h2(handler, client, connection, reply, &method, &id).await;
+    StreamOutcome::Abusive
+}
+
 fn oversize_of(parts: &request::Parts, prefix: &str) -> Oversize {
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     Oversize::of_head(&parts.method, parts.uri.path().as_bytes(), authority, &parts.headers, prefix)
@@ -103,8 +112,8 @@ fn oversize_of(parts: &request::Parts, prefix: &str) -> Oversize {
 /// One stream's request and response.
 struct Call<'s> {
     handler: &'s ConnectionHandler,
-    body: &'s mut Body,
-    client: &'s mut Client,
+    body: &'s mut H2RequestBody,
+    client: &'s mut H2Downstream,
     state: &'s mut RequestState,
     /// How much of the body was read.
     bytes_in: usize,
@@ -117,7 +126,7 @@ impl Call<'_> {
         let is_refused = matches!(decision, Decision::Reply(..));
         let expects = decision.parsed().headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
         if expects.eq_ignore_ascii_case(b"100-continue") && !is_refused {
-            self.client.tell(StatusCode::CONTINUE, &HeaderMap::new());
+            self.client.send_interim(StatusCode::CONTINUE, &HeaderMap::new());
         }
         let slot = if is_refused { None } else { stream_budget.place(gateway, self.state.connection.address()) };
         let may_run = slot.is_some();
@@ -175,29 +184,49 @@ impl Call<'_> {
         match reply {
             Some(reply) if self.client.status == 0 => return Some(reply),
             _ if is_closed => self.client.close(),
-            // the head is written: the client sees that the body breaks off
+            // the head is sent: the client sees that the body is truncated
             Some(_) => self.client.reset(h2::Reason::INTERNAL_ERROR),
             None => {}
         }
         None
     }
 
-    /// A head that says that there is no body is a whole request: data behind it must not be found out afterwards.
+    /// A small body is read whole before, as in HTTP/1, and so is an empty one: data after a head that excludes them must not be
+    /// noticed after the request was sent.
     async fn forward_whole(&mut self, forwarding: &Forwarding) -> Result<()> {
-        let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
-        let length = forwarding.request.parsed().headers.get(header::CONTENT_LENGTH);
-        if length.is_some_and(|length| length == "0") {
-            let idle = self.handler.gateway.config.limits.idle;
-            while let Part::Data(_) = timeout(idle, self.body.piece()).await.map_err(slow)?? {}
-        }
         let Self { handler, body, client, state, bytes_in } = self;
+        let head = forwarding.request.parsed();
+        let length = head.headers.contains_key(header::CONTENT_LENGTH).then(|| body_length(head));
+        let is_small = body.is_over() || length.is_some_and(|length| length <= BODY_BYTES_MAX);
+        let may_use_h2 = state.call.is_some() || attempt::may_use_h2(&handler.gateway, forwarding);
+        if (is_small && !may_use_h2) || length == Some(0) {
+            let whole = read_whole(body).await?;
+            if !may_use_h2 {
+                *bytes_in = whole.len();
+                return buffered::forward(handler, forwarding, &whole, *client, state).await;
+            }
+        }
         streamed::forward(handler, forwarding, *body, *client, state, bytes_in).await
     }
 }
 
+/// Reads a body, at most as long as its `Content-Length` (RFC 9113, 8.1.1: the library compares them), in the time that one in
+/// HTTP/1 may take.
+async fn read_whole(body: &mut H2RequestBody) -> Result<Bytes> {
+    let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
+    let (mut whole, began) = (BytesMut::new(), Instant::now());
+    while !body.is_over() {
+        match timeout_at(began + body_time(whole.len()), body.piece()).await.map_err(slow)?? {
+            Part::Data(piece) => whole.extend_from_slice(&piece),
+            Part::End(_) => break,
+        }
+    }
+    Ok(whole.freeze())
+}
+
 async fn reply_h2(
     handler: &ConnectionHandler,
-    client: &mut Client,
+    client: &mut H2Downstream,
     connection: &ConnectionHandle,
     reply: Reply,
     method: &Method,
