@@ -41,7 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("md5", &["account/password/imported_hash.rs"]),
     ("mimalloc", &["main.rs"]),
     ("notify", &["server/"]),
-    ("pingora_core", &["policy/reply_head.rs", "policy/request_headers.rs", "proxy/", "server/", "upstream/", "wire/"]),
+    ("pingora_core", &["proxy/", "server/", "upstream/", "wire/"]),
     ("pingora_http", &["policy/", "proxy/", "wire/"]),
     ("rpassword", &["command/"]),
     ("rusqlite", &["store/"]),

@@ -1,27 +1,26 @@
 //! What a reply's head is on every way.
 
 use http::{StatusCode, header};
-use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
 use super::hsts;
 use crate::web::reply::Reply;
 
-/// The head of a reply as it is written on every way; with `hsts`, over TLS.
-pub(crate) fn head_of(reply: &Reply, request_id: &str, hsts: bool) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 5))?;
+/// The head of a reply as it is written in every protocol; with `hsts`, over TLS. `None` if a field cannot be sent.
+pub(crate) fn head_of(reply: &Reply, request_id: &str, hsts: bool) -> Option<ResponseHeader> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 5)).ok()?;
     for (name, value) in &reply.headers {
-        head.append_header(name, value)?;
+        head.append_header(name, value).ok()?;
     }
-    head.insert_header("X-Request-Id", request_id)?;
-    head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    head.insert_header("X-Request-Id", request_id).ok()?;
+    head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff").ok()?;
     if hsts {
-        head.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts::HSTS)?;
+        head.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts::HSTS).ok()?;
     }
     if !matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+        head.insert_header(header::CONTENT_LENGTH, reply.body.len()).ok()?;
     }
-    Ok(head)
+    Some(head)
 }
 
 /// Whether nothing follows the head of a reply (to HEAD, nothing ever does).

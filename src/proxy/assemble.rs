@@ -43,8 +43,7 @@ pub(crate) fn gateway(
         clock,
         ids,
     };
-    let targets =
-        config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, &config.limits, whoami))).collect();
+    let targets = config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, whoami))).collect();
     assemble(config, accounts, targets, 0, Arc::new(process))
 }
 
@@ -58,9 +57,8 @@ pub(crate) fn reconfigured(
 ) -> Gateway {
     let targets = config.upstreams.iter().map(|upstream| {
         let mut others = before.config.upstreams.iter().zip(&before.targets);
-        let same =
-            others.find(|(old, targets)| old.name == upstream.name && targets.serve(upstream, &config.limits, whoami));
-        same.map_or_else(|| Arc::new(Targets::new(upstream, &config.limits, whoami)), |(_, same)| same.clone())
+        let same = others.find(|(old, targets)| old.name == upstream.name && targets.serve(upstream, whoami));
+        same.map_or_else(|| Arc::new(Targets::new(upstream, whoami)), |(_, same)| same.clone())
     });
     let targets = targets.collect();
     assemble(config, accounts, targets, before.number + 1, before.process.clone())

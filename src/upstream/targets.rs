@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,20 +11,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora_core::protocols::ALPN;
-use pingora_core::protocols::l4::socket::SocketAddr as Address;
-use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
-use super::h1_pool::KEPT_TIME;
 use super::server_name::{authority, resolvable};
-use super::tls::{Connector, Trust};
-use crate::config::{Limits, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
+use super::tls::{CONNECT, Connector, Trust};
+use crate::config::{Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::web::origin::Origin;
-use crate::wire::stream::{self, Stream, Transport};
-
-/// To reach a server, its TLS handshake included.
-const CONNECT: Duration = Duration::from_secs(3);
+use crate::wire::stream::{Stream, Transport};
 
 /// How long connections of a server that sent what nobody asked for are not used again.
 const DISTRUST_MILLIS: u64 = 60_000;
@@ -38,7 +33,10 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Target {
     /// Unique in the process: names the pool of kept connections.
     id: u64,
-    template: HttpPeer,
+    address: Address,
+    protocol: UpstreamProtocol,
+    /// The name that it is reached by, for its certificate; empty without one.
+    name: String,
     /// `Host` for `host = "upstream"`.
     authority: String,
     /// Its name and address, for people.
@@ -57,16 +55,20 @@ pub(crate) struct Target {
     distrusted_until: AtomicU64,
 }
 
+/// Where a server listens.
+#[derive(Debug, PartialEq, Eq)]
+enum Address {
+    Inet(SocketAddr),
+    Unix(PathBuf),
+}
+
 /// All targets of one upstream, in the order they are tried.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    /// Sets the connection pools of upstreams apart: two upstreams never share a connection. Unique in the process.
-    group: u64,
     servers: Vec<UpstreamServer>,
     sends_own_host: bool,
     tls: UpstreamTls,
     trust: Option<Arc<Trust>>,
-    idle: Duration,
     whoami: Option<SocketAddr>,
     live: ArcSwap<Vec<Arc<Target>>>,
     /// What a resolver found last for each name.
@@ -77,14 +79,12 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    pub(crate) fn new(upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(upstream: &Upstream, whoami: Option<SocketAddr>) -> Self {
         let targets = Self {
-            group: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             servers: upstream.servers.clone(),
             sends_own_host: upstream.host == UpstreamHost::Upstream,
             trust: Trust::new(&upstream.tls).map(Arc::new),
             tls: upstream.tls.clone(),
-            idle: limits.idle,
             whoami,
             live: ArcSwap::from_pointee(Vec::new()),
             found: Mutex::default(),
@@ -96,11 +96,11 @@ impl Targets {
     }
 
     /// Whether these are what an upstream of another configuration would have, connections included.
-    pub(crate) fn serve(&self, upstream: &Upstream, limits: &Limits, whoami: Option<SocketAddr>) -> bool {
+    pub(crate) fn serve(&self, upstream: &Upstream, whoami: Option<SocketAddr>) -> bool {
         let sends_own_host = upstream.host == UpstreamHost::Upstream;
         self.servers == upstream.servers
             && self.tls == upstream.tls
-            && (self.sends_own_host, self.idle, self.whoami) == (sends_own_host, limits.idle, whoami)
+            && (self.sends_own_host, self.whoami) == (sends_own_host, whoami)
     }
 
     /// Whether names were never looked up, or in vain.
@@ -148,58 +148,38 @@ impl Targets {
     }
 
     fn peers(&self, server: &UpstreamServer, found: &HashMap<(String, u16), Vec<SocketAddr>>) -> Vec<Target> {
+        let plain = UpstreamProtocol::Http1;
         match server {
             UpstreamServer::Whoami => {
-                let plain = UpstreamProtocol::Http1;
-                self.whoami.iter().map(|&address| self.named(address, plain, "", authority(server))).collect()
+                self.whoami.iter().map(|&address| self.target(Address::Inet(address), plain, "", server)).collect()
             }
-            UpstreamServer::Unix(path) => {
-                let path = path.to_string_lossy();
-                HttpPeer::new_uds(&path, false, String::new())
-                    .map(|peer| vec![self.target(peer, authority(server))])
-                    .unwrap_or_default()
-            }
+            UpstreamServer::Unix(path) => vec![self.target(Address::Unix(path.clone()), plain, "", server)],
             UpstreamServer::Tcp { host, port, protocol } => {
-                let authority = authority(server);
                 let addresses = match host.parse() {
                     Ok(ip) => vec![SocketAddr::new(ip, *port)],
                     Err(_) => found.get(&(host.clone(), *port)).cloned().unwrap_or_default(),
                 };
-                addresses.into_iter().map(|address| self.named(address, *protocol, host, authority.clone())).collect()
+                let target = |address| self.target(Address::Inet(address), *protocol, host, server);
+                addresses.into_iter().map(target).collect()
             }
         }
     }
 
-    fn named(&self, address: SocketAddr, protocol: UpstreamProtocol, sni: &str, authority: String) -> Target {
-        let mut peer = HttpPeer::new(address, protocol == UpstreamProtocol::Https, sni.to_owned());
-        if protocol == UpstreamProtocol::H2c {
-            peer.options.set_http_version(2, 2);
-        }
-        self.target(peer, authority)
-    }
-
-    fn target(&self, mut peer: HttpPeer, authority: String) -> Target {
-        peer.group_key = self.group;
-        let options = &mut peer.options;
-        options.connection_timeout = Some(CONNECT);
-        options.total_connection_timeout = Some(CONNECT);
-        options.read_timeout = Some(self.idle);
-        options.write_timeout = Some(self.idle);
-        options.idle_timeout = Some(KEPT_TIME);
-        options.tcp_keepalive = Some(stream::keepalive());
-        let server = match &peer._address {
+    fn target(&self, address: Address, protocol: UpstreamProtocol, name: &str, server: &UpstreamServer) -> Target {
+        let authority = authority(server);
+        let server = match &address {
             // two names may have one address
-            Address::Inet(address) if !peer.sni.is_empty() && peer.sni.parse::<IpAddr>().is_err() => {
+            Address::Inet(address) if !name.is_empty() && name.parse::<IpAddr>().is_err() => {
                 format!("{authority} ({address})")
             }
             Address::Inet(address) => address.to_string(),
-            Address::Unix(address) => {
-                address.as_pathname().map(|path| format!("unix:{}", path.display())).unwrap_or_default()
-            }
+            Address::Unix(path) => format!("unix:{}", path.display()),
         };
         Target {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            template: peer,
+            address,
+            protocol,
+            name: name.to_owned(),
             authority,
             server,
             trust: self.trust.clone(),
@@ -252,25 +232,23 @@ impl Target {
         self.id
     }
 
+    fn is_tls(&self) -> bool {
+        self.protocol == UpstreamProtocol::Https
+    }
+
     /// Whether both are one server, asked in one protocol: two names may have one address.
     fn is_same(&self, other: &Self) -> bool {
-        self.template._address == other.template._address
-            && self.authority == other.authority
-            && self.template.is_tls() == other.template.is_tls()
-            && self.is_h2c() == other.is_h2c()
+        self.address == other.address && self.authority == other.authority && self.protocol == other.protocol
     }
 
     /// A new connection, within the time that connecting may take.
     pub(crate) async fn connect(&self, connector: &Connector) -> Result<Stream> {
-        if self.template.is_tls() {
+        if self.is_tls() {
             return Box::pin(self.connect_tls(connector, false)).await;
         }
-        let connected = match &self.template._address {
+        let connected = match &self.address {
             Address::Inet(address) => timeout(CONNECT, Stream::connect(*address)).await,
-            Address::Unix(address) => match address.as_pathname() {
-                Some(path) => timeout(CONNECT, Stream::connect_unix(path)).await,
-                None => return Err(Error::explain(ErrorType::ConnectError, "Unix socket without a path").into_up()),
-            },
+            Address::Unix(path) => timeout(CONNECT, Stream::connect_unix(path)).await,
         };
         match connected {
             Ok(Ok(stream)) => Ok(stream),
@@ -285,7 +263,7 @@ impl Target {
 
     /// The same for whoever can speak HTTP/2 too: TLS offers it.
     pub(crate) async fn connect_any(&self, connector: &Connector) -> Result<Stream> {
-        if !self.template.is_tls() {
+        if !self.is_tls() {
             return self.connect(connector).await;
         }
         let stream = Box::pin(self.connect_tls(connector, true)).await?;
@@ -294,23 +272,19 @@ impl Target {
     }
 
     async fn connect_tls(&self, connector: &Connector, offers_h2: bool) -> Result<Stream> {
-        if let (Some(trust), Address::Inet(address)) = (&self.trust, &self.template._address) {
-            return timeout(CONNECT, trust.open(*address, &self.template.sni, offers_h2))
-                .await
-                .unwrap_or_else(|_| Err(Error::explain(ErrorType::TLSHandshakeTimedout, "connecting").into_up()));
-        }
-        if !offers_h2 {
-            return connector.open(&self.template).await;
-        }
-        let mut offering = self.template.clone();
-        offering.options.set_http_version(2, 1);
-        connector.open(&offering).await
+        let Address::Inet(address) = self.address else {
+            return Err(Error::explain(ErrorType::ConnectError, "TLS over a Unix socket").into_up());
+        };
+        let Some(trust) = &self.trust else { return connector.open(address, &self.name, offers_h2).await };
+        timeout(CONNECT, trust.open(address, &self.name, offers_h2))
+            .await
+            .unwrap_or_else(|_| Err(Error::explain(ErrorType::TLSHandshakeTimedout, "connecting").into_up()))
     }
 
     /// Whether a client in HTTP/2 is to have a new connection rather than a kept one in HTTP/1.1: trailers, without which
     /// no gRPC call is whole, do not pass there.
     pub(crate) fn may_speak_h2(&self) -> bool {
-        self.template.is_tls() && !self.declines_h2.load(Ordering::Relaxed)
+        self.is_tls() && !self.declines_h2.load(Ordering::Relaxed)
     }
 
     /// The scheme of requests in HTTP/2, if that is what is to be spoken on this new connection.
@@ -324,7 +298,7 @@ impl Target {
 
     /// Whether it speaks HTTP/2 alone.
     pub(crate) fn is_h2c(&self) -> bool {
-        self.template.options.alpn.get_min_http_version() == 2
+        self.protocol == UpstreamProtocol::H2c
     }
 
     /// It could not be reached: others go first until it can be. Whether that is news.
@@ -371,7 +345,7 @@ impl Target {
 
     /// What it takes for its own origin where it is sent its own name.
     pub(crate) fn origin(&self) -> Option<Origin> {
-        let scheme = if self.template.is_tls() { "https" } else { "http" };
+        let scheme = if self.is_tls() { "https" } else { "http" };
         Origin::parse(&format!("{scheme}://{}", self.authority))
     }
 
@@ -394,7 +368,7 @@ mod tests {
     fn a_name_that_cannot_be_found_now_keeps_its_addresses_and_a_new_answer_replaces_them() {
         let text = "[[route]]\nupstream = \"http://app.example.com\"\n";
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
-        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let targets = Targets::new(&config.upstreams[0], None);
         let name = ("app.example.com".to_owned(), 80);
         let servers = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
         assert!(servers().is_empty());
@@ -415,7 +389,7 @@ mod tests {
     fn two_names_at_one_address_stay_two_servers() {
         let text = "[[upstream]]\nname = \"a\"\nservers = [\"https://a.example.com\", \"https://b.example.com\"]\n[[route]]\nupstream = \"a\"\n";
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
-        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let targets = Targets::new(&config.upstreams[0], None);
         let address = "192.0.2.1:443".parse().unwrap();
         let found = ["a.example.com", "b.example.com"].map(|name| ((name.to_owned(), 443), Ok(vec![address])));
         let names = || targets.all().iter().map(|target| target.server().to_owned()).collect::<Vec<_>>();
@@ -429,16 +403,16 @@ mod tests {
     fn one_name_and_port_in_two_protocols_stays_two_servers() {
         let text = "[[upstream]]\nname = \"a\"\nservers = [\"http://192.0.2.1:8443\", \"https://192.0.2.1:8443\"]\n[[route]]\nupstream = \"a\"\n";
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
-        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let targets = Targets::new(&config.upstreams[0], None);
         targets.store(&[]);
-        assert_eq!(targets.all().iter().map(|target| target.template.is_tls()).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(targets.all().iter().map(|target| target.is_tls()).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
     fn a_server_that_sends_what_nobody_asked_for_is_not_trusted_for_a_minute() {
         let text = "[[route]]\nupstream = \"http://192.0.2.1:1\"\n";
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
-        let server = Targets::new(&config.upstreams[0], &config.limits, None).next(&[]).unwrap();
+        let server = Targets::new(&config.upstreams[0], None).next(&[]).unwrap();
         assert!(server.is_trusted(|| unreachable!("the clock is not asked")));
         assert!(server.distrust(1000));
         assert!(!server.distrust(2000));
@@ -452,7 +426,7 @@ mod tests {
         let text =
             "[[upstream]]\nname = \"a\"\nservers = [\"192.0.2.1:1\", \"192.0.2.2:1\"]\n[[route]]\nupstream = \"a\"\n";
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
-        let targets = Targets::new(&config.upstreams[0], &config.limits, None);
+        let targets = Targets::new(&config.upstreams[0], None);
         let first = targets.next(&[]).unwrap();
         assert!(first.mark_down());
         assert!(!first.mark_down());

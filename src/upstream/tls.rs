@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_core::connectors::TransportConnector;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -15,7 +16,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::{Config, Upstream, UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::wire::server_verifier::{MACHINE, ServerVerifier};
-use crate::wire::stream::{Stream, Transport};
+use crate::wire::stream::{self, Stream, Transport};
+
+/// To reach a server, its TLS handshake included.
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
 
 /// Opens connections over TLS.
 #[derive(Clone)]
@@ -26,13 +30,20 @@ impl Connector {
         Self(MACHINE.is_ok().then(|| Arc::new(TransportConnector::new(None))))
     }
 
-    /// A connection whose other end is who it should be.
-    pub(crate) async fn open(&self, peer: &HttpPeer) -> Result<Stream> {
+    /// A connection to a server that proves to have this name, within [`CONNECT`].
+    pub(crate) async fn open(&self, address: SocketAddr, name: &str, offers_h2: bool) -> Result<Stream> {
         let Some(connector) = &self.0 else {
             let why = "no CA certificates on this machine";
             return Err(Error::explain(ErrorType::InvalidCert, why).into_up());
         };
-        connector.new_stream(peer).await.map(Transport::TlsClient).map(Stream::new).map_err(Error::into_up)
+        let mut peer = HttpPeer::new(address, true, name.to_owned());
+        // reads and writes have deadlines of ours
+        peer.options.total_connection_timeout = Some(CONNECT);
+        peer.options.tcp_keepalive = Some(stream::keepalive());
+        if offers_h2 {
+            peer.options.set_http_version(2, 1);
+        }
+        connector.new_stream(&peer).await.map(Transport::TlsClient).map(Stream::new).map_err(Error::into_up)
     }
 }
 

@@ -201,7 +201,7 @@ impl Explanation {
     }
 
     pub(crate) fn reply(&mut self, reply: &Reply, request_id: &str) {
-        let Ok(head) = reply_head::head_of(reply, request_id, self.hsts) else { return };
+        let Some(head) = reply_head::head_of(reply, request_id, self.hsts) else { return };
         let fields = head.headers.iter();
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let headers: Vec<(String, String)> =

@@ -233,7 +233,7 @@ async fn reply_h2(
     request_id: &str,
 ) -> std::result::Result<(), ClientDisconnected> {
     let hsts = hsts::sends_hsts(&handler.gateway.config, connection.secured().is_some());
-    let head = reply_head::head_of(&reply, request_id, hsts).map_err(|_| ClientDisconnected)?;
+    let head = reply_head::head_of(&reply, request_id, hsts).ok_or(ClientDisconnected)?;
     let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
     client.head(head, bodiless).await?;
     if bodiless {
