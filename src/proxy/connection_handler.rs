@@ -1,15 +1,12 @@
-//! What serves connections: the gateway as it is now, and what reaches its servers. One for each thread.
-
-use std::net::IpAddr;
+//! What serves one connection: the gateway as it is now, and what reaches its servers.
 
 use pingora_core::server::ShutdownWatch;
 
 use super::assemble::Current;
-use super::connection_limits::ConnectionPermit;
 use super::gateway::Gateway;
 use crate::upstream::tls::Connector;
 
-/// Serves connections; one for each thread.
+/// Serves one connection, or one stream of it.
 #[derive(Clone)]
 pub(crate) struct ConnectionHandler {
     current: Current,
@@ -21,11 +18,11 @@ pub(crate) struct ConnectionHandler {
 
 impl ConnectionHandler {
     /// `stopped` says when the gateway stops.
-    pub(crate) fn new(current: Current, stopped: ShutdownWatch) -> Self {
-        Self { connector: Connector::new(), gateway: current.gateway(), current, stopped }
+    pub(crate) fn new(current: Current, connector: Connector, stopped: ShutdownWatch) -> Self {
+        Self { connector, gateway: current.gateway(), current, stopped }
     }
 
-    /// Another one, for a connection or a stream that begins now.
+    /// Another one, for a stream that begins now.
     pub(crate) fn for_request(&mut self) -> Self {
         self.refresh();
         self.clone()
@@ -34,10 +31,5 @@ impl ConnectionHandler {
     /// Takes the gateway as it is now.
     pub(super) fn refresh(&mut self) {
         self.current.refresh(&mut self.gateway);
-    }
-
-    /// Counts a connection; `None`: there are too many. `address` is the other end's; `None` on a Unix socket.
-    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionPermit> {
-        self.gateway.connections.admit(address, &self.gateway.config)
     }
 }

@@ -43,6 +43,7 @@ struct Held {
 }
 
 /// One counted connection; counts itself out when dropped.
+#[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     connections: Arc<Connections>,
     address: Option<IpAddr>,

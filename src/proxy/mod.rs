@@ -1,6 +1,7 @@
 //! Connections and the exchanges over them: reads each request, asks [`crate::policy`], forwards it or answers it, and
 //! writes its line to the access log.
 
+pub(crate) mod accepted_connection;
 mod access_log;
 pub(crate) mod assemble;
 mod attempt;
@@ -8,7 +9,7 @@ mod body_time;
 mod client_disconnected;
 mod connection_activity;
 mod connection_handle;
-pub(crate) mod connection_handler;
+mod connection_handler;
 pub(crate) mod connection_limits;
 mod connection_reuse;
 mod exchange;
@@ -24,6 +25,7 @@ mod page;
 pub mod properties;
 pub(crate) mod report;
 mod request_state;
+pub(crate) mod server_app;
 pub(crate) mod tls_handshake;
 mod untrusted_proxy_warning;
 

@@ -1,25 +1,26 @@
-//! Connections that begin with a TLS handshake: counted before it, with a deadline for it, and then served
-//! in the protocol that was agreed on.
+//! TLS handshakes of clients, with a deadline. Connections are counted before it.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::{Method, StatusCode};
+use pingora_core::server::ShutdownWatch;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
+use super::accepted_connection::AcceptedConnection;
 use super::access_log;
 use super::connection_handle::ConnectionHandle;
 use super::connection_handler::ConnectionHandler;
 use super::connection_limits::ConnectionPermit;
 use super::h1::downstream::ClientConnection;
-use super::h1::{connection, reply};
-use super::h2;
+use super::h1::reply;
+use super::server_app::ProxyApp;
 use crate::config::Certificate;
 use crate::policy::reasons::Reason;
 use crate::web::reply::Reply;
@@ -40,37 +41,39 @@ pub(crate) struct Accepted {
     pub(crate) certificate: Arc<Certificate>,
 }
 
-/// Serves a connection to its end, from its handshake on.
-pub(crate) async fn serve_tls<H: Future<Output = io::Result<Accepted>>>(
-    handler: ConnectionHandler,
+/// Completes the handshake of a connection that has been counted; `None` if there is nothing to serve.
+pub(crate) async fn accept<H: Future<Output = io::Result<Accepted>>>(
+    app: &ProxyApp,
+    shutdown: &ShutdownWatch,
     stream: TcpStream,
     handshake: impl FnOnce(TcpStream) -> H,
     address: Option<IpAddr>,
     permit: ConnectionPermit,
-) {
+) -> Option<AcceptedConnection> {
     let (begun, mut first) = (Instant::now(), [0]);
     match timeout(HANDSHAKE, stream.peek(&mut first)).await {
         // a method in the place of a handshake
-        Ok(Ok(1..)) if first[0].is_ascii_uppercase() => return refuse_plain(&handler, stream, address).await,
+        Ok(Ok(1..)) if first[0].is_ascii_uppercase() => {
+            refuse_plain(&app.handler(shutdown), stream, address).await;
+            return None;
+        }
         Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) => return,
-        Err(_) => return tracing::debug!("TLS handshake timed out"),
+        Ok(Ok(0) | Err(_)) => return None,
+        Err(_) => return not_completed(&"timed out"),
     }
     let accepted = match timeout(HANDSHAKE.saturating_sub(begun.elapsed()), handshake(stream)).await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake timed out"),
+        Ok(Err(error)) => return not_completed(&error),
+        Err(_) => return not_completed(&"timed out"),
     };
-    let secured = TlsInfo { name: accepted.name, certificate: accepted.certificate };
-    let connection = Arc::new(ConnectionHandle::new(address, Some(Arc::new(secured))).at(permit.activity()));
+    let tls = Some(Arc::new(TlsInfo { name: accepted.name, certificate: accepted.certificate }));
     let stream = Stream::new(Transport::TlsServer(accepted.stream));
-    if accepted.is_h2 {
-        // apart: it is many times as large as a connection in HTTP/1
-        Box::pin(h2::connection::serve_h2(handler, stream, BytesMut::new(), connection, permit)).await;
-    } else {
-        let conn = ClientConnection::new(stream, connection, handler.stopped.clone());
-        connection::serve_http1(handler, conn, permit).await;
-    }
+    Some(AcceptedConnection { stream, address, tls, is_h2: accepted.is_h2, permit })
+}
+
+fn not_completed(error: &dyn fmt::Display) -> Option<AcceptedConnection> {
+    tracing::debug!(%error, "TLS handshake failed");
+    None
 }
 
 /// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.

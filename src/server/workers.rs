@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::apps::ServerApp as _;
+use pingora_core::server::ShutdownWatch;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -17,9 +19,9 @@ use super::error::ServeError;
 use super::listen::{Listener, Socket};
 use super::tls::Acceptor;
 use crate::proxy::Current;
-use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::accepted_connection::AcceptedConnection;
 use crate::proxy::connection_limits::{ConnectionPermit, WorkerLoad};
-use crate::proxy::h1::connection;
+use crate::proxy::server_app::ProxyApp;
 use crate::proxy::tls_handshake;
 use crate::wire::stream::{Stream, Transport};
 use crate::{critical, upstream};
@@ -71,8 +73,8 @@ pub(super) fn start(current: &Current, tls: &Acceptor, stopped: &watch::Receiver
         let serve = move || {
             // created on the worker's thread: what pingora creates here is bound to its runtime
             let run = async {
-                let handler = ConnectionHandler::new(current, thread_local_shutdown(stopped.clone()));
-                run(Dispatcher { handler, tls, number, workers }, messages, stopped).await;
+                let (app, shutdown) = (Arc::new(ProxyApp::new(current)), thread_local_shutdown(stopped.clone()));
+                run(Dispatcher { app, shutdown, tls, number, workers }, messages, stopped).await;
             };
             runtime.block_on(run);
         };
@@ -114,11 +116,7 @@ fn thread_local_shutdown(mut stopped: watch::Receiver<bool>) -> watch::Receiver<
 }
 
 /// Handles messages until the process exits.
-async fn run(
-    mut dispatcher: Dispatcher,
-    mut messages: UnboundedReceiver<WorkerMessage>,
-    stopped: watch::Receiver<bool>,
-) {
+async fn run(dispatcher: Dispatcher, mut messages: UnboundedReceiver<WorkerMessage>, stopped: watch::Receiver<bool>) {
     let mut sweep = interval(POOL_SWEEP_INTERVAL);
     loop {
         tokio::select! {
@@ -138,7 +136,8 @@ async fn run(
 /// Distributes the connections that this worker accepts.
 #[derive(Clone)]
 struct Dispatcher {
-    handler: ConnectionHandler,
+    app: Arc<ProxyApp>,
+    shutdown: ShutdownWatch,
     tls: Acceptor,
     number: usize,
     workers: Workers,
@@ -146,8 +145,8 @@ struct Dispatcher {
 
 impl Dispatcher {
     /// Serves a connection, or hands it to the worker that has the fewest.
-    fn dispatch(&mut self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
-        let Some(permit) = self.handler.for_request().admit(address) else { return };
+    fn dispatch(&self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
+        let Some(permit) = self.app.admit(address) else { return };
         let handles = &self.workers.0;
         let own = &handles[self.number];
         let least_loaded = handles.iter().min_by_key(|handle| handle.load.count()).unwrap_or(own);
@@ -168,7 +167,7 @@ impl Dispatcher {
     }
 
     /// Serves a connection that another worker accepted.
-    fn adopt(&mut self, handoff: ConnectionHandoff) {
+    fn adopt(&self, handoff: ConnectionHandoff) {
         let ConnectionHandoff { stream, address, is_secure, permit } = handoff;
         match TcpStream::from_std(stream) {
             Ok(stream) => self.serve(Transport::Tcp(stream), address, is_secure, permit),
@@ -176,16 +175,24 @@ impl Dispatcher {
         }
     }
 
-    fn serve(&mut self, transport: Transport, address: Option<IpAddr>, is_secure: bool, permit: ConnectionPermit) {
-        let (handler, activity) = (self.handler.for_request(), permit.activity().clone());
+    fn serve(&self, transport: Transport, address: Option<IpAddr>, is_secure: bool, permit: ConnectionPermit) {
+        let (app, shutdown, activity) = (self.app.clone(), self.shutdown.clone(), permit.activity().clone());
         match transport {
             Transport::Tcp(stream) if is_secure => {
                 let tls = self.tls.clone();
-                let served = tls_handshake::serve_tls(handler, stream, |stream| tls.accept(stream), address, permit);
+                let served = async move {
+                    let handshake = |stream| tls.accept(stream);
+                    let accept = tls_handshake::accept(&app, &shutdown, stream, handshake, address, permit);
+                    // apart: what a handshake needs is freed when it is over
+                    if let Some(accepted) = Box::pin(accept).await {
+                        app.process_new(Box::new(accepted), &shutdown).await;
+                    }
+                };
                 drop(tokio::spawn(activity.serve(Box::pin(served))));
             }
             transport => {
-                let served = connection::serve(handler, Stream::new(transport), address, permit);
+                let accepted = Box::new(AcceptedConnection::plain(Stream::new(transport), address, permit));
+                let served = async move { drop(app.process_new(accepted, &shutdown).await) };
                 drop(tokio::spawn(activity.serve(Box::pin(served))));
             }
         }
@@ -195,7 +202,7 @@ impl Dispatcher {
 /// Accepts connections until the socket is closed or the process shuts down. Connections that already wait in the queue
 /// of the gateway's own socket are still served; an inherited socket keeps its queue for the next process.
 async fn accept(
-    mut dispatcher: Dispatcher,
+    dispatcher: Dispatcher,
     socket: Socket,
     mut closed: watch::Receiver<bool>,
     mut stopped: watch::Receiver<bool>,

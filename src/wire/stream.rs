@@ -72,15 +72,19 @@ impl Transport {
         Self::Tcp(stream)
     }
 
-    /// The TCP socket underneath.
-    fn socket(&self) -> Option<RawFd> {
+    /// The socket underneath.
+    pub(crate) fn descriptor(&self) -> RawFd {
         match self {
-            Self::Tcp(stream) => Some(stream.as_raw_fd()),
-            Self::TlsServer(stream) => Some(stream.get_ref().0.as_raw_fd()),
-            Self::Verified(stream) => Some(stream.get_ref().0.as_raw_fd()),
-            Self::TlsClient(stream) => Some(stream.id()),
-            Self::Unix(_) => None,
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::TlsServer(stream) => stream.get_ref().0.as_raw_fd(),
+            Self::Verified(stream) => stream.get_ref().0.as_raw_fd(),
+            Self::TlsClient(stream) => stream.id(),
+            Self::Unix(stream) => stream.as_raw_fd(),
         }
+    }
+
+    fn is_tcp(&self) -> bool {
+        !matches!(self, Self::Unix(_))
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -96,7 +100,7 @@ impl Transport {
 
 impl Stream {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self { peer_liveness: transport.socket().map(PeerLiveness::of), transport }
+        Self { peer_liveness: transport.is_tcp().then(|| PeerLiveness::of(transport.descriptor())), transport }
     }
 
     pub(crate) fn transport(&self) -> &Transport {

@@ -3,9 +3,7 @@
 //! (`Gateway::open`, `attempt.rs`, `access_log.rs`).
 
 use std::future::{Future as _, poll_fn};
-use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,14 +23,12 @@ use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::refuse;
 use crate::proxy::access_log::{self, Counts};
-use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
 use crate::proxy::{attempt, h2, page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
-use crate::wire::stream::Stream;
 
 /// The start of the HTTP/2 preface, as far as it looks like a head (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -44,18 +40,6 @@ enum AfterRequest {
     Keep(Box<ClientConnection>),
     Tunnel(Box<Tunnel>),
     Close,
-}
-
-/// Serves a connection to its end.
-pub(crate) async fn serve(
-    handler: ConnectionHandler,
-    stream: Stream,
-    address: Option<IpAddr>,
-    permit: ConnectionPermit,
-) {
-    let connection = ConnectionHandle::new(address, None).at(permit.activity());
-    let conn = ClientConnection::new(stream, Arc::new(connection), handler.stopped.clone());
-    serve_http1(handler, conn, permit).await;
 }
 
 /// Serves one request after the other.
