@@ -10,6 +10,7 @@ from pathlib import Path
 import load
 from growth import LOADS
 from harness import BINARY, ROOT
+from secure import NO_AUTH
 
 AUTHGATE = "authgate"
 HAPROXY = "HAProxy jwt_verify"
@@ -124,6 +125,22 @@ def requests_table(rounds):
     return table(heads, rows)
 
 
+def secure_table(results):
+    """CPU over TLS; authgate's relative to each gateway that does the same, with auth or without."""
+    kinds = [kind for kind in ("handshakes", "tls", "h2") if results.get(kind)]
+    rows = []
+    for name in results[kinds[0]][0]:
+        own = AUTHGATE + NO_AUTH if name.endswith(NO_AUTH) else AUTHGATE
+        row = [name]
+        for kind in kinds:
+            row.append(f"{load.median(results[kind], name, 'cpu_us'):.1f}")
+            row.append("" if name == own else f"{load.ratio(results[kind], own, name, 'cpu_us'):.2f}")
+        rows.append(row)
+    titles = {"handshakes": "CPU µs/handshake", "tls": "CPU µs/request, HTTP/1.1", "h2": "CPU µs/request, HTTP/2"}
+    heads = ["gateway", *(part for kind in kinds for part in (titles[kind], "authgate's relative to it"))]
+    return table(heads, rows)
+
+
 def alone_table(rounds):
     rows = []
     for name in sorted(rounds[0], key=lambda name: load.median(rounds, name, "p50_us")):
@@ -218,6 +235,8 @@ def page(results, command):
         parts.append(f"Not measured in this run: {missing}")
     if requests:
         parts += ["## Requests", "![CPU time per request](performance.svg)", REQUESTS, requests_table(requests)]
+    if any(results.get(kind) for kind in ("handshakes", "tls", "h2")):
+        parts += ["## TLS", SECURE, secure_table(results)]
     if results.get("alone"):
         parts += ["## One connection", "Latency that a gateway adds to a request on an otherwise idle machine."]
         parts.append(alone_table(results["alone"]))
@@ -270,6 +289,9 @@ gateways without access logs: authgate cannot turn its own off, so these ratios 
 forward_auth query a verifier that costs very little (nginx with Lua), whose CPU is included. Memory is measured in the
 middle of a slice; nginx allocates for as many connections as the machine allows; authgate's process has hashed one
 password, at startup. "authgate, backend token" sends a JWT to the backend in each request as well."""
+SECURE = """`h2load` with a certificate for P-256 and TLS 1.3. Handshakes: 500 connections with one request each, full handshakes. HTTP/1.1: 64
+keep-alive connections; HTTP/2: 16 connections with 8 streams each. Without auth nginx and HAProxy forward everything, and authgate a public
+route; authgate still removes identity headers and checks the request."""
 SOCKETS = """Memory: proportional set size with {count} signed-in idle WebSockets, minus that with the first 1,000 of them, per
 WebSocket; {idle_rounds} rounds of new processes. Round trips: 100 WebSockets, each with one message of 32 bytes in flight."""
 README = """CPU time per request is {cpu:.0f} µs on {about}. That is {ratios}.

@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 import load
+import secure
 import sockets
 from harness import ROOT, Bench, free_port, listens, say
 from peers import World
@@ -41,6 +42,29 @@ def requests(options, connections=load.CONNECTIONS, **kind):
         return load.rounds_of(peers, options.rounds, options.seconds, connections)
 
 
+def over_tls(options, kind):
+    with contextlib.ExitStack() as stack:
+        base = stack.enter_context(Bench())
+        up, peers = base.backend().port, []
+        for name, binary in zip(NAMES, options.binaries):
+            world = secure.SecureWorld(stack.enter_context(Bench(binary)), up, free_port())
+            peers.append(world.secure_authgate(True, name))
+            load.check(peers[-1])
+        return secure.rounds_of(peers, options.rounds, options.seconds, kind)
+
+
+def handshakes(options):
+    return over_tls(options, secure.HANDSHAKES)
+
+
+def tls(options):
+    return over_tls(options, secure.HTTP1)
+
+
+def h2(options):
+    return over_tls(options, secure.HTTP2)
+
+
 def token(options):
     return requests(options, token=True)
 
@@ -65,7 +89,7 @@ def idle(options):
     return seen
 
 
-PARTS = {"requests": "cpu_us", "token": "cpu_us", "alone": "cpu_us", "trips": "cpu_us", "idle": "kib"}
+PARTS = dict.fromkeys(("requests", "token", "handshakes", "tls", "h2", "alone", "trips"), "cpu_us") | {"idle": "kib"}
 
 
 def main():
