@@ -1,6 +1,7 @@
-//! Cookies that apps set belong to the account that was signed in then (`session.app_cookies`): they outlive a sign-out,
-//! and an app would take the next person at the same browser for the one before. What another account had is not
-//! forwarded, and is taken away in the answer; which names those are stands in a cookie of the gateway's own, one a host.
+//! Cookies set by apps belong to the account that was signed in at the time (`session.app_cookies`). They outlive a
+//! sign-out, and an app would mistake the next user of the same browser for the previous one. Cookies of another
+//! account are not forwarded, and the response expires them. A cookie of the gateway's own, one per host, records which
+//! names those are.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,41 +15,41 @@ use crate::web::cookie::{self, CookieStyle};
 use crate::web::incoming::Incoming;
 use crate::web::origin::Scheme;
 
-/// Requests that are remembered as having nothing in them that needs anything done.
+/// Number of remembered requests with cookies that need no action.
 const SETTLED: usize = 4096;
-/// `Set-Cookie` lines at most that take cookies away in one answer: with a proxy's buffers in mind, 4 KiB for a head.
+/// Limit on `Set-Cookie` lines that expire cookies in one response; some proxies buffer only 4 KiB for a head.
 const EXPIRY_LINES_MAX: usize = 30;
-/// And their bytes: what is left over goes with the next answer.
+/// Limit on their bytes; the next response expires the rest.
 const EXPIRY_BYTES_MAX: usize = 2048;
-/// Records that are read of one request: more than one has been planted, or is an old one of a longer path.
+/// Limit on records read from one request. A second one was planted, or is an old one of a longer path.
 const RECORDS_MAX: usize = 8;
 /// 400 days, the longest that browsers keep a cookie (RFC 6265bis, 5.5).
 const RECORD_SECS: u64 = 400 * 86_400;
 
-/// What is to be done about the cookies of one request.
+/// The app cookies of one request that need action.
 #[derive(Debug)]
 pub(crate) struct Foreign {
     tag: AccountTag,
-    /// Another account's, name and value: not forwarded.
+    /// Cookies of another account, name and value: not forwarded.
     withheld: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Whether there are some that belong to nobody so far.
+    /// Whether some cookies belong to no account yet.
     unrecorded: bool,
-    /// Whose they are cannot be known: the record was not sent.
+    /// The record was not sent, so the owners are unknown.
     unknowable: bool,
 }
 
 impl Foreign {
-    /// Whether a cookie of the request stays here.
+    /// Whether a cookie of the request is not forwarded.
     pub(crate) fn withholds(&self, item: &[u8]) -> bool {
         let (name, value) = name_and_value(item);
         self.withheld.iter().any(|(own, owned)| own == name && owned == value)
     }
 }
 
-/// Which requests have been looked at and need nothing: a hash of account, host and cookies each. Whoever comes next takes
-/// the place over.
+/// Requests that were checked and need no action: a hash of account, host and cookies each. A later request may
+/// overwrite the slot.
 pub(crate) struct Settled {
-    /// Random per process: nobody can aim at a place, or at a hash.
+    /// Random per process, so that an attacker cannot target a slot or a hash.
     hasher: ahash::RandomState,
     places: Vec<AtomicU64>,
 }
@@ -75,8 +76,9 @@ impl Settled {
     }
 }
 
-/// The account that the cookies of a request belong to, wherever its session was shown (a ticket, too, is sent by a browser with
-/// the app's cookies); `None`: they are not looked at. An API token is a program's, unless a record shows a browser.
+/// The account that the cookies of a request belong to, wherever its session was presented (a browser sends a ticket,
+/// too, together with the app's cookies). `None`: the cookies are not checked. An API token belongs to a program,
+/// unless a record shows a browser.
 pub(crate) fn owner<'s>(
     rule: AppCookieRule,
     cookies: &CookieStyle,
@@ -89,7 +91,7 @@ pub(crate) fn owner<'s>(
     (looked_at && (identity.grant.is_none() || by_browser())).then_some(&identity.user)
 }
 
-/// What the gateway knows about cookies of apps, whatever the request.
+/// What the gateway knows about app cookies, independent of the request.
 pub(crate) struct Context<'g> {
     pub(crate) key: &'g AppCookieKey,
     pub(crate) cookies: &'g CookieStyle,
@@ -98,8 +100,8 @@ pub(crate) struct Context<'g> {
 }
 
 impl Context<'_> {
-    /// Looks at the cookies of a request that the session of `user` authenticates; `None`: all of them may pass, and
-    /// nothing is new. `ambient_credential`: the browser sent the session by itself, and so the record, if it has one.
+    /// Checks the cookies of a request that the session of `user` authenticates. `None`: all of them may pass, and none
+    /// is new. `ambient_credential`: the browser sent the session automatically, and so also the record, if it has one.
     pub(crate) fn judge(&self, user: &User, incoming: &Incoming<'_>, ambient_credential: bool) -> Option<Box<Foreign>> {
         let hash = self.settled.hash(user, incoming);
         if self.settled.place(hash).load(Ordering::Relaxed) == hash {
@@ -112,7 +114,8 @@ impl Context<'_> {
     fn look(&self, user: &User, incoming: &Incoming<'_>, ambient_credential: bool, hash: u64) -> Option<Box<Foreign>> {
         let tag = self.key.tag(&user.id);
         let record = self.record(incoming.headers, incoming.host.name());
-        // a page of another site shows a session by a ticket or a field: apps' cookies may come with it, and ours do not
+        // a page of another site sends a session as a ticket or in a header: app cookies may come with it, the
+        // gateway's cannot
         let unknowable = record.is_none() && !ambient_credential;
         let record = record.unwrap_or_default();
         let mut foreign = Foreign { tag, withheld: Vec::new(), unrecorded: false, unknowable };
@@ -130,8 +133,8 @@ impl Context<'_> {
         Some(Box::new(foreign))
     }
 
-    /// The `Set-Cookie` values that an answer to it is given, before those of the app: cookies that are taken away, and the
-    /// record where it changes. `set` are the app's own.
+    /// The `Set-Cookie` values that the response gets ahead of the app's own: expired cookies, and the record if it
+    /// changed. `set` are the app's own.
     #[inline(never)]
     pub(crate) fn settle<'a>(
         &self,
@@ -172,7 +175,7 @@ impl Context<'_> {
         values
     }
 
-    /// The `Set-Cookie` values that record as this account's what the request carries and nobody had; nothing is taken away.
+    /// The `Set-Cookie` values that record the request's unowned cookies as this account's; expires nothing.
     pub(crate) fn record_those_of(
         &self,
         user: &User,
@@ -184,14 +187,14 @@ impl Context<'_> {
         self.settle(user, incoming, Some(&foreign), std::iter::empty())
     }
 
-    /// What the browser's records hold, of those that are ours.
+    /// The browser's records that this gateway sealed, merged.
     fn record(&self, headers: &HeaderMap, host: &str) -> Option<AppCookies> {
         let sealed = cookie::values(headers, self.cookies.apps());
         let records = sealed.filter_map(|value| AppCookies::parse(self.key, host, value));
         records.take(RECORDS_MAX).reduce(AppCookies::with)
     }
 
-    /// The request's cookies that are none of ours.
+    /// The request's cookies except the gateway's own.
     fn of_apps<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
         let items = headers.get_all(header::COOKIE).iter().flat_map(|line| cookie::split(line.as_bytes()));
         items.map(name_and_value).filter(|(name, _)| self.is_apps(name))
@@ -202,20 +205,20 @@ impl Context<'_> {
     }
 }
 
-/// One item of a `Cookie` field, as [`cookie::name_of`] names it.
+/// Name and value of one item of a `Cookie` field, the name as in [`cookie::name_of`].
 fn name_and_value(item: &[u8]) -> (&[u8], &[u8]) {
     let name = cookie::name_of(item).trim_ascii();
     let value = item.iter().position(|&b| b == b'=').map_or(&b""[..], |at| &item[at + 1..]);
     (name, value.trim_ascii())
 }
 
-/// The cookie that a `Set-Cookie` value sets.
+/// Name and value of the cookie that a `Set-Cookie` value sets.
 fn name_and_set_value(set: &[u8]) -> (&[u8], &[u8]) {
     name_and_value(set.split(|&b| b == b';').next().unwrap_or_default())
 }
 
-/// Takes cookies away under all paths that this request could have had them from, the root first; for the host alone, and
-/// for it with all below.
+/// Expires cookies under every path that this request could have received them from, the root first; for the host
+/// alone, and for the host with its subdomains.
 fn expire<'a>(
     names: impl Iterator<Item = &'a [u8]>,
     (host, path, scheme): (&str, &str, Scheme),
@@ -252,7 +255,8 @@ fn expired(name: &[u8], path: &str, domain: &str, scheme: Scheme) -> Option<Head
     HeaderValue::from_bytes(&line).ok()
 }
 
-/// The paths whose cookies come with a request (RFC 6265, 5.1.4), shortest first: each folder without and with a slash.
+/// The paths that a request receives cookies from (RFC 6265, 5.1.4), shortest first: each folder without and with a
+/// slash.
 fn paths(path: &str) -> impl Iterator<Item = &str> {
     let path = path.split(';').next().unwrap_or_default();
     let slashes = path.match_indices('/').skip(1).flat_map(|(at, _)| [&path[..at], &path[..=at]]);
@@ -282,7 +286,7 @@ mod tests {
         assert_eq!(expired(b"a", "/", "", Scheme::Http).unwrap(), "a=; Max-Age=0; Path=/");
     }
 
-    /// A proxy in front may hold 4 KiB for a head.
+    /// A proxy in front may buffer only 4 KiB for a head.
     #[test]
     fn what_takes_cookies_away_has_bounds() {
         let names: Vec<Vec<u8>> = (0..15).map(|at| format!("{at:x>253}").into_bytes()).collect();

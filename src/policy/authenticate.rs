@@ -1,5 +1,5 @@
-//! Credentials -> who the caller is. Memory alone: no disk, no await. The cookie comes first, then
-//! `Authorization`, then the places of an API token whose holder's `Authorization` is the app's; the first valid one
+//! Credentials -> the caller's identity. Memory only: no disk, no await. The cookie comes first, then `Authorization`,
+//! then the headers for API tokens of programs that need `Authorization` for the app. The first valid credential
 //! decides.
 
 use std::borrow::Cow;
@@ -12,32 +12,32 @@ use crate::secret::Secret;
 use crate::web::cookie::{self, CookieStyle};
 use crate::web::incoming::Incoming;
 
-/// Where a program shows an API token whose `Authorization` is the app's.
+/// Where a program sends an API token when `Authorization` belongs to the app.
 pub(crate) static TOKEN_FIELD: HeaderName = HeaderName::from_static("x-authgate-token");
 
-/// Session cookies that are looked at; browsers keep 180 of one domain at most.
+/// Limit on session cookies that are checked; browsers keep at most 180 per domain.
 const COOKIES_MAX: usize = 32;
 
-/// What the credentials of a request amount to.
+/// The result of checking the credentials of a request.
 #[derive(Debug, Clone)]
 #[must_use]
 pub(crate) enum Authentication {
-    /// None was presented.
+    /// No credential was presented.
     Anonymous,
-    /// One was valid.
+    /// A credential was valid.
     Known {
-        /// Whom it stands for.
+        /// The identity it belongs to.
         identity: Identity,
-        /// It was one that a browser sends by itself, whoever's page asks: the cookie, or what was typed as a name and a
-        /// password. Cross-origin protection applies.
+        /// Browsers send it automatically, whichever page makes the request: the cookie, or a typed name and password.
+        /// Cross-origin protection applies.
         ambient_credential: bool,
     },
-    /// Only invalid ones were presented.
+    /// Only invalid credentials were presented.
     Rejected(Rejected),
 }
 
 impl Authentication {
-    /// The identity, if there is one, and nothing else.
+    /// The identity, if there is one.
     pub(crate) fn into_identity(self) -> Option<Identity> {
         match self {
             Self::Known { identity, .. } => Some(identity),
@@ -54,7 +54,8 @@ impl Authentication {
     }
 }
 
-/// Looks at the session cookie, then at `Authorization`, then at what a handshake carried elsewhere.
+/// Checks the session cookie, then `Authorization`, then the other headers, then the credentials of a WebSocket
+/// handshake (`carried`).
 pub(crate) fn authenticate(
     accounts: &Accounts,
     cookies: &CookieStyle,
@@ -85,7 +86,8 @@ pub(crate) fn authenticate(
     let elsewhere = headers.get_all(&TOKEN_FIELD).iter().map(|field| field.as_bytes().trim_ascii());
     for token in elsewhere.chain(headers.get_all(PROXY_AUTHORIZATION).iter().filter_map(api_token)) {
         match credentials::api_token(accounts, token) {
-            // no page can say it (Fetch, 2.2.2; a field of its own is asked for first), and no browser does by itself
+            // no page can set it (Fetch, 2.2.2; a custom header needs a preflight), and no browser sends it
+            // automatically
             Ok(identity) => return Authentication::Known { identity, ambient_credential: false },
             Err(why) => rejected = Some(why),
         }
@@ -99,8 +101,8 @@ pub(crate) fn authenticate(
     rejected.map_or(Authentication::Anonymous, Authentication::Rejected)
 }
 
-/// Who the session cookies stand for. There may be several of one name, of a parent domain and of another gateway: each
-/// is tried, so that one that is in the way locks nobody out. Two sessions at once are nobody.
+/// The identity of the session cookies. There may be several of one name, also from a parent domain or another gateway.
+/// Each is tried, so that a stray cookie locks no user out. Two different valid sessions are rejected.
 fn by_cookie(accounts: &Accounts, headers: &HeaderMap, name: &str) -> Result<Option<Identity>, Rejected> {
     let (mut found, mut rejected) = (None::<Identity>, None);
     for token in cookie::values(headers, name).take(COOKIES_MAX) {
@@ -117,15 +119,14 @@ fn by_cookie(accounts: &Accounts, headers: &HeaderMap, name: &str) -> Result<Opt
     }
 }
 
-/// The API token of a `Proxy-Authorization` field: those who speak to a proxy on the way use other schemes, or other
+/// The API token of a `Proxy-Authorization` field. Credentials for a proxy on the way use other schemes or other
 /// tokens.
 pub(crate) fn api_token(value: &HeaderValue) -> Option<&[u8]> {
     after_scheme(value.as_bytes(), b"bearer").filter(|token| token.starts_with(API_TOKEN_PREFIX.as_bytes()))
 }
 
-/// The token of an `Authorization` field that is ours: a Bearer JWT of our issuer (its signature is not
-/// looked at here), or an API token, as Bearer or as the password of Basic. Every other one belongs to the
-/// app behind.
+/// The gateway's own token in an `Authorization` field: a Bearer JWT of its issuer (the signature is not checked here),
+/// or an API token, as Bearer or as the password of Basic. Any other credential belongs to the app.
 pub(crate) fn own_credential(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     let bytes = value.as_bytes();
     if let Some(token) = after_scheme(bytes, b"bearer") {
@@ -139,14 +140,14 @@ pub(crate) fn own_credential(value: &HeaderValue) -> Option<Cow<'_, [u8]>> {
     password.starts_with(API_TOKEN_PREFIX.as_bytes()).then(|| Cow::Owned(password.to_vec()))
 }
 
-/// What follows the scheme and at least one blank.
+/// The value after the scheme and at least one blank.
 fn after_scheme<'v>(value: &'v [u8], scheme: &[u8]) -> Option<&'v [u8]> {
     let (own, rest) = value.split_at_checked(scheme.len())?;
     (own.eq_ignore_ascii_case(scheme) && rest.first().is_some_and(|b| b" \t".contains(b))).then(|| rest.trim_ascii())
 }
 
-/// Whether a credential of ours stands anywhere in an `Authorization` field: an app may read one where we do not, behind
-/// another scheme or none, in a list, in base64 with blanks or of the other alphabet.
+/// Whether an `Authorization` field contains a credential of the gateway anywhere. An app may read one where the
+/// gateway does not: after another scheme or none, in a list, in base64 with blanks or in the other alphabet.
 pub(crate) fn holds_own(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     let encoded = bytes.split_at_checked(b"basic".len()).filter(|(own, _)| own.eq_ignore_ascii_case(b"basic"));
@@ -158,7 +159,7 @@ fn names_own(bytes: &[u8]) -> bool {
     runs(b"-_").any(|run| run.starts_with(API_TOKEN_PREFIX.as_bytes())) || runs(b"-_.").any(names_our_issuer)
 }
 
-/// Base64 as the most lenient reader takes it; up to two bytes at the end may be missing.
+/// Base64 as the most lenient reader decodes it; up to two bytes at the end may be missing.
 fn decoded(encoded: &[u8]) -> Vec<u8> {
     let letters = encoded.iter().filter_map(|&b| match b {
         b'-' => Some(b'+'),

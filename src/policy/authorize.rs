@@ -1,5 +1,5 @@
-//! Route x authentication -> admission or refusal. The only maker of [`Admission`]: nothing is
-//! forwarded without one, public routes included.
+//! Route x authentication -> admission or refusal. Only this file makes an [`Admission`], and nothing is forwarded
+//! without one, public routes included.
 
 use http::Method;
 
@@ -11,15 +11,15 @@ use crate::web::incoming::Incoming;
 use crate::web::method::is_safe;
 use crate::web::origin::Origin;
 
-/// The right to forward one request. Its fields are private to this file: whoever holds one got it
-/// from [`authorize`].
+/// The right to forward one request. Its fields are private to this file, so every value comes from a decision made
+/// here.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     route: usize,
     upstream: usize,
     identity: Option<Identity>,
     body_max: Option<u64>,
-    /// Routes that other readings of the path lead to.
+    /// Routes that other readings of the path match.
     others: Vec<usize>,
 }
 
@@ -34,18 +34,18 @@ impl Admission {
         self.upstream
     }
 
-    /// Every route that let the request pass, [`Self::route`] first.
+    /// Every route that admitted the request, [`Self::route`] first.
     pub(crate) fn routes(&self) -> impl Iterator<Item = usize> {
         std::iter::once(self.route).chain(self.others.iter().copied())
     }
 
-    /// What its body may take.
+    /// Limit on the request body, in bytes.
     pub(crate) fn body_max(&self) -> Option<u64> {
         self.body_max
     }
 
-    /// The same request under another reading of its path was admitted, too: what holds for both. `None`: they do not
-    /// lead to the same place.
+    /// Combines two admissions of one request under different readings of its path; the stricter terms apply. `None`:
+    /// the readings lead to different places.
     pub(crate) fn also(mut self, other: &Self, config: &Config, is_websocket: bool) -> Option<Self> {
         let (own, others) = (&config.routes[self.route], &config.routes[other.route]);
         let same = self.upstream == other.upstream
@@ -62,7 +62,7 @@ impl Admission {
         Some(self)
     }
 
-    /// Whom the backend is told about; nobody on routes that are open to all and have no session.
+    /// The identity that the backend receives; `None` for an anonymous request on an open route.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
@@ -72,18 +72,18 @@ impl Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Refusal {
-    /// No valid session where one is needed.
+    /// No valid session where one is required.
     SignedOut,
-    /// Signed in, but not in any of the groups; or the route is closed to everybody.
+    /// Signed in, but in none of the groups; or the route denies all requests.
     Forbidden,
-    /// The API token has no scope for it.
+    /// The API token has no scope for the request.
     OutOfScope,
-    /// From a page of another origin.
+    /// Sent by a page of another origin.
     CrossOrigin,
 }
 
-/// Judges one request on one route; `own` are the origins that are ours for it. `path` and `method` are what an app
-/// may take it for.
+/// Authorizes one request on one route. `own` are the gateway's own origins for it. `path` and `method` are what an app
+/// may read in the request.
 pub(crate) fn authorize(
     (index, route): (usize, &Route),
     incoming: &Incoming<'_>,
@@ -100,7 +100,7 @@ pub(crate) fn authorize(
     if crosses && (route.access != Access::Public || incoming.is_websocket) {
         return Err(Refusal::CrossOrigin);
     }
-    // open to all, but there another site's page speaks for nobody
+    // an open route treats a request from another site's page as anonymous
     let identity = if crosses { None } else { authentication.identity().cloned() };
     if let Some(grant) = identity.as_ref().and_then(|identity| identity.grant.as_ref())
         && !grant.allows(method, path)
@@ -116,8 +116,8 @@ pub(crate) fn authorize(
     Ok(Admission { route: index, upstream, identity, body_max: route.body_max, others: Vec::new() })
 }
 
-/// A preflight on a route whose app answers for other origins: it carries no credentials (WHATWG Fetch,
-/// 4.8), so it is forwarded for nobody.
+/// Admits a preflight on a route that leaves CORS to its app. A preflight carries no credentials (WHATWG Fetch, 4.8),
+/// so it is forwarded as anonymous.
 pub(crate) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Refusal> {
     match (route.access, route.upstream) {
         (Access::Deny, _) | (_, None) => Err(Refusal::Forbidden),
@@ -127,7 +127,7 @@ pub(crate) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Re
     }
 }
 
-/// Whether a session may go on using a route: asked again of open sockets.
+/// Whether a session may keep using a route; checked again for open sockets.
 pub(crate) fn still_allowed(route: &Route, groups: &[String]) -> bool {
     route.access != Access::SignedIn || in_groups(route, groups)
 }
@@ -136,8 +136,8 @@ fn in_groups(route: &Route, groups: &[String]) -> bool {
     route.groups.is_empty() || route.groups.iter().any(|group| groups.contains(group))
 }
 
-/// Contract, section 5: handshakes by `Origin`, unsafe methods where something speaks for the
-/// caller that a browser sends by itself.
+/// Contract, section 5: handshakes are checked by `Origin`, unsafe methods only if the credential is one that browsers
+/// send automatically.
 fn crosses_origins(
     route: &Route,
     incoming: &Incoming<'_>,
@@ -152,7 +152,7 @@ fn crosses_origins(
     ambient_credential && !is_safe(method) && guard::is_cross_origin(incoming, &own(), shared_with(route))
 }
 
-/// The origins that the route's answers are shared with.
+/// The origins that the route shares its responses with.
 fn shared_with(route: &Route) -> &[Origin] {
     match &route.cors {
         Cors::Origins(origins) => origins,
@@ -160,8 +160,8 @@ fn shared_with(route: &Route) -> &[Origin] {
     }
 }
 
-/// Without an Origin it is no browser, unless fetch metadata says that another site's page asks; an empty, repeated or
-/// foreign Origin is refused (CWE-1385).
+/// A handshake without `Origin` does not come from a browser, unless fetch metadata says that it comes from another
+/// site's page. An empty, repeated or foreign `Origin` is refused (CWE-1385).
 fn websocket_origin_is_ours(route: &Route, incoming: &Incoming<'_>, own: &[Origin]) -> bool {
     if !incoming.headers.contains_key(http::header::ORIGIN) {
         return !guard::comes_from_another_site(incoming);

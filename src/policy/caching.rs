@@ -1,5 +1,6 @@
-//! Who may be shown an answer again out of a cache: the account that it was made for, and nobody else (`route.cache`).
-//! Shared caches may store whatever is not `private` (RFC 9111, 3); browsers keep one store for all who sign in there.
+//! Who may receive a response from a cache: only the account that it was made for (`route.cache`). Shared caches may
+//! store any response that is not `private` (RFC 9111, 3); a browser keeps one cache for all accounts that sign in
+//! there.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -8,20 +9,20 @@ use crate::config::{Access, Cache, Route};
 use crate::web::names::Names;
 use crate::wire::response_view::ResponseHeadView;
 
-/// What an answer is given in the place of the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
+/// Replaces the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
 pub(crate) struct CacheRules {
     pub(crate) cache_control: Option<HeaderValue>,
     pub(crate) vary: Option<HeaderValue>,
 }
 
-/// Who an app was told asks, and by what.
+/// How the identity that the app received was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// Nobody.
+    /// The app received no identity.
     Unknown,
-    /// A session cookie said so, and no `Authorization` may have.
+    /// By a session cookie, with no `Authorization` that might count as well.
     ByCookie,
-    /// Another field did, or may have.
+    /// By another field, or possibly by one.
     ByField,
 }
 
@@ -37,15 +38,15 @@ impl Asker {
 }
 
 impl CacheRules {
-    /// What a final answer is given that was admitted by these routes, one for each reading of its path; `vary` are
-    /// values that the gateway adds by itself. `None`: it belongs to no account.
+    /// The rules for a final response that these routes admitted, one for each reading of its path. `vary` are values
+    /// that the gateway adds. `None`: the response belongs to no account.
     pub(crate) fn new<'v, 'r>(
         mut routes: impl Iterator<Item = &'r Route>,
         answer: &'v impl ResponseHeadView,
         vary: impl Iterator<Item = &'v HeaderValue>,
         asker: Asker,
     ) -> Option<Self> {
-        // an app behind a public route is told, too, who is signed in
+        // an app behind a public route also receives the identity of a signed-in user
         let by_account = |route: &Route| match route.access {
             Access::SignedIn | Access::Optional => true,
             _ => asker != Asker::Unknown,
@@ -56,7 +57,7 @@ impl CacheRules {
     }
 }
 
-/// `private` in the place of what lets shared caches store; how long a browser keeps it stays.
+/// `private` in place of directives that let shared caches store; how long a browser keeps the response is unchanged.
 pub(crate) fn private(answer: &impl ResponseHeadView) -> Option<HeaderValue> {
     let first = answer.values(&header::CACHE_CONTROL).next();
     if first.is_some() { made_private(answer) } else { Some(HeaderValue::from_static("private")) }
@@ -68,7 +69,7 @@ fn made_private(answer: &impl ResponseHeadView) -> Option<HeaderValue> {
     for directive in answer.values(&header::CACHE_CONTROL).flat_map(directives) {
         let name = directive.split(|&b| b == b'=').next().unwrap_or_default().trim_ascii();
         let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
-        // `private="field"` keeps that field private alone (RFC 9111, 5.2.2.7)
+        // `private="field"` covers that field alone (RFC 9111, 5.2.2.7)
         is_private |= [&b"no-store"[..], b"private"].iter().any(|own| directive.eq_ignore_ascii_case(own));
         if !(is("public") || is("s-maxage") || is("private")) {
             kept.push(directive);
@@ -77,7 +78,7 @@ fn made_private(answer: &impl ResponseHeadView) -> Option<HeaderValue> {
     if is_private && !answer.values(&header::CACHE_CONTROL).flat_map(directives).any(is_for_shared_caches) {
         return None;
     }
-    // first: behind a quote that does not end it would be part of the text
+    // first: after an unterminated quote it would be part of the quoted text
     if !kept.iter().any(|directive| directive.eq_ignore_ascii_case(b"no-store")) {
         kept.insert(0, b"private");
     }
@@ -89,7 +90,7 @@ fn is_for_shared_caches(directive: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"public") || name.eq_ignore_ascii_case(b"s-maxage")
 }
 
-/// The directives of one `Cache-Control` line; a comma inside quotes separates none.
+/// The directives of one `Cache-Control` line; a comma inside quotes is not a separator.
 fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     line.split(move |&b| {
@@ -100,8 +101,8 @@ fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|directive| !directive.is_empty())
 }
 
-/// `Vary` with what says who asks, in one line: some caches look at one alone. A 304 has no type and freshens what is
-/// stored, so it leaves that as it is.
+/// `Vary` with the fields that authenticate the caller, in one line: some caches read only one. A 304 has no content
+/// type and refreshes the stored response, so its `Vary` is unchanged.
 fn by_credential<'v>(
     answer: &'v impl ResponseHeadView,
     added: impl Iterator<Item = &'v HeaderValue>,
@@ -131,15 +132,15 @@ fn vary_with(mut lines: Vec<&[u8]>, wanted: &'static str) -> Option<HeaderValue>
     HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
 }
 
-/// Whether an answer says, without contradiction, that it is part of a page.
+/// Whether a response is unambiguously a subresource of a page.
 fn is_part(answer: &impl ResponseHeadView) -> bool {
     let mut kinds = answer.values(&header::CONTENT_TYPE);
     let kind = kinds.next().filter(|kind| !kind.contains(&b',') && is_kind_of_part(kind));
     kind.is_some() && kinds.next().is_none()
 }
 
-/// Styles, scripts, fonts, images, audio and video: parts of pages, which a session cookie that is renewed every hour
-/// must not make a browser fetch anew.
+/// Styles, scripts, fonts, images, audio and video: subresources. A session cookie that is renewed every hour must not
+/// make a browser fetch them again.
 fn is_kind_of_part(kind: &[u8]) -> bool {
     const KINDS: [&[u8]; 5] = [b"image/", b"font/", b"audio/", b"video/", b"application/font"];
     const TYPES: [&[u8]; 8] = [

@@ -1,5 +1,5 @@
-//! Cross-origin resource sharing (WHATWG Fetch, 3.2), owned by the gateway: exact origins, credentials for
-//! these alone, one value. Pure: heads in, heads out.
+//! Cross-origin resource sharing (WHATWG Fetch, 3.2), controlled by the gateway: exact origins, credentials for these
+//! alone, one value. Pure: heads in, heads out.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -8,27 +8,26 @@ use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
 use crate::web::reply::Reply;
 
-/// How long a browser may remember the answer to a preflight.
+/// How long a browser may cache the response to a preflight.
 const PREFLIGHT_SECS: HeaderValue = HeaderValue::from_static("600");
-/// Response headers of ours that pages of other origins may read.
+/// The gateway's response headers that pages of other origins may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, WWW-Authenticate, X-Request-Id");
 
-/// What the answer to a request says of other origins.
+/// What a response allows other origins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum CorsAnswer {
-    /// The app says it: its headers pass.
+    /// The app decides: its headers pass.
     App,
-    /// Nobody but us may read it.
+    /// No other origin may read it.
     #[default]
     Nobody,
-    /// It depends on the origin, and this one may not.
+    /// Some origins may read it, but not this one.
     Others,
-    /// This origin may.
+    /// This origin may read it.
     Allowed(HeaderValue),
 }
 
 impl CorsAnswer {
-    /// For a route, or with `origins` for our own endpoints.
     pub(crate) fn of_route(cors: &Cors, incoming: &Incoming<'_>) -> Self {
         match cors {
             Cors::App => Self::App,
@@ -36,7 +35,7 @@ impl CorsAnswer {
         }
     }
 
-    /// For these origins.
+    /// For these allowed origins.
     pub(crate) fn of(origins: &[Origin], incoming: &Incoming<'_>) -> Self {
         if origins.is_empty() {
             return Self::Nobody;
@@ -45,13 +44,13 @@ impl CorsAnswer {
         asked.and_then(|origin| HeaderValue::try_from(origin.to_string()).ok()).map_or(Self::Others, Self::Allowed)
     }
 
-    /// Whether an upstream's header of this name goes, so that ours stands alone.
+    /// Whether an upstream's header of this name is dropped, so that only the gateway's applies.
     pub(crate) fn is_replaced(name: &[u8]) -> bool {
         let start = name.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"access-control-"));
         start && !name.eq_ignore_ascii_case(header::ACCESS_CONTROL_EXPOSE_HEADERS.as_str().as_bytes())
     }
 
-    /// The header fields that an answer gets.
+    /// The header fields that a response gets.
     pub(crate) fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::App | Self::Nobody => Vec::new(),
@@ -64,7 +63,7 @@ impl CorsAnswer {
         }
     }
 
-    /// The same on a reply of ours.
+    /// Adds the fields to one of the gateway's own replies.
     pub(crate) fn dress(&self, mut reply: Reply) -> Reply {
         reply.headers.extend(self.fields());
         if matches!(self, Self::Allowed(_)) {
@@ -74,7 +73,7 @@ impl CorsAnswer {
     }
 }
 
-/// The method that a preflight asks for; `None`: it is no preflight.
+/// The method that a preflight asks for; `None`: the request is not a preflight.
 pub(crate) fn preflight(incoming: &Incoming<'_>) -> Option<Method> {
     if incoming.method != Method::OPTIONS || !incoming.headers.contains_key(header::ORIGIN) {
         return None;
@@ -83,7 +82,7 @@ pub(crate) fn preflight(incoming: &Incoming<'_>) -> Option<Method> {
     Method::from_bytes(method.as_bytes()).ok()
 }
 
-/// The answer to a preflight of an origin that may: what it asked for.
+/// The response to a preflight from an allowed origin: grants what it asked for.
 pub(crate) fn preflight_reply(incoming: &Incoming<'_>) -> Reply {
     let vary = "Access-Control-Request-Method, Access-Control-Request-Headers";
     let mut reply = Reply::empty(StatusCode::NO_CONTENT)

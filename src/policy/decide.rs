@@ -1,4 +1,4 @@
-//! One request -> one verdict. No await, no disk: live requests, open sockets after a reload, `check` and `explain` all
+//! One request -> one verdict. No await, no disk. Live requests, open sockets after a reload, `check` and `explain` all
 //! call [`decide`].
 
 use http::{HeaderName, Method, StatusCode};
@@ -15,34 +15,34 @@ use crate::secret::Secret;
 use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 
-/// What is to be done with a request.
+/// What to do with a request.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Verdict {
-    /// Hand it to the upstream.
+    /// Forward it to the upstream.
     Forward(Admission),
-    /// One of our own pages or endpoints answers.
+    /// One of the gateway's own pages or endpoints responds.
     Page(Page),
     /// The route (by index) refuses it.
     Refuse(usize, Refusal),
-    /// A status alone: no route, or no such host.
+    /// Only a status: no route, or an unknown host.
     Status(StatusCode),
-    /// 400: what is named can be read in several ways that do not lead to the same place, or not at all.
+    /// 400: the named part is malformed, or its readings lead to different places.
     Ambiguous(&'static str),
-    /// A preflight of an origin that may: 204.
+    /// A preflight from an allowed origin: 204.
     Preflight,
-    /// `public_url` is https and the client came over plain http: 308 to it.
+    /// `public_url` is https and the client used plain http: 308 to it.
     ToHttps,
-    /// The request came back to the gateway that had forwarded it: 508.
+    /// The request came back to a gateway that had forwarded it: 508.
     Loop,
 }
 
-/// The configuration that requests are judged by.
+/// The configuration that requests are checked against.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'c> {
     pub(crate) config: &'c Config,
     pub(crate) site: &'c Site,
-    /// What this gateway names itself in `X-Authgate-Via`.
+    /// This gateway's own name in `X-Authgate-Via`.
     pub(crate) via: &'c str,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Decided<'r, 'c> {
     pub(crate) verdict: Verdict,
 }
 
-/// Routes, authenticates and decides. `can_switch`: the connection could be switched to another protocol.
+/// Routes, authenticates and decides. `can_switch`: whether the connection can switch to another protocol.
 pub(crate) fn decide<'r, 'c>(
     rules: &Rules<'c>,
     incoming: &'r Incoming<'_>,
@@ -78,7 +78,7 @@ pub(crate) fn decide<'r, 'c>(
     let handshake = route
         .filter(|_| incoming.is_websocket)
         .map(|route| websocket_credentials::read(&route.websocket_token, incoming));
-    // an ambiguous path is one request, never a tunnel
+    // a request with an ambiguous path is never a tunnel
     let upgrade = route
         .filter(|_| can_switch && routed.others.is_empty())
         .and_then(|route| websocket_credentials::asked_protocol(&route.upgrade, incoming));
@@ -87,13 +87,13 @@ pub(crate) fn decide<'r, 'c>(
     Decided { routed, cors, handshake, upgrade, authentication, verdict }
 }
 
-/// The origins that are ours for this request.
+/// The gateway's own origins for this request.
 pub(crate) fn own_origins(config: &Config, incoming: &Incoming<'_>) -> [Origin; 2] {
     guard::own_origins(&config.server.public_url, config.session.domain.as_deref(), incoming)
 }
 
-/// Judges a request, whose path leads as `routed` says. It is forwarded only if it is under every reading of its path, else
-/// refused as the strictest reading refuses it.
+/// Decides about a routed request. It is forwarded only if every reading of its path allows that; otherwise the
+/// strictest reading decides how it is refused.
 fn verdict_of(
     config: &Config,
     routed: &Routed<'_, '_>,
@@ -147,11 +147,11 @@ fn under_all(
             (verdict, other) => verdict.or_stricter(other),
         };
     }
-    // a refusal says more than that they differ
+    // a refusal says more than that the readings differ
     if apart && matches!(verdict, Verdict::Forward(_)) { Verdict::Ambiguous("path") } else { verdict }
 }
 
-/// Judges a request under one reading of its path.
+/// Decides about a request under one reading of its path.
 pub(crate) fn under(
     config: &Config,
     reading: &Reading<'_, '_>,
@@ -161,7 +161,7 @@ pub(crate) fn under(
     let Some((index, route)) = reading.found else {
         return Verdict::Status(StatusCode::NOT_FOUND);
     };
-    // what is asked for must be this route's to answer, not another's that stands before it
+    // the request that a preflight announces must match this route, not an earlier one
     let asked = cors::preflight(incoming).and_then(|method| route::find(config, incoming, &reading.path, &method));
     let is_preflight = asked.is_some_and(|(at, _)| at == index);
     let judged = match CorsAnswer::of_route(&route.cors, incoming) {
@@ -181,7 +181,7 @@ pub(crate) fn under(
 }
 
 impl Verdict {
-    /// The one of the two that lets fewer people through.
+    /// The verdict that admits fewer users.
     fn or_stricter(self, other: Self) -> Self {
         if other.strictness() > self.strictness() { other } else { self }
     }
@@ -200,11 +200,11 @@ impl Verdict {
     }
 }
 
-/// Methods that one request may name besides its own: each is looked up.
+/// Limit on the further methods that one request may name: each is looked up.
 const OVERRIDES_MAX: usize = 8;
 
-/// A request that names another method, too, must be let in under both: else an app that obeys it does what the rules
-/// for that method refuse.
+/// A request that also names another method must be allowed under both. Otherwise an app that follows the override does
+/// what the rules refuse for that method.
 fn refused_by_override(
     config: &Config,
     incoming: &Incoming<'_>,
@@ -218,7 +218,7 @@ fn refused_by_override(
         if at == OVERRIDES_MAX {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
         }
-        // what is no method is nobody's
+        // no app follows an invalid method
         let method = method?;
         if normalize::is_never_served(&method) {
             return Some(Verdict::Status(StatusCode::NOT_FOUND));
@@ -227,7 +227,7 @@ fn refused_by_override(
     })
 }
 
-/// How a request is refused that is taken for one with this path and method.
+/// How a request with this path and method would be refused, if at all.
 fn refused_as(
     config: &Config,
     incoming: &Incoming<'_>,
@@ -243,13 +243,13 @@ fn refused_as(
     Some(Verdict::Refuse(found.0, refusal))
 }
 
-/// Where COPY and MOVE put what they are asked for (RFC 4918, 10.3).
+/// Where COPY and MOVE write to (RFC 4918, 10.3).
 pub(crate) static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
-/// A request that names a second path must be let in there, too, under every reading: else an app that obeys the field
-/// writes where the rules for that path refuse it. The host that it names with it is not believed. Behind a prefix that
-/// is cut off, the app may read it as one of its own paths: then it must be let in there as well. Under the common
-/// methods the field is an app's own.
+/// A request that names a second path must be allowed there, too, under every reading. Otherwise an app that follows
+/// the field writes where the rules refuse it. The host in the field is not trusted. Behind a stripped prefix, the app
+/// may read the path as one of its own, so it must be allowed there as well. Under the common methods the field belongs
+/// to the app.
 fn refused_at_destination(
     config: &Config,
     admission: &Admission,
@@ -284,7 +284,7 @@ fn refused_at_destination(
     refused.reduce(Verdict::or_stricter)
 }
 
-/// A method that moves and copies nothing.
+/// A method that neither moves nor copies.
 fn is_common(method: &Method) -> bool {
     matches!(
         *method,

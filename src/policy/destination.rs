@@ -1,16 +1,16 @@
-//! The second path that a request names: WebDAV's `Destination` (RFC 4918, 10.3), an absolute address or a path. The
-//! host in it is not believed.
+//! The second path that a request names: WebDAV's `Destination` (RFC 4918, 10.3), an absolute URL or a path. The host
+//! in it is not trusted.
 
 use crate::web::readings::{RequestPath, Unreadable};
 
-/// The paths that a backend may read in it.
+/// The paths that a backend may read in the field.
 pub(crate) struct Readings {
     pub(crate) paths: Vec<Vec<u8>>,
-    /// It is not in normal form.
+    /// The path is not in normal form.
     pub(crate) several: bool,
 }
 
-/// The path in the field, `?` and `#` escaped: not every app cuts there. `None`: it is neither a path nor an address.
+/// The path in the field, with `?` and `#` escaped, because not every app cuts there. `None`: neither a path nor a URL.
 pub(crate) fn path_of(address: &[u8]) -> Option<Vec<u8>> {
     let path = if address.starts_with(b"/") { address } else { behind_host(address)? };
     let mut escaped = Vec::with_capacity(path.len());
@@ -24,7 +24,7 @@ pub(crate) fn path_of(address: &[u8]) -> Option<Vec<u8>> {
     Some(escaped)
 }
 
-/// What stands behind scheme and host, if these can be read in one way alone.
+/// What follows scheme and host, if these can be read in only one way.
 fn behind_host(address: &[u8]) -> Option<&[u8]> {
     let colon = memchr::memmem::find(address, b"://")?;
     let (scheme, rest) = (&address[..colon], &address[colon + 3..]);
@@ -38,7 +38,7 @@ fn behind_host(address: &[u8]) -> Option<&[u8]> {
     good.then(|| &rest[host..])
 }
 
-/// The readings of a path, and of what an app behind `prefix` may take it for.
+/// The readings of a path, and of the same path below `prefix`, as an app behind that prefix may understand it.
 pub(crate) fn readings(path: &[u8], prefix: &str) -> Result<Readings, Unreadable> {
     let inside = [prefix.as_bytes(), path].concat();
     let mut found = Readings { paths: Vec::new(), several: false };

@@ -1,4 +1,5 @@
-//! Which header fields and cookies of a client's reach no app, in every spelling that a backend could fold onto them.
+//! Header fields and cookies that the client sends and no app receives, in every spelling that a backend could fold
+//! onto them.
 //!
 //! Sources: oauth2-proxy CVE-2025-64484, Traefik CVE-2026-33433 and -39858, Caddy CVE-2026-30851.
 
@@ -10,7 +11,7 @@ use crate::web::cookie;
 use crate::web::names::Names;
 use crate::web::proxy_headers::is_said_by_proxies;
 
-/// Identity headers of the presets, in lower case, as far as they are no whole family.
+/// Identity headers of the presets, in lower case, except the families in [`PREFIXES`].
 const IDENTITY: [&str; 9] = [
     "remote-user",
     "remote-email",
@@ -23,8 +24,8 @@ const IDENTITY: [&str; 9] = [
     "x-forwarded-preferred-username",
 ];
 
-/// Never let through from a client: set anew by us, or read by frameworks as if a proxy had said it
-/// (`Proxy`: CGI programs take it for `HTTP_PROXY`, CVE-2016-5385), or meant for us (RFC 9110, 11.7.2).
+/// Never forwarded from a client: set by the gateway, or read by frameworks as if a proxy had sent them (`Proxy`: CGI
+/// programs read it as `HTTP_PROXY`, CVE-2016-5385), or meant for the gateway (RFC 9110, 11.7.2).
 const STRIPPED: [&str; 9] = [
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -37,20 +38,21 @@ const STRIPPED: [&str; 9] = [
     "proxy-authorization",
 ];
 
-/// Families of names that never pass: ours, frameworks' own, and those that gateways state identities in.
+/// Families of names that are never forwarded: the gateway's, frameworks' internal ones, and identity headers of other
+/// gateways.
 const PREFIXES: [&str; 6] = ["x-authgate-", "x-auth-request-", "x-remote-", "x-webauth-", "x-invoke-", "x-middleware-"];
 
-/// Which request headers never pass; made once from the configuration.
+/// Which request headers are never forwarded; built once from the configuration.
 #[derive(Debug)]
 pub(crate) struct HeaderFilter {
-    /// Names that never pass.
+    /// Names that are never forwarded, folded.
     never: HashSet<String, ahash::RandomState>,
     never_names: Names,
-    /// Cookies that carry backends' tokens, also with `__Host-` and `__Secure-`, as [`folded`] has them.
+    /// Cookies that carry backend tokens, also with `__Host-` and `__Secure-`, folded as by [`folded_without_front`].
     token_cookies: Vec<Vec<u8>>,
     /// `session.cookie_name`.
     own_cookies: String,
-    /// What proxies say that passes from trusted ones.
+    /// Proxy headers that pass if a trusted proxy sent them.
     trusted_headers: Vec<String>,
 }
 
@@ -69,9 +71,9 @@ impl HeaderFilter {
         }
     }
 
-    /// Whether a cookie of this name is ours or carries a backend's token. What begins with such a name
-    /// counts: next-auth joins `name.0`, `name.1`. Bytes that some parsers trim away are no part of it, and a token's
-    /// counts in every spelling.
+    /// Whether a cookie of this name is the gateway's or carries a backend token. A name that starts with such a name
+    /// counts, too: next-auth splits a token into `name.0`, `name.1`. Bytes that some parsers trim are ignored, and a
+    /// token's name counts in every spelling.
     pub(crate) fn is_ours(&self, name: &[u8]) -> bool {
         let dull = |b: &u8| !b.is_ascii_graphic();
         let start = name.iter().position(|b| !dull(b)).unwrap_or(name.len());
@@ -87,8 +89,8 @@ impl HeaderFilter {
         })
     }
 
-    /// Whether a reader that takes blanks and commas for the end of a cookie (RFC 2109, 4.3.4; Python's `SimpleCookie`)
-    /// finds a token behind one.
+    /// Whether a reader that ends a cookie at blanks and commas (RFC 2109, 4.3.4; Python's `SimpleCookie`) finds a
+    /// token after one.
     pub(crate) fn hides_token(&self, item: &[u8]) -> bool {
         !self.token_cookies.is_empty()
             && item
@@ -128,13 +130,13 @@ fn token_cookies(config: &Config) -> Vec<Vec<u8>> {
     names
 }
 
-/// A cookie's name as lenient backends would have it (PHP, ASP.NET, Rack): escapes read, in lower case, all else but
-/// letters and digits `-`.
+/// A cookie's name as lenient backends read it (PHP, ASP.NET, Rack): unescaped, in lower case, everything but letters
+/// and digits as `-`.
 fn folded(name: &[u8]) -> impl Iterator<Item = u8> {
     percent_encoding::percent_decode(name).map(fold_byte)
 }
 
-/// The same without what some of them leave out in front (`$`, quotes), and others fold as the rest (PHP: a dot).
+/// The same without the leading bytes that some of them skip (`$`, quotes) and others fold like the rest (PHP: a dot).
 fn folded_without_front(name: &[u8]) -> impl Iterator<Item = u8> {
     let begins = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
     percent_encoding::percent_decode(name).skip_while(move |&b| !begins(b)).map(fold_byte)
@@ -144,23 +146,23 @@ fn fold_byte(b: u8) -> u8 {
     if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' }
 }
 
-/// Whether a folded name is that of a token, or of one of the pieces of a long one, which follow behind a dot.
+/// Whether a folded name is that of a token, or of one piece of a long token, which has a suffix after a dot.
 fn is_or_piece_of(own: &[u8], mut name: impl Iterator<Item = u8>) -> bool {
     own.iter().copied().eq(name.by_ref().take(own.len())) && name.next().is_none_or(|next| next == b'-')
 }
 
-/// `[A-Za-z0-9-]+`: the names that every backend reads alike.
+/// `[A-Za-z0-9-]+`: names that every backend reads alike.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// The spelling that a CGI-like backend would fold a name onto: `_`, `.` and all else become `-`.
+/// The spelling that a CGI-like backend would fold a name onto: `_`, `.` and all other bytes become `-`.
 fn fold(name: &str) -> String {
     name.bytes().map(fold_byte).map(char::from).collect()
 }
 
-/// Whether a cookie holds a session of a gateway like this one, which may have another name: cookies know no ports, and
-/// two of them on one host get each other's.
+/// Whether a cookie holds a session of any such gateway, whatever its cookie name: cookies ignore ports, so two
+/// gateways on one host receive each other's cookies.
 pub(crate) fn holds_session(item: &[u8]) -> bool {
     let value = memchr::memchr(b'=', item).map_or(item, |at| &item[at + 1..]);
     value.strip_prefix(b"\"").unwrap_or(value).starts_with(SESSION_TOKEN_START.as_bytes())

@@ -1,5 +1,5 @@
-//! Requests that go round in circles. Each gateway names itself in what it forwards, behind those that a request came
-//! through before: so a circle of several is noticed, too.
+//! Forwarding loops. Each gateway appends its name to the requests it forwards, so a loop through several gateways is
+//! detected, too.
 
 use std::borrow::Cow;
 
@@ -10,21 +10,21 @@ use crate::web::names::Names;
 
 static VIA: HeaderName = HeaderName::from_static("x-authgate-via");
 
-/// Gateways that one request may come through.
+/// Limit on gateways that one request may pass through.
 const GATEWAYS_MAX: usize = 8;
 
-/// Whether this gateway, `own`, has had the request already.
+/// Whether this gateway, `own`, has already forwarded the request, or too many gateways have.
 pub(crate) fn is_loop(incoming: &Incoming<'_>, own: &str) -> bool {
     may_be_there(incoming.names)
         && names(incoming.headers).enumerate().any(|(at, name)| at == GATEWAYS_MAX || name == own.as_bytes())
 }
 
-/// Whether a gateway may have named itself in the head.
+/// Whether the head may contain the names of gateways.
 fn may_be_there(fields: Names) -> bool {
     fields.may_have(VIA.as_str().as_bytes())
 }
 
-/// What is forwarded: the names so far, and our own.
+/// The value to forward: the names so far, then `own`.
 pub(crate) fn append_self<'a>(headers: &HeaderMap, may_have: Names, own: &'a str) -> Cow<'a, [u8]> {
     if !may_be_there(may_have) || !headers.contains_key(&VIA) {
         return own.as_bytes().into();
@@ -34,7 +34,7 @@ pub(crate) fn append_self<'a>(headers: &HeaderMap, may_have: Names, own: &'a str
     append_self.into()
 }
 
-/// As gateways write them: what a client invents besides does not pass.
+/// Names in the form that gateways write; anything else a client adds is dropped.
 fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let items =
         headers.get_all(&VIA).iter().flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);

@@ -1,5 +1,5 @@
-//! Who may pass, and what is sent: pure functions without I/O, without `await`. A live request, `check` and `explain` ask
-//! the same ones.
+//! Who may pass, and what is sent: pure functions without I/O or `await`. Live requests, `check` and `explain` call the
+//! same ones.
 
 pub(crate) mod app_cookies;
 pub(crate) mod authenticate;

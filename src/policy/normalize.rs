@@ -1,5 +1,5 @@
 //! The head of a request -> [`NormalRequest`]: target, host, scheme and client in normal form. Ambiguous heads are
-//! refused here, before anything is decided. Trust in forwarded fields depends on the peer's address alone.
+//! refused here, before any decision. Trust in forwarded fields depends on the peer's address alone.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,20 +24,20 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// Bytes of all `Connection` fields: each option costs a look at the head, here and at the next hop.
+/// Limit on the bytes of all `Connection` fields: each option costs a lookup in the head, here and at the next hop.
 const CONNECTION_BYTES_MAX: usize = 512;
 
-/// What the other end of a Unix socket counts as.
+/// The address that the peer of a Unix socket counts as.
 pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What the connection knows about the other end.
+/// What the connection knows about its peer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Peer {
     /// Address of the TCP peer; `None` on a Unix socket.
     pub(crate) address: Option<IpAddr>,
-    /// Whether the peer may speak for clients.
+    /// Whether the peer may state the client's address, host and scheme.
     pub(crate) trusted: bool,
-    /// Whether it came over TLS.
+    /// Whether the connection uses TLS.
     pub(crate) secure: bool,
 }
 
@@ -50,7 +50,7 @@ impl Peer {
     }
 }
 
-/// One request in normal form: its head, and what was read from it, once. Everything after this asks here.
+/// One request in normal form: its head, and the facts that were read from it once. Every later step uses these.
 #[derive(Debug)]
 pub(crate) struct NormalRequest {
     head: Box<Head>,
@@ -63,32 +63,30 @@ impl NormalRequest {
         Self { head, facts }
     }
 
-    /// The head, as parsed and as it came.
+    /// The head, parsed and as received.
     pub(crate) fn head(&self) -> &Head {
         &self.head
     }
 
-    /// The head as it was parsed.
     pub(crate) fn parsed(&self) -> &RequestHeader {
         &self.head.parsed
     }
 
-    /// Path and query as they came.
+    /// Path and query as received.
     pub(crate) fn target(&self) -> &[u8] {
         request_target::of(&self.head.parsed)
     }
 
-    /// What was read from the head.
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// The request as everything that decides about it reads it.
+    /// The view of the request that every decision uses.
     pub(crate) fn incoming(&self) -> Incoming<'_> {
         self.facts.of(&self.head.parsed)
     }
 
-    /// The same request with its method and target alone.
+    /// The same request with only its method and target.
     pub(crate) fn without_fields(mut self) -> Self {
         self.head.drop_fields();
         self.facts.names = Names::NONE;
@@ -96,18 +94,18 @@ impl NormalRequest {
     }
 }
 
-/// What was read from one head.
+/// Facts read from one head.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) host: Host,
-    /// `Host` was spelled differently, or a trusted proxy named another host.
+    /// `Host` has another spelling, or a trusted proxy named another host.
     host_differs: bool,
     /// The port that a trusted proxy named.
     port: Option<u16>,
     pub(crate) scheme: Scheme,
     pub(crate) client: Option<IpAddr>,
     pub(crate) is_websocket: bool,
-    /// Which fields the head may have.
+    /// Which fields the head may contain.
     pub(crate) names: Names,
     path: OwnedPath,
 }
@@ -129,13 +127,13 @@ impl Facts {
         }
     }
 
-    /// The host that was judged, where the client's `Host` is not spelled exactly like it.
+    /// The host that decisions used, if the client's `Host` is not spelled exactly like it.
     pub(crate) fn judged_host(&self) -> Option<&str> {
         self.host_differs.then(|| self.host.as_str())
     }
 
-    /// The port that the client sees: what a trusted proxy says, the one in `Host`, `public_url`'s on its own host, else
-    /// the scheme's own.
+    /// The port that the client uses: the one that a trusted proxy names, else the one in `Host`, else that of
+    /// `public_url` on its own host, else the scheme's default.
     pub(crate) fn port(&self, public_url: &Origin) -> Cow<'_, str> {
         if let Some(port) = self.port {
             return port.to_string().into();
@@ -154,7 +152,7 @@ impl Facts {
     }
 }
 
-/// Checks that hold for every request, whatever is asked for. Gives which fields it may have.
+/// Checks that apply to every request. Returns which fields the head may contain.
 pub(crate) fn check(
     parts: &http::request::Parts,
     target_bytes: usize,
@@ -176,7 +174,7 @@ pub(crate) fn check(
     if is_never_served(&parts.method) {
         return Err(BadHead::Method);
     }
-    // rules tell methods apart by case, and apps need not
+    // methods are case-sensitive in rules, but not in every app
     if parts.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(BadHead::Ambiguous("method"));
     }
@@ -189,24 +187,24 @@ pub(crate) fn check(
     if has(names, &CONTENT_LENGTH) || has(names, &TRANSFER_ENCODING) {
         check_framing(&parts.headers)?;
     }
-    // HTTP/1.0 has no chunks: whoever reads such a body does so in a way of their own (RFC 9112, 6.1)
+    // HTTP/1.0 has no chunked coding: readers of such a body disagree (RFC 9112, 6.1)
     if parts.version == Version::HTTP_10 && parts.headers.contains_key(TRANSFER_ENCODING) {
         return Err(BadHead::Ambiguous("transfer-encoding"));
     }
     Ok(names)
 }
 
-/// Whether a field of this name may be there.
+/// Whether the head may contain a field of this name.
 fn has(names: Names, name: &HeaderName) -> bool {
     names.may_have(name.as_str().as_bytes())
 }
 
-/// A tunnel to anywhere, or what shows the request to scripts.
+/// CONNECT is a tunnel to anywhere; TRACE and TRACK show the request to scripts.
 pub(crate) fn is_never_served(method: &Method) -> bool {
     matches!(method.as_str(), "CONNECT" | "TRACE" | "TRACK")
 }
 
-/// One length or one coding: what two parsers could frame differently is refused (RFC 9112, 6.3).
+/// One length or one coding: anything that two parsers could frame differently is refused (RFC 9112, 6.3).
 fn check_framing(headers: &HeaderMap) -> Result<(), BadHead> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next()
@@ -223,13 +221,13 @@ fn check_framing(headers: &HeaderMap) -> Result<(), BadHead> {
     Ok(())
 }
 
-/// A number in the one way that it is written: no sign, no zero in front, no more than counters hold.
+/// A number in its only canonical form: no sign, no leading zero, and small enough for a counter.
 fn is_length(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_digit) && (bytes == b"0" || (matches!(bytes, [b'1'..=b'9', ..]) && bytes.len() <= 19))
 }
 
-/// Reads a head: checks it, rewrites an absolute target to a path, and reads host, scheme, client and path. `head_bytes` is
-/// what it took on the wire, `tls` what the client's TLS handshake settled.
+/// Reads a head: checks it, rewrites an absolute target to a path, and extracts host, scheme, client and path.
+/// `head_bytes` is its size on the wire, `tls` the result of the client's TLS handshake.
 pub(crate) fn read(
     head: &mut RequestHeader,
     head_bytes: usize,
@@ -276,8 +274,8 @@ fn read_target(target: &[u8]) -> Result<OwnedPath, BadHead> {
     if is_plain { Ok(path) } else { Err(BadHead::Ambiguous("query")) }
 }
 
-/// Absolute-form (RFC 9112, 3.2.2) becomes origin-form, if it names the same host as `Host`; every other target
-/// that is not a path is refused.
+/// Absolute-form (RFC 9112, 3.2.2) becomes origin-form if it names the same host as `Host`. Any other target that is
+/// not a path is refused.
 fn to_origin_form(head: &mut RequestHeader) -> Result<(), BadHead> {
     let raw = request_target::of(head);
     if raw.first() == Some(&b'/') {
@@ -304,14 +302,14 @@ fn is_host(head: &RequestHeader, authority: &[u8]) -> bool {
     told.is_some() && told == parse(authority)
 }
 
-/// A request id that a trusted proxy gave, if it is fit to be logged and echoed.
+/// The request id from a trusted proxy, if it is safe to log and echo.
 pub(crate) fn trusted_request_id(headers: &HeaderMap) -> Option<String> {
     let told = headers.get("x-request-id")?.to_str().ok()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (!told.is_empty() && told.len() <= 64 && told.bytes().all(plain)).then(|| told.to_owned())
 }
 
-/// A field that may stand once; repeated or unreadable is ambiguous.
+/// A field that may occur once; a repeated or unreadable one is ambiguous.
 fn single<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Option<&'a str>, BadHead> {
     let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Ok(None) };
@@ -321,20 +319,20 @@ fn single<'a>(headers: &'a HeaderMap, name: &'static HeaderName) -> Result<Optio
     first.to_str().map(Some).map_err(|_| BadHead::Ambiguous(name.as_str()))
 }
 
-/// What the nearest proxy says in a field: the last item that is not empty, of all lines. Those before it came to it from
-/// elsewhere.
+/// The nearest proxy's value in a field: the last item that is not empty, across all lines. Earlier items reached that
+/// proxy from elsewhere.
 fn last_item<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let lines = headers.get_all(name).iter().rev();
     let mut items = lines.flat_map(|line| line.as_bytes().rsplit(|&b| b == b',')).map(<[u8]>::trim_ascii);
     items.find(|item| !item.is_empty())
 }
 
-/// Whether a field says https in any of its names; of whom it comes is not asked.
+/// Whether `X-Forwarded-Proto` says https under any of its names, from any peer, trusted or not.
 pub(crate) fn says_https(headers: &HeaderMap) -> bool {
     last_item(headers, &X_FORWARDED_PROTO).and_then(scheme_of) == Some(Scheme::Https)
 }
 
-/// Proxies tell of WebSockets by the scheme that scripts name (RFC 6455, 3).
+/// Proxies may report a WebSocket by the scheme that scripts use (RFC 6455, 3).
 fn scheme_of(name: &[u8]) -> Option<Scheme> {
     let is = |own: &[&str]| own.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
     if is(&["https", "wss"]) { Some(Scheme::Https) } else { is(&["http", "ws"]).then_some(Scheme::Http) }
@@ -345,11 +343,12 @@ fn port_of(digits: &[u8]) -> Option<u16> {
     digits.parse().ok().filter(|&port| port > 0)
 }
 
-/// The right-most address that is not a trusted proxy's; the peer's own where the list is unreadable.
+/// The right-most address that is not a trusted proxy's. An unreadable item ends the search: the last address read
+/// counts, at first the peer's.
 fn client_behind(headers: &HeaderMap, peer: Option<IpAddr>, server: &Server) -> Option<IpAddr> {
     let mut client = peer;
     let lines = headers.get_all("x-forwarded-for").iter().rev();
-    // byte by byte: a line with something unreadable in it is not passed over for one that stands before it
+    // byte by byte: a line with something unreadable in it is not skipped for an earlier one
     for item in lines.flat_map(|line| line.as_bytes().rsplit(|&b| b == b',')) {
         let Some(address) = std::str::from_utf8(item.trim_ascii()).ok().and_then(read_address) else { break };
         client = Some(address);
@@ -371,8 +370,8 @@ pub(crate) fn is_trusted(server: &Server, address: IpAddr) -> bool {
     server.trusted_proxies.iter().any(|net| net.contains(&address))
 }
 
-/// RFC 6455, 4.1. An upgrade to something else is not forwarded as one; a handshake with a body is
-/// refused, since its bytes could be read as frames.
+/// RFC 6455, 4.1. An upgrade to another protocol does not count as one. A handshake with a body is refused, because its
+/// bytes could be read as frames.
 fn is_websocket(parts: &http::request::Parts) -> Result<bool, BadHead> {
     let headers = &parts.headers;
     if !headers.contains_key(UPGRADE) {

@@ -1,6 +1,6 @@
-//! A head that is larger than it may be, looked at as far as it has come: whose it is for the log, which cookies make it
-//! so for the page that says it, and whether that page's form asks to clear them. The form carries the same cookies, so
-//! that its head is never read to its end either.
+//! A head over the size limit, examined as far as it has arrived: its host for the log, its largest cookies for the
+//! error page, and whether that page's form asks to clear them. The form sends the same cookies, so its head is never
+//! read to the end either.
 
 use http::{HeaderMap, StatusCode};
 
@@ -10,23 +10,23 @@ use crate::web::host::Host;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
 
-/// Cookies that are named.
+/// Number of cookies that the page names.
 const NAMED: usize = 3;
-/// The form's address, behind `prefix`.
+/// The form's path, below `prefix`.
 const CLEAR: &str = "/clear-cookies";
 
-/// What was seen.
+/// What was found in the head.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Oversize {
     pub(crate) host: String,
-    /// The largest cookies and their bytes.
+    /// The largest cookies, with their size in bytes.
     pub(crate) cookies: Vec<(String, usize)>,
-    /// A page of this host asks to clear them.
+    /// A page of this host asks to clear the cookies.
     pub(crate) clears: bool,
 }
 
 impl Oversize {
-    /// From what was read of a head in HTTP/1.
+    /// From the bytes read so far of an HTTP/1 head.
     pub(crate) fn of_bytes(bytes: &[u8], prefix: &str) -> Self {
         let mut lines = bytes.split(|&byte| byte == b'\n');
         let mut line = lines.next().unwrap_or_default().split(|&byte| byte == b' ');
@@ -38,7 +38,7 @@ impl Oversize {
         Self::of(method, path, None, fields, prefix)
     }
 
-    /// From a head that was read.
+    /// From a parsed head.
     pub(crate) fn of_head(
         method: &http::Method,
         path: &[u8],
@@ -50,7 +50,7 @@ impl Oversize {
         Self::of(method.as_str().as_bytes(), path, authority, fields, prefix)
     }
 
-    /// Keeps a cookie if it is one of the largest: there may be thousands.
+    /// Keeps a cookie if it is one of the largest; there may be thousands.
     fn note(&mut self, pair: &[u8]) {
         let pair = pair.trim_ascii();
         if self.cookies.len() == NAMED && self.cookies.last().is_some_and(|(_, bytes)| *bytes >= pair.len()) {
@@ -85,7 +85,7 @@ impl Oversize {
                 value.split(|&byte| byte == b';').for_each(|pair| seen.note(pair));
             }
         }
-        // it is written to the log, whatever it is
+        // it is logged, so only a valid host is kept
         if Host::parse(&seen.host).is_none() {
             seen.host.clear();
         }
@@ -99,7 +99,7 @@ impl Oversize {
     }
 }
 
-/// The answer to a head that is refused unread; `site` where a person looks at it.
+/// The response to a head that is refused unread; `site` is present if a person will see it.
 pub(crate) fn bad_head(bad: BadHead, request_id: &str, site: Option<&Site>, seen: &Oversize) -> Reply {
     let code = match bad {
         BadHead::Ambiguous(_) => StatusCode::BAD_REQUEST,

@@ -1,4 +1,4 @@
-//! How a request ended and why, as values; their words for the access log and the counters are made here alone.
+//! How a request ended and why, as values. Only this file defines their words for the access log and the counters.
 
 use http::StatusCode;
 
@@ -18,21 +18,21 @@ pub(crate) enum Outcome {
     Page,
     /// A CORS preflight, answered by the gateway.
     Preflight,
-    /// Sent on to https.
+    /// Redirected to https.
     ToHttps,
     /// No route matches.
     NoRoute,
     /// Refused by a rule or a limit.
     Refused,
-    /// Came back to the gateway that had forwarded it.
+    /// Came back to a gateway that had forwarded it.
     Loop,
     /// Malformed or ambiguous.
     BadRequest,
-    /// The upstream could not be reached, or broke off.
+    /// The upstream could not be reached, or the connection to it broke.
     BadGateway,
     /// The upstream was too slow.
     Timeout,
-    /// A fault of the gateway.
+    /// An internal error of the gateway.
     Internal,
     /// The client disconnected first.
     ClientGone,
@@ -61,18 +61,18 @@ impl Outcome {
     }
 }
 
-/// Why it ended so.
+/// Why a request ended as it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// A credential was presented and is not valid.
     Credential(Rejected),
     /// The route refuses it.
     Refused(Refusal),
-    /// A CORS preflight of an origin that is not allowed.
+    /// A CORS preflight from an origin that is not allowed.
     PreflightNotAllowed,
     NoRoute,
     Loop,
-    /// What of the head is ambiguous or over a limit.
+    /// Which part of the head is ambiguous or over a limit.
     Head(BadHead),
     /// A status of the gateway's own.
     Status(StatusCode),
@@ -128,7 +128,7 @@ impl Reason {
     }
 }
 
-/// What of a head is at fault.
+/// The part of a head that is invalid.
 pub(crate) fn of_head(bad: BadHead) -> &'static str {
     match bad {
         BadHead::Ambiguous(what) => what,

@@ -1,5 +1,5 @@
-//! Refusal x kind of request -> reply (contract, section 5). Navigations are sent to the login page,
-//! programs get a status and JSON, WebSocket handshakes plain statuses, gRPC its own trailers.
+//! Refusal x kind of request -> reply (contract, section 5). Navigations are sent to the login page, programs get a
+//! status and JSON, WebSocket handshakes a plain status, gRPC calls a gRPC status.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
@@ -15,10 +15,10 @@ use crate::web::incoming::{CALLER_FIELDS, CallerKind, Incoming};
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
 
-/// RFC 7617; browsers ask people for a password when they see it, so a route has to want it.
+/// RFC 7617. Browsers prompt for a password when they see it, so only a route that asks for Basic sends it.
 const BASIC: &str = "Basic realm=\"authgate\", charset=\"UTF-8\"";
 
-/// Where htmx goes instead of showing the answer.
+/// Where htmx navigates instead of showing the response.
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// What a refused client receives.
@@ -34,7 +34,7 @@ fn refusal(site: &Site, refusal: Refusal, route: &Route, incoming: &Incoming<'_>
     }
 }
 
-/// A refusal or failure that is a status alone, as page, JSON, plain text or gRPC.
+/// A refusal or failure with only a status, as page, JSON, plain text or gRPC.
 pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if incoming.is_websocket {
         return plain(code);
@@ -65,7 +65,7 @@ pub(crate) struct Refused {
     pub(crate) reason: Option<Reason>,
     /// The route that decided, by index.
     pub(crate) route: Option<usize>,
-    /// Why the route refused it; `None` where it was admitted and could not be forwarded as it is.
+    /// Why the route refused it; `None` if it was admitted but cannot be forwarded as it is.
     pub(crate) refusal: Option<Refusal>,
 }
 
@@ -75,7 +75,7 @@ impl Refused {
     }
 }
 
-/// What follows from a verdict. `id` is the request's.
+/// How a verdict is carried out. `id` is the request id.
 pub(crate) fn handle(
     rules: &Rules<'_>,
     verdict: Verdict,
@@ -115,8 +115,8 @@ pub(crate) fn handle(
     })
 }
 
-/// A request that was admitted and cannot be forwarded as it is: a body that is said to be too large, or a path whose
-/// escapes hide the prefix that is to be cut.
+/// A request that was admitted but cannot be forwarded as it is: its declared body is too large, or escapes in its path
+/// hide the prefix to strip.
 fn unfit(rules: &Rules<'_>, admission: &Admission, incoming: &Incoming<'_>, id: &str) -> Option<Refused> {
     let route = &rules.config.routes[admission.route()];
     let has_length = incoming.names.may_have(b"content-length");
@@ -139,14 +139,14 @@ pub(crate) fn unread(code: StatusCode, request_id: &str) -> Reply {
     json_status(code, request_id).closing()
 }
 
-/// A 400 to a request that was read so far: `what` of it is at fault.
+/// A 400 to a request that was parsed; `what` names the invalid part.
 fn bad_request(site: &Site, what: &str, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     let reply = status(site, StatusCode::BAD_REQUEST, incoming, request_id);
     let is_json = reply.headers.iter().any(|(name, kind)| name == header::CONTENT_TYPE && kind == "application/json");
     if is_json { bad_head(what, request_id) } else { reply }.closing()
 }
 
-/// A 400 as programs get it: `what` of the request is at fault.
+/// A 400 for programs; `what` names the invalid part of the request.
 pub(crate) fn bad_head(what: &str, request_id: &str) -> Reply {
     let code = StatusCode::BAD_REQUEST;
     vary(Reply::json(code, &json!({ "error": word(code), "reason": what, "request_id": request_id }))).closing()
@@ -208,7 +208,7 @@ fn grpc(code: StatusCode) -> Reply {
         .with(HeaderName::from_static("grpc-status"), HeaderValue::from_static(status))
 }
 
-/// Whether it may be a gRPC call, from a page perhaps: these stay open as long as they like.
+/// Whether it may be a gRPC call, possibly from a page: these may stay open indefinitely.
 pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
     if !incoming.names.may_have(b"content-type") {
         return false;
@@ -217,7 +217,7 @@ pub(crate) fn may_be_grpc(incoming: &Incoming<'_>) -> bool {
     kinds.any(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
-/// 308 to the same place over https (RFC 9110, 15.4.9).
+/// 308 to the same URL over https (RFC 9110, 15.4.9).
 fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
     let public = &config.server.public_url;
     let location = format!("{}{}", public.with_host(incoming.host), incoming.origin_form());
@@ -228,7 +228,7 @@ fn to_https(config: &Config, incoming: &Incoming<'_>) -> Reply {
     }
 }
 
-/// No cache may mix up the forms of a refusal.
+/// Adds `Vary`, so that no cache mixes up the forms of a refusal.
 fn vary(reply: Reply) -> Reply {
     if reply.headers.iter().any(|(name, _)| name == header::VARY) {
         return reply;

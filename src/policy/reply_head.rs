@@ -1,4 +1,4 @@
-//! What a reply's head is on every way.
+//! The head of the gateway's own replies, the same for every protocol.
 
 use http::{StatusCode, header};
 use pingora_http::ResponseHeader;
@@ -6,7 +6,7 @@ use pingora_http::ResponseHeader;
 use super::hsts;
 use crate::web::reply::Reply;
 
-/// The head of a reply as it is written in every protocol; with `hsts`, over TLS. `None` if a field cannot be sent.
+/// The head of a reply; `hsts` adds HSTS, for TLS only. `None` if a field cannot be sent.
 pub(crate) fn head_of(reply: &Reply, request_id: &str, hsts: bool) -> Option<ResponseHeader> {
     let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 5)).ok()?;
     for (name, value) in &reply.headers {
@@ -23,7 +23,7 @@ pub(crate) fn head_of(reply: &Reply, request_id: &str, hsts: bool) -> Option<Res
     Some(head)
 }
 
-/// Whether nothing follows the head of a reply (to HEAD, nothing ever does).
+/// Whether nothing follows the head of a reply (a response to HEAD never has a body).
 pub(crate) fn is_bodiless(reply: &Reply) -> bool {
     reply.body.is_empty() || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

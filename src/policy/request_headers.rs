@@ -1,5 +1,5 @@
-//! Admission -> what the upstream gets of the client's head: strip first, on every route and in every
-//! spelling, then state the identity. Pure: it says what changes, and every way to an upstream does that.
+//! Admission -> the head that the upstream receives: strip first, on every route and in every spelling, then add the
+//! identity. Pure: it computes the changes, and every upstream protocol applies them.
 
 use std::borrow::Cow;
 
@@ -19,45 +19,45 @@ use crate::web::cookie;
 use crate::web::names::Names;
 use crate::wire::hop_by_hop::{self, is_hop_by_hop};
 
-/// An expectation is met here, or the encoder writes it again.
+/// The gateway meets an expectation itself, or the encoder writes it again.
 const EXPECT: &[u8] = b"expect";
 
-/// Fields that no `Connection` can take away: they say what is asked for, and where its body ends.
+/// Fields that `Connection` cannot remove: they define what is requested and where its body ends.
 const NEVER_NOMINATED: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
-/// Everything about the request that the upstream is told besides what the client sent.
+/// What the upstream receives about the request besides what the client sent.
 pub(crate) struct ForwardContext<'a> {
     pub(crate) upstream: &'a Upstream,
     pub(crate) user: Option<&'a User>,
-    /// Its own token, where it gets one.
+    /// The upstream's own token, if it gets one.
     pub(crate) token: Option<&'a IssuedToken>,
-    /// Cookies that belong to another account, and stay here.
+    /// Cookies that belong to another account: not forwarded.
     pub(crate) foreign: Option<&'a Foreign>,
-    /// No cookie of the client's goes on (`route.cookies`).
+    /// No cookie of the client is forwarded (`route.cookies`).
     pub(crate) drops_cookies: bool,
-    /// What a WebSocket handshake carried for us, to be taken out.
+    /// Credentials in a WebSocket handshake, to be removed.
     pub(crate) handshake: Option<&'a Handshake>,
     /// The peer's own address, the last hop of X-Forwarded-For.
     pub(crate) peer: Option<&'a str>,
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
     pub(crate) host: &'a str,
-    /// The port that the client sees.
+    /// The port that the client uses.
     pub(crate) port: Cow<'a, str>,
     pub(crate) request_id: &'a str,
-    /// Which fields the client's head may have.
+    /// Which fields the client's head may contain.
     pub(crate) names: Names,
-    /// Names this process, so that a request that comes back is noticed.
+    /// Names this process, so that a request that comes back is detected.
     pub(crate) via: &'a str,
-    /// What is cut off the front of the path; empty for nothing.
+    /// Prefix to strip from the path; empty for none.
     pub(crate) prefix: &'a str,
     /// `Host` to send instead of the client's.
     pub(crate) host_override: Option<&'a str>,
 }
 
 impl<'a> ForwardContext<'a> {
-    /// What follows from the configuration, the admission and the head. `own_host` is the server's own name, where the
-    /// upstream wants that as `Host`.
+    /// What follows from the configuration, the admission and the head. `own_host` is the server's own name, if the
+    /// upstream wants it as `Host`.
     pub(crate) fn new(
         config: &'a Config,
         admission: &'a Admission,
@@ -85,15 +85,15 @@ impl<'a> ForwardContext<'a> {
     }
 }
 
-/// What becomes of a client's head on its way to an upstream.
+/// How a client's head changes on its way to an upstream.
 #[derive(Debug)]
 pub(crate) struct Changes<'a> {
-    /// Those that do not go on.
+    /// Names of fields that may not be forwarded as they are.
     names: Names,
     dropped: Vec<HeaderName>,
-    /// In place of all fields of these names; `None` is nothing in their place.
+    /// Replaces all fields of these names; `None` only removes them.
     set: Vec<(&'a str, Option<Cow<'a, [u8]>>)>,
-    /// Path and query, where they change.
+    /// Path and query, if they change.
     pub(crate) target: Option<Vec<u8>>,
 }
 
@@ -115,7 +115,7 @@ impl<'a> Changes<'a> {
         self.set.push((name, value));
     }
 
-    /// Whether the client's fields of this name go on to the upstream.
+    /// Whether the client's fields of this name are forwarded to the upstream.
     pub(crate) fn keeps(&self, name: &[u8]) -> bool {
         !self.names.may_have(name)
             || !(is_hop_by_hop(name)
@@ -124,13 +124,13 @@ impl<'a> Changes<'a> {
                 || self.set.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)))
     }
 
-    /// The fields that we set.
+    /// The fields that the gateway sets.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.set.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)))
     }
 }
 
-/// Says what changes. `target` is the client's path and query.
+/// Computes the changes. `target` is the client's path and query.
 pub(crate) fn changes<'a>(
     headers: &HeaderMap,
     target: &[u8],
@@ -192,7 +192,7 @@ pub(crate) fn changes<'a>(
     changes
 }
 
-/// The fields that `Connection` says are about the client's connection alone.
+/// The fields that `Connection` limits to the client's connection.
 fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let options = headers.get_all(header::CONNECTION).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
     let names = options.filter_map(|option| std::str::from_utf8(option.trim_ascii()).ok());
@@ -200,7 +200,7 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     there.filter(|name| !NEVER_NOMINATED.contains(name))
 }
 
-/// What is left of a target when the prefix is cut at a segment border; `None` without a prefix.
+/// The rest of a target after the prefix is stripped at a segment border; `None` without a prefix.
 fn cut_prefix(prefix: &str, raw: &[u8]) -> Option<Vec<u8>> {
     if prefix.is_empty() {
         return None;
@@ -209,14 +209,14 @@ fn cut_prefix(prefix: &str, raw: &[u8]) -> Option<Vec<u8>> {
     Some(if rest.first() == Some(&b'/') { rest.to_vec() } else { [b"/", rest].concat() })
 }
 
-/// What a trusted proxy told, and the proxy behind that.
+/// The list that a trusted proxy sent, followed by the proxy itself.
 fn forwarded_for(headers: &HeaderMap, peer: Option<&str>) -> Vec<u8> {
     let told = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     told.chain(peer.map(str::as_bytes)).collect::<Vec<_>>().join(&b", "[..])
 }
 
-/// Ours is always removed; any other belongs to the app and passes, beside one of ours too, unless the app gets a Bearer
-/// token from us: then exactly that one arrives, or none.
+/// The gateway's own credential is always removed. Any other belongs to the app and passes, even beside one of the
+/// gateway's. If the app gets a Bearer token from the gateway, it receives exactly that one, or none.
 fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream: &Upstream) {
     let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = headers.get_all(header::AUTHORIZATION);
@@ -229,7 +229,7 @@ fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream:
     }
 }
 
-/// One `Cookie` line without our own cookies and with the token's; untouched where nothing changes.
+/// One `Cookie` line without the gateway's own cookies and with the token's; untouched if nothing changes.
 fn rewrite_cookies(
     changes: &mut Changes<'_>,
     headers: &HeaderMap,

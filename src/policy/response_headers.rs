@@ -1,4 +1,4 @@
-//! What a server's response may carry to the client: the fields that are dropped, and those that are added.
+//! What an upstream's response may carry to the client: the fields that are dropped, and those that are added.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora_http::ResponseHeader;
@@ -12,29 +12,29 @@ use crate::web::origin::Origin;
 use crate::wire::response_head::{self, Answer, Framing};
 use crate::wire::response_view::{ResponseHeadView, connection_options};
 
-/// What becomes of an upstream's head on its way to the client: it cannot set our cookies, nor those that
-/// carry its own token, nor speak for other origins unless the route leaves that to it. What its
-/// `Connection` names is about that connection alone (RFC 9110, 7.6.1).
+/// How an upstream's head changes on its way to the client. It cannot set the gateway's cookies or those that carry its
+/// own token, nor allow other origins unless the route leaves that to it. Fields that its `Connection` names apply to
+/// that connection alone (RFC 9110, 7.6.1).
 pub(crate) struct ResponseHeaderPolicy<'g> {
     header_filter: &'g HeaderFilter,
     app_speaks_cors: bool,
     nominated: Vec<HeaderName>,
-    /// 1xx and 204 have no body to speak of (RFC 9110, 8.6; RFC 9112, 6.1).
+    /// 1xx and 204 have no body, so no framing fields (RFC 9110, 8.6; RFC 9112, 6.1).
     bodiless: bool,
-    /// In the place of the upstream's `Cache-Control`.
+    /// Replaces the upstream's `Cache-Control`.
     cache_control: Option<HeaderValue>,
-    /// In the place of the upstream's `Vary`.
+    /// Replaces the upstream's `Vary`.
     vary: Option<HeaderValue>,
-    /// What outdoes `Cache-Control` in some caches does not pass.
+    /// Fields that override `Cache-Control` in some caches are dropped.
     drops_vendor_caching: bool,
-    /// `Location` is replaced by one that we add.
+    /// `Location` is replaced by one that the gateway adds.
     leads_home: bool,
     added: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl<'g> ResponseHeaderPolicy<'g> {
     pub(crate) fn new(header_filter: &'g HeaderFilter, cors: &CorsAnswer, answer: &impl ResponseHeadView) -> Self {
-        // what frames the body, what browsers keep and who may keep it is no connection's to take away
+        // `Connection` cannot remove framing, cookies or cache rules
         const KEPT: [&str; 6] =
             ["connection", "content-length", "transfer-encoding", "set-cookie", "cache-control", "vary"];
         let mut nominated = Vec::new();
@@ -62,9 +62,9 @@ impl<'g> ResponseHeaderPolicy<'g> {
         }
     }
 
-    /// Lays one person's cookie on an answer that is not meant for everybody, and keeps it out of shared caches:
-    /// they may store whatever is not `private` by `max-age`, `Expires` or a guess, cookies included (RFC 9111, 3),
-    /// with `no-cache` too.
+    /// Adds one user's cookie to a response, unless that is meant for everyone, and keeps it out of shared caches.
+    /// These may store any response that is not `private` by `max-age`, `Expires` or a heuristic, cookies included (RFC
+    /// 9111, 3), even with `no-cache`.
     #[inline(never)]
     pub(crate) fn add_session_cookie(&mut self, cookie: HeaderValue, answer: &impl ResponseHeadView) {
         if is_shared(answer) {
@@ -73,13 +73,13 @@ impl<'g> ResponseHeaderPolicy<'g> {
         self.set_cookies(vec![cookie], answer);
     }
 
-    /// Puts a field, or none, in the place of all of the upstream's of this name.
+    /// Replaces all of the upstream's fields of this name with one field, or with none.
     pub(crate) fn replace(&mut self, name: HeaderName, value: Option<HeaderValue>) {
         self.nominated.push(name.clone());
         self.added.extend(value.map(|value| (name, value)));
     }
 
-    /// Sets cookies for the one browser that asked, and keeps them out of shared caches.
+    /// Sets cookies for the requesting browser alone, and keeps them out of shared caches.
     #[inline(never)]
     pub(crate) fn set_cookies(&mut self, cookies: Vec<HeaderValue>, answer: &impl ResponseHeadView) {
         if cookies.is_empty() {
@@ -92,7 +92,7 @@ impl<'g> ResponseHeaderPolicy<'g> {
         }
     }
 
-    /// Keeps a final answer to the account that it was made for, where a route says so; the last of all changes.
+    /// Limits caching of a final response to its account, if a route says so; must be the last change.
     pub(crate) fn keep_to_account<'r>(
         &mut self,
         routes: impl Iterator<Item = &'r Route>,
@@ -116,8 +116,8 @@ impl<'g> ResponseHeaderPolicy<'g> {
         self.added.extend(fields);
     }
 
-    /// An app that is told its own name leads to itself by it, past the gateway: such a `Location` becomes the path (nginx:
-    /// `proxy_redirect default`). Any other one is what it says.
+    /// An app that receives its own name as `Host` redirects to that name, past the gateway. Such a `Location` becomes
+    /// a path (nginx: `proxy_redirect default`); any other is unchanged.
     #[inline(never)]
     pub(crate) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl ResponseHeadView) {
         let mut told = answer.values(&header::LOCATION);
@@ -128,7 +128,7 @@ impl<'g> ResponseHeaderPolicy<'g> {
         }
     }
 
-    /// Whether the upstream's field does not pass.
+    /// Whether the upstream's field is dropped.
     pub(crate) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
         let sets_ours = || self.header_filter.is_ours(cookie::name_of(value));
         (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
@@ -142,14 +142,14 @@ impl<'g> ResponseHeaderPolicy<'g> {
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The fields that we add.
+    /// The fields that the gateway adds.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let added = self.added.iter().map(|(name, value)| (name, value));
         let replaced = [(&header::CACHE_CONTROL, &self.cache_control), (&header::VARY, &self.vary)];
         added.chain(replaced.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))))
     }
 
-    /// Writes a server's head in HTTP/1 as the client gets it, with the framing of the body that is `sent`.
+    /// Writes an upstream's head in HTTP/1 as the client receives it, with the framing of the body that is `sent`.
     pub(crate) fn write(&self, answer: &Answer, sent: Framing, close: bool, out: &mut Vec<u8>) {
         response_head::write_answer(answer, |name, value| self.drops(name, value), self.fields(), (sent, close), out);
     }
@@ -179,8 +179,7 @@ impl<'g> ResponseHeaderPolicy<'g> {
     }
 }
 
-/// The path of an address at this origin, as clients see it behind the prefix. None where that could be read as another
-/// origin.
+/// The path of a URL at this origin, as clients see it behind the prefix. `None` if it could be read as another origin.
 fn path_at(own: &Origin, prefix: &str, address: &[u8]) -> Option<String> {
     let address = std::str::from_utf8(address).ok().filter(|address| address.bytes().all(|b| b.is_ascii_graphic()))?;
     let start = address.find("://")? + 3;
@@ -196,18 +195,18 @@ fn path_at(own: &Origin, prefix: &str, address: &[u8]) -> Option<String> {
     Some(format!("{prefix}{slash}{path}"))
 }
 
-/// Other addresses of the server: browsers would bypass the gateway (RFC 7838).
+/// Other addresses of the server, with which browsers would bypass the gateway (RFC 7838).
 const ALT_SVC: &[u8] = b"alt-svc";
 
 const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
-/// The shortest of them.
+/// Length of the shortest name.
 const VENDOR_CACHING_BYTES_MIN: usize = b"edge-control".len();
 
-/// What tells one vendor's caches whether to store an answer, and outdoes `Cache-Control` there.
+/// Fields that control one vendor's caches and override `Cache-Control` there.
 const VENDOR_CACHING: [&[u8]; 3] = [b"edge-control", b"surrogate-control", b"x-accel-expires"];
 
-/// RFC 9213's and vendors' own for one kind of cache, such as `X-LiteSpeed-Cache-Control`.
+/// Includes the fields of RFC 9213 and of vendors for one kind of cache, such as `X-LiteSpeed-Cache-Control`.
 fn is_vendor_caching(name: &[u8]) -> bool {
     const END: &[u8] = b"-cache-control";
     if name.len() < VENDOR_CACHING_BYTES_MIN {
@@ -224,7 +223,7 @@ fn directives(answer: &impl ResponseHeadView) -> impl Iterator<Item = String> {
     items.map(|item| String::from_utf8_lossy(item).trim().to_ascii_lowercase())
 }
 
-/// Whether the answer is meant for everybody: it says so, or it freshens one that a cache has stored (RFC 9111,
+/// Whether the response is meant for everyone: it says so, or it refreshes one that a cache has stored (RFC 9111,
 /// 4.3.4), with all its fields.
 fn is_shared(answer: &impl ResponseHeadView) -> bool {
     answer.status() == StatusCode::NOT_MODIFIED

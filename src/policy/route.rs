@@ -1,4 +1,4 @@
-//! Host and path -> the route that takes them, under every reading of the path. First match wins; no match is 404.
+//! Host and path -> the route that matches, under every reading of the path. First match wins; no match is 404.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use crate::config::{Config, Paths, Route};
 use crate::pages::{Page, Site};
 use crate::web::incoming::Incoming;
 
-/// A route and its place in the configuration.
+/// A route and its index in the configuration.
 pub(crate) type Found<'c> = Option<(usize, &'c Route)>;
 
-/// One way to read the path, and the route that takes the request then.
+/// One reading of the path, and the route that it matches.
 #[derive(Debug)]
 pub(crate) struct Reading<'a, 'c> {
     pub(crate) path: Cow<'a, [u8]>,
@@ -22,14 +22,14 @@ pub(crate) struct Reading<'a, 'c> {
 /// Where a request leads.
 #[derive(Debug)]
 pub(crate) struct Routed<'a, 'c> {
-    /// The page of ours that its path names.
+    /// The gateway's own page that the path names.
     pub(crate) page: Option<Page>,
-    /// The path as it came.
+    /// The path as received.
     pub(crate) first: Reading<'a, 'c>,
-    /// What else a backend may read. Empty for a path in normal form.
+    /// Other readings that a backend may use. Empty for a path in normal form.
     pub(crate) others: Vec<Reading<'a, 'c>>,
-    /// Refused whatever the routes say: a page of ours in other words, more readings than are looked at, or more
-    /// than one where `paths` asks for one.
+    /// Refused whatever the routes say: another spelling of one of the gateway's pages, more readings than are checked,
+    /// or several where `paths` allows one.
     pub(crate) ambiguous: bool,
 }
 
@@ -55,12 +55,12 @@ impl<'a, 'c> Routed<'a, 'c> {
         routed
     }
 
-    /// Every reading, the path as it came first.
+    /// Every reading, starting with the path as received.
     pub(crate) fn readings(&self) -> impl Iterator<Item = &Reading<'a, 'c>> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// What the answer says of other origins: what all of the routes say.
+    /// What the response allows other origins: what all of the routes agree on.
     pub(crate) fn cors(&self, config: &Config, incoming: &Incoming<'_>) -> CorsAnswer {
         let of = |found: &Found<'_>| match found {
             Some((_, route)) => CorsAnswer::of_route(&route.cors, incoming),
@@ -72,20 +72,20 @@ impl<'a, 'c> Routed<'a, 'c> {
 }
 
 impl Reading<'_, '_> {
-    /// How many readings a path may have here.
+    /// Which paths are allowed here.
     pub(crate) fn paths(&self, config: &Config) -> Paths {
         self.found.map_or(config.server.paths, |(_, route)| route.paths)
     }
 }
 
-/// The first route that takes this request with this path and method.
+/// The first route that matches this request with this path and method.
 pub(crate) fn find<'c>(config: &'c Config, incoming: &Incoming<'_>, path: &[u8], method: &Method) -> Found<'c> {
     let index = config.routes.find(incoming.host, path, method)?;
     Some((index, &config.routes[index]))
 }
 
-/// The route that takes a request; of a preflight, the one that takes what it asks for, if answers for
-/// other origins are told of there.
+/// The route that a request matches. For a preflight, the route of the request that it announces, if that route allows
+/// the origin or leaves CORS to its app.
 fn find_asked<'c>(config: &'c Config, incoming: &Incoming<'_>, path: &[u8]) -> Found<'c> {
     if let Some(method) = cors::preflight(incoming)
         && let Some(found) = find(config, incoming, path, &method)
@@ -96,7 +96,7 @@ fn find_asked<'c>(config: &'c Config, incoming: &Incoming<'_>, path: &[u8]) -> F
     find(config, incoming, path, incoming.method)
 }
 
-/// What a route is called in metrics: the methods, host and path that it takes.
+/// A route's name in metrics: its methods, host and path.
 pub(crate) fn name(route: &Route) -> String {
     let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
     let space = if methods.is_empty() { "" } else { " " };

@@ -1,6 +1,6 @@
-//! What an app says of its service workers' reach. A browser asks a service worker before it asks us, for all pages of
-//! its scope and for as long as it is kept: one of an app's must not stand before another app's pages, nor before the
-//! page where people sign in. The app that has the root has them all: docs/security.md.
+//! Limits the scope that an app claims for its service workers. A browser asks a service worker before the gateway, for
+//! every page in its scope and for as long as it is installed. An app's service worker must not control another app's
+//! pages or the login page. The app at the root controls all of them: docs/security.md.
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -11,8 +11,8 @@ use crate::wire::response_view::ResponseHeadView;
 
 static ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 
-/// Narrows `Service-Worker-Allowed` to paths that lead to the same upstream: to the folder of the route, where there is
-/// one (W3C Service Workers, 5.3). `place` is the host and the target of the request.
+/// Narrows `Service-Worker-Allowed` to paths of the same upstream: to the folder of the route, if it has one (W3C
+/// Service Workers, 5.3). `place` is the host and the target of the request.
 pub(crate) fn limit(
     changes: &mut ResponseHeaderPolicy<'_>,
     answer: &impl ResponseHeadView,
@@ -50,13 +50,13 @@ fn narrow(
     changes.replace(ALLOWED.clone(), folder(&own.path).and_then(|folder| HeaderValue::try_from(folder).ok()));
 }
 
-/// The folder that a pattern takes whole.
+/// The folder that a pattern matches as a whole.
 fn folder(path: &PathPattern) -> Option<&str> {
     let fixed = path.segments.iter().all(|segment| matches!(segment, Segment::Fixed(_)));
     path.text.strip_suffix("**").filter(|_| fixed)
 }
 
-/// The path that a scope means, seen from the script's own; `None`: it is no plain one.
+/// The path of a scope, resolved against the script's own path; `None`: it is not a plain path.
 fn resolved(scope: &[u8], target: &[u8]) -> Option<String> {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~".contains(b);
     let scope = std::str::from_utf8(scope).ok().filter(|scope| scope.bytes().all(|b| plain(&b)))?;

@@ -1,5 +1,5 @@
-//! Trailers on their way. Whoever gets them may merge them into the head (RFC 9110, 6.5.1), so nothing passes that
-//! could not pass there, nor what frames, routes or authenticates.
+//! Which trailers pass. A recipient may merge them into the head (RFC 9110, 6.5.1), so a trailer passes only if it
+//! could pass there, and if it does not frame, route or authenticate.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -9,7 +9,7 @@ use super::second_method;
 use crate::config::Upstream;
 use crate::wire::hop_by_hop::is_hop_by_hop_name;
 
-/// Fields that have no place behind a body, either way.
+/// Fields that do not belong in trailers, in either direction.
 const UNFIT: [HeaderName; 15] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
@@ -28,14 +28,14 @@ const UNFIT: [HeaderName; 15] = [
     header::WWW_AUTHENTICATE,
 ];
 
-/// What a server gets of a request's trailers. What proxies say stands in heads: here nobody is trusted. Another method
-/// or path was not judged.
+/// The trailers of a request that the server receives. Proxies write their fields in the head, so no peer is trusted
+/// here. A second method or path in a trailer was not checked, so it is dropped.
 pub(crate) fn to_server(trailers: HeaderMap, header_filter: &HeaderFilter, upstream: &Upstream) -> Option<HeaderMap> {
     let names_another = |name: &str| second_method::is_field(name) || name == DESTINATION;
     passing(trailers, |name| header_filter.passes(name, upstream, false) && !names_another(name))
 }
 
-/// What a client gets of an answer's.
+/// The trailers of a response that the client receives.
 pub(crate) fn to_client(trailers: HeaderMap) -> Option<HeaderMap> {
     passing(trailers, |name| !name.starts_with("access-control-"))
 }

@@ -1,6 +1,6 @@
-//! Credentials that a WebSocket handshake carries where the route lets it (`websocket.token`): in the
-//! query or as a subprotocol, because browsers let scripts set neither headers nor other origins'
-//! cookies. They are taken out before the backend sees the handshake. And what a 101 must say to be the answer to it.
+//! Credentials that a WebSocket handshake carries where the route allows it (`websocket.token`): in the query or as a
+//! subprotocol, because browsers let scripts set neither headers nor cookies of other origins. They are removed before
+//! the backend sees the handshake. Also: what makes a 101 a valid response to a handshake.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -10,26 +10,26 @@ use crate::web::incoming::Incoming;
 use crate::web::websocket;
 use crate::wire::response_view::{ResponseHeadView, connection_options};
 
-/// Credentials that are looked at in one handshake.
+/// Limit on credentials that are checked in one handshake.
 const TOKENS_MAX: usize = 4;
-/// Extensions that a server may choose: each is looked up among those offered.
+/// Limit on extensions that a server may choose: each is looked up among those offered.
 const EXTENSIONS_MAX: usize = 16;
-/// `base64url.bearer.authorization.k8s.io.TOKEN`, the token in base64url: Kubernetes' API server.
+/// `base64url.bearer.authorization.k8s.io.TOKEN`, with the token in base64url: the format of the Kubernetes API server.
 const KUBERNETES: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// What was found, and what the backend gets in its place.
+/// The credentials found, and what the backend receives instead.
 #[derive(Debug, Default)]
 pub(crate) struct Handshake {
     pub(crate) tokens: Vec<Secret>,
-    /// Path and query without tokens, if any stood there.
+    /// Path and query without tokens, if there were any.
     target: Option<Vec<u8>>,
-    /// The protocols that are left, if a token stood among them.
+    /// The remaining protocols, if a token was among them.
     protocols: Option<String>,
-    /// The client offered `bearer` and waits for one of its protocols to be chosen.
+    /// The client offered `bearer` and expects one of its protocols to be chosen.
     offers_bearer: bool,
 }
 
-/// Looks at the places that the route names.
+/// Reads the places that the route allows.
 pub(crate) fn read(places: &WebSocketToken, incoming: &Incoming<'_>) -> Handshake {
     let mut found = Handshake::default();
     if let Some(query) = incoming.query.filter(|_| !places.query.is_empty()) {
@@ -46,7 +46,7 @@ impl Handshake {
     fn read_query(&mut self, names: &[String], path: &str, query: &[u8]) {
         let mut kept = Vec::new();
         for item in query.split(|&b| b == b'&') {
-            // in every spelling that a backend would decode to the same name
+            // any spelling that a backend would decode to the same name
             let token = form_urlencoded::parse(item).find(|(name, _)| names.iter().any(|own| own == name));
             match token {
                 Some((_, value)) => self.tokens.push(Secret::new(value.into_owned())),
@@ -85,17 +85,17 @@ impl Handshake {
         }
     }
 
-    /// The protocols that the backend is offered, where a token stood among them.
+    /// The protocols that the backend is offered, if a token was among them.
     pub(crate) fn protocols_left(&self) -> Option<&str> {
         self.protocols.as_deref()
     }
 
-    /// The target without tokens, where there were any.
+    /// The target without tokens, if there were any.
     pub(crate) fn target(&self) -> Option<&[u8]> {
         self.target.as_deref()
     }
 
-    /// Browsers end a connection for which none of their protocols was chosen: the field to be added.
+    /// The field to add: browsers close a connection if none of their protocols was chosen.
     pub(crate) fn choose(&self, answer: &impl ResponseHeadView) -> Option<(HeaderName, HeaderValue)> {
         let name = header::SEC_WEBSOCKET_PROTOCOL;
         let chosen = answer.values(&name).next().is_some();
@@ -103,8 +103,8 @@ impl Handshake {
     }
 }
 
-/// The protocol that a request asks to switch to, as it writes it, if it is one of these (RFC 9110, 7.8). With several it
-/// asks for none of them: what the answer switches to must be beyond doubt.
+/// The protocol that a request asks to switch to, as written, if it is one of these (RFC 9110, 7.8). A request that
+/// lists several gets none: the protocol after the switch must be unambiguous.
 pub(crate) fn asked_protocol(protocols: &[String], incoming: &Incoming<'_>) -> Option<String> {
     if protocols.is_empty() || incoming.is_websocket {
         return None;
@@ -115,7 +115,7 @@ pub(crate) fn asked_protocol(protocols: &[String], incoming: &Incoming<'_>) -> O
     (is_known && options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))).then(|| asked.to_owned())
 }
 
-/// Whether a 101 switches to this protocol, and if not, why.
+/// Whether a 101 switches to this protocol; the error says why not.
 pub(crate) fn is_switched(protocol: &str, answer: &impl ResponseHeadView) -> Result<(), &'static str> {
     if !connection_options(answer).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
         return Err("101 without Connection: upgrade");
@@ -126,9 +126,9 @@ pub(crate) fn is_switched(protocol: &str, answer: &impl ResponseHeadView) -> Res
     }
 }
 
-/// Whether a 101 is the answer to this handshake (RFC 6455, 4.1; RFC 9110, 7.8), and if not, why. A server may say 101 to
-/// whoever asks for that status, and go on in HTTP: passed on, that would be a way to it past every rule. `taken` is what
-/// of the client's handshake the server did not see.
+/// Whether a 101 is a valid response to this handshake (RFC 6455, 4.1; RFC 9110, 7.8); the error says why not. A server
+/// may send 101 to any client that asks for that status, and continue in HTTP: forwarded, that would bypass every rule.
+/// `taken` is the part of the client's handshake that the server did not see.
 pub(crate) fn is_granted(
     asked: &HeaderMap,
     taken: Option<&Handshake>,
@@ -163,7 +163,7 @@ pub(crate) fn is_granted(
     if is_offered && !chosen.is_empty() { Ok(()) } else { Err("101 with a subprotocol that was not offered") }
 }
 
-/// The value of a field that is there once.
+/// The value of a field that occurs exactly once.
 fn only<'a>(answer: &'a impl ResponseHeadView, name: &'a HeaderName) -> Option<&'a [u8]> {
     let mut values = answer.values(name);
     values.next().filter(|_| values.next().is_none()).map(<[u8]>::trim_ascii)

@@ -1,6 +1,6 @@
-//! What must hold for any routes and any request: an app that takes a forwarded request in a way of its own reaches nothing
-//! that the rules refuse to whoever asked. The rules are read here a second time, one after the other, without the index
-//! and without readings.
+//! A property of any routes and any request: an app that interprets a forwarded request in its own way reaches nothing
+//! that the rules refuse to the caller. The rules are evaluated here a second time, one by one, without the index and
+//! without readings.
 
 #![allow(clippy::expect_used, reason = "a property that does not hold panics")]
 
@@ -17,10 +17,10 @@ use crate::web::host::Host;
 use crate::web::properties::READERS;
 use crate::web::readings::shown;
 
-/// Fields by which an app takes a request for one of another method.
+/// Fields that make an app read another method.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
-/// One request, and who sends it.
+/// One request and its caller.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) method: String,
@@ -29,11 +29,12 @@ pub(crate) struct Sent {
     /// The field and the method in it.
     pub(crate) second: Option<(&'static str, String)>,
     pub(crate) destination: Option<Vec<u8>>,
-    /// The groups of whoever is signed in.
+    /// The groups of the signed-in user; `None` for an anonymous request.
     pub(crate) groups: Option<Vec<String>>,
 }
 
-/// Judges a request and, if it is forwarded, holds what each app makes of it against the rules. Whether it was forwarded.
+/// Decides about a request and, if it is forwarded, checks what each app makes of it against the rules. Returns whether
+/// it was forwarded.
 pub(crate) fn check(config: &Config, simulator: &Simulator<'_>, sent: &Sent) -> bool {
     let Ok(path) = std::str::from_utf8(&sent.path) else { return false };
     let (Ok(method), true) = (Method::from_bytes(sent.method.as_bytes()), path.starts_with('/')) else { return false };
@@ -62,7 +63,7 @@ pub(crate) fn check(config: &Config, simulator: &Simulator<'_>, sent: &Sent) -> 
     let arrives = if cut.starts_with('/') { cut.to_owned() } else { format!("/{cut}") };
     assert_eq!(target, arrives, "{sent:?}");
     let (path, _) = target.split_once('?').unwrap_or((target, ""));
-    // what an app may take it for
+    // what an app may read
     let mut methods = vec![method.clone()];
     methods.extend(sent.second.iter().filter_map(|(_, second)| {
         let named = Method::from_bytes(second.trim().to_ascii_uppercase().as_bytes()).ok();
@@ -73,7 +74,7 @@ pub(crate) fn check(config: &Config, simulator: &Simulator<'_>, sent: &Sent) -> 
     for (name, read) in READERS {
         for method in &methods {
             let own = [taken.strip_prefix.as_bytes(), &read(path.as_bytes())].concat();
-            // the app's root is the prefix with a slash and without one
+            // the app's root is the prefix with or without a slash
             let root = own.strip_suffix(b"/").filter(|root| *root == taken.strip_prefix.as_bytes() && !root.is_empty());
             let may = |path: &[u8]| {
                 first(config, &host, path, method).is_some_and(|route| {
@@ -96,7 +97,7 @@ pub(crate) fn check(config: &Config, simulator: &Simulator<'_>, sent: &Sent) -> 
     true
 }
 
-/// The path of a second path, as an app finds it that cuts the query and the fragment.
+/// The path in a `Destination`, for an app that cuts the query and the fragment.
 fn path_of(field: &[u8]) -> Option<Vec<u8>> {
     let path = if field.starts_with(b"/") {
         field
@@ -122,7 +123,7 @@ fn lets_in(route: &Route, sent: &Sent) -> bool {
     }
 }
 
-/// Two apps, guarded and open paths of one, one below a prefix, and a page that is open only to be read.
+/// Two apps: guarded and open paths of one, some below a prefix, and a page that is open only for GET.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let routes = [
         ("/a/**", "access = \"public\"\nupstream = \"http://127.0.0.1:1\""),
@@ -138,10 +139,10 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config::parse(&text, "a property", PathBuf::new(), &|_| None).expect("a configuration")
 });
 
-/// The first byte says who asks and how, the rest is a path and, behind a line end, a second one.
+/// The first byte selects the caller and the method; the rest is a path and, after a line feed, a second path.
 ///
 /// # Panics
-/// Where an app reaches what the rules refuse.
+/// If an app reaches what the rules refuse.
 pub fn reach(bytes: &[u8]) {
     let Some((&kind, rest)) = bytes.split_first() else { return };
     let mut lines = rest.splitn(2, |&b| b == b'\n');
@@ -174,7 +175,7 @@ mod tests {
         holds_for_the_seeds("reach", reach);
     }
 
-    /// Few words, so that patterns, paths and prefixes meet.
+    /// Few words, so that patterns, paths and prefixes overlap.
     const PIECES: &[&str] = &[
         "/", "/", "/", "/", "//", "a", "a", "b", "b", "ab", "..", "/../", "%2F", "%2f..%2F", "%252F", ";", ";x", "%3B",
         "\\", "%5C", "%23", "%3F", "%2e%2E", ".", "%61", "é", "%C3%A9", "%c3%a9", "%7E", "..;/", "%25", "/a/", "/b/",
@@ -191,7 +192,7 @@ mod tests {
         (prop::collection::vec(segment(), 0..3), prop::sample::select(vec!["", "/", "/**", "/**", "/**"]))
     }
 
-    /// A `[[route]]`; some of what comes of it is a fault.
+    /// A `[[route]]`; some combinations are invalid.
     fn route() -> impl Strategy<Value = String> {
         let access = prop::sample::select(vec!["public", "optional", "signed_in", "signed_in", "deny"]);
         let host = prop::sample::select(vec!["", "", "app.example.com", "*.example.com"]);
@@ -234,7 +235,7 @@ mod tests {
         )
     }
 
-    /// Contract, sections 2 and 4: any table, any spelling of anything, and whatever reads it.
+    /// Contract, sections 2 and 4: any table, any spelling, any reader.
     #[test]
     fn nothing_is_reached_that_the_strictest_reading_refuses() {
         let (forwarded, odd) = (Cell::new(0), Cell::new(0));
@@ -242,7 +243,7 @@ mod tests {
             TestRunner::new(ProptestConfig { cases: 100, source_file: Some(file!()), ..ProptestConfig::default() });
         let tables = (prop::collection::vec(route(), 1..7), prop::collection::vec(sent(), 24));
         let outcome = runner.run(&tables, |(routes, requests)| {
-            // a route that never comes to its turn is a fault: leave out what the file cannot hold
+            // an unreachable route is an error: leave out what the file cannot hold
             let mut text = String::new();
             for route in routes {
                 let longer = format!("{text}{route}");

@@ -1,4 +1,4 @@
-//! What `authgate explain` tells of one request: plain data, for people and as JSON.
+//! What `authgate explain` reports about one request: plain data, for people and as JSON.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ use crate::web::origin::Scheme;
 use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
 
-/// A request that nobody sent.
+/// A request that is only simulated.
 #[derive(Debug, Clone)]
 pub struct SimulatedRequest {
     /// Method.
@@ -31,38 +31,38 @@ pub struct SimulatedRequest {
     pub user: Option<User>,
 }
 
-/// What becomes of a request, and why.
+/// How a request would be handled, and why.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
-    /// As it was asked.
+    /// The request as given.
     pub request: String,
     /// `navigation`, `WebSocket handshake` or `request`.
     pub kind: &'static str,
     /// Who is signed in.
     pub user: Option<PrincipalReport>,
-    /// The routes up to the one that takes it, in order.
+    /// The routes up to the one that matches, in order.
     pub routes: Vec<RouteTried>,
-    /// The one that takes it, counted from 1 as in the access line.
+    /// The route that matches, counted from 1 as in the access log.
     pub route: Option<usize>,
-    /// What a backend may read in its path, as it came first; empty where there is one way alone.
+    /// How a backend may read its path, the path as received first; empty if there is only one reading.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub readings: Vec<ReadingReport>,
     /// In the words of a test's `expect`: `forward NAME`, `login`, `page`, or a status.
     pub verdict: String,
     /// One sentence.
     pub why: String,
-    /// What the client gets from us.
+    /// The gateway's own response.
     pub reply: Option<Answer>,
-    /// What the upstream gets.
+    /// The request that the upstream receives.
     pub upstream: Option<Forwarded>,
-    /// What this answer leaves out.
+    /// What this explanation leaves out.
     pub notes: Vec<&'static str>,
-    /// Whether answers of ours carry HSTS.
+    /// Whether the gateway's own responses carry HSTS.
     #[serde(skip)]
     hsts: bool,
 }
 
-/// Somebody who is signed in.
+/// A signed-in user.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct PrincipalReport {
@@ -70,31 +70,31 @@ pub struct PrincipalReport {
     pub groups: Vec<String>,
 }
 
-/// One route that was looked at.
+/// One route that was checked.
 #[derive(Debug, Serialize)]
 pub struct RouteTried {
-    /// Counted from 1, as in the access line.
+    /// Counted from 1, as in the access log.
     pub route: usize,
     /// Its line in the file.
     pub line: usize,
     /// Host, path and methods as written.
     pub takes: String,
-    /// What it does not take; `None`: it takes the request.
+    /// What does not match; `None`: the route matches the request.
     pub misses: Option<&'static str>,
 }
 
-/// One way to read the path.
+/// One reading of the path.
 #[derive(Debug, Serialize)]
 pub struct ReadingReport {
-    /// Its escapes read; a slash that is a part of its segment is `%2F`.
+    /// Unescaped; a slash that is part of its segment is `%2F`.
     pub path: String,
-    /// The route that takes it, counted from 1.
+    /// The route that matches, counted from 1.
     pub route: Option<usize>,
-    /// What becomes of the request if this is its path: `forward NAME`, `page`, or a status.
+    /// How the request would be handled if this is its path: `forward NAME`, `page`, or a status.
     pub verdict: String,
 }
 
-/// An answer of our own.
+/// A response of the gateway's own.
 #[derive(Debug, Serialize)]
 pub struct Answer {
     /// Status.
@@ -105,7 +105,7 @@ pub struct Answer {
     pub body: Option<String>,
 }
 
-/// A request as an upstream gets it.
+/// A request as an upstream receives it.
 #[derive(Debug, Serialize)]
 pub struct Forwarded {
     /// Name of the upstream.
@@ -116,7 +116,7 @@ pub struct Forwarded {
     pub request: String,
     /// Header fields in order.
     pub headers: Vec<(String, String)>,
-    /// What the client sent and the upstream does not get, or not with this value.
+    /// What the client sent and the upstream does not receive, or receives with another value.
     pub removed: Vec<String>,
 }
 
@@ -211,7 +211,7 @@ impl Explanation {
         self.reply = Some(Answer { status: reply.status.as_u16(), headers, body });
     }
 
-    /// `per_account`: cookies of apps belong to accounts.
+    /// `per_account`: app cookies belong to accounts.
     pub(crate) fn forward(&mut self, forwarded: Forwarded, per_account: bool) {
         let mut why = match &self.user {
             Some(who) => format!("{} is allowed", who.email),
@@ -269,7 +269,7 @@ impl Forwarded {
     }
 }
 
-/// Fields that do not pass, by name; of the cookies, those that do not.
+/// The fields and cookies that are not forwarded, by name.
 fn removed(incoming: &Incoming<'_>, changes: &Changes<'_>) -> Vec<String> {
     let hop = |name: &str| matches!(name, "connection" | "upgrade") && incoming.is_websocket;
     let names = incoming.headers.keys().map(http::HeaderName::as_str).filter(|name| !hop(name));

@@ -1,5 +1,5 @@
-//! The decision about a request that nobody sent, for `check` and `explain`: asked of the same functions as
-//! every real one, without a socket, a session or a backend.
+//! The decision about a simulated request, for `check` and `explain`. It uses the same functions as a live one, without
+//! a socket, a session or a backend.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -36,12 +36,12 @@ use crate::wire::request_head::Head;
 use crate::wire::request_target;
 use crate::wire::tls_info::TlsInfo;
 
-/// What stands where a request's own id would.
+/// Placeholder for a request's own id.
 const REQUEST_ID: &str = "REQUEST-ID";
-/// What stands where a running gateway names itself.
+/// Placeholder for the name of a running gateway.
 const GATEWAY_ID: &str = "GATEWAY-ID";
 
-/// Answers for one configuration.
+/// Simulates requests under one configuration.
 pub struct Simulator<'c> {
     config: &'c Config,
     site: Site,
@@ -49,15 +49,15 @@ pub struct Simulator<'c> {
 }
 
 impl<'c> Simulator<'c> {
-    /// Makes ready what a gateway makes ready at its start.
+    /// Prepares what a gateway prepares at startup.
     pub fn new(config: &'c Config) -> Self {
         Self { config, site: Site::new(config), header_filter: HeaderFilter::new(config) }
     }
 
-    /// What came out of a test, in the words of `expect`: `forward NAME`, `login`, `page`, or a status.
+    /// The result of a test, in the words of `expect`: `forward NAME`, `login`, `page`, or a status.
     ///
     /// # Errors
-    /// One sentence: this is no request.
+    /// One sentence: the request is invalid.
     pub fn prove(&self, test: &Test) -> Result<String, String> {
         let (method, target, headers) = (test.method.clone(), test.target.clone(), test.headers.clone());
         let user = test.user.as_ref().map(|user| {
@@ -67,10 +67,10 @@ impl<'c> Simulator<'c> {
         Ok(self.explain(&SimulatedRequest { method, target, headers, user })?.verdict)
     }
 
-    /// What becomes of a request, and why.
+    /// How a request would be handled, and why.
     ///
     /// # Errors
-    /// One sentence: this is no request.
+    /// One sentence: the request is invalid.
     pub fn explain(&self, asked: &SimulatedRequest) -> Result<Explanation, String> {
         let (host, scheme, target) = split_target(self.config, &asked.target)?;
         let server = &self.config.server;
@@ -97,7 +97,7 @@ impl<'c> Simulator<'c> {
         Ok(explanation)
     }
 
-    /// The TLS handshake of a client that connects to this host, if that is a name.
+    /// The TLS handshake of a client that connects to this host, if the host is a name.
     fn handshake_to(&self, host: &str) -> Option<TlsInfo> {
         let is_name = |host: &Host| !host.name().starts_with('[') && host.name().parse::<IpAddr>().is_err();
         let host = Host::parse(host).filter(is_name)?;
@@ -179,7 +179,7 @@ impl<'c> Simulator<'c> {
         explanation.refused(verdict, refusal, &self.config.routes[route], asked.user.as_ref());
     }
 
-    /// What the upstream gets.
+    /// Reports the request that the upstream receives.
     fn forward(
         &self,
         admission: &Admission,
@@ -207,7 +207,7 @@ impl<'c> Simulator<'c> {
         explanation.forward(Forwarded::new(to, incoming, target, &changes), per_account);
     }
 
-    /// The routes up to the one that takes it, with what each of them misses.
+    /// The routes up to the one that matches, with what each of them misses.
     fn tried(&self, found: Option<usize>, path: &[u8], incoming: &Incoming<'_>) -> Vec<RouteTried> {
         let last = found.map_or(self.config.routes.len(), |index| index + 1);
         let routes = self.config.routes[..last].iter().enumerate();
@@ -219,7 +219,7 @@ impl<'c> Simulator<'c> {
             .collect()
     }
 
-    /// What becomes of the request under each reading of its path.
+    /// How the request would be handled under each reading of its path.
     fn readings(
         &self,
         routed: &Routed<'_, '_>,
@@ -302,7 +302,7 @@ fn head_of(asked: &SimulatedRequest, host: &str, target: &str) -> Result<Request
     Ok(head)
 }
 
-/// Somebody who is signed in for one question.
+/// The identity of a signed-in user for one simulation.
 fn synthetic_identity(user: &User) -> Identity {
     let user = Arc::new(user.clone());
     let session = Session::new(String::new(), Arc::new(ArcSwap::new(user.clone())), 0, u64::MAX, 0);
