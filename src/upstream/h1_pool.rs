@@ -1,4 +1,4 @@
-//! Kept upstream connections. Each thread has its own, so that a request never waits for another
+//! Idle upstream connections, kept for reuse. Each thread has its own pool, so that a request never waits for another
 //! thread; the pool of one upstream is never used for another.
 
 use std::cell::RefCell;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::wire::stream::{IdleProbe, Stream};
 
-/// Kept connections of one thread, all upstreams together.
+/// Limit on idle connections of one thread, all upstreams together.
 pub(crate) const KEPT: usize = 1024;
-/// Idle connections are given up sooner than common backends do (Node.js: 5 s), so that a request
-/// seldom meets a connection that is just being closed.
+/// Idle connections are closed sooner than common backends close them (Node.js: 5 s), so that a request rarely meets a
+/// connection that is being closed.
 pub(crate) const KEPT_TIME: Duration = Duration::from_secs(4);
 
 thread_local! {
@@ -21,23 +21,23 @@ thread_local! {
 struct Pool {
     idle: HashMap<u64, Vec<Idle>, ahash::RandomState>,
     count: usize,
-    /// One a second: the clock by which connections grow old, that costs no request a look.
+    /// Counts sweeps, one a second. Connections age by this count, so that no request has to read the clock.
     sweeps: u64,
 }
 
 struct Idle {
     stream: Stream,
-    /// How many sweeps there had been when it was last used.
+    /// The count of sweeps when it was last used.
     since: u64,
-    /// Whether a second answer may follow the last one.
+    /// Whether a second response may follow the last one.
     needs_probe: bool,
 }
 
-/// Something has come over a kept connection that nobody asked for.
+/// Unsolicited bytes have arrived on an idle connection.
 pub(crate) struct Surplus;
 
-/// The connection to this target that was used last, if one is left that the other end has not closed, and whether it
-/// is doubtful. A request that is not `repeatable` is worth asking the kernel about any.
+/// The most recently used connection to this target that the other end has not closed, and whether it needed a probe.
+/// For a request that is not `repeatable`, the kernel is asked about every connection.
 pub(crate) async fn take(target: u64, repeatable: bool) -> Result<Option<(Stream, bool)>, Surplus> {
     while let Some(Idle { mut stream, needs_probe, .. }) = pop(target) {
         match if needs_probe || !repeatable { stream.probe_idle().await } else { stream.looks_idle() } {
@@ -57,8 +57,9 @@ fn pop(target: u64) -> Option<Idle> {
     })
 }
 
-/// Keeps a connection whose last answer was read to its end. It is `needs_probe` where a body was sent, which a server may
-/// take for one more request, or where an answer had none, which a server may send all the same (CWE-444), and stays it.
+/// Keeps a connection after its last response was read to the end. It `needs_probe` if a body was sent, which a server
+/// may read as another request, or if a response had no body, which a server may send anyway (CWE-444). From then on it
+/// always does.
 pub(crate) fn keep(target: u64, stream: Stream, needs_probe: bool) {
     POOL.with_borrow_mut(|pool| {
         if pool.count < KEPT {
@@ -68,7 +69,7 @@ pub(crate) fn keep(target: u64, stream: Stream, needs_probe: bool) {
     });
 }
 
-/// Closes what has been idle for too long; called once a second on each thread.
+/// Closes connections that were idle for too long; called once a second on each thread.
 pub(crate) fn sweep() {
     POOL.with_borrow_mut(|pool| {
         pool.sweeps += 1;

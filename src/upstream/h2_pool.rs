@@ -1,6 +1,6 @@
-//! Connections to servers in HTTP/2, each shared by the streams of one client address: nobody else's wait for the room
-//! that it leaves unread here or there (RFC 9113, 5.2), nor end with those that it takes back. Nor do those of others
-//! behind the same address, as far as that is ours to say.
+//! HTTP/2 connections to servers, each shared only by the streams of one client address. Streams of other addresses
+//! neither wait for the flow-control window that this client leaves unread on either side (RFC 9113, 5.2) nor end with
+//! the streams that it resets. Other clients behind the same address are protected, too, as far as the gateway can.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,33 +23,34 @@ use crate::wire::h2_body::Inflow;
 use crate::wire::h2_pacing::PacedStream;
 use crate::wire::stream::Stream;
 
-/// Streams that we open on one connection; a server may allow fewer.
+/// Limit on streams that the gateway opens on one connection; a server may allow fewer.
 const STREAMS: u32 = 100;
-/// What a server may send before the client has taken it. There is room for all together: one that is not read holds up
-/// no other.
+/// Bytes that a server may send before the client has taken them. The connection's window has room for all streams, so
+/// that an unread one does not block another.
 const STREAM_WINDOW: u32 = 128 << 10;
 const WINDOW: u32 = STREAM_WINDOW * STREAMS;
-/// Streams of one connection that were given up before their end, or may be before the server has seen them: those that
-/// it has not answered. Servers end a connection, with everybody's streams, when there are too many resets
-/// (CVE-2023-44487), the strictest (hyper, tonic) after 20 of streams that it has not seen: nobody is put on it beyond.
-const AT_STAKE_MAX: usize = 20;
-/// A head in HTTP/2, as large as one in HTTP/1.1 may be.
+/// Limit on streams of one connection that were reset before their end, or could be before the server has seen them:
+/// those without a response. Servers close a connection, with all clients' streams on it, after too many resets
+/// (CVE-2023-44487); the strictest (hyper, tonic) after 20 of streams that they have not seen. Beyond the limit a
+/// connection gets no new stream.
+const UNANSWERED_STREAMS_MAX: usize = 20;
+/// Limit on a head in HTTP/2, the same as in HTTP/1.1.
 const HEAD_BYTES: u32 = 64 << 10;
-/// For the first frames of a new connection.
+/// Time limit for the first frames of a new connection.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 
-/// A connection in HTTP/2, for as many streams as the server allows.
+/// An HTTP/2 connection, for as many streams as the server allows.
 #[derive(Clone)]
 pub(crate) struct SharedConnection {
     send: SendRequest<Bytes>,
     scheme: &'static str,
-    /// One for the pool, and one for each stream. Counts those that are at stake.
+    /// One reference for the pool and one for each stream. The value counts streams towards [`UNANSWERED_STREAMS_MAX`].
     users: Arc<AtomicUsize>,
-    /// When it was in use last.
+    /// When it was last in use.
     since: Instant,
 }
 
-/// Whose streams a connection is for: the server's, and the client's address.
+/// What a connection serves: the server, by its id, and the client's address.
 pub(crate) type Pair = (u64, Option<IpAddr>);
 
 thread_local! {
@@ -82,7 +83,7 @@ impl SharedConnection {
         Ok(shared)
     }
 
-    /// A connection that has room for one more stream.
+    /// A connection that has room for another stream.
     pub(crate) fn take(pair: Pair) -> Option<Self> {
         SHARED.with_borrow_mut(|all| {
             let list = all.get_mut(&pair)?;
@@ -93,7 +94,7 @@ impl SharedConnection {
         })
     }
 
-    /// The scheme of requests on it.
+    /// The scheme of requests on this connection.
     pub(crate) fn scheme(&self) -> &'static str {
         self.scheme
     }
@@ -127,7 +128,7 @@ impl SharedConnection {
 
     fn has_room(&self) -> bool {
         Arc::strong_count(&self.users) - 1 < self.send.current_max_send_streams().min(STREAMS as usize)
-            && self.users.load(Ordering::Relaxed) < AT_STAKE_MAX
+            && self.users.load(Ordering::Relaxed) < UNANSWERED_STREAMS_MAX
     }
 
     fn is_used(&self) -> bool {
@@ -146,44 +147,44 @@ fn close(
     all.retain(|_, list| !list.is_empty());
 }
 
-/// Closes shared connections that nobody has used for a while; called once a second on each thread.
+/// Closes shared connections that were unused for a while; called once a second on each thread.
 pub(crate) fn sweep() {
     SHARED.with_borrow_mut(|all| {
         for shared in all.values_mut().flatten().filter(|shared| shared.is_used()) {
             shared.since = Instant::now();
         }
-        // whoever has very many addresses leaves no more behind than that
+        // a client with very many addresses cannot keep more unused connections than that
         let crowded = all.values().map(Vec::len).sum::<usize>() > KEPT;
         close(all, |shared| !shared.is_used() && (crowded || shared.since.elapsed() > KEPT_TIME));
     });
 }
 
-/// The answer on a stream of a shared connection.
+/// The response on a stream of a shared connection.
 pub(crate) struct ResponseStream {
-    /// Until its head has come.
+    /// Until its head has arrived.
     pub(crate) answer: Option<ResponseFuture>,
-    /// From then on.
+    /// After its head has arrived.
     body: Option<Inflow>,
-    /// By its length, its status, or as the answer to HEAD.
+    /// By its length, by its status, or as the response to HEAD.
     pub(crate) bodiless: bool,
-    /// By the latter two: not even trailers follow.
+    /// By its status, or as the response to HEAD: not even trailers follow.
     pub(crate) ends_with_head: bool,
     users: Arc<AtomicUsize>,
 }
 
 impl ResponseStream {
-    /// Its head has come.
+    /// Its head has arrived.
     pub(crate) fn answered(&mut self, body: RecvStream) {
         self.body = Some(Inflow::new(body));
         self.users.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Behind its head.
+    /// The body, once the head has arrived.
     pub(crate) fn body(&mut self) -> Option<&mut Inflow> {
         self.body.as_mut()
     }
 
-    /// Does something else; what comes of the body meanwhile is taken in.
+    /// Runs `work`, and buffers what arrives of the body meanwhile.
     pub(crate) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -203,7 +204,7 @@ impl ResponseStream {
 
 impl Drop for ResponseStream {
     fn drop(&mut self) {
-        // one that was not answered stays at stake
+        // a stream without a response is still counted
         if !self.body.as_ref().is_none_or(Inflow::has_come) {
             self.users.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
-//! Servers that are passed over, and how they come back. One that could not be reached is tried by a connection of
-//! our own until it can be; where `upstream.health` says so, every server is asked for a path now and then. No
-//! request ever waits for that. Each round looks at the upstreams that it is given: after a reload, the new ones.
+//! Servers out of rotation, and how they return. An unreachable server is probed with connections of the gateway's own
+//! until it can be reached; with `upstream.health`, every server is asked for a path at an interval. No client request
+//! waits for a probe. Each round uses the upstreams that it is given: after a reload, the new ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,23 @@ use super::targets::{Target, Targets};
 use super::tls::{self, Connector};
 use crate::config::{Health, Upstream};
 
-/// How often a server that is passed over is tried.
+/// How often a server that is out of rotation is probed.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// What one answer may take, connecting included.
+/// Time limit for one probe, connecting included.
 const ANSWER: Duration = Duration::from_secs(3);
-/// `HTTP/1.1 200 `: what is looked at of an answer.
+/// `HTTP/1.1 200 `: the part of a response that is checked.
 const STATUS_BYTES: usize = 13;
 
-/// Asks servers whether they are well.
+/// Probes servers.
 #[derive(Clone)]
 pub(crate) struct HealthChecks(Connector);
 
 impl HealthChecks {
-    /// Nothing asked yet.
     pub(crate) fn new() -> Self {
         Self(Connector::new())
     }
 
-    /// Begins to ask those servers whose time it is; called several times a second.
+    /// Starts the probes that are due; called several times a second.
     pub(crate) fn begin<'u>(&self, upstreams: impl Iterator<Item = (&'u Upstream, &'u Arc<Targets>)>, now_millis: u64) {
         for (upstream, targets) in upstreams {
             for target in targets.all().iter() {
@@ -54,7 +53,7 @@ impl HealthChecks {
         let found = match found {
             Ok(()) => Ok(()),
             Err(Some(cause)) => Err(cause),
-            // no fault of the server's
+            // not the server's fault
             Err(None) => return target.break_off_check(),
         };
         let (server, news) = (target.server(), target.end_check(found.is_ok()));
@@ -68,7 +67,7 @@ impl HealthChecks {
         }
     }
 
-    /// `Err` says in which way it is not well; in none, if this machine has nothing left to connect with.
+    /// `Err` says why the server is unhealthy; `Err(None)`: this machine has no resources left to connect with.
     async fn find_out(&self, target: &Target, health: Option<&Health>) -> Result<(), Option<String>> {
         let reached = target.connect(&self.0).await;
         let mut stream = reached.map_err(|e| (!error_cause::is_our_own(&e)).then(|| error_cause::root_cause(&e)))?;

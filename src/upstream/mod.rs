@@ -1,5 +1,5 @@
-//! Where requests go: the servers of each upstream, how they are reached and verified, their health, and the connections to
-//! them that are kept.
+//! Where requests go: the servers of each upstream, how they are reached and verified, their health, and the pools of
+//! idle connections to them.
 
 pub(crate) mod error_cause;
 pub(crate) mod h1_pool;
@@ -11,8 +11,8 @@ pub(crate) mod tls;
 
 use crate::wire::peer_liveness;
 
-/// Closes kept connections that were idle for too long, and looks for peers that have vanished; called once a second on
-/// each thread.
+/// Closes connections that were idle for too long, and looks for peers that have vanished; called once a second on each
+/// thread.
 pub(crate) fn sweep() {
     h2_pool::sweep();
     peer_liveness::look();

@@ -1,4 +1,4 @@
-//! What a server of the configuration is called: to itself, and to a resolver.
+//! The names of a configured server: for `Host`, and for a resolver.
 
 use crate::config::{UpstreamProtocol, UpstreamServer};
 

@@ -1,5 +1,5 @@
-//! The servers behind the gateway: which one is next, which ones are passed over, how they are
-//! reached. Names are resolved apart from requests; a request never waits for a resolver.
+//! The servers of an upstream: which one is next, which ones are skipped, how they are reached. Names are resolved
+//! apart from requests; a request never waits for a resolver.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,10 +20,10 @@ use crate::config::{Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, Up
 use crate::web::origin::Origin;
 use crate::wire::stream::{Stream, Transport};
 
-/// How long connections of a server that sent what nobody asked for are not used again.
+/// How long the connections of a server are not reused after it sent unsolicited bytes.
 const DISTRUST_MILLIS: u64 = 60_000;
 
-/// What a resolver found of a name and its port, or why it found nothing.
+/// A name and its port, with what a resolver found, or why it found nothing.
 pub(crate) type Resolved = ((String, u16), Result<Vec<SocketAddr>, String>);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -31,7 +31,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 /// One address of one server.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// Unique in the process: names the pool of kept connections.
+    /// Unique in the process: names the pool of idle connections.
     id: u64,
     address: Address,
     protocol: UpstreamProtocol,
@@ -39,19 +39,19 @@ pub(crate) struct Target {
     name: String,
     /// `Host` for `host = "upstream"`.
     authority: String,
-    /// Its name and address, for people.
+    /// Its name and address, for logs.
     server: String,
-    /// How it is verified, where this machine's authorities are not enough.
+    /// How it is verified, if this machine's CA certificates are not enough.
     trust: Option<Arc<Trust>>,
-    /// It could not be reached, or is not well: others go first.
+    /// Unreachable or unhealthy: others are tried first.
     down: AtomicBool,
-    /// It took HTTP/1.1 when it was last offered HTTP/2.
+    /// It chose HTTP/1.1 when it was last offered HTTP/2.
     declines_h2: AtomicBool,
-    /// Somebody asks it right now.
+    /// A probe is in progress.
     asked: AtomicBool,
-    /// Millisecond of the gateway's clock at which it is asked again.
+    /// Millisecond of the gateway's clock at which the next probe is due.
     ask_at: AtomicU64,
-    /// Millisecond until which its connections are not used again; 0: they are.
+    /// Millisecond until which its connections are not reused; 0: they are.
     distrusted_until: AtomicU64,
 }
 
@@ -71,9 +71,9 @@ pub(crate) struct Targets {
     trust: Option<Arc<Trust>>,
     whoami: Option<SocketAddr>,
     live: ArcSwap<Vec<Arc<Target>>>,
-    /// What a resolver found last for each name.
+    /// What a resolver last found for each name.
     found: Mutex<HashMap<(String, u16), Vec<SocketAddr>>>,
-    /// Why a name could not be found at the last look.
+    /// Why the last lookup of a name failed.
     unfound: Mutex<HashMap<(String, u16), String>>,
     turn: AtomicUsize,
 }
@@ -103,12 +103,12 @@ impl Targets {
             && (self.sends_own_host, self.whoami) == (sends_own_host, whoami)
     }
 
-    /// Whether names were never looked up, or in vain.
+    /// Whether no address is known: names were not looked up yet, or not found.
     pub(crate) fn is_unknown(&self) -> bool {
         self.live.load().is_empty()
     }
 
-    /// Why there is nobody to ask: the names, and what the resolver said of them.
+    /// Why there are no targets: the names, and the resolver's errors.
     pub(crate) fn why_unknown(&self) -> Option<String> {
         if !self.is_unknown() {
             return None;
@@ -126,7 +126,7 @@ impl Targets {
         self.servers.iter().filter_map(resolvable).collect()
     }
 
-    /// Takes over what a resolver found. Names that it did not find keep what they had.
+    /// Stores what a resolver found. Names that it did not find keep their addresses.
     pub(crate) fn store(&self, news: &[Resolved]) {
         let before = self.live.load();
         let (mut found, mut unfound) = (self.found.lock(), self.unfound.lock());
@@ -191,8 +191,8 @@ impl Targets {
         }
     }
 
-    /// The next target in turn that is not passed over and was not `tried` yet; if all are passed
-    /// over, the next one all the same: it may have come back in this moment.
+    /// The next target in round-robin order that is not down and was not `tried` yet. If all are down, the next one
+    /// anyway: it may have just recovered.
     pub(crate) fn next(&self, tried: &[Arc<Target>]) -> Option<Arc<Target>> {
         let live = self.live.load();
         if live.len() == 1 {
@@ -204,12 +204,11 @@ impl Targets {
         in_turn().filter(fresh).find(|target| !target.is_down()).or_else(|| in_turn().find(fresh)).cloned()
     }
 
-    /// All of them.
     pub(crate) fn all(&self) -> arc_swap::Guard<Arc<Vec<Arc<Target>>>> {
         self.live.load()
     }
 
-    /// Whether a server is among them that speaks HTTP/2 alone.
+    /// Whether any of the servers speaks only HTTP/2.
     pub(crate) fn has_h2c(&self) -> bool {
         let h2c =
             |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::H2c, .. });
@@ -241,7 +240,7 @@ impl Target {
         self.address == other.address && self.authority == other.authority && self.protocol == other.protocol
     }
 
-    /// A new connection, within the time that connecting may take.
+    /// A new connection, within the connect timeout.
     pub(crate) async fn connect(&self, connector: &Connector) -> Result<Stream> {
         if self.is_tls() {
             return Box::pin(self.connect_tls(connector, false)).await;
@@ -261,7 +260,7 @@ impl Target {
         }
     }
 
-    /// The same for whoever can speak HTTP/2 too: TLS offers it.
+    /// The same for a caller that also speaks HTTP/2, which TLS then offers.
     pub(crate) async fn connect_any(&self, connector: &Connector) -> Result<Stream> {
         if !self.is_tls() {
             return self.connect(connector).await;
@@ -281,13 +280,13 @@ impl Target {
             .unwrap_or_else(|_| Err(Error::explain(ErrorType::TLSHandshakeTimedout, "connecting").into_up()))
     }
 
-    /// Whether a client in HTTP/2 is to have a new connection rather than a kept one in HTTP/1.1: trailers, without which
-    /// no gRPC call is whole, do not pass there.
+    /// Whether an HTTP/2 client gets a new connection rather than an idle one in HTTP/1.1: trailers do not pass there,
+    /// and a gRPC call is incomplete without them.
     pub(crate) fn may_speak_h2(&self) -> bool {
         self.is_tls() && !self.declines_h2.load(Ordering::Relaxed)
     }
 
-    /// The scheme of requests in HTTP/2, if that is what is to be spoken on this new connection.
+    /// The scheme of HTTP/2 requests, if this new connection is to use HTTP/2.
     pub(crate) fn agreed_on_h2(&self, stream: &Stream) -> Option<&'static str> {
         match stream.transport() {
             Transport::TlsClient(stream) => (stream.selected_alpn_proto() == Some(ALPN::H2)).then_some("https"),
@@ -296,12 +295,12 @@ impl Target {
         }
     }
 
-    /// Whether it speaks HTTP/2 alone.
+    /// Whether it speaks only HTTP/2.
     pub(crate) fn is_h2c(&self) -> bool {
         self.protocol == UpstreamProtocol::H2c
     }
 
-    /// It could not be reached: others go first until it can be. Whether that is news.
+    /// Marks it unreachable: others are tried first until it recovers. Returns whether that is new.
     pub(crate) fn mark_down(&self) -> bool {
         !self.down.swap(true, Ordering::Relaxed)
     }
@@ -310,19 +309,20 @@ impl Target {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// It sent bytes that nobody asked for: the next ones may be taken for somebody else's answer. Whether that is news.
+    /// Records unsolicited bytes from it: the next ones could be mistaken for the response to another request. Returns
+    /// whether that is new.
     pub(crate) fn distrust(&self, now_millis: u64) -> bool {
         let until = self.distrusted_until.swap(now_millis + DISTRUST_MILLIS, Ordering::Relaxed);
         until <= now_millis
     }
 
-    /// Whether its connections are used again.
+    /// Whether its connections are reused.
     pub(crate) fn is_trusted(&self, now_millis: impl FnOnce() -> u64) -> bool {
         let until = self.distrusted_until.load(Ordering::Relaxed);
         until == 0 || until <= now_millis()
     }
 
-    /// Whether it is time to ask it, and nobody does. Next time `every` later.
+    /// Whether a probe is due and none is in progress. The next one is due `every` later.
     pub(crate) fn begin_check(&self, now_millis: u64, every: Duration) -> bool {
         if now_millis < self.ask_at.load(Ordering::Relaxed) || self.asked.swap(true, Ordering::Relaxed) {
             return false;
@@ -332,29 +332,29 @@ impl Target {
         true
     }
 
-    /// Nothing was found out.
+    /// Ends a probe without a result.
     pub(crate) fn break_off_check(&self) {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    /// What came of it; whether that is news.
+    /// Ends a probe with a result. Returns whether that is new.
     pub(crate) fn end_check(&self, well: bool) -> bool {
         self.asked.store(false, Ordering::Relaxed);
         self.down.swap(!well, Ordering::Relaxed) == well
     }
 
-    /// What it takes for its own origin where it is sent its own name.
+    /// The origin that it considers its own if it receives its own name as `Host`.
     pub(crate) fn origin(&self) -> Option<Origin> {
         let scheme = if self.is_tls() { "https" } else { "http" };
         Origin::parse(&format!("{scheme}://{}", self.authority))
     }
 
-    /// Its own name, for a `Host`.
+    /// Its own name, for `Host`.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Its name and address, for people.
+    /// Its name and address, for logs.
     pub(crate) fn server(&self) -> &str {
         &self.server
     }

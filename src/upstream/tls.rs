@@ -1,5 +1,5 @@
-//! Whom servers with `https://` are believed by: the certificate authorities of this machine, those that `SSL_CERT_FILE`
-//! and `SSL_CERT_DIR` name, or their upstream's own.
+//! Which certificate authorities verify `https://` servers: this machine's, those that `SSL_CERT_FILE` and
+//! `SSL_CERT_DIR` name, or the upstream's own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Connector {
     }
 }
 
-/// Says in the log when a configuration asks for what cannot be verified here.
+/// Logs an error if a configuration requires CA certificates that this machine does not have.
 pub(crate) fn tell(config: &Config) {
     let over_tls =
         |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::Https, .. });
@@ -63,12 +63,12 @@ pub(crate) fn tell(config: &Config) {
     }
 }
 
-/// How the servers of one upstream are verified that has keys of its own for it.
+/// How the servers of an upstream with TLS settings of its own are verified.
 pub(crate) struct Trust {
     http1: Arc<ClientConfig>,
-    /// The same, which offers HTTP/2.
+    /// The same, offering HTTP/2.
     any: Arc<ClientConfig>,
-    /// The name in the certificate, where it is not the one that a server is reached by.
+    /// The name in the certificate, if it differs from the one that a server is reached by.
     name: Option<ServerName<'static>>,
 }
 
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// `None`: this machine's authorities, and a server's own name.
+    /// `None`: this machine's CA certificates, and the server's own name.
     pub(crate) fn new(tls: &UpstreamTls) -> Option<Self> {
         if tls.is_default() {
             return None;
@@ -98,7 +98,7 @@ impl Trust {
         Some(Self { http1, any: Arc::new(config), name: tls.server_name.clone() })
     }
 
-    /// A connection to a server that is reached by this name, or by its address alone.
+    /// A connection to a server that is reached by this name, or only by its address.
     pub(crate) async fn open(&self, address: SocketAddr, name: &str, offers_h2: bool) -> Result<Stream> {
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -121,7 +121,7 @@ impl Trust {
     }
 }
 
-/// The key of `[[upstream]]` that helps against a failure of TLS.
+/// The setting in `[[upstream]]` that helps against a TLS failure.
 pub(crate) fn remedy(cause: &str) -> Option<&'static str> {
     const REMEDIES: [(&str, &str); 8] = [
         ("UnknownIssuer", "set the upstream's `ca` to the CA that signed it, or to its own certificate"),
