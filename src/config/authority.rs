@@ -1,4 +1,4 @@
-//! What an upstream's https servers are verified by in place of this machine's authorities, and what they are shown.
+//! TLS settings toward https upstreams: the CAs that replace the system roots, and the client certificate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// One certificate of `ca`: an authority's, or a server's own.
+/// One certificate of `ca`: a CA's, or a server's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// It as it is.
+    /// The certificate, DER.
     pub certificate: CertificateDer<'static>,
-    /// Seconds since 1970 from which on it holds, and after which it does not.
+    /// Validity period: not before, not after; seconds since 1970.
     pub holds: (i64, i64),
 }
 
 impl Authority {
-    /// All certificates of a file in PEM; or what is wrong, and what helps.
+    /// Reads all certificates of a PEM file. The error is what is wrong and the suggested fix.
     pub fn read(path: &Path) -> Result<Vec<Self>, (String, &'static str)> {
         let shown = path.display();
         let pem = std::fs::read(path)
@@ -40,21 +40,21 @@ impl Authority {
 /// `[[upstream]]` ca, server_name and client_certificate.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamTls {
-    /// Whom the servers are believed by; empty: this machine's authorities.
+    /// Trusted CAs; empty: the system roots.
     pub authorities: Vec<Authority>,
-    /// The name in their certificates, where it is not the one that they are reached by.
+    /// The name expected in the server certificate, where it differs from the host name.
     pub server_name: Option<ServerName<'static>>,
-    /// What they are shown.
+    /// Client certificate that the gateway presents.
     pub client: Option<Arc<CertifiedKey>>,
 }
 
 impl UpstreamTls {
-    /// A name that certificates can have.
+    /// Parses a server name as certificates can contain it.
     pub(super) fn name(text: &str) -> Option<ServerName<'static>> {
         ServerName::try_from(text.to_owned()).ok()
     }
 
-    /// Whether nothing of it is set.
+    /// Whether no setting is present.
     pub fn is_default(&self) -> bool {
         self.authorities.is_empty() && self.server_name.is_none() && self.client.is_none()
     }
@@ -62,7 +62,7 @@ impl UpstreamTls {
 
 impl PartialEq for UpstreamTls {
     fn eq(&self, other: &Self) -> bool {
-        // a key is the one of its certificate
+        // comparing the chains is enough: a key belongs to its certificate
         let chain = |tls: &Self| tls.client.as_ref().map(|own| own.cert.clone());
         (&self.authorities, &self.server_name, chain(self)) == (&other.authorities, &other.server_name, chain(other))
     }

@@ -1,4 +1,4 @@
-//! Certificates with their keys: read, matched and judged here, at the start and whenever their files change.
+//! Certificates and their private keys: read, matched and validated at startup and whenever their files change.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,37 +16,37 @@ use crate::secret::Secret;
 /// `[server.tls]`
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// In the order of the file: the first is the one for names that none has.
+    /// In file order. The first is the default when no certificate matches the SNI name.
     pub certificates: Vec<(CertificateFiles, Arc<Certificate>)>,
 }
 
 impl Tls {
-    /// The one that a client is shown which asks for this name and can check every kind: the first that has it,
-    /// else the first of all.
+    /// The certificate for an SNI name and a client that supports every key type: the first that covers the name, else
+    /// the first of all.
     pub fn shown_to(&self, name: &str) -> Option<&Arc<Certificate>> {
         let all = || self.certificates.iter().map(|(_, certificate)| certificate);
         all().find(|certificate| certificate.covers(name)).or_else(|| all().next())
     }
 }
 
-/// Where a certificate and its key are kept.
+/// Where a certificate and its key are stored.
 #[derive(Debug, Clone)]
 pub struct CertificateFiles {
-    /// PEM: the certificate, and behind it those that lead to a root.
+    /// PEM: the leaf certificate, followed by its intermediates.
     pub certificate: PathBuf,
     /// PEM: the private key.
     pub key: SecretPlace,
 }
 
-/// A chain and the key that fits it.
+/// A certificate chain and the matching private key.
 pub struct Certificate {
-    /// What TLS needs of it.
+    /// The form that rustls uses.
     pub key: Arc<CertifiedKey>,
-    /// Its DNS names, in lower case; `*.` stands for one label.
+    /// DNS names in lower case; `*.` matches one label.
     names: Vec<String>,
-    /// Seconds since 1970 from which on it holds.
+    /// Start of the validity period, seconds since 1970.
     pub not_before: i64,
-    /// Seconds since 1970 after which it does not hold any more.
+    /// End of the validity period, seconds since 1970.
     pub not_after: i64,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Why a certificate and its key cannot be used: which of them is at fault, what is wrong, what helps.
+/// Why a certificate and its key cannot be used: which file is at fault, what is wrong, and the suggested fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Unfit {
@@ -72,7 +72,7 @@ impl fmt::Display for Unfit {
 }
 
 impl CertificateFiles {
-    /// Reads both, and sees to it that they fit.
+    /// Reads both files and checks that the key matches the certificate.
     pub fn read(&self) -> Result<Certificate, Unfit> {
         let chain = chain(&self.certificate)?;
         let key = self.key.read().map_err(|what| Unfit::Key(what, "make the key readable for this process"))?;
@@ -102,7 +102,7 @@ impl Certificate {
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }
 
-    /// Whether it speaks for this host: a name in lower case, without a port.
+    /// Whether the certificate is valid for this host: a name in lower case, without a port.
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| match name.strip_prefix("*.") {
             None => name == host,
@@ -110,7 +110,7 @@ impl Certificate {
         })
     }
 
-    /// Its names, for logs.
+    /// DNS names, for logs.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -149,7 +149,7 @@ fn private_key(pem: &Secret) -> Result<Arc<dyn rustls::sign::SigningKey>, Unfit>
     })
 }
 
-/// DNS names of the certificate (RFC 6125: subject alternative names alone).
+/// DNS names of the certificate (RFC 6125: subject alternative names only).
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
     let dns = |name: &GeneralName<'_>| match name {

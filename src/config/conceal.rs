@@ -1,5 +1,5 @@
-//! What a report must not show: secrets that were typed into the file where a reference belongs, and what the
-//! environment holds. A report goes into the log, and a log is read by more people than the file.
+//! Redaction of error reports: secrets typed into the file instead of a reference, and values from the environment.
+//! Reports are logged, and more people read the log than the file.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, nearest};
 
-/// Keys of a reference to a secret: what they hold is no secret.
+/// Keys of a secret reference. Their values are not secret.
 const REFERENCE: [&str; 3] = ["file", "env", "credential"];
 
-/// Keys that sound like a secret's and hold a setting.
+/// Keys that look like secrets but are settings.
 const SETTINGS: [&str; 3] = ["app_cookies", "cookie_name", "cookies"];
 
-/// The text with stars in the place of secrets, every byte of it where it was; faults lose them too.
+/// Replaces secrets in the text with stars, without moving any byte, and removes them from the faults.
 pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults: &mut [Fault]) -> String {
     let mut spans = Vec::new();
     in_table(document, 0, &mut spans);
-    // as typed, and with its escapes read
+    // as typed, and with escapes decoded
     let typed = spans.iter().filter_map(|(span, _)| text.get(span.clone())).map(unquoted);
     let words: Vec<&str> = typed.chain(spans.iter().filter_map(|(_, read)| read.as_deref())).collect();
     for fault in faults {
@@ -33,7 +33,7 @@ pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults:
         cover(&mut shown, span, "\"'");
     }
     if !is_toml {
-        // what was read of the file cannot be relied on: line by line
+        // the parsed document is unreliable after a syntax error: fall back to scanning lines
         for span in after_secret_words(text) {
             cover(&mut shown, span, "\"'{}[],=");
         }
@@ -41,14 +41,14 @@ pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults:
     shown
 }
 
-/// Where a value stands, and what is read there if it is a text.
+/// The span of a value, and its decoded text if it is a string.
 type Hidden = (Range<usize>, Option<String>);
 
 fn in_table(table: &DeTable<'_>, depth: usize, spans: &mut Vec<Hidden>) {
     for (key, value) in table {
         // `[password]` is a table of settings
         let settings = depth == 0 && key.get_ref() == "password" && value.get_ref().is_table();
-        // the secret itself in the place of a token's table, and no `query:name`
+        // the secret itself where a token table belongs, and not `query:name`
         let misplaced = key.get_ref() == "token" && value.get_ref().as_str().is_some_and(|text| !text.contains(':'));
         let hides = (is_secret(key.get_ref()) && !settings) || misplaced;
         in_value(value, hides, depth + 1, spans);
@@ -61,7 +61,7 @@ fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut
         DeValue::Table(table) if hides => {
             for (key, inner) in table {
                 let key = key.get_ref().as_ref();
-                // a secret itself in the place of its variable's name
+                // the secret itself where a variable name belongs
                 let misplaced = key == "env" && inner.get_ref().as_str().is_some_and(|name| !is_variable(name));
                 in_value(inner, misplaced || !REFERENCE.contains(&key), depth + 1, spans);
             }
@@ -74,7 +74,7 @@ fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut
     }
 }
 
-/// A key that holds a secret, or would if it were spelled right.
+/// Whether a key holds a secret, or would if it were spelled correctly.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     if SETTINGS.contains(&key.as_str()) {
@@ -84,17 +84,17 @@ pub(super) fn is_secret(key: &str) -> bool {
         || nearest(&key, ["secret", "password"]).is_some()
 }
 
-/// A name, and not what `openssl rand -hex 32` says.
+/// A variable name, as opposed to output of `openssl rand -hex 32`.
 fn is_variable(name: &str) -> bool {
     let random = name.len() >= 32 && name.bytes().any(|b| b.is_ascii_digit());
     !random && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_${}".contains(&b))
 }
 
-/// A URL, or an address without a scheme, with a user and a password in it.
+/// Whether a URL, or an address without a scheme, contains a user name and password.
 fn has_user_info(text: &str) -> bool {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let Some((before, _)) = rest.rsplit_once('@') else { return false };
-    // a host, perhaps with its port, and then a path that may hold an @
+    // a host with an optional port, then a path that may contain an @
     let is_host = |host: &str| {
         let port = host.split_once(':').map_or("", |(_, port)| port);
         port.bytes().all(|b| b.is_ascii_digit())
@@ -106,7 +106,7 @@ fn unquoted(raw: &str) -> &str {
     raw.trim_matches(['"', '\''])
 }
 
-/// What stands behind a secret's key, to the end of its line; to the end of all where the value goes on.
+/// What follows a secret's key: the rest of the line, or the rest of the file where the value may span lines.
 fn after_secret_words(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut start = 0;
@@ -128,7 +128,7 @@ fn after_secret_words(text: &str) -> Vec<Range<usize>> {
     spans
 }
 
-/// Stars instead of everything but `kept` and line ends, each as long as what it covers.
+/// Replaces everything except `kept` and line ends with stars of the same length.
 fn cover(text: &mut String, span: Range<usize>, kept: &str) {
     let Some(covered) = text.get(span.clone()) else { return };
     let star = |c: char| match c.len_utf8() {
@@ -167,7 +167,7 @@ mod tests {
             "smtp = { password = \"\"\"\nhush-hush\n\"\"\" }",
             "servers = [\"http://me:hush-hush@127.0.0.1:80\"]",
             "headers = { Authorization = \"Bearer hush-hush\", Cookie = \"a=hush-hush\" }",
-            // no TOML
+            // invalid TOML
             "secret = hush-hush",
             "secret \"hush-hush\"",
             "token = { secret = \"hush-hush\n[next]\n",

@@ -1,5 +1,5 @@
-//! What is wrong in a configuration: where, what, and what to write instead. Faults are gathered,
-//! never thrown at the first.
+//! Configuration errors: position, problem and suggested fix. Parsing collects all of them instead of stopping at the
+//! first.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -11,15 +11,15 @@ use serde_json::json;
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Bytes of the file that it is about.
+    /// Byte range in the file.
     pub span: Range<usize>,
-    /// What is wrong, in one line.
+    /// The problem, in one line.
     pub what: String,
-    /// What to write instead.
+    /// The suggested fix.
     pub remedy: String,
 }
 
-/// All faults of one file, in the order of their places; or what is only worth a warning there.
+/// All faults of one file, sorted by position; also used for warnings.
 #[derive(Debug, Clone)]
 pub struct Faults {
     file: String,
@@ -35,18 +35,18 @@ impl Faults {
         Self { file: file.to_owned(), text: text.to_owned(), list, warns: false }
     }
 
-    /// What does no harm by itself: the configuration is good.
+    /// Warnings: harmless by themselves, and the configuration is valid.
     pub(super) fn warnings(file: &str, text: &str, list: Vec<Fault>) -> Self {
         Self { warns: true, ..Self::new(file, text, list) }
     }
 
-    /// Adds one, in its place.
+    /// Inserts a fault in order of position.
     pub(super) fn add(&mut self, fault: Fault) {
         self.list.push(fault);
         self.list.sort_by_key(|fault| (fault.span.start, fault.span.end));
     }
 
-    /// A fault of the file as a whole: missing, unreadable, not UTF-8.
+    /// A fault of the whole file: missing, unreadable or not UTF-8.
     pub(super) fn of_file(file: &str, what: String, remedy: &str) -> Self {
         Self::new(file, "", vec![Fault { span: 0..0, what, remedy: remedy.to_owned() }])
     }
@@ -56,12 +56,12 @@ impl Faults {
         &self.list
     }
 
-    /// Line and column of a fault, both from 1; columns count characters.
+    /// Line and column of a fault, both 1-based; columns count characters.
     pub fn place(&self, fault: &Fault) -> (usize, usize) {
         place(&self.text, fault.span.start)
     }
 
-    /// For people, nothing where there is none: each fault with its place, the line itself, a caret and a remedy.
+    /// Text for terminals: each fault with its position, source line, caret and suggested fix. Empty if there are none.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
@@ -88,7 +88,7 @@ impl Faults {
         out
     }
 
-    /// For programs: `[{"file","line","column","what","remedy"}]`.
+    /// JSON: `[{"file","line","column","what","remedy"}]`.
     pub fn to_json(&self) -> serde_json::Value {
         let one = |fault: &Fault| {
             let (line, column) = self.place(fault);
@@ -98,7 +98,7 @@ impl Faults {
     }
 }
 
-/// Line and column of a byte, both from 1.
+/// Line and column of a byte offset, both 1-based.
 pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -106,7 +106,7 @@ pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// An empty span still gets a caret, and one that ends outside the text is cut.
+/// Widens an empty span so that it gets a caret, and clamps one that ends past the text.
 fn visible(text: &str, span: &Range<usize>) -> Range<usize> {
     let start = span.start.min(text.len());
     let end = span.end.clamp(start, text.len());
@@ -117,7 +117,7 @@ fn visible(text: &str, span: &Range<usize>) -> Range<usize> {
     start..next
 }
 
-/// The nearest of some words, if it is near enough to be meant (at most 2 edits, or a third).
+/// The closest known word, if it is close enough to be a typo (at most 2 edits, or a third of the length).
 pub(super) fn nearest<'w>(typed: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let typed = typed.to_ascii_lowercase();
     known

@@ -1,5 +1,5 @@
-//! The file as typed: tables that are read key by key, each with its place. Whatever nobody asked
-//! for is an unknown key. Private to this room.
+//! The file as typed: tables that are read key by key, with positions. Keys that are never read are unknown. Private to
+//! this room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,26 +14,25 @@ use super::fault::{Fault, nearest};
 use super::keys;
 use super::units::{parse_duration, parse_size};
 
-/// Whether secrets are read from where they are kept.
+/// Whether secrets are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
-    /// They are: for serving, and for `check`.
+    /// Load secrets: for serving, and for `check`.
     Read,
-    /// They are not, and what stands in their place is worth nothing: for commands about accounts,
-    /// whose caller need not have what the service has.
+    /// Skip secrets and use placeholders: for account commands, which may run without access to the service's secrets.
     Left,
 }
 
-/// What reading needs besides the tables themselves.
+/// Parsing context shared by all tables.
 pub(super) struct Reading<'e> {
     pub(super) env: &'e dyn Fn(&str) -> Option<String>,
     pub(super) base: PathBuf,
     pub(super) secrets: Secrets,
-    /// Where the lines of the text end.
+    /// Offsets of line ends in the text.
     pub(super) line_ends: Vec<usize>,
-    /// Groups that routes name, each at its first place.
+    /// Groups that routes name, each with its first position.
     pub(super) groups: RefCell<BTreeMap<String, Range<usize>>>,
-    /// What `${NAME}` became, and where.
+    /// Expanded `${NAME}` values and their positions.
     expanded: RefCell<Vec<(Range<usize>, String, String)>>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
@@ -55,7 +54,7 @@ impl<'e> Reading<'e> {
 
     pub(super) fn fault(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
         let (mut what, mut remedy) = (what.into(), remedy.into());
-        // what the environment holds may be a secret: the fault shows what was typed
+        // an environment value may be secret: the fault shows what was typed
         for (place, name, value) in self.expanded.borrow().iter() {
             if span.start <= place.start && place.end <= span.end {
                 for said in [&mut what, &mut remedy] {
@@ -66,27 +65,27 @@ impl<'e> Reading<'e> {
         self.faults.borrow_mut().push(Fault { span, what, remedy });
     }
 
-    /// Whether a text holds what the environment was asked for at this place.
+    /// Whether the text contains an environment value expanded at this position.
     pub(super) fn came_from_environment(&self, span: &Range<usize>, text: &str) -> bool {
         self.expanded.borrow().iter().any(|(place, _, value)| place == span && text.contains(value.as_str()))
     }
 
-    /// Says what is worth a look and no fault.
+    /// Adds a warning.
     pub(super) fn warn(&self, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) {
         self.warnings.borrow_mut().push(Fault { span, what: what.into(), remedy: remedy.into() });
     }
 
-    /// How many faults were said so far: what follows from one of them is not said too.
+    /// Number of faults so far, so that consequences of a fault are not reported too.
     pub(super) fn fault_count(&self) -> usize {
         self.faults.borrow().len()
     }
 
-    /// The faults, and what is only worth a warning.
+    /// Faults and warnings.
     pub(super) fn into_findings(self) -> (Vec<Fault>, Vec<Fault>) {
         (self.faults.into_inner(), self.warnings.into_inner())
     }
 
-    /// Puts the environment's values in the place of `${NAME}`.
+    /// Expands `${NAME}` from the environment.
     fn expand(&self, text: &str, span: &Range<usize>) -> Option<String> {
         let faults = self.fault_count();
         let mut out = String::with_capacity(text.len());
@@ -118,7 +117,7 @@ impl<'e> Reading<'e> {
     }
 }
 
-/// One value with its place.
+/// A value and its position.
 pub(super) struct Item<'t, T> {
     pub(super) value: T,
     pub(super) span: Range<usize>,
@@ -126,13 +125,13 @@ pub(super) struct Item<'t, T> {
 }
 
 impl<T> Item<'_, T> {
-    /// Says what is wrong with this value.
+    /// Reports a fault for this value.
     pub(super) fn fault(&self, what: impl Into<String>, remedy: impl Into<String>) {
         self.reading.fault(self.span.clone(), what, remedy);
     }
 }
 
-/// One table, read key by key.
+/// A table, read key by key.
 pub(super) struct Table<'t> {
     name: &'t str,
     keys: Option<&'t DeTable<'t>>,
@@ -151,7 +150,7 @@ impl<'t> Table<'t> {
         Self { name, keys: table, span, known: RefCell::default(), sealed: Cell::new(false), reading }
     }
 
-    /// Line at which it begins, from 1.
+    /// The line where the table begins, 1-based.
     pub(super) fn line(&self) -> usize {
         self.reading.line_ends.partition_point(|&end| end < self.span.start) + 1
     }
@@ -175,7 +174,7 @@ impl<'t> Table<'t> {
         );
     }
 
-    /// A text, with `${NAME}` filled in.
+    /// A string, with `${NAME}` expanded.
     pub(super) fn text(&self, key: &'static str, example: &str) -> Option<Item<'t, String>> {
         let value = self.value(key)?;
         let Some(text) = value.get_ref().as_str() else {
@@ -185,7 +184,7 @@ impl<'t> Table<'t> {
         Some(self.item(self.reading.expand(text, &value.span())?, value.span()))
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub(super) fn texts(&self, key: &'static str, example: &str) -> Option<Item<'t, Vec<Item<'t, String>>>> {
         let value = self.value(key)?;
         let Some(list) = value.get_ref().as_array() else {
@@ -213,7 +212,7 @@ impl<'t> Table<'t> {
         boolean
     }
 
-    /// A whole number within bounds.
+    /// An integer between `min` and `max`.
     pub(super) fn number(&self, key: &'static str, min: u64, max: u64) -> Option<u64> {
         let value = self.value(key)?;
         let Some(integer) = value.get_ref().as_integer() else {
@@ -270,7 +269,7 @@ impl<'t> Table<'t> {
         Some(bytes)
     }
 
-    /// One of some words.
+    /// One of a fixed set of words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(key, words[0].0)?;
         let found = words.iter().find(|(word, _)| *word == text.value).map(|(_, value)| *value);
@@ -284,7 +283,7 @@ impl<'t> Table<'t> {
         found
     }
 
-    /// A table of the table; an empty one where it is absent.
+    /// A sub-table; empty if absent.
     pub(super) fn table(&self, key: &'static str, name: &'t str) -> Self {
         let Some(value) = self.value(key) else { return Self::new(name, None, self.span.clone(), self.reading) };
         let table = value.get_ref().as_table();
@@ -294,7 +293,7 @@ impl<'t> Table<'t> {
         Self::new(name, table, value.span(), self.reading)
     }
 
-    /// A list of tables.
+    /// An array of tables.
     pub(super) fn tables(&self, key: &'static str, name: &'t str) -> Vec<Self> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let tables = value.get_ref().as_array().into_iter().flat_map(|list| list.iter());
@@ -312,22 +311,22 @@ impl<'t> Table<'t> {
         read
     }
 
-    /// Where a key's value stands; the table's own place where it is absent.
+    /// Position of a key's value; the table's own position if absent.
     pub(super) fn span_of(&self, key: &'static str) -> Range<usize> {
         self.value(key).map_or_else(|| self.span.clone(), Spanned::span)
     }
 
-    /// Whether a key stands here, of whatever type.
+    /// Whether the key is present, with any type.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.value(key).is_some()
     }
 
-    /// Whether a key holds a table.
+    /// Whether the key holds a table.
     pub(super) fn holds_table(&self, key: &'static str) -> bool {
         self.value(key).is_some_and(|value| value.get_ref().is_table())
     }
 
-    /// All keys and texts of a table whose keys are the user's own.
+    /// All keys and strings of a table with user-defined keys.
     pub(super) fn free_texts(&self) -> Vec<(Item<'t, String>, Item<'t, String>)> {
         self.sealed.set(true);
         let mut pairs = Vec::new();
@@ -344,7 +343,7 @@ impl<'t> Table<'t> {
     }
 }
 
-/// What was never asked for is unknown.
+/// Keys that were never read are unknown.
 impl Drop for Table<'_> {
     fn drop(&mut self) {
         let known = self.known.borrow();

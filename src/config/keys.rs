@@ -1,30 +1,30 @@
-//! Every table of the file and its keys: what belongs where, for remedies, and for the JSON Schema that editors
-//! read. Tests hold it to what is really read.
+//! Every table of the file and its keys, for suggested fixes and for the JSON Schema that editors use. Tests compare it
+//! with what is actually read.
 
 use Kind::{Boolean, Duration, Free, Number, OneOf, Secret, Size, Table, Tables, Text, Texts, Words};
 
-/// What stands behind a key.
+/// The kind of a key's value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Text,
     Texts,
     Boolean,
-    /// From and to.
+    /// Minimum and maximum.
     Number(u64, u64),
     Duration,
     Size,
     Words(&'static [&'static str]),
     Secret,
-    /// A table of that name.
+    /// A table of this name.
     Table(&'static str),
-    /// A list of tables of that name.
+    /// An array of tables of this name.
     Tables(&'static str),
-    /// A table of texts whose keys are the user's own.
+    /// A table of strings with user-defined keys.
     Free,
     OneOf(&'static [Kind]),
 }
 
-/// Name of the table, its keys, and those that must be there.
+/// A table's name, keys and required keys.
 #[derive(Clone, Copy)]
 pub(super) struct Keys {
     pub(super) table: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Keys {
     pub(super) needed: &'static [&'static str],
 }
 
-/// What a count may be at most.
+/// Upper bound for counts.
 const MANY: u64 = 10_000_000;
 
 const fn keys(table: &'static str, list: &'static [(&'static str, Kind)]) -> Keys {
@@ -43,7 +43,7 @@ const fn needing(needed: &'static [&'static str], table: Keys) -> Keys {
     Keys { needed, ..table }
 }
 
-/// The file itself first.
+/// The root table comes first.
 pub(super) const TABLES: &[Keys] = &[
     needing(
         &["route"],
@@ -202,17 +202,16 @@ pub(super) const TABLES: &[Keys] = &[
     keys("user", &[("email", Text), ("groups", Texts)]),
 ];
 
-/// A table's keys.
 pub(super) fn of(table: &str) -> Option<&'static Keys> {
     TABLES.iter().find(|keys| keys.table == table)
 }
 
-/// Whether a key belongs in a table.
+/// Whether the table has this key.
 pub(super) fn has(table: &str, key: &str) -> bool {
     of(table).is_some_and(|keys| keys.list.iter().any(|(known, _)| *known == key))
 }
 
-/// How a table is written that was written as something else.
+/// Syntax example for a table that was written as another type.
 pub(super) fn how_to_write(key: &str, table: &str) -> String {
     if table.starts_with('[') {
         return format!("write {table} on a line of its own, with its keys below");
@@ -225,7 +224,7 @@ pub(super) fn how_to_write(key: &str, table: &str) -> String {
     format!("use a table with any of the keys in `{key} = {{ {} }}`", inside.join(", "))
 }
 
-/// Where else a key belongs.
+/// Another table that has this key.
 pub(super) fn elsewhere(table: &str, key: &str) -> Option<&'static str> {
     TABLES.iter().map(|keys| keys.table).find(|other| *other != table && has(other, key))
 }

@@ -1,4 +1,4 @@
-//! A file -> its configuration. Nothing is created.
+//! Loads the configuration file. Nothing is created.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::parse::judge;
 use super::salvage;
 use super::settings::Config;
 
-/// Reads and judges a file. `state_dir` wins over whatever the file says. Nothing is created.
+/// Reads and validates a file. `state_dir` overrides the file's setting. Nothing is created.
 pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {
     let shown = path.display().to_string();
     let text = String::from_utf8(read(path)?)
@@ -20,7 +20,7 @@ pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<C
     if faults.list().is_empty() { Ok(laid_over(config, state_dir)) } else { Err(faults) }
 }
 
-/// The same for commands that have to work beside a broken file: what can be read of it, and its faults.
+/// Like [`load`], for commands that must work with a broken file: returns what could be read, and the faults.
 ///
 /// # Errors
 /// The file cannot be read at all.
@@ -33,7 +33,7 @@ pub fn load_broken(
     let text = String::from_utf8_lossy(&read(path)?).into_owned();
     let (mut config, faults) = judge(&text, &shown, reading(path, secrets));
     if !DeTable::parse_recoverable(&text).1.is_empty() {
-        // what stands behind a bracket that is missing was not read
+        // the parser reads nothing after an unclosed bracket
         let lines: String = salvage::lines(&text).fold("[server]\n".to_owned(), |all, line| all + line + "\n");
         let (salvaged, _) = judge(&lines, &shown, reading(path, secrets));
         config.server = salvaged.server;

@@ -1,4 +1,4 @@
-//! What the pages look like: a logo, and files in the place of shipped ones. They are read with the configuration.
+//! Appearance of the pages: a logo, and files that override the built-in ones. Loaded with the configuration.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use super::fault::nearest;
 use super::file::{Item, Table};
 use super::{Look, Secrets};
 
-/// A page must be there at once.
+/// Largest file, in bytes: pages must load fast.
 const BYTES_MAX: u64 = 256 << 10;
 
-/// Shipped files that a folder can override: pages ask for them by their addresses. Templates are compiled in.
+/// Built-in files that a folder can override. Pages load them by URL; templates are compiled in.
 const OWN: [&str; 3] = ["style.css", "script.js", "icon.svg"];
 const TEMPLATES: [&str; 7] =
     ["base.html", "login.html", "register.html", "message.html", "logout.html", "account.html", "cookies.html"];
@@ -22,7 +22,7 @@ const TEMPLATES: [&str; 7] =
 pub(super) fn look(table: &Table<'_>) -> Look {
     let logo = table.text("logo", "logo.svg").filter(|text| !text.value.is_empty());
     let folder = table.text("templates", "templates").filter(|text| !text.value.is_empty());
-    // whoever manages accounts shows no pages
+    // account commands render no pages
     if table.reading.secrets == Secrets::Left {
         return Look::default();
     }
@@ -42,7 +42,7 @@ fn picture(text: &Item<'_, String>) -> Option<(&'static str, Bytes)> {
     None
 }
 
-/// By what is in it: a name can lie.
+/// File extension by content, since a file name can be wrong.
 fn ending(content: &[u8]) -> Option<&'static str> {
     if content.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Some("png");
@@ -82,7 +82,7 @@ fn own(folder: &Item<'_, String>) -> Vec<(&'static str, Bytes)> {
     own
 }
 
-/// What is said of a file that overrides nothing.
+/// Warning for a file that overrides nothing.
 fn foreign(name: &str) -> (String, String) {
     let all = OWN.join(", ");
     if TEMPLATES.contains(&name) {
@@ -99,7 +99,7 @@ fn foreign(name: &str) -> (String, String) {
 fn read(path: &Path) -> Result<Bytes, String> {
     let shown = path.display();
     let cannot = |error| format!("cannot read {shown}: {error}");
-    // a pipe would be waited for
+    // opening a pipe would block
     if !std::fs::metadata(path).map_err(cannot)?.is_file() {
         return Err(format!("{shown} is not a file"));
     }

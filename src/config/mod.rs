@@ -1,5 +1,5 @@
-//! gateway.toml -> [`Config`]: parsed once into types that cannot hold a bad value. All faults are
-//! gathered in one pass, each with its place and its remedy; nothing is validated per request.
+//! gateway.toml -> [`Config`]: parsed once into types that cannot hold a bad value. One pass collects all faults, each
+//! with its position and suggested fix; nothing is validated per request.
 
 pub use crate::web::cookie::SameSite;
 

@@ -1,4 +1,4 @@
-//! A text becomes a [`Config`], or all that is wrong with it.
+//! Parses a text into a [`Config`] or its faults.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use super::file::{Reading, Secrets};
 use super::settings::Config;
 use super::{conceal, lower};
 
-/// Judges a text. `env` stands in for the environment; relative paths hang on `base`.
+/// Validates a text. `env` replaces the environment; relative paths are resolved against `base`.
 pub fn parse(text: &str, file: &str, base: PathBuf, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let (config, faults) = judge(text, file, Reading::new(env, base, Secrets::Read));
     if faults.list().is_empty() { Ok(config) } else { Err(faults) }
 }
 
-/// What the text says, with defaults in the place of what is wrong in it, and all that is wrong.
+/// The configuration with defaults in place of invalid values, and all faults.
 pub(super) fn judge(text: &str, file: &str, mut reading: Reading<'_>) -> (Config, Faults) {
     let (document, errors) = DeTable::parse_recoverable(text);
     reading.line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
@@ -23,7 +23,7 @@ pub(super) fn judge(text: &str, file: &str, mut reading: Reading<'_>) -> (Config
     config.named_groups = reading.groups.take();
     let (mut faults, warnings) = reading.into_findings();
     if !errors.is_empty() {
-        // what the rest comes to is of no use to anybody who repairs the file
+        // errors that follow from broken syntax do not help to repair the file
         faults = syntax_faults(text, &errors);
     }
     let shown = conceal::conceal(text, document.get_ref(), errors.is_empty(), &mut faults);
@@ -31,8 +31,8 @@ pub(super) fn judge(text: &str, file: &str, mut reading: Reading<'_>) -> (Config
     (config, Faults::new(file, &shown, faults))
 }
 
-/// What is no TOML. The parser goes on after a fault, so that a bracket that is missing has many: of a line the first
-/// is told, and where something is never closed, the first of all and that.
+/// Syntax errors. The parser continues after an error, so a missing bracket causes many: only the first of each line is
+/// reported, and for an unclosed bracket only the first of all and the bracket itself.
 fn syntax_faults(text: &str, errors: &[toml::de::Error]) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     let line = |at: usize| memchr::memchr_iter(b'\n', &text.as_bytes()[..at.min(text.len())]).count();
@@ -57,7 +57,7 @@ fn syntax_faults(text: &str, errors: &[toml::de::Error]) -> Vec<Fault> {
     faults
 }
 
-/// `run --to URL`: everything goes to one app, for signed-in users only; state in `./state`.
+/// `run --to URL`: all requests go to one app, for signed-in users only; the state directory is `./state`.
 pub fn one_app(url: &str, listen: Option<&str>, state_dir: Option<&Path>) -> Result<Config, Faults> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! `route.path`: how patterns are read and matched. `*` stands within one segment; `/**` at the end
-//! takes the path before it, the same with a slash, and all below.
+//! Path patterns of `route.path`: parsing and matching. `*` matches within one segment; a trailing `/**` matches the
+//! path before it, with and without a slash, and everything below.
 
 use crate::web::path::NormalPath;
 
@@ -10,21 +10,21 @@ pub struct PathPattern {
     pub text: String,
     /// Its segments.
     pub segments: Vec<Segment>,
-    /// Whether it ends in `/**`: it takes the path before, the same with `/`, and all below.
+    /// Whether it ends in `/**`: it matches the path before it, with and without `/`, and everything below.
     pub open_end: bool,
 }
 
 /// One segment of a path pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
-    /// Exactly this.
+    /// Exactly this text.
     Fixed(String),
     /// Text with `*` in it, split at the stars: `a*b` is `["a", "b"]`, `*` is `["", ""]`.
     Glob(Vec<String>),
 }
 
 impl PathPattern {
-    /// Reads a pattern; the error says what is wrong with it.
+    /// Parses a pattern; the error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.to_ascii_lowercase().contains("%2a") {
             return Err("a wildcard cannot be percent-encoded");
@@ -45,7 +45,7 @@ impl PathPattern {
         Ok(Self { text: text.to_owned(), segments, open_end })
     }
 
-    /// Whether a path is meant; its escapes are read ([`NormalPath::decoded`], or one of its
+    /// Whether the pattern matches a path with its escapes decoded ([`NormalPath::decoded`], or one of its
     /// [`readings`](crate::web::readings)).
     pub fn matches(&self, path: &[u8]) -> bool {
         let Some(mut rest) = path.strip_prefix(b"/") else { return false };
@@ -65,11 +65,11 @@ impl PathPattern {
             }
             rest = next;
         }
-        // without segments nothing of the path was taken: only `/**` is such a pattern
+        // with no segments consumed, only `/**` matches
         self.open_end || (ended && rest.is_empty())
     }
 
-    /// Whether every path that `other` takes is taken by this one too. Never wrongly yes.
+    /// Whether this pattern matches every path that `other` matches. May return false negatives, never false positives.
     #[cfg(test)]
     pub(super) fn covers(&self, other: &Self) -> bool {
         let enough = if self.open_end {
@@ -89,7 +89,7 @@ impl Segment {
         }
     }
 
-    /// Whether every text that `other` takes is taken by this one too. Never wrongly yes.
+    /// Whether this segment matches every text that `other` matches. May return false negatives, never false positives.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Fixed(own), Self::Fixed(others)) => own == others,
@@ -108,8 +108,8 @@ fn segment(text: &str) -> Segment {
     }
 }
 
-/// The parts stand in the text in this order, the first at its start and the last at its end. A
-/// lone star takes no empty segment: `/x/*` is not `/x/`.
+/// Whether the text contains the parts in this order, starting with the first and ending with the last. A lone star
+/// does not match an empty segment: `/x/*` does not match `/x/`.
 fn glob(parts: &[String], text: &[u8]) -> bool {
     let [first, middle @ .., last] = parts else { return false };
     let Some(rest) = text.strip_prefix(first.as_bytes()) else { return false };

@@ -1,14 +1,14 @@
-//! What must hold for any text in gateway.toml: see `web::properties`.
+//! Properties of any text in gateway.toml: see `web::properties`.
 
 use std::path::PathBuf;
 
 use super::{Access, Config, SignUp};
 
-/// A text is a configuration that opens nothing which the text does not name, or it has faults, each with a place and
-/// a remedy, that can be shown.
+/// Any text is either a configuration that weakens only what the text names, or has faults, each with a position and a
+/// suggested fix, that can be rendered.
 ///
 /// # Panics
-/// Where it is neither.
+/// If it is neither.
 pub fn any_text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let faults = match super::parse(text, "gateway.toml", PathBuf::from("/nowhere"), &|_| None) {
@@ -28,7 +28,7 @@ pub fn any_text(bytes: &[u8]) {
     assert!(faults.to_json().is_array());
 }
 
-/// Nothing is open by itself: each weaker setting stands in the text, word for word or escaped.
+/// Every weakened setting appears in the text, verbatim or escaped: nothing is open by default.
 fn opens_only_what_is_named(config: &Config, text: &str) {
     let named = |word: &str| text.contains(word) || text.contains('\\');
     assert!(!config.routes.is_empty(), "a gateway without routes");

@@ -1,4 +1,4 @@
-//! `[[provider]]` as used: who may be asked to sign people in, how, and what their word counts for.
+//! `[[provider]]` as used: identity providers, how to reach them, and what their claims may do.
 
 use url::Url;
 
@@ -9,45 +9,45 @@ use crate::secret::Secret;
 /// One `[[provider]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
-    /// In URLs, identities and the audit log: 1 to 32 bytes of `[a-z0-9-]`.
+    /// Used in URLs, identities and the audit log: 1 to 32 bytes of `[a-z0-9-]`.
     pub name: String,
     /// Which rules apply to it.
     pub kind: ProviderKind,
-    /// For people: "Continue with ...".
+    /// Display name: "Continue with ...".
     pub label: String,
-    /// Who we are there.
+    /// Client id registered with the provider.
     pub client_id: String,
-    /// What proves it.
+    /// Client credential.
     pub credential: ClientCredential,
-    /// Who must have made its statements.
+    /// Expected issuer of ID tokens.
     pub issuer: ProviderIssuer,
-    /// Where it is, as far as the operator or the kind says so; the rest is in its metadata.
+    /// Endpoints from the configuration or the kind's defaults; the rest comes from the provider's metadata.
     pub endpoints: ProviderEndpoints,
-    /// All scopes that are asked for, the kind's own first.
+    /// All requested scopes, the kind's defaults first.
     pub scopes: Vec<String>,
-    /// Further parameters of the authorization request; none of the protocol's own.
+    /// Extra parameters of the authorization request; never those of the protocol itself.
     pub params: Vec<(String, String)>,
     /// Path of the redirect URI on this gateway.
     pub callback: String,
-    /// How the client proves itself at the token endpoint.
+    /// Client authentication at the token endpoint.
     pub token_auth: TokenAuth,
-    /// Where its statements are read, beside the kind's own places.
+    /// Claims to read in addition to the kind's defaults.
     pub claims: ProviderClaims,
-    /// Their group, and ours.
+    /// Group mapping: provider group, local group.
     pub groups: Vec<(String, String)>,
-    /// Their other groups are kept under this prefix; `None` drops them.
+    /// Prefix for unmapped provider groups; `None` drops them.
     pub groups_prefix: Option<String>,
-    /// Whom it may sign in.
+    /// Who may sign in.
     pub allow: ProviderAllow,
-    /// Who may create an account through it.
+    /// Who may sign up through it.
     pub sign_up: SignUp,
-    /// What happens if the e-mail belongs to an account already.
+    /// What to do if the e-mail already belongs to an account.
     pub link: LinkRule,
-    /// Who signs its certificates; empty: this machine's authorities.
+    /// Trusted CAs for its certificates; empty: the system roots.
     pub authorities: Vec<Authority>,
-    /// Its e-mail addresses count as verified.
+    /// Treats its e-mail addresses as verified.
     pub danger_trust_email: bool,
-    /// PKCE is left out, for servers that reject it.
+    /// Disables PKCE, for servers that reject it.
     pub danger_no_pkce: bool,
 }
 
@@ -66,7 +66,7 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
-    /// Whether it gives ID tokens.
+    /// Whether the provider issues ID tokens.
     pub fn is_openid(self) -> bool {
         !matches!(self, Self::GitHub | Self::OAuth2)
     }
@@ -95,28 +95,28 @@ pub enum ClientCredential {
     PrivateKey(Secret),
 }
 
-/// Who must have made a provider's statements.
+/// Expected issuer of a provider's ID tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderIssuer {
     /// Exactly this one, byte for byte.
     Exact(String),
-    /// A Microsoft authority (`https://login.microsoftonline.com`) and a tenant that is no GUID: a domain, `common` or
-    /// `organizations`. The issuer is `AUTHORITY/GUID/v2.0`.
+    /// A Microsoft authority (`https://login.microsoftonline.com`) and a tenant that is not a GUID: a domain, `common`
+    /// or `organizations`. The issuer is `AUTHORITY/GUID/v2.0`.
     MicrosoftTenant {
-        /// Without a slash at the end.
+        /// Without a trailing slash.
         authority: String,
         /// As written in URLs.
         tenant: String,
     },
-    /// None is known, and what the provider says of it is ignored (kind oauth2 alone).
+    /// No issuer is known, and the provider's own issuer value is ignored (kind oauth2 only).
     Unknown,
 }
 
-/// `endpoints`, and those that a kind has anyway: the operator's word or ours.
+/// `endpoints`, or the kind's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ProviderEndpoints {
-    /// Where metadata is read instead of below the issuer.
+    /// Metadata URL, if it is not below the issuer.
     pub discovery: Option<Url>,
     pub authorize: Option<Url>,
     pub token: Option<Url>,
@@ -127,7 +127,7 @@ pub struct ProviderEndpoints {
 /// `token_auth`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenAuth {
-    /// What the metadata lists, basic before post; else the kind's own.
+    /// Chosen from the metadata, basic before post; else the kind's default.
     Auto,
     /// client_secret_basic
     Basic,
@@ -151,7 +151,7 @@ pub struct ProviderClaims {
     pub groups: Option<String>,
 }
 
-/// `allow`: a list that is empty does not restrict.
+/// `allow`: an empty list does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProviderAllow {
     /// Domains of verified e-mail addresses (for google: of the organization), in lower-case ASCII.
@@ -165,7 +165,7 @@ pub struct ProviderAllow {
 }
 
 impl ProviderAllow {
-    /// Whether it lets everyone through whom the provider knows.
+    /// Whether every user of the provider is allowed.
     pub fn is_everyone(&self) -> bool {
         *self == Self::default()
     }
@@ -174,8 +174,8 @@ impl ProviderAllow {
 /// `link`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkRule {
-    /// People are asked to sign in to the account first.
+    /// The user must sign in to the account first.
     Ask,
-    /// Linked without a question if the address is proved on both sides.
+    /// Linked without asking if the address is verified on both sides.
     VerifiedEmail,
 }

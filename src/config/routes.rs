@@ -1,5 +1,5 @@
-//! The routes in their order, and an index over them: the first one that takes a request is found by
-//! its host and its path's segments, without a look at the others. Made once, with the configuration.
+//! The routes in order, indexed by host and path segments, so that the first match is found without scanning. Built
+//! once, with the configuration.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,7 +42,7 @@ impl FromIterator<Route> for Routes {
 }
 
 impl Routes {
-    /// The first route that takes this host, path (its escapes read) and method.
+    /// The first route that matches this host, path (with escapes decoded) and method.
     pub fn find(&self, host: &Host, path: &[u8], method: &Method) -> Option<usize> {
         let texts = path.strip_prefix(b"/")?.split(|&b| b == b'/').map(Step::Text);
         self.paths.first(self.hosts.of(host), &texts, true, |at| self.list[at].takes_method(method))
@@ -53,7 +53,8 @@ impl Routes {
         self.hosts.of(host).next().is_some()
     }
 
-    /// The first route that takes every request that `later` could take. Never wrongly one.
+    /// The first route that matches every request that `later` matches. May return false negatives, never false
+    /// positives.
     pub(super) fn covering(&self, later: &Route) -> Option<usize> {
         let steps = later.path.segments.iter().map(|segment| match segment {
             Segment::Fixed(text) => Step::Text(text.as_bytes()),
@@ -68,7 +69,7 @@ impl Routes {
         }
     }
 
-    /// Adds the last one.
+    /// Appends a route.
     pub(super) fn push(&mut self, route: Route) {
         let root = match &route.host {
             HostPattern::Any => self.hosts.any.get_or_insert_with(|| self.paths.node()),
@@ -90,7 +91,7 @@ fn covers_methods(earlier: &Route, later: &Route) -> bool {
         || (!later.methods.is_empty() && later.methods.iter().all(|method| earlier.takes_method(method)))
 }
 
-/// Host patterns -> where the tree of their routes' paths begins.
+/// Host patterns -> roots of their path trees.
 #[derive(Clone, Default)]
 struct Hosts {
     any: Option<usize>,
@@ -100,33 +101,33 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// All that take this host.
+    /// All patterns that match this host.
     fn of(&self, host: &Host) -> impl Iterator<Item = usize> {
         let exact = [self.named.get(host.name()), self.with_port.get(host)];
         self.any.into_iter().chain(exact.into_iter().flatten().copied()).chain(self.above(host.name()))
     }
 
-    /// All that take every host below this domain.
+    /// All patterns that match every host below this domain.
     fn below(&self, domain: &str) -> impl Iterator<Item = usize> {
         self.any.into_iter().chain(self.below.get(domain).copied()).chain(self.above(domain))
     }
 
-    /// `*.` and a domain that this name is below.
+    /// `*.` patterns with a parent domain of this name.
     fn above(&self, name: &str) -> impl Iterator<Item = usize> {
         let name = if self.below.is_empty() { "" } else { name };
         name.match_indices('.').filter_map(|(at, _)| self.below.get(&name[at + 1..]).copied())
     }
 }
 
-/// One segment of what is looked for.
+/// One segment of the path or pattern that is looked up.
 #[derive(Clone, Copy)]
 enum Step<'s> {
     Text(&'s [u8]),
-    /// Whatever this pattern takes; with its parts.
+    /// Every text that this pattern matches; with its parts.
     Pattern(&'s [String], &'s Segment),
 }
 
-/// Path patterns as trees of their segments, one for each host pattern.
+/// Path patterns as trees of segments, one per host pattern.
 #[derive(Clone, Default)]
 struct Paths {
     nodes: Vec<Node>,
@@ -135,16 +136,16 @@ struct Paths {
 
 #[derive(Clone, Default)]
 struct Node {
-    /// The first route that ends here or below: where a better one is known nothing needs to be looked at.
+    /// The lowest route index in this subtree: the search skips it when a lower one is known.
     first: usize,
-    /// Routes whose pattern ends here, in order.
+    /// Routes with a pattern that ends here, in order.
     ends: Vec<usize>,
-    /// Routes whose pattern ends here in `/**`, in order.
+    /// Routes with a pattern that ends here in `/**`, in order.
     open_ends: Vec<usize>,
     fixed: HashMap<Box<[u8]>, usize, RandomState>,
-    /// Segments with stars, by the hash of what stands before the first star and behind the last one.
+    /// Segments with stars, keyed by the hash of the text before the first star and after the last one.
     globs: HashMap<u64, Vec<(Segment, usize)>, RandomState>,
-    /// Lengths of these two, each pair once.
+    /// Lengths of these two texts, each pair once.
     shapes: Vec<(usize, usize)>,
 }
 
@@ -186,8 +187,8 @@ impl Paths {
         if child == fresh { self.node() } else { child }
     }
 
-    /// The first route below these roots whose pattern takes all of the steps; `closed`: they end where the
-    /// last one ends, and do not go on in any way whatever.
+    /// The first route below these roots with a pattern that matches all steps. `closed`: the path ends at the last
+    /// step; otherwise it may continue in any way.
     fn first<'s>(
         &self,
         roots: impl Iterator<Item = usize>,
@@ -222,7 +223,7 @@ impl Paths {
         (best < usize::MAX).then_some(best)
     }
 
-    /// The children that take this step.
+    /// Calls `each` for every child that matches this step.
     fn children(&self, node: &Node, step: Step<'_>, mut each: impl FnMut(usize)) {
         let alike = |hash: u64| node.globs.get(&hash).into_iter().flatten();
         match step {
@@ -244,7 +245,7 @@ impl Paths {
     }
 }
 
-/// What stands before the first star and behind the last one.
+/// The text before the first star and after the last one.
 fn edges(parts: &[String]) -> (&[u8], &[u8]) {
     (parts.first().map_or(b"", |part| part.as_bytes()), parts.last().map_or(b"", |part| part.as_bytes()))
 }
@@ -283,12 +284,12 @@ mod tests {
         }
     }
 
-    /// The contract's words, one after the other: "first match wins".
+    /// Reference implementation of the contract's "first match wins".
     fn scanned(routes: &[Route], host: &Host, path: &[u8], method: &Method) -> Option<usize> {
         routes.iter().position(|route| route.miss(host, path, method).is_none())
     }
 
-    /// What `covering` says, pair by pair.
+    /// Reference implementation of `covering`, pair by pair.
     fn covers(earlier: &Route, later: &Route) -> bool {
         let host = match (&earlier.host, &later.host) {
             (HostPattern::Any, _) => true,
@@ -301,7 +302,7 @@ mod tests {
         host && covers_methods(earlier, later) && earlier.path.covers(&later.path)
     }
 
-    /// Few words, so that patterns meet: a dozen segments, of which some are patterns.
+    /// A small vocabulary, so that patterns overlap: a dozen segments, some of them patterns.
     fn segment(stars: bool) -> impl Strategy<Value = String> {
         let texts = ["a", "b", "ab", "aab", "v1", "v1-2", "x.css", "caf%C3%A9", "%40x", "a*b"];
         let patterns = ["*", "a*", "*b", "a*b", "*a*", "v*-*", "a*a*b", "*.css", "%40*", "caf*"];

@@ -12,40 +12,39 @@ use crate::web::origin::Origin;
 /// `[[upstream]]`
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// Its name; for a URL named by a route at once, that URL as written.
+    /// Its name; for an inline URL, that URL as written.
     pub name: String,
     /// At least one.
     pub servers: Vec<UpstreamServer>,
-    /// Which Host the servers see.
+    /// The Host header sent to the servers.
     pub host: UpstreamHost,
     /// Request header names outside `[A-Za-z0-9-]` that may pass, lower case.
     pub allow_headers: Vec<String>,
-    /// How identity is told.
+    /// Identity headers.
     pub identity: IdentityHeaders,
-    /// How its https servers are verified, and what they are shown.
+    /// Certificate verification and client certificate for https servers.
     pub tls: UpstreamTls,
-    /// A short-lived JWT of its own.
+    /// Short-lived JWT for this upstream.
     pub token: Option<BackendToken>,
-    /// How its servers are asked whether they are well; without it one that cannot be reached is passed over
-    /// until it can.
+    /// Active health checks. Without them, an unreachable server is skipped until a connection succeeds again.
     pub health: Option<Health>,
 }
 
 /// `upstream.health`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// What is asked for; 2xx and 3xx are well.
+    /// Path to request; 2xx and 3xx are healthy.
     pub path: String,
-    /// How often.
+    /// Time between checks.
     pub interval: Duration,
 }
 
 /// `upstream.token`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendToken {
-    /// What signs or encrypts it.
+    /// Signing or encryption key.
     pub key: TokenKey,
-    /// Its form.
+    /// Token format.
     pub format: TokenFormat,
     /// Sent as `Authorization: Bearer`.
     pub bearer: bool,
@@ -53,18 +52,18 @@ pub struct BackendToken {
     pub assertion: bool,
     /// Sent as cookies of these names.
     pub cookies: Vec<String>,
-    /// How long one is valid at most.
+    /// Maximum token lifetime.
     pub lifetime: Duration,
 }
 
-/// What a backend token is signed or encrypted with.
+/// Key that signs or encrypts a backend token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenKey {
-    /// HS256, or the secret that an encrypted form's key is made from; at least 32 bytes.
+    /// HS256, or the secret that the encryption key is derived from; at least 32 bytes.
     Shared(Secret),
-    /// EdDSA with a key of the gateway's own.
+    /// EdDSA with a key that the gateway generated.
     Ed25519,
-    /// ES256 with a key of the gateway's own.
+    /// ES256 with a key that the gateway generated.
     P256,
 }
 
@@ -88,7 +87,7 @@ pub enum UpstreamServer {
         host: String,
         /// Port.
         port: u16,
-        /// How it is spoken to.
+        /// Protocol toward the server.
         protocol: UpstreamProtocol,
     },
     /// A Unix socket.
@@ -97,14 +96,14 @@ pub enum UpstreamServer {
     Whoami,
 }
 
-/// What a server over TCP speaks.
+/// Protocol of a TCP server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamProtocol {
     /// `http://`: HTTP/1.1.
     Http1,
-    /// `https://`: the certificate is verified against the system's roots; HTTP/2 where the server offers it.
+    /// `https://`: certificates are verified against the system roots; HTTP/2 if the server negotiates it.
     Https,
-    /// `h2c://`: HTTP/2 from the first byte on.
+    /// `h2c://`: HTTP/2 with prior knowledge.
     H2c,
 }
 
@@ -113,7 +112,7 @@ pub enum UpstreamProtocol {
 pub enum UpstreamHost {
     /// The client's Host is kept.
     Client,
-    /// The server's own name is sent.
+    /// The server's own host name is sent.
     Upstream,
 }
 
@@ -122,7 +121,7 @@ pub enum UpstreamHost {
 pub struct IdentityHeaders(pub Vec<(String, Vec<TemplatePart>)>);
 
 impl IdentityHeaders {
-    /// Whether the value of this header is not to be shown.
+    /// Whether this header's value must not be shown.
     pub fn hides(&self, name: &str) -> bool {
         let secret = |part: &TemplatePart| matches!(part, TemplatePart::Secret(_));
         self.0.iter().any(|(own, template)| own == name && template.iter().any(secret))
@@ -135,7 +134,7 @@ impl IdentityHeaders {
 pub enum TemplatePart {
     /// Fixed text, printable ASCII.
     Text(String),
-    /// The same, not to be shown.
+    /// Fixed text that must not be shown.
     Secret(String),
     Id,
     Email,
@@ -147,56 +146,56 @@ pub enum TemplatePart {
 /// `server.paths`, `route.paths`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paths {
-    /// A path is judged under every reading.
+    /// A path is checked in every reading.
     AllReadings,
-    /// One that has more than one is 400.
+    /// Paths with more than one reading get 400.
     Plain,
 }
 
 /// `[[route]]`
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Line in the file at which it begins, from 1.
+    /// Line in the file where it begins, 1-based.
     pub line: usize,
-    /// Hosts it takes.
+    /// Hosts it matches.
     pub host: HostPattern,
-    /// Paths it takes.
+    /// Paths it matches.
     pub path: PathPattern,
-    /// Methods it takes; empty is all. HEAD goes with GET.
+    /// Methods it matches; empty matches all. GET includes HEAD.
     pub methods: Vec<http::Method>,
     /// Index into [`Config::upstreams`]; `None` only with [`Access::Deny`].
     pub upstream: Option<usize>,
-    /// How many readings its paths may have.
+    /// How many readings a path may have.
     pub paths: Paths,
-    /// Who may pass.
+    /// Who has access.
     pub access: Access,
-    /// Any of these groups; only with `signed_in`.
+    /// Allowed groups, any of them; only with `signed_in`.
     pub groups: Vec<String>,
-    /// How a refusal looks.
+    /// Form of denials.
     pub refuse: Refuse,
-    /// Cut from the front of the path: `""`, or starts with `/` and does not end with one.
+    /// Prefix stripped from the path: `""`, or starts with `/` and has no trailing slash.
     pub strip_prefix: String,
-    /// To the first byte of the answer.
+    /// Time to the first byte of the response.
     pub timeout: Duration,
-    /// Largest request body in bytes; `None` is no limit.
+    /// Largest request body in bytes; `None` is unlimited.
     pub body_max: Option<u64>,
-    /// Lifts the cross-origin protection.
+    /// Disables cross-origin protection.
     pub danger_cross_origin: bool,
-    /// Origins besides our own whose WebSockets are let in.
+    /// Origins, besides the gateway's own, that may open WebSockets.
     pub websocket_origins: Vec<Origin>,
-    /// Where else a handshake may carry a credential.
+    /// Additional places for credentials in a WebSocket handshake.
     pub websocket_token: WebSocketToken,
     /// Further protocols that a 101 may switch to, in lower case.
     pub upgrade: Vec<String>,
-    /// Who answers for other origins.
+    /// Who handles CORS.
     pub cors: Cors,
-    /// Its app gets no cookies: neither those of clients nor its own back.
+    /// Cookies are stripped in both directions.
     pub drops_cookies: bool,
-    /// Who says how its answers are cached.
+    /// Who controls caching of responses.
     pub cache: Cache,
 }
 
-/// What of a request a route does not take.
+/// The first part of a request that does not match a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Miss {
@@ -206,8 +205,8 @@ pub enum Miss {
 }
 
 impl Route {
-    /// Why it does not take a request, its path's escapes read; `None`: it does. [`super::Routes`] finds the first
-    /// that does without asking each.
+    /// Why a request does not match, with the path's escapes decoded; `None`: it matches. [`super::Routes`] finds the
+    /// first match without testing each route.
     pub fn miss(&self, host: &Host, path: &[u8], method: &http::Method) -> Option<Miss> {
         if !self.takes_method(method) {
             return Some(Miss::Method);
@@ -218,7 +217,7 @@ impl Route {
         (!self.path.matches(path)).then_some(Miss::Path)
     }
 
-    /// HEAD goes where GET goes (RFC 9110, 9.3.2).
+    /// GET includes HEAD (RFC 9110, 9.3.2).
     pub fn takes_method(&self, method: &http::Method) -> bool {
         self.methods.is_empty()
             || self.methods.contains(method)
@@ -238,9 +237,9 @@ pub struct WebSocketToken {
 /// `route.cache`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cache {
-    /// Answers that may belong to an account are kept out of shared caches and apart from other accounts'.
+    /// Responses that may depend on the account are kept out of shared caches and separate between accounts.
     PerAccount,
-    /// The app alone.
+    /// The app.
     App,
 }
 
@@ -249,7 +248,7 @@ pub enum Cache {
 pub enum Cors {
     /// The gateway, for exactly these origins.
     Origins(Vec<Origin>),
-    /// The app behind it.
+    /// The app.
     App,
 }
 
@@ -272,14 +271,14 @@ pub enum Refuse {
     Redirect,
     /// Always a status.
     Status,
-    /// The same, and it asks for Basic: programs of `WebDAV` send no password before.
+    /// A status with a Basic challenge: `WebDAV` clients send no password without one.
     Basic,
 }
 
 /// `[[test]]`
 #[derive(Debug, Clone)]
 pub struct Test {
-    /// Line in the file at which it begins, from 1.
+    /// Line in the file where it begins, 1-based.
     pub line: usize,
     /// Method.
     pub method: http::Method,
@@ -287,7 +286,7 @@ pub struct Test {
     pub target: String,
     /// Header fields to add or replace.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
-    /// `None`: nobody.
+    /// `None`: anonymous.
     pub user: Option<TestUser>,
     /// `expect` as written.
     pub expect: String,

@@ -1,11 +1,11 @@
-//! What commands need of a file that is no TOML: the lines of a few keys, each by itself.
+//! Fallback for commands when the file is invalid TOML: single lines of a few keys.
 
 use toml::de::DeTable;
 
 /// Keys of `[server]` that no other table has.
 const KEYS: [&str; 4] = ["state_dir", "admin_listen", "public_url", "prefix"];
 
-/// The first good line of each key.
+/// The first valid line of each key.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     let of = |key: &'static str| {
         let is_own = move |line: &&str| {

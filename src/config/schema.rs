@@ -1,5 +1,5 @@
-//! The file as a JSON Schema (draft 7), for editors: keys and kinds from [`keys`](super::keys), words and
-//! defaults from the comments of the shipped gateway.toml.
+//! JSON Schema (draft 7) of the file, for editors: keys and kinds from [`keys`](super::keys), descriptions and defaults
+//! from the comments of the shipped gateway.toml.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Keys, Kind};
 
-/// `${NAME}` can stand in every text, and then only the gateway can tell whether it is right.
+/// Any string may contain `${NAME}`; only the gateway can validate such a value.
 const VARIABLE: &str = r"\$\{[^}]+\}";
 
-/// The schema; `shipped` is the text of the gateway.toml that has every key in it.
+/// Builds the schema; `shipped` is the text of the gateway.toml that contains every key.
 pub fn schema(shipped: &str) -> Value {
     let said = comments(shipped);
     let mut root = table(&keys::TABLES[0], &said);
@@ -72,13 +72,13 @@ fn of_kind(kind: Kind, said: &HashMap<(String, String), Said>) -> Value {
     }
 }
 
-/// What the shipped file says of a key.
+/// Documentation of a key in the shipped file.
 struct Said {
     words: String,
     default: Option<Value>,
 }
 
-/// The comment above a key, by table and key; keys in a row share one.
+/// Comments by table and key; consecutive keys share one.
 fn comments(shipped: &str) -> HashMap<(String, String), Said> {
     let mut said = HashMap::new();
     let (mut table, mut words, mut was_key) = (String::new(), Vec::<&str>::new(), false);
@@ -99,7 +99,7 @@ fn comments(shipped: &str) -> HashMap<(String, String), Said> {
             for (inner, what) in bullets_of(bullets) {
                 said.insert((key.to_owned(), inner), Said { words: what, default: None });
             }
-            // the shipped file's own upstream and the examples of a token are no defaults
+            // the shipped file's own upstream and the token examples are not defaults
             let default = line.starts_with('#').then(|| default(bare)).flatten().filter(|_| !EXAMPLES.contains(&key));
             said.insert((table.clone(), key.to_owned()), Said { words: before.join(" "), default });
         } else if let Some(comment) = line.strip_prefix("# ") {
@@ -113,10 +113,10 @@ fn comments(shipped: &str) -> HashMap<(String, String), Said> {
     said
 }
 
-/// Keys that have no default: what the shipped file shows of them is an example.
+/// Keys without a default: the shipped file shows an example.
 const EXAMPLES: [&str; 8] = ["cors", "name", "servers", "token", "health", "request", "user", "expect"];
 
-/// `- key: what it is`, over lines.
+/// `- key: description` items, which may span lines.
 fn bullets_of(lines: &[&str]) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for line in lines {

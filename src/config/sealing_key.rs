@@ -1,4 +1,5 @@
-//! `[secrets] key`: where the sealing key is kept. Read when it is needed, not with the file: most commands do without.
+//! `[secrets] key`: location of the sealing key. Read on demand rather than with the file, since most commands do not
+//! need it.
 
 use std::path::PathBuf;
 
@@ -9,23 +10,23 @@ use super::secret::{CLOSE, SecretPlace};
 use crate::sealing::SealingKey;
 use crate::secret::Secret;
 
-/// Longest file that is read, bytes: a key has 65 at most.
+/// Largest file, in bytes; a key has at most 65.
 const FILE_BYTES_MAX: u64 = 4096;
 const REMEDY: &str = "make one with `openssl rand -base64 32`";
 
-/// Where the sealing key is kept.
+/// Location of the sealing key.
 #[derive(Debug, Clone)]
 pub enum SealingKeyPlace {
-    /// In a file.
+    /// A file.
     File(PathBuf),
-    /// In a systemd credential of this name; where these are, if this process has any.
+    /// A systemd credential of this name, and the credentials directory if this process has one.
     Credential(String, Option<PathBuf>),
-    /// In an environment variable of this name, if it is set.
+    /// An environment variable of this name, and its value if set.
     Env(String, Option<Secret>),
 }
 
 impl SealingKeyPlace {
-    /// Its name in messages.
+    /// Name for messages.
     pub fn shown(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -34,15 +35,15 @@ impl SealingKeyPlace {
         }
     }
 
-    /// The file, unless others provide it.
+    /// The file, unless the key comes from elsewhere.
     pub fn own_file(&self) -> Option<PathBuf> {
         if let Self::File(path) = self { Some(path.clone()) } else { None }
     }
 
-    /// What is there, as it is.
+    /// The raw content.
     ///
     /// # Errors
-    /// One line without the place's name.
+    /// One line, without the location.
     pub fn read(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         use std::io::Read;
         let path = match self {
@@ -57,7 +58,7 @@ impl SealingKeyPlace {
             }
         };
         let unread = |error: std::io::Error| format!("cannot be read: {error}");
-        // what waits for a writer would hold up the start for ever
+        // opening a pipe without a writer would block startup
         if !std::fs::metadata(&path).map_err(unread)?.is_file() {
             return Err("is not a file".to_owned());
         }
@@ -69,7 +70,7 @@ impl SealingKeyPlace {
     }
 }
 
-/// The key's place; `None`: a file in the state folder.
+/// Location of the key; `None`: a file in the state directory.
 pub(super) fn sealing_key(table: &Table<'_>) -> Option<SealingKeyPlace> {
     const SOURCES: &str = "use { file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }";
     let value = table.value("key")?;

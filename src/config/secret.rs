@@ -1,4 +1,4 @@
-//! Secrets: never in the file itself, always a reference to where they are kept.
+//! Secrets: never in the file itself, always a reference to where they are stored.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use super::file::{Item, Secrets, Table};
 use crate::secret::Secret;
 
-/// Where a secret is kept.
+/// Where a secret is stored.
 #[derive(Debug, Clone)]
 pub enum SecretPlace {
-    /// In a file of its own, which may change.
+    /// In a separate file, which may change.
     File(PathBuf),
-    /// It is here.
+    /// Already loaded.
     Here(Secret),
 }
 
@@ -24,7 +24,7 @@ impl SecretPlace {
         }
     }
 
-    /// Who else than its owner, and a group that may read it, has its file: one line for people, if somebody has.
+    /// One line for people if everyone can read or write the file, or its group can write it.
     pub fn open_to_others(&self) -> Option<String> {
         let Self::File(path) = self else { return None };
         let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
@@ -37,13 +37,13 @@ impl SecretPlace {
     }
 }
 
-/// What helps then.
+/// The suggested fix for that.
 pub(super) const CLOSE: &str = "restrict it to its owner: `chmod 600`, or 640 for a group that may read it";
 
 const UNREADABLE: &str = "make the secret readable for this process, or use another source";
 
-/// A secret: `{ file = "..." }`, `{ env = "..." }` or `{ credential = "..." }` (systemd). One line end
-/// behind it is no part of it.
+/// A secret: `{ file = "..." }`, `{ env = "..." }` or `{ credential = "..." }` (systemd). One trailing line end is
+/// stripped.
 pub(super) fn secret<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t, Secret>> {
     let place = secret_place(table, key)?;
     if let Some(what) = place.value.open_to_others() {
@@ -59,7 +59,7 @@ pub(super) fn secret<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t
     }
 }
 
-/// Where a secret is kept, for what is read again while we run.
+/// Where a secret is stored, for secrets that are read again at run time.
 pub(super) fn secret_place<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t, SecretPlace>> {
     const REMEDY: &str = "use { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
     let value = table.value(key)?;
@@ -104,7 +104,7 @@ pub(super) fn secret_place<'t>(table: &Table<'t>, key: &'static str) -> Option<I
 
 fn read_secret(path: &Path) -> Result<String, String> {
     let unread = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    // what waits for a writer would hold up the start for ever
+    // opening a pipe without a writer would block startup
     if !std::fs::metadata(path).map_err(unread)?.is_file() {
         return Err(format!("cannot read {}: it is not a file", path.display()));
     }

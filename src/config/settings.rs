@@ -16,7 +16,7 @@ use super::sealing_key::SealingKeyPlace;
 use crate::web::cookie::{CookieStyle, SameSite};
 use crate::web::origin::{Origin, Scheme};
 
-/// The whole configuration as used. One value lives from start to end of a process.
+/// The whole configuration as used. One value lives for the whole process.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[server]`
@@ -31,7 +31,7 @@ pub struct Config {
     pub user_ids: UserIds,
     /// `[sign_up] mode`
     pub sign_up: SignUp,
-    /// `[secrets] key`; `None`: a file in the state folder.
+    /// `[secrets] key`; `None`: a file in the state directory.
     pub sealing_key: Option<SealingKeyPlace>,
     /// `[throttle]`
     pub throttle: Throttle,
@@ -39,28 +39,28 @@ pub struct Config {
     pub pages: Pages,
     /// `[authjs]`
     pub authjs: AuthJs,
-    /// `[cors] origins`: for the gateway's own endpoints, and for routes that say nothing of their own.
+    /// `[cors] origins`: for the gateway's own endpoints, and for routes without their own setting.
     pub cors_origins: Vec<Origin>,
-    /// `[[upstream]]`, and one for each URL that a route names at once.
+    /// `[[upstream]]`, and one for each inline URL of a route.
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in order; the first match wins.
     pub routes: Routes,
     /// `[[test]]`, for `authgate check`.
     pub tests: Vec<Test>,
-    /// What is worth a look and no fault.
+    /// Warnings; the configuration is valid.
     pub warnings: Faults,
-    /// Every group that a route names, with its place in the file.
+    /// Every group that a route names, with its position in the file.
     pub(super) named_groups: BTreeMap<String, Range<usize>>,
 }
 
 impl Config {
-    /// How our cookies are written.
+    /// Names and attributes of the gateway's cookies.
     pub fn cookie_style(&self) -> CookieStyle {
         let Session { same_site, domain, cookie_name, .. } = &self.session;
         CookieStyle::new(cookie_name, self.server.public_url.scheme() == Scheme::Https, domain.clone(), *same_site)
     }
 
-    /// Warns of groups that routes ask for and nobody is in, once it is known which groups there are.
+    /// Warns of groups that routes require and no account has, once the groups are known.
     pub fn warn_of_groups_without_people(&mut self, known: &[String]) {
         for (group, span) in &self.named_groups {
             if known.contains(group) {
@@ -85,26 +85,26 @@ impl Config {
 pub struct Server {
     /// Where to listen.
     pub listen: Vec<Listen>,
-    /// The origin that browsers use; decides cookie names and links.
+    /// The origin that browsers use; determines cookie names and links.
     pub public_url: Origin,
-    /// Whether it was left out, and all addresses are listened on: where browsers come in is a guess then.
+    /// Whether it is unset while a listener is bound to all addresses: then the origin is a guess.
     pub is_public_url_guessed: bool,
-    /// Folder of the database and the keys; absolute or relative to the working directory.
+    /// Directory of the database and the keys; absolute or relative to the working directory.
     pub state_dir: PathBuf,
-    /// The gateway's own pages and endpoints: starts with `/`, no `/` at the end, one or more
-    /// segments of `[A-Za-z0-9._~-]`.
+    /// Path prefix of the gateway's own pages and endpoints: starts with `/`, no trailing `/`, one or more segments of
+    /// `[A-Za-z0-9._~-]`.
     pub prefix: String,
-    /// How many readings a path may have where no route says it.
+    /// How many readings a path may have, unless the route says otherwise.
     pub paths: Paths,
-    /// Peers whose X-Forwarded-For/-Proto/-Host count.
+    /// Peers with a trusted X-Forwarded-For/-Proto/-Host.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// What else they may say, and backends then get: names in lower case.
+    /// Further header fields that are trusted from these peers and forwarded; lower-case names.
     pub trusted_headers: Vec<String>,
-    /// Whether a change of the file reloads it.
+    /// Whether changes to the file trigger a reload.
     pub watch: bool,
     /// /healthz, /readyz, /metrics; `None` is off.
     pub admin_listen: Option<Listen>,
-    /// Names that it answers to, beside addresses and `localhost`: in lower case, without a port.
+    /// Host names accepted by the admin listener, besides addresses and `localhost`: lower case, without a port.
     pub admin_hosts: Vec<String>,
     /// `[server.tls]`
     pub tls: Tls,
@@ -115,7 +115,7 @@ pub struct Server {
 pub enum Listen {
     /// Plain HTTP/1.1 over TCP.
     Tcp(SocketAddr),
-    /// HTTP/2 and HTTP/1.1 in TLS over TCP.
+    /// HTTP/2 and HTTP/1.1 over TLS.
     Tls(SocketAddr),
     /// Plain HTTP/1.1 over a Unix socket.
     Unix(UnixSocket),
@@ -124,11 +124,11 @@ pub enum Listen {
 /// A Unix socket to listen on: `unix:PATH?mode=0666&group=www-data`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixSocket {
-    /// Where it is.
+    /// Path of the socket.
     pub path: PathBuf,
-    /// Its file's permissions.
+    /// File mode.
     pub mode: u32,
-    /// Its file's group; `None`: this process's.
+    /// Group of the file; `None`: the process's group.
     pub group: Option<u32>,
 }
 
@@ -145,23 +145,23 @@ impl Listen {
 /// `[limits]`
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Whole request head, bytes.
+    /// Request head, bytes.
     pub head_bytes: usize,
-    /// Header fields in a request.
+    /// Header fields per request.
     pub head_fields: usize,
-    /// Time for a whole request head.
+    /// Time to receive a whole request head.
     pub head_time: Duration,
-    /// Bodies of our own endpoints, bytes.
+    /// Request bodies of the gateway's own endpoints, bytes.
     pub form_bytes: usize,
-    /// Open connections in all.
+    /// Open connections in total.
     pub connections: usize,
-    /// Open connections of one address (IPv6 by /64).
+    /// Open connections per client address (IPv6: per /64).
     pub connections_per_address: usize,
-    /// Open WebSockets of one user.
+    /// Open WebSockets per user.
     pub sockets_per_user: usize,
-    /// A connection without a request.
+    /// Idle timeout of a connection between requests.
     pub keep_alive: Duration,
-    /// An exchange, body or socket on which nothing moves.
+    /// Idle timeout of an exchange, body or socket.
     pub idle: Duration,
 }
 
@@ -170,17 +170,17 @@ pub struct Limits {
 pub struct Session {
     /// Absolute lifetime.
     pub max_age: Duration,
-    /// Lifetime without a request.
+    /// Lifetime without requests.
     pub idle: Duration,
-    /// The cookie is rewritten at most this often.
+    /// Minimum time between renewals of the cookie.
     pub renew_after: Duration,
     /// The cookie's SameSite attribute.
     pub same_site: SameSite,
     /// The cookie's name, without `__Host-` or `__Secure-`.
     pub cookie_name: String,
-    /// Whether cookies that apps set under one account are kept from another.
+    /// Whether cookies that apps set are kept apart by account.
     pub app_cookies: AppCookieRule,
-    /// A parent domain that shares the session between its hosts; lower case, no leading dot.
+    /// Parent domain for a session shared between its hosts; lower case, no leading dot.
     pub domain: Option<String>,
 }
 
@@ -189,16 +189,16 @@ pub struct Session {
 pub enum AppCookieRule {
     /// They belong to the account that was signed in.
     PerAccount,
-    /// They are forwarded whoever is signed in.
+    /// They are forwarded for every account.
     Keep,
 }
 
 /// `[password]`
 #[derive(Debug, Clone)]
 pub struct Password {
-    /// Characters (Unicode code points) at least; 256 at most.
+    /// Minimum length in characters (Unicode code points); the maximum is 256.
     pub min_length: usize,
-    /// Whether the shipped list of common passwords counts.
+    /// Whether passwords on the built-in list of common passwords are rejected.
     pub blocklist: bool,
     /// argon2id parameters.
     pub argon2: Argon2,
@@ -216,7 +216,7 @@ pub struct Argon2 {
 /// `users.ids`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserIds {
-    /// Decimal, above every id ever seen.
+    /// Decimal, higher than every id ever used.
     Integer,
     /// UUID version 7.
     Uuid,
@@ -225,11 +225,11 @@ pub enum UserIds {
 /// `sign_up.mode`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignUp {
-    /// Nobody signs up; accounts come from the command line.
+    /// No sign-up; accounts are created on the command line.
     Closed,
-    /// Holders of an invite link.
+    /// Only with an invite link.
     Invite,
-    /// Everybody.
+    /// Anyone.
     Open,
 }
 
@@ -238,9 +238,9 @@ pub enum SignUp {
 pub struct Throttle {
     /// Failed sign-ins per account; an address gets twenty times as many.
     pub max_retries: u32,
-    /// The window in which they are counted.
+    /// Counting window.
     pub find_time: Duration,
-    /// How long further tries are answered 429.
+    /// How long further attempts get 429.
     pub ban_time: Duration,
 }
 
@@ -249,40 +249,40 @@ pub struct Throttle {
 pub struct Pages {
     /// Heading of the login page.
     pub title: String,
-    /// Logo, and files in the place of shipped ones.
+    /// Logo, and overridden files.
     pub look: Look,
     /// Extra public path of the login page.
     pub login: Option<String>,
     /// Extra public path of the sign-up page.
     pub signup: Option<String>,
-    /// Where people land without a callbackUrl: a path.
+    /// Where users land without a callbackUrl: a path.
     pub after_login: String,
-    /// Further origins that callbackUrl may name.
+    /// Further origins that callbackUrl may point to.
     pub callback_origins: Vec<Origin>,
 }
 
 /// `pages.logo` and `pages.templates`, as read.
 #[derive(Debug, Clone, Default)]
 pub struct Look {
-    /// Ending (svg, png or webp) and content of the logo.
+    /// Extension (svg, png or webp) and content of the logo.
     pub logo: Option<(&'static str, Bytes)>,
-    /// Name and content of files that stand in the place of shipped ones.
+    /// Name and content of overridden files.
     pub own: Vec<(&'static str, Bytes)>,
 }
 
-/// `[authjs]`: the surface that next-auth/react and Auth.js clients call.
+/// `[authjs]`: the endpoints that next-auth/react and Auth.js clients call.
 #[derive(Debug, Clone)]
 pub struct AuthJs {
-    /// Where it is; starts with `/`, no `/` at the end. `None` is off.
+    /// Path prefix; starts with `/`, no trailing `/`. `None` is off.
     pub base_path: Option<String>,
-    /// Which client it is for.
+    /// The client library it is for.
     pub client: AuthJsClient,
 }
 
-/// `authjs.client`: what the body of a signed-out session is.
+/// `authjs.client`: the session response body when signed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthJsClient {
-    /// `false`, which both read as nobody.
+    /// `false`, which both libraries treat as signed out.
     Auto,
     /// `{}`
     V4,

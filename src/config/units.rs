@@ -1,14 +1,13 @@
-//! Durations and sizes as people write them.
+//! Durations and sizes in human-readable form.
 
 use std::time::Duration;
 
-/// A whole number and a unit.
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..at].parse().ok()?, &text[at..]))
 }
 
-/// Reads a duration such as `"20d"`: a whole number and ms, s, m, h or d.
+/// Parses a duration such as `"20d"`: a whole number and ms, s, m, h or d.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (count, unit) = split_unit(text)?;
     let millis: u64 = match unit {
@@ -19,11 +18,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         "d" => 86_400_000,
         _ => return None,
     };
-    // 100 years: beyond it sums of times could overflow
+    // 100 years: beyond that, sums of times could overflow
     count.checked_mul(millis).filter(|&millis| millis <= 36_525 * 86_400_000).map(Duration::from_millis)
 }
 
-/// Reads a size such as `"64KiB"`, in bytes.
+/// Parses a size such as `"64KiB"`, in bytes.
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     let (count, unit) = split_unit(text)?;
     let factor = match unit {

@@ -1,4 +1,4 @@
-//! What may stand in a file and is seldom meant: warnings that need more than one table to be seen.
+//! Warnings about valid settings that are rarely intended and involve more than one table.
 
 use std::ops::Range;
 
@@ -7,17 +7,17 @@ use crate::config::{Access, Listen, Route, Routes, Segment, Server, Upstream, Up
 use crate::web::host::HostPattern;
 use crate::web::origin::Scheme;
 
-/// Where things stand that are judged together.
+/// Positions that the checks across routes need.
 #[derive(Default)]
 pub(super) struct Places {
     pub(super) paths: Vec<Range<usize>>,
-    /// Whether the file says what becomes of cookies.
+    /// Whether the route sets `cookies`.
     pub(super) cookies: Vec<bool>,
     pub(super) hosts: Vec<Range<usize>>,
 }
 
-/// A path that is guarded by itself alone, while all below it goes to a route that asks for less: other proxies take
-/// `/admin` for a prefix. `numbers` and `spans` are the routes' places in the file.
+/// Warns of a protected path that matches exactly while a less strict route matches everything below it: other proxies
+/// treat `/admin` as a prefix. `numbers` and `spans` are the routes' numbers and positions in the file.
 pub(super) fn open_below(routes: &Routes, numbers: &[usize], spans: &[Range<usize>], reading: &Reading<'_>) {
     for (at, route) in routes.iter().enumerate() {
         let Some(below) = below(route) else { continue };
@@ -36,8 +36,8 @@ pub(super) fn open_below(routes: &Routes, numbers: &[usize], spans: &[Range<usiz
     }
 }
 
-/// A public part of an app that is guarded elsewhere: a session of the app's own, in its cookie, goes on there whatever
-/// becomes of the gateway's.
+/// Warns of a public route to an app that another route protects: the app's own session cookie passes there and
+/// outlives the gateway session.
 pub(super) fn public_part(
     routes: &Routes,
     upstreams: &[Upstream],
@@ -64,7 +64,7 @@ pub(super) fn public_part(
     }
 }
 
-/// All that lies below a guarded path, as a route; `None` where nobody would look for anything below it.
+/// Everything below a protected path, as a route; `None` where nothing is expected below it.
 fn below(route: &Route) -> Option<Route> {
     let guarded = route.access == Access::Deny || !route.groups.is_empty();
     let mut below = route.clone();
@@ -79,7 +79,7 @@ fn below(route: &Route) -> Option<Route> {
     Some(below)
 }
 
-/// Whether somebody may use `this` who may not use `that`.
+/// Whether `this` grants access to users that `that` rejects.
 fn asks_less(this: &Route, that: &Route) -> bool {
     match this.access {
         Access::Deny => false,
@@ -91,7 +91,8 @@ fn asks_less(this: &Route, that: &Route) -> bool {
     }
 }
 
-/// Hosts that browsers ask for over TLS and that no certificate speaks for. A proxy in front may show others.
+/// Warns of host names that browsers request over TLS and that no certificate covers. A proxy in front may present
+/// others.
 pub(super) fn uncovered(
     server: &Server,
     public: Range<usize>,

@@ -1,5 +1,5 @@
-//! As typed -> as used, one file a table. Every fault is gathered; where a value is wrong the
-//! default stands in for it, so that the rest can be judged too.
+//! Lowers the file as typed to the configuration as used, one file per table. All faults are collected; an invalid
+//! value is replaced by its default so that the rest can still be checked.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ mod tls;
 mod token;
 mod upstream;
 
-/// Lowers a whole file; the value is good only if no fault was said.
+/// Lowers a whole file. The result is valid only if no fault was reported.
 pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>) -> Config {
     let root = Table::root(file, reading);
     let server_table = root.table("server", "[server]");

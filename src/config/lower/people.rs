@@ -17,7 +17,7 @@ pub(super) fn session(table: &Table<'_>, public_url: &Origin) -> Session {
     let idle_typed = table.duration("idle", SECOND);
     let renew_typed = table.duration("renew_after", SECOND);
     let max_age = max_age_typed.as_ref().map_or(Duration::from_secs(20 * DAY), |text| text.value);
-    // left out, the shorter limits follow the longer ones
+    // unset shorter limits follow the longer ones
     let idle = idle_typed.as_ref().map_or(Duration::from_secs(7 * DAY).min(max_age), |text| text.value);
     let renew_after = renew_typed.as_ref().map_or(Duration::from_secs(3600).min(idle / 2), |text| text.value);
     if let Some(typed) = &idle_typed
@@ -59,7 +59,7 @@ fn cookie_name(table: &Table<'_>) -> String {
     text.value
 }
 
-/// A cookie of ours must not have the name of one that an app gets a token in.
+/// The gateway's cookies must not share a name with a cookie that carries an upstream token.
 pub(super) fn cookie_clash(session: &Session, span: Range<usize>, upstreams: &[Upstream], reading: &Reading<'_>) {
     let mut cookies = upstreams.iter().filter_map(|upstream| upstream.token.as_ref()).flat_map(|token| &token.cookies);
     if let Some(name) = cookies.find(|name| cookie::is_own(&session.cookie_name, name.as_bytes())) {
@@ -104,7 +104,7 @@ pub(super) fn password(table: &Table<'_>) -> Password {
         argon2.number(key, min, max).and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
     };
     let parameters = Argon2 {
-        // OWASP's least: 7 MiB with 5 iterations; below, hashes are cheap to guess
+        // OWASP minimum: 7 MiB with 5 iterations; below that, hashes are cheap to guess
         memory_kib: number("memory_kib", 19_456, 7168, 1 << 20),
         iterations: number("iterations", 2, 1, 16),
         parallelism: number("parallelism", 1, 1, 16),

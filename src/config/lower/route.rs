@@ -14,7 +14,7 @@ use crate::web::host::HostPattern;
 use crate::web::origin::Origin;
 use crate::web::path::NormalPath;
 
-/// What routes are judged by besides their own table.
+/// Settings outside the route's own table that its checks need.
 pub(super) struct Around<'a> {
     pub(super) own: &'a [Listen],
     pub(super) cors_origins: &'a [Origin],
@@ -31,7 +31,7 @@ pub(super) fn routes(
     reading: &Reading<'_>,
 ) -> (Routes, Places) {
     let mut routes = Routes::default();
-    // a route with a fault of its own covers nothing: one thing is said once
+    // a faulty route does not count as covering others: each problem is reported once
     let (mut numbers, mut places) = (Vec::new(), Places::default());
     for (number, table) in (1..).zip(tables) {
         let faults = table.reading.fault_count();
@@ -105,7 +105,7 @@ fn route(table: &Table<'_>, upstreams: &mut Vec<Upstream>, around: &Around<'_>) 
     }
 }
 
-/// A table of its own wins over `[cors]`; `"app"` leaves everything to the app.
+/// A route's own table overrides `[cors]`; `"app"` leaves CORS to the app.
 fn cors(table: &Table<'_>, everywhere: &[Origin]) -> Cors {
     if table.holds_table("cors") {
         return Cors::Origins(origins(&table.table("cors", "cors"), "origins"));
@@ -138,7 +138,7 @@ fn websocket_token(table: &Table<'_>) -> WebSocketToken {
     places
 }
 
-/// What frames requests of its own would be a way past every rule, and WebSockets have theirs.
+/// Protocols that carry further requests would bypass every rule; WebSockets have their own settings.
 fn upgrade(table: &Table<'_>) -> Vec<String> {
     let Some(list) = table.texts("upgrade", "spdy/3.1") else { return Vec::new() };
     let mut protocols = Vec::new();
@@ -171,7 +171,7 @@ fn upgrade(table: &Table<'_>) -> Vec<String> {
     protocols
 }
 
-/// With `domain`, people are sent to log in from here to where sessions are shared: it must be among those hosts.
+/// With `domain`, users sign in on a host that shares the session, so the route's host must be one of them.
 fn host(table: &Table<'_>, domain: Option<&str>) -> HostPattern {
     let Some(text) = table.text("host", "app.example.com") else { return HostPattern::Any };
     let Some(host) = HostPattern::parse(&text.value) else {
@@ -286,7 +286,7 @@ fn groups(table: &Table<'_>, access: Access) -> Vec<String> {
     groups
 }
 
-/// Cut from the path as typed, so it must be the fixed front of the pattern.
+/// The prefix is stripped from the raw path, so it must be the literal start of the pattern.
 fn strip_prefix(table: &Table<'_>, path: &PathPattern) -> String {
     let Some(text) = table.text("strip_prefix", "/api").filter(|text| !text.value.is_empty()) else {
         return String::new();

@@ -10,7 +10,7 @@ use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::proxy_headers;
 
-/// What helps where a host is written in letters that no browser sends.
+/// Suggested fix for hosts that are not in the form that browsers send.
 pub(super) const PUNYCODE: &str =
     "use punycode, as browsers send it: \"https://xn--bcher-kva.example\" is https://bücher.example";
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,7 +71,8 @@ pub(super) fn server(table: &Table<'_>) -> Server {
     }
 }
 
-/// Without a proxy in front that is believed, https needs a TLS listener; and what others can reach should have one.
+/// Without a trusted proxy in front, an https URL needs a TLS listener, and addresses reachable from other machines
+/// should have one.
 fn without_proxy(
     table: &Table<'_>,
     list: Option<&Item<'_, Vec<Item<'_, String>>>>,
@@ -114,7 +115,7 @@ fn admin_listen(table: &Table<'_>, base: &Path) -> Option<Listen> {
     address
 }
 
-/// Port 0 may stand several times: each asks for a free port.
+/// Port 0 may be repeated: each asks for a free port.
 fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
     let mut kept: Vec<Listen> = Vec::new();
     for (typed, address) in listen {
@@ -131,8 +132,8 @@ fn distinct(listen: Vec<(&Item<'_, String>, Listen)>) -> Vec<Listen> {
     kept
 }
 
-/// Whether only one of the two could be bound. All of one family's addresses hold each single one, and `[::]` is bound
-/// for both families.
+/// Whether the two addresses conflict. A wildcard address includes every address of its family, and `[::]` is bound for
+/// both families.
 fn overlap(one: &Listen, other: &Listen) -> bool {
     let (Some(a), Some(b)) = (one.address(), other.address()) else {
         return matches!((one, other), (Listen::Unix(one), Listen::Unix(other)) if one.path == other.path);
@@ -185,7 +186,7 @@ fn unix_socket(text: &Item<'_, String>, rest: &str, base: &Path) -> Option<UnixS
     Some(socket)
 }
 
-/// A group by its name in /etc/group, or its number.
+/// A group by name (from /etc/group) or number.
 fn group_id(name: &str) -> Option<u32> {
     let by_name = || {
         let groups = std::fs::read_to_string("/etc/group").ok()?;
@@ -195,7 +196,7 @@ fn group_id(name: &str) -> Option<u32> {
     name.parse().ok().or_else(by_name)
 }
 
-/// Left out, it is the first address of `listen`, on loopback where that is none a browser can use.
+/// Defaults to the first `listen` address, or to loopback if browsers cannot use that address.
 fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
     if let Some(text) = table.text("public_url", "https://apps.example.com") {
         if let Some(origin) = Origin::parse(&text.value) {
@@ -212,13 +213,13 @@ fn public_url(table: &Table<'_>, listen: &[Listen]) -> Origin {
     let address = first.and_then(Listen::address).map(|address| {
         if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
     });
-    // port 0 is known only once it is bound: no browser can be told before
+    // the port behind port 0 is unknown until it is bound
     let host = address.and_then(|address| Host::parse(&address)).unwrap_or_else(Host::loopback);
     let scheme = if matches!(first, Some(Listen::Tls(_))) { Scheme::Https } else { Scheme::Http };
     Origin::new(scheme, &host)
 }
 
-/// Beside the system's configuration, which only root writes to, there is no place for a database.
+/// The database cannot be placed next to the system configuration, where only root can write.
 const SYSTEM: &str = "/etc/authgate";
 const SYSTEM_STATE: &str = "/var/lib/authgate";
 
@@ -228,7 +229,7 @@ fn default_state_dir(base: &Path) -> &'static str {
     if is_system { SYSTEM_STATE } else { "state" }
 }
 
-/// `--state-dir` is laid over this by the caller.
+/// The caller applies `--state-dir` over this.
 fn state_dir(table: &Table<'_>) -> PathBuf {
     let typed = table.text("state_dir", "state").map(|text| text.value);
     let inherited =
@@ -257,12 +258,12 @@ fn prefix(table: &Table<'_>) -> String {
     text.value
 }
 
-/// Of the server or of a route.
+/// `paths` of the server or of a route.
 pub(super) fn paths(table: &Table<'_>) -> Option<Paths> {
     table.choice("paths", &[("all_readings", Paths::AllReadings), ("plain", Paths::Plain)])
 }
 
-/// The networks, and whether any stand in the file, good or not.
+/// The networks, and whether any are configured, valid or not.
 fn trusted_proxies(table: &Table<'_>) -> (Vec<ipnet::IpNet>, bool) {
     let Some(list) = table.texts("trusted_proxies", "10.0.0.0/8") else {
         return (Vec::new(), table.has("trusted_proxies"));

@@ -6,7 +6,7 @@ use crate::config::fault::nearest;
 use crate::config::file::{Item, Table};
 use crate::config::{Test, TestUser};
 
-/// What the gateway itself answers, as far as it hangs on the head alone.
+/// Statuses that the gateway itself returns, as far as they depend only on the request head.
 const STATUSES: [&str; 11] = ["204", "308", "400", "401", "403", "404", "405", "413", "414", "421", "431"];
 
 pub(super) fn tests(tables: &[Table<'_>], upstreams: &[String]) -> Vec<Test> {

@@ -7,7 +7,7 @@ use crate::config::file::Table;
 use crate::config::secret::{CLOSE, secret_place};
 use crate::config::{Authority, CertificateFiles, Secrets, Tls, Unfit, UpstreamTls};
 
-/// The certificates, and whether any stand in the file, good or not.
+/// The certificates, and whether any are configured, valid or not.
 pub(super) fn tls(table: &Table<'_>) -> (Tls, bool) {
     let typed = table.tables("certificates", "[[server.tls.certificates]]");
     let certificates = typed.iter().filter_map(pair).collect();
@@ -57,7 +57,7 @@ fn pair(table: &Table<'_>) -> Option<(CertificateFiles, Arc<crate::config::Certi
     if table.reading.secrets == Secrets::Left {
         return None;
     }
-    // no fault: other servers take such keys, and a platform may hand out no others
+    // only a warning: other servers accept such keys, and a platform may provide no others
     if let Some(what) = key.value.open_to_others() {
         table.reading.warn(key.span.clone(), what, CLOSE);
     }

@@ -1,4 +1,4 @@
-//! `upstream.token`: the short-lived JWT of a backend's own.
+//! `upstream.token`: a short-lived JWT for one backend.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::config::{BackendToken, Secrets, TokenFormat, TokenKey};
 use crate::secret::Secret;
 use crate::web::cookie;
 
-/// An HMAC key shorter than its hash is easier to guess than to forge (RFC 7518, 3.2).
+/// An HMAC key shorter than its hash output weakens the signature (RFC 7518, 3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,11 +85,11 @@ fn key(table: &Table<'_>, format: TokenFormat) -> Option<TokenKey> {
     }
 }
 
-/// What stands in guides and samples where a secret belongs.
+/// Placeholders from guides and samples.
 const PLACEHOLDERS: [&str; 6] =
     ["changeme", "yoursecret", "yournextauth", "supersecret", "nextauthsecret", "placeholder"];
 
-/// Whether nobody can guess it, as far as its looks tell (OWASP ASVS 11.2.3, 13.2.3).
+/// Whether the secret looks hard to guess (OWASP ASVS 11.2.3, 13.2.3).
 fn is_strong(secret: &Item<'_, Secret>) -> bool {
     const REMEDY: &str = "generate one with `openssl rand -base64 32`";
     let text = secret.value.expose();
@@ -98,7 +98,7 @@ fn is_strong(secret: &Item<'_, Secret>) -> bool {
     let what = if text.len() < SECRET_BYTES_MIN {
         "this secret is shorter than 32 bytes"
     } else if secret.reading.secrets == Secrets::Left {
-        // what stands in its place is worth nothing, and is not used either
+        // a placeholder of an unloaded secret is never used
         return true;
     } else if different < 8 || PLACEHOLDERS.iter().any(|known| letters.contains(known)) {
         "this secret is easy to guess"
@@ -139,7 +139,7 @@ fn send(way: &Item<'_, String>, token: &mut BackendToken) {
     }
 }
 
-/// A token (RFC 6265, 4.1.1) with a letter or digit that is none of our own cookies.
+/// A token (RFC 6265, 4.1.1) that contains a letter or digit and is not one of the gateway's own cookies.
 fn is_cookie_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     name.bytes().any(|b| b.is_ascii_alphanumeric())

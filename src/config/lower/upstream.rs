@@ -1,4 +1,4 @@
-//! `[[upstream]]`, and upstreams that a route names by their URL.
+//! `[[upstream]]`, and upstreams that a route defines inline by URL.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::config::{
 use crate::web::host::Host;
 use crate::web::origin::{Origin, Scheme};
 
-/// How often a server is asked whether it is well, and how often at most.
+/// Default and minimum health check interval.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const HEALTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
     let servers = table.texts("servers", "127.0.0.1:3000");
     let host_choice = table.choice("host", &[("client", UpstreamHost::Client), ("upstream", UpstreamHost::Upstream)]);
     let host = host_choice.unwrap_or(UpstreamHost::Client);
-    // the only way there is; the key says so
+    // the only value; the key makes it explicit
     let _ = table.choice("balance", &[("round_robin", ())]);
     let allow_headers = allow_headers(table);
     let identity = identity(table);
@@ -115,7 +115,7 @@ fn health(upstream: &Table<'_>) -> Option<Health> {
     Some(Health { path: path.value, interval })
 }
 
-/// A URL that a route names at once.
+/// An upstream defined inline by URL.
 pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstream> {
     let server = server(text, own)?;
     Some(Upstream {
@@ -130,8 +130,7 @@ pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstre
     })
 }
 
-/// A server that is not one of our `own` addresses: a gateway that forwards to itself would go round
-/// for ever.
+/// Parses a server. It must not be one of the gateway's `own` addresses, which would create a forwarding loop.
 fn server(text: &Item<'_, String>, own: &[Listen]) -> Option<UpstreamServer> {
     let server = read_server(text, &text.reading.base)?;
     let reaches = |listen: &Listen| match (&server, listen) {
@@ -207,7 +206,7 @@ fn identity(table: &Table<'_>) -> IdentityHeaders {
     preset(table.choice("identity", &words).unwrap_or("remote"))
 }
 
-/// The name keeps its letters: there are apps that read it as it is written down.
+/// The name keeps its case: some apps read it case-sensitively.
 fn header(name: &Item<'_, String>, template: &Item<'_, String>) -> Option<(String, Vec<TemplatePart>)> {
     const RESERVED: [&str; 12] = [
         "host",
