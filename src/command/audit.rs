@@ -1,11 +1,11 @@
-//! `authgate audit ...`: who signed in, who was turned away, and what was changed.
+//! `authgate audit ...`: sign-ins, refusals and changes.
 
 use super::people::{instant, looked, say, say_json, table};
 use super::{CommandError, Globals};
 use crate::logging::printable;
 use crate::store::AuditEvent;
 
-/// Events of the last `since_secs` seconds, newest first; of one e-mail, or all.
+/// Prints events of the last `since_secs` seconds, newest first; of one e-mail, or all.
 pub fn run(globals: &Globals, email: Option<&str>, since_secs: u64, as_json: bool) -> Result<(), CommandError> {
     let events = looked(globals)?.events(email, since_secs)?;
     if as_json {
@@ -22,7 +22,7 @@ pub fn run(globals: &Globals, email: Option<&str>, since_secs: u64, as_json: boo
         };
         return say_json(&events.iter().map(told).collect());
     }
-    // what was typed at the login page stands here, too
+    // events include what was typed at the login page
     let cells = |event: &AuditEvent| {
         vec![
             instant(event.at),

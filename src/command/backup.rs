@@ -7,7 +7,7 @@ use super::{CommandError, Globals};
 use crate::account;
 use crate::store;
 
-/// Carries the command out.
+/// Creates the backup.
 pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
     let bytes = store::back_up(&config.server.state_dir, file)?;

@@ -1,10 +1,10 @@
-//! `authgate ban ...`: what is throttled after too many wrong passwords.
+//! `authgate ban ...`: throttled accounts and addresses.
 
 use super::people::{instant, looked, open, remark, say, say_json, table};
 use super::{BanCommand, CommandError, Globals};
 use crate::account::{Ban, admin::bans};
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(globals: &Globals, command: BanCommand) -> Result<(), CommandError> {
     let mut admin = if matches!(command, BanCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {

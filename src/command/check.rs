@@ -1,5 +1,4 @@
-//! `authgate check`: judges the configuration without binding or creating anything, then its
-//! `[[test]]` tables.
+//! `authgate check`: validates the configuration without binding or creating anything, then runs its `[[test]]` tables.
 
 use std::io::{IsTerminal, Write};
 
@@ -69,7 +68,7 @@ fn verdict(file: &str, tests: usize, failed: usize) -> String {
     }
 }
 
-/// What a start would do with the database that is there: nothing to be told of, a line, or why it would be refused.
+/// What startup would do with the existing database: nothing to report, one line, or the reason it would be refused.
 fn database(config: &Config) -> Result<String, String> {
     match store::judge(&config.server.state_dir) {
         Ok(Judged::Absent) => Ok(String::new()),
@@ -83,13 +82,13 @@ fn database(config: &Config) -> Result<String, String> {
     }
 }
 
-/// Says to the person at the terminal what is worth a look.
+/// Prints warnings to standard error.
 pub(super) fn remark(warnings: &Faults) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let _ = write!(std::io::stderr().lock(), "{}", warnings.render(color));
 }
 
-/// The groups of all accounts; `None` where there are no accounts that could tell.
+/// The groups of all accounts; `None` if there are no accounts.
 fn groups_with_people(config: &Config) -> Option<Vec<String>> {
     let users = Admin::open_read_only(config, Clock::system()).ok()?.users().ok()?;
     (!users.is_empty()).then(|| users.into_iter().flat_map(|user| user.groups).collect())

@@ -1,4 +1,4 @@
-//! `authgate explain`: what becomes of a request, and why. Nothing is sent and nothing is made.
+//! `authgate explain`: how a request would be handled, and why. Nothing is sent or created.
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::policy::explain::report::{Answer, Explanation, Forwarded, ReadingReport, RouteTried, SimulatedRequest};
 use crate::policy::explain::simulate::Simulator;
 
-/// Routes that are told of one by one where the right one is not among the first.
+/// Number of routes listed; earlier ones are only counted.
 const ROUTES_SHOWN: usize = 20;
 
-/// Prints what a request comes to.
+/// Prints how the request would be handled.
 pub fn run(globals: &Globals, args: &ExplainArgs) -> Result<(), CommandError> {
     let method = Method::from_bytes(args.method.as_bytes())
         .map_err(|_| CommandError::Usage(format!("invalid method `{}` (example: GET)", args.method)))?;
@@ -38,7 +38,7 @@ fn field(line: &str) -> Result<(HeaderName, HeaderValue), CommandError> {
     read.ok_or_else(|| CommandError::Usage(format!("invalid header `{line}` (example: 'Accept: text/html')")))
 }
 
-/// The account as it is now.
+/// The account in its current state.
 fn account(config: &Config, email: &str) -> Result<User, CommandError> {
     let row = Admin::open_read_only(config, Clock::system())?.user(email)?;
     Ok(User::new(row.id, row.email, row.name, row.picture, row.groups, row.disabled))

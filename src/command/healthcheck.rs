@@ -11,13 +11,13 @@ use crate::clock::Stopwatch;
 use crate::config::Listen;
 
 const TIME: Duration = Duration::from_secs(5);
-/// An answer of the gateway's has a line; whoever listens there in its place may have more to say.
+/// Largest response read, in bytes. The gateway sends one line; another server on that address may send more.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
-/// How often a gateway that is not ready is asked again.
+/// Time between attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Succeeds when `/readyz` answers 200: now, or within `wait`.
+/// Succeeds when `/readyz` returns 200: immediately, or within `wait`.
 pub fn run(globals: &Globals, wait: Duration) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
     let Some(address) = &config.server.admin_listen else {
@@ -65,7 +65,7 @@ fn ask(address: &Listen) -> std::io::Result<String> {
     }
 }
 
-/// A listener on all addresses is asked over loopback.
+/// A listener on all addresses is reached over loopback.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         let loopback: std::net::IpAddr =

@@ -1,5 +1,5 @@
-//! `authgate user import`: accounts of other programs. Files are read here, rows are judged in
-//! [`crate::account`]. What was found is told by row.
+//! `authgate user import`: accounts from other programs. Files are read here; rows are validated in [`crate::account`].
+//! Findings are reported by row.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use crate::account::{ImportRow, ImportRules, admin::import};
 use crate::secret::Secret;
 use crate::store;
 
-/// Larger files are no list of people.
+/// Largest file, in bytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Rows, and the highest id that was ever given.
+/// Rows, and the highest id ever assigned.
 type Read = (Vec<ImportRow>, u64);
 
-/// Carries the command out.
+/// Runs the import.
 pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
     let (rows, highest_id) = match args.format {
         ImportFormat::Prisma => prisma(args),
@@ -55,7 +55,7 @@ fn read_text(args: &ImportArgs) -> Result<String, CommandError> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// Where each value stands in a table's rows.
+/// Column indexes in a table's rows.
 struct Columns {
     id: Option<usize>,
     email: usize,
@@ -67,7 +67,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// A column that was named must be there; otherwise the usual names are looked for.
+    /// A column named in the arguments must exist; otherwise the usual names are tried.
     fn find(args: &ImportArgs, names: &[String]) -> Result<Self, CommandError> {
         let find = |named: &Option<String>, usual: &[&str]| match named {
             Some(named) => {
@@ -101,7 +101,7 @@ impl Columns {
             row,
             id: value(self.id),
             email: value(Some(self.email)).unwrap_or_default(),
-            // when it was confirmed, or whether
+            // the time of verification, or a boolean
             email_proved: value(self.email_verified)
                 .is_some_and(|text| !["", "0", "f", "false"].contains(&text.trim().to_ascii_lowercase().as_str())),
             password: value(self.password).map(Secret::new),
@@ -123,8 +123,7 @@ fn prisma(args: &ImportArgs) -> Result<Read, CommandError> {
     Ok((rows, table.sequence))
 }
 
-/// As PostgreSQL's `\copy ... WITH (FORMAT csv, HEADER)` writes it: an empty field is NULL. Rows are told by
-/// their line.
+/// The format of PostgreSQL's `\copy ... WITH (FORMAT csv, HEADER)`: an empty field is NULL. Rows are numbered by line.
 fn csv(args: &ImportArgs) -> Result<Read, CommandError> {
     let text = read_text(args)?;
     let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
@@ -135,7 +134,7 @@ fn csv(args: &ImportArgs) -> Result<Read, CommandError> {
     let (mut line, mut counted) = (1, 0);
     for record in reader.records() {
         let record = record.map_err(|error| refused(args, error))?;
-        // the reader stands between CR and LF there: what follows them is the record
+        // the reported position is between CR and LF: the record starts after them
         let at = record.position().map_or(0, |at| usize::try_from(at.byte()).unwrap_or(0));
         let begins = at + text[at..].len() - text[at..].trim_start_matches(['\r', '\n']).len();
         line += text[counted..begins].matches('\n').count();
@@ -146,8 +145,8 @@ fn csv(args: &ImportArgs) -> Result<Read, CommandError> {
     Ok((rows, 0))
 }
 
-/// `name:hash` lines, as Apache and nginx read them: blanks around them count for nothing, nor do fields behind the hash.
-/// Where names are no addresses, `--domain` makes them so.
+/// `name:hash` lines, as Apache and nginx read them: surrounding blanks and fields after the hash are ignored.
+/// `--domain` turns names that are not e-mail addresses into addresses.
 fn htpasswd(args: &ImportArgs) -> Result<Read, CommandError> {
     let mut rows = Vec::new();
     for (row, line) in (1..).zip(read_text(args)?.lines()) {
@@ -204,7 +203,7 @@ fn authelia(args: &ImportArgs) -> Result<Read, CommandError> {
     Ok((rows, 0))
 }
 
-/// The line on which a user begins; 0 if it stands there in another spelling.
+/// The line on which a user begins; 0 if the file spells the name differently.
 fn line_of(text: &str, name: &str) -> usize {
     let bare = |line: &str| line.trim().trim_matches(['"', '\'']).to_owned();
     let begins = |line: &str| line.trim_end().strip_suffix(':').is_some_and(|key| bare(key) == name);

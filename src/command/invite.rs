@@ -1,11 +1,11 @@
-//! `authgate invite ...`: one-time links that make accounts. A link is shown once, when it is made.
+//! `authgate invite ...`: one-time sign-up links. A link is shown once, on creation.
 
 use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
 use super::{CommandError, Globals, InviteArgs, InviteCommand};
 use crate::account::{Admin, admin::invites};
 use crate::store::InviteRow;
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(globals: &Globals, command: InviteCommand) -> Result<(), CommandError> {
     match command {
         InviteCommand::Make(args) => make(&mut open(globals)?, &args),
@@ -53,7 +53,7 @@ fn list(admin: &mut Admin, json: bool) -> Result<(), CommandError> {
     say(&table(&headings, &rows.iter().map(cells).collect::<Vec<_>>()))
 }
 
-/// A time in the largest unit that it is a whole number of.
+/// A duration in the largest unit that divides it.
 fn span(secs: u64) -> String {
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
     let (unit, name) = units.into_iter().find(|(unit, _)| secs.is_multiple_of(*unit)).unwrap_or((1, "second"));

@@ -1,4 +1,4 @@
-//! `authgate key ...`: the keys that sign session tokens, and the one that seals them. Their secrets are never shown.
+//! `authgate key ...`: the keys that sign session tokens, and the sealing key. Their secrets are never shown.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::account::{OldKeys, admin::signing_keys};
 use crate::sealing::SealingKey;
 use crate::store::KeyRow;
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
     let mut admin = if matches!(command, KeyCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {
@@ -70,7 +70,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
     }
 }
 
-/// A key file that the caller made.
+/// Reads a key file that the user created.
 fn read_key(file: &Path) -> Result<SealingKey, CommandError> {
     let refused = |why: &dyn std::fmt::Display| CommandError::Refused(format!("{}: {why}", file.display()));
     let bytes = zeroize::Zeroizing::new(std::fs::read(file).map_err(|error| refused(&error))?);

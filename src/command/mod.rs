@@ -1,4 +1,4 @@
-//! What each command does, one file a command. Arguments come as plain structs from [`crate::cli`].
+//! The commands, one file each. Arguments arrive as plain structs from [`crate::cli`].
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub mod session;
 pub mod token;
 pub mod user;
 
-/// Options that every command takes.
+/// Global options.
 #[derive(Debug, Clone, Default)]
 pub struct Globals {
     /// `--config FILE`
@@ -32,7 +32,7 @@ pub struct Globals {
 }
 
 impl Globals {
-    /// `--config`, else `gateway.toml` here, else `/etc/authgate/gateway.toml`.
+    /// `--config`, else `gateway.toml` in the working directory, else `/etc/authgate/gateway.toml`.
     pub fn config_path(&self) -> PathBuf {
         let here = PathBuf::from("gateway.toml");
         match &self.config {
@@ -49,84 +49,84 @@ impl Globals {
 /// `run`
 #[derive(Debug, Clone, Default)]
 pub struct RunArgs {
-    /// One app to serve without any file.
+    /// App to serve without a configuration file.
     pub to: Option<String>,
-    /// Where to listen then.
+    /// Listen address for `--to`.
     pub listen: Option<String>,
 }
 
-/// What `user add` and `user set` may say of an account.
+/// Account details for `user add` and `user set`.
 #[derive(Debug, Clone, Default)]
 pub struct UserArgs {
     /// E-mail as typed.
     pub email: String,
-    /// `user set`: the e-mail from now on.
+    /// `user set`: the new e-mail.
     pub new_email: Option<String>,
     /// Display name.
     pub name: Option<String>,
     /// Picture URL.
     pub picture: Option<String>,
-    /// Groups; given once or more they replace the account's. A lone empty one takes all away.
+    /// Groups; if given, they replace the account's groups. A single empty one removes all.
     pub groups: Vec<String>,
-    /// The password is the first line of standard input.
+    /// Read the password from the first line of standard input.
     pub password_stdin: bool,
-    /// `user set`: API tokens go on under a new password.
+    /// `user set`: keep API tokens valid after a password change.
     pub keep_tokens: bool,
 }
 
 /// `user ...`
 #[derive(Debug, Clone)]
 pub enum UserCommand {
-    /// A new account; without a password a one-time link is printed.
+    /// Add an account; without a password, print a one-time link.
     Add(UserArgs),
-    /// Accounts.
+    /// List accounts.
     List {
-        /// Which.
+        /// Which accounts.
         filter: UserFilter,
-        /// As JSON.
+        /// Print JSON.
         json: bool,
     },
-    /// One account.
+    /// Show one account.
     Show {
         /// E-mail as typed.
         email: String,
-        /// As JSON.
+        /// Print JSON.
         json: bool,
     },
-    /// Removes accounts and ends their sessions.
+    /// Remove accounts and end their sessions.
     Remove {
         /// E-mails as typed.
         emails: Vec<String>,
-        /// Without asking.
+        /// Skip the confirmation.
         yes: bool,
     },
-    /// Nobody signs in to it any more; its sessions end.
+    /// Disable an account and end its sessions.
     Disable {
         /// E-mail as typed.
         email: String,
     },
-    /// The reverse.
+    /// Re-enable an account.
     Enable {
         /// E-mail as typed.
         email: String,
     },
-    /// Changes what is given.
+    /// Change the given details.
     Set(UserArgs),
-    /// Prints a one-time link for a new password.
+    /// Print a one-time link for a new password.
     Reset {
         /// E-mail as typed.
         email: String,
     },
 }
 
-/// Which accounts `user list` shows; all where nothing is asked for.
+/// Filter of `user list`; the default matches all accounts.
 #[derive(Debug, Clone, Default)]
 pub struct UserFilter {
-    /// A part of e-mail or name; with `*` the whole of it.
+    /// Part of an e-mail or name; with `*`, the whole of it.
     pub pattern: Option<String>,
-    /// A group that they are in.
+    /// Only members of this group.
     pub group: Option<String>,
-    /// Disabled ones alone.
+    /// Only disabled accounts.
     pub disabled: bool,
 }
 
@@ -136,9 +136,9 @@ pub struct UserFilter {
 pub struct ImportArgs {
     pub file: PathBuf,
     pub format: ImportFormat,
-    /// Only say what would be imported.
+    /// Only report what would be imported.
     pub dry_run: bool,
-    /// Any finding refuses everything.
+    /// Import nothing if there is any finding.
     pub strict: bool,
     pub table: Option<String>,
     pub id_column: Option<String>,
@@ -147,20 +147,20 @@ pub struct ImportArgs {
     pub name_column: Option<String>,
     pub picture_column: Option<String>,
     pub groups_column: Option<String>,
-    /// Makes addresses of names that are none.
+    /// Domain appended to names that are not e-mail addresses.
     pub domain: Option<String>,
 }
 
-/// What kind of file is imported.
+/// Format of the imported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportFormat {
-    /// A SQLite file of Prisma's.
+    /// SQLite database of Prisma.
     Prisma,
     /// CSV with a header line.
     Csv,
-    /// Apache's password file.
+    /// Apache password file.
     Htpasswd,
-    /// Authelia's users file.
+    /// Authelia users file.
     Authelia,
 }
 
@@ -169,9 +169,9 @@ pub enum ImportFormat {
 #[allow(missing_docs)]
 pub struct ExplainArgs {
     pub method: String,
-    /// A path, or an address.
+    /// Path or URL.
     pub url: String,
-    /// E-mail as typed of who is signed in.
+    /// Signed-in user: e-mail as typed.
     pub user: Option<String>,
     /// Header fields as typed.
     pub headers: Vec<String>,
@@ -181,27 +181,27 @@ pub struct ExplainArgs {
 /// `invite`
 #[derive(Debug, Clone, Default)]
 pub struct InviteArgs {
-    /// The e-mail that the account must have.
+    /// E-mail that the account must use.
     pub email: Option<String>,
-    /// Its groups.
+    /// Groups of the account.
     pub groups: Vec<String>,
-    /// How long the link is good, in seconds.
+    /// Lifetime of the link, seconds.
     pub expires_secs: u64,
 }
 
 /// `invite ...`
 #[derive(Debug, Clone)]
 pub enum InviteCommand {
-    /// Makes one and prints it.
+    /// Create an invite and print its link.
     Make(InviteArgs),
-    /// Those that open something.
+    /// List valid invites.
     List {
-        /// As JSON.
+        /// Print JSON.
         json: bool,
     },
-    /// Revokes one.
+    /// Revoke an invite.
     Revoke {
-        /// As `invite list` shows it.
+        /// Id as printed by `invite list`.
         id: String,
     },
 }
@@ -209,14 +209,14 @@ pub enum InviteCommand {
 /// `session ...`
 #[derive(Debug, Clone)]
 pub enum SessionCommand {
-    /// Sessions that stand, of one account or all.
+    /// List active sessions, of one account or all.
     List {
         /// E-mail as typed.
         email: Option<String>,
-        /// As JSON.
+        /// Print JSON.
         json: bool,
     },
-    /// Ends sessions.
+    /// Revoke sessions.
     Revoke(Revoke),
 }
 
@@ -224,15 +224,15 @@ pub enum SessionCommand {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub enum TokenCommand {
-    /// Makes an API token and prints it, once.
+    /// Create an API token and print it once.
     Create { email: String, name: String, scopes: Vec<String>, expires_secs: u64 },
-    /// Tokens that work, of one account or all.
+    /// List valid tokens, of one account or all.
     List { email: Option<String>, json: bool },
-    /// Ends some.
+    /// Revoke tokens.
     Revoke(Revoke),
 }
 
-/// Which sessions `session revoke`, and which tokens `token revoke` ends.
+/// Selection for `session revoke` and `token revoke`.
 #[derive(Debug, Clone)]
 pub enum Revoke {
     /// One, by id.
@@ -246,21 +246,21 @@ pub enum Revoke {
 /// `key ...`
 #[derive(Debug, Clone)]
 pub enum KeyCommand {
-    /// The signing keys, without what must stay secret.
+    /// List signing keys, without their secrets.
     List {
-        /// As JSON.
+        /// Print JSON.
         json: bool,
     },
-    /// A new key signs from now on.
+    /// Create a new signing key and sign with it from now on.
     Rotate {
-        /// Older ones verify nothing any more.
+        /// Delete the old keys.
         drop_old: bool,
     },
-    /// A new sealing key; with `drop_old` without the one before, which is lost.
+    /// Create a new sealing key; with `drop_old`, for when the old one is lost.
     RotateSecrets {
-        /// New signing keys too.
+        /// Create new signing keys too.
         drop_old: bool,
-        /// The file of the new key, where the key comes from elsewhere.
+        /// File of the new key, if the key is not kept in a file of the gateway.
         new_key: Option<PathBuf>,
     },
 }
@@ -268,28 +268,28 @@ pub enum KeyCommand {
 /// `ban ...`
 #[derive(Debug, Clone)]
 pub enum BanCommand {
-    /// Throttled accounts and addresses.
+    /// List throttled accounts and addresses.
     List {
-        /// As JSON.
+        /// Print JSON.
         json: bool,
     },
-    /// Lifts one: an e-mail or an address.
+    /// Lift the ban of an e-mail or address.
     Lift {
-        /// As `ban list` shows it.
+        /// As printed by `ban list`.
         what: String,
     },
 }
 
-/// Why a command did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum CommandError {
     /// Refused or failed, in one sentence; exit code 1.
     Refused(String),
-    /// Used wrongly; exit code 2.
+    /// Wrong usage; exit code 2.
     Usage(String),
-    /// Bad configuration; exit code 64.
+    /// Invalid configuration; exit code 64.
     Config(Faults),
-    /// All was said already; exit code 1.
+    /// Already reported; exit code 1.
     Said,
 }
 

@@ -1,5 +1,5 @@
-//! What the commands about accounts share: opening the store, waiting for a running gateway,
-//! writing to the terminal. Data goes to standard output, remarks to standard error.
+//! Shared by the account commands: opening the store, waiting for a running gateway, terminal output. Data goes to
+//! standard output, remarks to standard error.
 
 use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::logging::printable_lines;
 use crate::secret::Secret;
 use crate::store::{self, UserRow};
 
-/// Longest password line that is read, bytes.
+/// Longest password line, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// Opens the accounts of the configuration. A database is made only where the configuration is sound: a broken one may
-/// name another folder than the gateway's.
+/// Opens the accounts of the configuration. A database is created only if the configuration is valid: a broken one may
+/// name another directory than the gateway uses.
 pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     let (config, broken) = readable(globals)?;
     let state_dir = &config.server.state_dir;
@@ -39,18 +39,18 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     Ok(admin)
 }
 
-/// Opens them for a command that only tells: makes and changes nothing.
+/// Opens the accounts read-only: nothing is created or changed.
 pub(super) fn looked(globals: &Globals) -> Result<Admin, CommandError> {
     Ok(Admin::open_read_only(&readable(globals)?.0, Clock::system())?)
 }
 
-/// The configuration without its secrets; without any file that of `run --to`.
+/// Loads the configuration without its secrets; without a file, that of `run --to`.
 pub(super) fn configured(globals: &Globals) -> Result<Config, CommandError> {
     found(globals, config::load).map_err(CommandError::Config)
 }
 
-/// The same for commands that need little of it, and whether it is broken: what can be read of a broken one counts, with
-/// a warning. Without that nobody could be signed out before the file is repaired.
+/// Like [`configured`], for commands that need little of it: a broken file is read as far as possible, with a warning.
+/// Otherwise users could not be signed out until the file is fixed. Also returns whether it is broken.
 pub(super) fn readable(globals: &Globals) -> Result<(Config, bool), CommandError> {
     let mut broken = None;
     let load = |path: &Path, state_dir: Option<&Path>, secrets| {
@@ -86,7 +86,7 @@ fn found(
     }
 }
 
-/// Waits until a running gateway has the change in force, and says so if it does not.
+/// Waits until a running gateway has applied the change, and warns if it does not.
 pub(super) fn settle(admin: &Admin) {
     if !admin.wait_until_applied() {
         remark("warning: the running gateway has not confirmed the change within 2 seconds");
@@ -113,17 +113,17 @@ fn unwritten(error: &std::io::Error) -> String {
     format!("cannot write to standard output: {error}")
 }
 
-/// A line of data, or several; what others wrote draws nothing on the terminal. A reader that has gone away is no fault
-/// of ours.
+/// Prints data, one line or several, with control characters from other people's input escaped. A closed pipe is not an
+/// error.
 ///
 /// # Errors
-/// Standard output cannot be written, as on a full disk.
+/// Standard output cannot be written, for example because the disk is full.
 pub(super) fn say(line: &str) -> Result<(), CommandError> {
     printed(&printable_lines(line))
 }
 
-/// A line that is shown once. Where it could not be, a reader that has gone away included, `take_back` undoes what it
-/// stands for.
+/// Prints a line that is shown only once. If it could not be printed (including a closed pipe), `take_back` revokes the
+/// secret.
 pub(super) fn say_once(
     secret: &Secret,
     take_back: impl FnOnce() -> Result<(), AdminError>,
@@ -136,20 +136,20 @@ pub(super) fn say_once(
     }))
 }
 
-/// A remark for the person at the terminal.
+/// Prints a remark to standard error.
 pub(super) fn remark(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable_lines(line));
 }
 
-/// A JSON document.
+/// Prints a JSON document.
 ///
 /// # Errors
-/// As [`say`]'s.
+/// As [`say`].
 pub(super) fn say_json(value: &serde_json::Value) -> Result<(), CommandError> {
     printed(&format!("{value:#}"))
 }
 
-/// Whether the person at the terminal wants it. Where there is none, nobody is asked: scripts mean what they say.
+/// Asks for confirmation. Without a terminal there is no question: scripts are assumed to mean it.
 pub(super) fn confirmed(question: &str) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(true);
@@ -161,7 +161,7 @@ pub(super) fn confirmed(question: &str) -> Result<bool, CommandError> {
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// The password: the first line of standard input, or typed twice at a terminal.
+/// Reads the password: the first line of standard input, or typed twice at a terminal.
 pub(super) fn read_password() -> Result<Secret, CommandError> {
     let unread = |error: std::io::Error| CommandError::Refused(format!("cannot read the password: {error}"));
     if std::io::stdin().is_terminal() {
@@ -200,7 +200,7 @@ pub(super) fn instant(at: UnixSecs) -> String {
         .unwrap_or_default()
 }
 
-/// Rows under their headings, in columns. Nothing but the headings' row when there are none.
+/// Rows under headings, in aligned columns; the headings only if there are no rows.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

@@ -1,4 +1,4 @@
-//! `authgate restore FILE`: a backup in the place of the database, with or without a running gateway.
+//! `authgate restore FILE`: replaces the database with a backup, with or without a running gateway.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::{CommandError, Globals};
 use crate::account;
 use crate::clock::Clock;
 
-/// Carries the command out.
+/// Restores the backup.
 pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
     let state_dir = &config.server.state_dir;

@@ -1,11 +1,11 @@
-//! `authgate run`: serves until a stop signal.
+//! `authgate run`: serves until a shutdown signal.
 
 use super::check::remark;
 use super::{CommandError, Globals, RunArgs};
 use crate::config;
 use crate::server;
 
-/// Loads the configuration, or makes one for a single app, and serves.
+/// Loads the configuration, or builds one for a single app, and serves.
 pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
     let state_dir = globals.state_dir.clone();
     let (config, source) = if let Some(url) = &args.to {

@@ -1,11 +1,11 @@
-//! `authgate session ...`: who is signed in, and ending it.
+//! `authgate session ...`: lists and revokes sessions.
 
 use super::people::{instant, looked, open, remark, say, say_json, settle, table};
 use super::{CommandError, Globals, Revoke, SessionCommand};
 use crate::account::Admin;
 use crate::store::SessionRow;
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(globals: &Globals, command: SessionCommand) -> Result<(), CommandError> {
     let mut admin = if matches!(command, SessionCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {

@@ -1,11 +1,11 @@
-//! `authgate token ...`: API tokens. One is shown once, when it is made.
+//! `authgate token ...`: API tokens. A token is shown once, on creation.
 
 use super::people::{instant, looked, open, remark, say, say_json, say_once, settle, table};
 use super::{CommandError, Globals, Revoke, TokenCommand};
 use crate::account::{Admin, TokenDetails, admin::api_tokens};
 use crate::store::ApiTokenRow;
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError> {
     let mut admin = if matches!(command, TokenCommand::List { .. }) { looked(globals)? } else { open(globals)? };
     match command {

@@ -7,7 +7,7 @@ use super::{CommandError, Globals, UserArgs, UserCommand, UserFilter};
 use crate::account::{Admin, Details};
 use crate::store::UserRow;
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> {
     if let UserCommand::Set(args) = &command {
         let nothing = args.new_email.is_none()
@@ -63,7 +63,7 @@ fn changed(user: &UserRow, how: &str, admin: &Admin) {
     remark(&format!("{how} {} (id {})", user.email, user.id));
 }
 
-/// The details that the arguments name. Groups replace the account's; a lone empty one is none.
+/// The details given in the arguments. Groups replace the account's; a single empty one means no groups.
 fn details(args: UserArgs) -> Result<(String, Details), CommandError> {
     let groups = match args.groups.as_slice() {
         [] => None,
@@ -96,7 +96,7 @@ fn add(admin: &mut Admin, args: UserArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// All of them, or none where one has no account.
+/// Removes all of them, or none if one has no account.
 fn remove(admin: &mut Admin, emails: &[String], yes: bool) -> Result<(), CommandError> {
     let mut users: Vec<UserRow> = Vec::new();
     for email in emails {
@@ -123,7 +123,7 @@ fn state(user: &UserRow) -> &'static str {
     }
 }
 
-/// Without regard to case: a part of the text, or all of it where the pattern has stars, which stand for anything.
+/// Case-insensitive: a part of the text, or the whole text if the pattern has stars, which match anything.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_lowercase(), text.to_lowercase());
     let pieces: Vec<&str> = pattern.split('*').collect();
