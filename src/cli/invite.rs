@@ -1,4 +1,4 @@
-//! `invite` as clap reads it: a command of its own, with others below it.
+//! `invite` as clap parses it: a command with subcommands.
 
 use clap::{Args, Subcommand};
 

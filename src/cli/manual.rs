@@ -1,5 +1,4 @@
-//! What the command line says of itself: completions for shells, and the manual page. Both are made from the
-//! arguments as clap knows them, so neither can fall behind.
+//! Shell completions and the manual page. Both are generated from the clap definitions, so they are always current.
 
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
@@ -8,7 +7,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::verbs::Cli;
 
-/// When the sections below were last changed: a page has to carry a date, and the same build gives the same page.
+/// Date of the last change to the sections below: a manual page carries a date, and builds are reproducible.
 const CHANGED: &str = "2026-11-30";
 
 const LINE_BYTES_MAX: usize = 80;
@@ -31,7 +30,7 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// One page for the program with all of its commands.
+/// One page for the program and all its commands.
 pub(super) fn page() -> std::io::Result<String> {
     let mut root = Cli::command();
     root.build();
@@ -52,8 +51,8 @@ pub(super) fn page() -> std::io::Result<String> {
     Ok(tidied(&String::from_utf8_lossy(&page)))
 }
 
-/// What mandoc finds fault with: definitions that each section repeats, breaks beside space, blanks at the end, and
-/// lines of text over 80 bytes. The line that follows `.TP` is a term and stays whole.
+/// Fixes what mandoc warns of: definitions repeated in each section, breaks next to blank space, trailing blanks, and
+/// text lines over 80 bytes. The line after `.TP` is a term and is never wrapped.
 fn tidied(page: &str) -> String {
     let mut out = String::new();
     let mut term = false;
@@ -69,7 +68,7 @@ fn tidied(page: &str) -> String {
             if !whole && column > 0 && column + word.len() >= LINE_BYTES_MAX {
                 out.push('\n');
                 column = 0;
-                // a dot in front would make it a request
+                // a leading dot would make it a macro
                 if word.starts_with('.') {
                     out.push_str("\\&");
                 }
@@ -84,7 +83,7 @@ fn tidied(page: &str) -> String {
     out
 }
 
-/// A command and those below it: what it does, its usage, what it takes beyond the options of all, an example.
+/// A command and its subcommands: description, usage, arguments beyond the global options, and an example.
 fn command(verb: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let name = verb.get_bin_name().unwrap_or_else(|| verb.get_name());
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
@@ -103,7 +102,7 @@ fn is_common(argument: &clap::Arg) -> bool {
     argument.is_global_set() || argument.get_id() == "help"
 }
 
-/// What a command does without those below it.
+/// A command without its subcommands.
 fn alone(verb: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let own = verb.clone().mut_args(|argument| if is_common(&argument) { argument.hide(true) } else { argument });
     let man = Man::new(own);
@@ -113,7 +112,7 @@ fn alone(verb: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     example(verb, Roff::new().control("PP", [])).to_writer(page)
 }
 
-/// A section of `Man`'s without its heading: it stands under the command's.
+/// A section rendered by `Man`, without its heading: it goes under the command's heading.
 fn headless(page: &mut Vec<u8>, render: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> std::io::Result<()> {
     let mut section = Vec::new();
     render(&mut section)?;

@@ -1,4 +1,4 @@
-//! Arguments -> one command -> an exit code. Passwords never come as arguments.
+//! Arguments -> one command -> an exit code. Passwords are never arguments.
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -20,8 +20,8 @@ mod verbs;
 use duration::positive_secs;
 use verbs::{Account, Audit, Ban, Change, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
 
-/// Runs the command that the arguments name. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
-/// 64 bad configuration.
+/// Runs the command that the arguments name. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 64 invalid
+/// configuration.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -72,14 +72,14 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
     }
 }
 
-/// What clap says: a help text, or what is wrong with the arguments.
+/// Prints clap's output: a help text, or an error in the arguments.
 fn helped(error: &clap::Error) -> ExitCode {
     let printed = error.print();
     let is_lost = printed.is_err_and(|error| error.kind() != ErrorKind::BrokenPipe);
     ExitCode::from(if error.use_stderr() { 2 } else { u8::from(is_lost) })
 }
 
-/// The help of a command, as `--help` behind it prints it.
+/// Prints the help of a command, like `--help`.
 fn help(command: &[String]) -> Result<(), CommandError> {
     let words = std::iter::once("authgate").chain(command.iter().map(String::as_str));
     match Cli::try_parse_from(words.chain(["--help"])) {
@@ -91,7 +91,7 @@ fn help(command: &[String]) -> Result<(), CommandError> {
     }
 }
 
-/// A reader that has seen enough, as `head`, is no failure.
+/// A reader that closes the pipe early, such as `head`, is not an error.
 fn print(text: &[u8]) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {

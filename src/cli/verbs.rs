@@ -1,4 +1,4 @@
-//! The arguments as clap reads them: each command, its options, one example.
+//! Command-line arguments as clap parses them: each command, its options, one example.
 
 use std::path::PathBuf;
 
