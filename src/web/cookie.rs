@@ -1,6 +1,6 @@
-//! Our cookies: names, finding them in a request, writing them. The `Cookie` field is split by
-//! bytes, at `;`, with SP and HTAB alone trimmed: the cookie crate's parser trims Unicode white
-//! space too and would take `\u{2000}__Host-authgate` for our cookie (PortSwigger, "Cookie Chaos").
+//! The gateway's cookies: names, lookup in requests, and `Set-Cookie` values. The `Cookie` header is split on bytes, at
+//! `;`, and only SP and HTAB are trimmed: the cookie crate's parser also trims Unicode white space and would accept
+//! `\u{2000}__Host-authgate` as the session cookie (PortSwigger, "Cookie Chaos").
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -10,11 +10,12 @@ use http::{HeaderMap, HeaderValue, header};
 pub enum SameSite {
     Lax,
     Strict,
-    /// Only together with an https `public_url`.
+    /// Requires an https `public_url`.
     None,
 }
 
-/// What all our cookies share; decided once from `public_url`, `session.domain` and `same_site`.
+/// Names and attributes common to all of the gateway's cookies; derived once from `public_url`, `session.domain` and
+/// `same_site`.
 #[derive(Debug, Clone)]
 pub struct CookieStyle {
     secure: bool,
@@ -27,20 +28,20 @@ pub struct CookieStyle {
     flash: String,
 }
 
-/// What a request presents under one cookie name.
+/// Result of looking up one cookie name in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presented<'a> {
     /// No such cookie.
     Absent,
     /// Exactly one value.
     One(&'a [u8]),
-    /// Several values that differ: tampering, treated as invalid.
+    /// Several different values: tampering, treated as invalid.
     Conflict,
 }
 
 impl CookieStyle {
-    /// `name` is `session.cookie_name`. `__Host-authgate` on https, `__Secure-authgate` with a domain, `authgate` on plain
-    /// http.
+    /// `name` is `session.cookie_name`. The default yields `__Host-authgate` on https, `__Secure-authgate` with a
+    /// domain, `authgate` on plain http.
     pub fn new(name: &str, secure: bool, domain: Option<String>, same_site: SameSite) -> Self {
         let prefix = match (secure, &domain) {
             (true, None) => "__Host-",
@@ -48,7 +49,7 @@ impl CookieStyle {
             (false, _) => "",
         };
         let [session, device, csrf, ..] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
-        // these are one host's, also where a domain shares the session
+        // always host-only, even if a domain shares the session
         let own = if secure { "__Host-" } else { "" };
         let (apps, flash) = (format!("{own}{name}-apps"), format!("{own}{name}-flash"));
         Self { secure, domain, same_site, session, device, csrf, apps, flash }
@@ -59,7 +60,7 @@ impl CookieStyle {
         &self.session
     }
 
-    /// Name of the cookie that tells browsers apart that have signed in before.
+    /// Name of the cookie that identifies browsers that have signed in before.
     pub fn device(&self) -> &str {
         &self.device
     }
@@ -69,24 +70,24 @@ impl CookieStyle {
         &self.csrf
     }
 
-    /// Name of the cookie that says which account the cookies of apps belong to.
+    /// Name of the cookie that records which account the apps' cookies belong to.
     pub fn apps(&self) -> &str {
         &self.apps
     }
 
-    /// Name of the cookie that says on the next page why a form failed.
+    /// Name of the cookie that shows on the next page why a form failed.
     pub fn flash(&self) -> &str {
         &self.flash
     }
 
-    /// A `Set-Cookie` value for this host alone, also where a domain shares the session.
+    /// A host-only `Set-Cookie` value, even if a domain shares the session.
     pub fn set_for_host(&self, name: &str, value: &str, max_age_secs: u64) -> Option<HeaderValue> {
         let host = Self { domain: None, ..self.clone() };
         host.set(name, value, Some(max_age_secs))
     }
 
-    /// A `Set-Cookie` value; `max_age_secs` of `None` makes a browser-session cookie. `None` if the
-    /// value holds a byte outside base64url and `.`.
+    /// A `Set-Cookie` value; `max_age_secs` of `None` makes a browser-session cookie. `None` if the value contains a
+    /// byte outside base64url and `.`.
     pub fn set(&self, name: &str, value: &str, max_age_secs: Option<u64>) -> Option<HeaderValue> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if !value.bytes().all(plain) {
@@ -115,22 +116,23 @@ impl CookieStyle {
     }
 }
 
-/// `session.cookie_name` where the file names none.
+/// Default of `session.cookie_name`.
 pub const DEFAULT_NAME: &str = "authgate";
 
-/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, which account the cookies
-/// of apps belong to, and why a form failed.
+/// Suffixes of that name: the session, the device, the proof of Auth.js clients' CSRF token, the account that the apps'
+/// cookies belong to, and why a form failed.
 const SUFFIXES: [&str; 5] = ["", "-device", "-csrf", "-apps", "-flash"];
 
-/// Whether a cookie of this name is one of a gateway whose `session.cookie_name` is `own`: never forwarded, never taken
-/// from a backend. The names of the other schemes count too, so that nothing planted under them travels on.
+/// Whether a cookie of this name belongs to a gateway with `session.cookie_name` set to `own`: such cookies are neither
+/// forwarded nor accepted from a backend. The names used under other schemes count too, so that a cookie planted under
+/// them is not forwarded.
 pub fn is_own(own: &str, name: &[u8]) -> bool {
     let name = name.strip_prefix(b"__Host-").or(name.strip_prefix(b"__Secure-")).unwrap_or(name);
     name.strip_prefix(own.as_bytes()).is_some_and(|rest| SUFFIXES.iter().any(|suffix| suffix.as_bytes() == rest))
 }
 
-/// Whether `session.cookie_name` may be this: a token (RFC 6265, 4.1.1) that every parser reads alike, and no prefix that
-/// browsers ask more of.
+/// Whether `session.cookie_name` may have this value: a token (RFC 6265, 4.1.1) that every parser reads alike, without
+/// a prefix that has special rules in browsers.
 pub fn may_be_named(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=64).contains(&name.len())
@@ -139,7 +141,7 @@ pub fn may_be_named(name: &str) -> bool {
         && !name.starts_with("__")
 }
 
-/// The cookies of a request, in order, as name and value. Items without `=` are left out.
+/// The cookies of a request, in order, as name and value. Items without `=` are skipped.
 pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers.get_all(header::COOKIE).iter().flat_map(|line| split(line.as_bytes())).filter_map(|item| {
         let at = memchr::memchr(b'=', item)?;
@@ -147,16 +149,15 @@ pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The items of one `Cookie` line, trimmed of SP and HTAB. Tokens are long: what lies between `;` is skipped, not
-/// looked at byte for byte.
+/// The items of one `Cookie` line, trimmed of SP and HTAB. Tokens are long, so the search jumps from `;` to `;`.
 pub fn split(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = memchr::memchr_iter(b';', line).chain(std::iter::once(line.len()));
     let items = ends.scan(0, |start, end| Some(&line[std::mem::replace(start, end + 1)..end]));
     items.map(trim).filter(|item| !item.is_empty())
 }
 
-/// The name under which a cookie will come back: a browser sends one without a name (`=name=value`) as its
-/// value alone (RFC 6265bis, 5.8.3).
+/// The name under which a browser will return a cookie: it sends a nameless one (`=name=value`) as just its value (RFC
+/// 6265bis, 5.8.3).
 pub fn name_of(item: &[u8]) -> &[u8] {
     let start = item.iter().position(|b| !b" \t=".contains(b)).unwrap_or(item.len());
     let item = &item[start..];

@@ -1,9 +1,9 @@
-//! The first line of a request where it is no UTF-8: old programs send queries in an encoding of their own.
+//! Request lines that are not UTF-8: old clients send queries in other encodings.
 
 use std::borrow::Cow;
 
-/// The head with some letter for each byte beyond ASCII in its target, for a parser that wants UTF-8 there. All others,
-/// those of the method too, as they came.
+/// Replaces each non-ASCII byte in the request target by an ASCII letter, for a parser that requires UTF-8 there. All
+/// other bytes, including the method, are unchanged.
 pub fn readable(head: &[u8]) -> Cow<'_, [u8]> {
     let line = memchr::memchr(b'\n', head).unwrap_or(head.len());
     let target = memchr::memchr(b' ', &head[..line]).unwrap_or(line)..line;

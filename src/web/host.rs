@@ -1,19 +1,19 @@
-//! Hosts in normal form: lower case, no trailing dot, port apart (RFC 9110, 7.2; RFC 3986, 3.2.2).
+//! Hosts in normal form: lower case, no trailing dot, port separate (RFC 9110, 7.2; RFC 3986, 3.2.2).
 
 use std::fmt;
 
 /// A request's host in normal form: a DNS name, an IPv4 address or a bracketed IPv6 address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// The name and, where one was written, `:` and the port.
+    /// The name, and `:` and the port if present.
     text: String,
     name_bytes: usize,
     port: Option<u16>,
 }
 
 impl Host {
-    /// Reads a Host field or an authority. `None` for whatever is not plainly `name[:port]`:
-    /// lists, white space, user names, paths, empty names, ports that are no number below 65536.
+    /// Parses a Host header or an authority. `None` for anything but `name[:port]`: lists, white space, user names,
+    /// paths, empty names, ports that are not a number below 65536.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, digits) = split_port(text)?;
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -46,22 +46,22 @@ impl Host {
         &self.text[..self.name_bytes]
     }
 
-    /// Whether it is this domain or a host below it.
+    /// Whether the host is this domain or below it.
     pub fn is_within(&self, domain: &str) -> bool {
         self.name().strip_suffix(domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
     }
 
-    /// The port, where one was written.
+    /// The port, if present.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The same in digits.
+    /// The port as text, if present.
     pub fn port_digits(&self) -> Option<&str> {
         self.port.map(|_| &self.text[self.name_bytes + 1..])
     }
 
-    /// The name and, where one was written, the port.
+    /// The name, and the port if present.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// The name, and the digits of a port where one is written.
+/// The name, and the port's digits if present.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     let after_bracket = if text.starts_with('[') { text.rfind(']').map_or(0, |at| at + 1) } else { 0 };
     let Some(colon) = memchr::memchr(b':', &text.as_bytes()[after_bracket..]) else {
@@ -98,7 +98,7 @@ fn is_name(name: &str) -> bool {
     plain && label > 0 && name.len() <= 253
 }
 
-/// `route.host`: any, exactly one, or `*.` and a parent domain (one label or more before it).
+/// `route.host`: any host, exactly one, or `*.` and a parent domain (one or more labels before it).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
     /// `""`
@@ -120,7 +120,7 @@ impl fmt::Display for HostPattern {
 }
 
 impl HostPattern {
-    /// Reads a pattern; `None` if it is neither a host nor `*.` and a domain.
+    /// Parses a pattern; `None` if it is neither a host nor `*.` and a domain.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::Any);
@@ -133,7 +133,7 @@ impl HostPattern {
         Host::parse(text).map(Self::Exact)
     }
 
-    /// Whether a request to this host is meant. A pattern without a port takes every port.
+    /// Whether the pattern matches this host. A pattern without a port matches every port.
     pub fn matches(&self, host: &Host) -> bool {
         match self {
             Self::Any => true,

@@ -1,4 +1,4 @@
-//! A request as everything behind the listener sees it: read once, in normal form.
+//! A parsed request in normal form, as every component behind the listener sees it.
 
 use std::net::IpAddr;
 
@@ -10,36 +10,36 @@ use super::names::Names;
 use super::origin::{Origin, Scheme};
 use super::readings::RequestPath;
 
-/// One request. Borrowed from the head that the connection holds.
+/// One request. Borrows the head from the connection.
 #[derive(Debug, Clone)]
 pub struct Incoming<'a> {
     /// The method.
     pub method: &'a Method,
     /// The path, in every reading.
     pub path: RequestPath<'a>,
-    /// The query without `?`, byte for byte; never judged, never logged.
+    /// The query without `?`, verbatim; never used for decisions, never logged.
     pub query: Option<&'a [u8]>,
     /// All header fields as received.
     pub headers: &'a HeaderMap,
-    /// Which ones may be among them.
+    /// Header names that may be present.
     pub names: Names,
-    /// The host that the client asked for (from a trusted proxy: X-Forwarded-Host).
+    /// The requested host (from a trusted proxy: X-Forwarded-Host).
     pub host: &'a Host,
-    /// The scheme that the client used (from a trusted proxy: X-Forwarded-Proto).
+    /// The client's scheme (from a trusted proxy: X-Forwarded-Proto).
     pub scheme: Scheme,
-    /// The client's address; the right-most untrusted one. `None` on a Unix socket.
+    /// The client's address: the right-most untrusted one. `None` on a Unix socket.
     pub client: Option<IpAddr>,
     /// A WebSocket handshake: GET, `Upgrade: websocket`, `Connection` lists `upgrade` (RFC 6455, 4.1).
     pub is_websocket: bool,
 }
 
 impl Incoming<'_> {
-    /// The origin that the client sees us under.
+    /// The gateway's origin as the client sees it.
     pub fn origin(&self) -> Origin {
         Origin::new(self.scheme, self.host)
     }
 
-    /// Path and query for a header field or a query: as they came, but what is not ASCII is escaped.
+    /// Path and query for a header field or a query: unchanged, except that non-ASCII bytes are escaped.
     pub fn origin_form(&self) -> String {
         let mut place = self.path.as_str().as_bytes().to_vec();
         if let Some(query) = self.query {
@@ -49,14 +49,14 @@ impl Incoming<'_> {
         percent_encoding::percent_encode(&place, percent_encoding::CONTROLS).to_string()
     }
 
-    /// A header field that must stand at most once; `None` if absent, repeated or not ASCII.
+    /// A header field that must occur at most once; `None` if absent, repeated or not ASCII.
     pub fn single(&self, name: impl AsHeaderName) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let first = values.next()?;
         values.next().is_none().then(|| first.to_str().ok()).flatten()
     }
 
-    /// Who waits for the answer. The one place that decides it.
+    /// Classifies the caller. This is the only place that does so.
     pub fn caller_kind(&self) -> CallerKind {
         if self.is_websocket {
             return CallerKind::WebSocket;
@@ -89,17 +89,18 @@ impl Incoming<'_> {
         }
     }
 
-    /// A navigation: GET or HEAD of a window or a frame.
+    /// A navigation: GET or HEAD from a window or frame.
     pub fn is_navigation(&self) -> bool {
         matches!(self.caller_kind(), CallerKind::Navigation | CallerKind::Frame)
     }
 
-    /// Whether a person looks at the answer: an error is shown as a page then, whatever the method.
+    /// Whether the response is displayed to a person: errors are rendered as pages then, for every method.
     pub fn wants_page(&self) -> bool {
         !self.is_websocket && wants_page(self.headers)
     }
 
-    /// A gRPC call, which is a POST. Names of the kind that a gateway need not answer in gRPC's own way are left out.
+    /// A gRPC call (always POST). Content types that do not require a gRPC error response, such as gRPC-Web, do not
+    /// match.
     pub fn is_grpc(&self) -> bool {
         let is_kind = |kind: &str| {
             kind == "application/grpc" || kind.starts_with("application/grpc+") || kind.starts_with("application/grpc;")
@@ -108,45 +109,46 @@ impl Incoming<'_> {
     }
 }
 
-/// Who waits for an answer: it decides the form in which a refusal is understood (contract, section 5).
+/// The kind of caller; determines the form of a denial (contract, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallerKind {
     /// A WebSocket handshake.
     WebSocket,
     /// A gRPC call.
     Grpc,
-    /// A browser that loads a page before anybody asked for it (speculation rules, `rel=prefetch`).
+    /// A browser that loads a page in advance (speculation rules, `rel=prefetch`).
     Prefetch,
     /// htmx: it follows `HX-Redirect`.
     Htmx,
-    /// Turbo, for a visit, a form or a frame: it shows the HTML of an error.
+    /// Turbo, for a visit, a form or a frame: it displays the HTML of an error.
     Turbo,
-    /// A navigation inside a frame, where the login page cannot be shown.
+    /// A navigation inside a frame, where the login page cannot be displayed.
     Frame,
     /// A navigation of a whole window.
     Navigation,
-    /// A navigation that sends a form.
+    /// A navigation that submits a form.
     Form,
     /// Anything else: scripts and programs.
     Program,
 }
 
-/// The request fields that [`Incoming::caller_kind`] and the credentials depend on, as `Vary` names them.
+/// Header fields that [`Incoming::caller_kind`] and the credentials depend on, as listed in `Vary`.
 pub const CALLER_FIELDS: &str = "Cookie, Authorization, HX-Request, X-Requested-With, Accept, Sec-Fetch-Mode, \
                                  Sec-Fetch-Dest, Sec-Purpose, Turbo-Frame, X-Turbo-Request-Id, \
                                  Upgrade-Insecure-Requests, Purpose, X-Purpose, X-Moz, X-PJAX, X-Alpine-Request, \
                                  Datastar-Request";
 
-/// What says that a page is loaded before it is asked for, today (Fetch, 3.7) and in older browsers.
+/// Header fields that mark a prefetch, today (Fetch, 3.7) and in older browsers.
 const PURPOSES: [(&str, &str); 4] =
     [("sec-purpose", "prefetch"), ("purpose", "prefetch"), ("x-moz", "prefetch"), ("x-purpose", "preview")];
 
-/// Scripts that put HTML into a page and have a field of their own.
+/// Header fields of scripts that insert HTML into a page.
 const SCRIPTS: [&str; 4] = ["hx-request", "x-pjax", "x-alpine-request", "datastar-request"];
 
-/// Whether a person looks at the answer to a head: `Sec-Fetch-Mode: navigate`, unless what comes is to be saved as a file
-/// (`<a download>` in Chromium: for `empty`, and no HTML is accepted). Without fetch metadata (plain http), for
-/// Turbo, and for a service worker that passes a navigation on (`Upgrade-Insecure-Requests: 1`): it accepts `text/html`.
+/// Whether the response is displayed to a person: `Sec-Fetch-Mode: navigate`, except downloads (`<a download>` in
+/// Chromium: destination `empty`, without HTML in `Accept`). Requests without fetch metadata (plain http), from Turbo,
+/// and from a service worker that passes on a navigation (`Upgrade-Insecure-Requests: 1`) count if they accept
+/// `text/html`.
 pub fn wants_page(headers: &HeaderMap) -> bool {
     let accepts = || !is_scripted(headers) && headers.get_all(http::header::ACCEPT).iter().any(accepts_html);
     match headers.get("sec-fetch-mode") {
@@ -162,14 +164,15 @@ fn is_turbo(headers: &HeaderMap) -> bool {
     headers.contains_key("turbo-frame") || headers.contains_key("x-turbo-request-id")
 }
 
-/// W3C Upgrade Insecure Requests, 3.2.1: sent with navigations alone.
+/// W3C Upgrade Insecure Requests, 3.2.1: sent only with navigations.
 fn is_upgrading(headers: &HeaderMap) -> bool {
     headers.get("upgrade-insecure-requests").is_some_and(|value| value.as_bytes() == b"1")
 }
 
-/// A script asks and says so: over plain http browsers send no fetch metadata for it, and some accept HTML.
+/// A script that identifies itself: over plain http, browsers send no fetch metadata for scripts, and some scripts
+/// accept HTML.
 fn is_scripted(headers: &HeaderMap) -> bool {
-    // an app on Android shows its name in the same field for all that its window loads
+    // Android apps send their name in the same field with everything that their web view loads
     let said = headers.get("x-requested-with").is_some_and(|by| matches!(by.as_bytes(), b"XMLHttpRequest" | b"swup"));
     said || SCRIPTS.iter().any(|name| headers.contains_key(*name))
 }

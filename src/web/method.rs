@@ -1,13 +1,13 @@
-//! What a request's method says about repeating it (RFC 9110, 9.2).
+//! Safe and idempotent methods (RFC 9110, 9.2).
 
 use http::Method;
 
-/// Methods that change nothing (9.2.1). TRACE is refused everywhere.
+/// Methods without side effects (9.2.1). TRACE is always rejected.
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Methods for which a second request changes nothing more (9.2.2).
+/// Methods that can be repeated without further effect (9.2.2).
 pub fn is_idempotent(method: &Method) -> bool {
     is_safe(method) || matches!(*method, Method::PUT | Method::DELETE)
 }

@@ -1,5 +1,5 @@
-//! Values of the web that cannot hold a bad value: hosts, origins, paths, cookies, replies, places
-//! to return to. Parsed once at the edge; whoever holds one need not look again.
+//! HTTP values that cannot hold a bad value: hosts, origins, paths, cookies, replies, return addresses. Parsed once at
+//! the edge and not checked again.
 
 pub mod cookie;
 pub mod first_line;

@@ -1,38 +1,39 @@
-//! Which header fields a head may have. Two dozen fields are looked for in each request and few are there: this says so
-//! without a look into the head.
+//! A filter for header names. Each request is checked for two dozen fields, of which few are present: this answers
+//! without scanning the head.
 
 use http::HeaderMap;
 
-/// A set of field names in one word. It takes some names for members that are none, and never one for none that is.
+/// A set of field names in one machine word. It may return false positives, never false negatives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Names(u64);
 
 impl Names {
-    /// No name.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// Every name.
+    /// The set of all names.
     pub const ANY: Self = Self(u64::MAX);
 
-    /// Those of a head.
+    /// The names in a head.
     pub fn of(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::NONE, |names, name| names.with(name.as_str().as_bytes()))
     }
 
-    /// These and one more.
+    /// The set with one more name.
     #[must_use]
     pub const fn with(self, name: &[u8]) -> Self {
         Self(self.0 | bit(name))
     }
 
-    /// Whether this name, in whatever letters, may be one of them.
+    /// Whether the set may contain this name; case-insensitive.
     pub const fn may_have(self, name: &[u8]) -> bool {
         self.0 & bit(name) != 0
     }
 }
 
-/// By length and first letter. With this factor hardly a field of browsers' falls on one that is looked for.
+/// One bit per name, by length and first letter. With this factor, few fields that browsers send collide with one that
+/// is looked up.
 const fn bit(name: &[u8]) -> u64 {
-    // the letters' cases differ in one bit
+    // upper and lower case differ in one bit
     let first = if let [first, ..] = name { *first | 0x20 } else { 0 };
     1 << ((name.len() * 11 + first as usize) % 64)
 }

@@ -1,9 +1,9 @@
-//! Client addresses as limits count them.
+//! Client addresses for per-address limits.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address itself, of an IPv6 address its /64: one customer has a whole /64 (RFC 6177). IPv4 addresses mapped into
-/// IPv6 count as IPv4.
+/// The IPv4 address itself; of an IPv6 address its /64, since one customer has a whole /64 (RFC 6177). IPv4-mapped IPv6
+/// addresses count as IPv4.
 pub fn network_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

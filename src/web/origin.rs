@@ -1,4 +1,4 @@
-//! Origins: scheme, host and port (RFC 6454), compared whole and never by prefix.
+//! Origins: scheme, host and port (RFC 6454), always compared as a whole, never by prefix.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl Scheme {
     }
 }
 
-/// An origin in normal form: the scheme's own port is left out.
+/// An origin in normal form: the scheme's default port is omitted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     scheme: Scheme,
@@ -44,8 +44,8 @@ impl Origin {
         Self { scheme, host: host.name().to_owned(), port }
     }
 
-    /// Reads a serialised origin: scheme, `://`, host, perhaps a port, and nothing behind it
-    /// (one closing `/` is let through for people who paste addresses). `None` for `null`.
+    /// Parses a serialized origin: scheme, `://`, host, optional port, and nothing else (one trailing `/` is accepted
+    /// for pasted URLs). `None` for `null`.
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -56,7 +56,7 @@ impl Origin {
         Host::parse(rest.strip_suffix('/').unwrap_or(rest)).map(|host| Self::new(scheme, &host))
     }
 
-    /// The same scheme and port under another name.
+    /// The same scheme and port with another host name.
     #[must_use]
     pub fn with_host(&self, host: &Host) -> Self {
         Self { host: host.name().to_owned(), ..self.clone() }
@@ -67,17 +67,17 @@ impl Origin {
         self.scheme
     }
 
-    /// The host's name without a port.
+    /// The host name without the port.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, the scheme's own one included.
+    /// The port, including the scheme's default.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What a Host field says for this origin: the name, and the port where it is not the scheme's.
+    /// The Host header value for this origin: the name, and the port if it is not the default.
     pub fn authority(&self) -> String {
         if self.port == self.scheme.default_port() { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }

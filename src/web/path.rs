@@ -1,16 +1,16 @@
-//! The one normal form of a path (RFC 3986, 6.2.2), and the parts of a path that no form may hold. What is not in
-//! normal form is read by [`super::readings`] in every way that a backend may read it; nothing is ever repaired.
+//! The normal form of a path (RFC 3986, 6.2.2), and the parts that no path may contain. Paths in other forms are
+//! expanded by [`super::readings`] into every interpretation a backend may have; paths are never repaired.
 
 use std::borrow::Cow;
 
-/// A path that can be read in one way only.
+/// A path with only one interpretation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NormalPath<'a> {
     raw: &'a str,
     encoded: bool,
 }
 
-/// Why a path is refused.
+/// Why a path is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ambiguous {
     /// It does not start with `/`.
@@ -19,20 +19,20 @@ pub enum Ambiguous {
     EmptySegment,
     /// A `.` or `..` segment.
     DotSegment,
-    /// A byte that a path may not hold, or that backends read differently (`\`, `;`).
+    /// A byte that is not allowed in a path, or that backends interpret differently (`\`, `;`).
     Byte,
     /// A `%` that is not followed by two hex digits.
     BadEscape,
-    /// An escape that hides a letter, a digit, a delimiter, a control or another escape.
+    /// An escape that hides a letter, a digit, a delimiter, a control character or another escape.
     HiddenByte,
-    /// An escape in small letters.
+    /// An escape with lower-case hex digits.
     SmallLetters,
-    /// Escapes that are no UTF-8, or a character that [`folds_to_delimiter`].
+    /// Escapes that are not UTF-8, or a character that [`folds_to_delimiter`].
     BadText,
 }
 
 impl<'a> NormalPath<'a> {
-    /// Judges the path of a request target (without its query).
+    /// Checks the path of a request target (without its query).
     pub fn parse(raw: &'a [u8]) -> Result<Self, Ambiguous> {
         if raw.first() != Some(&b'/') {
             return Err(Ambiguous::NotAbsolute);
@@ -43,7 +43,7 @@ impl<'a> NormalPath<'a> {
         Ok(Self { raw, encoded })
     }
 
-    /// A path that [`Self::parse`] has taken before.
+    /// A path that [`Self::parse`] has accepted before.
     pub(super) fn again(raw: &'a str) -> Self {
         Self { raw, encoded: raw.contains('%') }
     }
@@ -53,8 +53,7 @@ impl<'a> NormalPath<'a> {
         self.raw
     }
 
-    /// The path with its escapes read, for matching. Nothing that [`Self::parse`] lets through
-    /// turns into a delimiter here.
+    /// The path with its escapes decoded, for matching. Nothing that [`Self::parse`] accepts becomes a delimiter here.
     pub fn decoded(&self) -> Cow<'a, [u8]> {
         if self.encoded {
             percent_encoding::percent_decode_str(self.raw).into()
@@ -64,7 +63,7 @@ impl<'a> NormalPath<'a> {
     }
 }
 
-/// Looks at every byte and escape; says whether there was an escape.
+/// Checks every byte and escape; returns whether there was an escape.
 fn check_bytes(raw: &[u8]) -> Result<bool, Ambiguous> {
     let mut encoded = false;
     let mut at = 0;
@@ -89,7 +88,7 @@ fn check_bytes(raw: &[u8]) -> Result<bool, Ambiguous> {
     Ok(encoded)
 }
 
-/// The byte that an escape stands for: `%` and two hex digits at this place.
+/// The byte that an escape encodes: `%` and two hex digits at this position.
 pub(super) fn escape(raw: &[u8], at: usize) -> Option<u8> {
     let digit = |offset: usize| raw.get(at + offset).and_then(|&b| char::from(b).to_digit(16));
     u8::try_from(digit(1)? * 16 + digit(2)?).ok()
@@ -99,7 +98,8 @@ fn escape_digits(raw: &[u8], at: usize) -> bool {
     raw.get(at..at + 2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Whether an escape is the one spelling of its byte: in capitals, and of a byte that needs one (RFC 3986, 6.2.2).
+/// Whether an escape is the canonical encoding of its byte: upper-case hex digits, and a byte that requires escaping
+/// (RFC 3986, 6.2.2).
 pub(super) fn is_canonical(raw: &[u8], at: usize) -> bool {
     let capitals = raw.get(at + 1..at + 3).is_some_and(|two| !two.iter().any(u8::is_ascii_lowercase));
     capitals && escape(raw, at).is_some_and(|byte| !is_unreserved(byte))
@@ -110,13 +110,13 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// Escapes that some backend undoes before it looks for segments, and escapes of bytes that need
-/// none, which would let one path be written in many ways.
+/// Escapes that some backends decode before they split segments, and escapes of bytes that need none, which would allow
+/// many spellings of one path.
 fn hides_meaning(byte: u8) -> bool {
     is_unreserved(byte) || byte.is_ascii_control() || b"/\\;#?".contains(&byte)
 }
 
-/// How many escapes in a row are the one character that begins here.
+/// The number of consecutive escapes that encode the character starting here.
 fn character(raw: &[u8], at: usize) -> Result<usize, Ambiguous> {
     let mut bytes = [0; 4];
     let length = match escape(raw, at) {
@@ -136,8 +136,8 @@ fn character(raw: &[u8], at: usize) -> Result<usize, Ambiguous> {
     if text.chars().any(|c| c.is_control() || folds_to_delimiter(c)) { Err(Ambiguous::BadText) } else { Ok(length) }
 }
 
-/// Characters that Unicode's compatibility forms (NFKC) turn into a slash, a backslash or a dot segment: whoever
-/// folds a path before reading it finds other segments in it.
+/// Characters that Unicode compatibility normalization (NFKC) turns into a slash, a backslash or a dot segment: a
+/// backend that normalizes a path before it splits segments gets different ones.
 pub(super) fn folds_to_delimiter(c: char) -> bool {
     matches!(
         c,
@@ -156,8 +156,8 @@ pub(super) fn folds_to_delimiter(c: char) -> bool {
     )
 }
 
-/// The start of a character in more bytes than it needs: a lenient decoder reads C0 AE as `.` (RFC 3629,
-/// section 10; CVE-2008-2938, CVE-2000-0884). C0 and C1 start nothing else.
+/// The start of an overlong encoding: a lenient decoder reads C0 AE as `.` (RFC 3629, section 10; CVE-2008-2938,
+/// CVE-2000-0884). C0 and C1 occur only in overlong encodings.
 pub(super) fn is_overlong(byte: u8, next: Option<u8>) -> bool {
     let next_below = |limit: u8| next.is_some_and(|next| (0x80..limit).contains(&next));
     match byte {
@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// The list is Unicode's own.
+    /// The list comes from Unicode's own data.
     #[test]
     fn characters_that_fold_to_a_delimiter_or_a_dot_segment_are_known() {
         use unicode_normalization::UnicodeNormalization;

@@ -1,7 +1,7 @@
-//! Header fields by which proxies tell what they know of a request. In lower case, as `http` keeps names.
+//! Header fields that proxies use to describe a request. In lower case, as in `http`.
 
-/// Fields that no name below tells apart from others. By those from `script-name` on an app may find another path
-/// than the one that was judged (Radicale, Calibre-Web and others cut `X-Script-Name` off it).
+/// Fields that no general rule below covers. The fields from `script-name` on can make an app see a different path than
+/// the one that was authorized (Radicale, Calibre-Web and others strip `X-Script-Name` from it).
 const NAMED: [&str; 14] = [
     "forwarded",
     "forwarded-for",
@@ -19,18 +19,18 @@ const NAMED: [&str; 14] = [
     "x-original-host",
 ];
 
-/// Fields of that look in which gateways state identities.
+/// Fields of the `x-forwarded-` family that carry identities.
 const IDENTITIES: [&str; 4] =
     ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username"];
 
-/// Whether apps take a field of this name for a proxy's word.
+/// Whether apps trust a field of this name as set by a proxy.
 pub fn is_said_by_proxies(name: &str) -> bool {
-    // as all of those begin
+    // first letters of all these names
     let may_be_named = name.starts_with(['x', 'f', 'c', 's']);
     (may_be_named && (NAMED.contains(&name) || name.starts_with("x-forwarded-"))) || name.ends_with("client-ip")
 }
 
-/// Whether `trusted_headers` may name it.
+/// Whether `trusted_headers` may list it.
 pub fn may_be_trusted(name: &str) -> bool {
     is_said_by_proxies(name) && !IDENTITIES.contains(&name)
 }

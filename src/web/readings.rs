@@ -1,34 +1,34 @@
-//! A path as backends may read it: as it came, decoded once and twice, with `\` for `/`, without parameters, with
-//! slashes merged and dots resolved, cut at a decoded `?` or `#`, or as the reference to another host, in any order. A path in normal
-//! form has one reading, and nothing is done for it. What is forwarded is the path as it came: readings are for
-//! rules alone (CVE-2025-47952, CVE-2026-33494, CVE-2021-29492).
+//! All interpretations ("readings") of a path by backends: verbatim, decoded once and twice, with `\` as `/`, without
+//! parameters, with slashes merged and dots resolved, cut at a decoded `?` or `#`, or as a network-path reference to
+//! another host, in any order. A path in normal form has one reading and costs nothing. The path is forwarded
+//! unchanged: readings are only for rules (CVE-2025-47952, CVE-2026-33494, CVE-2021-29492).
 //!
-//! In a reading escapes are read, and [`INNER_SLASH`] stands for a `/` that a backend holds for a part of its segment.
+//! Readings are decoded, and [`INNER_SLASH`] marks a `/` that a backend treats as part of a segment.
 
 use std::borrow::Cow;
 
 use super::path::{NormalPath, escape, folds_to_delimiter, is_canonical, is_overlong};
 
-/// Readings of one path; more is refused.
+/// Maximum readings per path; paths with more are rejected.
 pub const READINGS_MAX: usize = 32;
 
-/// Bytes of all forms of a path that are made while its readings are found: enough for each address of 4 KiB with three
-/// things in it that are read in two ways, and little work for one that is made to cost much.
+/// Limit on the bytes of all forms generated while readings are computed: enough for any path of 4 KiB with three
+/// ambiguities, and little work for one crafted to be expensive.
 const FORM_BYTES_MAX: usize = 256 << 10;
 
-/// A byte that no path holds, and no pattern.
+/// A byte that occurs in no path and no pattern.
 const INNER_SLASH: u8 = 0;
 
-/// The path of a request with every reading of it, kept without the buffer that it came in.
+/// The path of a request with all its readings, owned.
 #[derive(Debug, Clone)]
 pub struct OwnedPath {
     raw: Box<str>,
-    /// `None`: it is in normal form.
+    /// `None`: the path is in normal form.
     several: Option<Box<[Vec<u8>]>>,
 }
 
 impl OwnedPath {
-    /// Reads the path of a request target (without its query).
+    /// Parses the path of a request target (without its query).
     pub fn parse(raw: &[u8]) -> Result<Self, Unreadable> {
         let RequestPath { raw, reads } = RequestPath::parse(raw)?;
         let several = match reads {
@@ -38,7 +38,7 @@ impl OwnedPath {
         Ok(Self { raw: raw.into(), several })
     }
 
-    /// The same, borrowed.
+    /// Borrowed view.
     pub fn as_path(&self) -> RequestPath<'_> {
         let reads = match &self.several {
             None => Reads::One(NormalPath::again(&self.raw)),
@@ -48,7 +48,7 @@ impl OwnedPath {
     }
 }
 
-/// The path of a request, with every reading of it.
+/// The path of a request with all its readings.
 #[derive(Debug, Clone)]
 pub struct RequestPath<'a> {
     raw: &'a str,
@@ -58,22 +58,22 @@ pub struct RequestPath<'a> {
 #[derive(Debug, Clone)]
 enum Reads<'a> {
     One(NormalPath<'a>),
-    /// The path as it came first.
+    /// The verbatim path first.
     Several(Cow<'a, [Vec<u8>]>),
 }
 
-/// Why a path is refused whatever the rules say.
+/// Why a path is rejected regardless of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It does not start with `/`, holds a raw control, space or `#`, an incomplete escape, an escaped control, bytes
-    /// that are no UTF-8, or a character that folds to a delimiter.
+    /// It does not start with `/`, contains a raw control character, space or `#`, an incomplete escape, an escaped
+    /// control character, bytes that are not UTF-8, or a character that folds to a delimiter.
     Malformed,
-    /// It has more than [`READINGS_MAX`] readings, or is too long for as many as it has.
+    /// It has more than [`READINGS_MAX`] readings, or is too long for the number it has.
     TooMany,
 }
 
 impl<'a> RequestPath<'a> {
-    /// Reads the path of a request target (without its query).
+    /// Parses the path of a request target (without its query).
     pub fn parse(raw: &'a [u8]) -> Result<Self, Unreadable> {
         if let Ok(path) = NormalPath::parse(raw) {
             return Ok(Self { raw: path.as_str(), reads: Reads::One(path) });
@@ -88,12 +88,12 @@ impl<'a> RequestPath<'a> {
         self.raw
     }
 
-    /// Whether it is in normal form.
+    /// Whether the path is in normal form.
     pub fn is_plain(&self) -> bool {
         matches!(self.reads, Reads::One(_))
     }
 
-    /// The reading that takes the path as it came.
+    /// The reading of the verbatim path.
     pub fn first(&self) -> Cow<'_, [u8]> {
         match &self.reads {
             Reads::One(path) => path.decoded(),
@@ -101,7 +101,7 @@ impl<'a> RequestPath<'a> {
         }
     }
 
-    /// The other readings.
+    /// All other readings.
     pub fn others(&self) -> &[Vec<u8>] {
         match &self.reads {
             Reads::One(_) => &[],
@@ -109,7 +109,7 @@ impl<'a> RequestPath<'a> {
         }
     }
 
-    /// What a backend takes for the query that decodes the path, once or twice, before it looks for one.
+    /// Possible queries for a backend that decodes the path, once or twice, before it looks for `?`.
     pub fn queries(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
         let decoded = (!self.is_plain()).then(|| {
             let once: Vec<u8> = percent_encoding::percent_decode_str(self.raw).collect();
@@ -121,8 +121,8 @@ impl<'a> RequestPath<'a> {
         })
     }
 
-    /// The readings of a backend that gets the path without this prefix, the prefix before each. Empty where they are
-    /// those that the path has anyway, or where the prefix is not there.
+    /// Readings of a backend that gets the path without this prefix, each with the prefix prepended. Empty if they
+    /// equal the readings of the path itself, or if the path does not have the prefix.
     pub fn below(&self, prefix: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
         let rest = match self.raw.strip_prefix(prefix) {
             Some(rest) if !self.is_plain() && !prefix.is_empty() => rest,
@@ -137,7 +137,7 @@ impl<'a> RequestPath<'a> {
     }
 }
 
-/// A reading as people can read it: what is no printable text is escaped, and a slash inside of a segment is `%2F`.
+/// Printable form: unprintable characters are escaped, and a slash inside a segment is `%2F`.
 pub fn shown(reading: &[u8]) -> String {
     let mut text = String::new();
     for chunk in reading.utf8_chunks() {
@@ -153,8 +153,9 @@ pub fn shown(reading: &[u8]) -> String {
     text
 }
 
-/// What no path may hold, however it is read. Of escaped controls the contract names NUL alone; no app has others in
-/// its addresses, and readers that trim a line end, or look for one with `$`, take a path with one for another path.
+/// Checks what no path may contain in any reading. Of escaped control characters the contract names only NUL; but no
+/// app uses others in its URLs, and parsers that trim line ends, or match with `$`, would mistake such a path for
+/// another.
 fn check(raw: &str) -> Result<(), Unreadable> {
     let bytes = raw.as_bytes();
     let once: Vec<u8> = percent_encoding::percent_decode(bytes).collect();
@@ -172,15 +173,15 @@ fn check(raw: &str) -> Result<(), Unreadable> {
     if fine { Ok(()) } else { Err(Unreadable::Malformed) }
 }
 
-/// A path on its way through a backend.
+/// An intermediate form of a path as a backend transforms it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Form {
     path: Vec<u8>,
-    /// How often it was decoded.
+    /// Number of decodings so far.
     decoded: u8,
 }
 
-/// What a backend may do to a path; `None`: nothing changes.
+/// A transformation that a backend may apply to a path; `None`: no change.
 type Step = fn(&Form) -> Option<Vec<u8>>;
 
 const STEPS: [Step; 12] = [
@@ -198,7 +199,7 @@ const STEPS: [Step; 12] = [
     leave_host,
 ];
 
-/// Every reading, each once: all that the steps come to in any order, as far as one goes.
+/// All distinct readings: the closure of the steps, in any order.
 fn readings(raw: &[u8]) -> Result<Vec<Vec<u8>>, Unreadable> {
     let mut forms = vec![Form { path: raw.to_vec(), decoded: 0 }];
     let mut found: Vec<Vec<u8>> = Vec::new();
@@ -226,8 +227,8 @@ fn readings(raw: &[u8]) -> Result<Vec<Vec<u8>>, Unreadable> {
 }
 
 impl Form {
-    /// As rules see it. Before anything was decoded, escapes that are the one spelling of their byte are read, as in a
-    /// path in normal form; others are taken as the letters that they are.
+    /// The form that rules match. Before any decoding, canonical escapes are decoded, as in a path in normal form;
+    /// others stay literal.
     fn reading(&self) -> Vec<u8> {
         if self.decoded > 0 { self.path.clone() } else { decode(&self.path, is_canonical) }
     }
@@ -243,7 +244,7 @@ fn is_escape(path: &[u8], at: usize) -> bool {
     path[at] == b'%' && escape(path, at).is_some()
 }
 
-/// Reads the escapes for which `reads` says so; a slash stays in its segment.
+/// Decodes the escapes that `reads` selects; an encoded slash stays inside its segment.
 fn decode(path: &[u8], reads: fn(&[u8], usize) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut at = 0;
@@ -263,7 +264,7 @@ fn replace(form: &Form, old: u8, new: u8) -> Option<Vec<u8>> {
     form.path.contains(&old).then(replaced)
 }
 
-/// Decodes as a whole and then looks for segments.
+/// Decodes as a whole and then splits segments.
 fn join_segments(form: &Form) -> Option<Vec<u8>> {
     replace(form, INNER_SLASH, b'/')
 }
@@ -272,13 +273,13 @@ fn take_backslashes(form: &Form) -> Option<Vec<u8>> {
     replace(form, b'\\', b'/')
 }
 
-/// Java's servers: `;` and what follows it is no part of any segment.
+/// Java servers: `;` and everything after it is removed from each segment.
 fn cut_parameters(form: &Form) -> Option<Vec<u8>> {
     let segments = form.path.split(|&b| b == b'/').map(|segment| cut(segment, b';'));
     form.path.contains(&b';').then(|| segments.collect::<Vec<_>>().join(&b'/'))
 }
 
-/// RFC 2396 as Python's `urlparse` has it: only the last segment has parameters.
+/// RFC 2396 as implemented by Python's `urlparse`: only the last segment has parameters.
 fn cut_last_parameters(form: &Form) -> Option<Vec<u8>> {
     let last = form.path.iter().rposition(|&b| b == b'/')?;
     let semicolon = last + memchr::memchr(b';', &form.path[last..])?;
@@ -291,17 +292,17 @@ fn merge_slashes(form: &Form) -> Option<Vec<u8>> {
     (path.len() < form.path.len()).then_some(path)
 }
 
-/// RFC 3986, 5.2.4: a dot segment at the end leaves a slash.
+/// RFC 3986, 5.2.4: a trailing dot segment leaves a slash.
 fn resolve_dots(form: &Form) -> Option<Vec<u8>> {
     resolve(&form.path, dots, b"/")
 }
 
-/// Go's `path.Clean`: it leaves none.
+/// Go's `path.Clean`: no trailing slash remains.
 fn resolve_dots_and_end(form: &Form) -> Option<Vec<u8>> {
     resolve(&form.path, dots, b"")
 }
 
-/// WHATWG's URL: escaped dots are dots.
+/// WHATWG URL: escaped dots count as dots.
 fn resolve_escaped_dots(form: &Form) -> Option<Vec<u8>> {
     resolve(&form.path, escaped_dots, b"/")
 }
@@ -310,7 +311,7 @@ fn resolve_escaped_dots_and_end(form: &Form) -> Option<Vec<u8>> {
     resolve(&form.path, escaped_dots, b"")
 }
 
-/// `dots` says how many of them a segment is, if it is a dot segment; `end` is what one at the end leaves behind.
+/// `dots` returns the number of dots of a dot segment; `end` replaces a trailing one.
 fn resolve(path: &[u8], dots: fn(&[u8]) -> Option<usize>, end: &[u8]) -> Option<Vec<u8>> {
     let segments: Vec<&[u8]> = path.split(|&b| b == b'/').skip(1).collect();
     if !segments.iter().any(|segment| dots(segment).is_some()) {
@@ -348,7 +349,7 @@ fn escaped_dots(segment: &[u8]) -> Option<usize> {
     }
 }
 
-/// What was an escape is taken for the start of the query.
+/// An escaped `?` is mistaken for the start of the query.
 fn cut_query(form: &Form) -> Option<Vec<u8>> {
     form.path.contains(&b'?').then(|| cut(&form.path, b'?').to_vec())
 }
@@ -357,7 +358,7 @@ fn cut_fragment(form: &Form) -> Option<Vec<u8>> {
     form.path.contains(&b'#').then(|| cut(&form.path, b'#').to_vec())
 }
 
-/// RFC 3986, 4.2: what begins with two slashes names a host, and the path is what follows (`new URL(path, base)`).
+/// RFC 3986, 4.2: two leading slashes start a host, and the path follows it (`new URL(path, base)`).
 fn leave_host(form: &Form) -> Option<Vec<u8>> {
     let rest = form.path.strip_prefix(b"//")?;
     let host = &rest[rest.iter().position(|&b| b != b'/')?..];
@@ -372,7 +373,7 @@ fn cut(bytes: &[u8], at: u8) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// The readings of a path, as people read them, in order of their letters.
+    /// The readings of a path in printable form, sorted.
     fn read(path: &str) -> Vec<String> {
         let path = RequestPath::parse(path.as_bytes()).unwrap();
         let first = path.first();
@@ -398,12 +399,12 @@ mod tests {
         }
     }
 
-    /// What npm, RabbitMQ, LibreOffice, JupyterLab, CalDAV clients, S3 clients, Jenkins and TiddlyWiki send.
+    /// URLs that npm, RabbitMQ, LibreOffice, JupyterLab, CalDAV clients, S3 clients, Jenkins and TiddlyWiki send.
     #[test]
     fn odd_paths_of_apps_have_few_readings() {
         for (path, readings) in [
             ("/@scope%2Fthing", &["/@scope%2Fthing", "/@scope/thing"][..]),
-            // in small letters for those that compare letters, too
+            // the lower-case form too, for backends that compare verbatim
             ("/@scope%2fthing", &["/@scope%2Fthing", "/@scope%2fthing", "/@scope/thing"]),
             ("/api/queues/%2F/q1", &["/api/queues/%2F/q1", "/api/queues///q1", "/api/queues/q1"]),
             ("/.~lock.x.odt%23", &["/.~lock.x.odt", "/.~lock.x.odt#"]),
@@ -421,7 +422,7 @@ mod tests {
         }
     }
 
-    /// Each of these is how a server that is named reads it.
+    /// Each of these is how a named server interprets it.
     #[test]
     fn what_leads_to_another_path_is_among_the_readings() {
         for (path, reading) in [
@@ -503,7 +504,7 @@ mod tests {
             assert_eq!(RequestPath::parse(path.as_bytes()).err(), Some(Unreadable::Malformed), "{path:?}");
         }
         assert_eq!(RequestPath::parse(b"/caf\xe9").err(), Some(Unreadable::Malformed));
-        // what only looks like it
+        // only resembles an ambiguity
         for path in ["/50%25ff", "/50%2510.txt", "/\u{ff1f}\u{2026}", "/%25u0041", "/%25c3"] {
             assert!(RequestPath::parse(path.as_bytes()).is_ok(), "{path}");
         }
@@ -518,7 +519,7 @@ mod tests {
         assert_eq!(RequestPath::parse(long(64 << 10).as_bytes()).err(), Some(Unreadable::TooMany));
     }
 
-    /// A backend that gets the rest reads the rest, and no slash or dot of it reaches what was cut.
+    /// A backend that gets the rest interprets only the rest: no slash or dot of it affects the stripped prefix.
     #[test]
     fn below_a_prefix_the_rest_is_read_alone() {
         let below = |path: &str, prefix: &str| {

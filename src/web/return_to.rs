@@ -1,50 +1,49 @@
-//! Where somebody goes after signing in: a path here, or an absolute address whose origin is ours,
-//! lies under the shared domain, or was configured. Everything else falls back (OWASP "Unvalidated
-//! Redirects"; oauth2-proxy GHSA-qqxw-m5fj-f7gv, GHSA-4mf2-f3wh-gvf2).
+//! Where a user is redirected after sign-in: a local path, or an absolute URL with an origin that is the gateway's own,
+//! under the shared domain, or configured. Everything else falls back to the default (OWASP "Unvalidated Redirects";
+//! oauth2-proxy GHSA-qqxw-m5fj-f7gv, GHSA-4mf2-f3wh-gvf2).
 
 use url::Url;
 
 use super::origin::Origin;
 
-/// Longest address that is remembered.
+/// Longest accepted URL, in bytes.
 pub const PLACE_BYTES_MAX: usize = 8192;
 
-/// Which places may be returned to.
+/// Rules for return addresses.
 #[derive(Debug, Clone)]
 pub struct ReturnRules {
-    /// Where people land otherwise: a path.
+    /// Default destination: a path.
     pub after_login: String,
-    /// The parent domain that shares the session.
+    /// Parent domain that shares the session.
     pub domain: Option<String>,
-    /// Further origins, exactly.
+    /// Further allowed origins, compared exactly.
     pub origins: Vec<Origin>,
-    /// Paths of our own pages, which nobody is sent back to: the prefix and the extra paths.
+    /// Paths of the gateway's own pages, which are not valid destinations: the prefix and the extra paths.
     pub own_pages: Vec<String>,
 }
 
-/// A place that may be returned to: a path with query and fragment, or an allowed absolute address.
+/// A valid return address: a path with query and fragment, or an allowed absolute URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReturnTo(String);
 
 impl ReturnTo {
-    /// What a client asked for, or `after_login` where that may not be returned to. `own` are the origins that are
-    /// ours for this request.
+    /// The requested address, or `after_login` if it is not allowed. `own` are the gateway's origins for this request.
     pub fn judge(wanted: Option<&str>, own: &[Origin], rules: &ReturnRules) -> Self {
         wanted.and_then(|wanted| Self::parse(wanted, own, rules)).unwrap_or_else(|| Self(rules.after_login.clone()))
     }
 
-    /// What a client asked for, if it may be returned to.
+    /// The requested address, if it is allowed.
     pub fn parse(wanted: &str, own: &[Origin], rules: &ReturnRules) -> Option<Self> {
         allowed(wanted, own, rules).map(Self)
     }
 
-    /// The place.
+    /// The address.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The allowed form of what was asked for: relative where it is on the same origin.
+/// The allowed form of the requested address: relative if the origin is the same.
 fn allowed(wanted: &str, own: &[Origin], rules: &ReturnRules) -> Option<String> {
     let plain = wanted.bytes().all(|b| b > 0x20 && b < 0x7f && b != b'\\');
     if wanted.len() > PLACE_BYTES_MAX || !plain {
@@ -64,14 +63,14 @@ fn allowed(wanted: &str, own: &[Origin], rules: &ReturnRules) -> Option<String> 
         let host = origin.host();
         host == domain || host.strip_suffix(domain).is_some_and(|front| front.ends_with('.'))
     });
-    // a shared session lives on https alone: a downgrade would show it to whoever listens
+    // a shared session exists only on https: a downgrade would expose it to eavesdroppers
     let shared = shared && own.iter().any(|own| own.scheme() == origin.scheme());
     let ok = own.contains(&origin) || shared || rules.origins.contains(&origin);
-    // as it was judged: a host with a dot at its end is another one for cookies
+    // serialized from the parsed form: to cookies, a host with a trailing dot is a different host
     (ok && !is_own_page(url.path(), rules)).then(|| format!("{origin}{}", wanted_path(&url)))
 }
 
-/// A browser resolves the path as we read it: on the same origin.
+/// Whether a browser resolves the path on the same origin.
 fn leads_nowhere_else(path: &str) -> bool {
     let Ok(base) = Url::parse("http://authgate.invalid/") else { return false };
     base.join(path).is_ok_and(|url| url.origin() == base.origin())
@@ -87,7 +86,7 @@ fn wanted_path(url: &Url) -> String {
 
 fn is_own_page(path: &str, rules: &ReturnRules) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    // dots would lead back into our pages once a browser has resolved them
+    // dot segments would lead back to the gateway's pages once a browser has resolved them
     let resolved = Url::parse("http://authgate.invalid/").and_then(|base| base.join(path));
     let path = resolved.as_ref().map_or(path, |url| url.path());
     let account = rules.own_pages.first().map(|prefix| format!("{prefix}/account"));

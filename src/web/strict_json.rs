@@ -1,18 +1,18 @@
-//! JSON with one reading. A name that an object has twice is read by some parsers as the first and by others as the
-//! last value, so that a checker and a user of the document may see different ones: such a document is refused
-//! (RFC 8259, 4; RFC 7519, 4; RFC 8725, 2.4).
+//! JSON with a single interpretation. For duplicate names in an object, some parsers use the first value and others the
+//! last, so a checker and a consumer of the document may see different values: such documents are rejected (RFC 8259,
+//! 4; RFC 7519, 4; RFC 8725, 2.4).
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Why a document is refused; quotes nothing of it.
+/// Why a document is rejected; quotes nothing from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JsonError {
-    /// An object has a name twice.
+    /// An object contains a name twice.
     DuplicateName,
-    /// No JSON at this line and column.
+    /// Invalid JSON at this line and column.
     Syntax(usize, usize),
 }
 
@@ -25,11 +25,11 @@ impl fmt::Display for JsonError {
     }
 }
 
-/// Reads one document in UTF-8; at most 128 levels deep.
+/// Parses one UTF-8 document; at most 128 levels deep.
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     let parsed = serde_json::from_slice::<Strict>(text);
     parsed.map(|strict| strict.0).map_err(|error| {
-        // serde_json has no other data errors for a type that takes every value
+        // serde_json has no other data errors for a type that accepts every value
         if error.is_data() { JsonError::DuplicateName } else { JsonError::Syntax(error.line(), error.column()) }
     })
 }

@@ -1,6 +1,6 @@
-//! What a server proves in a WebSocket handshake.
+//! The server's proof in a WebSocket handshake.
 
-/// `Sec-WebSocket-Accept` for a client's `Sec-WebSocket-Key` (RFC 6455, 4.2.2); `None` where that is no key: 16 bytes in
+/// `Sec-WebSocket-Accept` for a client's `Sec-WebSocket-Key` (RFC 6455, 4.2.2); `None` if the key is not 16 bytes in
 /// base64 (4.1).
 pub fn accept(key: &[u8]) -> Option<String> {
     data_encoding::BASE64.decode(key).ok().filter(|bytes| bytes.len() == 16)?;
