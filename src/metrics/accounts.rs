@@ -1,5 +1,5 @@
-//! What people and the store do. One process serves one set of accounts, so these numbers are the process's:
-//! the rooms below the gateway count without being handed anything.
+//! Metrics of accounts and the store. One process serves one set of accounts, so these metrics are global: rooms below
+//! the gateway count without holding a handle.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 use super::series::{Counter, Histogram};
 use super::text::Text;
 
-/// Microseconds.
+/// Histogram bounds in microseconds.
 const HASH: [u64; 7] = [5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
 const WAIT: [u64; 8] = [1_000, 10_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000];
 const STORE: [u64; 8] = [50, 200, 1_000, 5_000, 20_000, 100_000, 500_000, 2_000_000];
 
-/// Ways to sign in and what came of it, by the name of the audit event.
+/// Sign-in methods and results, by audit event.
 const LOGINS: [(&str, &str, &str); 5] = [
     ("sign_in", "password", "ok"),
     ("sign_in_failed", "password", "wrong"),
@@ -23,19 +23,19 @@ const LOGINS: [(&str, &str, &str); 5] = [
     ("password_reset", "reset", "ok"),
 ];
 
-/// What attempts to sign in and up are counted against, as the names of counts begin.
+/// Throttle counters for sign-in and sign-up, by name prefix.
 const LIMITS: [&str; 6] = ["account", "address", "device", "user", "sign_up", "profile"];
 
-/// Kinds of work in the store.
+/// Kinds of store operations.
 const OPS: [&str; 3] = ["read", "write", "poll"];
 
-/// Why the store failed.
+/// Causes of store errors.
 const STORE_ERRORS: [&str; 7] = ["full", "read_only", "io", "busy", "corrupt", "replaced", "other"];
 
-/// The process's numbers.
+/// The process-wide instance.
 pub static ACCOUNTS: AccountMetrics = AccountMetrics::new();
 
-/// What people and the store do.
+/// Metrics of accounts and the store.
 #[derive(Debug)]
 pub struct AccountMetrics {
     logins: [Counter; LOGINS.len()],
@@ -46,7 +46,7 @@ pub struct AccountMetrics {
     hash_wait_seconds: Histogram,
     store_seconds: [Histogram; OPS.len()],
     store_errors: [Counter; STORE_ERRORS.len()],
-    /// Keys that sign, with when they were made (seconds since 1970).
+    /// Active signing keys and their creation times (seconds since 1970).
     keys: Mutex<Vec<(String, u64)>>,
 }
 
@@ -65,56 +65,56 @@ impl AccountMetrics {
         }
     }
 
-    /// An audit event happened; those about signing in are counted.
+    /// Records an audit event; only sign-in events are counted.
     pub fn event(&self, name: &str) {
         if let Some(at) = LOGINS.iter().position(|(event, ..)| *event == name) {
             self.logins[at].add_one();
         }
     }
 
-    /// A sign-in through a provider ended. Names come from the configuration, and results are few, so that the
-    /// families stay small.
+    /// Records a completed sign-in through a provider. Names come from the configuration and results are few, so that
+    /// the number of series is bounded.
     pub fn provider_login(&self, provider: &str, result: &'static str) {
         *self.provider_logins.lock().entry((provider.to_owned(), result)).or_default() += 1;
     }
 
-    /// An attempt was turned away because of a count; `name` is the count's, as in `account:...`.
+    /// Records an attempt rejected by a throttle counter; `name` is the counter's, as in `account:...`.
     pub fn limited(&self, name: &str) {
         if let Some(at) = LIMITS.iter().position(|scope| name.split(':').next() == Some(scope)) {
             self.limited[at].add_one();
         }
     }
 
-    /// The queue for hashing was full, or the turn did not come in time.
+    /// Records a hashing request rejected because the queue was full or the wait timed out.
     pub fn hash_refused(&self) {
         self.hash_refused.add_one();
     }
 
-    /// Somebody waited this long for their turn.
+    /// Records the time a hashing request waited.
     pub fn hash_waited(&self, waited: Duration) {
         self.hash_wait_seconds.observe(waited);
     }
 
-    /// Hashing or comparing one password took this long.
+    /// Records the time to hash or verify one password.
     pub fn hashed(&self, took: Duration) {
         self.hash_seconds.observe(took);
     }
 
-    /// Work in the store took this long; `op` is "read", "write" or "poll".
+    /// Records the duration of a store operation; `op` is "read", "write" or "poll".
     pub fn stored(&self, op: &str, took: Duration) {
         if let Some(at) = OPS.iter().position(|known| *known == op) {
             self.store_seconds[at].observe(took);
         }
     }
 
-    /// The store failed; `kind` is one of those above.
+    /// Records a store error; `kind` is one of `STORE_ERRORS`.
     pub fn store_failed(&self, kind: &str) {
         if let Some(at) = STORE_ERRORS.iter().position(|known| *known == kind) {
             self.store_errors[at].add_one();
         }
     }
 
-    /// The keys that sign now.
+    /// Sets the active signing keys.
     pub fn keys(&self, keys: impl Iterator<Item = (String, u64)>) {
         *self.keys.lock() = keys.collect();
     }
@@ -148,7 +148,7 @@ impl AccountMetrics {
         }
     }
 
-    /// More samples of the family of refusals.
+    /// Writes further samples of the rejections family.
     pub(super) fn write_limits(&self, text: &mut Text) {
         for (scope, count) in LIMITS.iter().zip(&self.limited) {
             text.total("ratelimited", &[("scope", scope)], count.value());

@@ -1,6 +1,6 @@
-//! What is counted, and the text of `/metrics`. Labels are names from the configuration and words of ours: nothing
-//! that a client can choose, so the number of series is bounded. Counting takes no lock and no memory, but
-//! for the first time that a series is needed.
+//! Metrics, and the text of `/metrics`. Labels are names from the configuration and fixed words, never values that a
+//! client chooses, so the number of series is bounded. Counting takes no lock and allocates nothing, except when a
+//! series is first used.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -20,30 +20,30 @@ pub use series::{Counter, Histogram};
 pub use text::Format;
 use text::Text;
 
-/// Gauges that are read when somebody asks.
+/// Gauges that are read on each scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
-    /// Connections that are open.
+    /// Open connections.
     pub connections: usize,
-    /// Connections refused so far: because there are too many in all, and of one address.
+    /// Connections refused so far: over the total limit, over the limit per address, and evicted.
     pub connections_refused: [u64; 3],
-    /// WebSockets, event streams and gRPC calls that are open.
+    /// Open WebSockets, event streams and gRPC calls.
     pub live: usize,
-    /// Sessions that stand.
+    /// Active sessions.
     pub sessions: usize,
-    /// Passwords that wait to be hashed, and for how long the first of them has.
+    /// Passwords waiting to be hashed, and the wait of the oldest.
     pub hashing: (usize, Duration),
-    /// Log lines dropped so far.
+    /// Dropped log lines so far.
     pub log_dropped: u64,
     /// Panics so far.
     pub panics: u64,
-    /// Upstream, server, and whether requests go to it.
+    /// Upstream, server, and whether it receives requests.
     pub servers: Vec<(String, String, bool)>,
     /// Seconds since 1970.
     pub now: u64,
 }
 
-/// All that the gateway counts; what people and the store do is in [`ACCOUNTS`].
+/// All metrics of the gateway; those of accounts and the store are in [`ACCOUNTS`].
 #[derive(Debug)]
 pub struct Metrics {
     routes: Mutex<HashMap<String, Arc<RouteMetrics>>>,
@@ -60,8 +60,7 @@ pub struct Metrics {
     reload_success_time: AtomicU64,
 }
 
-/// The series of one configuration's routes, made when they are first needed. Routes of the same name share
-/// theirs.
+/// The series of one configuration's routes, created on first use. Routes with the same name share them.
 #[derive(Debug)]
 pub struct Counted {
     metrics: Arc<Metrics>,
@@ -69,7 +68,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// The series of a route; `None` is what no route took.
+    /// The series of a route; `None`: requests that match no route.
     pub fn route(&self, index: Option<usize>) -> &RouteMetrics {
         match index.and_then(|index| self.routes.get(index)) {
             Some((name, made)) => made.get_or_init(|| self.metrics.of_route(name)),
@@ -82,7 +81,7 @@ impl Counted {
         &self.metrics.pages
     }
 
-    /// The series of a route, to be kept.
+    /// The series of a route, as a shared handle.
     pub fn shared(&self, index: Option<usize>) -> Arc<RouteMetrics> {
         self.route(index);
         let made = index.and_then(|index| self.routes.get(index)).and_then(|(_, made)| made.get());
@@ -91,7 +90,7 @@ impl Counted {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Creates empty metrics.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         Self {
@@ -108,7 +107,7 @@ impl Metrics {
         }
     }
 
-    /// The series of the routes of a configuration, by name.
+    /// The series of a configuration's routes, by name.
     pub fn of_routes(self: &Arc<Self>, names: impl Iterator<Item = String>) -> Counted {
         let routes = names.map(|name| (name.into_boxed_str(), OnceLock::new())).collect();
         Counted { metrics: Arc::clone(self), routes }
@@ -118,23 +117,23 @@ impl Metrics {
         Arc::clone(self.routes.lock().entry(name.to_owned()).or_default())
     }
 
-    /// Lets go of the series that a newer configuration has no route for: their number stays bounded.
+    /// Drops the series of routes that are not in the new configuration, so that their number stays bounded.
     pub fn forget(&self, new: &Counted) {
         let names: HashSet<&str> = new.routes.iter().map(|(name, _)| &**name).collect();
         self.routes.lock().retain(|name, _| names.contains(name.as_str()));
     }
 
-    /// One of our own pages answered.
+    /// Records a response from one of the gateway's own pages.
     pub fn page(&self, name: &'static str, status: u16) {
         *self.page_answers.lock().entry((name, status)).or_insert(0) += 1;
     }
 
-    /// A WebSocket is over.
+    /// Records the end of a WebSocket.
     pub fn socket_closed(&self, end: SocketEnd) {
         self.sockets_closed[end as usize].add_one();
     }
 
-    /// A load of the configuration came to something, or to nothing. `now`: seconds since 1970.
+    /// Records a configuration load. `now`: seconds since 1970.
     pub fn reloaded(&self, successful: bool, now: u64) {
         self.reload_successful.store(i64::from(successful), Ordering::Relaxed);
         if successful {
@@ -142,7 +141,7 @@ impl Metrics {
         }
     }
 
-    /// When the first certificate ends, in seconds since 1970.
+    /// Sets the earliest certificate expiry, in seconds since 1970.
     pub fn certificate_ends(&self, at: i64) {
         self.certificate_expiry.store(at, Ordering::Relaxed);
     }
@@ -160,7 +159,7 @@ impl Metrics {
         let named = self.routes.lock();
         let mut routes: Vec<(&str, &RouteMetrics)> =
             named.iter().map(|(name, route)| (name.as_str(), &**route)).collect();
-        // a path begins with a slash, so these two words are no route's
+        // a path begins with a slash, so these two names never collide with a route
         routes.extend([("none", &*self.elsewhere), ("pages", &*self.pages)]);
         routes.sort_unstable_by_key(|(name, _)| *name);
         route::write(text, &routes);

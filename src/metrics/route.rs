@@ -1,4 +1,4 @@
-//! What one route counts.
+//! Metrics per route.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::series::{Answers, Counter, Histogram};
 use super::text::Text;
 
-/// Microseconds. Requests: from what a page out of memory takes to what nobody waits for.
+/// Request histogram bounds in microseconds: from a page served from memory to the longest time that clients wait.
 const REQUEST: [u64; 9] = [1_000, 5_000, 20_000, 50_000, 100_000, 500_000, 2_000_000, 10_000_000, 60_000_000];
-/// The gateway's own part: seldom above a tenth of a millisecond.
+/// Bounds for the gateway's own share, which rarely exceeds 100 microseconds.
 const GATE: [u64; 7] = [10, 25, 50, 100, 500, 2_500, 25_000];
 
-/// What the rules said of a request.
+/// Result of authorization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Authz {
@@ -30,23 +30,23 @@ impl Authz {
     ];
 }
 
-/// What ended a WebSocket.
+/// Why a WebSocket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketEnd {
-    /// The client or the backend.
+    /// Closed by the client or the backend.
     Peer,
-    /// Nothing moved for too long.
+    /// Idle timeout.
     Idle,
-    /// Its session ran out.
+    /// The session expired.
     Expired,
-    /// Its session was ended, or may not use the route any more.
+    /// The session was revoked, or is no longer allowed on the route.
     Revoked,
-    /// The gateway stops.
+    /// Shutdown of the gateway.
     Draining,
 }
 
 impl SocketEnd {
-    /// All of them, in the order of their counters.
+    /// All reasons, in the order of their counters.
     pub const ALL: [Self; 5] = [Self::Peer, Self::Idle, Self::Expired, Self::Revoked, Self::Draining];
 
     pub(super) fn word(self) -> &'static str {
@@ -63,7 +63,7 @@ impl SocketEnd {
 /// How an upstream failed.
 const UPSTREAM_ERRORS: [&str; 4] = ["connect", "timeout", "broken", "internal"];
 
-/// What one route counts, ready to be added to.
+/// Counters and histograms of one route.
 #[derive(Debug)]
 pub struct RouteMetrics {
     answers: Answers,
@@ -88,7 +88,7 @@ impl Default for RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// One request is over. A WebSocket's whole life is no request's duration.
+    /// Records a completed request. A WebSocket's lifetime does not count as a request duration.
     pub fn answered(&self, method: &str, status: u16, took: Duration) {
         self.answers.add_one(method, status);
         if status != 101 {
@@ -96,34 +96,34 @@ impl RouteMetrics {
         }
     }
 
-    /// The gateway knows what becomes of a request.
+    /// Records the time until the gateway has decided how to handle a request.
     pub fn decided(&self, took: Duration) {
         self.gate_seconds.observe(took);
     }
 
-    /// The rules were asked.
+    /// Records the result of authorization.
     pub fn judged(&self, result: Authz) {
         self.authz[result as usize].add_one();
     }
 
-    /// An upstream failed; `kind` is one of "connect", "timeout", "broken", "internal".
+    /// Records an upstream failure; `kind` is one of "connect", "timeout", "broken", "internal".
     pub fn upstream_failed(&self, kind: &str) {
         let at = UPSTREAM_ERRORS.iter().position(|known| *known == kind).unwrap_or(UPSTREAM_ERRORS.len() - 1);
         self.upstream_errors[at].add_one();
     }
 
-    /// A WebSocket was opened.
+    /// Records an opened WebSocket.
     pub fn socket_opened(&self) {
         self.sockets.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It is over.
+    /// Records a closed WebSocket.
     pub fn socket_closed(&self) {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Writes the families of all routes. What never happened on a route is left out.
+/// Writes the families of all routes. Series that never occurred are omitted.
 pub(super) fn write(text: &mut Text, routes: &[(&str, &RouteMetrics)]) {
     text.counter("http_requests", "Completed requests");
     for (name, route) in routes {

@@ -1,42 +1,42 @@
-//! Numbers that any thread adds to without waiting for another.
+//! Counters and histograms that threads update without waiting for each other.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Only ever grows.
+/// A monotonic counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Nothing yet.
+    /// Zero.
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// One more.
+    /// Adds one.
     pub fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many more.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// The current value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Upper bounds that a histogram has at most.
+/// Maximum number of upper bounds in a histogram.
 const BUCKETS: usize = 10;
 
-/// How long things took, in ranges.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram {
-    /// Microseconds, rising.
+    /// Upper bounds in microseconds, ascending.
     bounds: &'static [u64],
     counts: [AtomicU64; BUCKETS],
     count: AtomicU64,
@@ -44,7 +44,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// `bounds`: microseconds, rising; those beyond the tenth are left out.
+    /// `bounds`: microseconds, ascending; those after the tenth are ignored.
     pub const fn new(bounds: &'static [u64]) -> Self {
         Self {
             bounds,
@@ -54,7 +54,7 @@ impl Histogram {
         }
     }
 
-    /// One thing took this long.
+    /// Records one duration.
     pub fn observe(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         if let Some(at) = self.bounds.iter().take(BUCKETS).position(|bound| nanos <= bound * 1000) {
@@ -64,13 +64,13 @@ impl Histogram {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Each bound in seconds with how many took no longer; the last is "+Inf", with all.
+    /// Each bound in seconds with its cumulative count; the last is "+Inf", with the total.
     pub(super) fn buckets(&self) -> Vec<(String, u64)> {
         let all = self.count();
         let mut below = 0;
         let ranges = self.bounds.iter().zip(&self.counts).map(|(bound, count)| {
             below += count.load(Ordering::Relaxed);
-            // observed while this is read: a bucket never holds more than the whole
+            // recorded during the read: a bucket never exceeds the total
             (seconds(bound * 1000), below.min(all))
         });
         let mut buckets: Vec<_> = ranges.collect();
@@ -94,11 +94,11 @@ fn seconds(nanos: u64) -> String {
     if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
 }
 
-/// Methods that have a label of their own; all others share the last.
+/// Methods with their own label; all others share the last.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
 
-/// Requests by method and status. A route sees few of the many combinations: each gets a place when it first
-/// occurs, and none is ever taken away.
+/// Requests by method and status. A route sees few of the many combinations: each gets an entry when it first occurs,
+/// and entries are never removed.
 #[derive(Debug, Default)]
 pub(super) struct Answers(OnceLock<Box<Place>>);
 
@@ -113,7 +113,7 @@ struct Place {
 impl Answers {
     pub(super) fn add_one(&self, method: &str, code: u16) {
         let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
-        // statuses that nobody registered are the upstream's invention: they share a place
+        // unregistered statuses are invented by the upstream: they share one entry
         let code =
             if http::StatusCode::from_u16(code).is_ok_and(|code| code.canonical_reason().is_some()) { code } else { 0 };
         let mut at = self;
@@ -128,12 +128,12 @@ impl Answers {
         }
     }
 
-    /// Whether a WebSocket was ever granted here.
+    /// Whether any WebSocket was ever accepted here.
     pub(super) fn has_sockets(&self) -> bool {
         std::iter::successors(self.0.get(), |place| place.next.0.get()).any(|place| place.code == 101)
     }
 
-    /// Method, status ("other" for those without a name) and count.
+    /// Method, status ("other" for unregistered ones) and count.
     pub(super) fn all(&self) -> Vec<(&'static str, String, u64)> {
         let places = std::iter::successors(self.0.get(), |place| place.next.0.get());
         let word = |code: u16| if code == 0 { "other".to_owned() } else { code.to_string() };

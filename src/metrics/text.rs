@@ -1,25 +1,25 @@
-//! The two texts that Prometheus reads: its own (version 0.0.4) and OpenMetrics 1.0. They differ in what a counter
-//! is called in its own lines, in `# UNIT`, and in the last line.
+//! The two Prometheus exposition formats: the text format (version 0.0.4) and OpenMetrics 1.0. They differ in the
+//! metadata name of counters, in `# UNIT`, and in the last line.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use super::Histogram;
 
-/// Before every name.
+/// Prefix of every name.
 const PREFIX: &str = "authgate_";
 
-/// Which of the two.
+/// The exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' own text.
+    /// Prometheus text format.
     Classic,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The one that is asked for: OpenMetrics where an `Accept` names it, as Prometheus' does.
+    /// Content negotiation: OpenMetrics if `Accept` lists it, as Prometheus does.
     pub fn of_accept(accept: Option<&str>) -> Self {
         let named = accept.is_some_and(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
         if named { Self::OpenMetrics } else { Self::Classic }
@@ -39,7 +39,7 @@ pub(super) struct Text {
     format: Format,
 }
 
-/// What a sample belongs to: names and values.
+/// Labels of a sample: names and values.
 pub(super) type Labels<'l> = &'l [(&'static str, &'l str)];
 
 impl Text {
@@ -47,7 +47,7 @@ impl Text {
         Self { out: String::with_capacity(16 << 10), format }
     }
 
-    /// Begins a counter; its samples are `total`s.
+    /// Starts a counter; its samples end in `total`.
     pub(super) fn counter(&mut self, name: &str, help: &str) {
         let suffix = if self.format == Format::Classic { "_total" } else { "" };
         self.head(&format!("{name}{suffix}"), "counter", help);
@@ -57,7 +57,7 @@ impl Text {
         self.head(name, "gauge", help);
     }
 
-    /// Begins a histogram of seconds.
+    /// Starts a histogram in seconds.
     pub(super) fn histogram(&mut self, name: &str, help: &str) {
         self.head(name, "histogram", help);
     }
