@@ -1,6 +1,6 @@
-//! Where log lines go: standard error, human-readable on a terminal, JSON otherwise. Lines are
-//! gathered in memory and written by a thread of their own, so that no request ever waits for
-//! whoever reads the log. What is logged is decided elsewhere; nothing secret may come here. Panics are told here too.
+//! Log output: standard error, human-readable on a terminal, JSON otherwise. Lines are buffered in memory and written
+//! by a separate thread, so that requests never wait for the log's reader. What is logged is decided elsewhere; no
+//! secret may be passed in. Panics are logged here too.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
@@ -18,27 +18,28 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::Clock;
 
-/// Packages whose words are no log lines: they quote heads and bodies. What fails there is told by the gateway.
+/// Crate without log output: its messages quote heads and bodies. The gateway logs such errors itself.
 const SILENT: &str = "pingora";
-/// Lines wait here at most this long, bytes at most so many; beyond that they are dropped and counted.
+/// Longest time that lines are buffered. The buffer is bounded in bytes; lines beyond the limit are dropped and
+/// counted.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
-/// Longest that anybody waits for it.
+/// Timeout of a flush.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 const BUFFER_BYTES_MAX: usize = 8 << 20;
 
 thread_local! {
-    /// The line that this thread puts together, before it waits for the others' lines.
+    /// Line under construction in this thread, before the shared buffer is locked.
     static LINE: RefCell<Vec<u8>> = RefCell::default();
-    /// The last second that this thread wrote, and how.
+    /// The second of this thread's last timestamp, and its text.
     static SECOND: Cell<(u64, [u8; 24])> = const { Cell::new((u64::MAX, [0; 24])) };
 }
 
-/// The log that was started first.
+/// The first log that was started.
 static LOG: OnceLock<Log> = OnceLock::new();
 /// Panics so far, in any thread.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// The way to standard error. Cheap to clone.
+/// Handle to the log on standard error. Cheap to clone.
 #[derive(Clone)]
 pub struct Log(Arc<Shared>);
 
@@ -47,15 +48,15 @@ struct Shared {
     filled: Condvar,
     dropped: AtomicU64,
     human: bool,
-    /// The journal reads it, and takes each line's level from its beginning (sd-daemon(3)).
+    /// Standard error is the systemd journal, which reads the level from a prefix of each line (sd-daemon(3)).
     journal: bool,
     clock: Clock,
 }
 
 impl Log {
-    /// Starts the writing thread and takes over all `tracing` and `log` events. `RUST_LOG` narrows or
-    /// widens what is shown; the default is `info`. It never shows the proxy library's own lines, nor anything of
-    /// other packages below `warn`: nobody has looked at those for secrets.
+    /// Starts the writer thread and receives all `tracing` and `log` events. `RUST_LOG` sets the filter; the default is
+    /// `info`. Lines of the proxy library and lines of other crates below `warn` are never shown: they have not been
+    /// reviewed for secrets.
     pub fn start(clock: Clock) -> io::Result<Self> {
         let human = io::stderr().is_terminal();
         let journal = is_journal();
@@ -70,7 +71,7 @@ impl Log {
         let shared = log.0.clone();
         std::thread::Builder::new().name("log".into()).spawn(move || write_for_ever(&shared))?;
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        // a second start in one process (tests) keeps the first one's subscriber
+        // a second start in one process (tests) keeps the first subscriber
         let _ = tracing_subscriber::registry().with(Lines(log.clone()).with_filter(filter)).try_init();
         if LOG.set(log.clone()).is_ok() {
             std::panic::set_hook(Box::new(tell_of_panic));
@@ -78,28 +79,28 @@ impl Log {
         Ok(log)
     }
 
-    /// Whether lines are for people.
+    /// Whether lines are human-readable.
     pub fn is_human(&self) -> bool {
         self.0.human
     }
 
-    /// Lines lost because nobody read the log.
+    /// Lines dropped because the log was not read.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Panics so far; each has its line.
+    /// Panics so far; each is logged.
     pub fn panics(&self) -> u64 {
         PANICS.load(Ordering::Relaxed)
     }
 
-    /// Adds one line (without its line end) that `write` produces, on the level of information.
+    /// Adds one line (without a line end) that `write` produces, at level info.
     pub fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.line_on(Level::INFO, write);
     }
 
     fn line_on(&self, level: Level, write: impl FnOnce(&mut Vec<u8>)) {
-        // taken, not borrowed: a panic on the way is told by a line as well
+        // taken, not borrowed: a panic during `write` logs a line too
         let mut line = LINE.take();
         line.clear();
         if self.0.journal {
@@ -122,7 +123,7 @@ impl Log {
         LINE.set(line);
     }
 
-    /// Writes out what is waiting; gives up after a second where nobody reads.
+    /// Writes out buffered lines; gives up after a second if the log is not read.
     pub fn flush(&self) {
         let shared = self.0.clone();
         let (done, ended) = std::sync::mpsc::channel();
@@ -136,22 +137,22 @@ impl Log {
     }
 }
 
-/// Whether standard error is the journal's: `JOURNAL_STREAM` names its device and number, which a process that was started
-/// further on may no longer have.
+/// Whether standard error is the journal, by its device and inode in `JOURNAL_STREAM`. The variable alone is not
+/// enough: a child process inherits it even if its standard error goes elsewhere.
 fn is_journal() -> bool {
     let Ok(about) = rustix::fs::fstat(io::stderr()) else { return false };
     std::env::var("JOURNAL_STREAM").is_ok_and(|named| named == format!("{}:{}", about.st_dev, about.st_ino))
 }
 
-/// Writes out what is waiting in the log that was started first.
+/// Flushes the first log that was started.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.flush();
     }
 }
 
-/// A panic by its place in the source, and by its text where that stands in the source as well: any other may quote
-/// what a client sent.
+/// Logs a panic with its source location, and with its text if that is a literal: any other text may quote client
+/// input.
 fn tell_of_panic(panic: &PanicHookInfo<'_>) {
     PANICS.fetch_add(1, Ordering::Relaxed);
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -171,7 +172,7 @@ fn write_for_ever(shared: &Shared) {
 }
 
 fn write_out(shared: &Shared) {
-    // the lock on standard error is held first, so that two flushes keep the lines' order
+    // the lock on standard error is taken first, so that two flushes keep lines in order
     let mut out = io::stderr().lock();
     let lines = {
         let mut buffer = shared.buffer.lock();
@@ -181,15 +182,15 @@ fn write_out(shared: &Shared) {
         let room = Vec::with_capacity(buffer.len().min(256 << 10));
         std::mem::replace(&mut *buffer, room)
     };
-    // a log that nobody can read must not end the gateway
+    // an unwritable log must not stop the gateway
     let _ = out.write_all(&lines);
 }
 
-/// A point in time as RFC 3339 has it, in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
+/// A timestamp in RFC 3339 format, in UTC with milliseconds: `2026-01-31T12:00:00.000Z`.
 pub struct Timestamp([u8; 24]);
 
 impl Timestamp {
-    /// `millis` since 1970.
+    /// `millis` since the Unix epoch.
     pub fn new(millis: u64) -> Self {
         let second = millis / 1000;
         let (last, mut text) = SECOND.get();
@@ -203,7 +204,7 @@ impl Timestamp {
         Self(text)
     }
 
-    /// Its text.
+    /// The formatted text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -222,30 +223,30 @@ fn whole_second(second: u64) -> [u8; 24] {
         clock.minute(),
         clock.second()
     );
-    // the year has four digits
+    // the year always has four digits
     text.as_bytes().try_into().unwrap_or([b'0'; 24])
 }
 
-/// Characters that change how the text around them is shown, or show nothing themselves (Unicode: `Bidi_Control`,
-/// `Default_Ignorable_Code_Point`). Not those that scripts and emoji need: joiners and variation selectors.
+/// Characters that change how surrounding text is displayed, or are invisible (Unicode: `Bidi_Control`,
+/// `Default_Ignorable_Code_Point`). Excludes joiners and variation selectors, which scripts and emoji need.
 pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
         | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
         | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e00ff}')
 }
 
-/// Characters that join or vary others, and show nothing themselves.
+/// Invisible characters that join or vary others.
 pub fn is_joiner(c: char) -> bool {
     matches!(c, '\u{180b}'..='\u{180f}' | '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// Text for a terminal: control and direction-changing characters are shown as escapes, so that no
-/// request can draw on the screen of whoever reads the log.
+/// Text for a terminal: control and direction-changing characters are escaped, so that no request can draw on the
+/// screen of a person who reads the log.
 pub fn printable(text: &str) -> String {
     escaped(text, |c| c.is_control() || is_deceptive(c) || is_joiner(c))
 }
 
-/// The same for what has several lines, and names of people in it.
+/// Like [`printable`], for text that has several lines and contains names of people.
 pub fn printable_lines(text: &str) -> String {
     escaped(text, |c| (c.is_control() && c != '\n') || is_deceptive(c))
 }

@@ -1,5 +1,5 @@
-//! Values that must never be shown: passwords, signing keys, one-time tokens. None has `Debug` or
-//! `Display` that tells what it holds, and memory is wiped when they are dropped.
+//! Values that must never be shown: passwords, signing keys, one-time tokens. No type here has a `Debug` or `Display`
+//! that reveals its content, and memory is wiped on drop.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A text that is never shown: a password as typed, a token.
+/// A string that is never shown: a password as typed, or a token.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over.
+    /// Wraps the text.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself. Its callers are few, and each is a place to look at twice.
+    /// The text itself. It has few callers; review each of them.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -37,12 +37,12 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
-/// Compares in a time that does not depend on where the bytes differ.
+/// Compares in constant time.
 pub fn same_bytes(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }
 
-/// The system's random number generator failed; nothing that needs it may go on.
+/// The system's random number generator failed; operations that need it must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRandomness;
 
@@ -54,20 +54,20 @@ impl fmt::Display for NoRandomness {
 
 impl std::error::Error for NoRandomness {}
 
-/// `N` random bytes from the system.
+/// `N` random bytes from the operating system.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0u8; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
-/// A fresh one-time token: 256 random bits in base64url without padding (43 characters).
+/// A new one-time token: 256 random bits in base64url without padding (43 characters).
 pub fn random_token() -> Result<Secret, NoRandomness> {
     let bytes = Zeroizing::new(random_bytes::<32>()?);
     Ok(Secret::new(data_encoding::BASE64URL_NOPAD.encode(bytes.as_slice())))
 }
 
-/// SHA-256 of a token: what the store keeps in its place, so that a copied database opens nothing.
+/// SHA-256 of a token: the store keeps only this, so that a copied database grants no access.
 pub fn token_hash(token: &str) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
     let mut hash = [0u8; 32];
