@@ -87,11 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn the_process_ends_where_a_part_panics_and_goes_on_where_a_request_does() {
+    fn the_process_ends_where_a_part_panics_and_continues_where_a_request_does() {
         if let Some(role) = role() {
             return live(&role);
         }
-        let this = "critical::tests::the_process_ends_where_a_part_panics_and_goes_on_where_a_request_does";
+        let this = "critical::tests::the_process_ends_where_a_part_panics_and_continues_where_a_request_does";
         for (role, code, part) in
             [("thread", 1, Some("store")), ("task", 1, Some("sweep")), ("request", 0, None), ("none", 0, None)]
         {

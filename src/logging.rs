@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_draws_on_the_terminal_through_the_log() {
+    fn no_one_draws_on_the_terminal_through_the_log() {
         assert_eq!(printable("/a\u{1b}[31m\r\n\u{202e}x é"), "/a\\u{1b}[31m\\u{d}\\u{a}\\u{202e}x é");
     }
 }

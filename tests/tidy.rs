@@ -732,7 +732,7 @@ fn nothing_is_left_unfinished() {
 }
 
 #[test]
-fn sql_stands_in_the_store() {
+fn sql_is_in_the_store() {
     let text = "const X: &str = \"SELECT id FROM user\";\nconst Y: &str = r#\"\n  DELETE FROM user\"#;";
     assert_eq!(sample("account/a.rs", text, strayed_sql).len(), 2);
     assert_eq!(sample("store/a.rs", text, strayed_sql), Vec::<String>::new());

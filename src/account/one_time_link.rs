@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_open_sign_up_accepts_everybody_and_closed_accepts_no_invite() {
+    async fn only_open_sign_up_accepts_everyone_and_closed_accepts_no_invite() {
         let world = World::with(|config| config.sign_up = config::SignUp::Invite);
         let done = sign_up::register(&world.accounts, &Caller::default(), "ada@example.com", "", secret(GOOD)).await;
         assert_eq!(done, Err(ChangeError::Closed));

@@ -66,7 +66,7 @@ fn span(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_time_is_told_in_its_largest_unit() {
+    fn a_time_is_reported_in_its_largest_unit() {
         let told = [604_800, 86_400, 7200, 5400, 59].map(super::span);
         assert_eq!(told, ["7 days", "1 day", "2 hours", "90 minutes", "59 seconds"]);
     }

@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_judged(bytes in pieces(PIECES, 24)) {
+        fn any_text_is_checked(bytes in pieces(PIECES, 24)) {
             any_text(&bytes);
         }
     }

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_goes_on_counting_and_lets_go_of_routes_that_are_gone() {
+    fn a_reload_continues_counting_and_lets_go_of_routes_that_are_gone() {
         let metrics = Arc::new(Metrics::new());
         let old = metrics.of_routes(named(&["/a/**", "/b/**", "/b/**"]).into_iter());
         let took = Duration::from_millis(3);

@@ -100,7 +100,7 @@ mod tests {
 
     /// RFC 8259, section 4: readers differ in which of two they take.
     #[test]
-    fn a_name_that_stands_twice_in_json_is_refused() {
+    fn a_name_that_appears_twice_in_json_is_refused() {
         for twice in [r#"{"email":"a","email":"b"}"#, r#"{"x":1,"x":2}"#, r#"{"email":"a","\u0065mail":null}"#] {
             assert!(Fields::from_json(twice.as_bytes()).is_err(), "{twice}");
         }

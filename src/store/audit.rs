@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_told_newest_first_from_a_time_on_and_of_one_address_alone() {
+    fn events_are_reported_newest_first_from_a_time_on_and_of_one_address_alone() {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let row = |at, event, email: &str| AuditRow { at, event, email: email.to_owned(), ..AuditRow::default() };
@@ -239,7 +239,7 @@ mod tests {
 
     /// CWE-770: ten accounts of one's own, 103,000 changes of their profiles, and what happened to everybody else was gone.
     #[test]
-    fn many_accounts_that_do_much_push_out_their_own_events_and_nobody_elses() {
+    fn many_accounts_that_do_much_push_out_their_own_events_and_no_one_elses() {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let row = |event, id: &str| AuditRow {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn sign_ins_give_way_to_those_of_whoever_signs_in_most_and_an_administrators_to_none() {
+    fn sign_ins_give_way_to_those_of_the_client_that_signs_in_most_and_an_administrators_to_none() {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let sql = "INSERT INTO user (id, email, name, picture, groups, created, rev) VALUES ('7', 'a@example.com', '', '', 'admin,ops', 1, 1)";

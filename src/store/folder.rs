@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_what_to_do_next() {
+    fn a_fault_is_reported_with_what_to_do_next() {
         let told = |kind: ErrorKind| fault(&Error::from(kind), Some(0));
         assert!(told(ErrorKind::PermissionDenied).contains("permission denied: it belongs to root; "));
         assert!(told(ErrorKind::PermissionDenied).contains("sudo -u root"));

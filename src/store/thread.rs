@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_comes_after_its_change_is_in_force() {
+    async fn a_reply_comes_after_its_change_is_in_effect() {
         let dir = tempfile::tempdir().unwrap();
         let (store, seen) = start(dir.path());
         for n in 1..=20 {
@@ -244,7 +244,7 @@ mod tests {
 
     /// Whoever revokes a session and is told that it is done does not look again.
     #[tokio::test]
-    async fn what_is_on_disk_but_not_in_force_is_not_acknowledged_and_comes_in_force_later() {
+    async fn what_is_on_disk_but_not_in_effect_is_not_acknowledged_and_comes_in_effect_later() {
         let dir = tempfile::tempdir().unwrap();
         let (store, seen) = start(dir.path());
         let rename = |from: &'static str, to: &'static str| {

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_that_nobody_finished_count_until_the_window_passes() {
+    fn tries_that_no_one_finished_count_until_the_window_passes() {
         let (_dir, mut db) = open();
         let mut begin = |now| {
             count_attempt(&mut db, &limit("a"), "", now).unwrap().map(|_| ()).map_err(|throttled| throttled.wait_secs())
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn lifting_by_email_reaches_its_browsers_and_nobody_elses() {
+    fn lifting_by_email_reaches_its_browsers_and_no_one_elses() {
         let (_dir, mut db) = open();
         for name in ["device:x:a@example.com", "device:y:aa@example.com", "account:a@example.com"] {
             for at in 0..3 {

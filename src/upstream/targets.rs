@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_sends_what_nobody_asked_for_is_not_trusted_for_a_minute() {
+    fn a_server_that_sends_unsolicited_bytes_is_not_trusted_for_a_minute() {
         let text = "[[route]]\nupstream = \"http://192.0.2.1:1\"\n";
         let config = crate::config::parse(text, "gateway.toml", std::path::PathBuf::new(), &|_| None).unwrap();
         let server = Targets::new(&config.upstreams[0], None).next(&[]).unwrap();

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_one_label_or_more_and_never_for_none() {
+    fn a_star_matches_one_label_or_more_and_never_for_none() {
         let pattern = HostPattern::parse("*.Example.com").unwrap();
         for (host, taken) in [
             ("a.example.com", true),

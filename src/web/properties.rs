@@ -432,7 +432,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_is_led_away(bytes in pieces(PLACE, 8)) {
+        fn no_one_is_led_away(bytes in pieces(PLACE, 8)) {
             place(&bytes);
         }
 

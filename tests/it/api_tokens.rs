@@ -21,7 +21,7 @@ fn ask(gateway: &Gateway, line: &str, token: &str) -> u16 {
 }
 
 #[test]
-fn a_token_stands_for_its_account_as_bearer_and_as_basic_password_and_never_arrives() {
+fn a_token_represents_its_account_as_bearer_and_as_basic_password_and_never_arrives() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
     gateway.first_account();
@@ -117,7 +117,7 @@ fn a_token_may_do_what_its_scopes_say() {
 }
 
 #[test]
-fn groups_and_what_a_backend_is_told_are_those_of_the_account() {
+fn groups_and_what_a_backend_gets_are_those_of_the_account() {
     let gateway = Gateway::start(
         "[[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );

@@ -22,7 +22,7 @@ fn an_apps_session_of_one_account_is_not_sent_for_the_next_one_at_the_same_brows
 }
 
 #[test]
-fn the_same_account_finds_its_app_cookies_again_also_after_somebody_else_was_there() {
+fn the_same_account_finds_its_app_cookies_again_also_after_another_user_was_there() {
     let mut world = World::start("");
     world.sign_in("ada@example.com");
     world.open("/?set=sid=ada,Path=/");

@@ -58,7 +58,7 @@ fn url(gateway: &Gateway, place: &str) -> Value {
 }
 
 #[test]
-fn the_session_is_always_200_json_and_nobody_is_what_the_client_expects() {
+fn the_session_is_always_200_json_and_anonymous_is_what_the_client_expects() {
     for (client, nobody) in [("auto", json!(false)), ("v4", json!({})), ("v5", Value::Null)] {
         let gateway = Gateway::start(&SURFACE.replace("base_path", &format!("client = \"{client}\"\nbase_path")));
         let ask = |cookie: &str| {
@@ -119,7 +119,7 @@ fn one_csrf_cookie_keeps_one_token_and_a_forged_one_gets_a_new_one() {
 }
 
 #[test]
-fn the_credentials_provider_is_told_with_absolute_addresses() {
+fn the_credentials_provider_is_reported_with_absolute_addresses() {
     let gateway = gateway("");
     let base = format!("http://{}/api/auth", gateway.host());
     let provider = json!({ "credentials": { "id": "credentials", "name": "Credentials", "type": "credentials",
@@ -170,7 +170,7 @@ fn signing_in_answers_each_client_as_it_reads_it() {
 }
 
 #[test]
-fn without_the_csrf_token_nobody_is_signed_in_or_out() {
+fn without_the_csrf_token_no_one_is_signed_in_or_out() {
     let gateway = gateway("");
     let session = gateway.first_account();
     let mut browser = Browser::new(&gateway);
@@ -216,7 +216,7 @@ fn signing_out_ends_the_session_itself() {
 }
 
 #[test]
-fn throttling_and_foreign_pages_are_told_in_json_with_an_absolute_address() {
+fn throttling_and_foreign_pages_are_reported_in_json_with_an_absolute_address() {
     let gateway = gateway("[throttle]\nmax_retries = 2\n");
     gateway.first_account();
     let browser = Browser::new(&gateway);

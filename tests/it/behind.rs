@@ -173,7 +173,7 @@ fn gateway_behind() -> Gateway {
 }
 
 #[test]
-fn people_behind_nginx_sign_in_on_any_port_and_are_told_apart_from_whoever_reaches_it() {
+fn people_behind_nginx_sign_in_on_any_port_and_are_distinguished_from_direct_clients() {
     if !is_here("nginx") {
         return;
     }
@@ -212,7 +212,7 @@ fn people_behind_caddy_sign_in_on_any_port() {
 
 /// What browsers show of it is a redirect without end, or nothing at all: the log says what is missing.
 #[test]
-fn a_proxy_that_is_not_believed_or_not_named_is_told_of_once() {
+fn a_proxy_that_is_not_trusted_or_not_named_is_reported_once() {
     const ROUTE: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
     let https = [("Host", "apps.example.com"), ("X-Forwarded-Proto", "https")];
     for (keys, fields, status, why, warned) in [

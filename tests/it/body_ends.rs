@@ -86,7 +86,7 @@ fn an_answer_that_ends_with_its_connection_is_chunked_and_has_a_last_chunk_only_
 
 /// HTTP/1.0 has no chunks: such a body ends with the connection, and one that was cut with an error.
 #[test]
-fn a_client_in_http_1_0_is_told_of_a_cut_answer_by_a_reset() {
+fn a_client_in_http_1_0_sees_a_cut_response_as_a_reset() {
     let (listener, address) = silent();
     let gateway = Gateway::start(&public(address));
     let ways = ["GET / HTTP/1.0\r\nHost: a\r\n\r\n", "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 70000\r\n\r\n"];
@@ -115,7 +115,7 @@ fn a_client_in_http_1_0_is_told_of_a_cut_answer_by_a_reset() {
 /// A server that resets its connection while the body still comes: whoever writes to it hears of that, and then whoever
 /// reads finds an end that looks like a clean one.
 #[test]
-fn an_answer_whose_upload_failed_is_never_told_to_be_whole() {
+fn an_answer_whose_upload_failed_is_never_marked_whole() {
     let (listener, address) = silent();
     let gateway = Gateway::start(&public(address));
     for _ in 0..20 {
@@ -132,7 +132,7 @@ fn an_answer_whose_upload_failed_is_never_told_to_be_whole() {
 }
 
 #[test]
-fn a_client_in_http2_is_told_of_a_cut_answer_by_a_reset() {
+fn a_client_in_http2_sees_a_cut_response_as_a_reset() {
     let (listener, address) = silent();
     let secure = Secure::start(&public(address));
     run(async {

@@ -69,7 +69,7 @@ fn answers_for_one_account_are_private_and_vary_by_cookie() {
 
 /// An app behind a public route is told who is signed in, too.
 #[test]
-fn answers_for_everybody_and_routes_that_leave_it_to_the_app_pass_as_they_came() {
+fn answers_for_everyone_and_routes_that_leave_it_to_the_app_pass_as_they_came() {
     let (gateway, _backend) = gateway();
     let cookie = gateway.first_account();
     for (route, cookie) in [("public", "a=1"), ("public", "authgate=ended"), ("own", &cookie)] {
@@ -111,7 +111,7 @@ fn what_a_token_was_answered_varies_by_the_fields_that_it_may_stand_in() {
 
 /// Back, after signing out, shows nothing of before.
 #[test]
-fn signing_out_and_signing_in_as_somebody_else_empty_the_browsers_cache() {
+fn signing_out_and_signing_in_as_another_user_empty_the_browsers_cache() {
     let (gateway, _backend) = gateway();
     let ada = gateway.first_account();
     gateway.add_user("bob@example.com", &[]);

@@ -81,7 +81,7 @@ fn a_file_that_is_to_be_saved_is_refused_and_no_login_page_is_saved_in_its_place
 
 /// Over plain http nothing else tells them from a navigation.
 #[test]
-fn scripts_that_put_html_into_a_page_are_told_by_their_fields() {
+fn scripts_that_put_html_into_a_page_are_recognized_by_their_fields() {
     let gateway = Gateway::start(ROUTES);
     let cookie = gateway.first_account();
     let html = ("Accept", "text/html, */*");
@@ -302,7 +302,7 @@ fn addresses_of_eight_kibibytes_are_returned_to_and_longer_ones_lose_their_query
 
 /// qBittorrent compares the referrer with its own host.
 #[test]
-fn the_login_page_tells_other_hosts_nothing_as_referrer() {
+fn the_login_page_gives_other_hosts_nothing_as_referrer() {
     let gateway = Gateway::start(ROUTES);
     let page = ask(&gateway, "GET /.auth/login", &[("Accept", "text/html")]);
     assert_eq!(page.all("referrer-policy"), ["same-origin"]);

@@ -77,7 +77,7 @@ impl Turned {
 const DAY: i64 = 86_400;
 
 #[test]
-fn a_clock_that_jumps_a_year_ahead_and_back_locks_nobody_out_and_brings_no_session_back() {
+fn a_clock_that_jumps_a_year_ahead_and_back_locks_no_one_out_and_brings_no_session_back() {
     if has_no_library() {
         return;
     }
@@ -184,7 +184,7 @@ fn a_clock_that_is_sixty_days_ahead_for_a_moment_erases_nothing() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_an_hour_signs_nobody_out() {
+fn a_clock_that_is_set_back_an_hour_signs_no_one_out() {
     if has_no_library() {
         return;
     }

@@ -17,7 +17,7 @@ fn run(text: &str, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn check_tells_all_faults_at_once_with_place_and_remedy() {
+fn check_reports_all_faults_at_once_with_place_and_remedy() {
     let text = "[server]\nlistne = [\"127.0.0.1:1\"]\nmax_age = \"3d\"\n[[route]]\nupstream = \"ap\"\n[[upstream]]\nname = \"app\"\nservers = [\"127.0.0.1:3000\"]\n";
     let (code, out, err) = run(text, &["check"]);
     assert_eq!((code, out.as_str()), (64, ""));
@@ -160,7 +160,7 @@ fn commands_work_without_a_running_gateway() {
 
 /// "Every listing takes --json": one of each, told as JSON and in columns.
 #[test]
-fn every_listing_is_told_in_columns_and_as_json() {
+fn every_listing_is_reported_in_columns_and_as_json() {
     let gateway = Gateway::start(
         "[users]\nids = \"uuid\"\n[throttle]\nmax_retries = 1\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );
@@ -249,7 +249,7 @@ fn warnings_are_said_and_harm_nothing() {
 }
 
 #[test]
-fn a_group_that_nobody_is_in_is_a_warning_once_there_are_accounts() {
+fn a_group_that_no_one_is_in_is_a_warning_once_there_are_accounts() {
     let folder =
         Gateway::start("[[route]]\ngroups = [\"staf\", \"admin\"]\nupstream = \"builtin:whoami\"\n").into_folder();
     let run = |arguments: &[&str]| {
@@ -267,7 +267,7 @@ fn a_group_that_nobody_is_in_is_a_warning_once_there_are_accounts() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told_with_the_key_that_names_it() {
+fn an_address_that_is_taken_is_reported_with_the_key_that_names_it() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::TempDir::new().unwrap();
     let address = holder.local_addr().unwrap();
@@ -280,7 +280,7 @@ fn an_address_that_is_taken_is_told_with_the_key_that_names_it() {
 }
 
 #[test]
-fn a_state_folder_that_cannot_be_made_is_told_with_the_key_that_names_it() {
+fn a_state_folder_that_cannot_be_made_is_reported_with_the_key_that_names_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let text = "[server]\nstate_dir = \"gateway.toml/state\"\n[[route]]\nupstream = \"builtin:whoami\"\n";
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();

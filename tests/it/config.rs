@@ -112,7 +112,7 @@ fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
 }
 
 #[test]
-fn a_file_with_any_bytes_changed_is_judged_without_a_panic() {
+fn a_file_with_any_bytes_changed_is_checked_without_a_panic() {
     let texts: Vec<String> =
         corpus().iter().filter_map(|path| std::fs::read_to_string(path).ok()).chain([shipped()]).collect();
     let mut judged = 0;
@@ -158,7 +158,7 @@ fn a_fault_of_a_value_from_the_environment_names_the_variable_and_not_what_it_ho
 /// A group may read a secret (Debian's 640 `root:authgate`, systemd's credentials 440); nobody else may, and it
 /// writes none. Of a TLS key that is a warning.
 #[test]
-fn a_secret_that_others_can_read_or_its_group_can_write_is_refused_and_such_a_key_is_told_of() {
+fn a_secret_that_others_can_read_or_its_group_can_write_is_refused_and_such_a_key_is_reported() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -198,7 +198,7 @@ fn a_secret_that_others_can_read_or_its_group_can_write_is_refused_and_such_a_ke
 
 /// Other proxies take `/admin` for all that begins so; here it is one path, and `/admin/` goes where `/**` does.
 #[test]
-fn a_guarded_path_with_less_guarded_ones_below_is_told_of_and_a_folder_is_not() {
+fn a_guarded_path_with_less_guarded_ones_below_is_reported_and_a_folder_is_not() {
     let warned = |route: &str, last: &str| {
         let text = format!("{route}upstream = \"builtin:whoami\"\n[[route]]\n{last}upstream = \"builtin:whoami\"\n");
         let list: Vec<String> = parse(&text).unwrap().warnings.list().iter().map(|one| one.what.clone()).collect();
@@ -232,7 +232,7 @@ fn a_guarded_path_with_less_guarded_ones_below_is_told_of_and_a_folder_is_not() 
 }
 
 #[test]
-fn hosts_that_no_certificate_speaks_for_are_told_of() {
+fn hosts_that_no_certificate_speaks_for_are_reported() {
     let folder = tempfile::TempDir::new().unwrap();
     let pair = rcgen::generate_simple_self_signed(vec!["apps.example.com".to_owned(), "*.apps.example.com".to_owned()])
         .unwrap();

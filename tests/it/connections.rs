@@ -198,7 +198,7 @@ fn a_stopping_gateway_refuses_newcomers_at_once_and_resets_none_that_it_accepted
 
 /// A deployment at noon: nobody who was let in is cut off, and all are back once the new process is there.
 #[test]
-fn a_restart_under_a_thousand_clients_and_five_hundred_sockets_cuts_nobody_off() {
+fn a_restart_under_a_thousand_clients_and_five_hundred_sockets_cuts_no_one_off() {
     let (listener, address) = silent();
     let routes = "[[route]]\naccess = \"public\"\npath = \"/ws\"\nupstream = \"builtin:whoami\"\n[[route]]\naccess = \"public\"\npath = \"/me\"\nupstream = \"builtin:whoami\"\n";
     let gateway = to(address, routes);

@@ -145,7 +145,7 @@ fn a_class_of_thirty_that_mistypes_once_each_gets_in_from_one_address() {
 }
 
 #[test]
-fn a_class_of_forty_signs_up_at_once_from_one_address_and_who_goes_on_is_slowed() {
+fn a_class_of_forty_signs_up_at_once_from_one_address_and_who_continues_is_slowed() {
     let gateway = with_people("[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 2\n", 1);
     let sign_up = |number: usize| {
         let body = json!({ "email": format!("new{number}@example.com"), "password": PASSWORD });
@@ -190,7 +190,7 @@ fn behind_a_trusted_proxy_without_addresses_accounts_are_counted_and_the_proxy_i
 /// A job that signs in every few minutes to a person's account: after 60 sign-ins without cookies the person's browser
 /// is still a known one, which nobody locks out.
 #[test]
-fn a_job_that_signs_in_again_and_again_makes_nobody_a_stranger_and_ends_nobodys_session() {
+fn a_job_that_signs_in_again_and_again_makes_no_one_a_stranger_and_ends_no_ones_session() {
     let gateway = with_people("[throttle]\nmax_retries = 2\n", 1);
     let body = |password: &str| json!({ "email": person(0), "password": password });
     let first = gateway.client().post_json("/.auth/login", &[], &body(PASSWORD));

@@ -71,7 +71,7 @@ fn every_whole_configuration_in_the_documentation_is_good() {
 
 /// README, tutorial: "Our tests run the commands below as they stand" (on other ports: these may be taken).
 #[test]
-fn the_tutorial_runs_as_it_stands() {
+fn the_tutorial_runs_as_written() {
     if !is_here("curl") {
         return;
     }

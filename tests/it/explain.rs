@@ -131,7 +131,7 @@ fn same_reply(told: &Value, answer: &Answer, what: &str) {
 }
 
 #[test]
-fn what_explain_tells_is_what_a_request_gets_and_what_its_upstream_sees() {
+fn what_explain_shows_is_what_a_request_gets_and_what_its_upstream_sees() {
     let gateway = gateway();
     let ada = ("ada@example.com", gateway.first_account());
     gateway.add_user("bob@example.com", &["staff", "ops"]);
@@ -282,7 +282,7 @@ fn explain_needs_no_running_gateway_and_makes_nothing() {
 }
 
 #[test]
-fn a_disabled_account_gets_what_nobody_gets() {
+fn a_disabled_account_gets_what_an_anonymous_user_gets() {
     let gateway = gateway();
     gateway.add_user("bob@example.com", &["staff"]);
     let verdict = || explained(&gateway, "GET /staff/x", Some("bob@example.com"), &[("Accept", "*/*")]);

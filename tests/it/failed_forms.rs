@@ -197,7 +197,7 @@ fn what_one_account_typed_is_not_shown_to_another_at_the_same_browser_nor_by_ano
 }
 
 #[test]
-fn more_than_a_cookie_takes_stands_on_the_page_that_answers_the_form() {
+fn more_than_a_cookie_takes_is_on_the_page_that_answers_the_form() {
     let gateway = Gateway::start(ROUTES);
     let cookie = gateway.first_account();
     let picture = format!("ftp://example.com/{}", "a".repeat(1800));

@@ -325,7 +325,7 @@ fn a_locked_database_leaves_sessions_working_and_refuses_changes_until_it_is_fre
 
 /// CWE-779: a state that lasts does not fill the log with its lines, and ends without a restart.
 #[test]
-fn no_open_files_left_is_told_now_and_then_and_passes() {
+fn no_open_files_left_is_reported_now_and_then_and_passes() {
     let folder = configured("[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n");
     let own = command(folder.path(), &["run"]);
     let mut limited = Command::new("prlimit");
@@ -345,7 +345,7 @@ fn no_open_files_left_is_told_now_and_then_and_passes() {
 
 /// Reliability goal G-15: they are shed when the time for a head is over, and hinder nobody until then.
 #[test]
-fn five_thousand_dripping_connections_are_shed_and_nobody_waits_for_them() {
+fn five_thousand_dripping_connections_are_shed_and_no_one_waits_for_them() {
     const DRIPPING: usize = 5000;
     if !is_here("ss") {
         return;

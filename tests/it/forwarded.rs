@@ -100,7 +100,7 @@ fn what_is_not_trusted_says_nothing() {
 
 /// Tomcat's RemoteIpValve and Spring take a scheme without a port for the scheme's own (Keycloak 12970).
 #[test]
-fn apps_are_told_the_port_that_the_client_sees() {
+fn apps_get_the_port_that_the_client_sees() {
     let backend = Backend::start(mirror);
     let routes = format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address);
     let trusting = "trusted_proxies = [\"127.0.0.1\"]\n";

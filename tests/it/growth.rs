@@ -40,7 +40,7 @@ fn fill(gateway: &Gateway) {
 }
 
 #[test]
-fn of_many_routes_and_sessions_each_is_found_and_a_change_to_one_is_in_force() {
+fn of_many_routes_and_sessions_each_is_found_and_a_change_to_one_is_in_effect() {
     let mut gateway = Gateway::whoami();
     let own = Token::of(&gateway.first_account());
     let key = session_key(&gateway);

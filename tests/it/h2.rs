@@ -217,7 +217,7 @@ fn a_thousand_requests_of_h2load_are_all_answered() {
 
 /// Contract, section 5: 502 and 504, told apart and with the request id.
 #[test]
-fn a_dead_and_a_slow_server_are_502_and_504_and_the_connection_goes_on() {
+fn a_dead_and_a_slow_server_are_502_and_504_and_the_connection_continues() {
     let (listener, slow) = silent();
     let secure = Secure::start(&format!(
         "[[route]]\npath = \"/dead\"\naccess = \"public\"\nupstream = \"http://{}\"\n[[route]]\npath = \"/slow\"\naccess = \"public\"\nupstream = \"http://{slow}\"\ntimeout = \"500ms\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
@@ -284,7 +284,7 @@ fn an_event_stream_ends_cleanly_when_its_session_ends_and_other_streams_go_on() 
 
 /// A gRPC call may stay open as long as a WebSocket: it belongs to its session, too. Shutting down lets it end.
 #[test]
-fn a_grpc_call_is_told_when_its_session_ends_and_others_go_on_until_they_end() {
+fn a_grpc_call_ends_when_its_session_ends_and_others_continue_until_they_end() {
     const ONE: &[u8] = b"\0\0\0\0\x03one";
     let (address, _received) = echo(None);
     let mut secure = Secure::start(&format!(
@@ -656,7 +656,7 @@ fn a_head_without_measure_of_a_server_in_http2_is_502() {
 
 /// One request is one question to the rules, whichever way it goes: a ticket for one handshake is still good for it.
 #[test]
-fn a_request_to_a_server_in_http2_is_judged_and_counted_once() {
+fn a_request_to_a_server_in_http2_is_checked_and_counted_once() {
     let (address, received) = echo(None);
     let gateway = crate::gateway::Gateway::start(&format!(
         "[[route]]\nupstream = \"h2c://{address}\"\nwebsocket = {{ token = [\"query:ticket\"] }}\n"

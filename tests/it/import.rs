@@ -98,7 +98,7 @@ fn a_thousand_users_of_a_prisma_file_sign_in_with_their_old_passwords_and_get_ne
 }
 
 #[test]
-fn rows_that_cannot_be_kept_as_they_are_are_told_by_row_and_strict_refuses_them() {
+fn rows_that_cannot_be_kept_as_they_are_are_reported_by_row_and_strict_refuses_them() {
     let config = configured(CHEAP);
     let file = config.path().join("dev.db");
     let db = Connection::open(&file).unwrap();

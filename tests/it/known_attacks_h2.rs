@@ -299,7 +299,7 @@ fn endless_empty_data_ends_the_connection_and_some_is_read() {
 
 /// G5. CVE-2026-49975: a byte on the wire that is a whole field in memory, cookies too.
 #[test]
-fn heads_of_very_many_fields_or_crumbs_are_431_and_reach_nobody() {
+fn heads_of_very_many_fields_or_crumbs_are_431_and_reach_no_one() {
     let backend = Backend::start(ok);
     let secure = open_to(&format!("http://{}", backend.address));
     run(async {
@@ -520,7 +520,7 @@ fn fields_about_the_connection_are_a_stream_error() {
 
 /// G9. RFC 9113, 8.2.1 and 10.3: bytes that would be line ends or spaces in HTTP/1.1.
 #[test]
-fn bytes_that_would_cut_a_line_in_http1_reach_nobody() {
+fn bytes_that_would_cut_a_line_in_http1_reach_no_one() {
     let backend = Backend::start(ok);
     let secure = open_to(&format!("http://{}", backend.address));
     for value in [&b"a\r\nx-own: 1"[..], b"a\nb", b"a\rb", b"a\0b"] {
@@ -583,7 +583,7 @@ fn a_query_that_the_library_does_not_take_is_a_protocol_error_in_http2() {
 /// RFC 9113, 8.3.1: a path has no fragment. The library cuts it off before a head is ours to refuse (HTTP/1: 400), so what is
 /// judged and what an app gets must both be without it.
 #[test]
-fn a_fragment_in_a_path_is_neither_judged_nor_forwarded() {
+fn a_fragment_in_a_path_is_neither_checked_nor_forwarded() {
     let backend = Backend::start(ok);
     let secure = Secure::start(&format!(
         "[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"http://{0}\"\n[[route]]\npath = \"/**\"\naccess = \"deny\"\n",
@@ -682,7 +682,7 @@ fn an_authority_that_the_certificate_does_not_cover_is_421() {
 
 /// G13. Frames that cost an answer, or nothing but time: a client that reads none of the answers waits for itself.
 #[test]
-fn floods_of_settings_pings_and_priorities_hold_nothing_and_nobody() {
+fn floods_of_settings_pings_and_priorities_hold_nothing_and_no_one() {
     let backend = picky();
     let secure = open_to(&format!("http://{}", backend.address));
     let before = resident_kib(&secure);
@@ -819,7 +819,7 @@ fn streams_to_pages_are_no_more_either() {
 
 /// Connections and their servers' may be as many as the system lets us have files; too few are told at the start.
 #[test]
-fn the_limit_of_open_files_is_raised_and_too_low_a_one_is_told() {
+fn the_limit_of_open_files_is_raised_and_too_low_a_one_is_reported() {
     for (connections, warns) in [(200, false), (300, true)] {
         let rest = format!("[limits]\nconnections = {connections}\n[[route]]\nupstream = \"builtin:whoami\"\n");
         let folder = configured(&rest);
@@ -936,7 +936,7 @@ fn clients_that_read_nothing_do_not_hold_up_others_answers_on_a_shared_connectio
 /// CVE-2023-44487, one hop on: a server ends a connection on which streams are taken back again and again, with all that
 /// others have on it.
 #[test]
-fn clients_that_go_away_again_and_again_end_nobody_elses_stream_at_a_server_in_http2() {
+fn clients_that_go_away_again_and_again_end_no_one_elses_stream_at_a_server_in_http2() {
     static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
     let address = serve(|stream| async move {
         CONNECTIONS.fetch_add(1, Ordering::Relaxed);

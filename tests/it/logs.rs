@@ -24,7 +24,7 @@ fn app(request: &crate::backend::Received, stream: &mut dyn Write) -> bool {
 
 /// A pipe that is full holds up nothing: not the requests, and not the end.
 #[test]
-fn a_log_that_nobody_reads_keeps_the_gateway_from_nothing() {
+fn a_log_that_no_one_reads_keeps_the_gateway_from_nothing() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = tempfile::TempDir::new().unwrap();
     let file = format!(
@@ -46,7 +46,7 @@ fn a_log_that_nobody_reads_keeps_the_gateway_from_nothing() {
 
 /// Everything goes to standard error here, at `trace`, and what a library says goes there too.
 #[test]
-fn a_secret_stands_in_no_log_at_any_level() {
+fn a_secret_is_in_no_log_at_any_level() {
     let backend = Backend::start(app);
     let gateway = Gateway::serve_with(
         configured(&format!(
@@ -117,7 +117,7 @@ fn a_secret_stands_in_no_log_at_any_level() {
 
 /// What an operator asks the log: which rule, which server, which program, and why not.
 #[test]
-fn an_access_line_tells_the_route_the_server_the_token_and_why() {
+fn an_access_line_shows_the_route_the_server_the_token_and_why() {
     let backend = Backend::start(ok);
     let dead = nobody();
     let gateway = Gateway::start(&format!(

@@ -138,7 +138,7 @@ fn a_host_outside_the_shared_domain_gets_the_cause_and_no_redirect() {
 
 /// The same browser, a window that was opened later: its address bar leads here, no page of ours.
 #[test]
-fn a_fresh_window_after_an_interrupted_sign_in_is_told_of_no_lost_cookie() {
+fn a_fresh_window_after_an_interrupted_sign_in_is_shown_no_lost_cookie() {
     let gateway = Gateway::whoami();
     gateway.first_account();
     let agent = ("User-Agent", "Mozilla/5.0 Test");

@@ -66,7 +66,7 @@ fn a_method_with_small_letters_is_400_in_http2_too() {
 }
 
 #[test]
-fn explain_and_tests_judge_small_letters_as_a_request_is_judged() {
+fn explain_and_tests_read_small_letters_as_a_request_is_checked() {
     let backend = Backend::start(mirror);
     let mut text = routes(&backend);
     for method in SMALL {

@@ -242,7 +242,7 @@ fn user_remove_takes_several_asks_at_a_terminal_and_removes_none_where_one_is_wr
 }
 
 #[test]
-fn help_is_a_command_too_and_tells_the_exit_codes() {
+fn help_is_a_command_too_and_shows_the_exit_codes() {
     let folder = configured(WHOAMI);
     let help = |arguments: &[&str]| run(folder.path(), arguments).1;
     assert_eq!(help(&["help"]), help(&["--help"]));
@@ -283,7 +283,7 @@ fn accounts_are_listed_by_pattern_group_and_state() {
 
 /// "there is no database", to somebody who may not look.
 #[test]
-fn a_command_of_another_user_is_told_whose_the_folder_is() {
+fn a_command_of_another_user_is_told_who_owns_the_folder() {
     const NOBODY: u32 = 65_534;
     let folder = with_database();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();

@@ -112,7 +112,7 @@ fn a_ticket_is_good_on_the_host_where_it_was_made() {
 /// RFC 9110, 4.2.3 and 7.2: hosts are judged without case, closing dot and zeros in front of the port; an app that picks
 /// its site letter by letter gets what was judged.
 #[test]
-fn a_host_arrives_as_it_was_judged() {
+fn a_host_arrives_as_it_was_checked() {
     let backend = Backend::start(mirror);
     let gateway = Gateway::start(&format!(
         "[[route]]\nhost = \"a.test\"\naccess = \"public\"\nupstream = \"http://{0}\"\n[[route]]\nupstream = \"http://{0}\"\n",

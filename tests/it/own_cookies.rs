@@ -11,7 +11,7 @@ fn status(gateway: &Gateway, cookies: &str) -> u16 {
 
 /// mod_auth_openidc 560, oauth2-proxy 2177: a cookie of the same name from a parent domain, or of any host under it.
 #[test]
-fn a_session_cookie_is_found_among_others_of_its_name_and_two_sessions_are_nobody() {
+fn a_session_cookie_is_found_among_others_of_its_name_and_two_sessions_are_none() {
     let gateway = Gateway::whoami();
     let ada = gateway.first_account();
     let again = gateway.sign_in("ada@example.com");
@@ -49,7 +49,7 @@ fn a_session_cookie_is_found_among_others_of_its_name_and_two_sessions_are_nobod
 }
 
 #[test]
-fn two_gateways_on_one_host_name_sign_nobody_out_of_the_other_and_keep_their_sessions_from_apps() {
+fn two_gateways_on_one_host_name_sign_no_one_out_of_the_other_and_keep_their_sessions_from_apps() {
     let backend = Backend::start(mirror);
     let start = |name: &str| {
         Gateway::start(&format!(

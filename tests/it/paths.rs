@@ -197,7 +197,7 @@ fn a_path_passes_if_every_reading_passes_and_arrives_as_it_came() {
 }
 
 #[test]
-fn second_methods_second_paths_and_scopes_are_judged_under_every_reading() {
+fn second_methods_second_paths_and_scopes_are_checked_under_every_reading() {
     let stage = Stage::start();
     let as_delete = [("X-HTTP-Method-Override", "DELETE")];
     assert_eq!(stage.ask("POST /public/a%2Fb", &as_delete), ALL);
@@ -391,7 +391,7 @@ fn a_login_leads_back_to_an_odd_path() {
 }
 
 #[test]
-fn explain_tells_what_each_reading_comes_to() {
+fn explain_shows_what_each_reading_comes_to() {
     let folder = configured(
         "[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"builtin:whoami\"\n\
          [[route]]\npath = \"/admin/**\"\naccess = \"deny\"\n[[route]]\nupstream = \"builtin:whoami\"\n",

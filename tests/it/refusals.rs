@@ -257,7 +257,7 @@ fn what_no_route_takes_is_404_and_nothing_is_public_unless_a_route_says_so() {
 }
 
 #[test]
-fn an_invalid_credential_is_nobody_on_open_routes_and_refused_elsewhere() {
+fn an_invalid_credential_is_anonymous_on_open_routes_and_refused_elsewhere() {
     let gateway = gateway();
     let cookie = gateway.first_account();
     let bad = cookie.replace('=', "=x");

@@ -86,7 +86,7 @@ fn a_bad_file_changes_nothing_and_is_reported_as_check_reports_it() {
 
 /// Security case J2: no secret in a log at any level. The report of a faulty file shows its lines.
 #[test]
-fn a_secret_typed_into_the_file_stands_nowhere_in_the_log_nor_in_what_check_says() {
+fn a_secret_typed_into_the_file_appears_nowhere_in_the_log_nor_in_what_check_says() {
     const SECRET: &str = "Tr0ub4dor-and-a-horse";
     let mut gateway = Gateway::start(PUBLIC);
     let upstream = |token: &str| format!("{PUBLIC}[[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:1\"]\n{token}\n");
@@ -167,7 +167,7 @@ fn a_request_under_way_keeps_the_configuration_that_it_began_with() {
 }
 
 #[test]
-fn open_sockets_and_streams_that_a_new_configuration_does_not_allow_are_closed_with_4403_and_others_go_on() {
+fn open_sockets_and_streams_that_a_new_configuration_does_not_allow_are_closed_with_4403_and_others_continue() {
     fn stream(_: &crate::backend::Received, stream: &mut dyn Write) -> bool {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").unwrap();
         std::thread::park();
@@ -529,7 +529,7 @@ fn a_thousand_reloads_under_load_lose_no_request_and_no_socket_and_mix_no_config
 }
 
 #[test]
-fn a_change_of_the_file_is_put_in_force_written_replaced_or_behind_a_link() {
+fn a_change_of_the_file_is_applied_written_replaced_or_behind_a_link() {
     let watched = |rest: &str| text(rest).replace("watch = false", "watch = true");
     let folder = configured(PUBLIC);
     std::fs::write(folder.path().join("gateway.toml"), watched(PUBLIC)).unwrap();

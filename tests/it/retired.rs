@@ -62,7 +62,7 @@ fn a_retired_key_makes_no_token_for_a_session_that_began_after_it() {
 }
 
 #[test]
-fn dropping_the_old_keys_signs_everybody_out_and_leaves_one_key_for_each_algorithm() {
+fn dropping_the_old_keys_signs_everyone_out_and_leaves_one_key_for_each_algorithm() {
     let gateway = Gateway::start(
         "[[upstream]]\nname = \"app\"\nservers = [\"builtin:whoami\"]\ntoken = { algorithm = \"EdDSA\" }\n[[route]]\nupstream = \"app\"\n",
     );
@@ -246,7 +246,7 @@ fn a_strangers_sign_up_leaves_the_administrators_first_link() {
 }
 
 #[test]
-fn names_that_are_no_addresses_or_look_like_anothers_sign_up_as_nobody_and_real_ones_do() {
+fn names_that_are_no_addresses_or_look_like_anothers_sign_up_as_no_one_and_real_ones_do() {
     let gateway = open_to_all();
     gateway.add_user("sam@example.com", &[]);
     let sign_up = |email: &str| {
@@ -328,7 +328,7 @@ fn a_ban_on_a_sessions_forms_is_lifted_by_the_accounts_name() {
 }
 
 #[test]
-fn a_new_scope_names_its_methods_and_one_from_before_goes_on() {
+fn a_new_scope_names_its_methods_and_one_from_before_continues() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let create =

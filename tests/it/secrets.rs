@@ -108,7 +108,7 @@ fn without_its_key_or_with_another_one_the_gateway_does_not_start_and_makes_none
 }
 
 #[test]
-fn the_key_is_0600_and_belongs_to_the_owner_of_the_folder_whoever_makes_or_replaces_it() {
+fn the_key_is_0600_and_belongs_to_the_owner_of_the_folder_whatever_user_makes_or_replaces_it() {
     let folder = configured(CHEAP);
     let state = folder.path().join("state");
     std::fs::create_dir(&state).unwrap();
@@ -168,7 +168,7 @@ fn an_older_backup_restored_while_the_gateway_serves_is_sealed_on_the_way() {
 }
 
 #[test]
-fn sealing_with_a_new_key_signs_nobody_out_and_the_old_key_opens_nothing_any_more() {
+fn sealing_with_a_new_key_signs_no_one_out_and_the_old_key_opens_nothing_any_more() {
     let mut gateway = Gateway::start(CHEAP);
     let cookie = gateway.first_account();
     let signs = session_key(&gateway);
@@ -196,7 +196,7 @@ fn sealing_with_a_new_key_signs_nobody_out_and_the_old_key_opens_nothing_any_mor
 }
 
 #[test]
-fn a_lost_key_is_replaced_with_all_that_was_sealed_and_everybody_signs_in_again() {
+fn a_lost_key_is_replaced_with_all_that_was_sealed_and_everyone_signs_in_again() {
     let gateway = Gateway::start(CHEAP);
     let cookie = gateway.first_account();
     let (code, said) = run(gateway.folder(), &["key", "rotate", "--drop-old", "--secrets"]);

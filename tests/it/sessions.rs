@@ -60,7 +60,7 @@ fn the_session_cookie_is_bounded_and_http_only() {
 }
 
 #[test]
-fn forged_changed_and_foreign_tokens_are_nobody() {
+fn forged_changed_and_foreign_tokens_are_anonymous() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let token = cookie.split_once('=').unwrap().1.to_owned();
@@ -100,7 +100,7 @@ fn forged_changed_and_foreign_tokens_are_nobody() {
 }
 
 #[test]
-fn what_the_command_line_changes_is_in_force_within_a_second() {
+fn what_the_command_line_changes_is_in_effect_within_a_second() {
     let gateway = Gateway::start(
         "[[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );

@@ -218,7 +218,7 @@ fn our_cookies_never_reach_a_backend_and_the_apps_do() {
 }
 
 #[test]
-fn forwarded_fields_are_set_anew_and_believed_from_trusted_proxies_alone() {
+fn forwarded_fields_are_set_anew_and_trusted_from_trusted_proxies_alone() {
     let told = [
         ("X-Forwarded-For", "203.0.113.7"),
         ("X-Forwarded-Host", "other.example.com"),

@@ -73,7 +73,7 @@ fn the_manager_is_told_ready_reloading_and_stopping() {
 
 /// unix(7): a socket without a file, as containers' managers hand it in.
 #[test]
-fn a_manager_whose_socket_has_no_file_is_told_as_well() {
+fn a_manager_whose_socket_has_no_file_is_notified_as_well() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("authgate-test-{}", std::process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
@@ -143,7 +143,7 @@ impl Drop for Stuck {
 
 /// systemd.service(5), WatchdogSec: a service that falls silent is started again.
 #[test]
-fn the_watchdog_hears_nothing_while_a_thread_is_stuck_and_hears_from_us_again_when_it_goes_on() {
+fn the_watchdog_hears_nothing_while_a_thread_is_stuck_and_hears_from_us_again_when_it_continues() {
     if !is_here("python3") {
         return;
     }

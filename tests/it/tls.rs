@@ -194,7 +194,7 @@ fn versions_before_1_2_get_no_handshake() {
 }
 
 #[test]
-fn https_is_told_to_backends_and_browsers_and_plain_http_is_sent_there() {
+fn https_is_reported_to_backends_and_browsers_and_plain_http_is_sent_there() {
     let secure = Secure::whoami();
     let cookie = secure.first_account();
     assert!(cookie.starts_with("__Host-authgate="), "{cookie}");
@@ -449,7 +449,7 @@ fn curl_sends_and_gets_megabytes_over_tls() {
 
 /// Whoever writes http:// with the port of TLS is told so, and sees no mere end of the connection.
 #[test]
-fn plain_http_on_a_tls_listener_is_told_in_a_sentence() {
+fn plain_http_on_a_tls_listener_is_reported_in_a_sentence() {
     let secure = Secure::whoami();
     for request in ["GET /x HTTP/1.1\r\nHost: a\r\n\r\n", "POST /x HTTP/1.0\r\n\r\n"] {
         let mut client = Client::connect(secure.gateway.tls);

@@ -81,7 +81,7 @@ fn file(path: &Path) -> String {
 }
 
 #[test]
-fn a_server_whose_certificate_signed_itself_is_believed_where_ca_names_it() {
+fn a_server_whose_certificate_signed_itself_is_trusted_where_ca_names_it() {
     let folder = TempDir::new().unwrap();
     let (pem, key) = own_certificate(folder.path(), &[], None);
     let address = server(&pem, &key, None);
@@ -97,7 +97,7 @@ fn a_server_whose_certificate_signed_itself_is_believed_where_ca_names_it() {
 }
 
 #[test]
-fn a_certificate_of_its_own_is_believed_until_it_ends() {
+fn a_certificate_of_its_own_is_trusted_until_it_ends() {
     let folder = TempDir::new().unwrap();
     let (pem, key) = own_certificate(folder.path(), &["127.0.0.1"], Some(2020));
     let (status, _, log) = asked(server(&pem, &key, None), &file(&pem));
@@ -105,7 +105,7 @@ fn a_certificate_of_its_own_is_believed_until_it_ends() {
 }
 
 #[test]
-fn an_authority_of_ones_own_stands_in_the_place_of_this_machines_for_one_upstream_alone() {
+fn an_authority_of_ones_own_replaces_this_machines_for_one_upstream_alone() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     authority.pair("app", &["127.0.0.1", "app.internal"]);
     let at = |name: &str| authority.folder.path().join(name);
@@ -154,7 +154,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_the_upstreams() {
 
 /// Kept connections of one configuration are not another's.
 #[test]
-fn a_reload_that_takes_the_authority_away_is_in_force_at_once() {
+fn a_reload_that_takes_the_authority_away_is_in_effect_at_once() {
     let authority = Authority::new();
     authority.pair("app", &["127.0.0.1"]);
     let at = |name: &str| authority.folder.path().join(name);

@@ -562,7 +562,7 @@ fn a_client_that_goes_away_frees_the_upstream() {
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_502_and_others_go_on() {
+fn a_name_that_no_one_knows_is_502_and_others_continue() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!(
         "[[route]]\npath = \"/unknown/**\"\naccess = \"public\"\nupstream = \"http://nobody.invalid:80\"\n{}",
@@ -875,7 +875,7 @@ fn nothing_is_under_way(port: u16) -> bool {
 /// CWE-444: a server that takes a body for one more request, or sends one behind the head that HEAD asked for, has sent
 /// a second answer by the time that its connection is used again.
 #[test]
-fn a_second_answer_is_nobodys() {
+fn a_second_answer_is_discarded() {
     static STEP: Barrier = Barrier::new(2);
     let backend = Backend::start(|request, stream| {
         let body = if request.line.starts_with("HEAD ") { "" } else { "own" };
@@ -905,7 +905,7 @@ fn a_second_answer_is_nobodys() {
 
 /// Late extra answers reach other people in every proxy that goes on trusting such a server.
 #[test]
-fn connections_of_a_server_that_sends_what_nobody_asked_for_are_not_used_again() {
+fn connections_of_a_server_that_sends_unsolicited_bytes_are_not_used_again() {
     static STEP: Barrier = Barrier::new(2);
     let play = |request: &crate::backend::Received, stream: &mut dyn Write| {
         let planted = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted";

@@ -85,7 +85,7 @@ fn an_event_stream_ends_with_its_session_and_passes_unbuffered() {
 }
 
 #[test]
-fn sockets_are_told_when_the_gateway_stops() {
+fn sockets_are_closed_when_the_gateway_stops() {
     let mut gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let mut socket = open(&gateway, "/x", &cookie);
@@ -292,7 +292,7 @@ fn frame(client: &mut crate::client::Client) -> (u8, Vec<u8>) {
 
 /// RFC 6455, 5.4: a Close may stand between the fragments of a message, never inside a frame.
 #[test]
-fn a_close_stands_between_frames_also_in_the_middle_of_messages() {
+fn a_close_is_between_frames_also_in_the_middle_of_messages() {
     let backend = talking();
     let gateway = Gateway::start(&format!("[[route]]\nupstream = \"http://{}\"\n", backend.address));
     let cookie = gateway.first_account();
@@ -365,7 +365,7 @@ fn streams_of_other_kinds_end_with_their_session_too_and_rows_of_texts_are_finis
 
 /// Contract, section 6: a client that takes nothing off its socket is no exception.
 #[test]
-fn an_event_stream_that_nobody_reads_ends_with_its_session_and_another_ones_goes_on() {
+fn an_event_stream_that_no_one_reads_ends_with_its_session_and_another_ones_continues() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let route = format!("[[route]]\nupstream = \"http://{}\"\n", listener.local_addr().unwrap());
     let (sender, told) = channel();

@@ -441,7 +441,7 @@ mod tests {
 
     /// Case 20; OWASP ASVS 5.0, 6.8.1.
     #[tokio::test]
-    async fn a_provider_under_another_issuer_signs_nobody_in_until_its_operator_adopts_it() {
+    async fn a_provider_under_another_issuer_signs_no_one_in_until_its_operator_adopts_it() {
         let world = World::new();
         signed_in(sign_in(&world, &rules("corp"), &ada()).await);
         let moved = ProviderIdentity { issuer: Some("https://corp.example.com/".to_owned()), ..ada() };

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rotation_signs_nobody_out_and_the_old_key_expires_with_its_last_token() {
+    async fn rotation_signs_no_one_out_and_the_old_key_expires_with_its_last_token() {
         let world = World::new();
         let done = signed_in(&world).await;
         let old = done.token.expose().to_owned();

@@ -162,7 +162,7 @@ fn a6_a_list_of_identities_is_replaced_as_a_whole() {
 /// Caddy CVE-2026-30851: stripped only where the gateway had something to put in its place. httpoxy
 /// CVE-2016-5385 and oauth2-proxy CVE-2026-40575 (`X-Forwarded-Uri`): neither does what proxies say pass.
 #[test]
-fn a7_where_nobody_is_signed_in_the_headers_are_stripped_too() {
+fn a7_where_no_one_is_signed_in_the_headers_are_stripped_too() {
     let stage = stage();
     let sent: Vec<_> = IDENTITY.iter().chain(SAID_BY_PROXIES).map(|name| (*name, "evil")).collect();
     for path in ["/public/x", "/optional/x"] {
@@ -380,7 +380,7 @@ fn a16_what_was_meant_for_one_upstream_goes_to_no_other() {
 
 /// Pomerium CVE-2024-39315: the page about oneself showed the provider's tokens.
 #[test]
-fn a17_me_tells_who_is_signed_in_and_no_token() {
+fn a17_me_shows_who_is_signed_in_and_no_token() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let me = gateway.client().get("/.auth/me", &[("Cookie", &cookie)]);
@@ -401,7 +401,7 @@ fn a17_me_tells_who_is_signed_in_and_no_token() {
 /// NTLM, and Negotiate that holds it, sign in a connection (RFC 4559, 6: no proxy may share it): the next one's request
 /// over it would be Ada's.
 #[test]
-fn a18_a_connection_that_somebody_signed_in_with_ntlm_is_nobody_elses() {
+fn a18_a_connection_that_a_user_signed_in_with_ntlm_belongs_to_no_one_else() {
     let backend = Backend::start(crate::backend::ok);
     let gateway =
         Gateway::start(&format!("[[route]]\naccess = \"public\"\nupstream = \"http://{}\"\n", backend.address));

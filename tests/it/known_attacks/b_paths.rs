@@ -112,7 +112,7 @@ fn b3_encoded_dots_and_slashes_lead_out_of_no_open_path() {
 /// Envoy CVE-2021-29492, OPA-Envoy CVE-2026-26205; Node's `new URL(path, base)` takes what begins with two slashes for
 /// a host.
 #[test]
-fn b4_empty_segments_are_judged_with_and_without_them() {
+fn b4_empty_segments_are_checked_with_and_without_them() {
     let stage = stage();
     as_the_strictest(&stage, &["//app", "/./app", "///", "//public/x", "/public//../../app", "/%2Fpublic/app"]);
     let_through(&stage, &["/public/", "/public", "/public/x/", "/public//app", "/public///", "/public/x//y/./z"]);
@@ -120,7 +120,7 @@ fn b4_empty_segments_are_judged_with_and_without_them() {
 
 /// Caddy CVE-2026-27587: a backend that reads paths in any case.
 #[test]
-fn b5_another_case_of_an_open_path_is_not_open_and_encoded_letters_are_judged_as_both() {
+fn b5_another_case_of_an_open_path_is_not_open_and_encoded_letters_are_checked_as_both() {
     let stage = stage();
     with_status(&stage.gateway, &[("/PUBLIC/x", 401), ("/Public/x", 401), ("/APP", 401), ("/public/x", 200)]);
     as_the_strictest(&stage, &["/%61pp", "/%41pp", "/%70ublic/x"]);
@@ -283,7 +283,7 @@ fn b12_an_unknown_host_has_no_default() {
 
 /// Traefik CVE-2026-48020. The contract lets rules see the whole path, so that these meet none: 404.
 #[test]
-fn b13_a_prefix_is_cut_at_a_segment_border_and_told() {
+fn b13_a_prefix_is_cut_at_a_segment_border_and_forwarded() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!(
         "[[route]]\npath = \"/api/**\"\nstrip_prefix = \"/api\"\naccess = \"public\"\nupstream = \"http://{}\"\n",
@@ -548,7 +548,7 @@ fn b22_a_request_that_names_another_method_must_be_let_in_under_both() {
 
 /// RFC 4918, 10.3 (CWE-863): COPY and MOVE name a second path, which is judged as the first one is.
 #[test]
-fn b24_a_destination_is_judged_as_the_path_is_under_every_reading() {
+fn b24_a_destination_is_checked_as_the_path_is_under_every_reading() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!(
         "[[route]]\npath = \"/admin/**\"\ngroups = [\"admin\"]\nupstream = \"http://{0}\"\n\
@@ -618,7 +618,7 @@ fn b24_a_destination_is_judged_as_the_path_is_under_every_reading() {
 
 /// The same: an app behind a prefix that is cut off reads the second path as it came, and may take it for its own.
 #[test]
-fn b25_a_destination_behind_a_cut_prefix_is_judged_as_the_app_reads_it() {
+fn b25_a_destination_behind_a_cut_prefix_is_checked_as_the_app_reads_it() {
     let backend = Backend::start(ok);
     let gateway = Gateway::start(&format!(
         "[[route]]\npath = \"/dav/admin/**\"\naccess = \"deny\"\n\

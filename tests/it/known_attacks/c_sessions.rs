@@ -45,7 +45,7 @@ fn c1_a_navigation_without_a_session_goes_to_the_login_page_on_the_same_host() {
 
 /// OWASP ASVS 9.1.1. Every single byte, the last bits of the signature included.
 #[test]
-fn c2_a_token_with_one_byte_changed_is_nobodys() {
+fn c2_a_token_with_one_byte_changed_is_invalid() {
     let stage = stage();
     let start = stage.ada.find('=').unwrap() + 1;
     let mut client = stage.gateway.client();
@@ -66,7 +66,7 @@ fn c2_a_token_with_one_byte_changed_is_nobodys() {
 
 /// RFC 7519, 4.1.4; jsonwebtoken lets a minute pass, and a token without an end.
 #[test]
-fn c3_a_token_that_has_ended_is_nobodys_though_the_key_is_right() {
+fn c3_a_token_that_has_ended_is_invalid_though_the_key_is_right() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let (token, key) = (Token::of(&cookie), session_key(&gateway));
@@ -83,7 +83,7 @@ fn c3_a_token_that_has_ended_is_nobodys_though_the_key_is_right() {
 /// RFC 7519, 4.1.5 and 4.1.6. A clock that was set back makes tokens of the future, which are ours all the same: a gateway that
 /// refuses them signs everybody out. Whether there is a session says its row alone.
 #[test]
-fn c4_a_token_from_before_the_clock_was_set_back_is_good_as_long_as_its_session_stands() {
+fn c4_a_token_from_before_the_clock_was_set_back_is_good_as_long_as_its_session_is_active() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let (token, key) = (Token::of(&cookie), session_key(&gateway));
@@ -147,7 +147,7 @@ fn c5_a_token_of_another_kind_is_no_session() {
 
 /// OWASP ASVS 7.4.2 and 8.3.2, Authelia GHSA-x883.
 #[test]
-fn c6_somebody_who_is_disabled_or_removed_is_out_within_a_second_sockets_too() {
+fn c6_an_account_that_is_disabled_or_removed_is_out_within_a_second_sockets_too() {
     let gateway = Gateway::whoami();
     let ada = gateway.first_account();
     for end in ["disable", "remove"] {
@@ -196,7 +196,7 @@ fn c7_a_new_password_ends_every_other_session() {
 
 /// OWASP ASVS 8.3.2: what somebody may do is read at each request, not from the token.
 #[test]
-fn c8_a_changed_group_is_told_and_judged_at_once() {
+fn c8_a_changed_group_is_forwarded_and_checked_at_once() {
     let gateway = Gateway::start(
         "[[route]]\npath = \"/admin/**\"\ngroups = [\"admin\"]\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );
@@ -298,7 +298,7 @@ fn c11_absolute_and_idle_limits_end_a_session_and_requests_keep_it() {
 
 /// OWASP ASVS 13.3.4.
 #[test]
-fn c12_a_rotated_key_signs_nobody_out_and_a_removed_one_everybody() {
+fn c12_a_rotated_key_signs_no_one_out_and_a_removed_one_everyone() {
     let gateway = Gateway::whoami();
     let old = gateway.first_account();
     let before = session_key(&gateway);
@@ -320,7 +320,7 @@ fn c12_a_rotated_key_signs_nobody_out_and_a_removed_one_everybody() {
 
 /// RFC 8725, 3.5 and 3.10: the key is one of ours, named exactly, and nothing is looked up.
 #[test]
-fn c13_a_key_that_is_not_ours_is_nobodys_by_whatever_name() {
+fn c13_a_key_that_is_not_ours_is_invalid_by_any_name() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let (token, key) = (Token::of(&cookie), session_key(&gateway));
@@ -352,7 +352,7 @@ fn c14_every_sign_in_makes_a_session_of_its_own() {
 
 /// OWASP ASVS 7.4.5 and 7.5.2.
 #[test]
-fn c15_somebody_sees_their_sessions_and_ends_one_or_all() {
+fn c15_an_account_sees_its_sessions_and_ends_one_or_all() {
     let gateway = Gateway::whoami();
     let [first, second, third] =
         [gateway.first_account(), gateway.sign_in("ada@example.com"), gateway.sign_in("ada@example.com")];

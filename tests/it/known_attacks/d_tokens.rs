@@ -33,7 +33,7 @@ fn all_are_nobody(forged: &[String]) {
 
 /// CVE-2015-9235, RFC 8725, 2.1 and 3.1.
 #[test]
-fn d1_a_token_without_a_signature_or_with_a_guessed_secret_is_nobodys() {
+fn d1_a_token_without_a_signature_or_with_a_guessed_secret_is_invalid() {
     let stage = stage();
     let token = Token::of(&stage.ada);
     let mut forged = Vec::new();
@@ -146,7 +146,7 @@ fn d5_an_end_of_the_wrong_type_is_no_end_though_the_key_is_right() {
 
 /// RFC 8259, section 4, RFC 7515, section 4: of two readers each takes another one.
 #[test]
-fn d6_a_header_or_claim_that_stands_twice_makes_no_token() {
+fn d6_a_header_or_claim_that_appears_twice_makes_no_token() {
     let stage = stage();
     let token = Token::of(&stage.ada);
     let key = session_key(&stage.gateway);
@@ -164,7 +164,7 @@ fn d6_a_header_or_claim_that_stands_twice_makes_no_token() {
 
 /// OWASP ASVS 11.2.3 and 13.2.3: 32 bytes, and none that everybody knows.
 #[test]
-fn d8_a_secret_that_is_short_or_known_to_everybody_ends_the_start() {
+fn d8_a_secret_that_is_short_or_known_to_everyone_ends_the_start() {
     let start = |secret: &str| {
         let folder = configured(
             "[[upstream]]\nname = \"app\"\nservers = [\"builtin:whoami\"]\ntoken = { secret = { file = \"secret\" } }\n[[route]]\nupstream = \"app\"\n",

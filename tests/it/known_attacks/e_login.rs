@@ -119,7 +119,7 @@ fn e3_an_address_in_another_spelling_is_the_same_account() {
 
 /// OWASP ASVS 6.1.1.
 #[test]
-fn e4_nobody_can_lock_out_a_browser_that_has_signed_in_before() {
+fn e4_no_one_can_lock_out_a_browser_that_has_signed_in_before() {
     let gateway = Gateway::start("[throttle]\nmax_retries = 2\n[[route]]\nupstream = \"builtin:whoami\"\n");
     gateway.first_account();
     let known = gateway.login("ada@example.com", PASSWORD);
@@ -238,7 +238,7 @@ fn e10_pages_of_ours_refuse_forms_of_other_origins() {
 
 /// CWE-352: what is open to all is open to other sites' pages as well, but they speak for nobody.
 #[test]
-fn e25_a_foreign_page_speaks_for_nobody_on_a_public_route() {
+fn e25_a_foreign_page_speaks_for_no_one_on_a_public_route() {
     let gateway = Gateway::start(
         "[[route]]\npath = \"/lifted\"\naccess = \"public\"\ndanger_cross_origin = true\nupstream = \"builtin:whoami\"\n[[route]]\naccess = \"public\"\nupstream = \"builtin:whoami\"\n",
     );
@@ -303,7 +303,7 @@ fn place(gateway: &Gateway, wanted: &str) -> Value {
 
 /// oauth2-proxy GHSA-qqxw-m5fj-f7gv, GHSA-4mf2-f3wh-gvf2, OWASP ASVS 3.7.2; many more in `web::return_to`.
 #[test]
-fn e12_nobody_is_sent_to_another_origin_after_signing_in() {
+fn e12_no_one_is_sent_to_another_origin_after_signing_in() {
     let gateway = open();
     gateway.first_account();
     for evil in
@@ -343,7 +343,7 @@ fn e13_a_second_origin_is_exactly_the_one_that_is_configured() {
 
 /// A place to return to that signs out, or in again, is none.
 #[test]
-fn e14_nobody_is_sent_back_to_a_page_that_acts() {
+fn e14_no_one_is_sent_back_to_a_page_that_acts() {
     let gateway = open();
     let cookie = gateway.first_account();
     for own in ["/.auth/logout", "/.auth/login", "/.auth/login?callbackUrl=/.auth/login", "/x/../.auth/logout"] {
@@ -360,7 +360,7 @@ fn e14_nobody_is_sent_back_to_a_page_that_acts() {
 
 /// caddy-security CVE-2024-21496.
 #[test]
-fn e15_what_stands_in_the_address_is_text_on_the_page() {
+fn e15_what_is_in_the_address_is_text_on_the_page() {
     let gateway = open();
     gateway.first_account();
     for (name, value) in [
@@ -384,7 +384,7 @@ fn e15_what_stands_in_the_address_is_text_on_the_page() {
 
 /// OWASP ASVS 7.2.4: signing in ends the session that the browser had.
 #[test]
-fn e21_somebody_elses_sign_in_ends_the_session_that_was_there() {
+fn e21_another_users_sign_in_ends_the_session_that_was_there() {
     let gateway = open();
     let ada = gateway.first_account();
     gateway.add_user("bob@example.com", &[]);
@@ -454,7 +454,7 @@ fn e23_a_sign_in_without_a_word_on_where_it_comes_from_is_served_and_a_foreign_o
 
 /// OWASP ASVS 2.4.1, 6.3.1: a script that makes accounts. An address (IPv6 by /64) gets twenty times `max_retries`.
 #[test]
-fn e24_whoever_makes_many_accounts_waits_and_nobody_else_does() {
+fn e24_a_client_that_makes_many_accounts_waits_and_no_one_else_does() {
     let gateway = Gateway::start(
         "trusted_proxies = [\"127.0.0.1\"]\n[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1\nban_time = \"90s\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );

@@ -320,7 +320,7 @@ fn f12_an_answer_that_frames_two_ways_is_a_bad_gateway_and_its_connection_is_not
 
 /// Response-queue poisoning: what stands behind an answer would be the next one's.
 #[test]
-fn f13_what_an_upstream_sends_behind_its_answer_reaches_nobody() {
+fn f13_what_an_upstream_sends_behind_its_answer_reaches_no_one() {
     let backend = Backend::start(|_, stream| {
         let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
         stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{evil}").as_bytes()).is_ok()
@@ -496,7 +496,7 @@ fn f18_connect_trace_and_track_are_405_and_every_other_method_passes() {
 /// Where an answer has no body by its status, data that come all the same in HTTP/2 are no answer to the next request
 /// (RFC 9110, 15.3.5 and 15.4.5): whoever keeps the connection would take them for one.
 #[test]
-fn f19_data_behind_a_204_or_304_of_a_server_in_http2_reach_nobody() {
+fn f19_data_behind_a_204_or_304_of_a_server_in_http2_reach_no_one() {
     use crate::h2::serve;
     let address = serve(|stream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();

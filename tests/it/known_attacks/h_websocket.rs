@@ -100,7 +100,7 @@ fn w3_a_socket_is_closed_when_its_session_expires() {
 
 /// OWASP WebSocket Security: at once.
 #[test]
-fn w4_a_socket_is_closed_within_a_second_when_its_session_is_ended_and_others_go_on() {
+fn w4_a_socket_is_closed_within_a_second_when_its_session_is_ended_and_others_continue() {
     let gateway = Gateway::start(
         "[[route]]\npath = \"/staff/**\"\ngroups = [\"staff\"]\nupstream = \"builtin:whoami\"\n[[route]]\nupstream = \"builtin:whoami\"\n",
     );
@@ -258,7 +258,7 @@ fn w7_one_user_has_so_many_sockets_and_no_more() {
 /// OWASP WebSocket Security, backpressure: what a client does not read, its backend cannot send, and nobody
 /// holds. Twenty sockets with 64 MiB each for clients that read nothing.
 #[test]
-fn w8_a_flood_for_clients_that_read_nothing_stands_still_and_is_kept_nowhere() {
+fn w8_a_flood_for_clients_that_read_nothing_stops_and_is_kept_nowhere() {
     const MESSAGE: usize = 1 << 20;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -78,7 +78,7 @@ fn r2_a_body_has_a_bound_however_it_is_framed() {
 
 /// Slowloris with connections that say nothing, or a byte now and then: 400 here.
 #[test]
-fn r3_idle_and_dripping_connections_hinder_nobody_and_are_shed() {
+fn r3_idle_and_dripping_connections_hinder_no_one_and_are_shed() {
     let backend = Backend::start(ok);
     let gateway = open(&backend, "[limits]\nhead_time = \"2s\"\nconnections_per_address = 1000\n");
     let idle: Vec<Client> = (0..200).map(|_| gateway.client()).collect();
@@ -102,7 +102,7 @@ fn r3_idle_and_dripping_connections_hinder_nobody_and_are_shed() {
 
 /// EMFILE: a loop around accept would take a whole core.
 #[test]
-fn r4_without_descriptors_it_rests_and_then_goes_on() {
+fn r4_without_descriptors_it_rests_and_then_continues() {
     let backend = Backend::start(ok);
     let mut gateway = open(&backend, "");
     let used = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();

@@ -251,7 +251,7 @@ fn j10_what_was_typed_in_the_place_of_an_address_cannot_be_guessed_from_what_is_
 
 /// CWE-150: a file to be imported, a listener in the gateway's place, a token's name.
 #[test]
-fn j11_what_others_wrote_draws_nothing_on_the_terminal_of_whoever_runs_a_command() {
+fn j11_what_others_wrote_draws_nothing_on_the_terminal_of_an_operator() {
     let gateway = Gateway::whoami();
     let cookie = gateway.first_account();
     let escape = "\u{1b}]0;owned\u{7}\u{9b}2J";
