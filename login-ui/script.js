@@ -72,6 +72,16 @@ function followsOtherTabs(form, to) {
     });
 }
 
+// the fragment of the place to return to, on links to providers, too
+function keepsFragment(link) {
+  const url = new URL(link.href);
+  const place = url.searchParams.get("callbackUrl") || "/";
+  if (!hash || hash.length > 2000 || hash.includes("\\") || place.includes("#")) return;
+  url.searchParams.set("callbackUrl", place + hash);
+  link.href = url.href;
+}
+
+for (const link of document.querySelectorAll("[data-provider]")) part(() => keepsFragment(link));
 for (const form of document.forms) {
   const to = form.elements.callbackUrl;
   part(() => submits(form, to));

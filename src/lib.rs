@@ -51,7 +51,6 @@ pub mod pages;
 pub mod whoami;
 pub mod account;
 pub mod upstream;
-#[allow(dead_code, unused_imports, reason = "no page starts a sign-in through a provider yet")]
 pub(crate) mod client;
 pub mod store;
 pub mod wire;

@@ -19,6 +19,7 @@ use super::errors::{StartError, StoreDown, store_down};
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::maintenance::{Maintenance, hooks, write_seen};
 use super::password::hash_workers::HashPool;
+use super::provider::providers::Providers;
 use super::secrets_at_rest::{SecretsAtRest, Source};
 use super::session::cookie_check::CookieRoundTripCheck;
 use super::session::cookie_token::{self, Keys};
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     core: Arc<Core>,
     pub(super) settings: Settings,
     pub(super) issuers: Issuers,
+    /// `None`: none were ever configured.
+    providers: Option<Arc<Providers>>,
 }
 
 /// State that exists once per process.
@@ -128,6 +131,7 @@ impl Accounts {
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let (tickets, cookie_check) = (Tickets::default(), CookieRoundTripCheck::default());
         let store_quota = FairQueue::new(STORE_JOBS_MAX, STORE_QUEUE_BOUNDS);
+        let providers = Providers::prepare(&config.providers, None, &secrets.key(), &clock)?;
         let core = Core {
             store,
             hash_pool,
@@ -147,7 +151,8 @@ impl Accounts {
             secrets,
             id,
         };
-        Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, issuers: Issuers::new(config, None) }) })
+        let issuers = Issuers::new(config, None);
+        Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, issuers, providers }) })
     }
 
     /// The same accounts under a new configuration, for requests that start from now on. Holders of the old handle
@@ -165,7 +170,10 @@ impl Accounts {
         }
         let settings = Settings::new(config);
         let issuers = Issuers::new(config, Some(&self.shared.issuers));
-        Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, issuers }) })
+        let (before, key) = (self.shared.providers.as_ref(), self.sealing_key());
+        let providers =
+            Providers::prepare(&config.providers, before, &key, &self.shared.clock).map_err(|_| StoreDown)?;
+        Ok(Self { shared: Arc::new(Shared { core: Arc::clone(&self.shared.core), settings, issuers, providers }) })
     }
 
     /// Applies this handle's settings to background work and to session limits; shorter limits also apply to existing
@@ -250,6 +258,22 @@ impl Accounts {
     /// The sealing key, for values of the gateway's own that are kept elsewhere.
     pub fn sealing_key(&self) -> Arc<SealingKey> {
         self.shared.secrets.key()
+    }
+
+    /// The providers that people can sign in through; `None`: none were ever configured.
+    pub(crate) fn providers(&self) -> Option<&Providers> {
+        self.shared.providers.as_deref()
+    }
+
+    /// The identity of a session that has just begun.
+    pub(crate) fn identity_of(&self, session: &Arc<Session>) -> Identity {
+        let (session, user) = (Arc::clone(session), session.user.load_full());
+        Identity { session, user, issued: self.now(), grant: None }
+    }
+
+    /// Wall-clock seconds.
+    pub(crate) fn now(&self) -> UnixSecs {
+        self.shared.clock.now()
     }
 
     /// Number of active sessions.

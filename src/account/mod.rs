@@ -11,7 +11,6 @@ mod caller;
 pub mod credentials;
 mod errors;
 mod fields;
-#[allow(dead_code, reason = "no page ends a sign-in through a provider yet")]
 pub mod identity;
 mod ids;
 mod jws;
@@ -20,7 +19,6 @@ mod maintenance;
 pub mod one_time_link;
 mod password;
 pub mod profile;
-#[allow(dead_code, reason = "no page starts a sign-in through a provider yet")]
 pub(crate) mod provider;
 mod secrets_at_rest;
 mod session;
@@ -31,6 +29,7 @@ pub mod sign_up;
 mod testing;
 mod websocket_ticket;
 
+pub use crate::store::{IdentityRow, Unlinked};
 pub use accounts::Accounts;
 pub use admin::accounts::{Admin, Details, restore};
 pub use admin::bans::Ban;

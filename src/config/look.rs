@@ -15,8 +15,18 @@ const BYTES_MAX: u64 = 256 << 10;
 
 /// Built-in files that a folder can override. Pages load them by URL; templates are compiled in.
 const OWN: [&str; 3] = ["style.css", "script.js", "icon.svg"];
-const TEMPLATES: [&str; 7] =
-    ["base.html", "login.html", "register.html", "message.html", "logout.html", "account.html", "cookies.html"];
+const TEMPLATES: [&str; 10] = [
+    "base.html",
+    "login.html",
+    "register.html",
+    "message.html",
+    "logout.html",
+    "account.html",
+    "cookies.html",
+    "pending.html",
+    "providers.html",
+    "refresh.html",
+];
 
 /// `pages.logo` and `pages.templates`.
 pub(super) fn look(table: &Table<'_>) -> Look {

@@ -24,6 +24,7 @@ mod schema;
 mod sealing_key;
 mod secret;
 mod settings;
+mod sign_up;
 mod units;
 
 pub use authority::{Authority, UpstreamTls};
@@ -47,6 +48,7 @@ pub use sealing_key::SealingKeyPlace;
 pub use secret::SecretPlace;
 pub use settings::{
     AppCookieRule, Argon2, AuthJs, AuthJsClient, Config, Limits, Listen, Look, Pages, Password, Server, Session,
-    SignUp, Throttle, UnixSocket, UserIds,
+    Throttle, UnixSocket, UserIds,
 };
+pub use sign_up::SignUp;
 pub use units::parse_duration;

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::authority::Authority;
-use super::settings::SignUp;
+use super::sign_up::SignUp;
 use crate::secret::Secret;
 
 /// One `[[provider]]`.

@@ -114,7 +114,20 @@ fn comments(shipped: &str) -> HashMap<(String, String), Said> {
 }
 
 /// Keys without a default: the shipped file shows an example.
-const EXAMPLES: [&str; 8] = ["cors", "name", "servers", "token", "health", "request", "user", "expect"];
+const EXAMPLES: [&str; 12] = [
+    "cors",
+    "name",
+    "kind",
+    "label",
+    "client_id",
+    "client_secret",
+    "servers",
+    "token",
+    "health",
+    "request",
+    "user",
+    "expect",
+];
 
 /// `- key: description` items, which may span lines.
 fn bullets_of(lines: &[&str]) -> Vec<(String, String)> {

@@ -10,9 +10,11 @@ use bytes::Bytes;
 
 use super::certificate::Tls;
 use super::fault::{self, Fault, Faults};
+use super::provider::Provider;
 use super::routes::Routes;
 use super::routing::{Paths, Test, Upstream};
 use super::sealing_key::SealingKeyPlace;
+use super::sign_up::SignUp;
 use crate::web::cookie::{CookieStyle, SameSite};
 use crate::web::origin::{Origin, Scheme};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub pages: Pages,
     /// `[authjs]`
     pub authjs: AuthJs,
+    /// `[[provider]]`, in the order of their buttons.
+    pub providers: Vec<Provider>,
     /// `[cors] origins`: for the gateway's own endpoints, and for routes without their own setting.
     pub cors_origins: Vec<Origin>,
     /// `[[upstream]]`, and one for each inline URL of a route.
@@ -63,7 +67,12 @@ impl Config {
     /// Warns of groups that routes require and no account has, once the groups are known.
     pub fn warn_of_groups_without_people(&mut self, known: &[String]) {
         for (group, span) in &self.named_groups {
-            if known.contains(group) {
+            // people of a provider get these when they sign in
+            let is_providers = |provider: &Provider| {
+                let starts = provider.groups_prefix.as_ref().is_some_and(|prefix| group.starts_with(prefix.as_str()));
+                starts || provider.groups.iter().any(|(_, ours)| ours == group)
+            };
+            if known.contains(group) || self.providers.iter().any(is_providers) {
                 continue;
             }
             let near = fault::nearest(group, known.iter().map(String::as_str));
@@ -220,17 +229,6 @@ pub enum UserIds {
     Integer,
     /// UUID version 7.
     Uuid,
-}
-
-/// `sign_up.mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignUp {
-    /// No sign-up; accounts are created on the command line.
-    Closed,
-    /// Only with an invite link.
-    Invite,
-    /// Anyone.
-    Open,
 }
 
 /// `[throttle]`

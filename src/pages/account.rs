@@ -9,13 +9,14 @@ use super::form::{Fields, query};
 use super::signup::{change_json, retry, told};
 use super::site::Site;
 use super::view::{Account, SessionRow, TokenRow};
-use super::{errors, flash, form, session_cookies, view};
+use super::{errors, flash, form, provider_lists, session_cookies, view};
+use crate::account::identity::fresh;
 use crate::account::{ChangeError, Identity, profile, user_sessions, user_tokens};
 use crate::secret::{Secret, random_token};
 use crate::web::reply::Reply;
 
 /// The forms that [`Flash`] may be about.
-const FORMS: [&str; 3] = ["profile", "password", "token"];
+const FORMS: [&str; 4] = ["profile", "password", "identities", "token"];
 
 /// What the account page says.
 pub(super) enum Shown<'a> {
@@ -60,9 +61,11 @@ pub(super) async fn form_failed(
 }
 
 pub(super) async fn show(pages: &Pages, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
-    let (Ok(sessions), Ok(tokens)) =
-        (user_sessions::list(&pages.accounts, who).await, user_tokens::list(&pages.accounts, who).await)
-    else {
+    let (Ok(sessions), Ok(tokens), Some(identities)) = (
+        user_sessions::list(&pages.accounts, who).await,
+        user_tokens::list(&pages.accounts, who).await,
+        provider_lists::identity_lines(pages, who).await,
+    ) else {
         return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
     };
     let (status, form, (error, field)) = match shown {
@@ -89,6 +92,9 @@ pub(super) async fn show(pages: &Pages, call: &Call<'_>, who: &Identity, shown: 
         name: typed("profile", "name").unwrap_or(&who.user.name),
         picture: typed("profile", "picture").unwrap_or(&who.user.picture),
         min_length: pages.min_length,
+        identities,
+        providers: &provider_lists::all(pages).map(|own| (own.name.clone(), own.label.clone())).collect::<Vec<_>>(),
+        is_fresh: fresh::by_age(&pages.accounts, who).is_some(),
         sessions: sessions.into_iter().map(|info| SessionRow::new(info, &who.session.id)).collect(),
         tokens: tokens.into_iter().map(TokenRow::new).collect(),
         new_token: if let Shown::Token(token) = &shown { token.expose() } else { "" },
@@ -179,6 +185,8 @@ fn notice(saved: &str) -> &'static str {
         "password" => {
             "Your password was changed. You have been signed out everywhere else, and API tokens that you did not keep have been revoked."
         }
+        "linked" => "That sign-in was added to your account.",
+        "unlinked" => "That sign-in was removed, and sessions that began with it have ended.",
         "session" => "That session was signed out.",
         "token" => "That token was revoked.",
         "token_made" => "That token has already been created. It is in the list below; its value was shown only once.",

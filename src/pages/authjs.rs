@@ -9,7 +9,8 @@ use super::call::{Call, Pages};
 use super::form::{Fields, query};
 use super::login::BUSY_SECS;
 use super::site::Site;
-use super::{errors, session_cookies};
+use super::{errors, provider_lists, provider_replies, providers, session_cookies};
+use crate::account::provider::identity::Intent;
 use crate::account::{Identity, SignInError, sign_in, user_sessions};
 use crate::config::AuthJsClient;
 use crate::logging::Timestamp;
@@ -53,7 +54,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         ("session", false) => session(pages, call),
         ("session", true) => update(pages, call),
         ("csrf", false) => csrf(pages, call),
-        ("providers", false) => providers(pages, call),
+        ("providers", false) => provider_list(pages, call),
         ("callback/credentials", true) => sign_in(pages, call).await,
         ("signout", true) => sign_out(pages, call).await,
         ("signout", false) => found(&format!("{}/logout", pages.prefix)),
@@ -62,8 +63,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         ("signin", _) => found(&login_with(pages, call, None)),
         (provider, false) if provider.starts_with("signin/") => found(&login_with(pages, call, None)),
         (provider, true) if provider.starts_with("signin/") => {
-            let style = form(pages, call).map_or(Style::Plain, |form| form.style);
-            url(call, style, StatusCode::OK, &login_with(pages, call, None))
+            start(pages, call, provider.trim_start_matches("signin/")).await
         }
         _ => Reply::json(StatusCode::BAD_REQUEST, &"Bad request."),
     }
@@ -141,7 +141,7 @@ fn proved_token(pages: &Pages, call: &Call<'_>) -> Option<String> {
     proved.then(|| token.to_owned())
 }
 
-fn providers(pages: &Pages, call: &Call<'_>) -> Reply {
+fn provider_list(pages: &Pages, call: &Call<'_>) -> Reply {
     let base = absolute(call, pages.authjs.base_path.as_deref().unwrap_or_default());
     let credentials = json!({
         "id": "credentials",
@@ -150,7 +150,39 @@ fn providers(pages: &Pages, call: &Call<'_>) -> Reply {
         "signinUrl": format!("{base}/signin/credentials"),
         "callbackUrl": format!("{base}/callback/credentials"),
     });
-    Reply::json(StatusCode::OK, &json!({ "credentials": credentials }))
+    let mut all = serde_json::Map::new();
+    all.insert("credentials".to_owned(), credentials);
+    for provider in provider_lists::all(pages) {
+        // version 4 says "oauth" of OpenID Connect too
+        let is_oidc = pages.authjs.client == AuthJsClient::V5 && provider.kind.is_openid();
+        let one = json!({
+            "id": provider.name,
+            "name": provider.label,
+            "type": if is_oidc { "oidc" } else { "oauth" },
+            "signinUrl": format!("{base}/signin/{}", provider.name),
+            "callbackUrl": absolute(call, &provider.callback),
+        });
+        all.insert(provider.name.clone(), one);
+    }
+    Reply::json(StatusCode::OK, &Value::Object(all))
+}
+
+/// `signIn("google")`: the address at the provider, which the client goes to itself.
+async fn start(pages: &Pages, call: &Call<'_>, name: &str) -> Reply {
+    let Some(form) = form(pages, call) else { return malformed(pages, call) };
+    if !provider_lists::all(pages).any(|provider| provider.name == name) {
+        return url(call, form.style, StatusCode::OK, &login_with(pages, call, None));
+    }
+    if !form.csrf_is_right {
+        return url(call, form.style, StatusCode::OK, &without_csrf(pages, form.style, "signin"));
+    }
+    let (wanted, params) = (form.fields.get("callbackUrl"), providers::client_params(call));
+    let begun = providers::begin(pages, call, name, wanted, (Intent::SignIn, false), &params).await;
+    if let Ok(started) = begun {
+        let reply = url(call, form.style, StatusCode::OK, started.url.as_str());
+        return provider_replies::with_browser(pages, reply, &started.browser);
+    }
+    url(call, form.style, StatusCode::OK, &login_with(pages, call, Some("OAuthSignin")))
 }
 
 async fn sign_in(pages: &Pages, call: &Call<'_>) -> Reply {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::site::Site;
 use crate::account::{Accounts, Caller, Identity, User};
-use crate::config::{Config, SignUp};
+use crate::config::{Config, SameSite, SignUp};
 use crate::web::cookie::CookieStyle;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
@@ -38,6 +38,7 @@ pub struct Pages {
     /// Cookies that carry upstreams' tokens.
     pub(super) token_cookies: Vec<String>,
     pub(super) cookies: CookieStyle,
+    pub(super) same_site: SameSite,
 }
 
 impl Deref for Pages {
@@ -60,6 +61,7 @@ impl Pages {
             shared_with: config.cors_origins.clone(),
             token_cookies: tokens.flat_map(|token| token.cookies.iter().cloned()).collect(),
             cookies: config.cookie_style(),
+            same_site: config.session.same_site,
         }
     }
 }

@@ -7,7 +7,10 @@ use serde_json::json;
 use super::call::{Call, Pages};
 use super::site::Site;
 use super::table::{Endpoint, Entry, Open, Page, Personal};
-use super::{account, authjs, endpoints, errors, guard, link, login, logout, loops, signup, tokens};
+use super::{
+    account, authjs, endpoints, errors, guard, identities, link, login, logout, loops, provider_callback, providers,
+    signup, tokens,
+};
 use crate::account::Identity;
 use crate::web::incoming::CallerKind;
 use crate::web::reply::Reply;
@@ -68,9 +71,22 @@ async fn answer_open(pages: &Pages, endpoint: Open, call: &Call<'_>) -> Reply {
         Open::SignedOut => logout::signed_out_page(pages, call),
         Open::Jwks => endpoints::jwks(pages),
         Open::AuthJs => authjs::answer(pages, call).await,
+        Open::Provider => oauth(pages, call).await,
+        Open::ProviderCallback => provider_callback::answer(pages, call).await,
         Open::Asset => {
             pages.assets.answer(call.incoming).unwrap_or_else(|| errors::refused(pages, StatusCode::NOT_FOUND, call))
         }
+    }
+}
+
+/// Below `oauth/`: a provider's name starts an attempt, `link` answers the question about an identity that waits.
+async fn oauth(pages: &Pages, call: &Call<'_>) -> Reply {
+    let path = call.incoming.path.as_str();
+    let rest = path.strip_prefix(pages.prefix.as_str()).and_then(|rest| rest.strip_prefix("/oauth/"));
+    match (rest, call.incoming.method == Method::POST) {
+        (Some("link"), true) => provider_callback::link_pending(pages, call).await,
+        (Some(name), false) if !name.contains('/') => providers::answer(pages, call, name).await,
+        _ => errors::refused(pages, StatusCode::NOT_FOUND, call),
     }
 }
 
@@ -81,6 +97,8 @@ async fn answer_personal(pages: &Pages, endpoint: Personal, call: &Call<'_>, who
         Personal::Password => account::change_password(pages, call, who).await,
         Personal::Sessions => account::sessions(pages, call, who).await,
         Personal::Tokens => tokens::answer(pages, call, who).await,
+        Personal::LinkProvider => identities::link_provider(pages, call, who).await,
+        Personal::UnlinkProvider => identities::unlink_provider(pages, call, who).await,
         Personal::Me => endpoints::me(who),
         Personal::WsTicket => endpoints::ws_ticket(pages, call, who),
     }

@@ -111,6 +111,7 @@ fn shown<'a>(kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
             ask_name: true,
             fixed_email: email.as_deref(),
             offer_tokens: false,
+            provider_query: Some(("invite", path.rsplit('/').next().unwrap_or_default())),
         },
         LinkKind::Reset { email, has_tokens } => Shown {
             heading: "Choose a new password",
@@ -120,6 +121,7 @@ fn shown<'a>(kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
             ask_name: false,
             fixed_email: Some(email),
             offer_tokens: *has_tokens,
+            provider_query: None,
         },
     }
 }

@@ -8,13 +8,13 @@ use super::flash::Flash;
 use super::form::{BadBody, Fields, means_yes, query};
 use super::site::Site;
 use super::view::Login;
-use super::{flash, form, loops, session_cookies, view};
+use super::{flash, form, loops, provider_lists, session_cookies, view};
 use crate::account::{SignInError, sign_in};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
 
 /// Names under which a query says where to go afterwards.
-const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
+pub(super) const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
 
 /// Longest place that stands in the form's field too, for the script to add a fragment to: escaped threefold it fits
 /// into `limits.form_bytes`. A longer one stands in the form's address alone.
@@ -138,6 +138,7 @@ fn login_page_with(
         remember,
         forgotten,
         signup,
+        providers: &provider_lists::buttons(pages, &place, &[]),
     };
     let mut reply = view::html(pages, status, &template, Some(call.incoming), true);
     // apps that compare the referrer with their own host refuse whoever comes from here (qBittorrent)
@@ -161,11 +162,15 @@ fn message(error: &str, wait_secs: u64) -> String {
 }
 
 /// What the error codes of Auth.js clients mean, in words.
-fn told(code: &str) -> &'static str {
+pub(super) fn told(code: &str) -> &'static str {
     match code {
         "" => "",
         "CredentialsSignin" => "Incorrect e-mail or password.",
         "SessionRequired" => "Sign in to view that page.",
+        "OAuthSignin" => "This provider cannot be reached right now. Try again in a moment, or sign in another way.",
+        "Callback" | "OAuthCallbackError" => "The sign-in was cancelled.",
+        "OAuthCallback" => "The provider's answer could not be accepted. Try again, or sign in another way.",
+        "OAuthGroups" => "The provider did not say which groups you are in, so you were not signed in. Try again.",
         "RateLimited" => "Too many attempts. Wait a few minutes, then try again.",
         _ => "Sign-in failed. Try again.",
     }

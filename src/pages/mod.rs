@@ -12,12 +12,17 @@ pub mod errors;
 mod flash;
 mod form;
 pub mod guard;
+mod identities;
 mod link;
 mod login;
 mod logout;
 pub mod loops;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
+mod provider_callback;
+mod provider_lists;
+mod provider_replies;
+mod providers;
 mod session_cookies;
 mod signup;
 mod site;

@@ -9,7 +9,7 @@ use super::form::{Fields, query};
 use super::login::{BUSY_SECS, wait};
 use super::site::Site;
 use super::view::{Message, Register};
-use super::{errors, flash, form, view};
+use super::{errors, flash, form, provider_lists, view};
 use crate::account::{ChangeError, sign_up};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -27,6 +27,8 @@ pub(super) struct Shown<'a> {
     pub(super) fixed_email: Option<&'a str>,
     /// Asks whether API tokens go on.
     pub(super) offer_tokens: bool,
+    /// What links to providers say beside the way back; `None`: there are none here.
+    pub(super) provider_query: Option<(&'a str, &'a str)>,
 }
 
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
@@ -39,6 +41,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         ask_name: true,
         fixed_email: None,
         offer_tokens: false,
+        provider_query: Some(("signup", "1")),
     };
     if !posted {
         if pages.sign_up != SignUp::Open {
@@ -152,6 +155,9 @@ fn register(
         name: typed("name"),
         min_length: pages.min_length,
         button: shown.button,
+        providers: &shown.provider_query.map_or_else(Vec::new, |more| {
+            provider_lists::buttons(pages, place.as_ref().map_or("", |place| place.as_str()), &[more])
+        }),
     };
     view::html(pages, status, &template, Some(call.incoming), true)
 }

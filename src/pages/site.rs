@@ -27,6 +27,8 @@ pub struct Site {
     pub(super) authjs: AuthJs,
     pub(super) assets: Assets,
     pub(super) policy: HeaderValue,
+    /// Where providers send people back to.
+    callbacks: Vec<String>,
     /// Longest address of the login page that its own listener takes: half a head (`limits.head_bytes`).
     login_url_bytes_max: usize,
 }
@@ -45,12 +47,14 @@ impl Site {
             own_pages: [&prefix, &login_path, &signup_path]
                 .into_iter()
                 .chain(&config.authjs.base_path)
+                .chain(config.providers.iter().map(|provider| &provider.callback))
                 .cloned()
                 .collect(),
         };
         Self {
             assets: Assets::new(&prefix, &config.pages.look),
             policy: content_security_policy::policy(config),
+            callbacks: config.providers.iter().map(|provider| provider.callback.clone()).collect(),
             login_url_bytes_max: (config.limits.head_bytes / 2).saturating_sub(LOGIN_URL_BYTES_SPARE),
             title: config.pages.title.clone(),
             public_url: config.server.public_url.clone(),
@@ -74,6 +78,9 @@ impl Site {
         }
         if path == self.signup_path {
             return Some(Page(Endpoint::Open(Open::Signup)));
+        }
+        if self.callbacks.iter().any(|callback| callback == path) {
+            return Some(Page(Endpoint::Open(Open::ProviderCallback)));
         }
         if self.is_authjs(path) {
             return Some(Page(Endpoint::Open(Open::AuthJs)));

@@ -28,6 +28,8 @@ pub(super) enum Open {
     Asset,
     AuthJs,
     ChangePassword,
+    Provider,
+    ProviderCallback,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(super) enum Personal {
     Tokens,
     Me,
     WsTicket,
+    LinkProvider,
+    UnlinkProvider,
 }
 
 /// One row of the table.
@@ -69,8 +73,11 @@ static AUTHJS: Entry = open("", "authjs", BOTH, Open::AuthJs);
 /// Where password managers look for the page that changes one (W3C, "A Well-Known URL for Changing Passwords").
 static CHANGE_PASSWORD: Entry = open("/.well-known/change-password", "change_password", READ, Open::ChangePassword);
 
+/// A provider's redirect URI; where it is, the configuration says.
+static PROVIDER_CALLBACK: Entry = open("", "oauth_callback", READ, Open::ProviderCallback);
+
 /// The endpoints under the prefix.
-pub(super) static TABLE: [Entry; 16] = [
+pub(super) static TABLE: [Entry; 19] = [
     open("", "root", READ, Open::Root),
     open("login", "login", BOTH, Open::Login),
     open("signup", "signup", BOTH, Open::Signup),
@@ -83,6 +90,9 @@ pub(super) static TABLE: [Entry; 16] = [
     personal("account/password", "account_password", WRITE, Personal::Password),
     personal("account/sessions", "account_sessions", BOTH, Personal::Sessions),
     personal("account/tokens", "account_tokens", BOTH, Personal::Tokens),
+    personal("account/link/", "account_link", WRITE, Personal::LinkProvider),
+    personal("account/unlink", "account_unlink", WRITE, Personal::UnlinkProvider),
+    open("oauth/", "oauth", BOTH, Open::Provider),
     personal("me", "me", READ, Personal::Me),
     open("jwks.json", "jwks", READ, Open::Jwks),
     personal("ws-ticket", "ws_ticket", WRITE, Personal::WsTicket),
@@ -92,7 +102,7 @@ pub(super) static TABLE: [Entry; 16] = [
 impl Page {
     /// Its row; `None` for a path without an endpoint.
     pub(super) fn entry(self) -> Option<&'static Entry> {
-        [&AUTHJS, &CHANGE_PASSWORD].into_iter().chain(&TABLE).find(|entry| entry.endpoint == self.0)
+        [&AUTHJS, &PROVIDER_CALLBACK, &CHANGE_PASSWORD].into_iter().chain(&TABLE).find(|entry| entry.endpoint == self.0)
     }
 
     /// The page that is there where no route takes its path.

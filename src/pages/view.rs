@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::assets::{Frame, accepts_gzip, gzip};
 use super::site::Site;
-use crate::account::{SessionInfo, TokenInfo};
+use crate::account::{IdentityRow, SessionInfo, TokenInfo};
 use crate::logging::Timestamp;
 use crate::web::incoming::{CALLER_FIELDS, Incoming};
 use crate::web::reply::Reply;
@@ -27,6 +27,42 @@ pub(super) struct Login<'a> {
     /// Says what can be done about a forgotten password.
     pub(super) forgotten: bool,
     pub(super) signup: &'a str,
+    pub(super) providers: &'a [Button],
+}
+
+/// A link to a provider.
+pub(super) struct Button {
+    pub(super) label: String,
+    pub(super) href: String,
+}
+
+/// Leads on by itself.
+#[derive(Template)]
+#[template(path = "refresh.html", config = "login-ui/askama.toml")]
+pub(super) struct Refresh<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) place: &'a str,
+}
+
+/// Asks what an identity that waits is for.
+#[derive(Template)]
+#[template(path = "pending.html", config = "login-ui/askama.toml")]
+pub(super) struct Pending<'a> {
+    pub(super) frame: Frame,
+    pub(super) heading: &'a str,
+    pub(super) error: &'a str,
+    /// The provider's.
+    pub(super) label: &'a str,
+    pub(super) action: &'a str,
+    /// The identity.
+    pub(super) sealed: &'a str,
+    pub(super) callback_url: &'a str,
+    pub(super) email: &'a str,
+    /// Address of the account that is signed in here; empty: none is.
+    pub(super) signed_in_as: &'a str,
+    /// No password is needed to add the identity.
+    pub(super) is_fresh: bool,
 }
 
 #[derive(Template)]
@@ -47,6 +83,7 @@ pub(super) struct Register<'a> {
     pub(super) name: &'a str,
     pub(super) min_length: usize,
     pub(super) button: &'a str,
+    pub(super) providers: &'a [Button],
 }
 
 #[derive(Template)]
@@ -104,6 +141,11 @@ pub(super) struct Account<'a> {
     pub(super) name: &'a str,
     pub(super) picture: &'a str,
     pub(super) min_length: usize,
+    /// Sign-ins through providers; shown if there are some, or providers are configured.
+    pub(super) identities: Vec<IdentityLine>,
+    pub(super) providers: &'a [(String, String)],
+    /// No password is needed to add or remove one.
+    pub(super) is_fresh: bool,
     pub(super) sessions: Vec<SessionRow>,
     pub(super) tokens: Vec<TokenRow>,
     pub(super) new_token: &'a str,
@@ -112,6 +154,31 @@ pub(super) struct Account<'a> {
     pub(super) token_name: &'a str,
     pub(super) scopes: &'a str,
     pub(super) days: &'a str,
+}
+
+/// One sign-in through a provider.
+pub(super) struct IdentityLine {
+    pub(super) label: String,
+    pub(super) provider: String,
+    pub(super) subject: String,
+    /// How people know it: user name or address there.
+    pub(super) login: String,
+    pub(super) created: String,
+    pub(super) seen: String,
+}
+
+impl IdentityLine {
+    pub(super) fn new(label: String, row: IdentityRow) -> Self {
+        let known_as = if row.login.is_empty() { row.email.unwrap_or_default() } else { row.login };
+        Self {
+            label,
+            provider: row.provider,
+            subject: row.subject,
+            login: known_as,
+            created: minute(row.created),
+            seen: row.seen.map_or_else(|| "never used".to_owned(), |seen| format!("last used {}", minute(seen))),
+        }
+    }
 }
 
 /// One line of the list of API tokens.

@@ -26,6 +26,7 @@ pub struct CookieStyle {
     csrf: String,
     apps: String,
     flash: String,
+    oauth: String,
 }
 
 /// Result of looking up one cookie name in a request.
@@ -51,8 +52,8 @@ impl CookieStyle {
         let [session, device, csrf, ..] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
         // always host-only, even if a domain shares the session
         let own = if secure { "__Host-" } else { "" };
-        let (apps, flash) = (format!("{own}{name}-apps"), format!("{own}{name}-flash"));
-        Self { secure, domain, same_site, session, device, csrf, apps, flash }
+        let [apps, flash, oauth] = ["apps", "flash", "oauth"].map(|suffix| format!("{own}{name}-{suffix}"));
+        Self { secure, domain, same_site, session, device, csrf, apps, flash, oauth }
     }
 
     /// Name of the session cookie.
@@ -78,6 +79,18 @@ impl CookieStyle {
     /// Name of the cookie that shows on the next page why a form failed.
     pub fn flash(&self) -> &str {
         &self.flash
+    }
+
+    /// Name of the cookie that sign-ins through providers are bound to.
+    pub fn oauth(&self) -> &str {
+        &self.oauth
+    }
+
+    /// A `Set-Cookie` value for [`CookieStyle::oauth`]: for this host alone, and Lax whatever `same_site` says, because it
+    /// has to come back with a navigation from another site.
+    pub fn set_oauth(&self, value: &str, max_age_secs: u64) -> Option<HeaderValue> {
+        let style = Self { domain: None, same_site: SameSite::Lax, ..self.clone() };
+        style.set(&self.oauth, value, Some(max_age_secs))
     }
 
     /// A host-only `Set-Cookie` value, even if a domain shares the session.
@@ -119,9 +132,9 @@ impl CookieStyle {
 /// Default of `session.cookie_name`.
 pub const DEFAULT_NAME: &str = "authgate";
 
-/// Suffixes of that name: the session, the device, the proof of Auth.js clients' CSRF token, the account that the apps'
-/// cookies belong to, and why a form failed.
-const SUFFIXES: [&str; 5] = ["", "-device", "-csrf", "-apps", "-flash"];
+/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, which account the cookies
+/// of apps belong to, why a form failed, and what sign-ins through providers are bound to.
+const SUFFIXES: [&str; 6] = ["", "-device", "-csrf", "-apps", "-flash", "-oauth"];
 
 /// Whether a cookie of this name belongs to a gateway with `session.cookie_name` set to `own`: such cookies are neither
 /// forwarded nor accepted from a backend. The names used under other schemes count too, so that a cookie planted under

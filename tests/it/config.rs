@@ -51,7 +51,7 @@ fn the_shipped_file_says_the_defaults() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
         let key = bare.split([' ', '=']).next().unwrap_or_default();
         let assigned = bare.split_once(" = ").is_some_and(|_| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-        let kept = !line.starts_with('#') || assigned || bare == "[[upstream]]" || bare == "[[test]]";
+        let kept = !line.starts_with('#') || assigned || ["[[provider]]", "[[upstream]]", "[[test]]"].contains(&bare);
         uncommented.push_str(if kept { bare } else { "" });
         uncommented.push('\n');
     }
@@ -65,11 +65,15 @@ fn the_shipped_file_says_the_defaults() {
     uncommented.replace_range(at..end, "");
     // the test is an example, and one for groups
     let uncommented = uncommented.replace("user = { groups = [\"staff\"] }", "user = { groups = [] }");
+    // so is a provider
+    let uncommented = uncommented.replace("client_secret = { env = \"GOOGLE_CLIENT_SECRET\" }", "");
     let mut said = parse(&uncommented).unwrap_or_else(|faults| panic!("{}", faults.render(false)));
     let defaults = parse(&text).unwrap();
     assert_eq!((said.upstreams.len(), said.tests.len()), (2, 1));
     let example = said.upstreams.remove(0);
     assert_eq!(format!("{:?}", example.identity), format!("{:?}", defaults.upstreams[0].identity));
+    assert_eq!(said.providers.len(), 1);
+    said.providers.clear();
     said.tests.clear();
     assert!(said.warnings.list().is_empty());
     assert!(defaults.warnings.list().is_empty());
@@ -83,7 +87,11 @@ fn the_shipped_file_says_the_defaults() {
 fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
     let file =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/every-key.toml")).unwrap();
-    let env = |name: &str| (name == "NEXTAUTH_SECRET").then(|| "J8n0mGQ2v9rX4kLw7sTzP1cYbE6dHfUa".to_owned());
+    let env = |name: &str| {
+        ["NEXTAUTH_SECRET", "GOOGLE_CLIENT_SECRET"]
+            .contains(&name)
+            .then(|| "J8n0mGQ2v9rX4kLw7sTzP1cYbE6dHfUa".to_owned())
+    };
     let judge = |text: &str| {
         config::parse(text, "gateway.toml", PathBuf::new(), &env)
             .unwrap_or_else(|faults| panic!("{}", faults.render(false)))
@@ -91,7 +99,9 @@ fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
     let (mut said, mut left_out) = (
         judge(&file),
         judge(
-            "[[upstream]]\nname = \"http-server\"\nservers = [\"127.0.0.1:8000\"]\n\
+            "[[provider]]\nname = \"google\"\nkind = \"google\"\nclient_id = \"id.apps.googleusercontent.com\"\n\
+             client_secret = { env = \"GOOGLE_CLIENT_SECRET\" }\n\
+             [[upstream]]\nname = \"http-server\"\nservers = [\"127.0.0.1:8000\"]\n\
              token = { secret = { env = \"NEXTAUTH_SECRET\" }, send = [\"bearer\", \"cookie:next-auth.session-token\"] }\n\
              [[route]]\npath = \"/api/**\"\nupstream = \"http-server\"\n",
         ),
@@ -106,8 +116,12 @@ fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
     let folder = tempfile::TempDir::new().unwrap();
     std::fs::write(folder.path().join("gateway.toml"), &file).unwrap();
     let mut check = command(folder.path(), &["check"]);
-    let output =
-        check.env("NEXTAUTH_SECRET", env("NEXTAUTH_SECRET").unwrap()).env_remove("STATE_DIRECTORY").output().unwrap();
+    let output = check
+        .env("NEXTAUTH_SECRET", env("NEXTAUTH_SECRET").unwrap())
+        .env("GOOGLE_CLIENT_SECRET", "x")
+        .env_remove("STATE_DIRECTORY")
+        .output()
+        .unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("is valid; 1 of 1 tests passed\n"), "{output:?}");
 }
 

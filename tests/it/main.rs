@@ -57,6 +57,8 @@ mod own_cookies;
 mod paths;
 mod peers;
 mod process;
+mod provider;
+mod providers;
 mod refusals;
 mod reload;
 mod replies;

@@ -145,7 +145,7 @@ fn unknown_keys_wrong_kinds_words_and_units_are_not_valid_under_it() {
 }
 
 /// The line of a table's head, and what must stand with a key there.
-const PLACES: [(&str, &str, &[&str]); 19] = [
+const PLACES: [(&str, &str, &[&str]); 23] = [
     ("server", "[server]", &[]),
     ("server.tls", "[server.tls]", &[]),
     ("server.tls.certificates", "[[server.tls.certificates]]", &[]),
@@ -159,6 +159,14 @@ const PLACES: [(&str, &str, &[&str]); 19] = [
     ("pages", "[pages]", &[]),
     ("authjs", "[authjs]", &[]),
     ("cors", "[cors]", &[]),
+    ("provider", "[[provider]]", &["name = \"a\"", "kind = \"google\"", "client_id = \"x\""]),
+    (
+        "provider.endpoints",
+        "[[provider]]\nname = \"a\"\nkind = \"google\"\nclient_id = \"x\"\n[provider.endpoints]",
+        &[],
+    ),
+    ("provider.claims", "[[provider]]\nname = \"a\"\nkind = \"google\"\nclient_id = \"x\"\n[provider.claims]", &[]),
+    ("provider.allow", "[[provider]]\nname = \"a\"\nkind = \"google\"\nclient_id = \"x\"\n[provider.allow]", &[]),
     ("upstream", "[[upstream]]", &["name = \"a\"", "servers = [\"127.0.0.1:1\"]"]),
     ("upstream.token", "[[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:1\"]\n[upstream.token]", &[]),
     (

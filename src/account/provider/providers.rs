@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use ring::hmac;
+use zeroize::Zeroizing;
+
 use super::attempt::{AttemptId, AttemptKeys};
 use super::errors::{Failure, Reason};
 use super::memory::Memory;
 use super::provider_state::ProviderState;
+use crate::account::errors::StartError;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::config::Provider;
+use crate::sealing::{Purpose, SealingKey};
 
 /// The providers, in the order of the configuration, and what attempts are sealed with and remembered by.
 pub(crate) struct Providers {
@@ -20,6 +25,31 @@ pub(crate) struct Providers {
 }
 
 impl Providers {
+    /// Under a configuration: those from `before`, or new ones. `None`: there are none, and were none.
+    ///
+    /// # Errors
+    /// The thread for outbound requests could not be started, or the key is unusable.
+    pub(crate) fn prepare(
+        configured: &[Provider],
+        before: Option<&Arc<Self>>,
+        key: &SealingKey,
+        clock: &Clock,
+    ) -> Result<Option<Arc<Self>>, StartError> {
+        if let Some(before) = before {
+            return Ok(Some(Arc::new(before.reconfigured(configured))));
+        }
+        if configured.is_empty() {
+            return Ok(None);
+        }
+        let failed = |error: String| StartError(format!("could not prepare sign-in through providers: {error}"));
+        let client = Client::start().map_err(|error| failed(error.to_string()))?;
+        let derived = key.hmac_key(Purpose::ProviderState).map_err(|error| failed(error.to_string()))?;
+        let mut purpose_key = Zeroizing::new([0; 32]);
+        purpose_key.copy_from_slice(hmac::sign(&derived, b"attempts").as_ref());
+        let made = Self::new(configured, client, &purpose_key, clock.clone());
+        Ok(Some(Arc::new(made.ok_or_else(|| failed("the key is not usable".to_owned()))?)))
+    }
+
     /// `purpose_key` is derived from the gateway's sealing key for this purpose alone. `None`: it is not usable.
     pub(crate) fn new(configured: &[Provider], client: Client, purpose_key: &[u8; 32], clock: Clock) -> Option<Self> {
         let keys = Arc::new(AttemptKeys::new(purpose_key)?);

@@ -14,7 +14,7 @@ use crate::secret::random_bytes;
 
 /// Parameters that a client may add to the authorization request; whatever else it sends is left out, so that none of
 /// the protocol's own can be replaced.
-const CLIENT_PARAMS: [&str; 10] = [
+pub(crate) const CLIENT_PARAMS: [&str; 10] = [
     "prompt",
     "login_hint",
     "hd",
@@ -142,10 +142,13 @@ async fn pushed(
 ) -> Result<Url, Failure> {
     let Some(endpoint) = &metadata.pushed_requests else { return Ok(metadata.authorize.clone()) };
     let proof = state.proof(metadata)?;
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.extend_pairs(own).extend_pairs(further);
-    form.extend_pairs(proof.fields.iter().filter(|(name, _)| *name != "client_id"));
-    let response = state.post("pushed authorization request", endpoint, proof.authorization, form.finish()).await?;
+    let client = proof.fields.iter().filter(|(name, _)| *name != "client_id");
+    let form = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(own)
+        .extend_pairs(further)
+        .extend_pairs(client)
+        .finish();
+    let response = state.post("pushed authorization request", endpoint, proof.authorization, form).await?;
     let reference = response.json.get("request_uri").and_then(serde_json::Value::as_str);
     let Some(reference) = reference.filter(|_| response.is_success()) else {
         let error = response.json.get("error").and_then(serde_json::Value::as_str).unwrap_or_default();

@@ -8,11 +8,14 @@ use toml::de::DeTable;
 
 use super::file::{Reading, Table};
 use super::sealing_key::sealing_key;
-use super::{Config, Faults};
+use super::{AuthJs, Config, Faults, Pages, Provider, Server, SignUp};
 
 mod caution;
 mod pages;
 mod people;
+mod provider;
+mod provider_kind;
+mod provider_text;
 mod route;
 mod server;
 mod test;
@@ -29,6 +32,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let session = people::session(&session_table, &server.public_url);
     let pages = pages::pages(&root.table("pages", "[pages]"), &server.prefix);
     let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
+    let sign_up = people::sign_up(&root.table("sign_up", "[sign_up]"));
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
     let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
     let (routes, places) = route::routes(
@@ -42,6 +46,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         },
         reading,
     );
+    let providers = providers(&root, &server, &pages, &authjs, sign_up);
     people::cookie_clash(&session, session_table.span_of("cookie_name"), &upstreams, reading);
     caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);
     let nothing = root.value("route").map_or(Some(0..0), |typed| {
@@ -61,12 +66,13 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         session,
         password: people::password(&root.table("password", "[password]")),
         user_ids: people::user_ids(&root.table("users", "[users]")),
-        sign_up: people::sign_up(&root.table("sign_up", "[sign_up]")),
+        sign_up,
         sealing_key: sealing_key(&root.table("secrets", "[secrets]")),
         throttle: people::throttle(&root.table("throttle", "[throttle]")),
         pages,
         authjs,
         cors_origins,
+        providers,
         tests: test::tests(&root.tables("test", "[[test]]"), &names),
         warnings: Faults::warnings("", "", Vec::new()),
         named_groups: BTreeMap::new(),
@@ -74,4 +80,15 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         upstreams,
         routes,
     }
+}
+
+fn providers(root: &Table<'_>, server: &Server, pages: &Pages, authjs: &AuthJs, sign_up: SignUp) -> Vec<Provider> {
+    let around = provider::Around {
+        public_url: &server.public_url,
+        prefix: &server.prefix,
+        authjs: authjs.base_path.as_deref(),
+        pages: [pages.login.as_deref(), pages.signup.as_deref()],
+        sign_up,
+    };
+    provider::providers(root.tables("provider", "[[provider]]"), &around)
 }

@@ -1,0 +1,79 @@
+//! Sign-ins of an account: adding and removing one. Both ask for a fresh sign-in, because they outlive the session.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::call::{Call, Pages};
+use super::form::Fields;
+use super::site::Site;
+use super::{account, errors, form, provider_lists, provider_replies, providers};
+use crate::account::identity::fresh::{self, Fresh};
+use crate::account::identity::links;
+use crate::account::provider::identity::Intent;
+use crate::account::{ChangeError, Identity, Unlinked};
+use crate::web::reply::Reply;
+
+/// A recent sign-in, or the password in the form.
+async fn freshness(pages: &Pages, call: &Call<'_>, who: &Identity, fields: &Fields) -> Result<Fresh, ChangeError> {
+    match fresh::by_age(&pages.accounts, who) {
+        Some(proof) => Ok(proof),
+        None => fresh::by_password(&pages.accounts, &call.caller, who, fields.secret("current_password")).await,
+    }
+}
+
+/// POST account/link/NAME: to the provider, to add what it says to this account.
+pub(super) async fn link_provider(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
+    let name = call.incoming.path.as_str().rsplit('/').next().unwrap_or_default();
+    if !provider_lists::all(pages).any(|provider| provider.name == name) {
+        return errors::refused(pages, StatusCode::NOT_FOUND, call);
+    }
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    if let Err(error) = freshness(pages, call, who, &fields).await {
+        return account::form_failed(pages, call, who, "identities", &fields, &error).await;
+    }
+    let intent = Intent::Link { session: who.session.id.clone(), account: who.user.id.clone() };
+    match providers::begin(pages, call, name, None, (intent, false), &[]).await {
+        Ok(started) if fields.is_json() => {
+            let reply = Reply::json(StatusCode::OK, &json!({ "url": started.url.as_str() }));
+            provider_replies::with_browser(pages, reply, &started.browser)
+        }
+        // a redirect would be held to the page's `form-action`
+        Ok(started) => provider_replies::with_browser(
+            pages,
+            provider_replies::leading_on(pages, call, started.url.as_str()),
+            &started.browser,
+        ),
+        Err(_) => provider_replies::back_to_login(pages, call, None, "OAuthSignin"),
+    }
+}
+
+/// POST account/unlink with `provider` and `subject`.
+pub(super) async fn unlink_provider(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    let proof = match freshness(pages, call, who, &fields).await {
+        Ok(proof) => proof,
+        Err(error) => return account::form_failed(pages, call, who, "identities", &fields, &error).await,
+    };
+    let configured = provider_lists::all(pages).map(|provider| provider.name.clone()).collect();
+    let what = (fields.text("provider"), fields.text("subject"));
+    let Ok(unlinked) = links::unlink(&pages.accounts, &call.caller, who, &proof, what, configured).await else {
+        return account::form_failed(pages, call, who, "identities", &fields, &ChangeError::Unavailable).await;
+    };
+    match unlinked {
+        Unlinked::Yes(_) if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
+        Unlinked::Yes(_) => Site::see_other(&format!("{}/account?saved=unlinked", pages.prefix)),
+        Unlinked::Missing if fields.is_json() => errors::refused(pages, StatusCode::NOT_FOUND, call),
+        Unlinked::Missing => Site::see_other(&format!("{}/account", pages.prefix)),
+        Unlinked::LastCredential if fields.is_json() => Reply::json(StatusCode::CONFLICT, &json!({ "error": "last" })),
+        Unlinked::LastCredential => {
+            let what = "This is the only way to sign in to your account. Set a password or add another provider first.";
+            provider_replies::message(pages, call, StatusCode::CONFLICT, what)
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The way back from a provider: a session, a question, or why there is neither. Nothing of the callback's query gets into
+//! an address, a page or the log.
+
+use http::{HeaderValue, StatusCode, header};
+use ring::digest::{SHA256, digest};
+
+use super::call::{Call, Pages};
+use super::form::Fields;
+use super::site::Site;
+use super::view::Pending;
+use super::{errors, form, login, provider_lists, provider_replies, session_cookies, view};
+use crate::account::identity::rules::{Allow, ProviderRules};
+use crate::account::identity::sign_in::{self, Finished, Refusal};
+use crate::account::identity::{fresh, pending};
+use crate::account::provider::attempt::{AttemptId, Browser};
+use crate::account::provider::errors::{Failure, Reason};
+use crate::account::provider::finish::{self, Callback, Known, Unfinished};
+use crate::account::provider::identity::{Intent, ProviderIdentity};
+use crate::account::{self, Identity, SignInError};
+use crate::config::{AuthJsClient, LinkRule, Provider, ProviderKind, SameSite};
+use crate::metrics;
+use crate::web::reply::Reply;
+
+/// What an identity that waits is asked about.
+enum Question<'q> {
+    /// Its address is an account's.
+    Collision,
+    /// Somebody else, by this address, is signed in here.
+    SignedInAs(&'q str),
+}
+
+/// GET oauth/NAME/callback, or where else the provider's redirect URI leads.
+pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
+    let path = call.incoming.path.as_str();
+    let provider = provider_lists::all(pages).find(|provider| provider.callback == path);
+    let (Some(provider), Some(providers)) = (provider, pages.accounts.providers()) else {
+        return errors::refused(pages, StatusCode::NOT_FOUND, call);
+    };
+    let pairs = form_urlencoded::parse(call.incoming.query.unwrap_or_default());
+    let query: Vec<(String, String)> = pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let origin = call.incoming.origin().to_string();
+    let browser = provider_replies::browser(pages, call.incoming.headers);
+    let callback =
+        Callback { provider: &provider.name, path, origin: &origin, query: &query, browser: browser.clone() };
+    match (finish::finish(providers, &callback).await, browser) {
+        (Ok(finished), Some(browser)) => {
+            let what = (&finished.identity, &finished.intent, false);
+            let place = finished.return_to.as_deref();
+            decide(pages, call, provider, &browser, what, (place, Some(&finished.attempt))).await
+        }
+        (Ok(_), None) => errors::refused(pages, StatusCode::BAD_REQUEST, call),
+        (Err(unfinished), _) => not_finished(pages, call, provider, &unfinished),
+    }
+}
+
+/// Which account the identity belongs to, and what the browser gets.
+async fn decide(
+    pages: &Pages,
+    call: &Call<'_>,
+    provider: &Provider,
+    browser: &Browser,
+    (identity, intent, is_decided): (&ProviderIdentity, &Intent, bool),
+    (place, attempt): (Option<&str>, Option<&AttemptId>),
+) -> Reply {
+    let rules = rules(provider);
+    let decided = sign_in::finish(&pages.accounts, &call.caller, &rules, identity, intent, is_decided).await;
+    let Ok(decided) = decided else {
+        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call)
+            .with(header::RETRY_AFTER, HeaderValue::from(2u16));
+    };
+    match decided {
+        Finished::SignedIn(begun, _) => {
+            if let (Some(providers), Some(attempt)) = (pages.accounts.providers(), attempt) {
+                providers.began(attempt, &begun.session.id);
+            }
+            let place = pages.return_to(place, call.incoming);
+            let reply = after_callback(pages, call, place.as_str());
+            session_cookies::signed_in(pages, call, reply, Some(place.as_str()), &begun)
+        }
+        Finished::Kept => after_callback(pages, call, pages.return_to(place, call.incoming).as_str()),
+        Finished::Linked(_) => after_callback(pages, call, &format!("{}/account?saved=linked", pages.prefix)),
+        Finished::Collision => ask(pages, call, provider, browser, identity, (&Question::Collision, place, "")),
+        Finished::SignedInAs(email) => {
+            ask(pages, call, provider, browser, identity, (&Question::SignedInAs(&email), place, ""))
+        }
+        Finished::Refused(why) => provider_replies::message(pages, call, StatusCode::FORBIDDEN, refusal(why)),
+    }
+}
+
+/// A place after a navigation that came from the provider: a strict cookie would not be sent after a redirect.
+fn after_callback(pages: &Pages, call: &Call<'_>, place: &str) -> Reply {
+    if pages.same_site == SameSite::Strict {
+        provider_replies::leading_on(pages, call, place)
+    } else {
+        Site::see_other(place)
+    }
+}
+
+fn not_finished(pages: &Pages, call: &Call<'_>, provider: &Provider, unfinished: &Unfinished) -> Reply {
+    let Unfinished { failure, known } = unfinished;
+    let place = known.as_ref().and_then(|known| known.return_to.as_deref());
+    if let Some(reply) = already_signed_in(pages, call, failure, known.as_ref()) {
+        return reply;
+    }
+    let request_id = call.caller.request_id.as_str();
+    let (reason, detail) = (failure.reason.word(), failure.detail.as_str());
+    tracing::warn!(request_id, provider = provider.name, reason, detail, "sign-in through provider failed");
+    metrics::ACCOUNTS.provider_login(&provider.name, reason);
+    let cancelled = match pages.authjs.client {
+        AuthJsClient::V5 => "OAuthCallbackError",
+        AuthJsClient::V4 | AuthJsClient::Auto => "Callback",
+    };
+    match failure.reason {
+        Reason::RepeatedParameter | Reason::NoState | Reason::BadState | Reason::NoCode | Reason::AlreadyUsed => {
+            let what = "This sign-in is not valid any more: it took too long, was finished before, or began in another \
+                        browser. Start again.";
+            provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what)
+        }
+        Reason::NoCookie => {
+            let what = "Your browser did not send the cookie that this sign-in began with. Allow cookies for this site, \
+                        then start again.";
+            provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what)
+        }
+        Reason::Busy => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
+        Reason::NotAllowed => provider_replies::message(
+            pages,
+            call,
+            StatusCode::FORBIDDEN,
+            "You are not allowed to sign in here with this account.",
+        ),
+        Reason::Denied | Reason::ProviderError => provider_replies::back_to_login(pages, call, place, cancelled),
+        Reason::GroupsUnavailable => provider_replies::back_to_login(pages, call, place, "OAuthGroups"),
+        _ => provider_replies::back_to_login(pages, call, place, "OAuthCallback"),
+    }
+}
+
+/// A session that is there wins over an answer that came late, twice or from elsewhere.
+fn already_signed_in(pages: &Pages, call: &Call<'_>, failure: &Failure, known: Option<&Known>) -> Option<Reply> {
+    let who = call.identity.as_ref()?;
+    match failure.reason {
+        Reason::AlreadyUsed => {
+            let began_it = known.filter(|known| known.began_session.as_deref() == Some(who.session.id.as_str()));
+            let place = began_it.and_then(|known| known.return_to.as_deref());
+            Some(Site::see_other(pages.return_to(place, call.incoming).as_str()))
+        }
+        Reason::NoState | Reason::NoCookie | Reason::BadState => {
+            Some(Site::see_other(pages.return_to(None, call.incoming).as_str()))
+        }
+        _ => None,
+    }
+}
+
+/// The page that asks what an identity that waits is for.
+fn ask(
+    pages: &Pages,
+    call: &Call<'_>,
+    provider: &Provider,
+    browser: &Browser,
+    identity: &ProviderIdentity,
+    (question, place, error): (&Question<'_>, Option<&str>, &str),
+) -> Reply {
+    let key = pages.accounts.sealing_key();
+    let Some(sealed) = pending::seal(&key, &bound(browser), identity, pages.accounts.now()) else {
+        return provider_replies::message(
+            pages,
+            call,
+            StatusCode::BAD_REQUEST,
+            "Sign in first, then add this provider on your account page.",
+        );
+    };
+    let address = identity.email.as_ref().map_or("", |email| email.address.as_str());
+    let (heading, signed_in_as) = match question {
+        Question::Collision => ("This address has an account", ""),
+        Question::SignedInAs(email) => ("You are signed in already", *email),
+    };
+    let is_fresh = call.identity.as_ref().is_some_and(|who| fresh::by_age(&pages.accounts, who).is_some());
+    let page = Pending {
+        frame: pages.assets.frame(),
+        heading,
+        error,
+        label: &provider.label,
+        action: &format!("{}/oauth/link", pages.prefix),
+        sealed: &sealed,
+        callback_url: place.unwrap_or_default(),
+        email: address,
+        signed_in_as,
+        is_fresh,
+    };
+    let status = if error.is_empty() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    view::html(pages, status, &page, Some(call.incoming), false)
+}
+
+/// POST oauth/link: the answer to that page.
+pub(super) async fn link_pending(pages: &Pages, call: &Call<'_>) -> Reply {
+    let fields = match Fields::read(call) {
+        Ok(fields) => fields,
+        Err(bad) => return form::unread_body(pages, call, bad),
+    };
+    let key = pages.accounts.sealing_key();
+    let browser = provider_replies::browser(pages, call.incoming.headers);
+    let waiting = browser
+        .as_ref()
+        .and_then(|browser| pending::open(&key, &bound(browser), fields.text("pending"), pages.accounts.now()));
+    let found = waiting.and_then(|identity| {
+        let provider = provider_lists::all(pages).find(|provider| provider.name == identity.provider)?;
+        Some((identity, provider))
+    });
+    let (Some(browser), Some((identity, provider))) = (browser, found) else {
+        let what = "That took too long, or began in another browser. Start again.";
+        return provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what);
+    };
+    let place = fields.get("callbackUrl").filter(|place| !place.is_empty());
+    match (&call.identity, fields.get("answer")) {
+        // whoever is signed in wants to sign in as the other
+        (Some(_), Some("switch")) => {
+            decide(pages, call, provider, &browser, (&identity, &Intent::SignIn, true), (place, None)).await
+        }
+        (Some(who), Some("link")) => {
+            let proof = match fresh::by_age(&pages.accounts, who) {
+                Some(proof) => Ok(proof),
+                None => fresh::by_password(&pages.accounts, &call.caller, who, fields.secret("password")).await,
+            };
+            let Ok(proof) = proof else {
+                let question = Question::SignedInAs(&who.user.email);
+                return ask(pages, call, provider, &browser, &identity, (&question, place, "Incorrect password."));
+            };
+            linked(pages, call, who, &proof, provider, &identity).await
+        }
+        _ => sign_in_and_link(pages, call, &fields, provider, (&browser, &identity), place).await,
+    }
+}
+
+async fn linked(
+    pages: &Pages,
+    call: &Call<'_>,
+    who: &Identity,
+    proof: &fresh::Fresh,
+    provider: &Provider,
+    identity: &ProviderIdentity,
+) -> Reply {
+    match sign_in::link_pending(&pages.accounts, &call.caller, who, proof, &rules(provider), identity).await {
+        Ok(Finished::Linked(_)) => Site::see_other(&format!("{}/account?saved=linked", pages.prefix)),
+        Ok(Finished::Refused(why)) => provider_replies::message(pages, call, StatusCode::FORBIDDEN, refusal(why)),
+        _ => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
+    }
+}
+
+/// Signs in to the account with its password, and adds the identity that waited.
+async fn sign_in_and_link(
+    pages: &Pages,
+    call: &Call<'_>,
+    fields: &Fields,
+    provider: &Provider,
+    (browser, identity): (&Browser, &ProviderIdentity),
+    place: Option<&str>,
+) -> Reply {
+    let email = identity.email.as_ref().map_or("", |email| email.address.as_str());
+    let password = fields.secret("password");
+    let begun = account::sign_in::with_password(&pages.accounts, &call.caller, email, password, true).await;
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(SignInError::Credentials) => {
+            return ask(pages, call, provider, browser, identity, (&Question::Collision, place, "Incorrect password."));
+        }
+        Err(SignInError::Throttled { retry_after_secs }) => {
+            let text = login::wait(retry_after_secs);
+            return ask(pages, call, provider, browser, identity, (&Question::Collision, place, &text));
+        }
+        Err(SignInError::Busy | SignInError::Unavailable) => {
+            return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+        }
+    };
+    let who = pages.accounts.identity_of(&begun.session);
+    let linked = match fresh::by_age(&pages.accounts, &who) {
+        Some(proof) => {
+            sign_in::link_pending(&pages.accounts, &call.caller, &who, &proof, &rules(provider), identity).await
+        }
+        None => Ok(Finished::Refused(Refusal::SessionEnded)),
+    };
+    let place = pages.return_to(place, call.incoming);
+    // the password was right: who signed in is signed in, whatever became of the link
+    let reply = match linked {
+        Ok(Finished::Linked(_)) => Site::see_other(place.as_str()),
+        Ok(Finished::Refused(why)) => provider_replies::message(pages, call, StatusCode::FORBIDDEN, refusal(why)),
+        _ => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
+    };
+    session_cookies::signed_in(pages, call, reply, Some(place.as_str()), &begun)
+}
+
+/// What a browser's pending identities are bound to.
+fn bound(browser: &Browser) -> [u8; 32] {
+    let hash = digest(&SHA256, browser.cookie().as_bytes());
+    let mut bound = [0; 32];
+    bound.copy_from_slice(hash.as_ref());
+    bound
+}
+
+/// The rules of a provider that concern accounts.
+pub(super) fn rules(provider: &Provider) -> ProviderRules {
+    let allow = &provider.allow;
+    ProviderRules {
+        name: provider.name.clone(),
+        allow: Allow {
+            domains: allow.domains.clone(),
+            emails: allow.emails.clone(),
+            groups: allow.groups.clone(),
+            tenants: allow.tenants.clone(),
+        },
+        groups: provider.groups.iter().cloned().collect(),
+        groups_prefix: provider.groups_prefix.clone().unwrap_or_default(),
+        sign_up: provider.sign_up,
+        links_by_email: provider.link == LinkRule::VerifiedEmail,
+        has_hosted_domains: provider.kind == ProviderKind::Google,
+    }
+}
+
+/// Why no session begins, in words. An unknown address and one that is not verified are answered alike.
+fn refusal(why: Refusal) -> &'static str {
+    match why {
+        Refusal::NotAllowed(_) | Refusal::Disabled | Refusal::OtherIssuer => {
+            "You are not allowed to sign in here with this account."
+        }
+        Refusal::NoVerifiedEmail => {
+            "The provider did not confirm your e-mail address, so no account could be found or created for it."
+        }
+        Refusal::NoAccount => {
+            "There is no account here for you yet. Ask the site administrator for an invite, or sign in as you usually do \
+             and add this provider on your account page."
+        }
+        Refusal::OfAnother => {
+            "This sign-in belongs to another account here. Sign in with it instead, or remove it there first."
+        }
+        Refusal::SessionEnded => "Your session ended in the meantime. Sign in, then try again.",
+        Refusal::TooMany => "Your account has too many sign-ins already. Remove one first.",
+        Refusal::NoInvite => "The invite is not valid any more. Ask the person who sent it for a new one.",
+    }
+}

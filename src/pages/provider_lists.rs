@@ -1,0 +1,38 @@
+//! Providers as pages list them: buttons, and the sign-ins of an account.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::call::Pages;
+use super::view::{Button, IdentityLine};
+use crate::account::Identity;
+use crate::account::identity::links;
+use crate::account::provider::providers::Providers;
+use crate::config::Provider;
+
+/// Buttons for all providers, in the order of the configuration. `more` is further query of their links.
+pub(super) fn buttons(pages: &Pages, place: &str, more: &[(&str, &str)]) -> Vec<Button> {
+    let button = |provider: &Provider| {
+        let pairs = [("callbackUrl", place)].into_iter().chain(more.iter().copied());
+        let query: Vec<String> = pairs
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+            .collect();
+        let question = if query.is_empty() { "" } else { "?" };
+        let href = format!("{}/oauth/{}{question}{}", pages.prefix, provider.name, query.join("&"));
+        Button { label: provider.label.clone(), href }
+    };
+    all(pages).map(button).collect()
+}
+
+/// All providers, in the order of the configuration.
+pub(super) fn all(pages: &Pages) -> impl Iterator<Item = &Provider> {
+    pages.accounts.providers().into_iter().flat_map(Providers::list)
+}
+
+/// The account's sign-ins, for its page; `None`: the store does not answer.
+pub(super) async fn identity_lines(pages: &Pages, who: &Identity) -> Option<Vec<IdentityLine>> {
+    let rows = links::list(&pages.accounts, who).await.ok()?;
+    let label =
+        |name: &str| all(pages).find(|provider| provider.name == name).map_or(name.to_owned(), |own| own.label.clone());
+    Some(rows.into_iter().map(|row| IdentityLine::new(label(&row.provider), row)).collect())
+}

@@ -1,0 +1,75 @@
+//! What sign-ins through providers answer with: the cookie that they are bound to, and pages with one sentence.
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::call::{Call, Pages};
+use super::site::Site;
+use super::view::{Message, Refresh};
+use super::{login, view};
+use crate::account::provider::attempt::Browser;
+use crate::web::cookie::{self, Presented};
+use crate::web::reply::Reply;
+
+/// How long a browser may take for an attempt, seconds; renewed at each start.
+const BROWSER_SECS: u64 = 1800;
+
+/// The login page with an error code, and the way back that the attempt had; who is signed in sees the error on a
+/// page of its own.
+pub(super) fn back_to_login(pages: &Pages, call: &Call<'_>, wanted: Option<&str>, code: &str) -> Reply {
+    if call.identity.is_some() {
+        return message(pages, call, StatusCode::OK, login::told(code));
+    }
+    let page = match wanted {
+        Some(wanted) => {
+            let place = pages.return_to(Some(wanted), call.incoming);
+            format!("{}&error={code}", Site::leading_to(&pages.login_path, place.as_str()))
+        }
+        None => format!("{}?error={code}", pages.login_path),
+    };
+    Site::see_other(&page)
+}
+
+/// The browser of a request, if it presents exactly one cookie that is ours.
+pub(super) fn browser(pages: &Pages, headers: &HeaderMap) -> Option<Browser> {
+    match cookie::find(headers, pages.cookies.oauth()) {
+        Presented::One(value) => Browser::parse(value),
+        _ => None,
+    }
+}
+
+/// Sets or renews the cookie that attempts are bound to.
+pub(super) fn with_browser(pages: &Pages, reply: Reply, browser: &Browser) -> Reply {
+    match pages.cookies.set_oauth(&browser.cookie(), BROWSER_SECS) {
+        Some(cookie) => reply.with(header::SET_COOKIE, cookie),
+        None => reply,
+    }
+}
+
+/// A page that leads on by itself, without a redirect: a browser then treats the next request as one of our own
+/// site's, and no form's policy applies to it.
+pub(super) fn leading_on(pages: &Pages, call: &Call<'_>, place: &str) -> Reply {
+    let page = Refresh { frame: pages.assets.frame(), heading: "One moment...", place };
+    view::html(pages, StatusCode::OK, &page, Some(call.incoming), false)
+}
+
+/// A page with one sentence, and a link to the login or account page.
+pub(super) fn message(pages: &Pages, call: &Call<'_>, status: StatusCode, what: &str) -> Reply {
+    let account = format!("{}/account", pages.prefix);
+    let (link, link_text) = if call.identity.is_some() {
+        (account.as_str(), "Your account")
+    } else {
+        (pages.login_path.as_str(), "Sign in")
+    };
+    let page = Message {
+        frame: pages.assets.frame(),
+        heading: "Sign-in was not completed",
+        what,
+        remedy: "",
+        link,
+        link_text,
+        target: "",
+        turbo_frame: false,
+        request_id: &call.caller.request_id,
+    };
+    view::html(pages, status, &page, Some(call.incoming), true)
+}

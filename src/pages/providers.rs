@@ -1,0 +1,95 @@
+//! Sign-in through providers: the buttons, and the way there. A start is a link (GET): Chromium holds redirects of a form
+//! to the page's `form-action`, which names no provider.
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::call::{Call, Pages};
+use super::form::query;
+use super::login::RETURN_NAMES;
+use super::site::Site;
+use super::{errors, login, provider_lists, provider_replies};
+use crate::account::provider::errors::{Failure, Reason};
+use crate::account::provider::identity::Intent;
+use crate::account::provider::start::{CLIENT_PARAMS, Start, Started, start};
+use crate::secret::token_hash;
+use crate::web::reply::Reply;
+
+/// What a start may name as the place to return to, beside our own names (OpenID Connect Core, 4).
+const TARGET: &str = "target_link_uri";
+
+/// GET oauth/NAME: to the provider. It only leads away, so it may come from anywhere.
+pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply {
+    if !provider_lists::all(pages).any(|provider| provider.name == name) {
+        return errors::refused(pages, StatusCode::NOT_FOUND, call);
+    }
+    let names: Vec<&str> = RETURN_NAMES.into_iter().chain([TARGET]).collect();
+    let wanted = query(call, &names);
+    if pages.rules.domain.is_some() && call.incoming.origin() != pages.public_url {
+        // with a shared session people sign in at `public_url`, and providers know its redirect URI
+        let place = pages.return_to(wanted.as_deref(), call.incoming);
+        let place = place.as_str();
+        let absolute =
+            if place.starts_with('/') { format!("{}{place}", call.incoming.origin()) } else { place.to_owned() };
+        let page = format!("{}{}/oauth/{name}", pages.public_url, pages.prefix);
+        return Site::see_other(&Site::leading_to(&page, &absolute));
+    }
+    let intent = match query(call, &["invite"]) {
+        Some(token) => Intent::Invite { hash: token_hash(&token) },
+        None if query(call, &["signup"]).is_some() => Intent::SignUp,
+        None => Intent::SignIn,
+    };
+    let is_fresh = query(call, &["fresh"]).is_some();
+    match begin(pages, call, name, wanted.as_deref(), (intent, is_fresh), &client_params(call)).await {
+        Ok(started) => provider_replies::with_browser(pages, Site::see_other(started.url.as_str()), &started.browser),
+        Err(failure) => not_started(pages, call, wanted.as_deref(), &failure),
+    }
+}
+
+/// Begins an attempt; a failure is logged here.
+pub(super) async fn begin(
+    pages: &Pages,
+    call: &Call<'_>,
+    name: &str,
+    wanted: Option<&str>,
+    (intent, is_fresh): (Intent, bool),
+    params: &[(String, String)],
+) -> Result<Started, Failure> {
+    let Some(providers) = pages.accounts.providers() else {
+        return Err(Failure::new(Reason::UnknownProvider, "no providers"));
+    };
+    let origin = call.incoming.origin().to_string();
+    let place = wanted.map(|wanted| pages.return_to(Some(wanted), call.incoming).as_str().to_owned());
+    let what = Start {
+        provider: name,
+        browser: provider_replies::browser(pages, call.incoming.headers),
+        origin: &origin,
+        return_to: place,
+        intent,
+        is_fresh,
+        params,
+    };
+    let started = start(providers, what).await;
+    if let Err(failure) = &started {
+        let request_id = call.caller.request_id.as_str();
+        let (reason, detail) = (failure.reason.word(), failure.detail.as_str());
+        tracing::warn!(request_id, provider = name, reason, detail, "sign-in through provider not started");
+    }
+    started
+}
+
+fn not_started(pages: &Pages, call: &Call<'_>, wanted: Option<&str>, failure: &Failure) -> Reply {
+    if failure.reason == Reason::Busy {
+        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call)
+            .with(header::RETRY_AFTER, HeaderValue::from(login::BUSY_SECS));
+    }
+    provider_replies::back_to_login(pages, call, wanted, "OAuthSignin")
+}
+
+/// Parameters of a query that may go to the provider.
+pub(super) fn client_params(call: &Call<'_>) -> Vec<(String, String)> {
+    let pairs = form_urlencoded::parse(call.incoming.query.unwrap_or_default());
+    pairs
+        .filter(|(name, _)| CLIENT_PARAMS.contains(&name.as_ref()))
+        .map(|(n, v)| (n.into_owned(), v.into_owned()))
+        .collect()
+}

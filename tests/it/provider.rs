@@ -1,0 +1,176 @@
+//! An OpenID provider of the tests' own, on a socket of its own: honest by default, with one closure to misbehave. It
+//! checks what a strict provider checks: client, redirect URI, PKCE, each code once.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use data_encoding::{BASE64, BASE64URL_NOPAD as B64};
+use ring::digest::{SHA256, digest};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+
+pub const CLIENT_ID: &str = "gateway";
+pub const SECRET: &str = "s+e:k%ret-of-the-client";
+pub const ACCESS_TOKEN: &str = "opaque-access-token";
+
+/// Changes the claims of an ID token.
+type Change = Box<dyn Fn(&mut Value) + Send>;
+/// Whole answers: status and body, by path.
+type Raw = HashMap<String, (u16, String)>;
+
+#[derive(Clone)]
+pub struct Provider {
+    pub issuer: String,
+    key: Arc<Ed25519KeyPair>,
+    claims: Arc<Mutex<Change>>,
+    raw: Arc<Mutex<Raw>>,
+    /// Nonce, challenge and redirect URI of each code.
+    codes: Arc<Mutex<HashMap<String, [String; 3]>>>,
+    pub requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Provider {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let document = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+        let provider = Self {
+            issuer: format!("http://{}", listener.local_addr().unwrap()),
+            key: Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap()),
+            claims: Arc::new(Mutex::new(Box::new(|_| {}))),
+            raw: Arc::default(),
+            codes: Arc::default(),
+            requests: Arc::default(),
+        };
+        let server = provider.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let server = server.clone();
+                std::thread::spawn(move || server.serve(stream));
+            }
+        });
+        provider
+    }
+
+    /// Its `[[provider]]`, with further lines.
+    pub fn configured(&self, name: &str, more: &str) -> String {
+        format!(
+            "[[provider]]\nname = \"{name}\"\nlabel = \"Corp {name}\"\nkind = \"oidc\"\nclient_id = \"{CLIENT_ID}\"\n\
+             client_secret = {{ env = \"CLIENT_SECRET\" }}\nissuer = \"{}\"\n{more}\n",
+            self.issuer
+        )
+    }
+
+    pub fn claims(&self, change: impl Fn(&mut Value) + Send + 'static) {
+        *self.claims.lock().unwrap() = Box::new(change);
+    }
+
+    /// Who signs in from now on.
+    pub fn person(&self, subject: &'static str, email: &'static str, is_verified: bool) {
+        self.claims(move |claims| {
+            claims["sub"] = subject.into();
+            claims["email"] = email.into();
+            claims["email_verified"] = is_verified.into();
+        });
+    }
+
+    pub fn answer(&self, path: &str, status: u16, body: &str) {
+        self.raw.lock().unwrap().insert(path.to_owned(), (status, body.to_owned()));
+    }
+
+    /// What a browser brings back that was sent to `url` and whose owner agreed: the callback's path and query.
+    pub fn agree(&self, url: &str) -> String {
+        let (endpoint, query) = url.split_once('?').unwrap();
+        assert_eq!(endpoint, format!("{}/authorize", self.issuer));
+        let params: HashMap<String, String> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        assert_eq!((params["response_type"].as_str(), params["client_id"].as_str()), ("code", CLIENT_ID));
+        assert_eq!(params["code_challenge_method"], "S256");
+        let mut codes = self.codes.lock().unwrap();
+        let code = format!("code-{}", codes.len());
+        let held = ["nonce", "code_challenge", "redirect_uri"].map(|name| params[name].clone());
+        let path = held[2].split_once("//").unwrap().1.split_once('/').unwrap().1.to_owned();
+        codes.insert(code.clone(), held);
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("code", &code)
+            .append_pair("state", &params["state"])
+            .append_pair("iss", &self.issuer)
+            .finish();
+        format!("/{path}?{query}")
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let mut reader = BufReader::new(stream);
+        let (mut head, mut line) = (Vec::new(), String::new());
+        while reader.read_line(&mut line).unwrap_or(0) > 2 {
+            head.push(std::mem::take(&mut line).trim_end().to_owned());
+        }
+        let Some(target) = head.first().and_then(|first| first.split(' ').nth(1)).map(str::to_owned) else { return };
+        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        reader.read_exact(&mut body).unwrap();
+        self.requests.lock().unwrap().push(target.clone());
+        let (status, body) = self.answered(&target, &head, &String::from_utf8(body).unwrap());
+        let length = body.len();
+        let _ = write!(
+            reader.get_mut(),
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+    }
+
+    fn answered(&self, target: &str, head: &[String], body: &str) -> (u16, String) {
+        if let Some(raw) = self.raw.lock().unwrap().get(target) {
+            return raw.clone();
+        }
+        let issuer = &self.issuer;
+        let document = match target {
+            "/.well-known/openid-configuration" => json!({
+                "issuer": issuer,
+                "authorization_endpoint": format!("{issuer}/authorize"),
+                "token_endpoint": format!("{issuer}/token"),
+                "jwks_uri": format!("{issuer}/jwks"),
+                "id_token_signing_alg_values_supported": ["EdDSA"],
+                "authorization_response_iss_parameter_supported": true,
+            }),
+            "/jwks" => json!({ "keys": [{
+                "kty": "OKP", "crv": "Ed25519", "kid": "one", "x": B64.encode(self.key.public_key().as_ref()),
+            }] }),
+            "/token" => match self.redeem(head, body) {
+                Ok(nonce) => json!({
+                    "access_token": ACCESS_TOKEN, "token_type": "Bearer", "id_token": self.id_token(&nonce),
+                }),
+                Err(error) => return (400, json!({ "error": error }).to_string()),
+            },
+            _ => return (404, "{}".to_owned()),
+        };
+        (200, document.to_string())
+    }
+
+    fn redeem(&self, head: &[String], body: &str) -> Result<String, &'static str> {
+        let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let pair = BASE64.encode(format!("{CLIENT_ID}:{}", encoded(SECRET)).as_bytes());
+        if !head.contains(&format!("authorization: Basic {pair}")) {
+            return Err("invalid_client");
+        }
+        let form: HashMap<String, String> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+        let [nonce, challenge, redirect_uri] =
+            self.codes.lock().unwrap().remove(&form["code"]).ok_or("invalid_grant")?;
+        let verifier = form.get("code_verifier").ok_or("invalid_grant")?;
+        let hash = B64.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
+        let is_right = hash == challenge && form["redirect_uri"] == redirect_uri;
+        if is_right && form["grant_type"] == "authorization_code" { Ok(nonce) } else { Err("invalid_grant") }
+    }
+
+    fn id_token(&self, nonce: &str) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let mut claims = json!({
+            "iss": self.issuer, "sub": "ada-at-corp", "aud": CLIENT_ID, "nonce": nonce, "iat": now, "exp": now + 300,
+            "email": "ada@example.com", "email_verified": true, "name": "Ada L",
+        });
+        (self.claims.lock().unwrap())(&mut claims);
+        let part = |value: &Value| B64.encode(value.to_string().as_bytes());
+        let message = format!("{}.{}", part(&json!({ "alg": "EdDSA", "kid": "one" })), part(&claims));
+        format!("{message}.{}", B64.encode(self.key.sign(message.as_bytes()).as_ref()))
+    }
+}
