@@ -33,7 +33,7 @@ pub use crate::store::{IdentityRow, Unlinked};
 pub use accounts::Accounts;
 pub use admin::accounts::{Admin, Details, restore};
 pub use admin::bans::Ban;
-pub use admin::import::{Finding, ImportRow, ImportRules, Imported};
+pub use admin::import::{Finding, ImportIdentity, ImportRow, ImportRules, Imported};
 pub use admin::signing_keys::OldKeys;
 pub use api_token::grant::{Grant, Scope};
 pub use api_token::user_tokens::{self, PREFIX as API_TOKEN_PREFIX, TokenDetails, TokenInfo};

@@ -7,18 +7,19 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command::{
-    self, BanCommand, CommandError, ExplainArgs, Globals, ImportArgs, ImportFormat, KeyCommand, Revoke, RunArgs,
-    SessionCommand, TokenCommand, UserArgs, UserCommand, UserFilter,
+    self, BanCommand, CommandError, ExplainArgs, Globals, KeyCommand, ProviderCommand, Revoke, RunArgs, SessionCommand,
+    TokenCommand, UserArgs, UserCommand, UserFilter,
 };
 use crate::logging::printable_lines;
 
 mod duration;
+mod import;
 mod invite;
 mod manual;
 mod verbs;
 
 use duration::positive_secs;
-use verbs::{Account, Audit, Ban, Change, Cli, Email, Format, Import, Key, Session, Token, User, Verb, Which};
+use verbs::{Account, Audit, Ban, Change, Cli, Email, Key, Provider, Session, Token, User, Verb, Which};
 
 /// Runs the command that the arguments name. Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 64 invalid
 /// configuration.
@@ -55,6 +56,8 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Key(Key::Rotate { drop_old, secrets: true, new_key }) => {
             command::key::run(globals, KeyCommand::RotateSecrets { drop_old, new_key })
         }
+        Verb::Provider(Provider::List { json }) => command::provider::run(globals, ProviderCommand::List { json }),
+        Verb::Provider(Provider::Adopt { name }) => command::provider::run(globals, ProviderCommand::Adopt { name }),
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),
         Verb::Audit(Audit::List { email, since, json }) => {
@@ -123,31 +126,11 @@ fn user(globals: &Globals, verb: User) -> Result<(), CommandError> {
             UserCommand::Set(account(typed, new_email, keep_tokens))
         }
         User::Reset(Email { email }) => UserCommand::Reset { email },
-        User::Import(typed) => return command::import::run(globals, &import(typed)),
+        User::Link { email, provider, subject } => UserCommand::Link { email, provider, subject },
+        User::Unlink { email, provider, subject, force } => UserCommand::Unlink { email, provider, subject, force },
+        User::Import(typed) => return command::import::run(globals, &typed.command()),
     };
     command::user::run(globals, command)
-}
-
-fn import(typed: Import) -> ImportArgs {
-    ImportArgs {
-        format: match typed.format {
-            Format::Prisma => ImportFormat::Prisma,
-            Format::Htpasswd => ImportFormat::Htpasswd,
-            Format::Csv => ImportFormat::Csv,
-            Format::Authelia => ImportFormat::Authelia,
-        },
-        file: typed.file,
-        dry_run: typed.dry_run,
-        strict: typed.strict,
-        table: typed.table,
-        id_column: typed.id_column,
-        email_column: typed.email_column,
-        password_column: typed.password_column,
-        name_column: typed.name_column,
-        picture_column: typed.picture_column,
-        groups_column: typed.groups_column,
-        domain: typed.domain,
-    }
 }
 
 fn token(verb: Token) -> Result<TokenCommand, CommandError> {

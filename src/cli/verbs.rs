@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::import::Import;
 use super::invite::Invite;
 
 /// Auth gateway in front of HTTP and WebSocket apps.
@@ -71,6 +72,9 @@ pub(super) enum Verb {
     /// List and revoke sessions
     #[command(subcommand, after_help = "Example: authgate session revoke --user ada@example.com")]
     Session(Session),
+    /// List the providers that people sign in through
+    #[command(subcommand, after_help = "Example: authgate provider list")]
+    Provider(Provider),
     /// List and rotate signing keys, and the key that seals them
     #[command(subcommand, after_help = "Example: authgate key rotate")]
     Key(Key),
@@ -206,60 +210,49 @@ pub(super) enum User {
     /// Print a one-time link for a new password
     #[command(after_help = "Example: authgate user reset ada@example.com")]
     Reset(Email),
-    /// Import accounts from another program, with their ids and password hashes
+    /// Link an account to a person at a provider
+    #[command(after_help = "Example: authgate user link ada@example.com github 583231")]
+    Link {
+        /// E-mail
+        email: String,
+        /// Name of the [[provider]]
+        provider: String,
+        /// The person's id there: `sub` of OpenID Connect, or GitHub's number
+        subject: String,
+    },
+    /// Remove a link to a provider, and end the sessions that began with it
+    #[command(after_help = "Example: authgate user unlink ada@example.com github")]
+    Unlink {
+        /// E-mail
+        email: String,
+        /// Name of the [[provider]]
+        provider: String,
+        /// The person's id there, if there are several links
+        subject: Option<String>,
+        /// Even if no other way to sign in is left
+        #[arg(long)]
+        force: bool,
+    },
+    /// Import accounts from another program, with their ids, password hashes and provider links
     #[command(after_help = "Example: authgate user import prisma/dev.db --format prisma --dry-run")]
     Import(Import),
 }
 
-#[derive(Args)]
-pub(super) struct Import {
-    /// File to import
-    pub(super) file: PathBuf,
-    /// File format
-    #[arg(long, value_enum)]
-    pub(super) format: Format,
-    /// Show what would be imported, without importing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Import nothing if there is any finding
-    #[arg(long)]
-    pub(super) strict: bool,
-    /// Table of a Prisma file [default: User]
-    #[arg(long, value_name = "NAME")]
-    pub(super) table: Option<String>,
-    /// Column of ids [default: id]
-    #[arg(long, value_name = "NAME")]
-    pub(super) id_column: Option<String>,
-    /// Column of e-mails [default: email]
-    #[arg(long, value_name = "NAME")]
-    pub(super) email_column: Option<String>,
-    /// Column of password hashes [default: password, passwordHash, password_hash or hash]
-    #[arg(long, value_name = "NAME")]
-    pub(super) password_column: Option<String>,
-    /// Column of names [default: name or displayname]
-    #[arg(long, value_name = "NAME")]
-    pub(super) name_column: Option<String>,
-    /// Column of picture addresses [default: picture, photo, image or avatar]
-    #[arg(long, value_name = "NAME")]
-    pub(super) picture_column: Option<String>,
-    /// Column of groups, joined by commas [default: groups]
-    #[arg(long, value_name = "NAME")]
-    pub(super) groups_column: Option<String>,
-    /// For files whose users have no e-mail: NAME becomes NAME@DOMAIN
-    #[arg(long, value_name = "DOMAIN")]
-    pub(super) domain: Option<String>,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum Format {
-    /// SQLite database of Prisma
-    Prisma,
-    /// Apache password file
-    Htpasswd,
-    /// CSV with a header line, as written by PostgreSQL's \copy
-    Csv,
-    /// Authelia users file
-    Authelia,
+#[derive(Subcommand)]
+pub(super) enum Provider {
+    /// List providers, what to register there, and how many accounts use them
+    #[command(after_help = "Example: authgate provider list")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept that a provider has another issuer: its links belong to that one from now on
+    #[command(after_help = "Example: authgate provider adopt keycloak")]
+    Adopt {
+        /// Name of the [[provider]]
+        name: String,
+    },
 }
 
 #[derive(Subcommand)]

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::people::{remark as say_aside, say};
 use super::{CommandError, Globals};
+use crate::account::admin::identities;
 use crate::account::{Admin, judge_sealing_key};
 use crate::clock::Clock;
 use crate::config::{self, Config, Faults, Test};
@@ -28,6 +29,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
         config.warn_of_groups_without_people(&groups);
     }
     remark(&config.warnings);
+    stranded_accounts(&config);
     let database = database(&config);
     let simulator = Simulator::new(&config);
     let results: Vec<(&Test, String)> = config
@@ -79,6 +81,19 @@ fn database(config: &Config) -> Result<String, String> {
             copy.display()
         )),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Warns of accounts that no one can sign in to, because their provider is not configured any more.
+fn stranded_accounts(config: &Config) {
+    let configured: Vec<String> = config.providers.iter().map(|provider| provider.name.clone()).collect();
+    let found = Admin::open_read_only(config, Clock::system())
+        .and_then(|mut admin| identities::stranded(&mut admin, &configured));
+    for (provider, count) in found.unwrap_or_default() {
+        let accounts = if count == 1 { "account has" } else { "accounts have" };
+        say_aside(&format!(
+            "warning: {count} {accounts} no password and only identities of \"{provider}\", which is not configured"
+        ));
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::people::{open, remark, say, settle};
-use super::{CommandError, Globals, ImportArgs, ImportFormat};
+use super::people::{open_with_config, remark, say, settle};
+use super::{CommandError, Globals, ImportArgs, ImportFormat, import_identities};
 use crate::account::{ImportRow, ImportRules, admin::import};
 use crate::secret::Secret;
 use crate::store;
@@ -25,12 +25,16 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
         ImportFormat::Htpasswd => htpasswd(args),
         ImportFormat::Authelia => authelia(args),
     }?;
-    let mut admin = open(globals)?;
-    let read = rows.len();
-    let rules = ImportRules { dry_run: args.dry_run, strict: args.strict, highest_id };
-    let done = import::run(&mut admin, rows, rules)?;
+    let identities = import_identities::read(args)?;
+    let (mut admin, config) = open_with_config(globals)?;
+    let (read, linked) = (rows.len(), identities.len());
+    let providers = config.providers.iter().map(|provider| provider.name.clone()).collect();
+    let rules = ImportRules { dry_run: args.dry_run, strict: args.strict, highest_id, providers };
+    let done = import::run(&mut admin, rows, identities, &rules)?;
     for finding in &done.findings {
-        remark(&format!("{}:{}: {}", args.file.display(), finding.row, finding.what));
+        let file = args.accounts.as_ref().filter(|_| finding.of_identities).unwrap_or(&args.file);
+        let table = if finding.of_identities && args.accounts.is_none() { "identity " } else { "" };
+        remark(&format!("{}:{table}{}: {}", file.display(), finding.row, finding.what));
     }
     if args.strict && !done.findings.is_empty() {
         let count = done.findings.len();
@@ -38,7 +42,11 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
     }
     settle(&admin);
     let verb = if args.dry_run { "would import" } else { "imported" };
-    say(&format!("{verb} {} of {read} accounts, skipped {}", read - done.skipped, done.skipped))
+    say(&format!("{verb} {} of {read} accounts, skipped {}", read - done.skipped, done.skipped))?;
+    if linked > 0 {
+        say(&format!("{verb} {} of {linked} identities, skipped {}", done.identities, linked - done.identities))?;
+    }
+    Ok(())
 }
 
 fn refused(args: &ImportArgs, what: impl std::fmt::Display) -> CommandError {

@@ -13,9 +13,11 @@ pub mod check;
 pub mod explain;
 pub mod healthcheck;
 pub mod import;
+mod import_identities;
 pub mod invite;
 pub mod key;
 mod people;
+pub mod provider;
 pub mod restore;
 pub mod run;
 pub mod session;
@@ -117,6 +119,33 @@ pub enum UserCommand {
         /// E-mail as typed.
         email: String,
     },
+    /// Links an identity.
+    #[allow(missing_docs)]
+    Link { email: String, provider: String, subject: String },
+    /// Removes one.
+    #[allow(missing_docs)]
+    Unlink {
+        email: String,
+        provider: String,
+        subject: Option<String>,
+        /// Even the last way to sign in.
+        force: bool,
+    },
+}
+
+/// `provider ...`
+#[derive(Debug, Clone)]
+pub enum ProviderCommand {
+    /// The configured providers, and those that accounts still have identities of.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// Its identities belong to the issuer that it has now.
+    Adopt {
+        /// Name of the provider.
+        name: String,
+    },
 }
 
 /// Filter of `user list`; the default matches all accounts.
@@ -149,6 +178,12 @@ pub struct ImportArgs {
     pub groups_column: Option<String>,
     /// Domain appended to names that are not e-mail addresses.
     pub domain: Option<String>,
+    /// A CSV file of identities.
+    pub accounts: Option<PathBuf>,
+    /// The table of identities in a Prisma file.
+    pub accounts_table: Option<String>,
+    /// Names of providers there and here, as in `azure-ad=microsoft-entra-id`.
+    pub providers: Vec<(String, String)>,
 }
 
 /// Format of the imported file.

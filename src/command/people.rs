@@ -21,6 +21,11 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 /// Opens the accounts of the configuration. A database is created only if the configuration is valid: a broken one may
 /// name another directory than the gateway uses.
 pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
+    Ok(open_with_config(globals)?.0)
+}
+
+/// The same, with what can be read of the configuration.
+pub(super) fn open_with_config(globals: &Globals) -> Result<(Admin, Config), CommandError> {
     let (config, broken) = readable(globals)?;
     let state_dir = &config.server.state_dir;
     let is_new = !store::has_database(state_dir)?;
@@ -36,7 +41,7 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
     if is_new {
         remark(&format!("created a new database in {}", state_dir.display()));
     }
-    Ok(admin)
+    Ok((admin, config))
 }
 
 /// Opens the accounts read-only: nothing is created or changed.

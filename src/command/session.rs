@@ -37,6 +37,7 @@ fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), Comman
                 "remember": row.remember,
                 "address": row.address,
                 "user_agent": row.user_agent,
+                "provider": row.provider,
             })
         };
         return say_json(&rows.iter().map(session).collect());
@@ -47,9 +48,13 @@ fn list(admin: &mut Admin, email: Option<&str>, json: bool) -> Result<(), Comman
             email(row),
             instant(row.created),
             instant(row.seen),
+            row.provider.clone().unwrap_or_default(),
             row.address.clone(),
             row.user_agent.clone(),
         ]
     };
-    say(&table(&["ID", "EMAIL", "SINCE", "SEEN", "ADDRESS", "BROWSER"], &rows.iter().map(cells).collect::<Vec<_>>()))
+    say(&table(
+        &["ID", "EMAIL", "SINCE", "SEEN", "PROVIDER", "ADDRESS", "BROWSER"],
+        &rows.iter().map(cells).collect::<Vec<_>>(),
+    ))
 }

@@ -1,11 +1,13 @@
 //! `authgate user ...`: accounts.
 
 use super::people::{
-    confirmed, instant, looked, open, read_password, remark, say, say_json, say_once, settle, table, user_json,
+    confirmed, instant, looked, open, open_with_config, read_password, remark, say, say_json, say_once, settle, table,
+    user_json,
 };
 use super::{CommandError, Globals, UserArgs, UserCommand, UserFilter};
+use crate::account::admin::identities;
 use crate::account::{Admin, Details};
-use crate::store::UserRow;
+use crate::store::{IdentityRow, UserRow};
 
 /// Runs the command.
 pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> {
@@ -22,6 +24,9 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
         }
     }
     let only_tells = matches!(command, UserCommand::List { .. } | UserCommand::Show { .. });
+    if let UserCommand::Link { .. } | UserCommand::Unlink { .. } = command {
+        return identity(globals, command);
+    }
     let mut admin = if only_tells { looked(globals)? } else { open(globals)? };
     match command {
         UserCommand::Add(args) => add(&mut admin, args),
@@ -55,7 +60,35 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             remark("This link sets a new password. It works once, within 24 hours.");
             Ok(())
         }
+        // above
+        UserCommand::Link { .. } | UserCommand::Unlink { .. } => Ok(()),
     }
+}
+
+/// `user link` and `user unlink`.
+fn identity(globals: &Globals, command: UserCommand) -> Result<(), CommandError> {
+    let (mut admin, config) = open_with_config(globals)?;
+    let configured: Vec<String> = config.providers.iter().map(|provider| provider.name.clone()).collect();
+    match command {
+        UserCommand::Link { email, provider, subject } => {
+            if !configured.contains(&provider) {
+                let names = if configured.is_empty() { "none".to_owned() } else { configured.join(", ") };
+                return Err(CommandError::Refused(format!(
+                    "no [[provider]] is named `{provider}`; the configuration has {names}"
+                )));
+            }
+            let user = identities::link(&mut admin, &email, &provider, &subject)?;
+            changed(&user, &format!("linked {provider} to"), &admin);
+        }
+        UserCommand::Unlink { email, provider, subject, force } => {
+            let subject = subject.as_deref();
+            let (user, ended) = identities::unlink(&mut admin, &email, &provider, subject, &configured, force)?;
+            changed(&user, &format!("unlinked {provider} from"), &admin);
+            remark(&format!("ended {ended} {}", if ended == 1 { "session" } else { "sessions" }));
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn changed(user: &UserRow, how: &str, admin: &Admin) {
@@ -156,8 +189,12 @@ fn list(admin: &mut Admin, filter: &UserFilter, json: bool) -> Result<(), Comman
 
 fn show(admin: &mut Admin, email: &str, json: bool) -> Result<(), CommandError> {
     let user = admin.user(email)?;
+    let own = identities::list(admin, &user)?;
     if json {
-        return say_json(&user_json(&user));
+        let identity = |row: &IdentityRow| serde_json::json!({ "provider": row.provider, "subject": row.subject });
+        let mut shown = user_json(&user);
+        shown["identities"] = own.iter().map(identity).collect();
+        return say_json(&shown);
     }
     let sessions = admin.sessions(Some(&user.email))?.len();
     let lines = [
@@ -172,6 +209,11 @@ fn show(admin: &mut Admin, email: &str, json: bool) -> Result<(), CommandError> 
     ];
     for (name, value) in lines {
         say(format!("{name:<9} {value}").trim_end())?;
+    }
+    for row in own {
+        let seen = row.seen.map_or_else(|| "not used yet".to_owned(), |at| format!("last used {}", instant(at)));
+        let login = if row.login.is_empty() { String::new() } else { format!(" ({})", row.login) };
+        say(&format!("{:<9} {} {}{login}, {seen}", "identity", row.provider, row.subject))?;
     }
     Ok(())
 }

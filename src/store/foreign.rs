@@ -19,6 +19,18 @@ pub struct ForeignTable {
     pub sequence: u64,
 }
 
+/// Whether the file has a table of this name.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: no such file, or no database.
+pub fn has_table(file: &Path, table: &str) -> Result<bool, StoreError> {
+    let unusable = |error: rusqlite::Error| StoreError::Unusable(format!("{}: {error}", file.display()));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags).map_err(unusable)?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1)";
+    connection.query_row(sql, [table], |row| row.get(0)).map_err(unusable)
+}
+
 /// Reads a whole table.
 ///
 /// # Errors

@@ -130,7 +130,7 @@ fn next_id(tx: &Connection) -> Result<String, StoreError> {
 
 /// Makes new ids higher than this number. Ignored from 2^53 on, where programs that read ids as numbers could not
 /// distinguish them (RFC 8259, 6).
-fn raise_ids(tx: &Connection, number: u64) -> Result<(), StoreError> {
+pub(super) fn raise_ids(tx: &Connection, number: u64) -> Result<(), StoreError> {
     if number < 1 << 53 {
         tx.execute("UPDATE counter SET value = max(value, ?1) WHERE name = 'user_id'", [int(number)])?;
     }
@@ -240,31 +240,6 @@ pub fn sign_up(
         audit::write(tx, &event)?;
         let banned = throttle::failed(tx, counted, now, &event)?;
         Ok((event, banned))
-    })
-}
-
-/// Creates all these accounts, including disabled ones, or none.
-pub fn import_users(
-    db: &mut Db,
-    users: &[(NewUser, bool)],
-    highest_id: u64,
-    now: UnixSecs,
-    event: &AuditRow,
-) -> Result<(), StoreError> {
-    db.write(|tx| {
-        raise_ids(tx, highest_id)?;
-        // given ids first: a new id must not take one of them
-        let given = |user: &&(NewUser, bool)| matches!(user.0.id, NewId::Given(_));
-        for (new, disabled) in users.iter().filter(given).chain(users.iter().filter(|user| !given(user))) {
-            let Written::Done(row) = add(tx, new, now)? else {
-                return Err(StoreError::Down(format!("{} has since been taken", new.email)));
-            };
-            if *disabled {
-                let what = UserChange { disabled: Some(true), ..UserChange::default() };
-                let _ = change(tx, &row.id, &what)?;
-            }
-        }
-        audit::write(tx, event)
     })
 }
 

@@ -39,6 +39,7 @@ mod growth;
 mod grpc;
 mod half_open;
 mod h2;
+mod identities;
 mod import;
 mod known_attacks_h2;
 mod known_attacks;

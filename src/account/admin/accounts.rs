@@ -15,8 +15,8 @@ use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::secret::{Secret, token_hash};
 use crate::store::{
-    self, Applied, AuditEvent, AuditRow, Check, Db, Keeps, KeyCheck, KeyRow, Migrated, NewId, NewUser, Password,
-    Restored, SessionEnd, SessionRow, SessionSelector, StoreError, UserChange, UserRow, Written,
+    self, Applied, AuditEvent, AuditRow, Check, Db, Import, Keeps, KeyCheck, KeyRow, Migrated, NewId, NewUser,
+    Password, Restored, SessionEnd, SessionRow, SessionSelector, StoreError, UserChange, UserRow, Written,
 };
 
 /// Lifetime of the invite for a newly added account, seconds.
@@ -296,9 +296,10 @@ impl Admin {
         self.settings.password.argon2
     }
 
-    pub(crate) fn write_import(&mut self, users: &[(NewUser, bool)], highest_id: u64) -> Result<(), AdminError> {
-        let event = AuditRow { detail: format!("{} accounts", users.len()), ..self.event("users_imported", None) };
-        Ok(store::users::import_users(&mut self.db, users, highest_id, self.clock.now(), &event)?)
+    pub(crate) fn write_import(&mut self, what: &Import) -> Result<(), AdminError> {
+        let detail = format!("{} accounts", what.users.len());
+        let event = AuditRow { detail, ..self.event("users_imported", None) };
+        Ok(store::imports::import(&mut self.db, what, self.clock.now(), &event)?)
     }
 }
 

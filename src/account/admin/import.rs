@@ -1,15 +1,17 @@
 //! Imports accounts from other programs. Each row is checked on its own: what cannot be imported is dropped or
 //! cleaned, and reported; all valid rows are written in one transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::accounts::Admin;
 use crate::account::errors::{AdminError, printable};
 use crate::account::fields;
 use crate::account::fields::Unsuitable;
 use crate::account::password::hasher;
+use crate::account::provider::identity::SUBJECT_BYTES_MAX;
 use crate::secret::Secret;
-use crate::store::{NewId, NewUser};
+use crate::store::identities::IDENTITIES_MAX;
+use crate::store::{self, Import, NewId, NewIdentity, NewUser};
 
 /// One row as read.
 #[derive(Debug, Clone, Default)]
@@ -29,11 +31,25 @@ pub struct ImportRow {
     pub disabled: bool,
 }
 
+/// An identity of an account in another program: who its owner is at a provider.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct ImportIdentity {
+    /// Line or row in its file, from 1.
+    pub row: usize,
+    /// Id of the account there.
+    pub user_id: String,
+    pub provider: String,
+    pub subject: String,
+}
+
 /// A problem found in one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Line or row in its file, from 1.
     pub row: usize,
+    /// Whether it is a row of identities.
+    pub of_identities: bool,
     /// The problem and what was done about it.
     pub what: String,
 }
@@ -43,6 +59,8 @@ pub struct Finding {
 pub struct Imported {
     /// Accounts created.
     pub made: usize,
+    /// Their identities: read, and not skipped.
+    pub identities: usize,
     /// Rows skipped.
     pub skipped: usize,
     /// By row.
@@ -50,7 +68,7 @@ pub struct Imported {
 }
 
 /// How to import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRules {
     /// Write nothing.
     pub dry_run: bool,
@@ -58,42 +76,83 @@ pub struct ImportRules {
     pub strict: bool,
     /// The highest id that the other program ever assigned: new ids are higher.
     pub highest_id: u64,
+    /// Names of the providers that the configuration has.
+    pub providers: Vec<String>,
 }
 
 struct Importer<'a> {
     admin: &'a mut Admin,
     emails: HashSet<String>,
     ids: HashSet<String>,
+    /// Keys of identities.
+    keys: HashSet<(String, String)>,
+    /// Number of identities, by e-mail.
+    identities: HashMap<String, u32>,
     done: Imported,
     row: usize,
+    of_identities: bool,
 }
 
 /// Checks all rows, then writes all valid ones, or nothing.
 ///
 /// # Errors
 /// [`AdminError`]: nothing was written.
-pub fn run(admin: &mut Admin, rows: Vec<ImportRow>, rules: ImportRules) -> Result<Imported, AdminError> {
-    let mut importer =
-        Importer { admin, emails: HashSet::new(), ids: HashSet::new(), done: Imported::default(), row: 0 };
-    let mut ready = Vec::with_capacity(rows.len());
+pub fn run(
+    admin: &mut Admin,
+    rows: Vec<ImportRow>,
+    identities: Vec<ImportIdentity>,
+    rules: &ImportRules,
+) -> Result<Imported, AdminError> {
+    let mut importer = Importer {
+        admin,
+        emails: HashSet::new(),
+        ids: HashSet::new(),
+        keys: HashSet::new(),
+        identities: HashMap::new(),
+        done: Imported::default(),
+        row: 0,
+        of_identities: false,
+    };
+    let mut ready = Import { highest_id: rules.highest_id, ..Import::default() };
+    // accounts there, by id
+    let mut accepted = HashMap::new();
     for row in rows {
+        let id = row.id.clone();
         match importer.accept(row)? {
-            Some(user) => ready.push(user),
+            Some(user) => {
+                accepted.extend(id.map(|id| (id, user.0.email.clone())));
+                ready.users.push(user);
+            }
             None => importer.done.skipped += 1,
         }
     }
+    importer.of_identities = true;
+    for identity in identities {
+        ready.identities.extend(importer.accept_identity(identity, &accepted, &rules.providers)?);
+    }
     let mut done = importer.done;
+    done.identities = ready.identities.len();
     let refused = rules.strict && !done.findings.is_empty();
     if !rules.dry_run && !refused {
-        admin.write_import(&ready, rules.highest_id)?;
-        done.made = ready.len();
+        admin.write_import(&ready)?;
+        done.made = ready.users.len();
     }
     Ok(done)
 }
 
+/// As [[provider]] names are: in URLs and in the audit trail.
+fn is_provider_name(name: &str) -> bool {
+    (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// OpenID Connect Core 1.0, 2.
+fn is_subject(subject: &str) -> bool {
+    (1..=SUBJECT_BYTES_MAX).contains(&subject.len()) && subject.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
 impl Importer<'_> {
     fn report(&mut self, what: impl Into<String>) {
-        self.done.findings.push(Finding { row: self.row, what: what.into() });
+        self.done.findings.push(Finding { row: self.row, of_identities: self.of_identities, what: what.into() });
     }
 
     /// `None`: the row is skipped.
@@ -119,6 +178,49 @@ impl Importer<'_> {
             email_proved: row.email_proved,
         };
         Ok(Some((user, row.disabled)))
+    }
+
+    /// `None`: the row is skipped.
+    fn accept_identity(
+        &mut self,
+        identity: ImportIdentity,
+        accepted: &HashMap<String, String>,
+        providers: &[String],
+    ) -> Result<Option<(String, NewIdentity)>, AdminError> {
+        let ImportIdentity { row, user_id, provider, subject } = identity;
+        self.row = row;
+        let Some(email) = accepted.get(&user_id) else {
+            self.report(format!("its account {} was not imported: skipped", printable(&user_id)));
+            return Ok(None);
+        };
+        if !is_provider_name(&provider) {
+            let shown = printable(&provider);
+            self.report(format!(
+                "`{shown}` cannot be the name of a [[provider]] (use --provider {shown}=NAME): skipped"
+            ));
+            return Ok(None);
+        }
+        if !is_subject(&subject) {
+            self.report(format!("the id of this person at {provider} is empty, too long or not ASCII: skipped"));
+            return Ok(None);
+        }
+        let is_new = self.keys.insert((provider.clone(), subject.clone()));
+        if !is_new || store::imports::has_identity(&mut self.admin.db, &provider, &subject)? {
+            self.report(format!("this person of {provider} belongs to another account: skipped"));
+            return Ok(None);
+        }
+        let count = self.identities.entry(email.clone()).or_default();
+        *count += 1;
+        if *count > IDENTITIES_MAX {
+            self.report(format!("{email} has more than {IDENTITIES_MAX} of them: skipped"));
+            return Ok(None);
+        }
+        if !providers.contains(&provider) {
+            self.report(format!(
+                "no [[provider]] is named \"{provider}\"; imported all the same (--provider {provider}=NAME imports under another name)"
+            ));
+        }
+        Ok(Some((email.clone(), NewIdentity { provider, subject, ..NewIdentity::default() })))
     }
 
     /// Unusual addresses are kept; one that is dangerous to apps is skipped.

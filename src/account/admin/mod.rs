@@ -3,6 +3,7 @@
 pub(super) mod accounts;
 pub mod api_tokens;
 pub mod bans;
+pub mod identities;
 pub mod import;
 pub mod invites;
 pub mod signing_keys;
