@@ -77,6 +77,12 @@ impl Browser {
     }
 }
 
+/// Where a page that leads on by a refresh leads.
+fn leads_to(page: &str) -> String {
+    let url = page.split("content=\"0;url=").nth(1).unwrap().split('"').next().unwrap();
+    url.replace("&amp;", "&").replace("&#38;", "&")
+}
+
 fn hidden(page: &str, name: &str) -> String {
     let at = page.find(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no {name} in {page}"));
     page[at..].split('"').nth(3).unwrap().to_owned()
@@ -251,15 +257,7 @@ fn a_provider_is_added_and_removed_on_the_account_page() {
     let leading = browser.post(&gateway, "/.auth/account/link/corp", "");
     assert_eq!((leading.status, leading.field("location")), (200, None), "no redirect of a form: {leading:?}");
     let text = leading.text();
-    let url = text
-        .split("content=\"0;url=")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap()
-        .replace("&amp;", "&")
-        .replace("&#38;", "&");
+    let url = leads_to(&text);
     let callback = provider.agree(&url);
     // finished in a session of somebody else: nothing is linked (case 57)
     gateway.add_user("bob@example.com", &[]);
@@ -275,15 +273,7 @@ fn a_provider_is_added_and_removed_on_the_account_page() {
     );
     assert_eq!(signed_in.status, 303);
     let text = browser.post(&gateway, "/.auth/account/link/corp", "").text();
-    let url = text
-        .split("content=\"0;url=")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap()
-        .replace("&amp;", "&")
-        .replace("&#38;", "&");
+    let url = leads_to(&text);
     let linked = browser.get(&gateway, &provider.agree(&url));
     assert_eq!(linked.field("location"), Some("/.auth/account?saved=linked"), "{linked:?}");
     let page = browser.get(&gateway, "/.auth/account").text();
