@@ -46,7 +46,11 @@ pub(super) async fn link_provider(pages: &Pages, call: &Call<'_>, who: &Identity
             provider_replies::leading_on(pages, call, started.url.as_str()),
             &started.browser,
         ),
-        Err(_) => provider_replies::back_to_login(pages, call, None, "OAuthSignin"),
+        // the login page would send a signed-in browser on, and say nothing
+        Err(_) => {
+            let what = "This provider cannot be reached right now. Try again in a moment.";
+            provider_replies::message(pages, call, StatusCode::SERVICE_UNAVAILABLE, what)
+        }
     }
 }
 
