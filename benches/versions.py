@@ -94,12 +94,14 @@ PARTS = dict.fromkeys(("requests", "token", "handshakes", "tls", "h2", "alone", 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binaries", nargs=2, metavar=("BEFORE", "AFTER"))
+    parser.add_argument("before")
+    parser.add_argument("after")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--idle-rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of one slice of load")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=("requests", "alone", "trips", "idle"))
     options = parser.parse_args()
+    options.binaries = (options.before, options.after)
     for binary in options.binaries:
         subprocess.run([binary, "--version"], check=True)
     for part in options.only:
