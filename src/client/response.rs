@@ -62,6 +62,23 @@ pub(crate) enum FetchError {
     },
 }
 
+impl FetchError {
+    /// One word for metrics.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Stopped => "stopped",
+            Self::Unreachable(_) => "unreachable",
+            Self::ForbiddenAddress(_) => "forbidden_address",
+            Self::Tls(_) => "tls",
+            Self::TimedOut(_) => "timeout",
+            Self::Protocol(_) | Self::TooLarge(_) | Self::Redirect(_) | Self::NotJson { .. } | Self::BadJson { .. } => {
+                "invalid"
+            }
+        }
+    }
+}
+
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,11 +1,11 @@
 //! Metrics of accounts and the store. One process serves one set of accounts, so these metrics are global: rooms below
 //! the gateway count without holding a handle.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::providers::PROVIDERS;
 use super::series::{Counter, Histogram};
 use super::text::Text;
 
@@ -39,7 +39,6 @@ pub static ACCOUNTS: AccountMetrics = AccountMetrics::new();
 #[derive(Debug)]
 pub struct AccountMetrics {
     logins: [Counter; LOGINS.len()],
-    provider_logins: Mutex<BTreeMap<(String, &'static str), u64>>,
     limited: [Counter; LIMITS.len()],
     hash_refused: Counter,
     hash_seconds: Histogram,
@@ -54,7 +53,6 @@ impl AccountMetrics {
     const fn new() -> Self {
         Self {
             logins: [const { Counter::new() }; LOGINS.len()],
-            provider_logins: Mutex::new(BTreeMap::new()),
             limited: [const { Counter::new() }; LIMITS.len()],
             hash_refused: Counter::new(),
             hash_seconds: Histogram::new(&HASH),
@@ -70,12 +68,6 @@ impl AccountMetrics {
         if let Some(at) = LOGINS.iter().position(|(event, ..)| *event == name) {
             self.logins[at].add_one();
         }
-    }
-
-    /// Records a completed sign-in through a provider. Names come from the configuration and results are few, so that
-    /// the number of series is bounded.
-    pub fn provider_login(&self, provider: &str, result: &'static str) {
-        *self.provider_logins.lock().entry((provider.to_owned(), result)).or_default() += 1;
     }
 
     /// Records an attempt rejected by a throttle counter; `name` is the counter's, as in `account:...`.
@@ -124,9 +116,7 @@ impl AccountMetrics {
         for ((_, method, result), count) in LOGINS.iter().zip(&self.logins) {
             text.total("logins", &[("method", method), ("result", result)], count.value());
         }
-        for ((provider, result), count) in &*self.provider_logins.lock() {
-            text.total("logins", &[("method", "provider"), ("provider", provider), ("result", result)], *count);
-        }
+        PROVIDERS.write_logins(text);
         text.histogram("password_hash_seconds", "Time to hash or verify one password");
         text.times("password_hash_seconds", &[], &self.hash_seconds);
         text.histogram("password_hash_wait_seconds", "Time that passwords waited in the hash queue");

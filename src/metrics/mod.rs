@@ -10,11 +10,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 mod accounts;
+mod providers;
 mod route;
 mod series;
 mod text;
 
 pub use accounts::{ACCOUNTS, AccountMetrics};
+pub use providers::{PROVIDERS, ProviderMetrics};
 pub use route::{Authz, RouteMetrics, SocketEnd};
 pub use series::{Counter, Histogram};
 pub use text::Format;
@@ -43,7 +45,7 @@ pub struct Reading {
     pub now: u64,
 }
 
-/// All metrics of the gateway; those of accounts and the store are in [`ACCOUNTS`].
+/// All metrics of the gateway; those of accounts and the store are in [`ACCOUNTS`], those of providers in [`PROVIDERS`].
 #[derive(Debug)]
 pub struct Metrics {
     routes: Mutex<HashMap<String, Arc<RouteMetrics>>>,
@@ -152,6 +154,7 @@ impl Metrics {
         self.write_routes(&mut text);
         self.write_gateway(&mut text, reading);
         ACCOUNTS.write(&mut text, reading.now);
+        PROVIDERS.write(&mut text);
         text.finish()
     }
 

@@ -105,7 +105,7 @@ fn not_finished(pages: &Pages, call: &Call<'_>, provider: &Provider, unfinished:
     let request_id = call.caller.request_id.as_str();
     let (reason, detail) = (failure.reason.word(), failure.detail.as_str());
     tracing::warn!(request_id, provider = provider.name, reason, detail, "sign-in through provider failed");
-    metrics::ACCOUNTS.provider_login(&provider.name, reason);
+    metrics::PROVIDERS.login(&provider.name, reason);
     let cancelled = match pages.authjs.client {
         AuthJsClient::V5 => "OAuthCallbackError",
         AuthJsClient::V4 | AuthJsClient::Auto => "Callback",

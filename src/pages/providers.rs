@@ -11,6 +11,7 @@ use super::{errors, login, provider_lists, provider_replies};
 use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::identity::Intent;
 use crate::account::provider::start::{CLIENT_PARAMS, Start, Started, start};
+use crate::metrics;
 use crate::secret::token_hash;
 use crate::web::reply::Reply;
 
@@ -73,6 +74,9 @@ pub(super) async fn begin(
         let request_id = call.caller.request_id.as_str();
         let (reason, detail) = (failure.reason.word(), failure.detail.as_str());
         tracing::warn!(request_id, provider = name, reason, detail, "sign-in through provider not started");
+        if failure.reason != Reason::UnknownProvider {
+            metrics::PROVIDERS.login(name, reason);
+        }
     }
     started
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::backend::{Backend, nobody, ok, silent};
-use crate::gateway::{Gateway, eventually, is_here};
+use crate::gateway::{Gateway, configured, eventually, is_here};
+use crate::provider::{Provider, SECRET};
+use crate::providers::Browser;
 use crate::websockets::open;
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
@@ -42,6 +44,7 @@ struct Served {
     gateway: Gateway,
     cookie: String,
     backend: Backend,
+    provider: Provider,
     _silent: TcpListener,
 }
 
@@ -52,18 +55,21 @@ impl Served {
             format!("[[route]]\npath = \"{path}\"\naccess = \"{access}\"\nupstream = \"{upstream}\"\n{rest}")
         };
         let (dead, slow) = (format!("http://{}", nobody()), format!("http://{silent}"));
+        let provider = Provider::start();
+        provider.person("grace-1", "grace@example.com", true);
         let config = [
             "[limits]\nsockets_per_user = 1\n[throttle]\nmax_retries = 2\n".to_owned(),
             format!("[[upstream]]\nname = \"app\"\nservers = [\"{}\"]\nhealth = {{ path = \"/\" }}\n", backend.address),
+            provider.configured("corp", ""),
             route("/dead/**", "public", &dead, ""),
             route("/slow/**", "public", &slow, "timeout = \"100ms\"\n"),
             route("/ops/**", "signed_in", "app", "groups = [\"ops\"]\n"),
             route("/api/**", "signed_in", "app", "methods = [\"GET\", \"POST\"]\n"),
             route("/**", "signed_in", "builtin:whoami", "host = \"127.0.0.1\"\n"),
         ];
-        let gateway = Gateway::start(&config.concat());
+        let gateway = Gateway::serve_with(configured(&config.concat()), &[("CLIENT_SECRET", SECRET)]);
         let cookie = gateway.first_account();
-        Self { gateway, cookie, backend, _silent: listener }
+        Self { gateway, cookie, backend, provider, _silent: listener }
     }
 
     /// Traffic of all kinds, once.
@@ -84,6 +90,9 @@ impl Served {
         let mut socket = open(&self.gateway, "/socket", &self.cookie);
         assert!(socket.read().unwrap().is_text());
         self.backend.all();
+        // she has no account
+        let refused = Browser::default().through(&self.gateway, &self.provider, "/.auth/oauth/corp");
+        assert_eq!(refused.status, 403);
     }
 
     fn metrics(&self, accept: &str) -> (String, String) {
@@ -139,6 +148,10 @@ fn requests_are_counted_by_route_method_and_status_and_nothing_that_a_client_cho
         "upstream_errors_total{route=\"/slow/**\",kind=\"timeout\"} 1",
         "logins_total{method=\"invite\",result=\"ok\"} 1",
         "logins_total{method=\"password\",result=\"wrong\"} 1",
+        "logins_total{method=\"provider\",provider=\"corp\",result=\"no_account\"} 1",
+        "provider_requests_total{provider=\"corp\",what=\"discovery\",result=\"ok\"} 1",
+        "provider_requests_total{provider=\"corp\",what=\"token\",result=\"ok\"} 1",
+        "provider_request_seconds_count{provider=\"corp\",what=\"token\"} 1",
         "websockets_active{route=\"127.0.0.1/**\"} 0",
         "sessions_active 1",
         "password_hash_queue 0",

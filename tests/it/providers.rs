@@ -19,7 +19,7 @@ fn with_provider(provider: &Provider, more: &str) -> Gateway {
 
 /// A browser: the cookies that it holds.
 #[derive(Default, Clone)]
-struct Browser(Vec<(String, String)>);
+pub struct Browser(Vec<(String, String)>);
 
 impl Browser {
     fn get(&mut self, gateway: &Gateway, path: &str) -> Answer {
@@ -69,7 +69,7 @@ impl Browser {
     }
 
     /// Goes to the provider and comes back; what the callback answers.
-    fn through(&mut self, gateway: &Gateway, provider: &Provider, start: &str) -> Answer {
+    pub fn through(&mut self, gateway: &Gateway, provider: &Provider, start: &str) -> Answer {
         let started = self.get(gateway, start);
         assert_eq!(started.status, 303, "{started:?}");
         let callback = provider.agree(started.field("location").unwrap());

@@ -204,7 +204,7 @@ async fn refuse(
     let (provider, subject, written) = (identity.provider.clone(), identity.subject.clone(), event.clone());
     let ended = accounts.shared.store.run(move |db| store::identities::refuse(db, &provider, &subject, &written)).await;
     ended.map_err(|error| store_down(&error))?;
-    metrics::ACCOUNTS.provider_login(&identity.provider, why.name());
+    metrics::PROVIDERS.login(&identity.provider, why.name());
     audit::log(&event);
     Ok(Finished::Refused(Refusal::NotAllowed(why)))
 }
@@ -229,7 +229,7 @@ fn log_outcome(rules: &ProviderRules, identity: &ProviderIdentity, outcome: &Pro
         ProviderOutcome::Collision | ProviderOutcome::SignedInAs(_) => "asked",
         _ => "ok",
     });
-    metrics::ACCOUNTS.provider_login(&rules.name, result);
+    metrics::PROVIDERS.login(&rules.name, result);
 }
 
 #[cfg(test)]

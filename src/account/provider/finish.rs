@@ -188,7 +188,7 @@ async fn exchange(
 ) -> Result<Tokens, Failure> {
     let proof = state.proof(metadata)?;
     let form = token_request::form(code, &redirect_uri(callback.origin, &state.config), verifier, &proof);
-    token_request::read(&state.post("token endpoint", &metadata.token, proof.authorization, form).await?)
+    token_request::read(&state.post("token", &metadata.token, proof.authorization, form).await?)
 }
 
 async fn openid_identity(

@@ -26,7 +26,7 @@ pub(super) async fn github_email(
     user: &Endpoint,
     access: &Secret,
 ) -> Result<Option<ProviderEmail>, Failure> {
-    let list = state.json("e-mail addresses", &below(user, &["emails"], None)?, Some(access), LIST_BYTES_MAX).await?;
+    let list = state.json("emails", &below(user, &["emails"], None)?, Some(access), LIST_BYTES_MAX).await?;
     Ok(primary_email(&list, state.config.danger_trust_email))
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn github_groups(
 async fn github_list(
     state: &ProviderState,
     user: &Endpoint,
-    list: &str,
+    list: &'static str,
     access: &Secret,
 ) -> Result<Vec<Value>, Failure> {
     let mut all = Vec::new();
@@ -86,7 +86,7 @@ pub(super) async fn microsoft_groups(state: &ProviderState, access: &Secret) -> 
     for _ in 0..PAGES_MAX {
         let Some(url) = next.take() else { return Ok(groups) };
         let endpoint = Endpoint { url, reach: Reach::Operator };
-        let page = state.json("Graph", &endpoint, Some(access), LIST_BYTES_MAX).await.map_err(unavailable)?;
+        let page = state.json("groups", &endpoint, Some(access), LIST_BYTES_MAX).await.map_err(unavailable)?;
         let Some(entries) = page.get("value").and_then(Value::as_array) else {
             return Err(Failure::new(Reason::GroupsUnavailable, "Graph: no list"));
         };

@@ -2,6 +2,7 @@
 //! signs in through it, so a provider that is down delays neither the start nor a reload.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -13,6 +14,7 @@ use super::token_request::{self, ClientProof};
 use crate::client::{Client, DOCUMENT_BYTES_MAX, Destination, LIST_BYTES_MAX, Request, Response};
 use crate::clock::Clock;
 use crate::config::Provider;
+use crate::metrics;
 use crate::secret::Secret;
 
 /// How long metadata and keys are used before they are read again, seconds.
@@ -183,10 +185,10 @@ impl ProviderState {
         Ok(keys)
     }
 
-    /// A GET whose answer must be 2xx. `what` is for the log.
+    /// A GET whose answer must be 2xx. `what` is one word, for the log and metrics.
     pub(crate) async fn json(
         &self,
-        what: &str,
+        what: &'static str,
         endpoint: &Endpoint,
         bearer: Option<&Secret>,
         body_bytes_max: usize,
@@ -205,18 +207,17 @@ impl ProviderState {
             form: None,
             body_bytes_max,
         };
-        let response = self.client.fetch(&self.destination, request).await;
-        let response = response.map_err(|error| Failure::fetching(what, &error))?;
+        let response = self.fetch(what, request).await?;
         if !response.is_success() {
             return Err(Failure::new(Reason::Unavailable, format!("{what}: status {}", response.status)));
         }
         Ok(response.json)
     }
 
-    /// A form that is posted; every status is an answer.
+    /// A form that is posted; every status is an answer. `what` as for [`Self::json`].
     pub(crate) async fn post(
         &self,
-        what: &str,
+        what: &'static str,
         endpoint: &Endpoint,
         authorization: Option<http::HeaderValue>,
         form: String,
@@ -228,7 +229,20 @@ impl ProviderState {
             form: Some(form),
             body_bytes_max: DOCUMENT_BYTES_MAX,
         };
+        self.fetch(what, request).await
+    }
+
+    async fn fetch(&self, what: &'static str, request: Request) -> Result<Response, Failure> {
+        let began = self.clock.monotonic_millis();
         let response = self.client.fetch(&self.destination, request).await;
+        let result = match &response {
+            Ok(response) if response.is_success() => "ok",
+            Ok(response) if response.status < 500 => "refused",
+            Ok(_) => "failed",
+            Err(error) => error.word(),
+        };
+        let took = Duration::from_millis(self.clock.monotonic_millis().saturating_sub(began));
+        metrics::PROVIDERS.request(&self.config.name, what, result, took);
         response.map_err(|error| Failure::fetching(what, &error))
     }
 

@@ -13,6 +13,7 @@ use crate::account::errors::StartError;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::config::Provider;
+use crate::metrics;
 use crate::sealing::{Purpose, SealingKey};
 
 /// The providers, in the order of the configuration, and what attempts are sealed with and remembered by.
@@ -36,6 +37,7 @@ impl Providers {
         clock: &Clock,
     ) -> Result<Option<Arc<Self>>, StartError> {
         if let Some(before) = before {
+            metrics::PROVIDERS.keep(configured.iter().map(|provider| provider.name.as_str()));
             return Ok(Some(Arc::new(before.reconfigured(configured))));
         }
         if configured.is_empty() {

@@ -148,7 +148,7 @@ async fn pushed(
         .extend_pairs(further)
         .extend_pairs(client)
         .finish();
-    let response = state.post("pushed authorization request", endpoint, proof.authorization, form).await?;
+    let response = state.post("push", endpoint, proof.authorization, form).await?;
     let reference = response.json.get("request_uri").and_then(serde_json::Value::as_str);
     let Some(reference) = reference.filter(|_| response.is_success()) else {
         let error = response.json.get("error").and_then(serde_json::Value::as_str).unwrap_or_default();
