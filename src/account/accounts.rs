@@ -84,6 +84,13 @@ pub(super) struct Core {
     pub(super) id: u64,
 }
 
+impl Core {
+    /// Monotonic seconds.
+    pub(super) fn monotonic_secs(&self) -> u64 {
+        self.clock.monotonic_millis() / 1000
+    }
+}
+
 impl Deref for Shared {
     type Target = Core;
 

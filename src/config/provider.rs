@@ -51,6 +51,13 @@ pub struct Provider {
     pub danger_no_pkce: bool,
 }
 
+impl Provider {
+    /// Path of its back-channel logout, which OpenID kinds have. `prefix` is the one of the gateway's own pages.
+    pub fn backchannel_logout_path(&self, prefix: &str) -> String {
+        format!("{prefix}/oauth/{}/backchannel-logout", self.name)
+    }
+}
+
 /// `kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]

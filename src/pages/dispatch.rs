@@ -8,8 +8,8 @@ use super::call::{Call, Pages};
 use super::site::Site;
 use super::table::{Endpoint, Entry, Open, Page, Personal};
 use super::{
-    account, authjs, endpoints, errors, guard, identities, link, login, logout, loops, provider_callback, providers,
-    signup, tokens,
+    account, authjs, backchannel_logout, endpoints, errors, guard, identities, link, login, logout, loops,
+    provider_callback, providers, signup, tokens,
 };
 use crate::account::Identity;
 use crate::web::incoming::CallerKind;
@@ -41,7 +41,8 @@ pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
             Err(_) => reply,
         };
     }
-    if !reads && guard::is_cross_origin(call.incoming, &pages.own(call.incoming), &pages.shared_with) {
+    let is_guarded = !reads && !page.is_for_providers();
+    if is_guarded && guard::is_cross_origin(call.incoming, &pages.own(call.incoming), &pages.shared_with) {
         if page.0 == Endpoint::Open(Open::AuthJs) {
             return authjs::cross_origin(pages, &call);
         }
@@ -73,6 +74,7 @@ async fn answer_open(pages: &Pages, endpoint: Open, call: &Call<'_>) -> Reply {
         Open::AuthJs => authjs::answer(pages, call).await,
         Open::Provider => oauth(pages, call).await,
         Open::ProviderCallback => provider_callback::answer(pages, call).await,
+        Open::BackchannelLogout => backchannel_logout::answer(pages, call).await,
         Open::Asset => {
             pages.assets.answer(call.incoming).unwrap_or_else(|| errors::refused(pages, StatusCode::NOT_FOUND, call))
         }

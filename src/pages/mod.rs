@@ -4,6 +4,7 @@
 mod account;
 mod assets;
 mod authjs;
+mod backchannel_logout;
 mod call;
 mod content_security_policy;
 mod dispatch;

@@ -330,6 +330,7 @@ fn refusal(why: Refusal) -> &'static str {
         Refusal::OfAnother => {
             "This sign-in belongs to another account here. Sign in with it instead, or remove it there first."
         }
+        Refusal::LoggedOut => "You were signed out at the provider in the meantime. Start again.",
         Refusal::SessionEnded => "Your session ended in the meantime. Sign in, then try again.",
         Refusal::TooMany => "Your account has too many sign-ins already. Remove one first.",
         Refusal::NoInvite => "The invite is not valid any more. Ask the person who sent it for a new one.",

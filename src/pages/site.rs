@@ -29,6 +29,8 @@ pub struct Site {
     pub(super) policy: HeaderValue,
     /// Where providers send people back to.
     callbacks: Vec<String>,
+    /// Where OpenID providers announce that a session has ended.
+    logouts: Vec<String>,
     /// Longest address of the login page that its own listener takes: half a head (`limits.head_bytes`).
     login_url_bytes_max: usize,
 }
@@ -55,6 +57,12 @@ impl Site {
             assets: Assets::new(&prefix, &config.pages.look),
             policy: content_security_policy::policy(config),
             callbacks: config.providers.iter().map(|provider| provider.callback.clone()).collect(),
+            logouts: config
+                .providers
+                .iter()
+                .filter(|provider| provider.kind.is_openid())
+                .map(|provider| provider.backchannel_logout_path(&prefix))
+                .collect(),
             login_url_bytes_max: (config.limits.head_bytes / 2).saturating_sub(LOGIN_URL_BYTES_SPARE),
             title: config.pages.title.clone(),
             public_url: config.server.public_url.clone(),
@@ -81,6 +89,9 @@ impl Site {
         }
         if self.callbacks.iter().any(|callback| callback == path) {
             return Some(Page(Endpoint::Open(Open::ProviderCallback)));
+        }
+        if self.logouts.iter().any(|logout| logout == path) {
+            return Some(Page(Endpoint::Open(Open::BackchannelLogout)));
         }
         if self.is_authjs(path) {
             return Some(Page(Endpoint::Open(Open::AuthJs)));

@@ -30,6 +30,7 @@ pub(super) enum Open {
     ChangePassword,
     Provider,
     ProviderCallback,
+    BackchannelLogout,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,9 @@ static CHANGE_PASSWORD: Entry = open("/.well-known/change-password", "change_pas
 /// A provider's redirect URI; where it is, the configuration says.
 static PROVIDER_CALLBACK: Entry = open("", "oauth_callback", READ, Open::ProviderCallback);
 
+/// Below each OpenID provider's own path; called by the provider, not by a browser.
+static BACKCHANNEL_LOGOUT: Entry = open("", "oauth_backchannel_logout", WRITE, Open::BackchannelLogout);
+
 /// The endpoints under the prefix.
 pub(super) static TABLE: [Entry; 19] = [
     open("", "root", READ, Open::Root),
@@ -102,7 +106,13 @@ pub(super) static TABLE: [Entry; 19] = [
 impl Page {
     /// Its row; `None` for a path without an endpoint.
     pub(super) fn entry(self) -> Option<&'static Entry> {
-        [&AUTHJS, &PROVIDER_CALLBACK, &CHANGE_PASSWORD].into_iter().chain(&TABLE).find(|entry| entry.endpoint == self.0)
+        let own = [&AUTHJS, &PROVIDER_CALLBACK, &BACKCHANNEL_LOGOUT, &CHANGE_PASSWORD];
+        own.into_iter().chain(&TABLE).find(|entry| entry.endpoint == self.0)
+    }
+
+    /// Whether a provider calls it, and no browser: cookies and origin of a request mean nothing.
+    pub fn is_for_providers(self) -> bool {
+        self.0 == Endpoint::Open(Open::BackchannelLogout)
     }
 
     /// The page that is there where no route takes its path.

@@ -60,6 +60,9 @@ async fn ask_page(
     let (identity, renewed) = (state.identity.clone(), state.renewed.clone());
     let call = Call { incoming: &incoming, identity, renewed, body, caller };
     let reply = pages::answer(&gateway.pages, page, call).await;
+    if page.is_for_providers() {
+        return reply;
+    }
     with_app_cookies(gateway, reply, &incoming, state)
 }
 

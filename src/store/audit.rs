@@ -25,9 +25,10 @@ const GIVES_WAY: [&str; 9] = [
     "provider_refused",
     "provider_sign_up",
 ];
-/// Events that are kept for [`AGE_MAX_SECS`] whatever others do: they require the right password, a link, or a
-/// session.
-const KEPT: [&str; 14] = [
+/// Events that are kept for [`AGE_MAX_SECS`] whatever others do: they require the right password, a link, a
+/// session, or a token of a provider.
+const KEPT: [&str; 15] = [
+    "backchannel_logout",
     "identity_linked",
     "identity_unlinked",
     "provider_sign_in",

@@ -20,6 +20,7 @@ mod link_rows;
 pub mod links;
 mod migrate;
 pub mod noted;
+pub mod provider_logouts;
 pub mod provider_sign_ins;
 pub mod purge;
 mod restore;

@@ -98,6 +98,8 @@ pub enum ProviderOutcome {
     TooMany,
     /// The invite is unknown, used or expired, or may create no accounts.
     NoInvite,
+    /// The provider has ended its own session meanwhile.
+    LoggedOut,
 }
 
 /// How an identity came to its account.
@@ -121,12 +123,28 @@ pub fn sign_in(
 ) -> Result<ProviderOutcome, StoreError> {
     db.write(|tx| {
         let outcome = decide(tx, what, now, event)?;
-        if let Some(reason) = reason(&outcome) {
-            let detail = format!("{} {reason}", what.identity.provider);
-            audit::write(tx, &AuditRow { event: "provider_refused", detail, ..event.clone() })?;
-        }
+        write_refusal(tx, what, &outcome, event)?;
         Ok(outcome)
     })
+}
+
+/// Refuses a sign-in whose session at the provider has ended meanwhile.
+pub fn refuse_ended(db: &mut Db, what: &ProviderSignIn, event: &AuditRow) -> Result<ProviderOutcome, StoreError> {
+    db.write(|tx| {
+        write_refusal(tx, what, &ProviderOutcome::LoggedOut, event)?;
+        Ok(ProviderOutcome::LoggedOut)
+    })
+}
+
+fn write_refusal(
+    tx: &Tx<'_>,
+    what: &ProviderSignIn,
+    outcome: &ProviderOutcome,
+    event: &AuditRow,
+) -> Result<(), StoreError> {
+    let Some(reason) = reason(outcome) else { return Ok(()) };
+    let detail = format!("{} {reason}", what.identity.provider);
+    audit::write(tx, &AuditRow { event: "provider_refused", detail, ..event.clone() })
 }
 
 /// Why an outcome is a refusal, in one word for logs and metrics; `None`: it is none.
@@ -140,6 +158,7 @@ pub fn reason(outcome: &ProviderOutcome) -> Option<&'static str> {
         ProviderOutcome::SessionEnded => "session_ended",
         ProviderOutcome::TooMany => "too_many_identities",
         ProviderOutcome::NoInvite => "no_invite",
+        ProviderOutcome::LoggedOut => "logged_out_at_provider",
         ProviderOutcome::SignedIn { .. }
         | ProviderOutcome::Kept { .. }
         | ProviderOutcome::Linked(_)

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,6 +31,7 @@ pub struct Provider {
     /// Nonce, challenge and redirect URI of each code.
     codes: Arc<Mutex<HashMap<String, [String; 3]>>>,
     pub requests: Arc<Mutex<Vec<String>>>,
+    logouts: Arc<AtomicUsize>,
 }
 
 impl Provider {
@@ -43,6 +45,7 @@ impl Provider {
             raw: Arc::default(),
             codes: Arc::default(),
             requests: Arc::default(),
+            logouts: Arc::default(),
         };
         let server = provider.clone();
         std::thread::spawn(move || {
@@ -78,6 +81,11 @@ impl Provider {
 
     pub fn answer(&self, path: &str, status: u16, body: &str) {
         self.raw.lock().unwrap().insert(path.to_owned(), (status, body.to_owned()));
+    }
+
+    /// Answers there as usual again.
+    pub fn restore(&self, path: &str) {
+        self.raw.lock().unwrap().remove(path);
     }
 
     /// What a browser brings back that was sent to `url` and whose owner agreed: the callback's path and query.
@@ -163,14 +171,34 @@ impl Provider {
     }
 
     fn id_token(&self, nonce: &str) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = now();
         let mut claims = json!({
             "iss": self.issuer, "sub": "ada-at-corp", "aud": CLIENT_ID, "nonce": nonce, "iat": now, "exp": now + 300,
             "email": "ada@example.com", "email_verified": true, "name": "Ada L",
         });
         (self.claims.lock().unwrap())(&mut claims);
+        self.signed(&json!({ "alg": "EdDSA", "kid": "one" }), &claims)
+    }
+
+    fn signed(&self, head: &Value, claims: &Value) -> String {
         let part = |value: &Value| B64.encode(value.to_string().as_bytes());
-        let message = format!("{}.{}", part(&json!({ "alg": "EdDSA", "kid": "one" })), part(&claims));
+        let message = format!("{}.{}", part(head), part(claims));
         format!("{message}.{}", B64.encode(self.key.sign(message.as_bytes()).as_ref()))
     }
+
+    /// A logout token that names nothing yet; `change` gets its head and its claims.
+    pub fn logout_token(&self, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+        let id = self.logouts.fetch_add(1, Ordering::Relaxed);
+        let mut head = json!({ "alg": "EdDSA", "kid": "one", "typ": "logout+jwt" });
+        let mut claims = json!({
+            "iss": self.issuer, "aud": CLIENT_ID, "iat": now(), "exp": now() + 120, "jti": format!("logout-{id}"),
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        change(&mut head, &mut claims);
+        self.signed(&head, &claims)
+    }
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }

@@ -6,23 +6,23 @@ use crate::client::Answer;
 use crate::gateway::{Gateway, PASSWORD, configured};
 use crate::provider::{ACCESS_TOKEN, Provider, SECRET};
 
-const ROUTE: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
+pub const ROUTE: &str = "[[route]]\nupstream = \"builtin:whoami\"\n";
 
-fn serve(rest: &str) -> Gateway {
+pub fn serve(rest: &str) -> Gateway {
     Gateway::serve_with(configured(rest), &[("CLIENT_SECRET", SECRET)])
 }
 
 /// One provider named `corp`.
-fn with_provider(provider: &Provider, more: &str) -> Gateway {
+pub fn with_provider(provider: &Provider, more: &str) -> Gateway {
     serve(&format!("{}{ROUTE}", provider.configured("corp", more)))
 }
 
 /// A browser: the cookies that it holds.
 #[derive(Default, Clone)]
-pub struct Browser(Vec<(String, String)>);
+pub struct Browser(pub Vec<(String, String)>);
 
 impl Browser {
-    fn get(&mut self, gateway: &Gateway, path: &str) -> Answer {
+    pub fn get(&mut self, gateway: &Gateway, path: &str) -> Answer {
         let cookies = self.cookies();
         let fields = [
             ("Cookie", cookies.as_str()),
@@ -35,7 +35,7 @@ impl Browser {
         answer
     }
 
-    fn post(&mut self, gateway: &Gateway, path: &str, form: &str) -> Answer {
+    pub fn post(&mut self, gateway: &Gateway, path: &str, form: &str) -> Answer {
         let cookies = self.cookies();
         let fields = [
             ("Cookie", cookies.as_str()),
@@ -48,11 +48,11 @@ impl Browser {
         answer
     }
 
-    fn cookies(&self) -> String {
+    pub fn cookies(&self) -> String {
         self.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    fn keep(&mut self, answer: &Answer) {
+    pub fn keep(&mut self, answer: &Answer) {
         for cookie in answer.all("set-cookie") {
             let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
             self.0.retain(|(own, _)| own != name);
@@ -63,7 +63,7 @@ impl Browser {
     }
 
     /// The e-mail of the account that is signed in.
-    fn who(&self, gateway: &Gateway) -> Option<String> {
+    pub fn who(&self, gateway: &Gateway) -> Option<String> {
         let answer = gateway.client().get("/.auth/me", &[("Cookie", &self.cookies())]);
         (answer.status == 200).then(|| answer.json()["email"].as_str().unwrap().to_owned())
     }
@@ -78,7 +78,7 @@ impl Browser {
 }
 
 /// Where a page that leads on by a refresh leads.
-fn leads_to(page: &str) -> String {
+pub fn leads_to(page: &str) -> String {
     let url = page.split("content=\"0;url=").nth(1).unwrap().split('"').next().unwrap();
     url.replace("&amp;", "&").replace("&#38;", "&")
 }

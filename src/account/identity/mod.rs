@@ -4,6 +4,7 @@
 
 pub mod fresh;
 pub mod links;
+pub(crate) mod logout;
 pub(crate) mod pending;
 pub(crate) mod rules;
 pub(crate) mod sign_in;

@@ -2,6 +2,7 @@
 //! which account the identity belongs to and begins the session, in one transaction.
 
 use super::fresh::Fresh;
+use super::logout;
 use super::rules::{NotAllowed, ProviderRules};
 use crate::account::accounts::Accounts;
 use crate::account::audit;
@@ -18,7 +19,8 @@ use crate::config::SignUp;
 use crate::metrics;
 use crate::store::provider_sign_ins::{self, reason};
 use crate::store::{
-    self, AuditRow, Entry, LastHere, Linked, NewUser, ProviderIntent, ProviderOutcome, ProviderSignIn, SessionIdentity,
+    self, AuditRow, Db, Entry, LastHere, Linked, NewUser, ProviderIntent, ProviderOutcome, ProviderSignIn,
+    SessionIdentity,
 };
 
 /// What came of a sign-in through a provider, for pages to show.
@@ -60,6 +62,8 @@ pub(crate) enum Refusal {
     TooMany,
     /// The invite is not valid any more.
     NoInvite,
+    /// The provider has ended its own session meanwhile.
+    LoggedOut,
 }
 
 /// Ends a sign-in. `is_decided`: whoever is signed in here was asked, and wants to sign in with this identity.
@@ -101,9 +105,21 @@ pub(crate) async fn finish(
     };
     let event = audit::event("provider_sign_in", caller, now);
     let written = event.clone();
-    let outcome = shared.store.run(move |db| provider_sign_ins::sign_in(db, &what, now, &written)).await;
+    let has_ended = logout::overtook(accounts, &rules.name, identity.session_id.as_deref());
+    let sign_in = move |db: &mut Db| {
+        if has_ended() {
+            return provider_sign_ins::refuse_ended(db, &what, &written);
+        }
+        provider_sign_ins::sign_in(db, &what, now, &written)
+    };
+    let outcome = shared.store.run(sign_in).await;
     let outcome = outcome.map_err(|error| store_down(&error))?;
     log_outcome(rules, identity, &outcome, event);
+    finished(accounts, draft, outcome)
+}
+
+/// What came of it, for pages.
+fn finished(accounts: &Accounts, draft: NewSessionDraft, outcome: ProviderOutcome) -> Result<Finished, StoreDown> {
     Ok(match outcome {
         ProviderOutcome::SignedIn { user, how, .. } => {
             Finished::SignedIn(Box::new(draft.signed_in(accounts, &user.id)?), how)
@@ -120,6 +136,7 @@ pub(crate) async fn finish(
         ProviderOutcome::SessionEnded => Finished::Refused(Refusal::SessionEnded),
         ProviderOutcome::TooMany => Finished::Refused(Refusal::TooMany),
         ProviderOutcome::NoInvite => Finished::Refused(Refusal::NoInvite),
+        ProviderOutcome::LoggedOut => Finished::Refused(Refusal::LoggedOut),
     })
 }
 

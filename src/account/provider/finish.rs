@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
 use super::attempt::{Attempt, AttemptId, Browser};
 use super::claims::{self, Documents, needs_groups};
 use super::errors::{Failure, Reason};
 use super::groups;
-use super::id_token::{self, Expected, TokenError};
+use super::id_token::{self, Expected};
 use super::identity::{EXTRA_OBJECT_ID, EXTRA_TENANT, Intent, ProviderIdentity};
 use super::memory::Use;
-use super::metadata::{Endpoint, Issuer, Metadata, is_tenant};
-use super::provider_state::ProviderState;
+use super::metadata::{Issuer, Metadata, is_tenant};
+use super::provider_state::{ProviderState, Refetch};
 use super::providers::Providers;
+use super::signed_token::{self, TokenType};
 use super::start::redirect_uri;
 use super::token_request::{self, Tokens};
+use super::verification::{failure, parties, with_keys};
 use crate::client::LIST_BYTES_MAX;
 use crate::config::ProviderKind;
 use crate::secret::{Secret, same_bytes};
@@ -202,14 +203,14 @@ async fn openid_identity(
     let bad = |why: &str| Failure::new(Reason::BadIdentity, why);
     let token = tokens.id.as_ref().ok_or_else(|| bad("token endpoint: no ID token"))?;
     let expected = Expected {
-        issuer: &metadata.issuer,
-        client_id: &state.config.client_id,
+        parties: parties(state, metadata),
         nonce,
         access_token: tokens.access.expose(),
         fresh_since: attempt.is_fresh.then_some(attempt.began),
-        has_key_issuers: state.config.kind == ProviderKind::Microsoft,
     };
-    let claims = verified(state, metadata, token, &expected).await?;
+    let parsed = signed_token::parse(token.expose(), TokenType::Id, &metadata.algorithms).map_err(failure)?;
+    let verify = |keys: &_| id_token::verify(&parsed, keys, &expected, state.wall());
+    let claims = with_keys(state, metadata, Refetch::SignIn, verify).await?;
     let issuer = claims::text(&claims, "iss");
     if answered_by.is_some() && issuer.as_deref() != answered_by {
         return Err(Failure::new(Reason::WrongIssuer, "iss of the answer and of the ID token differ"));
@@ -243,40 +244,13 @@ async fn openid_identity(
         groups,
         session_id: text("sid").filter(|sid| sid.len() <= SESSION_ID_BYTES_MAX),
         hosted_domain: text("hd").filter(|_| state.config.kind == ProviderKind::Google),
-        auth_time: id_token::seconds(&claims, "auth_time").ok().flatten(),
+        auth_time: signed_token::seconds(&claims, "auth_time").ok().flatten(),
         extra: extra.into_iter().filter(|_| is_microsoft).filter_map(|(key, name)| Some((key, text(name)?))).collect(),
     })
 }
 
-/// The claims of a token, after reading the keys again if it names an unknown one.
-async fn verified(
-    state: &ProviderState,
-    metadata: &Metadata,
-    token: &Secret,
-    expected: &Expected<'_>,
-) -> Result<Value, Failure> {
-    let bad = |error: TokenError| {
-        let detail = match error {
-            TokenError::UnknownKey => "the ID token's key is not among the provider's".to_owned(),
-            TokenError::Invalid(why) => why,
-        };
-        Failure::new(Reason::BadIdentity, detail)
-    };
-    let accepted: &[Algorithm] = &metadata.algorithms;
-    let parsed = id_token::parse(token.expose(), accepted).map_err(bad)?;
-    let from: &Endpoint =
-        metadata.jwks.as_ref().ok_or_else(|| Failure::new(Reason::Unavailable, "the provider has no keys"))?;
-    let keys = state.keys(from).await?;
-    match id_token::verify(&parsed, &keys, expected, state.wall()) {
-        Err(TokenError::UnknownKey) => {}
-        result => return result.map_err(bad),
-    }
-    let Some(newer) = state.newer_keys(from, &keys).await else { return Err(bad(TokenError::UnknownKey)) };
-    id_token::verify(&parsed, &newer, expected, state.wall()).map_err(bad)
-}
-
 /// Of a provider for several tenants, only those that are allowed may make statements.
-fn check_tenant(state: &ProviderState, metadata: &Metadata, claims: &Value) -> Result<(), Failure> {
+pub(super) fn check_tenant(state: &ProviderState, metadata: &Metadata, claims: &Value) -> Result<(), Failure> {
     if !matches!(metadata.issuer, Issuer::PerTenant { .. }) {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! start: metadata -> attempt sealed in `state` -> the provider's page
 //! finish: parameters -> state -> iss -> error -> code for tokens -> ID token -> userinfo, groups -> identity
+//! logout: logout token -> which of the provider's sessions have ended
 //! ```
 
 mod algorithm;
@@ -15,11 +16,16 @@ mod groups;
 mod id_token;
 pub(crate) mod identity;
 mod key_set;
+pub(crate) mod logout;
+pub(crate) mod logout_memory;
+mod logout_token;
 mod memory;
 mod metadata;
 mod provider_state;
 pub(crate) mod providers;
+mod signed_token;
 pub(crate) mod start;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token_request;
+mod verification;

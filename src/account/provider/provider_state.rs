@@ -48,8 +48,16 @@ struct HeldMetadata {
 #[derive(Default)]
 struct HeldKeys {
     read: Option<(u64, Arc<KeySet>)>,
-    /// The last time they were read again, or that failed.
-    refetched: Option<u64>,
+    /// The last time they were read again, or that failed, by [`Refetch`].
+    refetched: [Option<u64>; 2],
+}
+
+/// What keys are read again for. Each has a rate of its own: anyone can call the logout endpoint, and must not keep
+/// sign-ins from new keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refetch {
+    SignIn,
+    Logout,
 }
 
 impl ProviderState {
@@ -137,7 +145,7 @@ impl ProviderState {
         let held = self.keys.lock().read.clone();
         match held {
             Some((at, keys)) if self.monotonic() < at + FRESH_SECS => Ok(keys),
-            Some((_, old)) => Ok(self.newer_keys(from, &old).await.unwrap_or(old)),
+            Some((_, old)) => Ok(self.newer_keys(from, &old, Refetch::SignIn).await.unwrap_or(old)),
             None => {
                 let _flight = self.keys_flight.lock().await;
                 if let Some((_, keys)) = self.keys.lock().read.clone() {
@@ -150,7 +158,7 @@ impl ProviderState {
 
     /// Keys that are newer than these, for a token whose key is not among them; `None`: there are none, or they were
     /// read a moment ago.
-    pub(crate) async fn newer_keys(&self, from: &Endpoint, old: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+    pub(crate) async fn newer_keys(&self, from: &Endpoint, old: &Arc<KeySet>, why: Refetch) -> Option<Arc<KeySet>> {
         let _flight = self.keys_flight.lock().await;
         {
             let mut held = self.keys.lock();
@@ -160,10 +168,11 @@ impl ProviderState {
                 return Some(Arc::clone(keys));
             }
             let now = self.monotonic();
-            if held.refetched.is_some_and(|at| now < at + REFETCH_SECS) {
+            let refetched = &mut held.refetched[why as usize];
+            if refetched.is_some_and(|at| now < at + REFETCH_SECS) {
                 return None;
             }
-            held.refetched = Some(now);
+            *refetched = Some(now);
         }
         match self.fetch_keys(from).await {
             Ok(keys) => Some(keys),

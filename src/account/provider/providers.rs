@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::attempt::{AttemptId, AttemptKeys};
 use super::errors::{Failure, Reason};
+use super::logout_memory::LogoutMemory;
 use super::memory::Memory;
 use super::provider_state::ProviderState;
 use crate::account::errors::StartError;
@@ -23,6 +24,7 @@ pub(crate) struct Providers {
     clock: Clock,
     pub(super) keys: Arc<AttemptKeys>,
     pub(super) memory: Arc<Memory>,
+    logouts: Arc<LogoutMemory>,
 }
 
 impl Providers {
@@ -57,7 +59,7 @@ impl Providers {
         let keys = Arc::new(AttemptKeys::new(purpose_key)?);
         let state = |provider: &Provider| Arc::new(ProviderState::new(provider.clone(), client.clone(), clock.clone()));
         let list = configured.iter().map(state).collect();
-        Some(Self { list, client, clock, keys, memory: Arc::default() })
+        Some(Self { list, client, clock, keys, memory: Arc::default(), logouts: Arc::default() })
     }
 
     /// The same under a new configuration: what was learned of providers that did not change is kept.
@@ -74,6 +76,7 @@ impl Providers {
             clock: self.clock.clone(),
             keys: Arc::clone(&self.keys),
             memory: Arc::clone(&self.memory),
+            logouts: Arc::clone(&self.logouts),
         }
     }
 
@@ -85,6 +88,11 @@ impl Providers {
     /// Remembers which session an attempt began, for a second arrival of the same callback.
     pub(crate) fn began(&self, attempt: &AttemptId, session: &str) {
         self.memory.began(attempt, session);
+    }
+
+    /// What is remembered of back-channel logouts.
+    pub(crate) fn logouts(&self) -> &Arc<LogoutMemory> {
+        &self.logouts
     }
 
     pub(super) fn find(&self, name: &str) -> Result<Arc<ProviderState>, Failure> {
