@@ -9,7 +9,7 @@ use super::call::{Call, Pages};
 use super::form::{Fields, query};
 use super::login::BUSY_SECS;
 use super::site::Site;
-use super::{errors, provider_lists, provider_replies, providers, session_cookies};
+use super::{errors, provider_lists, provider_relay, provider_replies, providers, session_cookies};
 use crate::account::provider::identity::Intent;
 use crate::account::{Identity, SignInError, sign_in, user_sessions};
 use crate::config::AuthJsClient;
@@ -150,6 +150,7 @@ fn provider_list(pages: &Pages, call: &Call<'_>) -> Reply {
         "signinUrl": format!("{base}/signin/credentials"),
         "callbackUrl": format!("{base}/callback/credentials"),
     });
+    let (redirect, _) = provider_relay::redirect(pages, call.incoming.origin());
     let mut all = serde_json::Map::new();
     all.insert("credentials".to_owned(), credentials);
     for provider in provider_lists::all(pages) {
@@ -160,7 +161,7 @@ fn provider_list(pages: &Pages, call: &Call<'_>) -> Reply {
             "name": provider.label,
             "type": if is_oidc { "oidc" } else { "oauth" },
             "signinUrl": format!("{base}/signin/{}", provider.name),
-            "callbackUrl": absolute(call, &provider.callback),
+            "callbackUrl": format!("{redirect}{}", provider.callback),
         });
         all.insert(provider.name.clone(), one);
     }

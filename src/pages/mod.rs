@@ -22,6 +22,7 @@ pub mod loops;
 pub mod properties;
 mod provider_callback;
 mod provider_lists;
+mod provider_relay;
 mod provider_replies;
 mod providers;
 mod session_cookies;

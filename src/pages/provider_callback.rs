@@ -6,6 +6,7 @@ use ring::digest::{SHA256, digest};
 
 use super::call::{Call, Pages};
 use super::form::Fields;
+use super::provider_relay::{self, Relay};
 use super::site::Site;
 use super::view::Pending;
 use super::{errors, form, login, provider_lists, provider_replies, session_cookies, view};
@@ -37,8 +38,11 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         return errors::refused(pages, StatusCode::NOT_FOUND, call);
     };
     let pairs = form_urlencoded::parse(call.incoming.query.unwrap_or_default());
-    let query: Vec<(String, String)> = pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    let origin = call.incoming.origin().to_string();
+    let mut query: Vec<(String, String)> = pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let origin = match provider_relay::read(pages, call, &mut query) {
+        Relay::Here(origin) => origin.to_string(),
+        Relay::Elsewhere(reply) => return reply,
+    };
     let browser = provider_replies::browser(pages, call.incoming.headers);
     let callback =
         Callback { provider: &provider.name, path, origin: &origin, query: &query, browser: browser.clone() };

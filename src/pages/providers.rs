@@ -7,7 +7,7 @@ use super::call::{Call, Pages};
 use super::form::query;
 use super::login::RETURN_NAMES;
 use super::site::Site;
-use super::{errors, login, provider_lists, provider_replies};
+use super::{errors, login, provider_lists, provider_relay, provider_replies};
 use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::identity::Intent;
 use crate::account::provider::start::{CLIENT_PARAMS, Start, Started, start};
@@ -58,12 +58,13 @@ pub(super) async fn begin(
     let Some(providers) = pages.accounts.providers() else {
         return Err(Failure::new(Reason::UnknownProvider, "no providers"));
     };
-    let origin = call.incoming.origin().to_string();
+    let (origin, address) = provider_relay::redirect(pages, call.incoming.origin());
     let place = wanted.map(|wanted| pages.return_to(Some(wanted), call.incoming).as_str().to_owned());
     let what = Start {
         provider: name,
         browser: provider_replies::browser(pages, call.incoming.headers),
-        origin: &origin,
+        origin: &origin.to_string(),
+        address: &address,
         return_to: place,
         intent,
         is_fresh,

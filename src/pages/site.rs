@@ -8,6 +8,7 @@ use super::assets::Assets;
 use super::table::{Endpoint, Entry, Open, Page, TABLE};
 use super::{content_security_policy, guard};
 use crate::config::{AuthJs, Config};
+use crate::web::host::HostPattern;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
 use crate::web::reply::Reply;
@@ -31,6 +32,8 @@ pub struct Site {
     callbacks: Vec<String>,
     /// Where OpenID providers announce that a session has ended.
     logouts: Vec<String>,
+    /// Origins that have no session in common with `public_url`, but its redirect URIs.
+    relayed: Vec<Origin>,
     /// Longest address of the login page that its own listener takes: half a head (`limits.head_bytes`).
     login_url_bytes_max: usize,
 }
@@ -63,6 +66,7 @@ impl Site {
                 .filter(|provider| provider.kind.is_openid())
                 .map(|provider| provider.backchannel_logout_path(&prefix))
                 .collect(),
+            relayed: relayed(config),
             login_url_bytes_max: (config.limits.head_bytes / 2).saturating_sub(LOGIN_URL_BYTES_SPARE),
             title: config.pages.title.clone(),
             public_url: config.server.public_url.clone(),
@@ -181,6 +185,16 @@ impl Site {
         self.login_path.clone()
     }
 
+    /// Whether answers of providers reach this origin by way of `public_url`.
+    pub(super) fn is_relayed(&self, origin: &Origin) -> bool {
+        self.relayed.contains(origin)
+    }
+
+    /// The origin of this host, if answers of providers reach it by way of `public_url`.
+    pub(super) fn relayed_origin(&self, host: &str) -> Option<&Origin> {
+        self.relayed.iter().find(|origin| origin.host() == host)
+    }
+
     /// Origins that are ours for this request.
     pub(super) fn own(&self, incoming: &Incoming<'_>) -> [Origin; 2] {
         guard::own_origins(&self.public_url, self.rules.domain.as_deref(), incoming)
@@ -196,4 +210,22 @@ impl Site {
             Err(_) => Reply::see_other(HeaderValue::from_static("/")),
         }
     }
+}
+
+/// The hosts that routes name in full, beside `public_url`, with its scheme and port.
+fn relayed(config: &Config) -> Vec<Origin> {
+    let server = &config.server;
+    if server.is_public_url_guessed || config.providers.is_empty() {
+        return Vec::new();
+    }
+    let mut origins: Vec<Origin> = Vec::new();
+    for route in config.routes.iter() {
+        let HostPattern::Exact(host) = &route.host else { continue };
+        let origin = server.public_url.with_host(host);
+        let has_port = host.port().is_none_or(|port| port == origin.port());
+        if has_port && origin != server.public_url && !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    origins
 }

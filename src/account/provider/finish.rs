@@ -33,7 +33,7 @@ pub(crate) struct Callback<'c> {
     pub(crate) provider: &'c str,
     /// The path that was requested.
     pub(crate) path: &'c str,
-    /// The origin that the browser is at.
+    /// The origin of the redirect URI.
     pub(crate) origin: &'c str,
     /// All parameters of the query, decoded.
     pub(crate) query: &'c [(String, String)],

@@ -35,8 +35,10 @@ pub(crate) struct Start<'s> {
     pub(crate) provider: &'s str,
     /// The browser, if it presented the cookie.
     pub(crate) browser: Option<Browser>,
-    /// The origin that the browser is at: the redirect URI is there.
+    /// The origin of the redirect URI.
     pub(crate) origin: &'s str,
+    /// Appended to `state`, for the host that the redirect URI is on; empty where the attempt began there.
+    pub(crate) address: &'s str,
     /// Where the person goes afterwards, already judged by the return rules.
     pub(crate) return_to: Option<String>,
     /// What it is for.
@@ -74,7 +76,8 @@ pub(crate) async fn start(providers: &Providers, start: Start<'_>) -> Result<Sta
         is_fresh,
     };
     let sealed = providers.keys.seal(&attempt, &browser, &provider.name, &provider.callback).map_err(internal)?;
-    let mut params = own_params(provider, &redirect_uri(start.origin, provider), sealed);
+    let state_param = sealed + start.address;
+    let mut params = own_params(provider, &redirect_uri(start.origin, provider), state_param);
     if !provider.danger_no_pkce {
         let verifier = providers.keys.verifier(&attempt.id, &browser);
         params.push(("code_challenge", attempt::challenge(&verifier)));

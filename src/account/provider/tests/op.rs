@@ -337,6 +337,7 @@ impl World {
             provider: "op",
             browser: Some(self.browser.clone()),
             origin: ORIGIN,
+            address: "",
             return_to: Some("/app".to_owned()),
             intent: Intent::SignIn,
             is_fresh: false,

@@ -1,0 +1,51 @@
+//! One redirect URI for all hosts: the provider sends browsers to `public_url`, which sends them on to the host where they
+//! sign in. Everything else happens there: `state` opens only with that host's cookie.
+//!
+//! Only hosts that a route names in full take part. Other names may lead elsewhere, and whoever runs them could collect
+//! authorization codes (RFC 9700, 4.11).
+
+use super::call::Call;
+use super::site::Site;
+use crate::web::origin::Origin;
+use crate::web::reply::Reply;
+
+/// Separates `state` from the host that it is for. No byte of base64url.
+const SEPARATOR: char = '~';
+/// Parameters of an answer that are passed on (RFC 6749, 4.1.2; RFC 9207; `user` is Apple's).
+const PASSED_ON: [&str; 6] = ["code", "state", "iss", "error", "error_description", "user"];
+
+/// Where the provider sends a browser that begins at this origin: the origin of the redirect URI, and what `state` ends with,
+/// so that the answer is passed on.
+pub(super) fn redirect(site: &Site, here: Origin) -> (Origin, String) {
+    if site.is_relayed(&here) {
+        let address = format!("{SEPARATOR}{}", here.host());
+        return (site.public_url.clone(), address);
+    }
+    (here, String::new())
+}
+
+/// What to do with an answer of a provider.
+pub(super) enum Relay {
+    /// It is for this host. The redirect URI was at this origin.
+    Here(Origin),
+    /// It is for another host.
+    Elsewhere(Reply),
+}
+
+/// Reads the host off `state`, if it names one, and leaves the rest in `query`.
+pub(super) fn read(site: &Site, call: &Call<'_>, query: &mut [(String, String)]) -> Relay {
+    let here = call.incoming.origin();
+    let mut states = query.iter_mut().filter(|(name, _)| name == "state");
+    let Some((_, state)) = states.next() else { return Relay::Here(here) };
+    let Some((own, host)) = state.split_once(SEPARATOR) else { return Relay::Here(here) };
+    let Some(origin) = site.relayed_origin(host) else { return Relay::Here(here) };
+    if *origin == here {
+        *state = own.to_owned();
+        return Relay::Here(site.public_url.clone());
+    }
+    let mut passed_on = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in query.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_str())) {
+        passed_on.append_pair(name, value);
+    }
+    Relay::Elsewhere(Site::see_other(&format!("{origin}{}?{}", call.incoming.path.as_str(), passed_on.finish())))
+}
