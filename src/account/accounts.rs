@@ -16,6 +16,7 @@ use super::backend_token::signing_key::{self, SigningKeys};
 use super::backend_token::token::IssuedToken;
 use super::caller::Caller;
 use super::errors::{StartError, StoreDown, store_down};
+use super::identity::rules::ProviderRules;
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::maintenance::{Maintenance, hooks, write_seen};
 use super::password::hash_workers::HashPool;
@@ -122,6 +123,7 @@ impl Accounts {
         }
         folder.keep_reserve();
         let secrets = Arc::new(SecretsAtRest::open(Source::new(config, &folder), &mut db).map_err(StartError)?);
+        store::identities::map_groups(&mut db, &group_map(config))?;
         let app_cookies = first_keys(config, &mut db, &secrets, clock.now())?;
         let sessions = Arc::new(SessionRegistry::new(settings.idle_secs, settings.max_age_secs));
         let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));
@@ -189,6 +191,16 @@ impl Accounts {
         self.shared.sessions.set_limits(self.shared.settings.idle_secs, self.shared.settings.max_age_secs);
         self.shared.hash_pool.set(self.shared.settings.password.argon2);
         self.shared.active_settings.store(Arc::new(self.shared.settings.clone()));
+    }
+
+    /// Maps the groups of providers again: their rules may have changed since people signed in.
+    ///
+    /// # Errors
+    /// [`StoreDown`]: groups are as before.
+    pub async fn apply_group_rules(&self, config: &Config) -> Result<(), StoreDown> {
+        let map = group_map(config);
+        let changed = self.shared.store.run(move |db| store::identities::map_groups(db, &map)).await;
+        changed.map(drop).map_err(|error| store_down(&error))
     }
 
     /// The session's state now. Memory only; does not mark it as seen.
@@ -323,6 +335,14 @@ impl Accounts {
         }
         let shared = Arc::clone(&self.shared);
         let _ = tokio::task::spawn_blocking(move || shared.core.store.stop()).await;
+    }
+}
+
+/// Groups here of a provider's names. A provider that is not configured gives none.
+fn group_map(config: &Config) -> impl Fn(&str, &[String]) -> Vec<String> + Send + 'static {
+    let rules: Vec<ProviderRules> = config.providers.iter().map(ProviderRules::new).collect();
+    move |provider, theirs| {
+        rules.iter().find(|rules| rules.name == provider).map_or_else(Vec::new, |rules| rules.mapped_groups(theirs))
     }
 }
 

@@ -10,7 +10,7 @@ use super::provider_relay::{self, Relay};
 use super::site::Site;
 use super::view::Pending;
 use super::{errors, form, login, provider_lists, provider_replies, session_cookies, view};
-use crate::account::identity::rules::{Allow, ProviderRules};
+use crate::account::identity::rules::ProviderRules;
 use crate::account::identity::sign_in::{self, Finished, Refusal};
 use crate::account::identity::{fresh, pending};
 use crate::account::provider::attempt::{AttemptId, Browser};
@@ -18,7 +18,7 @@ use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::finish::{self, Callback, Known, Unfinished};
 use crate::account::provider::identity::{Intent, ProviderIdentity};
 use crate::account::{self, Identity, SignInError};
-use crate::config::{AuthJsClient, LinkRule, Provider, ProviderKind, SameSite};
+use crate::config::{AuthJsClient, Provider, SameSite};
 use crate::metrics;
 use crate::web::reply::Reply;
 
@@ -66,7 +66,7 @@ async fn decide(
     (identity, intent, is_decided): (&ProviderIdentity, &Intent, bool),
     (place, attempt): (Option<&str>, Option<&AttemptId>),
 ) -> Reply {
-    let rules = rules(provider);
+    let rules = ProviderRules::new(provider);
     let decided = sign_in::finish(&pages.accounts, &call.caller, &rules, identity, intent, is_decided).await;
     let Ok(decided) = decided else {
         return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call)
@@ -242,7 +242,9 @@ async fn linked(
     provider: &Provider,
     identity: &ProviderIdentity,
 ) -> Reply {
-    match sign_in::link_pending(&pages.accounts, &call.caller, who, proof, &rules(provider), identity).await {
+    match sign_in::link_pending(&pages.accounts, &call.caller, who, proof, &ProviderRules::new(provider), identity)
+        .await
+    {
         Ok(Finished::Linked(_)) => Site::see_other(&format!("{}/account?saved=linked", pages.prefix)),
         Ok(Finished::Refused(why)) => provider_replies::message(pages, call, StatusCode::FORBIDDEN, refusal(why)),
         _ => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
@@ -277,7 +279,8 @@ async fn sign_in_and_link(
     let who = pages.accounts.identity_of(&begun.session);
     let linked = match fresh::by_age(&pages.accounts, &who) {
         Some(proof) => {
-            sign_in::link_pending(&pages.accounts, &call.caller, &who, &proof, &rules(provider), identity).await
+            sign_in::link_pending(&pages.accounts, &call.caller, &who, &proof, &ProviderRules::new(provider), identity)
+                .await
         }
         None => Ok(Finished::Refused(Refusal::SessionEnded)),
     };
@@ -299,25 +302,6 @@ fn bound(browser: &Browser) -> [u8; 32] {
     bound
 }
 
-/// The rules of a provider that concern accounts.
-pub(super) fn rules(provider: &Provider) -> ProviderRules {
-    let allow = &provider.allow;
-    ProviderRules {
-        name: provider.name.clone(),
-        allow: Allow {
-            domains: allow.domains.clone(),
-            emails: allow.emails.clone(),
-            groups: allow.groups.clone(),
-            tenants: allow.tenants.clone(),
-        },
-        groups: provider.groups.iter().cloned().collect(),
-        groups_prefix: provider.groups_prefix.clone().unwrap_or_default(),
-        sign_up: provider.sign_up,
-        links_by_email: provider.link == LinkRule::VerifiedEmail,
-        has_hosted_domains: provider.kind == ProviderKind::Google,
-    }
-}
-
 /// Why no session begins, in words. An unknown address and one that is not verified are answered alike.
 fn refusal(why: Refusal) -> &'static str {
     match why {
@@ -337,6 +321,9 @@ fn refusal(why: Refusal) -> &'static str {
         Refusal::LoggedOut => "You were signed out at the provider in the meantime. Start again.",
         Refusal::SessionEnded => "Your session ended in the meantime. Sign in, then try again.",
         Refusal::TooMany => "Your account has too many sign-ins already. Remove one first.",
+        Refusal::InviteWhileSignedIn => {
+            "You are signed in to another account. Sign out first, then open the invite again."
+        }
         Refusal::NoInvite => "The invite is not valid any more. Ask the person who sent it for a new one.",
     }
 }

@@ -34,5 +34,5 @@ pub(super) async fn identity_lines(pages: &Pages, who: &Identity) -> Option<Vec<
     let rows = links::list(&pages.accounts, who).await.ok()?;
     let label =
         |name: &str| all(pages).find(|provider| provider.name == name).map_or(name.to_owned(), |own| own.label.clone());
-    Some(rows.into_iter().map(|row| IdentityLine::new(label(&row.provider), row)).collect())
+    Some(rows.into_iter().map(|row| IdentityLine::new(label(&row.provider), row, &pages.prefix)).collect())
 }

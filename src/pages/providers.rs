@@ -7,7 +7,7 @@ use super::call::{Call, Pages};
 use super::form::query;
 use super::login::RETURN_NAMES;
 use super::site::Site;
-use super::{errors, login, provider_lists, provider_relay, provider_replies};
+use super::{errors, guard, login, provider_lists, provider_relay, provider_replies};
 use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::identity::Intent;
 use crate::account::provider::start::{CLIENT_PARAMS, Start, Started, start};
@@ -25,16 +25,25 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply 
     }
     let names: Vec<&str> = RETURN_NAMES.into_iter().chain([TARGET]).collect();
     let wanted = query(call, &names);
+    let invite = query(call, &["invite"]);
+    if let Some(token) = &invite
+        && !is_from_own_page(call)
+    {
+        return to_invite(pages, call, token);
+    }
     if pages.rules.domain.is_some() && call.incoming.origin() != pages.public_url {
         // with a shared session people sign in at `public_url`, and providers know its redirect URI
         let place = pages.return_to(wanted.as_deref(), call.incoming);
         let place = place.as_str();
         let absolute =
             if place.starts_with('/') { format!("{}{place}", call.incoming.origin()) } else { place.to_owned() };
+        if let Some(token) = &invite {
+            return Site::see_other(&format!("{}{}/invite/{token}", pages.public_url, pages.prefix));
+        }
         let page = format!("{}{}/oauth/{name}", pages.public_url, pages.prefix);
         return Site::see_other(&Site::leading_to(&page, &absolute));
     }
-    let intent = match query(call, &["invite"]) {
+    let intent = match invite {
         Some(token) => Intent::Invite { hash: token_hash(&token) },
         None if query(call, &["signup"]).is_some() => Intent::SignUp,
         None => Intent::SignIn,
@@ -44,6 +53,28 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply 
         Ok(started) => provider_replies::with_browser(pages, Site::see_other(started.url.as_str()), &started.browser),
         Err(failure) => not_started(pages, call, wanted.as_deref(), &failure),
     }
+}
+
+/// Whether a page of this host led here. An invite is accepted by nothing else: the identity would end up on an account that
+/// somebody else chose (login CSRF; RFC 9700, 4.7).
+fn is_from_own_page(call: &Call<'_>) -> bool {
+    let incoming = call.incoming;
+    match incoming.single("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        // over plain http browsers do not send it
+        None => {
+            incoming.headers.contains_key(header::REFERER)
+                && !guard::is_cross_origin(incoming, &[incoming.origin()], &[])
+        }
+    }
+}
+
+/// The page of an invite, where the person sees what it is for.
+fn to_invite(pages: &Pages, call: &Call<'_>, token: &str) -> Reply {
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        return errors::refused(pages, StatusCode::NOT_FOUND, call);
+    }
+    Site::see_other(&format!("{}/invite/{token}", pages.prefix))
 }
 
 /// Begins an attempt; a failure is logged here.

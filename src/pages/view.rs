@@ -3,6 +3,7 @@
 use askama::Template;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::assets::{Frame, accepts_gzip, gzip};
 use super::site::Site;
@@ -165,13 +166,17 @@ pub(super) struct IdentityLine {
     pub(super) login: String,
     pub(super) created: String,
     pub(super) seen: String,
+    /// Where the provider authenticates the person again.
+    pub(super) again: String,
 }
 
 impl IdentityLine {
-    pub(super) fn new(label: String, row: IdentityRow) -> Self {
+    pub(super) fn new(label: String, row: IdentityRow, prefix: &str) -> Self {
         let known_as = if row.login.is_empty() { row.email.unwrap_or_default() } else { row.login };
+        let account = utf8_percent_encode(&format!("{prefix}/account"), NON_ALPHANUMERIC).to_string();
         Self {
             label,
+            again: format!("{prefix}/oauth/{}?fresh=1&callbackUrl={account}", row.provider),
             provider: row.provider,
             subject: row.subject,
             login: known_as,

@@ -123,6 +123,11 @@ impl Server {
         settings_applied.await.map_err(|error| ReloadError::Failed(error.to_string()))?;
         self.certificates.replace(&new.config().server.tls);
         self.current.replace(&new);
+        if new.accounts().apply_group_rules(new.config()).await.is_err() {
+            tracing::error!(
+                "groups of providers were not mapped again: the account store does not respond; reload once more"
+            );
+        }
         self.listening.change(listening, |socket, closed| self.workers.accept(socket, &closed)).await;
         self.admin.change(admin, |socket, closed| admin::start(socket, self.admin_context.clone(), closed)).await;
         new.forget_others();

@@ -49,6 +49,10 @@ pub struct NewIdentity {
     pub picture: String,
     /// Groups of ours that its sessions have besides the account's own: sorted, no duplicates, no commas.
     pub groups: Vec<String>,
+    /// The provider's names that they were mapped from; no line breaks.
+    pub their_groups: Vec<String>,
+    /// A verified address proves that of the account, too: the provider may link by it.
+    pub proves_email: bool,
     /// `name=value` lines.
     pub extra: String,
 }
@@ -132,9 +136,9 @@ pub(super) fn insert(
         return Ok(Linked::TooMany);
     }
     tx.prepare_cached(
-        "INSERT INTO identity (provider, subject, user_id, issuer, email, email_verified, login, groups, extra,
-             created, seen, rev)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO identity (provider, subject, user_id, issuer, email, email_verified, login, groups,
+             their_groups, extra, created, seen, rev)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         new.provider,
@@ -145,6 +149,7 @@ pub(super) fn insert(
         new.email_verified,
         new.login,
         new.groups.join(","),
+        new.their_groups.join("\n"),
         new.extra,
         int(now),
         int(seen.unwrap_or(0)),
@@ -160,7 +165,7 @@ pub(super) fn insert(
 pub(super) fn refresh(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow, now: UnixSecs) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE identity SET issuer = coalesce(issuer, ?3), email = ?4, email_verified = ?5, login = ?6, groups = ?7,
-             extra = ?8, seen = ?9, rev = ?10
+             extra = ?8, seen = ?9, rev = ?10, their_groups = ?11
          WHERE provider = ?1 AND subject = ?2",
     )?
     .execute(params![
@@ -173,15 +178,17 @@ pub(super) fn refresh(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow, now: UnixS
         new.groups.join(","),
         new.extra,
         int(now),
-        tx.rev()?
+        tx.rev()?,
+        new.their_groups.join("\n")
     ])?;
     prove_email(tx, new, user)?;
     fill_profile(tx, new, user)
 }
 
-/// A verified address that is the account's own proves that one.
+/// A verified address that is the account's own proves that one. Only the word of providers that may link by it counts: another
+/// provider must not prepare a link for them.
 fn prove_email(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow) -> Result<(), StoreError> {
-    if new.email_verified && new.email.as_ref() == Some(&user.email) {
+    if new.proves_email && new.email_verified && new.email.as_ref() == Some(&user.email) {
         tx.prepare_cached("UPDATE user SET email_proved = 1 WHERE id = ?1")?.execute([&user.id])?;
     }
     Ok(())
@@ -284,6 +291,33 @@ pub fn adopt(db: &mut Db, provider: &str, issuer: Option<&str>, event: &AuditRow
             audit::write(tx, event)?;
         }
         Ok(changed)
+    })
+}
+
+/// Maps the groups of all identities again, by provider and the provider's names; gives how many changed.
+pub fn map_groups(db: &mut Db, map: &dyn Fn(&str, &[String]) -> Vec<String>) -> Result<usize, StoreError> {
+    db.write(|tx| {
+        let mut changed = Vec::new();
+        {
+            let sql =
+                "SELECT provider, subject, groups, their_groups FROM identity WHERE groups <> '' OR their_groups <> ''";
+            let mut query = tx.prepare_cached(sql)?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                let [provider, subject, groups, theirs]: [String; 4] =
+                    [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+                let theirs: Vec<String> = theirs.lines().map(str::to_owned).collect();
+                let mapped = map(&provider, &theirs).join(",");
+                if mapped != groups {
+                    changed.push((provider, subject, mapped));
+                }
+            }
+        }
+        for (provider, subject, groups) in &changed {
+            tx.prepare_cached("UPDATE identity SET groups = ?3, rev = ?4 WHERE provider = ?1 AND subject = ?2")?
+                .execute(params![provider, subject, groups, tx.rev()?])?;
+        }
+        Ok(changed.len())
     })
 }
 

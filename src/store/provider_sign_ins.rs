@@ -76,8 +76,8 @@ pub enum ProviderOutcome {
         /// Its id.
         session: String,
     },
-    /// The identity was added to the account of the session; `false`: it belonged to it before.
-    Linked(bool),
+    /// The identity was added to the account of the session, with this event; `None`: it belonged to it before.
+    Linked(Option<Box<AuditRow>>),
     /// The identity is unknown, and the browser is signed in to an account, with this address.
     SignedInAs(String),
     /// The address belongs to an account: its owner has to sign in there once.
@@ -96,6 +96,8 @@ pub enum ProviderOutcome {
     SessionEnded,
     /// The account has as many identities as it may have.
     TooMany,
+    /// The invite is not for the account that the browser is signed in to.
+    InviteWhileSignedIn,
     /// The invite is unknown, used or expired, or may create no accounts.
     NoInvite,
     /// The provider has ended its own session meanwhile.
@@ -159,6 +161,7 @@ pub fn reason(outcome: &ProviderOutcome) -> Option<&'static str> {
         ProviderOutcome::TooMany => "too_many_identities",
         ProviderOutcome::NoInvite => "no_invite",
         ProviderOutcome::LoggedOut => "logged_out_at_provider",
+        ProviderOutcome::InviteWhileSignedIn => "signed_in",
         ProviderOutcome::SignedIn { .. }
         | ProviderOutcome::Kept { .. }
         | ProviderOutcome::Linked(_)
@@ -190,14 +193,21 @@ fn known_identity(
     }
     if let ProviderIntent::Link { account, .. } = &what.intent {
         let is_own = known.user_id == *account;
-        return Ok(if is_own { ProviderOutcome::Linked(false) } else { ProviderOutcome::OfAnother });
+        return Ok(if is_own { ProviderOutcome::Linked(None) } else { ProviderOutcome::OfAnother });
     }
     let Some(user) = user_rows::by_id(tx, &known.user_id)?.filter(|user| !user.disabled) else {
         return Ok(ProviderOutcome::Disabled);
     };
     identities::refresh(tx, &what.identity, &user, now)?;
     if let Some(presented) = &what.session.replaces
-        && sessions::began_with(tx, presented, (&known.provider, &known.subject), now, SAME_SIGN_IN_SECS)?
+        && sessions::began_with(
+            tx,
+            presented,
+            (&known.provider, &known.subject),
+            what.session.authenticated,
+            now,
+            SAME_SIGN_IN_SECS,
+        )?
     {
         return Ok(ProviderOutcome::Kept { session: presented.clone() });
     }
@@ -233,7 +243,8 @@ fn enter(
 }
 
 fn linked_event(what: &ProviderSignIn, event: &AuditRow) -> AuditRow {
-    AuditRow { event: "identity_linked", detail: what.identity.provider.clone(), ..event.clone() }
+    let detail = format!("{} {}", what.identity.provider, what.identity.subject);
+    AuditRow { event: "identity_linked", detail, ..event.clone() }
 }
 
 fn link(
@@ -254,7 +265,7 @@ fn link(
         Linked::Yes => {
             let event = AuditRow { user_id: user.id, email: user.email, ..linked_event(what, event) };
             audit::write(tx, &event)?;
-            ProviderOutcome::Linked(true)
+            ProviderOutcome::Linked(Some(Box::new(event)))
         }
         _ => ProviderOutcome::TooMany,
     })
@@ -273,13 +284,21 @@ fn invited(
     let Some(link) = link.filter(|link| creates || link.user.is_some() || link.kind == "first") else {
         return Ok(ProviderOutcome::NoInvite);
     };
+    // whoever opens a link that somebody else chose keeps their session, and their identity
+    if let Some(presented) = &what.session.replaces
+        && let Some(email) = sessions::active_email(tx, presented, now)?
+        && link.user.as_ref().is_none_or(|user| user.email != email)
+    {
+        return Ok(ProviderOutcome::InviteWhileSignedIn);
+    }
     let used = AuditRow { event: "invite_used", detail: what.identity.provider.clone(), ..event.clone() };
     let (user, how) = if let Some(user) = link.user {
         (user, Entry::Linked)
     } else {
         let verified = what.identity.email.as_ref().filter(|_| what.identity.email_verified);
         let Some(email) = link.email.as_ref().or(verified) else { return Ok(ProviderOutcome::NoVerifiedEmail) };
-        let new = NewUser { email: email.clone(), groups: link.groups, email_proved: true, ..new.clone() };
+        let email_proved = link.email.is_some() || what.identity.proves_email;
+        let new = NewUser { email: email.clone(), groups: link.groups, email_proved, ..new.clone() };
         match users::add(tx, &new, now)? {
             Written::Done(user) => (*user, Entry::Created),
             _ => return Ok(ProviderOutcome::Collision),
@@ -320,7 +339,8 @@ fn unknown_identity(
         };
     }
     let Some(new) = new else { return Ok(ProviderOutcome::NoAccount) };
-    let new = NewUser { email: email.clone(), email_proved: true, groups: Vec::new(), password: None, ..new.clone() };
+    let email_proved = what.identity.proves_email;
+    let new = NewUser { email: email.clone(), email_proved, groups: Vec::new(), password: None, ..new.clone() };
     let Written::Done(user) = users::add(tx, &new, now)? else { return Ok(ProviderOutcome::Collision) };
     let _ = identities::insert(tx, &what.identity, &user, now, Some(now))?;
     let created = AuditRow { event: "provider_sign_up", detail: what.identity.provider.clone(), ..event.clone() };

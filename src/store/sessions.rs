@@ -54,6 +54,8 @@ pub struct NewSession {
     pub device: [u8; 32],
     /// The identity that it begins with.
     pub identity: Option<SessionIdentity>,
+    /// When the person proved who they are; 0: not known.
+    pub authenticated: UnixSecs,
 }
 
 /// The identity that a session began with.
@@ -150,8 +152,8 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
     }
     tx.prepare_cached(
         "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev, device,
-             provider, subject, idp_sid)
-         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             provider, subject, idp_sid, authenticated)
+         VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         new.id,
@@ -165,7 +167,8 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
         new.device,
         new.identity.as_ref().map(|identity| &identity.provider),
         new.identity.as_ref().map(|identity| &identity.subject),
-        new.identity.as_ref().and_then(|identity| identity.idp_sid.as_ref())
+        new.identity.as_ref().and_then(|identity| identity.idp_sid.as_ref()),
+        int(new.authenticated)
     ])?;
     devices::remember(tx, &new.device, user_id, now)
 }
@@ -175,13 +178,15 @@ pub(super) fn began_with(
     tx: &Connection,
     id: &str,
     (provider, subject): (&str, &str),
+    authenticated: UnixSecs,
     now: UnixSecs,
     within_secs: u64,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND provider = ?2 AND subject = ?3
-               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4)";
+               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4 AND authenticated >= ?6)";
     let since = int(now.saturating_sub(within_secs));
-    Ok(tx.prepare_cached(sql)?.query_row(params![id, provider, subject, int(now), since], |row| row.get(0))?)
+    let proved = int(authenticated.saturating_sub(within_secs));
+    Ok(tx.prepare_cached(sql)?.query_row(params![id, provider, subject, int(now), since, proved], |row| row.get(0))?)
 }
 
 /// Whether a session of this account is active; its idle limit is not asked for.
@@ -382,6 +387,7 @@ mod tests {
                 replaces: None,
                 device: hash,
                 identity: None,
+                authenticated: now,
             };
             let checked = Secret::new("hash".to_owned());
             let counted = CountedAttempt::default();

@@ -57,6 +57,7 @@ pub struct ActiveSession<'r> {
     pub id: &'r str,
     pub user_id: &'r str,
     pub created: UnixSecs,
+    pub authenticated: UnixSecs,
     pub expires: UnixSecs,
     pub seen: UnixSecs,
     pub remember: bool,
@@ -152,7 +153,7 @@ fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> R
 }
 
 fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev, provider, subject";
+    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev, provider, subject, authenticated";
     // at startup in file order, and without ended ones
     let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
     each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
@@ -164,6 +165,7 @@ fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
             id: text(row, 0)?,
             user_id: text(row, 1)?,
             created: uint(row.get(2)?),
+            authenticated: uint(row.get(10)?),
             expires: uint(row.get(3)?),
             seen: uint(row.get(4)?),
             remember: row.get(5)?,

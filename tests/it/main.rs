@@ -59,6 +59,7 @@ mod paths;
 mod peers;
 mod process;
 mod provider;
+mod provider_accounts;
 mod provider_hosts;
 mod provider_logout;
 mod providers;

@@ -16,9 +16,9 @@ pub const FRESH_SECS: u64 = 600;
 #[derive(Debug)]
 pub struct Fresh(());
 
-/// By the age of the session. `None`: the sign-in is too old, or an API token was presented.
+/// By when the person proved who they are. `None`: too long ago, not known, or an API token was presented.
 pub fn by_age(accounts: &Accounts, who: &Identity) -> Option<Fresh> {
-    let age = accounts.shared.clock.now().checked_sub(who.session.created);
+    let age = accounts.shared.clock.now().checked_sub(who.session.authenticated);
     let is_recent = age.is_some_and(|age| age <= FRESH_SECS);
     (is_recent && who.grant.is_none() && !who.session.is_api_token).then_some(Fresh(()))
 }

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::account::fields;
 use crate::account::provider::identity::{EXTRA_TENANT, ProviderIdentity};
-use crate::config::SignUp;
+use crate::clock::UnixSecs;
+use crate::config::{LinkRule, Provider, ProviderKind, SignUp};
 use crate::store::NewIdentity;
 
 /// Groups of an identity at most; further ones are dropped.
 const GROUPS_MAX: usize = 64;
+
+/// The provider's own names that are kept of an identity; further ones are dropped.
+const USED_GROUPS_MAX: usize = 256;
 
 /// The rules of one `[[provider]]` that concern accounts.
 #[derive(Debug, Clone)]
@@ -23,6 +27,8 @@ pub(crate) struct ProviderRules {
     pub(crate) sign_up: SignUp,
     /// A verified address links the identity to the account that has proved it.
     pub(crate) links_by_email: bool,
+    /// The provider says when it authenticated a person: a session without that was not proved to be recent.
+    pub(crate) says_auth_time: bool,
     /// The provider names the organization of its people (Google's `hd`), and that is what `allow.domains` compares.
     pub(crate) has_hosted_domains: bool,
 }
@@ -69,6 +75,31 @@ fn verified_email(identity: &ProviderIdentity) -> Option<String> {
 }
 
 impl ProviderRules {
+    /// Those of a `[[provider]]`.
+    pub(crate) fn new(provider: &Provider) -> Self {
+        let allow = &provider.allow;
+        Self {
+            name: provider.name.clone(),
+            allow: Allow {
+                domains: allow.domains.clone(),
+                emails: allow.emails.clone(),
+                groups: allow.groups.clone(),
+                tenants: allow.tenants.clone(),
+            },
+            groups: provider.groups.iter().cloned().collect(),
+            groups_prefix: provider.groups_prefix.clone().unwrap_or_default(),
+            sign_up: provider.sign_up,
+            links_by_email: provider.link == LinkRule::VerifiedEmail,
+            says_auth_time: provider.kind == ProviderKind::Oidc,
+            has_hosted_domains: provider.kind == ProviderKind::Google,
+        }
+    }
+
+    /// When a person who signs in now proved who they are; 0: not known. Kinds that never say it count from now.
+    pub(crate) fn authenticated(&self, identity: &ProviderIdentity, now: UnixSecs) -> UnixSecs {
+        if self.says_auth_time { identity.auth_time.map_or(0, |at| at.min(now)) } else { now }
+    }
+
     /// Whether the identity may sign in. Asked at every sign-in.
     pub(crate) fn check(&self, identity: &ProviderIdentity) -> Result<(), NotAllowed> {
         let Allow { domains, emails, groups, tenants } = &self.allow;
@@ -104,7 +135,9 @@ impl ProviderRules {
         let mapped = theirs.iter().filter_map(|name| self.groups.get(name).cloned());
         let mut groups: BTreeSet<String> = mapped.take(GROUPS_MAX).collect();
         if !self.groups_prefix.is_empty() {
-            for name in theirs.iter().filter(|name| !self.groups.contains_key(*name)) {
+            // a name that cleaning changes would become another's
+            let plain = |name: &&String| name.trim() == name.as_str() && !self.groups.contains_key(*name);
+            for name in theirs.iter().filter(plain) {
                 if groups.len() >= GROUPS_MAX {
                     break;
                 }
@@ -115,6 +148,15 @@ impl ProviderRules {
             }
         }
         groups.into_iter().collect()
+    }
+
+    /// The provider's names that groups here are mapped from, so that they can be mapped again when the map changes.
+    fn used_groups(&self, theirs: &[String]) -> Vec<String> {
+        let mut names: Vec<&String> = theirs.iter().filter(|name| !name.contains(['\n', '\r'])).collect();
+        // those of the map first
+        names.sort_by_key(|name| !self.groups.contains_key(*name));
+        let is_used = |name: &&String| !self.groups_prefix.is_empty() || self.groups.contains_key(*name);
+        names.into_iter().filter(is_used).take(USED_GROUPS_MAX).cloned().collect()
     }
 
     /// What is written down of an identity: cleaned like typed input.
@@ -133,6 +175,8 @@ impl ProviderRules {
             name: text(&identity.name),
             picture: picture.and_then(|url| fields::picture(url).ok()).unwrap_or_default(),
             groups: self.mapped_groups(&identity.groups),
+            their_groups: self.used_groups(&identity.groups),
+            proves_email: self.links_by_email,
             extra: extra.join("\n"),
         }
     }
@@ -151,6 +195,7 @@ pub(crate) mod tests {
             groups_prefix: String::new(),
             sign_up: SignUp::Open,
             links_by_email: false,
+            says_auth_time: false,
             has_hosted_domains: false,
         }
     }
@@ -251,8 +296,15 @@ pub(crate) mod tests {
         let own = ProviderRules { groups: map, ..rules("corp") };
         let theirs = texts(&["admin", "platform-team", "x,admin", "a\nb"]);
         assert_eq!(own.mapped_groups(&theirs), ["ops"]);
-        let kept = ProviderRules { groups_prefix: "gh:".to_owned(), ..own };
+        let kept = ProviderRules { groups_prefix: "gh:".to_owned(), ..own.clone() };
         assert_eq!(kept.mapped_groups(&theirs), ["gh:admin", "ops"]);
+        assert_eq!(
+            kept.mapped_groups(&texts(&["ops ", " x", "y\u{a0}"])),
+            Vec::<String>::new(),
+            "not the group of another name"
+        );
+        assert_eq!(kept.used_groups(&theirs), ["platform-team", "admin", "x,admin"]);
+        assert_eq!(own.used_groups(&theirs), ["platform-team"], "nothing is kept that is not needed");
         let many: Vec<String> = (0..200).map(|n| format!("g{n}")).chain(["platform-team".to_owned()]).collect();
         let mapped = kept.mapped_groups(&many);
         assert!(mapped.len() == GROUPS_MAX && mapped.contains(&"ops".to_owned()), "the map comes first");

@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     NoInvite,
     /// The provider has ended its own session meanwhile.
     LoggedOut,
+    /// The invite is for a new account, and the browser is signed in to another one.
+    InviteWhileSignedIn,
 }
 
 /// Ends a sign-in. `is_decided`: whoever is signed in here was asked, and wants to sign in with this identity.
@@ -97,6 +99,7 @@ pub(crate) async fn finish(
         subject: identity.subject.clone(),
         idp_sid: identity.session_id.clone(),
     });
+    draft.row.authenticated = rules.authenticated(identity, now);
     let what = ProviderSignIn {
         identity: rules.row(identity),
         intent: store_intent(accounts, rules, identity, intent, is_decided)?,
@@ -125,7 +128,7 @@ fn finished(accounts: &Accounts, draft: NewSessionDraft, outcome: ProviderOutcom
             Finished::SignedIn(Box::new(draft.signed_in(accounts, &user.id)?), how)
         }
         ProviderOutcome::Kept { .. } => Finished::Kept,
-        ProviderOutcome::Linked(is_new) => Finished::Linked(is_new),
+        ProviderOutcome::Linked(event) => Finished::Linked(event.is_some()),
         ProviderOutcome::SignedInAs(email) => Finished::SignedInAs(email),
         ProviderOutcome::Collision => Finished::Collision,
         ProviderOutcome::NoVerifiedEmail => Finished::Refused(Refusal::NoVerifiedEmail),
@@ -137,6 +140,7 @@ fn finished(accounts: &Accounts, draft: NewSessionDraft, outcome: ProviderOutcom
         ProviderOutcome::TooMany => Finished::Refused(Refusal::TooMany),
         ProviderOutcome::NoInvite => Finished::Refused(Refusal::NoInvite),
         ProviderOutcome::LoggedOut => Finished::Refused(Refusal::LoggedOut),
+        ProviderOutcome::InviteWhileSignedIn => Finished::Refused(Refusal::InviteWhileSignedIn),
     })
 }
 
@@ -158,7 +162,8 @@ pub(crate) async fn link_pending(
         return refuse(accounts, caller, identity, why, now).await;
     }
     let _permit = shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
-    let event = AuditRow { detail: rules.name.clone(), ..audit::by("identity_linked", caller, now, who) };
+    let detail = format!("{} {}", rules.name, identity.subject);
+    let event = AuditRow { detail, ..audit::by("identity_linked", caller, now, who) };
     let (row, id, written) = (rules.row(identity), who.user.id.clone(), event.clone());
     let linked = shared.store.run(move |db| store::identities::link(db, &row, &id, now, &written)).await;
     Ok(match linked.map_err(|error| store_down(&error))? {
@@ -229,6 +234,7 @@ async fn refuse(
 fn log_outcome(rules: &ProviderRules, identity: &ProviderIdentity, outcome: &ProviderOutcome, event: AuditRow) {
     match outcome {
         ProviderOutcome::SignedIn { events, .. } => events.iter().for_each(audit::log),
+        ProviderOutcome::Linked(Some(event)) => audit::log(event),
         ProviderOutcome::OtherIssuer(pinned) => tracing::warn!(
             provider = rules.name,
             pinned,
@@ -384,6 +390,22 @@ mod tests {
         assert!(matches!(sign_in(&world, &linking, &person("3", "off@example.com")).await, Finished::Collision));
     }
 
+    #[tokio::test]
+    async fn a_provider_that_may_not_link_proves_no_address_for_one_that_may() {
+        let world = World::new();
+        let linking = ProviderRules { links_by_email: true, ..rules("corp") };
+        let elsewhere = |name: &str| ProviderIdentity { provider: name.to_owned(), ..person("9", "ada@example.com") };
+        signed_in(sign_in(&world, &rules("open"), &elsewhere("open")).await);
+        // again, now as a known identity
+        signed_in(sign_in(&world, &rules("open"), &elsewhere("open")).await);
+        assert!(matches!(sign_in(&world, &linking, &ada()).await, Finished::Collision));
+        let hub = ProviderRules { name: "hub".to_owned(), ..linking.clone() };
+        let bob = ProviderIdentity { provider: "hub".to_owned(), ..person("2", "bob@example.com") };
+        signed_in(sign_in(&world, &hub, &bob).await);
+        let (_, how) = signed_in(sign_in(&world, &linking, &person("2", "bob@example.com")).await);
+        assert_eq!(how, Entry::Linked, "both may link");
+    }
+
     /// The collision: its owner signs in there, and the identity is added.
     #[tokio::test]
     async fn after_a_collision_the_identity_is_linked_by_a_fresh_sign_in_alone() {
@@ -516,7 +538,7 @@ mod tests {
         let token = first.token;
         let world = world.restart().await;
         let again = credentials::session_token(&world.accounts, token.expose().as_bytes()).unwrap();
-        assert_eq!(again.user.groups.join(","), "ops,staff", "after a restart");
+        assert_eq!(again.user.groups.join(","), "staff", "this provider is not configured there");
     }
 
     /// Case 9: tabs that finish within a minute keep the session that the first one began, and its sockets.

@@ -38,20 +38,23 @@ impl Providers {
         key: &SealingKey,
         clock: &Clock,
     ) -> Result<Option<Arc<Self>>, StartError> {
-        if let Some(before) = before {
-            metrics::PROVIDERS.keep(configured.iter().map(|provider| provider.name.as_str()));
-            return Ok(Some(Arc::new(before.reconfigured(configured))));
-        }
-        if configured.is_empty() {
+        if before.is_none() && configured.is_empty() {
             return Ok(None);
         }
         let failed = |error: String| StartError(format!("could not prepare sign-in through providers: {error}"));
-        let client = Client::start().map_err(|error| failed(error.to_string()))?;
         let derived = key.hmac_key(Purpose::ProviderState).map_err(|error| failed(error.to_string()))?;
         let mut purpose_key = Zeroizing::new([0; 32]);
         purpose_key.copy_from_slice(hmac::sign(&derived, b"attempts").as_ref());
-        let made = Self::new(configured, client, &purpose_key, clock.clone());
-        Ok(Some(Arc::new(made.ok_or_else(|| failed("the key is not usable".to_owned()))?)))
+        let unusable = || failed("the key is not usable".to_owned());
+        let Some(before) = before else {
+            let client = Client::start().map_err(|error| failed(error.to_string()))?;
+            let made = Self::new(configured, client, &purpose_key, clock.clone()).ok_or_else(unusable)?;
+            return Ok(Some(Arc::new(made)));
+        };
+        metrics::PROVIDERS.keep(configured.iter().map(|provider| provider.name.as_str()));
+        // the sealing key may be another one by now
+        let keys = Arc::new(AttemptKeys::new(&purpose_key).ok_or_else(unusable)?);
+        Ok(Some(Arc::new(Self { keys, ..before.reconfigured(configured) })))
     }
 
     /// `purpose_key` is derived from the gateway's sealing key for this purpose alone. `None`: it is not usable.

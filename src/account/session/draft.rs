@@ -56,6 +56,7 @@ impl NewSessionDraft {
             replaces: caller.session.clone(),
             device: token_hash(device.expose()),
             identity: None,
+            authenticated: now,
         };
         Ok(Self { row, device, before })
     }

@@ -118,7 +118,7 @@ impl SessionRegistry {
         }
         let session =
             Session::new(row.id.to_owned(), self.shared(row.user_id, row.identity), row.created, row.expires, row.seen);
-        let session = Session { remember: row.remember, begun: row.begun, ..session };
+        let session = Session { remember: row.remember, begun: row.begun, authenticated: row.authenticated, ..session };
         let mut sessions = shard.sessions.write();
         session.shorten(self.max_age_secs.load(Ordering::Relaxed));
         sessions.insert(ById(Arc::new(session)));
@@ -240,7 +240,17 @@ mod tests {
     use super::*;
 
     fn row<'r>(id: &'r str, user_id: &'r str) -> ActiveSession<'r> {
-        ActiveSession { id, user_id, created: 1, expires: 1000, seen: 1, remember: true, begun: 1, identity: None }
+        ActiveSession {
+            id,
+            user_id,
+            created: 1,
+            authenticated: 1,
+            expires: 1000,
+            seen: 1,
+            remember: true,
+            begun: 1,
+            identity: None,
+        }
     }
 
     fn account<'r>(id: &'r str, groups: &'r str) -> Account<'r> {

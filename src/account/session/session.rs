@@ -19,6 +19,8 @@ pub struct Session {
     pub user: Arc<ArcSwap<User>>,
     /// When it began.
     pub created: UnixSecs,
+    /// When the person proved who they are; 0: not known.
+    pub authenticated: UnixSecs,
     /// The store's change number at which it began; orders it against other changes.
     pub(crate) begun: u64,
     /// It represents an API token; `session.idle` does not apply.
@@ -44,6 +46,7 @@ impl Session {
             id,
             user,
             created,
+            authenticated: 0,
             begun: 0,
             is_api_token: false,
             expires: AtomicU64::new(expires),

@@ -285,6 +285,11 @@ fn groups(table: &Table<'_>) -> (Vec<(String, String)>, Option<String>) {
     let prefix = table.text("groups_prefix", "gh:").filter(|prefix| !prefix.value.is_empty());
     if let Some(prefix) = prefix.as_ref().filter(|prefix| !fits(&prefix.value) || prefix.value.chars().count() > 32) {
         prefix.fault("this cannot begin the name of a group", "use a short word, for example \"gh:\"");
+    } else if let Some(prefix) = prefix.as_ref().filter(|prefix| !prefix.value.ends_with([':', '/', '-', '_', '.'])) {
+        prefix.fault(
+            "with this prefix a group of the provider could have the name of one of yours",
+            "end it with one of : / - _ .",
+        );
     }
     (map, prefix.map(|prefix| prefix.value))
 }

@@ -9,6 +9,7 @@ CREATE TABLE identity (
     email_verified INTEGER NOT NULL DEFAULT 0,
     login          TEXT NOT NULL DEFAULT '',    -- user name there
     groups         TEXT NOT NULL DEFAULT '',    -- mapped to ours, sorted, joined by commas
+    their_groups   TEXT NOT NULL DEFAULT '',    -- the provider's names that these were mapped from, a line each
     extra          TEXT NOT NULL DEFAULT '',    -- further ids there, as name=value lines
     created        INTEGER NOT NULL,
     seen           INTEGER NOT NULL DEFAULT 0,  -- last sign-in; 0: none yet
@@ -23,5 +24,6 @@ ALTER TABLE user ADD COLUMN email_proved INTEGER NOT NULL DEFAULT 0;    -- its o
 ALTER TABLE session ADD COLUMN provider TEXT;   -- the identity that it began with; NULL: a password or a link
 ALTER TABLE session ADD COLUMN subject  TEXT;
 ALTER TABLE session ADD COLUMN idp_sid  TEXT;   -- the provider's own session
+ALTER TABLE session ADD COLUMN authenticated INTEGER NOT NULL DEFAULT 0;    -- when the person proved who they are; 0: not known
 CREATE INDEX session_identity ON session (provider, subject) WHERE provider IS NOT NULL;
 CREATE INDEX session_idp_sid ON session (provider, idp_sid) WHERE idp_sid IS NOT NULL;

@@ -1,0 +1,127 @@
+//! What a sign-in through a provider may do to accounts, and what other sites, old sign-ins and old rules must not.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::client::Answer;
+use crate::gateway::{Gateway, PASSWORD};
+use crate::provider::Provider;
+use crate::providers::{Browser, ROUTE, leads_to, serve};
+
+fn get_from(browser: &mut Browser, gateway: &Gateway, site: &str, path: &str) -> Answer {
+    let cookies = browser.cookies();
+    let fields = [("Cookie", cookies.as_str()), ("Accept", "text/html"), ("Sec-Fetch-Mode", "navigate")];
+    let answer = match site {
+        "" => gateway.client().get(path, &fields),
+        _ => gateway.client().get(path, &[&fields[..], &[("Sec-Fetch-Site", site)]].concat()),
+    };
+    browser.keep(&answer);
+    answer
+}
+
+fn invite(gateway: &Gateway, email: &str) -> String {
+    let said = gateway.cli(&["invite", "--email", email]);
+    said.split("/.auth/invite/").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+fn sign_in_by_password(gateway: &Gateway, email: &str) -> Browser {
+    let mut browser = Browser::default();
+    let form = format!("email={}&password={}", email.replace('@', "%40"), PASSWORD.replace(' ', "+"));
+    assert_eq!(browser.post(gateway, "/.auth/login", &form).status, 303);
+    browser
+}
+
+/// Another site could put a person's identity on an account of its own choice (login CSRF; RFC 9700, 4.7).
+#[test]
+fn an_invite_is_accepted_through_a_provider_from_its_own_page_alone() {
+    let provider = Provider::start();
+    let gateway = serve(&format!("{}{ROUTE}", provider.configured("corp", "sign_up = \"invite\"\n")));
+    gateway.first_account();
+    provider.person("vic-1", "vic@example.com", true);
+    let token = invite(&gateway, "eve@example.com");
+    let start = format!("/.auth/oauth/corp?invite={token}");
+    for site in ["cross-site", "same-site", "none", ""] {
+        let answer = get_from(&mut Browser::default(), &gateway, site, &start);
+        let page = format!("/.auth/invite/{token}");
+        assert_eq!((answer.status, answer.field("location")), (303, Some(page.as_str())), "{site}");
+    }
+    assert_eq!(get_from(&mut Browser::default(), &gateway, "", "/.auth/oauth/corp?invite=a%0d%0ab").status, 404);
+    // who is signed in to another account keeps it
+    let mut ada = sign_in_by_password(&gateway, "ada@example.com");
+    let started = get_from(&mut ada, &gateway, "same-origin", &start);
+    let refused = ada.get(&gateway, &provider.agree(started.field("location").unwrap()));
+    assert_eq!(refused.status, 403);
+    assert!(refused.text().contains("You are signed in to another account."), "{}", refused.text());
+    assert_eq!(ada.who(&gateway).as_deref(), Some("ada@example.com"));
+    // from the page of the invite, signed out
+    let mut invited = Browser::default();
+    let started = get_from(&mut invited, &gateway, "same-origin", &start);
+    let done = invited.get(&gateway, &provider.agree(started.field("location").unwrap()));
+    assert_eq!(done.status, 303, "{done:?}");
+    assert_eq!(invited.who(&gateway).as_deref(), Some("eve@example.com"));
+}
+
+/// OWASP ASVS 5.0, 7.5.1: single sign-on that asks the person nothing proves nothing new.
+#[test]
+fn a_session_is_as_fresh_as_the_sign_in_at_the_provider() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (provider, hub) = (Provider::start(), Provider::start());
+    let two = [provider.configured("corp", "sign_up = \"open\"\n"), hub.configured("hub", "")].concat();
+    let gateway = serve(&format!("{two}{ROUTE}"));
+    let began = now();
+    provider.claims(move |claims| {
+        claims["email"] = "grace@example.com".into();
+        claims["email_verified"] = true.into();
+        claims["auth_time"] = (began - 30 * 86_400).into();
+    });
+    let mut browser = Browser::default();
+    assert_eq!(browser.through(&gateway, &provider, "/.auth/oauth/corp").status, 303);
+    let asked = browser.post(&gateway, "/.auth/account/link/hub", "");
+    assert!(!asked.text().contains("http-equiv"), "{}", asked.text());
+    let page = browser.get(&gateway, "/.auth/account").text();
+    assert!(
+        page.contains("for=\"link-hub\">Your password") && page.contains("/.auth/oauth/corp?fresh=1&#38;callbackUrl="),
+        "{page}"
+    );
+    // the provider authenticates the person again
+    provider.claims(move |claims| {
+        claims["email"] = "grace@example.com".into();
+        claims["email_verified"] = true.into();
+        claims["auth_time"] = now().into();
+    });
+    let again = browser.through(&gateway, &provider, "/.auth/oauth/corp?fresh=1&callbackUrl=%2F.auth%2Faccount");
+    assert_eq!((again.status, again.field("location")), (303, Some("/.auth/account")), "{again:?}");
+    let page = browser.get(&gateway, "/.auth/account").text();
+    assert!(!page.contains("for=\"link-hub\""), "{page}");
+    let leading = browser.post(&gateway, "/.auth/account/link/hub", "").text();
+    assert!(leads_to(&leading).starts_with(&hub.issuer), "{leading}");
+}
+
+#[test]
+fn groups_follow_the_map_of_their_provider_and_end_with_it() {
+    let provider = Provider::start();
+    let with = |map: &str| format!("{}{ROUTE}", provider.configured("corp", &format!("sign_up = \"open\"\n{map}\n")));
+    let mut gateway = serve(&with("groups = { team = \"admin\" }"));
+    provider.claims(|claims| {
+        claims["email"] = "grace@example.com".into();
+        claims["email_verified"] = true.into();
+        claims["groups"] = serde_json::json!(["team", "other"]);
+    });
+    let mut browser = Browser::default();
+    assert_eq!(browser.through(&gateway, &provider, "/.auth/oauth/corp").status, 303);
+    let groups = |gateway: &Gateway| {
+        let me = gateway.client().get("/.auth/me", &[("Cookie", &browser.cookies())]).json();
+        me["groups"].as_array().unwrap().iter().map(|group| group.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let are_soon = |gateway: &Gateway, expected: &[&str]| {
+        crate::gateway::eventually(&format!("groups are {expected:?}"), || groups(gateway) == expected);
+    };
+    are_soon(&gateway, &["admin"]);
+    gateway.reload(&with("groups = { team = \"ops\" }"));
+    are_soon(&gateway, &["ops"]);
+    gateway.reload(&with("groups = { elsewhere = \"ops\" }"));
+    are_soon(&gateway, &[]);
+    gateway.reload(&with("groups = { team = \"dev\" }"));
+    are_soon(&gateway, &["dev"]);
+    gateway.reload(ROUTE);
+    are_soon(&gateway, &[]);
+}
