@@ -29,6 +29,8 @@ pub enum Purpose {
     ProviderDerived,
     /// Identities that wait until their account has been signed in to.
     PendingIdentity,
+    /// Tokens of providers in the database.
+    ProviderTokens,
 }
 
 impl Purpose {
@@ -39,6 +41,7 @@ impl Purpose {
             Self::ProviderState => b"provider state",
             Self::ProviderDerived => b"provider derived values",
             Self::PendingIdentity => b"pending identity",
+            Self::ProviderTokens => b"provider tokens",
         }
     }
 }

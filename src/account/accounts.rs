@@ -404,10 +404,10 @@ mod tests {
     use super::super::{Details, Rejected, SignedIn};
     use super::*;
     use crate::account::credentials;
+    use crate::account::identity::sign_out::sign_out;
     use crate::account::one_time_link;
     use crate::account::profile;
     use crate::account::sign_in;
-    use crate::account::user_sessions;
 
     fn judged(world: &World, done: &SignedIn) -> Option<Rejected> {
         credentials::session_token(&world.accounts, done.token.expose().as_bytes()).err()
@@ -555,7 +555,7 @@ mod tests {
         world.accounts.close().await;
         assert!(!world.accounts.ready().await);
         assert_eq!(judged(&world, &done), None);
-        assert_eq!(user_sessions::sign_out(&world.accounts, &Caller::default(), &done.session).await, Err(StoreDown));
+        assert_eq!(sign_out(&world.accounts, &Caller::default(), &done.session, "").await, Err(StoreDown));
     }
 
     #[tokio::test]
@@ -579,7 +579,7 @@ mod tests {
         let error =
             sign_in::with_password(&world.accounts, &caller, "ada@example.com", secret(GOOD), true).await.map(|_| ());
         assert_eq!(error, Err(super::super::SignInError::Unavailable));
-        assert_eq!(user_sessions::sign_out(&world.accounts, &caller, &done.session).await, Err(StoreDown));
+        assert_eq!(sign_out(&world.accounts, &caller, &done.session, "").await, Err(StoreDown));
         let error = profile::change(&world.accounts, &caller, &who, Some("Ada"), None).await;
         assert_eq!(error, Err(super::super::ChangeError::Unavailable));
         assert!(one_time_link::create_first(&world.accounts).await.unwrap().is_none());

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::account::admin::bans;
     use crate::account::credentials;
-    use crate::account::user_sessions;
+    use crate::account::identity::sign_out::sign_out;
 
     fn wrong(result: Result<SignedIn, SignInError>) -> SignInError {
         result.map(|_| "signed in").unwrap_err()
@@ -590,7 +590,7 @@ mod tests {
         let world = World::new();
         world.user("ada@example.com");
         let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
-        user_sessions::sign_out(&world.accounts, &Caller::default(), &one.session).await.unwrap();
+        sign_out(&world.accounts, &Caller::default(), &one.session, "").await.unwrap();
         let stands =
             |done: &SignedIn| credentials::session_token(&world.accounts, done.token.expose().as_bytes()).is_ok();
         assert_eq!((stands(&one), stands(&two)), (false, true));

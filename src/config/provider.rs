@@ -43,6 +43,10 @@ pub struct Provider {
     pub sign_up: SignUp,
     /// What to do if the e-mail already belongs to an account.
     pub link: LinkRule,
+    /// Where signing out ends a session.
+    pub sign_out: SignOut,
+    /// Which of its tokens are kept, sealed.
+    pub kept: KeptTokens,
     /// Trusted CAs for its certificates; empty: the system roots.
     pub authorities: Vec<Authority>,
     /// Treats its e-mail addresses as verified.
@@ -176,6 +180,24 @@ impl ProviderAllow {
     pub fn is_everyone(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Tokens of a provider that are kept beyond the sign-in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct KeptTokens {
+    pub id: bool,
+    pub access: bool,
+    pub refresh: bool,
+}
+
+/// `sign_out`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignOut {
+    /// Here.
+    Local,
+    /// Here, then at the provider.
+    Provider,
 }
 
 /// `link`

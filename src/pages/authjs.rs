@@ -9,9 +9,10 @@ use super::call::{Call, Pages};
 use super::form::{Fields, query};
 use super::login::BUSY_SECS;
 use super::site::Site;
-use super::{errors, provider_lists, provider_relay, provider_replies, providers, session_cookies};
+use super::{errors, logout, provider_lists, provider_relay, provider_replies, providers, session_cookies};
+use crate::account::identity::sign_out;
 use crate::account::provider::identity::Intent;
-use crate::account::{Identity, SignInError, sign_in, user_sessions};
+use crate::account::{Identity, SignInError, sign_in};
 use crate::config::AuthJsClient;
 use crate::logging::Timestamp;
 use crate::secret::{random_bytes, same_bytes};
@@ -230,14 +231,24 @@ async fn sign_out(pages: &Pages, call: &Call<'_>) -> Reply {
     if !form.csrf_is_right {
         return url(call, form.style, StatusCode::OK, &without_csrf(pages, form.style, "signout"));
     }
-    if let Some(who) = &call.identity
-        && user_sessions::sign_out(&pages.accounts, &call.caller, &who.session).await.is_err()
-    {
-        let place = login_with(pages, call, Some("Unavailable"));
-        return url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place);
+    let mut at_provider = None;
+    if let Some(who) = &call.identity {
+        let return_uri = logout::return_uri(pages);
+        let signed_out = sign_out::sign_out(&pages.accounts, &call.caller, &who.session, &return_uri).await;
+        let Ok(further) = signed_out else {
+            let place = login_with(pages, call, Some("Unavailable"));
+            return url(call, form.style, StatusCode::SERVICE_UNAVAILABLE, &place);
+        };
+        at_provider = further;
     }
-    let place = pages.return_to(form.fields.get("callbackUrl"), call.incoming);
-    session_cookies::without_cookie(pages, url(call, form.style, StatusCode::OK, place.as_str()))
+    let ticket = at_provider.and_then(|url| pages.accounts.providers()?.keep_sign_out(url));
+    let place = match ticket {
+        // a page of ours leads on: the script gets no ID token
+        Some(ticket) => format!("{}/signed-out?{}={}", pages.prefix, logout::TICKET, ticket.expose()),
+        None => pages.return_to(form.fields.get("callbackUrl"), call.incoming).as_str().to_owned(),
+    };
+    let reply = url(call, form.style, StatusCode::OK, &place);
+    session_cookies::without_cookie(pages, reply)
 }
 
 /// Errors of signing in are told on the login page, the others on a page of their own.

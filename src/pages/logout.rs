@@ -3,12 +3,15 @@
 use http::StatusCode;
 
 use super::call::{Call, Pages};
-use super::form::Fields;
+use super::form::{Fields, query};
 use super::site::Site;
 use super::view::{Logout, Message};
-use super::{errors, form, session_cookies, view};
-use crate::account::user_sessions;
+use super::{errors, form, provider_replies, session_cookies, view};
+use crate::account::identity::sign_out::sign_out;
 use crate::web::reply::Reply;
+
+/// Query parameter of the page that leads on to a provider.
+pub(super) const TICKET: &str = "ticket";
 
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     if call.incoming.method != http::Method::POST {
@@ -28,21 +31,34 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         Ok(fields) => fields,
         Err(bad) => return form::unread_body(pages, call, bad),
     };
-    if let Some(who) = &call.identity
-        && user_sessions::sign_out(&pages.accounts, &call.caller, &who.session).await.is_err()
-    {
-        // the session still stands: to say otherwise would be a lie
-        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+    let mut at_provider = None;
+    if let Some(who) = &call.identity {
+        let Ok(further) = sign_out(&pages.accounts, &call.caller, &who.session, &return_uri(pages)).await else {
+            // the session still stands: to say otherwise would be a lie
+            return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+        };
+        at_provider = further;
     }
-    let reply = if fields.is_json() {
-        Reply::empty(StatusCode::NO_CONTENT)
-    } else {
-        Site::see_other(&format!("{}/signed-out", pages.prefix))
+    let reply = match at_provider {
+        _ if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
+        // no redirect: the form's policy would hold it back
+        Some(url) => provider_replies::leading_on(pages, call, url.as_str()),
+        None => Site::see_other(&format!("{}/signed-out", pages.prefix)),
     };
     session_cookies::without_cookie(pages, reply)
 }
 
+/// Where a provider sends people after they have signed out there; registered with it.
+pub(super) fn return_uri(pages: &Pages) -> String {
+    format!("{}{}/signed-out", pages.public_url, pages.prefix)
+}
+
+/// The page after signing out. It never starts a sign-in: a provider that still has a session would end the sign-out.
 pub(super) fn signed_out_page(pages: &Pages, call: &Call<'_>) -> Reply {
+    let waiting = query(call, &[TICKET]).and_then(|ticket| pages.accounts.providers()?.waiting_sign_out(&ticket));
+    if let Some(url) = waiting {
+        return provider_replies::leading_on(pages, call, url.as_str());
+    }
     if call.identity.is_some() {
         return Site::see_other(&format!("{}/account", pages.prefix));
     }

@@ -17,6 +17,7 @@ use crate::account::provider::attempt::{AttemptId, Browser};
 use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::finish::{self, Callback, Known, Unfinished};
 use crate::account::provider::identity::{Intent, ProviderIdentity};
+use crate::account::provider::tokens::ProviderTokens;
 use crate::account::{self, Identity, SignInError};
 use crate::config::{AuthJsClient, Provider, SameSite};
 use crate::metrics;
@@ -50,7 +51,8 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         (Ok(finished), Some(browser)) => {
             let what = (&finished.identity, &finished.intent, false);
             let place = finished.return_to.as_deref();
-            decide(pages, call, provider, &browser, what, (place, Some(&finished.attempt))).await
+            let attempt = Some((&finished.attempt, &finished.tokens));
+            decide(pages, call, provider, &browser, what, (place, attempt)).await
         }
         (Ok(_), None) => errors::refused(pages, StatusCode::BAD_REQUEST, call),
         (Err(unfinished), _) => not_finished(pages, call, provider, &unfinished),
@@ -64,17 +66,18 @@ async fn decide(
     provider: &Provider,
     browser: &Browser,
     (identity, intent, is_decided): (&ProviderIdentity, &Intent, bool),
-    (place, attempt): (Option<&str>, Option<&AttemptId>),
+    (place, attempt): (Option<&str>, Option<(&AttemptId, &ProviderTokens)>),
 ) -> Reply {
     let rules = ProviderRules::new(provider);
-    let decided = sign_in::finish(&pages.accounts, &call.caller, &rules, identity, intent, is_decided).await;
+    let tokens = attempt.map(|(_, tokens)| tokens);
+    let decided = sign_in::finish(&pages.accounts, &call.caller, &rules, identity, intent, is_decided, tokens).await;
     let Ok(decided) = decided else {
         return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call)
             .with(header::RETRY_AFTER, HeaderValue::from(2u16));
     };
     match decided {
         Finished::SignedIn(begun, _) => {
-            if let (Some(providers), Some(attempt)) = (pages.accounts.providers(), attempt) {
+            if let (Some(providers), Some((attempt, _))) = (pages.accounts.providers(), attempt) {
                 providers.began(attempt, &begun.session.id);
             }
             let place = pages.return_to(place, call.incoming);

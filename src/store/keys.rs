@@ -8,6 +8,7 @@ use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
 use super::db::{Db, Tx};
 use super::error::StoreError;
+use super::sealed_tokens::{self, SealToken};
 use super::sessions::{self, SessionSelector};
 use crate::clock::UnixSecs;
 use crate::sealing::Sealed;
@@ -199,11 +200,17 @@ pub fn seal_plain(db: &mut Db, seal: &Seal<'_>) -> Result<usize, StoreError> {
     Ok(sealed)
 }
 
-/// Seals all keys with another key, and leaves none of their earlier contents in the database's files. A running
+/// Seals all keys and tokens with another key, and leaves none of their earlier contents in the database's files. A running
 /// gateway is told, and reads the other key.
-pub fn seal_again(db: &mut Db, seal: &Seal<'_>, event: &AuditRow) -> Result<(), StoreError> {
+pub fn seal_again(
+    db: &mut Db,
+    seal: &Seal<'_>,
+    seal_token: &SealToken<'_>,
+    event: &AuditRow,
+) -> Result<(), StoreError> {
     db.write(|tx| {
         seal_rows(tx, "1", seal)?;
+        sealed_tokens::seal_again(tx, seal_token)?;
         // not of a retired one: its change number says which sessions it is good for
         tx.execute("UPDATE signing_key SET rev = ?1 WHERE retired IS NULL", [tx.rev()?])?;
         audit::write(tx, event)

@@ -26,7 +26,7 @@ pub enum Check {
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n migrates `user_version` from n to n + 1.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     include_str!("schema/0001_people.sql"),
     include_str!("schema/0002_tokens.sql"),
     include_str!("schema/0003_standing.sql"),
@@ -34,6 +34,7 @@ const SCRIPTS: [&str; 7] = [
     include_str!("schema/0005_crowds.sql"),
     include_str!("schema/0006_sealed.sql"),
     include_str!("schema/0007_identities.sql"),
+    include_str!("schema/0008_sealed_tokens.sql"),
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -265,7 +266,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has schema version 99, this authgate supports up to 7; use a newer authgate; it was left untouched"
+            "DB: the database has schema version 99, this authgate supports up to 8; use a newer authgate; it was left untouched"
         );
     }
 

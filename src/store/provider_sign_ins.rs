@@ -6,6 +6,7 @@ use super::db::{Db, Tx};
 use super::error::StoreError;
 use super::identities::{self, IdentityRow, Linked, NewIdentity};
 use super::links;
+use super::sealed_tokens::{self, SealedToken};
 use super::sessions::{self, NewSession};
 use super::sign_ins;
 use super::user_rows::{self, UserRow};
@@ -25,6 +26,8 @@ pub struct ProviderSignIn {
     pub intent: ProviderIntent,
     /// The session to begin; it replaces the one that the browser presented.
     pub session: NewSession,
+    /// Tokens to keep with it.
+    pub tokens: Vec<SealedToken>,
     /// The address is an account's: an identity whose address is verified is linked to it without asking, if the
     /// account's has been proved too.
     pub links_by_email: bool,
@@ -237,6 +240,7 @@ fn enter(
         audit::write(tx, own)?;
     }
     let ended = sign_ins::begin(tx, &user, &what.session, now, &event)?;
+    sealed_tokens::insert(tx, &what.session.id, &what.tokens)?;
     events.push(event);
     events.extend(ended);
     Ok(ProviderOutcome::SignedIn { user: Box::new(user), how, events })

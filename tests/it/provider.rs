@@ -32,6 +32,7 @@ pub struct Provider {
     codes: Arc<Mutex<HashMap<String, [String; 3]>>>,
     pub requests: Arc<Mutex<Vec<String>>>,
     logouts: Arc<AtomicUsize>,
+    issued: Arc<Mutex<String>>,
 }
 
 impl Provider {
@@ -46,6 +47,7 @@ impl Provider {
             codes: Arc::default(),
             requests: Arc::default(),
             logouts: Arc::default(),
+            issued: Arc::default(),
         };
         let server = provider.clone();
         std::thread::spawn(move || {
@@ -138,6 +140,7 @@ impl Provider {
                 "authorization_endpoint": format!("{issuer}/authorize"),
                 "token_endpoint": format!("{issuer}/token"),
                 "jwks_uri": format!("{issuer}/jwks"),
+                "end_session_endpoint": format!("{issuer}/end"),
                 "id_token_signing_alg_values_supported": ["EdDSA"],
                 "authorization_response_iss_parameter_supported": true,
             }),
@@ -177,7 +180,14 @@ impl Provider {
             "email": "ada@example.com", "email_verified": true, "name": "Ada L",
         });
         (self.claims.lock().unwrap())(&mut claims);
-        self.signed(&json!({ "alg": "EdDSA", "kid": "one" }), &claims)
+        let token = self.signed(&json!({ "alg": "EdDSA", "kid": "one" }), &claims);
+        self.issued.lock().unwrap().clone_from(&token);
+        token
+    }
+
+    /// The ID token that was issued last.
+    pub fn last_id_token(&self) -> String {
+        self.issued.lock().unwrap().clone()
     }
 
     fn signed(&self, head: &Value, claims: &Value) -> String {

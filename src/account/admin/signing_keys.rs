@@ -3,6 +3,7 @@
 use super::accounts::Admin;
 use crate::account::backend_token::signing_key;
 use crate::account::errors::AdminError;
+use crate::account::provider::token_seal;
 use crate::account::secrets_at_rest::{PlainKey, SecretsAtRest, seal_new, sealed_again};
 use crate::account::session::cookie_token;
 use crate::clock::PlausibleTime;
@@ -122,7 +123,9 @@ pub fn seal_again(admin: &mut Admin, given: Option<SealingKey>) -> Result<String
         return Err(AdminError("the new key is the old one".to_owned()));
     }
     let event = AuditRow { detail: next.id().to_owned(), ..admin.event("secrets_sealed_again", None) };
-    store::keys::seal_again(&mut admin.db, &|row| sealed_again(&old, &next, row), &event)?;
+    let seal_token =
+        |session: &str, kind: &str, sealed: &[u8]| token_seal::seal_again(&old, &next, (session, kind), sealed);
+    store::keys::seal_again(&mut admin.db, &|row| sealed_again(&old, &next, row), &seal_token, &event)?;
     if secrets.source().is_file() {
         secrets.source().replace_with_next().map_err(AdminError)?;
     }

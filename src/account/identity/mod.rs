@@ -8,3 +8,4 @@ pub(crate) mod logout;
 pub(crate) mod pending;
 pub(crate) mod rules;
 pub(crate) mod sign_in;
+pub(crate) mod sign_out;

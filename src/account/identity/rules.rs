@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::account::fields;
 use crate::account::provider::identity::{EXTRA_TENANT, ProviderIdentity};
 use crate::clock::UnixSecs;
-use crate::config::{LinkRule, Provider, ProviderKind, SignUp};
+use crate::config::{KeptTokens, LinkRule, Provider, ProviderKind, SignUp};
 use crate::store::NewIdentity;
 
 /// Groups of an identity at most; further ones are dropped.
@@ -31,6 +31,8 @@ pub(crate) struct ProviderRules {
     pub(crate) says_auth_time: bool,
     /// The provider names the organization of its people (Google's `hd`), and that is what `allow.domains` compares.
     pub(crate) has_hosted_domains: bool,
+    /// Which tokens are kept with a session.
+    pub(crate) kept: KeptTokens,
 }
 
 /// Who may sign in: everybody whom the provider knows, unless something is listed. Addresses and domains are
@@ -92,6 +94,7 @@ impl ProviderRules {
             links_by_email: provider.link == LinkRule::VerifiedEmail,
             says_auth_time: provider.kind == ProviderKind::Oidc,
             has_hosted_domains: provider.kind == ProviderKind::Google,
+            kept: provider.kept,
         }
     }
 
@@ -197,6 +200,7 @@ pub(crate) mod tests {
             links_by_email: false,
             says_auth_time: false,
             has_hosted_domains: false,
+            kept: KeptTokens::default(),
         }
     }
 

@@ -12,6 +12,8 @@ use crate::account::fields;
 use crate::account::ids::new_id;
 use crate::account::limits::login_throttle::presented_device;
 use crate::account::provider::identity::{Intent, ProviderIdentity};
+use crate::account::provider::token_seal;
+use crate::account::provider::tokens::ProviderTokens;
 use crate::account::session::draft::{NewSessionDraft, SignedIn};
 use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
@@ -68,7 +70,8 @@ pub(crate) enum Refusal {
     InviteWhileSignedIn,
 }
 
-/// Ends a sign-in. `is_decided`: whoever is signed in here was asked, and wants to sign in with this identity.
+/// Ends a sign-in. `is_decided`: whoever is signed in here was asked, and wants to sign in with this identity. `tokens`
+/// are kept as far as the rules say.
 ///
 /// # Errors
 /// [`StoreDown`]: nothing was changed.
@@ -79,6 +82,7 @@ pub(crate) async fn finish(
     identity: &ProviderIdentity,
     intent: &Intent,
     is_decided: bool,
+    tokens: Option<&ProviderTokens>,
 ) -> Result<Finished, StoreDown> {
     let shared = &*accounts.shared;
     let now = shared.clock.now();
@@ -100,10 +104,12 @@ pub(crate) async fn finish(
         idp_sid: identity.session_id.clone(),
     });
     draft.row.authenticated = rules.authenticated(identity, now);
+    let tokens = tokens.map(|tokens| token_seal::seal(&accounts.sealing_key(), &draft.row.id, tokens, rules.kept));
     let what = ProviderSignIn {
         identity: rules.row(identity),
         intent: store_intent(accounts, rules, identity, intent, is_decided)?,
         session: draft.row.clone(),
+        tokens: tokens.transpose().map_err(|_| StoreDown)?.unwrap_or_default(),
         links_by_email: rules.links_by_email,
     };
     let event = audit::event("provider_sign_in", caller, now);
@@ -275,7 +281,7 @@ mod tests {
     }
 
     async fn end(world: &World, rules: &ProviderRules, who: &ProviderIdentity, intent: &Intent) -> Finished {
-        finish(&world.accounts, &at("192.0.2.1"), rules, who, intent, false).await.unwrap()
+        finish(&world.accounts, &at("192.0.2.1"), rules, who, intent, false, None).await.unwrap()
     }
 
     async fn sign_in(world: &World, rules: &ProviderRules, who: &ProviderIdentity) -> Finished {
@@ -546,8 +552,9 @@ mod tests {
     async fn twelve_tabs_that_finish_together_share_one_session() {
         let world = World::new();
         let (first, _) = signed_in(sign_in(&world, &rules("corp"), &ada()).await);
-        let tab =
-            async || finish(&world.accounts, &browser(&first), &rules("corp"), &ada(), &Intent::SignIn, false).await;
+        let tab = async || {
+            finish(&world.accounts, &browser(&first), &rules("corp"), &ada(), &Intent::SignIn, false, None).await
+        };
         for _ in 0..11 {
             assert!(matches!(tab().await.unwrap(), Finished::Kept));
         }
@@ -565,7 +572,9 @@ mod tests {
         world.user("bob@example.com");
         let bob = world.sign_in("bob@example.com").await;
         let attempt = async |is_decided| {
-            finish(&world.accounts, &browser(&bob), &rules("corp"), &ada(), &Intent::SignIn, is_decided).await.unwrap()
+            finish(&world.accounts, &browser(&bob), &rules("corp"), &ada(), &Intent::SignIn, is_decided, None)
+                .await
+                .unwrap()
         };
         assert!(matches!(attempt(false).await, Finished::SignedInAs(email) if email == "bob@example.com"));
         assert_eq!((count(&world, "identity"), count(&world, "user")), (0, 1));
@@ -586,7 +595,7 @@ mod tests {
         let forged = Intent::Link { session: other.session.id.clone(), account };
         let person = person("1", "elsewhere@example.com");
         let link = async |browser: Caller, intent: &Intent| {
-            finish(&world.accounts, &browser, &rules("corp"), &person, intent, false).await.unwrap()
+            finish(&world.accounts, &browser, &rules("corp"), &person, intent, false, None).await.unwrap()
         };
         for (browser, intent) in [(browser(&other), &intent), (at("192.0.2.1"), &intent), (browser(&other), &forged)] {
             assert_eq!(refusal(&link(browser, intent).await), Refusal::SessionEnded);
@@ -600,7 +609,7 @@ mod tests {
         let ended = Intent::Link { session: own.session.id.clone(), account: own.session.user.load().id.clone() };
         world.admin().revoke_sessions(Some("ada@example.com")).unwrap();
         let late = ProviderIdentity { subject: "2".to_owned(), ..person.clone() };
-        let late = finish(&world.accounts, &browser(&own), &rules("corp"), &late, &ended, false).await.unwrap();
+        let late = finish(&world.accounts, &browser(&own), &rules("corp"), &late, &ended, false, None).await.unwrap();
         assert_eq!(refusal(&late), Refusal::SessionEnded);
     }
 

@@ -17,6 +17,7 @@ use super::providers::Providers;
 use super::signed_token::{self, TokenType};
 use super::start::redirect_uri;
 use super::token_request::{self, Tokens};
+use super::tokens::{ProviderTokens, TimedToken};
 use super::verification::{failure, parties, with_keys};
 use crate::client::LIST_BYTES_MAX;
 use crate::config::ProviderKind;
@@ -49,6 +50,7 @@ pub(crate) struct Finished {
     pub(crate) return_to: Option<String>,
     /// For [`Providers::began`].
     pub(crate) attempt: AttemptId,
+    pub(crate) tokens: ProviderTokens,
 }
 
 /// An attempt that ended otherwise.
@@ -91,8 +93,8 @@ pub(crate) async fn finish(providers: &Providers, callback: &Callback<'_>) -> Re
         began_session: None,
     };
     match identity(providers, &state, callback, browser, &attempt).await {
-        Ok(identity) => {
-            Ok(Finished { identity, intent: known.intent, return_to: known.return_to, attempt: attempt.id })
+        Ok((identity, tokens)) => {
+            Ok(Finished { identity, intent: known.intent, return_to: known.return_to, attempt: attempt.id, tokens })
         }
         Err(Ended::Failed(failure)) => Err(Unfinished { failure, known: Some(known) }),
         Err(Ended::Before(session)) => {
@@ -126,7 +128,7 @@ async fn identity(
     callback: &Callback<'_>,
     browser: &Browser,
     attempt: &Attempt,
-) -> Result<ProviderIdentity, Ended> {
+) -> Result<(ProviderIdentity, ProviderTokens), Ended> {
     let metadata = state.metadata().await?;
     let answered_by = check_issuer(&metadata, callback.param("iss"))?;
     if let Some(error) = callback.param("error") {
@@ -140,10 +142,11 @@ async fn identity(
     let verifier = (!state.config.danger_no_pkce).then(|| providers.keys.verifier(&attempt.id, browser));
     let tokens = exchange(state, &metadata, callback, code, verifier.as_deref()).await?;
     if !state.config.kind.is_openid() {
-        return Ok(profile_identity(state, &metadata, &tokens.access).await?);
+        let identity = profile_identity(state, &metadata, &tokens.access.value).await?;
+        return Ok((identity, ProviderTokens { access: tokens.access, id: None, refresh: tokens.refresh }));
     }
     let nonce = providers.keys.nonce(&attempt.id, browser);
-    Ok(openid_identity(state, &metadata, &tokens, &nonce, attempt, answered_by.as_deref()).await?)
+    Ok(openid_identity(state, &metadata, tokens, &nonce, attempt, answered_by.as_deref()).await?)
 }
 
 /// The answer must come from the issuer that was asked, error answers too (RFC 9207, 2.4).
@@ -189,23 +192,23 @@ async fn exchange(
 ) -> Result<Tokens, Failure> {
     let proof = state.proof(metadata)?;
     let form = token_request::form(code, &redirect_uri(callback.origin, &state.config), verifier, &proof);
-    token_request::read(&state.post("token", &metadata.token, proof.authorization, form).await?)
+    token_request::read(&state.post("token", &metadata.token, proof.authorization, form).await?, state.wall())
 }
 
 async fn openid_identity(
     state: &ProviderState,
     metadata: &Metadata,
-    tokens: &Tokens,
+    tokens: Tokens,
     nonce: &str,
     attempt: &Attempt,
     answered_by: Option<&str>,
-) -> Result<ProviderIdentity, Failure> {
+) -> Result<(ProviderIdentity, ProviderTokens), Failure> {
     let bad = |why: &str| Failure::new(Reason::BadIdentity, why);
-    let token = tokens.id.as_ref().ok_or_else(|| bad("token endpoint: no ID token"))?;
+    let token = tokens.id.ok_or_else(|| bad("token endpoint: no ID token"))?;
     let expected = Expected {
         parties: parties(state, metadata),
         nonce,
-        access_token: tokens.access.expose(),
+        access_token: tokens.access.value.expose(),
         fresh_since: attempt.is_fresh.then_some(attempt.began),
     };
     let parsed = signed_token::parse(token.expose(), TokenType::Id, &metadata.algorithms).map_err(failure)?;
@@ -215,22 +218,36 @@ async fn openid_identity(
     if answered_by.is_some() && issuer.as_deref() != answered_by {
         return Err(Failure::new(Reason::WrongIssuer, "iss of the answer and of the ID token differ"));
     }
-    check_tenant(state, metadata, &claims)?;
-    let subject = claims::text(&claims, "sub").ok_or_else(|| bad("no subject"))?;
-    let userinfo = userinfo(state, metadata, &claims, &tokens.access, &subject).await?;
-    let documents = Documents { provider: &state.config, first: &claims, userinfo: userinfo.as_ref() };
+    let identity = described(state, metadata, &claims, &tokens.access.value).await?;
+    let id = TimedToken { value: token, expires: signed_token::seconds(&claims, "exp").ok().flatten() };
+    Ok((identity, ProviderTokens { access: tokens.access, id: Some(id), refresh: tokens.refresh }))
+}
+
+/// The identity that verified claims describe, with userinfo where they leave something out.
+pub(super) async fn described(
+    state: &ProviderState,
+    metadata: &Metadata,
+    claims: &Value,
+    access: &Secret,
+) -> Result<ProviderIdentity, Failure> {
+    let bad = |why: &str| Failure::new(Reason::BadIdentity, why);
+    check_tenant(state, metadata, claims)?;
+    let issuer = claims::text(claims, "iss");
+    let subject = claims::text(claims, "sub").ok_or_else(|| bad("no subject"))?;
+    let userinfo = userinfo(state, metadata, claims, access, &subject).await?;
+    let documents = Documents { provider: &state.config, first: claims, userinfo: userinfo.as_ref() };
     let groups = if documents.leaves_groups_out() && needs_groups(&state.config) {
-        groups::microsoft_groups(state, &tokens.access).await?
+        groups::microsoft_groups(state, access).await?
     } else {
         documents.groups().unwrap_or_default()
     };
     let subject = match &state.config.claims.id {
         None => subject,
-        Some(path) => claims::text(&claims, path)
+        Some(path) => claims::text(claims, path)
             .filter(|subject| id_token::is_subject(subject))
             .ok_or_else(|| bad("the claim of `claims.id` is missing or no text"))?,
     };
-    let text = |name: &str| claims::text(&claims, name);
+    let text = |name: &str| claims::text(claims, name);
     let extra = [(EXTRA_OBJECT_ID, "oid"), (EXTRA_TENANT, "tid")];
     let is_microsoft = state.config.kind == ProviderKind::Microsoft;
     Ok(ProviderIdentity {
@@ -244,7 +261,7 @@ async fn openid_identity(
         groups,
         session_id: text("sid").filter(|sid| sid.len() <= SESSION_ID_BYTES_MAX),
         hosted_domain: text("hd").filter(|_| state.config.kind == ProviderKind::Google),
-        auth_time: signed_token::seconds(&claims, "auth_time").ok().flatten(),
+        auth_time: signed_token::seconds(claims, "auth_time").ok().flatten(),
         extra: extra.into_iter().filter(|_| is_microsoft).filter_map(|(key, name)| Some((key, text(name)?))).collect(),
     })
 }

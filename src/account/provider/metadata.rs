@@ -57,6 +57,8 @@ pub(crate) struct Metadata {
     pub(crate) algorithms: Vec<Algorithm>,
     /// The provider promises `iss` in every answer (RFC 9207, 3).
     pub(crate) promises_issuer: bool,
+    /// Browsers are sent there to sign out (OpenID Connect RP-Initiated Logout 1.0); nothing is fetched.
+    pub(crate) end_session: Option<Url>,
 }
 
 /// Where a provider's metadata is read; `None`: its kind has none.
@@ -96,6 +98,7 @@ pub(crate) fn without_document(provider: &Provider) -> Result<Metadata, String> 
         auth_methods: None,
         algorithms: Vec::new(),
         promises_issuer: false,
+        end_session: None,
     })
 }
 
@@ -137,6 +140,7 @@ pub(crate) fn read(provider: &Provider, document: &Value) -> Result<Metadata, St
         auth_methods: document.get("token_endpoint_auth_methods_supported").and_then(strings),
         algorithms,
         promises_issuer: is_true("authorization_response_iss_parameter_supported"),
+        end_session: text(document, "end_session_endpoint").and_then(|url| endpoint_url(url, provider)),
     })
 }
 

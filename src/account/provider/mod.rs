@@ -10,6 +10,7 @@
 mod algorithm;
 pub(crate) mod attempt;
 mod claims;
+pub(crate) mod end_session;
 pub(crate) mod errors;
 pub(crate) mod finish;
 mod groups;
@@ -23,9 +24,12 @@ mod memory;
 mod metadata;
 mod provider_state;
 pub(crate) mod providers;
+pub(crate) mod sign_out_tickets;
 mod signed_token;
 pub(crate) mod start;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token_request;
+pub(crate) mod token_seal;
+pub(crate) mod tokens;
 mod verification;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ring::hmac;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::attempt::{AttemptId, AttemptKeys};
@@ -10,12 +11,14 @@ use super::errors::{Failure, Reason};
 use super::logout_memory::LogoutMemory;
 use super::memory::Memory;
 use super::provider_state::ProviderState;
+use super::sign_out_tickets::SignOutTickets;
 use crate::account::errors::StartError;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::config::Provider;
 use crate::metrics;
 use crate::sealing::{Purpose, SealingKey};
+use crate::secret::Secret;
 
 /// The providers, in the order of the configuration, and what attempts are sealed with and remembered by.
 pub(crate) struct Providers {
@@ -25,6 +28,7 @@ pub(crate) struct Providers {
     pub(super) keys: Arc<AttemptKeys>,
     pub(super) memory: Arc<Memory>,
     logouts: Arc<LogoutMemory>,
+    sign_outs: Arc<SignOutTickets>,
 }
 
 impl Providers {
@@ -62,7 +66,15 @@ impl Providers {
         let keys = Arc::new(AttemptKeys::new(purpose_key)?);
         let state = |provider: &Provider| Arc::new(ProviderState::new(provider.clone(), client.clone(), clock.clone()));
         let list = configured.iter().map(state).collect();
-        Some(Self { list, client, clock, keys, memory: Arc::default(), logouts: Arc::default() })
+        Some(Self {
+            list,
+            client,
+            clock,
+            keys,
+            memory: Arc::default(),
+            logouts: Arc::default(),
+            sign_outs: Arc::default(),
+        })
     }
 
     /// The same under a new configuration: what was learned of providers that did not change is kept.
@@ -80,6 +92,7 @@ impl Providers {
             keys: Arc::clone(&self.keys),
             memory: Arc::clone(&self.memory),
             logouts: Arc::clone(&self.logouts),
+            sign_outs: Arc::clone(&self.sign_outs),
         }
     }
 
@@ -96,6 +109,16 @@ impl Providers {
     /// What is remembered of back-channel logouts.
     pub(crate) fn logouts(&self) -> &Arc<LogoutMemory> {
         &self.logouts
+    }
+
+    /// A ticket for an address that waits until a page of ours is opened.
+    pub(crate) fn keep_sign_out(&self, url: Url) -> Option<Secret> {
+        self.sign_outs.issue(url, self.clock.monotonic_millis() / 1000)
+    }
+
+    /// The address of a ticket.
+    pub(crate) fn waiting_sign_out(&self, ticket: &str) -> Option<Url> {
+        self.sign_outs.redeem(ticket, self.clock.monotonic_millis() / 1000)
     }
 
     pub(super) fn find(&self, name: &str) -> Result<Arc<ProviderState>, Failure> {

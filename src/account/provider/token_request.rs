@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::errors::{Failure, Reason};
+use super::tokens::TimedToken;
 use crate::account::jws;
 use crate::client::Response;
 use crate::clock::UnixSecs;
@@ -16,7 +17,9 @@ use crate::secret::{NoRandomness, Secret, random_bytes};
 
 /// Lifetime of a client assertion, seconds.
 const ASSERTION_SECS: u64 = 60;
-/// Longest access token that is used, bytes.
+/// Longest lifetime of an access token that is believed, seconds.
+const LIFETIME_SECS_MAX: u64 = 366 * 86_400;
+/// Longest access or refresh token that is used, bytes.
 const ACCESS_TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// What proves the client in one request.
@@ -121,12 +124,13 @@ pub(crate) fn form(code: &str, redirect_uri: &str, verifier: Option<&str>, proof
 
 /// What a token endpoint gave.
 pub(crate) struct Tokens {
-    pub(crate) access: Secret,
+    pub(crate) access: TimedToken,
     pub(crate) id: Option<Secret>,
+    pub(crate) refresh: Option<Secret>,
 }
 
-/// Reads the answer. `error` comes first: some servers answer errors with status 200.
-pub(crate) fn read(response: &Response) -> Result<Tokens, Failure> {
+/// Reads the answer that came at `now`. `error` comes first: some servers answer errors with status 200.
+pub(crate) fn read(response: &Response, now: UnixSecs) -> Result<Tokens, Failure> {
     let json = &response.json;
     if let Some(error) = json.get("error") {
         let code = error.as_str().map_or_else(|| "?".to_owned(), plain_code);
@@ -148,8 +152,19 @@ pub(crate) fn read(response: &Response) -> Result<Tokens, Failure> {
     }
     let is_token = |token: &&str| token.len() <= ACCESS_TOKEN_BYTES_MAX && token.bytes().all(|b| b.is_ascii_graphic());
     let access = text("access_token").filter(is_token).ok_or_else(|| broken("no access token"))?;
-    let id = text("id_token").map(|token| Secret::new(token.to_owned()));
-    Ok(Tokens { access: Secret::new(access.to_owned()), id })
+    let secret = |token: &str| Secret::new(token.to_owned());
+    Ok(Tokens {
+        access: TimedToken { value: secret(access), expires: expiry(json, now) },
+        id: text("id_token").map(secret),
+        refresh: text("refresh_token").filter(|token| token.len() <= ACCESS_TOKEN_BYTES_MAX).map(secret),
+    })
+}
+
+/// When an access token expires; some servers say it in a text.
+fn expiry(json: &Value, now: UnixSecs) -> Option<UnixSecs> {
+    let lifetime = json.get("expires_in")?;
+    let secs = lifetime.as_u64().or_else(|| lifetime.as_str()?.parse().ok())?;
+    Some(now.saturating_add(secs.min(LIFETIME_SECS_MAX)))
 }
 
 /// An error code from outside, as a log line may have it (RFC 6749, 5.2, allows little more).

@@ -1,8 +1,8 @@
-//! A user's own sessions: list them, end one, end all, sign out.
+//! A user's own sessions: list them, end one, end all.
 
 use std::sync::atomic::Ordering;
 
-use super::session::{Identity, Session, SessionState};
+use super::session::{Identity, SessionState};
 use crate::account::accounts::Accounts;
 use crate::account::audit;
 use crate::account::caller::Caller;
@@ -25,22 +25,6 @@ pub struct SessionInfo {
     pub address: String,
     /// User-Agent at sign-in.
     pub user_agent: String,
-}
-
-/// Signs out: ends the session.
-pub async fn sign_out(accounts: &Accounts, caller: &Caller, session: &Session) -> Result<(), StoreDown> {
-    let shared = &*accounts.shared;
-    let now = shared.clock.now();
-    let user = session.user.load_full();
-    let event = audit::about("sign_out", caller, now, &user.id, &user.email);
-    let (id, written) = (session.id.clone(), event.clone());
-    shared
-        .store
-        .run(move |db| store::sessions::end_sessions(db, SessionSelector::Session(&id), now, &written))
-        .await
-        .map_err(|error| store_down(&error))?;
-    audit::log(&event);
-    Ok(())
 }
 
 /// The user's active sessions, newest first.

@@ -15,6 +15,7 @@ mod pages;
 mod people;
 mod provider;
 mod provider_kind;
+mod provider_session;
 mod provider_text;
 mod route;
 mod server;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::provider_kind::{self, KindDefaults};
+use super::provider_session;
 use super::provider_text::{is_domain, is_email, is_guid, is_scope};
 use crate::config::file::{Item, Table};
 use crate::config::secret::secret;
@@ -83,15 +84,10 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
     let [trust, no_pkce] = ["danger_trust_email", "danger_no_pkce"].map(|key| table.boolean(key).unwrap_or(false));
     let label = label(table, kind, name.as_deref());
     let callback = name.as_deref().and_then(|name| callback(table, name, around));
+    let sign_out = provider_session::sign_out(table, kind);
     let kind = kind?;
     needs_https(table, kind, around.public_url);
-    let is_restricted = !allow.is_everyone() || kind == ProviderKind::Oidc || kind == ProviderKind::OAuth2;
-    if sign_up == SignUp::Open && !is_restricted && !is_own_server(table, kind) {
-        let remedy =
-            "restrict it, for example with allow = { domains = [\"example.com\"] }, or set sign_up = \"invite\"";
-        let what = format!("anyone with an account at this provider ({}) can sign up", kind.word());
-        table.reading.warn(table.span_of("sign_up"), what, remedy);
-    }
+    warn_of_strangers(table, kind, sign_up, &allow);
     Some(Provider {
         name: name?,
         kind,
@@ -110,10 +106,23 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
         allow,
         sign_up,
         link,
+        sign_out,
+        kept: provider_session::kept(sign_out),
         authorities,
         danger_trust_email: trust,
         danger_no_pkce: no_pkce,
     })
+}
+
+/// Public providers know everyone.
+fn warn_of_strangers(table: &Table<'_>, kind: ProviderKind, sign_up: SignUp, allow: &ProviderAllow) {
+    let is_restricted = !allow.is_everyone() || kind == ProviderKind::Oidc || kind == ProviderKind::OAuth2;
+    if sign_up == SignUp::Open && !is_restricted && !is_own_server(table, kind) {
+        let remedy =
+            "restrict it, for example with allow = { domains = [\"example.com\"] }, or set sign_up = \"invite\"";
+        let what = format!("anyone with an account at this provider ({}) can sign up", kind.word());
+        table.reading.warn(table.span_of("sign_up"), what, remedy);
+    }
 }
 
 fn kind(table: &Table<'_>) -> Option<ProviderKind> {

@@ -22,8 +22,8 @@ use crate::account::provider::start::{Start, Started, start};
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::config::{
-    ClientCredential, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderEndpoints, ProviderIssuer,
-    ProviderKind, SignUp, TokenAuth,
+    ClientCredential, KeptTokens, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderEndpoints, ProviderIssuer,
+    ProviderKind, SignOut, SignUp, TokenAuth,
 };
 use crate::secret::Secret;
 
@@ -292,6 +292,8 @@ pub(super) fn provider(kind: ProviderKind, issuer: ProviderIssuer) -> Provider {
         allow: ProviderAllow::default(),
         sign_up: SignUp::Closed,
         link: LinkRule::Ask,
+        sign_out: SignOut::Local,
+        kept: KeptTokens::default(),
         authorities: Vec::new(),
         danger_trust_email: false,
         danger_no_pkce: false,
