@@ -23,6 +23,10 @@ use crate::config::{AuthJsClient, Provider, SameSite};
 use crate::metrics;
 use crate::web::reply::Reply;
 
+/// Marks an answer that a page of ours has sent the browser on to. With `session.same_site = "strict"` a navigation from
+/// the provider brings no session, and neither would a redirect after it bring a new one.
+const FROM_HERE: &str = "from_here";
+
 /// What an identity that waits is asked about.
 enum Question<'q> {
     /// Its address is an account's.
@@ -44,6 +48,10 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         Relay::Here(origin) => origin.to_string(),
         Relay::Elsewhere(reply) => return reply,
     };
+    if pages.same_site == SameSite::Strict && !query.is_empty() && !query.iter().any(|(name, _)| name == FROM_HERE) {
+        let here = format!("{}&{FROM_HERE}=1", call.incoming.origin_form());
+        return provider_replies::leading_on(pages, call, &here);
+    }
     let browser = provider_replies::browser(pages, call.incoming.headers);
     let callback =
         Callback { provider: &provider.name, path, origin: &origin, query: &query, browser: browser.clone() };
@@ -81,25 +89,16 @@ async fn decide(
                 providers.began(attempt, &begun.session.id);
             }
             let place = pages.return_to(place, call.incoming);
-            let reply = after_callback(pages, call, place.as_str());
+            let reply = Site::see_other(place.as_str());
             session_cookies::signed_in(pages, call, reply, Some(place.as_str()), &begun)
         }
-        Finished::Kept => after_callback(pages, call, pages.return_to(place, call.incoming).as_str()),
-        Finished::Linked(_) => after_callback(pages, call, &format!("{}/account?saved=linked", pages.prefix)),
+        Finished::Kept => Site::see_other(pages.return_to(place, call.incoming).as_str()),
+        Finished::Linked(_) => Site::see_other(&format!("{}/account?saved=linked", pages.prefix)),
         Finished::Collision => ask(pages, call, provider, browser, identity, (&Question::Collision, place, "")),
         Finished::SignedInAs(email) => {
             ask(pages, call, provider, browser, identity, (&Question::SignedInAs(&email), place, ""))
         }
         Finished::Refused(why) => provider_replies::message(pages, call, StatusCode::FORBIDDEN, refusal(why)),
-    }
-}
-
-/// A place after a navigation that came from the provider: a strict cookie would not be sent after a redirect.
-fn after_callback(pages: &Pages, call: &Call<'_>, place: &str) -> Reply {
-    if pages.same_site == SameSite::Strict {
-        provider_replies::leading_on(pages, call, place)
-    } else {
-        Site::see_other(place)
     }
 }
 

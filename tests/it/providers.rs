@@ -300,9 +300,10 @@ fn a_form_of_another_site_links_nothing() {
     assert_eq!(gateway.client().post_form("/.auth/account/link/corp", &[], "").status, 401);
 }
 
-/// `session.same_site = "strict"`: a cookie that a redirect from elsewhere sets would not be sent with the next request.
+/// Case 66. `session.same_site = "strict"`: no session would arrive with a navigation from elsewhere, nor with a redirect
+/// after it, so the answer is sent on by a page of the gateway's own.
 #[test]
-fn with_strict_cookies_the_way_on_is_a_page() {
+fn with_strict_cookies_the_answer_is_sent_on_by_a_page() {
     let provider = Provider::start();
     let gateway = serve(&format!(
         "[session]\nsame_site = \"strict\"\n{}{ROUTE}",
@@ -313,9 +314,13 @@ fn with_strict_cookies_the_way_on_is_a_page() {
     let started = browser.get(&gateway, "/.auth/oauth/corp?callbackUrl=/app");
     let cookie = started.all("set-cookie").join("\n");
     assert!(cookie.contains("authgate-oauth=") && cookie.contains("SameSite=Lax"), "{cookie}");
-    let answer = browser.get(&gateway, &provider.agree(started.field("location").unwrap()));
-    assert_eq!(answer.status, 200);
-    assert!(answer.text().contains("http-equiv=\"refresh\" content=\"0;url=/app\""), "{}", answer.text());
+    let callback = provider.agree(started.field("location").unwrap());
+    let page = browser.get(&gateway, &callback);
+    assert_eq!((page.status, page.all("set-cookie").len()), (200, 0), "{page:?}");
+    assert_eq!(leads_to(&page.text()), format!("{callback}&from_here=1"));
+    assert!(browser.who(&gateway).is_none());
+    let answer = browser.get(&gateway, &leads_to(&page.text()));
+    assert_eq!((answer.status, answer.field("location")), (303, Some("/app")), "{answer:?}");
     assert!(answer.all("set-cookie").iter().any(|cookie| cookie.contains("SameSite=Strict")));
 }
 
