@@ -1,5 +1,5 @@
-//! Accounts and sessions: sign-in, sign-up, passwords, invites, throttling. Uses nothing of HTTP except the values of
-//! [`crate::web`].
+//! Accounts, credentials and sessions: sign-in, sign-up, passwords, identity providers, API tokens, invites,
+//! throttling. Serves no HTTP; requests to identity providers go through `crate::client`.
 
 mod accounts;
 pub mod admin;

@@ -127,7 +127,7 @@ pub(crate) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Re
     }
 }
 
-/// Whether a session may keep using a route; checked again for open sockets.
+/// Whether a session may keep using a route; rechecked for live connections.
 pub(crate) fn still_allowed(route: &Route, groups: &[String]) -> bool {
     route.access != Access::SignedIn || in_groups(route, groups)
 }
@@ -136,7 +136,7 @@ fn in_groups(route: &Route, groups: &[String]) -> bool {
     route.groups.is_empty() || route.groups.iter().any(|group| groups.contains(group))
 }
 
-/// Contract, section 5: handshakes are checked by `Origin`, unsafe methods only if the credential is one that browsers
+/// WebSocket handshakes are checked by `Origin`; unsafe methods are checked only if the credential is one that browsers
 /// send automatically.
 fn crosses_origins(
     route: &Route,

@@ -1,5 +1,5 @@
-//! One request -> one verdict. No await, no disk. Live requests, open sockets after a reload, `check` and `explain` all
-//! call [`decide`].
+//! One request -> one verdict. No await, no disk. Live requests, live connections after a reload, `check` and `explain`
+//! all call [`decide`].
 
 use http::{HeaderName, Method, StatusCode};
 
@@ -25,7 +25,7 @@ pub(crate) enum Verdict {
     Page(Page),
     /// The route (by index) refuses it.
     Refuse(usize, Refusal),
-    /// Only a status: no route, or an unknown host.
+    /// Only a status: no route, an unknown host, or a method override that is never served.
     Status(StatusCode),
     /// 400: the named part is malformed, or its readings lead to different places.
     Ambiguous(&'static str),
@@ -147,7 +147,7 @@ fn under_all(
             (verdict, other) => verdict.or_stricter(other),
         };
     }
-    // a refusal says more than that the readings differ
+    // a refusal takes precedence over the 400 for readings that lead to different places
     if apart && matches!(verdict, Verdict::Forward(_)) { Verdict::Ambiguous("path") } else { verdict }
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn under(
 }
 
 impl Verdict {
-    /// The verdict that admits fewer users.
+    /// The stricter of two verdicts; the first if they are equally strict.
     fn or_stricter(self, other: Self) -> Self {
         if other.strictness() > self.strictness() { other } else { self }
     }

@@ -1,5 +1,5 @@
-//! Refusal x kind of request -> reply (contract, section 5). Navigations are sent to the login page, programs get a
-//! status and JSON, WebSocket handshakes a plain status, gRPC calls a gRPC status.
+//! Refusal x kind of request -> reply (docs/http.md, "Denied requests"). Navigations are sent to the login page,
+//! programs get a status and JSON, WebSocket handshakes a plain status, gRPC calls a gRPC status.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! The end of the line: one access line per request, and the counters. A line tells method, host,
-//! path, who and how it went; never the query, a cookie, a token or a body.
+//! The access log: one line per request, and the counters. A line has the method, host, path, user and outcome; never
+//! the query, a cookie, a token or a body.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -30,7 +30,7 @@ struct AccessLine<'a> {
     outcome: &'static str,
     route: Option<usize>,
     upstream: Option<&'a str>,
-    /// The one that was asked, of several.
+    /// The server that was tried last, if the upstream has several.
     server: Option<&'a str>,
     user: Option<&'a str>,
     /// The API token that spoke for the account.
@@ -43,7 +43,7 @@ struct AccessLine<'a> {
     duration_ms: Millis,
 }
 
-/// Hundredths of a millisecond: one is a part of what the gateway itself takes.
+/// A time in hundredths of a millisecond: fine enough for what the gateway itself takes.
 #[derive(Debug, Clone, Copy)]
 struct Millis(u64);
 
@@ -60,8 +60,8 @@ pub(crate) struct Counts {
     pub(crate) bytes_out: usize,
 }
 
-/// Writes the access line and counts the request. `facts` were read from `head`, where that was not refused. Gives when
-/// the request was over.
+/// Writes the access line and counts the request. `facts` were read from `head`; `None` if it was rejected. Returns
+/// when the request ended.
 pub(crate) fn record(
     gateway: &Gateway,
     head: &RequestHeader,
@@ -119,13 +119,13 @@ fn as_text(path: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The host that a head names which was refused.
+/// The host that a rejected head names.
 fn asked_host(head: &http::request::Parts) -> &str {
     let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     host.filter(|host| Host::parse(host).is_some()).unwrap_or_default()
 }
 
-/// The parser refused a head that no filter ever saw: its line has no method and no path, and the host that it names.
+/// Writes the line of a head that the parser rejected: without method and path, with the host that it names.
 pub(crate) fn unread(
     gateway: &Gateway,
     (client, host): (Option<IpAddr>, &str),
@@ -200,12 +200,12 @@ fn put_plain(out: &mut Vec<u8>, before: &[u8], text: &str) {
     out.push(b'"');
 }
 
-/// A text behind what stands before it. What needs no escape, and that is nearly all, is copied as it is.
+/// Writes `before` and the text, if there is one. Text that needs no escape, which is nearly all, is copied unchanged.
 fn put(out: &mut Vec<u8>, before: &[u8], text: Option<&str>) {
     let Some(text) = text else { return };
     out.extend_from_slice(before);
     let is_escaped = |b: &u8| !(b' '..=b'~').contains(b) || matches!(b, b'"' | b'\\');
-    // all are counted, which takes less time than to stop at the first one
+    // counting all is faster than stopping at the first one
     if text.bytes().filter(is_escaped).count() == 0 {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
@@ -237,8 +237,8 @@ fn put_millis(out: &mut Vec<u8>, before: &[u8], time: Option<Millis>) {
 /// Pages whose links carry a token in their path.
 const ONE_TIME: [&str; 2] = ["invite", "reset"];
 
-/// A path as the log tells it: as it came, but without the token of a one-time link, which is still good where the link was
-/// changed on its way (mail programs do).
+/// A path as it is logged: as received, but without the token of a one-time link. The token may still be valid if the
+/// link was altered in transit, as mail programs do.
 fn shown<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
     let bytes = path.as_bytes();
     let odd = |(at, b): (usize, &u8)| match b {
@@ -259,7 +259,8 @@ fn shown<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
     }
 }
 
-/// The same where a path has other readings: as the most lenient reader would have it. What stands before a host is not told.
+/// The same for a path with several readings, as the most lenient reader would read it. User info before a host is left
+/// out.
 fn shown_odd<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
     let decode = |bytes: &[u8]| percent_encoding::percent_decode(bytes).collect::<Vec<u8>>();
     let read = decode(&decode(path.as_bytes())).to_ascii_lowercase();
@@ -280,7 +281,7 @@ fn shown_odd<'p>(prefix: &str, path: &'p str) -> Cow<'p, str> {
     if path.starts_with('/') { without_session(path) } else { path.rsplit('@').next().unwrap_or_default().into() }
 }
 
-/// A path without a session of the app behind that stands in it (Jakarta Servlet 6.0, 7.1.3).
+/// A path with an app's session id (`;jsessionid=`, Jakarta Servlet 6.0, 7.1.3) masked.
 fn without_session(path: &str) -> Cow<'_, str> {
     const NAME: &str = ";jsessionid=";
     let lower = path.to_ascii_lowercase();

@@ -1,5 +1,5 @@
-//! How a gateway is put together, and how another configuration takes the place of the one in force: each
-//! request takes the one that is there when it begins, and keeps it to its end.
+//! Builds a gateway, and replaces it on a reload: each request uses the gateway that is current when it begins, to its
+//! end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn assemble(
     }))
 }
 
-/// The gateway as it is now; all clones are the same.
+/// The current gateway; all clones share it.
 #[derive(Clone)]
 pub struct Current(Arc<ArcSwap<Generation>>);
 
@@ -106,7 +106,7 @@ impl Current {
         self.0.store(gateway.0.clone());
     }
 
-    /// Brings one that may be old up to date. Costs nothing that threads share as long as nothing changed.
+    /// Updates `gateway` if another one is current. Writes no memory that threads share unless it changed.
     pub(super) fn refresh(&self, gateway: &mut Gateway) {
         let now = self.0.load();
         if !Arc::ptr_eq(&now, &gateway.0) {

@@ -1,5 +1,5 @@
-//! Steps of a forwarded request that both ways to an upstream share: the next server, the head that it
-//! gets, what may be tried again, what its answer may say, how a failure is told.
+//! The steps that buffered and streamed exchanges share: pick the next server, change the request's head, decide on
+//! retries, check the response's head, report a failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) fn next_target(gateway: &Gateway, forwarding: &Forwarding, state: &mu
     Ok(target)
 }
 
-/// Whether a server of the admitted request's speaks HTTP/2 alone.
+/// Whether any server of the request's upstream speaks only HTTP/2.
 pub(super) fn requires_h2(gateway: &Gateway, forwarding: &Forwarding) -> bool {
     gateway.targets[forwarding.admission.upstream()].has_h2c()
 }
@@ -54,14 +54,14 @@ pub(super) fn response_time(gateway: &Gateway, forwarding: &Forwarding) -> Durat
     gateway.config.routes[forwarding.admission.route()].timeout
 }
 
-/// The response did not begin in that time.
+/// The error for a response that did not begin within the route's timeout.
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
 pub(super) fn response_overdue(connection: &ConnectionHandle) -> Box<Error> {
     connection.mark_overdue();
     Error::explain(ErrorType::ReadTimedout, "no response within the route's timeout").into_up()
 }
 
-/// A server could not be reached, so nothing was sent: whether another may take the request, a POST too.
+/// Whether to try another server after one could not be reached. Nothing was sent, so any method may be retried.
 pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state: &RequestState, e: &Error) -> bool {
     let (Some(target), admission) = (state.tried.last(), &forwarding.admission) else { return false };
     if error_cause::is_our_own(e) {
@@ -77,7 +77,8 @@ pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state:
     others && !state.connection.is_overdue()
 }
 
-/// A kept connection ended before a byte of the response: again, once, where doing it twice changes nothing (RFC 9110, 9.2.2).
+/// Whether to retry after a reused connection ended before the first byte of the response: once, and only an idempotent
+/// request (RFC 9110, 9.2.2).
 pub(super) fn may_repeat(forwarding: &Forwarding, state: &mut RequestState) -> bool {
     let head = forwarding.request.parsed();
     // an app may take it for a POST
@@ -85,7 +86,7 @@ pub(super) fn may_repeat(forwarding: &Forwarding, state: &mut RequestState) -> b
     is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
 }
 
-/// The same, where the server says that it has not looked at the request: whatever that asks for, once.
+/// Whether to retry a request that the server says it has not processed: once, whatever the method.
 pub(super) fn may_begin_anew(state: &mut RequestState) -> bool {
     let first = !std::mem::replace(&mut state.retried, true);
     if first {
@@ -94,7 +95,7 @@ pub(super) fn may_begin_anew(state: &mut RequestState) -> bool {
     first
 }
 
-/// What becomes of the client's head on its way to the server that is tried.
+/// The changes to the client's head for this server.
 pub(super) fn changes<'a>(
     gateway: &'a Gateway,
     forwarding: &'a Forwarding,
@@ -116,7 +117,7 @@ pub(super) fn changes<'a>(
     request_headers::changes(&request.parsed().headers, request.target(), &gateway.header_filter, &context)
 }
 
-/// An upstream's answer has begun: what becomes of its head, and whether it lives on.
+/// Handles the head of an upstream's response: returns the changes to it, and registers an event stream.
 pub(super) fn on_response_head<'g>(
     gateway: &'g Gateway,
     forwarding: &Forwarding,
@@ -137,10 +138,10 @@ pub(super) fn on_response_head<'g>(
     state.answered = Some(state.began.elapsed());
     let place = (&request.facts().host, request.target());
     service_worker::limit(&mut changes, answer, &gateway.config, admission.route(), place);
-    // a socket that was not granted is no live connection
+    // the upgrade was not granted: there is no WebSocket to close
     state.live = None;
     changes.extend(state.cors.fields());
-    // the session may have ended meanwhile, and the browser have the cookie of another one
+    // the session may have ended meanwhile, and the browser may have another session's cookie
     let stands = |who: &Identity| gateway.accounts.session_state(&who.session) == SessionState::Active;
     if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
         changes.add_session_cookie(cookie, answer);
@@ -166,7 +167,7 @@ pub(super) fn on_response_head<'g>(
     Ok(changes)
 }
 
-/// A response of a session goes on flowing: from here on it ends with the session.
+/// Registers a long response, which from now on ends with its session.
 pub(super) fn register_flow(gateway: &Gateway, forwarding: &Forwarding, state: &mut RequestState) {
     register_stream(gateway, forwarding, state, true);
 }
@@ -198,7 +199,7 @@ fn settle_app_cookies(
     let headers = &forwarding.request.parsed().headers;
     let Some(user) = app_cookies::owner(rule, &gateway.cookies, identity, headers) else { return };
     let mut set = answer.values(&header::SET_COOKIE).peekable();
-    // a 304 freshens what is stored, with all its fields: it gets none that can wait
+    // a 304 updates the stored response with all of its fields, so it gets none that can wait
     let waits = answer.status() == StatusCode::NOT_MODIFIED || forwarding.foreign.is_none();
     if !waits || set.peek().is_some() {
         let incoming = forwarding.request.incoming();
@@ -207,7 +208,7 @@ fn settle_app_cookies(
     }
 }
 
-/// Logs and counts a failure, and gives the reply to the client, unless it is gone. The connection ends with it.
+/// Logs and counts a failure. Returns the reply, which closes the connection; `None` if the client has disconnected.
 pub(super) fn on_upstream_error(
     gateway: &Gateway,
     e: &Error,

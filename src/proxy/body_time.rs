@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// Time for a whole form to arrive.
 pub(crate) const FORM_TIME: Duration = Duration::from_secs(30);
-/// Bytes a second of a body that is read whole, after that time.
+/// Minimum rate after that time, in bytes per second.
 const RATE: u64 = 256;
 
-/// What a body may take of which so much has come: a slow one goes on, one that hardly moves is given up (some 256 bytes a
-/// second).
+/// The time limit for a body of which `received` bytes have arrived: [`FORM_TIME`], and a second more for each [`RATE`]
+/// bytes.
 pub(crate) fn body_time(received: usize) -> Duration {
     FORM_TIME + Duration::from_millis(received as u64 * 1000 / RATE)
 }

@@ -1,4 +1,4 @@
-//! What a write comes to whose client has disconnected.
+//! The error of a write to a client that has disconnected.
 
 /// The client does not read any more.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! What a connection does, as far as that says whether another one may have its place: nothing, since when; an answer that
-//! its client does not take, since when; or something else.
+//! What a connection is doing, which decides whether it can be evicted to make room: idle since a time, stalled since a
+//! time because its client does not read, or busy.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -12,10 +12,10 @@ use futures_util::task::AtomicWaker;
 
 use crate::clock::coarse_micros;
 
-/// How long an answer must have waited for its client before its connection may go: any writer waits now and then.
+/// How long a write must have stalled before its connection can be evicted; short stalls are normal.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// In the place of a time: another one has its place. The lowest bit stays what it was.
+/// Marks an evicted connection, in place of a time. The lowest bit is kept.
 const EVICTED: u64 = u64::MAX - 1;
 
 /// One for each connection.
@@ -23,14 +23,14 @@ const EVICTED: u64 = u64::MAX - 1;
 pub(crate) struct ConnectionActivity {
     /// Its index among those of its address.
     at: AtomicUsize,
-    /// 0, or twice the microsecond from which on nothing happens; one more if an answer waits. Once it is evicted it stays so:
-    /// no request begins on a connection that has to go, and none that has begun one is chosen.
+    /// 0 if busy. Otherwise the microsecond since which it is idle or stalled, shifted left by one, with the lowest bit
+    /// set if stalled. Eviction is final: an evicted connection begins no request, and a busy one is never evicted.
     since: AtomicU64,
     waker: AtomicWaker,
 }
 
 impl ConnectionActivity {
-    /// One that has just begun and asks for nothing yet.
+    /// A new connection, idle from now on.
     pub(crate) fn new() -> Self {
         Self {
             at: AtomicUsize::new(usize::MAX),
@@ -39,22 +39,22 @@ impl ConnectionActivity {
         }
     }
 
-    /// It waits for a request.
+    /// Marks it idle: it waits for a request.
     pub(crate) fn idle(&self) {
         self.set(coarse_micros() << 1);
     }
 
-    /// It has one. `false`: too late, another one has its place.
+    /// Marks it busy. `false`: it has been evicted.
     pub(crate) fn busy(&self) -> bool {
         self.set(0)
     }
 
-    /// Its client does not take what is written.
+    /// Marks it stalled: its client does not read.
     pub(crate) fn stalled(&self) {
         self.set(coarse_micros() << 1 | 1);
     }
 
-    /// Another task goes on with the connection, which stays busy: what this one has in memory is given back.
+    /// Drops this task's waker, so that its memory is freed: another task continues the connection, which stays busy.
     pub(crate) fn leave_task(&self) {
         drop(self.waker.take());
     }
@@ -64,7 +64,7 @@ impl ConnectionActivity {
         self.since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, unless_evicted).is_ok()
     }
 
-    /// Writes to the client; whoever waits for it so long is to be seen. `None`: another one needs its place.
+    /// Runs a write to the client, and marks the connection stalled while the write waits. `None`: it has been evicted.
     pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let (mut work, mut waits) = (pin!(work), false);
         poll_fn(|cx| {
@@ -87,12 +87,12 @@ impl ConnectionActivity {
         self.at.store(at, Ordering::Relaxed);
     }
 
-    /// Where it was put.
+    /// Its index, if it has one.
     pub(super) fn place(&self) -> Option<usize> {
         Some(self.at.load(Ordering::Relaxed)).filter(|at| *at != usize::MAX)
     }
 
-    /// Another one needs its place. `false`: it has begun something since it was looked at.
+    /// Evicts it. `false`: its state has changed since `since` was read.
     fn evict(&self, since: u64) -> bool {
         let evicted = self.since.compare_exchange(since, EVICTED | since & 1, Ordering::Relaxed, Ordering::Relaxed);
         if evicted.is_ok() {
@@ -105,8 +105,8 @@ impl ConnectionActivity {
         self.since.load(Ordering::Relaxed) >= EVICTED
     }
 
-    /// Serves a connection until it ends or another one needs its place. An async function has room for what it is handed
-    /// twice, so that is a pointer.
+    /// Serves a connection until it ends or is evicted. `work` is boxed, because an async function stores its arguments
+    /// twice.
     pub(crate) async fn serve(self: Arc<Self>, mut work: Pin<Box<impl Future<Output = ()>>>) {
         let mut registered = false;
         poll_fn(|cx| {
@@ -119,7 +119,7 @@ impl ConnectionActivity {
                 return work.as_mut().poll(cx);
             }
             if self.since.load(Ordering::Relaxed) & 1 == 1 {
-                // what wrote an answer ends by that, with its access line
+                // the stalled write returns `None`, and the request writes its access line
                 let _ = work.as_mut().poll(cx);
             }
             Poll::Ready(())
@@ -128,8 +128,8 @@ impl ConnectionActivity {
     }
 }
 
-/// Evicts the one that is idle for longest; if none is, the one whose client has taken nothing for longest, and at least for
-/// a second. Gives its index.
+/// Evicts the connection that has been idle longest; if none is idle, the one that has been stalled longest, for at
+/// least a second. Returns its index.
 pub(super) fn evict_first(activities: &[Arc<ConnectionActivity>]) -> Option<usize> {
     loop {
         let (at, since) = first_to_go(activities)?;
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(first(&all[..1]), None);
     }
 
-    /// Its client would send again what an app may have carried out.
+    /// Otherwise its client would retry a request that an app may already have processed.
     #[test]
     fn one_that_has_begun_a_request_keeps_its_place_and_one_that_lost_it_begins_none() {
         let activity = Arc::new(ConnectionActivity::new());

@@ -1,5 +1,5 @@
-//! What is known of one connection by everybody who handles its requests: the client's address, the
-//! deadline of an answer, and whether the connection is to be closed from outside.
+//! The state of one client connection that all of its requests share: the client's address, whether a response is
+//! overdue, and whether the gateway is closing the connection.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -18,14 +18,14 @@ use crate::wire::websocket_frames::Closing;
 #[derive(Debug)]
 pub(crate) struct ConnectionHandle {
     address: Option<IpAddr>,
-    /// The same in letters, for every request to be told with.
+    /// The address as text, formatted only once.
     address_text: Arc<str>,
     secured: Option<Arc<TlsInfo>>,
-    /// Of the whole connection; none for a stream.
+    /// `None` for a stream of an HTTP/2 connection.
     activity: Option<Arc<ConnectionActivity>>,
     /// 0, or a [`Closing`] and one.
     closing: AtomicU8,
-    /// The answer was due and had not begun.
+    /// The response did not begin in time.
     overdue: AtomicBool,
     waker: AtomicWaker,
 }
@@ -49,12 +49,12 @@ impl ConnectionHandle {
         }
     }
 
-    /// The same, with what others see of it.
+    /// Adds the activity of the connection.
     pub(crate) fn at(self, activity: &Arc<ConnectionActivity>) -> Self {
         Self { activity: Some(activity.clone()), ..self }
     }
 
-    /// Writes to the client. `None`: it takes nothing, and its connection has to go.
+    /// Runs a write to the client. `None`: the connection has been evicted.
     pub(crate) async fn writing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match &self.activity {
             Some(activity) => activity.writing(work).await,
@@ -62,7 +62,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// Why the connection ends before its client asked for that, as the access line says it.
+    /// Why the gateway closed the connection, for the access log.
     pub(crate) fn reason(&self) -> Option<Reason> {
         let is_evicted = self.activity.as_ref().is_some_and(|activity| activity.is_evicted());
         self.closed_for().map(Reason::Closed).or(is_evicted.then_some(Reason::Connections))
@@ -73,27 +73,27 @@ impl ConnectionHandle {
         self.address
     }
 
-    /// It in letters.
+    /// The other end's address as text.
     pub(crate) fn address_text(&self) -> Option<&str> {
         self.address.is_some().then_some(&self.address_text)
     }
 
-    /// One of the many streams of an HTTP/2 connection: ended by itself.
+    /// A handle for one stream of an HTTP/2 connection, which is closed on its own.
     pub(crate) fn for_stream(&self) -> Arc<Self> {
         Arc::new(Self::with_text(self.address, self.address_text.clone(), self.secured.clone()))
     }
 
-    /// What TLS told, where the client came over it.
+    /// What the TLS handshake showed; `None` without TLS.
     pub(crate) fn secured(&self) -> Option<&Arc<TlsInfo>> {
         self.secured.as_ref()
     }
 
-    /// The answer was due and had not begun.
+    /// Records that the response did not begin in time.
     pub(crate) fn mark_overdue(&self) {
         self.overdue.store(true, Ordering::Relaxed);
     }
 
-    /// Whom to wake when the connection is to be closed.
+    /// Registers the task to wake when the connection is to be closed.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -107,7 +107,7 @@ impl ConnectionHandle {
         .await
     }
 
-    /// Whether the answer was not there in time.
+    /// Whether the response did not begin in time.
     pub(crate) fn is_overdue(&self) -> bool {
         self.overdue.load(Ordering::Relaxed)
     }
@@ -126,7 +126,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// Why the connection was ended from here, if it was.
+    /// Why the gateway closed the connection, if it did.
     pub(crate) fn closed_for(&self) -> Option<Closing> {
         match self.closing.load(Ordering::Acquire) {
             1 => Some(Closing::GoingAway),

@@ -1,4 +1,4 @@
-//! What serves one connection: the gateway as it is now, and what reaches its servers.
+//! What one connection is served with: the current gateway, and the connector for upstream servers.
 
 use pingora_core::server::ShutdownWatch;
 
@@ -22,13 +22,13 @@ impl ConnectionHandler {
         Self { connector, gateway: current.gateway(), current, stopped }
     }
 
-    /// Another one, for a stream that begins now.
+    /// A copy with the current gateway, for a stream that begins now.
     pub(crate) fn for_request(&mut self) -> Self {
         self.refresh();
         self.clone()
     }
 
-    /// Takes the gateway as it is now.
+    /// Switches to the current gateway.
     pub(super) fn refresh(&mut self) {
         self.current.refresh(&mut self.gateway);
     }

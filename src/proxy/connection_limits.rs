@@ -1,5 +1,5 @@
-//! How many connections there may be, in all and of one address, which one goes when there are too many, and how many
-//! each thread serves.
+//! Limits on connections, in total and per address; which connection is evicted at a limit; and how many each thread
+//! serves.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::metrics::Counter;
 use crate::policy::normalize::is_trusted;
 use crate::web::network::network_prefix;
 
-/// Of all places, the part that streams of one address may have beyond the first of each of its connections.
+/// Streams of one address, beyond the first of each connection, may use `limits.connections` divided by this.
 const STREAMS_PART: usize = 4;
 
 /// The names of the limits, as they are in the configuration.
@@ -26,7 +26,7 @@ const OF_ONE: &str = "limits.connections_per_address";
 #[derive(Debug)]
 pub(crate) struct Connections {
     open: AtomicUsize,
-    /// Refused because there are too many in all, or of one address.
+    /// Refused at the total limit, and at the limit per address.
     refused: [Counter; 2],
     /// Closed to make room for others.
     evicted: Counter,
@@ -78,14 +78,14 @@ impl Drop for LoadGuard {
 }
 
 impl ConnectionPermit {
-    /// On this thread, too.
+    /// Also counts it on this thread.
     pub(crate) fn assign_to_worker(mut self, load: &WorkerLoad) -> Self {
         load.0.fetch_add(1, Ordering::Relaxed);
         self.place = Some(LoadGuard(load.clone()));
         self
     }
 
-    /// What it does, as those see it who need its place.
+    /// What it is doing, which decides whether it can be evicted.
     pub(crate) fn activity(&self) -> &Arc<ConnectionActivity> {
         &self.activity
     }
@@ -107,13 +107,13 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Connections refused so far: because there are too many in all, and of one address; and those closed for others.
+    /// Connections refused so far at the total limit and at the limit per address, and connections evicted.
     pub(crate) fn refused(&self) -> [u64; 3] {
         [self.refused[0].value(), self.refused[1].value(), self.evicted.value()]
     }
 
-    /// Counts a connection. Where its address has as many as it may, the one of them that is idle for longest goes; where
-    /// there are as many as there may be in all, one of the address that has most.
+    /// Counts a connection. At the limit per address, the address's connection that has been idle longest is evicted;
+    /// at the total limit, one of the address with the most. `None`: none can be evicted.
     pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<ConnectionPermit> {
         let limits = &config.limits;
         let address = counted_for(address, config);
@@ -164,7 +164,7 @@ impl Connections {
         None
     }
 
-    /// Closes the connection of an address that can go first; `false` where none can.
+    /// Evicts a connection of an address; `false` if none can be evicted.
     fn evict(&self, held: &mut Held, key: &'static str, address: Option<IpAddr>) -> bool {
         let Some(at) = connection_activity::evict_first(&held.activities) else { return false };
         drop(held.take(at));
@@ -174,7 +174,7 @@ impl Connections {
         true
     }
 
-    /// The same of the address that has most.
+    /// Evicts a connection of the address with the most connections and streams.
     fn evict_from_largest(&self, by_address: &mut HashMap<IpAddr, Held, ahash::RandomState>) -> bool {
         let largest = by_address.iter_mut().max_by_key(|(_, held)| held.activities.len() + held.streams);
         largest.is_some_and(|(address, held)| self.evict(held, IN_ALL, Some(*address)))
@@ -192,7 +192,7 @@ impl Connections {
 }
 
 impl Held {
-    /// Takes a connection out; the last one has its place then.
+    /// Removes a connection; the last one moves to its index.
     fn take(&mut self, at: usize) -> Arc<ConnectionActivity> {
         let taken = self.activities.swap_remove(at);
         if let Some(moved) = self.activities.get(at) {
@@ -227,7 +227,8 @@ impl Drop for StreamPermit {
     }
 }
 
-/// A trusted proxy's connections are many people's.
+/// The address that a connection counts towards. `None` on a Unix socket and for a trusted proxy, whose connections
+/// belong to many people.
 fn counted_for(address: Option<IpAddr>, config: &Config) -> Option<IpAddr> {
     address.map(|ip| ip.to_canonical()).filter(|&ip| !is_trusted(&config.server, ip)).map(network_prefix)
 }

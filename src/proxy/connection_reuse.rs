@@ -1,5 +1,5 @@
-//! Which kept connections are used again. Not those of a server that sent unsolicited bytes: whatever it sends next could be
-//! taken for the response to another client's request (CWE-444). Not those that a request has authenticated.
+//! Decides which kept connections are reused. A connection is not reused if its server has sent unsolicited bytes,
+//! which could be taken for the response to another client's request (CWE-444), nor if a request has authenticated it.
 
 use http::{HeaderMap, header};
 
@@ -10,7 +10,7 @@ use crate::upstream::targets::Target;
 use crate::web::names::Names;
 use crate::wire::stream::Stream;
 
-/// A kept connection to this server, and whether it needs a probe, as [`h1_pool::take`] has it; none for a second attempt.
+/// A kept connection to this server, and whether it needs a probe (see [`h1_pool::take`]). `None` for a second attempt.
 pub(crate) async fn reuse(
     gateway: &Gateway,
     target: &Target,
@@ -34,7 +34,7 @@ pub(crate) fn keep(gateway: &Gateway, target: &Target, stream: Stream, needs_pro
     }
 }
 
-/// A server has sent more than its answer.
+/// Records that a server has sent more than its response: its connections are not reused for a while.
 pub(crate) fn distrust(gateway: &Gateway, target: &Target, state: &RequestState) {
     if !target.distrust(gateway.now_millis()) {
         return;

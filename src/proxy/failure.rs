@@ -1,4 +1,4 @@
-//! What a failed exchange is answered with, counted as and logged as.
+//! Maps a failed exchange to its status, counter and log line.
 
 use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType};
@@ -8,7 +8,7 @@ use super::request_state::RequestState;
 use crate::policy::reasons::{Outcome, Reason};
 use crate::upstream::{error_cause, tls};
 
-/// The status that tells a failure; `None` when there is nobody left to tell.
+/// The status for a failure; `None` if the client has disconnected.
 pub(super) fn failure(e: &Error) -> Option<StatusCode> {
     match (e.etype(), e.esource()) {
         (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).ok(),

@@ -1,5 +1,5 @@
-//! Answers that go on flowing. One that says how long it is, is sent to its end, and most others are over before anybody
-//! could end their session; one that still flows after a while is registered, and ends with its session as a socket does.
+//! Long responses without a declared length. One that is still being sent after [`AFTER`] is registered as a live
+//! connection, and ends with its session as a WebSocket does. A response with a length is sent to its end.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::attempt;
 use super::gateway::Gateway;
 use super::request_state::{Forwarding, RequestState};
 
-/// After how long an answer is registered: it has to be cut within a second of its session's end.
+/// How long a response may be sent before it is registered; it must be cut within a second of its session's end.
 const AFTER: Duration = Duration::from_millis(300);
 
 /// An answer's body on its way.
@@ -17,7 +17,7 @@ pub(crate) struct Flow<'r> {
     gateway: &'r Gateway,
     forwarding: &'r Forwarding,
     state: &'r mut RequestState,
-    /// When it is registered; `None`: it is, or need not be.
+    /// When to register it; `None`: it is registered, or need not be.
     due: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ impl<'r> Flow<'r> {
         Self { gateway, forwarding, state, due }
     }
 
-    /// How long to wait for more of it, which may be `idle` in all.
+    /// How long to wait for more of it: until it is to be registered, and at most `idle`.
     pub(crate) fn patience(&self, idle: Duration) -> Duration {
         self.due.map_or(idle, |due| due.saturating_duration_since(Instant::now()).min(idle))
     }
@@ -46,7 +46,7 @@ impl<'r> Flow<'r> {
         }
     }
 
-    /// Registers it, once, when it is time; whether it was.
+    /// Registers it if that is due. Returns whether it did.
     pub(crate) fn register_if_due(&mut self) -> bool {
         let is_due = self.due.is_some_and(|due| due <= Instant::now());
         if is_due {

@@ -1,5 +1,5 @@
-//! The line of a request, from listener to access log. Each method below is a few calls; what they
-//! decide stands in [`crate::policy`]. Without an [`Admission`] nothing is forwarded.
+//! A gateway under one configuration, and the steps of a request from its head to the decision. Each method is a few
+//! calls; the rules are in [`crate::policy`]. Without an [`Admission`] nothing is forwarded.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -37,15 +37,15 @@ use crate::web::reply::Reply;
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::Head;
 
-/// Everything a request may need, under one configuration: a request holds on to the one that it began
-/// with. Shared by all threads.
+/// Everything that a request may need, under one configuration. A request keeps the gateway that it began with. Shared
+/// by all threads.
 #[derive(Clone)]
 pub struct Gateway(pub(super) Arc<Generation>);
 
 /// What a [`Gateway`] is made of: what follows from its configuration, and all of [`ProcessState`].
 pub struct Generation {
     pub(super) config: Arc<Config>,
-    /// Counts configurations: what was judged under one is told apart from another's.
+    /// The number of the configuration, which distinguishes decisions under it from those under another.
     pub(super) number: u64,
     pub(super) accounts: Accounts,
     pub(super) pages: Pages,
@@ -53,12 +53,12 @@ pub struct Generation {
     pub(super) header_filter: HeaderFilter,
     pub(super) targets: Vec<Arc<Targets>>,
     pub(super) counted: Counted,
-    /// A proxy that is not believed was told of.
+    /// The warning about an untrusted proxy was logged.
     pub(super) proxy_warning_logged: AtomicBool,
     pub(super) process: Arc<ProcessState>,
 }
 
-/// What there is once, whatever the configuration.
+/// State that exists once per process and survives reloads.
 pub struct ProcessState {
     pub(super) live: Arc<LiveConnections>,
     pub(super) connections: Arc<Connections>,
@@ -70,7 +70,7 @@ pub struct ProcessState {
     pub(super) ids: ahash::RandomState,
     pub(super) via: String,
     pub(super) next_id: AtomicU64,
-    /// A server could not be reached: its name may lead elsewhere by now.
+    /// Notified when a server could not be reached: its name may have another address by now.
     pub(super) look_up: Notify,
 }
 
@@ -106,12 +106,12 @@ impl Gateway {
         self.targets.iter().any(|targets| targets.is_unknown())
     }
 
-    /// Tells in the metrics what a load of the configuration came to.
+    /// Records in the metrics whether a reload succeeded.
     pub fn reloaded(&self, successful: bool) {
         self.metrics.reloaded(successful, self.clock.now());
     }
 
-    /// Lets go of the series that only configurations before this one counted in.
+    /// Drops the metric series that only earlier configurations used.
     pub fn forget_others(&self) {
         self.metrics.forget(&self.counted);
     }
@@ -121,7 +121,7 @@ impl Gateway {
         self.targets.iter().flat_map(|targets| targets.names()).collect()
     }
 
-    /// Takes over what the resolver found.
+    /// Stores what the resolver found.
     pub fn resolved(&self, found: &[Resolved]) {
         for targets in &self.targets {
             targets.store(found);
@@ -133,7 +133,7 @@ impl Gateway {
         checks.begin(self.config.upstreams.iter().zip(&self.targets), self.now_millis());
     }
 
-    /// Waits until a server could not be reached.
+    /// Waits for the next server that cannot be reached.
     pub async fn look_up_wanted(&self) {
         self.look_up.notified().await;
     }
@@ -144,7 +144,7 @@ impl Gateway {
         self.live.sweep(&self.live_rules());
     }
 
-    /// Tells WebSockets and event streams that the gateway stops.
+    /// Closes WebSockets and event streams, because the gateway is stopping.
     pub fn drain(&self) {
         self.live.drain();
     }
@@ -159,8 +159,8 @@ impl Gateway {
         self.clock.now_millis()
     }
 
-    /// Routes, authenticates and authorizes, and counts the time it took. Nothing is written here. `head_bytes` is what
-    /// the head took on the wire.
+    /// Routes, authenticates and authorizes, and counts the time it took. Nothing is sent here. `head_bytes` is the
+    /// size of the head on the wire.
     pub(super) fn open(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Decision {
         let decision = match self.read_head(head, head_bytes, state) {
             Ok(request) => self.decide(request, state),
@@ -252,7 +252,7 @@ impl Gateway {
         }
     }
 
-    /// What a request takes that is forwarded: a place among the live connections, a token for the upstream.
+    /// Prepares an admitted request: registers it if it may become a live connection, and gets the upstream's token.
     fn admit(&self, mut forwarding: Box<Forwarding>, state: &mut RequestState) -> Decision {
         let (route, upstream) = (forwarding.admission.route(), forwarding.admission.upstream());
         (state.route, state.upstream) = (Some(route), Some(upstream));
@@ -297,7 +297,7 @@ impl Gateway {
         reply.with(header::RETRY_AFTER, HeaderValue::from_static("30"))
     }
 
-    /// The rewritten cookie, where one was presented and it is time for a new one.
+    /// The renewed session cookie, if one was presented and is due for renewal.
     fn renewed(&self, authentication: &Authentication) -> Option<HeaderValue> {
         let Authentication::Known { identity, ambient_credential: true } = authentication else { return None };
         // an API token is no session

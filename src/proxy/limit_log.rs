@@ -1,4 +1,4 @@
-//! Limits that were reached, as the log says it: once a minute for each limit and whom it concerns, with how often.
+//! Logs that limits were reached: at most once a minute for each limit and each address or account, with the counts.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

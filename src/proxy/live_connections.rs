@@ -1,6 +1,6 @@
-//! The open WebSockets, event streams and gRPC calls, each with the session it belongs to. When that session
-//! ends, or may not use the route any more, the connection is closed; others are untouched. After a reload
-//! each is judged again by what it asked for.
+//! The registry of live connections: WebSockets and other upgrades, event streams, gRPC calls, and long responses
+//! without a declared length. An entry is closed when its session ends or may no longer use the route. After a reload,
+//! each entry is checked again, from a snapshot of its request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ struct Entry {
     who: Option<Principal>,
     /// The account whose socket is counted.
     counted_for: Option<String>,
-    /// It ends by itself: the gateway waits for that when it stops.
+    /// It ends by itself, so draining waits for it.
     ends: bool,
     asked: RequestSnapshot,
     judged: AdmittedOn,
@@ -102,7 +102,7 @@ pub(crate) struct LiveHandle {
 pub(crate) struct SocketLimitExceeded;
 
 impl LiveConnections {
-    /// Registers a WebSocket; counted against its account.
+    /// Registers a WebSocket or another upgrade, which counts towards the account's `limits.sockets_per_user`.
     pub(crate) fn socket(
         self: &Arc<Self>,
         connection: &Arc<ConnectionHandle>,
@@ -123,7 +123,7 @@ impl LiveConnections {
         Ok(self.insert(&mut entries, entry))
     }
 
-    /// Registers an event stream or, if it `ends` by itself, a gRPC call.
+    /// Registers a response: an event stream, a gRPC call or a long response. `ends`: it ends by itself.
     pub(crate) fn stream(
         self: &Arc<Self>,
         connection: &Arc<ConnectionHandle>,
@@ -145,13 +145,13 @@ impl LiveConnections {
         LiveHandle { live: self.clone(), key }
     }
 
-    /// WebSockets, event streams and calls open now.
+    /// Number of entries.
     pub(crate) fn open(&self) -> usize {
         self.entries.lock().open.len()
     }
 
-    /// Asks every connection's session again whether it still stands, and the configuration whether it still
-    /// lets the connection be; called several times a second.
+    /// Closes every connection whose session has ended or that this configuration no longer allows; called several
+    /// times a second.
     pub(crate) fn sweep(&self, rules: &LiveRules<'_>) {
         for entry in self.entries.lock().open.values_mut() {
             let standing = entry.who.as_ref().map(|who| rules.accounts.session_state(&who.session));
@@ -163,7 +163,7 @@ impl LiveConnections {
         }
     }
 
-    /// The gateway stops: all that do not end by themselves are told so, and those that come later too.
+    /// Starts draining: closes all entries that do not end by themselves, and those that are added later.
     pub(crate) fn drain(&self) {
         let mut entries = self.entries.lock();
         entries.draining = true;
@@ -187,7 +187,7 @@ impl Entry {
         Self { connection: connection.clone(), who, counted_for: None, ends: false, asked, judged }
     }
 
-    /// Whether the connection may go on. Under another configuration than it was judged by, it is judged anew.
+    /// Whether the connection is still allowed. If the configuration has changed, the request is decided again.
     fn is_allowed(&mut self, rules: &LiveRules<'_>) -> bool {
         if self.judged.generation > rules.generation {
             // a sweep that began before a reload
@@ -244,7 +244,7 @@ impl RequestSnapshot {
         }
     }
 
-    /// The same request judged now, if it would be forwarded.
+    /// Decides about the same request now; `None` if it would not be forwarded.
     fn judge(&self, rules: &LiveRules<'_>, who: Option<&Principal>) -> Option<Admission> {
         let incoming = Incoming {
             method: &self.method,
@@ -325,7 +325,7 @@ mod tests {
         Some((connection, handle))
     }
 
-    /// Contract, section 6: "a new configuration that no longer allows it".
+    /// A reload closes the connections that the new configuration no longer allows.
     #[tokio::test]
     async fn a_reload_closes_what_its_own_rules_refuse_and_nothing_by_the_rules_before() {
         let dir = tempfile::tempdir().unwrap();

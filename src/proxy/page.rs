@@ -1,4 +1,4 @@
-//! Where the two lines meet: a request to one of our own pages becomes a call, its answer a reply.
+//! Serves the gateway's own pages: turns a request into a call of `crate::pages`, and its result into a reply.
 
 use std::sync::Arc;
 
@@ -66,8 +66,8 @@ async fn ask_page(
     with_app_cookies(gateway, reply, &incoming, state)
 }
 
-/// Signing out, and in as somebody else, is the last word about whose the cookies of apps are that come with it: of
-/// answers at the same time the browser may have kept one record alone.
+/// Records the app cookies of a POST, such as a sign-out, as this account's. It is the last chance before another
+/// account signs in, and of concurrent responses the browser may have kept only one record.
 fn with_app_cookies(gateway: &Gateway, reply: Reply, incoming: &Incoming<'_>, state: &RequestState) -> Reply {
     let owner = gateway.owner(incoming, state).filter(|_| *incoming.method == Method::POST);
     let Some(user) = owner else { return reply };

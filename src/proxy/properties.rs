@@ -34,7 +34,7 @@ fn take(bytes: &[u8]) -> Option<(Head, usize)> {
     Some((*head, bytes.len() - buffer.len()))
 }
 
-/// What takes identities away in that gateway.
+/// The header filter of that gateway.
 pub(super) static STRIPPER: LazyLock<HeaderFilter> = LazyLock::new(|| HeaderFilter::new(&CONFIG));
 
 pub(super) type Fields = Vec<(String, Vec<u8>)>;
@@ -45,8 +45,8 @@ fn sorted(headers: &HeaderMap) -> Fields {
     list
 }
 
-/// Never two readings of one head: what is taken, a strict and a lenient reader read alike, and the lines that are
-/// sent on say the same (CWE-444).
+/// An accepted head has only one reading: a strict and a lenient reader agree on it and on the lines that are forwarded
+/// (CWE-444).
 ///
 /// # Panics
 /// Where it is read in two ways.
@@ -144,7 +144,7 @@ fn folded(name: &[u8]) -> String {
     name.iter().map(|b| if b.is_ascii_alphanumeric() { char::from(b.to_ascii_uppercase()) } else { '_' }).collect()
 }
 
-/// Names under which a backend would believe a client, folded: the contract's section 4, written again.
+/// Names of identity headers that a backend may trust, folded. Written out here independently of the code under test.
 const BELIEVED: [&str; 28] = [
     "REMOTE_USER",
     "REMOTE_EMAIL",

@@ -7,7 +7,7 @@ use super::gateway::Gateway;
 use crate::metrics::{Format, Reading};
 use crate::upstream::targets::Target;
 
-/// When the first certificate ends (seconds since 1970), and how many new ones could not be used.
+/// Records when the first certificate expires (Unix seconds), and how many new ones could not be used.
 pub(crate) fn note_certificates(gateway: &Gateway, expiry: Option<i64>, unfit: u64) {
     if let Some(expiry) = expiry {
         gateway.metrics.certificate_ends(expiry);
@@ -31,8 +31,7 @@ pub(crate) fn metrics_text(gateway: &Gateway, format: Format) -> String {
     gateway.metrics.text(format, &reading)
 }
 
-/// Servers that can be told apart, or are asked whether they are well: upstream, address, and whether requests go
-/// to it.
+/// The servers of each upstream that has several or a health check: upstream, address, and whether requests go to it.
 fn servers(gateway: &Gateway) -> Vec<(String, String, bool)> {
     let upstreams = gateway.config.upstreams.iter().zip(&gateway.targets);
     let told = upstreams.filter(|(upstream, targets)| upstream.health.is_some() || targets.all().len() > 1);
@@ -41,7 +40,7 @@ fn servers(gateway: &Gateway) -> Vec<(String, String, bool)> {
         let server = |target: &Arc<Target>| (upstream.name.clone(), target.server().to_owned(), !target.is_down());
         targets.all().iter().map(server).collect::<Vec<_>>()
     })
-    // one may be written twice, to be asked twice as often
+    // a server may be listed twice, to get twice the requests
     .filter(|(upstream, server, _)| seen.insert((upstream.clone(), server.clone())))
     .collect()
 }

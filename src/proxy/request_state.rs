@@ -46,7 +46,7 @@ impl Decision {
 
 /// The request that a reply is for.
 pub(crate) enum Subject {
-    /// It was read to the end.
+    /// Its head was accepted and normalized.
     Normal(NormalRequest),
     /// Its head was refused.
     Malformed(Box<Head>),

@@ -76,7 +76,7 @@ fn not_completed(error: &dyn fmt::Display) -> Option<AcceptedConnection> {
     None
 }
 
-/// Tells a client that speaks plain HTTP where TLS is spoken: it would see nothing but a closed connection.
+/// Responds to plain HTTP on a TLS listener, instead of only closing the connection.
 async fn refuse_plain(handler: &ConnectionHandler, stream: TcpStream, address: Option<IpAddr>) {
     let mut conn = ClientConnection::new(
         Stream::new(Transport::tcp(stream)),

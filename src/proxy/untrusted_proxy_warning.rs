@@ -1,6 +1,7 @@
-//! A proxy in front that is not believed, or whose word is not asked for: nobody would find out from what browsers
-//! show (a redirect without end, cookies that are not Secure, one address for all clients). It is said once for each
-//! configuration, and only of peers in networks of one's own: others may send what they like.
+//! Warns of a proxy in front whose headers are ignored, because it is not trusted or `public_url` is not https. The
+//! symptoms in a browser do not show the cause: endless redirects, cookies that are not Secure, one address for all
+//! clients. The warning is logged once per configuration, and only for peers in private networks: any other client can
+//! send such headers.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,8 @@ pub(super) fn why_plain(incoming: &Incoming<'_>, peer: Peer) -> Option<Reason> {
     }
 }
 
-/// Called where it costs nothing: on our own pages, and where plain http is sent on. `warned` keeps that it was said.
+/// Called only on rare paths: for the gateway's own pages and for redirects to https. `warned` records that the warning
+/// was logged.
 pub(super) fn warn(public_url: &Origin, warned: &AtomicBool, incoming: &Incoming<'_>, peer: Peer) {
     if !says_https(incoming) || !peer.address.is_none_or(is_private_address) {
         return;

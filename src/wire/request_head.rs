@@ -84,8 +84,8 @@ impl Head {
     }
 }
 
-/// Reads the head at the start of `bytes`; empty lines before it are to be cut by [`blank_lines`]. In the first `seen`
-/// bytes no end was found before: a head that arrives byte by byte is not searched from its start each time.
+/// Reads the head at the start of `bytes`; empty lines before it are to be cut by [`blank_lines`]. The first `seen`
+/// bytes are known to contain no end, so a head that arrives byte by byte is not searched from its start each time.
 pub(crate) fn read(bytes: &[u8], seen: usize, limits: &Limits) -> Read {
     // half an empty line
     if bytes == b"\r" {
@@ -166,7 +166,7 @@ fn parse(came: &Bytes) -> Result<Box<Head>, BadHead> {
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(bad);
     };
-    // a fragment is no part of a target (RFC 3986, 3.5); of letters beyond ASCII more is asked where the path is read
+    // a target has no fragment (RFC 3986, 3.5); non-ASCII bytes are checked when the path is read
     if !target.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#') {
         return Err(BadHead::Ambiguous("target"));
     }

@@ -42,7 +42,7 @@ impl ServerVerifier {
             MACHINE.as_ref().ok().cloned()
         } else {
             let mut roots = RootCertStore::empty();
-            // what is no authority is one server's own
+            // a certificate that is no authority's belongs to one server
             roots.add_parsable_certificates(own.iter().map(|one| one.certificate.clone()));
             Some(Arc::new(roots))
         };

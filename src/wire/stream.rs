@@ -146,7 +146,7 @@ impl Stream {
         }
     }
 
-    /// A socket without TLS: what is written is sent, and [`Self::broken`] waits.
+    /// Whether this is a socket without TLS: a write goes straight to the socket, and [`Self::broken`] waits.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.transport, Transport::Tcp(_) | Transport::Unix(_))
     }

@@ -78,7 +78,7 @@ fn head_len(second: u8) -> usize {
     2 + extended + mask
 }
 
-/// Why a live connection is closed (contract, section 6).
+/// Why the gateway closes a live connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closing {
     /// 1001: the gateway stops.

@@ -29,7 +29,7 @@ impl AccountEntry {
         Self { local: Arc::new(ArcSwap::from_pointee(unknown)), by_identity: Vec::new() }
     }
 
-    /// What a session shares that began with this identity, or with none.
+    /// The account data shared by the sessions that began with this identity, or with none.
     pub(super) fn shared(&mut self, identity: Option<(&str, &str)>) -> Arc<ArcSwap<User>> {
         let Some((provider, subject)) = identity else { return Arc::clone(&self.local) };
         if let Some(known) = self.by_identity.iter().find(|entry| entry.is(provider, subject)) {
@@ -70,7 +70,7 @@ impl AccountEntry {
         entry.user.store(Arc::new(new));
     }
 
-    /// Drops identities without sessions. Whether anything is left that is in use.
+    /// Drops identities without sessions. Returns whether anything is still in use.
     pub(super) fn sweep(&mut self) -> bool {
         self.by_identity.retain(|entry| Arc::strong_count(&entry.user) > 1);
         !self.by_identity.is_empty() || Arc::strong_count(&self.local) > 1

@@ -279,7 +279,7 @@ mod tests {
         assert!(!two.ended.load(Ordering::Relaxed));
     }
 
-    /// providers.md 3: effective groups are the account's and those of the identity that the session came by.
+    /// Effective groups are the account's and those of the identity that the session began with.
     #[test]
     fn groups_of_a_provider_belong_to_the_sessions_of_that_identity_alone() {
         let registry = SessionRegistry::new(100, 5000);

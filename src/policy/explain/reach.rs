@@ -235,7 +235,7 @@ mod tests {
         )
     }
 
-    /// Contract, sections 2 and 4: any table, any spelling, any reader.
+    /// Holds for any route table, any spelling of a path and any way of reading it.
     #[test]
     fn nothing_is_reached_that_the_strictest_reading_refuses() {
         let (forwarded, odd) = (Cell::new(0), Cell::new(0));

@@ -111,7 +111,7 @@ impl<C: WaitingClient> Attempt for Buffered<'_, C> {
         let mut request = request_encoder::http1(forwarding.request.head(), &changes, &extra, self.body.len());
         drop(changes);
         request.extend_from_slice(self.body);
-        // nothing was waited for since the decision: no body, and no server that cannot be reached
+        // no wait since the decision (no body, first server tried), so its time is used as the current time
         let is_first = reused && self.body.is_empty() && state.tried.len() == 1;
         let since = is_first.then(|| Instant::from_std(state.decided));
         let answer = self.ask(handler, &mut connection, (&request, since), forwarding, state).await;

@@ -19,7 +19,8 @@ use crate::wire::stream::Stream;
 pub(crate) enum ConnectionOutcome {
     /// Another request may follow.
     Keep,
-    /// The same, and it may have begun: the client had its whole response before the server had ended it.
+    /// Another request may follow, and may have begun already: the client had its whole response before the server
+    /// ended it.
     Next,
     /// Frames follow. The server's connection, and the bytes after its 101.
     Tunnel(Stream, BytesMut),

@@ -37,7 +37,7 @@ struct Ends {
     request: AtomicBool,
     /// The client has the whole response, whether or not the server has ended it.
     answer: AtomicBool,
-    /// Bytes arrived after the request before that.
+    /// Bytes arrived after the request, before the client had the whole response.
     pipelined: AtomicBool,
 }
 
@@ -273,7 +273,7 @@ impl WaitingClient for H1Downstream<'_> {
         let _ = self.write(&out).await;
     }
 
-    /// Reading its body shows it.
+    /// Never returns: reading the request's body shows that the client has disconnected.
     async fn disconnected(&mut self) {
         pending::<()>().await;
     }

@@ -114,7 +114,7 @@ pub(super) struct H2Downstream {
     /// Time for each piece.
     idle: Duration,
     stream_budget: Arc<StreamBudget>,
-    /// So do gRPC calls, with a status in trailers.
+    /// The messages of a gRPC call: it also ends cleanly with its session, with a status in trailers.
     messages: Option<Messages>,
     /// 0 before the final head.
     pub(super) status: u16,
