@@ -425,7 +425,7 @@ mod tests {
             path(&[b"/", bytes.as_slice()].concat());
         }
 
-        /// Contract, section 4.
+        /// Every path that a backend may read is checked, so each must be among the readings.
         #[test]
         fn what_a_backend_reads_is_among_the_readings(bytes in pieces(ODD, 8)) {
             readings(&[b"/", bytes.as_slice()].concat());

@@ -69,7 +69,6 @@ test("a person's own answer signs them in, once, and nobody else at all", async 
   for (const one of [page, victim]) await one.context().close();
 });
 
-// case 12
 test("an answer with a parameter twice is refused, and counts once it is whole", async () => {
   const page = await newPage();
   const answer = await answerFor(page, op, "grace");
@@ -105,7 +104,6 @@ test("an answer of one provider is worth nothing at the other's callback, nor in
   await page.context().close();
 });
 
-// case 22
 test("a code that was made for another client is refused by the provider", async () => {
   const page = await newPage();
   const answer = await answerFor(page, op, "grace", "/app", (url) => (url.searchParams.set("client_id", "other"), url));
@@ -117,7 +115,7 @@ test("a code that was made for another client is refused by the provider", async
   await page.context().close();
 });
 
-// case 23: the attacker's code, brought into the victim's own attempt
+// the attacker's code, brought into the victim's own attempt
 test("a code of another attempt is refused where the provider compares the verifier", async () => {
   const [page, victim] = [await newPage(), await newPage()];
   const stolen = await answerFor(page, op, "mallory");
@@ -129,7 +127,6 @@ test("a code of another attempt is refused where the provider compares the verif
   for (const one of [page, victim]) await one.context().close();
 });
 
-// case 23
 test("without PKCE nobody signs in at a provider that demands it, and the page says so", async () => {
   const page = await newPage();
   await page.goto(`${careless.url}/app`);
@@ -140,7 +137,6 @@ test("without PKCE nobody signs in at a provider that demands it, and the page s
   await page.context().close();
 });
 
-// case 24
 test("at a provider that ignores PKCE the nonce gives a code of another attempt away", async () => {
   const [page, victim] = [await newPage(), await newPage()];
   const stolen = await answerFor(page, lax, "mallory");

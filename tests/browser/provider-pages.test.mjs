@@ -28,7 +28,6 @@ after(async () => {
   await closeEngines();
 });
 
-// case 68
 inEach("a provider's button works under the pages' own policy, and so does adding one on the account page", async (page) => {
   const own = ends(await gateway(op.table('sign_up = "open"\n', "second") + WHOAMI));
   await firstAccount(own);
@@ -64,7 +63,6 @@ inEach("a provider's button works under the pages' own policy, and so does addin
   assert.deepEqual(problems.filter((text) => !/status of 403/.test(text)), []);
 });
 
-// case 69
 test("no page with six providers breaks an accessibility rule: light, dark, from right to left, at 320 pixels", async () => {
   const invite = new URL((await gate.cli("invite")).match(/\S+\/invite\/\S+/)[0]).pathname;
   const kinds = [

@@ -164,7 +164,6 @@ test("canaille: signing up, and once more", async () => {
   }
 });
 
-// case 8
 test("the back button, and the provider's answer once more, lead to where the person is", async () => {
   const page = await visitor("/app?x=1");
   const answers = [];
@@ -190,7 +189,6 @@ test("the fragment survives the way to a provider, where scripts run", async () 
   await page.context().close();
 });
 
-// case 9
 test("twelve tabs at once each land on their own page, in one session, whose WebSocket lives on", async () => {
   const page = await through(op, "judy");
   await page.waitForURL(`${gate.url}/app`);

@@ -209,7 +209,7 @@ fn people_make_tokens_themselves_with_their_password_and_see_their_own_alone() {
     assert_eq!(post(&ada, &right).status, 429);
 }
 
-/// Contract, section 4: "ours is always removed, any other is the app's and passes". An app that reads the field more
+/// Our credential is always removed; any other is the app's and passes. An app that reads the field more
 /// generously than we do finds nothing of ours in it either.
 #[test]
 fn no_spelling_of_authorization_brings_a_credential_of_ours_to_an_app() {

@@ -1,4 +1,4 @@
-//! Contract, section 5: each kind of caller gets a refusal that it understands. Senders: docs/http.md, "Refusals".
+//! Each kind of caller gets a refusal that it understands. Senders: docs/http.md, "Denied requests".
 
 use serde_json::json;
 

@@ -215,7 +215,7 @@ fn a_thousand_requests_of_h2load_are_all_answered() {
     assert!(said.contains("status codes: 1000 2xx"), "{said}");
 }
 
-/// Contract, section 5: 502 and 504, told apart and with the request id.
+/// A dead server is 502 and a slow one 504 (RFC 9110, 15.6), each with the request id.
 #[test]
 fn a_dead_and_a_slow_server_are_502_and_504_and_the_connection_continues() {
     let (listener, slow) = silent();
@@ -252,7 +252,7 @@ fn a_client_that_takes_its_stream_back_frees_the_server() {
     });
 }
 
-/// Contract, section 6: "Other connections are untouched." WebKitGTK tells its pages nothing of a reset.
+/// When a session ends, other connections are untouched. WebKitGTK tells its pages nothing of a reset.
 #[test]
 fn an_event_stream_ends_cleanly_when_its_session_ends_and_other_streams_go_on() {
     let backend = Backend::start(|_, stream| {
@@ -543,7 +543,7 @@ fn trailers_carry_no_identity_credentials_cookies_or_framing_either_way() {
     });
 }
 
-/// Contract, section 5: "gRPC: HTTP 200 with grpc-status 16 or 7".
+/// HTTP 200 with `grpc-status` 16 (unauthenticated) or 7 (permission denied).
 #[test]
 fn grpc_calls_that_are_refused_learn_it_in_their_own_words() {
     let (address, received) = echo(None);

@@ -116,7 +116,7 @@ CREATE TABLE "Account" ("id" TEXT NOT NULL PRIMARY KEY, "userId" INTEGER NOT NUL
     "providerAccountId" TEXT NOT NULL, "refresh_token" TEXT, "access_token" TEXT, "id_token" TEXT);
 "#;
 
-/// Case 59: what next-auth stored of people's Google and GitHub accounts.
+/// What next-auth stored of people's Google and GitHub accounts.
 #[test]
 fn rows_of_next_auths_account_table_become_identities_and_its_tokens_are_not_read() {
     let folder = configured(CONFIG);

@@ -1,4 +1,4 @@
-//! Back-channel logout, end to end: what a provider ends, ends here, and nothing else does (providers.md 4; OpenID Connect
+//! Back-channel logout, end to end: what a provider ends, ends here, and nothing else does (OpenID Connect
 //! Back-Channel Logout 1.0).
 
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ fn a_logout_token_ends_the_sessions_that_it_names_with_their_sockets_and_no_othe
     assert!(!log.contains("eyJ"), "no token is logged: {log}");
 }
 
-/// Case 71. Each is right but for the one thing named; the last one is right.
+/// Each is right but for the one thing named; the last one is right.
 #[test]
 fn a_token_that_does_not_hold_ends_nothing() {
     type Change = fn(&mut Value, &mut Value);
@@ -186,7 +186,6 @@ fn a_provider_ends_sessions_of_its_own_alone() {
     assert!(!is_signed_in(&gateway, &grace));
 }
 
-/// Case 73.
 #[test]
 fn a_sign_in_that_its_logout_has_overtaken_begins_no_session() {
     let provider = Provider::start();
@@ -204,7 +203,7 @@ fn a_sign_in_that_its_logout_has_overtaken_begins_no_session() {
     assert!(is_signed_in(&gateway, &again), "a new session there is one here");
 }
 
-/// Case 74: whoever sends what does not hold waits alone, and keys are read again once.
+/// Whoever sends what does not hold waits alone, and keys are read again once.
 #[test]
 fn a_flood_with_unknown_keys_asks_the_provider_once_and_keeps_no_one_else_out() {
     let provider = Provider::start();

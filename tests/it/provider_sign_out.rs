@@ -1,5 +1,5 @@
 //! `sign_out = "provider"`: the session ends here, then at the provider, and no one is signed in again by that
-//! (providers.md 4; OpenID Connect RP-Initiated Logout 1.0).
+//! (OpenID Connect RP-Initiated Logout 1.0).
 
 use std::collections::HashMap;
 
@@ -59,7 +59,7 @@ fn signing_out_ends_the_session_here_then_at_the_provider_and_starts_no_sign_in(
     assert!(!log.contains(&id_token) && !log.contains("eyJ") && !log.contains(&params["state"]), "{log}");
 }
 
-/// Case 78: what is kept is sealed, and gone with its session.
+/// What is kept is sealed, and gone with its session.
 #[test]
 fn the_id_token_is_in_no_file_in_clear_and_only_where_sign_out_asks_for_it() {
     let provider = Provider::start();

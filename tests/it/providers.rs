@@ -143,7 +143,6 @@ fn an_answer_counts_in_its_own_browser_once() {
     assert_eq!(tokens(), 1);
 }
 
-/// Case 9.
 #[test]
 fn twelve_tabs_land_each_on_its_own_page_in_one_session() {
     let provider = Provider::start();
@@ -162,7 +161,7 @@ fn twelve_tabs_land_each_on_its_own_page_in_one_session() {
     assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1, "{sessions}");
 }
 
-/// Case 60: passwords work, the page says what is wrong, and the provider is found when it is back.
+/// Passwords work, the page says what is wrong, and the provider is found when it is back.
 #[test]
 fn a_provider_that_is_down_makes_its_button_fail_and_nothing_else() {
     let provider = Provider::start();
@@ -179,7 +178,7 @@ fn a_provider_that_is_down_makes_its_button_fail_and_nothing_else() {
     assert_eq!(browser.get(&gateway, "/.auth/oauth/other").status, 404);
 }
 
-/// Case 65, and what a person sees who cancels.
+/// What a person sees who cancels.
 #[test]
 fn the_providers_own_words_are_not_shown() {
     let provider = Provider::start();
@@ -259,7 +258,7 @@ fn a_provider_is_added_and_removed_on_the_account_page() {
     let text = leading.text();
     let url = leads_to(&text);
     let callback = provider.agree(&url);
-    // finished in a session of somebody else: nothing is linked (case 57)
+    // finished in a session of somebody else: nothing is linked
     gateway.add_user("bob@example.com", &[]);
     let mut bob = browser.clone();
     bob.post(&gateway, "/.auth/logout", "");
@@ -300,7 +299,7 @@ fn a_form_of_another_site_links_nothing() {
     assert_eq!(gateway.client().post_form("/.auth/account/link/corp", &[], "").status, 401);
 }
 
-/// Case 66. `session.same_site = "strict"`: no session would arrive with a navigation from elsewhere, nor with a redirect
+/// `session.same_site = "strict"`: no session would arrive with a navigation from elsewhere, nor with a redirect
 /// after it, so the answer is sent on by a page of the gateway's own.
 #[test]
 fn with_strict_cookies_the_answer_is_sent_on_by_a_page() {

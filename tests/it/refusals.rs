@@ -1,4 +1,4 @@
-//! Contract, section 5: what a client receives when refused, row by row, each with its twin.
+//! What a client receives when refused, row by row, each with its twin.
 
 use serde_json::json;
 

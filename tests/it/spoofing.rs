@@ -1,4 +1,4 @@
-//! Contract, section 4: what a backend receives. What a client sends in the place of ours stands in
+//! What a backend receives. What a client sends in the place of ours stands in
 //! `known_attacks::a_identity`.
 
 use serde_json::json;

@@ -392,7 +392,7 @@ fn a_handshake_that_does_not_come_is_given_up() {
     assert_eq!(secure.client("a.example.com").get("/public/x", &[]).status, 200);
 }
 
-/// Contract, section 6, over TLS.
+/// The end of a session closes its WebSockets over TLS, too.
 #[test]
 fn a_websocket_over_tls_echoes_and_is_closed_with_its_session() {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;

@@ -327,7 +327,7 @@ fn a_close_is_between_frames_also_in_the_middle_of_messages() {
     }
 }
 
-/// Contract, section 6: cameras and rows of JSON texts go on as long as event streams do. What says how long it is, is sent to its end.
+/// Cameras and rows of JSON texts go on as long as event streams do. What says how long it is, is sent to its end.
 #[test]
 fn streams_of_other_kinds_end_with_their_session_too_and_rows_of_texts_are_finished_at_a_stop() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -363,7 +363,7 @@ fn streams_of_other_kinds_end_with_their_session_too_and_rows_of_texts_are_finis
     gateway.terminate();
 }
 
-/// Contract, section 6: a client that takes nothing off its socket is no exception.
+/// The end of a session ends its event streams: a client that takes nothing off its socket is no exception.
 #[test]
 fn an_event_stream_that_no_one_reads_ends_with_its_session_and_another_ones_continues() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
