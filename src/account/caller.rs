@@ -26,7 +26,7 @@ pub struct Caller {
 
 impl Caller {
     /// The address that limits apply to; `None`: the client's address is unknown.
-    pub(super) fn limited_address(&self) -> Option<IpAddr> {
+    pub(crate) fn limited_address(&self) -> Option<IpAddr> {
         self.address.filter(|_| !self.is_proxy)
     }
 

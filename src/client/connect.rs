@@ -1,7 +1,7 @@
 //! Opens the connection of one exchange: looks the name up, judges each address and connects to one that was judged, so
 //! that a name which changes its address in between (DNS rebinding) gains nothing.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
@@ -23,12 +25,9 @@ use super::response::FetchError;
 pub(crate) enum Reach {
     /// Anywhere: the URL is the operator's word, or fixed.
     Operator,
-    /// To the internet, or to the kind of place (this machine, this link, a private network) where one of these URLs of
-    /// the operator leads: the URL is out of a document.
-    Document {
-        /// The issuer, for example.
-        operator_urls: Arc<[Url]>,
-    },
+    /// To the internet, or to the kind of place (this machine, this link, a private network) that the document came from
+    /// which names the URL. A name that has other addresses since then opens no other place.
+    Document(Place),
 }
 
 /// A TCP or TLS stream.
@@ -43,13 +42,14 @@ pub(super) type HyperStream = TokioIo<Box<dyn Stream>>;
 pub(super) async fn open(
     url: &Url,
     reach: &Reach,
-    tls: &Arc<ClientConfig>,
+    (tls, lookups): (&Arc<ClientConfig>, &Arc<Semaphore>),
     connect_time: Duration,
-) -> Result<HyperStream, FetchError> {
-    let stream = timeout(connect_time, tcp(url, reach)).await.map_err(|_| FetchError::TimedOut("connecting"))??;
+) -> Result<(HyperStream, Place), FetchError> {
+    let (stream, place) =
+        timeout(connect_time, tcp(url, reach, lookups)).await.map_err(|_| FetchError::TimedOut("connecting"))??;
     let _ = stream.set_nodelay(true);
     if url.scheme() == "http" {
-        return Ok(TokioIo::new(Box::new(stream)));
+        return Ok((TokioIo::new(Box::new(stream)), place));
     }
     let name = match url.host() {
         Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).ok(),
@@ -60,16 +60,16 @@ pub(super) async fn open(
     let name = name.ok_or_else(|| FetchError::Tls("no certificate can name this host".to_owned()))?;
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
     match stream {
-        Ok(stream) => Ok(TokioIo::new(Box::new(stream))),
+        Ok(stream) => Ok((TokioIo::new(Box::new(stream)), place)),
         Err(error) => Err(FetchError::Tls(error.to_string())),
     }
 }
 
-async fn tcp(url: &Url, reach: &Reach) -> Result<TcpStream, FetchError> {
+async fn tcp(url: &Url, reach: &Reach, lookups: &Arc<Semaphore>) -> Result<(TcpStream, Place), FetchError> {
     let mut last = FetchError::Unreachable("the name has no address".to_owned());
-    for address in allowed(look_up(url).await?, reach).await? {
+    for address in allowed(look_up(url, lookups).await?, reach)? {
         match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok((stream, place(address.ip()))),
             Err(error) => last = FetchError::Unreachable(error.to_string()),
         }
     }
@@ -77,31 +77,32 @@ async fn tcp(url: &Url, reach: &Reach) -> Result<TcpStream, FetchError> {
 }
 
 /// The addresses that may be connected to; an error if there are some and none may.
-async fn allowed(addresses: Vec<SocketAddr>, reach: &Reach) -> Result<Vec<SocketAddr>, FetchError> {
-    let Reach::Document { operator_urls } = reach else { return Ok(addresses) };
-    let is_public = |address: &SocketAddr| place(address.ip()) == Place::Public;
-    if addresses.iter().all(is_public) {
-        return Ok(addresses);
-    }
-    let mut places = vec![Place::Public];
-    for url in operator_urls.iter() {
-        places.extend(look_up(url).await.unwrap_or_default().iter().map(|address| place(address.ip())));
-    }
-    match addresses.iter().find(|address| !places.contains(&place(address.ip()))) {
+fn allowed(addresses: Vec<SocketAddr>, reach: &Reach) -> Result<Vec<SocketAddr>, FetchError> {
+    let Reach::Document(own) = reach else { return Ok(addresses) };
+    match addresses.iter().find(|address| ![Place::Public, *own].contains(&place(address.ip()))) {
         // a name with one inner address among others is meant to lead inside
         Some(inner) => Err(FetchError::ForbiddenAddress(inner.ip())),
         None => Ok(addresses),
     }
 }
 
-async fn look_up(url: &Url) -> Result<Vec<SocketAddr>, FetchError> {
+async fn look_up(url: &Url, lookups: &Arc<Semaphore>) -> Result<Vec<SocketAddr>, FetchError> {
     let port = url.port_or_known_default().unwrap_or(443);
     let found = match url.host() {
         Some(Host::Ipv4(address)) => vec![SocketAddr::from((address, port))],
         Some(Host::Ipv6(address)) => vec![SocketAddr::from((address, port))],
         Some(Host::Domain(name)) => {
-            let found = tokio::net::lookup_host((name, port)).await;
-            found.map_err(|error| FetchError::Unreachable(error.to_string()))?.take(ADDRESSES_MAX).collect()
+            let unreachable = |error: String| FetchError::Unreachable(error);
+            let place = Arc::clone(lookups).acquire_owned().await.map_err(|error| unreachable(error.to_string()))?;
+            let name = name.to_owned();
+            let found = spawn_blocking(move || {
+                let found = (name.as_str(), port).to_socket_addrs();
+                // the thread is in use until here, however long ago the exchange ended
+                drop(place);
+                found.map(|all| all.take(ADDRESSES_MAX).collect())
+            });
+            let found = found.await.map_err(|error| unreachable(error.to_string()))?;
+            found.map_err(|error| unreachable(error.to_string()))?
         }
         None => Vec::new(),
     };

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 
+use super::address::Place;
 use super::connect::HyperStream;
 use super::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use super::response::{FetchError, Response};
@@ -13,7 +14,7 @@ use crate::web::strict_json;
 
 /// Sends the request and reads the whole response. The caller limits the time.
 pub(super) async fn run(
-    stream: HyperStream,
+    (stream, place): (HyperStream, Place),
     request: http::Request<Full<Bytes>>,
     body_bytes_max: usize,
 ) -> Result<Response, FetchError> {
@@ -23,7 +24,7 @@ pub(super) async fn run(
     let (mut sender, connection) = builder.handshake(stream).await.map_err(protocol)?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(protocol)?;
-        read(response, body_bytes_max).await
+        read(response, body_bytes_max, place).await
     };
     // the connection only moves while it is polled, and ends with the exchange
     tokio::pin!(exchange, connection);
@@ -40,7 +41,7 @@ pub(super) async fn run(
     }
 }
 
-async fn read(response: http::Response<Incoming>, bytes_max: usize) -> Result<Response, FetchError> {
+async fn read(response: http::Response<Incoming>, bytes_max: usize, place: Place) -> Result<Response, FetchError> {
     let (head, mut body) = response.into_parts();
     let status = head.status;
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
@@ -63,7 +64,7 @@ async fn read(response: http::Response<Incoming>, bytes_max: usize) -> Result<Re
     }
     let json = strict_json::parse(&content).map_err(|error| FetchError::BadJson { status: status.as_u16(), error })?;
     let date = head.headers.get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
-    Ok(Response { status: status.as_u16(), json, date })
+    Ok(Response { status: status.as_u16(), json, date, place })
 }
 
 /// `application/json` or a type that is JSON by its suffix (RFC 6839, 3.1), in UTF-8, not compressed.

@@ -9,7 +9,9 @@ pub(super) const TOTAL_MAX: usize = 64;
 /// Addresses of one name that are tried.
 pub(super) const ADDRESSES_MAX: usize = 4;
 /// Threads that look names up; the system's resolver blocks.
-pub(super) const DNS_THREADS_MAX: usize = 8;
+pub(super) const DNS_THREADS_MAX: usize = 16;
+/// Of them for one destination: a name server that does not answer holds up no other's.
+pub(super) const LOOKUPS_MAX: usize = 2;
 /// Response head, bytes.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Fields in a response head.

@@ -14,6 +14,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use address::Place;
 pub(crate) use connect::Reach;
 pub(crate) use limits::{DOCUMENT_BYTES_MAX, LIST_BYTES_MAX};
 pub(crate) use outbound::{Client, Destination, Request};

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::connect::{self, Reach};
 use super::exchange;
-use super::limits::{DNS_THREADS_MAX, PER_DESTINATION_MAX, TIMES, TOTAL_MAX, Times};
+use super::limits::{DNS_THREADS_MAX, LOOKUPS_MAX, PER_DESTINATION_MAX, TIMES, TOTAL_MAX, Times};
 use super::response::{FetchError, Response};
 use super::tls;
 use crate::config::Authority;
@@ -33,6 +33,7 @@ pub(crate) struct Client {
 pub(crate) struct Destination {
     tls: Option<Arc<ClientConfig>>,
     permits: Arc<Semaphore>,
+    pub(super) lookups: Arc<Semaphore>,
 }
 
 /// What is sent. It holds secrets, so it has no `Debug`.
@@ -52,6 +53,7 @@ pub(crate) struct Request {
 struct Job {
     request: Request,
     tls: Option<Arc<ClientConfig>>,
+    lookups: Arc<Semaphore>,
     reply: oneshot::Sender<Result<Response, FetchError>>,
     _permits: [OwnedSemaphorePermit; 2],
 }
@@ -84,7 +86,8 @@ impl Client {
         let permit = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).try_acquire_owned();
         let (Ok(own), Ok(all)) = (permit(&to.permits), permit(&self.permits)) else { return Err(FetchError::Busy) };
         let (reply, response) = oneshot::channel();
-        let job = Job { request, tls: to.tls.clone(), reply, _permits: [own, all] };
+        let (tls, lookups) = (to.tls.clone(), Arc::clone(&to.lookups));
+        let job = Job { request, tls, lookups, reply, _permits: [own, all] };
         self.jobs.try_send(job).map_err(|_| FetchError::Busy)?;
         response.await.unwrap_or(Err(FetchError::Stopped))
     }
@@ -93,14 +96,15 @@ impl Client {
 impl Destination {
     /// A destination whose certificates are signed by these authorities; empty: by this machine's.
     pub(crate) fn new(authorities: &[Authority]) -> Self {
-        Self { tls: tls::config(authorities), permits: Arc::new(Semaphore::new(PER_DESTINATION_MAX)) }
+        let places = |count: usize| Arc::new(Semaphore::new(count));
+        Self { tls: tls::config(authorities), permits: places(PER_DESTINATION_MAX), lookups: places(LOOKUPS_MAX) }
     }
 }
 
 impl Job {
     async fn run(self, times: Times) {
-        let Self { request, tls, reply, _permits: permits } = self;
-        let result = timeout(times.whole, exchange(request, tls, times)).await;
+        let Self { request, tls, lookups, reply, _permits: permits } = self;
+        let result = timeout(times.whole, exchange(request, tls, &lookups, times)).await;
         // before the reply, so that whoever gets it finds the place free
         drop(permits);
         // no one waits for it if the browser is gone
@@ -108,12 +112,17 @@ impl Job {
     }
 }
 
-async fn exchange(request: Request, tls: Option<Arc<ClientConfig>>, times: Times) -> Result<Response, FetchError> {
+async fn exchange(
+    request: Request,
+    tls: Option<Arc<ClientConfig>>,
+    lookups: &Arc<Semaphore>,
+    times: Times,
+) -> Result<Response, FetchError> {
     let Request { url, reach, authorization, form, body_bytes_max } = request;
     let tls = tls.ok_or_else(|| FetchError::Tls("no TLS configuration".to_owned()))?;
     let head = head(&url, authorization, form)?;
-    let stream = connect::open(&url, &reach, &tls, times.connect).await?;
-    exchange::run(stream, head, body_bytes_max).await
+    let connected = connect::open(&url, &reach, (&tls, lookups), times.connect).await?;
+    exchange::run(connected, head, body_bytes_max).await
 }
 
 fn head(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use super::address::Place;
 use crate::web::strict_json::JsonError;
 
 /// A response with a JSON body.
@@ -16,6 +17,8 @@ pub(crate) struct Response {
     pub(crate) json: Value,
     /// The `Date` field, as sent.
     pub(crate) date: Option<String>,
+    /// Where the address is that it came from.
+    pub(crate) place: Place,
 }
 
 impl Response {

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::limits::{DOCUMENT_BYTES_MAX, HEAD_BYTES_MAX, PER_DESTINATION_MAX, Times};
-use super::{Client, Destination, FetchError, Reach, Request, Response};
+use super::{Client, Destination, FetchError, Place, Reach, Request, Response};
 use crate::config::Authority;
 use crate::web::strict_json::JsonError;
 
@@ -252,26 +252,39 @@ async fn a_closed_port_and_an_unknown_name_are_unreachable() {
     }
 }
 
+#[tokio::test]
+async fn names_that_no_server_answers_for_hold_up_their_own_provider_alone() {
+    let address = serve(json("{}")).await;
+    let url = format!("http://localhost:{}/", address.port());
+    let client = Client::with_times(QUICK).unwrap();
+    let (silent, other) = (Destination::new(&[]), Destination::new(&[]));
+    // two lookups that the system's resolver still works on
+    let stuck = Arc::clone(&silent.lookups).acquire_many_owned(2).await.unwrap();
+    assert_eq!(client.fetch(&silent, request(&url)).await, Err(FetchError::TimedOut("connecting")));
+    assert_eq!(client.fetch(&other, request(&url)).await.unwrap().status, 200);
+    drop(stuck);
+    assert_eq!(client.fetch(&silent, request(&url)).await.unwrap().status, 200);
+}
+
 // case 61: the address that is connected to decides
 #[tokio::test]
 async fn a_url_out_of_a_document_leads_inside_only_where_the_operator_leads_there() {
     let address = serve(json("{}")).await;
-    let fetch = |url: String, operator: &str| {
-        let operator_urls: Arc<[Url]> = [Url::parse(operator).unwrap()].into();
-        let request = Request { reach: Reach::Document { operator_urls }, ..request(&url) };
+    let fetch = |url: String, from: Place| {
+        let request = Request { reach: Reach::Document(from), ..request(&url) };
         async move { Client::with_times(PATIENT).unwrap().fetch(&Destination::new(&[]), request).await }
     };
     let forbidden = Err(FetchError::ForbiddenAddress(address.ip()));
     let port = address.port();
-    assert_eq!(fetch(format!("http://{address}/"), "https://192.0.2.1/").await, forbidden);
-    assert_eq!(fetch(format!("http://{address}/"), "https://8.8.8.8/").await, forbidden);
+    assert_eq!(fetch(format!("http://{address}/"), Place::Private).await, forbidden);
+    assert_eq!(fetch(format!("http://{address}/"), Place::Public).await, forbidden);
     // a name that leads inside is what rebinding ends in
-    let named = fetch(format!("http://localhost:{port}/"), "https://8.8.8.8/").await;
+    let named = fetch(format!("http://localhost:{port}/"), Place::Public).await;
     assert!(matches!(named, Err(FetchError::ForbiddenAddress(inner)) if inner.is_loopback()), "{named:?}");
-    let metadata = fetch("http://169.254.169.254/latest/meta-data".to_owned(), "http://127.0.0.1/").await;
+    let metadata = fetch("http://169.254.169.254/latest/meta-data".to_owned(), Place::Loopback).await;
     assert_eq!(metadata, Err(FetchError::ForbiddenAddress("169.254.169.254".parse().unwrap())));
-    let own = fetch(format!("http://{address}/"), "http://127.0.0.1:1/").await;
-    assert_eq!(own.unwrap().status, 200, "the issuer itself is on this machine");
+    let own = fetch(format!("http://{address}/"), Place::Loopback).await.unwrap();
+    assert_eq!((own.status, own.place), (200, Place::Loopback), "the document came from this machine");
 }
 
 /// A server over TLS with a certificate for this name; returns its address and the authority in PEM.

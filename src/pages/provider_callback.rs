@@ -10,11 +10,13 @@ use super::provider_relay::{self, Relay};
 use super::site::Site;
 use super::view::Pending;
 use super::{errors, form, login, provider_lists, provider_replies, session_cookies, view};
+use crate::account::identity::fresh;
+use crate::account::identity::pending::{self, PendingIdentity};
 use crate::account::identity::rules::ProviderRules;
 use crate::account::identity::sign_in::{self, Finished, Refusal};
-use crate::account::identity::{fresh, pending};
 use crate::account::provider::attempt::{AttemptId, Browser};
 use crate::account::provider::errors::{Failure, Reason};
+use crate::account::provider::failure_windows::WINDOW_SECS;
 use crate::account::provider::finish::{self, Callback, Known, Unfinished};
 use crate::account::provider::identity::{Intent, ProviderIdentity};
 use crate::account::provider::tokens::ProviderTokens;
@@ -53,8 +55,14 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         return provider_replies::leading_on(pages, call, &here);
     }
     let browser = provider_replies::browser(pages, call.incoming.headers);
-    let callback =
-        Callback { provider: &provider.name, path, origin: &origin, query: &query, browser: browser.clone() };
+    let callback = Callback {
+        provider: &provider.name,
+        path,
+        origin: &origin,
+        query: &query,
+        address: call.caller.limited_address(),
+        browser: browser.clone(),
+    };
     match (finish::finish(providers, &callback).await, browser) {
         (Ok(finished), Some(browser)) => {
             let what = (&finished.identity, &finished.intent, false);
@@ -128,6 +136,8 @@ fn not_finished(pages: &Pages, call: &Call<'_>, provider: &Provider, unfinished:
             provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what)
         }
         Reason::Busy => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
+        Reason::Throttled => errors::refused(pages, StatusCode::TOO_MANY_REQUESTS, call)
+            .with(header::RETRY_AFTER, HeaderValue::from(WINDOW_SECS)),
         Reason::NotAllowed => provider_replies::message(
             pages,
             call,
@@ -166,7 +176,8 @@ fn ask(
     (question, place, error): (&Question<'_>, Option<&str>, &str),
 ) -> Reply {
     let key = pages.accounts.sealing_key();
-    let Some(sealed) = pending::seal(&key, &bound(browser), identity, pages.accounts.now()) else {
+    let asked = call.identity.as_ref().map(|who| who.session.id.as_str());
+    let Some(sealed) = pending::seal(&key, &bound(browser), identity, asked, pages.accounts.now()) else {
         return provider_replies::message(
             pages,
             call,
@@ -207,21 +218,29 @@ pub(super) async fn link_pending(pages: &Pages, call: &Call<'_>) -> Reply {
     let waiting = browser
         .as_ref()
         .and_then(|browser| pending::open(&key, &bound(browser), fields.text("pending"), pages.accounts.now()));
-    let found = waiting.and_then(|identity| {
-        let provider = provider_lists::all(pages).find(|provider| provider.name == identity.provider)?;
-        Some((identity, provider))
-    });
-    let (Some(browser), Some((identity, provider))) = (browser, found) else {
-        let what = "That took too long, or began in another browser. Start again.";
-        return provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what);
+    // whoever signed in meanwhile was not asked
+    let asked_is_here = |asked: &Option<String>| {
+        asked.as_ref().is_none_or(|asked| call.identity.as_ref().is_some_and(|who| who.session.id == *asked))
     };
+    let found = waiting.filter(|waiting| asked_is_here(&waiting.asked)).and_then(|waiting| {
+        let provider = provider_lists::all(pages).find(|provider| provider.name == waiting.identity.provider)?;
+        Some((waiting, provider))
+    });
+    let (Some(browser), Some((PendingIdentity { identity, asked }, provider))) = (browser, found) else {
+        return too_late(pages, call);
+    };
+    let first_use =
+        || pages.accounts.providers().is_some_and(|providers| providers.use_pending(fields.text("pending")));
     let place = fields.get("callbackUrl").filter(|place| !place.is_empty());
     match (&call.identity, fields.get("answer")) {
         // whoever is signed in wants to sign in as the other
-        (Some(_), Some("switch")) => {
+        (Some(_), Some("switch")) if asked.is_some() => {
+            if !first_use() {
+                return too_late(pages, call);
+            }
             decide(pages, call, provider, &browser, (&identity, &Intent::SignIn, true), (place, None)).await
         }
-        (Some(who), Some("link")) => {
+        (Some(who), Some("link")) if asked.is_some() => {
             let proof = match fresh::by_age(&pages.accounts, who) {
                 Some(proof) => Ok(proof),
                 None => fresh::by_password(&pages.accounts, &call.caller, who, fields.secret("password")).await,
@@ -230,10 +249,18 @@ pub(super) async fn link_pending(pages: &Pages, call: &Call<'_>) -> Reply {
                 let question = Question::SignedInAs(&who.user.email);
                 return ask(pages, call, provider, &browser, &identity, (&question, place, "Incorrect password."));
             };
+            if !first_use() {
+                return too_late(pages, call);
+            }
             linked(pages, call, who, &proof, provider, &identity).await
         }
         _ => sign_in_and_link(pages, call, &fields, provider, (&browser, &identity), place).await,
     }
+}
+
+fn too_late(pages: &Pages, call: &Call<'_>) -> Reply {
+    let what = "That took too long, was answered before, or began in another browser. Start again.";
+    provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what)
 }
 
 async fn linked(

@@ -125,3 +125,31 @@ fn groups_follow_the_map_of_their_provider_and_end_with_it() {
     gateway.reload(ROUTE);
     are_soon(&gateway, &[]);
 }
+
+/// The identity that a page asked about is used once, by the person who was asked.
+#[test]
+fn a_question_about_an_identity_is_answered_once_in_the_session_that_was_asked() {
+    let provider = Provider::start();
+    let gateway = serve(&format!("{}{ROUTE}", provider.configured("corp", "sign_up = \"open\"\n")));
+    gateway.first_account();
+    gateway.add_user("bob@example.com", &[]);
+    provider.person("vic-1", "vic@example.com", true);
+    let ask = |browser: &mut Browser| {
+        let page = browser.through(&gateway, &provider, "/.auth/oauth/corp").text();
+        assert!(page.contains("You are signed in already"), "{page}");
+        let pending = page.split("name=\"pending\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+        format!("pending={pending}&answer=switch")
+    };
+    let mut ada = sign_in_by_password(&gateway, "ada@example.com");
+    let form = ask(&mut ada);
+    // bob, in the same browser, was not asked
+    let kept: Vec<_> = ada.0.iter().filter(|(name, _)| name == "authgate-oauth").cloned().collect();
+    let mut bob = sign_in_by_password(&gateway, "bob@example.com");
+    bob.0.extend(kept);
+    assert_eq!(bob.post(&gateway, "/.auth/oauth/link", &form).status, 400);
+    assert_eq!(bob.who(&gateway).as_deref(), Some("bob@example.com"));
+    let mut twin = ada.clone();
+    assert_eq!(ada.post(&gateway, "/.auth/oauth/link", &form).status, 303);
+    assert_eq!(ada.who(&gateway).as_deref(), Some("vic@example.com"));
+    assert_eq!(twin.post(&gateway, "/.auth/oauth/link", &form).status, 400, "a second time");
+}

@@ -1,5 +1,6 @@
 //! An identity that waits in a form field of its owner's browser: until they have signed in to the account with its
-//! address, or said what to do with it. Sealed, bound to that browser, and good for ten minutes.
+//! address, or said what to do with it. Sealed, bound to that browser
+//! and to the session that was asked, and good for ten minutes.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ const PENDING_BYTES_MAX: usize = 4096;
 #[serde(deny_unknown_fields)]
 struct Stored {
     expires: UnixSecs,
+    asked: Option<String>,
     provider: String,
     subject: String,
     issuer: Option<String>,
@@ -37,11 +39,27 @@ fn context(browser: &[u8; 32]) -> [&[u8]; 2] {
     [b"pending identity", browser]
 }
 
-/// Seals an identity for a browser (SHA-256 of the value that it holds in a cookie). `None`: it is too large.
-pub(crate) fn seal(key: &SealingKey, browser: &[u8; 32], who: &ProviderIdentity, now: UnixSecs) -> Option<String> {
+/// An identity that waited.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PendingIdentity {
+    pub(crate) identity: ProviderIdentity,
+    /// Id of the session whose owner was asked about it; `None`: no one was signed in.
+    pub(crate) asked: Option<String>,
+}
+
+/// Seals an identity for a browser (SHA-256 of the value that it holds in a cookie) and the session that is asked, if there is
+/// one. `None`: it is too large.
+pub(crate) fn seal(
+    key: &SealingKey,
+    browser: &[u8; 32],
+    who: &ProviderIdentity,
+    asked: Option<&str>,
+    now: UnixSecs,
+) -> Option<String> {
     let who = who.clone();
     let stored = Stored {
         expires: now.saturating_add(PENDING_SECS),
+        asked: asked.map(str::to_owned),
         provider: who.provider,
         subject: who.subject,
         issuer: who.issuer,
@@ -61,7 +79,7 @@ pub(crate) fn seal(key: &SealingKey, browser: &[u8; 32], who: &ProviderIdentity,
 }
 
 /// Opens what [`seal`] made. `None`: another browser, altered, or too old.
-pub(crate) fn open(key: &SealingKey, browser: &[u8; 32], text: &str, now: UnixSecs) -> Option<ProviderIdentity> {
+pub(crate) fn open(key: &SealingKey, browser: &[u8; 32], text: &str, now: UnixSecs) -> Option<PendingIdentity> {
     if text.len() > 2 * PENDING_BYTES_MAX {
         return None;
     }
@@ -72,7 +90,7 @@ pub(crate) fn open(key: &SealingKey, browser: &[u8; 32], text: &str, now: UnixSe
     let is_current = now < stored.expires && stored.expires - now <= PENDING_SECS;
     let known = |name: &str| [EXTRA_OBJECT_ID, EXTRA_TENANT].into_iter().find(|known| *known == name);
     let extra = stored.extra.into_iter().filter_map(|(name, value)| Some((known(&name)?, value)));
-    is_current.then(|| ProviderIdentity {
+    let identity = ProviderIdentity {
         provider: stored.provider,
         subject: stored.subject,
         issuer: stored.issuer,
@@ -85,7 +103,8 @@ pub(crate) fn open(key: &SealingKey, browser: &[u8; 32], text: &str, now: UnixSe
         hosted_domain: stored.hosted_domain,
         auth_time: stored.auth_time,
         extra: extra.collect(),
-    })
+    };
+    is_current.then_some(PendingIdentity { identity, asked: stored.asked })
 }
 
 #[cfg(test)]
@@ -99,9 +118,10 @@ mod tests {
         let mut who = person("1", "ada@example.com");
         who.extra.insert(EXTRA_TENANT, "t".to_owned());
         who.groups = vec!["Ops".to_owned()];
-        let text = seal(&key, &[1; 32], &who, 1000).unwrap();
+        let text = seal(&key, &[1; 32], &who, Some("session"), 1000).unwrap();
         assert!(!text.contains("ada"));
-        assert_eq!(open(&key, &[1; 32], &text, 1599), Some(who.clone()));
+        let opened = PendingIdentity { identity: who.clone(), asked: Some("session".to_owned()) };
+        assert_eq!(open(&key, &[1; 32], &text, 1599), Some(opened));
         assert_eq!(open(&key, &[1; 32], &text, 1600), None, "too old");
         assert_eq!(open(&key, &[1; 32], &text, 900), None, "the clock was set back");
         assert_eq!(open(&key, &[2; 32], &text, 1000), None, "another browser");
@@ -111,6 +131,6 @@ mod tests {
         assert_eq!(open(&key, &[1; 32], std::str::from_utf8(&altered).unwrap(), 1000), None);
         assert_eq!(open(&key, &[1; 32], "", 1000), None);
         who.groups = vec!["g".repeat(100); 50];
-        assert_eq!(seal(&key, &[1; 32], &who, 1000), None, "too large");
+        assert_eq!(seal(&key, &[1; 32], &who, None, 1000), None, "too large");
     }
 }

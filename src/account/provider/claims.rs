@@ -73,6 +73,11 @@ impl Documents<'_> {
 
     /// Whether this document proves that the person has the address, by the rule of the kind.
     fn proves(&self, document: &Value, address: &str) -> bool {
+        let claims = &self.provider.claims;
+        // a flag about the claim `email` says nothing about another one
+        if claims.email.as_deref().is_some_and(|claim| claim != "email") && claims.email_verified.is_none() {
+            return false;
+        }
         let flag = lookup(document, self.email_flag());
         let is_flagged = flag == Some(&Value::Bool(true));
         match self.provider.kind {

@@ -32,6 +32,8 @@ pub(crate) enum Reason {
     Unavailable,
     /// Too many sign-ins are in progress with this provider.
     Busy,
+    /// Too many sign-ins from this network have failed.
+    Throttled,
     /// The token endpoint refused the code.
     CodeRefused,
     /// The token endpoint refused this client: the secret is wrong, for example.
@@ -62,6 +64,7 @@ impl Reason {
             Self::NoCode => "no_code",
             Self::Unavailable => "unavailable",
             Self::Busy => "busy",
+            Self::Throttled => "throttled",
             Self::CodeRefused => "code_refused",
             Self::ClientRefused => "client_refused",
             Self::BadIdentity => "bad_identity",
@@ -84,6 +87,18 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
+    }
+
+    /// Whether the provider was asked about what the browser sent, in vain.
+    pub(crate) fn cost_a_request(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::CodeRefused
+                | Reason::ClientRefused
+                | Reason::BadIdentity
+                | Reason::Unavailable
+                | Reason::GroupsUnavailable
+        )
     }
 
     /// A request to the provider that brought no response. `what` was asked for.

@@ -1,5 +1,6 @@
 //! Ends an attempt: judges the provider's answer in a fixed order, and exchanges the code for an identity.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -21,6 +22,7 @@ use super::tokens::{ProviderTokens, TimedToken};
 use super::verification::{failure, parties, with_keys};
 use crate::client::LIST_BYTES_MAX;
 use crate::config::ProviderKind;
+use crate::logging::is_deceptive;
 use crate::secret::{Secret, same_bytes};
 
 /// Longest `error_description` in the log, bytes.
@@ -38,6 +40,8 @@ pub(crate) struct Callback<'c> {
     pub(crate) origin: &'c str,
     /// All parameters of the query, decoded.
     pub(crate) query: &'c [(String, String)],
+    /// The address that failures are counted by; `None`: it is not known.
+    pub(crate) address: Option<IpAddr>,
     /// The browser, if it presented exactly one cookie that is one of ours.
     pub(crate) browser: Option<Browser>,
 }
@@ -92,11 +96,21 @@ pub(crate) async fn finish(providers: &Providers, callback: &Callback<'_>) -> Re
         intent: attempt.intent.clone(),
         began_session: None,
     };
+    let (name, address) = (state.config.name.as_str(), callback.address);
+    if providers.failed_callbacks.retry_after_secs(name, address, state.monotonic()).is_some() {
+        let failure = Failure::new(Reason::Throttled, "too many sign-ins from this network failed");
+        return Err(Unfinished { failure, known: Some(known) });
+    }
     match identity(providers, &state, callback, browser, &attempt).await {
         Ok((identity, tokens)) => {
             Ok(Finished { identity, intent: known.intent, return_to: known.return_to, attempt: attempt.id, tokens })
         }
-        Err(Ended::Failed(failure)) => Err(Unfinished { failure, known: Some(known) }),
+        Err(Ended::Failed(failure)) => {
+            if failure.cost_a_request() {
+                providers.failed_callbacks.failed(name, address, state.monotonic());
+            }
+            Err(Unfinished { failure, known: Some(known) })
+        }
         Err(Ended::Before(session)) => {
             known.began_session = session;
             let failure = Failure::new(Reason::AlreadyUsed, "this callback was answered before");
@@ -179,7 +193,8 @@ fn provider_error(error: &str, description: Option<&str>) -> Failure {
     while !description.is_char_boundary(end) {
         end -= 1;
     }
-    let shown: String = description[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String =
+        description[..end].chars().map(|c| if c.is_control() || is_deceptive(c) { ' ' } else { c }).collect();
     Failure::new(reason, format!("{} ({shown})", token_request::plain_code(error)))
 }
 

@@ -17,6 +17,8 @@ use crate::secret::Secret;
 
 /// Entries of one page of GitHub.
 const PAGE_ENTRIES: usize = 100;
+/// Longest name of a group, bytes; longer ones are left out.
+const NAME_BYTES_MAX: usize = 255;
 /// Pages of one list.
 const PAGES_MAX: usize = 20;
 
@@ -43,39 +45,38 @@ pub(super) async fn github_groups(
     user: &Endpoint,
     access: &Secret,
 ) -> Result<Vec<String>, Failure> {
+    let organization = |entry: &Value| entry.get("login").and_then(Value::as_str).map(str::to_owned);
+    let team = |entry: &Value| {
+        let organization = entry.pointer("/organization/login")?.as_str()?;
+        Some(format!("{organization}:{}", entry.get("slug")?.as_str()?))
+    };
     let mut groups = BTreeSet::new();
-    for entry in github_list(state, user, "orgs", access).await? {
-        groups.extend(entry.get("login").and_then(Value::as_str).map(str::to_owned));
-    }
-    for entry in github_list(state, user, "teams", access).await? {
-        let organization = entry.pointer("/organization/login").and_then(Value::as_str);
-        if let (Some(organization), Some(team)) = (organization, entry.get("slug").and_then(Value::as_str)) {
-            groups.insert(format!("{organization}:{team}"));
-        }
-    }
+    add_github_list(&mut groups, state, (user, "orgs", access), organization).await?;
+    add_github_list(&mut groups, state, (user, "teams", access), team).await?;
     Ok(groups.into_iter().collect())
 }
 
-async fn github_list(
+/// Adds a name for each entry of a list. Nothing else of a page is kept.
+async fn add_github_list(
+    groups: &mut BTreeSet<String>,
     state: &ProviderState,
-    user: &Endpoint,
-    list: &'static str,
-    access: &Secret,
-) -> Result<Vec<Value>, Failure> {
-    let mut all = Vec::new();
+    (user, list, access): (&Endpoint, &'static str, &Secret),
+    name: impl Fn(&Value) -> Option<String>,
+) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new(Reason::GroupsUnavailable, format!("{list}: {why}"));
     for page in 1..=PAGES_MAX {
         let query = format!("per_page={PAGE_ENTRIES}&page={page}");
         let page = state.json(list, &below(user, &[list], Some(&query))?, Some(access), LIST_BYTES_MAX).await;
-        let Value::Array(entries) = page.map_err(unavailable)? else {
-            return Err(Failure::new(Reason::GroupsUnavailable, format!("{list}: no list")));
-        };
-        let is_last = entries.len() < PAGE_ENTRIES;
-        all.extend(entries);
-        if is_last {
-            return Ok(all);
+        let Value::Array(entries) = page.map_err(unavailable)? else { return Err(failed("no list".to_owned())) };
+        groups.extend(entries.iter().filter_map(&name).filter(|name| name.len() <= NAME_BYTES_MAX));
+        if entries.len() < PAGE_ENTRIES {
+            return Ok(());
+        }
+        if groups.len() > GROUPS_MAX {
+            return Err(failed("too many groups".to_owned()));
         }
     }
-    Err(Failure::new(Reason::GroupsUnavailable, format!("{list}: more than {PAGES_MAX} pages")))
+    Err(failed(format!("more than {PAGES_MAX} pages")))
 }
 
 /// Ids of all groups that a person is in, from Microsoft Graph. What the token names as their place is never asked.

@@ -1,27 +1,17 @@
-//! The little that is remembered of back-channel logouts, in memory alone: tokens that were used, sessions whose end
-//! came before their sign-in, and who sent what does not hold. All of it is bounded; only a provider's own tokens get
-//! into the first two.
+//! The little that is remembered of back-channel logouts, in memory alone: tokens that were used, and sessions whose end
+//! came before their sign-in. Both are bounded, and only a provider's own tokens get into them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::{HashSet, VecDeque};
 
 use parking_lot::Mutex;
 
 use crate::secret::token_hash;
-use crate::web::network::network_prefix;
 
 /// How long tokens and sessions are remembered, seconds: a token is accepted for two minutes, and an attempt to sign in
 /// lasts fifteen but has the provider's answer after seconds.
 const REMEMBERED_SECS: u64 = 600;
 /// Tokens, and sessions, that are remembered.
 const REMEMBERED_MAX: usize = 65_536;
-/// Failed calls in a window, of one network to one provider, after which further ones are refused.
-const FAILURES_MAX: u32 = 60;
-/// The window, seconds.
-const WINDOW_SECS: u64 = 60;
-/// Networks that are counted. A further one is not: what its calls cost is bounded by other limits.
-const NETWORKS_MAX: usize = 4096;
-
 type Hash = [u8; 32];
 
 /// What is remembered. Times are monotonic seconds.
@@ -32,12 +22,6 @@ pub(crate) struct LogoutMemory(Mutex<Held>);
 struct Held {
     tokens: Recent,
     sessions: Recent,
-    failures: HashMap<(String, Option<IpAddr>), Window, ahash::RandomState>,
-}
-
-struct Window {
-    began: u64,
-    failures: u32,
 }
 
 /// Values of the last [`REMEMBERED_SECS`].
@@ -108,32 +92,6 @@ impl LogoutMemory {
     pub(crate) fn has_ended(&self, provider: &str, id: &str, now: u64) -> bool {
         self.0.lock().sessions.has(&hash(provider, id), now)
     }
-
-    /// Seconds until a network may call again; `None`: it may now.
-    pub(crate) fn retry_after_secs(&self, provider: &str, caller: Option<IpAddr>, now: u64) -> Option<u64> {
-        let held = self.0.lock();
-        let window = held.failures.get(&(provider.to_owned(), caller.map(network_prefix)))?;
-        let ends = window.began.saturating_add(WINDOW_SECS);
-        (window.failures >= FAILURES_MAX && now < ends).then(|| ends - now)
-    }
-
-    /// Counts a call whose token does not hold.
-    pub(crate) fn failed(&self, provider: &str, caller: Option<IpAddr>, now: u64) {
-        let mut held = self.0.lock();
-        let is_current = |window: &Window| now < window.began.saturating_add(WINDOW_SECS);
-        let key = (provider.to_owned(), caller.map(network_prefix));
-        if held.failures.len() >= NETWORKS_MAX && !held.failures.contains_key(&key) {
-            held.failures.retain(|_, window| is_current(window));
-            if held.failures.len() >= NETWORKS_MAX {
-                return;
-            }
-        }
-        let window = held.failures.entry(key).or_insert(Window { began: now, failures: 0 });
-        if !is_current(window) {
-            *window = Window { began: now, failures: 0 };
-        }
-        window.failures += 1;
-    }
 }
 
 #[cfg(test)]
@@ -160,24 +118,6 @@ mod tests {
         assert!(!memory.has_ended("hub", "sid", 5) && !memory.has_ended("corp", "other", 5));
     }
 
-    // case 74: a stranger who floods the endpoint waits, and the provider does not
-    #[test]
-    fn the_network_whose_calls_fail_waits_and_no_other() {
-        let memory = LogoutMemory::default();
-        let [evil, neighbour, provider] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|a| a.parse::<IpAddr>().ok());
-        for _ in 0..FAILURES_MAX {
-            assert_eq!(memory.retry_after_secs("corp", evil, 10), None);
-            memory.failed("corp", evil, 10);
-        }
-        assert_eq!(memory.retry_after_secs("corp", evil, 30), Some(40));
-        assert_eq!(memory.retry_after_secs("corp", neighbour, 30), Some(40), "the same /64");
-        assert_eq!(memory.retry_after_secs("corp", provider, 30), None);
-        assert_eq!(memory.retry_after_secs("hub", evil, 30), None);
-        assert_eq!(memory.retry_after_secs("corp", evil, 70), None);
-        memory.failed("corp", evil, 70);
-        assert_eq!(memory.retry_after_secs("corp", evil, 70), None, "a new window");
-    }
-
     #[test]
     fn everything_that_is_remembered_is_bounded() {
         let memory = LogoutMemory::default();
@@ -186,12 +126,5 @@ mod tests {
         }
         assert_eq!(memory.0.lock().sessions.known.len(), REMEMBERED_MAX);
         assert!(!memory.has_ended("corp", "0", 0) && memory.has_ended("corp", "1", 0));
-        for number in 0..NETWORKS_MAX + 10 {
-            let address = std::net::Ipv4Addr::from(u32::try_from(number).unwrap());
-            memory.failed("corp", Some(address.into()), 0);
-        }
-        assert_eq!(memory.0.lock().failures.len(), NETWORKS_MAX);
-        memory.failed("corp", None, WINDOW_SECS);
-        assert_eq!(memory.0.lock().failures.len(), 1, "windows that have passed are dropped first");
     }
 }

@@ -1,14 +1,12 @@
 //! A provider's metadata (OpenID Connect Discovery 1.0, 4): judged as a whole when it is read, so that nothing of another
-//! issuer is ever used. What it names may not lead further inside than the operator's own URLs (`Reach::Document`).
-
-use std::sync::Arc;
+//! issuer is ever used. What it names may not lead further inside than where it came from (`Reach::Document`).
 
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 use url::{Host, Url};
 
 use super::algorithm;
-use crate::client::Reach;
+use crate::client::{Place, Reach};
 use crate::config::{Provider, ProviderIssuer};
 
 /// Place of the document below the issuer.
@@ -102,17 +100,16 @@ pub(crate) fn without_document(provider: &Provider) -> Result<Metadata, String> 
     })
 }
 
-/// Judges a document. The error is one line for the operator.
-pub(crate) fn read(provider: &Provider, document: &Value) -> Result<Metadata, String> {
+/// Checks a document that came from this kind of place. The error is one line for the operator.
+pub(crate) fn read(provider: &Provider, document: &Value, from: Place) -> Result<Metadata, String> {
     let issuer = issuer(provider, text(document, "issuer").ok_or("the metadata has no issuer")?)?;
-    let operator_urls = operator_urls(provider);
     let endpoint = |configured: &Option<Url>, name: &str| -> Result<Option<Endpoint>, String> {
         if let Some(url) = configured {
             return Ok(Some(Endpoint { url: url.clone(), reach: Reach::Operator }));
         }
         let Some(url) = text(document, name) else { return Ok(None) };
         let url = endpoint_url(url, provider).ok_or_else(|| format!("the metadata's {name} is not an https URL"))?;
-        Ok(Some(Endpoint { url, reach: Reach::Document { operator_urls: Arc::clone(&operator_urls) } }))
+        Ok(Some(Endpoint { url, reach: Reach::Document(from) }))
     };
     let needed = |configured: &Option<Url>, name: &str| {
         endpoint(configured, name)?.ok_or_else(|| format!("the metadata has no {name}"))
@@ -170,16 +167,6 @@ fn issuer(provider: &Provider, found: &str) -> Result<Issuer, String> {
 pub(crate) fn is_tenant(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     groups == [8, 4, 4, 4, 12] && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'))
-}
-
-/// The URLs that the operator gave: where these lead, the metadata may lead too.
-fn operator_urls(provider: &Provider) -> Arc<[Url]> {
-    let issuer = match &provider.issuer {
-        ProviderIssuer::Exact(issuer) => Url::parse(issuer).ok(),
-        ProviderIssuer::MicrosoftTenant { authority, .. } => Url::parse(authority).ok(),
-        ProviderIssuer::Unknown => None,
-    };
-    issuer.into_iter().chain(provider.endpoints.discovery.clone()).collect()
 }
 
 /// A URL that a document names: https, or http to this machine or to the host that the metadata is read from over http.

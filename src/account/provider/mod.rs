@@ -12,6 +12,7 @@ pub(crate) mod attempt;
 mod claims;
 pub(crate) mod end_session;
 pub(crate) mod errors;
+pub(crate) mod failure_windows;
 pub(crate) mod finish;
 mod groups;
 mod id_token;

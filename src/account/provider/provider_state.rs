@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::errors::{Failure, Reason};
 use super::key_set::KeySet;
@@ -25,6 +26,8 @@ const STALE_SECS: u64 = 24 * 3600;
 const FAILED_SECS: u64 = 5;
 /// How often keys are read again because a token names an unknown one, or because reading failed, seconds.
 const REFETCH_SECS: u64 = 60;
+/// Sign-ins that wait at the same time until one of them has read a document.
+const WAITING_MAX: usize = 32;
 
 /// The provider.
 pub(crate) struct ProviderState {
@@ -36,6 +39,7 @@ pub(crate) struct ProviderState {
     metadata_flight: tokio::sync::Mutex<()>,
     keys: Mutex<HeldKeys>,
     keys_flight: tokio::sync::Mutex<()>,
+    waiting: Semaphore,
 }
 
 /// Times are monotonic seconds.
@@ -48,6 +52,8 @@ struct HeldMetadata {
 #[derive(Default)]
 struct HeldKeys {
     read: Option<(u64, Arc<KeySet>)>,
+    /// When the first reading failed, monotonic milliseconds.
+    failed: Option<(u64, Failure)>,
     /// The last time they were read again, or that failed, by [`Refetch`].
     refetched: [Option<u64>; 2],
 }
@@ -72,7 +78,13 @@ impl ProviderState {
             metadata_flight: tokio::sync::Mutex::default(),
             keys: Mutex::default(),
             keys_flight: tokio::sync::Mutex::default(),
+            waiting: Semaphore::new(WAITING_MAX),
         }
+    }
+
+    /// A place among those who wait for a document.
+    fn wait_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.waiting.try_acquire().map_err(|_| Failure::new(Reason::Busy, "too many sign-ins wait for the provider"))
     }
 
     /// The provider's metadata: kept, or read now. Old metadata is used while it is read again in the background.
@@ -84,6 +96,8 @@ impl ProviderState {
             Some((at, metadata)) if now < at + STALE_SECS => {
                 let own = Arc::clone(self);
                 drop(tokio::spawn(async move {
+                    // one who reads it is enough
+                    let Ok(_flight) = own.metadata_flight.try_lock() else { return };
                     if let Err(failure) = own.read_metadata().await {
                         let provider = own.config.name.as_str();
                         tracing::warn!(provider, error = failure.detail, "provider metadata could not be refreshed");
@@ -93,12 +107,13 @@ impl ProviderState {
             }
             _ => {}
         }
+        let _place = self.wait_place()?;
+        let _flight = self.metadata_flight.lock().await;
         self.read_metadata().await
     }
 
-    /// Reads the metadata, once for all who wait for it.
+    /// Reads the metadata, unless it was read, or that failed, while the caller waited for the flight, which it holds.
     async fn read_metadata(&self) -> Result<Arc<Metadata>, Failure> {
-        let _flight = self.metadata_flight.lock().await;
         let now = self.monotonic();
         {
             let held = self.metadata.lock();
@@ -114,6 +129,8 @@ impl ProviderState {
             }
         }
         let result = self.fetch_metadata().await;
+        // a failure may have taken long
+        let now = self.monotonic();
         let mut held = self.metadata.lock();
         match result {
             Ok(metadata) => {
@@ -136,8 +153,8 @@ impl ProviderState {
         let Some(endpoint) = metadata::location(&self.config) else {
             return metadata::without_document(&self.config).map_err(unavailable);
         };
-        let document = self.json("discovery", &endpoint, None, DOCUMENT_BYTES_MAX).await?;
-        metadata::read(&self.config, &document).map_err(unavailable)
+        let document = self.get("discovery", &endpoint, None, DOCUMENT_BYTES_MAX).await?;
+        metadata::read(&self.config, &document.json, document.place).map_err(unavailable)
     }
 
     /// The keys for a token: kept, or read now.
@@ -145,15 +162,38 @@ impl ProviderState {
         let held = self.keys.lock().read.clone();
         match held {
             Some((at, keys)) if self.monotonic() < at + FRESH_SECS => Ok(keys),
-            Some((_, old)) => Ok(self.newer_keys(from, &old, Refetch::SignIn).await.unwrap_or(old)),
-            None => {
-                let _flight = self.keys_flight.lock().await;
-                if let Some((_, keys)) = self.keys.lock().read.clone() {
-                    return Ok(keys);
-                }
-                self.fetch_keys(from).await
+            Some((at, old)) => match self.newer_keys(from, &old, Refetch::SignIn).await {
+                Some(keys) => Ok(keys),
+                None if self.monotonic() < at + STALE_SECS => Ok(old),
+                None => Err(Failure::new(Reason::Unavailable, "keys: they could not be read for a day")),
+            },
+            None => self.first_keys(from).await,
+        }
+    }
+
+    async fn first_keys(&self, from: &Endpoint) -> Result<Arc<KeySet>, Failure> {
+        let _place = self.wait_place()?;
+        let since = self.clock.monotonic_millis();
+        let _flight = self.keys_flight.lock().await;
+        {
+            let held = self.keys.lock();
+            if let Some((_, keys)) = &held.read {
+                return Ok(Arc::clone(keys));
+            }
+            // it failed while this one waited
+            if let Some((at, failure)) = &held.failed
+                && since < *at
+            {
+                return Err(failure.clone());
             }
         }
+        let fetched = self.fetch_keys(from).await;
+        if let Err(failure) = &fetched
+            && failure.reason != Reason::Busy
+        {
+            self.keys.lock().failed = Some((self.clock.monotonic_millis(), failure.clone()));
+        }
+        fetched
     }
 
     /// Keys that are newer than these, for a token whose key is not among them; `None`: there are none, or they were
@@ -202,6 +242,16 @@ impl ProviderState {
         bearer: Option<&Secret>,
         body_bytes_max: usize,
     ) -> Result<Value, Failure> {
+        self.get(what, endpoint, bearer, body_bytes_max).await.map(|response| response.json)
+    }
+
+    async fn get(
+        &self,
+        what: &'static str,
+        endpoint: &Endpoint,
+        bearer: Option<&Secret>,
+        body_bytes_max: usize,
+    ) -> Result<Response, Failure> {
         let authorization = match bearer {
             None => None,
             Some(token) => {
@@ -220,7 +270,7 @@ impl ProviderState {
         if !response.is_success() {
             return Err(Failure::new(Reason::Unavailable, format!("{what}: status {}", response.status)));
         }
-        Ok(response.json)
+        Ok(response)
     }
 
     /// A form that is posted; every status is an answer. `what` as for [`Self::json`].

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use ring::digest::{SHA256, digest};
 use ring::hmac;
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::attempt::{AttemptId, AttemptKeys};
 use super::errors::{Failure, Reason};
+use super::failure_windows::FailureWindows;
 use super::logout_memory::LogoutMemory;
-use super::memory::Memory;
+use super::memory::{Memory, Use};
 use super::provider_state::ProviderState;
 use super::sign_out_tickets::SignOutTickets;
 use crate::account::errors::StartError;
@@ -29,6 +31,9 @@ pub(crate) struct Providers {
     pub(super) memory: Arc<Memory>,
     logouts: Arc<LogoutMemory>,
     sign_outs: Arc<SignOutTickets>,
+    /// Callbacks, and logout tokens, that did not hold.
+    pub(crate) failed_callbacks: Arc<FailureWindows>,
+    pub(crate) failed_logouts: Arc<FailureWindows>,
 }
 
 impl Providers {
@@ -74,6 +79,8 @@ impl Providers {
             memory: Arc::default(),
             logouts: Arc::default(),
             sign_outs: Arc::default(),
+            failed_callbacks: Arc::default(),
+            failed_logouts: Arc::default(),
         })
     }
 
@@ -93,6 +100,8 @@ impl Providers {
             memory: Arc::clone(&self.memory),
             logouts: Arc::clone(&self.logouts),
             sign_outs: Arc::clone(&self.sign_outs),
+            failed_callbacks: Arc::clone(&self.failed_callbacks),
+            failed_logouts: Arc::clone(&self.failed_logouts),
         }
     }
 
@@ -119,6 +128,13 @@ impl Providers {
     /// The address of a ticket.
     pub(crate) fn waiting_sign_out(&self, ticket: &str) -> Option<Url> {
         self.sign_outs.redeem(ticket, self.clock.monotonic_millis() / 1000)
+    }
+
+    /// Marks a sealed identity that waited as used; `false`: it was used before.
+    pub(crate) fn use_pending(&self, sealed: &str) -> bool {
+        let mut id = AttemptId::default();
+        id.copy_from_slice(&digest(&SHA256, sealed.as_bytes()).as_ref()[..size_of::<AttemptId>()]);
+        self.memory.use_up(id, self.clock.monotonic_millis() / 1000) == Use::First
     }
 
     pub(super) fn find(&self, name: &str) -> Result<Arc<ProviderState>, Failure> {

@@ -88,6 +88,9 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
     let kind = kind?;
     needs_https(table, kind, around.public_url);
     warn_of_strangers(table, kind, sign_up, &allow);
+    if trust {
+        provider_kind::trusted_directory(table, issuer.as_ref());
+    }
     Some(Provider {
         name: name?,
         kind,

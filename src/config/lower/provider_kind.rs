@@ -115,6 +115,17 @@ fn microsoft(table: &Table<'_>, authority: String, tenant: Option<Item<'_, Strin
     }
 }
 
+/// Warns where the e-mail addresses of several directories would count as verified.
+pub(super) fn trusted_directory(table: &Table<'_>, issuer: Option<&ProviderIssuer>) {
+    let Some(ProviderIssuer::MicrosoftTenant { tenant, .. }) = issuer else { return };
+    if matches!(tenant.as_str(), "common" | "organizations" | "consumers") {
+        let what =
+            "administrators of every allowed tenant can give people any e-mail address, and it counts as verified";
+        let remedy = "set `tenant` to your own directory, or remove this";
+        table.reading.warn(table.span_of("danger_trust_email"), what, remedy);
+    }
+}
+
 fn names_tenants(table: &Table<'_>) -> bool {
     let allow = table.value("allow").and_then(|value| value.get_ref().as_table());
     let tenants = allow.and_then(|allow| allow.get("tenants"));

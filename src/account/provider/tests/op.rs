@@ -363,6 +363,7 @@ impl World {
             path: "/.auth/oauth/op/callback",
             origin: ORIGIN,
             query,
+            address: None,
             browser: Some(self.browser.clone()),
         };
         change(&mut callback);

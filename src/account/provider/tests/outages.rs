@@ -1,6 +1,9 @@
 //! A provider that is down, comes back, or demands what few do.
 
+use futures_util::FutureExt as _;
+use futures_util::future::{join, join_all};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::op::{NOW, Op, World, provider};
 use crate::account::provider::errors::Reason;
@@ -31,6 +34,49 @@ async fn nothing_is_asked_before_someone_signs_in_and_a_failure_is_kept_for_five
     assert!(world.begin().await.is_err(), "within these five seconds");
     world.clock.advance(5);
     assert!(world.begin().await.is_ok());
+}
+
+#[tokio::test]
+async fn sign_ins_that_wait_for_a_provider_that_hangs_share_its_failure_and_so_many_wait_at_most() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    let world = World::of(Op::start().await, &[provider(ProviderKind::Oidc, ProviderIssuer::Exact(issuer))]);
+    let hangs = async {
+        let (held, _) = listener.accept().await.unwrap();
+        world.clock.advance(10);
+        drop(held);
+    };
+    let (results, ()) = join(join_all((0..40).map(|_| world.begin())), hangs).await;
+    let reasons: Vec<Reason> = results.into_iter().map(|result| result.err().unwrap().reason).collect();
+    let count = |wanted: Reason| reasons.iter().filter(|reason| **reason == wanted).count();
+    assert_eq!((count(Reason::Unavailable), count(Reason::Busy)), (32, 8));
+    assert!(listener.accept().now_or_never().is_none(), "the provider was asked once");
+}
+
+#[tokio::test]
+async fn a_network_whose_callbacks_fail_waits_and_another_does_not() {
+    let world = World::new().await;
+    let made_up = |url: &url::Url| {
+        let mut query = world.op.authorize(url);
+        query.iter_mut().filter(|(name, _)| name == "code").for_each(|(_, code)| *code = "made-up".to_owned());
+        query
+    };
+    let call_back = async |query: &[(String, String)], address: &str| {
+        let failed = world.call_back_with(query, |callback| callback.address = address.parse().ok()).await;
+        failed.err().map(|unfinished| unfinished.failure.reason)
+    };
+    for _ in 0..60 {
+        let query = made_up(&world.begin().await.unwrap().url);
+        assert_eq!(call_back(&query, "192.0.2.1").await, Some(Reason::CodeRefused));
+    }
+    let query = world.op.authorize(&world.begin().await.unwrap().url);
+    let asked = world.op.count("/token");
+    assert_eq!(call_back(&query, "192.0.2.1").await, Some(Reason::Throttled));
+    assert_eq!(world.op.count("/token"), asked, "nothing was sent");
+    assert_eq!(call_back(&query, "192.0.2.2").await, None);
+    world.clock.advance(60);
+    let query = world.op.authorize(&world.begin().await.unwrap().url);
+    assert_eq!(call_back(&query, "192.0.2.1").await, None, "a minute later");
 }
 
 #[tokio::test]

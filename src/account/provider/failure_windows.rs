@@ -1,0 +1,87 @@
+//! Who makes requests to a provider fail, in memory alone: after so many in a minute a network waits. Callbacks and logout
+//! tokens that anybody can make up cost a request to the provider, or a signature, each.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+use crate::web::network::network_prefix;
+
+/// Failures in a window, of one network at one provider, after which further calls are refused.
+const FAILURES_MAX: u32 = 60;
+/// The window, seconds.
+pub(crate) const WINDOW_SECS: u64 = 60;
+/// Networks that are counted. A further one is not: what its calls cost is bounded by other limits.
+const NETWORKS_MAX: usize = 4096;
+
+/// Failures by provider and network (an IPv4 address, or a /64). Times are monotonic seconds.
+#[derive(Default)]
+pub(crate) struct FailureWindows(Mutex<HashMap<(String, Option<IpAddr>), Window, ahash::RandomState>>);
+
+struct Window {
+    began: u64,
+    failures: u32,
+}
+
+impl FailureWindows {
+    /// Seconds until a network may call again; `None`: it may now.
+    pub(crate) fn retry_after_secs(&self, provider: &str, caller: Option<IpAddr>, now: u64) -> Option<u64> {
+        let held = self.0.lock();
+        let window = held.get(&(provider.to_owned(), caller.map(network_prefix)))?;
+        let ends = window.began.saturating_add(WINDOW_SECS);
+        (window.failures >= FAILURES_MAX && now < ends).then(|| ends - now)
+    }
+
+    /// Counts a failure.
+    pub(crate) fn failed(&self, provider: &str, caller: Option<IpAddr>, now: u64) {
+        let mut held = self.0.lock();
+        let is_current = |window: &Window| now < window.began.saturating_add(WINDOW_SECS);
+        let key = (provider.to_owned(), caller.map(network_prefix));
+        if held.len() >= NETWORKS_MAX && !held.contains_key(&key) {
+            held.retain(|_, window| is_current(window));
+            if held.len() >= NETWORKS_MAX {
+                return;
+            }
+        }
+        let window = held.entry(key).or_insert(Window { began: now, failures: 0 });
+        if !is_current(window) {
+            *window = Window { began: now, failures: 0 };
+        }
+        window.failures += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_whose_calls_fail_waits_and_no_other() {
+        let windows = FailureWindows::default();
+        let [evil, neighbour, provider] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|a| a.parse::<IpAddr>().ok());
+        for _ in 0..FAILURES_MAX {
+            assert_eq!(windows.retry_after_secs("corp", evil, 10), None);
+            windows.failed("corp", evil, 10);
+        }
+        assert_eq!(windows.retry_after_secs("corp", evil, 30), Some(40));
+        assert_eq!(windows.retry_after_secs("corp", neighbour, 30), Some(40), "the same /64");
+        assert_eq!(windows.retry_after_secs("corp", provider, 30), None);
+        assert_eq!(windows.retry_after_secs("hub", evil, 30), None);
+        assert_eq!(windows.retry_after_secs("corp", evil, 70), None);
+        windows.failed("corp", evil, 70);
+        assert_eq!(windows.retry_after_secs("corp", evil, 70), None, "a new window");
+    }
+
+    #[test]
+    fn so_many_networks_are_counted_at_most() {
+        let windows = FailureWindows::default();
+        for number in 0..NETWORKS_MAX + 10 {
+            let address = std::net::Ipv4Addr::from(u32::try_from(number).unwrap());
+            windows.failed("corp", Some(address.into()), 0);
+        }
+        assert_eq!(windows.0.lock().len(), NETWORKS_MAX);
+        windows.failed("corp", None, WINDOW_SECS);
+        assert_eq!(windows.0.lock().len(), 1, "windows that have passed are dropped first");
+    }
+}
