@@ -162,6 +162,7 @@ pub(super) const TABLES: &[Keys] = &[
                 ("allow", Table("allow")),
                 ("sign_up", Words(&["inherit", "closed", "invite", "open"])),
                 ("link", Words(&["ask", "verified_email"])),
+                ("recheck", Text),
                 ("sign_out", Words(&["local", "provider"])),
                 ("ca", Text),
                 ("danger_trust_email", Boolean),

@@ -1,5 +1,7 @@
 //! `[[provider]]` as used: identity providers, how to reach them, and what their claims may do.
 
+use std::time::Duration;
+
 use url::Url;
 
 use super::authority::Authority;
@@ -43,6 +45,8 @@ pub struct Provider {
     pub sign_up: SignUp,
     /// What to do if the e-mail already belongs to an account.
     pub link: LinkRule,
+    /// How often the provider is asked whether a session may go on; `None`: never.
+    pub recheck: Option<Duration>,
     /// Where signing out ends a session.
     pub sign_out: SignOut,
     /// Which of its tokens are kept, sealed.

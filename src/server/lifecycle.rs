@@ -13,6 +13,7 @@ use super::listen::{Inherited, Listening, Socket};
 use super::reload::{Server, Source};
 use super::signals::Signals;
 use super::{admin, descriptors, dns, file_watch, supervisor, tls, whoami, workers};
+use crate::account::identity::recheck::Rechecks;
 use crate::account::{Accounts, one_time_link};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,6 +28,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the sessions of live connections are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the gateway looks for servers whose health check is due.
+/// How often sessions are looked through for those whose provider is to be asked again.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Serves until a stop signal arrives, then drains open connections. A reload reads `source` again.
@@ -55,6 +58,7 @@ async fn run(config: Arc<Config>, source: Option<Source>, clock: Clock, log: Log
     supervisor::ready();
     let background = [
         critical::spawn("sweep", sweep(server.current.clone())),
+        critical::spawn("recheck", recheck(server.current.clone())),
         critical::spawn("look-up", dns::look_up(server.current.clone())),
         critical::spawn("health", check_servers(server.current.clone())),
         critical::spawn("certificates", tls::watch(server.certificates.clone(), server.current.clone())),
@@ -154,6 +158,16 @@ async fn sweep(current: Current) {
     loop {
         sweep.tick().await;
         current.gateway().sweep();
+    }
+}
+
+/// Asks providers about sessions that are due, until shutdown.
+async fn recheck(current: Current) {
+    let (mut rechecks, mut round) = (Rechecks::default(), interval(RECHECK_INTERVAL));
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        round.tick().await;
+        rechecks.start_due(current.gateway().accounts());
     }
 }
 

@@ -27,7 +27,8 @@ const GIVES_WAY: [&str; 9] = [
 ];
 /// Events that are kept for [`AGE_MAX_SECS`] whatever others do: they require the right password, a link, a
 /// session, or a token of a provider.
-const KEPT: [&str; 15] = [
+const KEPT: [&str; 16] = [
+    "recheck_ended",
     "backchannel_logout",
     "identity_linked",
     "identity_unlinked",
@@ -44,6 +45,8 @@ const KEPT: [&str; 15] = [
     "token_revoked",
     "tokens_revoked",
 ];
+/// Events without a request that no command causes either: a provider's answer does.
+const BY_PROVIDERS: [&str; 2] = ["recheck_ended", "provider_refused"];
 /// The bounds are checked after this many rows.
 const BOUND_EVERY: i64 = 1024;
 /// Owners with the most rows that are considered together.
@@ -111,7 +114,7 @@ pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
 /// 2: commands (they have no request id) and actions of administrators, which are never pushed out; 1: [`KEPT`]; 0:
 /// the rest.
 fn keep(tx: &Connection, row: &AuditRow) -> Result<i64, StoreError> {
-    if row.request_id.is_empty() {
+    if row.request_id.is_empty() && !BY_PROVIDERS.contains(&row.event) {
         return Ok(2);
     }
     let by_strangers = GIVES_WAY.contains(&row.event) && row.event != "profile_changed";

@@ -23,6 +23,7 @@ pub mod noted;
 pub mod provider_logouts;
 pub mod provider_sign_ins;
 pub mod purge;
+pub mod rechecks;
 mod restore;
 pub mod sealed_tokens;
 pub mod secret_key;

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::audit::{self, AuditRow};
-use super::convert::int;
+use super::convert::{int, uint};
 use super::db::{Db, Tx};
 use super::error::StoreError;
 use super::sessions::{self, SessionSelector};
@@ -45,6 +45,40 @@ pub(super) fn insert(tx: &Tx<'_>, session_id: &str, tokens: &[SealedToken]) -> R
 fn find(tx: &Connection, session_id: &str, kind: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let sql = "SELECT value FROM sealed_token WHERE session_id = ?1 AND kind = ?2";
     Ok(tx.prepare_cached(sql)?.query_row([session_id, kind], |row| row.get(0)).optional()?)
+}
+
+/// A session's tokens.
+pub fn of_session(db: &mut Db, session_id: &str) -> Result<Vec<SealedToken>, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT kind, value, expires FROM sealed_token WHERE session_id = ?1";
+        let mut query = tx.prepare_cached(sql)?;
+        let mut rows = query.query([session_id])?;
+        let mut tokens = Vec::new();
+        while let Some(row) = rows.next()? {
+            let kind = match row.get::<_, String>(0)?.as_str() {
+                "id" => "id",
+                "access" => "access",
+                "refresh" => "refresh",
+                _ => continue,
+            };
+            tokens.push(SealedToken { kind, value: row.get(1)?, expires: row.get::<_, Option<i64>>(2)?.map(uint) });
+        }
+        Ok(tokens)
+    })
+}
+
+/// Replaces tokens of a session that has not ended, if its refresh token is still this one (sealed). `false`: another
+/// one was faster, or the session has ended.
+pub fn replace(db: &mut Db, session_id: &str, refreshed: &[u8], tokens: &[SealedToken]) -> Result<bool, StoreError> {
+    db.write(|tx| {
+        let is_active = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND ended_at IS NULL)";
+        let is_active: bool = tx.prepare_cached(is_active)?.query_row([session_id], |row| row.get(0))?;
+        let is_same = find(tx, session_id, "refresh")?.is_some_and(|held| held == refreshed);
+        if is_active && is_same {
+            insert(tx, session_id, tokens)?;
+        }
+        Ok(is_active && is_same)
+    })
 }
 
 /// Signs a session out; gives what is left to do at its provider. `None`: it did not begin with one.

@@ -63,6 +63,8 @@ pub struct ActiveSession<'r> {
     pub remember: bool,
     /// Number of the change at which it began.
     pub begun: u64,
+    /// When its provider last confirmed it; `None`: at its beginning.
+    pub checked: Option<UnixSecs>,
     /// Provider and subject of the identity that it began with.
     pub identity: Option<(&'r str, &'r str)>,
 }
@@ -153,7 +155,7 @@ fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> R
 }
 
 fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev, provider, subject, authenticated";
+    const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev, provider, subject, authenticated, checked";
     // at startup in file order, and without ended ones
     let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
     each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
@@ -170,6 +172,7 @@ fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) 
             seen: uint(row.get(4)?),
             remember: row.get(5)?,
             begun: uint(row.get(7)?),
+            checked: row.get::<_, Option<i64>>(11)?.map(uint),
             identity: match (row.get_ref(8)?.as_str_or_null()?, row.get_ref(9)?.as_str_or_null()?) {
                 (Some(provider), Some(subject)) => Some((provider, subject)),
                 _ => None,

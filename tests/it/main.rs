@@ -62,6 +62,7 @@ mod provider;
 mod provider_accounts;
 mod provider_hosts;
 mod provider_logout;
+mod provider_recheck;
 mod provider_sign_out;
 mod providers;
 mod refusals;

@@ -1,7 +1,7 @@
 //! An OpenID provider of the tests' own, on a socket of its own: honest by default, with one closure to misbehave. It
 //! checks what a strict provider checks: client, redirect URI, PKCE, each code once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +22,15 @@ type Change = Box<dyn Fn(&mut Value) + Send>;
 /// Whole answers: status and body, by path.
 type Raw = HashMap<String, (u16, String)>;
 
+/// Refresh tokens: each is good once.
+#[derive(Default)]
+pub struct Refresh {
+    pub is_offered: bool,
+    pub current: HashSet<String>,
+    issued: usize,
+    pub exchanged: usize,
+}
+
 #[derive(Clone)]
 pub struct Provider {
     pub issuer: String,
@@ -33,6 +42,7 @@ pub struct Provider {
     pub requests: Arc<Mutex<Vec<String>>>,
     logouts: Arc<AtomicUsize>,
     issued: Arc<Mutex<String>>,
+    pub refresh: Arc<Mutex<Refresh>>,
 }
 
 impl Provider {
@@ -48,6 +58,7 @@ impl Provider {
             requests: Arc::default(),
             logouts: Arc::default(),
             issued: Arc::default(),
+            refresh: Arc::default(),
         };
         let server = provider.clone();
         std::thread::spawn(move || {
@@ -110,6 +121,11 @@ impl Provider {
         format!("/{path}?{query}")
     }
 
+    /// The same from a provider without OpenID Connect.
+    pub fn agree_without_nonce(&self, url: &str) -> String {
+        self.agree(&format!("{url}&nonce="))
+    }
+
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream);
         let (mut head, mut line) = (Vec::new(), String::new());
@@ -148,9 +164,7 @@ impl Provider {
                 "kty": "OKP", "crv": "Ed25519", "kid": "one", "x": B64.encode(self.key.public_key().as_ref()),
             }] }),
             "/token" => match self.redeem(head, body) {
-                Ok(nonce) => json!({
-                    "access_token": ACCESS_TOKEN, "token_type": "Bearer", "id_token": self.id_token(&nonce),
-                }),
+                Ok(nonce) => self.tokens(nonce.as_deref()),
                 Err(error) => return (400, json!({ "error": error }).to_string()),
             },
             _ => return (404, "{}".to_owned()),
@@ -158,27 +172,50 @@ impl Provider {
         (200, document.to_string())
     }
 
-    fn redeem(&self, head: &[String], body: &str) -> Result<String, &'static str> {
+    /// Gives the nonce of the ID token, if it gets one.
+    fn redeem(&self, head: &[String], body: &str) -> Result<Option<String>, &'static str> {
         let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let pair = BASE64.encode(format!("{CLIENT_ID}:{}", encoded(SECRET)).as_bytes());
         if !head.contains(&format!("authorization: Basic {pair}")) {
             return Err("invalid_client");
         }
         let form: HashMap<String, String> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+        if let Some(token) = form.get("refresh_token") {
+            let mut refresh = self.refresh.lock().unwrap();
+            let is_current = form["grant_type"] == "refresh_token" && refresh.current.remove(token);
+            refresh.exchanged += usize::from(is_current);
+            return if is_current { Ok(None) } else { Err("invalid_grant") };
+        }
         let [nonce, challenge, redirect_uri] =
             self.codes.lock().unwrap().remove(&form["code"]).ok_or("invalid_grant")?;
         let verifier = form.get("code_verifier").ok_or("invalid_grant")?;
         let hash = B64.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
         let is_right = hash == challenge && form["redirect_uri"] == redirect_uri;
-        if is_right && form["grant_type"] == "authorization_code" { Ok(nonce) } else { Err("invalid_grant") }
+        if is_right && form["grant_type"] == "authorization_code" { Ok(Some(nonce)) } else { Err("invalid_grant") }
     }
 
-    fn id_token(&self, nonce: &str) -> String {
+    fn tokens(&self, nonce: Option<&str>) -> Value {
+        let mut tokens =
+            json!({ "access_token": ACCESS_TOKEN, "token_type": "Bearer", "id_token": self.id_token(nonce) });
+        let mut refresh = self.refresh.lock().unwrap();
+        if refresh.is_offered {
+            let token = format!("refresh-token-{}", refresh.issued);
+            refresh.issued += 1;
+            tokens["refresh_token"] = token.clone().into();
+            refresh.current.insert(token);
+        }
+        tokens
+    }
+
+    fn id_token(&self, nonce: Option<&str>) -> String {
         let now = now();
         let mut claims = json!({
-            "iss": self.issuer, "sub": "ada-at-corp", "aud": CLIENT_ID, "nonce": nonce, "iat": now, "exp": now + 300,
+            "iss": self.issuer, "sub": "ada-at-corp", "aud": CLIENT_ID, "iat": now, "exp": now + 300,
             "email": "ada@example.com", "email_verified": true, "name": "Ada L",
         });
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
+        }
         (self.claims.lock().unwrap())(&mut claims);
         let token = self.signed(&json!({ "alg": "EdDSA", "kid": "one" }), &claims);
         self.issued.lock().unwrap().clone_from(&token);

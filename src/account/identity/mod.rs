@@ -6,6 +6,8 @@ pub mod fresh;
 pub mod links;
 pub(crate) mod logout;
 pub(crate) mod pending;
+pub(crate) mod recheck;
+mod refreshed;
 pub(crate) mod rules;
 pub(crate) mod sign_in;
 pub(crate) mod sign_out;

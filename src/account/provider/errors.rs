@@ -38,6 +38,8 @@ pub(crate) enum Reason {
     CodeRefused,
     /// The token endpoint refused this client: the secret is wrong, for example.
     ClientRefused,
+    /// The provider refuses an access token.
+    TokenRefused,
     /// The ID token or the profile does not hold.
     BadIdentity,
     /// The person's groups could not be read; without them no decision is made.
@@ -67,6 +69,7 @@ impl Reason {
             Self::Throttled => "throttled",
             Self::CodeRefused => "code_refused",
             Self::ClientRefused => "client_refused",
+            Self::TokenRefused => "token_refused",
             Self::BadIdentity => "bad_identity",
             Self::GroupsUnavailable => "groups_unavailable",
             Self::NotAllowed => "not_allowed",

@@ -314,7 +314,7 @@ async fn userinfo(
 }
 
 /// The identity of a provider that gives no ID tokens.
-async fn profile_identity(
+pub(super) async fn profile_identity(
     state: &ProviderState,
     metadata: &Metadata,
     access: &Secret,

@@ -25,6 +25,7 @@ mod memory;
 mod metadata;
 mod provider_state;
 pub(crate) mod providers;
+pub(crate) mod refresh;
 pub(crate) mod sign_out_tickets;
 mod signed_token;
 pub(crate) mod start;

@@ -268,7 +268,9 @@ impl ProviderState {
         };
         let response = self.fetch(what, request).await?;
         if !response.is_success() {
-            return Err(Failure::new(Reason::Unavailable, format!("{what}: status {}", response.status)));
+            let is_refused = response.status == 401 && bearer.is_some();
+            let reason = if is_refused { Reason::TokenRefused } else { Reason::Unavailable };
+            return Err(Failure::new(reason, format!("{what}: status {}", response.status)));
         }
         Ok(response)
     }

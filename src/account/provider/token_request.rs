@@ -122,6 +122,14 @@ pub(crate) fn form(code: &str, redirect_uri: &str, verifier: Option<&str>, proof
     form.finish()
 }
 
+/// The form that exchanges a refresh token (RFC 6749, 6); the scope stays the one that was granted.
+pub(crate) fn refresh_form(token: &Secret, proof: &ClientProof) -> String {
+    let mut form = Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token.expose());
+    form.extend_pairs(proof.fields.iter().map(|(name, value)| (*name, value.as_str())));
+    form.finish()
+}
+
 /// What a token endpoint gave.
 pub(crate) struct Tokens {
     pub(crate) access: TimedToken,

@@ -1,6 +1,6 @@
 //! Tokens of providers at rest: sealed for their session and kind, so that none opens as another.
 
-use super::tokens::ProviderTokens;
+use super::tokens::{ProviderTokens, TimedToken};
 use crate::config::KeptTokens;
 use crate::sealing::{Purpose, SealingKey};
 use crate::secret::{NoRandomness, Secret};
@@ -44,6 +44,12 @@ pub(crate) fn open(key: &SealingKey, session: &str, kind: &str, sealed: &[u8]) -
     String::from_utf8(opened.to_vec()).ok().map(Secret::new)
 }
 
+/// The same, with when it expires.
+pub(crate) fn open_timed(key: &SealingKey, session: &str, sealed: &SealedToken) -> Option<TimedToken> {
+    let value = open(key, session, sealed.kind, &sealed.value)?;
+    Some(TimedToken { value, expires: sealed.expires })
+}
+
 /// Seals one again with another key.
 pub(crate) fn seal_again(
     old: &SealingKey,
@@ -57,7 +63,6 @@ pub(crate) fn seal_again(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokens::TimedToken;
     use super::*;
 
     #[test]

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use super::account_entry::AccountEntry;
+use super::begun_with::BegunWith;
 use super::session::{Session, SessionState};
 use super::user::User;
 use crate::clock::UnixSecs;
@@ -118,7 +119,15 @@ impl SessionRegistry {
         }
         let session =
             Session::new(row.id.to_owned(), self.shared(row.user_id, row.identity), row.created, row.expires, row.seen);
-        let session = Session { remember: row.remember, begun: row.begun, authenticated: row.authenticated, ..session };
+        let begun_with =
+            row.identity.map(|identity| Box::new(BegunWith::new(identity, row.checked.unwrap_or(row.created))));
+        let session = Session {
+            remember: row.remember,
+            begun: row.begun,
+            authenticated: row.authenticated,
+            begun_with,
+            ..session
+        };
         let mut sessions = shard.sessions.write();
         session.shorten(self.max_age_secs.load(Ordering::Relaxed));
         sessions.insert(ById(Arc::new(session)));
@@ -197,6 +206,26 @@ impl SessionRegistry {
         (used, next)
     }
 
+    /// Sessions of some shards that began with an identity and for which `wanted` holds; it gets when each was used
+    /// last. And where to continue.
+    pub(crate) fn begun_with(
+        &self,
+        from: usize,
+        wanted: impl Fn(&BegunWith, UnixSecs) -> bool,
+    ) -> (Vec<Arc<Session>>, Option<usize>) {
+        let mut found = Vec::new();
+        let next = self.step(from, |shard| {
+            let sessions = shard.sessions.read();
+            let is_wanted = |session: &Session| {
+                let begun = session.begun_with.as_deref();
+                begun.is_some_and(|begun| wanted(begun, session.seen.load(Ordering::Relaxed)))
+            };
+            found.extend(sessions.iter().filter(|entry| is_wanted(&entry.0)).map(|entry| Arc::clone(&entry.0)));
+            sessions.len()
+        });
+        (found, next)
+    }
+
     /// Marks sessions as written.
     pub(crate) fn mark_written(&self, seen: &[(String, UnixSecs)]) {
         for (id, at) in seen {
@@ -250,6 +279,7 @@ mod tests {
             remember: true,
             begun: 1,
             identity: None,
+            checked: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::begun_with::BegunWith;
 use super::user::User;
 use crate::account::api_token::grant::Grant;
 use crate::account::backend_token::token::IssuedTokens;
@@ -35,6 +36,8 @@ pub struct Session {
     pub(crate) written: AtomicU64,
     /// Revoked, signed out, or its account was removed.
     pub ended: AtomicBool,
+    /// The identity that it began with.
+    pub(crate) begun_with: Option<Box<BegunWith>>,
     /// Backend tokens issued for it.
     pub backend_tokens: IssuedTokens,
 }
@@ -54,6 +57,7 @@ impl Session {
             seen: AtomicU64::new(seen),
             written: AtomicU64::new(seen),
             ended: AtomicBool::new(false),
+            begun_with: None,
             backend_tokens: IssuedTokens::default(),
         }
     }

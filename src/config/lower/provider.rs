@@ -84,6 +84,7 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
     let [trust, no_pkce] = ["danger_trust_email", "danger_no_pkce"].map(|key| table.boolean(key).unwrap_or(false));
     let label = label(table, kind, name.as_deref());
     let callback = name.as_deref().and_then(|name| callback(table, name, around));
+    let recheck = provider_session::recheck(table, kind, &scopes, &params);
     let sign_out = provider_session::sign_out(table, kind);
     let kind = kind?;
     needs_https(table, kind, around.public_url);
@@ -109,8 +110,9 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
         allow,
         sign_up,
         link,
+        recheck,
         sign_out,
-        kept: provider_session::kept(sign_out),
+        kept: provider_session::kept(kind, recheck.is_some(), sign_out),
         authorities,
         danger_trust_email: trust,
         danger_no_pkce: no_pkce,

@@ -1,7 +1,36 @@
 //! `[[provider]]`: what happens after the sign-in.
 
+use std::time::Duration;
+
 use crate::config::file::Table;
 use crate::config::{KeptTokens, ProviderKind, SignOut};
+
+/// Shortest time between two rechecks of a session.
+const RECHECK_MIN: Duration = Duration::from_secs(5);
+
+/// `recheck`. Two kinds give no refresh token unless they are asked for one.
+pub(super) fn recheck(
+    table: &Table<'_>,
+    kind: Option<ProviderKind>,
+    scopes: &[String],
+    params: &[(String, String)],
+) -> Option<Duration> {
+    let is_off = table.value("recheck").is_none_or(|value| value.get_ref().as_str() == Some(""));
+    let every = if is_off { None } else { table.duration("recheck", RECHECK_MIN) }?;
+    let has_param = |name: &str, value: &str| params.iter().any(|(own, text)| own == name && text == value);
+    let missing = match kind {
+        Some(ProviderKind::Google) if !has_param("access_type", "offline") => {
+            "params = { access_type = \"offline\", prompt = \"consent\" }"
+        }
+        Some(ProviderKind::Microsoft) if !scopes.iter().any(|scope| scope == "offline_access") => {
+            "scopes = [\"offline_access\"]"
+        }
+        _ => return Some(every.value),
+    };
+    let what = "this provider gives no refresh token, so every session ends at its first recheck";
+    table.reading.warn(table.span_of("recheck"), what, format!("add {missing}"));
+    Some(every.value)
+}
 
 /// `sign_out`
 pub(super) fn sign_out(table: &Table<'_>, kind: Option<ProviderKind>) -> SignOut {
@@ -16,6 +45,6 @@ pub(super) fn sign_out(table: &Table<'_>, kind: Option<ProviderKind>) -> SignOut
 }
 
 /// The tokens that these keys ask for.
-pub(super) fn kept(sign_out: SignOut) -> KeptTokens {
-    KeptTokens { id: sign_out == SignOut::Provider, ..KeptTokens::default() }
+pub(super) fn kept(kind: ProviderKind, rechecks: bool, sign_out: SignOut) -> KeptTokens {
+    KeptTokens { id: sign_out == SignOut::Provider, access: rechecks && !kind.is_openid(), refresh: rechecks }
 }

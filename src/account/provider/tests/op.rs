@@ -293,6 +293,7 @@ pub(super) fn provider(kind: ProviderKind, issuer: ProviderIssuer) -> Provider {
         sign_up: SignUp::Closed,
         link: LinkRule::Ask,
         sign_out: SignOut::Local,
+        recheck: None,
         kept: KeptTokens::default(),
         authorities: Vec::new(),
         danger_trust_email: false,
