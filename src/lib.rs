@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Both are served by [`proxy`]: it reads each head once, strictly. A forwarded request is an exchange (`proxy/exchange`: a small
-//! body is read whole first, others are streamed) or a WebSocket tunnel. All of them use the same `Gateway::open`, `attempt` and
+//! body is read whole first, others are streamed) or a WebSocket tunnel. All of them use the same `Gateway::decide_request`, `attempt` and
 //! `access_log`.
 //!
 //! Both begin and end in [`proxy`]. Between them they meet only in [`account`] and [`store`]. Who may pass, and which fields
@@ -36,7 +36,8 @@
 //! - **ticket**: a credential for one WebSocket handshake.
 //! - **backend token**: the short-lived JWT that an upstream gets; made here, accepted nowhere here.
 //! - **sealing key**: opens the secrets in the database; kept outside it.
-//! - **admission**: the proof that a request may be forwarded; only `policy::authorize` makes one.
+//! - **admission**: the proof that a request may be forwarded; only `policy::authorize` makes one. An **approval**
+//!   is one that holds for every reading of the request; only `policy::decide` makes one.
 //! - **refusal**: why a request is not forwarded.
 //! - **page**: one of the gateway's own pages or endpoints.
 //! - **reply**: an answer that the gateway itself writes.

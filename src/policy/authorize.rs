@@ -47,11 +47,9 @@ impl Admission {
     /// Combines two admissions of one request under different readings of its path; the stricter terms apply. `None`:
     /// the readings lead to different places.
     pub(crate) fn also(mut self, other: &Self, config: &Config, is_websocket: bool) -> Option<Self> {
-        let (own, others) = (&config.routes[self.route], &config.routes[other.route]);
-        let same = self.upstream == other.upstream
-            && own.strip_prefix == others.strip_prefix
-            && (!is_websocket || own.websocket_token == others.websocket_token);
-        if !same {
+        let agree = self.upstream == other.upstream
+            && same_request(&config.routes[self.route], &config.routes[other.route], is_websocket);
+        if !agree {
             return None;
         }
         if !self.routes().any(|route| route == other.route) {
@@ -66,6 +64,38 @@ impl Admission {
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
+}
+
+/// Whether the app receives the same request by both routes. Every setting is listed, so that a new one is not forgotten.
+fn same_request(one: &Route, other: &Route, is_websocket: bool) -> bool {
+    let Route {
+        strip_prefix,
+        websocket_token,
+        // which requests match
+        line: _,
+        host: _,
+        path: _,
+        methods: _,
+        paths: _,
+        // checked for each reading by itself
+        access: _,
+        groups: _,
+        refuse: _,
+        danger_cross_origin: _,
+        websocket_origins: _,
+        // the admissions hold these: the upstreams are the same, and the smaller limit applies
+        upstream: _,
+        body_max: _,
+        // a request with several readings never switches to these
+        upgrade: _,
+        // decided over all readings, before and after
+        cors: _,
+        drops_cookies: _,
+        cache: _,
+        // the first route's applies: it bounds the wait for a response, and gives no access
+        timeout: _,
+    } = one;
+    *strip_prefix == other.strip_prefix && (!is_websocket || *websocket_token == other.websocket_token)
 }
 
 /// Why a request is not forwarded.
@@ -84,7 +114,7 @@ pub(crate) enum Refusal {
 
 /// Authorizes one request on one route. `own` are the gateway's own origins for it. `path` and `method` are what an app
 /// may read in the request.
-pub(crate) fn authorize(
+pub(super) fn authorize(
     (index, route): (usize, &Route),
     incoming: &Incoming<'_>,
     path: &[u8],
@@ -118,7 +148,7 @@ pub(crate) fn authorize(
 
 /// Admits a preflight on a route that leaves CORS to its app. A preflight carries no credentials (WHATWG Fetch, 4.8),
 /// so it is forwarded as anonymous.
-pub(crate) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Refusal> {
+pub(super) fn preflight((index, route): (usize, &Route)) -> Result<Admission, Refusal> {
     match (route.access, route.upstream) {
         (Access::Deny, _) | (_, None) => Err(Refusal::Forbidden),
         (_, Some(upstream)) => {

@@ -1,6 +1,8 @@
 //! One request -> one verdict. No await, no disk. Live requests, live connections after a reload, `check` and `explain`
 //! all call [`decide`].
 
+use std::ops::Deref;
+
 use http::{HeaderName, Method, StatusCode};
 
 use super::authenticate::Authentication;
@@ -20,7 +22,7 @@ use crate::web::origin::{Origin, Scheme};
 #[must_use]
 pub(crate) enum Verdict {
     /// Forward it to the upstream.
-    Forward(Admission),
+    Forward(Approval),
     /// One of the gateway's own pages or endpoints responds.
     Page(Page),
     /// The route (by index) refuses it.
@@ -35,6 +37,19 @@ pub(crate) enum Verdict {
     ToHttps,
     /// The request came back to a gateway that had forwarded it: 508.
     Loop,
+}
+
+/// An admission that holds for the whole request: every reading of its path, every method that it names, and its
+/// `Destination`. The field is private, so only this file makes one.
+#[derive(Debug)]
+pub(crate) struct Approval(Admission);
+
+impl Deref for Approval {
+    type Target = Admission;
+
+    fn deref(&self) -> &Admission {
+        &self.0
+    }
 }
 
 /// The configuration that requests are checked against.
@@ -120,64 +135,61 @@ fn verdict_of(
     {
         return Verdict::Page(page);
     }
-    let verdict = under_all(config, routed, incoming, authentication);
-    if let Verdict::Forward(admission) = &verdict
-        && let Some(refused) = refused_at_destination(config, admission, incoming, authentication)
-    {
-        return refused;
+    match under_all(config, routed, incoming, authentication) {
+        Ok(admission) => refused_at_destination(config, &admission, incoming, authentication)
+            .unwrap_or(Verdict::Forward(Approval(admission))),
+        Err(verdict) => verdict,
     }
-    verdict
 }
 
+/// The admission under all readings of the path, or why the request is not forwarded.
 fn under_all(
     config: &Config,
     routed: &Routed<'_, '_>,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
-) -> Verdict {
-    let mut verdict = under(config, &routed.first, incoming, authentication);
+) -> Result<Admission, Verdict> {
+    let mut result = under(config, &routed.first, incoming, authentication);
     let mut apart = false;
     for reading in &routed.others {
-        verdict = match (verdict, under(config, reading, incoming, authentication)) {
-            (Verdict::Forward(admission), Verdict::Forward(other)) => {
+        result = match (result, under(config, reading, incoming, authentication)) {
+            (Ok(admission), Ok(other)) => {
                 let both = admission.clone().also(&other, config, incoming.is_websocket);
                 apart |= both.is_none();
-                Verdict::Forward(both.unwrap_or(admission))
+                Ok(both.unwrap_or(admission))
             }
-            (verdict, other) => verdict.or_stricter(other),
+            (Ok(_), Err(verdict)) | (Err(verdict), Ok(_)) => Err(verdict),
+            (Err(verdict), Err(other)) => Err(verdict.or_stricter(other)),
         };
     }
     // a refusal takes precedence over the 400 for readings that lead to different places
-    if apart && matches!(verdict, Verdict::Forward(_)) { Verdict::Ambiguous("path") } else { verdict }
+    if apart && result.is_ok() { Err(Verdict::Ambiguous("path")) } else { result }
 }
 
-/// Decides about a request under one reading of its path.
-pub(crate) fn under(
+/// The admission under one reading of the path, or why the request is not forwarded. It does not permit forwarding by
+/// itself: see [`Approval`].
+pub(super) fn under(
     config: &Config,
     reading: &Reading<'_, '_>,
     incoming: &Incoming<'_>,
     authentication: &Authentication,
-) -> Verdict {
+) -> Result<Admission, Verdict> {
     let Some((index, route)) = reading.found else {
-        return Verdict::Status(StatusCode::NOT_FOUND);
+        return Err(Verdict::Status(StatusCode::NOT_FOUND));
     };
     // the request that a preflight announces must match this route, not an earlier one
     let asked = cors::preflight(incoming).and_then(|method| route::find(config, incoming, &reading.path, &method));
     let is_preflight = asked.is_some_and(|(at, _)| at == index);
-    let judged = match CorsAnswer::of_route(&route.cors, incoming) {
-        CorsAnswer::Allowed(_) if is_preflight => return Verdict::Preflight,
+    let authorized = match CorsAnswer::of_route(&route.cors, incoming) {
+        CorsAnswer::Allowed(_) if is_preflight => return Err(Verdict::Preflight),
         CorsAnswer::App if is_preflight => authorize::preflight((index, route)),
         _ => {
             let own = || own_origins(config, incoming);
             authorize::authorize((index, route), incoming, &reading.path, incoming.method, authentication, own)
         }
     };
-    match judged {
-        Ok(admission) => {
-            refused_by_override(config, incoming, &reading.path, authentication).unwrap_or(Verdict::Forward(admission))
-        }
-        Err(refusal) => Verdict::Refuse(index, refusal),
-    }
+    let admission = authorized.map_err(|refusal| Verdict::Refuse(index, refusal))?;
+    refused_by_override(config, incoming, &reading.path, authentication).map_or(Ok(admission), Err)
 }
 
 impl Verdict {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::authenticate::Authentication;
 use super::authorize::{Admission, Refusal};
 use super::cors;
-use super::decide::{Rules, Verdict};
+use super::decide::{Approval, Rules, Verdict};
 use super::reasons::{Outcome, Reason};
 use crate::config::{Config, Refuse, Route};
 use crate::pages::{Page, Site, errors, loops, word};
@@ -52,7 +52,7 @@ pub(crate) fn status(site: &Site, code: StatusCode, incoming: &Incoming<'_>, req
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Handling {
-    Forward(Admission),
+    Forward(Approval),
     Page(Page),
     Reply(Refused),
 }

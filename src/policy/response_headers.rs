@@ -119,7 +119,7 @@ impl<'g> ResponseHeaderPolicy<'g> {
     /// An app that receives its own name as `Host` redirects to that name, past the gateway. Such a `Location` becomes
     /// a path (nginx: `proxy_redirect default`); any other is unchanged.
     #[inline(never)]
-    pub(crate) fn lead_home(&mut self, own: &Origin, prefix: &str, answer: &impl ResponseHeadView) {
+    pub(crate) fn rewrite_location(&mut self, own: &Origin, prefix: &str, answer: &impl ResponseHeadView) {
         let mut told = answer.values(&header::LOCATION);
         let (Some(told), None) = (told.next(), told.next()) else { return };
         if let Some(path) = path_at(own, prefix, told).and_then(|path| HeaderValue::try_from(path).ok()) {

@@ -104,7 +104,7 @@ pub(crate) fn record(
         why: state.reason.map(Reason::as_str),
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
-        answer_ms: state.answered.map(Millis::from),
+        answer_ms: state.time_to_response_head.map(Millis::from),
         duration_ms: elapsed.into(),
     };
     write(gateway, &line);
@@ -133,7 +133,7 @@ pub(crate) fn unread(
     request_id: &str,
     reason: Reason,
 ) {
-    gateway.counted.route(None).answered("", status, Duration::ZERO);
+    gateway.route_metrics.route(None).answered("", status, Duration::ZERO);
     let client = client.map(|client| client.to_string());
     let line = AccessLine {
         time: Timestamp::new(gateway.clock.now_millis()),

@@ -31,7 +31,7 @@ const INTERIMS_MAX: usize = 10;
 pub(super) fn next_target(gateway: &Gateway, forwarding: &Forwarding, state: &mut RequestState) -> Result<Arc<Target>> {
     let targets = &gateway.targets[forwarding.admission.upstream()];
     let Some(target) = targets.next(&state.tried) else {
-        gateway.look_up.notify_one();
+        gateway.dns_refresh.notify_one();
         let why = targets.why_unknown().unwrap_or_else(|| "no servers left to try".to_owned());
         return Error::e_explain(ErrorType::HTTPStatus(502), why);
     };
@@ -67,7 +67,7 @@ pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state:
     if error_cause::is_our_own(e) {
         return false;
     }
-    gateway.look_up.notify_one();
+    gateway.dns_refresh.notify_one();
     let others = gateway.targets[admission.upstream()].next(&state.tried).is_some();
     if target.mark_down() && others {
         let upstream = gateway.config.upstreams[admission.upstream()].name.as_str();
@@ -79,15 +79,15 @@ pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state:
 
 /// Whether to retry after a reused connection ended before the first byte of the response: once, and only an idempotent
 /// request (RFC 9110, 9.2.2).
-pub(super) fn may_repeat(forwarding: &Forwarding, state: &mut RequestState) -> bool {
+pub(super) fn may_retry_idempotent(forwarding: &Forwarding, state: &mut RequestState) -> bool {
     let head = forwarding.request.parsed();
     // an app may take it for a POST
     let overrides = || second_method::is_named(&head.headers, forwarding.request.target());
-    is_idempotent(&head.method) && !overrides() && may_begin_anew(state)
+    is_idempotent(&head.method) && !overrides() && may_retry_unprocessed(state)
 }
 
 /// Whether to retry a request that the server says it has not processed: once, whatever the method.
-pub(super) fn may_begin_anew(state: &mut RequestState) -> bool {
+pub(super) fn may_retry_unprocessed(state: &mut RequestState) -> bool {
     let first = !std::mem::replace(&mut state.retried, true);
     if first {
         state.tried.pop();
@@ -106,7 +106,7 @@ pub(super) fn changes<'a>(
     let own_host = gateway.targets[admission.upstream()].host_override(target);
     let context = ForwardContext {
         token: forwarding.token.as_deref(),
-        foreign: forwarding.foreign.as_deref(),
+        foreign: forwarding.foreign_cookies.as_deref(),
         handshake: forwarding.handshake.as_ref(),
         peer: state.connection.address_text(),
         trusted: state.peer.trusted,
@@ -135,19 +135,19 @@ pub(super) fn on_response_head<'g>(
     if answer.status().is_informational() {
         return Ok(changes);
     }
-    state.answered = Some(state.began.elapsed());
+    state.time_to_response_head = Some(state.began.elapsed());
     let place = (&request.facts().host, request.target());
     service_worker::limit(&mut changes, answer, &gateway.config, admission.route(), place);
     // the upgrade was not granted: there is no WebSocket to close
-    state.live = None;
+    state.live_entry = None;
     changes.extend(state.cors.fields());
     // the session may have ended meanwhile, and the browser may have another session's cookie
     let stands = |who: &Identity| gateway.accounts.session_state(&who.session) == SessionState::Active;
-    if let Some(cookie) = state.renewed.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
+    if let Some(cookie) = state.renewed_cookie.take().filter(|_| state.identity.as_ref().is_some_and(stands)) {
         changes.add_session_cookie(cookie, answer);
     }
     let name = header::STRICT_TRANSPORT_SECURITY;
-    let is_tls = state.connection.secured().is_some();
+    let is_tls = state.connection.tls().is_some();
     if hsts::sends_hsts(&gateway.config, is_tls) && answer.values(&name).next().is_none() {
         changes.extend([(name, hsts::HSTS)]);
     }
@@ -159,7 +159,7 @@ pub(super) fn on_response_head<'g>(
         && gateway.targets[admission.upstream()].host_override(target).is_some()
         && let Some(own) = target.origin()
     {
-        changes.lead_home(&own, &gateway.config.routes[admission.route()].strip_prefix, answer);
+        changes.rewrite_location(&own, &gateway.config.routes[admission.route()].strip_prefix, answer);
     }
     if let Some(ends) = response_kind::is_event_stream(answer) {
         register_stream(gateway, forwarding, state, ends);
@@ -176,11 +176,15 @@ pub(super) fn register_flow(gateway: &Gateway, forwarding: &Forwarding, state: &
 fn register_stream(gateway: &Gateway, forwarding: &Forwarding, state: &mut RequestState, ends: bool) {
     let snapshot = RequestSnapshot::new(&forwarding.request.incoming(), state.ambient_credential);
     let (connection, rules) = (&state.connection, gateway.live_rules());
-    state.live = Some(gateway.live.stream(connection, &forwarding.admission, snapshot, ends, &rules));
+    state.live_entry = Some(gateway.live.stream(connection, &forwarding.admission, snapshot, ends, &rules));
 }
 
 /// The reply to a gRPC call whose session ended before the response began; other requests get none.
-pub(super) fn ended_call(gateway: &Gateway, forwarding: &Forwarding, state: &mut RequestState) -> Option<Reply> {
+pub(super) fn grpc_session_ended_reply(
+    gateway: &Gateway,
+    forwarding: &Forwarding,
+    state: &mut RequestState,
+) -> Option<Reply> {
     state.outcome = Outcome::ClientGone;
     let incoming = forwarding.request.incoming();
     let is_grpc = incoming.is_grpc();
@@ -200,10 +204,10 @@ fn settle_app_cookies(
     let Some(user) = app_cookies::owner(rule, &gateway.cookies, identity, headers) else { return };
     let mut set = answer.values(&header::SET_COOKIE).peekable();
     // a 304 updates the stored response with all of its fields, so it gets none that can wait
-    let waits = answer.status() == StatusCode::NOT_MODIFIED || forwarding.foreign.is_none();
+    let waits = answer.status() == StatusCode::NOT_MODIFIED || forwarding.foreign_cookies.is_none();
     if !waits || set.peek().is_some() {
         let incoming = forwarding.request.incoming();
-        let settled = gateway.app_cookies().settle(user, &incoming, forwarding.foreign.as_deref(), set);
+        let settled = gateway.app_cookies().settle(user, &incoming, forwarding.foreign_cookies.as_deref(), set);
         changes.set_cookies(settled, answer);
     }
 }
@@ -230,7 +234,7 @@ fn is_switch(
 ) -> std::result::Result<(), &'static str> {
     let headers = &forwarding.request.parsed().headers;
     match &forwarding.upgrade {
-        _ if state.live.is_none() => Err("101 to a request without an upgrade"),
+        _ if state.live_entry.is_none() => Err("101 to a request without an upgrade"),
         Some(protocol) => websocket_credentials::is_switched(protocol, answer),
         None => websocket_credentials::is_granted(headers, forwarding.handshake.as_ref(), answer),
     }

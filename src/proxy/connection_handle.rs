@@ -20,7 +20,7 @@ pub(crate) struct ConnectionHandle {
     address: Option<IpAddr>,
     /// The address as text, formatted only once.
     address_text: Arc<str>,
-    secured: Option<Arc<TlsInfo>>,
+    tls: Option<Arc<TlsInfo>>,
     /// `None` for a stream of an HTTP/2 connection.
     activity: Option<Arc<ConnectionActivity>>,
     /// 0, or a [`Closing`] and one.
@@ -32,16 +32,16 @@ pub(crate) struct ConnectionHandle {
 
 impl ConnectionHandle {
     /// `address` is the TCP peer's; `None` on a Unix socket.
-    pub(crate) fn new(address: Option<IpAddr>, secured: Option<Arc<TlsInfo>>) -> Self {
+    pub(crate) fn new(address: Option<IpAddr>, tls: Option<Arc<TlsInfo>>) -> Self {
         let address = address.map(|ip| ip.to_canonical());
-        Self::with_text(address, address.map_or_else(String::new, |address| address.to_string()).into(), secured)
+        Self::with_text(address, address.map_or_else(String::new, |address| address.to_string()).into(), tls)
     }
 
-    fn with_text(address: Option<IpAddr>, address_text: Arc<str>, secured: Option<Arc<TlsInfo>>) -> Self {
+    fn with_text(address: Option<IpAddr>, address_text: Arc<str>, tls: Option<Arc<TlsInfo>>) -> Self {
         Self {
             address,
             address_text,
-            secured,
+            tls,
             activity: None,
             closing: AtomicU8::new(0),
             overdue: AtomicBool::new(false),
@@ -65,7 +65,7 @@ impl ConnectionHandle {
     /// Why the gateway closed the connection, for the access log.
     pub(crate) fn reason(&self) -> Option<Reason> {
         let is_evicted = self.activity.as_ref().is_some_and(|activity| activity.is_evicted());
-        self.closed_for().map(Reason::Closed).or(is_evicted.then_some(Reason::Connections))
+        self.close_reason().map(Reason::Closed).or(is_evicted.then_some(Reason::Connections))
     }
 
     /// The other end's address.
@@ -80,12 +80,12 @@ impl ConnectionHandle {
 
     /// A handle for one stream of an HTTP/2 connection, which is closed on its own.
     pub(crate) fn for_stream(&self) -> Arc<Self> {
-        Arc::new(Self::with_text(self.address, self.address_text.clone(), self.secured.clone()))
+        Arc::new(Self::with_text(self.address, self.address_text.clone(), self.tls.clone()))
     }
 
     /// What the TLS handshake showed; `None` without TLS.
-    pub(crate) fn secured(&self) -> Option<&Arc<TlsInfo>> {
-        self.secured.as_ref()
+    pub(crate) fn tls(&self) -> Option<&Arc<TlsInfo>> {
+        self.tls.as_ref()
     }
 
     /// Records that the response did not begin in time.
@@ -102,7 +102,7 @@ impl ConnectionHandle {
     pub(crate) async fn closed(&self) -> Closing {
         poll_fn(|cx| {
             self.register(cx.waker());
-            self.closed_for().map_or(Poll::Pending, Poll::Ready)
+            self.close_reason().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -127,7 +127,7 @@ impl ConnectionHandle {
     }
 
     /// Why the gateway closed the connection, if it did.
-    pub(crate) fn closed_for(&self) -> Option<Closing> {
+    pub(crate) fn close_reason(&self) -> Option<Closing> {
         match self.closing.load(Ordering::Acquire) {
             1 => Some(Closing::GoingAway),
             2 => Some(Closing::Expired),

@@ -30,13 +30,13 @@ pub(crate) struct Connections {
     refused: [Counter; 2],
     /// Closed to make room for others.
     evicted: Counter,
-    by_address: Mutex<HashMap<IpAddr, Held, ahash::RandomState>>,
+    by_address: Mutex<HashMap<IpAddr, PerAddress, ahash::RandomState>>,
     pub(crate) log: LimitLog,
 }
 
 /// What one address has.
 #[derive(Debug, Default)]
-struct Held {
+struct PerAddress {
     activities: Vec<Arc<ConnectionActivity>>,
     /// Streams beyond the first of each connection.
     streams: usize,
@@ -165,7 +165,7 @@ impl Connections {
     }
 
     /// Evicts a connection of an address; `false` if none can be evicted.
-    fn evict(&self, held: &mut Held, key: &'static str, address: Option<IpAddr>) -> bool {
+    fn evict(&self, held: &mut PerAddress, key: &'static str, address: Option<IpAddr>) -> bool {
         let Some(at) = connection_activity::evict_first(&held.activities) else { return false };
         drop(held.take(at));
         self.open.fetch_sub(1, Ordering::Relaxed);
@@ -175,12 +175,12 @@ impl Connections {
     }
 
     /// Evicts a connection of the address with the most connections and streams.
-    fn evict_from_largest(&self, by_address: &mut HashMap<IpAddr, Held, ahash::RandomState>) -> bool {
+    fn evict_from_largest(&self, by_address: &mut HashMap<IpAddr, PerAddress, ahash::RandomState>) -> bool {
         let largest = by_address.iter_mut().max_by_key(|(_, held)| held.activities.len() + held.streams);
         largest.is_some_and(|(address, held)| self.evict(held, IN_ALL, Some(*address)))
     }
 
-    fn leave(&self, address: IpAddr, change: impl FnOnce(&mut Held)) {
+    fn leave(&self, address: IpAddr, change: impl FnOnce(&mut PerAddress)) {
         let mut by_address = self.by_address.lock();
         if let Some(held) = by_address.get_mut(&address) {
             change(held);
@@ -191,7 +191,7 @@ impl Connections {
     }
 }
 
-impl Held {
+impl PerAddress {
     /// Removes a connection; the last one moves to its index.
     fn take(&mut self, at: usize) -> Arc<ConnectionActivity> {
         let taken = self.activities.swap_remove(at);

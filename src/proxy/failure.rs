@@ -48,7 +48,7 @@ pub(super) fn log_failure(gateway: &Gateway, state: &mut RequestState, e: &Error
     if !matches!(outcome, Outcome::BadGateway | Outcome::Timeout | Outcome::Internal) {
         return;
     }
-    gateway.counted.route(state.route).upstream_failed(kind_of(e, outcome));
+    gateway.route_metrics.route(state.route).upstream_failed(kind_of(e, outcome));
     let upstream = state.upstream.map_or("", |upstream| &gateway.config.upstreams[upstream].name);
     let request_id = state.request_id.as_str();
     let tried: Vec<&str> = state.tried.iter().map(|target| target.server()).collect();

@@ -28,7 +28,7 @@ impl<'r> Flow<'r> {
         has_length: bool,
         state: &'r mut RequestState,
     ) -> Self {
-        let counts = !has_length && state.live.is_none() && forwarding.admission.identity().is_some();
+        let counts = !has_length && state.live_entry.is_none() && forwarding.admission.identity().is_some();
         let due = counts.then(|| Instant::now() + AFTER);
         Self { gateway, forwarding, state, due }
     }

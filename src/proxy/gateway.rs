@@ -52,7 +52,7 @@ pub struct Generation {
     pub(super) cookies: CookieStyle,
     pub(super) header_filter: HeaderFilter,
     pub(super) targets: Vec<Arc<Targets>>,
-    pub(super) counted: Counted,
+    pub(super) route_metrics: Counted,
     /// The warning about an untrusted proxy was logged.
     pub(super) proxy_warning_logged: AtomicBool,
     pub(super) process: Arc<ProcessState>,
@@ -71,7 +71,7 @@ pub struct ProcessState {
     pub(super) via: String,
     pub(super) next_id: AtomicU64,
     /// Notified when a server could not be reached: its name may have another address by now.
-    pub(super) look_up: Notify,
+    pub(super) dns_refresh: Notify,
 }
 
 impl Deref for Gateway {
@@ -112,8 +112,8 @@ impl Gateway {
     }
 
     /// Drops the metric series that only earlier configurations used.
-    pub fn forget_others(&self) {
-        self.metrics.forget(&self.counted);
+    pub fn prune_metrics(&self) {
+        self.metrics.forget(&self.route_metrics);
     }
 
     /// Host names of upstreams that need a resolver.
@@ -135,7 +135,7 @@ impl Gateway {
 
     /// Waits for the next server that cannot be reached.
     pub async fn look_up_wanted(&self) {
-        self.look_up.notified().await;
+        self.dns_refresh.notified().await;
     }
 
     /// Closes live connections whose session has ended, or that this configuration does not allow any more;
@@ -161,9 +161,9 @@ impl Gateway {
 
     /// Routes, authenticates and authorizes, and counts the time it took. Nothing is sent here. `head_bytes` is the
     /// size of the head on the wire.
-    pub(super) fn open(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Decision {
+    pub(super) fn decide_request(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Decision {
         let decision = match self.read_head(head, head_bytes, state) {
-            Ok(request) => self.decide(request, state),
+            Ok(request) => self.decide_normalized(request, state),
             Err((bad, head)) => self.reject_head(bad, head, state),
         };
         state.decided = Instant::now();
@@ -174,8 +174,8 @@ impl Gateway {
     /// The series that a request is counted in.
     pub(super) fn series(&self, state: &RequestState) -> &RouteMetrics {
         match (state.route, state.page) {
-            (None, Some(_)) => self.counted.pages(),
-            (route, _) => self.counted.route(route),
+            (None, Some(_)) => self.route_metrics.pages(),
+            (route, _) => self.route_metrics.route(route),
         }
     }
 
@@ -185,7 +185,7 @@ impl Gateway {
         head_bytes: usize,
         state: &mut RequestState,
     ) -> Result<NormalRequest, (BadHead, Box<Head>)> {
-        let tls = state.connection.secured();
+        let tls = state.connection.tls();
         state.peer = Peer::new(state.connection.address(), tls.is_some(), &self.config.server);
         let trusted = Some(&head.parsed.headers).filter(|_| state.peer.trusted);
         if let Some(id) = trusted.and_then(normalize::trusted_request_id) {
@@ -209,7 +209,7 @@ impl Gateway {
         Decision::Reply(oversized_head::bad_head(bad, &state.request_id, site, &seen), Subject::Malformed(head))
     }
 
-    fn decide(&self, request: NormalRequest, state: &mut RequestState) -> Decision {
+    fn decide_normalized(&self, request: NormalRequest, state: &mut RequestState) -> Decision {
         let (incoming, rules) = (request.incoming(), self.rules());
         let can_switch = request.parsed().version == Version::HTTP_11;
         let authenticate =
@@ -220,13 +220,16 @@ impl Gateway {
             state.reason = Some(Reason::Credential(why));
         }
         state.ambient_credential = matches!(authentication, Authentication::Known { ambient_credential: true, .. });
-        (state.cors, state.renewed) = (cors, self.renewed(&authentication));
+        (state.cors, state.renewed_cookie) = (cors, self.renewed(&authentication));
         let handling = refuse::handle(&rules, verdict, &authentication, &incoming, &state.request_id);
         state.identity = authentication.into_identity();
         match handling {
             Handling::Forward(admission) => {
-                let (token, foreign) = (None, None);
-                self.admit(Box::new(Forwarding { admission, request, token, foreign, handshake, upgrade }), state)
+                let (token, foreign_cookies) = (None, None);
+                self.prepare_forward(
+                    Box::new(Forwarding { admission, request, token, foreign_cookies, handshake, upgrade }),
+                    state,
+                )
             }
             Handling::Page(page) => {
                 (state.outcome, state.page) = (Outcome::Page, Some(page.name()));
@@ -244,7 +247,7 @@ impl Gateway {
         (state.outcome, state.reason) = (refused.outcome, refused.reason.or(state.reason));
         if let Some(route) = refused.route {
             state.route = Some(route);
-            self.counted.route(state.route).judged(refused.refusal.map_or(Authz::Allowed, reasons::authz));
+            self.route_metrics.route(state.route).judged(refused.refusal.map_or(Authz::Allowed, reasons::authz));
         }
         if refused.outcome == Outcome::ToHttps {
             state.reason = untrusted_proxy_warning::why_plain(incoming, state.peer);
@@ -253,13 +256,13 @@ impl Gateway {
     }
 
     /// Prepares an admitted request: registers it if it may become a live connection, and gets the upstream's token.
-    fn admit(&self, mut forwarding: Box<Forwarding>, state: &mut RequestState) -> Decision {
+    fn prepare_forward(&self, mut forwarding: Box<Forwarding>, state: &mut RequestState) -> Decision {
         let (route, upstream) = (forwarding.admission.route(), forwarding.admission.upstream());
         (state.route, state.upstream) = (Some(route), Some(upstream));
-        self.counted.route(state.route).judged(Authz::Allowed);
+        self.route_metrics.route(state.route).judged(Authz::Allowed);
         let incoming = forwarding.request.incoming();
         if let Some(user) = self.owner(&incoming, state) {
-            forwarding.foreign = self.app_cookies().judge(user, &incoming, state.ambient_credential);
+            forwarding.foreign_cookies = self.app_cookies().judge(user, &incoming, state.ambient_credential);
         }
         if incoming.is_websocket || forwarding.upgrade.is_some() {
             let snapshot = RequestSnapshot::new(&incoming, state.ambient_credential);
@@ -268,12 +271,12 @@ impl Gateway {
                 let reply = self.too_many_sockets(&forwarding.admission, &incoming, state);
                 return Decision::Reply(reply, Subject::Normal(forwarding.request));
             };
-            state.live = Some(handle);
+            state.live_entry = Some(handle);
         }
         if refuse::may_be_grpc(&incoming) {
             let snapshot = RequestSnapshot::new(&incoming, state.ambient_credential);
             let (connection, rules) = (&state.connection, self.live_rules());
-            state.call = Some(self.live.stream(connection, &forwarding.admission, snapshot, true, &rules));
+            state.grpc_entry = Some(self.live.stream(connection, &forwarding.admission, snapshot, true, &rules));
         }
         if let Some(identity) = forwarding.admission.identity() {
             let Ok(token) = self.accounts.backend_token(upstream, identity) else {

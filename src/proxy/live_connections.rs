@@ -14,7 +14,7 @@ use super::connection_handle::ConnectionHandle;
 use crate::account::{Accounts, Grant, Identity, Session, SessionState};
 use crate::policy::authenticate::Authentication;
 use crate::policy::authorize::{self, Admission};
-use crate::policy::decide::{self, Rules, Verdict};
+use crate::policy::decide::{self, Approval, Rules, Verdict};
 use crate::policy::second_method;
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
@@ -245,7 +245,7 @@ impl RequestSnapshot {
     }
 
     /// Decides about the same request now; `None` if it would not be forwarded.
-    fn judge(&self, rules: &LiveRules<'_>, who: Option<&Principal>) -> Option<Admission> {
+    fn judge(&self, rules: &LiveRules<'_>, who: Option<&Principal>) -> Option<Approval> {
         let incoming = Incoming {
             method: &self.method,
             path: RequestPath::parse(self.path.as_bytes()).ok()?,
@@ -341,9 +341,9 @@ mod tests {
         // one that had begun, and is late
         before.sweep();
         now.sweep();
-        assert_eq!((overriding.closed_for(), plain.closed_for()), (None, None));
+        assert_eq!((overriding.close_reason(), plain.close_reason()), (None, None));
         // and then the rules are what they were
         assemble::reconfigured(&now, Arc::new(before.config().clone()), accounts, None).sweep();
-        assert_eq!((overriding.closed_for(), plain.closed_for()), (Some(Closing::Revoked), None));
+        assert_eq!((overriding.close_reason(), plain.close_reason()), (Some(Closing::Revoked), None));
     }
 }

@@ -57,7 +57,7 @@ async fn ask_page(
         device,
         session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
     };
-    let (identity, renewed) = (state.identity.clone(), state.renewed.clone());
+    let (identity, renewed) = (state.identity.clone(), state.renewed_cookie.clone());
     let call = Call { incoming: &incoming, identity, renewed, body, caller };
     let reply = pages::answer(&gateway.pages, page, call).await;
     if page.is_for_providers() {

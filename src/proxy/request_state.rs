@@ -12,8 +12,8 @@ use super::live_connections::LiveHandle;
 use crate::account::{Identity, IssuedToken};
 use crate::pages::Page;
 use crate::policy::app_cookies::Foreign;
-use crate::policy::authorize::Admission;
 use crate::policy::cors::CorsAnswer;
+use crate::policy::decide::Approval;
 use crate::policy::normalize::{Facts, NormalRequest, Peer};
 use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::websocket_credentials::Handshake;
@@ -81,14 +81,14 @@ impl Subject {
     }
 }
 
-/// A request that may be forwarded, and all that its exchange needs to know. There is none without an [`Admission`].
+/// A request that may be forwarded, and all that its exchange needs to know. There is none without an [`Approval`].
 pub(crate) struct Forwarding {
-    pub(super) admission: Admission,
+    pub(super) admission: Approval,
     pub(super) request: NormalRequest,
     /// The upstream's own token for the account.
     pub(super) token: Option<Arc<IssuedToken>>,
     /// Cookies of apps that belong to another account, or whose account is not known yet.
-    pub(super) foreign: Option<Box<Foreign>>,
+    pub(super) foreign_cookies: Option<Box<Foreign>>,
     pub(super) handshake: Option<Handshake>,
     /// The protocol besides WebSocket that the client asks to switch to and its route allows.
     pub(super) upgrade: Option<String>,
@@ -112,14 +112,14 @@ pub(crate) struct RequestState {
     pub(super) identity: Option<Identity>,
     /// Whether the identity is by a credential that browsers send on their own.
     pub(super) ambient_credential: bool,
-    pub(super) live: Option<LiveHandle>,
+    pub(super) live_entry: Option<LiveHandle>,
     /// A gRPC call, for as long as it lasts.
-    pub(super) call: Option<LiveHandle>,
+    pub(super) grpc_entry: Option<LiveHandle>,
     pub(super) tried: SmallVec<[Arc<Target>; 1]>,
     pub(super) retried: bool,
     /// When the upstream's response began, after `began`.
-    pub(super) answered: Option<Duration>,
-    pub(super) renewed: Option<HeaderValue>,
+    pub(super) time_to_response_head: Option<Duration>,
+    pub(super) renewed_cookie: Option<HeaderValue>,
     pub(super) cors: CorsAnswer,
 }
 
@@ -141,12 +141,12 @@ impl RequestState {
             names: Names::ANY,
             identity: None,
             ambient_credential: false,
-            live: None,
-            call: None,
+            live_entry: None,
+            grpc_entry: None,
             tried: SmallVec::new(),
             retried: false,
-            answered: None,
-            renewed: None,
+            time_to_response_head: None,
+            renewed_cookie: None,
             cors: CorsAnswer::default(),
         }
     }

@@ -130,7 +130,7 @@ impl Server {
         }
         self.listening.change(listening, |socket, closed| self.workers.accept(socket, &closed)).await;
         self.admin.change(admin, |socket, closed| admin::start(socket, self.admin_context.clone(), closed)).await;
-        new.forget_others();
+        new.prune_metrics();
         new.sweep();
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::chunked::Chunks;
 use super::response_head::Framing;
 
 /// Bytes read at a time.
-const PIECE: usize = 32 << 10;
+const READ_CHUNK: usize = 32 << 10;
 
 /// A connection, the bytes read and not used yet, and the progress of the body.
 pub(crate) struct Framed<R> {
@@ -77,7 +77,7 @@ impl<R: AsyncRead + Unpin> Framed<R> {
 
     /// Reads what is available; 0 at the end of the connection.
     pub(crate) async fn read(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(PIECE);
+        self.buffer.reserve(READ_CHUNK);
         self.stream.read_buf(&mut self.buffer).await
     }
 

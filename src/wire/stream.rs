@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::peer_liveness::PeerLiveness;
 
 /// Bytes read at a time: most heads and responses fit.
-pub(crate) const PIECE: usize = 16 << 10;
+pub(crate) const READ_CHUNK: usize = 16 << 10;
 /// A server that has vanished (half-open, RFC 9293, 3.5.1) is noticed because it does not acknowledge data (`peer_liveness.rs`),
 /// or, when nothing is sent, does not answer the kernel's keepalive probes.
 const SILENT: Duration = Duration::from_secs(60);
@@ -208,11 +208,11 @@ impl Stream {
 
 thread_local! {
     /// Used by whichever socket has data: a connection that waits holds no buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_CHUNK].into());
 }
 
 impl Stream {
-    /// Passes what has arrived to `take`, [`PIECE`] bytes at most; none at the end.
+    /// Passes what has arrived to `take`, [`READ_CHUNK`] bytes at most; none at the end.
     pub(crate) fn poll_take<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
@@ -220,7 +220,7 @@ impl Stream {
         })
     }
 
-    /// Appends what has arrived to `buffer`, [`PIECE`] bytes at most; 0 is the end.
+    /// Appends what has arrived to `buffer`, [`READ_CHUNK`] bytes at most; 0 is the end.
     pub(crate) async fn read_on(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut add = |bytes: &[u8]| {
             buffer.extend_from_slice(bytes);

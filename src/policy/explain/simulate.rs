@@ -231,13 +231,13 @@ impl<'c> Simulator<'c> {
                 "page".to_owned()
             } else {
                 match decide::under(self.config, reading, incoming, authentication) {
-                    Verdict::Forward(admission) => {
+                    Ok(admission) => {
                         format!("forward {}", self.config.upstreams[admission.upstream()].name)
                     }
-                    Verdict::Preflight => "204".to_owned(),
-                    Verdict::Refuse(_, Refusal::SignedOut) => "401".to_owned(),
-                    Verdict::Refuse(..) => "403".to_owned(),
-                    _ => "404".to_owned(),
+                    Err(Verdict::Preflight) => "204".to_owned(),
+                    Err(Verdict::Refuse(_, Refusal::SignedOut)) => "401".to_owned(),
+                    Err(Verdict::Refuse(..)) => "403".to_owned(),
+                    Err(_) => "404".to_owned(),
                 }
             };
             ReadingReport { path: shown(&reading.path), route: reading.found.map(|(index, _)| index + 1), verdict }

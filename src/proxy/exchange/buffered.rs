@@ -105,7 +105,7 @@ impl<C: WaitingClient> Attempt for Buffered<'_, C> {
             Some(kept) => kept,
             None => (target.connect(&handler.connector).await.map_err(AttemptError::Unreachable)?, false),
         };
-        let upgrade = state.live.is_some().then(|| forwarding.upgrade.as_deref().unwrap_or("websocket"));
+        let upgrade = state.live_entry.is_some().then(|| forwarding.upgrade.as_deref().unwrap_or("websocket"));
         let changes = attempt::changes(&handler.gateway, forwarding, state, &target);
         let extra = Extra { upgrade, ..Extra::default() };
         let mut request = request_encoder::http1(forwarding.request.head(), &changes, &extra, self.body.len());
@@ -117,7 +117,7 @@ impl<C: WaitingClient> Attempt for Buffered<'_, C> {
         let answer = self.ask(handler, &mut connection, (&request, since), forwarding, state).await;
         let mut answer = answer.map_err(|e| e.on_connection(reused))?;
         // after a request to switch the server may have switched, whatever its response says
-        answer.keeps &= state.live.is_none();
+        answer.keeps &= state.live_entry.is_none();
         let needs_probe = needs_probe || !self.body.is_empty() || answer.framing == Framing::Length(0);
         Ok(UpstreamResponse { connection, target, needs_probe, answer })
     }

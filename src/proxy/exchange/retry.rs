@@ -41,8 +41,9 @@ pub(super) async fn send<A: Attempt>(
         match attempt.send(handler, forwarding, target, state).await {
             Ok(response) => return Ok(response),
             Err(AttemptError::Unreachable(e)) if attempt::may_try_another(gateway, forwarding, state, &e) => {}
-            Err(AttemptError::NoResponse(_)) if attempt.rewind() && attempt::may_repeat(forwarding, state) => {}
-            Err(AttemptError::NotProcessed(_)) if attempt.rewind() && attempt::may_begin_anew(state) => {}
+            Err(AttemptError::NoResponse(_))
+                if attempt.rewind() && attempt::may_retry_idempotent(forwarding, state) => {}
+            Err(AttemptError::NotProcessed(_)) if attempt.rewind() && attempt::may_retry_unprocessed(state) => {}
             Err(e) => return Err(e.into_error()),
         }
     }

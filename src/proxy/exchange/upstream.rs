@@ -32,7 +32,7 @@ use crate::wire::stream::Stream;
 /// How long the end of a response without a body may take.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes read of a response head at a time.
-const PIECE: usize = 16 << 10;
+const READ_CHUNK: usize = 16 << 10;
 
 /// A connection to a server.
 pub(super) enum UpstreamConnection {
@@ -69,7 +69,7 @@ impl AsyncRead for Reader {
 
 impl HeadSource for Reader {
     async fn read_more(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        buffer.reserve(PIECE);
+        buffer.reserve(READ_CHUNK);
         self.read_buf(buffer).await
     }
 }

@@ -124,7 +124,7 @@ async fn read_head(
 }
 
 fn is_trusted_proxy(handler: &ConnectionHandler, conn: &ClientConnection) -> bool {
-    conn.handle.secured().is_none() && Peer::new(conn.handle.address(), false, &handler.gateway.config.server).trusted
+    conn.handle.tls().is_none() && Peer::new(conn.handle.address(), false, &handler.gateway.config.server).trusted
 }
 
 async fn reject_malformed_head(handler: &ConnectionHandler, mut conn: Box<ClientConnection>, bad: BadHead) {
@@ -143,7 +143,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
     let mut state = RequestState::new(conn.handle.clone(), handler.gateway.fresh_id());
     let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
     let head_bytes = head.bytes.len();
-    let decision = handler.gateway.open(head, head_bytes, &mut state);
+    let decision = handler.gateway.decide_request(head, head_bytes, &mut state);
     let length = if state.names.may_have(b"content-length") { body_length(decision.parsed()) } else { 0 };
     let streams = is_streamed(decision.parsed(), state.names, length);
     let (outcome, subject) = match decision {
@@ -176,7 +176,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
         }
     };
     // nothing closes the connection from here on: another request may follow
-    (state.live, state.call) = (None, None);
+    (state.live_entry, state.grpc_entry) = (None, None);
     let closed = conn.handle.reason();
     state.reason = closed.or(state.reason);
     let over = access_log::record(&handler.gateway, subject.parsed(), subject.facts(), &state, &counts);
@@ -205,7 +205,7 @@ async fn forward(
     if streams || attempt::requires_h2(&handler.gateway, forwarding) {
         if forwarding.upgrade.take().is_some() {
             // a body that is still being received would be taken for frames
-            state.live = None;
+            state.live_entry = None;
         }
         // boxed, as pages and TLS handshakes with servers are: every connection is as large as the largest future that it may wait for
         return Box::pin(streamed_downstream::forward(handler, conn, forwarding, state, counts)).await;

@@ -57,7 +57,7 @@ pub(crate) async fn write(
     method: &Method,
     request_id: &str,
 ) -> Result<(), ClientDisconnected> {
-    let hsts = hsts::sends_hsts(&handler.gateway.config, conn.handle.secured().is_some());
+    let hsts = hsts::sends_hsts(&handler.gateway.config, conn.handle.tls().is_some());
     let Some(mut head) = reply_head::head_of(&reply, request_id, hsts) else { return Err(ClientDisconnected) };
     let mut out = Vec::with_capacity(1024 + reply.body.len());
     let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;

@@ -32,7 +32,7 @@ use crate::wire::stream::Stream;
 /// Bytes usually added to a head.
 const ADDED: usize = 512;
 /// Time for the last bytes of an event stream.
-const GOODBYE: Duration = Duration::from_millis(100);
+const STREAM_END_TIMEOUT: Duration = Duration::from_millis(100);
 /// Bytes read of a response at a time: most fit.
 const ANSWER: usize = 16 << 10;
 
@@ -65,7 +65,7 @@ pub(super) async fn relay(
     }
     policy.write(answer, sent, close, &mut out);
     counts.status = status.as_u16();
-    let (chunks, is_server_sent) = (Chunks::of_server(), state.live.is_some() && is_server_sent(&answer.head));
+    let (chunks, is_server_sent) = (Chunks::of_server(), state.live_entry.is_some() && is_server_sent(&answer.head));
     let mut body = Body { framing: answer.framing, chunks, in_chunks, is_server_sent, out, sent: 0, begun: false };
     let mut flow = Flow::new(&handler.gateway, forwarding, matches!(answer.framing, Framing::Length(_)), state);
     let relayed = relay_body(handler, conn, server, answer.rest(), &mut body, &mut flow).await;
@@ -282,9 +282,9 @@ impl Body {
 
     /// Ends an event stream cleanly where the connection is being closed.
     async fn end_events(&mut self, conn: &mut ClientConnection) {
-        if self.is_server_sent && conn.handle.closed_for().is_some() {
+        if self.is_server_sent && conn.handle.close_reason().is_some() {
             self.end(Complete::of_events());
-            let _ = conn.write(&self.out, GOODBYE).await;
+            let _ = conn.write(&self.out, STREAM_END_TIMEOUT).await;
         }
     }
 

@@ -127,7 +127,7 @@ pub(super) async fn forward(
         bytes_out: 0,
     };
     let result = streamed::forward(handler, forwarding, &mut body, &mut client, state, &mut counts.bytes_in).await;
-    if result.is_err() && handle.closed_for().is_some() {
+    if result.is_err() && handle.close_reason().is_some() {
         client.end_events().await;
     }
     (counts.status, counts.bytes_out) = (client.status, client.bytes_out);
@@ -153,7 +153,7 @@ pub(super) async fn forward(
 }
 
 /// Time for the last bytes of an event stream.
-const GOODBYE: Duration = Duration::from_millis(100);
+const STREAM_END_TIMEOUT: Duration = Duration::from_millis(100);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -224,7 +224,7 @@ impl H1Downstream<'_> {
     /// Ends an event stream cleanly.
     async fn end_events(&mut self) {
         if self.is_server_sent && !self.in_piece {
-            let _ = timeout(GOODBYE, self.end(Complete::of_events(), None)).await;
+            let _ = timeout(STREAM_END_TIMEOUT, self.end(Complete::of_events(), None)).await;
         }
     }
 

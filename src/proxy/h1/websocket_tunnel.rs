@@ -90,7 +90,7 @@ impl Tunnel {
         let ClientConnection { stream, buffer, deadline, handle, .. } = conn;
         let (up, down) = (direction(&buffer), direction(first));
         let (request, upgrade) = (forwarding.request.without_fields(), forwarding.upgrade);
-        let series = gateway.counted.shared(state.route);
+        let series = gateway.route_metrics.shared(state.route);
         series.socket_opened();
         Self {
             series,
@@ -116,7 +116,7 @@ impl Tunnel {
         poll_fn(|cx| {
             self.handle.register(cx.waker());
             if closing.is_none() {
-                closing = self.handle.closed_for().map(begin);
+                closing = self.handle.close_reason().map(begin);
             }
             // only WebSockets have a Close
             if closing.is_some() && self.upgrade.is_some() {
@@ -132,7 +132,7 @@ impl Tunnel {
                 if self.upgrade.is_some() {
                     return Poll::Ready(());
                 }
-                closing = self.handle.closed_for().map(begin);
+                closing = self.handle.close_reason().map(begin);
             }
             let (to_server, to_client) = closing.as_ref().map(|closing| (&*closing.mask, &*closing.frame)).unzip();
             let up = self.up.pump(&mut self.stream, &mut self.server, to_server, true, cx);
@@ -158,7 +158,7 @@ impl Tunnel {
         .await;
         self.counts.bytes_in += self.up.bytes;
         self.counts.bytes_out += self.down.bytes;
-        let why = self.handle.closed_for();
+        let why = self.handle.close_reason();
         if let Some(why) = why {
             self.state.reason = Some(Reason::Closed(why));
         }

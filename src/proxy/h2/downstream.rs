@@ -28,7 +28,7 @@ use crate::wire::h2_body::Inflow;
 /// How long a client may continue to send its body after the whole response.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes for one wait for the client's window.
-const PIECE: usize = 16 << 10;
+const WRITE_CHUNK: usize = 16 << 10;
 /// The longest wait of a reply of the gateway's own for the client's window.
 const OWN_TIME: Duration = Duration::from_secs(15);
 /// Replies of the gateway's own that wait at the same time, in the whole process: clients that open no window can request very
@@ -172,7 +172,7 @@ impl H2Downstream {
     ) -> std::result::Result<(), ClientDisconnected> {
         let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
         while data.has_remaining() {
-            let mut piece = data.split_to(data.len().min(PIECE));
+            let mut piece = data.split_to(data.len().min(WRITE_CHUNK));
             self.bytes_out += piece.len();
             let sent = timeout(self.idle, async {
                 while piece.has_remaining() {

@@ -64,12 +64,13 @@ async fn serve_one(
         Err(bad) => return reject_malformed_head(&handler, parts, &mut client, &connection, bad).await,
     };
     let mut state = RequestState::new(connection, gateway.fresh_id());
-    let decision = gateway.open(Box::new(Head { parsed: parts.into(), bytes: Bytes::new() }), bytes, &mut state);
+    let decision =
+        gateway.decide_request(Box::new(Head { parsed: parts.into(), bytes: Bytes::new() }), bytes, &mut state);
     let mut call = Call { handler: &handler, body: &mut body, client: &mut client, state: &mut state, bytes_in: 0 };
     let subject = call.answer(decision, stream_budget).await;
     let bytes_in = call.bytes_in;
-    (state.live, state.call) = (None, None);
-    let closed = state.connection.closed_for();
+    (state.live_entry, state.grpc_entry) = (None, None);
+    let closed = state.connection.close_reason();
     state.reason = closed.map(Reason::Closed).or(state.reason);
     let counts = Counts { status: client.status, bytes_in, bytes_out: client.bytes_out };
     access_log::record(gateway, subject.parsed(), subject.facts(), &state, &counts);
@@ -175,9 +176,9 @@ impl Call<'_> {
     async fn forward(&mut self, forwarding: &Forwarding) -> Option<Reply> {
         let e = self.forward_whole(forwarding).await.err()?;
         let gateway = &self.handler.gateway;
-        let is_closed = self.state.connection.closed_for().is_some();
+        let is_closed = self.state.connection.close_reason().is_some();
         let reply = if is_closed {
-            attempt::ended_call(gateway, forwarding, self.state)
+            attempt::grpc_session_ended_reply(gateway, forwarding, self.state)
         } else {
             attempt::on_upstream_error(gateway, &e, forwarding, self.state)
         };
@@ -198,7 +199,7 @@ impl Call<'_> {
         let head = forwarding.request.parsed();
         let length = head.headers.contains_key(header::CONTENT_LENGTH).then(|| body_length(head));
         let is_small = body.is_over() || length.is_some_and(|length| length <= BODY_BYTES_MAX);
-        let may_use_h2 = state.call.is_some() || attempt::may_use_h2(&handler.gateway, forwarding);
+        let may_use_h2 = state.grpc_entry.is_some() || attempt::may_use_h2(&handler.gateway, forwarding);
         if (is_small && !may_use_h2) || length == Some(0) {
             let whole = read_whole(body).await?;
             if !may_use_h2 {
@@ -232,7 +233,7 @@ async fn reply_h2(
     method: &Method,
     request_id: &str,
 ) -> std::result::Result<(), ClientDisconnected> {
-    let hsts = hsts::sends_hsts(&handler.gateway.config, connection.secured().is_some());
+    let hsts = hsts::sends_hsts(&handler.gateway.config, connection.tls().is_some());
     let head = reply_head::head_of(&reply, request_id, hsts).ok_or(ClientDisconnected)?;
     let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
     client.head(head, bodiless).await?;
