@@ -24,13 +24,14 @@ import {
   signIn,
   start,
 } from "./lib.mjs";
+import { agree, openId } from "./openid.mjs";
 
 const here = path.join(import.meta.dirname, "guide");
 const SECRET = "seedapp-shared-secret-of-at-least-32-bytes";
 
 const programs = [];
 const relays = {};
-let gate;
+let op, gate;
 
 async function serve(name, command, args, ready, options) {
   const started = await program(command, args, ready, options);
@@ -41,6 +42,7 @@ async function serve(name, command, args, ready, options) {
 
 before(async () => {
   process.env.NEXTAUTH_SECRET = SECRET;
+  op = await openId("op");
   const http = await serve("http", process.execPath, [path.join(here, "http-server.mjs")], /listening on (\d+)/);
   const ws = await serve("ws", process.execPath, [path.join(here, "ws-server.mjs")], /listening on (\d+)/);
   const app = path.join(here, "web");
@@ -92,14 +94,16 @@ upstream = "http-server"
 [[route]]
 path = "/ws"
 upstream = "ws-server"
-`,
+${op.table()}`,
     '[sign_up]\nmode = "open"\n[pages]\nsignup = "/signup"\n[authjs]\nbase_path = "/api/auth"\n',
   );
   await firstAccount(gate);
+  await op.knows(gate, { redirect: `${gate.url}/api/auth/callback/op` });
 });
 
 after(async () => {
   await gate?.stop();
+  op?.stop();
   for (const one of programs) await one.stop();
   for (const one of Object.values(relays)) one.stop();
   await closeBrowser();
@@ -191,6 +195,32 @@ for (const v of [4, 5]) {
     assert.equal((await get(page, "/api/header/protected-data")).status, 401);
     assert.equal(await echo(page, "hello"), "refused");
     assert.deepEqual(errors, []);
+    await page.context().close();
+  });
+
+  test(`next-auth ${v}: signIn("op") leads through the provider, getProviders lists it, signOut ends it`, async () => {
+    const page = await newPage();
+    const back = `/v${v}/dashboard?tab=2`;
+    await page.goto(`${gate.url}/v${v}/login?callbackUrl=${encodeURIComponent(back)}`, { waitUntil: "networkidle" });
+    await page.click("#op");
+    await agree(page, `henry-${v}`);
+    await page.waitForURL(gate.url + back);
+    await status(page, "authenticated").waitFor();
+    assert.match(await page.textContent("#status"), new RegExp(`^henry-${v}@example.com `));
+    assert.match(await echo(page, "hello"), new RegExp(`^henry-${v}@example.com .*: hello$`));
+    await page.click("#providers");
+    await page.waitForFunction(() => document.querySelector("#said").textContent !== "");
+    const listed = JSON.parse(await page.textContent("#said"));
+    assert.deepEqual(Object.keys(listed), ["credentials", "op"]);
+    assert.deepEqual(listed.op, {
+      id: "op",
+      name: "op & Co",
+      type: "oauth",
+      signinUrl: `${gate.url}/api/auth/signin/op`,
+      callbackUrl: `${gate.url}/api/auth/callback/op`,
+    });
+    await page.click("#out");
+    await page.waitForURL(`${gate.url}/.auth/login?callbackUrl=/v${v}/dashboard`);
     await page.context().close();
   });
 

@@ -13,9 +13,9 @@ export const PASSWORD = "correct horse battery staple";
 export const binary = process.env.AUTHGATE_BIN ?? path.resolve(import.meta.dirname, "../../target/debug/authgate");
 
 /** A gateway with these routes in a folder of its own; see `start`. */
-export async function gateway(routes, extra = "") {
+export async function gateway(routes, extra = "", port = 0) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "authgate-"));
-  const text = `[server]\nlisten = ["127.0.0.1:0"]\nadmin_listen = ""\n${extra}\n${routes}`;
+  const text = `[server]\nlisten = ["127.0.0.1:${port}"]\nadmin_listen = ""\n${extra}\n${routes}`;
   fs.writeFileSync(path.join(folder, "gateway.toml"), text);
   return start(folder);
 }

@@ -1,6 +1,8 @@
 // People who sign in through providers, in Chromium: unmodified servers of others, the real pages.
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
+import { WebSocket } from "ws";
 import { closeBrowser, firstAccount, gateway, newPage, PASSWORD, shot, signIn } from "./lib.mjs";
 import { agree, canaille, openId } from "./openid.mjs";
 
@@ -8,7 +10,7 @@ const WHOAMI = `[[route]]\nupstream = "builtin:whoami"\n`;
 
 let op, corp, can, strict, gate;
 before(async () => {
-  [op, corp, can] = await Promise.all([openId("op"), openId("corp", { ignoresPkce: true }), canaille("canaille", PASSWORD)]);
+  [op, corp, strict, can] = await Promise.all([openId("op"), openId("corp", { ignoresPkce: true }), openId("strict"), canaille("canaille", PASSWORD)]);
   const open = 'sign_up = "open"\n';
   gate = await gateway(`${[op, corp, can].map((one) => one.table(open)).join("")}${WHOAMI}`);
   await firstAccount(gate);
@@ -95,60 +97,48 @@ for (const javaScriptEnabled of [true, false]) {
     await page.waitForURL(`${gate.url}/.auth/account?saved=unlinked`);
     for (const one of [page, after, ...both]) await one.context().close();
   });
-
-  test(`an address with an account is signed in to once, and then either way works, ${how}`, async () => {
-    const name = `bea-${javaScriptEnabled}`;
-    await gate.cli("user", "add", `${name}@example.com`, "--password-stdin");
-    const options = { javaScriptEnabled };
-    const page = await through(op, name, "/app?x=1", options);
-    await page.waitForSelector(`text=There is already an account with the address ${name}@example.com`);
-    await shot(page, `collision-${javaScriptEnabled}`);
-    assert.equal(await who(page), undefined);
-    await page.fill("[name=password]", "wrong password altogether");
-    await page.click("button:has-text('Sign in and add')");
-    await page.waitForSelector("[role=alert]:text-is('Incorrect password.')");
-    await page.fill("[name=password]", PASSWORD);
-    await page.click("button:has-text('Sign in and add')");
-    await page.waitForURL(`${gate.url}/app?x=1`);
-    assert.equal(await who(page), `${name}@example.com`);
-    const again = await through(op, name, "/app", options);
-    await again.waitForURL(`${gate.url}/app`);
-    assert.equal(await who(again), `${name}@example.com`);
-    const typed = await byPassword(`${name}@example.com`, "/app", options);
-    for (const one of [page, again, typed]) await one.context().close();
-  });
-
-  test(`who cancels is back at the login page, can try again, and lands where they were going, ${how}`, async () => {
-    const page = await visitor("/app?x=1", { javaScriptEnabled });
-    await page.click(button(op));
-    await page.click("[value=no]");
-    await page.waitForSelector("[role=alert]:text-is('The sign-in was cancelled.')");
-    assert.ok(!(await page.content()).includes("666"), "the provider's own words");
-    await page.click(button(op));
-    await agree(page, "henry");
-    await page.waitForURL(`${gate.url}/app?x=1`);
-    await page.context().close();
-  });
-
-  test(`with strict cookies people land where they were going, and add a provider, ${how}`, async (t) => {
-    strict ??= await openId("strict");
-    const own = await gateway(`[session]\nsame_site = "strict"\n${strict.table('sign_up = "open"\n')}${WHOAMI}`);
-    t.after(() => own.stop());
-    await firstAccount(own);
-    await strict.knows(own);
-    const page = await visitor("/app?x=1", { javaScriptEnabled }, own);
-    await page.click(button(strict));
-    await agree(page, "grace");
-    await page.waitForURL(`${own.url}/app?x=1`);
-    assert.equal(await who(page, own), "grace@example.com");
-    const ada = await visitor("/.auth/account", { javaScriptEnabled }, own);
-    await signIn(ada);
-    await ada.click(`button:has-text("Add strict & Co")`);
-    await agree(ada, "ada-1");
-    await ada.waitForURL(`${own.url}/.auth/account?saved=linked`);
-    for (const one of [page, ada]) await one.context().close();
-  });
 }
+
+test("an address with an account is signed in to once, and then either way works, without scripts", async () => {
+  const [name, options] = ["bea", { javaScriptEnabled: false }];
+  await gate.cli("user", "add", `${name}@example.com`, "--password-stdin");
+  const page = await through(op, name, "/app?x=1", options);
+  await page.waitForSelector(`text=There is already an account with the address ${name}@example.com`);
+  await shot(page, "collision");
+  assert.equal(await who(page), undefined);
+  await page.fill("[name=password]", "wrong password altogether");
+  await page.click("button:has-text('Sign in and add')");
+  await page.waitForSelector("[role=alert]:text-is('Incorrect password.')");
+  await page.fill("[name=password]", PASSWORD);
+  await page.click("button:has-text('Sign in and add')");
+  await page.waitForURL(`${gate.url}/app?x=1`);
+  assert.equal(await who(page), `${name}@example.com`);
+  const again = await through(op, name, "/app", options);
+  await again.waitForURL(`${gate.url}/app`);
+  assert.equal(await who(again), `${name}@example.com`);
+  const typed = await byPassword(`${name}@example.com`, "/app", options);
+  for (const one of [page, again, typed]) await one.context().close();
+});
+
+test("with strict cookies people land where they were going, and add a provider, without scripts", async (t) => {
+  const options = { javaScriptEnabled: false };
+  const own = await gateway(`[session]\nsame_site = "strict"\n${strict.table('sign_up = "open"\n')}${WHOAMI}`);
+  t.after(() => own.stop());
+  await firstAccount(own);
+  await strict.knows(own);
+  const page = await visitor("/app?x=1", options, own);
+  await page.click(button(strict));
+  await agree(page, "grace");
+  await page.waitForURL(`${own.url}/app?x=1`);
+  assert.equal(await who(page, own), "grace@example.com");
+  const ada = await visitor("/.auth/account", options, own);
+  await signIn(ada);
+  await ada.click(`button:has-text("Add strict & Co")`);
+  await agree(ada, "ada-1");
+  await ada.waitForURL(`${own.url}/.auth/account?saved=linked`);
+  for (const one of [page, ada]) await one.context().close();
+});
+
 test("canaille: signing up, and once more", async () => {
   for (const asksForConsent of [true, false]) {
     const page = await visitor("/app?x=1");
@@ -162,6 +152,18 @@ test("canaille: signing up, and once more", async () => {
     assert.equal(await who(page), "grace@example.com");
     await page.context().close();
   }
+});
+
+test("who cancels is back at the login page, can try again, and lands where they were going", async () => {
+  const page = await visitor("/app?x=1");
+  await page.click(button(op));
+  await page.click("[value=no]");
+  await page.waitForSelector("[role=alert]:text-is('The sign-in was cancelled.')");
+  assert.ok(!(await page.content()).includes("666"), "the provider's own words");
+  await page.click(button(op));
+  await agree(page, "henry");
+  await page.waitForURL(`${gate.url}/app?x=1`);
+  await page.context().close();
 });
 
 test("the back button, and the provider's answer once more, lead to where the person is", async () => {
@@ -189,7 +191,7 @@ test("the fragment survives the way to a provider, where scripts run", async () 
   await page.context().close();
 });
 
-test("twelve tabs at once each land on their own page, in one session, whose WebSocket lives on", async () => {
+test("twelve tabs at once each land on their own page, in one session, whose WebSocket lives on", { timeout: 120_000 }, async () => {
   const page = await through(op, "judy");
   await page.waitForURL(`${gate.url}/app`);
   const context = page.context();
@@ -200,27 +202,18 @@ test("twelve tabs at once each land on their own page, in one session, whose Web
   const [first, ...others] = tabs;
   await first.click(button(op));
   await first.waitForURL(`${gate.url}/tab/0?x=0`);
-  await first.evaluate(
-    () =>
-      new Promise((resolve, reject) => {
-        window.socket = new WebSocket(`ws://${location.host}/socket`);
-        socket.onmessage = resolve;
-        socket.onclose = ({ code }) => reject(new Error(`closed: ${code}`));
-      }),
-  );
+  // beside the tabs, with their session
+  const cookie = (await context.cookies(gate.url)).map(({ name, value }) => `${name}=${value}`).join("; ");
+  const socket = new WebSocket(`${gate.url.replace("http", "ws")}/socket`, { headers: { cookie } });
+  await once(socket, "message");
   await Promise.all(others.map((tab) => tab.click(button(op))));
   await Promise.all(others.map((tab, at) => tab.waitForURL(`${gate.url}/tab/${at + 1}?x=${at + 1}`)));
   const answer = await context.request.get(`${gate.url}/.auth/account/sessions`, { headers: { accept: "application/json" } });
   // that of the first page was forgotten by the browser, not ended
   assert.equal((await answer.json()).sessions.length, 2);
-  const echo = await first.evaluate(
-    () =>
-      new Promise((resolve) => {
-        socket.onmessage = ({ data }) => resolve(data);
-        socket.onclose = ({ code }) => resolve(code);
-        socket.send("still there");
-      }),
-  );
-  assert.equal(echo, "still there");
+  socket.send("still there");
+  const [echo] = await Promise.race([once(socket, "message"), once(socket, "close")]);
+  assert.equal(String(echo), "still there");
+  socket.close();
   await context.close();
 });

@@ -63,6 +63,7 @@ mod provider_accounts;
 mod provider_hosts;
 mod provider_logout;
 mod provider_recheck;
+mod provider_returns;
 mod provider_sign_out;
 mod providers;
 mod refusals;

@@ -34,6 +34,9 @@ export function makePages(auth) {
         <input name="email" />
         <input name="password" type="password" />
         <button>Log in</button>
+        <button id="op" type="button" onClick={() => signIn("op", { callbackUrl: new URLSearchParams(location.search).get("callbackUrl") })}>
+          Log in with op
+        </button>
         <p id="error">{error}</p>
       </form>
     );
