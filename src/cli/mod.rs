@@ -57,6 +57,9 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
             command::key::run(globals, KeyCommand::RotateSecrets { drop_old, new_key })
         }
         Verb::Provider(Provider::List { json }) => command::provider::run(globals, ProviderCommand::List { json }),
+        Verb::Provider(Provider::Check { name, json }) => {
+            command::provider::run(globals, ProviderCommand::Check { name, json })
+        }
         Verb::Provider(Provider::Adopt { name }) => command::provider::run(globals, ProviderCommand::Adopt { name }),
         Verb::Ban(Ban::List { json }) => command::ban::run(globals, BanCommand::List { json }),
         Verb::Ban(Ban::Lift { what }) => command::ban::run(globals, BanCommand::Lift { what }),

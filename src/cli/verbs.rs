@@ -72,7 +72,7 @@ pub(super) enum Verb {
     /// List and revoke sessions
     #[command(subcommand, after_help = "Example: authgate session revoke --user ada@example.com")]
     Session(Session),
-    /// List the providers that people sign in through
+    /// List and check the providers that people sign in through
     #[command(subcommand, after_help = "Example: authgate provider list")]
     Provider(Provider),
     /// List and rotate signing keys, and the key that seals them
@@ -243,6 +243,15 @@ pub(super) enum Provider {
     /// List providers, what to register there, and how many accounts use them
     #[command(after_help = "Example: authgate provider list")]
     List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask providers for their metadata and keys, and say what would keep people from signing in; the client's secret is not sent
+    #[command(after_help = "Example: authgate provider check google")]
+    Check {
+        /// Name of the [[provider]] [default: all]
+        name: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -29,7 +29,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
         config.warn_of_groups_without_people(&groups);
     }
     remark(&config.warnings);
-    stranded_accounts(&config);
+    let stranded = stranded_accounts(&config);
     let database = database(&config);
     let simulator = Simulator::new(&config);
     let results: Vec<(&Test, String)> = config
@@ -44,6 +44,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
                     "expect": test.expect, "got": got, "ok": test.expect == *got })
         };
         let told = json!({ "ok": failed == 0 && database.is_ok(), "faults": [], "warnings": config.warnings.to_json(),
+                    "stranded_accounts": stranded.iter().map(stranded_json).collect::<Vec<_>>(),
                     "tests": results.iter().map(one).collect::<Vec<_>>(),
                     "database": database.clone().unwrap_or_else(|why| why) });
         say(&told.to_string())?;
@@ -84,17 +85,23 @@ fn database(config: &Config) -> Result<String, String> {
     }
 }
 
-/// Warns of accounts that no one can sign in to, because their provider is not configured any more.
-fn stranded_accounts(config: &Config) {
+fn stranded_json((provider, count): &(String, u64)) -> serde_json::Value {
+    json!({ "provider": provider, "accounts": count })
+}
+
+/// Warns of accounts that no one can sign in to, because their provider is not configured any more: provider and number.
+fn stranded_accounts(config: &Config) -> Vec<(String, u64)> {
     let configured: Vec<String> = config.providers.iter().map(|provider| provider.name.clone()).collect();
     let found = Admin::open_read_only(config, Clock::system())
         .and_then(|mut admin| identities::stranded(&mut admin, &configured));
-    for (provider, count) in found.unwrap_or_default() {
-        let accounts = if count == 1 { "account has" } else { "accounts have" };
+    let found = found.unwrap_or_default();
+    for (provider, count) in &found {
+        let accounts = if *count == 1 { "account has" } else { "accounts have" };
         say_aside(&format!(
             "warning: {count} {accounts} no password and only identities of \"{provider}\", which is not configured"
         ));
     }
+    found
 }
 
 /// Prints warnings to standard error.

@@ -141,6 +141,13 @@ pub enum ProviderCommand {
         /// As JSON.
         json: bool,
     },
+    /// Asks providers for all that a sign-in needs.
+    Check {
+        /// Only this one.
+        name: Option<String>,
+        /// As JSON.
+        json: bool,
+    },
     /// Its identities belong to the issuer that it has now.
     Adopt {
         /// Name of the provider.

@@ -64,6 +64,11 @@ impl Provider {
     pub fn backchannel_logout_path(&self, prefix: &str) -> String {
         format!("{prefix}/oauth/{}/backchannel-logout", self.name)
     }
+
+    /// Whether the provider answers by a form that the browser posts (OAuth 2.0 Form Post Response Mode).
+    pub fn posts_its_answer(&self) -> bool {
+        self.params.iter().any(|(name, value)| name == "response_mode" && value == "form_post")
+    }
 }
 
 /// `kind`

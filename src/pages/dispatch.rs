@@ -9,7 +9,7 @@ use super::site::Site;
 use super::table::{Endpoint, Entry, Open, Page, Personal};
 use super::{
     account, authjs, backchannel_logout, endpoints, errors, guard, identities, link, login, logout, loops,
-    provider_callback, providers, signup, tokens,
+    provider_callback, provider_form, providers, signup, tokens,
 };
 use crate::account::Identity;
 use crate::web::incoming::CallerKind;
@@ -25,6 +25,11 @@ pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
         return errors::refused(pages, StatusCode::NOT_FOUND, &call);
     };
     let reads = method == Method::GET || method == Method::HEAD;
+    let is_callback = page.0 == Endpoint::Open(Open::ProviderCallback);
+    if is_callback && method == Method::POST {
+        // it comes from the provider's page, without any cookie, and changes nothing
+        return provider_form::answer(pages, &call);
+    }
     if !(methods.contains(method) || (reads && methods.contains(&Method::GET))) {
         if page.0 == Endpoint::Open(Open::AuthJs) {
             return authjs::answer(pages, &call).await;

@@ -21,6 +21,7 @@ pub mod loops;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod provider_callback;
+mod provider_form;
 mod provider_lists;
 mod provider_relay;
 mod provider_replies;

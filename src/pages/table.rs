@@ -74,8 +74,8 @@ static AUTHJS: Entry = open("", "authjs", BOTH, Open::AuthJs);
 /// Where password managers look for the page that changes one (W3C, "A Well-Known URL for Changing Passwords").
 static CHANGE_PASSWORD: Entry = open("/.well-known/change-password", "change_password", READ, Open::ChangePassword);
 
-/// A provider's redirect URI; where it is, the configuration says.
-static PROVIDER_CALLBACK: Entry = open("", "oauth_callback", READ, Open::ProviderCallback);
+/// A provider's redirect URI; where it is, the configuration says. Few providers answer by POST.
+static PROVIDER_CALLBACK: Entry = open("", "oauth_callback", BOTH, Open::ProviderCallback);
 
 /// Below each OpenID provider's own path; called by the provider, not by a browser.
 static BACKCHANNEL_LOGOUT: Entry = open("", "oauth_backchannel_logout", WRITE, Open::BackchannelLogout);

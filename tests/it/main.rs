@@ -60,6 +60,8 @@ mod peers;
 mod process;
 mod provider;
 mod provider_accounts;
+mod provider_answers;
+mod provider_check;
 mod provider_hosts;
 mod provider_logout;
 mod provider_recheck;

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use data_encoding::{BASE64, BASE64URL_NOPAD as B64};
 use ring::digest::{SHA256, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 pub const CLIENT_ID: &str = "gateway";
 pub const SECRET: &str = "s+e:k%ret-of-the-client";
@@ -43,14 +48,34 @@ pub struct Provider {
     logouts: Arc<AtomicUsize>,
     issued: Arc<Mutex<String>>,
     pub refresh: Arc<Mutex<Refresh>>,
+    /// What it says the time is; nothing: the truth.
+    pub date: Arc<Mutex<Option<String>>>,
 }
 
 impl Provider {
     pub fn start() -> Self {
+        Self::start_over("http", |stream| stream)
+    }
+
+    /// Over TLS, with the first certificate and the key in these files.
+    pub fn start_tls(pem: &Path, key: &Path) -> Self {
+        let chain: Vec<_> = CertificateDer::pem_file_iter(pem).unwrap().map(Result::unwrap).collect();
+        let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap());
+        let config = Arc::new(config.unwrap());
+        Self::start_over("https", move |stream| {
+            rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream)
+        })
+    }
+
+    fn start_over<S: Read + Write>(scheme: &str, wrapped: impl Fn(TcpStream) -> S + Clone + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let document = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
         let provider = Self {
-            issuer: format!("http://{}", listener.local_addr().unwrap()),
+            issuer: format!("{scheme}://{}", listener.local_addr().unwrap()),
             key: Arc::new(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap()),
             claims: Arc::new(Mutex::new(Box::new(|_| {}))),
             raw: Arc::default(),
@@ -59,12 +84,13 @@ impl Provider {
             logouts: Arc::default(),
             issued: Arc::default(),
             refresh: Arc::default(),
+            date: Arc::default(),
         };
         let server = provider.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let server = server.clone();
-                std::thread::spawn(move || server.serve(stream));
+                let (server, wrapped) = (server.clone(), wrapped.clone());
+                std::thread::spawn(move || server.serve(wrapped(stream)));
             }
         });
         provider
@@ -126,7 +152,7 @@ impl Provider {
         self.agree(&format!("{url}&nonce="))
     }
 
-    fn serve(&self, stream: TcpStream) {
+    fn serve(&self, stream: impl Read + Write) {
         let mut reader = BufReader::new(stream);
         let (mut head, mut line) = (Vec::new(), String::new());
         while reader.read_line(&mut line).unwrap_or(0) > 2 {
@@ -139,10 +165,13 @@ impl Provider {
         self.requests.lock().unwrap().push(target.clone());
         let (status, body) = self.answered(&target, &head, &String::from_utf8(body).unwrap());
         let length = body.len();
+        let date = self.date.lock().unwrap().clone();
+        let date = date.unwrap_or_else(|| OffsetDateTime::now_utc().format(&Rfc2822).unwrap().replace("+0000", "GMT"));
         let _ = write!(
             reader.get_mut(),
-            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "HTTP/1.1 {status} X\r\ndate: {date}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
+        let _ = reader.get_mut().flush();
     }
 
     fn answered(&self, target: &str, head: &[String], body: &str) -> (u16, String) {

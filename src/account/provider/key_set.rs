@@ -50,6 +50,16 @@ impl KeySet {
         Some(Self(keys.iter().filter_map(read_key).collect()))
     }
 
+    /// How many keys can verify signatures.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether at least one key is for this algorithm.
+    pub(crate) fn has_key_for(&self, wanted: Algorithm) -> bool {
+        !matches!(self.candidate(None, wanted), Candidate::None)
+    }
+
     /// The one key that fits.
     pub(crate) fn candidate(&self, kid: Option<&str>, wanted: Algorithm) -> Candidate<'_> {
         let Some((kty, crv)) = algorithm::key_type(wanted) else { return Candidate::None };

@@ -7,12 +7,16 @@ use url::{Host, Url};
 
 use super::algorithm;
 use crate::client::{Place, Reach};
-use crate::config::{Provider, ProviderIssuer};
+use crate::config::{Provider, ProviderIssuer, ProviderKind};
 
 /// Place of the document below the issuer.
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+/// Its place between host and path of the issuer, for servers without OpenID Connect (RFC 8414, 3).
+const WELL_KNOWN_OAUTH: &str = "/.well-known/oauth-authorization-server";
 /// What a Microsoft issuer for several tenants has in place of one.
 pub(crate) const TENANT_PLACEHOLDER: &str = "{tenantid}";
+
+const NO_ISSUER: &str = "the metadata has no issuer";
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +63,11 @@ pub(crate) struct Metadata {
     pub(crate) end_session: Option<Url>,
 }
 
-/// Where a provider's metadata is read; `None`: its kind has none.
+/// Where a provider's metadata is read; `None`: its kind has none, or the configuration says all that it would.
 pub(crate) fn location(provider: &Provider) -> Option<Endpoint> {
+    if provider.kind == ProviderKind::OAuth2 {
+        return oauth_location(provider).map(|url| Endpoint { url, reach: Reach::Operator });
+    }
     if !provider.kind.is_openid() {
         return None;
     }
@@ -71,6 +78,21 @@ pub(crate) fn location(provider: &Provider) -> Option<Endpoint> {
         (None, ProviderIssuer::Unknown) => return None,
     };
     Some(Endpoint { url, reach: Reach::Operator })
+}
+
+fn oauth_location(provider: &Provider) -> Option<Url> {
+    let ProviderIssuer::Exact(issuer) = &provider.issuer else { return None };
+    let configured = &provider.endpoints;
+    if let Some(url) = &configured.discovery {
+        return Some(url.clone());
+    }
+    if configured.authorize.is_some() && configured.token.is_some() && configured.userinfo.is_some() {
+        return None;
+    }
+    let mut url = Url::parse(issuer).ok()?;
+    let path = format!("{WELL_KNOWN_OAUTH}{}", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Some(url)
 }
 
 fn below(issuer: &str) -> Option<Url> {
@@ -102,7 +124,8 @@ pub(crate) fn without_document(provider: &Provider) -> Result<Metadata, String> 
 
 /// Checks a document that came from this kind of place. The error is one line for the operator.
 pub(crate) fn read(provider: &Provider, document: &Value, from: Place) -> Result<Metadata, String> {
-    let issuer = issuer(provider, text(document, "issuer").ok_or("the metadata has no issuer")?)?;
+    let issuer = issuer(provider, text(document, "issuer").ok_or(NO_ISSUER)?)?;
+    let is_openid = provider.kind.is_openid();
     let endpoint = |configured: &Option<Url>, name: &str| -> Result<Option<Endpoint>, String> {
         if let Some(url) = configured {
             return Ok(Some(Endpoint { url: url.clone(), reach: Reach::Operator }));
@@ -115,13 +138,18 @@ pub(crate) fn read(provider: &Provider, document: &Value, from: Place) -> Result
         endpoint(configured, name)?.ok_or_else(|| format!("the metadata has no {name}"))
     };
     let algorithms = match document.get("id_token_signing_alg_values_supported") {
+        _ if !is_openid => Vec::new(),
         None => vec![Algorithm::RS256],
         Some(list) => strings(list).into_iter().flatten().filter_map(|name| algorithm::parse(&name)).collect(),
     };
-    if algorithms.is_empty() {
+    if is_openid && algorithms.is_empty() {
         return Err("the provider signs ID tokens with no algorithm that is accepted here".to_owned());
     }
     let is_true = |name: &str| document.get(name) == Some(&Value::Bool(true));
+    let userinfo = endpoint(&provider.endpoints.userinfo, "userinfo_endpoint")?;
+    if !is_openid && userinfo.is_none() {
+        return Err("the metadata has no userinfo_endpoint: set it in `endpoints`".to_owned());
+    }
     let pushed = if is_true("require_pushed_authorization_requests") {
         Some(needed(&None, "pushed_authorization_request_endpoint")?)
     } else {
@@ -131,14 +159,20 @@ pub(crate) fn read(provider: &Provider, document: &Value, from: Place) -> Result
         issuer,
         authorize: needed(&provider.endpoints.authorize, "authorization_endpoint")?.url,
         token: needed(&provider.endpoints.token, "token_endpoint")?,
-        userinfo: endpoint(&provider.endpoints.userinfo, "userinfo_endpoint")?,
-        jwks: Some(needed(&provider.endpoints.jwks, "jwks_uri")?),
+        userinfo,
+        jwks: if is_openid { Some(needed(&provider.endpoints.jwks, "jwks_uri")?) } else { None },
         pushed_requests: pushed,
         auth_methods: document.get("token_endpoint_auth_methods_supported").and_then(strings),
         algorithms,
         promises_issuer: is_true("authorization_response_iss_parameter_supported"),
         end_session: text(document, "end_session_endpoint").and_then(|url| endpoint_url(url, provider)),
     })
+}
+
+/// The issuer of a document, if it is the configured one. The error is one line for the operator.
+pub(crate) fn issuer_of(provider: &Provider, document: &Value) -> Result<String, String> {
+    let found = text(document, "issuer").ok_or(NO_ISSUER)?;
+    issuer(provider, found).map(|_| found.to_owned())
 }
 
 /// The issuer must be the configured one byte for byte (OpenID Connect Discovery 4.3; ASVS 10.5.3).

@@ -9,6 +9,7 @@
 
 mod algorithm;
 pub(crate) mod attempt;
+pub(crate) mod check;
 mod claims;
 pub(crate) mod end_session;
 pub(crate) mod errors;

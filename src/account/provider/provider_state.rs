@@ -12,7 +12,7 @@ use super::errors::{Failure, Reason};
 use super::key_set::KeySet;
 use super::metadata::{self, Endpoint, Issuer, Metadata};
 use super::token_request::{self, ClientProof};
-use crate::client::{Client, DOCUMENT_BYTES_MAX, Destination, LIST_BYTES_MAX, Request, Response};
+use crate::client::{Client, DOCUMENT_BYTES_MAX, Destination, FetchError, LIST_BYTES_MAX, Request, Response};
 use crate::clock::Clock;
 use crate::config::Provider;
 use crate::metrics;
@@ -266,7 +266,7 @@ impl ProviderState {
             form: None,
             body_bytes_max,
         };
-        let response = self.fetch(what, request).await?;
+        let response = self.fetch(what, request).await.map_err(|error| Failure::fetching(what, &error))?;
         if !response.is_success() {
             let is_refused = response.status == 401 && bearer.is_some();
             let reason = if is_refused { Reason::TokenRefused } else { Reason::Unavailable };
@@ -290,10 +290,21 @@ impl ProviderState {
             form: Some(form),
             body_bytes_max: DOCUMENT_BYTES_MAX,
         };
-        self.fetch(what, request).await
+        self.fetch(what, request).await.map_err(|error| Failure::fetching(what, &error))
     }
 
-    async fn fetch(&self, what: &'static str, request: Request) -> Result<Response, Failure> {
+    /// A GET without a token whose every answer is of interest.
+    pub(crate) async fn look(
+        &self,
+        what: &'static str,
+        endpoint: &Endpoint,
+        body_bytes_max: usize,
+    ) -> Result<Response, FetchError> {
+        let Endpoint { url, reach } = endpoint.clone();
+        self.fetch(what, Request { url, reach, authorization: None, form: None, body_bytes_max }).await
+    }
+
+    async fn fetch(&self, what: &'static str, request: Request) -> Result<Response, FetchError> {
         let began = self.clock.monotonic_millis();
         let response = self.client.fetch(&self.destination, request).await;
         let result = match &response {
@@ -304,7 +315,7 @@ impl ProviderState {
         };
         let took = Duration::from_millis(self.clock.monotonic_millis().saturating_sub(began));
         metrics::PROVIDERS.request(&self.config.name, what, result, took);
-        response.map_err(|error| Failure::fetching(what, &error))
+        response
     }
 
     /// What proves this client to the provider, once.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::config::file::Reading;
-use crate::config::{Access, Listen, Route, Routes, Segment, Server, Upstream, UpstreamServer};
+use crate::config::{Access, Listen, Provider, Route, Routes, Segment, Server, Upstream, UpstreamServer};
 use crate::web::host::HostPattern;
 use crate::web::origin::Scheme;
 
@@ -87,6 +87,29 @@ fn asks_less(this: &Route, that: &Route) -> bool {
         Access::SignedIn => {
             let open = this.groups.is_empty() || this.groups.iter().any(|group| !that.groups.contains(group));
             that.access == Access::Deny || open
+        }
+    }
+}
+
+/// Warns of hosts that a sign-in through a provider does not lead back to: without a shared session, answers are passed on
+/// to hosts that routes name in full.
+pub(super) fn wildcard_hosts(
+    providers: &[Provider],
+    domain: Option<&str>,
+    routes: &Routes,
+    spans: &[Range<usize>],
+    reading: &Reading<'_>,
+) {
+    if providers.is_empty() || domain.is_some() {
+        return;
+    }
+    for (route, span) in routes.iter().zip(spans) {
+        if let HostPattern::Below(domain) = &route.host {
+            reading.warn(
+                span.clone(),
+                format!("each host of `{}` needs a redirect URI of its own at the providers", route.host),
+                format!("set session.domain, for example to \"{domain}\", or list the hosts"),
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::file::{Reading, Table};
 use super::sealing_key::sealing_key;
-use super::{AuthJs, Config, Faults, Pages, Provider, Server, SignUp};
+use super::{AuthJs, Config, Faults, Pages, Provider, Routes, Server, SignUp};
 
 mod caution;
 mod pages;
@@ -47,7 +47,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         },
         reading,
     );
-    let providers = providers(&root, &server, &pages, &authjs, sign_up);
+    let providers = providers(&root, &server, &pages, &authjs, (sign_up, &routes));
+    caution::wildcard_hosts(&providers, session.domain.as_deref(), &routes, &places.hosts, reading);
     people::cookie_clash(&session, session_table.span_of("cookie_name"), &upstreams, reading);
     caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);
     let nothing = root.value("route").map_or(Some(0..0), |typed| {
@@ -83,13 +84,20 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     }
 }
 
-fn providers(root: &Table<'_>, server: &Server, pages: &Pages, authjs: &AuthJs, sign_up: SignUp) -> Vec<Provider> {
+fn providers(
+    root: &Table<'_>,
+    server: &Server,
+    pages: &Pages,
+    authjs: &AuthJs,
+    (sign_up, routes): (SignUp, &Routes),
+) -> Vec<Provider> {
     let around = provider::Around {
         public_url: &server.public_url,
         prefix: &server.prefix,
         authjs: authjs.base_path.as_deref(),
         pages: [pages.login.as_deref(), pages.signup.as_deref()],
         sign_up,
+        routes,
     };
     provider::providers(root.tables("provider", "[[provider]]"), &around)
 }

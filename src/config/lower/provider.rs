@@ -8,8 +8,8 @@ use super::provider_text::{is_domain, is_email, is_guid, is_scope};
 use crate::config::file::{Item, Table};
 use crate::config::secret::secret;
 use crate::config::{
-    Authority, ClientCredential, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderKind, Secrets, SignUp,
-    TokenAuth,
+    Authority, ClientCredential, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderKind, Routes, Secrets,
+    SignUp, TokenAuth,
 };
 use crate::web::origin::{Origin, Scheme};
 use crate::web::path::NormalPath;
@@ -17,17 +17,8 @@ use crate::web::path::NormalPath;
 /// Longest name, bytes.
 const NAME_BYTES_MAX: usize = 32;
 /// Parameters of the protocol, which `params` may not replace.
-const OWN_PARAMS: [&str; 9] = [
-    "client_id",
-    "client_secret",
-    "redirect_uri",
-    "state",
-    "nonce",
-    "scope",
-    "response_type",
-    "response_mode",
-    "max_age",
-];
+const OWN_PARAMS: [&str; 8] =
+    ["client_id", "client_secret", "redirect_uri", "state", "nonce", "scope", "response_type", "max_age"];
 
 /// What providers are judged by besides their own table.
 pub(super) struct Around<'a> {
@@ -39,6 +30,7 @@ pub(super) struct Around<'a> {
     pub(super) pages: [Option<&'a str>; 2],
     /// `sign_up.mode`
     pub(super) sign_up: SignUp,
+    pub(super) routes: &'a Routes,
 }
 
 pub(super) fn providers(tables: Vec<Table<'_>>, around: &Around<'_>) -> Vec<Provider> {
@@ -256,6 +248,11 @@ fn params(table: &Table<'_>) -> Vec<(String, String)> {
             name.fault(what, "remove it; scopes have a key of their own");
             continue;
         }
+        if name.value == "response_mode" && !matches!(value.value.as_str(), "query" | "form_post") {
+            let remedy = "remove it, or use \"form_post\" where the provider requires it";
+            value.fault(format!("`{}` is not supported", value.value), remedy);
+            continue;
+        }
         params.push((name.value, value.value));
     }
     params
@@ -358,6 +355,9 @@ fn callback(table: &Table<'_>, name: &str, around: &Around<'_>) -> Option<String
         text.fault(format!("`{}` is another page of the gateway", text.value), format!("use \"{default}\""));
     } else if !is_path {
         text.fault(format!("`{}` cannot be the path of a page", text.value), format!("use \"{default}\""));
+    } else if around.routes.iter().any(|route| route.path.text == text.value) {
+        let what = format!("a route has the path `{}`, which it would never get", text.value);
+        text.fault(what, format!("use \"{default}\", or remove the route"));
     }
     (is_path && !is_taken).then_some(text.value)
 }

@@ -30,6 +30,11 @@ pub(super) fn defaults(table: &Table<'_>, kind: ProviderKind, needs_groups: bool
     }
     let is_given = typed.is_some();
     let issuer = typed.filter(is_issuer);
+    if endpoints.discovery.is_some() && (kind == ProviderKind::GitHub || kind == ProviderKind::OAuth2 && !is_given) {
+        let what = "`discovery` has no effect here";
+        let remedy = "remove it; with kind = \"oauth2\" metadata is read if `issuer` is set";
+        table.reading.fault(table.span_of("endpoints"), what, remedy);
+    }
     // one fault is enough
     let is_wrong = is_given && issuer.is_none();
     let base = |default: &str| issuer.as_ref().map_or(default, |text| text.value.trim_end_matches('/')).to_owned();
@@ -61,7 +66,9 @@ pub(super) fn defaults(table: &Table<'_>, kind: ProviderKind, needs_groups: bool
             (issuer.map(|text| ProviderIssuer::Exact(text.value)), openid.to_vec())
         }
         ProviderKind::OAuth2 => {
-            needs_endpoints(table, &endpoints);
+            if !is_given {
+                needs_endpoints(table, &endpoints);
+            }
             let issuer = issuer.map_or(ProviderIssuer::Unknown, |text| ProviderIssuer::Exact(text.value));
             (Some(issuer), Vec::new())
         }
@@ -185,8 +192,8 @@ fn needs_endpoints(table: &Table<'_>, endpoints: &ProviderEndpoints) {
     let missing: Vec<&str> = all.iter().filter(|(_, url)| url.is_none()).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
         let what = format!("kind = \"oauth2\" requires `endpoints` with {}", missing.join(", "));
-        let remedy =
-            "add endpoints = { authorize = \"https://...\", token = \"https://...\", userinfo = \"https://...\" }";
+        let remedy = "add endpoints = { authorize = \"https://...\", token = \"https://...\", userinfo = \"https://...\" }, \
+             or `issuer` if the server publishes metadata (RFC 8414)";
         table.reading.fault(table.span_of("endpoints"), what, remedy);
     }
 }

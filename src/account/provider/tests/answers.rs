@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::op::{NOW, ORIGIN, Op, World, provider};
-use crate::account::provider::attempt::{Browser, challenge};
+use crate::account::provider::attempt::Browser;
 use crate::account::provider::errors::Reason;
 use crate::account::provider::finish::{Callback, Unfinished};
 use crate::account::provider::identity::{Intent, ProviderEmail};
@@ -58,7 +58,7 @@ async fn an_honest_provider_signs_people_in() {
     assert_eq!(world.op.count("/userinfo"), 0, "nothing was missing");
 }
 
-// cases 1, 2, 5, 6, 11, 12, 13
+// cases 1, 2, 4, 5, 6, 11, 12
 #[tokio::test]
 async fn an_answer_is_only_taken_in_its_own_browser_at_its_own_place_and_once_said() {
     let world = World::new().await;
@@ -69,8 +69,6 @@ async fn an_answer_is_only_taken_in_its_own_browser_at_its_own_place_and_once_sa
     assert_eq!(reason(with_callback(|callback| callback.browser = Browser::new().ok()).await), Reason::BadState);
     assert_eq!(reason(with_callback(|callback| callback.path = "/api/auth/callback/op").await), Reason::BadState);
     assert_eq!(reason(with_callback(|callback| callback.provider = "other").await), Reason::UnknownProvider);
-    let attacker = World::of(world.op.clone(), &[]);
-    assert!(attacker.browser.cookie() != world.browser.cookie());
     for name in ["code", "state", "iss", "error"] {
         let mut twice = query.clone();
         twice.extend([(name.to_owned(), "x".to_owned()), (name.to_owned(), "x".to_owned())]);
@@ -84,7 +82,7 @@ async fn an_answer_is_only_taken_in_its_own_browser_at_its_own_place_and_once_sa
     assert_eq!(world.op.count("/token"), 1, "no refused answer reached the provider");
 }
 
-// case 5, 13: two providers at one gateway
+// case 5, and 17: one of two providers leads the browser on to the other, whose code comes back with the first one's state
 #[tokio::test]
 async fn state_of_one_provider_is_nothing_at_anothers_callback() {
     let (op, other) = (Op::start().await, Op::start().await);
@@ -101,6 +99,17 @@ async fn state_of_one_provider_is_nothing_at_anothers_callback() {
         })
         .await;
     assert_eq!(reason(mixed), Reason::BadState);
+    let mut led_on = other.authorize(&world.begin().await.unwrap().url);
+    led_on.push(("iss".to_owned(), other.issuer.clone()));
+    let at_the_others = world
+        .call_back_with(&led_on, |callback| {
+            callback.provider = "other";
+            callback.path = "/.auth/oauth/other/callback";
+        })
+        .await;
+    assert_eq!(reason(at_the_others), Reason::BadState);
+    assert_eq!(reason(world.call_back(&led_on).await), Reason::WrongIssuer);
+    assert_eq!(world.op.count("/token"), 0, "nor did the other's code reach the first provider");
     assert!(other.requests.lock().is_empty(), "the code never reached the other provider");
     assert!(world.call_back(&query).await.is_ok());
 }
@@ -242,20 +251,69 @@ async fn a_code_that_the_provider_refuses_signs_no_one_in() {
     assert!(world.sign_in().await.is_ok());
 }
 
-// case 24: without PKCE at the provider, the nonce still ties the code to the browser
+// case 13: the victim's browser is led to the answer that the attacker got
+#[tokio::test]
+async fn an_answer_to_somebody_elses_attempt_signs_no_one_in() {
+    let world = World::new().await;
+    let attackers = Browser::new().unwrap();
+    let started = world.begin_with(|start| start.browser = Some(attackers.clone())).await.unwrap();
+    let query = world.op.authorize(&started.url);
+    // the victim has begun an attempt too, or several
+    world.begin().await.unwrap();
+    assert_eq!(reason(world.call_back(&query).await), Reason::BadState);
+    let without_cookie = world.call_back_with(&query, |callback| callback.browser = None).await;
+    assert_eq!(reason(without_cookie), Reason::NoCookie);
+    assert_eq!(world.op.count("/token"), 0, "the code was not used");
+    assert!(world.call_back_with(&query, |callback| callback.browser = Some(attackers)).await.is_ok(), "it is honest");
+}
+
+// case 24: where the provider does not look at PKCE, the nonce still ties a code to its attempt
 #[tokio::test]
 async fn the_nonce_binds_the_code_where_the_provider_ignores_pkce() {
+    for sends in [true, false] {
+        let world = World::with(|provider| provider.danger_no_pkce = !sends).await;
+        world.change(|op| op.has_pkce = false);
+        let (own, stolen) = (world.begin().await.unwrap(), world.begin().await.unwrap());
+        assert_eq!(own.url.as_str().contains("code_challenge_method=S256"), sends);
+        let (own, stolen) = (world.op.authorize(&own.url), world.op.authorize(&stolen.url));
+        let failure = world.call_back(&with(&own, "code", &stolen[0].1)).await.err().unwrap().failure;
+        assert_eq!(failure.reason, Reason::BadIdentity, "{}", failure.detail);
+        assert_eq!(world.op.count("/token"), 1, "the provider gave a token");
+        assert!(world.sign_in().await.is_ok());
+    }
+    // and one that demands PKCE gives none without (case 23)
     let world = World::with(|provider| provider.danger_no_pkce = true).await;
-    let started = world.begin().await.unwrap();
-    assert!(!started.url.as_str().contains("code_challenge"));
-    assert_eq!(challenge("").len(), 43);
-    let failure = world.refusal().await;
-    assert_eq!(failure.0, Reason::CodeRefused, "this provider demands PKCE");
+    assert_eq!(world.refusal().await.0, Reason::CodeRefused);
+}
+
+// case 18: metadata of one provider that names the token endpoint of another
+#[tokio::test]
+async fn what_is_sent_to_a_token_endpoint_of_another_is_of_no_use_there() {
+    let (op, other) = (Op::start().await, Op::start().await);
+    let mut configured = provider(ProviderKind::Oidc, ProviderIssuer::Exact(op.issuer.clone()));
+    let body = data_encoding::BASE64.encode(&super::op::new_keys().ed25519);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    configured.credential = ClientCredential::PrivateKey(Secret::new(pem));
+    let world = World::of(op, &[configured]);
+    let endpoint = format!("{}/token", other.issuer);
+    world.change(|op| op.discovery = Box::new(move |metadata| metadata["token_endpoint"] = endpoint.clone().into()));
+    let query = world.op.authorize(&world.begin().await.unwrap().url);
+    assert_eq!(reason(world.call_back(&query).await), Reason::ClientRefused);
+    let sent = other.bodies.lock().concat();
+    let form: std::collections::HashMap<String, String> =
+        form_urlencoded::parse(sent.as_bytes()).into_owned().collect();
+    let claims = form["client_assertion"].split('.').nth(1).unwrap();
+    let claims: Value =
+        serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap();
+    assert_eq!(claims["aud"], world.op.issuer.as_str(), "not the server that it was sent to");
+    assert!(!form.contains_key("client_secret"));
 }
 
 // case 25, the parts that are about content; the client's tests have the others
 #[tokio::test]
 async fn a_token_answer_that_is_not_one_is_refused() {
+    const LEADING_AWAY: &str = "application/json\r\nlocation: http://169.254.169.254/latest/meta-data";
+    let good = r#"{"access_token":"x","token_type":"bearer","id_token":"a.b.c"}"#.to_owned();
     for (status, kind, body, expected) in [
         (200, "application/json", r#"{"error":"bad_verification_code"}"#.to_owned(), Reason::CodeRefused),
         (200, "application/json", r#"{"error":"incorrect_client_credentials"}"#.to_owned(), Reason::ClientRefused),
@@ -268,7 +326,12 @@ async fn a_token_answer_that_is_not_one_is_refused() {
         (200, "application/json", r#"{"access_token":"a b","token_type":"bearer"}"#.to_owned(), Reason::BadIdentity),
         (200, "application/json", r#"{"token_type":"bearer","token_type":"bearer"}"#.to_owned(), Reason::Unavailable),
         (200, "text/html", "<html>secret</html>".to_owned(), Reason::Unavailable),
+        (200, "application/json; charset=utf-16", good.clone(), Reason::Unavailable),
+        (200, "application/json\r\ncontent-encoding: gzip", good.clone(), Reason::Unavailable),
+        (200, "application/json", format!("{{\"x\":\"{}\",{}", "x".repeat(70 << 10), &good[1..]), Reason::Unavailable),
+        (200, "application/json", format!("{good}{good}"), Reason::Unavailable),
         (302, "application/json", "{}".to_owned(), Reason::Unavailable),
+        (302, LEADING_AWAY, good.clone(), Reason::Unavailable),
     ] {
         let world = World::new().await;
         world.change(|op| drop(op.raw.insert("/token".to_owned(), (status, kind, body.clone()))));

@@ -299,3 +299,38 @@ async fn an_oauth2_provider_signs_in_by_its_profile() {
     put(&world, "/me", &json!({ "email": "ann@example.com" }));
     assert_eq!(world.refusal().await.0, Reason::BadIdentity);
 }
+
+// RFC 8414, 3: the document is between host and path of the issuer
+#[tokio::test]
+async fn an_oauth2_provider_with_an_issuer_is_described_by_its_metadata() {
+    const PLACE: &str = "/.well-known/oauth-authorization-server/tenant/one";
+    let op = Op::start().await;
+    let base = op.issuer.clone();
+    let issuer = format!("{base}/tenant/one");
+    let document = |issuer: &str| {
+        json!({ "issuer": issuer, "authorization_endpoint": format!("{base}/authorize"),
+            "token_endpoint": format!("{base}/token"), "authorization_response_iss_parameter_supported": true })
+    };
+    let mut configured = provider(ProviderKind::OAuth2, ProviderIssuer::Exact(issuer.clone()));
+    configured.endpoints.userinfo = Url::parse(&format!("{base}/me")).ok();
+    let world = World::of(op, &[configured.clone()]);
+    put(&world, PLACE, &document(&issuer));
+    put(&world, "/me", &json!({ "id": "7", "email": "ann@example.com" }));
+    let mut query = world.op.authorize(&world.begin().await.unwrap().url);
+    assert_eq!(world.call_back(&query).await.err().unwrap().failure.reason, Reason::WrongIssuer, "it promised iss");
+    query.push(("iss".to_owned(), issuer.clone()));
+    let identity = world.call_back(&query).await.map_err(|e| e.failure).unwrap().identity;
+    assert_eq!((identity.subject.as_str(), identity.issuer.as_deref()), ("7", Some(issuer.as_str())));
+    assert_eq!(world.op.count(PLACE), 1);
+    // a document of another issuer starts nothing (case 19)
+    let world = World::of(world.op.clone(), &[configured.clone()]);
+    put(&world, PLACE, &document(&base));
+    assert_eq!(world.begin().await.err().unwrap().reason, Reason::Unavailable);
+    // nothing is read where the configuration says all of it
+    let at = |path: &str| Url::parse(&format!("{base}{path}")).ok();
+    configured.endpoints.authorize = at("/authorize");
+    configured.endpoints.token = at("/token");
+    let world = World::of(world.op.clone(), &[configured]);
+    assert!(world.begin().await.is_ok());
+    assert_eq!(world.op.count(PLACE), 2);
+}

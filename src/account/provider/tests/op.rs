@@ -51,6 +51,8 @@ pub(super) struct Behaviour {
     pub(super) raw: HashMap<String, (u16, &'static str, String)>,
     /// Key that signs.
     pub(super) signing: Signing,
+    /// Whether a code needs its verifier.
+    pub(super) has_pkce: bool,
 }
 
 pub(super) enum Signing {
@@ -74,6 +76,8 @@ pub(super) struct Op {
     pub(super) keys: Arc<Mutex<Keys>>,
     codes: Arc<Mutex<HashMap<String, (String, String)>>>,
     pub(super) requests: Arc<Mutex<Vec<String>>>,
+    /// Bodies of requests.
+    pub(super) bodies: Arc<Mutex<Vec<String>>>,
 }
 
 fn honest() -> Change {
@@ -105,6 +109,7 @@ impl Op {
             id_token: Box::new(|token| token),
             raw: HashMap::new(),
             signing: Signing::Ed25519,
+            has_pkce: true,
         };
         let op = Self {
             issuer,
@@ -112,6 +117,7 @@ impl Op {
             keys: Arc::new(Mutex::new(new_keys())),
             codes: Arc::default(),
             requests: Arc::default(),
+            bodies: Arc::default(),
         };
         let server = op.clone();
         tokio::spawn(async move {
@@ -136,7 +142,9 @@ impl Op {
         stream.read_exact(&mut body).await.unwrap();
         let target = head.split(' ').nth(1).unwrap().to_owned();
         self.requests.lock().push(target.clone());
-        let (status, kind, body) = self.answer(&target, &head, &String::from_utf8(body).unwrap());
+        let body = String::from_utf8(body).unwrap();
+        self.bodies.lock().push(body.clone());
+        let (status, kind, body) = self.answer(&target, &head, &body);
         let length = body.len();
         let answer = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}");
         let _ = stream.write_all(answer.as_bytes()).await;
@@ -153,9 +161,11 @@ impl Op {
             (status, "application/json", document.to_string())
         };
         match path {
-            "/.well-known/openid-configuration" => json(200, self.metadata(), &behaviour.discovery),
+            "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
+                json(200, self.metadata(), &behaviour.discovery)
+            }
             "/jwks" => json(200, self.jwks(), &behaviour.jwks),
-            "/token" => match self.redeem(head, body) {
+            "/token" => match self.redeem(head, body, behaviour.has_pkce) {
                 Ok(nonce) => {
                     let id_token = self.id_token(&behaviour, &nonce);
                     let tokens = json!({ "access_token": ACCESS_TOKEN, "token_type": "Bearer", "id_token": id_token });
@@ -201,7 +211,7 @@ impl Op {
     }
 
     /// Checks a token request as a strict server does; returns the nonce of the code.
-    fn redeem(&self, head: &str, body: &str) -> Result<String, &'static str> {
+    fn redeem(&self, head: &str, body: &str, has_pkce: bool) -> Result<String, &'static str> {
         let form: HashMap<String, String> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
         let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let pair = format!("{}:{}", encoded(CLIENT_ID), encoded(CLIENT_SECRET));
@@ -214,6 +224,9 @@ impl Op {
             return Err("invalid_request");
         }
         let (nonce, challenge) = self.codes.lock().remove(&form["code"]).ok_or("invalid_grant")?;
+        if !has_pkce {
+            return Ok(nonce);
+        }
         let verifier = form.get("code_verifier").ok_or("invalid_grant")?;
         if attempt::challenge(verifier) == challenge { Ok(nonce) } else { Err("invalid_grant") }
     }

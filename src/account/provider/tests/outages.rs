@@ -1,7 +1,8 @@
 //! A provider that is down, comes back, or demands what few do.
 
-use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -169,4 +170,33 @@ async fn an_assertion_proves_the_client_to_its_own_issuer_alone() {
         assert_eq!((claims["exp"].as_u64(), claims["iat"].as_u64()), (Some(NOW + 60), Some(NOW)));
         assert!(claims["jti"].as_str().is_some_and(|id| id.len() == 22));
     }
+}
+
+// case 63: a crowd that comes back from a provider whose token endpoint hangs
+#[tokio::test]
+async fn two_hundred_sign_ins_at_the_same_time_make_sixteen_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/token", listener.local_addr().unwrap());
+    let world = World::new().await;
+    world.change(|op| op.discovery = Box::new(move |metadata| metadata["token_endpoint"] = endpoint.clone().into()));
+    let mut queries = Vec::new();
+    for _ in 0..200 {
+        queries.push(world.op.authorize(&world.begin().await.unwrap().url));
+    }
+    let mut all: FuturesUnordered<_> = queries.iter().map(|query| world.call_back(query)).collect();
+    let mut refused = 0;
+    while refused < 184 {
+        let failure = all.next().await.unwrap().err().unwrap().failure;
+        assert_eq!(failure.reason, Reason::Busy, "{}", failure.detail);
+        refused += 1;
+    }
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(listener.accept().await.unwrap());
+    }
+    drop(held);
+    for _ in 0..16 {
+        assert_eq!(all.next().await.unwrap().err().unwrap().failure.reason, Reason::Unavailable);
+    }
+    assert!(all.next().await.is_none());
 }
