@@ -139,7 +139,6 @@ async fn the_request_says_what_it_should_and_no_more() {
     }
 }
 
-// case 25 of the providers' test list
 #[tokio::test]
 async fn other_bodies_than_json_are_refused_unread() {
     let html = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>";
@@ -266,7 +265,7 @@ async fn names_that_no_server_answers_for_hold_up_their_own_provider_alone() {
     assert_eq!(client.fetch(&silent, request(&url)).await.unwrap().status, 200);
 }
 
-// case 61: the address that is connected to decides
+// the address that is connected to decides
 #[tokio::test]
 async fn a_url_out_of_a_document_leads_inside_only_where_the_operator_leads_there() {
     let address = serve(json("{}")).await;
@@ -327,7 +326,6 @@ fn authorities(pem: &str) -> Vec<Authority> {
     Authority::read(file.path()).unwrap()
 }
 
-// case 62
 #[tokio::test]
 async fn a_certificate_of_another_authority_of_another_name_or_of_the_past_is_refused() {
     let expired = |leaf: &mut rcgen::CertificateParams| {
@@ -356,7 +354,6 @@ async fn a_certificate_of_another_authority_of_another_name_or_of_the_past_is_re
     }
 }
 
-// case 63
 #[tokio::test]
 async fn a_destination_that_hangs_occupies_its_own_places_alone() {
     let connections = Arc::new(AtomicUsize::new(0));

@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// Reference implementation of the contract's "first match wins".
+    /// Reference implementation of "first match wins".
     fn scanned(routes: &[Route], host: &Host, path: &[u8], method: &Method) -> Option<usize> {
         routes.iter().position(|route| route.miss(host, path, method).is_none())
     }
@@ -334,7 +334,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
 
-        // contract, section 2: "first match wins; no match is 404"
+        // "first match wins; no match is 404"
         #[test]
         fn the_index_finds_what_a_look_at_one_route_after_the_other_finds(
             table in table(),
@@ -349,7 +349,7 @@ mod tests {
             }
         }
 
-        // contract, section 2: "a route that earlier ones always win over" is a fault
+        // "a route that earlier ones always win over" is a fault
         #[test]
         fn the_index_finds_the_first_route_that_covers_another(table in table(), later in table()) {
             let routes: Routes = table.iter().cloned().collect();

@@ -15,20 +15,20 @@ use crate::account::{ChangeError, Identity, profile, user_sessions, user_tokens}
 use crate::secret::{Secret, random_token};
 use crate::web::reply::Reply;
 
-/// The forms that [`Flash`] may be about.
+/// Forms on this page that a [`Flash`] may belong to.
 const FORMS: [&str; 4] = ["profile", "password", "identities", "token"];
 
-/// What the account page says.
+/// What the account page shows.
 pub(super) enum Shown<'a> {
-    /// Nothing, or what `?saved=` names.
+    /// Nothing, or the notice that `?saved=` names.
     Nothing,
-    /// The form of this name changed nothing: what was typed into it, why, and the field that was wrong.
+    /// The form of this name failed: what was typed, the reason, and the invalid field.
     Failed(StatusCode, &'static str, &'a Fields, (&'a str, &'a str)),
-    /// A token was made; it is not shown again.
+    /// A new token, shown only once.
     Token(Secret),
 }
 
-/// The page, by itself or after one of its forms failed.
+/// The page, also after one of its forms failed.
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
     match flash::take(pages, call, &FORMS, &who.user.id) {
         Some((form, flash)) => {
@@ -39,7 +39,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>, who: &Identity) -> Re
     }
 }
 
-/// What a form of the page gets that changed nothing.
+/// The reply to a form that failed.
 pub(super) async fn form_failed(
     pages: &Pages,
     call: &Call<'_>,
@@ -144,7 +144,7 @@ async fn changed(
     }
 }
 
-/// GET lists them as JSON; POST ends one (`id`) or all (`everywhere`).
+/// GET lists sessions as JSON; POST ends one (`id`) or all of them (`everywhere`).
 pub(super) async fn sessions(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
     if call.incoming.method != http::Method::POST {
         return match user_sessions::list(&pages.accounts, who).await {
@@ -165,7 +165,7 @@ pub(super) async fn sessions(pages: &Pages, call: &Call<'_>, who: &Identity) -> 
     let own = everywhere || fields.get("id") == Some(who.session.id.as_str());
     match ended {
         Err(_) => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
-        // another tab was faster: the page shows that it is gone
+        // another tab ended it first: the page no longer lists it
         Ok(false) if !is_browsers(call) => errors::refused(pages, StatusCode::NOT_FOUND, call),
         Ok(_) => {
             let reply = match (fields.is_json(), own) {
@@ -178,7 +178,7 @@ pub(super) async fn sessions(pages: &Pages, call: &Call<'_>, who: &Identity) -> 
     }
 }
 
-/// What `?saved=` says was done.
+/// The notice for a value of `?saved=`.
 fn notice(saved: &str) -> &'static str {
     match saved {
         "profile" => "Your profile was saved.",

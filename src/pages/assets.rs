@@ -1,5 +1,5 @@
-//! Stylesheet, script, icon and logo: under names that change with their content, so that browsers may
-//! keep them for ever.
+//! Stylesheet, script, icon and logo. Their names change with their content, so browsers may
+//! cache them forever.
 
 use std::io::Write;
 
@@ -22,20 +22,20 @@ struct Asset {
     path: String,
     kind: &'static str,
     plain: Bytes,
-    /// Where it is smaller.
+    /// Present if it is smaller.
     gzip: Option<Bytes>,
 }
 
 /// The files, ready to be sent.
 pub(super) struct Assets(Vec<Asset>);
 
-/// Where pages find them.
+/// Their addresses, for templates.
 #[derive(Clone)]
 pub(super) struct Frame {
     pub(super) style: String,
     pub(super) script: String,
     pub(super) icon: String,
-    /// Empty where there is none.
+    /// Empty if there is none.
     pub(super) logo: String,
 }
 
@@ -77,7 +77,7 @@ impl Assets {
             .with(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"))
             .with(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
             .with(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        // a drawing can hold scripts, which would be ours where it is opened by itself
+        // an SVG can contain scripts, which would run with our origin if it is opened by itself
         let reply = reply.with(
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"),
@@ -91,7 +91,7 @@ impl Assets {
     }
 }
 
-/// Compresses; memory cannot fail to be written to.
+/// Compresses to memory; this cannot fail.
 pub(super) fn gzip(content: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 2), Compression::best());
     let written = encoder.write_all(content).and_then(|()| encoder.finish());

@@ -1,6 +1,6 @@
 //! The HTTP surface that unmodified next-auth/react (version 4) and Auth.js (version 5) clients call, at
-//! `authjs.base_path`. Every answer that a script reads is JSON, its `url` absolute: anything else makes
-//! the clients throw. `session` reads memory alone. Page navigations are sent to the gateway's own pages.
+//! `authjs.base_path`. Responses to scripts are JSON with an absolute `url`: anything else makes
+//! the clients throw. `session` reads only memory. Navigations are redirected to the gateway's own pages.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::secret::{random_bytes, same_bytes};
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
 
-/// How a client reads answers to its forms.
+/// How a client expects responses to its forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// `json=true` in the form: version 4.
@@ -30,14 +30,14 @@ enum Style {
     Plain,
 }
 
-/// A form of a client, with what all of them carry.
+/// A client's form, with the fields that all forms have.
 struct Form {
     fields: Fields,
     style: Style,
     csrf_is_right: bool,
 }
 
-/// The answer to somebody's page of another origin: JSON that the clients can read.
+/// The response to a page of another origin: JSON that the clients can parse.
 pub(super) fn cross_origin(pages: &Pages, call: &Call<'_>) -> Reply {
     let url = absolute(call, &format!("{}?error=AccessDenied", pages.login_path));
     Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "forbidden", "url": url }))
@@ -92,7 +92,7 @@ fn session_json(pages: &Pages, call: &Call<'_>) -> Value {
     })
 }
 
-/// Server-side `getSession({ req })` asks with the cookies that the app received from us.
+/// Server-side `getSession({ req })` sends the cookies that the app received from the gateway.
 fn asked_by_an_app(pages: &Pages, call: &Call<'_>) -> Option<Identity> {
     let mut cookies = cookie::pairs(call.incoming.headers);
     cookies.find_map(|(name, value)| {
@@ -112,7 +112,7 @@ fn session(pages: &Pages, call: &Call<'_>) -> Reply {
     }
 }
 
-/// `update()`: the session is told anew. What the page sends along changes nothing.
+/// `update()`: returns the session again. The data that the page sends is ignored.
 fn update(pages: &Pages, call: &Call<'_>) -> Reply {
     match form(pages, call) {
         Some(form) if form.csrf_is_right => session(pages, call),
@@ -120,7 +120,7 @@ fn update(pages: &Pages, call: &Call<'_>) -> Reply {
     }
 }
 
-/// The token, and the cookie that proves it: one cookie keeps one token.
+/// The CSRF token and its cookie: the token stays the same as long as the cookie does.
 fn csrf(pages: &Pages, call: &Call<'_>) -> Reply {
     if let Some(token) = proved_token(pages, call) {
         return Reply::json(StatusCode::OK, &json!({ "csrfToken": token }));
@@ -155,7 +155,7 @@ fn provider_list(pages: &Pages, call: &Call<'_>) -> Reply {
     let mut all = serde_json::Map::new();
     all.insert("credentials".to_owned(), credentials);
     for provider in provider_lists::all(pages) {
-        // version 4 says "oauth" of OpenID Connect too
+        // version 4 uses "oauth" for OpenID Connect as well
         let is_oidc = pages.authjs.client == AuthJsClient::V5 && provider.kind.is_openid();
         let one = json!({
             "id": provider.name,
@@ -169,7 +169,7 @@ fn provider_list(pages: &Pages, call: &Call<'_>) -> Reply {
     Reply::json(StatusCode::OK, &Value::Object(all))
 }
 
-/// `signIn("google")`: the address at the provider, which the client goes to itself.
+/// `signIn("google")`: returns the provider's URL, which the client opens itself.
 async fn start(pages: &Pages, call: &Call<'_>, name: &str) -> Reply {
     let Some(form) = form(pages, call) else { return malformed(pages, call) };
     if !provider_lists::all(pages).any(|provider| provider.name == name) {
@@ -243,7 +243,7 @@ async fn sign_out(pages: &Pages, call: &Call<'_>) -> Reply {
     }
     let ticket = at_provider.and_then(|url| pages.accounts.providers()?.keep_sign_out(url));
     let place = match ticket {
-        // a page of ours leads on: the script gets no ID token
+        // by way of a page of ours, so that scripts never see the ID token
         Some(ticket) => format!("{}/signed-out?{}={}", pages.prefix, logout::TICKET, ticket.expose()),
         None => pages.return_to(form.fields.get("callbackUrl"), call.incoming).as_str().to_owned(),
     };
@@ -251,7 +251,7 @@ async fn sign_out(pages: &Pages, call: &Call<'_>) -> Reply {
     session_cookies::without_cookie(pages, reply)
 }
 
-/// Errors of signing in are told on the login page, the others on a page of their own.
+/// Sign-in errors are shown on the login page, others on a page of their own.
 fn error(pages: &Pages, call: &Call<'_>) -> Reply {
     match query(call, &["error"]).as_deref() {
         Some("AccessDenied" | "Verification") => errors::refused(pages, StatusCode::FORBIDDEN, call),
@@ -279,7 +279,7 @@ fn malformed(pages: &Pages, call: &Call<'_>) -> Reply {
     Reply::json(StatusCode::BAD_REQUEST, &json!({ "error": "malformed", "url": url }))
 }
 
-/// Where each version is sent that lacks the CSRF token.
+/// Where each version is redirected without a CSRF token.
 fn without_csrf(pages: &Pages, style: Style, action: &str) -> String {
     let base = pages.authjs.base_path.as_deref().unwrap_or_default();
     match style {
@@ -289,7 +289,7 @@ fn without_csrf(pages: &Pages, style: Style, action: &str) -> String {
     }
 }
 
-/// The login page with what the query says of the way back, and an error: the given one, or the query's.
+/// The login page's address with the return URL of the query and an error: the given one, or the query's.
 fn login_with(pages: &Pages, call: &Call<'_>, error: Option<&str>) -> String {
     let mut pairs = Vec::new();
     for name in ["error", "callbackUrl"] {
@@ -303,12 +303,12 @@ fn login_with(pages: &Pages, call: &Call<'_>, error: Option<&str>) -> String {
     format!("{}{question}{}", pages.login_path, pairs.join("&"))
 }
 
-/// A place as the clients want it: with scheme and host.
+/// An absolute URL, which the clients need.
 fn absolute(call: &Call<'_>, place: &str) -> String {
     if place.starts_with('/') { format!("{}{place}", call.incoming.origin()) } else { place.to_owned() }
 }
 
-/// The answer to a form: JSON with the place for scripts, a redirect for plain forms.
+/// The response to a form: JSON with the URL for scripts, a redirect for plain forms.
 fn url(call: &Call<'_>, style: Style, status: StatusCode, place: &str) -> Reply {
     match style {
         Style::V4 | Style::V5 => Reply::json(status, &json!({ "url": absolute(call, place) })),

@@ -1,5 +1,5 @@
-//! POST oauth/NAME/backchannel-logout: a provider says that a session of its own has ended (OpenID Connect Back-Channel
-//! Logout 1.0, 2.5 and 2.8). The token in the form is all that counts; cookies are not read.
+//! POST oauth/NAME/backchannel-logout: a provider reports that one of its sessions has ended (OpenID Connect
+//! Back-Channel Logout 1.0, 2.5 and 2.8). Only the token in the form counts; cookies are not read.
 
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;

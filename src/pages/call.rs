@@ -1,4 +1,4 @@
-//! A request to one of the pages, and what all pages are made of.
+//! A request to one of the pages, and what all pages share.
 
 use std::ops::Deref;
 
@@ -13,27 +13,27 @@ use crate::web::cookie::CookieStyle;
 use crate::web::incoming::Incoming;
 use crate::web::origin::Origin;
 
-/// A request to one of the pages, its body read.
+/// A request to one of the pages, after its body was read.
 pub struct Call<'a> {
     /// The request.
     pub incoming: &'a Incoming<'a>,
-    /// Who asks, if a valid credential was presented.
+    /// The user, if a valid credential was presented.
     pub identity: Option<Identity>,
-    /// The session cookie rewritten, where it is time for it.
+    /// The renewed session cookie, if it is due.
     pub renewed: Option<HeaderValue>,
     /// The whole body.
     pub body: Bytes,
-    /// Where it comes from.
+    /// The client.
     pub caller: Caller,
 }
 
-/// All pages; made once.
+/// All pages, built once per configuration.
 pub struct Pages {
     pub(super) site: Site,
     pub(super) accounts: Accounts,
     pub(super) sign_up: SignUp,
     pub(super) min_length: usize,
-    /// Configured CORS origins: their pages may call our endpoints.
+    /// Configured CORS origins, which may call the gateway's endpoints.
     pub(super) shared_with: Vec<Origin>,
     /// Cookies that carry upstreams' tokens.
     pub(super) token_cookies: Vec<String>,
@@ -50,7 +50,7 @@ impl Deref for Pages {
 }
 
 impl Pages {
-    /// Puts the pages together.
+    /// Builds the pages.
     pub fn new(config: &Config, accounts: Accounts) -> Self {
         let tokens = config.upstreams.iter().filter_map(|upstream| upstream.token.as_ref());
         Self {
@@ -66,7 +66,7 @@ impl Pages {
     }
 }
 
-/// An account as JSON endpoints show it.
+/// An account as JSON.
 pub(super) fn user_json(user: &User) -> serde_json::Value {
     json!({ "id": user.id, "email": user.email, "name": user.name, "picture": user.picture, "groups": user.groups })
 }

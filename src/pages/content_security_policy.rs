@@ -4,12 +4,12 @@ use http::HeaderValue;
 
 use crate::config::Config;
 
-/// One policy for all pages. `form-action` also names the places that signing in may lead to: Chromium checks the
+/// One policy for all pages. `form-action` also lists the origins that sign-in may redirect to: Chromium checks the
 /// redirects of a form against it.
 pub(super) fn policy(config: &Config) -> HeaderValue {
     let mut places = vec!["'self'".to_owned(), config.server.public_url.to_string()];
     if let Some(domain) = &config.session.domain {
-        // cookies know no ports, and so do the places that are returned to
+        // cookies ignore ports, and so do return URLs
         places.push(format!("https://{domain}:*"));
         places.push(format!("https://*.{domain}:*"));
     }

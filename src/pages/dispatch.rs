@@ -1,5 +1,5 @@
-//! A call to an endpoint -> the page or function that answers it. Method, origin and session are checked here, for all
-//! alike.
+//! Dispatches a call to its endpoint. Method, origin and session are checked here, for all endpoints
+//! in the same way.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
@@ -15,9 +15,9 @@ use crate::account::Identity;
 use crate::web::incoming::CallerKind;
 use crate::web::reply::Reply;
 
-/// Answers a call: method, origin and session are checked here, for all endpoints alike.
+/// Handles a call: checks method, origin and session, then calls the endpoint.
 pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
-    // what an API token may do is said by its scopes; a person's own pages are none of it
+    // scopes of API tokens never cover a user's own pages
     let by_person = |who: &Identity| who.grant.is_none() || page.0 == Endpoint::Personal(Personal::Me);
     let call = Call { identity: call.identity.filter(by_person), ..call };
     let method = call.incoming.method;
@@ -27,14 +27,14 @@ pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
     let reads = method == Method::GET || method == Method::HEAD;
     let is_callback = page.0 == Endpoint::Open(Open::ProviderCallback);
     if is_callback && method == Method::POST {
-        // it comes from the provider's page, without any cookie, and changes nothing
+        // it is posted by the provider's page, without cookies, and changes nothing
         return provider_form::answer(pages, &call);
     }
     if !(methods.contains(method) || (reads && methods.contains(&Method::GET))) {
         if page.0 == Endpoint::Open(Open::AuthJs) {
             return authjs::answer(pages, &call).await;
         }
-        // where a form was refused its own address stays in the browser, and is opened again
+        // after a refused form the browser stays at the form's address, and may open it again
         if matches!(page.0, Endpoint::Personal(Personal::Profile | Personal::Password)) && call.incoming.is_navigation()
         {
             return Site::see_other(&format!("{}/account", pages.prefix));
@@ -86,7 +86,7 @@ async fn answer_open(pages: &Pages, endpoint: Open, call: &Call<'_>) -> Reply {
     }
 }
 
-/// Below `oauth/`: a provider's name starts an attempt, `link` answers the question about an identity that waits.
+/// Below `oauth/`: a provider's name starts a sign-in, `link` answers the question about a pending identity.
 async fn oauth(pages: &Pages, call: &Call<'_>) -> Reply {
     let path = call.incoming.path.as_str();
     let rest = path.strip_prefix(pages.prefix.as_str()).and_then(|rest| rest.strip_prefix("/oauth/"));
@@ -111,7 +111,7 @@ async fn answer_personal(pages: &Pages, endpoint: Personal, call: &Call<'_>, who
     }
 }
 
-/// The account page is a place to come back to, the other endpoints' answers are for programs.
+/// Sign-in may return to the account page; the responses of other endpoints are for programs.
 fn signed_out(pages: &Pages, endpoint: Personal, call: &Call<'_>) -> Reply {
     if endpoint == Personal::Account && call.incoming.is_navigation() {
         return loops::login_redirect(pages, call.incoming, &call.caller.request_id);

@@ -1,4 +1,4 @@
-//! Endpoints for programs that are a line each: who is signed in, public keys, WebSocket tickets.
+//! Small endpoints for programs: the current user, public keys, WebSocket tickets.
 
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -9,7 +9,8 @@ use crate::account::{Identity, TICKET_SECS};
 use crate::logging::Timestamp;
 use crate::web::reply::Reply;
 
-/// The public keys of backends' tokens. A new key stands here before it signs; whoever meets an unknown `kid` all the same asks again.
+/// The public keys of backend tokens. A new key is published before it signs; a backend that sees an unknown `kid` should
+/// fetch them again.
 pub(super) fn jwks(pages: &Pages) -> Reply {
     let mut reply = Reply::json(StatusCode::OK, &pages.accounts.public_keys());
     reply.headers.retain(|(name, _)| name != header::CACHE_CONTROL);

@@ -1,5 +1,5 @@
-//! Pages that say what went wrong: one sentence what happened, one what to do, and the request id
-//! that whoever runs the gateway can look for in the log. Nothing about the inside.
+//! Error pages: one sentence on what happened, one on what to do, and the request id
+//! that operators can find in the log. Nothing about internals.
 
 use http::{HeaderValue, Method, StatusCode, header};
 
@@ -10,7 +10,7 @@ use super::{loops, view};
 use crate::web::incoming::Incoming;
 use crate::web::reply::Reply;
 
-/// Status, word in JSON bodies, heading, what happened, what to do.
+/// Status, error code in JSON bodies, heading, what happened, what to do.
 const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
     (
         400,
@@ -102,7 +102,7 @@ const TEXTS: [(u16, &str, &str, &str, &str); 16] = [
     ),
 ];
 
-/// The policy of the page that may be framed: no script, no form.
+/// The policy of the page that may be framed: no scripts, no forms.
 const FRAMED_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'none'; base-uri 'none'";
 
 fn is_read(incoming: &Incoming<'_>) -> bool {
@@ -113,12 +113,12 @@ fn asks_for_turbo_frame(incoming: &Incoming<'_>) -> bool {
     incoming.headers.contains_key("turbo-frame")
 }
 
-/// The stable word of a status in JSON bodies.
+/// The stable error code of a status in JSON bodies.
 pub fn word(code: StatusCode) -> &'static str {
     TEXTS.iter().find(|text| text.0 == code.as_u16()).map_or("error", |text| text.1)
 }
 
-/// The page of a status: its words, and a way on where there is one.
+/// The page for a status, with a link if there is somewhere to go.
 pub fn error_page(site: &Site, code: StatusCode, request_id: &str, incoming: Option<&Incoming<'_>>) -> Reply {
     let fallback = (0, "error", "Something went wrong", "The request failed.", "Try again in a moment.");
     let text = TEXTS.iter().find(|text| text.0 == code.as_u16()).unwrap_or(&fallback);
@@ -127,7 +127,7 @@ pub fn error_page(site: &Site, code: StatusCode, request_id: &str, incoming: Opt
     }
     let (link, link_text) = match (code, incoming) {
         (StatusCode::UNAUTHORIZED, Some(incoming)) => (login_after_form(site, incoming), "Sign in in a new tab"),
-        // whoever is signed in as somebody else sees it there, and changes it
+        // people who are signed in to another account see that there, and can switch
         (StatusCode::FORBIDDEN, Some(_)) => (format!("{}/account", site.prefix), "Your account"),
         (StatusCode::NOT_FOUND, Some(incoming)) if incoming.path.as_str() != site.rules.after_login => {
             (site.rules.after_login.clone(), "Home page")
@@ -141,7 +141,7 @@ pub fn error_page(site: &Site, code: StatusCode, request_id: &str, incoming: Opt
         remedy: text.4,
         link: &link,
         link_text,
-        // reloading this page sends the form again, once there is a session
+        // after sign-in, reloading this page sends the form again
         target: if code == StatusCode::UNAUTHORIZED { "_blank" } else { "" },
         turbo_frame: incoming.is_some_and(asks_for_turbo_frame),
         request_id,
@@ -149,7 +149,7 @@ pub fn error_page(site: &Site, code: StatusCode, request_id: &str, incoming: Opt
     in_place(site, code, &message, incoming)
 }
 
-/// 431: names the largest cookies, and offers to clear all of them by a form to `clear`, behind `prefix`.
+/// 431: lists the largest cookies, and offers a form to `clear` under `prefix` that deletes all of them.
 pub fn too_many_cookies(site: &Site, largest: &[(String, usize)], clear: &str, request_id: &str) -> Reply {
     let page = Cookies {
         frame: site.assets.frame(),
@@ -161,14 +161,14 @@ pub fn too_many_cookies(site: &Site, largest: &[(String, usize)], clear: &str, r
     view::html(site, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &page, None, true)
 }
 
-/// The answer to that form.
+/// The reply to that form.
 pub fn cookies_cleared(site: &Site) -> Reply {
     let front = HeaderValue::try_from(site.rules.after_login.as_str()).unwrap_or(HeaderValue::from_static("/"));
     let clear = header::HeaderName::from_static("clear-site-data");
     Reply::see_other(front).with(clear, HeaderValue::from_static("\"cookies\""))
 }
 
-/// 401 in a page's place, for Turbo: signing in leads back to the address that was asked for.
+/// 401 in place of a page, for Turbo: sign-in returns to the requested address.
 fn session_ended(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     let message = Message {
         frame: site.assets.frame(),
@@ -184,8 +184,8 @@ fn session_ended(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Repl
     in_place(site, StatusCode::UNAUTHORIZED, &message, Some(incoming))
 }
 
-/// 401 inside a frame, where the login page cannot be shown and another site's frame would not get the cookie. This
-/// page alone may be framed: all it has is a link that leaves the frame.
+/// 401 inside a frame, where the login page cannot be shown and a frame of another site would not get the cookie. Only
+/// this page may be framed: it has nothing but a link out of the frame.
 pub fn login_outside_frame(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if let Some(reply) = loops::outside_domain(site, incoming, request_id) {
         return reply;
@@ -206,7 +206,7 @@ pub fn login_outside_frame(site: &Site, incoming: &Incoming<'_>, request_id: &st
     reply.with(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMED_POLICY))
 }
 
-/// 403 for what a page of another site sent.
+/// 403 for a request from a page of another site.
 pub fn from_elsewhere(site: &Site, request_id: &str, incoming: &Incoming<'_>) -> Reply {
     let message = Message {
         frame: site.assets.frame(),
@@ -222,19 +222,19 @@ pub fn from_elsewhere(site: &Site, request_id: &str, incoming: &Incoming<'_>) ->
     in_place(site, StatusCode::FORBIDDEN, &message, Some(incoming))
 }
 
-/// A page that answers in the place of an app's. It isolates no window: with `Cross-Origin-Opener-Policy` here and
-/// none on the app's page, Back would lose what was typed there (Firefox, WebKit).
+/// A page in place of an app's. It does not isolate its window: with `Cross-Origin-Opener-Policy` here and
+/// none on the app's page, Back would lose what was typed in the app (Firefox, WebKit).
 fn in_place(site: &Site, code: StatusCode, message: &Message<'_>, incoming: Option<&Incoming<'_>>) -> Reply {
     let mut reply = view::html(site, code, message, incoming, true);
     reply.headers.retain(|(name, _)| *name != CROSS_ORIGIN_OPENER_POLICY);
     reply
 }
 
-/// The way back after a form that was not sent is the page that it stood on.
+/// After a refused form, the page that contained it.
 fn login_after_form(site: &Site, incoming: &Incoming<'_>) -> String {
     let page = site.login_page(incoming);
     let account = format!("{}/account", site.prefix);
-    // our own pages tell no more than their origin
+    // our own pages send only their origin as the referrer
     if incoming.path.as_str().strip_prefix(&account).is_some_and(|rest| rest.starts_with('/')) {
         return Site::leading_to(&page, &account);
     }
@@ -244,7 +244,7 @@ fn login_after_form(site: &Site, incoming: &Incoming<'_>) -> String {
     }
 }
 
-/// A refusal of one of our own endpoints, as page or JSON.
+/// An error of one of our own endpoints, as a page or JSON.
 pub(super) fn refused(site: &Site, code: StatusCode, call: &Call<'_>) -> Reply {
     if call.incoming.wants_page() {
         return error_page(site, code, &call.caller.request_id, Some(call.incoming));

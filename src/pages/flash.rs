@@ -1,5 +1,5 @@
-//! What a form that failed says on the page that the browser is led to: once, in that browser alone. Answering the form
-//! itself with the page would make Back and reload ask whether to send it again.
+//! The error of a failed form, shown once on the page that the browser is redirected to. Responding to the form
+//! with the page itself would make Back and reload ask whether to send the form again.
 
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,11 @@ use crate::secret::same_bytes;
 use crate::web::cookie;
 use crate::web::reply::Reply;
 
-/// The next page is there within seconds.
+/// The next page is loaded within seconds.
 const SECS: u64 = 60;
-/// The longest value that is written or read, bytes.
+/// Longest cookie value, bytes.
 const BYTES_MAX: usize = 2048;
-/// Fields that are typed again for the person: none that is secret.
+/// Fields that are filled in again; none of them is secret.
 const KEPT: [&str; 10] = [
     "email",
     "remember",
@@ -29,14 +29,14 @@ const KEPT: [&str; 10] = [
     "days",
 ];
 
-/// What a failed form leaves for its page.
+/// What a failed form passes to its page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Flash {
-    /// The form; on an account's own page with that account's id.
+    /// The form; on an account's page also the account's id.
     form: (String, String),
-    /// Why it failed, in words.
+    /// The error message.
     error: String,
-    /// The field that was wrong, or "".
+    /// The invalid field, or "".
     field: String,
     /// What was typed.
     typed: Vec<(String, String)>,
@@ -53,7 +53,7 @@ impl Flash {
         }
     }
 
-    /// Why it failed, the field that was wrong.
+    /// The error message and the invalid field.
     pub(super) fn told(&self) -> (&str, &str) {
         (&self.error, &self.field)
     }
@@ -63,8 +63,8 @@ impl Flash {
     }
 }
 
-/// Whether a browser sent this form and goes to where its answer leads: a navigation, by its fetch metadata or, over plain
-/// http, by what else only navigations say.
+/// Whether a browser sent this form and follows its redirect: a navigation, by its fetch metadata or, over plain
+/// http, by other fields that only navigations have.
 pub(super) fn is_browsers(call: &Call<'_>) -> bool {
     match call.incoming.single("sec-fetch-mode") {
         Some(mode) => mode == "navigate",
@@ -72,8 +72,8 @@ pub(super) fn is_browsers(call: &Call<'_>) -> bool {
     }
 }
 
-/// Leads the browser that sent a form to the page at `place`, which says why it failed; `None`: no browser did, or more
-/// was typed than a cookie takes.
+/// Redirects the browser that sent a form to the page at `place`, which shows the error. `None`: not a browser, or more
+/// input than fits into a cookie.
 pub(super) fn failed_form(pages: &Pages, call: &Call<'_>, place: &str, flash: &Flash) -> Option<Reply> {
     if !is_browsers(call) {
         return None;
@@ -85,7 +85,7 @@ pub(super) fn failed_form(pages: &Pages, call: &Call<'_>, place: &str, flash: &F
     Some(Site::see_other(place).with(header::SET_COOKIE, cookie))
 }
 
-/// What one of these forms left, if this is the page after it, and which one it was.
+/// What one of these forms passed to this page, and which form it was.
 pub(super) fn take(
     pages: &Pages,
     call: &Call<'_>,
@@ -104,13 +104,13 @@ pub(super) fn take(
     Some((form, flash))
 }
 
-/// What shows that the gateway wrote it on this host: an app there, or a host beside it, could have the login page say
-/// what it likes.
+/// Proves that the gateway wrote it on this host: otherwise an app there, or a sibling host, could make the login page
+/// say anything.
 fn seal_of(pages: &Pages, call: &Call<'_>, value: &str) -> Option<String> {
     pages.accounts.tag(&format!("flash {} {value}", call.incoming.host.name()))
 }
 
-/// Takes it out of the browser.
+/// Deletes the cookie.
 pub(super) fn without_flash(pages: &Pages, reply: Reply) -> Reply {
     let cookie: Option<HeaderValue> = pages.cookies.set_for_host(pages.cookies.flash(), "", 0);
     cookie.into_iter().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))

@@ -1,5 +1,5 @@
-//! Bodies of our own endpoints: urlencoded forms and JSON objects, read into the same fields. What
-//! stands twice or has the wrong type is refused.
+//! Bodies of our own endpoints: urlencoded forms and JSON objects, read into the same fields.
+//! Repeated fields and wrong types are rejected.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,14 +13,14 @@ use super::errors;
 use crate::secret::Secret;
 use crate::web::reply::Reply;
 
-/// How a caller speaks; it is answered the same way.
+/// The format of a request; the response has the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Form,
     Json,
 }
 
-/// Fields in a body, at most: no form of ours has as many.
+/// Maximum fields in a body; no form of ours has as many.
 const FIELDS_MAX: usize = 64;
 
 /// The fields of one body.
@@ -29,16 +29,16 @@ pub(super) struct Fields {
     pairs: Vec<(String, Secret)>,
 }
 
-/// Why a body is not read.
+/// Why a body is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadBody {
     /// Neither a form nor JSON: 415.
     Kind,
-    /// Repeated fields, wrong types, no object: 400.
+    /// Repeated fields, wrong types, or not an object: 400.
     Malformed,
 }
 
-/// The answer to a body that is not read, as its caller looks at it.
+/// The response to a rejected body, as a page or JSON.
 pub(super) fn unread_body(pages: &Pages, call: &Call<'_>, bad: BadBody) -> Reply {
     let (code, word) = match bad {
         BadBody::Kind => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
@@ -75,7 +75,7 @@ impl Fields {
     pub(super) fn from_form(body: &[u8]) -> Result<Self, BadBody> {
         let mut fields = Self { kind: Kind::Form, pairs: Vec::new() };
         for (name, value) in form_urlencoded::parse(body) {
-            // bytes that are no UTF-8 would be replaced silently, and a password changed with them
+            // invalid UTF-8 would be replaced silently, which would change a password
             if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
                 return Err(BadBody::Malformed);
             }
@@ -109,13 +109,13 @@ impl Fields {
         Ok(fields)
     }
 
-    /// What was typed into a form before.
+    /// The input of an earlier form.
     pub(super) fn typed(pairs: Vec<(String, String)>) -> Self {
         Self { kind: Kind::Form, pairs: pairs.into_iter().map(|(name, value)| (name, Secret::new(value))).collect() }
     }
 
     fn insert(&mut self, name: String, value: String) -> Result<(), BadBody> {
-        // each is compared with all before
+        // each is compared with all earlier ones
         if self.pairs.len() >= FIELDS_MAX || self.pairs.iter().any(|(own, _)| *own == name) {
             return Err(BadBody::Malformed);
         }
@@ -131,12 +131,12 @@ impl Fields {
         self.get(name).unwrap_or_default()
     }
 
-    /// A password, taken out of the fields.
+    /// A password.
     pub(super) fn secret(&self, name: &str) -> Secret {
         Secret::new(self.text(name).to_owned())
     }
 
-    /// Whether a box was ticked.
+    /// Whether a checkbox was checked.
     pub(super) fn ticked(&self, name: &str) -> bool {
         self.get(name).is_some_and(means_yes)
     }
@@ -146,7 +146,7 @@ impl Fields {
     }
 }
 
-/// The members of a JSON object as they stand; `serde_json::Map` would keep the last of two in silence.
+/// The members of a JSON object in order; `serde_json::Map` would silently keep the last of two.
 struct Object(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Object {
@@ -171,15 +171,15 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Fields that may be booleans when they come as JSON: boxes to tick.
+/// Checkboxes: booleans in JSON.
 const BOXES: [&str; 3] = ["remember", "everywhere", "keep_tokens"];
 
-/// What a form's or a program's field of [`BOXES`] says.
+/// The value of a field in [`BOXES`].
 pub(super) fn means_yes(value: &str) -> bool {
     !matches!(value, "" | "0" | "false" | "off")
 }
 
-/// Fields that must be texts otherwise.
+/// All other fields must be strings.
 const KNOWN: [&str; 15] = [
     "email",
     "password",
@@ -198,7 +198,7 @@ const KNOWN: [&str; 15] = [
     "revoke",
 ];
 
-/// One parameter of a query; the first of several names wins, as the contract lists them.
+/// One parameter of a query; the first of these names that is present wins.
 pub(super) fn query(call: &Call<'_>, names: &[&str]) -> Option<String> {
     let query = call.incoming.query?;
     names.iter().find_map(|wanted| {

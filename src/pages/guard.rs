@@ -1,6 +1,6 @@
-//! Cross-origin protection without tokens (contract, section 5): what the browser says about where a
+//! Cross-origin protection without tokens: what the browser says about where a
 //! request comes from. `Sec-Fetch-Site` first, else `Origin`, else `Referer`; a request with none
-//! of them is no browser's (OWASP CSRF sheet; Go 1.25 `CrossOriginProtection`).
+//! of them is not from a browser (OWASP CSRF Prevention Cheat Sheet; Go 1.25 `CrossOriginProtection`).
 
 use crate::web::host::Host;
 use crate::web::incoming::Incoming;
@@ -16,8 +16,8 @@ pub fn own_origins(public_url: &Origin, domain: Option<&str>, incoming: &Incomin
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Whether a request was made by a page of another origin than `own`, and not by one of those that
-/// answers are `shared` with (configured CORS origins).
+/// Whether a page of another origin than `own` made a request, and not one of those that
+/// responses are `shared` with (configured CORS origins).
 pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin], shared: &[Origin]) -> bool {
     let known = |origin: Option<Origin>| origin.is_some_and(|origin| own.contains(&origin) || shared.contains(&origin));
     let origin = || incoming.single("origin").and_then(Origin::parse);
@@ -33,7 +33,7 @@ pub fn is_cross_origin(incoming: &Incoming<'_>, own: &[Origin], shared: &[Origin
     false
 }
 
-/// Whether `Sec-Fetch-Site` is there and names neither the same origin nor the person themselves.
+/// Whether `Sec-Fetch-Site` is present and is neither `same-origin` nor `none`.
 pub fn comes_from_another_site(incoming: &Incoming<'_>) -> bool {
     incoming.headers.contains_key(SEC_FETCH_SITE)
         && !matches!(incoming.single(SEC_FETCH_SITE), Some("same-origin" | "none"))

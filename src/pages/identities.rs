@@ -1,4 +1,5 @@
-//! Sign-ins of an account: adding and removing one. Both ask for a fresh sign-in, because they outlive the session.
+//! Links an identity at a provider to the account, or removes it. Both require a recent sign-in, because they outlive the
+//! session.
 
 use http::StatusCode;
 use serde_json::json;
@@ -13,7 +14,7 @@ use crate::account::provider::identity::Intent;
 use crate::account::{ChangeError, Identity, Unlinked};
 use crate::web::reply::Reply;
 
-/// A recent sign-in, or the password in the form.
+/// Proof of a recent sign-in, or of the password in the form.
 async fn freshness(pages: &Pages, call: &Call<'_>, who: &Identity, fields: &Fields) -> Result<Fresh, ChangeError> {
     match fresh::by_age(&pages.accounts, who) {
         Some(proof) => Ok(proof),
@@ -21,7 +22,7 @@ async fn freshness(pages: &Pages, call: &Call<'_>, who: &Identity, fields: &Fiel
     }
 }
 
-/// POST account/link/NAME: to the provider, to add what it says to this account.
+/// POST account/link/NAME: starts at the provider, to link the identity to this account.
 pub(super) async fn link_provider(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
     let name = call.incoming.path.as_str().rsplit('/').next().unwrap_or_default();
     if !provider_lists::all(pages).any(|provider| provider.name == name) {
@@ -40,13 +41,13 @@ pub(super) async fn link_provider(pages: &Pages, call: &Call<'_>, who: &Identity
             let reply = Reply::json(StatusCode::OK, &json!({ "url": started.url.as_str() }));
             provider_replies::with_browser(pages, reply, &started.browser)
         }
-        // a redirect would be held to the page's `form-action`
+        // the page's `form-action` would apply to a redirect
         Ok(started) => provider_replies::with_browser(
             pages,
             provider_replies::leading_on(pages, call, started.url.as_str()),
             &started.browser,
         ),
-        // the login page would send a signed-in browser on, and say nothing
+        // the login page would redirect a signed-in browser without a message
         Err(_) => {
             let what = "This provider cannot be reached right now. Try again in a moment.";
             provider_replies::message(pages, call, StatusCode::SERVICE_UNAVAILABLE, what)

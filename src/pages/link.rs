@@ -1,4 +1,4 @@
-//! One-time links: an invite makes an account, a reset sets a password. Using one signs in.
+//! One-time links: an invite creates an account, a reset sets a password. Both sign in.
 
 use http::StatusCode;
 use serde_json::json;
@@ -54,7 +54,7 @@ async fn use_link(
     };
     let begun = match done {
         Ok(begun) => begun,
-        // somebody else was faster with the same link
+        // the link was used in the meantime
         Err(crate::account::ChangeError::Closed) => return dead_link(pages, call, Some(fields)),
         Err(error) => return signup::not_changed(pages, call, fields, shown, &error),
     };
@@ -92,7 +92,7 @@ fn speaks_json(call: &Call<'_>, fields: Option<&Fields>) -> bool {
     fields.map_or(!call.incoming.wants_page(), Fields::is_json)
 }
 
-/// An invite does not open the reset page, nor the other way round.
+/// An invite does not open the reset page, nor vice versa.
 fn is_at(kind: &LinkKind, prefix: &str, path: &str) -> bool {
     let place = match kind {
         LinkKind::Invite { .. } => "/invite/",

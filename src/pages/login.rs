@@ -13,16 +13,16 @@ use crate::account::{SignInError, sign_in};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
 
-/// Names under which a query says where to go afterwards.
+/// Query parameters that hold the return URL.
 pub(super) const RETURN_NAMES: [&str; 3] = ["callbackUrl", "rd", "next"];
 
-/// Longest place that stands in the form's field too, for the script to add a fragment to: escaped threefold it fits
-/// into `limits.form_bytes`. A longer one stands in the form's address alone.
+/// Longest return URL in the form's field, to which the script adds a fragment: with every byte escaped it fits
+/// into `limits.form_bytes`. A longer one is only in the form's address.
 const FIELD_BYTES_MAX: usize = 2048;
-/// When to come back where too many wait.
+/// `Retry-After` when the hash queue is full, seconds.
 pub(super) const BUSY_SECS: u16 = 5;
 
-/// The form that [`Flash`] is about.
+/// The form that a [`Flash`] belongs to.
 const FORM: &str = "login";
 
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
@@ -124,7 +124,7 @@ fn login_page_with(
         pages.return_to(Some(wanted), call.incoming).as_str().to_owned()
     };
     let signup = if pages.sign_up == SignUp::Open { pages.signup_path.as_str() } else { "" };
-    // in the address too, for whoever opens it again after a wrong password
+    // in the address as well, for people who open it again after a wrong password
     let action = if place.is_empty() { pages.login_path.clone() } else { Site::leading_to(&pages.login_path, &place) };
     let template = Login {
         frame: pages.assets.frame(),
@@ -141,17 +141,17 @@ fn login_page_with(
         providers: &provider_lists::buttons(pages, &place, &[]),
     };
     let mut reply = view::html(pages, status, &template, Some(call.incoming), true);
-    // apps that compare the referrer with their own host refuse whoever comes from here (qBittorrent)
+    // apps that compare the referrer with their own host would refuse requests (qBittorrent)
     reply.headers.retain(|(name, _)| name != header::REFERRER_POLICY);
     reply.with(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"))
 }
 
-/// An unchecked box sends nothing, which the hidden marker tells from a caller that has no box.
+/// An unchecked checkbox sends nothing; the hidden marker distinguishes that from a form without one.
 fn remembers(fields: &Fields) -> bool {
     fields.get("remember").map_or(fields.get("remember_shown").is_none(), means_yes)
 }
 
-/// Why a sign-in failed, in words.
+/// The message for a failed sign-in.
 fn message(error: &str, wait_secs: u64) -> String {
     match error {
         "credentials" => "Incorrect e-mail or password.".to_owned(),
@@ -161,7 +161,7 @@ fn message(error: &str, wait_secs: u64) -> String {
     }
 }
 
-/// What the error codes of Auth.js clients mean, in words.
+/// The messages for Auth.js error codes.
 pub(super) fn told(code: &str) -> &'static str {
     match code {
         "" => "",

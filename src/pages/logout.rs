@@ -1,4 +1,4 @@
-//! Signing out: GET shows a button and ends nothing, POST ends the session.
+//! Sign-out: GET shows a button, POST ends the session.
 
 use http::StatusCode;
 
@@ -34,26 +34,27 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     let mut at_provider = None;
     if let Some(who) = &call.identity {
         let Ok(further) = sign_out(&pages.accounts, &call.caller, &who.session, &return_uri(pages)).await else {
-            // the session still stands: to say otherwise would be a lie
+            // the session is still valid, so the response must not claim otherwise
             return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
         };
         at_provider = further;
     }
     let reply = match at_provider {
         _ if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
-        // no redirect: the form's policy would hold it back
+        // not a redirect: the page's `form-action` would block it
         Some(url) => provider_replies::leading_on(pages, call, url.as_str()),
         None => Site::see_other(&format!("{}/signed-out", pages.prefix)),
     };
     session_cookies::without_cookie(pages, reply)
 }
 
-/// Where a provider sends people after they have signed out there; registered with it.
+/// Where a provider redirects people after sign-out; registered with it.
 pub(super) fn return_uri(pages: &Pages) -> String {
     format!("{}{}/signed-out", pages.public_url, pages.prefix)
 }
 
-/// The page after signing out. It never starts a sign-in: a provider that still has a session would end the sign-out.
+/// The page after sign-out. It never starts a sign-in: a provider with a session of its own would sign the person in
+/// again.
 pub(super) fn signed_out_page(pages: &Pages, call: &Call<'_>) -> Reply {
     let waiting = query(call, &[TICKET]).and_then(|ticket| pages.accounts.providers()?.waiting_sign_out(&ticket));
     if let Some(url) = waiting {

@@ -1,5 +1,5 @@
-//! Signing in that leads nowhere: the cookie does not come back, or cannot. The page names the cause instead of
-//! asking for the password for ever.
+//! Login loops: the browser does not return the cookie, or cannot. The page names the cause instead of
+//! asking for the password again and again.
 
 use http::{StatusCode, header};
 
@@ -12,8 +12,8 @@ use crate::web::incoming::Incoming;
 use crate::web::origin::{Origin, Scheme};
 use crate::web::reply::Reply;
 
-/// What to say to somebody who has just signed in and is here again without the cookie; empty: it is nobody
-/// such. `place` is where the sign-in was to lead.
+/// The message for a browser that has just signed in and returns without the cookie; empty: this is not such
+/// a browser. `place` is the return URL.
 pub(super) fn why_not_returned(pages: &Pages, call: &Call<'_>, place: &str) -> String {
     if !comes_from_here(call.incoming) || !pages.accounts.is_cookie_missing(&call.caller, place) {
         return String::new();
@@ -41,8 +41,8 @@ pub(super) fn why_not_returned(pages: &Pages, call: &Call<'_>, place: &str) -> S
     format!("You signed in, but your browser did not keep you signed in. {cause}")
 }
 
-/// A form of ours that was sent from the same host over the other scheme: a proxy in front says https and
-/// the browser does not, or the other way round.
+/// A form of ours that was sent from the same host over the other scheme: a proxy in front reports https and
+/// the browser http, or vice versa.
 pub(super) fn wrong_scheme(pages: &Pages, call: &Call<'_>) -> Option<Reply> {
     let theirs = call.incoming.single("origin").and_then(Origin::parse)?;
     let ours = call.incoming.origin();
@@ -52,7 +52,7 @@ pub(super) fn wrong_scheme(pages: &Pages, call: &Call<'_>) -> Option<Reply> {
     other.then(|| cause_page(pages, StatusCode::FORBIDDEN, &what, remedy, call.incoming, &call.caller.request_id))
 }
 
-/// The page for a host that `session.domain` does not cover: whoever signs in for it is not signed in there.
+/// The page for a host that `session.domain` does not cover: signing in has no effect there.
 pub(super) fn outside_domain(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Option<Reply> {
     let domain = site.rules.domain.as_deref()?;
     let host = incoming.host.name();
@@ -84,7 +84,7 @@ fn cause_page(
     view::html(site, code, &message, Some(incoming), true)
 }
 
-/// 303 to the login page, with the way back.
+/// 303 to the login page, with the return URL.
 pub fn login_redirect(site: &Site, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     if let Some(reply) = outside_domain(site, incoming, request_id) {
         return reply;
@@ -92,12 +92,12 @@ pub fn login_redirect(site: &Site, incoming: &Incoming<'_>, request_id: &str) ->
     Site::see_other(&site.login_url(incoming))
 }
 
-/// Whether the browser came here from a page of ours, over whatever redirects: somebody who opens the address anew, in a
-/// fresh window, has lost no cookie.
+/// Whether the browser came from a page of ours, through any redirects: when the address is opened in a
+/// new window, no cookie was lost.
 fn comes_from_here(incoming: &Incoming<'_>) -> bool {
     match incoming.single("sec-fetch-site") {
         Some(site) => site == "same-origin",
-        // the browser may see another scheme than we are told: that is one of the causes
+        // the browser may use another scheme than the proxy reports: that is one of the causes
         None => incoming.single("referer").is_some_and(|from| {
             let end = from.match_indices('/').nth(2).map_or(from.len(), |(at, _)| at);
             Origin::parse(&from[..end]).is_some_and(|theirs| theirs.host() == incoming.origin().host())
@@ -105,7 +105,7 @@ fn comes_from_here(incoming: &Incoming<'_>) -> bool {
     }
 }
 
-/// Browsers say where a request comes from to https (and loopback) alone; what is no browser says nothing at all.
+/// Browsers send fetch metadata only to https and loopback; other clients send none.
 fn knows_https(incoming: &Incoming<'_>) -> bool {
     incoming.headers.contains_key("sec-fetch-site") || !incoming.headers.contains_key(header::USER_AGENT)
 }

@@ -1,5 +1,5 @@
-//! The gateway's own pages and endpoints: (call, form) -> reply. Knows no pingora and no SQL; what
-//! it does to accounts goes through [`crate::account`].
+//! The gateway's own pages and endpoints: (call, form) -> reply. Uses neither pingora nor SQL; it
+//! changes accounts only through [`crate::account`].
 
 mod account;
 mod assets;

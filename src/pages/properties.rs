@@ -1,4 +1,4 @@
-//! What must hold for any body that a client sends: see `web::properties`.
+//! Properties of any body that a client may send: see `web::properties`.
 
 #![allow(clippy::expect_used, reason = "a property that does not hold panics")]
 
@@ -6,11 +6,11 @@ use std::collections::HashSet;
 
 use super::form::Fields;
 
-/// Bodies of forms and JSON are read in one way or refused: no field stands twice, and what was read is what
-/// another reader finds.
+/// Forms and JSON bodies are unambiguous or rejected: no field is repeated, and the result is what
+/// another parser finds.
 ///
 /// # Panics
-/// Where a body is read in two ways.
+/// If a body is ambiguous.
 pub fn bodies(bytes: &[u8]) {
     if let Ok(fields) = Fields::from_form(bytes) {
         let mut seen = HashSet::new();
@@ -33,7 +33,7 @@ pub fn bodies(bytes: &[u8]) {
     }
 }
 
-/// A form as another reader has it: cut at `&`, each part at its first `=`, then unescaped (WHATWG URL, 5.1).
+/// A form as another parser reads it: split at `&`, each part at its first `=`, then unescaped (WHATWG URL, 5.1).
 fn by_hand(bytes: &[u8]) -> Vec<(String, String)> {
     let text = |part: &[u8]| {
         let spaced: Vec<u8> = part.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    /// RFC 8259, section 4: readers differ in which of two they take.
+    /// RFC 8259, section 4: parsers differ in which of two they take.
     #[test]
     fn a_name_that_appears_twice_in_json_is_refused() {
         for twice in [r#"{"email":"a","email":"b"}"#, r#"{"x":1,"x":2}"#, r#"{"email":"a","\u0065mail":null}"#] {

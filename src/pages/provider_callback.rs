@@ -1,4 +1,4 @@
-//! The way back from a provider: a session, a question, or why there is neither. Nothing of the callback's query gets into
+//! The callback of a provider: begins a session, asks a question, or shows an error. Nothing of its query gets into
 //! an address, a page or the log.
 
 use http::{HeaderValue, StatusCode, header};
@@ -25,19 +25,19 @@ use crate::config::{AuthJsClient, Provider, SameSite};
 use crate::metrics;
 use crate::web::reply::Reply;
 
-/// Marks an answer that a page of ours has sent the browser on to. With `session.same_site = "strict"` a navigation from
-/// the provider brings no session, and neither would a redirect after it bring a new one.
+/// Marks a callback that a page of ours has forwarded. With `session.same_site = "strict"` a navigation from
+/// the provider carries no session cookie, and a redirect after it would not carry the new one either.
 const FROM_HERE: &str = "from_here";
 
-/// What an identity that waits is asked about.
+/// The question about a pending identity.
 enum Question<'q> {
-    /// Its address is an account's.
+    /// Its e-mail address belongs to an account.
     Collision,
-    /// Somebody else, by this address, is signed in here.
+    /// The browser is signed in to another account, with this address.
     SignedInAs(&'q str),
 }
 
-/// GET oauth/NAME/callback, or where else the provider's redirect URI leads.
+/// GET at a provider's redirect URI.
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     let path = call.incoming.path.as_str();
     let provider = provider_lists::all(pages).find(|provider| provider.callback == path);
@@ -75,7 +75,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     }
 }
 
-/// Which account the identity belongs to, and what the browser gets.
+/// Decides which account the identity belongs to; gives the reply.
 async fn decide(
     pages: &Pages,
     call: &Call<'_>,
@@ -150,7 +150,7 @@ fn not_finished(pages: &Pages, call: &Call<'_>, provider: &Provider, unfinished:
     }
 }
 
-/// A session that is there wins over an answer that came late, twice or from elsewhere.
+/// An existing session wins over a callback that came late, twice or from elsewhere.
 fn already_signed_in(pages: &Pages, call: &Call<'_>, failure: &Failure, known: Option<&Known>) -> Option<Reply> {
     let who = call.identity.as_ref()?;
     match failure.reason {
@@ -166,7 +166,7 @@ fn already_signed_in(pages: &Pages, call: &Call<'_>, failure: &Failure, known: O
     }
 }
 
-/// The page that asks what an identity that waits is for.
+/// The page that asks about a pending identity.
 fn ask(
     pages: &Pages,
     call: &Call<'_>,
@@ -218,7 +218,7 @@ pub(super) async fn link_pending(pages: &Pages, call: &Call<'_>) -> Reply {
     let waiting = browser
         .as_ref()
         .and_then(|browser| pending::open(&key, &bound(browser), fields.text("pending"), pages.accounts.now()));
-    // whoever signed in meanwhile was not asked
+    // a person who signed in meanwhile was not asked
     let asked_is_here = |asked: &Option<String>| {
         asked.as_ref().is_none_or(|asked| call.identity.as_ref().is_some_and(|who| who.session.id == *asked))
     };
@@ -233,7 +233,7 @@ pub(super) async fn link_pending(pages: &Pages, call: &Call<'_>) -> Reply {
         || pages.accounts.providers().is_some_and(|providers| providers.use_pending(fields.text("pending")));
     let place = fields.get("callbackUrl").filter(|place| !place.is_empty());
     match (&call.identity, fields.get("answer")) {
-        // whoever is signed in wants to sign in as the other
+        // the person wants to switch accounts
         (Some(_), Some("switch")) if asked.is_some() => {
             if !first_use() {
                 return too_late(pages, call);
@@ -280,7 +280,7 @@ async fn linked(
     }
 }
 
-/// Signs in to the account with its password, and adds the identity that waited.
+/// Signs in to the account with its password, and links the pending identity.
 async fn sign_in_and_link(
     pages: &Pages,
     call: &Call<'_>,
@@ -314,7 +314,7 @@ async fn sign_in_and_link(
         None => Ok(Finished::Refused(Refusal::SessionEnded)),
     };
     let place = pages.return_to(place, call.incoming);
-    // the password was right: who signed in is signed in, whatever became of the link
+    // the password was right, so the session begins even if the link failed
     let reply = match linked {
         Ok(Finished::Linked(_)) => Site::see_other(place.as_str()),
         Ok(Finished::Refused(why)) => provider_replies::message(pages, call, StatusCode::FORBIDDEN, refusal(why)),
@@ -331,7 +331,7 @@ fn bound(browser: &Browser) -> [u8; 32] {
     bound
 }
 
-/// Why no session begins, in words. An unknown address and one that is not verified are answered alike.
+/// The message for a refusal. Unknown and unverified addresses get the same one.
 fn refusal(why: Refusal) -> &'static str {
     match why {
         Refusal::NotAllowed(_) | Refusal::Disabled | Refusal::OtherIssuer => {

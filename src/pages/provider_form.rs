@@ -1,6 +1,6 @@
-//! A provider's answer as a form that the browser posts (OAuth 2.0 Form Post Response Mode). The post comes from another
-//! site, so it brings neither the session's cookie nor that of the attempt: it is turned into the GET that other providers
-//! lead to, and changes nothing.
+//! A callback as a form that the browser posts (OAuth 2.0 Form Post Response Mode). It comes from another
+//! site, so it carries no cookies of ours: it is redirected to the GET that other providers
+//! use, and changes nothing.
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -10,12 +10,12 @@ use super::site::Site;
 use super::{errors, provider_lists};
 use crate::web::reply::Reply;
 
-/// What is passed on: the fields that mean anything here.
+/// Fields that are passed on.
 const FIELDS: [&str; 5] = ["code", "state", "iss", "error", "user"];
 /// Longest body, bytes.
 const BODY_BYTES_MAX: usize = 8 << 10;
 
-/// POST at a redirect URI; only providers that are configured to do so may.
+/// POST at a redirect URI; only for providers with form_post.
 pub(super) fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     let path = call.incoming.path.as_str();
     let posts = provider_lists::all(pages).any(|provider| provider.callback == path && provider.posts_its_answer());

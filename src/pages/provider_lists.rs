@@ -1,4 +1,4 @@
-//! Providers as pages list them: buttons, and the sign-ins of an account.
+//! Providers on pages: buttons, and the linked identities of an account.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -9,7 +9,7 @@ use crate::account::identity::links;
 use crate::account::provider::providers::Providers;
 use crate::config::Provider;
 
-/// Buttons for all providers, in the order of the configuration. `more` is further query of their links.
+/// Buttons for all providers, in the order of the configuration. `more`: further query parameters.
 pub(super) fn buttons(pages: &Pages, place: &str, more: &[(&str, &str)]) -> Vec<Button> {
     let button = |provider: &Provider| {
         let pairs = [("callbackUrl", place)].into_iter().chain(more.iter().copied());
@@ -29,7 +29,7 @@ pub(super) fn all(pages: &Pages) -> impl Iterator<Item = &Provider> {
     pages.accounts.providers().into_iter().flat_map(Providers::list)
 }
 
-/// The account's sign-ins, for its page; `None`: the store does not answer.
+/// The account's linked identities; `None`: the store does not respond.
 pub(super) async fn identity_lines(pages: &Pages, who: &Identity) -> Option<Vec<IdentityLine>> {
     let rows = links::list(&pages.accounts, who).await.ok()?;
     let label =

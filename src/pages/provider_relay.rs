@@ -1,7 +1,7 @@
 //! One redirect URI for all hosts: the provider sends browsers to `public_url`, which sends them on to the host where they
 //! sign in. Everything else happens there: `state` opens only with that host's cookie.
 //!
-//! Only hosts that a route names in full take part. Other names may lead elsewhere, and whoever runs them could collect
+//! Only hosts that a route names in full take part. Other names may point to servers of others, who could collect
 //! authorization codes (RFC 9700, 4.11).
 
 use super::call::Call;
@@ -9,13 +9,13 @@ use super::site::Site;
 use crate::web::origin::Origin;
 use crate::web::reply::Reply;
 
-/// Separates `state` from the host that it is for. No byte of base64url.
+/// Separates `state` from the host that it is for; not a character of base64url.
 const SEPARATOR: char = '~';
-/// Parameters of an answer that are passed on (RFC 6749, 4.1.2; RFC 9207; `user` is Apple's).
+/// Parameters that are passed on (RFC 6749, 4.1.2; RFC 9207; `user` is Apple's).
 const PASSED_ON: [&str; 6] = ["code", "state", "iss", "error", "error_description", "user"];
 
-/// Where the provider sends a browser that begins at this origin: the origin of the redirect URI, and what `state` ends with,
-/// so that the answer is passed on.
+/// For a sign-in that begins at this origin: the origin of the redirect URI, and the suffix of `state`
+/// that makes `public_url` pass the callback on.
 pub(super) fn redirect(site: &Site, here: Origin) -> (Origin, String) {
     if site.is_relayed(&here) {
         let address = format!("{SEPARATOR}{}", here.host());
@@ -24,15 +24,15 @@ pub(super) fn redirect(site: &Site, here: Origin) -> (Origin, String) {
     (here, String::new())
 }
 
-/// What to do with an answer of a provider.
+/// Which host a callback is for.
 pub(super) enum Relay {
-    /// It is for this host. The redirect URI was at this origin.
+    /// This one. The redirect URI was at this origin.
     Here(Origin),
-    /// It is for another host.
+    /// Another one: the redirect to it.
     Elsewhere(Reply),
 }
 
-/// Reads the host off `state`, if it names one, and leaves the rest in `query`.
+/// Splits the host off `state`, if it names one; the rest stays in `query`.
 pub(super) fn read(site: &Site, call: &Call<'_>, query: &mut [(String, String)]) -> Relay {
     let here = call.incoming.origin();
     let mut states = query.iter_mut().filter(|(name, _)| name == "state");

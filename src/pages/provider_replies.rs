@@ -1,4 +1,4 @@
-//! What sign-ins through providers answer with: the cookie that they are bound to, and pages with one sentence.
+//! Replies of sign-ins through providers: the cookie that binds them to a browser, and pages with one sentence.
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -10,10 +10,10 @@ use crate::account::provider::attempt::Browser;
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
 
-/// How long a browser may take for an attempt, seconds; renewed at each start.
+/// Lifetime of that cookie, seconds; renewed at each start.
 const BROWSER_SECS: u64 = 1800;
 
-/// The login page with an error code, and the way back that the attempt had; who is signed in sees the error on a
+/// The login page with an error code and the attempt's return URL; people who are signed in see the error on a
 /// page of its own.
 pub(super) fn back_to_login(pages: &Pages, call: &Call<'_>, wanted: Option<&str>, code: &str) -> Reply {
     if call.identity.is_some() {
@@ -29,7 +29,7 @@ pub(super) fn back_to_login(pages: &Pages, call: &Call<'_>, wanted: Option<&str>
     Site::see_other(&page)
 }
 
-/// The browser of a request, if it presents exactly one cookie that is ours.
+/// The browser of a request, if it presents exactly one cookie of ours.
 pub(super) fn browser(pages: &Pages, headers: &HeaderMap) -> Option<Browser> {
     match cookie::find(headers, pages.cookies.oauth()) {
         Presented::One(value) => Browser::parse(value),
@@ -37,7 +37,7 @@ pub(super) fn browser(pages: &Pages, headers: &HeaderMap) -> Option<Browser> {
     }
 }
 
-/// Sets or renews the cookie that attempts are bound to.
+/// Sets or renews the cookie.
 pub(super) fn with_browser(pages: &Pages, reply: Reply, browser: &Browser) -> Reply {
     match pages.cookies.set_oauth(&browser.cookie(), BROWSER_SECS) {
         Some(cookie) => reply.with(header::SET_COOKIE, cookie),
@@ -45,8 +45,8 @@ pub(super) fn with_browser(pages: &Pages, reply: Reply, browser: &Browser) -> Re
     }
 }
 
-/// A page that leads on by itself, without a redirect: a browser then treats the next request as one of our own
-/// site's, and no form's policy applies to it.
+/// A page that forwards by itself, without a redirect: browsers then treat the next request as one of our own
+/// site's, and `form-action` does not apply to it.
 pub(super) fn leading_on(pages: &Pages, call: &Call<'_>, place: &str) -> Reply {
     let page = Refresh { frame: pages.assets.frame(), heading: "One moment...", place };
     view::html(pages, StatusCode::OK, &page, Some(call.incoming), false)

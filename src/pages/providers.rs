@@ -1,5 +1,5 @@
-//! Sign-in through providers: the buttons, and the way there. A start is a link (GET): Chromium holds redirects of a form
-//! to the page's `form-action`, which names no provider.
+//! Starts sign-ins through providers. A start is a link (GET): Chromium applies the page's `form-action`, which
+//! lists no provider, to redirects of forms.
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -15,10 +15,10 @@ use crate::metrics;
 use crate::secret::token_hash;
 use crate::web::reply::Reply;
 
-/// What a start may name as the place to return to, beside our own names (OpenID Connect Core, 4).
+/// A further name of the return URL (OpenID Connect Core, 4).
 const TARGET: &str = "target_link_uri";
 
-/// GET oauth/NAME: to the provider. It only leads away, so it may come from anywhere.
+/// GET oauth/NAME: redirects to the provider, so any site may link to it.
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply {
     if !provider_lists::all(pages).any(|provider| provider.name == name) {
         return errors::refused(pages, StatusCode::NOT_FOUND, call);
@@ -32,7 +32,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply 
         return to_invite(pages, call, token);
     }
     if pages.rules.domain.is_some() && call.incoming.origin() != pages.public_url {
-        // with a shared session people sign in at `public_url`, and providers know its redirect URI
+        // with a shared session people sign in at `public_url`, where the redirect URI is
         let place = pages.return_to(wanted.as_deref(), call.incoming);
         let place = place.as_str();
         let absolute =
@@ -55,13 +55,13 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply 
     }
 }
 
-/// Whether a page of this host led here. An invite is accepted by nothing else: the identity would end up on an account that
-/// somebody else chose (login CSRF; RFC 9700, 4.7).
+/// Whether a page of this host linked here. Nothing else may accept an invite: the identity would be linked to an
+/// account that someone else chose (login CSRF; RFC 9700, 4.7).
 fn is_from_own_page(call: &Call<'_>) -> bool {
     let incoming = call.incoming;
     match incoming.single("sec-fetch-site") {
         Some(site) => site == "same-origin",
-        // over plain http browsers do not send it
+        // browsers do not send it over plain http
         None => {
             incoming.headers.contains_key(header::REFERER)
                 && !guard::is_cross_origin(incoming, &[incoming.origin()], &[])
@@ -69,7 +69,7 @@ fn is_from_own_page(call: &Call<'_>) -> bool {
     }
 }
 
-/// The page of an invite, where the person sees what it is for.
+/// Redirects to the page of an invite, where people see what it is for.
 fn to_invite(pages: &Pages, call: &Call<'_>, token: &str) -> Reply {
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
         return errors::refused(pages, StatusCode::NOT_FOUND, call);
@@ -77,7 +77,7 @@ fn to_invite(pages: &Pages, call: &Call<'_>, token: &str) -> Reply {
     Site::see_other(&format!("{}/invite/{token}", pages.prefix))
 }
 
-/// Begins an attempt; a failure is logged here.
+/// Begins an attempt, and logs failures.
 pub(super) async fn begin(
     pages: &Pages,
     call: &Call<'_>,
@@ -121,7 +121,7 @@ fn not_started(pages: &Pages, call: &Call<'_>, wanted: Option<&str>, failure: &F
     provider_replies::back_to_login(pages, call, wanted, "OAuthSignin")
 }
 
-/// Parameters of a query that may go to the provider.
+/// Query parameters that are passed to the provider.
 pub(super) fn client_params(call: &Call<'_>) -> Vec<(String, String)> {
     let pairs = form_urlencoded::parse(call.incoming.query.unwrap_or_default());
     pairs

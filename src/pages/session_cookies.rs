@@ -1,4 +1,4 @@
-//! The cookies of a session that begins or ends.
+//! Cookies at the beginning and end of a session.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -9,11 +9,11 @@ use super::site::Site;
 use crate::account::{Identity, SignedIn};
 use crate::web::reply::Reply;
 
-/// Empties the browser's cache of this origin, and leaves cookies alone (W3C Clear Site Data, 3.1).
+/// Clears the browser's cache for this origin, but not its cookies (W3C Clear Site Data, 3.1).
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const CACHE: &str = "\"cache\"";
 
-/// What a form of ours, or the same as JSON, gets for a new session.
+/// The reply with a new session, to a form or JSON.
 pub(super) fn signed_in_to(
     pages: &Pages,
     call: &Call<'_>,
@@ -29,7 +29,7 @@ pub(super) fn signed_in_to(
     signed_in(pages, call, Site::see_other(place.as_str()), Some(place.as_str()), begun)
 }
 
-/// Lays the cookies of a new session on a reply that leads a browser to `place`; `None`: to a program.
+/// Adds the cookies of a new session to a reply that redirects a browser to `place`; `None`: the client is a program.
 pub(super) fn signed_in(pages: &Pages, call: &Call<'_>, reply: Reply, place: Option<&str>, begun: &SignedIn) -> Reply {
     const DEVICE_SECS: u64 = 400 * 86_400;
     if let Some(place) = place {
@@ -38,7 +38,7 @@ pub(super) fn signed_in(pages: &Pages, call: &Call<'_>, reply: Reply, place: Opt
     let max_age = pages.accounts.cookie_max_age(&begun.session);
     let session = pages.cookies.set(pages.cookies.session(), begun.token.expose(), max_age);
     let device = pages.cookies.set(pages.cookies.device(), begun.device.expose(), Some(DEVICE_SECS));
-    // without a session the browser may still have kept what it was shown in the last one
+    // the browser may still have cached pages of the last session
     let is_same = |before: &Identity| before.user.id == begun.session.user.load().id;
     let reply = if call.identity.as_ref().map_or(begun.is_same_account, is_same) {
         reply
@@ -48,8 +48,8 @@ pub(super) fn signed_in(pages: &Pages, call: &Call<'_>, reply: Reply, place: Opt
     [session, device].into_iter().flatten().fold(reply, |reply, cookie| reply.with(header::SET_COOKIE, cookie))
 }
 
-/// Takes the session cookie away, and with it what the browser's cache holds of this account. `Clear-Site-Data:
-/// "cookies"` would take the app's own cookies too, which are the app's.
+/// Deletes the session cookie, and clears what the browser has cached for this account. `Clear-Site-Data:
+/// "cookies"` would also delete the app's own cookies.
 pub(super) fn without_cookie(pages: &Pages, reply: Reply) -> Reply {
     let reply = reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE));
     match pages.cookies.remove(pages.cookies.session()) {

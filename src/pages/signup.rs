@@ -1,4 +1,4 @@
-//! Signing up, and what it shares with invite and reset links: the registration form.
+//! Sign-up, and the registration form that it shares with invite and reset links.
 
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -14,10 +14,10 @@ use crate::account::{ChangeError, sign_up};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
 
-/// The form that [`Flash`] is about, wherever it leads.
+/// The form that a [`Flash`] belongs to, on all of these pages.
 const FORM: &str = "register";
 
-/// A registration form as it is to be shown.
+/// How to show a registration form.
 pub(super) struct Shown<'a> {
     pub(super) heading: &'a str,
     pub(super) lead: &'a str,
@@ -25,9 +25,9 @@ pub(super) struct Shown<'a> {
     pub(super) button: &'a str,
     pub(super) ask_name: bool,
     pub(super) fixed_email: Option<&'a str>,
-    /// Asks whether API tokens go on.
+    /// Asks whether to keep API tokens.
     pub(super) offer_tokens: bool,
-    /// What links to providers say beside the way back; `None`: there are none here.
+    /// A further query parameter of links to providers; `None`: no links here.
     pub(super) provider_query: Option<(&'a str, &'a str)>,
 }
 
@@ -94,7 +94,7 @@ fn closed(pages: &Pages, call: &Call<'_>, as_json: bool) -> Reply {
     view::html(pages, StatusCode::FORBIDDEN, &message, Some(call.incoming), true)
 }
 
-/// The answer to a form that changed nothing, as its caller speaks.
+/// The reply to a failed form, as a page or JSON.
 pub(super) fn not_changed(
     pages: &Pages,
     call: &Call<'_>,
@@ -115,7 +115,7 @@ pub(super) fn not_changed(
         .unwrap_or_else(|| retry(error, register(pages, call, status, shown, Some(fields), (&message, field))))
 }
 
-/// The form's own page: empty, or after it failed.
+/// The form's page: empty, or after it failed.
 pub(super) fn registration(pages: &Pages, call: &Call<'_>, shown: &Shown<'_>) -> Reply {
     match flash::take(pages, call, &[FORM], "") {
         Some((_, flash)) => flash::without_flash(
@@ -162,12 +162,12 @@ fn register(
     view::html(pages, status, &template, Some(call.incoming), true)
 }
 
-/// Where a form was sent to has none any more: a browser is led to the page, which says so.
+/// The form does not exist any more: browsers are redirected to the page, which says so.
 pub(super) fn nothing_there(call: &Call<'_>, fields: &Fields) -> Option<Reply> {
     (!fields.is_json() && is_browsers(call)).then(|| Site::see_other(call.incoming.path.as_str()))
 }
 
-/// What a form says that changed nothing: status, why, and the field that was wrong, if one was.
+/// For a failed form: status, message, and the invalid field, if any.
 pub(super) fn told(error: &ChangeError) -> (StatusCode, String, &'static str) {
     match error {
         ChangeError::Field(error) => (StatusCode::BAD_REQUEST, error.message.clone(), error.field),
@@ -183,7 +183,7 @@ pub(super) fn told(error: &ChangeError) -> (StatusCode, String, &'static str) {
     }
 }
 
-/// The JSON twin of every change that was not made.
+/// A failed change as JSON.
 pub(super) fn change_json(error: &ChangeError) -> Reply {
     let reply = match error {
         ChangeError::Field(field) => Reply::json(

@@ -1,5 +1,5 @@
-//! What of the pages hangs on the configuration alone: which paths are ours, where login is, what a page
-//! looks like. Refusing a request needs this and no account, so that `authgate explain` can ask it too.
+//! The part of the pages that depends only on the configuration: own paths, the login page's address, what a page
+//! looks like. Denying a request needs nothing else, so `authgate explain` can use it as well.
 
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -14,10 +14,10 @@ use crate::web::origin::Origin;
 use crate::web::reply::Reply;
 use crate::web::return_to::{PLACE_BYTES_MAX, ReturnRules, ReturnTo};
 
-/// What of a login page's address is not the way back: page, names, an origin.
+/// Bytes of a login page's address besides the return URL: page, parameter names, an origin.
 const LOGIN_URL_BYTES_SPARE: usize = 512;
 
-/// Paths, texts and looks of the pages; made once.
+/// Paths, texts and look of the pages, built once per configuration.
 pub struct Site {
     pub(super) prefix: String,
     pub(super) login_path: String,
@@ -28,18 +28,18 @@ pub struct Site {
     pub(super) authjs: AuthJs,
     pub(super) assets: Assets,
     pub(super) policy: HeaderValue,
-    /// Where providers send people back to.
+    /// Redirect URIs (paths) of providers.
     callbacks: Vec<String>,
-    /// Where OpenID providers announce that a session has ended.
+    /// Back-channel logout endpoints of OpenID providers.
     logouts: Vec<String>,
-    /// Origins that have no session in common with `public_url`, but its redirect URIs.
+    /// Origins that receive callbacks by way of `public_url`.
     relayed: Vec<Origin>,
     /// Longest address of the login page that its own listener takes: half a head (`limits.head_bytes`).
     login_url_bytes_max: usize,
 }
 
 impl Site {
-    /// Compiles templates' surroundings: asset names, policies, paths.
+    /// Prepares what templates need: asset names, policies, paths.
     pub fn new(config: &Config) -> Self {
         let prefix = config.server.prefix.clone();
         let own = |extra: &Option<String>, name: &str| extra.clone().unwrap_or_else(|| format!("{prefix}/{name}"));
@@ -83,7 +83,7 @@ impl Site {
         self.find(&String::from_utf8_lossy(reading)).is_some()
     }
 
-    /// Which page a path names; everything under the prefix is ours, known or not.
+    /// The page at a path; everything under the prefix belongs to the gateway, known or not.
     pub fn find(&self, path: &str) -> Option<Page> {
         if path == self.login_path {
             return Some(Page(Endpoint::Open(Open::Login)));
@@ -112,13 +112,13 @@ impl Site {
         Some(Page(found.map_or(Endpoint::Unknown, |entry| entry.endpoint)))
     }
 
-    /// Whether a path is part of the surface.
+    /// Whether a path is below `authjs.base_path`.
     fn is_authjs(&self, path: &str) -> bool {
         let Some(base) = &self.authjs.base_path else { return false };
         path.strip_prefix(base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The login page's address with callbackUrl; only a navigation is remembered as a way back.
+    /// The login page's address with callbackUrl; only navigations are returned to.
     pub fn login_url(&self, incoming: &Incoming<'_>) -> String {
         if incoming.is_navigation() {
             return self.login_url_for(incoming, &incoming.origin_form());
@@ -126,7 +126,7 @@ impl Site {
         self.login_page(incoming)
     }
 
-    /// Where htmx is sent: the login page, and from there back to the page that htmx runs on, if that is one of ours.
+    /// The login page's address for htmx, which returns to the page that htmx runs on, if that is one of ours.
     pub fn htmx_login(&self, incoming: &Incoming<'_>) -> HeaderValue {
         let own = self.own(incoming);
         let page = incoming.single("hx-current-url").and_then(|url| ReturnTo::parse(url, &own, &self.rules));
@@ -138,7 +138,7 @@ impl Site {
     }
 
     /// The login page's address with the way back to `place`, a path on the host that was asked or an absolute address.
-    /// One that is too long is cut to its path, and the login page says so.
+    /// If it is too long, only its path is kept, and the login page says so.
     pub(super) fn login_url_for(&self, incoming: &Incoming<'_>, place: &str) -> String {
         let page = self.login_page(incoming);
         let absolute = page.starts_with("http") && place.starts_with('/');
@@ -153,7 +153,7 @@ impl Site {
         if fits(path, &url) { url } else { page }
     }
 
-    /// A page's address, with the place where it is to lead. Escaped is only what a value in a query cannot hold
+    /// A page's address with a return URL. Escapes only what a value in a query cannot contain
     /// (RFC 3986, 3.4; `+` is a space there, `;` separates for some), so that long places stay short.
     pub(super) fn leading_to(page: &str, place: &str) -> String {
         const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b';');
@@ -171,13 +171,13 @@ impl Site {
         format!("{page}?callbackUrl={}", utf8_percent_encode(place, ESCAPED_TOO))
     }
 
-    /// A page's address as the next one after a form there: it still leads to where the form would have.
+    /// The address of the page after a form: it keeps the form's return URL.
     pub(super) fn leading_back(&self, incoming: &Incoming<'_>, page: &str, wanted: Option<&str>) -> String {
         let place = wanted.map(|wanted| self.return_to(Some(wanted), incoming));
         place.map_or_else(|| page.to_owned(), |place| Self::leading_to(page, place.as_str()))
     }
 
-    /// With a shared domain login is at `public_url`, else on every host.
+    /// With `session.domain` the login page is at `public_url`, otherwise on every host.
     pub(super) fn login_page(&self, incoming: &Incoming<'_>) -> String {
         if self.rules.domain.is_some() && incoming.origin() != self.public_url {
             return format!("{}{}", self.public_url, self.login_path);
@@ -185,17 +185,17 @@ impl Site {
         self.login_path.clone()
     }
 
-    /// Whether answers of providers reach this origin by way of `public_url`.
+    /// Whether this origin receives callbacks by way of `public_url`.
     pub(super) fn is_relayed(&self, origin: &Origin) -> bool {
         self.relayed.contains(origin)
     }
 
-    /// The origin of this host, if answers of providers reach it by way of `public_url`.
+    /// The origin of this host, if it receives callbacks by way of `public_url`.
     pub(super) fn relayed_origin(&self, host: &str) -> Option<&Origin> {
         self.relayed.iter().find(|origin| origin.host() == host)
     }
 
-    /// Origins that are ours for this request.
+    /// The gateway's own origins for this request.
     pub(super) fn own(&self, incoming: &Incoming<'_>) -> [Origin; 2] {
         guard::own_origins(&self.public_url, self.rules.domain.as_deref(), incoming)
     }
@@ -212,7 +212,7 @@ impl Site {
     }
 }
 
-/// The hosts that routes name in full, beside `public_url`, with its scheme and port.
+/// Hosts that routes name in full, other than that of `public_url`, with its scheme and port.
 fn relayed(config: &Config) -> Vec<Origin> {
     let server = &config.server;
     if server.is_public_url_guessed || config.providers.is_empty() {

@@ -8,11 +8,11 @@ pub struct Page(pub(super) Endpoint);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// For everybody.
+    /// For everyone.
     Open(Open),
-    /// For somebody who is signed in.
+    /// For users who are signed in.
     Personal(Personal),
-    /// A path under the prefix that has no endpoint.
+    /// A path under the prefix without an endpoint.
     Unknown,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Personal {
 
 /// One row of the table.
 pub(super) struct Entry {
-    /// Under the prefix; ends in `/` where more follows.
+    /// Below the prefix; ends in `/` if more follows.
     pub(super) path: &'static str,
     pub(super) endpoint: Endpoint,
     /// In logs and metrics.
@@ -68,16 +68,16 @@ const fn personal(path: &'static str, name: &'static str, methods: &'static [Met
     Entry { path, endpoint: Endpoint::Personal(endpoint), name, methods }
 }
 
-/// The Auth.js endpoints are under a path of their own.
+/// The Auth.js endpoints, below a path of their own.
 static AUTHJS: Entry = open("", "authjs", BOTH, Open::AuthJs);
 
 /// Where password managers look for the page that changes one (W3C, "A Well-Known URL for Changing Passwords").
 static CHANGE_PASSWORD: Entry = open("/.well-known/change-password", "change_password", READ, Open::ChangePassword);
 
-/// A provider's redirect URI; where it is, the configuration says. Few providers answer by POST.
+/// A provider's redirect URI, as configured. A few providers use POST.
 static PROVIDER_CALLBACK: Entry = open("", "oauth_callback", BOTH, Open::ProviderCallback);
 
-/// Below each OpenID provider's own path; called by the provider, not by a browser.
+/// Below each OpenID provider's path; called by the provider, not by a browser.
 static BACKCHANNEL_LOGOUT: Entry = open("", "oauth_backchannel_logout", WRITE, Open::BackchannelLogout);
 
 /// The endpoints under the prefix.
@@ -110,12 +110,12 @@ impl Page {
         own.into_iter().chain(&TABLE).find(|entry| entry.endpoint == self.0)
     }
 
-    /// Whether a provider calls it, and no browser: cookies and origin of a request mean nothing.
+    /// Whether a provider calls it, not a browser: cookies and origin are ignored.
     pub fn is_for_providers(self) -> bool {
         self.0 == Endpoint::Open(Open::BackchannelLogout)
     }
 
-    /// The page that is there where no route takes its path.
+    /// The page that applies only if no route matches its path.
     pub fn without_route(path: &[u8]) -> Option<Self> {
         (path == CHANGE_PASSWORD.path.as_bytes()).then_some(Self(CHANGE_PASSWORD.endpoint))
     }
@@ -125,7 +125,7 @@ impl Page {
         self.entry().map_or("unknown", |entry| entry.name)
     }
 
-    /// Whether a request with this method brings a body that is read.
+    /// Whether the body of a request with this method is read.
     pub fn takes_body(self, method: &Method) -> bool {
         method == Method::POST && self.entry().is_some_and(|entry| entry.methods.contains(method))
     }

@@ -12,11 +12,11 @@ use super::{account, errors, form};
 use crate::account::{ChangeError, FieldError, Identity, TokenDetails, user_tokens};
 use crate::web::reply::Reply;
 
-/// How long a token works where nothing is said, and at most, days.
+/// Default and maximum lifetime of a token, days.
 const DAYS: u64 = 90;
 const DAYS_MAX: u64 = 3650;
 
-/// GET lists them as JSON; POST ends one (`revoke`), or makes one (`token_name`, `scopes` one a line, `days`,
+/// GET lists tokens as JSON; POST revokes one (`revoke`), or creates one (`token_name`, `scopes` one per line, `days`,
 /// `current_password`) and shows it, once.
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
     if call.incoming.method != http::Method::POST {
@@ -71,7 +71,7 @@ async fn create_token(pages: &Pages, call: &Call<'_>, who: &Identity, fields: &F
         Ok(Some((id, token))) if fields.is_json() => {
             Reply::json(StatusCode::CREATED, &json!({ "id": id, "token": token.expose() }))
         }
-        // the form was sent again: by a reload, or Back
+        // the form was sent again, by a reload or Back
         Ok(None) => Site::see_other(&format!("{}/account?saved=token_made", pages.prefix)),
         Ok(Some((_, token))) => account::show(pages, call, who, Shown::Token(token)).await,
         Err(error) => account::form_failed(pages, call, who, "token", fields, &error).await,

@@ -21,11 +21,11 @@ pub(super) struct Login<'a> {
     pub(super) error: &'a str,
     pub(super) action: &'a str,
     pub(super) callback_url: &'a str,
-    /// It is too long for a field of the form.
+    /// Too long for a field of the form.
     pub(super) long_callback: bool,
     pub(super) email: &'a str,
     pub(super) remember: bool,
-    /// Says what can be done about a forgotten password.
+    /// Text about forgotten passwords.
     pub(super) forgotten: bool,
     pub(super) signup: &'a str,
     pub(super) providers: &'a [Button],
@@ -37,7 +37,7 @@ pub(super) struct Button {
     pub(super) href: String,
 }
 
-/// Leads on by itself.
+/// Forwards by itself.
 #[derive(Template)]
 #[template(path = "refresh.html", config = "login-ui/askama.toml")]
 pub(super) struct Refresh<'a> {
@@ -46,23 +46,23 @@ pub(super) struct Refresh<'a> {
     pub(super) place: &'a str,
 }
 
-/// Asks what an identity that waits is for.
+/// Asks about a pending identity.
 #[derive(Template)]
 #[template(path = "pending.html", config = "login-ui/askama.toml")]
 pub(super) struct Pending<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
     pub(super) error: &'a str,
-    /// The provider's.
+    /// Of the provider.
     pub(super) label: &'a str,
     pub(super) action: &'a str,
     /// The identity.
     pub(super) sealed: &'a str,
     pub(super) callback_url: &'a str,
     pub(super) email: &'a str,
-    /// Address of the account that is signed in here; empty: none is.
+    /// E-mail of the account that is signed in; empty: none.
     pub(super) signed_in_as: &'a str,
-    /// No password is needed to add the identity.
+    /// No password is required to add the identity.
     pub(super) is_fresh: bool,
 }
 
@@ -96,20 +96,20 @@ pub(super) struct Message<'a> {
     pub(super) remedy: &'a str,
     pub(super) link: &'a str,
     pub(super) link_text: &'a str,
-    /// `target` of the link: "" for this page's own place, `_blank`, or `_top` out of a frame.
+    /// `target` of the link: "", `_blank`, or `_top` to leave a frame.
     pub(super) target: &'a str,
-    /// Answers a `<turbo-frame>`, which has nothing of this page to show: Turbo loads its address as a whole page.
+    /// The response to a `<turbo-frame>`, which this page does not contain: Turbo then loads the whole page.
     pub(super) turbo_frame: bool,
     pub(super) request_id: &'a str,
 }
 
-/// A head was too large.
+/// The request head was too large.
 #[derive(Template)]
 #[template(path = "cookies.html", config = "login-ui/askama.toml")]
 pub(super) struct Cookies<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
-    /// Names, and how many bytes each has.
+    /// Names and sizes in bytes.
     pub(super) largest: &'a [(String, usize)],
     pub(super) action: &'a str,
     pub(super) request_id: &'a str,
@@ -130,7 +130,7 @@ pub(super) struct Account<'a> {
     pub(super) frame: Frame,
     pub(super) heading: &'a str,
     pub(super) notice: &'a str,
-    /// The one that `error` is about.
+    /// The form that `error` belongs to.
     pub(super) form: &'a str,
     pub(super) error: &'a str,
     pub(super) field: &'a str,
@@ -142,31 +142,31 @@ pub(super) struct Account<'a> {
     pub(super) name: &'a str,
     pub(super) picture: &'a str,
     pub(super) min_length: usize,
-    /// Sign-ins through providers; shown if there are some, or providers are configured.
+    /// Linked identities; shown if there are any, or providers are configured.
     pub(super) identities: Vec<IdentityLine>,
     pub(super) providers: &'a [(String, String)],
-    /// No password is needed to add or remove one.
+    /// No password is required to add or remove one.
     pub(super) is_fresh: bool,
     pub(super) sessions: Vec<SessionRow>,
     pub(super) tokens: Vec<TokenRow>,
     pub(super) new_token: &'a str,
-    /// Of this form alone: sent twice, it makes one token.
+    /// Unique to this form: sending it twice creates one token.
     pub(super) form_id: &'a str,
     pub(super) token_name: &'a str,
     pub(super) scopes: &'a str,
     pub(super) days: &'a str,
 }
 
-/// One sign-in through a provider.
+/// One linked identity.
 pub(super) struct IdentityLine {
     pub(super) label: String,
     pub(super) provider: String,
     pub(super) subject: String,
-    /// How people know it: user name or address there.
+    /// Display name: user name or address at the provider.
     pub(super) login: String,
     pub(super) created: String,
     pub(super) seen: String,
-    /// Where the provider authenticates the person again.
+    /// Link that signs in at the provider again.
     pub(super) again: String,
 }
 

@@ -109,7 +109,7 @@ impl Incoming<'_> {
     }
 }
 
-/// The kind of caller; determines the form of a denial (contract, section 5).
+/// The kind of caller; determines the form of a denial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallerKind {
     /// A WebSocket handshake.

@@ -153,7 +153,7 @@ pub fn shown(reading: &[u8]) -> String {
     text
 }
 
-/// Checks what no path may contain in any reading. Of escaped control characters the contract names only NUL; but no
+/// Checks what no path may contain in any reading. Of escaped control characters only NUL is dangerous to all; but no
 /// app uses others in its URLs, and parsers that trim line ends, or match with `$`, would mistake such a path for
 /// another.
 fn check(raw: &str) -> Result<(), Unreadable> {

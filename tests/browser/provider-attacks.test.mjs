@@ -48,7 +48,6 @@ async function answerFor(page, one, login, place = "/app", change = (url) => url
 const refused = (page, what) => page.waitForSelector(`text=${what}`);
 const NOT_ACCEPTED = "The provider's answer could not be accepted.";
 
-// cases 7 and 13, and their twin
 test("a person's own answer signs them in, once, and nobody else at all", async () => {
   const [page, victim] = [await newPage(), await newPage()];
   const answer = await answerFor(page, op, "mallory");
@@ -82,7 +81,6 @@ test("an answer with a parameter twice is refused, and counts once it is whole",
   await page.context().close();
 });
 
-// cases 5, 6 and 14
 test("an answer of one provider is worth nothing at the other's callback, nor in its name", async () => {
   const page = await newPage();
   const answer = await answerFor(page, op, "grace");

@@ -1,4 +1,4 @@
-//! Cross-origin resource sharing (contract, sections 2 and 5; WHATWG Fetch, 3.2).
+//! Cross-origin resource sharing (WHATWG Fetch, 3.2).
 
 use crate::backend::{Backend, ok};
 use crate::client::Answer;

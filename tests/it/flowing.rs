@@ -1,4 +1,4 @@
-//! Answers that still flow when their session ends (contract, section 6): all are cut within a second, but for downloads that
+//! Answers that still flow when their session ends: all are cut within a second, but for downloads that
 //! say how long they are. Event streams are told of it by a clean end.
 
 use std::io::Write;

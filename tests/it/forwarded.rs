@@ -1,4 +1,4 @@
-//! What a proxy in front says, read as real ones say it (contract, section 4), and what apps are told in its place.
+//! What a proxy in front says, read as real ones say it, and what apps are told in its place.
 
 use crate::backend::Backend;
 use crate::client::{Answer, Client};

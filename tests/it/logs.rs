@@ -99,7 +99,7 @@ fn a_secret_is_in_no_log_at_any_level() {
         last(&reset, '/'),
         ticket,
     ];
-    // the first link is printed beside the log, for whoever installs the gateway (contract, section 2)
+    // the first link is printed beside the log, for whoever installs the gateway
     let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
     for line in &lines {
         for secret in &secrets {

@@ -1,4 +1,4 @@
-//! `pages.logo` and `pages.templates`: a picture and files of one's own on the pages (contract, section 2).
+//! `pages.logo` and `pages.templates`: a picture and files of one's own on the pages.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The contract, asked of the real binary over real sockets.
+//! The documented behavior, checked on the real binary over real sockets.
 
 // one binary: nothing here is reachable from outside it
 #![allow(unreachable_pub)]

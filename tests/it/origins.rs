@@ -1,4 +1,4 @@
-//! Which origins are ours for a request (contract, section 5): the host that was asked for, and `public_url` where the
+//! Which origins are ours for a request: the host that was asked for, and `public_url` where the
 //! session is shared with it. On its own host alone it is nobody to others.
 
 use crate::backend::Backend;

@@ -1,4 +1,4 @@
-//! Paths that a backend may read in more than one way (contract, section 4): judged under every reading, forwarded as
+//! Paths that a backend may read in more than one way: judged under every reading, forwarded as
 //! they came.
 
 use std::io::Write;

@@ -45,7 +45,6 @@ fn socket(gateway: &Gateway, browser: &Browser) -> Socket {
     socket
 }
 
-/// Cases 70 and 72.
 #[test]
 fn a_logout_token_ends_the_sessions_that_it_names_with_their_sockets_and_no_others() {
     let provider = Provider::start();

@@ -1,4 +1,4 @@
-//! `recheck`: a session in use follows what its provider says of the person (providers.md 4).
+//! `recheck`: a session in use follows what its provider says of the person.
 
 use std::time::Instant;
 

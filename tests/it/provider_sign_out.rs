@@ -30,7 +30,6 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Cases 75 and 76.
 #[test]
 fn signing_out_ends_the_session_here_then_at_the_provider_and_starts_no_sign_in() {
     let provider = Provider::start();

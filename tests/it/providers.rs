@@ -116,7 +116,6 @@ fn people_sign_up_and_in_through_a_provider_and_nothing_secret_is_logged() {
     }
 }
 
-/// Cases 1, 2, 4, 7, 8, 12, 13.
 #[test]
 fn an_answer_counts_in_its_own_browser_once() {
     let provider = Provider::start();

@@ -360,7 +360,7 @@ fn what_does_not_fit_is_said_with_its_place_and_a_remedy() {
     assert!(half.contains("error: the certificate has no `key`"), "{half}");
 }
 
-/// The key of the contract's example: an environment variable holds it as well as a file.
+/// As in the example of gateway.toml: an environment variable holds it as well as a file.
 #[test]
 fn a_key_may_stand_in_the_environment() {
     let authority = Authority::new();

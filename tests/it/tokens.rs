@@ -1,4 +1,4 @@
-//! Backends' own tokens (contract, sections 2 and 4): who gets them, in which form, and that exactly one
+//! Backends' own tokens: who gets them, in which form, and that exactly one
 //! arrives.
 
 use data_encoding::BASE64URL_NOPAD as B64;

@@ -1,4 +1,4 @@
-//! WebSockets: the handshake's rules, the tunnel, and closing with the session (contract, section 6). Attacks stand in
+//! WebSockets: the handshake's rules, the tunnel, and closing with the session. Attacks stand in
 //! `known_attacks::h_websocket`.
 
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
 //! `recheck`: while a session is in use its provider is asked again whether the person may still sign in, and which groups
-//! they have (providers.md 4). Off the threads that serve requests; one exchange a session; a provider that cannot be
+//! they have. Off the threads that serve requests; one exchange a session; a provider that cannot be
 //! reached ends nothing.
 
 use std::sync::Arc;

@@ -122,8 +122,9 @@ impl ProviderRules {
         Ok(())
     }
 
-    /// The domain that `allow.domains` compares. An address of a company at an account that the company does not manage
-    /// is none of its domain (oauth2-proxy #2363); an address has one `@` in its canonical form (CVE-2026-40574).
+    /// The domain that `allow.domains` compares. A company's address on an account that the company does not manage
+    /// does not count as its domain (oauth2-proxy #2363); an address has one `@` in its canonical form
+    /// (CVE-2026-40574).
     fn domain(&self, identity: &ProviderIdentity) -> Option<String> {
         if let Some(hosted) = &identity.hosted_domain {
             return idna::domain_to_ascii(hosted).ok();
@@ -226,7 +227,7 @@ pub(crate) mod tests {
         list.iter().map(|text| (*text).to_owned()).collect()
     }
 
-    /// Case 49; CVE-2026-40574.
+    /// CVE-2026-40574.
     #[test]
     fn a_domain_is_what_is_behind_the_single_at_sign_and_must_be_verified() {
         let allow = Allow { domains: texts(&["example.com", "xn--bcher-kva.example"]), ..Allow::default() };
@@ -253,7 +254,6 @@ pub(crate) mod tests {
         assert_eq!(rules.check(&ProviderIdentity { email: None, ..unverified }), Err(NotAllowed::Address));
     }
 
-    /// Case 50.
     #[test]
     fn where_a_provider_names_organizations_an_address_of_the_domain_is_not_enough() {
         let allow = Allow { domains: texts(&["example.com", "gmail.com"]), ..Allow::default() };
@@ -269,7 +269,6 @@ pub(crate) mod tests {
         assert_eq!(google.check(&hosted(None, "ada@example.com")), Err(NotAllowed::Address));
     }
 
-    /// Case 51.
     #[test]
     fn a_tenant_and_a_group_are_needed_besides_an_address() {
         let allow = Allow {
@@ -293,7 +292,6 @@ pub(crate) mod tests {
         assert_eq!(rules.check(&bob), Err(NotAllowed::Address));
     }
 
-    /// Case 52.
     #[test]
     fn their_groups_are_ours_only_through_the_map() {
         let map = [("platform-team".to_owned(), "ops".to_owned())].into();
@@ -314,7 +312,6 @@ pub(crate) mod tests {
         assert!(mapped.len() == GROUPS_MAX && mapped.contains(&"ops".to_owned()), "the map comes first");
     }
 
-    /// Case 54.
     #[test]
     fn names_and_pictures_are_cleaned_like_typed_ones() {
         let mut ada = person("1", "Ada@Example.com");

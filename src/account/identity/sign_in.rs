@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(again.session.user.load().name, "Ada", "it only fills an empty name");
     }
 
-    /// Case 38: the key is the subject, byte for byte, at this provider.
+    /// The key is the subject, byte for byte, at this provider.
     #[tokio::test]
     async fn another_subject_or_provider_is_another_person() {
         let world = World::new();
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(email(&again), "a@example.com", "the address is no key");
     }
 
-    /// Case 44: the answer to an unverified address does not depend on whether it is an account's.
+    /// The answer to an unverified address does not depend on whether it is an account's.
     #[tokio::test]
     async fn an_unverified_address_finds_and_creates_no_account() {
         let world = World::new();
@@ -377,7 +377,7 @@ mod tests {
         assert!(matches!(sign_in(&world, &linking, &ada()).await, Finished::SignedIn(_, Entry::Linked)));
     }
 
-    /// Case 45: an account that anybody could have opened with the address must not be handed what its owner brings
+    /// An account that anybody could have opened with the address must not be handed what its owner brings
     /// (pre-hijacking, USENIX Security 2022).
     #[tokio::test]
     async fn a_verified_address_links_only_to_an_account_that_proved_it_and_only_where_it_may() {
@@ -439,7 +439,6 @@ mod tests {
         assert_eq!(links::list(&world.accounts, &own).await.unwrap().len(), 1);
     }
 
-    /// Case 46.
     #[tokio::test]
     async fn of_two_identities_that_race_for_one_address_one_gets_the_account() {
         let world = World::new();
@@ -451,7 +450,7 @@ mod tests {
         assert_eq!((created, collided, count(&world, "user"), count(&world, "identity")), (1, 7, 1, 1));
     }
 
-    /// Case 47: also from two processes.
+    /// Also from two processes.
     #[tokio::test]
     async fn an_identity_that_is_linked_to_many_accounts_at_the_same_time_belongs_to_one() {
         let world = World::new();
@@ -472,7 +471,7 @@ mod tests {
         assert_eq!(done.session.user.load().id, ids[winner]);
     }
 
-    /// Case 48; GO-2025-3822.
+    /// GO-2025-3822.
     #[tokio::test]
     async fn a_disabled_account_is_refused_and_its_sessions_have_ended() {
         let world = World::new();
@@ -484,7 +483,7 @@ mod tests {
         signed_in(sign_in(&world, &rules("corp"), &ada()).await);
     }
 
-    /// Case 20; OWASP ASVS 5.0, 6.8.1.
+    /// OWASP ASVS 5.0, 6.8.1.
     #[tokio::test]
     async fn a_provider_under_another_issuer_signs_no_one_in_until_its_operator_adopts_it() {
         let world = World::new();
@@ -519,7 +518,7 @@ mod tests {
         assert_eq!(world.events(1), ["provider_refused"]);
     }
 
-    /// providers.md 3: groups of the provider are replaced at each sign-in, and hold for its sessions alone.
+    /// Groups of the provider are replaced at each sign-in, and apply only to sessions that began with the identity.
     #[tokio::test]
     async fn mapped_groups_come_and_go_with_the_sign_in_and_reach_no_other_session() {
         let world = World::new();
@@ -547,7 +546,7 @@ mod tests {
         assert_eq!(again.user.groups.join(","), "staff", "this provider is not configured there");
     }
 
-    /// Case 9: tabs that finish within a minute keep the session that the first one began, and its sockets.
+    /// Tabs that finish within a minute keep the session that the first one began, and its sockets.
     #[tokio::test]
     async fn twelve_tabs_that_finish_together_share_one_session() {
         let world = World::new();
@@ -583,7 +582,6 @@ mod tests {
         assert!(credentials::session_token(&world.accounts, bob.token.expose().as_bytes()).is_err());
     }
 
-    /// Case 57, and its twin.
     #[tokio::test]
     async fn a_link_attempt_ends_only_in_the_session_that_began_it() {
         let world = World::new();
@@ -603,7 +601,7 @@ mod tests {
         assert_eq!(count(&world, "identity"), 0);
         assert!(matches!(link(browser(&own), &intent).await, Finished::Linked(true)));
         assert!(matches!(link(browser(&own), &intent).await, Finished::Linked(false)));
-        // contract 7: an identity of another account is refused, never signed in
+        // an identity of another account is refused, never signed in
         let theirs = Intent::Link { session: other.session.id.clone(), account: other.session.user.load().id.clone() };
         assert_eq!(refusal(&link(browser(&other), &theirs).await), Refusal::OfAnother);
         let ended = Intent::Link { session: own.session.id.clone(), account: own.session.user.load().id.clone() };
@@ -613,7 +611,6 @@ mod tests {
         assert_eq!(refusal(&late), Refusal::SessionEnded);
     }
 
-    /// Case 58.
     #[tokio::test]
     async fn an_invite_is_used_once_whichever_provider_comes_first() {
         let world = World::new();
@@ -665,7 +662,7 @@ mod tests {
         );
     }
 
-    /// Case 55: two requests that would each leave the other's identity are decided one after the other.
+    /// Two requests that would each leave the other's identity are decided one after the other.
     #[tokio::test]
     async fn the_last_way_to_sign_in_stays_also_in_a_race() {
         let world = World::new();

@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    // cases 2 to 6: state of another browser, with a bit flipped, too old, of another provider, at another path
+    // state of another browser, with a bit flipped, too old, of another provider, at another path
     #[test]
     fn state_opens_nowhere_else() {
         let browser = Browser::new().unwrap();

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(found(&[secret], Some("a"), Algorithm::HS256), "none");
     }
 
-    // case 41: a key for encryption, a broken one, and the good one among them
+    // a key for encryption, a broken one, and the good one among them
     #[test]
     fn keys_that_cannot_verify_are_left_out_and_do_not_lose_the_others() {
         let odd = [

@@ -100,7 +100,6 @@ mod tests {
         (number as u128).to_be_bytes()
     }
 
-    // case 7
     #[test]
     fn an_attempt_is_answered_once() {
         let memory = Memory::default();

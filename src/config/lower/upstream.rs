@@ -282,7 +282,7 @@ fn parts(template: &Item<'_, String>) -> Option<Vec<TemplatePart>> {
     Some(parts)
 }
 
-/// The headers of a preset (contract, section 4).
+/// The headers of a preset.
 pub(in crate::config) fn preset(name: &str) -> IdentityHeaders {
     use TemplatePart::{Email, Groups, Id, Name};
     let headers: Vec<(&'static str, TemplatePart)> = match name {

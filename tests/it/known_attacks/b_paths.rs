@@ -261,7 +261,7 @@ fn b11_many_hosts_are_matched_in_any_case() {
     still_serves(&gateway);
 }
 
-/// Traefik CVE-2026-32695; the contract's answer is 404.
+/// Traefik CVE-2026-32695; the answer is 404.
 #[test]
 fn b12_an_unknown_host_has_no_default() {
     let gateway = Gateway::start(HOSTS);
@@ -281,7 +281,7 @@ fn b12_an_unknown_host_has_no_default() {
     );
 }
 
-/// Traefik CVE-2026-48020. The contract lets rules see the whole path, so that these meet none: 404.
+/// Traefik CVE-2026-48020. Rules see the whole path, so that these meet none: 404.
 #[test]
 fn b13_a_prefix_is_cut_at_a_segment_border_and_forwarded() {
     let backend = Backend::start(ok);
@@ -382,7 +382,7 @@ fn b16_a_target_of_16_kib_is_served_and_a_longer_one_is_414() {
 }
 
 /// Traefik CVE-2026-54762 and Caddy CVE-2026-27586: what could not be read was left out, and the door stood
-/// open. (That there are no users yet is no fault: the contract has a link for the first one.)
+/// open. (That there are no users yet is no fault: the first one gets a link.)
 #[test]
 fn b17_a_configuration_that_cannot_be_read_whole_starts_nothing() {
     let route = "[[route]]\nupstream = \"builtin:whoami\"\n";
@@ -409,7 +409,7 @@ fn b17_a_configuration_that_cannot_be_read_whole_starts_nothing() {
     still_serves(&Gateway::start(route));
 }
 
-/// The contract: the first one wins, and one that never can is a fault.
+/// The first one wins, and one that never can is a fault.
 #[test]
 fn b18_of_two_rules_the_first_wins_and_one_that_never_wins_is_a_fault() {
     let both = |first: &str, second: &str| {

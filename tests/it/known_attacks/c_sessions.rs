@@ -31,7 +31,7 @@ fn all_are_nobody(gateway: &Gateway, good: &str, forged: &[String]) {
     still_serves(gateway);
 }
 
-/// The contract says 303 and our path.
+/// 303, and our path.
 #[test]
 fn c1_a_navigation_without_a_session_goes_to_the_login_page_on_the_same_host() {
     let stage = stage();
@@ -243,7 +243,7 @@ fn c9_on_https_every_cookie_of_ours_is_bound_to_its_host_and_out_of_scripts_reac
 }
 
 /// OWASP ASVS 7.4.1, caddy-security CVE-2024-21492. `Clear-Site-Data` is not sent: it would take the app's
-/// cookies and the device's with it, by which the contract tells a known browser.
+/// cookies and the device's with it, by which a known browser is recognized.
 #[test]
 fn c10_signing_out_ends_the_session_itself_and_takes_the_cookie_back() {
     let gateway = Gateway::whoami();

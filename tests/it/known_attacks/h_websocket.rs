@@ -85,7 +85,7 @@ fn w2_a_page_of_another_origin_opens_no_socket() {
     still_serves(&gateway);
 }
 
-/// Pomerium #1279. The contract's codes and its second.
+/// Pomerium #1279. The close codes, within a second.
 #[test]
 fn w3_a_socket_is_closed_when_its_session_expires() {
     let gateway = Gateway::start(

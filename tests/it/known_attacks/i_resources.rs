@@ -130,7 +130,7 @@ fn r4_without_descriptors_it_rests_and_then_continues() {
     still_serves(&gateway);
 }
 
-/// Slow read. The contract's `idle` ends what does not move at all; somebody slow is served.
+/// Slow read. `limits.idle` ends what does not move at all; somebody slow is served.
 #[test]
 fn r5_a_client_that_reads_nothing_is_cut_off_and_its_upstream_freed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -147,7 +147,7 @@ fn j6_the_admin_listener_answers_loopback_names_alone() {
     assert_eq!((posted.status, posted.field("allow")), (405, Some("GET, HEAD")));
 }
 
-/// The contract: to standard error beside the log, valid 24 hours, void once somebody is there.
+/// To standard error beside the log, valid 24 hours, void once an account exists.
 #[test]
 fn j8_the_first_link_is_printed_beside_the_log_and_void_once_an_account_exists() {
     let gateway = Gateway::whoami();

@@ -1,4 +1,4 @@
-//! Cases 1 to 24: what the browser brings back, and the exchange of the code.
+//! What the browser brings back, and the exchange of the code.
 
 use std::collections::HashMap;
 
@@ -58,7 +58,6 @@ async fn an_honest_provider_signs_people_in() {
     assert_eq!(world.op.count("/userinfo"), 0, "nothing was missing");
 }
 
-// cases 1, 2, 4, 5, 6, 11, 12
 #[tokio::test]
 async fn an_answer_is_only_taken_in_its_own_browser_at_its_own_place_and_once_said() {
     let world = World::new().await;
@@ -82,7 +81,7 @@ async fn an_answer_is_only_taken_in_its_own_browser_at_its_own_place_and_once_sa
     assert_eq!(world.op.count("/token"), 1, "no refused answer reached the provider");
 }
 
-// case 5, and 17: one of two providers leads the browser on to the other, whose code comes back with the first one's state
+// one of two providers leads the browser on to the other, whose code comes back with the first one's state
 #[tokio::test]
 async fn state_of_one_provider_is_nothing_at_anothers_callback() {
     let (op, other) = (Op::start().await, Op::start().await);
@@ -114,7 +113,7 @@ async fn state_of_one_provider_is_nothing_at_anothers_callback() {
     assert!(world.call_back(&query).await.is_ok());
 }
 
-// case 7: a double click, and the back button
+// a double click, and the back button
 #[tokio::test]
 async fn the_second_arrival_of_one_answer_is_known_with_the_session_it_began() {
     let world = World::new().await;
@@ -128,7 +127,6 @@ async fn the_second_arrival_of_one_answer_is_known_with_the_session_it_began() {
     assert_eq!(world.op.count("/token"), 1);
 }
 
-// case 9 and 10
 #[tokio::test]
 async fn twelve_tabs_and_a_restart_are_all_one_browser() {
     let world = World::new().await;
@@ -156,7 +154,6 @@ async fn a_long_return_address_comes_back_and_is_lost_by_a_restart_alone() {
     assert_eq!(finished.return_to, Some(long));
 }
 
-// cases 14 to 16
 #[tokio::test]
 async fn an_answer_of_another_issuer_is_refused_error_answers_too() {
     let world = World::new().await;
@@ -194,7 +191,6 @@ async fn the_providers_error_becomes_a_reason_and_its_text_stays_short() {
     assert!(failure.detail.starts_with("server_errorscript ("), "{}", failure.detail);
 }
 
-// case 19
 #[tokio::test]
 async fn metadata_of_another_issuer_or_with_one_slash_more_starts_nothing() {
     for change in ["https://evil.example.com", "slash", "missing", "number"] {
@@ -218,7 +214,7 @@ async fn metadata_of_another_issuer_or_with_one_slash_more_starts_nothing() {
     }
 }
 
-// case 61, by the protocol: metadata that names other places
+// metadata that names other places
 #[tokio::test]
 async fn endpoints_out_of_metadata_are_https_or_on_this_machine() {
     for (endpoint, is_good) in [
@@ -237,7 +233,6 @@ async fn endpoints_out_of_metadata_are_https_or_on_this_machine() {
     }
 }
 
-// cases 21 and 22 as the provider sees them, 23
 #[tokio::test]
 async fn a_code_that_the_provider_refuses_signs_no_one_in() {
     let world = World::new().await;
@@ -251,7 +246,7 @@ async fn a_code_that_the_provider_refuses_signs_no_one_in() {
     assert!(world.sign_in().await.is_ok());
 }
 
-// case 13: the victim's browser is led to the answer that the attacker got
+// the victim's browser is led to the answer that the attacker got
 #[tokio::test]
 async fn an_answer_to_somebody_elses_attempt_signs_no_one_in() {
     let world = World::new().await;
@@ -267,7 +262,7 @@ async fn an_answer_to_somebody_elses_attempt_signs_no_one_in() {
     assert!(world.call_back_with(&query, |callback| callback.browser = Some(attackers)).await.is_ok(), "it is honest");
 }
 
-// case 24: where the provider does not look at PKCE, the nonce still ties a code to its attempt
+// where the provider does not look at PKCE, the nonce still ties a code to its attempt
 #[tokio::test]
 async fn the_nonce_binds_the_code_where_the_provider_ignores_pkce() {
     for sends in [true, false] {
@@ -281,12 +276,12 @@ async fn the_nonce_binds_the_code_where_the_provider_ignores_pkce() {
         assert_eq!(world.op.count("/token"), 1, "the provider gave a token");
         assert!(world.sign_in().await.is_ok());
     }
-    // and one that demands PKCE gives none without (case 23)
+    // and one that demands PKCE gives none without
     let world = World::with(|provider| provider.danger_no_pkce = true).await;
     assert_eq!(world.refusal().await.0, Reason::CodeRefused);
 }
 
-// case 18: metadata of one provider that names the token endpoint of another
+// metadata of one provider that names the token endpoint of another
 #[tokio::test]
 async fn what_is_sent_to_a_token_endpoint_of_another_is_of_no_use_there() {
     let (op, other) = (Op::start().await, Op::start().await);
@@ -309,7 +304,7 @@ async fn what_is_sent_to_a_token_endpoint_of_another_is_of_no_use_there() {
     assert!(!form.contains_key("client_secret"));
 }
 
-// case 25, the parts that are about content; the client's tests have the others
+// the content of token responses; the client's tests have the rest
 #[tokio::test]
 async fn a_token_answer_that_is_not_one_is_refused() {
     const LEADING_AWAY: &str = "application/json\r\nlocation: http://169.254.169.254/latest/meta-data";

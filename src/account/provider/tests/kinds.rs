@@ -60,7 +60,7 @@ async fn an_openid_provider_proves_addresses_by_its_flag() {
     assert!(trusting.sign_in().await.unwrap().identity.email.unwrap().is_verified);
 }
 
-// case 51: nOAuth
+// nOAuth
 #[tokio::test]
 async fn microsoft_proves_an_address_only_by_its_two_claims() {
     let microsoft = ProviderKind::Microsoft;
@@ -146,7 +146,6 @@ async fn the_placeholder_of_tenants_is_no_issuer_elsewhere() {
     assert!(tenants("corp.example.com").await.begin().await.is_err(), "a domain is one tenant");
 }
 
-// case 53
 #[tokio::test]
 async fn groups_that_the_token_leaves_out_come_from_graph_or_no_one_signs_in() {
     let op = Op::start().await;
@@ -322,7 +321,7 @@ async fn an_oauth2_provider_with_an_issuer_is_described_by_its_metadata() {
     let identity = world.call_back(&query).await.map_err(|e| e.failure).unwrap().identity;
     assert_eq!((identity.subject.as_str(), identity.issuer.as_deref()), ("7", Some(issuer.as_str())));
     assert_eq!(world.op.count(PLACE), 1);
-    // a document of another issuer starts nothing (case 19)
+    // a document of another issuer starts nothing
     let world = World::of(world.op.clone(), &[configured.clone()]);
     put(&world, PLACE, &document(&base));
     assert_eq!(world.begin().await.err().unwrap().reason, Reason::Unavailable);

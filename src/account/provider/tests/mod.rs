@@ -1,6 +1,5 @@
-//! The protocol against a provider of the tests' own, over real sockets: honest by default, and hostile in one step at a
-//! time. Each refusal has its honest twin in `an_honest_provider_signs_people_in`. Numbers are those of the list of cases in
-//! the plan for providers.
+//! The protocol against a provider of the tests' own, over real sockets: honest by default, and hostile in one step at
+//! a time. Each refusal has its honest twin in `an_honest_provider_signs_people_in`.
 
 mod answers;
 mod id_tokens;

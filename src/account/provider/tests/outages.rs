@@ -21,7 +21,6 @@ fn mend_discovery(world: &World) {
     world.change(|op| drop(op.raw.remove(DISCOVERY)));
 }
 
-// case 60
 #[tokio::test]
 async fn nothing_is_asked_before_someone_signs_in_and_a_failure_is_kept_for_five_seconds() {
     let world = World::new().await;
@@ -144,7 +143,7 @@ async fn requests_are_pushed_where_the_provider_demands_it() {
     assert_eq!((failure.reason, failure.detail.contains("invalid_request")), (Reason::Unavailable, true));
 }
 
-// case 18: an assertion is for the issuer alone
+// an assertion is for the issuer alone
 #[tokio::test]
 async fn an_assertion_proves_the_client_to_its_own_issuer_alone() {
     use data_encoding::{BASE64, BASE64URL_NOPAD as B64};
@@ -172,7 +171,7 @@ async fn an_assertion_proves_the_client_to_its_own_issuer_alone() {
     }
 }
 
-// case 63: a crowd that comes back from a provider whose token endpoint hangs
+// a crowd that comes back from a provider whose token endpoint hangs
 #[tokio::test]
 async fn two_hundred_sign_ins_at_the_same_time_make_sixteen_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
