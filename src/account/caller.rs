@@ -1,6 +1,6 @@
 //! Where a request comes from, and which queue and limits it counts against.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::limits::fair_queue::Flow;
 use crate::web::network::network_prefix;
@@ -25,8 +25,13 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The address that attempts are counted by: 127.0.0.1 on a Unix socket; `None`: many people share it.
+    pub(crate) fn counted_address(&self) -> Option<IpAddr> {
+        (!self.is_proxy).then(|| self.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    }
+
     /// The address that limits apply to; `None`: the client's address is unknown.
-    pub(crate) fn limited_address(&self) -> Option<IpAddr> {
+    pub(super) fn limited_address(&self) -> Option<IpAddr> {
         self.address.filter(|_| !self.is_proxy)
     }
 

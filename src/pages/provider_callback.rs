@@ -60,7 +60,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         path,
         origin: &origin,
         query: &query,
-        address: call.caller.limited_address(),
+        address: call.caller.counted_address(),
         browser: browser.clone(),
     };
     match (finish::finish(providers, &callback).await, browser) {

@@ -36,14 +36,17 @@ pub(crate) async fn end_sessions(
     token: &Secret,
 ) -> Result<(), LogoutError> {
     let shared = &*accounts.shared;
-    let (memory, address) = (providers.logouts(), caller.address);
-    if let Some(retry_after_secs) =
-        providers.failed_logouts.retry_after_secs(provider, address, shared.monotonic_secs())
+    let (memory, address) = (providers.logouts(), caller.counted_address());
+    if let Some(address) = address
+        && let Some(retry_after_secs) =
+            providers.failed_logouts.retry_after_secs(provider, address, shared.monotonic_secs())
     {
         return Err(LogoutError::Throttled { retry_after_secs });
     }
     let refuse = |detail: &str| {
-        providers.failed_logouts.failed(provider, address, shared.monotonic_secs());
+        if let Some(address) = address {
+            providers.failed_logouts.failed(provider, address, shared.monotonic_secs());
+        }
         let request_id = caller.request_id.as_str();
         tracing::warn!(request_id, provider, detail, "back-channel logout refused");
         LogoutError::Invalid

@@ -3,7 +3,7 @@
 //! Many people share an address: an account's success also clears its failures from the address's counter, and an
 //! address over its limit is slowed down before it is rejected.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::account::accounts::Accounts;
 use crate::account::audit;
@@ -69,7 +69,7 @@ pub(crate) fn of_sign_in(
         return vec![own(settings, format!("device:{id}:{email}"))];
     }
     let mut limits = vec![own(settings, account(email))];
-    limits.extend(peer(caller).map(|from| {
+    limits.extend(caller.counted_address().map(|from| {
         let [sign_ins, _] = address(from);
         of_address(settings, sign_ins, settings.ban_time.as_secs().saturating_mul(ADDRESS_BANS.into()).max(1))
     }));
@@ -83,13 +83,7 @@ pub(crate) fn of_sign_up(settings: config::Throttle, caller: &Caller) -> Vec<Lim
         let [_, sign_ups] = address(from);
         of_address(settings, sign_ups, SIGN_UP_SECS)
     };
-    peer(caller).map(limit).into_iter().collect()
-}
-
-/// The address that attempts are counted under. A Unix socket counts as 127.0.0.1; a trusted proxy that does not name
-/// its client is not counted, because it is everybody.
-fn peer(caller: &Caller) -> Option<IpAddr> {
-    (!caller.is_proxy).then(|| caller.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    caller.counted_address().map(limit).into_iter().collect()
 }
 
 /// The limit on wrong current passwords, per session: a stolen session cannot lock the forms of others.

@@ -92,16 +92,9 @@ impl Failure {
         Self { reason, detail: detail.into() }
     }
 
-    /// Whether the provider was asked about what the browser sent, in vain.
+    /// Whether what the browser sent was refused, after a request to the provider: made-up codes are.
     pub(crate) fn cost_a_request(&self) -> bool {
-        matches!(
-            self.reason,
-            Reason::CodeRefused
-                | Reason::ClientRefused
-                | Reason::BadIdentity
-                | Reason::Unavailable
-                | Reason::GroupsUnavailable
-        )
+        matches!(self.reason, Reason::CodeRefused | Reason::BadIdentity)
     }
 
     /// A request to the provider that brought no response. `what` was asked for.

@@ -17,7 +17,7 @@ const NETWORKS_MAX: usize = 4096;
 
 /// Failures by provider and network (an IPv4 address, or a /64). Times are monotonic seconds.
 #[derive(Default)]
-pub(crate) struct FailureWindows(Mutex<HashMap<(String, Option<IpAddr>), Window, ahash::RandomState>>);
+pub(crate) struct FailureWindows(Mutex<HashMap<(String, IpAddr), Window, ahash::RandomState>>);
 
 struct Window {
     began: u64,
@@ -26,18 +26,18 @@ struct Window {
 
 impl FailureWindows {
     /// Seconds until a network may call again; `None`: it may now.
-    pub(crate) fn retry_after_secs(&self, provider: &str, caller: Option<IpAddr>, now: u64) -> Option<u64> {
+    pub(crate) fn retry_after_secs(&self, provider: &str, caller: IpAddr, now: u64) -> Option<u64> {
         let held = self.0.lock();
-        let window = held.get(&(provider.to_owned(), caller.map(network_prefix)))?;
+        let window = held.get(&(provider.to_owned(), network_prefix(caller)))?;
         let ends = window.began.saturating_add(WINDOW_SECS);
         (window.failures >= FAILURES_MAX && now < ends).then(|| ends - now)
     }
 
     /// Counts a failure.
-    pub(crate) fn failed(&self, provider: &str, caller: Option<IpAddr>, now: u64) {
+    pub(crate) fn failed(&self, provider: &str, caller: IpAddr, now: u64) {
         let mut held = self.0.lock();
         let is_current = |window: &Window| now < window.began.saturating_add(WINDOW_SECS);
-        let key = (provider.to_owned(), caller.map(network_prefix));
+        let key = (provider.to_owned(), network_prefix(caller));
         if held.len() >= NETWORKS_MAX && !held.contains_key(&key) {
             held.retain(|_, window| is_current(window));
             if held.len() >= NETWORKS_MAX {
@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn the_network_whose_calls_fail_waits_and_no_other() {
         let windows = FailureWindows::default();
-        let [evil, neighbour, provider] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|a| a.parse::<IpAddr>().ok());
+        let [evil, neighbour, provider] =
+            ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|a| a.parse::<IpAddr>().unwrap());
         for _ in 0..FAILURES_MAX {
             assert_eq!(windows.retry_after_secs("corp", evil, 10), None);
             windows.failed("corp", evil, 10);
@@ -78,10 +79,10 @@ mod tests {
         let windows = FailureWindows::default();
         for number in 0..NETWORKS_MAX + 10 {
             let address = std::net::Ipv4Addr::from(u32::try_from(number).unwrap());
-            windows.failed("corp", Some(address.into()), 0);
+            windows.failed("corp", address.into(), 0);
         }
         assert_eq!(windows.0.lock().len(), NETWORKS_MAX);
-        windows.failed("corp", None, WINDOW_SECS);
+        windows.failed("corp", IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), WINDOW_SECS);
         assert_eq!(windows.0.lock().len(), 1, "windows that have passed are dropped first");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Callback<'c> {
     pub(crate) origin: &'c str,
     /// All parameters of the query, decoded.
     pub(crate) query: &'c [(String, String)],
-    /// The address that failures are counted by; `None`: it is not known.
+    /// The address that failures are counted by; `None`: many people share it, and they are not counted.
     pub(crate) address: Option<IpAddr>,
     /// The browser, if it presented exactly one cookie that is one of ours.
     pub(crate) browser: Option<Browser>,
@@ -97,7 +97,8 @@ pub(crate) async fn finish(providers: &Providers, callback: &Callback<'_>) -> Re
         began_session: None,
     };
     let (name, address) = (state.config.name.as_str(), callback.address);
-    if providers.failed_callbacks.retry_after_secs(name, address, state.monotonic()).is_some() {
+    if address.is_some_and(|from| providers.failed_callbacks.retry_after_secs(name, from, state.monotonic()).is_some())
+    {
         let failure = Failure::new(Reason::Throttled, "too many sign-ins from this network failed");
         return Err(Unfinished { failure, known: Some(known) });
     }
@@ -106,7 +107,7 @@ pub(crate) async fn finish(providers: &Providers, callback: &Callback<'_>) -> Re
             Ok(Finished { identity, intent: known.intent, return_to: known.return_to, attempt: attempt.id, tokens })
         }
         Err(Ended::Failed(failure)) => {
-            if failure.cost_a_request() {
+            if let Some(address) = address.filter(|_| failure.cost_a_request()) {
                 providers.failed_callbacks.failed(name, address, state.monotonic());
             }
             Err(Unfinished { failure, known: Some(known) })

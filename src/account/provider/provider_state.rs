@@ -90,9 +90,13 @@ impl ProviderState {
     /// The provider's metadata: kept, or read now. Old metadata is used while it is read again in the background.
     pub(crate) async fn metadata(self: &Arc<Self>) -> Result<Arc<Metadata>, Failure> {
         let now = self.monotonic();
-        let held = self.metadata.lock().read.clone();
+        let (held, has_failed) = {
+            let held = self.metadata.lock();
+            (held.read.clone(), held.failed.as_ref().is_some_and(|(at, _)| now < at + FAILED_SECS))
+        };
         match held {
             Some((at, metadata)) if now < at + FRESH_SECS => return Ok(metadata),
+            Some((at, metadata)) if has_failed && now < at + STALE_SECS => return Ok(metadata),
             Some((at, metadata)) if now < at + STALE_SECS => {
                 let own = Arc::clone(self);
                 drop(tokio::spawn(async move {

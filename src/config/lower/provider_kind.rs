@@ -125,7 +125,7 @@ fn microsoft(table: &Table<'_>, authority: String, tenant: Option<Item<'_, Strin
 /// Warns where the e-mail addresses of several directories would count as verified.
 pub(super) fn trusted_directory(table: &Table<'_>, issuer: Option<&ProviderIssuer>) {
     let Some(ProviderIssuer::MicrosoftTenant { tenant, .. }) = issuer else { return };
-    if matches!(tenant.as_str(), "common" | "organizations" | "consumers") {
+    if matches!(tenant.as_str(), "common" | "organizations") {
         let what =
             "administrators of every allowed tenant can give people any e-mail address, and it counts as verified";
         let remedy = "set `tenant` to your own directory, or remove this";

@@ -74,6 +74,11 @@ async fn a_network_whose_callbacks_fail_waits_and_another_does_not() {
     assert_eq!(call_back(&query, "192.0.2.1").await, Some(Reason::Throttled));
     assert_eq!(world.op.count("/token"), asked, "nothing was sent");
     assert_eq!(call_back(&query, "192.0.2.2").await, None);
+    // behind a proxy that names no client everyone is one address: a stranger must not keep the others out
+    for _ in 0..61 {
+        let query = made_up(&world.begin().await.unwrap().url);
+        assert_eq!(call_back(&query, "").await, Some(Reason::CodeRefused));
+    }
     world.clock.advance(60);
     let query = world.op.authorize(&world.begin().await.unwrap().url);
     assert_eq!(call_back(&query, "192.0.2.1").await, None, "a minute later");
@@ -92,6 +97,27 @@ async fn metadata_is_kept_for_an_hour_and_used_for_a_day_if_it_cannot_be_read() 
     mend_discovery(&world);
     world.clock.advance(5);
     assert!(world.begin().await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_are_used_for_a_day_if_they_cannot_be_read() {
+    let world = World::new().await;
+    let sign_in_after = async |secs: u64| {
+        let now = NOW + secs;
+        world.change(|op| {
+            op.claims = Box::new(move |claims| (claims["iat"], claims["exp"]) = (now.into(), (now + 300).into()));
+        });
+        world.sign_in().await.err().map(|failure| failure.reason)
+    };
+    assert_eq!(sign_in_after(0).await, None);
+    world.change(|op| drop(op.raw.insert("/jwks".to_owned(), (503, "application/json", "{}".to_owned()))));
+    world.clock.advance(23 * 3600);
+    assert_eq!(sign_in_after(23 * 3600).await, None);
+    world.clock.advance(2 * 3600);
+    assert_eq!(sign_in_after(25 * 3600).await, Some(Reason::Unavailable), "more than a day old");
+    world.change(|op| drop(op.raw.remove("/jwks")));
+    world.clock.advance(60);
+    assert_eq!(sign_in_after(25 * 3600 + 60).await, None);
 }
 
 #[tokio::test]
