@@ -108,7 +108,7 @@ def main():
         seen, key = globals()[part](options), PARTS[part]
         before, after = (load.median(seen, name, key) for name in NAMES)
         ratios = [one["after"][key] / one["before"][key] for one in seen]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         print(f"{part}: {before:.2f} {key} before, {after:.2f} after; ratio {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
 
 
