@@ -12,7 +12,7 @@ use super::fault::{Fault, nearest};
 const REFERENCE: [&str; 3] = ["file", "env", "credential"];
 
 /// Keys that look like secrets but are settings.
-const SETTINGS: [&str; 3] = ["app_cookies", "cookie_name", "cookies"];
+const SETTINGS: [&str; 4] = ["app_cookies", "cookie_name", "cookies", "key_id"];
 
 /// Replaces secrets in the text with stars, without moving any byte, and removes them from the faults.
 pub(super) fn conceal(text: &str, document: &DeTable<'_>, is_toml: bool, faults: &mut [Fault]) -> String {

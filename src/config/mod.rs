@@ -35,8 +35,8 @@ pub use load::{load, load_broken};
 pub use parse::{one_app, parse};
 pub use pattern::{PathPattern, Segment};
 pub use provider::{
-    ClientCredential, KeptTokens, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderEndpoints, ProviderIssuer,
-    ProviderKind, SignOut, TokenAuth,
+    AppleKey, ClientCredential, KeptTokens, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderEndpoints,
+    ProviderIssuer, ProviderKind, SignOut, TokenAuth,
 };
 pub use routes::Routes;
 pub use routing::{

@@ -79,6 +79,7 @@ pub enum ProviderKind {
     GitHub,
     GitLab,
     Microsoft,
+    Apple,
     /// Any provider with OpenID Connect Discovery.
     Oidc,
     /// OAuth 2.0 with a userinfo endpoint and without ID tokens.
@@ -98,10 +99,22 @@ impl ProviderKind {
             Self::GitHub => "github",
             Self::GitLab => "gitlab",
             Self::Microsoft => "microsoft",
+            Self::Apple => "apple",
             Self::Oidc => "oidc",
             Self::OAuth2 => "oauth2",
         }
     }
+}
+
+/// The key of `kind = "apple"`, from which each request's client secret is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppleKey {
+    /// `private_key`: a P-256 key as a PKCS#8 document in PEM.
+    pub key: Secret,
+    /// `team_id`: who signs.
+    pub team: String,
+    /// `key_id`: names the key in the JWT's header.
+    pub id: String,
 }
 
 /// `client_secret` or `private_key`
@@ -113,6 +126,8 @@ pub enum ClientCredential {
     Secret(Secret),
     /// `private_key`: a PKCS#8 document in PEM, for `private_key_jwt`.
     PrivateKey(Secret),
+    /// `private_key`, `team_id` and `key_id` of kind apple.
+    Apple(AppleKey),
 }
 
 /// Expected issuer of a provider's ID tokens.

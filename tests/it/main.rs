@@ -61,6 +61,7 @@ mod process;
 mod provider;
 mod provider_accounts;
 mod provider_answers;
+mod provider_apple;
 mod provider_check;
 mod provider_hosts;
 mod provider_logout;

@@ -50,6 +50,8 @@ pub struct Provider {
     pub refresh: Arc<Mutex<Refresh>>,
     /// What it says the time is; nothing: the truth.
     pub date: Arc<Mutex<Option<String>>>,
+    /// Where clients prove themselves as Apple wants it: their key.
+    pub apple_client: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl Provider {
@@ -85,6 +87,7 @@ impl Provider {
             issued: Arc::default(),
             refresh: Arc::default(),
             date: Arc::default(),
+            apple_client: Arc::default(),
         };
         let server = provider.clone();
         std::thread::spawn(move || {
@@ -203,12 +206,10 @@ impl Provider {
 
     /// Gives the nonce of the ID token, if it gets one.
     fn redeem(&self, head: &[String], body: &str) -> Result<Option<String>, &'static str> {
-        let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let pair = BASE64.encode(format!("{CLIENT_ID}:{}", encoded(SECRET)).as_bytes());
-        if !head.contains(&format!("authorization: Basic {pair}")) {
+        let form: HashMap<String, String> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+        if !self.knows_client(head, &form) {
             return Err("invalid_client");
         }
-        let form: HashMap<String, String> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
         if let Some(token) = form.get("refresh_token") {
             let mut refresh = self.refresh.lock().unwrap();
             let is_current = form["grant_type"] == "refresh_token" && refresh.current.remove(token);
@@ -221,6 +222,16 @@ impl Provider {
         let hash = B64.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
         let is_right = hash == challenge && form["redirect_uri"] == redirect_uri;
         if is_right && form["grant_type"] == "authorization_code" { Ok(Some(nonce)) } else { Err("invalid_grant") }
+    }
+
+    fn knows_client(&self, head: &[String], form: &HashMap<String, String>) -> bool {
+        if let Some(key) = self.apple_client.lock().unwrap().as_deref() {
+            return form.get("client_id").is_some_and(|id| id == CLIENT_ID)
+                && is_apple_secret(&form["client_secret"], key);
+        }
+        let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let pair = BASE64.encode(format!("{CLIENT_ID}:{}", encoded(SECRET)).as_bytes());
+        head.contains(&format!("authorization: Basic {pair}"))
     }
 
     fn tokens(&self, nonce: Option<&str>) -> Value {
@@ -273,6 +284,23 @@ impl Provider {
         change(&mut head, &mut claims);
         self.signed(&head, &claims)
     }
+}
+
+/// What Apple checks of a client secret (developer.apple.com, "Creating a client secret").
+fn is_apple_secret(secret: &str, key: &[u8]) -> bool {
+    let (message, signature) = secret.rsplit_once('.').unwrap();
+    let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, key);
+    if key.verify(message.as_bytes(), &B64.decode(signature.as_bytes()).unwrap()).is_err() {
+        return false;
+    }
+    let [head, claims] = [0, 1].map(|at| {
+        let part = message.split('.').nth(at).unwrap();
+        serde_json::from_slice::<Value>(&B64.decode(part.as_bytes()).unwrap()).unwrap()
+    });
+    let lifetime = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
+    let expected = json!({ "iss": "TEAM123456", "sub": CLIENT_ID, "aud": "https://appleid.apple.com" });
+    let is_right = expected.as_object().unwrap().iter().all(|(name, value)| claims[name] == *value);
+    is_right && head["alg"] == "ES256" && head["kid"] == "KEY1234567" && lifetime <= 15_777_000
 }
 
 pub fn now() -> u64 {

@@ -93,7 +93,7 @@ async fn document(state: &Arc<ProviderState>, from: &Endpoint, findings: &mut Fi
             if provider.kind.is_openid() {
                 keys(state, &metadata, findings).await;
             }
-            token_auth(provider, &metadata, findings);
+            token_auth(state, &metadata, findings);
         }
         Err(why) => findings.add("endpoints", Verdict::Failed, why),
     }
@@ -161,7 +161,11 @@ fn pkce(provider: &Provider, document: &Value, findings: &mut Findings) {
 }
 
 /// Whether the provider lists the way in which this client proves itself.
-fn token_auth(provider: &Provider, metadata: &Metadata, findings: &mut Findings) {
+fn token_auth(state: &ProviderState, metadata: &Metadata, findings: &mut Findings) {
+    let provider = &state.config;
+    if let Err(failure) = state.proof(metadata) {
+        return findings.add("token_auth", Verdict::Failed, failure.detail);
+    }
     let listed = metadata.auth_methods.as_deref();
     let name = match token_request::method(provider, listed) {
         TokenAuth::Basic | TokenAuth::Auto => "client_secret_basic",

@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::identity::ProviderEmail;
 use crate::config::{Provider, ProviderKind};
 
+/// Longest `user` field of Apple that is read, bytes.
+const USER_FIELD_BYTES_MAX: usize = 1024;
 /// Groups that are read of one person; Entra and GitLab know thousands.
 pub(crate) const GROUPS_MAX: usize = 10_000;
 
@@ -35,6 +37,18 @@ pub(crate) fn id_or_number(value: &Value) -> Option<String> {
         Value::Number(number) => number.as_u64().filter(|id| *id != 0).map(|id| id.to_string()),
         _ => None,
     }
+}
+
+/// The display name in Apple's `user` field, which comes with the first sign-in alone. The browser sends it unsigned: it
+/// is as good as a name that the person types, and its e-mail address is not read.
+pub(crate) fn apple_name(user: &str) -> Option<String> {
+    if user.len() > USER_FIELD_BYTES_MAX {
+        return None;
+    }
+    let user: Value = serde_json::from_str(user).ok()?;
+    let parts: Vec<String> =
+        ["/name/firstName", "/name/lastName"].into_iter().filter_map(|path| text(&user, path)).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
 }
 
 impl Documents<'_> {
@@ -95,8 +109,10 @@ impl Documents<'_> {
                 };
                 document.get("xms_edov") == Some(&Value::Bool(true)) || owned.is_some_and(is_owned)
             }
-            // Cognito sends a text
-            ProviderKind::Oidc | ProviderKind::OAuth2 => is_flagged || flag.and_then(Value::as_str) == Some("true"),
+            // Cognito and Apple may send a text; Apple's relay addresses are verified as well
+            ProviderKind::Oidc | ProviderKind::OAuth2 | ProviderKind::Apple => {
+                is_flagged || flag.and_then(Value::as_str) == Some("true")
+            }
             ProviderKind::GitLab => is_flagged,
             // its list of addresses decides, not the profile
             ProviderKind::GitHub => false,

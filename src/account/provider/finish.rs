@@ -161,7 +161,12 @@ async fn identity(
         return Ok((identity, ProviderTokens { access: tokens.access, id: None, refresh: tokens.refresh }));
     }
     let nonce = providers.keys.nonce(&attempt.id, browser);
-    Ok(openid_identity(state, &metadata, tokens, &nonce, attempt, answered_by.as_deref()).await?)
+    let (mut identity, tokens) =
+        openid_identity(state, &metadata, tokens, &nonce, attempt, answered_by.as_deref()).await?;
+    if state.config.kind == ProviderKind::Apple && identity.name.is_none() {
+        identity.name = callback.param("user").and_then(claims::apple_name);
+    }
+    Ok((identity, tokens))
 }
 
 /// The answer must come from the issuer that was asked, error answers too (RFC 9207, 2.4).

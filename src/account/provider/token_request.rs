@@ -12,7 +12,7 @@ use super::tokens::TimedToken;
 use crate::account::jws;
 use crate::client::Response;
 use crate::clock::UnixSecs;
-use crate::config::{ClientCredential, Provider, ProviderKind, TokenAuth};
+use crate::config::{AppleKey, ClientCredential, Provider, ProviderKind, TokenAuth};
 use crate::secret::{NoRandomness, Secret, random_bytes};
 
 /// Lifetime of a client assertion, seconds.
@@ -35,6 +35,7 @@ pub(crate) fn method(provider: &Provider, listed: Option<&[String]>) -> TokenAut
     match (provider.token_auth, &provider.credential) {
         (TokenAuth::Auto, ClientCredential::None) => TokenAuth::None,
         (TokenAuth::Auto, ClientCredential::PrivateKey(_)) => TokenAuth::PrivateKey,
+        (TokenAuth::Auto, ClientCredential::Apple(_)) => TokenAuth::Post,
         (TokenAuth::Auto, ClientCredential::Secret(_)) => {
             let lists = |name: &str| listed.is_some_and(|listed| listed.iter().any(|own| own == name));
             let is_post = match listed {
@@ -60,6 +61,9 @@ pub(crate) fn proof(
         (TokenAuth::Basic, ClientCredential::Secret(secret)) => (Some(basic(&provider.client_id, secret)?), vec![]),
         (TokenAuth::Post, ClientCredential::Secret(secret)) => {
             (None, vec![client_id, ("client_secret", secret.expose().to_owned())])
+        }
+        (TokenAuth::Post, ClientCredential::Apple(key)) => {
+            (None, vec![client_id, ("client_secret", apple_secret(&provider.client_id, key, audience, now)?)])
         }
         (TokenAuth::PrivateKey, ClientCredential::PrivateKey(key)) => {
             let assertion = assertion(&provider.client_id, key, audience, now)?;
@@ -93,6 +97,17 @@ fn assertion(client_id: &str, key: &Secret, audience: &str, now: UnixSecs) -> Re
         "jti": BASE64URL_NOPAD.encode(&id),
     });
     jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).map_err(|_| "the private key cannot sign".to_owned())
+}
+
+/// Apple's client secret is a JWT that the client signs (developer.apple.com, "Creating a client secret").
+fn apple_secret(client_id: &str, key: &AppleKey, audience: &str, now: UnixSecs) -> Result<String, String> {
+    jws::install_provider();
+    let Some((Algorithm::ES256, signing)) = private_key(&key.key) else {
+        return Err("the private key is not a P-256 key".to_owned());
+    };
+    let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::ES256) };
+    let claims = json!({ "iss": key.team, "sub": client_id, "aud": audience, "iat": now, "exp": now + ASSERTION_SECS });
+    jsonwebtoken::encode(&header, &claims, &signing).map_err(|_| "the private key cannot sign".to_owned())
 }
 
 /// Algorithm and key of a PKCS#8 document in PEM: Ed25519, P-256, or RSA.

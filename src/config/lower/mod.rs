@@ -14,6 +14,7 @@ mod caution;
 mod pages;
 mod people;
 mod provider;
+mod provider_credential;
 mod provider_kind;
 mod provider_session;
 mod provider_text;

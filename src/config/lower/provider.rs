@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
+use super::provider_credential::{credential, token_auth};
 use super::provider_kind::{self, KindDefaults};
 use super::provider_session;
 use super::provider_text::{is_domain, is_email, is_guid, is_scope};
 use crate::config::file::{Item, Table};
-use crate::config::secret::secret;
 use crate::config::{
-    Authority, ClientCredential, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderKind, Routes, Secrets,
-    SignUp, TokenAuth,
+    Authority, LinkRule, Provider, ProviderAllow, ProviderClaims, ProviderKind, Routes, Secrets, SignUp,
 };
 use crate::web::origin::{Origin, Scheme};
 use crate::web::path::NormalPath;
@@ -54,7 +53,7 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
     let kind = kind(table);
     let name = name(table);
     let client_id = client_id(table);
-    let credential = credential(table);
+    let credential = credential(table, kind);
     let allow = allow(table, kind);
     let (groups, groups_prefix) = groups(table);
     let needs_groups = !groups.is_empty() || groups_prefix.is_some() || !allow.groups.is_empty();
@@ -68,7 +67,7 @@ fn provider(table: &Table<'_>, around: &Around<'_>) -> Option<Provider> {
     }
     let token_auth = token_auth(table, credential.as_ref());
     let sign_up = sign_up(table, around.sign_up);
-    let params = params(table);
+    let params = params(table, kind);
     let claims = claims(table);
     let authorities = authorities(table);
     let link = [("ask", LinkRule::Ask), ("verified_email", LinkRule::VerifiedEmail)];
@@ -123,8 +122,8 @@ fn warn_of_strangers(table: &Table<'_>, kind: ProviderKind, sign_up: SignUp, all
 }
 
 fn kind(table: &Table<'_>) -> Option<ProviderKind> {
-    use ProviderKind::{GitHub, GitLab, Google, Microsoft, OAuth2, Oidc};
-    let kinds = [Google, GitHub, GitLab, Microsoft, Oidc, OAuth2].map(|kind| (kind.word(), kind));
+    use ProviderKind::{Apple, GitHub, GitLab, Google, Microsoft, OAuth2, Oidc};
+    let kinds = [Google, GitHub, GitLab, Microsoft, Apple, Oidc, OAuth2].map(|kind| (kind.word(), kind));
     let kind = table.choice("kind", &kinds);
     if !table.has("kind") {
         table.reading.fault(table.span.clone(), "the provider has no `kind`", "add `kind = \"oidc\"`");
@@ -156,6 +155,7 @@ fn label(table: &Table<'_>, kind: Option<ProviderKind>, name: Option<&str>) -> S
         Some(ProviderKind::GitHub) => "GitHub",
         Some(ProviderKind::GitLab) => "GitLab",
         Some(ProviderKind::Microsoft) => "Microsoft",
+        Some(ProviderKind::Apple) => "Apple",
         _ => name.unwrap_or_default(),
     };
     let Some(label) = table.text("label", "Google").filter(|label| !label.value.is_empty()) else {
@@ -182,64 +182,14 @@ fn client_id(table: &Table<'_>) -> Option<String> {
     Some(id.value)
 }
 
-fn credential(table: &Table<'_>) -> Option<ClientCredential> {
-    let shared = secret(table, "client_secret");
-    let key = secret(table, "private_key");
-    if table.has("client_secret") && table.has("private_key") {
-        let what = "`client_secret` and `private_key` exclude each other";
-        table.reading.fault(table.span_of("private_key"), what, "remove one of them");
-        return None;
-    }
-    let is_read = table.reading.secrets == Secrets::Read;
-    if let Some(secret) = shared {
-        let text = secret.value.expose();
-        if is_read && (text.is_empty() || text.bytes().any(|b| b == b'\n' || b == b'\r')) {
-            let remedy = "write the secret alone, on one line; environment files must not quote or wrap it";
-            secret.fault("`client_secret` is empty or has a line break", remedy);
-            return None;
-        }
-        return Some(ClientCredential::Secret(secret.value));
-    }
-    if let Some(key) = key {
-        if is_read && !key.value.expose().contains("-----BEGIN PRIVATE KEY-----") {
-            let remedy = "use a PKCS#8 key (-----BEGIN PRIVATE KEY-----): Ed25519, P-256 or RSA";
-            key.fault("`private_key` contains no PEM private key", remedy);
-            return None;
-        }
-        return Some(ClientCredential::PrivateKey(key.value));
-    }
-    (!table.has("client_secret") && !table.has("private_key")).then_some(ClientCredential::None)
-}
-
-fn token_auth(table: &Table<'_>, credential: Option<&ClientCredential>) -> TokenAuth {
-    let words = [
-        ("auto", TokenAuth::Auto),
-        ("basic", TokenAuth::Basic),
-        ("post", TokenAuth::Post),
-        ("private_key", TokenAuth::PrivateKey),
-        ("none", TokenAuth::None),
-    ];
-    let chosen = table.choice("token_auth", &words).unwrap_or(TokenAuth::Auto);
-    let fits = match (chosen, credential) {
-        (TokenAuth::Auto, _) | (_, None) => true,
-        (TokenAuth::Basic | TokenAuth::Post, Some(credential)) => matches!(credential, ClientCredential::Secret(_)),
-        (TokenAuth::PrivateKey, Some(credential)) => matches!(credential, ClientCredential::PrivateKey(_)),
-        (TokenAuth::None, Some(credential)) => matches!(credential, ClientCredential::None),
-    };
-    if !fits {
-        let what = "`token_auth` does not fit: it requires another of `client_secret` and `private_key`, or neither";
-        table.reading.fault(table.span_of("token_auth"), what, "remove `token_auth`, or set what it requires");
-    }
-    chosen
-}
-
 fn sign_up(table: &Table<'_>, inherited: SignUp) -> SignUp {
     let words =
         [("inherit", inherited), ("closed", SignUp::Closed), ("invite", SignUp::Invite), ("open", SignUp::Open)];
     table.choice("sign_up", &words).unwrap_or(inherited)
 }
 
-fn params(table: &Table<'_>) -> Vec<(String, String)> {
+/// Apple answers by a posted form where it is asked for name and e-mail.
+fn params(table: &Table<'_>, kind: Option<ProviderKind>) -> Vec<(String, String)> {
     let mut params = Vec::new();
     for (name, value) in table.table("params", "params").free_texts() {
         let is_own = OWN_PARAMS.contains(&name.value.as_str()) || name.value.starts_with("code_challenge");
@@ -254,6 +204,9 @@ fn params(table: &Table<'_>) -> Vec<(String, String)> {
             continue;
         }
         params.push((name.value, value.value));
+    }
+    if kind == Some(ProviderKind::Apple) && !params.iter().any(|(name, _)| name == "response_mode") {
+        params.push(("response_mode".to_owned(), "form_post".to_owned()));
     }
     params
 }
@@ -364,12 +317,15 @@ fn callback(table: &Table<'_>, name: &str, around: &Around<'_>) -> Option<String
 
 /// These providers register no http address beyond this machine.
 fn needs_https(table: &Table<'_>, kind: ProviderKind, public_url: &Origin) {
-    let asks = matches!(kind, ProviderKind::Google | ProviderKind::Microsoft);
+    let asks = matches!(kind, ProviderKind::Google | ProviderKind::Microsoft | ProviderKind::Apple);
     let host = public_url.host();
     let is_here = host == "localhost" || host.ends_with(".localhost") || host == "127.0.0.1" || host == "[::1]";
     if asks && public_url.scheme() == Scheme::Http && !is_here {
         let what = format!("{} does not accept the http address {public_url}", kind.word());
         table.reading.fault(table.span_of("kind"), what, "set server.public_url to an https URL");
+    } else if kind == ProviderKind::Apple && is_here {
+        let what = "Apple accepts neither localhost nor an IP address in a redirect URI";
+        table.reading.warn(table.span_of("kind"), what, "set server.public_url to an https URL with a domain");
     }
 }
 

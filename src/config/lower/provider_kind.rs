@@ -10,6 +10,7 @@ use crate::config::{ProviderEndpoints, ProviderIssuer, ProviderKind};
 const GOOGLE: &str = "https://accounts.google.com";
 const GITHUB: &str = "https://github.com";
 const GITLAB: &str = "https://gitlab.com";
+const APPLE: &str = "https://appleid.apple.com";
 const MICROSOFT: &str = "https://login.microsoftonline.com";
 /// The tenant of personal Microsoft accounts.
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
@@ -40,12 +41,8 @@ pub(super) fn defaults(table: &Table<'_>, kind: ProviderKind, needs_groups: bool
     let base = |default: &str| issuer.as_ref().map_or(default, |text| text.value.trim_end_matches('/')).to_owned();
     let openid = ["openid", "email", "profile"];
     let (issuer, scopes): (Option<ProviderIssuer>, Vec<&str>) = match kind {
-        ProviderKind::Google => {
-            if let Some(text) = &issuer {
-                text.fault("Google has one issuer", "remove `issuer`, or use kind = \"oidc\" for another provider");
-            }
-            (Some(ProviderIssuer::Exact(GOOGLE.to_owned())), openid.to_vec())
-        }
+        ProviderKind::Google => (Some(only_issuer(issuer.as_ref(), "Google", GOOGLE)), openid.to_vec()),
+        ProviderKind::Apple => (Some(only_issuer(issuer.as_ref(), "Apple", APPLE)), vec!["openid", "name", "email"]),
         ProviderKind::GitHub => {
             let base = base(GITHUB);
             github(&base, &mut endpoints);
@@ -75,6 +72,15 @@ pub(super) fn defaults(table: &Table<'_>, kind: ProviderKind, needs_groups: bool
     };
     let scopes = scopes.into_iter().map(str::to_owned).collect();
     KindDefaults { issuer: issuer.filter(|_| !is_wrong), endpoints, scopes }
+}
+
+/// The issuer of a provider that runs one server for all.
+fn only_issuer(typed: Option<&Item<'_, String>>, name: &str, issuer: &str) -> ProviderIssuer {
+    if let Some(text) = typed {
+        let remedy = "remove `issuer`, or use kind = \"oidc\" for another provider";
+        text.fault(format!("{name} has one issuer"), remedy);
+    }
+    ProviderIssuer::Exact(issuer.to_owned())
 }
 
 /// GitHub publishes no metadata.

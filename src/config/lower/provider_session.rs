@@ -8,6 +8,9 @@ use crate::config::{KeptTokens, ProviderKind, SignOut};
 /// Shortest time between two rechecks of a session.
 const RECHECK_MIN: Duration = Duration::from_secs(5);
 
+/// Apple documents one check of a refresh token a day.
+const APPLE_RECHECK_MIN: Duration = Duration::from_secs(86_400);
+
 /// `recheck`. Two kinds give no refresh token unless they are asked for one.
 pub(super) fn recheck(
     table: &Table<'_>,
@@ -25,6 +28,11 @@ pub(super) fn recheck(
         Some(ProviderKind::Microsoft) if !scopes.iter().any(|scope| scope == "offline_access") => {
             "scopes = [\"offline_access\"]"
         }
+        Some(ProviderKind::Apple) if every.value < APPLE_RECHECK_MIN => {
+            let what = "Apple may refuse to check a session more often than once a day";
+            table.reading.warn(table.span_of("recheck"), what, "use recheck = \"1d\"");
+            return Some(every.value);
+        }
         _ => return Some(every.value),
     };
     let what = "this provider gives no refresh token, so every session ends at its first recheck";
@@ -36,7 +44,7 @@ pub(super) fn recheck(
 pub(super) fn sign_out(table: &Table<'_>, kind: Option<ProviderKind>) -> SignOut {
     let sign_out = table.choice("sign_out", &[("local", SignOut::Local), ("provider", SignOut::Provider)]);
     let sign_out = sign_out.unwrap_or(SignOut::Local);
-    let has_none = kind.filter(|kind| !kind.is_openid() || *kind == ProviderKind::Google);
+    let has_none = kind.filter(|kind| !kind.is_openid() || matches!(kind, ProviderKind::Google | ProviderKind::Apple));
     if let Some(kind) = has_none.filter(|_| sign_out == SignOut::Provider) {
         let what = format!("kind \"{}\" has no sign-out that a gateway can ask for", kind.word());
         table.reading.fault(table.span_of("sign_out"), what, "remove it: people sign out there themselves");
