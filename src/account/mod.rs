@@ -31,7 +31,8 @@ mod websocket_ticket;
 
 pub use crate::store::{IdentityRow, Unlinked};
 pub use accounts::Accounts;
-pub use admin::accounts::{Admin, Details, restore};
+pub use admin::accounts::{Admin, Details};
+pub use admin::backups::{back_up, restore};
 pub use admin::bans::Ban;
 pub use admin::import::{Finding, ImportIdentity, ImportRow, ImportRules, Imported};
 pub use admin::signing_keys::OldKeys;

@@ -180,6 +180,7 @@ impl SecretsAtRest {
             Some(id) => source.read_as(&id)?,
             None => first(&source)?,
         };
+        store::backup_key::remove(db).map_err(|error| error.to_string())?;
         let seal = |row: &KeyRow| sealed_row(&key, row);
         let sealed = store::keys::seal_plain(db, &seal).map_err(|error| error.to_string())?;
         if sealed > 0 {

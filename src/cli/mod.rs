@@ -66,7 +66,7 @@ fn dispatch(globals: &Globals, verb: Verb) -> Result<(), CommandError> {
         Verb::Audit(Audit::List { email, since, json }) => {
             command::audit::run(globals, email.as_deref(), positive_secs(&since)?, json)
         }
-        Verb::Backup { file } => command::backup::run(globals, &file),
+        Verb::Backup { file, with_key } => command::backup::run(globals, &file, with_key),
         Verb::Restore { file } => command::restore::run(globals, &file),
         Verb::Healthcheck { wait } => {
             let wait = wait.as_deref().map(positive_secs).transpose()?.unwrap_or(0);

@@ -92,6 +92,9 @@ pub(super) enum Verb {
     Backup {
         /// Backup file to create; it must not exist
         file: PathBuf,
+        /// Include the key that opens the signing keys and tokens in it: the file then suffices to restore on another machine
+        #[arg(long)]
+        with_key: bool,
     },
     /// Replace the database with a backup; the gateway may be running, and a copy of the previous database is kept
     #[command(after_help = "Example: authgate restore /var/backups/authgate.db")]

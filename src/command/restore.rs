@@ -15,6 +15,12 @@ pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
     if let Some(kept) = &done.kept {
         remark(&format!("the previous database is kept at {}", kept.display()));
     }
+    if let Some(key) = &done.key {
+        remark(&format!("the backup's sealing key is now {}", key.file.display()));
+        if let Some(kept) = &key.kept {
+            remark(&format!("the previous database opens with the previous key alone, kept at {}", kept.display()));
+        }
+    }
     match done.in_force {
         None => remark(&format!("restored {} to {}; start the gateway", file.display(), state_dir.display())),
         Some(true) => remark(&format!("restored {}; the running gateway now uses it", file.display())),

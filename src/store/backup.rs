@@ -5,18 +5,23 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::copy;
+use rusqlite::{Connection, OpenFlags};
+use zeroize::Zeroizing;
+
 use super::error::StoreError;
 use super::folder::{self, Folder};
 use super::migrate::{self, Check};
-use rusqlite::{Connection, OpenFlags};
+use super::{backup_key, copy, keys};
+
+/// The text of the file with the sealing key of this id, or why it is not there.
+pub type KeyText<'a> = dyn Fn(&str) -> Result<Zeroizing<String>, String> + 'a;
 
 /// Copies the database of a state folder to a new file: 0600, owned by the folder's owner, verified, flushed. The
-/// file appears complete or not at all. Gives its size in bytes.
+/// file appears complete or not at all. With `key` it also holds the sealing key. Gives its size in bytes.
 ///
 /// # Errors
-/// [`StoreError`]: there is no database, it cannot be read, or `to` exists or cannot be written.
-pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
+/// [`StoreError`]: there is no database, it cannot be read, its key is not there, or `to` exists or cannot be written.
+pub fn back_up(state_dir: &Path, to: &Path, key: Option<&KeyText<'_>>) -> Result<u64, StoreError> {
     let folder = Folder::existing(state_dir)?;
     migrate::inspect(&folder, Check::Version)?;
     let failed = |error: std::io::Error| StoreError::Down(format!("{}: {error}", to.display()));
@@ -26,6 +31,12 @@ pub fn back_up(state_dir: &Path, to: &Path) -> Result<u64, StoreError> {
     let beside = copy::parent(to)?;
     let copy = copy::new_file(&beside).map_err(failed)?;
     copy_into(&folder, copy.path())?;
+    if let Some(key) = key {
+        let Some(id) = sealed_by(copy.path())? else {
+            return Err(StoreError::Down("the database holds nothing sealed, so that no key belongs to it".to_owned()));
+        };
+        backup_key::put(copy.path(), &key(&id).map_err(StoreError::Unusable)?)?;
+    }
     is_sound(copy.path())?;
     folder.hand_over(copy.as_file()).map_err(failed)?;
     copy.as_file().sync_all().map_err(failed)?;
@@ -44,6 +55,13 @@ fn copy_into(folder: &Folder, copy: &Path) -> Result<(), StoreError> {
     // opened like the database: the owner of the copy's folder cannot replace it with a link meanwhile
     database.execute("VACUUM INTO ?1", [path])?;
     Ok(())
+}
+
+/// Id of the key that a copy's signing keys are sealed with; `None`: it is of a version that sealed nothing.
+pub(super) fn sealed_by(copy: &Path) -> Result<Option<String>, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(copy, flags)?;
+    if migrate::judge(&connection, copy)? < migrate::SEALED_SINCE { Ok(None) } else { keys::sealed_by(&connection) }
 }
 
 pub(super) fn is_sound(copy: &Path) -> Result<(), StoreError> {
@@ -68,7 +86,7 @@ mod tests {
         "DIR/authgate.db: no database: start the gateway, or set its state directory with --state-dir DIR";
 
     fn lines(dir: &Path, to: &Path) -> String {
-        back_up(dir, to).unwrap_err().to_string().replace(&dir.display().to_string(), "DIR")
+        back_up(dir, to, None).unwrap_err().to_string().replace(&dir.display().to_string(), "DIR")
     }
 
     #[test]
@@ -89,16 +107,16 @@ mod tests {
         let (state, to) = (dir.path().join("state"), dir.path().join("copy"));
         std::fs::write(&to, b"mine").unwrap();
         assert!(
-            back_up(&state, &to)
+            back_up(&state, &to, None)
                 .unwrap_err()
                 .to_string()
                 .ends_with("/copy: the file already exists and was left untouched")
         );
         assert_eq!(std::fs::read(&to).unwrap(), b"mine");
-        assert!(back_up(&state, &dir.path().join("missing/copy")).is_err());
-        assert!(back_up(&state, dir.path()).is_err());
+        assert!(back_up(&state, &dir.path().join("missing/copy"), None).is_err());
+        assert!(back_up(&state, dir.path(), None).is_err());
         Connection::open(state.join("authgate.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        assert!(back_up(&state, &dir.path().join("other")).unwrap_err().to_string().contains("version 99"));
+        assert!(back_up(&state, &dir.path().join("other"), None).unwrap_err().to_string().contains("version 99"));
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
     }
@@ -114,7 +132,7 @@ mod tests {
             std::fs::metadata(&state).unwrap().uid() // not root: nobody else's folder to be had
         };
         drop(Db::open(&state, Check::Whole).unwrap());
-        let bytes = back_up(&state, &to).unwrap();
+        let bytes = back_up(&state, &to, None).unwrap();
         let about = std::fs::metadata(&to).unwrap();
         assert_eq!((about.uid(), about.mode() & 0o777, about.len()), (owner, 0o600, bytes));
         assert_eq!(std::fs::read(&to).unwrap()[18..20], [1, 1], "a file that needs no log");
@@ -150,7 +168,7 @@ mod tests {
         };
         let database = dir.path().join("authgate.db");
         Connection::open(&database).unwrap().pragma_update(None, "user_version", 1).unwrap();
-        back_up(dir.path(), &dir.path().join("copy")).unwrap();
+        back_up(dir.path(), &dir.path().join("copy"), None).unwrap();
         assert_eq!((version(&database), version(&dir.path().join("copy"))), (1, 1));
     }
 }

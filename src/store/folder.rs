@@ -129,7 +129,7 @@ impl Folder {
     }
 
     /// The folder of an existing database; creates nothing.
-    pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
+    pub fn existing(path: &Path) -> Result<Self, StoreError> {
         if !has_database(path)? {
             let what = "no database: start the gateway, or set its state directory with --state-dir DIR";
             return Err(unusable(&path.join(DATABASE), what));

@@ -374,7 +374,7 @@ mod tests {
         let path = dir.path().join("authgate.db");
         drop(Db::open(dir.path(), Check::Whole).unwrap());
         let backup = dir.path().join("backup");
-        super::super::back_up(dir.path(), &backup).unwrap();
+        super::super::back_up(dir.path(), &backup, None).unwrap();
         std::fs::copy(&backup, &path).unwrap();
         std::fs::write(dir.path().join("authgate.db-wal"), b"something").unwrap();
         assert_eq!(

@@ -5,6 +5,7 @@
 pub mod api_tokens;
 pub mod audit;
 mod backup;
+pub mod backup_key;
 mod convert;
 mod copy;
 mod db;
@@ -37,7 +38,7 @@ pub mod users;
 
 pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, PasswordProof};
 pub use audit::{AuditEvent, AuditRow};
-pub use backup::back_up;
+pub use backup::{KeyText, back_up};
 pub use db::Db;
 pub use devices::LastHere;
 pub use error::StoreError;
@@ -51,7 +52,7 @@ pub use link_rows::NewLink;
 pub use links::{InviteRow, LinkRow, LinkUse};
 pub use migrate::{Check, Migrated};
 pub use provider_sign_ins::{Entry, ProviderIntent, ProviderOutcome, ProviderSignIn};
-pub use restore::{KeyCheck, Restored, restore};
+pub use restore::{KeyCheck, KeyIn, Restored, restore};
 pub use sealed_tokens::{SealedToken, SignedOut};
 pub use sessions::{NewSession, SessionEnd, SessionIdentity, SessionRow, SessionSelector};
 pub use sign_ins::{Begun, SignIn};

@@ -21,7 +21,7 @@ use super::keys::{self, Seal};
 use super::migrate::{self, Check};
 use super::sync;
 use super::sync::Applied;
-use super::{audit, backup, copy};
+use super::{audit, backup, backup_key, copy, secret_key};
 
 /// How far the change number is advanced: changes that the gateway writes until the backup is in place have lower
 /// numbers.
@@ -37,16 +37,39 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
     /// Whether the running gateway has applied it; `None`: none is running.
     pub in_force: Option<bool>,
+    /// The backup's own sealing key was put in place.
+    pub key: Option<RestoredKey>,
+}
+
+/// A sealing key that was put in place.
+#[derive(Debug)]
+pub struct RestoredKey {
+    /// Its file.
+    pub file: PathBuf,
+    /// Where the previous key was kept, which the previous database needs; `None`: there was none.
+    pub kept: Option<PathBuf>,
 }
 
 fn failed(path: &Path, error: impl std::fmt::Display) -> StoreError {
     StoreError::Down(format!("{}: {error}", path.display()))
 }
 
+/// Where a backup's sealing key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyIn {
+    /// On this machine.
+    Place,
+    /// In the backup: it has to be put into this file.
+    Backup(PathBuf),
+}
+
+/// Finds the key with an id, or says why it is nowhere; the second argument is the key in the backup.
+pub type FindKey<'a> = dyn Fn(&str, Option<&[u8]>) -> Result<KeyIn, String> + 'a;
+
 /// What this machine's sealing key makes of a backup.
 pub struct KeyCheck<'a> {
-    /// Whether the key with this id is here; if not, why.
-    pub opens: &'a dyn Fn(&str) -> Result<(), String>,
+    /// Finds the key that opens the backup.
+    pub find: &'a FindKey<'a>,
     /// Seals signing keys of a backup from an earlier version.
     pub seal: &'a Seal<'a>,
 }
@@ -65,24 +88,48 @@ pub fn restore(
 ) -> Result<Restored, StoreError> {
     let folder = Folder::open(state_dir)?;
     let copy = copied(&folder, from)?;
-    if let Some(id) = sealed_by(copy.path())? {
-        (key.opens)(&id).map_err(StoreError::Unusable)?;
+    let carried = backup_key::take(copy.path())?;
+    copy.as_file().sync_all().map_err(|error| failed(copy.path(), error))?;
+    let place = match backup::sealed_by(copy.path())? {
+        None => KeyIn::Place,
+        Some(id) => (key.find)(&id, carried.as_ref().map(|text| text.as_bytes())).map_err(StoreError::Unusable)?,
+    };
+    let (KeyIn::Backup(file), Some(text)) = (place, carried) else {
+        return put_in_place(&folder, copy, stamp, event, key.seal);
+    };
+    // a start after any of these steps finds the key, in its file or beside it
+    let kept = secret_key::keep(&file, stamp)?;
+    secret_key::write_next(&folder, &file, &text)?;
+    match put_in_place(&folder, copy, stamp, event, key.seal) {
+        Ok(done) => {
+            secret_key::finish_replacement(&file)?;
+            Ok(Restored { key: Some(RestoredKey { file, kept }), ..done })
+        }
+        Err(error) => {
+            secret_key::remove_next(&file);
+            if let Some(kept) = kept {
+                let _ = std::fs::remove_file(kept);
+            }
+            Err(error)
+        }
     }
+}
+
+fn put_in_place(
+    folder: &Folder,
+    copy: NamedTempFile,
+    stamp: &str,
+    event: &AuditRow,
+    seal: &Seal<'_>,
+) -> Result<Restored, StoreError> {
     let claim = folder.claim()?;
     if claim.take().map_err(|error| folder.unlockable(&error))? {
-        let kept = swap(&folder, copy, stamp)?;
-        return Ok(Restored { kept, in_force: None });
+        let kept = swap(folder, copy, stamp)?;
+        return Ok(Restored { kept, in_force: None, key: None });
     }
     // closed before the database is opened: closing it later would release the database's locks
     drop(claim);
-    pour(&folder, state_dir, copy.path(), stamp, event, key.seal)
-}
-
-/// Id of the key that a backup's signing keys are sealed with; `None`: it is of a version that sealed nothing.
-fn sealed_by(copy: &Path) -> Result<Option<String>, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let backup = Connection::open_with_flags(copy, flags)?;
-    if migrate::judge(&backup, copy)? < migrate::SEALED_SINCE { Ok(None) } else { keys::sealed_by(&backup) }
+    pour(folder, copy.path(), stamp, event, seal)
 }
 
 /// A copy of the backup in the state folder: verified, complete, flushed.
@@ -158,18 +205,11 @@ fn fold(folder: &Folder) -> Result<(), StoreError> {
 
 /// With a running gateway: the backup is migrated to its version, numbered above all its changes, and written into
 /// the database.
-fn pour(
-    folder: &Folder,
-    state_dir: &Path,
-    copy: &Path,
-    stamp: &str,
-    event: &AuditRow,
-    seal: &Seal<'_>,
-) -> Result<Restored, StoreError> {
+fn pour(folder: &Folder, copy: &Path, stamp: &str, event: &AuditRow, seal: &Seal<'_>) -> Result<Restored, StoreError> {
     migrate::inspect(folder, Check::Current)?;
     let kept = free_name(&folder.database(), stamp);
-    backup::back_up(state_dir, &kept)?;
-    let mut db = Db::open(state_dir, Check::Version)?;
+    backup::back_up(folder.path(), &kept, None)?;
+    let mut db = Db::open(folder.path(), Check::Version)?;
     let mut backup = Connection::open(copy)?;
     migrate::bring_up(&mut backup, copy)?;
     let rev = "SELECT value FROM counter WHERE name = 'rev'";
@@ -191,7 +231,7 @@ fn pour(
         }
         applied = sync::wait_until_applied(&db)?;
     }
-    Ok(Restored { kept: Some(kept), in_force: Some(applied == Applied::Yes) })
+    Ok(Restored { kept: Some(kept), in_force: Some(applied == Applied::Yes), key: None })
 }
 
 fn write_into(backup: &Connection, db: &mut Db) -> Result<(), StoreError> {

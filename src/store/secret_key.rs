@@ -122,6 +122,31 @@ pub fn write_next(folder: &Folder, path: &Path, text: &str) -> Result<(), StoreE
     File::open(&beside).and_then(|folder| folder.sync_all()).map_err(unwritten)
 }
 
+/// Keeps the key under another name beside it. `None`: there is none.
+pub(super) fn keep(path: &Path, stamp: &str) -> Result<Option<PathBuf>, StoreError> {
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(format!(".replaced-{stamp}"));
+    let kept = PathBuf::from(kept);
+    match std::fs::hard_link(path, &kept) {
+        Ok(()) => Ok(Some(kept)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&kept, format!("the key in use cannot be kept there: {error}"))),
+    }
+}
+
+/// Removes the successor again.
+pub(super) fn remove_next(path: &Path) {
+    let _ = std::fs::remove_file(next_path(path));
+}
+
+/// Puts the successor in the key's place, unless that was done already.
+pub(super) fn finish_replacement(path: &Path) -> Result<(), StoreError> {
+    match std::fs::symlink_metadata(next_path(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        _ => replace_with_next(path),
+    }
+}
+
 /// Puts the successor in the key's place.
 ///
 /// # Errors

@@ -237,3 +237,98 @@ fn a_key_from_the_environment_is_never_written_and_is_replaced_by_who_provides_i
     let gateway = Gateway::serve_with(folder, &[("KEY", TWO)]);
     assert_eq!(status(&gateway, &cookie), 200);
 }
+
+#[test]
+fn a_backup_with_its_key_suffices_on_another_machine_whose_previous_key_is_kept() {
+    let gateway = Gateway::start(CHEAP);
+    let cookie = gateway.first_account();
+    let backup = gateway.folder().join("backup.db");
+    let file = backup.to_str().unwrap();
+    let (code, said) = run(gateway.folder(), &["backup", file, "--with-key"]);
+    assert!(code == 0 && said.contains("It holds the key") && !said.contains("does not"), "{said}");
+    let key = std::fs::read(gateway.state().join("secret.key")).unwrap();
+    assert_eq!(holders(gateway.folder(), key.trim_ascii_end()), ["backup.db", "secret.key"]);
+    assert_eq!(std::fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // a folder that has never held a database
+    let empty = configured(CHEAP);
+    let (code, said) = run(empty.path(), &["restore", file]);
+    assert!(code == 0 && said.contains("the backup's sealing key is now"), "{said}");
+    assert_eq!(holders(empty.path(), key.trim_ascii_end()), ["secret.key"]);
+    let about = std::fs::metadata(empty.path().join("state/secret.key")).unwrap();
+    assert_eq!(about.permissions().mode() & 0o777, 0o600);
+    assert_eq!(status(&Gateway::serve(empty), &cookie), 200);
+
+    // a gateway that serves, with a key of its own
+    let other = Gateway::start(CHEAP);
+    let theirs = other.first_account();
+    let own = std::fs::read(other.state().join("secret.key")).unwrap();
+    let (code, said) = run(other.folder(), &["restore", file]);
+    assert!(code == 0 && said.contains("the running gateway now uses it"), "{said}");
+    assert_eq!((status(&other, &cookie), status(&other, &theirs)), (200, 401));
+    let folder = other.into_folder();
+    assert_eq!(holders(folder.path(), key.trim_ascii_end()), ["secret.key"]);
+    let gateway = Gateway::serve(folder);
+    assert_eq!(status(&gateway, &cookie), 200, "after a restart, too");
+
+    // and back: the previous database with the previous key
+    let folder = gateway.into_folder();
+    let kept = |prefix: &str| {
+        let names = std::fs::read_dir(folder.path().join("state")).unwrap().map(|entry| entry.unwrap().path());
+        names.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).unwrap()
+    };
+    let old = kept("secret.key.replaced-");
+    assert_eq!(std::fs::read(&old).unwrap(), own);
+    std::fs::rename(old, folder.path().join("state/secret.key")).unwrap();
+    let database = kept("authgate.db.replaced-");
+    assert_eq!(run(folder.path(), &["restore", database.to_str().unwrap()]).0, 0);
+    assert_eq!(status(&Gateway::serve(folder), &theirs), 200);
+}
+
+#[test]
+fn a_restore_replaces_no_key_where_it_could_lose_one_or_fails() {
+    let gateway = Gateway::start(CHEAP);
+    gateway.first_account();
+    let backup = gateway.folder().join("backup.db");
+    gateway.cli(&["backup", backup.to_str().unwrap(), "--with-key"]);
+    let restore = ["restore", backup.to_str().unwrap()];
+    // an interrupted replacement may have left the key of the database beside it
+    let folder = Gateway::start(CHEAP).into_folder();
+    let [key, next] = ["state/secret.key", "state/secret.key.next"].map(|name| folder.path().join(name));
+    let own = std::fs::read(&key).unwrap();
+    std::fs::write(&next, &own).unwrap();
+    let (code, said) = run(folder.path(), &restore);
+    assert!(code == 1 && said.contains("start the gateway first"), "{said}");
+    assert_eq!((std::fs::read(&key).unwrap(), std::fs::read(&next).unwrap()), (own.clone(), own.clone()));
+    std::fs::remove_file(&next).unwrap();
+    // a key in the backup that is not the one of its secrets
+    let forged = folder.path().join("forged.db");
+    std::fs::copy(&backup, &forged).unwrap();
+    let database = rusqlite::Connection::open(&forged).unwrap();
+    let text = String::from_utf8(own.clone()).unwrap();
+    database.execute("UPDATE sealing_key SET text = ?1", [&text]).unwrap();
+    drop(database);
+    let (code, said) = run(folder.path(), &["restore", forged.to_str().unwrap()]);
+    assert!(code == 1 && said.contains("nothing was changed"), "{said}");
+    // a key that cannot be replaced from here
+    let elsewhere = configured(&format!("[secrets]\nkey = {{ env = \"KEY\" }}\n{CHEAP}"));
+    let (code, said) = run_with(elsewhere.path(), &restore, &[("KEY", text.trim_end())]);
+    assert!(code == 1 && said.contains("its key is in it, but the environment variable KEY"), "{said}");
+    // twin: nothing stands in the way
+    assert_eq!(run(folder.path(), &restore).0, 0);
+    assert_ne!(std::fs::read(&key).unwrap(), own);
+}
+
+#[test]
+fn a_backup_with_its_key_that_is_copied_over_the_database_loses_it_at_the_start() {
+    let gateway = Gateway::start(CHEAP);
+    let cookie = gateway.first_account();
+    let backup = gateway.folder().join("backup.db");
+    gateway.cli(&["backup", backup.to_str().unwrap(), "--with-key"]);
+    let folder = gateway.into_folder();
+    std::fs::rename(&backup, folder.path().join("state/authgate.db")).unwrap();
+    let key = std::fs::read(folder.path().join("state/secret.key")).unwrap();
+    let gateway = Gateway::serve(folder);
+    assert_eq!(status(&gateway, &cookie), 200);
+    assert_eq!(holders(&gateway.into_folder().path().join("state"), key.trim_ascii_end()), ["secret.key"]);
+}

@@ -1,7 +1,5 @@
 //! [`Admin`], the accounts as commands use them. Blocking. The same rules apply as in a browser.
 
-use std::path::Path;
-
 use crate::account::audit;
 use crate::account::caller::Caller;
 use crate::account::errors::{AdminError, printable};
@@ -9,24 +7,20 @@ use crate::account::fields;
 use crate::account::ids::new_id;
 use crate::account::one_time_link;
 use crate::account::password::policy;
-use crate::account::secrets_at_rest::{self, Source};
+use crate::account::secrets_at_rest::Source;
 use crate::account::settings::Settings;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::secret::{Secret, token_hash};
 use crate::store::{
-    self, Applied, AuditEvent, AuditRow, Check, Db, Import, Keeps, KeyCheck, KeyRow, Migrated, NewId, NewUser,
-    Password, Restored, SessionEnd, SessionRow, SessionSelector, StoreError, UserChange, UserRow, Written,
+    self, Applied, AuditEvent, AuditRow, Check, Db, Import, Keeps, Migrated, NewId, NewUser, Password, SessionEnd,
+    SessionRow, SessionSelector, UserChange, UserRow, Written,
 };
 
 /// Lifetime of the invite for a newly added account, seconds.
 const INVITE_SECS: u64 = 7 * 86_400;
 /// Lifetime of a password-reset link, seconds.
 const RESET_SECS: u64 = 86_400;
-
-/// Timestamp in the name of the copy that is kept of a replaced database.
-const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
-    time::macros::format_description!("[year][month][day]-[hour][minute][second]");
 
 /// Account fields given to a command; `None` leaves a field unchanged, or empty in a new account.
 #[derive(Debug, Clone, Default)]
@@ -301,29 +295,4 @@ impl Admin {
         let event = AuditRow { detail, ..self.event("users_imported", None) };
         Ok(store::imports::import(&mut self.db, what, self.clock.now(), &event)?)
     }
-}
-
-/// Replaces the database with a backup, with or without a running gateway.
-///
-/// # Errors
-/// The backup is none, its sealing key is not here, or it cannot be put in place: nothing was changed.
-pub fn restore(config: &Config, from: &Path, clock: &Clock) -> Result<Restored, AdminError> {
-    let state_dir = &config.server.state_dir;
-    let source = Source::new(config, &store::Folder::open(state_dir)?);
-    let now = clock.now();
-    let at = i64::try_from(now).ok().and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok());
-    let stamp = at.and_then(|at| at.format(STAMP).ok()).unwrap_or_default();
-    let event = audit::about("database_restored", &Caller::default(), now, "", "");
-    let opens = |id: &str| match source.find(id) {
-        Ok(_) => Ok(()),
-        Err(why) => Err(format!("{}: this backup cannot be used here, nothing was changed: {why}", from.display())),
-    };
-    let seal = |row: &KeyRow| match source
-        .read()
-        .and_then(|key| key.ok_or_else(|| format!("{} is missing", source.shown())))
-    {
-        Ok(key) => secrets_at_rest::sealed_row(&key, row),
-        Err(why) => Err(StoreError::Unusable(why)),
-    };
-    Ok(store::restore(state_dir, from, &stamp, &event, &KeyCheck { opens: &opens, seal: &seal })?)
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod accounts;
 pub mod api_tokens;
+pub(super) mod backups;
 pub mod bans;
 pub mod identities;
 pub mod import;
