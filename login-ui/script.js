@@ -90,6 +90,7 @@ for (const form of document.forms) {
     part(() => warnsOfCapsLock(field));
   }
   if (to) part(() => leavesForOtherOrigins(to));
-  if (to && tabs && form.querySelector("[autocomplete=current-password]")) part(() => followsOtherTabs(form, to));
+  const isLogin = form.querySelector("[autocomplete=current-password]") && !form.elements.pending;
+  if (to && tabs && isLogin) part(() => followsOtherTabs(form, to));
 }
 addEventListener("pageshow", (event) => event.persisted && location.reload());

@@ -14,6 +14,7 @@ mod fields;
 pub mod identity;
 mod ids;
 mod jws;
+pub mod last_used;
 mod limits;
 mod maintenance;
 pub mod one_time_link;

@@ -9,7 +9,7 @@ use super::site::Site;
 use super::table::{Endpoint, Entry, Open, Page, Personal};
 use super::{
     account, authjs, backchannel_logout, endpoints, errors, guard, identities, link, login, logout, loops,
-    provider_callback, provider_form, providers, signup, tokens,
+    pending_answer, provider_callback, provider_form, providers, signup, tokens,
 };
 use crate::account::Identity;
 use crate::web::incoming::CallerKind;
@@ -91,7 +91,7 @@ async fn oauth(pages: &Pages, call: &Call<'_>) -> Reply {
     let path = call.incoming.path.as_str();
     let rest = path.strip_prefix(pages.prefix.as_str()).and_then(|rest| rest.strip_prefix("/oauth/"));
     match (rest, call.incoming.method == Method::POST) {
-        (Some("link"), true) => provider_callback::link_pending(pages, call).await,
+        (Some("link"), true) => pending_answer::answer(pages, call).await,
         (Some(name), false) if !name.contains('/') => providers::answer(pages, call, name).await,
         _ => errors::refused(pages, StatusCode::NOT_FOUND, call),
     }

@@ -49,13 +49,16 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         let ((error, word), fields) = (flash.told(), flash.fields());
         let typed = (fields.text("email"), remembers(&fields));
         let error = (error, word == "credentials");
-        return flash::without_flash(pages, login_page_with(pages, call, StatusCode::OK, wanted, "", error, typed));
+        return flash::without_flash(
+            pages,
+            login_page_with(pages, call, StatusCode::OK, wanted, "", error, typed).await,
+        );
     }
     let mut error = query(call, &["error"]).map_or("", |code| told(&code)).to_owned();
     if error.is_empty() {
         error = loops::why_not_returned(pages, call, pages.return_to(Some(wanted), call.incoming).as_str());
     }
-    login_page_with(pages, call, StatusCode::OK, wanted, notice, (&error, false), ("", true))
+    login_page_with(pages, call, StatusCode::OK, wanted, notice, (&error, false), ("", true)).await
 }
 
 async fn sign_in(pages: &Pages, call: &Call<'_>, fields: &Fields) -> Reply {
@@ -67,12 +70,12 @@ async fn sign_in(pages: &Pages, call: &Call<'_>, fields: &Fields) -> Reply {
     let begun =
         match sign_in::with_password(&pages.accounts, &call.caller, email, fields.secret("password"), remember).await {
             Ok(begun) => begun,
-            Err(error) => return not_signed_in(pages, call, fields, wanted.as_deref(), remember, error),
+            Err(error) => return not_signed_in(pages, call, fields, wanted.as_deref(), remember, error).await,
         };
     session_cookies::signed_in_to(pages, call, fields, wanted.as_deref(), &begun)
 }
 
-fn not_signed_in(
+async fn not_signed_in(
     pages: &Pages,
     call: &Call<'_>,
     fields: &Fields,
@@ -97,7 +100,7 @@ fn not_signed_in(
             return reply;
         }
         let (error, typed) = ((text.as_str(), word == "credentials"), (fields.text("email"), remember));
-        login_page_with(pages, call, status, wanted.unwrap_or_default(), "", error, typed)
+        login_page_with(pages, call, status, wanted.unwrap_or_default(), "", error, typed).await
     };
     match error {
         SignInError::Throttled { retry_after_secs } => {
@@ -109,7 +112,7 @@ fn not_signed_in(
     }
 }
 
-fn login_page_with(
+async fn login_page_with(
     pages: &Pages,
     call: &Call<'_>,
     status: StatusCode,
@@ -138,7 +141,7 @@ fn login_page_with(
         remember,
         forgotten,
         signup,
-        providers: &provider_lists::buttons(pages, &place, &[]),
+        providers: &provider_lists::login_buttons(pages, call, &place).await,
     };
     let mut reply = view::html(pages, status, &template, Some(call.incoming), true);
     // apps that compare the referrer with their own host would refuse requests (qBittorrent)

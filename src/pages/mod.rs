@@ -18,6 +18,9 @@ mod link;
 mod login;
 mod logout;
 pub mod loops;
+mod pending_answer;
+mod pending_question;
+mod pending_sign_in;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod provider_callback;

@@ -2,11 +2,11 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::call::Pages;
+use super::call::{Call, Pages};
 use super::view::{Button, IdentityLine};
-use crate::account::Identity;
 use crate::account::identity::links;
 use crate::account::provider::providers::Providers;
+use crate::account::{Identity, last_used};
 use crate::config::Provider;
 
 /// Buttons for all providers, in the order of the configuration. `more`: further query parameters.
@@ -19,9 +19,27 @@ pub(super) fn buttons(pages: &Pages, place: &str, more: &[(&str, &str)]) -> Vec<
             .collect();
         let question = if query.is_empty() { "" } else { "?" };
         let href = format!("{}/oauth/{}{question}{}", pages.prefix, provider.name, query.join("&"));
-        Button { label: provider.label.clone(), href }
+        let (name, kind) = (provider.name.clone(), provider.kind.word());
+        Button { name, kind, label: provider.label.clone(), href, is_last_used: false }
     };
     all(pages).map(button).collect()
+}
+
+/// The buttons of the login page: the one that this browser used last is marked.
+pub(super) async fn login_buttons(pages: &Pages, call: &Call<'_>, place: &str) -> Vec<Button> {
+    let mut buttons = buttons(pages, place, &[]);
+    if !buttons.is_empty() {
+        let last_used = last_used::provider(&pages.accounts, &call.caller).await;
+        for button in &mut buttons {
+            button.is_last_used = last_used.as_ref() == Some(&button.name);
+        }
+    }
+    buttons
+}
+
+/// All providers but one, for buttons of a form.
+pub(super) fn others(pages: &Pages, but: &str) -> Vec<Button> {
+    buttons(pages, "", &[]).into_iter().filter(|button| button.name != but).collect()
 }
 
 /// All providers, in the order of the configuration.

@@ -33,8 +33,14 @@ pub(super) struct Login<'a> {
 
 /// A link to a provider.
 pub(super) struct Button {
+    /// Name of the provider.
+    pub(super) name: String,
+    /// Its kind as written in the configuration, for the icon.
+    pub(super) kind: &'static str,
     pub(super) label: String,
     pub(super) href: String,
+    /// This browser signed in through it last.
+    pub(super) is_last_used: bool,
 }
 
 /// Forwards by itself.
@@ -64,6 +70,8 @@ pub(super) struct Pending<'a> {
     pub(super) signed_in_as: &'a str,
     /// No password is required to add the identity.
     pub(super) is_fresh: bool,
+    /// Other providers to sign in through.
+    pub(super) others: &'a [Button],
 }
 
 #[derive(Template)]

@@ -17,12 +17,19 @@ const ONCE_MAX: u32 = 500;
 /// A session last used within this many seconds of its start counts as used once.
 pub(super) const ONCE_SECS: u32 = 3600;
 
-pub(super) fn remember(tx: &Connection, hash: &[u8; 32], user_id: &str, now: UnixSecs) -> Result<(), StoreError> {
+/// Remembers a sign-in. `provider`: the one it was through.
+pub(super) fn remember(
+    tx: &Connection,
+    hash: &[u8; 32],
+    user_id: &str,
+    provider: Option<&str>,
+    now: UnixSecs,
+) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "INSERT INTO device (hash, user_id, seen, came_back) VALUES (?1, ?2, ?3, 0)
-         ON CONFLICT (hash, user_id) DO UPDATE SET seen = ?3, came_back = 1",
+        "INSERT INTO device (hash, user_id, seen, came_back, provider) VALUES (?1, ?2, ?3, 0, ?4)
+         ON CONFLICT (hash, user_id) DO UPDATE SET seen = ?3, came_back = 1, provider = ?4",
     )?
-    .execute(params![hash, user_id, int(now)])?;
+    .execute(params![hash, user_id, int(now), provider])?;
     tx.prepare_cached(
         "DELETE FROM device WHERE user_id = ?1 AND came_back = 1 AND hash NOT IN
          (SELECT hash FROM device WHERE user_id = ?1 AND came_back = 1 ORDER BY seen DESC LIMIT ?2)",
@@ -77,5 +84,18 @@ pub fn last_at_device(db: &mut Db, hash: &[u8; 32]) -> Result<LastHere, StoreErr
             (Some(id), None) => LastHere::One(id),
             (Some(_), Some(_)) => LastHere::Several,
         })
+    })
+}
+
+/// The provider through which someone last signed in on this device. `None`: with a password or a link, or within the
+/// same second in several ways.
+pub fn last_provider(db: &mut Db, hash: &[u8; 32]) -> Result<Option<String>, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT DISTINCT provider FROM device WHERE hash = ?1
+                   AND seen = (SELECT max(seen) FROM device WHERE hash = ?1) LIMIT 2";
+        let mut sql = tx.prepare_cached(sql)?;
+        let mut rows = sql.query_map(params![hash], |row| row.get(0))?;
+        let last = rows.next().transpose()?;
+        Ok(if rows.next().is_none() { last.flatten() } else { None })
     })
 }

@@ -26,7 +26,7 @@ pub enum Check {
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n migrates `user_version` from n to n + 1.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     include_str!("schema/0001_people.sql"),
     include_str!("schema/0002_tokens.sql"),
     include_str!("schema/0003_standing.sql"),
@@ -35,6 +35,7 @@ const SCRIPTS: [&str; 8] = [
     include_str!("schema/0006_sealed.sql"),
     include_str!("schema/0007_identities.sql"),
     include_str!("schema/0008_sealed_tokens.sql"),
+    include_str!("schema/0009_last_used.sql"),
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -266,7 +267,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has schema version 99, this authgate supports up to 8; use a newer authgate; it was left untouched"
+            "DB: the database has schema version 99, this authgate supports up to 9; use a newer authgate; it was left untouched"
         );
     }
 

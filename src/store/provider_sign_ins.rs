@@ -59,6 +59,11 @@ pub enum ProviderIntent {
         /// Invites create accounts: sign-up is not closed.
         creates: bool,
     },
+    /// To sign in to the account with this address, and to no other.
+    SignInTo {
+        /// Canonical.
+        email: String,
+    },
 }
 
 /// What came of a sign-in through a provider.
@@ -181,6 +186,11 @@ fn decide(tx: &Tx<'_>, what: &ProviderSignIn, now: UnixSecs, event: &AuditRow) -
         ProviderIntent::Link { session, account } => link(tx, what, (session, account), now, event),
         ProviderIntent::Invite { hash, new, creates } => invited(tx, what, hash, new, *creates, now, event),
         ProviderIntent::SignIn { new, is_decided } => unknown_identity(tx, what, new.as_ref(), *is_decided, now, event),
+        // it may still be linked by its own address
+        ProviderIntent::SignInTo { email } if what.identity.email.as_ref() == Some(email) => {
+            unknown_identity(tx, what, None, true, now, event)
+        }
+        ProviderIntent::SignInTo { .. } => Ok(ProviderOutcome::NoAccount),
     }
 }
 
@@ -197,6 +207,11 @@ fn known_identity(
     if let ProviderIntent::Link { account, .. } = &what.intent {
         let is_own = known.user_id == *account;
         return Ok(if is_own { ProviderOutcome::Linked(None) } else { ProviderOutcome::OfAnother });
+    }
+    if let ProviderIntent::SignInTo { email } = &what.intent
+        && user_rows::by_email(tx, email)?.is_none_or(|user| user.id != known.user_id)
+    {
+        return Ok(ProviderOutcome::OfAnother);
     }
     let Some(user) = user_rows::by_id(tx, &known.user_id)?.filter(|user| !user.disabled) else {
         return Ok(ProviderOutcome::Disabled);

@@ -170,7 +170,8 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
         new.identity.as_ref().and_then(|identity| identity.idp_sid.as_ref()),
         int(new.authenticated)
     ])?;
-    devices::remember(tx, &new.device, user_id, now)
+    let provider = new.identity.as_ref().map(|identity| identity.provider.as_str());
+    devices::remember(tx, &new.device, user_id, provider, now)
 }
 
 /// Whether an active session began with this identity, at most so long ago.

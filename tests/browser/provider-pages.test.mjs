@@ -8,12 +8,24 @@ import { agree, openId } from "./openid.mjs";
 
 const WHOAMI = `[[route]]\nupstream = "builtin:whoami"\n`;
 const axeSource = fs.readFileSync(new URL("./node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+// each with an icon of its own; nothing is asked of them before someone signs in
+const KINDS = ["google", "github", "gitlab", "microsoft"];
+const tenant = 'tenant = "00000000-0000-0000-0000-000000000000"';
+const own = (kind) => `[[provider]]
+name = "${kind}"
+kind = "${kind}"
+label = "${kind}"
+client_id = "x"
+client_secret = { env = "OPENID_SECRET" }
+${kind === "microsoft" ? tenant : ""}
+`;
 const NAMES = ["google", "github", "gitlab", "microsoft", "op", "مزود"];
 
 let op, gate;
 before(async () => {
   op = await openId("op");
   const tables = NAMES.map((label, at) => {
+    if (KINDS.includes(label)) return own(label);
     const table = op.table('sign_up = "open"\n').replace(/label = .*/, `label = "${label}"`);
     return label === "op" ? table : table.replace('name = "op"', `name = "other-${at}"`);
   });
@@ -93,17 +105,51 @@ test("no page with six providers breaks an accessibility rule: light, dark, from
   }
 });
 
-test("no collision page breaks an accessibility rule either", async () => {
-  await gate.cli("user", "add", "bea@example.com", "--password-stdin");
-  const page = await newPage({ colorScheme: "dark", viewport: { width: 320, height: 800 }, bypassCSP: true });
-  await page.goto(`${gate.url}/app`);
-  await page.click("a[href*='oauth/op']");
-  await agree(page, "bea");
-  await page.waitForSelector("[name=password]");
-  await page.evaluate(axeSource);
-  const { violations } = await page.evaluate(() => window.axe.run());
-  assert.deepEqual(violations.map((one) => `${one.id}: ${one.nodes[0].html}`), []);
-  await page.context().close();
+test("no collision page and no mark of the last way breaks an accessibility rule either", async () => {
+  const kinds = [
+    { colorScheme: "dark", width: 320, dir: "rtl" },
+    { colorScheme: "light", width: 1280 },
+  ];
+  for (const { colorScheme, width, dir } of kinds) {
+    const login = `bea-${width}`;
+    await gate.cli("user", "add", `${login}@example.com`, "--password-stdin");
+    const page = await newPage({ colorScheme, viewport: { width, height: 800 }, bypassCSP: true });
+    const isFine = async (what) => {
+      if (dir) await page.evaluate((dir) => (document.documentElement.dir = dir), dir);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(overflow <= 0, `${what} at ${width}: ${overflow} pixels too wide`);
+      await page.evaluate(axeSource);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map((one) => `${one.id}: ${one.nodes[0].html}`), [], `${what} ${width}`);
+      await shot(page, `${what}-${colorScheme}-${width}-${dir}`);
+    };
+    await page.goto(`${gate.url}/app`);
+    await page.click("a[href*='oauth/op']");
+    await agree(page, login);
+    await page.waitForSelector("[name=password]");
+    assert.equal(await page.locator("button[name=with]").count(), 5, "all but the one just used");
+    await isFine("collision");
+    await page.fill("[name=password]", PASSWORD);
+    await page.click("[data-waiting]");
+    await page.waitForURL(`${gate.url}/app`);
+    // at the provider they are still signed in
+    for (const again of [false, true]) {
+      await page.context().clearCookies({ name: "authgate" });
+      await page.goto(`${gate.url}/app`);
+      assert.equal(await page.locator("#last-used").count(), again ? 1 : 0, "the last way was a password at first");
+      if (again) break;
+      await page.click("a[href*='oauth/op']");
+      await page.waitForURL(`${gate.url}/app`);
+    }
+    // the mark describes the link, whose name is its label
+    const session = await page.context().newCDPSession(page);
+    const { nodes } = await session.send("Accessibility.getFullAXTree");
+    const links = nodes.filter((node) => node.role?.value === "link").map((node) => [node.name.value, node.description?.value ?? ""]);
+    const expected = NAMES.map((name) => [`Continue with ${name}`, name === "op" ? "Last used" : ""]);
+    assert.deepEqual(links.slice(0, NAMES.length), expected);
+    await isFine("last-used");
+    await page.context().close();
+  }
 });
 
 test("the login page with six providers, its stylesheet and its script are at most 6 kB as they are sent", async () => {

@@ -17,7 +17,7 @@ const ISSUER: &str = "https://appleid.apple.com";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// A key as Apple gives it out, and what Apple keeps.
-fn new_key() -> (String, Vec<u8>) {
+pub fn new_key() -> (String, Vec<u8>) {
     let random = ring::rand::SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random).unwrap();

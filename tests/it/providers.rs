@@ -83,7 +83,7 @@ pub fn leads_to(page: &str) -> String {
     url.replace("&amp;", "&").replace("&#38;", "&")
 }
 
-fn hidden(page: &str, name: &str) -> String {
+pub fn hidden(page: &str, name: &str) -> String {
     let at = page.find(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no {name} in {page}"));
     page[at..].split('"').nth(3).unwrap().to_owned()
 }

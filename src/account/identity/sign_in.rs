@@ -84,6 +84,35 @@ pub(crate) async fn finish(
     is_decided: bool,
     tokens: Option<&ProviderTokens>,
 ) -> Result<Finished, StoreDown> {
+    let intent = store_intent(accounts, rules, identity, intent, is_decided)?;
+    carry_out(accounts, caller, rules, identity, intent, tokens).await
+}
+
+/// The same, to the account with the address of a pending identity and to no other.
+///
+/// # Errors
+/// [`StoreDown`]: nothing was changed.
+pub(crate) async fn finish_for(
+    accounts: &Accounts,
+    caller: &Caller,
+    rules: &ProviderRules,
+    identity: &ProviderIdentity,
+    pending: &ProviderIdentity,
+    tokens: Option<&ProviderTokens>,
+) -> Result<Finished, StoreDown> {
+    let email = pending.email.as_ref().and_then(|email| fields::canonical(&email.address));
+    let intent = ProviderIntent::SignInTo { email: email.unwrap_or_default() };
+    carry_out(accounts, caller, rules, identity, intent, tokens).await
+}
+
+async fn carry_out(
+    accounts: &Accounts,
+    caller: &Caller,
+    rules: &ProviderRules,
+    identity: &ProviderIdentity,
+    intent: ProviderIntent,
+    tokens: Option<&ProviderTokens>,
+) -> Result<Finished, StoreDown> {
     let shared = &*accounts.shared;
     let now = shared.clock.now();
     if let Err(why) = rules.check(identity) {
@@ -107,7 +136,7 @@ pub(crate) async fn finish(
     let tokens = tokens.map(|tokens| token_seal::seal(&accounts.sealing_key(), &draft.row.id, tokens, rules.kept));
     let what = ProviderSignIn {
         identity: rules.row(identity),
-        intent: store_intent(accounts, rules, identity, intent, is_decided)?,
+        intent,
         session: draft.row.clone(),
         tokens: tokens.transpose().map_err(|_| StoreDown)?.unwrap_or_default(),
         links_by_email: rules.links_by_email,
@@ -216,6 +245,8 @@ fn store_intent(
         Intent::Invite { hash } => {
             ProviderIntent::Invite { hash: *hash, new, creates: rules.sign_up != SignUp::Closed }
         }
+        // only [`finish_for`] knows the account
+        Intent::Pending { .. } => ProviderIntent::SignInTo { email: String::new() },
     })
 }
 

@@ -168,6 +168,7 @@ fn plain(attempt: &Attempt) -> String {
         Intent::SignUp => json!(["up"]),
         Intent::Link { session, account } => json!(["link", session, account]),
         Intent::Invite { hash } => json!(["invite", B64.encode(hash)]),
+        Intent::Pending { hash } => json!(["pending", B64.encode(hash)]),
     };
     json!([attempt.began, B64.encode(&attempt.id), place, intent, attempt.is_fresh]).to_string()
 }
@@ -186,6 +187,7 @@ fn read(plain: &[u8]) -> Option<Attempt> {
         ["up"] => Intent::SignUp,
         ["link", session, account] => Intent::Link { session: (*session).to_owned(), account: (*account).to_owned() },
         ["invite", hash] => Intent::Invite { hash: B64.decode(hash.as_bytes()).ok()?.try_into().ok()? },
+        ["pending", hash] => Intent::Pending { hash: B64.decode(hash.as_bytes()).ok()?.try_into().ok()? },
         _ => return None,
     };
     let id = B64.decode(id.as_str()?.as_bytes()).ok()?.try_into().ok()?;
@@ -216,6 +218,7 @@ mod tests {
             Intent::SignUp,
             Intent::Link { session: "s".to_owned(), account: "7".to_owned() },
             Intent::Invite { hash: [9; 32] },
+            Intent::Pending { hash: [9; 32] },
         ] {
             for return_to in
                 [ReturnPlace::Here(None), ReturnPlace::Here(Some("/ä".to_owned())), ReturnPlace::Kept(u64::MAX)]

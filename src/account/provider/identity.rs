@@ -76,4 +76,10 @@ pub(crate) enum Intent {
         /// SHA-256 of the link's token, as the store knows it.
         hash: [u8; 32],
     },
+    /// To sign in to the account with the address of a pending identity, which is then added to it. No other account is
+    /// signed in to, and none is created.
+    Pending {
+        /// SHA-256 of the sealed identity.
+        hash: [u8; 32],
+    },
 }

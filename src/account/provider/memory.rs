@@ -1,5 +1,5 @@
-//! The little that is remembered of attempts, in memory alone: which ones were answered, and return addresses that are
-//! too long for `state`. Both are bounded; losing them costs a second try, never safety (a code is used up at the
+//! The little that is remembered of attempts, in memory alone: which ones were answered, and what is too long for
+//! `state`: return addresses and sealed identities. All are bounded; losing them costs a second try, never safety (a code is used up at the
 //! provider anyway).
 
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +16,14 @@ const PLACES_MAX: usize = 4096;
 /// Longest return address in `state`, bytes.
 const SEALED_PLACE_BYTES_MAX: usize = 512;
 
+/// Sealed identities that are kept, each at most 6 KiB.
+const PENDING_MAX: usize = 1024;
+/// How long one is kept, seconds; it opens no longer than that.
+const PENDING_SECS: u64 = 600;
+
+/// SHA-256 of a sealed identity.
+pub(crate) type PendingHash = [u8; 32];
+
 /// What is remembered.
 #[derive(Default)]
 pub(crate) struct Memory(Mutex<Held>);
@@ -28,6 +36,8 @@ struct Held {
     places: HashMap<u64, String, ahash::RandomState>,
     places_order: VecDeque<u64>,
     next_place: u64,
+    pending: HashMap<PendingHash, String, ahash::RandomState>,
+    pending_order: VecDeque<(UnixSecs, PendingHash)>,
 }
 
 /// Whether an attempt was answered before.
@@ -90,6 +100,25 @@ impl Memory {
             ReturnPlace::Kept(number) => self.0.lock().places.get(number).cloned(),
         }
     }
+
+    /// Keeps a sealed identity, once however often it comes. `now` is a monotonic time in seconds.
+    pub(crate) fn keep_pending(&self, hash: PendingHash, sealed: &str, now: u64) {
+        let mut held = self.0.lock();
+        while let Some(&(at, oldest)) = held.pending_order.front()
+            && (held.pending.len() >= PENDING_MAX || at.saturating_add(PENDING_SECS) < now)
+        {
+            held.pending_order.pop_front();
+            held.pending.remove(&oldest);
+        }
+        if held.pending.insert(hash, sealed.to_owned()).is_none() {
+            held.pending_order.push_back((now, hash));
+        }
+    }
+
+    /// The sealed identity; `None`: it is forgotten.
+    pub(crate) fn pending(&self, hash: &PendingHash) -> Option<String> {
+        self.0.lock().pending.get(hash).cloned()
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +154,28 @@ mod tests {
         let kept: Vec<_> = (0..=PLACES_MAX).map(|number| memory.keep_place(Some(long(number)))).collect();
         assert_eq!(memory.0.lock().places.len(), PLACES_MAX);
         assert_eq!((memory.place(&kept[0]), memory.place(&kept[1])), (None, Some(long(1))));
+    }
+
+    #[test]
+    fn sealed_identities_are_kept_once_each_for_ten_minutes_and_the_oldest_goes() {
+        let memory = Memory::default();
+        let hash = |number: usize| {
+            let mut hash = PendingHash::default();
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            hash
+        };
+        for _ in 0..10 {
+            memory.keep_pending(hash(0), "zero", 0);
+        }
+        assert_eq!((memory.0.lock().pending.len(), memory.0.lock().pending_order.len()), (1, 1));
+        for number in 1..=PENDING_MAX {
+            memory.keep_pending(hash(number), "x", 1);
+        }
+        assert_eq!((memory.0.lock().pending.len(), memory.pending(&hash(0))), (PENDING_MAX, None));
+        assert_eq!(memory.pending(&hash(1)).as_deref(), Some("x"));
+        memory.keep_pending(hash(0), "later", PENDING_SECS + 2);
+        assert_eq!((memory.0.lock().pending.len(), memory.pending(&hash(1))), (1, None));
+        assert_eq!(memory.pending(&hash(0)).as_deref(), Some("later"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::attempt::{AttemptId, AttemptKeys};
 use super::errors::{Failure, Reason};
 use super::failure_windows::FailureWindows;
 use super::logout_memory::LogoutMemory;
-use super::memory::{Memory, Use};
+use super::memory::{Memory, PendingHash, Use};
 use super::provider_state::ProviderState;
 use super::sign_out_tickets::SignOutTickets;
 use crate::account::errors::StartError;
@@ -135,6 +135,19 @@ impl Providers {
         let mut id = AttemptId::default();
         id.copy_from_slice(&digest(&SHA256, sealed.as_bytes()).as_ref()[..size_of::<AttemptId>()]);
         self.memory.use_up(id, self.clock.monotonic_millis() / 1000) == Use::First
+    }
+
+    /// Keeps a sealed identity for as long as it opens, and gives the name that an attempt refers to it by.
+    pub(crate) fn keep_pending(&self, sealed: &str) -> PendingHash {
+        let mut hash = PendingHash::default();
+        hash.copy_from_slice(digest(&SHA256, sealed.as_bytes()).as_ref());
+        self.memory.keep_pending(hash, sealed, self.clock.monotonic_millis() / 1000);
+        hash
+    }
+
+    /// The sealed identity; `None`: it is forgotten.
+    pub(crate) fn pending(&self, hash: &PendingHash) -> Option<String> {
+        self.memory.pending(hash)
     }
 
     pub(super) fn find(&self, name: &str) -> Result<Arc<ProviderState>, Failure> {
