@@ -64,7 +64,7 @@ pub enum KeyIn {
 }
 
 /// Finds the key with an id, or says why it is nowhere; the second argument is the key in the backup.
-pub type FindKey<'a> = dyn Fn(&str, Option<&[u8]>) -> Result<KeyIn, String> + 'a;
+type FindKey<'a> = dyn Fn(&str, Option<&[u8]>) -> Result<KeyIn, String> + 'a;
 
 /// What this machine's sealing key makes of a backup.
 pub struct KeyCheck<'a> {
