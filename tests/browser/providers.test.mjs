@@ -1,8 +1,6 @@
 // People who sign in through providers, in Chromium: unmodified servers of others, the real pages.
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { after, before, test } from "node:test";
-import { WebSocket } from "ws";
 import { closeBrowser, firstAccount, gateway, newPage, PASSWORD, shot, signIn } from "./lib.mjs";
 import { agree, canaille, openId } from "./openid.mjs";
 
@@ -202,18 +200,26 @@ test("twelve tabs at once each land on their own page, in one session, whose Web
   const [first, ...others] = tabs;
   await first.click(button(op));
   await first.waitForURL(`${gate.url}/tab/0?x=0`);
-  // beside the tabs, with their session
-  const cookie = (await context.cookies(gate.url)).map(({ name, value }) => `${name}=${value}`).join("; ");
-  const socket = new WebSocket(`${gate.url.replace("http", "ws")}/socket`, { headers: { cookie } });
-  await once(socket, "message");
+  await first.evaluate(
+    () =>
+      new Promise((resolve) => {
+        window.socket = new WebSocket(`ws://${location.host}/socket`);
+        window.socket.onmessage = resolve;
+      }),
+  );
   await Promise.all(others.map((tab) => tab.click(button(op))));
   await Promise.all(others.map((tab, at) => tab.waitForURL(`${gate.url}/tab/${at + 1}?x=${at + 1}`)));
   const answer = await context.request.get(`${gate.url}/.auth/account/sessions`, { headers: { accept: "application/json" } });
   // that of the first page was forgotten by the browser, not ended
   assert.equal((await answer.json()).sessions.length, 2);
-  socket.send("still there");
-  const [echo] = await Promise.race([once(socket, "message"), once(socket, "close")]);
-  assert.equal(String(echo), "still there");
-  socket.close();
+  const echo = await first.evaluate(
+    () =>
+      new Promise((resolve) => {
+        window.socket.onmessage = ({ data }) => resolve(data);
+        window.socket.onclose = ({ code }) => resolve(`closed: ${code}`);
+        window.socket.send("still there");
+      }),
+  );
+  assert.equal(echo, "still there");
   await context.close();
 });
