@@ -241,9 +241,9 @@ impl Accounts {
     }
 
     /// Whether this browser was redirected to `place` with a session cookie a moment ago and the cookie has not been
-    /// presented since.
-    pub fn is_cookie_missing(&self, caller: &Caller, place: &str) -> bool {
-        self.shared.cookie_check.is_missing(caller, place, self.shared.clock.now())
+    /// presented since. `is_from_here`: it comes from a page of this host.
+    pub fn is_cookie_missing(&self, caller: &Caller, place: &str, is_from_here: bool) -> bool {
+        self.shared.cookie_check.is_missing(caller, place, is_from_here, self.shared.clock.now())
     }
 
     /// The token for an upstream (by index) in this session; `None` if the upstream gets none. Memory only.

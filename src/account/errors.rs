@@ -15,6 +15,8 @@ pub enum SignInError {
     },
     /// The hash queue is full.
     Busy,
+    /// Passwords are off (`password.enabled`).
+    PasswordsOff,
     /// The store did not respond or could not write.
     Unavailable,
 }
@@ -45,8 +47,26 @@ pub enum ChangeError {
     },
     /// The hash queue is full.
     Busy,
+    /// Passwords are off (`password.enabled`).
+    PasswordsOff,
     /// The store did not respond or could not write.
     Unavailable,
+}
+
+/// Passwords are off: none is checked, and none is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PasswordsOff;
+
+impl From<PasswordsOff> for SignInError {
+    fn from(_: PasswordsOff) -> Self {
+        Self::PasswordsOff
+    }
+}
+
+impl From<PasswordsOff> for ChangeError {
+    fn from(_: PasswordsOff) -> Self {
+        Self::PasswordsOff
+    }
 }
 
 impl From<FieldError> for ChangeError {

@@ -3,7 +3,7 @@
 use super::accounts::Accounts;
 use super::audit;
 use super::caller::Caller;
-use super::errors::{ChangeError, unavailable, wrong_password};
+use super::errors::{ChangeError, StoreDown, store_down, unavailable, wrong_password};
 use super::fields;
 use super::limits::login_throttle::{self, presented_device};
 use super::password::policy;
@@ -23,6 +23,7 @@ pub async fn change_password(
     keep_tokens: bool,
 ) -> Result<(), ChangeError> {
     let shared = &*accounts.shared;
+    shared.settings.require_passwords()?;
     policy::check(&shared.settings.password, &shared.settings.title, &who.user.email, &new)?;
     let Reauthenticated { slot, counted, old } = reauthenticate(accounts, caller, who, current).await?;
     let now = shared.clock.now();
@@ -45,6 +46,18 @@ pub async fn change_password(
         // changed concurrently
         _ => Err(wrong_password()),
     }
+}
+
+/// Whether a password signs in to this account.
+pub async fn has_password(accounts: &Accounts, who: &Identity) -> Result<bool, StoreDown> {
+    let shared = &*accounts.shared;
+    if !shared.settings.password.enabled {
+        return Ok(false);
+    }
+    let _permit = shared.store_permit_for(who).await.map_err(|_| StoreDown)?;
+    let id = who.user.id.clone();
+    let user = shared.store.run(move |db| store::users::user_by_id(db, &id)).await;
+    Ok(user.map_err(|error| store_down(&error))?.is_some_and(|user| user.password.is_some()))
 }
 
 /// Changes name, picture or both; either may be empty. Rate-limited, because each change is propagated to apps.

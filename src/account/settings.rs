@@ -1,6 +1,7 @@
 //! The part of the configuration that concerns accounts.
 
 use super::backend_token::signing_key::PUBLISHED_SECS;
+use super::errors::PasswordsOff;
 use crate::config::{self, Config};
 
 /// Account settings; durations in seconds.
@@ -28,6 +29,11 @@ impl Settings {
             throttle: config.throttle,
             title: config.pages.title.clone(),
         }
+    }
+
+    /// Asked before a person's password is checked or set.
+    pub(super) fn require_passwords(&self) -> Result<(), PasswordsOff> {
+        if self.password.enabled { Ok(()) } else { Err(PasswordsOff) }
     }
 
     /// How long a retired key is kept: no token that it signed is valid for longer.

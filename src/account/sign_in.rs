@@ -82,7 +82,8 @@ fn begin_attempt(
 /// the address is paced, for its turn.
 ///
 /// # Errors
-/// [`SignInError::Credentials`] for everything that is wrong about the account or the password.
+/// [`SignInError::Credentials`] for everything that is wrong about the account or the password;
+/// [`SignInError::PasswordsOff`] before any of them is looked at.
 pub async fn with_password(
     accounts: &Accounts,
     caller: &Caller,
@@ -91,6 +92,7 @@ pub async fn with_password(
     remember: bool,
 ) -> Result<SignedIn, SignInError> {
     let shared = &*accounts.shared;
+    shared.settings.require_passwords()?;
     let (caller, email, device) = (caller.clone(), fields::throttle_name(email), presented_device(caller));
     let mut request = SignInRequest { caller, email, device, password, remember };
     let slot_request = shared.hash_pool.request_slot(&request.caller);

@@ -21,6 +21,7 @@ pub(super) async fn hashed(
     password: Secret,
 ) -> Result<Secret, ChangeError> {
     let shared = &*accounts.shared;
+    shared.settings.require_passwords()?;
     policy::check(&shared.settings.password, &shared.settings.title, email, &password)?;
     let slot = shared.hash_pool.request_slot(caller).acquire(None).await.map_err(|_| ChangeError::Busy)?;
     slot.hash(password).await.map_err(|_| ChangeError::Busy)
@@ -77,6 +78,7 @@ pub(super) async fn hashed_and_counted(
     password: Secret,
 ) -> Result<(Secret, CountedAttempt), ChangeError> {
     let shared = &*accounts.shared;
+    shared.settings.require_passwords()?;
     policy::check(&shared.settings.password, &shared.settings.title, &event.email, &password)?;
     let slot_request = shared.hash_pool.request_slot(caller);
     loop {

@@ -85,21 +85,26 @@ fn database(config: &Config) -> Result<String, String> {
     }
 }
 
-fn stranded_json((provider, count): &(String, u64)) -> serde_json::Value {
+fn stranded_json((provider, count): &(Option<String>, u64)) -> serde_json::Value {
     json!({ "provider": provider, "accounts": count })
 }
 
-/// Warns of accounts that no one can sign in to, because their provider is not configured any more: provider and number.
-fn stranded_accounts(config: &Config) -> Vec<(String, u64)> {
-    let configured: Vec<String> = config.providers.iter().map(|provider| provider.name.clone()).collect();
+/// Warns of accounts that no one can sign in to, because their provider is not configured any more, or passwords are off:
+/// provider and number.
+fn stranded_accounts(config: &Config) -> Vec<(Option<String>, u64)> {
     let found = Admin::open_read_only(config, Clock::system())
-        .and_then(|mut admin| identities::stranded(&mut admin, &configured));
+        .and_then(|mut admin| identities::stranded(&mut admin, &identities::ways_in(config)));
     let found = found.unwrap_or_default();
     for (provider, count) in &found {
         let accounts = if *count == 1 { "account has" } else { "accounts have" };
-        say_aside(&format!(
-            "warning: {count} {accounts} no password and only identities of \"{provider}\", which is not configured"
-        ));
+        let what = match provider {
+            Some(provider) if config.password.enabled => {
+                format!("no password and only identities of \"{provider}\", which is not configured")
+            }
+            Some(provider) => format!("only identities of \"{provider}\", which is not configured"),
+            None => "only a password, and passwords are off: link a provider, see docs/providers.md".to_owned(),
+        };
+        say_aside(&format!("warning: {count} {accounts} {what}"));
     }
     found
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::people::{open_with_config, remark, say, settle};
+use super::people::{open_with_config, remark, remark_if_unused, say, settle};
 use super::{CommandError, Globals, ImportArgs, ImportFormat, import_identities};
 use crate::account::{ImportRow, ImportRules, admin::import};
 use crate::secret::Secret;
@@ -28,6 +28,7 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
     let identities = import_identities::read(args)?;
     let (mut admin, config) = open_with_config(globals)?;
     let (read, linked) = (rows.len(), identities.len());
+    let has_password = rows.iter().any(|row| row.password.is_some());
     let providers = config.providers.iter().map(|provider| provider.name.clone()).collect();
     let rules = ImportRules { dry_run: args.dry_run, strict: args.strict, highest_id, providers };
     let done = import::run(&mut admin, rows, identities, &rules)?;
@@ -41,6 +42,7 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
         return Err(CommandError::Refused(format!("{count} findings with --strict: nothing was imported")));
     }
     settle(&admin);
+    remark_if_unused(&admin, has_password);
     let verb = if args.dry_run { "would import" } else { "imported" };
     say(&format!("{verb} {} of {read} accounts, skipped {}", read - done.skipped, done.skipped))?;
     if linked > 0 {

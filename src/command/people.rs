@@ -18,6 +18,13 @@ use crate::store::{self, UserRow};
 /// Longest password line, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
+/// Says that a password that was set signs no one in.
+pub(super) fn remark_if_unused(admin: &Admin, has_password: bool) {
+    if has_password && !admin.has_passwords() {
+        remark("Passwords are off ([password] enabled = false): they sign no one in until they are on again.");
+    }
+}
+
 /// Opens the accounts of the configuration. A database is created only if the configuration is valid: a broken one may
 /// name another directory than the gateway uses.
 pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {

@@ -1,13 +1,16 @@
 //! `authgate user ...`: accounts.
 
 use super::people::{
-    confirmed, instant, looked, open, open_with_config, read_password, remark, say, say_json, say_once, settle, table,
-    user_json,
+    confirmed, instant, looked, open, open_with_config, read_password, remark, remark_if_unused, say, say_json,
+    say_once, settle, table, user_json,
 };
 use super::{CommandError, Globals, UserArgs, UserCommand, UserFilter};
 use crate::account::admin::identities;
 use crate::account::{Admin, Details};
 use crate::store::{IdentityRow, UserRow};
+
+/// What links to an account do without passwords.
+const ADDS_SIGN_IN: &str = "adds a sign-in through a provider (passwords are off)";
 
 /// Runs the command.
 pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> {
@@ -33,7 +36,8 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
         UserCommand::Set(args) => {
             let (email, details) = details(args)?;
             let other_email = details.email.is_some();
-            let ends_tokens = details.password.is_some() && !details.keep_tokens;
+            let has_password = details.password.is_some();
+            let ends_tokens = has_password && !details.keep_tokens;
             changed(&admin.set_user(&email, details)?, "changed", &admin);
             if other_email {
                 remark("Links sent earlier no longer work. Use `authgate user reset` to create one.");
@@ -41,6 +45,7 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             if ends_tokens {
                 remark("API tokens created with the old password are revoked, if there were any.");
             }
+            remark_if_unused(&admin, has_password);
             Ok(())
         }
         UserCommand::List { filter, json } => list(&mut admin, &filter, json),
@@ -57,7 +62,8 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
         UserCommand::Reset { email } => {
             let link = admin.reset_link(&email)?;
             say_once(&link, || admin.withdraw_link(&link))?;
-            remark("This link sets a new password. It works once, within 24 hours.");
+            let what = if admin.has_passwords() { "sets a new password" } else { ADDS_SIGN_IN };
+            remark(&format!("This link {what}. It works once, within 24 hours."));
             Ok(())
         }
         // above
@@ -68,11 +74,11 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
 /// `user link` and `user unlink`.
 fn identity(globals: &Globals, command: UserCommand) -> Result<(), CommandError> {
     let (mut admin, config) = open_with_config(globals)?;
-    let configured: Vec<String> = config.providers.iter().map(|provider| provider.name.clone()).collect();
+    let ways = identities::ways_in(&config);
     match command {
         UserCommand::Link { email, provider, subject } => {
-            if !configured.contains(&provider) {
-                let names = if configured.is_empty() { "none".to_owned() } else { configured.join(", ") };
+            if !ways.providers.contains(&provider) {
+                let names = if ways.providers.is_empty() { "none".to_owned() } else { ways.providers.join(", ") };
                 return Err(CommandError::Refused(format!(
                     "no [[provider]] is named `{provider}`; the configuration has {names}"
                 )));
@@ -82,7 +88,7 @@ fn identity(globals: &Globals, command: UserCommand) -> Result<(), CommandError>
         }
         UserCommand::Unlink { email, provider, subject, force } => {
             let subject = subject.as_deref();
-            let (user, ended) = identities::unlink(&mut admin, &email, &provider, subject, &configured, force)?;
+            let (user, ended) = identities::unlink(&mut admin, &email, &provider, subject, &ways, force)?;
             changed(&user, &format!("unlinked {provider} from"), &admin);
             remark(&format!("ended {ended} {}", if ended == 1 { "session" } else { "sessions" }));
         }
@@ -117,14 +123,17 @@ fn details(args: UserArgs) -> Result<(String, Details), CommandError> {
 
 fn add(admin: &mut Admin, args: UserArgs) -> Result<(), CommandError> {
     let (email, details) = details(args)?;
+    let has_password = details.password.is_some();
     let (user, link) = admin.add_user(&email, details)?;
     changed(&user, "added", admin);
+    remark_if_unused(admin, has_password);
     if let Some(link) = link {
         say_once(&link, || {
             admin.withdraw_link(&link)?;
             admin.remove_user(&user.email).map(drop)
         })?;
-        remark("This link sets the password. It works once, within 7 days.");
+        let what = if admin.has_passwords() { "sets the password" } else { ADDS_SIGN_IN };
+        remark(&format!("This link {what}. It works once, within 7 days."));
     }
     Ok(())
 }
@@ -148,11 +157,14 @@ fn remove(admin: &mut Admin, emails: &[String], yes: bool) -> Result<(), Command
     Ok(())
 }
 
-fn state(user: &UserRow) -> &'static str {
-    match (user.disabled, user.password.is_some()) {
-        (true, _) => "disabled",
-        (false, true) => "active",
-        (false, false) => "invited",
+/// `has_identity`: of any provider.
+fn state(user: &UserRow, has_identity: bool, has_passwords: bool) -> &'static str {
+    match user.password.is_some() {
+        _ if user.disabled => "disabled",
+        _ if has_identity => "active",
+        true if has_passwords => "active",
+        true => "no sign-in",
+        false => "invited",
     }
 }
 
@@ -181,8 +193,10 @@ fn list(admin: &mut Admin, filter: &UserFilter, json: bool) -> Result<(), Comman
     if json {
         return say_json(&users.iter().map(user_json).collect());
     }
+    let (holders, has_passwords) = (identities::holders(admin)?, admin.has_passwords());
     let row = |user: &UserRow| {
-        vec![user.id.clone(), user.email.clone(), user.name.clone(), user.groups.join(","), state(user).to_owned()]
+        let state = state(user, holders.contains(&user.id), has_passwords);
+        vec![user.id.clone(), user.email.clone(), user.name.clone(), user.groups.join(","), state.to_owned()]
     };
     say(&table(&["ID", "EMAIL", "NAME", "GROUPS", "STATE"], &users.iter().map(row).collect::<Vec<_>>()))
 }
@@ -203,7 +217,7 @@ fn show(admin: &mut Admin, email: &str, json: bool) -> Result<(), CommandError> 
         ("name", user.name.clone()),
         ("picture", user.picture.clone()),
         ("groups", user.groups.join(",")),
-        ("state", state(&user).to_owned()),
+        ("state", state(&user, !own.is_empty(), admin.has_passwords()).to_owned()),
         ("created", instant(user.created)),
         ("sessions", sessions.to_string()),
     ];

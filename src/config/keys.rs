@@ -114,7 +114,12 @@ pub(super) const TABLES: &[Keys] = &[
     ),
     keys(
         "[password]",
-        &[("min_length", Number(8, 256)), ("blocklist", Boolean), ("argon2", Table("[password.argon2]"))],
+        &[
+            ("enabled", Boolean),
+            ("min_length", Number(8, 256)),
+            ("blocklist", Boolean),
+            ("argon2", Table("[password.argon2]")),
+        ],
     ),
     keys(
         "[password.argon2]",
@@ -134,6 +139,7 @@ pub(super) const TABLES: &[Keys] = &[
             ("signup", Text),
             ("after_login", Text),
             ("callback_origins", Texts),
+            ("provider_first", Boolean),
         ],
     ),
     keys("[authjs]", &[("base_path", Text), ("client", Words(&["auto", "v4", "v5"]))]),

@@ -205,6 +205,8 @@ pub enum AppCookieRule {
 /// `[password]`
 #[derive(Debug, Clone)]
 pub struct Password {
+    /// Whether people sign in with passwords. `false`: through providers alone.
+    pub enabled: bool,
     /// Minimum length in characters (Unicode code points); the maximum is 256.
     pub min_length: usize,
     /// Whether passwords on the built-in list of common passwords are rejected.
@@ -257,6 +259,8 @@ pub struct Pages {
     pub after_login: String,
     /// Further origins that callbackUrl may point to.
     pub callback_origins: Vec<Origin>,
+    /// The login page leads to the provider at once: there is exactly one, and passwords are off.
+    pub provider_first: bool,
 }
 
 /// `pages.logo` and `pages.templates`, as read.

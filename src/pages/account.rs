@@ -61,10 +61,11 @@ pub(super) async fn form_failed(
 }
 
 pub(super) async fn show(pages: &Pages, call: &Call<'_>, who: &Identity, shown: Shown<'_>) -> Reply {
-    let (Ok(sessions), Ok(tokens), Some(identities)) = (
+    let (Ok(sessions), Ok(tokens), Some(identities), Ok(has_password)) = (
         user_sessions::list(&pages.accounts, who).await,
         user_tokens::list(&pages.accounts, who).await,
         provider_lists::identity_lines(pages, who).await,
+        profile::has_password(&pages.accounts, who).await,
     ) else {
         return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
     };
@@ -91,6 +92,7 @@ pub(super) async fn show(pages: &Pages, call: &Call<'_>, who: &Identity, shown: 
         base: &format!("{}/account", pages.prefix),
         name: typed("profile", "name").unwrap_or(&who.user.name),
         picture: typed("profile", "picture").unwrap_or(&who.user.picture),
+        has_password,
         min_length: pages.min_length,
         identities,
         providers: &provider_lists::all(pages).map(|own| (own.name.clone(), own.label.clone())).collect::<Vec<_>>(),

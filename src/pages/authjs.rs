@@ -49,14 +49,14 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     let posted = match *call.incoming.method {
         Method::GET | Method::HEAD => false,
         Method::POST => true,
-        _ => return Reply::json(StatusCode::BAD_REQUEST, &"Bad request."),
+        _ => return bad_request(),
     };
     match (action, posted) {
         ("session", false) => session(pages, call),
         ("session", true) => update(pages, call),
         ("csrf", false) => csrf(pages, call),
         ("providers", false) => provider_list(pages, call),
-        ("callback/credentials", true) => sign_in(pages, call).await,
+        ("callback/credentials", true) if pages.has_passwords => sign_in(pages, call).await,
         ("signout", true) => sign_out(pages, call).await,
         ("signout", false) => found(&format!("{}/logout", pages.prefix)),
         ("error", false) => error(pages, call),
@@ -66,8 +66,12 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         (provider, true) if provider.starts_with("signin/") => {
             start(pages, call, provider.trim_start_matches("signin/")).await
         }
-        _ => Reply::json(StatusCode::BAD_REQUEST, &"Bad request."),
+        _ => bad_request(),
     }
+}
+
+fn bad_request() -> Reply {
+    Reply::json(StatusCode::BAD_REQUEST, &"Bad request.")
 }
 
 fn nobody(pages: &Pages) -> Value {
@@ -153,7 +157,9 @@ fn provider_list(pages: &Pages, call: &Call<'_>) -> Reply {
     });
     let (redirect, _) = provider_relay::redirect(pages, call.incoming.origin());
     let mut all = serde_json::Map::new();
-    all.insert("credentials".to_owned(), credentials);
+    if pages.has_passwords {
+        all.insert("credentials".to_owned(), credentials);
+    }
     for provider in provider_lists::all(pages) {
         // version 4 uses "oauth" for OpenID Connect as well
         let is_oidc = pages.authjs.client == AuthJsClient::V5 && provider.kind.is_openid();
@@ -178,7 +184,7 @@ async fn start(pages: &Pages, call: &Call<'_>, name: &str) -> Reply {
     if !form.csrf_is_right {
         return url(call, form.style, StatusCode::OK, &without_csrf(pages, form.style, "signin"));
     }
-    let (wanted, params) = (form.fields.get("callbackUrl"), providers::client_params(call));
+    let (wanted, params) = (form.fields.get("callbackUrl"), provider_lists::client_params(call));
     let begun = providers::begin(pages, call, name, wanted, (Intent::SignIn, false), &params).await;
     if let Ok(started) = begun {
         let reply = url(call, form.style, StatusCode::OK, started.url.as_str());
@@ -212,6 +218,7 @@ async fn sign_in(pages: &Pages, call: &Call<'_>) -> Reply {
             };
             url(call, form.style, status, &place)
         }
+        Err(SignInError::PasswordsOff) => bad_request(),
         Err(SignInError::Throttled { retry_after_secs }) => {
             let place = login_with(pages, call, Some("RateLimited"));
             url(call, form.style, StatusCode::TOO_MANY_REQUESTS, &place)

@@ -32,6 +32,8 @@ pub struct Pages {
     pub(super) site: Site,
     pub(super) accounts: Accounts,
     pub(super) sign_up: SignUp,
+    /// `password.enabled`: pages without forms for passwords otherwise.
+    pub(super) has_passwords: bool,
     pub(super) min_length: usize,
     /// Configured CORS origins, which may call the gateway's endpoints.
     pub(super) shared_with: Vec<Origin>,
@@ -57,6 +59,7 @@ impl Pages {
             site: Site::new(config),
             accounts,
             sign_up: config.sign_up,
+            has_passwords: config.password.enabled,
             min_length: config.password.min_length,
             shared_with: config.cors_origins.clone(),
             token_cookies: tokens.flat_map(|token| token.cookies.iter().cloned()).collect(),

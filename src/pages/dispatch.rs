@@ -69,6 +69,7 @@ pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
 
 async fn answer_open(pages: &Pages, endpoint: Open, call: &Call<'_>) -> Reply {
     match endpoint {
+        Open::ChangePassword if !pages.has_passwords => errors::refused(pages, StatusCode::NOT_FOUND, call),
         Open::Root | Open::ChangePassword => Site::see_other(&format!("{}/account", pages.prefix)),
         Open::Login => login::answer(pages, call).await,
         Open::Signup => signup::answer(pages, call).await,

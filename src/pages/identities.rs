@@ -77,7 +77,7 @@ pub(super) async fn unlink_provider(pages: &Pages, call: &Call<'_>, who: &Identi
         Unlinked::Missing => Site::see_other(&format!("{}/account", pages.prefix)),
         Unlinked::LastCredential if fields.is_json() => Reply::json(StatusCode::CONFLICT, &json!({ "error": "last" })),
         Unlinked::LastCredential => {
-            let what = "This is the only way to sign in to your account. Set a password or add another provider first.";
+            let what = "This is the only way to sign in to your account. Add another one first.";
             provider_replies::message(pages, call, StatusCode::CONFLICT, what)
         }
     }

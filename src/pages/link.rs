@@ -25,7 +25,10 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         Err(error) if speaks_json(call, fields.as_ref()) => return change_json(&error),
         Err(error) => return retry(&error, errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call)),
     };
-    let shown = shown(&kind, path);
+    if !pages.has_passwords && matches!(kind, LinkKind::Reset { .. }) {
+        return signup::passwords_off(pages, call, speaks_json(call, fields.as_ref()));
+    }
+    let shown = shown(pages, &kind, path);
     match fields {
         None => signup::registration(pages, call, &shown),
         Some(fields) => use_link(pages, call, &fields, &shown, &kind, token).await,
@@ -101,11 +104,15 @@ fn is_at(kind: &LinkKind, prefix: &str, path: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(place))
 }
 
-fn shown<'a>(kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
+fn shown<'a>(pages: &Pages, kind: &'a LinkKind, path: &'a str) -> Shown<'a> {
     match kind {
         LinkKind::Invite { email } => Shown {
-            heading: "Create your account",
-            lead: "You have been invited. Choose a password to continue.",
+            heading: if pages.has_passwords { "Create your account" } else { "Choose how to sign in" },
+            lead: if pages.has_passwords {
+                "You have been invited. Choose a password to continue."
+            } else {
+                "You have been invited. From now on, the provider that you choose signs you in here."
+            },
             action: path,
             button: "Create account",
             ask_name: true,

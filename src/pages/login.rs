@@ -24,6 +24,8 @@ pub(super) const BUSY_SECS: u16 = 5;
 
 /// The form that a [`Flash`] belongs to.
 const FORM: &str = "login";
+/// The message for forms that would check or set a password.
+pub(super) const PASSWORDS_OFF: &str = "This site does not use passwords. Sign in through a provider.";
 
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     if call.incoming.method == http::Method::POST {
@@ -58,7 +60,30 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     if error.is_empty() {
         error = loops::why_not_returned(pages, call, pages.return_to(Some(wanted), call.incoming).as_str());
     }
+    let has_signed_out = session_cookies::has_signed_out(pages, call);
+    if error.is_empty()
+        && notice.is_empty()
+        && !has_signed_out
+        && let Some(start) = start_at_once(pages, call, wanted)
+    {
+        return Site::see_other(&start);
+    }
     login_page_with(pages, call, StatusCode::OK, wanted, notice, (&error, false), ("", true)).await
+}
+
+/// The address that starts a sign-in through the provider that the query names, or through the only way in. People have
+/// to see errors and notices first, so then the page is shown.
+fn start_at_once(pages: &Pages, call: &Call<'_>, wanted: &str) -> Option<String> {
+    let name = query(call, &["provider"]).or_else(|| pages.first_provider.clone())?;
+    let provider = provider_lists::all(pages).find(|provider| provider.name == name)?;
+    let start = format!("{}/oauth/{}", pages.prefix, provider.name);
+    let params =
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(provider_lists::client_params(call)).finish();
+    let (start, separator) = match wanted {
+        "" => (start, "?"),
+        wanted => (Site::leading_to(&start, pages.return_to(Some(wanted), call.incoming).as_str()), "&"),
+    };
+    Some(if params.is_empty() { start } else { start + separator + &params })
 }
 
 async fn sign_in(pages: &Pages, call: &Call<'_>, fields: &Fields) -> Reply {
@@ -87,6 +112,7 @@ async fn not_signed_in(
         SignInError::Credentials => (StatusCode::UNAUTHORIZED, "credentials", 0),
         SignInError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, "throttled", retry_after_secs),
         SignInError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", 0),
+        SignInError::PasswordsOff => (StatusCode::FORBIDDEN, "passwords_off", 0),
         SignInError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", 0),
     };
     let reply = if fields.is_json() {
@@ -108,7 +134,7 @@ async fn not_signed_in(
         }
         SignInError::Busy => reply.with(header::RETRY_AFTER, HeaderValue::from(BUSY_SECS)),
         SignInError::Unavailable => reply.with(header::RETRY_AFTER, HeaderValue::from(2u16)),
-        SignInError::Credentials => reply,
+        SignInError::Credentials | SignInError::PasswordsOff => reply,
     }
 }
 
@@ -137,6 +163,7 @@ async fn login_page_with(
         action: &action,
         callback_url: &place,
         long_callback: place.len() > FIELD_BYTES_MAX,
+        has_passwords: pages.has_passwords,
         email,
         remember,
         forgotten,
@@ -159,6 +186,7 @@ fn message(error: &str, wait_secs: u64) -> String {
     match error {
         "credentials" => "Incorrect e-mail or password.".to_owned(),
         "throttled" => wait(wait_secs),
+        "passwords_off" => PASSWORDS_OFF.to_owned(),
         "busy" => "Too many people are signing in right now. Try again in a moment.".to_owned(),
         _ => "Sign-in is temporarily unavailable. Try again soon.".to_owned(),
     }

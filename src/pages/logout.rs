@@ -74,5 +74,6 @@ pub(super) fn signed_out_page(pages: &Pages, call: &Call<'_>) -> Reply {
         turbo_frame: false,
         request_id: "",
     };
-    view::html(pages, StatusCode::OK, &message, Some(call.incoming), true)
+    let reply = view::html(pages, StatusCode::OK, &message, Some(call.incoming), true);
+    session_cookies::said_signed_out(pages, call, reply)
 }

@@ -15,7 +15,7 @@ use crate::web::reply::Reply;
 /// The message for a browser that has just signed in and returns without the cookie; empty: this is not such
 /// a browser. `place` is the return URL.
 pub(super) fn why_not_returned(pages: &Pages, call: &Call<'_>, place: &str) -> String {
-    if !comes_from_here(call.incoming) || !pages.accounts.is_cookie_missing(&call.caller, place) {
+    if !pages.accounts.is_cookie_missing(&call.caller, place, comes_from_here(call.incoming)) {
         return String::new();
     }
     let presented = cookie::find(call.incoming.headers, pages.cookies.session());

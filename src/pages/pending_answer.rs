@@ -45,7 +45,8 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
             };
             let Ok(proof) = proof else {
                 let question = Question::SignedInAs(&who.user.email);
-                let error = (StatusCode::UNAUTHORIZED, "Incorrect password.");
+                let text = if pages.has_passwords { "Incorrect password." } else { login::PASSWORDS_OFF };
+                let error = (StatusCode::UNAUTHORIZED, text);
                 return ask(pages, call, provider, &browser, identity, (&question, place, error));
             };
             if !pending_question::use_up(pages, sealed) {
@@ -99,6 +100,9 @@ async fn sign_in_and_link(
             let text = login::wait(retry_after_secs);
             let error = (StatusCode::UNAUTHORIZED, text.as_str());
             return ask(pages, call, provider, browser, identity, (&Question::Collision, place, error));
+        }
+        Err(SignInError::PasswordsOff) => {
+            return provider_replies::message(pages, call, StatusCode::FORBIDDEN, login::PASSWORDS_OFF);
         }
         Err(SignInError::Busy | SignInError::Unavailable) => {
             return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);

@@ -61,6 +61,7 @@ pub(super) fn ask(
         callback_url: place.unwrap_or_default(),
         email: address,
         signed_in_as,
+        has_passwords: pages.has_passwords,
         is_fresh,
         others: &others,
     };

@@ -6,6 +6,7 @@ use super::call::{Call, Pages};
 use super::view::{Button, IdentityLine};
 use crate::account::identity::links;
 use crate::account::provider::providers::Providers;
+use crate::account::provider::start::CLIENT_PARAMS;
 use crate::account::{Identity, last_used};
 use crate::config::Provider;
 
@@ -53,4 +54,13 @@ pub(super) async fn identity_lines(pages: &Pages, who: &Identity) -> Option<Vec<
     let label =
         |name: &str| all(pages).find(|provider| provider.name == name).map_or(name.to_owned(), |own| own.label.clone());
     Some(rows.into_iter().map(|row| IdentityLine::new(label(&row.provider), row, &pages.prefix)).collect())
+}
+
+/// Query parameters that are passed to the provider.
+pub(super) fn client_params(call: &Call<'_>) -> Vec<(String, String)> {
+    let pairs = form_urlencoded::parse(call.incoming.query.unwrap_or_default());
+    pairs
+        .filter(|(name, _)| CLIENT_PARAMS.contains(&name.as_ref()))
+        .map(|(n, v)| (n.into_owned(), v.into_owned()))
+        .collect()
 }

@@ -10,7 +10,7 @@ use super::site::Site;
 use super::{errors, guard, login, provider_lists, provider_relay, provider_replies};
 use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::identity::Intent;
-use crate::account::provider::start::{CLIENT_PARAMS, Start, Started, start};
+use crate::account::provider::start::{Start, Started, start};
 use crate::metrics;
 use crate::secret::token_hash;
 use crate::web::reply::Reply;
@@ -49,7 +49,7 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>, name: &str) -> Reply 
         None => Intent::SignIn,
     };
     let is_fresh = query(call, &["fresh"]).is_some();
-    match begin(pages, call, name, wanted.as_deref(), (intent, is_fresh), &client_params(call)).await {
+    match begin(pages, call, name, wanted.as_deref(), (intent, is_fresh), &provider_lists::client_params(call)).await {
         Ok(started) => provider_replies::with_browser(pages, Site::see_other(started.url.as_str()), &started.browser),
         Err(failure) => not_started(pages, call, wanted.as_deref(), &failure),
     }
@@ -119,13 +119,4 @@ fn not_started(pages: &Pages, call: &Call<'_>, wanted: Option<&str>, failure: &F
             .with(header::RETRY_AFTER, HeaderValue::from(login::BUSY_SECS));
     }
     provider_replies::back_to_login(pages, call, wanted, "OAuthSignin")
-}
-
-/// Query parameters that are passed to the provider.
-pub(super) fn client_params(call: &Call<'_>) -> Vec<(String, String)> {
-    let pairs = form_urlencoded::parse(call.incoming.query.unwrap_or_default());
-    pairs
-        .filter(|(name, _)| CLIENT_PARAMS.contains(&name.as_ref()))
-        .map(|(n, v)| (n.into_owned(), v.into_owned()))
-        .collect()
 }

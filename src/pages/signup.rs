@@ -6,10 +6,10 @@ use serde_json::json;
 use super::call::{Call, Pages};
 use super::flash::{Flash, is_browsers};
 use super::form::{Fields, query};
-use super::login::{BUSY_SECS, wait};
+use super::login::{BUSY_SECS, PASSWORDS_OFF, wait};
 use super::site::Site;
 use super::view::{Message, Register};
-use super::{errors, flash, form, provider_lists, view};
+use super::{errors, flash, form, provider_lists, provider_replies, view};
 use crate::account::{ChangeError, sign_up};
 use crate::config::SignUp;
 use crate::web::reply::Reply;
@@ -94,6 +94,14 @@ fn closed(pages: &Pages, call: &Call<'_>, as_json: bool) -> Reply {
     view::html(pages, StatusCode::FORBIDDEN, &message, Some(call.incoming), true)
 }
 
+/// The reply to links that set a password.
+pub(super) fn passwords_off(pages: &Pages, call: &Call<'_>, as_json: bool) -> Reply {
+    if as_json {
+        return change_json(&ChangeError::PasswordsOff);
+    }
+    provider_replies::message(pages, call, StatusCode::FORBIDDEN, PASSWORDS_OFF)
+}
+
 /// The reply to a failed form, as a page or JSON.
 pub(super) fn not_changed(
     pages: &Pages,
@@ -153,6 +161,7 @@ fn register(
         offer_tokens: shown.offer_tokens,
         keep_tokens: fields.is_some_and(|fields| fields.ticked("keep_tokens")),
         name: typed("name"),
+        has_passwords: pages.has_passwords,
         min_length: pages.min_length,
         button: shown.button,
         providers: &shown.provider_query.map_or_else(Vec::new, |more| {
@@ -172,6 +181,7 @@ pub(super) fn told(error: &ChangeError) -> (StatusCode, String, &'static str) {
     match error {
         ChangeError::Field(error) => (StatusCode::BAD_REQUEST, error.message.clone(), error.field),
         ChangeError::Throttled { retry_after_secs } => (StatusCode::TOO_MANY_REQUESTS, wait(*retry_after_secs), ""),
+        ChangeError::PasswordsOff => (StatusCode::FORBIDDEN, PASSWORDS_OFF.to_owned(), ""),
         ChangeError::Busy => {
             (StatusCode::SERVICE_UNAVAILABLE, "The site is busy right now. Try again in a moment.".to_owned(), "")
         }
@@ -191,6 +201,7 @@ pub(super) fn change_json(error: &ChangeError) -> Reply {
             &json!({ "error": field.code, "field": field.field, "message": field.message }),
         ),
         ChangeError::Closed => Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "closed" })),
+        ChangeError::PasswordsOff => Reply::json(StatusCode::FORBIDDEN, &json!({ "error": "passwords_off" })),
         ChangeError::Throttled { .. } => Reply::json(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": "throttled" })),
         ChangeError::Busy => Reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "busy" })),
         ChangeError::Unavailable => Reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "unavailable" })),

@@ -23,6 +23,8 @@ pub struct Site {
     pub(super) login_path: String,
     pub(super) signup_path: String,
     pub(super) title: String,
+    /// The provider that the login page leads to at once (`pages.provider_first`).
+    pub(super) first_provider: Option<String>,
     pub(super) public_url: Origin,
     pub(super) rules: ReturnRules,
     pub(super) authjs: AuthJs,
@@ -69,6 +71,11 @@ impl Site {
             relayed: relayed(config),
             login_url_bytes_max: (config.limits.head_bytes / 2).saturating_sub(LOGIN_URL_BYTES_SPARE),
             title: config.pages.title.clone(),
+            first_provider: config
+                .providers
+                .first()
+                .filter(|_| config.pages.provider_first)
+                .map(|provider| provider.name.clone()),
             public_url: config.server.public_url.clone(),
             prefix,
             login_path,

@@ -25,6 +25,7 @@ pub(super) struct Login<'a> {
     pub(super) long_callback: bool,
     pub(super) email: &'a str,
     pub(super) remember: bool,
+    pub(super) has_passwords: bool,
     /// Text about forgotten passwords.
     pub(super) forgotten: bool,
     pub(super) signup: &'a str,
@@ -68,6 +69,7 @@ pub(super) struct Pending<'a> {
     pub(super) email: &'a str,
     /// E-mail of the account that is signed in; empty: none.
     pub(super) signed_in_as: &'a str,
+    pub(super) has_passwords: bool,
     /// No password is required to add the identity.
     pub(super) is_fresh: bool,
     /// Other providers to sign in through.
@@ -90,6 +92,7 @@ pub(super) struct Register<'a> {
     pub(super) offer_tokens: bool,
     pub(super) keep_tokens: bool,
     pub(super) name: &'a str,
+    pub(super) has_passwords: bool,
     pub(super) min_length: usize,
     pub(super) button: &'a str,
     pub(super) providers: &'a [Button],
@@ -149,6 +152,8 @@ pub(super) struct Account<'a> {
     pub(super) base: &'a str,
     pub(super) name: &'a str,
     pub(super) picture: &'a str,
+    /// A password signs in to the account; otherwise a recent sign-in proves who asks.
+    pub(super) has_password: bool,
     pub(super) min_length: usize,
     /// Linked identities; shown if there are any, or providers are configured.
     pub(super) identities: Vec<IdentityLine>,

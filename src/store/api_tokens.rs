@@ -29,13 +29,18 @@ pub struct NewApiToken {
     pub expires: UnixSecs,
 }
 
-/// Proof that the requester knows the password.
+/// Proof that the requester is the account's owner.
 #[derive(Debug, Clone)]
-pub struct PasswordProof {
-    /// The hash it was verified against: must still be the account's.
-    pub checked: Option<Secret>,
-    /// The attempt, to be cleared.
-    pub counted: CountedAttempt,
+pub enum TokenProof {
+    /// They know the password.
+    Password {
+        /// The hash it was verified against, which must still be the account's; `None`: it must have none.
+        checked: Option<Secret>,
+        /// The attempt, to be cleared.
+        counted: CountedAttempt,
+    },
+    /// They have just signed in, and passwords are off.
+    RecentSignIn,
 }
 
 /// Result of storing a token.
@@ -117,13 +122,16 @@ pub(super) fn count(tx: &Connection, user_id: &str, now: UnixSecs) -> Result<u64
 pub fn add_api_token(
     db: &mut Db,
     new: &NewApiToken,
-    proof: Option<&PasswordProof>,
+    proof: Option<&TokenProof>,
     event: &AuditRow,
 ) -> Result<Kept, StoreError> {
     db.write(|tx| {
         let Some(user) = user_rows::by_id(tx, &new.user_id)? else { return Ok(Kept::No) };
-        if let Some(PasswordProof { checked, counted }) = proof {
-            if user.disabled || user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
+        if proof.is_some() && user.disabled {
+            return Ok(Kept::No);
+        }
+        if let Some(TokenProof::Password { checked, counted }) = proof {
+            if user.password.as_ref().map(Secret::expose) != checked.as_ref().map(Secret::expose) {
                 return Ok(Kept::No);
             }
             throttle::forgive(tx, counted, new.created)?;
@@ -251,8 +259,8 @@ mod tests {
                 created: 1,
                 expires: 99,
             };
-            let proof =
-                checked.map(|hash| PasswordProof { checked: Some(secret(hash)), counted: CountedAttempt::default() });
+            let counted = CountedAttempt::default();
+            let proof = checked.map(|hash| TokenProof::Password { checked: Some(secret(hash)), counted });
             add_api_token(db, &new, proof.as_ref(), &event).unwrap()
         };
         assert_eq!(keep(&mut db, Some("old")), Kept::Yes);

@@ -1,6 +1,8 @@
 //! Identities: which person at a provider belongs to which account. The key is the provider's name and the subject,
 //! compared byte by byte, so that one identity belongs to one account; an e-mail address is never a key.
 
+use std::collections::{BTreeMap, HashSet};
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audit::{self, AuditRow};
@@ -243,13 +245,22 @@ pub fn link(
     })
 }
 
-/// Removes an identity from its account, and ends the sessions that began with it. Refused if neither a password nor an
-/// identity of one of the `configured` providers would be left, unless `force`.
+/// Ways to sign in under the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaysIn {
+    /// `password.enabled`
+    pub passwords: bool,
+    /// Names of the configured providers.
+    pub providers: Vec<String>,
+}
+
+/// Removes an identity from its account, and ends the sessions that began with it. Refused if no way in would be left,
+/// unless `force`.
 pub fn unlink(
     db: &mut Db,
     user_id: &str,
     (provider, subject): (&str, &str),
-    configured: &[String],
+    ways: &WaysIn,
     force: bool,
     event: &AuditRow,
 ) -> Result<Unlinked, StoreError> {
@@ -258,9 +269,9 @@ pub fn unlink(
         if !own.iter().any(|row| row.provider == provider && row.subject == subject) {
             return Ok(Unlinked::Missing);
         }
-        let has_password = user_rows::by_id(tx, user_id)?.is_some_and(|user| user.password.is_some());
+        let has_password = ways.passwords && user_rows::by_id(tx, user_id)?.is_some_and(|user| user.password.is_some());
         let others = own.iter().filter(|row| (row.provider.as_str(), row.subject.as_str()) != (provider, subject));
-        let has_other = others.into_iter().any(|row| configured.contains(&row.provider));
+        let has_other = others.into_iter().any(|row| ways.providers.contains(&row.provider));
         if !force && !has_password && !has_other {
             return Ok(Unlinked::LastCredential);
         }
@@ -343,17 +354,30 @@ pub fn summary(db: &mut Db) -> Result<Vec<ProviderSummary>, StoreError> {
     })
 }
 
-/// Number of accounts that have neither a password nor an identity of one of these providers, but one of another.
-pub fn stranded(db: &mut Db, configured: &[String]) -> Result<Vec<(String, u64)>, StoreError> {
+/// Ids of the accounts that have an identity.
+pub fn holders(db: &mut Db) -> Result<HashSet<String>, StoreError> {
     db.read(|tx| {
-        let sql = "SELECT identity.provider, user.id FROM identity JOIN user ON user.id = identity.user_id
-                   WHERE user.password IS NULL ORDER BY identity.provider";
+        let mut query = tx.prepare("SELECT DISTINCT user_id FROM identity")?;
+        let rows = query.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    })
+}
+
+/// Number of accounts without a way in, by the provider that they have an identity of; `None`: they have a password alone.
+pub fn stranded(db: &mut Db, ways: &WaysIn) -> Result<Vec<(Option<String>, u64)>, StoreError> {
+    db.read(|tx| {
+        let sql = "SELECT identity.provider, user.id FROM user LEFT JOIN identity ON user.id = identity.user_id
+                   WHERE CASE WHEN user.password IS NULL THEN identity.provider IS NOT NULL ELSE NOT ?1 END
+                   ORDER BY identity.provider";
         let mut query = tx.prepare(sql)?;
-        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = query
+            .query_map([ways.passwords], |row| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, String>(1)?)))?;
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        let kept: std::collections::HashSet<&str> =
-            rows.iter().filter(|(provider, _)| configured.contains(provider)).map(|(_, id)| id.as_str()).collect();
-        let mut lost: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+        let is_configured =
+            |provider: &Option<String>| provider.as_ref().is_some_and(|own| ways.providers.contains(own));
+        let kept: HashSet<&str> =
+            rows.iter().filter(|(provider, _)| is_configured(provider)).map(|(_, id)| id.as_str()).collect();
+        let mut lost: BTreeMap<Option<String>, u64> = BTreeMap::new();
         for (provider, id) in &rows {
             if !kept.contains(id.as_str()) {
                 *lost.entry(provider.clone()).or_default() += 1;

@@ -36,7 +36,7 @@ pub mod throttle;
 mod user_rows;
 pub mod users;
 
-pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, PasswordProof};
+pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, TokenProof};
 pub use audit::{AuditEvent, AuditRow};
 pub use backup::{KeyText, back_up};
 pub use db::Db;
@@ -44,7 +44,7 @@ pub use devices::LastHere;
 pub use error::StoreError;
 pub use folder::{Folder, Lock, has_database};
 pub use foreign::{ForeignTable, has_table, read_table};
-pub use identities::{IdentityRow, Linked, NewIdentity, ProviderSummary, Unlinked};
+pub use identities::{IdentityRow, Linked, NewIdentity, ProviderSummary, Unlinked, WaysIn};
 pub use imports::Import;
 pub use inspect::{Judged, judge};
 pub use keys::{APP_COOKIES, KeyRow, NewKey, Rotation, Seal, StoredSecret};

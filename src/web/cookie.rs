@@ -24,6 +24,7 @@ pub struct CookieStyle {
     session: String,
     device: String,
     csrf: String,
+    signed_out: String,
     apps: String,
     flash: String,
     oauth: String,
@@ -49,11 +50,11 @@ impl CookieStyle {
             (true, Some(_)) => "__Secure-",
             (false, _) => "",
         };
-        let [session, device, csrf, ..] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
+        let [session, device, csrf, signed_out, ..] = SUFFIXES.map(|suffix| format!("{prefix}{name}{suffix}"));
         // always host-only, even if a domain shares the session
         let own = if secure { "__Host-" } else { "" };
         let [apps, flash, oauth] = ["apps", "flash", "oauth"].map(|suffix| format!("{own}{name}-{suffix}"));
-        Self { secure, domain, same_site, session, device, csrf, apps, flash, oauth }
+        Self { secure, domain, same_site, session, device, csrf, signed_out, apps, flash, oauth }
     }
 
     /// Name of the session cookie.
@@ -69,6 +70,11 @@ impl CookieStyle {
     /// Name of the cookie that Auth.js clients prove their CSRF token with.
     pub fn csrf(&self) -> &str {
         &self.csrf
+    }
+
+    /// Name of the cookie that keeps the login page from signing in again a browser that has just signed out.
+    pub fn signed_out(&self) -> &str {
+        &self.signed_out
     }
 
     /// Name of the cookie that records which account the apps' cookies belong to.
@@ -132,9 +138,9 @@ impl CookieStyle {
 /// Default of `session.cookie_name`.
 pub const DEFAULT_NAME: &str = "authgate";
 
-/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, which account the cookies
-/// of apps belong to, why a form failed, and what sign-ins through providers are bound to.
-const SUFFIXES: [&str; 6] = ["", "-device", "-csrf", "-apps", "-flash", "-oauth"];
+/// Behind that name: the session, the device, the proof of Auth.js clients' CSRF token, that the browser has just signed
+/// out, which account the cookies of apps belong to, why a form failed, and what sign-ins through providers are bound to.
+const SUFFIXES: [&str; 7] = ["", "-device", "-csrf", "-signed-out", "-apps", "-flash", "-oauth"];
 
 /// Whether a cookie of this name belongs to a gateway with `session.cookie_name` set to `own`: such cookies are neither
 /// forwarded nor accepted from a backend. The names used under other schemes count too, so that a cookie planted under

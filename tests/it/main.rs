@@ -65,6 +65,7 @@ mod provider_apple;
 mod provider_check;
 mod provider_hosts;
 mod provider_logout;
+mod provider_only;
 mod provider_pages;
 mod provider_recheck;
 mod provider_returns;

@@ -79,7 +79,7 @@ fn a_session_is_as_fresh_as_the_sign_in_at_the_provider() {
     assert!(!asked.text().contains("http-equiv"), "{}", asked.text());
     let page = browser.get(&gateway, "/.auth/account").text();
     assert!(
-        page.contains("for=\"link-hub\">Your password") && page.contains("/.auth/oauth/corp?fresh=1&#38;callbackUrl="),
+        !page.contains("/account/link/hub") && page.contains("/.auth/oauth/corp?fresh=1&#38;callbackUrl="),
         "{page}"
     );
     // the provider authenticates the person again
@@ -91,7 +91,7 @@ fn a_session_is_as_fresh_as_the_sign_in_at_the_provider() {
     let again = browser.through(&gateway, &provider, "/.auth/oauth/corp?fresh=1&callbackUrl=%2F.auth%2Faccount");
     assert_eq!((again.status, again.field("location")), (303, Some("/.auth/account")), "{again:?}");
     let page = browser.get(&gateway, "/.auth/account").text();
-    assert!(!page.contains("for=\"link-hub\""), "{page}");
+    assert!(page.contains("/account/link/hub") && !page.contains("for=\"link-hub\""), "{page}");
     let leading = browser.post(&gateway, "/.auth/account/link/hub", "").text();
     assert!(leads_to(&leading).starts_with(&hub.issuer), "{leading}");
 }

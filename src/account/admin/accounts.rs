@@ -98,6 +98,11 @@ impl Admin {
         self.db.has_noted_ends()
     }
 
+    /// Whether people sign in with passwords.
+    pub fn has_passwords(&self) -> bool {
+        self.settings.password.enabled
+    }
+
     /// Unix seconds.
     pub fn now(&self) -> UnixSecs {
         self.clock.now()
@@ -208,16 +213,22 @@ impl Admin {
         Ok(user)
     }
 
-    /// A one-time link that sets a new password; the old one works until then.
+    /// A one-time link that sets a new password; the old one works until then. Without passwords it adds a sign-in through
+    /// a provider.
     pub fn reset_link(&mut self, typed: &str) -> Result<Secret, AdminError> {
         let user = self.user(typed)?;
         if user.disabled {
             return Err(AdminError(format!("the account {} is disabled; enable it first", user.email)));
         }
-        let (link, token) = one_time_link::reset(self.clock.now(), RESET_SECS, user.id.clone())?;
+        let (now, id) = (self.clock.now(), user.id.clone());
+        let (page, (link, token)) = if self.has_passwords() {
+            ("reset", one_time_link::reset(now, RESET_SECS, id)?)
+        } else {
+            ("invite", one_time_link::invite(now, RESET_SECS, Vec::new(), None, Some(id))?)
+        };
         let event = self.event("reset_made", Some(&user));
         store::links::add_link(&mut self.db, &link, &event)?;
-        Ok(self.url("reset", &token))
+        Ok(self.url(page, &token))
     }
 
     /// Withdraws a link that could not be displayed, given as its URL.

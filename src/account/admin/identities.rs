@@ -1,10 +1,13 @@
 //! Identities, for commands: link, unlink, list; and the issuer that a provider's identities are pinned to.
 
+use std::collections::HashSet;
+
 use super::accounts::Admin;
 use crate::account::errors::{AdminError, printable};
 use crate::account::provider::identity::SUBJECT_BYTES_MAX;
+use crate::config::Config;
 use crate::store::identities::IDENTITIES_MAX;
-use crate::store::{self, AuditRow, IdentityRow, Linked, NewIdentity, ProviderSummary, Unlinked, UserRow};
+use crate::store::{self, AuditRow, IdentityRow, Linked, NewIdentity, ProviderSummary, Unlinked, UserRow, WaysIn};
 
 /// An account's identities, oldest first.
 pub fn list(admin: &mut Admin, user: &UserRow) -> Result<Vec<IdentityRow>, AdminError> {
@@ -36,14 +39,13 @@ pub fn link(admin: &mut Admin, typed: &str, provider: &str, subject: &str) -> Re
 }
 
 /// Removes an identity from an account, and ends the sessions that began with it; gives how many. `subject` may be left
-/// out where the account has one identity of the provider. `configured`: names of the providers that one can sign in
-/// with.
+/// out where the account has one identity of the provider.
 pub fn unlink(
     admin: &mut Admin,
     typed: &str,
     provider: &str,
     subject: Option<&str>,
-    configured: &[String],
+    ways: &WaysIn,
     force: bool,
 ) -> Result<(UserRow, usize), AdminError> {
     let user = admin.user(typed)?;
@@ -60,12 +62,13 @@ pub fn unlink(
         }
     };
     let event = AuditRow { detail: provider.to_owned(), ..admin.event("identity_unlinked", Some(&user)) };
-    match store::identities::unlink(&mut admin.db, &user.id, (provider, subject), configured, force, &event)? {
+    match store::identities::unlink(&mut admin.db, &user.id, (provider, subject), ways, force, &event)? {
         Unlinked::Yes(ended) => Ok((user, ended)),
         Unlinked::Missing => Err(missing()),
         Unlinked::LastCredential => Err(AdminError(format!(
-            "{} has no password and no other identity of a configured provider, so no one could sign in to it; use --force if that is intended",
-            user.email
+            "{} has no {}other identity of a configured provider, so no one could sign in to it; use --force if that is intended",
+            user.email,
+            if ways.passwords { "password and no " } else { "" }
         ))),
     }
 }
@@ -75,9 +78,21 @@ pub fn summary(admin: &mut Admin) -> Result<Vec<ProviderSummary>, AdminError> {
     Ok(store::identities::summary(&mut admin.db)?)
 }
 
-/// Accounts that only identities of providers outside `configured` sign in to, by provider.
-pub fn stranded(admin: &mut Admin, configured: &[String]) -> Result<Vec<(String, u64)>, AdminError> {
-    Ok(store::identities::stranded(&mut admin.db, configured)?)
+/// Ids of the accounts that have an identity.
+pub fn holders(admin: &mut Admin) -> Result<HashSet<String>, AdminError> {
+    Ok(store::identities::holders(&mut admin.db)?)
+}
+
+/// Number of accounts that no one can sign in to, by the provider that they have an identity of; `None`: they have a
+/// password alone, and passwords are off.
+pub fn stranded(admin: &mut Admin, ways: &WaysIn) -> Result<Vec<(Option<String>, u64)>, AdminError> {
+    Ok(store::identities::stranded(&mut admin.db, ways)?)
+}
+
+/// The ways in of a configuration.
+pub fn ways_in(config: &Config) -> WaysIn {
+    let providers = config.providers.iter().map(|provider| provider.name.clone()).collect();
+    WaysIn { passwords: config.password.enabled, providers }
 }
 
 /// Pins a provider's identities to another issuer; `None`: to the one that each of them names next. Gives how many

@@ -6,12 +6,13 @@ use crate::account::audit;
 use crate::account::caller::Caller;
 use crate::account::errors::{ChangeError, FieldError, StoreDown, printable, store_down, unavailable, wrong_password};
 use crate::account::fields;
+use crate::account::identity::fresh;
 use crate::account::ids::new_session_id;
-use crate::account::password::reauthenticate::reauthenticate;
+use crate::account::password::reauthenticate::{Reauthenticated, reauthenticate};
 use crate::account::session::session::Identity;
 use crate::clock::UnixSecs;
 use crate::secret::{Secret, random_token, token_hash};
-use crate::store::{self, ApiTokenRow, AuditRow, Kept, NewApiToken, PasswordProof};
+use crate::store::{self, ApiTokenRow, AuditRow, CountedAttempt, Kept, NewApiToken, TokenProof};
 
 /// Distinguishes API tokens from other credentials.
 pub const PREFIX: &str = "agt_";
@@ -101,8 +102,9 @@ pub async fn list(accounts: &Accounts, who: &Identity) -> Result<Vec<TokenInfo>,
     Ok(rows.into_iter().map(info).collect())
 }
 
-/// Creates a token after checking the current password: otherwise a compromised app page could create itself a token
-/// that outlives the session. `None`: this form was already submitted.
+/// Creates a token after checking the current password, or, where no password signs in to the account, a recent sign-in:
+/// otherwise a compromised app page could create itself a token that outlives the session. `None`: this form was already
+/// submitted.
 pub async fn create(
     accounts: &Accounts,
     caller: &Caller,
@@ -120,10 +122,9 @@ pub async fn create(
             new.id.replace_range(..1, "A");
         }
     }
-    let reauthenticated = reauthenticate(accounts, caller, who, current).await?;
+    let proof = prove(accounts, caller, who, current).await?;
     let event = AuditRow { detail: new.id.clone(), ..audit::by("token_created", caller, now, who) };
     let (id, written) = (new.id.clone(), event.clone());
-    let proof = PasswordProof { checked: reauthenticated.old, counted: reauthenticated.counted };
     let kept = accounts.shared.store.run(move |db| store::api_tokens::add_api_token(db, &new, Some(&proof), &written));
     match kept.await.map_err(|error| unavailable(&error))? {
         Kept::Yes => {
@@ -135,6 +136,25 @@ pub async fn create(
         // the password was changed concurrently
         Kept::No => Err(wrong_password()),
     }
+}
+
+/// The owner's proof. An empty password only counts for an account that has none, which the store checks.
+async fn prove(
+    accounts: &Accounts,
+    caller: &Caller,
+    who: &Identity,
+    current: Secret,
+) -> Result<TokenProof, ChangeError> {
+    if fresh::by_age(accounts, who).is_some() {
+        if !accounts.shared.settings.password.enabled {
+            return Ok(TokenProof::RecentSignIn);
+        }
+        if current.expose().is_empty() {
+            return Ok(TokenProof::Password { checked: None, counted: CountedAttempt::default() });
+        }
+    }
+    let Reauthenticated { old, counted, .. } = reauthenticate(accounts, caller, who, current).await?;
+    Ok(TokenProof::Password { checked: old, counted })
 }
 
 /// Revokes one of the user's tokens. `false`: there is none with this id.

@@ -75,7 +75,7 @@ mod tests {
 
     fn verdict(min_length: usize, blocklist: bool, password: &str) -> &'static str {
         let argon2 = config::Argon2 { memory_kib: 8, iterations: 1, parallelism: 1 };
-        let rules = config::Password { min_length, blocklist, argon2 };
+        let rules = config::Password { enabled: true, min_length, blocklist, argon2 };
         let password = Secret::new(password.to_owned());
         check(&rules, "Photo Club", "marlene@example.com", &password).map_or_else(|error| error.code, |()| "ok")
     }

@@ -29,6 +29,7 @@ pub(crate) async fn reauthenticate(
     current: Secret,
 ) -> Result<Reauthenticated, ChangeError> {
     let shared = &*accounts.shared;
+    shared.settings.require_passwords()?;
     let subject = shared.subject(("session", &who.session.id));
     let slot = shared.hash_pool.request_slot(caller).acquire(Some(subject)).await.map_err(|_| ChangeError::Busy)?;
     let (counted, user) = count_for(accounts, who).await?;

@@ -55,8 +55,9 @@ impl CookieRoundTripCheck {
     }
 
     /// Whether this browser was redirected to `place` with a session cookie a moment ago and the cookie has not been
-    /// presented since.
-    pub(crate) fn is_missing(&self, caller: &Caller, place: &str, now: UnixSecs) -> bool {
+    /// presented since. A browser that opens the address in a new window has lost nothing: it must come from a page of
+    /// this host, or from the provider that it signed in through, after which it counts as coming from elsewhere.
+    pub(crate) fn is_missing(&self, caller: &Caller, place: &str, is_from_here: bool, now: UnixSecs) -> bool {
         let key = self.key(caller, place);
         let entry = self.places.lock()[Self::place(key)].clone();
         let Some(entry) = entry.filter(|entry| entry.key == key) else { return false };
@@ -64,7 +65,8 @@ impl CookieRoundTripCheck {
         let unseen = |session: &Session| {
             !session.ended.load(Ordering::Relaxed) && session.seen.load(Ordering::Relaxed) < session.created
         };
-        recent && entry.session.upgrade().is_some_and(|session| unseen(&session))
+        let is_back = |session: &Session| is_from_here || session.begun_with.is_some();
+        recent && entry.session.upgrade().is_some_and(|session| is_back(&session) && unseen(&session))
     }
 
     fn place(key: u64) -> usize {
@@ -88,15 +90,15 @@ mod tests {
         world.user("ada@example.com");
         let begun = world.sign_in("ada@example.com").await;
         let accounts = &world.accounts;
-        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x", true));
         accounts.expect_cookie(&caller("a"), "/x?y=1#part", &begun.session);
-        assert!(accounts.is_cookie_missing(&caller("a"), "/x?y=1"));
-        assert!(!accounts.is_cookie_missing(&caller("b"), "/x?y=1"));
-        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
+        assert!(accounts.is_cookie_missing(&caller("a"), "/x?y=1", true));
+        assert!(!accounts.is_cookie_missing(&caller("b"), "/x?y=1", true));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x", true));
         world.clock.advance(60);
-        assert!(accounts.is_cookie_missing(&caller("a"), "/x?y=1"));
+        assert!(accounts.is_cookie_missing(&caller("a"), "/x?y=1", true));
         world.clock.advance(1);
-        assert!(!accounts.is_cookie_missing(&caller("a"), "/x?y=1"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x?y=1", true));
     }
 
     #[tokio::test]
@@ -106,15 +108,15 @@ mod tests {
         let begun = world.sign_in("ada@example.com").await;
         let accounts = &world.accounts;
         accounts.expect_cookie(&caller("a"), "/x", &begun.session);
-        assert!(accounts.is_cookie_missing(&caller("a"), "/x"));
+        assert!(accounts.is_cookie_missing(&caller("a"), "/x", true));
         // in the same second in which it began
         credentials::session_token(accounts, begun.token.expose().as_bytes()).unwrap();
-        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x", true));
         let begun = world.sign_in("ada@example.com").await;
         accounts.expect_cookie(&caller("a"), "/x", &begun.session);
         world.admin().revoke_sessions(Some("ada@example.com")).unwrap();
         accounts.ready().await;
-        assert!(!accounts.is_cookie_missing(&caller("a"), "/x"));
+        assert!(!accounts.is_cookie_missing(&caller("a"), "/x", true));
     }
 
     #[tokio::test]
@@ -125,7 +127,8 @@ mod tests {
         for n in 0..3 * PLACES {
             world.accounts.expect_cookie(&caller("a"), &format!("/{n}"), &begun.session);
         }
-        let remembered = (0..3 * PLACES).filter(|n| world.accounts.is_cookie_missing(&caller("a"), &format!("/{n}")));
+        let remembered =
+            (0..3 * PLACES).filter(|n| world.accounts.is_cookie_missing(&caller("a"), &format!("/{n}"), true));
         let remembered = remembered.count();
         assert!(remembered > PLACES / 2 && remembered <= PLACES, "{remembered}");
     }

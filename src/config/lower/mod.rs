@@ -16,6 +16,7 @@ mod people;
 mod provider;
 mod provider_credential;
 mod provider_kind;
+mod provider_only;
 mod provider_session;
 mod provider_text;
 mod route;
@@ -32,9 +33,14 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let server = server::server(&server_table);
     let session_table = root.table("session", "[session]");
     let session = people::session(&session_table, &server.public_url);
-    let pages = pages::pages(&root.table("pages", "[pages]"), &server.prefix);
+    let only = provider_only::Tables {
+        password: root.table("password", "[password]"),
+        pages: root.table("pages", "[pages]"),
+        sign_up: root.table("sign_up", "[sign_up]"),
+    };
+    let pages = pages::pages(&only.pages, &server.prefix);
     let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
-    let sign_up = people::sign_up(&root.table("sign_up", "[sign_up]"));
+    let (sign_up, password) = (people::sign_up(&only.sign_up), people::password(&only.password));
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
     let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
     let (routes, places) = route::routes(
@@ -48,26 +54,20 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         },
         reading,
     );
-    let providers = providers(&root, &server, &pages, &authjs, (sign_up, &routes));
+    let provider_tables = root.tables("provider", "[[provider]]");
+    let typed = provider_tables.len();
+    let providers = providers(provider_tables, &server, &pages, &authjs, (sign_up, &routes));
+    let judged = (&password, &pages, sign_up);
+    let sign_up = provider_only::check(&only, judged, typed, &providers);
     caution::wildcard_hosts(&providers, session.domain.as_deref(), &routes, &places.hosts, reading);
     people::cookie_clash(&session, session_table.span_of("cookie_name"), &upstreams, reading);
     caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);
-    let nothing = root.value("route").map_or(Some(0..0), |typed| {
-        let is_empty = typed.get_ref().as_array().is_some_and(|list| list.is_empty());
-        is_empty.then(|| typed.span())
-    });
-    if let Some(span) = nothing {
-        reading.fault(
-            span,
-            "no routes, so nothing would be served",
-            "add a [[route]] with `upstream = \"http://127.0.0.1:3000\"`",
-        );
-    }
+    require_routes(&root);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
     Config {
         limits: server::limits(&root.table("limits", "[limits]")),
         session,
-        password: people::password(&root.table("password", "[password]")),
+        password,
         user_ids: people::user_ids(&root.table("users", "[users]")),
         sign_up,
         sealing_key: sealing_key(&root.table("secrets", "[secrets]")),
@@ -85,8 +85,22 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     }
 }
 
+fn require_routes(root: &Table<'_>) {
+    let nothing = root.value("route").map_or(Some(0..0), |typed| {
+        let is_empty = typed.get_ref().as_array().is_some_and(|list| list.is_empty());
+        is_empty.then(|| typed.span())
+    });
+    if let Some(span) = nothing {
+        root.reading.fault(
+            span,
+            "no routes, so nothing would be served",
+            "add a [[route]] with `upstream = \"http://127.0.0.1:3000\"`",
+        );
+    }
+}
+
 fn providers(
-    root: &Table<'_>,
+    tables: Vec<Table<'_>>,
     server: &Server,
     pages: &Pages,
     authjs: &AuthJs,
@@ -100,5 +114,5 @@ fn providers(
         sign_up,
         routes,
     };
-    provider::providers(root.tables("provider", "[[provider]]"), &around)
+    provider::providers(tables, &around)
 }

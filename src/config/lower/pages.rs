@@ -19,6 +19,7 @@ pub(super) fn pages(table: &Table<'_>, prefix: &str) -> Pages {
         look: look(table),
         after_login: after_login(table, prefix, [&login, &signup]),
         callback_origins: callback_origins(table),
+        provider_first: table.boolean("provider_first").unwrap_or(false),
         login: login.map(|text| text.value),
         signup: signup.map(|text| text.value),
     }

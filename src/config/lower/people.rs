@@ -110,6 +110,7 @@ pub(super) fn password(table: &Table<'_>) -> Password {
         parallelism: number("parallelism", 1, 1, 16),
     };
     Password {
+        enabled: table.boolean("enabled").unwrap_or(true),
         min_length: table.number("min_length", 8, 256).and_then(|n| usize::try_from(n).ok()).unwrap_or(15),
         blocklist: table.boolean("blocklist").unwrap_or(true),
         argon2: parameters,
