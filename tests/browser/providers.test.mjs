@@ -137,6 +137,58 @@ test("with strict cookies people land where they were going, and add a provider,
   for (const one of [page, ada]) await one.context().close();
 });
 
+test("an answer that the browser posts from the provider's site signs in, with strict cookies too", async (t) => {
+  for (const [at, sameSite] of ["lax", "strict"].entries()) {
+    const posts = 'sign_up = "open"\nparams = { response_mode = "form_post" }\n';
+    const own = await gateway(`[session]\nsame_site = "${sameSite}"\n${strict.table(posts, `posts-${at}`)}${WHOAMI}`);
+    t.after(() => own.stop());
+    await strict.knows(own, { client: `posts-${at}` });
+    const page = await visitor("/app?x=1", {}, own);
+    const answers = [];
+    page.on("request", (request) => request.url().includes("/callback") && answers.push(`${request.method()} ${request.headers()["sec-fetch-site"]}`));
+    await page.click(button(strict));
+    await agree(page, `posted-${at}`);
+    await page.waitForURL(`${own.url}/app?x=1`);
+    assert.equal(await who(page, own), `posted-${at}@example.com`);
+    assert.match(answers[0], /^POST/, String(answers));
+    assert.deepEqual(page.violations, []);
+    await page.context().close();
+  }
+});
+
+test("an address with an account is signed in to through another provider, in two tabs, without scripts", async () => {
+  const options = { javaScriptEnabled: false };
+  const first = await through(corp, "kim", "/app", options);
+  await first.waitForURL(`${gate.url}/app`);
+  const page = await through(op, "kim", "/app?tab=1", options);
+  await page.waitForSelector("text=There is already an account with the address kim@example.com");
+  const second = await page.context().newPage();
+  await second.goto(`${gate.url}/app?tab=2`);
+  await second.click(button(op));
+  await second.waitForSelector("text=There is already an account with the address kim@example.com");
+  const other = `button[name=with]:has-text("${corp.name} & Co")`;
+  // to another account: nothing is added, and the page says so
+  await page.click(other);
+  await agree(page, "liz");
+  await page.waitForSelector("[role=alert]:has-text('is not a way to sign in to this account yet, so nothing was added')");
+  assert.equal(await who(page), undefined);
+  assert.doesNotMatch(await gate.cli("user", "list"), /liz@/);
+  await shot(page, "collision-not-added");
+  // a person who says another name there is signed out first, by a script
+  await page.context().clearCookies({ domain: "localhost" });
+  await page.click(other);
+  await agree(page, "kim");
+  await page.waitForURL(`${gate.url}/app?tab=1`);
+  assert.equal(await who(page), "kim@example.com");
+  await second.click(other);
+  await agree(second, "kim");
+  await second.waitForURL(`${gate.url}/app?tab=2`);
+  const again = await through(op, "kim", "/app", options);
+  await again.waitForURL(`${gate.url}/app`);
+  assert.equal(await who(again), "kim@example.com");
+  for (const one of [page, first, again]) await one.context().close();
+});
+
 test("canaille: signing up, and once more", async () => {
   for (const asksForConsent of [true, false]) {
     const page = await visitor("/app?x=1");

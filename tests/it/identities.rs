@@ -111,7 +111,7 @@ fn provider_list_names_what_to_register_and_who_uses_it_and_adopt_pins_another_i
     assert_eq!(run(folder.path(), &["provider", "adopt", "gone"]).0, 1);
 }
 
-const ACCOUNTS: &str = r#"
+pub const ACCOUNTS: &str = r#"
 CREATE TABLE "Account" ("id" TEXT NOT NULL PRIMARY KEY, "userId" INTEGER NOT NULL, "type" TEXT NOT NULL, "provider" TEXT NOT NULL,
     "providerAccountId" TEXT NOT NULL, "refresh_token" TEXT, "access_token" TEXT, "id_token" TEXT);
 "#;

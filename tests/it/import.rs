@@ -21,7 +21,7 @@ fn hashed(password: &str, version: bcrypt::Version) -> String {
     bcrypt::hash_with_salt(&bytes[..bytes.len().min(72)], 4, [9; 16]).unwrap().format_for_version(version)
 }
 
-fn hash(password: &str) -> String {
+pub fn hash(password: &str) -> String {
     hashed(password, bcrypt::Version::TwoB)
 }
 

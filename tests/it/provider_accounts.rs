@@ -2,9 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rusqlite::Connection;
+
 use crate::client::Answer;
-use crate::gateway::{Gateway, PASSWORD};
-use crate::provider::Provider;
+use crate::gateway::{Gateway, PASSWORD, command, configured};
+use crate::identities::ACCOUNTS;
+use crate::import::{PRISMA, hash};
+use crate::provider::{CLIENT_ID, Provider, SECRET};
 use crate::providers::{Browser, ROUTE, leads_to, serve};
 
 fn get_from(browser: &mut Browser, gateway: &Gateway, site: &str, path: &str) -> Answer {
@@ -152,4 +156,66 @@ fn a_question_about_an_identity_is_answered_once_in_the_session_that_was_asked()
     assert_eq!(ada.post(&gateway, "/.auth/oauth/link", &form).status, 303);
     assert_eq!(ada.who(&gateway).as_deref(), Some("vic@example.com"));
     assert_eq!(twin.post(&gateway, "/.auth/oauth/link", &form).status, 400, "a second time");
+}
+
+/// next-auth's `User` and `Account` rows, then every way to sign in that a person had.
+#[test]
+fn people_imported_from_next_auth_sign_in_by_each_way_that_they_had_and_no_one_else_does() {
+    let (hub, corp) = (Provider::start(), Provider::start());
+    let issuer = &hub.issuer;
+    let github = format!(
+        "[[provider]]\nname = \"github\"\nkind = \"github\"\nclient_id = \"{CLIENT_ID}\"\ntoken_auth = \"basic\"\n\
+         client_secret = {{ env = \"CLIENT_SECRET\" }}\nendpoints = {{ authorize = \"{issuer}/authorize\", token = \
+         \"{issuer}/token\", userinfo = \"{issuer}/user\" }}\n"
+    );
+    let folder = configured(&format!("{github}{}{ROUTE}", corp.configured("entra", "")));
+    let file = folder.path().join("dev.db");
+    let database = Connection::open(&file).unwrap();
+    let users = format!(
+        "INSERT INTO User (id, email, password) VALUES (7, 'ada@example.com', '{}'), (8, 'bob@example.com', '');
+         INSERT INTO Account VALUES ('a', 7, 'oauth', 'github', '583231', NULL, 'gho_1', NULL),
+             ('b', 7, 'oidc', 'azure-ad', 'AAAA', NULL, NULL, NULL), ('c', 8, 'oauth', 'github', '9', NULL, NULL, NULL);",
+        hash(PASSWORD)
+    );
+    database.execute_batch(&[PRISMA, ACCOUNTS, &users].concat()).unwrap();
+    drop(database);
+    let import = ["user", "import", file.to_str().unwrap(), "--format", "prisma", "--provider", "azure-ad=entra"];
+    let said = command(folder.path(), &import).env("CLIENT_SECRET", SECRET).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    let gateway = Gateway::serve_with(folder, &[("CLIENT_SECRET", SECRET)]);
+    let id = |browser: &Browser| {
+        let me = gateway.client().get("/.auth/me", &[("Cookie", &browser.cookies())]);
+        (me.status == 200).then(|| me.json()["id"].as_str().unwrap().to_owned())
+    };
+    let through_github = |number: u32, emails: &str| {
+        hub.answer("/user", 200, &format!("{{\"id\":{number},\"login\":\"ada\",\"email\":\"ada@example.com\"}}"));
+        hub.answer("/user/emails", 200, emails);
+        let mut browser = Browser::default();
+        let started = browser.get(&gateway, "/.auth/oauth/github");
+        let callback = hub.agree_without_nonce(started.field("location").unwrap());
+        // the tests' provider is not the issuer of this kind, and need not name one
+        let done = browser.get(&gateway, callback.split("&iss=").next().unwrap());
+        (done.status, id(&browser))
+    };
+    let through_entra = |subject: &'static str| {
+        corp.person(subject, "ada@new.example.com", true);
+        let mut browser = Browser::default();
+        let done = browser.through(&gateway, &corp, "/.auth/oauth/entra");
+        (done.status, id(&browser))
+    };
+    let ada = Some("7".to_owned());
+    // whatever their addresses are today
+    assert_eq!(through_github(583_231, "[]"), (303, ada.clone()));
+    assert_eq!(through_entra("AAAA"), (303, ada.clone()));
+    assert_eq!(id(&sign_in_by_password(&gateway, "ada@example.com")), ada);
+    assert_eq!(through_github(9, "[]"), (303, Some("8".to_owned())));
+    // a number at one provider is no one at another, and subjects are compared byte by byte
+    for subject in ["583231", "aaaa", "AAAA2"] {
+        assert_eq!(through_entra(subject), (403, None), "{subject}");
+    }
+    assert_eq!(through_github(58_323, "[]"), (403, None));
+    let proved = "[{\"email\":\"ada@example.com\",\"primary\":true,\"verified\":true}]";
+    assert_eq!(through_github(5, proved), (200, None), "the address alone is asked about");
+    // again: the issuer has been pinned meanwhile
+    assert_eq!((through_github(583_231, "[]"), through_entra("AAAA")), ((303, ada.clone()), (303, ada)));
 }
