@@ -159,6 +159,10 @@ mod tests {
     #[test]
     fn sealed_identities_are_kept_once_each_for_ten_minutes_and_the_oldest_goes() {
         let memory = Memory::default();
+        let kept = || {
+            let held = memory.0.lock();
+            [held.pending.len(), held.pending_order.len()]
+        };
         let hash = |number: usize| {
             let mut hash = PendingHash::default();
             hash[..8].copy_from_slice(&number.to_be_bytes());
@@ -167,14 +171,14 @@ mod tests {
         for _ in 0..10 {
             memory.keep_pending(hash(0), "zero", 0);
         }
-        assert_eq!((memory.0.lock().pending.len(), memory.0.lock().pending_order.len()), (1, 1));
+        assert_eq!(kept(), [1, 1]);
         for number in 1..=PENDING_MAX {
             memory.keep_pending(hash(number), "x", 1);
         }
-        assert_eq!((memory.0.lock().pending.len(), memory.pending(&hash(0))), (PENDING_MAX, None));
+        assert_eq!((kept(), memory.pending(&hash(0))), ([PENDING_MAX, PENDING_MAX], None));
         assert_eq!(memory.pending(&hash(1)).as_deref(), Some("x"));
         memory.keep_pending(hash(0), "later", PENDING_SECS + 2);
-        assert_eq!((memory.0.lock().pending.len(), memory.pending(&hash(1))), (1, None));
+        assert_eq!((kept(), memory.pending(&hash(1))), ([1, 1], None));
         assert_eq!(memory.pending(&hash(0)).as_deref(), Some("later"));
     }
 
