@@ -31,6 +31,8 @@ pub enum Purpose {
     PendingIdentity,
     /// Tokens of providers in the database.
     ProviderTokens,
+    /// Authorization codes that `public_url` passes on to another host.
+    RelayedCode,
 }
 
 impl Purpose {
@@ -42,6 +44,7 @@ impl Purpose {
             Self::ProviderDerived => b"provider derived values",
             Self::PendingIdentity => b"pending identity",
             Self::ProviderTokens => b"provider tokens",
+            Self::RelayedCode => b"relayed code",
         }
     }
 }

@@ -42,10 +42,17 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     let reply = match at_provider {
         _ if fields.is_json() => Reply::empty(StatusCode::NO_CONTENT),
         // not a redirect: the page's `form-action` would block it
-        Some(url) => provider_replies::leading_on(pages, call, url.as_str()),
-        None => Site::see_other(&format!("{}/signed-out", pages.prefix)),
+        Some(url) if !is_for_a_script(call) => provider_replies::leading_on(pages, call, url.as_str()),
+        _ => Site::see_other(&format!("{}/signed-out", pages.prefix)),
     };
     session_cookies::without_cookie(pages, reply)
+}
+
+/// Whether a script gets the response, by what the browser says: the ID token is not for scripts, which any app on this
+/// host has.
+fn is_for_a_script(call: &Call<'_>) -> bool {
+    const MODE: &str = "sec-fetch-mode";
+    call.incoming.headers.contains_key(MODE) && call.incoming.single(MODE) != Some("navigate")
 }
 
 /// Where a provider redirects people after sign-out; registered with it.
@@ -56,7 +63,8 @@ pub(super) fn return_uri(pages: &Pages) -> String {
 /// The page after sign-out. It never starts a sign-in: a provider with a session of its own would sign the person in
 /// again.
 pub(super) fn signed_out_page(pages: &Pages, call: &Call<'_>) -> Reply {
-    let waiting = query(call, &[TICKET]).and_then(|ticket| pages.accounts.providers()?.waiting_sign_out(&ticket));
+    let ticket = query(call, &[TICKET]).filter(|_| !is_for_a_script(call));
+    let waiting = ticket.and_then(|ticket| pages.accounts.providers()?.waiting_sign_out(&ticket));
     if let Some(url) = waiting {
         return provider_replies::leading_on(pages, call, url.as_str());
     }

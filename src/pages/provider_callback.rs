@@ -12,7 +12,6 @@ use crate::account::identity::rules::ProviderRules;
 use crate::account::identity::sign_in::{self, Finished};
 use crate::account::provider::attempt::{AttemptId, Browser};
 use crate::account::provider::errors::{Failure, Reason};
-use crate::account::provider::failure_windows::WINDOW_SECS;
 use crate::account::provider::finish::{self, Callback, Known, Unfinished};
 use crate::account::provider::identity::{Intent, ProviderIdentity};
 use crate::account::provider::tokens::ProviderTokens;
@@ -141,9 +140,7 @@ fn not_finished(
                         then start again.";
             provider_replies::message(pages, call, StatusCode::BAD_REQUEST, what)
         }
-        Reason::Busy => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
-        Reason::Throttled => errors::refused(pages, StatusCode::TOO_MANY_REQUESTS, call)
-            .with(header::RETRY_AFTER, HeaderValue::from(WINDOW_SECS)),
+        Reason::Busy | Reason::Throttled => provider_replies::wait(pages, call, failure),
         Reason::NotAllowed => provider_replies::message(
             pages,
             call,

@@ -1,12 +1,13 @@
 //! Replies of sign-ins through providers: the cookie that binds them to a browser, and pages with one sentence.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::call::{Call, Pages};
 use super::site::Site;
 use super::view::{Message, Refresh};
-use super::{login, view};
+use super::{errors, login, view};
 use crate::account::provider::attempt::Browser;
+use crate::account::provider::errors::{Failure, Reason};
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
 
@@ -27,6 +28,16 @@ pub(super) fn back_to_login(pages: &Pages, call: &Call<'_>, wanted: Option<&str>
         None => format!("{}?error={code}", pages.login_path),
     };
     Site::see_other(&page)
+}
+
+/// The page that asks people to try again, after as long as is known.
+pub(super) fn wait(pages: &Pages, call: &Call<'_>, failure: &Failure) -> Reply {
+    let status = match failure.reason {
+        Reason::Throttled => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let secs = failure.retry_after_secs.unwrap_or(u64::from(login::BUSY_SECS));
+    errors::refused(pages, status, call).with(header::RETRY_AFTER, HeaderValue::from(secs))
 }
 
 /// The browser of a request, if it presents exactly one cookie of ours.

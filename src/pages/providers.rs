@@ -1,13 +1,13 @@
 //! Starts sign-ins through providers. A start is a link (GET): Chromium applies the page's `form-action`, which
 //! lists no provider, to redirects of forms.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 
 use super::call::{Call, Pages};
 use super::form::query;
 use super::login::RETURN_NAMES;
 use super::site::Site;
-use super::{errors, guard, login, provider_lists, provider_relay, provider_replies};
+use super::{errors, guard, provider_lists, provider_relay, provider_replies};
 use crate::account::provider::errors::{Failure, Reason};
 use crate::account::provider::identity::Intent;
 use crate::account::provider::start::{Start, Started, start};
@@ -100,6 +100,7 @@ pub(super) async fn begin(
         intent,
         is_fresh,
         params,
+        caller: call.caller.counted_address(),
     };
     let started = start(providers, what).await;
     if let Err(failure) = &started {
@@ -114,9 +115,8 @@ pub(super) async fn begin(
 }
 
 fn not_started(pages: &Pages, call: &Call<'_>, wanted: Option<&str>, failure: &Failure) -> Reply {
-    if failure.reason == Reason::Busy {
-        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call)
-            .with(header::RETRY_AFTER, HeaderValue::from(login::BUSY_SECS));
+    if matches!(failure.reason, Reason::Busy | Reason::Throttled) {
+        return provider_replies::wait(pages, call, failure);
     }
     provider_replies::back_to_login(pages, call, wanted, "OAuthSignin")
 }

@@ -154,7 +154,10 @@ impl LiveConnections {
     /// times a second.
     pub(crate) fn sweep(&self, rules: &LiveRules<'_>) {
         for entry in self.entries.lock().open.values_mut() {
-            let standing = entry.who.as_ref().map(|who| rules.accounts.session_state(&who.session));
+            let standing = entry.who.as_ref().map(|who| {
+                who.session.has_open_connection(rules.accounts.now());
+                rules.accounts.session_state(&who.session)
+            });
             match standing {
                 Some(SessionState::Expired) => entry.connection.close(Closing::Expired),
                 Some(SessionState::Active) | None if entry.is_allowed(rules) => {}

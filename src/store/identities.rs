@@ -282,12 +282,23 @@ pub fn unlink(
     })
 }
 
-/// Ends the sessions of an identity that may not sign in any more; gives how many.
-pub fn refuse(db: &mut Db, provider: &str, subject: &str, event: &AuditRow) -> Result<usize, StoreError> {
+/// Ends the sessions of an identity that may not sign in any more, by the word of this issuer; gives how many. None, if
+/// it is pinned to another.
+pub fn refuse(
+    db: &mut Db,
+    (provider, subject): (&str, &str),
+    issuer: Option<&str>,
+    event: &AuditRow,
+) -> Result<usize, StoreError> {
     db.write_end(|tx| {
         let known = find(tx, provider, subject)?;
+        let known = known.filter(|row| row.issuer.is_none() || row.issuer.as_deref() == issuer);
+        let Some(known) = known else {
+            audit::write(tx, event)?;
+            return Ok(0);
+        };
         let ended = sessions::end(tx, SessionSelector::Identity(provider, subject), event.at)?;
-        audit::write(tx, &AuditRow { user_id: known.map(|row| row.user_id).unwrap_or_default(), ..event.clone() })?;
+        audit::write(tx, &AuditRow { user_id: known.user_id, ..event.clone() })?;
         Ok(ended)
     })
 }

@@ -218,14 +218,8 @@ fn known_identity(
     };
     identities::refresh(tx, &what.identity, &user, now)?;
     if let Some(presented) = &what.session.replaces
-        && sessions::began_with(
-            tx,
-            presented,
-            (&known.provider, &known.subject),
-            what.session.authenticated,
-            now,
-            SAME_SIGN_IN_SECS,
-        )?
+        && let Some(identity) = &what.session.identity
+        && sessions::began_with(tx, presented, identity, what.session.authenticated, now, SAME_SIGN_IN_SECS)?
     {
         return Ok(ProviderOutcome::Kept { session: presented.clone() });
     }

@@ -29,6 +29,8 @@ pub type SealToken<'a> = dyn Fn(&str, &str, &[u8]) -> Option<Vec<u8>> + 'a;
 pub struct SignedOut {
     /// Name of the provider.
     pub provider: String,
+    /// The issuer that its identity is pinned to.
+    pub issuer: Option<String>,
     /// Its ID token, sealed.
     pub id_token: Option<Vec<u8>>,
 }
@@ -67,6 +69,19 @@ pub fn of_session(db: &mut Db, session_id: &str) -> Result<Vec<SealedToken>, Sto
     })
 }
 
+/// The issuer that the identity of a session is pinned to; `None`: to none yet, or it began otherwise.
+pub fn issuer_of_session(db: &mut Db, session_id: &str) -> Result<Option<String>, StoreError> {
+    db.read(|tx| pinned_issuer(tx, session_id))
+}
+
+fn pinned_issuer(tx: &Connection, session_id: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT identity.issuer FROM session JOIN identity ON identity.provider = session.provider
+               AND identity.subject = session.subject WHERE session.id = ?1";
+    let issuer: Option<Option<String>> =
+        tx.prepare_cached(sql)?.query_row([session_id], |row| row.get(0)).optional()?;
+    Ok(issuer.flatten())
+}
+
 /// Replaces tokens of a session that has not ended, if its refresh token is still this one (sealed). `false`: another
 /// one was faster, or the session has ended.
 pub fn replace(db: &mut Db, session_id: &str, refreshed: &[u8], tokens: &[SealedToken]) -> Result<bool, StoreError> {
@@ -92,12 +107,13 @@ pub fn sign_out(
         let sql = "SELECT provider FROM session WHERE id = ?1 AND ended_at IS NULL";
         let provider: Option<Option<String>> =
             tx.prepare_cached(sql)?.query_row([session_id], |row| row.get(0)).optional()?;
+        let issuer = pinned_issuer(tx, session_id)?;
         // before the end of the session deletes it
         let id_token = find(tx, session_id, "id")?;
         if sessions::end(tx, SessionSelector::Session(session_id), now)? > 0 {
             audit::write(tx, event)?;
         }
-        Ok(provider.flatten().map(|provider| SignedOut { provider, id_token }))
+        Ok(provider.flatten().map(|provider| SignedOut { provider, issuer, id_token }))
     })
 }
 

@@ -174,20 +174,21 @@ pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs
     devices::remember(tx, &new.device, user_id, provider, now)
 }
 
-/// Whether an active session began with this identity, at most so long ago.
+/// Whether an active session began with this identity, in the same session of the provider, at most so long ago.
 pub(super) fn began_with(
     tx: &Connection,
     id: &str,
-    (provider, subject): (&str, &str),
+    SessionIdentity { provider, subject, idp_sid }: &SessionIdentity,
     authenticated: UnixSecs,
     now: UnixSecs,
     within_secs: u64,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND provider = ?2 AND subject = ?3
-               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4 AND authenticated >= ?6)";
+               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4 AND authenticated >= ?6 AND idp_sid IS ?7)";
     let since = int(now.saturating_sub(within_secs));
     let proved = int(authenticated.saturating_sub(within_secs));
-    Ok(tx.prepare_cached(sql)?.query_row(params![id, provider, subject, int(now), since, proved], |row| row.get(0))?)
+    let mut query = tx.prepare_cached(sql)?;
+    Ok(query.query_row(params![id, provider, subject, int(now), since, proved, idp_sid], |row| row.get(0))?)
 }
 
 /// Whether a session of this account is active; its idle limit is not asked for.

@@ -48,6 +48,8 @@ pub struct Provider {
     logouts: Arc<AtomicUsize>,
     issued: Arc<Mutex<String>>,
     pub refresh: Arc<Mutex<Refresh>>,
+    /// Where it takes requests and does not answer.
+    hanging: Arc<Mutex<HashSet<String>>>,
     /// What it says the time is; nothing: the truth.
     pub date: Arc<Mutex<Option<String>>>,
     /// Where clients prove themselves as Apple wants it: their key.
@@ -86,6 +88,7 @@ impl Provider {
             logouts: Arc::default(),
             issued: Arc::default(),
             refresh: Arc::default(),
+            hanging: Arc::default(),
             date: Arc::default(),
             apple_client: Arc::default(),
         };
@@ -123,6 +126,15 @@ impl Provider {
 
     pub fn answer(&self, path: &str, status: u16, body: &str) {
         self.raw.lock().unwrap().insert(path.to_owned(), (status, body.to_owned()));
+    }
+
+    /// Does not answer there until whoever asked gives up.
+    pub fn hang(&self, path: &str) {
+        self.hanging.lock().unwrap().insert(path.to_owned());
+    }
+
+    pub fn count(&self, path: &str) -> usize {
+        self.requests.lock().unwrap().iter().filter(|target| *target == path).count()
     }
 
     /// Answers there as usual again.
@@ -166,6 +178,10 @@ impl Provider {
         let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body).unwrap();
         self.requests.lock().unwrap().push(target.clone());
+        if self.hanging.lock().unwrap().contains(&target) {
+            let _ = reader.read(&mut [0]);
+            return;
+        }
         let (status, body) = self.answered(&target, &head, &String::from_utf8(body).unwrap());
         let length = body.len();
         let date = self.date.lock().unwrap().clone();

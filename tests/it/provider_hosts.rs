@@ -23,10 +23,10 @@ fn serve(provider: &Provider) -> Gateway {
 
 /// A browser: the cookies that it holds for each host.
 #[derive(Default)]
-struct Browser(HashMap<String, Vec<(String, String)>>);
+pub struct Browser(HashMap<String, Vec<(String, String)>>);
 
 impl Browser {
-    fn get(&mut self, gateway: &Gateway, host: &str, path: &str) -> Answer {
+    pub fn get(&mut self, gateway: &Gateway, host: &str, path: &str) -> Answer {
         let jar = self.0.entry(host.to_owned()).or_default();
         let cookies: Vec<String> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut client = Client::over(TcpStream::connect(gateway.address).unwrap(), host.to_owned());
@@ -45,13 +45,13 @@ impl Browser {
     }
 
     /// Follows a redirect to another host.
-    fn follow(&mut self, gateway: &Gateway, answer: &Answer) -> Answer {
+    pub fn follow(&mut self, gateway: &Gateway, answer: &Answer) -> Answer {
         let location = answer.field("location").unwrap().strip_prefix("http://").unwrap();
         let (host, path) = location.split_once('/').unwrap();
         self.get(gateway, host, &format!("/{path}"))
     }
 
-    fn is_signed_in(&mut self, gateway: &Gateway, host: &str) -> bool {
+    pub fn is_signed_in(&mut self, gateway: &Gateway, host: &str) -> bool {
         self.get(gateway, host, "/.auth/me").status == 200
     }
 }

@@ -230,7 +230,7 @@ fn a_flood_with_unknown_keys_asks_the_provider_once_and_keeps_no_one_else_out() 
     let keys = provider.requests.lock().unwrap().iter().filter(|target| *target == "/jwks").count();
     assert_eq!(keys, 2, "at the sign-in, and once for all of these");
     let token = provider.logout_token(|_, claims| claims["sid"] = "s-1".into());
-    let throttled = send_from(&mut Client::connect_from("127.0.0.2", gateway.address), &token);
+    let throttled = send_from(&mut Client::connect_from("127.0.0.2", gateway.address), &tokens[0]);
     assert_eq!(throttled.status, 429);
     assert!(throttled.field("retry-after").unwrap().parse::<u64>().unwrap() <= 60);
     assert!(is_signed_in(&gateway, &grace));

@@ -8,7 +8,7 @@ use crate::account::audit;
 use crate::account::caller::Caller;
 use crate::account::errors::store_down;
 use crate::account::provider::errors::Reason;
-use crate::account::provider::logout;
+use crate::account::provider::logout::{self, Sources};
 use crate::account::provider::providers::Providers;
 use crate::secret::Secret;
 use crate::store::provider_logouts::{self, ProviderLogout};
@@ -37,22 +37,24 @@ pub(crate) async fn end_sessions(
 ) -> Result<(), LogoutError> {
     let shared = &*accounts.shared;
     let (memory, address) = (providers.logouts(), caller.counted_address());
-    if let Some(address) = address
-        && let Some(retry_after_secs) =
-            providers.failed_logouts.retry_after_secs(provider, address, shared.monotonic_secs())
-    {
-        return Err(LogoutError::Throttled { retry_after_secs });
-    }
+    let waits = |address| providers.failed_logouts.retry_after_secs(provider, address, shared.monotonic_secs());
+    let waits = address.and_then(waits);
     let refuse = |detail: &str| {
+        if let Some(retry_after_secs) = waits {
+            return LogoutError::Throttled { retry_after_secs };
+        }
         if let Some(address) = address {
-            providers.failed_logouts.failed(provider, address, shared.monotonic_secs());
+            providers.failed_logouts.count(provider, address, shared.monotonic_secs());
         }
         let request_id = caller.request_id.as_str();
         tracing::warn!(request_id, provider, detail, "back-channel logout refused");
         LogoutError::Invalid
     };
-    let logout = match logout::verify(providers, provider, token).await {
+    // providers that serve many send from shared addresses: a stranger there must not keep the others' logouts out
+    let sources = if waits.is_some() { Sources::AtHand } else { Sources::All };
+    let logout = match logout::verify(providers, provider, token, sources).await {
         Ok(logout) => logout,
+        Err(failure) if waits.is_some() => return Err(refuse(&failure.detail)),
         Err(failure) if matches!(failure.reason, Reason::Unavailable | Reason::Busy) => {
             let request_id = caller.request_id.as_str();
             tracing::warn!(request_id, provider, detail = failure.detail, "back-channel logout could not be verified");

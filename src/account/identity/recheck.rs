@@ -2,6 +2,7 @@
 //! they have. Off the threads that serve requests; one exchange a session; a provider that cannot be
 //! reached ends nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -13,29 +14,25 @@ use crate::account::audit;
 use crate::account::errors::{StoreDown, store_down};
 use crate::account::provider::identity::ProviderIdentity;
 use crate::account::provider::providers::Providers;
-use crate::account::provider::refresh::{self, NoAnswer};
+use crate::account::provider::refresh::{self, NoAnswer, PersonOf};
 use crate::account::session::begun_with::BegunWith;
 use crate::account::session::session::{Session, SessionState};
 use crate::config::Provider;
 use crate::store::rechecks::{self, Confirmed};
 use crate::store::{self, AuditRow, SessionSelector};
 
-/// Rechecks in progress. Sign-ins share the provider's connections with them.
+/// Rechecks in progress of one provider: one that hangs holds up no other's. Sign-ins share the provider's connections with them.
 const IN_PROGRESS_MAX: usize = 8;
 /// How long after an answer that says nothing the provider is asked again, seconds.
 const RETRY_SECS: u64 = 60;
 
 /// The rechecks of a process.
+#[derive(Default)]
 pub(crate) struct Rechecks {
-    places: Arc<Semaphore>,
+    /// By provider.
+    places: HashMap<Box<str>, Arc<Semaphore>>,
     /// Where the next round goes on.
     next: usize,
-}
-
-impl Default for Rechecks {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(IN_PROGRESS_MAX)), next: 0 }
-    }
 }
 
 /// What a provider says.
@@ -66,12 +63,13 @@ impl Rechecks {
         };
         let (due, next) = shared.sessions.begun_with(self.next, is_due);
         self.next = next.unwrap_or(0);
+        self.places.retain(|name, _| every.iter().any(|(own, _)| *own == &**name));
         for session in due {
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                // these sessions are found again
-                return;
-            };
             let Some(begun) = &session.begun_with else { continue };
+            let places = self.places.entry(begun.provider.clone());
+            let places = places.or_insert_with(|| Arc::new(Semaphore::new(IN_PROGRESS_MAX)));
+            // a session without a place is found again
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
             // until this one is done, or has failed
             begun.wait_until(monotonic.saturating_add(RETRY_SECS));
             let accounts = accounts.clone();
@@ -109,7 +107,11 @@ async fn ask(
         Exchange::NoAnswer(none) => Err(none),
         // an access token that does not expire, as GitHub's
         Exchange::NoRefreshToken(Some(access)) if !provider.kind.is_openid() => {
-            refresh::person_by_access(providers, &provider.name, &access.value).await.map(Some)
+            let id = session.id.clone();
+            let pinned = accounts.shared.store.run(move |db| store::sealed_tokens::issuer_of_session(db, &id)).await;
+            let pinned = pinned.map_err(|error| store_down(&error))?;
+            let of = PersonOf { provider: &provider.name, subject: &begun.subject, issuer: pinned.as_deref() };
+            refresh::person_by_access(providers, &of, &access.value).await.map(Some)
         }
         Exchange::NoRefreshToken(_) => return Ok(Answer::Ended("no_refresh_token")),
         Exchange::Overtaken => return Ok(Answer::Unclear),
@@ -141,8 +143,11 @@ async fn confirmed(
     if let Some(why) = identity.and_then(|identity| rules.check(identity).err()) {
         let event =
             AuditRow { detail: format!("{} {}", rules.name, why.name()), ..event("provider_refused", session, now) };
-        let (name, subject, written) = (rules.name.clone(), begun.subject.to_string(), event.clone());
-        let ended = shared.store.run(move |db| store::identities::refuse(db, &name, &subject, &written)).await;
+        let (key, written) = ((rules.name.clone(), begun.subject.to_string()), event.clone());
+        let issuer = identity.and_then(|identity| identity.issuer.clone());
+        let refuse =
+            move |db: &mut store::Db| store::identities::refuse(db, (&key.0, &key.1), issuer.as_deref(), &written);
+        let ended = shared.store.run(refuse).await;
         ended.map_err(|error| store_down(&error))?;
         audit::log(&event);
         return Ok(());

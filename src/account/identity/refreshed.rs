@@ -3,7 +3,7 @@
 use crate::account::accounts::Accounts;
 use crate::account::errors::{StoreDown, store_down};
 use crate::account::provider::providers::Providers;
-use crate::account::provider::refresh::{self, NoAnswer, Refreshed};
+use crate::account::provider::refresh::{self, NoAnswer, PersonOf, Refreshed};
 use crate::account::provider::token_seal;
 use crate::account::provider::tokens::TimedToken;
 use crate::account::session::begun_with::BegunWith;
@@ -32,8 +32,10 @@ pub(super) async fn exchange(
     let _one = begun.refreshing.lock().await;
     let shared = &*accounts.shared;
     let id = session.id.clone();
-    let held = shared.store.run(move |db| store::sealed_tokens::of_session(db, &id)).await;
-    let held = held.map_err(|error| store_down(&error))?;
+    let read = move |db: &mut store::Db| {
+        Ok((store::sealed_tokens::of_session(db, &id)?, store::sealed_tokens::issuer_of_session(db, &id)?))
+    };
+    let (held, pinned) = shared.store.run(read).await.map_err(|error| store_down(&error))?;
     let key = accounts.sealing_key();
     let find = |kind: &str| held.iter().find(|token| token.kind == kind);
     let refresh = find(token_seal::REFRESH)
@@ -42,7 +44,8 @@ pub(super) async fn exchange(
         let access = find(token_seal::ACCESS).and_then(|sealed| token_seal::open_timed(&key, &session.id, sealed));
         return Ok(Exchange::NoRefreshToken(access));
     };
-    let refreshed = match refresh::refresh(providers, &begun.provider, &begun.subject, &token).await {
+    let of = PersonOf { provider: &begun.provider, subject: &begun.subject, issuer: pinned.as_deref() };
+    let refreshed = match refresh::refresh(providers, &of, &token).await {
         Ok(refreshed) => refreshed,
         Err(none) => return Ok(Exchange::NoAnswer(none)),
     };

@@ -305,6 +305,8 @@ pub(crate) mod tests {
             Vec::<String>::new(),
             "not the group of another name"
         );
+        let long = ["x".repeat(61), "x".repeat(62)];
+        assert_eq!(kept.mapped_groups(&long), [format!("gh:{}", long[0])], "the next longer one is not cut to it");
         assert_eq!(kept.used_groups(&theirs), ["platform-team", "admin", "x,admin"]);
         assert_eq!(own.used_groups(&theirs), ["platform-team"], "nothing is kept that is not needed");
         let many: Vec<String> = (0..200).map(|n| format!("g{n}")).chain(["platform-team".to_owned()]).collect();

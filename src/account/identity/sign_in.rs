@@ -260,8 +260,10 @@ async fn refuse(
 ) -> Result<Finished, StoreDown> {
     let detail = format!("{} {}", identity.provider, why.name());
     let event = AuditRow { detail, ..audit::event("provider_refused", caller, now) };
-    let (provider, subject, written) = (identity.provider.clone(), identity.subject.clone(), event.clone());
-    let ended = accounts.shared.store.run(move |db| store::identities::refuse(db, &provider, &subject, &written)).await;
+    let (key, issuer) = ((identity.provider.clone(), identity.subject.clone()), identity.issuer.clone());
+    let written = event.clone();
+    let refuse = move |db: &mut Db| store::identities::refuse(db, (&key.0, &key.1), issuer.as_deref(), &written);
+    let ended = accounts.shared.store.run(refuse).await;
     ended.map_err(|error| store_down(&error))?;
     metrics::PROVIDERS.login(&identity.provider, why.name());
     audit::log(&event);

@@ -34,6 +34,11 @@ pub(crate) async fn sign_out(
     let (Some(left), Some(providers)) = (left, accounts.providers()) else { return Ok(None) };
     let key = accounts.sealing_key();
     let id_token = left.id_token.and_then(|sealed| token_seal::open(&key, &session.id, token_seal::ID, &sealed));
-    let wanted = EndSession { provider: &left.provider, return_uri, id_token: id_token.as_ref() };
+    let wanted = EndSession {
+        provider: &left.provider,
+        issuer: left.issuer.as_deref(),
+        return_uri,
+        id_token: id_token.as_ref(),
+    };
     Ok(end_session::address(providers, &wanted).await)
 }

@@ -14,6 +14,8 @@ const URL_BYTES_MAX: usize = 4096;
 pub(crate) struct EndSession<'e> {
     /// Name of the provider.
     pub(crate) provider: &'e str,
+    /// The issuer that the session began with: no other gets its ID token. `None`: not known.
+    pub(crate) issuer: Option<&'e str>,
     /// Where people come back to; registered with the provider.
     pub(crate) return_uri: &'e str,
     /// What the session began with; it may have expired (2, `id_token_hint`).
@@ -31,6 +33,9 @@ pub(crate) async fn address(providers: &Providers, wanted: &EndSession<'_>) -> O
             return None;
         }
     };
+    if wanted.issuer.is_some_and(|issuer| !metadata.issuer.is(issuer)) {
+        return None;
+    }
     let mut url = metadata.end_session.clone()?;
     url.query_pairs_mut()
         .append_pair("client_id", &state.config.client_id)

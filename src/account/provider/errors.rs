@@ -32,7 +32,7 @@ pub(crate) enum Reason {
     Unavailable,
     /// Too many sign-ins are in progress with this provider.
     Busy,
-    /// Too many sign-ins from this network have failed.
+    /// Too many sign-ins from this network have failed, or begun.
     Throttled,
     /// The token endpoint refused the code.
     CodeRefused,
@@ -85,11 +85,18 @@ pub(crate) struct Failure {
     pub(crate) reason: Reason,
     /// For the log: one line.
     pub(crate) detail: String,
+    /// Seconds until it is worth another try, if that is known.
+    pub(crate) retry_after_secs: Option<u64>,
 }
 
 impl Failure {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), retry_after_secs: None }
+    }
+
+    /// Too many calls of this network, for so long.
+    pub(crate) fn throttled(detail: &str, retry_after_secs: u64) -> Self {
+        Self { retry_after_secs: Some(retry_after_secs), ..Self::new(Reason::Throttled, detail) }
     }
 
     /// Whether what the browser sent was refused, after a request to the provider: made-up codes are.

@@ -12,7 +12,7 @@ use super::groups;
 use super::id_token::{self, Expected};
 use super::identity::{EXTRA_OBJECT_ID, EXTRA_TENANT, Intent, ProviderIdentity};
 use super::memory::Use;
-use super::metadata::{Issuer, Metadata, is_tenant};
+use super::metadata::{Issuer, Metadata};
 use super::provider_state::{ProviderState, Refetch};
 use super::providers::Providers;
 use super::signed_token::{self, TokenType};
@@ -23,7 +23,7 @@ use super::verification::{failure, parties, with_keys};
 use crate::client::LIST_BYTES_MAX;
 use crate::config::ProviderKind;
 use crate::logging::is_deceptive;
-use crate::secret::{Secret, same_bytes};
+use crate::secret::Secret;
 
 /// Longest `error_description` in the log, bytes.
 const DESCRIPTION_BYTES_MAX: usize = 200;
@@ -97,9 +97,9 @@ pub(crate) async fn finish(providers: &Providers, callback: &Callback<'_>) -> Re
         began_session: None,
     };
     let (name, address) = (state.config.name.as_str(), callback.address);
-    if address.is_some_and(|from| providers.failed_callbacks.retry_after_secs(name, from, state.monotonic()).is_some())
-    {
-        let failure = Failure::new(Reason::Throttled, "too many sign-ins from this network failed");
+    let waits = |from| providers.failed_callbacks.retry_after_secs(name, from, state.monotonic());
+    if let Some(secs) = address.and_then(waits) {
+        let failure = Failure::throttled("too many sign-ins from this network failed", secs);
         return Err(Unfinished { failure, known: Some(known) });
     }
     match identity(providers, &state, callback, browser, &attempt).await {
@@ -108,7 +108,7 @@ pub(crate) async fn finish(providers: &Providers, callback: &Callback<'_>) -> Re
         }
         Err(Ended::Failed(failure)) => {
             if let Some(address) = address.filter(|_| failure.cost_a_request()) {
-                providers.failed_callbacks.failed(name, address, state.monotonic());
+                providers.failed_callbacks.count(name, address, state.monotonic());
             }
             Err(Unfinished { failure, known: Some(known) })
         }
@@ -151,6 +151,8 @@ async fn identity(
     }
     let code = callback.param("code").filter(|code| !code.is_empty());
     let code = code.ok_or_else(|| Failure::new(Reason::NoCode, "neither code nor error"))?;
+    // before the attempt is used up: one that finds no place may be finished later
+    let _place = state.place(callback.address).await?;
     if let Use::Again(session) = providers.memory.use_up(attempt.id, state.monotonic()) {
         return Err(Ended::Before(session));
     }
@@ -177,16 +179,11 @@ fn check_issuer(metadata: &Metadata, found: Option<&str>) -> Result<Option<Strin
         }
         return Ok(None);
     };
-    let is_expected = match &metadata.issuer {
-        Issuer::Unknown => return Ok(None),
-        Issuer::Exact(issuer) => same_bytes(found.as_bytes(), issuer.as_bytes()),
-        // which tenant is known only by the ID token; they are compared then
-        Issuer::PerTenant { authority } => {
-            let rest = found.strip_prefix(authority.as_str()).and_then(|rest| rest.strip_prefix('/'));
-            rest.and_then(|rest| rest.strip_suffix("/v2.0")).is_some_and(is_tenant)
-        }
-    };
-    if is_expected {
+    if metadata.issuer == Issuer::Unknown {
+        return Ok(None);
+    }
+    // of several tenants, which one is known only by the ID token; they are compared then
+    if metadata.issuer.is(found) {
         return Ok(Some(found.to_owned()));
     }
     Err(Failure::new(Reason::WrongIssuer, "the answer's iss is not the issuer that was asked"))

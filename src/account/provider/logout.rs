@@ -23,14 +23,34 @@ pub(crate) struct Logout {
     pub(crate) subject: Option<String>,
 }
 
+/// Where what a token is verified with comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sources {
+    /// The provider is asked for what is missing or old.
+    All,
+    /// Only what is known: whoever sends the token has sent too many that did not hold.
+    AtHand,
+}
+
 /// Verifies a logout token of this provider.
-pub(crate) async fn verify(providers: &Providers, name: &str, token: &Secret) -> Result<Logout, Failure> {
+pub(crate) async fn verify(
+    providers: &Providers,
+    name: &str,
+    token: &Secret,
+    sources: Sources,
+) -> Result<Logout, Failure> {
     let state = providers.find(name)?;
-    let metadata = state.metadata().await?;
+    let metadata = match sources {
+        Sources::All => state.metadata().await?,
+        Sources::AtHand => state.metadata_at_hand()?,
+    };
     let parsed = signed_token::parse(token.expose(), TokenType::Logout, &metadata.algorithms).map_err(failure)?;
     let parties = parties(&state, &metadata);
     let verify = |keys: &_| logout_token::verify(&parsed, keys, parties, state.wall());
-    let LogoutClaims { id, session_id, mut subject } = with_keys(&state, &metadata, Refetch::Logout, verify).await?;
+    let LogoutClaims { id, session_id, mut subject } = match sources {
+        Sources::All => with_keys(&state, &metadata, Refetch::Logout, verify).await?,
+        Sources::AtHand => verify(&*state.keys_at_hand()?).map_err(failure)?,
+    };
     check_tenant(&state, &metadata, &parsed.claims)?;
     if let Some(path) = &state.config.claims.id {
         // identities are known by another claim than `sub`

@@ -1,7 +1,7 @@
 //! The little that is remembered of back-channel logouts, in memory alone: tokens that were used, and sessions whose end
-//! came before their sign-in. Both are bounded, and only a provider's own tokens get into them.
+//! came before their sign-in. Both are bounded for each provider, and only a provider's own tokens get into them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use parking_lot::Mutex;
 
@@ -10,13 +10,13 @@ use crate::secret::token_hash;
 /// How long tokens and sessions are remembered, seconds: a token is accepted for two minutes, and an attempt to sign in
 /// lasts fifteen but has the provider's answer after seconds.
 const REMEMBERED_SECS: u64 = 600;
-/// Tokens, and sessions, that are remembered.
-const REMEMBERED_MAX: usize = 65_536;
+/// Tokens, and sessions, of one provider that are remembered: none makes another's be forgotten.
+const REMEMBERED_MAX: usize = 16_384;
 type Hash = [u8; 32];
 
 /// What is remembered. Times are monotonic seconds.
 #[derive(Default)]
-pub(crate) struct LogoutMemory(Mutex<Held>);
+pub(crate) struct LogoutMemory(Mutex<HashMap<String, Held, ahash::RandomState>>);
 
 #[derive(Default)]
 struct Held {
@@ -67,30 +67,34 @@ impl Recent {
     }
 }
 
-/// Names of providers have no NUL.
-fn hash(provider: &str, value: &str) -> Hash {
-    token_hash(&format!("{provider}\0{value}"))
-}
-
 impl LogoutMemory {
     /// Uses a token. `false`: it was used before.
     pub(crate) fn use_token(&self, provider: &str, id: &str, now: u64) -> bool {
-        self.0.lock().tokens.add(hash(provider, id), now)
+        self.of(provider, |held| held.tokens.add(token_hash(id), now))
     }
 
     /// What a token said could not be carried out: it may be sent again.
     pub(crate) fn forget_token(&self, provider: &str, id: &str) {
-        self.0.lock().tokens.forget(&hash(provider, id));
+        self.of(provider, |held| held.tokens.forget(&token_hash(id)));
     }
 
     /// Remembers that a provider's session has ended.
     pub(crate) fn session_ended(&self, provider: &str, id: &str, now: u64) {
-        self.0.lock().sessions.add(hash(provider, id), now);
+        self.of(provider, |held| held.sessions.add(token_hash(id), now));
     }
 
     /// Whether a provider's session has ended: no session may begin with it here.
     pub(crate) fn has_ended(&self, provider: &str, id: &str, now: u64) -> bool {
-        self.0.lock().sessions.has(&hash(provider, id), now)
+        self.of(provider, |held| held.sessions.has(&token_hash(id), now))
+    }
+
+    /// Providers are those of the configuration, so they need no bound.
+    fn of<T>(&self, provider: &str, act: impl FnOnce(&mut Held) -> T) -> T {
+        let mut held = self.0.lock();
+        if let Some(own) = held.get_mut(provider) {
+            return act(own);
+        }
+        act(held.entry(provider.to_owned()).or_default())
     }
 }
 
@@ -121,10 +125,12 @@ mod tests {
     #[test]
     fn everything_that_is_remembered_is_bounded() {
         let memory = LogoutMemory::default();
+        memory.session_ended("hub", "0", 0);
         for number in 0..=REMEMBERED_MAX {
             memory.session_ended("corp", &number.to_string(), 0);
         }
-        assert_eq!(memory.0.lock().sessions.known.len(), REMEMBERED_MAX);
+        assert_eq!(memory.0.lock()["corp"].sessions.known.len(), REMEMBERED_MAX);
+        assert!(memory.has_ended("hub", "0", 0), "another provider's own");
         assert!(!memory.has_ended("corp", "0", 0) && memory.has_ended("corp", "1", 0));
     }
 }

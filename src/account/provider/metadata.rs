@@ -41,6 +41,20 @@ pub(crate) enum Issuer {
     Unknown,
 }
 
+impl Issuer {
+    /// Whether a person's issuer is this one.
+    pub(crate) fn is(&self, issuer: &str) -> bool {
+        match self {
+            Self::Exact(own) => own == issuer,
+            Self::PerTenant { authority } => {
+                let rest = issuer.strip_prefix(authority.as_str()).and_then(|rest| rest.strip_prefix('/'));
+                rest.and_then(|rest| rest.strip_suffix("/v2.0")).is_some_and(is_tenant)
+            }
+            Self::Unknown => false,
+        }
+    }
+}
+
 /// Everything that the protocol needs to know of a provider beyond its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Metadata {

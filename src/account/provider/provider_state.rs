@@ -1,6 +1,7 @@
 //! One provider while the gateway runs: its configuration, and what was learned of it. Nothing is asked before somebody
 //! signs in through it, so a provider that is down delays neither the start nor a reload.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::call_windows::{CallWindows, PUSHES_MAX};
 use super::errors::{Failure, Reason};
 use super::key_set::KeySet;
 use super::metadata::{self, Endpoint, Issuer, Metadata};
+use super::shares::{Place, Shares};
 use super::token_request::{self, ClientProof};
 use crate::client::{Client, DOCUMENT_BYTES_MAX, Destination, FetchError, LIST_BYTES_MAX, Request, Response};
 use crate::clock::Clock;
@@ -40,6 +43,8 @@ pub(crate) struct ProviderState {
     keys: Mutex<HeldKeys>,
     keys_flight: tokio::sync::Mutex<()>,
     waiting: Semaphore,
+    shares: Shares,
+    pushes: CallWindows,
 }
 
 /// Times are monotonic seconds.
@@ -79,12 +84,32 @@ impl ProviderState {
             keys: Mutex::default(),
             keys_flight: tokio::sync::Mutex::default(),
             waiting: Semaphore::new(WAITING_MAX),
+            shares: Shares::default(),
+            pushes: CallWindows::new(PUSHES_MAX),
         }
     }
 
     /// A place among those who wait for a document.
     fn wait_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
         self.waiting.try_acquire().map_err(|_| Failure::new(Reason::Busy, "too many sign-ins wait for the provider"))
+    }
+
+    /// A place for a sign-in that makes requests; the caller's network has its share of them.
+    pub(super) async fn place(&self, caller: Option<IpAddr>) -> Result<Place, Failure> {
+        let placed = self.shares.place(caller).await;
+        placed.map_err(|_| Failure::new(Reason::Busy, "too many sign-ins of this network are in progress"))
+    }
+
+    /// The same for one that begins by a pushed request, which nothing but its number restrains.
+    pub(super) async fn push_place(&self, caller: Option<IpAddr>) -> Result<Place, Failure> {
+        if let Some(address) = caller {
+            let (name, now) = (self.config.name.as_str(), self.monotonic());
+            if let Some(secs) = self.pushes.retry_after_secs(name, address, now) {
+                return Err(Failure::throttled("too many sign-ins of this network have begun", secs));
+            }
+            self.pushes.count(name, address, now);
+        }
+        self.place(caller).await
     }
 
     /// The provider's metadata: kept, or read now. Old metadata is used while it is read again in the background.
@@ -114,6 +139,22 @@ impl ProviderState {
         let _place = self.wait_place()?;
         let _flight = self.metadata_flight.lock().await;
         self.read_metadata().await
+    }
+
+    /// The metadata as it is known, if it is not too old.
+    pub(super) fn metadata_at_hand(&self) -> Result<Arc<Metadata>, Failure> {
+        self.at_hand(self.metadata.lock().read.as_ref())
+    }
+
+    /// The keys as they are known, if they are not too old.
+    pub(super) fn keys_at_hand(&self) -> Result<Arc<KeySet>, Failure> {
+        self.at_hand(self.keys.lock().read.as_ref())
+    }
+
+    fn at_hand<T>(&self, read: Option<&(u64, Arc<T>)>) -> Result<Arc<T>, Failure> {
+        let current = read.filter(|(at, _)| self.monotonic() < at + STALE_SECS);
+        let unknown = || Failure::new(Reason::Unavailable, "it was not read yet, or not for a day");
+        current.map(|(_, value)| Arc::clone(value)).ok_or_else(unknown)
     }
 
     /// Reads the metadata, unless it was read, or that failed, while the caller waited for the flight, which it holds.

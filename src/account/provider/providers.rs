@@ -8,8 +8,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::attempt::{AttemptId, AttemptKeys};
+use super::call_windows::{CallWindows, FAILURES_MAX};
 use super::errors::{Failure, Reason};
-use super::failure_windows::FailureWindows;
 use super::logout_memory::LogoutMemory;
 use super::memory::{Memory, PendingHash, Use};
 use super::provider_state::ProviderState;
@@ -32,8 +32,8 @@ pub(crate) struct Providers {
     logouts: Arc<LogoutMemory>,
     sign_outs: Arc<SignOutTickets>,
     /// Callbacks, and logout tokens, that did not hold.
-    pub(crate) failed_callbacks: Arc<FailureWindows>,
-    pub(crate) failed_logouts: Arc<FailureWindows>,
+    pub(crate) failed_callbacks: Arc<CallWindows>,
+    pub(crate) failed_logouts: Arc<CallWindows>,
 }
 
 impl Providers {
@@ -79,8 +79,8 @@ impl Providers {
             memory: Arc::default(),
             logouts: Arc::default(),
             sign_outs: Arc::default(),
-            failed_callbacks: Arc::default(),
-            failed_logouts: Arc::default(),
+            failed_callbacks: Arc::new(CallWindows::new(FAILURES_MAX)),
+            failed_logouts: Arc::new(CallWindows::new(FAILURES_MAX)),
         })
     }
 

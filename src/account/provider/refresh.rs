@@ -1,6 +1,8 @@
 //! Asks a provider again after the sign-in: new tokens for a refresh token (RFC 6749, 6; OpenID Connect Core 1.0, 12), and
 //! who the person is today.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::claims;
@@ -29,28 +31,32 @@ pub(crate) enum NoAnswer {
 /// New tokens. A refresh token among them replaces the one that was used: store it before anything else.
 pub(crate) struct Refreshed {
     pub(crate) tokens: ProviderTokens,
-    /// Claims of the ID token, if one came along and holds.
-    claims: Option<Value>,
+    /// Claims of the ID token, if one came along, or why it does not hold.
+    claims: Result<Option<Value>, Failure>,
+}
+
+/// What a session began with.
+pub(crate) struct PersonOf<'p> {
+    /// Name of the provider.
+    pub(crate) provider: &'p str,
+    pub(crate) subject: &'p str,
+    /// The issuer that gave the tokens; they are sent to no other. `None`: not known.
+    pub(crate) issuer: Option<&'p str>,
 }
 
 impl From<Failure> for NoAnswer {
     fn from(failure: Failure) -> Self {
         match failure.reason {
             Reason::TokenRefused => Self::Ended("token_refused"),
+            Reason::NotAllowed => Self::Ended("tenant_not_allowed"),
             _ => Self::Unclear(failure),
         }
     }
 }
 
 /// Exchanges a refresh token of this person.
-pub(crate) async fn refresh(
-    providers: &Providers,
-    provider: &str,
-    subject: &str,
-    token: &Secret,
-) -> Result<Refreshed, NoAnswer> {
-    let state = providers.find(provider)?;
-    let metadata = state.metadata().await?;
+pub(crate) async fn refresh(providers: &Providers, of: &PersonOf<'_>, token: &Secret) -> Result<Refreshed, NoAnswer> {
+    let (state, metadata) = asked(providers, of).await?;
     let proof = state.proof(&metadata)?;
     let form = token_request::refresh_form(token, &proof);
     let response = state.post("refresh", &metadata.token, proof.authorization, form).await?;
@@ -61,21 +67,16 @@ pub(crate) async fn refresh(
     let tokens = token_request::read(&response, state.wall())?;
     let claims = match &tokens.id {
         Some(id) if state.config.kind.is_openid() => {
-            let claims = verified(&state, &metadata, id, &tokens.access.value).await;
-            claims
-                .inspect_err(|failure| {
-                    let detail = failure.detail.as_str();
-                    tracing::warn!(provider, detail, "the ID token of a refresh does not hold");
-                })
-                .ok()
+            verified(&state, &metadata, id, &tokens.access.value).await.map(Some)
         }
-        _ => None,
+        _ => Ok(None),
     };
-    if claims.as_ref().is_some_and(|claims| subject_of(&state, claims).as_deref() != Some(subject)) {
+    let held = claims.as_ref().ok().and_then(Option::as_ref);
+    if held.is_some_and(|claims| subject_of(&state, claims).as_deref() != Some(of.subject)) {
         return Err(NoAnswer::Ended("another_person"));
     }
-    let id = tokens.id.filter(|_| claims.is_some()).map(|value| {
-        let expires = claims.as_ref().and_then(|claims| signed_token::seconds(claims, "exp").ok().flatten());
+    let id = tokens.id.zip(held).map(|(value, claims)| {
+        let expires = signed_token::seconds(claims, "exp").ok().flatten();
         TimedToken { value, expires }
     });
     Ok(Refreshed { tokens: ProviderTokens { access: tokens.access, id, refresh: tokens.refresh }, claims })
@@ -91,21 +92,32 @@ pub(crate) async fn person(
     let metadata = state.metadata().await?;
     let access = &refreshed.tokens.access.value;
     match &refreshed.claims {
-        Some(claims) => Ok(Some(described(&state, &metadata, claims, access).await?)),
-        None if state.config.kind.is_openid() => Ok(None),
-        None => Ok(Some(profile_identity(&state, &metadata, access).await?)),
+        Ok(Some(claims)) => Ok(Some(described(&state, &metadata, claims, access).await?)),
+        Ok(None) if state.config.kind.is_openid() => Ok(None),
+        Ok(None) => Ok(Some(profile_identity(&state, &metadata, access).await?)),
+        // a token that does not hold confirms nothing
+        Err(failure) => Err(NoAnswer::Unclear(failure.clone())),
     }
 }
 
 /// The same with an access token alone, of a provider that gives no ID tokens.
 pub(crate) async fn person_by_access(
     providers: &Providers,
-    provider: &str,
+    of: &PersonOf<'_>,
     access: &Secret,
 ) -> Result<ProviderIdentity, NoAnswer> {
-    let state = providers.find(provider)?;
-    let metadata = state.metadata().await?;
+    let (state, metadata) = asked(providers, of).await?;
     Ok(profile_identity(&state, &metadata, access).await?)
+}
+
+/// The provider that is asked, if it is the one that gave the tokens: the operator may have put another in its place.
+async fn asked(providers: &Providers, of: &PersonOf<'_>) -> Result<(Arc<ProviderState>, Arc<Metadata>), NoAnswer> {
+    let state = providers.find(of.provider)?;
+    let metadata = state.metadata().await?;
+    if of.issuer.is_some_and(|issuer| !metadata.issuer.is(issuer)) {
+        return Err(NoAnswer::Ended("other_issuer"));
+    }
+    Ok((state, metadata))
 }
 
 async fn verified(

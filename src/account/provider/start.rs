@@ -1,5 +1,7 @@
 //! Begins an attempt: the address at the provider that the browser is sent to (OpenID Connect Core 1.0, 3.1.2.1).
 
+use std::net::IpAddr;
+
 use url::Url;
 
 use super::attempt::{self, Attempt, Browser};
@@ -47,6 +49,8 @@ pub(crate) struct Start<'s> {
     pub(crate) is_fresh: bool,
     /// Parameters from the client.
     pub(crate) params: &'s [(String, String)],
+    /// The address that starts are counted by; `None`: many people share it, and they are not counted.
+    pub(crate) caller: Option<IpAddr>,
 }
 
 /// An attempt that began.
@@ -90,9 +94,11 @@ pub(crate) async fn start(providers: &Providers, start: Start<'_>) -> Result<Sta
         params.push(("max_age", "0".to_owned()));
     }
     let further = further_params(provider, start.params);
-    let url = match &metadata.pushed_requests {
-        None => with_params(&metadata.authorize, &params, &further),
-        Some(_) => pushed(&state, &metadata, &params, &further).await?,
+    let url = if metadata.pushed_requests.is_some() {
+        let _place = state.push_place(start.caller).await?;
+        pushed(&state, &metadata, &params, &further).await?
+    } else {
+        with_params(&metadata.authorize, &params, &further)
     };
     Ok(Started { url, browser })
 }

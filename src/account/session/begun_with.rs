@@ -13,6 +13,8 @@ pub(crate) struct BegunWith {
     pub(crate) subject: Box<str>,
     /// When the provider last confirmed it; Unix seconds.
     checked: AtomicU64,
+    /// When it last had an open connection, as far as that is known; Unix seconds.
+    open: AtomicU64,
     /// The provider is not asked before then, monotonic seconds.
     wait_until: AtomicU64,
     /// One exchange of its refresh token at a time: providers accept each once.
@@ -25,6 +27,7 @@ impl BegunWith {
             provider: provider.into(),
             subject: subject.into(),
             checked: checked.into(),
+            open: AtomicU64::new(0),
             wait_until: AtomicU64::new(0),
             refreshing: tokio::sync::Mutex::default(),
         }
@@ -36,7 +39,13 @@ impl BegunWith {
         let checked = self.checked.load(Ordering::Relaxed);
         // a clock that was set back must not keep it from being asked
         let is_old = now >= checked.saturating_add(every_secs) || now.saturating_add(every_secs) < checked;
-        is_old && seen > checked && monotonic >= self.wait_until.load(Ordering::Relaxed)
+        let used = seen.max(self.open.load(Ordering::Relaxed));
+        is_old && used > checked && monotonic >= self.wait_until.load(Ordering::Relaxed)
+    }
+
+    /// A connection of the session is open: it is in use, without any request.
+    pub(crate) fn has_open_connection(&self, now: UnixSecs) {
+        self.open.store(now, Ordering::Relaxed);
     }
 
     /// The provider confirmed it.
@@ -60,6 +69,9 @@ mod tests {
         let begun = BegunWith::new(("corp", "ada"), 1000);
         assert!(!begun.is_due(60, 1059, 1059, 0) && begun.is_due(60, 1060, 1060, 0));
         assert!(!begun.is_due(60, 1000, 5000, 0), "it has not been used");
+        begun.has_open_connection(5000);
+        assert!(begun.is_due(60, 1000, 5000, 0), "by a WebSocket alone");
+        let begun = BegunWith::new(("corp", "ada"), 1000);
         begun.wait_until(30);
         assert!(!begun.is_due(60, 1060, 1060, 29) && begun.is_due(60, 1060, 1060, 30));
         begun.confirmed(1060);

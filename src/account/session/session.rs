@@ -67,6 +67,13 @@ impl Session {
         self.expires.load(Ordering::Relaxed)
     }
 
+    /// A connection of the session is open: whether it may go on is asked as for one that makes requests.
+    pub(crate) fn has_open_connection(&self, now: UnixSecs) {
+        if let Some(begun) = &self.begun_with {
+            begun.has_open_connection(now);
+        }
+    }
+
     /// Limits its lifetime, counted from when it began.
     pub(crate) fn shorten(&self, max_age_secs: u64) {
         self.expires.fetch_min(self.created.saturating_add(max_age_secs), Ordering::Relaxed);

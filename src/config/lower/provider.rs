@@ -19,6 +19,10 @@ const NAME_BYTES_MAX: usize = 32;
 const OWN_PARAMS: [&str; 8] =
     ["client_id", "client_secret", "redirect_uri", "state", "nonce", "scope", "response_type", "max_age"];
 
+/// Claims that are no person's for good.
+const NO_IDS: [&str; 9] =
+    ["email", "login", "mail", "name", "nickname", "preferred_username", "unique_name", "upn", "username"];
+
 /// What providers are judged by besides their own table.
 pub(super) struct Around<'a> {
     pub(super) public_url: &'a Origin,
@@ -221,8 +225,15 @@ fn claims(table: &Table<'_>) -> ProviderClaims {
         }
         Some(path.value)
     };
+    let id = path("id");
+    let last = id.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    if NO_IDS.contains(&last) {
+        let what = format!("`{last}` can be changed or given to someone else, who is then the same person here");
+        let remedy = "use an id that stays with its person, or remove this";
+        table.reading.warn(own.span_of("id"), what, remedy);
+    }
     ProviderClaims {
-        id: path("id"),
+        id,
         email: path("email"),
         email_verified: path("email_verified"),
         name: path("name"),

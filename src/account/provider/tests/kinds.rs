@@ -8,7 +8,7 @@ use crate::account::provider::errors::Reason;
 use crate::account::provider::identity::ProviderIdentity;
 use crate::config::{Provider, ProviderIssuer, ProviderKind};
 
-const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+pub(super) const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 const OTHER_TENANT: &str = "99999999-2222-3333-4444-555555555555";
 
 /// Signs in through a provider of this kind whose ID token says this beside the usual.
@@ -76,7 +76,7 @@ async fn microsoft_proves_an_address_only_by_its_two_claims() {
 }
 
 /// An authority for several tenants; its metadata has a placeholder for them.
-async fn tenants(word: &str) -> World {
+pub(super) async fn tenants(word: &str) -> World {
     let op = Op::start().await;
     let issuer = ProviderIssuer::MicrosoftTenant { authority: op.issuer.clone(), tenant: word.to_owned() };
     let mut configured = provider(ProviderKind::Microsoft, issuer);
@@ -205,7 +205,7 @@ async fn groups_are_an_array_a_text_or_the_keys_of_an_object_at_a_name_or_a_poin
 }
 
 /// GitHub, at the tests' provider.
-async fn github(change: impl FnOnce(&mut Provider)) -> World {
+pub(super) async fn github(change: impl FnOnce(&mut Provider)) -> World {
     let op = Op::start().await;
     let mut configured =
         provider(ProviderKind::GitHub, ProviderIssuer::Exact("https://github.com/login/oauth".to_owned()));
@@ -223,7 +223,7 @@ async fn github(change: impl FnOnce(&mut Provider)) -> World {
     world
 }
 
-fn put(world: &World, path: &str, document: &Value) {
+pub(super) fn put(world: &World, path: &str, document: &Value) {
     world.change(|op| drop(op.raw.insert(path.to_owned(), (200, "application/json", document.to_string()))));
 }
 

@@ -4,5 +4,6 @@
 mod answers;
 mod id_tokens;
 mod kinds;
+mod limits;
 mod op;
 mod outages;

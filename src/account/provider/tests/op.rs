@@ -358,6 +358,7 @@ impl World {
             intent: Intent::SignIn,
             is_fresh: false,
             params: &[],
+            caller: None,
         };
         change(&mut wanted);
         start(&self.providers, wanted).await
