@@ -210,7 +210,7 @@ pub(super) enum User {
     /// Change an account; --group replaces all groups
     #[command(after_help = "Example: authgate user set ada@example.com --name 'Ada Lovelace'")]
     Set(Change),
-    /// Print a one-time link for a new password
+    /// Print a one-time link for a new password; with passwords off, for a sign-in through a provider
     #[command(after_help = "Example: authgate user reset ada@example.com")]
     Reset(Email),
     /// Link an account to a person at a provider

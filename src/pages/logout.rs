@@ -71,17 +71,18 @@ pub(super) fn signed_out_page(pages: &Pages, call: &Call<'_>) -> Reply {
     if call.identity.is_some() {
         return Site::see_other(&format!("{}/account", pages.prefix));
     }
+    // the login page would only show the same button again
+    let start = pages.first_provider.as_ref().map(|name| format!("{}/oauth/{name}", pages.prefix));
     let message = Message {
         frame: pages.assets.frame(),
         heading: "Signed out",
         what: "You are signed out on this device.",
         remedy: "",
-        link: &pages.login_path,
+        link: start.as_ref().unwrap_or(&pages.login_path),
         link_text: "Sign in again",
         target: "",
         turbo_frame: false,
         request_id: "",
     };
-    let reply = view::html(pages, StatusCode::OK, &message, Some(call.incoming), true);
-    session_cookies::said_signed_out(pages, call, reply)
+    view::html(pages, StatusCode::OK, &message, Some(call.incoming), true)
 }

@@ -13,8 +13,8 @@ use crate::web::reply::Reply;
 /// Clears the browser's cache for this origin, but not its cookies (W3C Clear Site Data, 3.1).
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const CACHE: &str = "\"cache\"";
-/// How long a sign-out is remembered, seconds: the next page is loaded within moments.
-const SIGNED_OUT_SECS: u64 = 60;
+/// How long the login page is shown to a browser that has signed out, seconds: links of apps and the back button lead there.
+const SIGNED_OUT_SECS: u64 = 600;
 
 /// The reply with a new session, to a form or JSON.
 pub(super) fn signed_in_to(
@@ -55,7 +55,6 @@ pub(super) fn signed_in(pages: &Pages, call: &Call<'_>, reply: Reply, place: Opt
 /// "cookies"` would also delete the app's own cookies.
 pub(super) fn without_cookie(pages: &Pages, reply: Reply) -> Reply {
     let reply = reply.with(CLEAR_SITE_DATA, HeaderValue::from_static(CACHE));
-    // a page that the browser goes to next may lead to the login page
     let mark = pages
         .first_provider
         .as_ref()
@@ -67,12 +66,4 @@ pub(super) fn without_cookie(pages: &Pages, reply: Reply) -> Reply {
 /// Whether this browser has just signed out, so that it may not be signed in again without a click.
 pub(super) fn has_signed_out(pages: &Pages, call: &Call<'_>) -> bool {
     cookie::find(call.incoming.headers, pages.cookies.signed_out()) != Presented::Absent
-}
-
-/// The reply with a page that says that the browser is signed out: its button may sign in.
-pub(super) fn said_signed_out(pages: &Pages, call: &Call<'_>, reply: Reply) -> Reply {
-    match pages.cookies.remove(pages.cookies.signed_out()).filter(|_| has_signed_out(pages, call)) {
-        Some(cookie) => reply.with(header::SET_COOKIE, cookie),
-        None => reply,
-    }
 }
