@@ -154,8 +154,8 @@ impl<'g> ResponseHeaderPolicy<'g> {
         response_head::write_answer(answer, |name, value| self.drops(name, value), self.fields(), (sent, close), out);
     }
 
-    /// Changes a head in place.
-    pub(crate) fn apply(self, head: &mut ResponseHeader) {
+    /// The head as the client receives it, but for the fields about its connection.
+    pub(crate) fn apply(&self, mut head: ResponseHeader) -> ResponseHeader {
         let drops = |(name, value): (&HeaderName, &HeaderValue)| {
             self.drops(name.as_str().as_bytes(), value.as_bytes()).then(|| name.clone())
         };
@@ -176,6 +176,8 @@ impl<'g> ResponseHeaderPolicy<'g> {
         for (name, value) in self.fields() {
             let _ = head.append_header(name, value);
         }
+        head.remove_header(&header::CONNECTION);
+        head
     }
 }
 

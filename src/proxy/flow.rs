@@ -33,11 +33,6 @@ impl<'r> Flow<'r> {
         Self { gateway, forwarding, state, due }
     }
 
-    /// How long to wait for more of it: until it is to be registered, and at most `idle`.
-    pub(crate) fn patience(&self, idle: Duration) -> Duration {
-        self.due.map_or(idle, |due| due.saturating_duration_since(Instant::now()).min(idle))
-    }
-
     /// Waits until it is to be registered.
     pub(crate) async fn due(&self) {
         match self.due {
@@ -46,13 +41,11 @@ impl<'r> Flow<'r> {
         }
     }
 
-    /// Registers it if that is due. Returns whether it did.
-    pub(crate) fn register_if_due(&mut self) -> bool {
-        let is_due = self.due.is_some_and(|due| due <= Instant::now());
-        if is_due {
+    /// Registers it if that is due.
+    pub(crate) fn register_if_due(&mut self) {
+        if self.due.is_some_and(|due| due <= Instant::now()) {
             self.due = None;
             attempt::register_flow(self.gateway, self.forwarding, self.state);
         }
-        is_due
     }
 }

@@ -9,8 +9,10 @@ use super::body::{Complete, Part};
 use super::chunked::Chunks;
 use super::response_head::Framing;
 
-/// Bytes read at a time.
+/// Bytes read at a time of a client's body.
 const READ_CHUNK: usize = 32 << 10;
+/// The same of a server's body: the buffer is held while more is awaited, and many responses are long and slow.
+const SERVER_READ_CHUNK: usize = 16 << 10;
 
 /// A connection, the bytes read and not used yet, and the progress of the body.
 pub(crate) struct Framed<R> {
@@ -18,6 +20,7 @@ pub(crate) struct Framed<R> {
     pub(crate) buffer: BytesMut,
     framing: Framing,
     chunks: Chunks,
+    read_chunk: usize,
 }
 
 /// Why a body could not be read to its end.
@@ -32,12 +35,13 @@ pub(crate) enum Cut {
 impl<R: AsyncRead + Unpin> Framed<R> {
     /// `buffer` has the bytes after the head.
     pub(crate) fn new(stream: R, buffer: BytesMut, framing: Framing) -> Self {
-        Self { stream, buffer, framing, chunks: Chunks::default() }
+        Self { stream, buffer, framing, chunks: Chunks::default(), read_chunk: READ_CHUNK }
     }
 
     /// A server's head was read: the bytes after it, and their framing.
     pub(crate) fn begin(&mut self, buffer: BytesMut, framing: Framing) {
         (self.buffer, self.framing, self.chunks) = (buffer, framing, Chunks::of_server());
+        self.read_chunk = SERVER_READ_CHUNK;
     }
 
     /// Whether the body has been read to its end; never known where it ends with the connection.
@@ -62,11 +66,8 @@ impl<R: AsyncRead + Unpin> Framed<R> {
     /// The next piece of the body.
     pub(crate) async fn piece(&mut self) -> Result<Part, Cut> {
         loop {
-            if let Some(data) = self.taken()? {
-                return Ok(Part::Data(data));
-            }
-            if self.is_over() {
-                return Ok(Part::End(Complete::by_framing()));
+            if let Some(part) = self.buffered()? {
+                return Ok(part);
             }
             if self.read().await.map_err(Cut::Failed)? == 0 {
                 let whole = self.ends_with_connection();
@@ -75,14 +76,22 @@ impl<R: AsyncRead + Unpin> Framed<R> {
         }
     }
 
+    /// The next piece as far as it was read, or the end; `None`: more has to be read.
+    pub(crate) fn buffered(&mut self) -> Result<Option<Part>, Cut> {
+        if let Some(data) = self.buffered_data()? {
+            return Ok(Some(Part::Data(data)));
+        }
+        Ok(self.completed().map(Part::End))
+    }
+
     /// Reads what is available; 0 at the end of the connection.
     pub(crate) async fn read(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(READ_CHUNK);
+        self.buffer.reserve(self.read_chunk);
         self.stream.read_buf(&mut self.buffer).await
     }
 
     /// The next part of the body in the buffer.
-    fn taken(&mut self) -> Result<Option<Bytes>, Cut> {
+    fn buffered_data(&mut self) -> Result<Option<Bytes>, Cut> {
         match &mut self.framing {
             Framing::Close => Ok((!self.buffer.is_empty()).then(|| self.buffer.split().freeze())),
             Framing::Length(left) => {

@@ -72,7 +72,7 @@ fn length_bit(name: &[u8]) -> u64 {
 }
 
 impl Answer {
-    /// Bytes that have arrived so far.
+    /// Bytes of the head, and of what follows it as long as that was not taken.
     pub(crate) fn length(&self) -> usize {
         self.head.bytes.len()
     }
@@ -84,6 +84,9 @@ impl Answer {
 
     /// Takes them out of it.
     pub(crate) fn take_rest(&mut self) -> BytesMut {
+        if self.rest().is_empty() {
+            return BytesMut::new();
+        }
         self.head.bytes.split_off(self.head.end)
     }
 }
@@ -157,6 +160,16 @@ impl ResponseHeadView for Head {
         let fields = if self.name_lengths & length_bit(name) == 0 { &[] } else { &*self.fields };
         let fields = fields.iter().map(|field| self.field(field));
         fields.filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+impl ResponseHeadView for Answer {
+    fn status(&self) -> StatusCode {
+        self.head.status()
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.head.values(name)
     }
 }
 

@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use bytes::BytesMut;
+use http::StatusCode;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use super::attempt_error::{AttemptError, client_disconnected};
+use super::attempt_error::AttemptError;
 use super::downstream::{Downstream, WaitingClient};
 use super::request_encoder::{self, Extra};
 use super::response_body;
@@ -18,74 +20,54 @@ use super::retry::{self, Attempt};
 use super::upstream::ResponseSource;
 use crate::proxy::attempt;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::connection_reuse::{self, uses_connection_auth};
+use crate::proxy::connection_reuse;
 use crate::proxy::request_state::{Forwarding, RequestState};
-use crate::upstream::h1_pool::Surplus;
 use crate::upstream::targets::Target;
 use crate::web::method::is_safe;
 use crate::wire::deadline::Deadline;
 use crate::wire::response_head::{Answer, Framing};
+use crate::wire::response_view::ResponseHeadView as _;
 use crate::wire::stream::Stream;
 
 /// Request bodies up to this size are read whole before they are forwarded; larger ones are streamed.
 pub(crate) const BODY_BYTES_MAX: u64 = 64 << 10;
 
 /// A server's connection with a response whose body follows.
-pub(crate) struct UpstreamResponse {
-    pub(crate) connection: Stream,
-    pub(crate) target: Arc<Target>,
+struct UpstreamResponse {
+    connection: Stream,
+    target: Arc<Target>,
     /// As [`crate::upstream::h1_pool::keep`] has it.
-    pub(crate) needs_probe: bool,
-    pub(crate) answer: Answer,
+    needs_probe: bool,
+    answer: Answer,
 }
 
-/// Sends a request and waits for the head of its response.
-pub(crate) fn send<'s>(
-    handler: &'s ConnectionHandler,
-    forwarding: &'s Forwarding,
-    body: &'s [u8],
-    client: &'s mut impl WaitingClient,
-    deadline: &'s mut Deadline,
-    state: &'s mut RequestState,
-) -> impl Future<Output = Result<UpstreamResponse>> {
-    retry::send(handler, forwarding, Buffered { body, client, deadline }, state)
-}
-
-/// Forwards a request, and its response by way of [`Downstream`].
+/// Forwards a request, and its response by way of [`Downstream`]. `Some`: the server has switched to another protocol; its
+/// connection, and the bytes after its 101.
 pub(crate) async fn forward<D: Downstream>(
     handler: &ConnectionHandler,
     forwarding: &Forwarding,
     body: &[u8],
-    client: &mut D,
+    (client, timer): (&mut D, &mut Deadline),
     state: &mut RequestState,
-) -> Result<()> {
-    let (stream, request) = (state.connection.clone(), forwarding.request.parsed());
-    let whole = async {
-        let response = send(handler, forwarding, body, client, &mut Deadline::default(), state).await?;
-        let UpstreamResponse { connection, target, needs_probe, answer } = response;
-        let response = ResponseSource::of_answer(connection, answer, !D::IS_H2)?;
-        let upload_failed = AtomicBool::new(false);
-        let relayed = response_body::relay(handler, forwarding, client, response, state, &upload_failed);
-        match relayed.await?.reusable(None) {
-            Ok(Some(connection)) if !uses_connection_auth(&request.headers, state.names) => {
-                connection_reuse::keep(&handler.gateway, &target, connection, needs_probe);
-            }
-            Ok(_) => {}
-            Err(Surplus) => connection_reuse::distrust(&handler.gateway, &target, state),
-        }
-        Ok(())
-    };
-    tokio::select! {
-        biased;
-        _ = stream.closed() => Err(client_disconnected()),
-        result = whole => result,
+) -> Result<Option<(Stream, BytesMut)>> {
+    let response = retry::send(handler, forwarding, Buffered { body, client, timer }, state).await?;
+    let UpstreamResponse { connection, target, needs_probe, mut answer } = response;
+    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut source = ResponseSource::of_answer(connection, &mut answer);
+    let response = (&mut source, D::head_of(answer)?);
+    let upload_failed = AtomicBool::new(false);
+    response_body::relay(handler, forwarding, (client, timer), response, state, &upload_failed).await?;
+    if switches {
+        return Ok(source.into_switched());
     }
+    response_body::release(handler, forwarding, (&target, needs_probe), (source, None), state);
+    Ok(None)
 }
 
 struct Buffered<'b, C> {
     body: &'b [u8],
     client: &'b mut C,
-    deadline: &'b mut Deadline,
+    timer: &'b mut Deadline,
 }
 
 impl<C: WaitingClient> Attempt for Buffered<'_, C> {
@@ -144,7 +126,7 @@ impl<C: WaitingClient> Buffered<'_, C> {
                 // TLS keeps what the socket did not take
                 connection.flush().await
             };
-            match self.deadline.within(idle, pin!(sent)).await {
+            match self.timer.within(idle, pin!(sent)).await {
                 Some(Ok(())) => {}
                 Some(Err(e)) => {
                     let e = Error::because(ErrorType::WriteError, "sending", e).into_up();
@@ -155,7 +137,7 @@ impl<C: WaitingClient> Buffered<'_, C> {
         }
         let within = attempt::response_time(&handler.gateway, forwarding);
         let answer = pin!(read_head(connection, forwarding.request.parsed(), self.client));
-        match self.deadline.within_since(since, within, answer).await {
+        match self.timer.within_since(since, within, answer).await {
             Some(answer) => answer,
             None => Err(attempt::response_overdue(&state.connection).into()),
         }

@@ -4,12 +4,15 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use pingora_core::Result;
-use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
+use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::proxy::body_time;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::wire::body::{Complete, Part};
+use crate::wire::deadline::Deadline;
+use crate::wire::response_head::Answer;
+use crate::wire::response_view::ResponseHeadView;
 
 /// The body of a request as the client sends it.
 pub(crate) trait RequestBody {
@@ -38,25 +41,49 @@ pub(crate) trait WaitingClient {
     async fn disconnected(&mut self);
 }
 
-/// The response on its way to a client.
+/// The response on its way to a client. `timer` is the one timer of the exchange: each step of a write has the idle timeout.
 pub(crate) trait Downstream: WaitingClient {
     /// Whether the client uses HTTP/2: then servers that offer it are used in HTTP/2, too.
     const IS_H2: bool;
+    /// Whether the client's connection can switch to another protocol: then a 101 is a response.
+    const CAN_SWITCH: bool;
+
+    /// The head of a server's response, in the form that this downstream needs.
+    type Head: ResponseHeadView;
+
+    /// The head of a response in HTTP/1.
+    fn head_of(answer: Answer) -> Result<Self::Head>;
 
     /// Whether the client sends its body only after a 100 Continue (RFC 9110, 10.1.1).
     fn expects_continue(&self) -> bool;
 
-    /// The final head; with `end`, nothing follows it.
-    async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<(), ClientDisconnected>;
+    /// The final head, as the policy changes it; with `end`, nothing follows it. Without, it may wait for the first piece of the
+    /// body, or for [`Self::flush`].
+    async fn head(
+        &mut self,
+        head: Self::Head,
+        policy: ResponseHeaderPolicy<'_>,
+        end: bool,
+        timer: &mut Deadline,
+    ) -> Result<(), ClientDisconnected>;
 
-    /// A piece of the body.
-    async fn data(&mut self, data: Bytes) -> Result<(), ClientDisconnected>;
+    /// A piece of the body. It may wait for [`Self::flush`], too.
+    async fn data(&mut self, data: Bytes, timer: &mut Deadline) -> Result<(), ClientDisconnected>;
+
+    /// Sends what waits: the server has sent no more so far.
+    async fn flush(&mut self, timer: &mut Deadline) -> Result<(), ClientDisconnected>;
 
     /// The last piece of a whole body.
-    async fn last_data(&mut self, data: Bytes, whole: Complete) -> Result<(), ClientDisconnected>;
+    async fn last_data(&mut self, data: Bytes, whole: Complete, timer: &mut Deadline)
+    -> Result<(), ClientDisconnected>;
 
     /// The end of a whole body, perhaps with trailers.
-    async fn end(&mut self, whole: Complete, trailers: Option<HeaderMap>) -> Result<(), ClientDisconnected>;
+    async fn end(
+        &mut self,
+        whole: Complete,
+        trailers: Option<HeaderMap>,
+        timer: &mut Deadline,
+    ) -> Result<(), ClientDisconnected>;
 }
 
 /// Reads a body of at most `max` bytes; each error is the status to answer with.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use pingora_core::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::attempt_error::{AttemptError, client_disconnected};
@@ -19,12 +20,12 @@ use super::upstream::{RequestSink, ResponseSource, UpstreamConnection};
 use crate::policy::trailers;
 use crate::proxy::attempt;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::connection_reuse::{self, uses_connection_auth};
+use crate::proxy::connection_reuse;
 use crate::proxy::request_state::{Forwarding, RequestState};
-use crate::upstream::h1_pool;
 use crate::upstream::h2_pool::SharedConnection;
 use crate::upstream::targets::Target;
 use crate::wire::body::Part;
+use crate::wire::deadline::Deadline;
 
 /// Why a request body was not sent to its end.
 enum UploadError {
@@ -57,7 +58,7 @@ struct Progress {
 }
 
 /// Forwards a request and its response. `read` becomes the number of bytes read of the body.
-pub(crate) async fn forward<U: RequestBody, D: Downstream>(
+pub(crate) async fn forward<U: RequestBody, D: Downstream<Head = ResponseHeader>>(
     handler: &ConnectionHandler,
     forwarding: &Forwarding,
     body: &mut U,
@@ -77,7 +78,7 @@ struct Streamed<'b, U, D> {
     read: &'b mut usize,
 }
 
-impl<U: RequestBody, D: Downstream> Attempt for Streamed<'_, U, D> {
+impl<U: RequestBody, D: Downstream<Head = ResponseHeader>> Attempt for Streamed<'_, U, D> {
     type Response = ();
 
     async fn send(
@@ -99,13 +100,7 @@ impl<U: RequestBody, D: Downstream> Attempt for Streamed<'_, U, D> {
         };
         let relayed = self.relay(handler, forwarding, begun, state).await;
         if let Some((sink, source)) = relayed.map_err(|e| e.on_connection(reused))? {
-            match source.reusable(Some(sink)) {
-                Ok(Some(stream)) if !uses_connection_auth(&forwarding.request.parsed().headers, state.names) => {
-                    connection_reuse::keep(&handler.gateway, &target, stream, true);
-                }
-                Ok(_) => {}
-                Err(h1_pool::Surplus) => connection_reuse::distrust(&handler.gateway, &target, state),
-            }
+            response_body::release(handler, forwarding, (&target, true), (source, Some(sink)), state);
         }
         Ok(())
     }
@@ -115,7 +110,7 @@ impl<U: RequestBody, D: Downstream> Attempt for Streamed<'_, U, D> {
     }
 }
 
-impl<U: RequestBody, D: Downstream> Streamed<'_, U, D> {
+impl<U: RequestBody, D: Downstream<Head = ResponseHeader>> Streamed<'_, U, D> {
     /// Both bodies. `Some`: all was sent and read.
     async fn relay(
         &mut self,
@@ -210,14 +205,17 @@ async fn acquire_connection(
 async fn download(
     handler: &ConnectionHandler,
     forwarding: &Forwarding,
-    client: &mut impl Downstream,
+    client: &mut impl Downstream<Head = ResponseHeader>,
     mut source: ResponseSource,
     state: &mut RequestState,
     progress: &Progress,
 ) -> Result<ResponseSource, AttemptError> {
-    let answer = source.head(forwarding.request.parsed(), client).await?;
+    let head = source.head(forwarding.request.parsed(), client).await?;
     progress.answered.store(true, Ordering::Relaxed);
-    Ok(response_body::relay(handler, forwarding, client, (source, answer), state, &progress.upload_failed).await?)
+    let (mut timer, response) = (Deadline::default(), (&mut source, head));
+    let (client, upload_failed) = ((client, &mut timer), &progress.upload_failed);
+    response_body::relay(handler, forwarding, client, response, state, upload_failed).await?;
+    Ok(source)
 }
 
 /// Waits until the client has disconnected, once its body was read.

@@ -156,15 +156,15 @@ async fn write(stream: &mut WriteHalf<Stream>, bytes: &[u8]) -> Result<()> {
 }
 
 impl ResponseSource {
-    /// A response in HTTP/1.1 whose head was read, and that head.
-    pub(super) fn of_answer(connection: Stream, mut answer: Answer, for_h1: bool) -> Result<(Self, ResponseHeader)> {
+    /// A response in HTTP/1.1 whose head was read. Takes the bytes after the head.
+    pub(super) fn of_answer(connection: Stream, answer: &mut Answer) -> Self {
         let mut body = Framed::new(Reader::Whole(connection), BytesMut::new(), Framing::Length(0));
         body.begin(answer.take_rest(), answer.framing);
-        Ok((Self::H1 { body, keeps: answer.keeps }, answer.head.into_map(for_h1)?))
+        Self::H1 { body, keeps: answer.keeps }
     }
 
     /// Waits for the head of the final response; the client gets interim ones (RFC 8297).
-    pub(super) async fn head<D: Downstream>(
+    pub(super) async fn head<D: Downstream<Head = ResponseHeader>>(
         &mut self,
         request: &RequestHeader,
         client: &mut D,
@@ -174,7 +174,7 @@ impl ResponseSource {
                 let mut answer = read_head(&mut body.stream, request, client).await?;
                 body.begin(answer.take_rest(), answer.framing);
                 *keeps = answer.keeps;
-                Ok(answer.head.into_map(!D::IS_H2)?)
+                Ok(D::head_of(answer)?)
             }
             Self::H2(stream) => h2_head(stream, &request.method, client).await,
         }
@@ -206,14 +206,18 @@ impl ResponseSource {
         matches!(self, Self::H2(stream) if stream.ends_with_head)
     }
 
+    /// The next piece of the body as far as it was read, or the end; `None`: more has to be read.
+    pub(super) fn buffered(&mut self) -> Result<Option<Part>> {
+        match self {
+            Self::H1 { body, .. } => body.buffered().map_err(cut_off),
+            Self::H2(_) => Ok(None),
+        }
+    }
+
     /// The next piece of the body.
     pub(super) async fn data(&mut self) -> Result<Part> {
         match self {
-            Self::H1 { body, .. } => body.piece().await.map_err(|cut| match cut {
-                Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up(),
-                Cut::Ended => truncated(),
-                Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
-            }),
+            Self::H1 { body, .. } => body.piece().await.map_err(cut_off),
             Self::H2(stream) => {
                 let bodiless = stream.bodiless;
                 let Some(body) = stream.body() else { return Err(truncated()) };
@@ -235,6 +239,9 @@ impl ResponseSource {
     /// Waits for the end of a response without a body, where the end is a frame of its own. Errors do not matter here (a 304 whose
     /// length does not follow, data where there must be none): no one gets what follows.
     pub(super) async fn drain(&mut self) {
+        if self.is_over() {
+            return;
+        }
         let rest = async { while !self.is_over() && matches!(self.data().await, Ok(Part::Data(_))) {} };
         let _ = timeout(LINGER, rest).await;
     }
@@ -259,6 +266,14 @@ impl ResponseSource {
         }
     }
 
+    /// The connection after a 101, and the bytes that were read behind that.
+    pub(super) fn into_switched(self) -> Option<(Stream, BytesMut)> {
+        match self {
+            Self::H1 { body: Framed { stream: Reader::Whole(stream), buffer, .. }, .. } => Some((stream, buffer)),
+            Self::H1 { .. } | Self::H2(_) => None,
+        }
+    }
+
     /// The connection, where it was read to the end of the response and may be used again. `sink` is its writing side, unless this
     /// is all of it.
     pub(super) fn reusable(self, sink: Option<RequestSink>) -> Result<Option<Stream>, h1_pool::Surplus> {
@@ -274,6 +289,15 @@ impl ResponseSource {
             (Reader::Half(read), Some(RequestSink::H1 { stream, .. })) => Some(read.unsplit(stream)),
             (Reader::Half(_), _) => None,
         })
+    }
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed")]
+fn cut_off(cut: Cut) -> Box<Error> {
+    match cut {
+        Cut::Malformed => Error::explain(ErrorType::InvalidHTTPHeader, "bad chunk").into_up(),
+        Cut::Ended => truncated(),
+        Cut::Failed(e) => Error::because(ErrorType::ReadError, "reading the response", e).into_up(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::downstream::ClientConnection;
 use super::reply::ConnectionOutcome;
 use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
-use super::{buffered_exchange, reply, streamed_downstream};
+use super::{buffered_downstream, reply, streamed_downstream};
 use crate::pages::Page;
 use crate::policy::normalize::{NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
@@ -211,7 +211,7 @@ async fn forward(
         return Box::pin(streamed_downstream::forward(handler, conn, forwarding, state, counts)).await;
     }
     match read_body(handler, conn, length, forwarding.request.parsed(), state, counts).await {
-        Ok(body) => buffered_exchange::exchange(handler, conn, forwarding, body, state, counts).await,
+        Ok(body) => buffered_downstream::forward(handler, conn, forwarding, body, state, counts).await,
         Err(outcome) => outcome,
     }
 }

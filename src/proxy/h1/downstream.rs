@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use pingora_core::server::ShutdownWatch;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::shutdown::Stopped;
 use crate::proxy::body_time;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
-use crate::proxy::exchange::downstream::WaitingClient;
 use crate::wire::deadline::Deadline;
-use crate::wire::response_head;
 use crate::wire::stream::Stream;
 
 /// How long a client may take to close after a response that ends the connection.
 const LINGER: Duration = Duration::from_secs(1);
+/// Time for the last bytes of an event stream.
+pub(super) const STREAM_END_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// One connection.
 pub(crate) struct ClientConnection {
@@ -57,26 +57,9 @@ impl ClientConnection {
         Ok(self.buffer.split_to(length).freeze())
     }
 
-    /// The client as it waits for its response, and the timer beside it.
-    pub(super) fn waiting(&mut self, idle: Duration) -> (H1WaitingClient<'_>, &mut Deadline) {
-        let Self { stream, buffer, deadline, handle, .. } = self;
-        (H1WaitingClient { stream, buffer, handle, idle }, deadline)
-    }
-
     /// Writes all of it; each step within `idle`.
-    pub(crate) async fn write(&mut self, mut bytes: &[u8], idle: Duration) -> Result<(), ClientDisconnected> {
-        while !bytes.is_empty() {
-            match self.deadline.within(idle, pin!(self.handle.writing(self.stream.write(bytes)))).await {
-                Some(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
-                _ => return Err(ClientDisconnected),
-            }
-        }
-        if self.stream.is_plain() {
-            return Ok(());
-        }
-        // TLS keeps what the socket did not take
-        let flushed = self.deadline.within(idle, pin!(self.handle.writing(self.stream.flush()))).await;
-        if matches!(flushed, Some(Some(Ok(())))) { Ok(()) } else { Err(ClientDisconnected) }
+    pub(crate) async fn write(&mut self, bytes: &[u8], idle: Duration) -> Result<(), ClientDisconnected> {
+        write_within(&mut self.stream, &self.handle, bytes, (idle, &mut self.deadline)).await
     }
 
     /// Closes so that the last response arrives: a client that still sends would lose it to a reset.
@@ -96,32 +79,22 @@ impl ClientConnection {
     }
 }
 
-/// A client whose request was read whole.
-pub(super) struct H1WaitingClient<'c> {
-    stream: &'c mut Stream,
-    buffer: &'c mut BytesMut,
-    handle: &'c ConnectionHandle,
-    idle: Duration,
-}
-
-impl WaitingClient for H1WaitingClient<'_> {
-    /// 100 Continue is for clients that hold their body back, and this one has sent it.
-    async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) {
-        if status != StatusCode::EARLY_HINTS {
-            return;
+/// Writes all of it to a client; each step within `idle`.
+pub(super) async fn write_within(
+    stream: &mut (impl AsyncWrite + Unpin),
+    handle: &ConnectionHandle,
+    mut bytes: &[u8],
+    (idle, timer): (Duration, &mut Deadline),
+) -> Result<(), ClientDisconnected> {
+    while !bytes.is_empty() {
+        match timer.within(idle, pin!(handle.writing(stream.write(bytes)))).await {
+            Some(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
+            _ => return Err(ClientDisconnected),
         }
-        let mut out = Vec::new();
-        response_head::write_early_hints(fields, &mut out);
-        let write = async {
-            self.stream.write_all(&out).await?;
-            self.stream.flush().await
-        };
-        let _ = timeout(self.idle, self.handle.writing(write)).await;
     }
-
-    async fn disconnected(&mut self) {
-        disconnected(self.stream, self.buffer).await;
-    }
+    // TLS keeps what the socket did not take
+    let flushed = timer.within(idle, pin!(handle.writing(stream.flush()))).await;
+    if matches!(flushed, Some(Some(Ok(())))) { Ok(()) } else { Err(ClientDisconnected) }
 }
 
 /// Waits until the client has disconnected. What it sends meanwhile is kept, but never more than one piece: after that it has to

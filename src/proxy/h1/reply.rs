@@ -69,12 +69,7 @@ pub(crate) async fn write(
 }
 
 /// Whether the connection is kept after this request.
-pub(super) fn keep_alive(
-    handler: &ConnectionHandler,
-    conn: &ClientConnection,
-    head: &RequestHeader,
-    names: Names,
-) -> bool {
+fn keep_alive(handler: &ConnectionHandler, conn: &ClientConnection, head: &RequestHeader, names: Names) -> bool {
     conn.buffer.is_empty() && keep_alive_allowed(handler, head, names)
 }
 

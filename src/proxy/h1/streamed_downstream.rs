@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
-use tokio::time::timeout;
+use tokio::io::{ReadHalf, WriteHalf, split};
 
 use crate::pages::Page;
+use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
 use crate::proxy::attempt;
@@ -20,14 +20,15 @@ use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::exchange::downstream::{Downstream, RequestBody, WaitingClient, read_form};
 use crate::proxy::exchange::streamed;
-use crate::proxy::h1::downstream::ClientConnection;
+use crate::proxy::h1::downstream::{ClientConnection, STREAM_END_TIMEOUT, write_within};
 use crate::proxy::h1::reply::{self, ConnectionOutcome};
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::{Forwarding, RequestState};
 use crate::wire::body::{Complete, Part};
 use crate::wire::chunked;
+use crate::wire::deadline::Deadline;
 use crate::wire::framed_body::{Cut, Framed};
-use crate::wire::response_head::{self, Framing};
+use crate::wire::response_head::{self, Answer, Framing};
 use crate::wire::stream::Stream;
 
 /// What both directions know of each other.
@@ -50,7 +51,7 @@ struct H1RequestBody<'c> {
 }
 
 /// The response to it.
-struct H1Downstream<'c> {
+struct H1StreamedDownstream<'c> {
     stream: WriteHalf<&'c mut Stream>,
     idle: Duration,
     connection: &'c ConnectionHandle,
@@ -112,7 +113,7 @@ pub(super) async fn forward(
     let is_plain = conn.stream.is_plain();
     let (read, write) = split(&mut conn.stream);
     let mut body = H1RequestBody::new((read, is_plain), std::mem::take(&mut conn.buffer), head, &ends);
-    let mut client = H1Downstream {
+    let mut client = H1StreamedDownstream {
         stream: write,
         idle: handler.gateway.config.limits.idle,
         connection: &conn.handle,
@@ -151,9 +152,6 @@ pub(super) async fn forward(
         }
     }
 }
-
-/// Time for the last bytes of an event stream.
-const STREAM_END_TIMEOUT: Duration = Duration::from_millis(100);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -220,26 +218,18 @@ impl RequestBody for H1RequestBody<'_> {
     }
 }
 
-impl H1Downstream<'_> {
+impl H1StreamedDownstream<'_> {
     /// Ends an event stream cleanly.
     async fn end_events(&mut self) {
         if self.is_server_sent && !self.in_piece {
-            let _ = timeout(STREAM_END_TIMEOUT, self.end(Complete::of_events(), None)).await;
+            self.idle = STREAM_END_TIMEOUT;
+            let _ = self.end(Complete::of_events(), None, &mut Deadline::default()).await;
         }
     }
 
-    async fn write(&mut self, mut bytes: &[u8]) -> std::result::Result<(), ClientDisconnected> {
+    async fn write(&mut self, bytes: &[u8], timer: &mut Deadline) -> std::result::Result<(), ClientDisconnected> {
         self.in_piece = true;
-        while !bytes.is_empty() {
-            match timeout(self.idle, self.connection.writing(self.stream.write(bytes))).await {
-                Ok(Some(Ok(written @ 1..))) => bytes = &bytes[written..],
-                _ => return Err(ClientDisconnected),
-            }
-        }
-        // TLS keeps what the socket did not take
-        if !matches!(timeout(self.idle, self.connection.writing(self.stream.flush())).await, Ok(Some(Ok(())))) {
-            return Err(ClientDisconnected);
-        }
+        write_within(&mut self.stream, self.connection, bytes, (self.idle, timer)).await?;
         self.in_piece = false;
         Ok(())
     }
@@ -261,7 +251,7 @@ impl H1Downstream<'_> {
     }
 }
 
-impl WaitingClient for H1Downstream<'_> {
+impl WaitingClient for H1StreamedDownstream<'_> {
     async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) {
         let mut out = Vec::new();
         match status {
@@ -270,7 +260,7 @@ impl WaitingClient for H1Downstream<'_> {
             _ => return,
         }
         // if that fails, so does the response
-        let _ = self.write(&out).await;
+        let _ = self.write(&out, &mut Deadline::default()).await;
     }
 
     /// Never returns: reading the request's body shows that the client has disconnected.
@@ -279,14 +269,29 @@ impl WaitingClient for H1Downstream<'_> {
     }
 }
 
-impl Downstream for H1Downstream<'_> {
+impl Downstream for H1StreamedDownstream<'_> {
     const IS_H2: bool = false;
+    /// What follows the head of its request is a body.
+    const CAN_SWITCH: bool = false;
+
+    type Head = ResponseHeader;
+
+    fn head_of(answer: Answer) -> Result<ResponseHeader> {
+        answer.head.into_map(true)
+    }
 
     fn expects_continue(&self) -> bool {
         expects_continue(self.head)
     }
 
-    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), ClientDisconnected> {
+    async fn head(
+        &mut self,
+        head: ResponseHeader,
+        policy: ResponseHeaderPolicy<'_>,
+        end: bool,
+        timer: &mut Deadline,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        let mut head = policy.apply(head);
         self.sent = self.framing(&head, end);
         self.is_server_sent = !end && is_server_sent(&head);
         self.keeps &= self.ends.request.load(Ordering::Relaxed) && self.sent != Framing::Close;
@@ -299,30 +304,40 @@ impl Downstream for H1Downstream<'_> {
         response_head::write_head(&mut head, !self.keeps, &mut out);
         self.status = head.status.as_u16();
         self.left = if let Framing::Length(length) = self.sent { length } else { u64::MAX };
-        self.write(&out).await?;
+        self.write(&out, timer).await?;
         self.ends.answer.store(self.left == 0, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn data(&mut self, data: Bytes) -> std::result::Result<(), ClientDisconnected> {
+    async fn data(&mut self, data: Bytes, timer: &mut Deadline) -> std::result::Result<(), ClientDisconnected> {
         if data.is_empty() {
             return Ok(());
         }
         self.bytes_out += data.len();
         if self.sent != Framing::Chunked {
             self.left = self.left.saturating_sub(data.len() as u64);
-            self.write(&data).await?;
+            self.write(&data, timer).await?;
             self.ends.answer.store(self.left == 0, Ordering::Relaxed);
             return Ok(());
         }
         let mut out = BytesMut::with_capacity(data.len() + 16);
         chunked::put(&data, &mut out);
-        self.write(&out).await
+        self.write(&out, timer).await
     }
 
-    async fn last_data(&mut self, data: Bytes, whole: Complete) -> std::result::Result<(), ClientDisconnected> {
-        self.data(data).await?;
-        self.end(whole, None).await
+    /// Nothing waits here.
+    async fn flush(&mut self, _timer: &mut Deadline) -> std::result::Result<(), ClientDisconnected> {
+        Ok(())
+    }
+
+    async fn last_data(
+        &mut self,
+        data: Bytes,
+        whole: Complete,
+        timer: &mut Deadline,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        self.data(data, timer).await?;
+        self.end(whole, None, timer).await
     }
 
     /// Trailers are not forwarded.
@@ -330,7 +345,8 @@ impl Downstream for H1Downstream<'_> {
         &mut self,
         _whole: Complete,
         _trailers: Option<HeaderMap>,
+        timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
-        if self.sent == Framing::Chunked { self.write(chunked::LAST).await } else { Ok(()) }
+        if self.sent == Framing::Chunked { self.write(chunked::LAST, timer).await } else { Ok(()) }
     }
 }

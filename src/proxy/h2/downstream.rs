@@ -18,12 +18,15 @@ use pingora_http::ResponseHeader;
 use tokio::time::timeout;
 
 use super::stream_budget::StreamBudget;
+use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::{is_grpc, is_server_sent};
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::exchange::downstream::{Downstream, RequestBody, WaitingClient};
 use crate::wire::body::{Complete, Part};
+use crate::wire::deadline::Deadline;
 use crate::wire::grpc_messages::Messages;
 use crate::wire::h2_body::Inflow;
+use crate::wire::response_head::Answer;
 
 /// How long a client may continue to send its body after the whole response.
 const LINGER: Duration = Duration::from_secs(1);
@@ -152,9 +155,10 @@ impl H2Downstream {
     /// Sends the body of a reply of the gateway's own.
     pub(super) async fn own(&mut self, body: Bytes) -> std::result::Result<(), ClientDisconnected> {
         self.idle = self.idle.min(OWN_TIME);
+        let mut timer = Deadline::default();
         let mut sent = pin!(async {
-            self.data(body).await?;
-            self.end(Complete::by_framing(), None).await
+            self.data(body, &mut timer).await?;
+            self.end(Complete::by_framing(), None, &mut timer).await
         });
         if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await {
             return sent;
@@ -169,12 +173,13 @@ impl H2Downstream {
         &mut self,
         mut data: Bytes,
         whole: Option<Complete>,
+        timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
         let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
         while data.has_remaining() {
             let mut piece = data.split_to(data.len().min(WRITE_CHUNK));
             self.bytes_out += piece.len();
-            let sent = timeout(self.idle, async {
+            let sent = pin!(async {
                 while piece.has_remaining() {
                     body.reserve_capacity(piece.len());
                     let room = self.stream_budget.waiting(poll_fn(|cx| body.poll_capacity(cx))).await;
@@ -188,8 +193,26 @@ impl H2Downstream {
                 }
                 Ok(())
             });
-            sent.await.unwrap_or(Err(ClientDisconnected))?;
+            timer.within(self.idle, sent).await.unwrap_or(Err(ClientDisconnected))?;
         }
+        Ok(())
+    }
+
+    /// The final head; with `end`, nothing follows it.
+    pub(super) fn send_head(
+        &mut self,
+        mut head: ResponseHeader,
+        end: bool,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        if !head.headers.contains_key(header::DATE) {
+            let _ = head.insert_header(header::DATE, get_cached_date());
+        }
+        self.is_server_sent = !end && is_server_sent(&head);
+        let status = head.status.as_u16();
+        self.messages = (!end && is_grpc(&head)).then(Messages::default);
+        let response = Response::from_parts(head.into(), ());
+        self.body = Some(self.respond.send_response(response, end).map_err(|_| ClientDisconnected)?);
+        self.status = status;
         Ok(())
     }
 
@@ -232,37 +255,52 @@ impl WaitingClient for H2Downstream {
 
 impl Downstream for H2Downstream {
     const IS_H2: bool = true;
+    const CAN_SWITCH: bool = false;
+
+    type Head = ResponseHeader;
+
+    fn head_of(answer: Answer) -> Result<ResponseHeader> {
+        answer.head.into_map(false)
+    }
 
     /// It got 100 Continue when the request was admitted.
     fn expects_continue(&self) -> bool {
         false
     }
 
-    async fn head(&mut self, mut head: ResponseHeader, end: bool) -> std::result::Result<(), ClientDisconnected> {
-        if !head.headers.contains_key(header::DATE) {
-            let _ = head.insert_header(header::DATE, get_cached_date());
-        }
-        self.is_server_sent = !end && is_server_sent(&head);
-        let status = head.status.as_u16();
-        self.messages = (!end && is_grpc(&head)).then(Messages::default);
-        let response = Response::from_parts(head.into(), ());
-        self.body = Some(self.respond.send_response(response, end).map_err(|_| ClientDisconnected)?);
-        self.status = status;
+    async fn head(
+        &mut self,
+        head: ResponseHeader,
+        policy: ResponseHeaderPolicy<'_>,
+        end: bool,
+        _timer: &mut Deadline,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        self.send_head(policy.apply(head), end)
+    }
+
+    async fn data(&mut self, data: Bytes, timer: &mut Deadline) -> std::result::Result<(), ClientDisconnected> {
+        self.send_data(data, None, timer).await
+    }
+
+    /// Nothing waits here: the library writes it.
+    async fn flush(&mut self, _timer: &mut Deadline) -> std::result::Result<(), ClientDisconnected> {
         Ok(())
     }
 
-    async fn data(&mut self, data: Bytes) -> std::result::Result<(), ClientDisconnected> {
-        self.send_data(data, None).await
-    }
-
-    async fn last_data(&mut self, data: Bytes, whole: Complete) -> std::result::Result<(), ClientDisconnected> {
-        self.send_data(data, Some(whole)).await
+    async fn last_data(
+        &mut self,
+        data: Bytes,
+        whole: Complete,
+        timer: &mut Deadline,
+    ) -> std::result::Result<(), ClientDisconnected> {
+        self.send_data(data, Some(whole), timer).await
     }
 
     async fn end(
         &mut self,
         _whole: Complete,
         trailers: Option<HeaderMap>,
+        _timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
         let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
         match trailers {

@@ -22,8 +22,9 @@ use crate::proxy::body_time::body_time;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
+use crate::proxy::exchange::attempt_error::client_disconnected;
 use crate::proxy::exchange::buffered::{self, BODY_BYTES_MAX};
-use crate::proxy::exchange::downstream::{Downstream as _, RequestBody as _, read_form};
+use crate::proxy::exchange::downstream::{RequestBody as _, read_form};
 use crate::proxy::exchange::streamed;
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
@@ -31,6 +32,7 @@ use crate::proxy::{attempt, page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
+use crate::wire::deadline::Deadline;
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::Head;
 
@@ -204,7 +206,12 @@ impl Call<'_> {
             let whole = read_whole(body).await?;
             if !may_use_h2 {
                 *bytes_in = whole.len();
-                return buffered::forward(handler, forwarding, &whole, *client, state).await;
+                let (connection, mut timer) = (state.connection.clone(), Deadline::default());
+                return tokio::select! {
+                    biased;
+                    _ = connection.closed() => Err(client_disconnected()),
+                    sent = buffered::forward(handler, forwarding, &whole, (*client, &mut timer), state) => sent.map(drop),
+                };
             }
         }
         streamed::forward(handler, forwarding, *body, *client, state, bytes_in).await
@@ -236,7 +243,7 @@ async fn reply_h2(
     let hsts = hsts::sends_hsts(&handler.gateway.config, connection.tls().is_some());
     let head = reply_head::head_of(&reply, request_id, hsts).ok_or(ClientDisconnected)?;
     let bodiless = reply_head::is_bodiless(&reply) || *method == Method::HEAD;
-    client.head(head, bodiless).await?;
+    client.send_head(head, bodiless)?;
     if bodiless {
         return Ok(());
     }
