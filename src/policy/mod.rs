@@ -9,6 +9,7 @@ pub(crate) mod cors;
 pub(crate) mod decide;
 pub(crate) mod destination;
 pub mod explain;
+pub(crate) mod forwarding;
 pub(crate) mod header_filter;
 pub(crate) mod hsts;
 pub(crate) mod loop_detection;

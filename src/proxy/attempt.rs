@@ -11,9 +11,10 @@ use super::connection_handle::ConnectionHandle;
 use super::failure;
 use super::gateway::Gateway;
 use super::live_connections::RequestSnapshot;
-use super::request_state::{Forwarding, RequestState};
+use super::request_state::RequestState;
 use crate::account::{Identity, SessionState};
 use crate::policy::caching::Asker;
+use crate::policy::forwarding::Forwarding;
 use crate::policy::reasons::Outcome;
 use crate::policy::request_headers::{self, Changes, ForwardContext};
 use crate::policy::response_headers::ResponseHeaderPolicy;
@@ -29,7 +30,7 @@ const INTERIMS_MAX: usize = 10;
 
 /// The server to try next; it counts as tried from here on.
 pub(super) fn next_target(gateway: &Gateway, forwarding: &Forwarding, state: &mut RequestState) -> Result<Arc<Target>> {
-    let targets = &gateway.targets[forwarding.admission.upstream()];
+    let targets = &gateway.targets[forwarding.admission().upstream()];
     let Some(target) = targets.next(&state.tried) else {
         gateway.dns_refresh.notify_one();
         let why = targets.why_unknown().unwrap_or_else(|| "no servers left to try".to_owned());
@@ -41,17 +42,17 @@ pub(super) fn next_target(gateway: &Gateway, forwarding: &Forwarding, state: &mu
 
 /// Whether any server of the request's upstream speaks only HTTP/2.
 pub(super) fn requires_h2(gateway: &Gateway, forwarding: &Forwarding) -> bool {
-    gateway.targets[forwarding.admission.upstream()].has_h2c()
+    gateway.targets[forwarding.admission().upstream()].has_h2c()
 }
 
 /// Whether a client in HTTP/2 may be served by a server in HTTP/2.
 pub(super) fn may_use_h2(gateway: &Gateway, forwarding: &Forwarding) -> bool {
-    gateway.targets[forwarding.admission.upstream()].may_speak_h2()
+    gateway.targets[forwarding.admission().upstream()].may_speak_h2()
 }
 
 /// How long the route gives a server to begin its response.
 pub(super) fn response_time(gateway: &Gateway, forwarding: &Forwarding) -> Duration {
-    gateway.config.routes[forwarding.admission.route()].timeout
+    gateway.config.routes[forwarding.admission().route()].timeout
 }
 
 /// The error for a response that did not begin within the route's timeout.
@@ -63,7 +64,7 @@ pub(super) fn response_overdue(connection: &ConnectionHandle) -> Box<Error> {
 
 /// Whether to try another server after one could not be reached. Nothing was sent, so any method may be retried.
 pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state: &RequestState, e: &Error) -> bool {
-    let (Some(target), admission) = (state.tried.last(), &forwarding.admission) else { return false };
+    let (Some(target), admission) = (state.tried.last(), forwarding.admission()) else { return false };
     if error_cause::is_our_own(e) {
         return false;
     }
@@ -80,9 +81,9 @@ pub(super) fn may_try_another(gateway: &Gateway, forwarding: &Forwarding, state:
 /// Whether to retry after a reused connection ended before the first byte of the response: once, and only an idempotent
 /// request (RFC 9110, 9.2.2).
 pub(super) fn may_retry_idempotent(forwarding: &Forwarding, state: &mut RequestState) -> bool {
-    let head = forwarding.request.parsed();
+    let head = forwarding.request().parsed();
     // an app may take it for a POST
-    let overrides = || second_method::is_named(&head.headers, forwarding.request.target());
+    let overrides = || second_method::is_named(&head.headers, forwarding.request().target());
     is_idempotent(&head.method) && !overrides() && may_retry_unprocessed(state)
 }
 
@@ -102,12 +103,12 @@ pub(super) fn changes<'a>(
     state: &'a RequestState,
     target: &'a Target,
 ) -> Changes<'a> {
-    let Forwarding { admission, request, .. } = forwarding;
+    let (admission, request) = (forwarding.admission(), forwarding.request());
     let own_host = gateway.targets[admission.upstream()].host_override(target);
     let context = ForwardContext {
-        token: forwarding.token.as_deref(),
-        foreign: forwarding.foreign_cookies.as_deref(),
-        handshake: forwarding.handshake.as_ref(),
+        token: forwarding.token(),
+        foreign: forwarding.foreign_cookies(),
+        handshake: forwarding.handshake(),
         peer: state.connection.address_text(),
         trusted: state.peer.trusted,
         request_id: &state.request_id,
@@ -124,12 +125,12 @@ pub(super) fn on_response_head<'g>(
     answer: &impl ResponseHeadView,
     state: &mut RequestState,
 ) -> Result<ResponseHeaderPolicy<'g>> {
-    let Forwarding { admission, request, .. } = forwarding;
+    let (admission, request) = (forwarding.admission(), forwarding.request());
     let mut changes = ResponseHeaderPolicy::new(&gateway.header_filter, &state.cors, answer);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         is_switch(forwarding, answer, state)
             .map_err(|why| Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())?;
-        changes.extend(forwarding.handshake.as_ref().and_then(|handshake| handshake.choose(answer)));
+        changes.extend(forwarding.handshake().and_then(|handshake| handshake.choose(answer)));
         settle_app_cookies(gateway, forwarding, answer, state, &mut changes);
     }
     if answer.status().is_informational() {
@@ -174,9 +175,9 @@ pub(super) fn register_flow(gateway: &Gateway, forwarding: &Forwarding, state: &
 
 #[inline(never)]
 fn register_stream(gateway: &Gateway, forwarding: &Forwarding, state: &mut RequestState, ends: bool) {
-    let snapshot = RequestSnapshot::new(&forwarding.request.incoming(), state.ambient_credential);
+    let snapshot = RequestSnapshot::new(&forwarding.request().incoming(), state.ambient_credential);
     let (connection, rules) = (&state.connection, gateway.live_rules());
-    state.live_entry = Some(gateway.live.stream(connection, &forwarding.admission, snapshot, ends, &rules));
+    state.live_entry = Some(gateway.live.stream(connection, forwarding.admission(), snapshot, ends, &rules));
 }
 
 /// The reply to a gRPC call whose session ended before the response began; other requests get none.
@@ -186,7 +187,7 @@ pub(super) fn grpc_session_ended_reply(
     state: &mut RequestState,
 ) -> Option<Reply> {
     state.outcome = Outcome::ClientGone;
-    let incoming = forwarding.request.incoming();
+    let incoming = forwarding.request().incoming();
     let is_grpc = incoming.is_grpc();
     is_grpc.then(|| refuse::status(&gateway.pages, StatusCode::UNAUTHORIZED, &incoming, &state.request_id))
 }
@@ -200,14 +201,14 @@ fn settle_app_cookies(
     changes: &mut ResponseHeaderPolicy<'_>,
 ) {
     let (rule, identity) = (gateway.config.session.app_cookies, state.identity.as_ref());
-    let headers = &forwarding.request.parsed().headers;
+    let headers = &forwarding.request().parsed().headers;
     let Some(user) = app_cookies::owner(rule, &gateway.cookies, identity, headers) else { return };
     let mut set = answer.values(&header::SET_COOKIE).peekable();
     // a 304 updates the stored response with all of its fields, so it gets none that can wait
-    let waits = answer.status() == StatusCode::NOT_MODIFIED || forwarding.foreign_cookies.is_none();
+    let waits = answer.status() == StatusCode::NOT_MODIFIED || forwarding.foreign_cookies().is_none();
     if !waits || set.peek().is_some() {
-        let incoming = forwarding.request.incoming();
-        let settled = gateway.app_cookies().settle(user, &incoming, forwarding.foreign_cookies.as_deref(), set);
+        let incoming = forwarding.request().incoming();
+        let settled = gateway.app_cookies().settle(user, &incoming, forwarding.foreign_cookies(), set);
         changes.set_cookies(settled, answer);
     }
 }
@@ -222,7 +223,7 @@ pub(super) fn on_upstream_error(
     let overdue = state.connection.is_overdue().then_some(StatusCode::GATEWAY_TIMEOUT);
     let code = overdue.or_else(|| failure::failure(e));
     failure::log_failure(gateway, state, e, code);
-    let reply = refuse::status(&gateway.pages, code?, &forwarding.request.incoming(), &state.request_id);
+    let reply = refuse::status(&gateway.pages, code?, &forwarding.request().incoming(), &state.request_id);
     Some(state.cors.dress(reply.closing()))
 }
 
@@ -232,11 +233,11 @@ fn is_switch(
     answer: &impl ResponseHeadView,
     state: &RequestState,
 ) -> std::result::Result<(), &'static str> {
-    let headers = &forwarding.request.parsed().headers;
-    match &forwarding.upgrade {
+    let headers = &forwarding.request().parsed().headers;
+    match forwarding.upgrade() {
         _ if state.live_entry.is_none() => Err("101 to a request without an upgrade"),
         Some(protocol) => websocket_credentials::is_switched(protocol, answer),
-        None => websocket_credentials::is_granted(headers, forwarding.handshake.as_ref(), answer),
+        None => websocket_credentials::is_granted(headers, forwarding.handshake(), answer),
     }
 }
 

@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::attempt;
 use super::gateway::Gateway;
-use super::request_state::{Forwarding, RequestState};
+use super::request_state::RequestState;
+use crate::policy::forwarding::Forwarding;
 
 /// How long a response may be sent before it is registered; it must be cut within a second of its session's end.
 const AFTER: Duration = Duration::from_millis(300);
@@ -28,7 +29,7 @@ impl<'r> Flow<'r> {
         has_length: bool,
         state: &'r mut RequestState,
     ) -> Self {
-        let counts = !has_length && state.live_entry.is_none() && forwarding.admission.identity().is_some();
+        let counts = !has_length && state.live_entry.is_none() && forwarding.admission().identity().is_some();
         let due = counts.then(|| Instant::now() + AFTER);
         Self { gateway, forwarding, state, due }
     }

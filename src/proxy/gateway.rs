@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
 use super::live_connections::{LiveConnections, LiveRules, RequestSnapshot};
-use super::request_state::{Decision, Forwarding, RequestState, Subject};
+use super::request_state::{Decision, RequestState, Subject};
 use super::untrusted_proxy_warning;
 use crate::account::{Accounts, User};
 use crate::clock::Clock;
@@ -22,12 +22,14 @@ use crate::pages::Pages;
 use crate::policy::app_cookies::{self, Settled};
 use crate::policy::authenticate::{self, Authentication};
 use crate::policy::authorize::Admission;
-use crate::policy::decide::{self, Decided, Rules};
+use crate::policy::decide::{self, Approval, Decided, Rules};
+use crate::policy::forwarding::{Additions, Forwarding};
 use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::reasons::{self, Outcome, Reason};
 use crate::policy::refuse::{self, Handling, Refused};
+use crate::policy::websocket_credentials::Handshake;
 use crate::secret::Secret;
 use crate::upstream::health::HealthChecks;
 use crate::upstream::targets::{Resolved, Targets};
@@ -224,13 +226,7 @@ impl Gateway {
         let handling = refuse::handle(&rules, verdict, &authentication, &incoming, &state.request_id);
         state.identity = authentication.into_identity();
         match handling {
-            Handling::Forward(admission) => {
-                let (token, foreign_cookies) = (None, None);
-                self.prepare_forward(
-                    Box::new(Forwarding { admission, request, token, foreign_cookies, handshake, upgrade }),
-                    state,
-                )
-            }
+            Handling::Forward(approval) => self.prepare_forward(approval, request, (handshake, upgrade), state),
             Handling::Page(page) => {
                 (state.outcome, state.page) = (Outcome::Page, Some(page.name()));
                 self.warn_of_proxy(&incoming, state.peer);
@@ -256,39 +252,47 @@ impl Gateway {
     }
 
     /// Prepares an admitted request: registers it if it may become a live connection, and gets the upstream's token.
-    fn prepare_forward(&self, mut forwarding: Box<Forwarding>, state: &mut RequestState) -> Decision {
-        let (route, upstream) = (forwarding.admission.route(), forwarding.admission.upstream());
+    fn prepare_forward(
+        &self,
+        approval: Approval,
+        request: NormalRequest,
+        (handshake, upgrade): (Option<Handshake>, Option<String>),
+        state: &mut RequestState,
+    ) -> Decision {
+        let (route, upstream) = (approval.route(), approval.upstream());
         (state.route, state.upstream) = (Some(route), Some(upstream));
         self.route_metrics.route(state.route).judged(Authz::Allowed);
-        let incoming = forwarding.request.incoming();
-        if let Some(user) = self.owner(&incoming, state) {
-            forwarding.foreign_cookies = self.app_cookies().judge(user, &incoming, state.ambient_credential);
-        }
-        if incoming.is_websocket || forwarding.upgrade.is_some() {
+        let incoming = request.incoming();
+        let owner = self.owner(&incoming, state);
+        let foreign_cookies =
+            owner.and_then(|user| self.app_cookies().judge(user, &incoming, state.ambient_credential));
+        if incoming.is_websocket || upgrade.is_some() {
             let snapshot = RequestSnapshot::new(&incoming, state.ambient_credential);
-            let socket = self.live.socket(&state.connection, &forwarding.admission, snapshot, &self.live_rules());
+            let socket = self.live.socket(&state.connection, &approval, snapshot, &self.live_rules());
             let Ok(handle) = socket else {
-                let reply = self.too_many_sockets(&forwarding.admission, &incoming, state);
-                return Decision::Reply(reply, Subject::Normal(forwarding.request));
+                let reply = self.too_many_sockets(&approval, &incoming, state);
+                return Decision::Reply(reply, Subject::Normal(request));
             };
             state.live_entry = Some(handle);
         }
         if refuse::may_be_grpc(&incoming) {
             let snapshot = RequestSnapshot::new(&incoming, state.ambient_credential);
             let (connection, rules) = (&state.connection, self.live_rules());
-            state.grpc_entry = Some(self.live.stream(connection, &forwarding.admission, snapshot, true, &rules));
+            state.grpc_entry = Some(self.live.stream(connection, &approval, snapshot, true, &rules));
         }
-        if let Some(identity) = forwarding.admission.identity() {
-            let Ok(token) = self.accounts.backend_token(upstream, identity) else {
+        let mut token = None;
+        if let Some(identity) = approval.identity() {
+            let Ok(issued) = self.accounts.backend_token(upstream, identity) else {
                 (state.outcome, state.reason) = (Outcome::Internal, Some(Reason::BackendToken));
                 let code = StatusCode::INTERNAL_SERVER_ERROR;
                 let reply = refuse::status(&self.pages, code, &incoming, &state.request_id);
-                return Decision::Reply(reply, Subject::Normal(forwarding.request));
+                return Decision::Reply(reply, Subject::Normal(request));
             };
-            forwarding.token = token;
+            token = issued;
         }
         state.outcome = Outcome::Forward;
-        Decision::Forward(forwarding)
+        let additions = Additions { token, foreign_cookies, handshake, upgrade };
+        Decision::Forward(Box::new(Forwarding::new(approval, request, additions)))
     }
 
     fn too_many_sockets(&self, admission: &Admission, incoming: &Incoming<'_>, state: &mut RequestState) -> Reply {

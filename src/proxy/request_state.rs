@@ -9,14 +9,12 @@ use smallvec::SmallVec;
 
 use super::connection_handle::ConnectionHandle;
 use super::live_connections::LiveHandle;
-use crate::account::{Identity, IssuedToken};
+use crate::account::Identity;
 use crate::pages::Page;
-use crate::policy::app_cookies::Foreign;
 use crate::policy::cors::CorsAnswer;
-use crate::policy::decide::Approval;
+use crate::policy::forwarding::Forwarding;
 use crate::policy::normalize::{Facts, NormalRequest, Peer};
 use crate::policy::reasons::{Outcome, Reason};
-use crate::policy::websocket_credentials::Handshake;
 use crate::upstream::targets::Target;
 use crate::web::names::Names;
 use crate::web::reply::Reply;
@@ -37,7 +35,7 @@ impl Decision {
     /// The head as it was parsed.
     pub(super) fn parsed(&self) -> &RequestHeader {
         match self {
-            Self::Forward(forwarding) => forwarding.request.parsed(),
+            Self::Forward(forwarding) => forwarding.request().parsed(),
             Self::Page(_, request) => request.parsed(),
             Self::Reply(_, subject) => subject.parsed(),
         }
@@ -79,19 +77,6 @@ impl Subject {
             Self::Malformed(_) => None,
         }
     }
-}
-
-/// A request that may be forwarded, and all that its exchange needs to know. There is none without an [`Approval`].
-pub(crate) struct Forwarding {
-    pub(super) admission: Approval,
-    pub(super) request: NormalRequest,
-    /// The upstream's own token for the account.
-    pub(super) token: Option<Arc<IssuedToken>>,
-    /// Cookies of apps that belong to another account, or whose account is not known yet.
-    pub(super) foreign_cookies: Option<Box<Foreign>>,
-    pub(super) handshake: Option<Handshake>,
-    /// The protocol besides WebSocket that the client asks to switch to and its route allows.
-    pub(super) upgrade: Option<String>,
 }
 
 /// One request, from its head to its access line.

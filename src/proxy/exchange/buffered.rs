@@ -18,10 +18,11 @@ use super::response_body;
 use super::response_head::read_head;
 use super::retry::{self, Attempt};
 use super::upstream::ResponseSource;
+use crate::policy::forwarding::Forwarding;
 use crate::proxy::attempt;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_reuse;
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::upstream::targets::Target;
 use crate::web::method::is_safe;
 use crate::wire::deadline::Deadline;
@@ -80,17 +81,17 @@ impl<C: WaitingClient> Attempt for Buffered<'_, C> {
         target: Arc<Target>,
         state: &mut RequestState,
     ) -> Result<UpstreamResponse, AttemptError> {
-        let is_repeatable = self.body.is_empty() && is_safe(&forwarding.request.parsed().method);
+        let is_repeatable = self.body.is_empty() && is_safe(&forwarding.request().parsed().method);
         let kept = connection_reuse::reuse(&handler.gateway, &target, state, is_repeatable).await;
         let reused = kept.is_some();
         let (mut connection, needs_probe) = match kept {
             Some(kept) => kept,
             None => (target.connect(&handler.connector).await.map_err(AttemptError::Unreachable)?, false),
         };
-        let upgrade = state.live_entry.is_some().then(|| forwarding.upgrade.as_deref().unwrap_or("websocket"));
+        let upgrade = state.live_entry.is_some().then(|| forwarding.upgrade().unwrap_or("websocket"));
         let changes = attempt::changes(&handler.gateway, forwarding, state, &target);
         let extra = Extra { upgrade, ..Extra::default() };
-        let mut request = request_encoder::http1(forwarding.request.head(), &changes, &extra, self.body.len());
+        let mut request = request_encoder::http1(forwarding.request().head(), &changes, &extra, self.body.len());
         drop(changes);
         request.extend_from_slice(self.body);
         // no wait since the decision (no body, first server tried), so its time is used as the current time
@@ -136,7 +137,7 @@ impl<C: WaitingClient> Buffered<'_, C> {
             }
         }
         let within = attempt::response_time(&handler.gateway, forwarding);
-        let answer = pin!(read_head(connection, forwarding.request.parsed(), self.client));
+        let answer = pin!(read_head(connection, forwarding.request().parsed(), self.client));
         match self.timer.within_since(since, within, answer).await {
             Some(answer) => answer,
             None => Err(attempt::response_overdue(&state.connection).into()),

@@ -11,13 +11,14 @@ use pingora_core::{Error, ErrorType, Result};
 use super::attempt_error::{client_disconnected, truncated};
 use super::downstream::Downstream;
 use super::upstream::{RequestSink, ResponseSource};
+use crate::policy::forwarding::Forwarding;
 use crate::policy::trailers;
 use crate::proxy::attempt;
 use crate::proxy::client_disconnected::ClientDisconnected;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_reuse::{self, uses_connection_auth};
 use crate::proxy::flow::Flow;
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::upstream::h1_pool::Surplus;
 use crate::upstream::targets::Target;
 use crate::wire::body::Part;
@@ -125,7 +126,7 @@ pub(super) fn release(
     state: &RequestState,
 ) {
     match source.reusable(sink) {
-        Ok(Some(connection)) if !uses_connection_auth(&forwarding.request.parsed().headers, state.names) => {
+        Ok(Some(connection)) if !uses_connection_auth(&forwarding.request().parsed().headers, state.names) => {
             connection_reuse::keep(&handler.gateway, target, connection, needs_probe);
         }
         Ok(_) => {}

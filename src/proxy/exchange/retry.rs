@@ -6,9 +6,10 @@ use std::sync::Arc;
 use pingora_core::Result;
 
 use super::attempt_error::AttemptError;
+use crate::policy::forwarding::Forwarding;
 use crate::proxy::attempt;
 use crate::proxy::connection_handler::ConnectionHandler;
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::upstream::targets::Target;
 
 /// One way to send a request.

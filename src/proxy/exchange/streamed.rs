@@ -17,11 +17,12 @@ use super::replay_buffer::ReplayBuffer;
 use super::response_body;
 use super::retry::{self, Attempt};
 use super::upstream::{RequestSink, ResponseSource, UpstreamConnection};
+use crate::policy::forwarding::Forwarding;
 use crate::policy::trailers;
 use crate::proxy::attempt;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_reuse;
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::upstream::h2_pool::SharedConnection;
 use crate::upstream::targets::Target;
 use crate::wire::body::Part;
@@ -93,7 +94,7 @@ impl<U: RequestBody, D: Downstream<Head = ResponseHeader>> Attempt for Streamed<
             .map_err(AttemptError::Unreachable)?;
         let changes = attempt::changes(&handler.gateway, forwarding, state, &target);
         let begun =
-            connection.begin(forwarding.request.head(), changes, (self.client.expects_continue(), self.bodiless));
+            connection.begin(forwarding.request().head(), changes, (self.client.expects_continue(), self.bodiless));
         let begun = match timeout(attempt::response_time(&handler.gateway, forwarding), begun).await {
             Ok(begun) => begun.map_err(|e| e.on_connection(reused))?,
             Err(_) => return Err(Error::explain(ErrorType::WriteTimedout, "sending the head").into_up().into()),
@@ -119,14 +120,14 @@ impl<U: RequestBody, D: Downstream<Head = ResponseHeader>> Streamed<'_, U, D> {
         (sink, source): (RequestSink, ResponseSource),
         state: &mut RequestState,
     ) -> Result<Option<(RequestSink, ResponseSource)>, AttemptError> {
-        let (connection, admission) = (state.connection.clone(), &forwarding.admission);
+        let (connection, admission) = (state.connection.clone(), forwarding.admission());
         let gateway = &handler.gateway;
         let upstream = &gateway.config.upstreams[admission.upstream()];
         let passing = |sent: HeaderMap| trailers::to_server(sent, &gateway.header_filter, upstream);
         let limits = UploadLimits {
             idle: gateway.config.limits.idle,
             body_max: admission.body_max(),
-            holds_last: forwarding.request.parsed().headers.contains_key(header::CONTENT_LENGTH) && !U::IS_FRAMED,
+            holds_last: forwarding.request().parsed().headers.contains_key(header::CONTENT_LENGTH) && !U::IS_FRAMED,
             bodiless: self.bodiless,
         };
         let answer_time = attempt::response_time(gateway, forwarding);
@@ -179,7 +180,7 @@ async fn acquire_connection(
     state: &RequestState,
     prefers_h2: bool,
 ) -> Result<(UpstreamConnection, bool)> {
-    let pair = (target.id(), forwarding.request.facts().client);
+    let pair = (target.id(), forwarding.request().facts().client);
     let shared = || if state.retried { None } else { SharedConnection::take(pair).map(UpstreamConnection::H2) };
     if (prefers_h2 || target.is_h2c())
         && let Some(shared) = shared()
@@ -210,7 +211,7 @@ async fn download(
     state: &mut RequestState,
     progress: &Progress,
 ) -> Result<ResponseSource, AttemptError> {
-    let head = source.head(forwarding.request.parsed(), client).await?;
+    let head = source.head(forwarding.request().parsed(), client).await?;
     progress.answered.store(true, Ordering::Relaxed);
     let (mut timer, response) = (Deadline::default(), (&mut source, head));
     let (client, upload_failed) = ((client, &mut timer), &progress.upload_failed);

@@ -8,6 +8,7 @@ use pingora_http::RequestHeader;
 
 use super::downstream::{ClientConnection, STREAM_END_TIMEOUT, disconnected, write_within};
 use super::reply::{self, ConnectionOutcome};
+use crate::policy::forwarding::Forwarding;
 use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
@@ -17,7 +18,7 @@ use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::exchange::buffered;
 use crate::proxy::exchange::downstream::{Downstream, WaitingClient};
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::web::names::Names;
 use crate::wire::body::Complete;
 use crate::wire::chunked;
@@ -63,7 +64,7 @@ pub(super) async fn forward(
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    let request = forwarding.request.parsed();
+    let request = forwarding.request().parsed();
     let ClientConnection { stream, buffer, deadline, handle, .. } = &mut *conn;
     let mut client = H1BufferedDownstream {
         handler,

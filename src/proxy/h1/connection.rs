@@ -18,6 +18,7 @@ use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
 use super::{buffered_downstream, reply, streamed_downstream};
 use crate::pages::Page;
+use crate::policy::forwarding::Forwarding;
 use crate::policy::normalize::{NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::reasons::{Outcome, Reason};
@@ -25,7 +26,7 @@ use crate::policy::refuse;
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
-use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
+use crate::proxy::request_state::{Decision, RequestState, Subject};
 use crate::proxy::{attempt, h2, page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
@@ -155,7 +156,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
                     let tunnel = Tunnel::new(gateway, *conn, (server, &first), *forwarding, state, counts);
                     return AfterRequest::Tunnel(Box::new(tunnel));
                 }
-                outcome => (outcome, Subject::Normal(forwarding.request)),
+                outcome => (outcome, Subject::Normal(forwarding.into_request())),
             }
         }
         Decision::Page(page, request) => {
@@ -203,14 +204,14 @@ async fn forward(
     counts: &mut Counts,
 ) -> ConnectionOutcome {
     if streams || attempt::requires_h2(&handler.gateway, forwarding) {
-        if forwarding.upgrade.take().is_some() {
+        if forwarding.remove_upgrade() {
             // a body that is still being received would be taken for frames
             state.live_entry = None;
         }
         // boxed, as pages and TLS handshakes with servers are: every connection is as large as the largest future that it may wait for
         return Box::pin(streamed_downstream::forward(handler, conn, forwarding, state, counts)).await;
     }
-    match read_body(handler, conn, length, forwarding.request.parsed(), state, counts).await {
+    match read_body(handler, conn, length, forwarding.request().parsed(), state, counts).await {
         Ok(body) => buffered_downstream::forward(handler, conn, forwarding, body, state, counts).await,
         Err(outcome) => outcome,
     }

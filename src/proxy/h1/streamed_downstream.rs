@@ -11,6 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{ReadHalf, WriteHalf, split};
 
 use crate::pages::Page;
+use crate::policy::forwarding::Forwarding;
 use crate::policy::response_headers::ResponseHeaderPolicy;
 use crate::policy::response_kind::is_server_sent;
 use crate::proxy::access_log::Counts;
@@ -23,7 +24,7 @@ use crate::proxy::exchange::streamed;
 use crate::proxy::h1::downstream::{ClientConnection, STREAM_END_TIMEOUT, write_within};
 use crate::proxy::h1::reply::{self, ConnectionOutcome};
 use crate::proxy::h1::request_body::body_length;
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::wire::body::{Complete, Part};
 use crate::wire::chunked;
 use crate::wire::deadline::Deadline;
@@ -106,7 +107,7 @@ pub(super) async fn forward(
     state: &mut RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    let head = forwarding.request.parsed();
+    let head = forwarding.request().parsed();
     let keeps = reply::keep_alive_allowed(handler, head, state.names);
     let ends = Ends::default();
     let handle = conn.handle.clone();

@@ -14,13 +14,14 @@ use tokio::time::Instant;
 
 use super::downstream::ClientConnection;
 use crate::metrics::{RouteMetrics, SocketEnd};
+use crate::policy::forwarding::Forwarding;
 use crate::policy::normalize::NormalRequest;
 use crate::policy::reasons::Reason;
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::gateway::Gateway;
-use crate::proxy::request_state::{Forwarding, RequestState};
+use crate::proxy::request_state::RequestState;
 use crate::wire::deadline::Deadline;
 use crate::wire::stream::Stream;
 use crate::wire::websocket_frames::{Closing, FrameTracker};
@@ -89,7 +90,8 @@ impl Tunnel {
         };
         let ClientConnection { stream, buffer, deadline, handle, .. } = conn;
         let (up, down) = (direction(&buffer), direction(first));
-        let (request, upgrade) = (forwarding.request.without_fields(), forwarding.upgrade);
+        let (request, upgrade) = forwarding.into_request_and_upgrade();
+        let request = request.without_fields();
         let series = gateway.route_metrics.shared(state.route);
         series.socket_opened();
         Self {

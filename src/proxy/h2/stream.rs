@@ -13,6 +13,7 @@ use super::downstream::{H2Downstream, H2RequestBody};
 use super::head;
 use super::stream_budget::{StreamBudget, StreamOutcome};
 use crate::pages::Page;
+use crate::policy::forwarding::Forwarding;
 use crate::policy::normalize::NormalRequest;
 use crate::policy::oversized_head::{self, Oversize};
 use crate::policy::reasons::{Outcome, Reason};
@@ -27,7 +28,7 @@ use crate::proxy::exchange::buffered::{self, BODY_BYTES_MAX};
 use crate::proxy::exchange::downstream::{RequestBody as _, read_form};
 use crate::proxy::exchange::streamed;
 use crate::proxy::h1::request_body::body_length;
-use crate::proxy::request_state::{Decision, Forwarding, RequestState, Subject};
+use crate::proxy::request_state::{Decision, RequestState, Subject};
 use crate::proxy::{attempt, page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
@@ -142,7 +143,7 @@ impl Call<'_> {
             Decision::Forward(forwarding) => {
                 // boxed: a stream that waits with a reply of ours is not as large as this
                 let reply = if may_run { Box::pin(self.forward(&forwarding)).await } else { None };
-                (reply, Subject::Normal(forwarding.request))
+                (reply, Subject::Normal(forwarding.into_request()))
             }
         };
         if !may_run && !is_refused {
@@ -198,7 +199,7 @@ impl Call<'_> {
     /// noticed after the request was sent.
     async fn forward_whole(&mut self, forwarding: &Forwarding) -> Result<()> {
         let Self { handler, body, client, state, bytes_in } = self;
-        let head = forwarding.request.parsed();
+        let head = forwarding.request().parsed();
         let length = head.headers.contains_key(header::CONTENT_LENGTH).then(|| body_length(head));
         let is_small = body.is_over() || length.is_some_and(|length| length <= BODY_BYTES_MAX);
         let may_use_h2 = state.grpc_entry.is_some() || attempt::may_use_h2(&handler.gateway, forwarding);
