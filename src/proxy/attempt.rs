@@ -154,7 +154,7 @@ pub(super) fn on_response_head<'g>(
     }
     settle_app_cookies(gateway, forwarding, answer, state, &mut changes);
     let routes = admission.routes().map(|route| &gateway.config.routes[route]);
-    let asker = Asker::new(&request.parsed().headers, state.names, state.ambient_credential, admission);
+    let asker = Asker::new(&request.parsed().headers, state.field_names, state.ambient_credential, admission);
     changes.keep_to_account(routes, answer, asker);
     if let Some(target) = state.tried.last()
         && gateway.targets[admission.upstream()].host_override(target).is_some()

@@ -22,7 +22,7 @@ const EVICTED: u64 = u64::MAX - 1;
 #[derive(Debug)]
 pub(crate) struct ConnectionActivity {
     /// Its index among those of its address.
-    at: AtomicUsize,
+    index: AtomicUsize,
     /// 0 if busy. Otherwise the microsecond since which it is idle or stalled, shifted left by one, with the lowest bit
     /// set if stalled. Eviction is final: an evicted connection begins no request, and a busy one is never evicted.
     since: AtomicU64,
@@ -33,7 +33,7 @@ impl ConnectionActivity {
     /// A new connection, idle from now on.
     pub(crate) fn new() -> Self {
         Self {
-            at: AtomicUsize::new(usize::MAX),
+            index: AtomicUsize::new(usize::MAX),
             since: AtomicU64::new(coarse_micros() << 1),
             waker: AtomicWaker::new(),
         }
@@ -83,13 +83,13 @@ impl ConnectionActivity {
         .await
     }
 
-    pub(super) fn put(&self, at: usize) {
-        self.at.store(at, Ordering::Relaxed);
+    pub(super) fn set_index(&self, index: usize) {
+        self.index.store(index, Ordering::Relaxed);
     }
 
     /// Its index, if it has one.
-    pub(super) fn place(&self) -> Option<usize> {
-        Some(self.at.load(Ordering::Relaxed)).filter(|at| *at != usize::MAX)
+    pub(super) fn index(&self) -> Option<usize> {
+        Some(self.index.load(Ordering::Relaxed)).filter(|index| *index != usize::MAX)
     }
 
     /// Evicts it. `false`: its state has changed since `since` was read.

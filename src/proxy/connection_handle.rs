@@ -50,7 +50,7 @@ impl ConnectionHandle {
     }
 
     /// Adds the activity of the connection.
-    pub(crate) fn at(self, activity: &Arc<ConnectionActivity>) -> Self {
+    pub(crate) fn with_activity(self, activity: &Arc<ConnectionActivity>) -> Self {
         Self { activity: Some(activity.clone()), ..self }
     }
 

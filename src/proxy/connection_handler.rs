@@ -2,7 +2,7 @@
 
 use pingora_core::server::ShutdownWatch;
 
-use super::assemble::Current;
+use super::build_gateway::Current;
 use super::gateway::Gateway;
 use crate::upstream::tls::Connector;
 

@@ -114,7 +114,7 @@ impl Connections {
 
     /// Counts a connection. At the limit per address, the address's connection that has been idle longest is evicted;
     /// at the total limit, one of the address with the most. `None`: none can be evicted.
-    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<ConnectionPermit> {
+    pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<ConnectionPermit> {
         let limits = &config.limits;
         let address = counted_for(address, config);
         let mut by_address = self.by_address.lock();
@@ -132,14 +132,14 @@ impl Connections {
         let activity = Arc::new(ConnectionActivity::new());
         if let Some(address) = address {
             let held = by_address.entry(address).or_default();
-            activity.put(held.activities.len());
+            activity.set_index(held.activities.len());
             held.activities.push(activity.clone());
         }
         Some(ConnectionPermit { connections: self.clone(), address, activity, place: None })
     }
 
     /// Counts a stream that may hold as much as a connection does.
-    pub(crate) fn admit_stream(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<StreamPermit> {
+    pub(crate) fn acquire_stream(self: &Arc<Self>, address: Option<IpAddr>, config: &Config) -> Option<StreamPermit> {
         let most = config.limits.connections;
         let address = counted_for(address, config);
         if self.open() >= most {
@@ -196,7 +196,7 @@ impl PerAddress {
     fn take(&mut self, at: usize) -> Arc<ConnectionActivity> {
         let taken = self.activities.swap_remove(at);
         if let Some(moved) = self.activities.get(at) {
-            moved.put(at);
+            moved.set_index(at);
         }
         taken
     }
@@ -206,7 +206,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(address) = self.address {
             self.connections.leave(address, |held| {
-                if let Some(at) = self.activity.place().filter(|_| !self.activity.is_evicted()) {
+                if let Some(at) = self.activity.index().filter(|_| !self.activity.is_evicted()) {
                     held.take(at);
                 }
             });
@@ -250,21 +250,21 @@ mod tests {
     fn the_connection_that_is_idle_for_longest_makes_room_for_one_of_its_address_and_no_busy_one_does() {
         let config = config("connections_per_address = 3");
         let connections = Arc::new(Connections::new());
-        let admit = |last| connections.admit(Some(address(last)), &config);
-        let (busy, first, second) = (admit(1).unwrap(), admit(1).unwrap(), admit(1).unwrap());
-        let other = admit(2).unwrap();
+        let acquire = |last| connections.acquire(Some(address(last)), &config);
+        let (busy, first, second) = (acquire(1).unwrap(), acquire(1).unwrap(), acquire(1).unwrap());
+        let other = acquire(2).unwrap();
         busy.activity().busy();
         second.activity().busy();
         first.activity().idle();
         second.activity().idle();
-        let third = admit(1).unwrap();
+        let third = acquire(1).unwrap();
         assert!(first.activity().is_evicted());
         assert!(!second.activity().is_evicted());
         third.activity().busy();
-        let fourth = admit(1).unwrap();
+        let fourth = acquire(1).unwrap();
         assert!(second.activity().is_evicted());
         fourth.activity().busy();
-        assert!(admit(1).is_none(), "all are at work");
+        assert!(acquire(1).is_none(), "all are at work");
         assert!(![&busy, &third, &fourth, &other].iter().any(|one| one.activity().is_evicted()));
         assert_eq!((connections.open(), connections.refused()), (4, [0, 1, 2]));
         drop((busy, first, second, third, fourth, other));
@@ -275,18 +275,18 @@ mod tests {
     fn in_all_the_address_that_has_most_makes_room_for_the_others() {
         let config = config("connections = 5");
         let connections = Arc::new(Connections::new());
-        let admit = |last| connections.admit(Some(address(last)), &config);
-        let (many, few) = ([(); 4].map(|()| admit(1).unwrap()), admit(2).unwrap());
-        let new = admit(3).unwrap();
+        let acquire = |last| connections.acquire(Some(address(last)), &config);
+        let (many, few) = ([(); 4].map(|()| acquire(1).unwrap()), acquire(2).unwrap());
+        let new = acquire(3).unwrap();
         assert_eq!(many.iter().filter(|one| one.activity().is_evicted()).count(), 1);
         assert!(!few.activity().is_evicted());
         assert!(!new.activity().is_evicted());
         for one in &many {
             one.activity().busy();
         }
-        assert!(admit(4).is_none());
+        assert!(acquire(4).is_none());
         drop(many);
-        assert_eq!((connections.open(), admit(4).is_some()), (2, true));
+        assert_eq!((connections.open(), acquire(4).is_some()), (2, true));
     }
 
     /// An address whose streams wait for servers leaves three quarters of all places to others.
@@ -294,11 +294,11 @@ mod tests {
     fn streams_of_one_address_have_a_quarter_of_all_places_and_are_no_connections_of_it() {
         let config = config("connections = 40\nconnections_per_address = 1");
         let connections = Arc::new(Connections::new());
-        let _own = connections.admit(Some(address(1)), &config).unwrap();
-        let stream = || connections.admit_stream(Some(address(1)), &config);
+        let _own = connections.acquire(Some(address(1)), &config).unwrap();
+        let stream = || connections.acquire_stream(Some(address(1)), &config);
         let held: Vec<_> = std::iter::from_fn(stream).collect();
         assert_eq!((held.len(), connections.open()), (10, 11));
-        assert!(connections.admit_stream(Some(address(2)), &config).is_some());
+        assert!(connections.acquire_stream(Some(address(2)), &config).is_some());
         drop(held);
         assert!(stream().is_some());
     }

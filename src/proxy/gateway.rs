@@ -69,7 +69,7 @@ pub struct ProcessState {
     pub(super) clock: Clock,
     pub(super) settled: Settled,
     /// Random per process: request ids and the guard against loops are made from it.
-    pub(super) ids: ahash::RandomState,
+    pub(super) id_hasher: ahash::RandomState,
     pub(super) via: String,
     pub(super) next_id: AtomicU64,
     /// Notified when a server could not be reached: its name may have another address by now.
@@ -195,7 +195,7 @@ impl Gateway {
         }
         match normalize::read(&mut head.parsed, head_bytes, state.peer, tls.map(Arc::as_ref), &self.config) {
             Ok(facts) => {
-                state.names = facts.names;
+                state.field_names = facts.names;
                 Ok(NormalRequest::new(head, facts))
             }
             Err(bad) => Err((bad, head)),
@@ -349,6 +349,6 @@ impl Gateway {
     /// An opaque id: unique within the process, not to be guessed from the one before.
     pub(super) fn fresh_id(&self) -> String {
         let next = self.next_id.fetch_add(1, Ordering::Relaxed);
-        data_encoding::HEXLOWER.encode(&self.ids.hash_one(next).to_be_bytes())
+        data_encoding::HEXLOWER.encode(&self.id_hasher.hash_one(next).to_be_bytes())
     }
 }

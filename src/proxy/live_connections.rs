@@ -287,7 +287,7 @@ impl Drop for LiveHandle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assemble;
+    use super::super::build_gateway;
     use super::super::gateway::Gateway;
     use super::*;
     use crate::clock::Clock;
@@ -336,9 +336,9 @@ mod tests {
             (parse("", dir.path()), parse("[[route]]\nmethods = [\"DELETE\"]\naccess = \"deny\"\n", dir.path()));
         let accounts = Accounts::open(&none, Clock::system()).unwrap();
         let log = Log::start(Clock::system()).unwrap();
-        let before = assemble::gateway(none, accounts.clone(), Clock::system(), log, None);
+        let before = build_gateway::gateway(none, accounts.clone(), Clock::system(), log, None);
         assert!(stream(&before, "x-http-method").is_none());
-        let now = assemble::reconfigured(&before, all, accounts.clone(), None);
+        let now = build_gateway::reconfigured(&before, all, accounts.clone(), None);
         let (overriding, _handle) = stream(&now, "x-http-method").unwrap();
         let (plain, _other) = stream(&now, "x-own").unwrap();
         // one that had begun, and is late
@@ -346,7 +346,7 @@ mod tests {
         now.sweep();
         assert_eq!((overriding.close_reason(), plain.close_reason()), (None, None));
         // and then the rules are what they were
-        assemble::reconfigured(&now, Arc::new(before.config().clone()), accounts, None).sweep();
+        build_gateway::reconfigured(&now, Arc::new(before.config().clone()), accounts, None).sweep();
         assert_eq!((overriding.close_reason(), plain.close_reason()), (Some(Closing::Revoked), None));
     }
 }

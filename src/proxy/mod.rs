@@ -3,7 +3,7 @@
 
 pub(crate) mod accepted_connection;
 mod access_log;
-pub(crate) mod assemble;
+pub(crate) mod build_gateway;
 mod attempt;
 mod body_time;
 mod client_disconnected;
@@ -20,14 +20,14 @@ pub(crate) mod h1;
 mod h2;
 mod limit_log;
 mod live_connections;
-mod page;
+mod own_page;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-pub(crate) mod report;
+pub(crate) mod metrics_report;
 mod request_state;
 pub(crate) mod server_app;
 pub(crate) mod tls_handshake;
 mod untrusted_proxy_warning;
 
-pub use assemble::Current;
+pub use build_gateway::Current;
 pub use gateway::Gateway;

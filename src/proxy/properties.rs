@@ -28,9 +28,9 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 
 /// The head at the front of some bytes and how long it is.
 fn take(bytes: &[u8]) -> Option<(Head, usize)> {
-    let Read::Whole(whole) = request_head::read(bytes, 0, &CONFIG.limits) else { return None };
+    let Read::Complete(complete) = request_head::read(bytes, 0, &CONFIG.limits) else { return None };
     let mut buffer = BytesMut::from(bytes);
-    let head = whole.take(&mut buffer).ok()?;
+    let head = complete.take(&mut buffer).ok()?;
     Some((*head, bytes.len() - buffer.len()))
 }
 
@@ -56,8 +56,8 @@ pub fn head(bytes: &[u8]) {
     let mut other = httparse::Request::new(&mut fields);
     // it wants UTF-8 in queries, too
     let line = readable(bytes);
-    let whole = other.parse(&line).expect("httparse refuses what we take");
-    assert_eq!(whole, httparse::Status::Complete(length));
+    let complete = other.parse(&line).expect("httparse refuses what we take");
+    assert_eq!(complete, httparse::Status::Complete(length));
     assert_eq!(other.method, Some(head.parsed.method.as_str()));
     let target = [b" ", crate::wire::request_target::of(&head.parsed)].concat();
     assert_eq!(other.path.map(str::as_bytes), Some(&readable(&target)[1..]));

@@ -93,7 +93,7 @@ pub(crate) struct RequestState {
     pub(super) page: Option<&'static str>,
     pub(super) peer: Peer,
     /// Which fields the head may have.
-    pub(super) names: Names,
+    pub(super) field_names: Names,
     pub(super) identity: Option<Identity>,
     /// Whether the identity is by a credential that browsers send on their own.
     pub(super) ambient_credential: bool,
@@ -123,7 +123,7 @@ impl RequestState {
             upstream: None,
             page: None,
             peer: Peer::default(),
-            names: Names::ANY,
+            field_names: Names::ANY,
             identity: None,
             ambient_credential: false,
             live_entry: None,

@@ -11,12 +11,12 @@ use pingora_core::protocols::Stream as PingoraStream;
 use pingora_core::server::ShutdownWatch;
 
 use super::accepted_connection::AcceptedConnection;
-use super::assemble::Current;
+use super::build_gateway::Current;
 use super::connection_handle::ConnectionHandle;
 use super::connection_handler::ConnectionHandler;
 use super::connection_limits::ConnectionPermit;
+use super::h1::client_connection::ClientConnection;
 use super::h1::connection;
-use super::h1::downstream::ClientConnection;
 use super::h2;
 use crate::upstream::tls::Connector;
 
@@ -32,9 +32,9 @@ impl ProxyApp {
     }
 
     /// Counts a connection; `None`: there are too many. `address` is the other end's; `None` on a Unix socket.
-    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionPermit> {
+    pub(crate) fn acquire(&self, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         let gateway = self.current.gateway();
-        gateway.connections.admit(address, &gateway.config)
+        gateway.connections.acquire(address, &gateway.config)
     }
 
     /// What serves one connection.
@@ -54,7 +54,7 @@ impl ServerApp for ProxyApp {
         };
         let AcceptedConnection { stream, address, tls, is_h2, permit } = *accepted;
         let handler = self.handler(shutdown);
-        let handle = Arc::new(ConnectionHandle::new(address, tls).at(permit.activity()));
+        let handle = Arc::new(ConnectionHandle::new(address, tls).with_activity(permit.activity()));
         if is_h2 {
             // apart: it is many times as large as a connection in HTTP/1
             Box::pin(h2::connection::serve_h2(handler, stream, BytesMut::new(), handle, permit)).await;

@@ -18,7 +18,7 @@ use super::access_log;
 use super::connection_handle::ConnectionHandle;
 use super::connection_handler::ConnectionHandler;
 use super::connection_limits::ConnectionPermit;
-use super::h1::downstream::ClientConnection;
+use super::h1::client_connection::ClientConnection;
 use super::h1::reply;
 use super::server_app::ProxyApp;
 use crate::config::Certificate;

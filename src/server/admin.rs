@@ -22,7 +22,7 @@ use super::listen::{Listener, Socket};
 use crate::account::Accounts;
 use crate::critical;
 use crate::metrics::Format;
-use crate::proxy::{Current, report};
+use crate::proxy::{Current, metrics_report};
 use crate::web::host::Host;
 use crate::wire::stream::Stream;
 
@@ -121,7 +121,7 @@ async fn answer(request: &Request<Incoming>, context: &AdminContext) -> (StatusC
         "/metrics" => {
             let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
             let format = Format::of_accept(accept);
-            (StatusCode::OK, format.content_type(), report::metrics_text(&context.current.gateway(), format))
+            (StatusCode::OK, format.content_type(), metrics_report::metrics_text(&context.current.gateway(), format))
         }
         _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
     }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::critical;
 use crate::logging::Log;
-use crate::proxy::{Current, Gateway, assemble};
+use crate::proxy::{Current, Gateway, build_gateway};
 use crate::upstream::health::HealthChecks;
 use crate::web::host::Host;
 
@@ -123,7 +123,7 @@ async fn start(
         prepared => prepared?,
     };
     let whoami = if whoami::is_used(config) { Some(whoami::start().await?) } else { None };
-    let gateway = assemble::gateway(config.clone(), accounts.clone(), clock, log.clone(), whoami);
+    let gateway = build_gateway::gateway(config.clone(), accounts.clone(), clock, log.clone(), whoami);
     dns::resolve(&gateway).await;
     gateway.reloaded(true);
     let current = Current::new(&gateway);
@@ -226,7 +226,7 @@ mod tests {
     use crate::config::Route;
     use crate::critical::testing::{play, role};
     use crate::metrics::Format;
-    use crate::proxy::report;
+    use crate::proxy::metrics_report;
 
     /// Whether a request for one of the gateway's own pages is answered.
     fn asks(stream: &mut TcpStream) -> bool {
@@ -275,7 +275,7 @@ mod tests {
         assert!(asks(&mut early));
 
         let good = server.current.gateway();
-        server.current.replace(&assemble::reconfigured(&good, Arc::new(broken), good.accounts().clone(), None));
+        server.current.replace(&build_gateway::reconfigured(&good, Arc::new(broken), good.accounts().clone(), None));
         for _ in 0..BROKEN {
             assert_eq!(connect().read(&mut [0]).unwrap_or(0), 0, "it is closed");
         }
@@ -287,7 +287,9 @@ mod tests {
         for _ in 0..8 {
             assert!(asks(&mut connect()));
         }
-        assert!(report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
+        assert!(
+            metrics_report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n"))
+        );
     }
 
     /// One HTTP/2 connection. Some streams panic after their request was forwarded; other streams continue.
@@ -328,13 +330,15 @@ mod tests {
             answer.await.map(|answer| answer.status().as_u16())
         };
         assert_eq!(ask("/.auth/me").await.unwrap(), 401);
-        server.current.replace(&assemble::reconfigured(&good, Arc::new(broken), good.accounts().clone(), None));
+        server.current.replace(&build_gateway::reconfigured(&good, Arc::new(broken), good.accounts().clone(), None));
         for _ in 0..BROKEN {
             assert!(ask("/x").await.unwrap_err().is_reset(), "the stream ends");
             assert_eq!(ask("/.auth/me").await.unwrap(), 401, "its neighbour is served");
         }
         eventually("their places are free", || good.open_connections() == 1).await;
-        assert!(report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n")));
+        assert!(
+            metrics_report::metrics_text(&good, Format::Classic).contains(&format!("authgate_panics_total {BROKEN}\n"))
+        );
     }
 
     /// Reliability goal G-17. Runs in a process of its own, which a failure would end.

@@ -13,7 +13,7 @@ use super::workers::Workers;
 use super::{admin, dns, whoami};
 use crate::config::{self, Config, Faults};
 use crate::logging::Log;
-use crate::proxy::{Current, assemble};
+use crate::proxy::{Current, build_gateway};
 
 /// Where the configuration is loaded from.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl Server {
         let admin = self.admin.prepare(config.server.admin_listen.as_slice())?;
         let accounts =
             old.accounts().reconfigured(&config).await.map_err(|error| ReloadError::Failed(error.to_string()))?;
-        let new = assemble::reconfigured(&old, Arc::new(config), accounts.clone(), self.whoami);
+        let new = build_gateway::reconfigured(&old, Arc::new(config), accounts.clone(), self.whoami);
         if new.has_unknown_names() {
             dns::resolve(&new).await;
         }

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::error::ServeError;
 use crate::config::{Certificate, CertificateFiles, SecretPlace, Tls};
 use crate::proxy::tls_handshake::Accepted;
-use crate::proxy::{Current, report};
+use crate::proxy::{Current, metrics_report};
 
 /// How often files are checked. Polling their metadata detects every kind of replacement, including renamed directories
 /// and changed links.
@@ -191,14 +191,14 @@ pub(super) async fn watch(certificates: Arc<Certificates>, current: Current) {
     loop {
         if last_warned.is_none_or(|warned| warned.elapsed() > WARNING_INTERVAL) {
             let now_secs = i64::try_from(current.gateway().now_millis() / 1000).unwrap_or(i64::MAX);
-            report::note_certificates(&current.gateway(), certificates.expiry(now_secs), 0);
+            metrics_report::note_certificates(&current.gateway(), certificates.expiry(now_secs), 0);
             last_warned = Some(tokio::time::Instant::now());
         }
         sleep(POLL_INTERVAL).await;
         let refreshing = certificates.clone();
         let Ok(refreshed) = tokio::task::spawn_blocking(move || refreshing.refresh()).await else { continue };
         if refreshed.failed > 0 {
-            report::note_certificates(&current.gateway(), None, refreshed.failed);
+            metrics_report::note_certificates(&current.gateway(), None, refreshed.failed);
         }
         if refreshed.changed {
             last_warned = None;

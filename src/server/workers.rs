@@ -146,7 +146,7 @@ struct Dispatcher {
 impl Dispatcher {
     /// Serves a connection, or hands it to the worker that has the fewest.
     fn dispatch(&self, (transport, address): (Transport, Option<IpAddr>), is_secure: bool) {
-        let Some(permit) = self.app.admit(address) else { return };
+        let Some(permit) = self.app.acquire(address) else { return };
         let handles = &self.workers.0;
         let own = &handles[self.number];
         let least_loaded = handles.iter().min_by_key(|handle| handle.load.count()).unwrap_or(own);

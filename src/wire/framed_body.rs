@@ -70,8 +70,8 @@ impl<R: AsyncRead + Unpin> Framed<R> {
                 return Ok(part);
             }
             if self.read().await.map_err(Cut::Failed)? == 0 {
-                let whole = self.ends_with_connection();
-                return if whole { Ok(Part::End(Complete::by_framing())) } else { Err(Cut::Ended) };
+                let is_complete = self.ends_with_connection();
+                return if is_complete { Ok(Part::End(Complete::by_framing())) } else { Err(Cut::Ended) };
             }
         }
     }

@@ -25,17 +25,17 @@ pub(crate) enum Read {
     /// No head that may be served.
     Bad(BadHead),
     /// A head that ends here.
-    Whole(Whole),
+    Complete(CompleteHead),
 }
 
 /// Where a head ends, and how many lines it has; `None`: one of them does not end in CR LF.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct CompleteHead {
     end: usize,
     lines: Option<usize>,
 }
 
-impl Whole {
+impl CompleteHead {
     /// Parses the head and takes its bytes out of the buffer that it was found in.
     pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Box<Head>, BadHead> {
         // each CR is followed by an LF: there are no others
@@ -94,9 +94,9 @@ pub(crate) fn read(bytes: &[u8], seen: usize, limits: &Limits) -> Read {
     if bytes.first().is_some_and(|&first| !is_token(first)) {
         return Read::Bad(BadHead::Ambiguous("request line"));
     }
-    let whole = if seen == 0 || may_end(&bytes[seen.saturating_sub(2)..]) { end_of_head(bytes) } else { None };
-    match whole {
-        Some(whole) => Read::Whole(whole),
+    let complete = if seen == 0 || may_end(&bytes[seen.saturating_sub(2)..]) { end_of_head(bytes) } else { None };
+    match complete {
+        Some(complete) => Read::Complete(complete),
         None => too_large(bytes, limits).map_or(Read::Partial, Read::Bad),
     }
 }
@@ -134,7 +134,7 @@ fn too_large(bytes: &[u8], limits: &Limits) -> Option<BadHead> {
     Some(if line_ended { BadHead::TooLarge } else { BadHead::TargetTooLong })
 }
 
-fn end_of_head(bytes: &[u8]) -> Option<Whole> {
+fn end_of_head(bytes: &[u8]) -> Option<CompleteHead> {
     let (mut plain, mut lines, mut from) = (true, 0, 0);
     while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
         let line = &bytes[from..from + at];
@@ -143,16 +143,16 @@ fn end_of_head(bytes: &[u8]) -> Option<Whole> {
         plain &= line.ends_with(b"\r");
         // a bare LF may end a head for other parsers: it ends here, and is refused
         if lines > 1 && matches!(line, b"" | b"\r") {
-            return Some(Whole { end: from, lines: plain.then_some(lines) });
+            return Some(CompleteHead { end: from, lines: plain.then_some(lines) });
         }
     }
     None
 }
 
-fn parse(came: &Bytes) -> Result<Box<Head>, BadHead> {
+fn parse(received: &Bytes) -> Result<Box<Head>, BadHead> {
     let bad = BadHead::Ambiguous("head");
-    let bytes = match readable(came) {
-        Cow::Borrowed(_) => came.clone(),
+    let bytes = match readable(received) {
+        Cow::Borrowed(_) => received.clone(),
         Cow::Owned(bytes) => bytes.into(),
     };
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
@@ -170,7 +170,7 @@ fn parse(came: &Bytes) -> Result<Box<Head>, BadHead> {
     if !target.bytes().all(|b| b > b' ' && b != 0x7f && b != b'#') {
         return Err(BadHead::Ambiguous("target"));
     }
-    let target = came.slice(method.len() + 1..method.len() + 1 + target.len());
+    let target = received.slice(method.len() + 1..method.len() + 1 + target.len());
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad)?;
     let mut headers = HeaderMap::with_capacity(request.headers.len());
     for field in &*request.headers {
@@ -181,7 +181,7 @@ fn parse(came: &Bytes) -> Result<Box<Head>, BadHead> {
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let parsed =
         request_target::head_of(method, &target, version, headers).map_err(|_| BadHead::Ambiguous("target"))?;
-    Ok(Box::new(Head { parsed, bytes: came.clone() }))
+    Ok(Box::new(Head { parsed, bytes: received.clone() }))
 }
 
 /// RFC 9110, 5.6.2.
@@ -204,9 +204,9 @@ mod tests {
 
     /// The head at the front of `bytes` and the rest; `None` if it is rejected or incomplete.
     fn take(bytes: &[u8]) -> Option<(Head, Vec<u8>)> {
-        let Read::Whole(whole) = read(bytes, 0, &limits()) else { return None };
+        let Read::Complete(complete) = read(bytes, 0, &limits()) else { return None };
         let mut buffer = BytesMut::from(bytes);
-        let head = whole.take(&mut buffer).ok()?;
+        let head = complete.take(&mut buffer).ok()?;
         Some((*head, buffer.to_vec()))
     }
 
@@ -367,19 +367,19 @@ mod tests {
         /// However it is cut into packets, it ends where it ends.
         #[test]
         fn a_head_that_comes_in_pieces_is_the_same_head(bytes in nearly_heads(), piece in 1usize..9) {
-            let (mut seen, mut came) = (0, 0);
+            let (mut seen, mut received) = (0, 0);
             let found = loop {
-                came = bytes.len().min(came + piece);
-                match read(&bytes[..came], seen, &limits()) {
-                    Read::Partial if came < bytes.len() => seen = came,
+                received = bytes.len().min(received + piece);
+                match read(&bytes[..received], seen, &limits()) {
+                    Read::Partial if received < bytes.len() => seen = received,
                     found => break found,
                 }
             };
-            let at_once = read(&bytes[..came], 0, &limits());
+            let at_once = read(&bytes[..received], 0, &limits());
             prop_assert_eq!(format!("{found:?}"), format!("{at_once:?}"));
-            if let Read::Whole(whole) = found {
-                let Read::Whole(all) = read(&bytes, 0, &limits()) else { panic!("no head in all of them") };
-                prop_assert_eq!(whole.end, all.end);
+            if let Read::Complete(complete) = found {
+                let Read::Complete(all) = read(&bytes, 0, &limits()) else { panic!("no head in all of them") };
+                prop_assert_eq!(complete.end, all.end);
             }
         }
     }

@@ -74,13 +74,17 @@ pub(crate) trait Downstream: WaitingClient {
     async fn flush(&mut self, timer: &mut Deadline) -> Result<(), ClientDisconnected>;
 
     /// The last piece of a whole body.
-    async fn last_data(&mut self, data: Bytes, whole: Complete, timer: &mut Deadline)
-    -> Result<(), ClientDisconnected>;
+    async fn last_data(
+        &mut self,
+        data: Bytes,
+        complete: Complete,
+        timer: &mut Deadline,
+    ) -> Result<(), ClientDisconnected>;
 
     /// The end of a whole body, perhaps with trailers.
     async fn end(
         &mut self,
-        whole: Complete,
+        complete: Complete,
         trailers: Option<HeaderMap>,
         timer: &mut Deadline,
     ) -> Result<(), ClientDisconnected>;
@@ -88,7 +92,7 @@ pub(crate) trait Downstream: WaitingClient {
 
 /// Reads a body of at most `max` bytes; each error is the status to answer with.
 pub(crate) async fn read_form(body: &mut impl RequestBody, max: usize) -> std::result::Result<Bytes, StatusCode> {
-    let whole = async {
+    let read = async {
         let mut form = BytesMut::new();
         while let Part::Data(part) = body.piece().await.map_err(|_| StatusCode::BAD_REQUEST)? {
             if form.len() + part.len() > max {
@@ -98,5 +102,5 @@ pub(crate) async fn read_form(body: &mut impl RequestBody, max: usize) -> std::r
         }
         Ok(form.freeze())
     };
-    timeout(body_time::FORM_TIME, whole).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+    timeout(body_time::FORM_TIME, read).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
 }

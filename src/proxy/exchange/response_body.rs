@@ -66,7 +66,7 @@ async fn relay_body(
     upload_failed: &AtomicBool,
     (idle, timer): (Duration, &mut Deadline),
 ) -> Result<()> {
-    let whole = loop {
+    let complete = loop {
         let part = if let Some(part) = source.buffered()? {
             part
         } else {
@@ -75,10 +75,10 @@ async fn relay_body(
         };
         let data = match part {
             Part::Data(data) => data,
-            Part::End(whole) => break whole,
+            Part::End(complete) => break complete,
         };
-        if let Some(whole) = source.completed() {
-            return client.last_data(data, whole, timer).await.map_err(disconnected);
+        if let Some(complete) = source.completed() {
+            return client.last_data(data, complete, timer).await.map_err(disconnected);
         }
         source.meanwhile(client.data(data, timer)).await.map_err(disconnected)?;
     };
@@ -87,7 +87,7 @@ async fn relay_body(
     }
     let trailers = timer.within(idle, pin!(source.trailers())).await;
     let trailers = trailers.unwrap_or_else(|| Err(too_late("reading the trailers")))?;
-    client.end(whole, trailers.and_then(trailers::to_client), timer).await.map_err(disconnected)
+    client.end(complete, trailers.and_then(trailers::to_client), timer).await.map_err(disconnected)
 }
 
 /// Waits for more of the body.
@@ -126,7 +126,7 @@ pub(super) fn release(
     state: &RequestState,
 ) {
     match source.reusable(sink) {
-        Ok(Some(connection)) if !uses_connection_auth(&forwarding.request().parsed().headers, state.names) => {
+        Ok(Some(connection)) if !uses_connection_auth(&forwarding.request().parsed().headers, state.field_names) => {
             connection_reuse::keep(&handler.gateway, target, connection, needs_probe);
         }
         Ok(_) => {}

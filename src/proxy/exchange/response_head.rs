@@ -46,13 +46,13 @@ pub(super) async fn read_head(
             Some(answer) => return Ok(answer),
             None => seen = buffer.len(),
         }
-        let came = tokio::select! {
+        let received = tokio::select! {
             biased;
-            came = source.read_more(&mut buffer) => came,
+            received = source.read_more(&mut buffer) => received,
             () = client.disconnected() => return Err(AttemptError::Final(client_disconnected())),
         };
         let failed = |e| if begun { AttemptError::Final(e) } else { AttemptError::NoResponse(e) };
-        match came {
+        match received {
             Ok(0) => return Err(failed(Error::explain(ErrorType::ConnectionClosed, "no response").into_up())),
             Ok(_) => begun = true,
             Err(e) => return Err(failed(Error::because(ErrorType::ReadError, "no response", e).into_up())),

@@ -248,11 +248,11 @@ async fn upload<'b, U: RequestBody>(
     }
     let slow = |_| UploadError::Client(Error::explain(ErrorType::ReadTimedout, "reading the body").into_down());
     let mut held = None;
-    let whole = loop {
+    let complete = loop {
         let part = timeout(limits.idle, body.piece()).await.map_err(slow)?.map_err(UploadError::Client)?;
         let mut part = match part {
             Part::Data(part) => part,
-            Part::End(whole) => break whole,
+            Part::End(complete) => break complete,
         };
         let length = part.len();
         let before = progress.sent.fetch_add(length, Ordering::Relaxed);
@@ -270,7 +270,7 @@ async fn upload<'b, U: RequestBody>(
     send(&mut sink, held.unwrap_or_default(), limits.idle).await?;
     // a server that has responded may have forgotten the stream: then Go ends the whole connection because of trailers
     let trailers = trailers.and_then(passing).filter(|_| !progress.answered.load(Ordering::Relaxed));
-    match timeout(limits.idle, sink.end(whole, trailers)).await {
+    match timeout(limits.idle, sink.end(complete, trailers)).await {
         Ok(Ok(())) => Ok((sink, body)),
         Ok(Err(_)) | Err(_) => Err(UploadError::Server),
     }

@@ -54,14 +54,14 @@ pub(super) enum ResponseSource {
 
 /// The reading side of an HTTP/1.1 connection: all of it where the whole request was sent before.
 pub(super) enum Reader {
-    Whole(Stream),
+    Stream(Stream),
     Half(ReadHalf<Stream>),
 }
 
 impl AsyncRead for Reader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Whole(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Half(half) => Pin::new(half).poll_read(cx, buf),
         }
     }
@@ -136,7 +136,7 @@ impl RequestSink {
     }
 
     /// The end of a whole body. Trailers pass in HTTP/2 only.
-    pub(super) async fn end(&mut self, _whole: Complete, trailers: Option<HeaderMap>) -> Result<()> {
+    pub(super) async fn end(&mut self, _complete: Complete, trailers: Option<HeaderMap>) -> Result<()> {
         let failed = |e| Error::because(ErrorType::WriteError, "ending the body", e).into_up();
         match self {
             Self::H1 { stream, chunked: true } => write(stream, chunked::LAST).await,
@@ -158,7 +158,7 @@ async fn write(stream: &mut WriteHalf<Stream>, bytes: &[u8]) -> Result<()> {
 impl ResponseSource {
     /// A response in HTTP/1.1 whose head was read. Takes the bytes after the head.
     pub(super) fn of_answer(connection: Stream, answer: &mut Answer) -> Self {
-        let mut body = Framed::new(Reader::Whole(connection), BytesMut::new(), Framing::Length(0));
+        let mut body = Framed::new(Reader::Stream(connection), BytesMut::new(), Framing::Length(0));
         body.begin(answer.take_rest(), answer.framing);
         Self::H1 { body, keeps: answer.keeps }
     }
@@ -269,7 +269,7 @@ impl ResponseSource {
     /// The connection after a 101, and the bytes that were read behind that.
     pub(super) fn into_switched(self) -> Option<(Stream, BytesMut)> {
         match self {
-            Self::H1 { body: Framed { stream: Reader::Whole(stream), buffer, .. }, .. } => Some((stream, buffer)),
+            Self::H1 { body: Framed { stream: Reader::Stream(stream), buffer, .. }, .. } => Some((stream, buffer)),
             Self::H1 { .. } | Self::H2(_) => None,
         }
     }
@@ -285,7 +285,7 @@ impl ResponseSource {
             return Err(h1_pool::Surplus);
         }
         Ok(match (body.stream, sink) {
-            (Reader::Whole(stream), _) => Some(stream),
+            (Reader::Stream(stream), _) => Some(stream),
             (Reader::Half(read), Some(RequestSink::H1 { stream, .. })) => Some(read.unsplit(stream)),
             (Reader::Half(_), _) => None,
         })

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, Version};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
-use super::downstream::{ClientConnection, STREAM_END_TIMEOUT, disconnected, write_within};
+use super::client_connection::{ClientConnection, STREAM_END_TIMEOUT, disconnected, write_within};
 use super::reply::{self, ConnectionOutcome};
 use crate::policy::forwarding::Forwarding;
 use crate::policy::response_headers::ResponseHeaderPolicy;
@@ -38,7 +38,7 @@ struct H1BufferedDownstream<'c> {
     buffer: &'c mut BytesMut,
     connection: &'c ConnectionHandle,
     request: &'c RequestHeader,
-    names: Names,
+    field_names: Names,
     /// Waits to be written: the head, and pieces of the body that are copied.
     out: Vec<u8>,
     /// How the response's body is framed.
@@ -72,7 +72,7 @@ pub(super) async fn forward(
         buffer,
         connection: handle,
         request,
-        names: state.names,
+        field_names: state.field_names,
         out: Vec::new(),
         sent: Framing::Length(0),
         closes: false,
@@ -191,7 +191,7 @@ impl Downstream for H1BufferedDownstream<'_> {
             Framing::Chunked | Framing::Close if self.request.version == Version::HTTP_11 => Framing::Chunked,
             Framing::Chunked | Framing::Close => Framing::Close,
         };
-        let keeps = self.buffer.is_empty() && reply::keep_alive_allowed(self.handler, self.request, self.names);
+        let keeps = self.buffer.is_empty() && reply::keep_alive_allowed(self.handler, self.request, self.field_names);
         self.closes = status != StatusCode::SWITCHING_PROTOCOLS && (self.sent == Framing::Close || !keeps);
         self.is_server_sent = !end && is_server_sent(&answer);
         let piece = match self.sent {
@@ -230,17 +230,17 @@ impl Downstream for H1BufferedDownstream<'_> {
     async fn last_data(
         &mut self,
         data: Bytes,
-        whole: Complete,
+        complete: Complete,
         timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
         self.data(data, timer).await?;
-        self.end(whole, None, timer).await
+        self.end(complete, None, timer).await
     }
 
     /// Trailers are not forwarded.
     async fn end(
         &mut self,
-        _whole: Complete,
+        _complete: Complete,
         _trailers: Option<HeaderMap>,
         timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {

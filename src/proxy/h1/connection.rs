@@ -1,6 +1,6 @@
 //! A client's connection in HTTP/1: reads each head strictly, once, and serves the request in one of three ways: an exchange
 //! whose body is read whole first, an exchange with streamed bodies, or a WebSocket tunnel. All three use the same rules
-//! (`Gateway::open`, `attempt.rs`, `access_log.rs`).
+//! (`Gateway::decide_request`, `attempt.rs`, `access_log.rs`).
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
-use super::downstream::ClientConnection;
+use super::client_connection::ClientConnection;
 use super::reply::ConnectionOutcome;
 use super::request_body::{body_length, is_streamed};
 use super::websocket_tunnel::Tunnel;
@@ -27,7 +27,7 @@ use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::request_state::{Decision, RequestState, Subject};
-use crate::proxy::{attempt, h2, page};
+use crate::proxy::{attempt, h2, own_page};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
 
@@ -92,7 +92,7 @@ async fn read_head(
         conn.buffer.advance(blank);
         if !conn.buffer.is_empty() {
             match request_head::read(&conn.buffer, seen, limits) {
-                request_head::Read::Whole(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
+                request_head::Read::Complete(head) => return Ok(Some(head.take(&mut conn.buffer)?)),
                 request_head::Read::Bad(bad) => return Err(bad),
                 request_head::Read::Partial => seen = conn.buffer.len(),
             }
@@ -104,7 +104,7 @@ async fn read_head(
         let time = by.map_or(limits.keep_alive, |by| by.saturating_duration_since(Instant::now()));
         let ClientConnection { stream, buffer, deadline, stopped, served, .. } = &mut *conn;
         let since = served.filter(|_| by.is_none());
-        let came = {
+        let received = {
             let mut read = pin!(stream.read_on(buffer));
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = read.as_mut().poll(cx) {
@@ -114,7 +114,7 @@ async fn read_head(
             });
             deadline.within_since(since, time, pin!(read)).await
         };
-        match came {
+        match received {
             Some(Some(true)) => {}
             Some(None) if fresh => leaving = Some(Instant::now() + FIRST_TIME),
             // a client that has begun a head gets a 408 (RFC 9110, 15.5.9)
@@ -145,8 +145,8 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
     let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
     let head_bytes = head.bytes.len();
     let decision = handler.gateway.decide_request(head, head_bytes, &mut state);
-    let length = if state.names.may_have(b"content-length") { body_length(decision.parsed()) } else { 0 };
-    let streams = is_streamed(decision.parsed(), state.names, length);
+    let length = if state.field_names.may_have(b"content-length") { body_length(decision.parsed()) } else { 0 };
+    let streams = is_streamed(decision.parsed(), state.field_names, length);
     let (outcome, subject) = match decision {
         Decision::Forward(mut forwarding) => {
             let outcome = forward(handler, &mut conn, &mut forwarding, (streams, length), &mut state, &mut counts);
@@ -184,9 +184,9 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
     conn.served = Some(Instant::from_std(over));
     match outcome {
         ConnectionOutcome::Keep if conn.buffer.is_empty() && closed.is_none() => AfterRequest::Keep(conn),
-        ConnectionOutcome::Next if closed.is_none() => AfterRequest::Keep(conn),
+        ConnectionOutcome::KeepPipelined if closed.is_none() => AfterRequest::Keep(conn),
         // bytes behind a request that is not over are never answered
-        ConnectionOutcome::Keep | ConnectionOutcome::Next | ConnectionOutcome::Linger => {
+        ConnectionOutcome::Keep | ConnectionOutcome::KeepPipelined | ConnectionOutcome::Linger => {
             conn.linger().await;
             AfterRequest::Close
         }
@@ -240,7 +240,7 @@ async fn show_page(
         }
     };
     let unread = streams && body.as_ref().map_or(true, Bytes::is_empty);
-    let reply = Box::pin(page::answer(&handler.gateway, page, request, body, state)).await;
+    let reply = Box::pin(own_page::answer(&handler.gateway, page, request, body, state)).await;
     let reply = if unread { reply.closing() } else { reply };
     reply::send(handler, conn, state.cors.dress(reply), head, state, counts).await
 }

@@ -2,7 +2,7 @@
 
 mod buffered_downstream;
 pub(crate) mod connection;
-pub(super) mod downstream;
+pub(super) mod client_connection;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
 pub(super) mod reply;

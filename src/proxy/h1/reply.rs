@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
-use super::downstream::ClientConnection;
+use super::client_connection::ClientConnection;
 use crate::policy::{hsts, reply_head};
 use crate::proxy::access_log::Counts;
 use crate::proxy::client_disconnected::ClientDisconnected;
@@ -21,7 +21,7 @@ pub(crate) enum ConnectionOutcome {
     Keep,
     /// Another request may follow, and may have begun already: the client had its whole response before the server
     /// ended it.
-    Next,
+    KeepPipelined,
     /// Frames follow. The server's connection, and the bytes after its 101.
     Tunnel(Stream, BytesMut),
     /// The response is written, with `Connection: close`.
@@ -39,7 +39,7 @@ pub(crate) async fn send(
     state: &RequestState,
     counts: &mut Counts,
 ) -> ConnectionOutcome {
-    reply.close |= !keep_alive(handler, conn, head, state.names);
+    reply.close |= !keep_alive(handler, conn, head, state.field_names);
     let (close, bytes) = (reply.close, reply.body.len());
     counts.status = reply.status.as_u16();
     if write(handler, conn, reply, &head.method, &state.request_id).await.is_err() {

@@ -21,7 +21,7 @@ use crate::proxy::connection_handle::ConnectionHandle;
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::exchange::downstream::{Downstream, RequestBody, WaitingClient, read_form};
 use crate::proxy::exchange::streamed;
-use crate::proxy::h1::downstream::{ClientConnection, STREAM_END_TIMEOUT, write_within};
+use crate::proxy::h1::client_connection::{ClientConnection, STREAM_END_TIMEOUT, write_within};
 use crate::proxy::h1::reply::{self, ConnectionOutcome};
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::RequestState;
@@ -108,7 +108,7 @@ pub(super) async fn forward(
     counts: &mut Counts,
 ) -> ConnectionOutcome {
     let head = forwarding.request().parsed();
-    let keeps = reply::keep_alive_allowed(handler, head, state.names);
+    let keeps = reply::keep_alive_allowed(handler, head, state.field_names);
     let ends = Ends::default();
     let handle = conn.handle.clone();
     let is_plain = conn.stream.is_plain();
@@ -138,7 +138,7 @@ pub(super) async fn forward(
     let Err(e) = result else {
         return match (keeps, ends.pipelined.load(Ordering::Relaxed)) {
             (true, true) => ConnectionOutcome::Keep,
-            (true, false) => ConnectionOutcome::Next,
+            (true, false) => ConnectionOutcome::KeepPipelined,
             (false, _) => ConnectionOutcome::Linger,
         };
     };
@@ -204,7 +204,7 @@ impl RequestBody for H1RequestBody<'_> {
         Ok(None)
     }
 
-    /// What arrives meanwhile is kept, but never more than one piece: see `h1/downstream.rs`.
+    /// What arrives meanwhile is kept, but never more than one piece: see `h1/client_connection.rs`.
     async fn disconnected(&mut self) {
         if self.framed.buffer.is_empty() {
             match self.framed.read().await {
@@ -334,17 +334,17 @@ impl Downstream for H1StreamedDownstream<'_> {
     async fn last_data(
         &mut self,
         data: Bytes,
-        whole: Complete,
+        complete: Complete,
         timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
         self.data(data, timer).await?;
-        self.end(whole, None, timer).await
+        self.end(complete, None, timer).await
     }
 
     /// Trailers are not forwarded.
     async fn end(
         &mut self,
-        _whole: Complete,
+        _complete: Complete,
         _trailers: Option<HeaderMap>,
         timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {

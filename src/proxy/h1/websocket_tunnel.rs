@@ -12,7 +12,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
-use super::downstream::ClientConnection;
+use super::client_connection::ClientConnection;
 use crate::metrics::{RouteMetrics, SocketEnd};
 use crate::policy::forwarding::Forwarding;
 use crate::policy::normalize::NormalRequest;
@@ -27,10 +27,10 @@ use crate::wire::stream::Stream;
 use crate::wire::websocket_frames::{Closing, FrameTracker};
 
 /// Time for the end of a frame that has begun.
-const FRAME: Duration = Duration::from_millis(500);
+const FRAME_END_TIME: Duration = Duration::from_millis(500);
 /// Time for the client's Close after ours: a client that sees the end of the connection before takes that for a failure
 /// (RFC 6455, 7.1.1).
-const ANSWER: Duration = Duration::from_secs(1);
+const CLOSE_REPLY_TIME: Duration = Duration::from_secs(1);
 
 /// One direction.
 #[derive(Default)]
@@ -144,7 +144,7 @@ impl Tunnel {
                 active = Instant::now();
             }
             if let Some(closing) = closing.as_mut().filter(|closing| !closing.is_sent && self.down.close_sent) {
-                (closing.is_sent, closing.by) = (true, Instant::now() + ANSWER);
+                (closing.is_sent, closing.by) = (true, Instant::now() + CLOSE_REPLY_TIME);
             }
             if self.up.is_over() && self.down.is_over() {
                 return Poll::Ready(());
@@ -182,7 +182,12 @@ fn end_of(why: Closing) -> SocketEnd {
 }
 
 fn begin(why: Closing) -> CloseHandshake {
-    CloseHandshake { frame: why.server_frame(), mask: why.client_frame(), by: Instant::now() + FRAME, is_sent: false }
+    CloseHandshake {
+        frame: why.server_frame(),
+        mask: why.client_frame(),
+        by: Instant::now() + FRAME_END_TIME,
+        is_sent: false,
+    }
 }
 
 impl Direction {

@@ -167,12 +167,12 @@ impl H2Downstream {
         sent.await
     }
 
-    /// A piece of the body; with `whole`, the last one. However slowly the client opens its window, each 16 KiB must be taken
+    /// A piece of the body; with `complete`, the last one. However slowly the client opens its window, each 16 KiB must be taken
     /// within `idle`.
     async fn send_data(
         &mut self,
         mut data: Bytes,
-        whole: Option<Complete>,
+        complete: Option<Complete>,
         timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
         let Some(body) = &mut self.body else { return Err(ClientDisconnected) };
@@ -188,7 +188,7 @@ impl H2Downstream {
                     if let Some(messages) = &mut self.messages {
                         messages.feed(&part);
                     }
-                    let ends = whole.is_some() && !(data.has_remaining() || piece.has_remaining());
+                    let ends = complete.is_some() && !(data.has_remaining() || piece.has_remaining());
                     body.send_data(part, ends).map_err(|_| ClientDisconnected)?;
                 }
                 Ok(())
@@ -290,15 +290,15 @@ impl Downstream for H2Downstream {
     async fn last_data(
         &mut self,
         data: Bytes,
-        whole: Complete,
+        complete: Complete,
         timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {
-        self.send_data(data, Some(whole), timer).await
+        self.send_data(data, Some(complete), timer).await
     }
 
     async fn end(
         &mut self,
-        _whole: Complete,
+        _complete: Complete,
         trailers: Option<HeaderMap>,
         _timer: &mut Deadline,
     ) -> std::result::Result<(), ClientDisconnected> {

@@ -1,4 +1,4 @@
-//! One stream is one request: the same `open`, replies and access line as in HTTP/1.
+//! One stream is one request: the same `decide_request`, replies and access line as in HTTP/1.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::proxy::exchange::downstream::{RequestBody as _, read_form};
 use crate::proxy::exchange::streamed;
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::{Decision, RequestState, Subject};
-use crate::proxy::{attempt, page};
+use crate::proxy::{attempt, own_page};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
@@ -171,13 +171,13 @@ impl Call<'_> {
             Ok(Bytes::new())
         };
         self.bytes_in = body.as_ref().map_or(0, Bytes::len);
-        let reply = Box::pin(page::answer(gateway, page, request, body, self.state)).await;
+        let reply = Box::pin(own_page::answer(gateway, page, request, body, self.state)).await;
         self.state.cors.dress(reply)
     }
 
     /// Forwards the request; the reply in place of a response that did not begin.
     async fn forward(&mut self, forwarding: &Forwarding) -> Option<Reply> {
-        let e = self.forward_whole(forwarding).await.err()?;
+        let e = self.exchange(forwarding).await.err()?;
         let gateway = &self.handler.gateway;
         let is_closed = self.state.connection.close_reason().is_some();
         let reply = if is_closed {
@@ -197,21 +197,21 @@ impl Call<'_> {
 
     /// A small body is read whole before, as in HTTP/1, and so is an empty one: data after a head that excludes them must not be
     /// noticed after the request was sent.
-    async fn forward_whole(&mut self, forwarding: &Forwarding) -> Result<()> {
+    async fn exchange(&mut self, forwarding: &Forwarding) -> Result<()> {
         let Self { handler, body, client, state, bytes_in } = self;
         let head = forwarding.request().parsed();
         let length = head.headers.contains_key(header::CONTENT_LENGTH).then(|| body_length(head));
         let is_small = body.is_over() || length.is_some_and(|length| length <= BODY_BYTES_MAX);
         let may_use_h2 = state.grpc_entry.is_some() || attempt::may_use_h2(&handler.gateway, forwarding);
         if (is_small && !may_use_h2) || length == Some(0) {
-            let whole = read_whole(body).await?;
+            let whole_body = read_body(body).await?;
             if !may_use_h2 {
-                *bytes_in = whole.len();
+                *bytes_in = whole_body.len();
                 let (connection, mut timer) = (state.connection.clone(), Deadline::default());
                 return tokio::select! {
                     biased;
                     _ = connection.closed() => Err(client_disconnected()),
-                    sent = buffered::forward(handler, forwarding, &whole, (*client, &mut timer), state) => sent.map(drop),
+                    sent = buffered::forward(handler, forwarding, &whole_body, (*client, &mut timer), state) => sent.map(drop),
                 };
             }
         }
@@ -221,16 +221,16 @@ impl Call<'_> {
 
 /// Reads a body, at most as long as its `Content-Length` (RFC 9113, 8.1.1: the library compares them), in the time that one in
 /// HTTP/1 may take.
-async fn read_whole(body: &mut H2RequestBody) -> Result<Bytes> {
+async fn read_body(body: &mut H2RequestBody) -> Result<Bytes> {
     let slow = |_| Error::explain(ErrorType::ReadTimedout, "reading the body").into_down();
-    let (mut whole, began) = (BytesMut::new(), Instant::now());
+    let (mut received, began) = (BytesMut::new(), Instant::now());
     while !body.is_over() {
-        match timeout_at(began + body_time(whole.len()), body.piece()).await.map_err(slow)?? {
-            Part::Data(piece) => whole.extend_from_slice(&piece),
+        match timeout_at(began + body_time(received.len()), body.piece()).await.map_err(slow)?? {
+            Part::Data(piece) => received.extend_from_slice(&piece),
             Part::End(_) => break,
         }
     }
-    Ok(whole.freeze())
+    Ok(received.freeze())
 }
 
 async fn reply_h2(

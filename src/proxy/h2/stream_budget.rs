@@ -81,7 +81,7 @@ impl StreamBudget {
     /// `None` when there are too many.
     pub(super) fn place(self: Arc<Self>, gateway: &Gateway, address: Option<IpAddr>) -> Option<StreamSlot> {
         if self.placed.swap(true, Ordering::Relaxed) {
-            return gateway.connections.admit_stream(address, &gateway.config).map(StreamSlot::Counted);
+            return gateway.connections.acquire_stream(address, &gateway.config).map(StreamSlot::Counted);
         }
         Some(StreamSlot::OfConnection(self))
     }

@@ -30,18 +30,18 @@ pub(crate) fn gateway(
     log: Log,
     whoami: Option<SocketAddr>,
 ) -> Gateway {
-    let ids = ahash::RandomState::new();
+    let id_hasher = ahash::RandomState::new();
     let process = ProcessState {
         live: Arc::default(),
         connections: Arc::new(Connections::new()),
         metrics: Arc::new(Metrics::new()),
-        via: format!("{:016x}", ids.hash_one("via")),
+        via: format!("{:016x}", id_hasher.hash_one("via")),
         settled: Settled::default(),
         next_id: AtomicU64::new(0),
         dns_refresh: Notify::new(),
         log,
         clock,
-        ids,
+        id_hasher,
     };
     let targets = config.upstreams.iter().map(|upstream| Arc::new(Targets::new(upstream, whoami))).collect();
     assemble(config, accounts, targets, 0, Arc::new(process))
