@@ -1,5 +1,5 @@
-//! The client's side of an exchange: the body of its request, and the way back to it. HTTP/1 (`h1/`) and HTTP/2 (`h2/`) have
-//! one implementation each; the server's side is `upstream.rs`.
+//! The client's side of an exchange: the body of its request, and the way back to it. The implementations are in `h1/`, for
+//! requests that were read whole and for streamed ones, and in `h2/`; the server's side is `upstream.rs`.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
