@@ -42,7 +42,7 @@ pub(super) async fn relay<D: Downstream>(
     let policy = attempt::on_response_head(&handler.gateway, forwarding, &head, state)?;
     let has_length = head.values(&header::CONTENT_LENGTH).next().is_some();
     let over = source.is_over() || source.is_bodiless();
-    source.meanwhile(client.head(head, policy, over, timer)).await.map_err(disconnected)?;
+    source.meanwhile(pin!(client.head(head, policy, over, timer))).await.map_err(disconnected)?;
     if over {
         source.drain().await;
         return Ok(());
@@ -80,7 +80,7 @@ async fn relay_body(
         if let Some(complete) = source.completed() {
             return client.last_data(data, complete, timer).await.map_err(disconnected);
         }
-        source.meanwhile(client.data(data, timer)).await.map_err(disconnected)?;
+        source.meanwhile(pin!(client.data(data, timer))).await.map_err(disconnected)?;
     };
     if source.ends_with_connection() && upload_failed.load(Ordering::Relaxed) {
         return Err(truncated());

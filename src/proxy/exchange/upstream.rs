@@ -246,8 +246,9 @@ impl ResponseSource {
         let _ = timeout(LINGER, rest).await;
     }
 
-    /// Does other work, and meanwhile takes what arrives on a stream of a shared connection: it must not block the others.
-    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Does other work, and meanwhile takes what arrives on a stream of a shared connection: it must not block the others. The
+    /// work is pinned by the caller: moved in here, it would be stored three times, in each connection.
+    pub(super) async fn meanwhile<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
         match self {
             Self::H1 { .. } => work.await,
             Self::H2(stream) => stream.meanwhile(work).await,
