@@ -124,6 +124,7 @@ impl Accounts {
         folder.keep_reserve();
         let secrets = Arc::new(SecretsAtRest::open(Source::new(config, &folder), &mut db).map_err(StartError)?);
         store::identities::map_groups(&mut db, &group_map(config))?;
+        store::sealed_tokens::forget_claimed(&mut db)?;
         let app_cookies = first_keys(config, &mut db, &secrets, clock.now())?;
         let sessions = Arc::new(SessionRegistry::new(settings.idle_secs, settings.max_age_secs));
         let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));

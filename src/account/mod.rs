@@ -49,6 +49,7 @@ pub use secrets_at_rest::{judge as judge_sealing_key, place as sealing_key_place
 pub use session::cookie_token::{ISSUER, SESSION_TOKEN_START};
 pub use session::draft::SignedIn;
 pub use session::session::{Identity, Rejected, Session, SessionState};
+pub(crate) use session::upstream_tokens::UpstreamToken;
 pub use session::user::{IdentityValues, User};
 pub use session::user_sessions::{self, SessionInfo};
 pub use websocket_ticket::TICKET_SECS;

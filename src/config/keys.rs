@@ -199,6 +199,7 @@ pub(super) const TABLES: &[Keys] = &[
                 ("allow_headers", Texts),
                 ("identity", OneOf(&[Words(&["remote", "x-auth-request", "x-forwarded", "none"]), Free])),
                 ("token", Table("token")),
+                ("provider_token", Table("provider_token")),
                 ("health", Table("health")),
             ],
         ),
@@ -214,6 +215,10 @@ pub(super) const TABLES: &[Keys] = &[
             ("lifetime", Duration),
             ("format", Words(&["jwt", "next-auth-v4", "authjs-v5"])),
         ],
+    ),
+    needing(
+        &["provider", "header"],
+        keys("provider_token", &[("provider", Text), ("kind", Words(&["access", "id"])), ("header", Text)]),
     ),
     needing(&["path"], keys("health", &[("path", Text), ("interval", Duration)])),
     keys(

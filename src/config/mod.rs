@@ -40,8 +40,9 @@ pub use provider::{
 };
 pub use routes::Routes;
 pub use routing::{
-    Access, BackendToken, Cache, Cors, Health, IdentityHeaders, Miss, Paths, Refuse, Route, TemplatePart, Test,
-    TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol, UpstreamServer, WebSocketToken,
+    Access, BackendToken, Cache, Cors, Health, IdentityHeaders, Miss, Paths, ProviderToken, ProviderTokenKind, Refuse,
+    Route, TemplatePart, Test, TestUser, TokenFormat, TokenKey, Upstream, UpstreamHost, UpstreamProtocol,
+    UpstreamServer, WebSocketToken,
 };
 pub use schema::schema;
 pub use sealing_key::SealingKeyPlace;

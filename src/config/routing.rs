@@ -26,6 +26,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// Short-lived JWT for this upstream.
     pub token: Option<BackendToken>,
+    /// Token of a provider for this upstream.
+    pub provider_token: Option<ProviderToken>,
     /// Active health checks. Without them, an unreachable server is skipped until a connection succeeds again.
     pub health: Option<Health>,
 }
@@ -54,6 +56,32 @@ pub struct BackendToken {
     pub cookies: Vec<String>,
     /// Maximum token lifetime.
     pub lifetime: Duration,
+}
+
+/// `upstream.provider_token`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderToken {
+    /// Name of the provider. Only sessions that began through it have a token.
+    pub provider: String,
+    /// Which of its tokens.
+    pub kind: ProviderTokenKind,
+    /// Request header that holds it: a name of letters, digits and `-`.
+    pub header: String,
+}
+
+impl ProviderToken {
+    /// Whether it is sent as `Authorization: Bearer TOKEN` (RFC 6750, 2.1) instead of by itself.
+    pub fn is_authorization(&self) -> bool {
+        self.header.eq_ignore_ascii_case("authorization")
+    }
+}
+
+/// `upstream.provider_token.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ProviderTokenKind {
+    Access,
+    Id,
 }
 
 /// Key that signs or encrypts a backend token.

@@ -114,7 +114,7 @@ fn comments(shipped: &str) -> HashMap<(String, String), Said> {
 }
 
 /// Keys without a default: the shipped file shows an example.
-const EXAMPLES: [&str; 12] = [
+const EXAMPLES: [&str; 13] = [
     "cors",
     "name",
     "kind",
@@ -123,6 +123,7 @@ const EXAMPLES: [&str; 12] = [
     "client_secret",
     "servers",
     "token",
+    "provider_token",
     "health",
     "request",
     "user",

@@ -7,7 +7,7 @@ use super::authorize::Admission;
 use super::decide::Approval;
 use super::normalize::NormalRequest;
 use super::websocket_credentials::Handshake;
-use crate::account::IssuedToken;
+use crate::account::{IssuedToken, UpstreamToken};
 
 /// A request that may be forwarded, and all that its exchange needs to know. The approval and the request that it was
 /// made for are private, and are never exchanged.
@@ -21,6 +21,8 @@ pub(crate) struct Forwarding {
 pub(crate) struct Additions {
     /// The upstream's own token for the account.
     pub(crate) token: Option<Arc<IssuedToken>>,
+    /// The token of the account's provider, if the upstream gets one.
+    pub(crate) provider_token: Option<Arc<UpstreamToken>>,
     /// Cookies of apps that belong to another account, or whose account is not known yet.
     pub(crate) foreign_cookies: Option<Box<Foreign>>,
     pub(crate) handshake: Option<Handshake>,
@@ -54,6 +56,15 @@ impl Forwarding {
 
     pub(crate) fn token(&self) -> Option<&IssuedToken> {
         self.additions.token.as_deref()
+    }
+
+    pub(crate) fn provider_token(&self) -> Option<&UpstreamToken> {
+        self.additions.provider_token.as_deref()
+    }
+
+    /// Adds the token of the account's provider, which the request waited for.
+    pub(crate) fn add_provider_token(&mut self, token: Arc<UpstreamToken>) {
+        self.additions.provider_token = Some(token);
     }
 
     pub(crate) fn foreign_cookies(&self) -> Option<&Foreign> {

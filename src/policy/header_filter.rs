@@ -59,7 +59,10 @@ pub(crate) struct HeaderFilter {
 impl HeaderFilter {
     pub(crate) fn new(config: &Config) -> Self {
         let configured = config.upstreams.iter().flat_map(|upstream| &upstream.identity.0);
-        let configured = configured.map(|(name, _)| fold(name));
+        let tokens = config.upstreams.iter().filter_map(|upstream| upstream.provider_token.as_ref());
+        // any app may read `Authorization`: it is replaced where an upstream gets one
+        let tokens = tokens.filter(|token| !token.is_authorization()).map(|token| fold(&token.header));
+        let configured = configured.map(|(name, _)| fold(name)).chain(tokens);
         let never: HashSet<String, _> =
             IDENTITY.into_iter().chain(STRIPPED).map(str::to_owned).chain(configured).collect();
         Self {

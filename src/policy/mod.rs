@@ -15,6 +15,7 @@ pub(crate) mod hsts;
 pub(crate) mod loop_detection;
 pub(crate) mod normalize;
 pub(crate) mod oversized_head;
+pub(crate) mod provider_token;
 pub(crate) mod reasons;
 pub(crate) mod refuse;
 pub(crate) mod reply_head;

@@ -86,6 +86,8 @@ pub(crate) enum Reason {
     Connections,
     /// No token could be issued for the upstream.
     BackendToken,
+    /// The provider gives no token for the upstream now.
+    ProviderToken,
     /// `X-Forwarded-Proto: https` from an untrusted address.
     UntrustedForwardedProto,
     /// The trusted proxy sent no `X-Forwarded-Proto: https`.
@@ -119,6 +121,7 @@ impl Reason {
             Self::SocketsPerUser => "sockets_per_user",
             Self::Connections => "connections",
             Self::BackendToken => "backend token",
+            Self::ProviderToken => "provider token",
             Self::UntrustedForwardedProto => "X-Forwarded-Proto from an address that is not in trusted_proxies",
             Self::MissingForwardedProto => "no X-Forwarded-Proto: https from the trusted proxy",
             Self::PlainOnTls => "plain http on a TLS listener",

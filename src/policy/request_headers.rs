@@ -14,7 +14,7 @@ use super::normalize::Facts;
 use super::websocket_credentials::Handshake;
 use crate::account::{IssuedToken, User};
 use crate::config::Config;
-use crate::config::{IdentityHeaders, TemplatePart, Upstream};
+use crate::config::{IdentityHeaders, ProviderToken, TemplatePart, Upstream};
 use crate::web::cookie;
 use crate::web::names::Names;
 use crate::wire::hop_by_hop::{self, is_hop_by_hop};
@@ -31,6 +31,8 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) user: Option<&'a User>,
     /// The upstream's own token, if it gets one.
     pub(crate) token: Option<&'a IssuedToken>,
+    /// Name and value of the header with a token of the account's provider, if the upstream gets one.
+    pub(crate) provider_token: Option<(&'a str, &'a str)>,
     /// Cookies that belong to another account: not forwarded.
     pub(crate) foreign: Option<&'a Foreign>,
     /// No cookie of the client is forwarded (`route.cookies`).
@@ -68,6 +70,7 @@ impl<'a> ForwardContext<'a> {
             upstream: &config.upstreams[admission.upstream()],
             user: admission.identity().map(|identity| &*identity.user),
             token: None,
+            provider_token: None,
             foreign: None,
             drops_cookies: admission.routes().any(|route| config.routes[route].drops_cookies),
             handshake: None,
@@ -85,8 +88,7 @@ impl<'a> ForwardContext<'a> {
     }
 }
 
-/// How a client's head changes on its way to an upstream.
-#[derive(Debug)]
+/// How a client's head changes on its way to an upstream. It holds tokens, so it has no `Debug`.
 pub(crate) struct Changes<'a> {
     /// Names of fields that may not be forwarded as they are.
     names: Names,
@@ -149,14 +151,7 @@ pub(crate) fn changes<'a>(
     }
     rewrite_cookies(&mut changes, headers, header_filter, context);
     state_identity(&mut changes, &context.upstream.identity, context.user);
-    if let Some(token) = context.token {
-        if let Some(bearer) = &token.bearer {
-            changes.set("Authorization", bearer.as_bytes());
-        }
-        if let Some(assertion) = &token.assertion {
-            changes.set("X-Authgate-Jwt-Assertion", assertion.as_bytes());
-        }
-    }
+    add_tokens(&mut changes, context);
     if context.trusted {
         let hops = forwarded_for(headers, context.peer);
         if !hops.is_empty() {
@@ -216,9 +211,11 @@ fn forwarded_for(headers: &HeaderMap, peer: Option<&str>) -> Vec<u8> {
 }
 
 /// The gateway's own credential is always removed. Any other belongs to the app and passes, even beside one of the
-/// gateway's. If the app gets a Bearer token from the gateway, it receives exactly that one, or none.
+/// gateway's. If the app gets a Bearer token from the gateway, its own or a provider's, it receives exactly that one, or
+/// none.
 fn strip_authorization(changes: &mut Changes<'_>, headers: &HeaderMap, upstream: &Upstream) {
-    let replaced = upstream.token.as_ref().is_some_and(|token| token.bearer);
+    let is_providers = upstream.provider_token.as_ref().is_some_and(ProviderToken::is_authorization);
+    let replaced = is_providers || upstream.token.as_ref().is_some_and(|token| token.bearer);
     let values = headers.get_all(header::AUTHORIZATION);
     if !replaced && !values.iter().any(holds_own) {
         return;
@@ -270,6 +267,21 @@ fn rewrite_cookies(
     changes.drop(&header::COOKIE);
     if !kept.is_empty() {
         changes.make("Cookie", kept);
+    }
+}
+
+/// The upstream's own token, and one of the account's provider.
+fn add_tokens<'a>(changes: &mut Changes<'a>, context: &ForwardContext<'a>) {
+    if let Some(token) = context.token {
+        if let Some(bearer) = &token.bearer {
+            changes.set("Authorization", bearer.as_bytes());
+        }
+        if let Some(assertion) = &token.assertion {
+            changes.set("X-Authgate-Jwt-Assertion", assertion.as_bytes());
+        }
+    }
+    if let Some((name, value)) = context.provider_token {
+        changes.set(name, value.as_bytes());
     }
 }
 

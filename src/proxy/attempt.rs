@@ -105,8 +105,13 @@ pub(super) fn changes<'a>(
 ) -> Changes<'a> {
     let (admission, request) = (forwarding.admission(), forwarding.request());
     let own_host = gateway.targets[admission.upstream()].host_override(target);
+    let spec = gateway.config.upstreams[admission.upstream()].provider_token.as_ref();
+    let provider_token = spec
+        .zip(forwarding.provider_token())
+        .map(|(spec, token)| (spec.header.as_str(), token.value(spec.is_authorization())));
     let context = ForwardContext {
         token: forwarding.token(),
+        provider_token,
         foreign: forwarding.foreign_cookies(),
         handshake: forwarding.handshake(),
         peer: state.connection.address_text(),

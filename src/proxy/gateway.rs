@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use super::connection_limits::Connections;
 use super::live_connections::{LiveConnections, LiveRules, RequestSnapshot};
-use super::request_state::{Decision, RequestState, Subject};
+use super::request_state::{Decision, RequestState, Step, Subject};
 use super::untrusted_proxy_warning;
+use crate::account::identity::upstream_token::{self, Lookup};
 use crate::account::{Accounts, User};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,6 +28,7 @@ use crate::policy::forwarding::{Additions, Forwarding};
 use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::provider_token;
 use crate::policy::reasons::{self, Outcome, Reason};
 use crate::policy::refuse::{self, Handling, Refused};
 use crate::policy::websocket_credentials::Handshake;
@@ -163,14 +165,14 @@ impl Gateway {
 
     /// Routes, authenticates and authorizes, and counts the time it took. Nothing is sent here. `head_bytes` is the
     /// size of the head on the wire.
-    pub(super) fn decide_request(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Decision {
-        let decision = match self.read_head(head, head_bytes, state) {
+    pub(super) fn decide_request(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Step {
+        let step = match self.read_head(head, head_bytes, state) {
             Ok(request) => self.decide_normalized(request, state),
-            Err((bad, head)) => self.reject_head(bad, head, state),
+            Err((bad, head)) => Step::Decided(self.reject_head(bad, head, state)),
         };
         state.decided = Instant::now();
         self.series(state).decided(state.decided - state.began);
-        decision
+        step
     }
 
     /// The series that a request is counted in.
@@ -211,7 +213,7 @@ impl Gateway {
         Decision::Reply(oversized_head::bad_head(bad, &state.request_id, site, &seen), Subject::Malformed(head))
     }
 
-    fn decide_normalized(&self, request: NormalRequest, state: &mut RequestState) -> Decision {
+    fn decide_normalized(&self, request: NormalRequest, state: &mut RequestState) -> Step {
         let (incoming, rules) = (request.incoming(), self.rules());
         let can_switch = request.parsed().version == Version::HTTP_11;
         let authenticate =
@@ -230,11 +232,11 @@ impl Gateway {
             Handling::Page(page) => {
                 (state.outcome, state.page) = (Outcome::Page, Some(page.name()));
                 self.warn_of_proxy(&incoming, state.peer);
-                Decision::Page(page, request)
+                Step::Decided(Decision::Page(page, request))
             }
             Handling::Reply(refused) => {
                 self.note_refused(&refused, &incoming, state);
-                Decision::Reply(refused.reply, Subject::Normal(request))
+                Step::Decided(Decision::Reply(refused.reply, Subject::Normal(request)))
             }
         }
     }
@@ -251,14 +253,14 @@ impl Gateway {
         }
     }
 
-    /// Prepares an admitted request: registers it if it may become a live connection, and gets the upstream's token.
+    /// Prepares an admitted request: registers it if it may become a live connection, and gets the upstream's tokens.
     fn prepare_forward(
         &self,
         approval: Approval,
         request: NormalRequest,
         (handshake, upgrade): (Option<Handshake>, Option<String>),
         state: &mut RequestState,
-    ) -> Decision {
+    ) -> Step {
         let (route, upstream) = (approval.route(), approval.upstream());
         (state.route, state.upstream) = (Some(route), Some(upstream));
         self.route_metrics.route(state.route).judged(Authz::Allowed);
@@ -271,7 +273,7 @@ impl Gateway {
             let socket = self.live.socket(&state.connection, &approval, snapshot, &self.live_rules());
             let Ok(handle) = socket else {
                 let reply = self.too_many_sockets(&approval, &incoming, state);
-                return Decision::Reply(reply, Subject::Normal(request));
+                return Step::Decided(Decision::Reply(reply, Subject::Normal(request)));
             };
             state.live_entry = Some(handle);
         }
@@ -286,13 +288,29 @@ impl Gateway {
                 (state.outcome, state.reason) = (Outcome::Internal, Some(Reason::BackendToken));
                 let code = StatusCode::INTERNAL_SERVER_ERROR;
                 let reply = refuse::status(&self.pages, code, &incoming, &state.request_id);
-                return Decision::Reply(reply, Subject::Normal(request));
+                return Step::Decided(Decision::Reply(reply, Subject::Normal(request)));
             };
             token = issued;
         }
         state.outcome = Outcome::Forward;
-        let additions = Additions { token, foreign_cookies, handshake, upgrade };
-        Decision::Forward(Box::new(Forwarding::new(approval, request, additions)))
+        let additions = Additions { token, provider_token: None, foreign_cookies, handshake, upgrade };
+        let forwarding = Box::new(Forwarding::new(approval, request, additions));
+        if self.config.upstreams[upstream].provider_token.is_some() {
+            return self.with_provider_token(forwarding);
+        }
+        Step::Decided(Decision::Forward(forwarding))
+    }
+
+    /// Adds the provider's token that the app gets, if it is in memory.
+    fn with_provider_token(&self, mut forwarding: Box<Forwarding>) -> Step {
+        let wanted = provider_token::wanted(&self.config, &forwarding.admission());
+        let found = wanted.and_then(|(token, session)| upstream_token::look_up(&self.accounts, token, session));
+        match found {
+            Some(Lookup::Wait) => return Step::AwaitsToken(forwarding),
+            Some(Lookup::Token(token)) => forwarding.add_provider_token(token),
+            None => {}
+        }
+        Step::Decided(Decision::Forward(forwarding))
     }
 
     fn too_many_sockets(&self, admission: &Admission, incoming: &Incoming<'_>, state: &mut RequestState) -> Reply {
@@ -317,7 +335,7 @@ impl Gateway {
     }
 
     /// The configuration that requests are judged by.
-    fn rules(&self) -> Rules<'_> {
+    pub(super) fn rules(&self) -> Rules<'_> {
         Rules { config: &self.config, site: &self.pages, via: &self.via }
     }
 

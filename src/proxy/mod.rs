@@ -24,6 +24,7 @@ mod own_page;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub(crate) mod metrics_report;
+mod provider_token;
 mod request_state;
 pub(crate) mod server_app;
 pub(crate) mod tls_handshake;

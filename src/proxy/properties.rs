@@ -191,6 +191,7 @@ pub fn stripped(bytes: &[u8]) {
             upstream: &CONFIG.upstreams[0],
             user,
             token: None,
+            provider_token: None,
             foreign: None,
             drops_cookies: false,
             handshake: None,

@@ -20,6 +20,36 @@ use crate::web::names::Names;
 use crate::web::reply::Reply;
 use crate::wire::request_head::Head;
 
+/// What follows from a request's head.
+#[must_use]
+pub(crate) enum Step {
+    /// This.
+    Decided(Decision),
+    /// It is admitted, and waits for a token of the account's provider: `provider_token::settle` decides.
+    AwaitsToken(Box<Forwarding>),
+}
+
+impl Step {
+    /// The head as it was parsed.
+    pub(super) fn parsed(&self) -> &RequestHeader {
+        match self {
+            Self::Decided(decision) => decision.parsed(),
+            Self::AwaitsToken(forwarding) => forwarding.request().parsed(),
+        }
+    }
+
+    /// The request, which is not served.
+    pub(super) fn into_subject(self) -> Subject {
+        match self {
+            Self::Decided(Decision::Reply(_, subject)) => subject,
+            Self::Decided(Decision::Page(_, request)) => Subject::Normal(request),
+            Self::Decided(Decision::Forward(forwarding)) | Self::AwaitsToken(forwarding) => {
+                Subject::Normal(forwarding.into_request())
+            }
+        }
+    }
+}
+
 /// What is to be done with a request.
 #[must_use]
 pub(crate) enum Decision {

@@ -27,8 +27,9 @@ const GIVES_WAY: [&str; 9] = [
 ];
 /// Events that are kept for [`AGE_MAX_SECS`] whatever others do: they require the right password, a link, a
 /// session, or a token of a provider.
-const KEPT: [&str; 16] = [
+const KEPT: [&str; 17] = [
     "recheck_ended",
+    "provider_token_ended",
     "backchannel_logout",
     "identity_linked",
     "identity_unlinked",
@@ -46,7 +47,7 @@ const KEPT: [&str; 16] = [
     "tokens_revoked",
 ];
 /// Events without a request that no command causes either: a provider's answer does.
-const BY_PROVIDERS: [&str; 2] = ["recheck_ended", "provider_refused"];
+const BY_PROVIDERS: [&str; 3] = ["recheck_ended", "provider_token_ended", "provider_refused"];
 /// The bounds are checked after this many rows.
 const BOUND_EVERY: i64 = 1024;
 /// Owners with the most rows that are considered together.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::error::StoreError;
 use super::folder::{self, Folder};
 use super::migrate::{self, Check};
-use super::{backup_key, copy, keys};
+use super::{backup_key, copy, keys, sealed_tokens};
 
 /// The text of the file with the sealing key of this id, or why it is not there.
 pub type KeyText<'a> = dyn Fn(&str) -> Result<Zeroizing<String>, String> + 'a;
@@ -31,6 +31,7 @@ pub fn back_up(state_dir: &Path, to: &Path, key: Option<&KeyText<'_>>) -> Result
     let beside = copy::parent(to)?;
     let copy = copy::new_file(&beside).map_err(failed)?;
     copy_into(&folder, copy.path())?;
+    sealed_tokens::forget_renewed(copy.path())?;
     if let Some(key) = key {
         let Some(id) = sealed_by(copy.path())? else {
             return Err(StoreError::Down("the database holds nothing sealed, so that no key belongs to it".to_owned()));

@@ -10,7 +10,8 @@ use super::error::StoreError;
 
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'sealing_key')";
 
-fn opened(copy: &Path) -> Result<Connection, StoreError> {
+/// A copy, to be changed.
+pub(super) fn opened(copy: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(copy, flags)?;
     // no second file beside the copy

@@ -21,7 +21,7 @@ use super::keys::{self, Seal};
 use super::migrate::{self, Check};
 use super::sync;
 use super::sync::Applied;
-use super::{audit, backup, backup_key, copy, secret_key};
+use super::{audit, backup, backup_key, copy, sealed_tokens, secret_key};
 
 /// How far the change number is advanced: changes that the gateway writes until the backup is in place have lower
 /// numbers.
@@ -153,6 +153,7 @@ fn copied(folder: &Folder, from: &Path) -> Result<NamedTempFile, StoreError> {
     let copy = copy::new_file(&beside).map_err(|error| failed(&beside, error))?;
     let place = copy.path().to_str().ok_or_else(|| failed(&beside, "the path is not UTF-8"))?;
     backup.execute("VACUUM INTO ?1", [place]).map_err(unread)?;
+    sealed_tokens::forget_renewed(copy.path())?;
     backup::is_sound(copy.path())?;
     folder.hand_over(copy.as_file()).map_err(|error| failed(copy.path(), error))?;
     copy.as_file().sync_all().map_err(|error| failed(copy.path(), error))?;

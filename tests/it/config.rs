@@ -59,10 +59,12 @@ fn the_shipped_file_says_the_defaults() {
     let at = uncommented.find("identity = {").unwrap();
     let end = at + uncommented[at..].find('\n').unwrap();
     uncommented.replace_range(at..end, "");
-    // a token is an example as a whole
-    let at = uncommented.find("token = { algorithm").unwrap();
-    let end = at + uncommented[at..].find('\n').unwrap();
-    uncommented.replace_range(at..end, "");
+    // tokens are examples as a whole
+    for token in ["token = { algorithm", "provider_token = {"] {
+        let at = uncommented.find(token).unwrap();
+        let end = at + uncommented[at..].find('\n').unwrap();
+        uncommented.replace_range(at..end, "");
+    }
     // the test is an example, and one for groups
     let uncommented = uncommented.replace("user = { groups = [\"staff\"] }", "user = { groups = [] }");
     // so is a provider
@@ -103,6 +105,7 @@ fn a_file_that_writes_every_key_with_its_default_changes_nothing() {
              client_secret = { env = \"GOOGLE_CLIENT_SECRET\" }\n\
              [[upstream]]\nname = \"http-server\"\nservers = [\"127.0.0.1:8000\"]\n\
              token = { secret = { env = \"NEXTAUTH_SECRET\" }, send = [\"bearer\", \"cookie:next-auth.session-token\"] }\n\
+             provider_token = { provider = \"google\", header = \"X-Forwarded-Access-Token\" }\n\
              [[route]]\npath = \"/api/**\"\nupstream = \"http-server\"\n",
         ),
     );

@@ -72,6 +72,7 @@ mod provider_pages;
 mod provider_recheck;
 mod provider_returns;
 mod provider_sign_out;
+mod provider_token;
 mod providers;
 mod refusals;
 mod reload;

@@ -34,7 +34,13 @@ pub struct Refresh {
     pub current: HashSet<String>,
     issued: usize,
     pub exchanged: usize,
+    /// Lifetime of access tokens, which are then numbered.
+    pub expires_in: Option<u64>,
+    access: usize,
 }
+
+/// What happens once a refresh token is used up, before the answer.
+type Hook = Box<dyn FnMut() + Send>;
 
 #[derive(Clone)]
 pub struct Provider {
@@ -50,6 +56,7 @@ pub struct Provider {
     pub refresh: Arc<Mutex<Refresh>>,
     /// Where it takes requests and does not answer.
     hanging: Arc<Mutex<HashSet<String>>>,
+    pub on_refresh: Arc<Mutex<Option<Hook>>>,
     /// What it says the time is; nothing: the truth.
     pub date: Arc<Mutex<Option<String>>>,
     /// Where clients prove themselves as Apple wants it: their key.
@@ -89,6 +96,7 @@ impl Provider {
             issued: Arc::default(),
             refresh: Arc::default(),
             hanging: Arc::default(),
+            on_refresh: Arc::default(),
             date: Arc::default(),
             apple_client: Arc::default(),
         };
@@ -227,9 +235,15 @@ impl Provider {
             return Err("invalid_client");
         }
         if let Some(token) = form.get("refresh_token") {
-            let mut refresh = self.refresh.lock().unwrap();
-            let is_current = form["grant_type"] == "refresh_token" && refresh.current.remove(token);
-            refresh.exchanged += usize::from(is_current);
+            let is_current = {
+                let mut refresh = self.refresh.lock().unwrap();
+                let is_current = form["grant_type"] == "refresh_token" && refresh.current.remove(token);
+                refresh.exchanged += usize::from(is_current);
+                is_current
+            };
+            if let Some(hook) = self.on_refresh.lock().unwrap().as_mut() {
+                hook();
+            }
             return if is_current { Ok(None) } else { Err("invalid_grant") };
         }
         let [nonce, challenge, redirect_uri] =
@@ -254,6 +268,11 @@ impl Provider {
         let mut tokens =
             json!({ "access_token": ACCESS_TOKEN, "token_type": "Bearer", "id_token": self.id_token(nonce) });
         let mut refresh = self.refresh.lock().unwrap();
+        if let Some(secs) = refresh.expires_in {
+            tokens["expires_in"] = secs.into();
+            tokens["access_token"] = format!("access-token-{}", refresh.access).into();
+            refresh.access += 1;
+        }
         if refresh.is_offered {
             let token = format!("refresh-token-{}", refresh.issued);
             refresh.issued += 1;

@@ -11,3 +11,4 @@ mod refreshed;
 pub(crate) mod rules;
 pub(crate) mod sign_in;
 pub(crate) mod sign_out;
+pub(crate) mod upstream_token;

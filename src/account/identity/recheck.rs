@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::refreshed::{self, Exchange};
+use super::refreshed::{self, Exchange, event};
 use super::rules::ProviderRules;
 use crate::account::accounts::Accounts;
 use crate::account::audit;
 use crate::account::errors::{StoreDown, store_down};
 use crate::account::provider::identity::ProviderIdentity;
 use crate::account::provider::providers::Providers;
-use crate::account::provider::refresh::{self, NoAnswer, PersonOf};
+use crate::account::provider::refresh::{self, NoAnswer, PersonOf, Refreshed};
 use crate::account::session::begun_with::BegunWith;
 use crate::account::session::session::{Session, SessionState};
 use crate::config::Provider;
 use crate::store::rechecks::{self, Confirmed};
-use crate::store::{self, AuditRow, SessionSelector};
+use crate::store::{self, AuditRow};
 
 /// Rechecks in progress of one provider: one that hangs holds up no other's. Sign-ins share the provider's connections with them.
 const IN_PROGRESS_MAX: usize = 8;
@@ -88,7 +88,30 @@ async fn recheck(accounts: &Accounts, session: &Session) -> Result<(), StoreDown
     if accounts.session_state(session) != SessionState::Active {
         return Ok(());
     }
-    match ask(accounts, providers, provider, session, begun).await? {
+    let answer = ask(accounts, providers, provider, session, begun).await?;
+    apply(accounts, provider, session, begun, answer).await
+}
+
+/// What new tokens say of the person: they were asked for anyway, and the recheck need not ask again.
+pub(super) async fn by_new_tokens(
+    accounts: &Accounts,
+    (providers, provider): (&Providers, &Provider),
+    session: &Session,
+    begun: &BegunWith,
+    refreshed: &Refreshed,
+) -> Result<(), StoreDown> {
+    let person = refresh::person(providers, &provider.name, refreshed).await;
+    apply(accounts, provider, session, begun, answer(provider, person)).await
+}
+
+async fn apply(
+    accounts: &Accounts,
+    provider: &Provider,
+    session: &Session,
+    begun: &BegunWith,
+    answer: Answer,
+) -> Result<(), StoreDown> {
+    match answer {
         Answer::Unclear => Ok(()),
         Answer::Ended(why) => end(accounts, session, begun, why).await,
         Answer::Confirmed(identity) => confirmed(accounts, provider, session, begun, identity.as_deref()).await,
@@ -116,7 +139,11 @@ async fn ask(
         Exchange::NoRefreshToken(_) => return Ok(Answer::Ended("no_refresh_token")),
         Exchange::Overtaken => return Ok(Answer::Unclear),
     };
-    Ok(match person {
+    Ok(answer(provider, person))
+}
+
+fn answer(provider: &Provider, person: Result<Option<ProviderIdentity>, NoAnswer>) -> Answer {
+    match person {
         Ok(person) => Answer::Confirmed(person.map(Box::new)),
         Err(NoAnswer::Ended(why)) => Answer::Ended(why),
         Err(NoAnswer::Unclear(failure)) => {
@@ -124,7 +151,11 @@ async fn ask(
             tracing::warn!(provider, detail, "recheck without an answer, session kept");
             Answer::Unclear
         }
-    })
+    }
+}
+
+async fn end(accounts: &Accounts, session: &Session, begun: &BegunWith, why: &str) -> Result<(), StoreDown> {
+    refreshed::end(accounts, session, begun, ("recheck_ended", why)).await
 }
 
 async fn confirmed(
@@ -160,22 +191,4 @@ async fn confirmed(
         Confirmed::OtherIssuer => return end(accounts, session, begun, "other_issuer").await,
     }
     Ok(())
-}
-
-async fn end(accounts: &Accounts, session: &Session, begun: &BegunWith, why: &str) -> Result<(), StoreDown> {
-    let shared = &*accounts.shared;
-    let now = shared.clock.now();
-    let event = AuditRow { detail: format!("{} {why}", begun.provider), ..event("recheck_ended", session, now) };
-    let (id, written) = (session.id.clone(), event.clone());
-    let selector =
-        move |db: &mut store::Db| store::sessions::end_sessions(db, SessionSelector::Session(&id), now, &written);
-    if shared.store.run(selector).await.map_err(|error| store_down(&error))? > 0 {
-        audit::log(&event);
-    }
-    Ok(())
-}
-
-fn event(name: &'static str, session: &Session, now: u64) -> AuditRow {
-    let user = session.user.load();
-    AuditRow { at: now, event: name, user_id: user.id.clone(), email: user.email.clone(), ..AuditRow::default() }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::call_windows::{CallWindows, PUSHES_MAX};
 use super::errors::{Failure, Reason};
@@ -31,6 +32,10 @@ const FAILED_SECS: u64 = 5;
 const REFETCH_SECS: u64 = 60;
 /// Sign-ins that wait at the same time until one of them has read a document.
 const WAITING_MAX: usize = 32;
+/// Refresh tokens that are exchanged at the same time. Sign-ins share the provider's connections with them.
+const REFRESHES_MAX: usize = 8;
+/// Longest wait for a place among them.
+const REFRESH_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The provider.
 pub(crate) struct ProviderState {
@@ -45,6 +50,7 @@ pub(crate) struct ProviderState {
     waiting: Semaphore,
     shares: Shares,
     pushes: CallWindows,
+    refreshes: Arc<Semaphore>,
 }
 
 /// Times are monotonic seconds.
@@ -86,6 +92,7 @@ impl ProviderState {
             waiting: Semaphore::new(WAITING_MAX),
             shares: Shares::default(),
             pushes: CallWindows::new(PUSHES_MAX),
+            refreshes: Arc::new(Semaphore::new(REFRESHES_MAX)),
         }
     }
 
@@ -100,7 +107,13 @@ impl ProviderState {
         placed.map_err(|_| Failure::new(Reason::Busy, "too many sign-ins of this network are in progress"))
     }
 
-    /// The same for one that begins by a pushed request, which nothing but its number restrains.
+    /// A place among those who exchange refresh tokens.
+    pub(super) async fn refresh_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = timeout(REFRESH_WAIT_MAX, Arc::clone(&self.refreshes).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| Failure::new(Reason::Busy, "too many refreshes are in progress"))
+    }
+
+    /// The same as [`Self::place`] for one that begins by a pushed request, which nothing but its number restrains.
     pub(super) async fn push_place(&self, caller: Option<IpAddr>) -> Result<Place, Failure> {
         if let Some(address) = caller {
             let (name, now) = (self.config.name.as_str(), self.monotonic());

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::claims;
 use super::errors::{Failure, Reason};
@@ -14,7 +15,7 @@ use super::metadata::Metadata;
 use super::provider_state::{ProviderState, Refetch};
 use super::providers::Providers;
 use super::signed_token::{self, TokenType};
-use super::token_request;
+use super::token_request::{self, ClientProof};
 use super::tokens::{ProviderTokens, TimedToken};
 use super::verification::{failure, parties, with_keys};
 use crate::secret::Secret;
@@ -54,12 +55,27 @@ impl From<Failure> for NoAnswer {
     }
 }
 
-/// Exchanges a refresh token of this person.
-pub(crate) async fn refresh(providers: &Providers, of: &PersonOf<'_>, token: &Secret) -> Result<Refreshed, NoAnswer> {
+/// All that an exchange needs. Nothing of the token has been sent.
+pub(crate) struct Prepared {
+    state: Arc<ProviderState>,
+    metadata: Arc<Metadata>,
+    proof: ClientProof,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Prepares the exchange of a refresh token of this person.
+pub(crate) async fn prepare(providers: &Providers, of: &PersonOf<'_>) -> Result<Prepared, NoAnswer> {
+    let place = providers.find(of.provider)?.refresh_place().await?;
     let (state, metadata) = asked(providers, of).await?;
     let proof = state.proof(&metadata)?;
-    let form = token_request::refresh_form(token, &proof);
-    let response = state.post("refresh", &metadata.token, proof.authorization, form).await?;
+    Ok(Prepared { state, metadata, proof, _place: place })
+}
+
+/// Exchanges a refresh token of this person.
+pub(crate) async fn exchange(prepared: Prepared, of: &PersonOf<'_>, token: &Secret) -> Result<Refreshed, NoAnswer> {
+    let Prepared { state, metadata, proof, .. } = &prepared;
+    let form = token_request::refresh_form(token, proof);
+    let response = state.post("refresh", &metadata.token, proof.authorization.clone(), form).await?;
     // GitHub has an error of its own
     if let Some("invalid_grant" | "bad_refresh_token") = response.json.get("error").and_then(Value::as_str) {
         return Err(NoAnswer::Ended("invalid_grant"));
@@ -67,12 +83,12 @@ pub(crate) async fn refresh(providers: &Providers, of: &PersonOf<'_>, token: &Se
     let tokens = token_request::read(&response, state.wall())?;
     let claims = match &tokens.id {
         Some(id) if state.config.kind.is_openid() => {
-            verified(&state, &metadata, id, &tokens.access.value).await.map(Some)
+            verified(state, metadata, id, &tokens.access.value).await.map(Some)
         }
         _ => Ok(None),
     };
     let held = claims.as_ref().ok().and_then(Option::as_ref);
-    if held.is_some_and(|claims| subject_of(&state, claims).as_deref() != Some(of.subject)) {
+    if held.is_some_and(|claims| subject_of(state, claims).as_deref() != Some(of.subject)) {
         return Err(NoAnswer::Ended("another_person"));
     }
     let id = tokens.id.zip(held).map(|(value, claims)| {

@@ -1,11 +1,12 @@
 //! The identity at a provider that a session began with, and what is known of it since.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::upstream_tokens::HeldTokens;
 use crate::clock::UnixSecs;
 
 /// The identity.
-#[derive(Debug)]
 pub(crate) struct BegunWith {
     /// Name of the provider.
     pub(crate) provider: Box<str>,
@@ -19,6 +20,14 @@ pub(crate) struct BegunWith {
     wait_until: AtomicU64,
     /// One exchange of its refresh token at a time: providers accept each once.
     pub(crate) refreshing: tokio::sync::Mutex<()>,
+    /// What apps get of its tokens.
+    pub(crate) tokens: HeldTokens,
+}
+
+impl fmt::Debug for BegunWith {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BegunWith").field("provider", &self.provider).finish_non_exhaustive()
+    }
 }
 
 impl BegunWith {
@@ -30,6 +39,7 @@ impl BegunWith {
             open: AtomicU64::new(0),
             wait_until: AtomicU64::new(0),
             refreshing: tokio::sync::Mutex::default(),
+            tokens: HeldTokens::default(),
         }
     }
 

@@ -7,5 +7,6 @@ pub(super) mod cookie_token;
 pub(super) mod draft;
 pub(super) mod registry;
 pub(super) mod session;
+pub(crate) mod upstream_tokens;
 pub(super) mod user;
 pub mod user_sessions;

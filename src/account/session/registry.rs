@@ -24,6 +24,8 @@ const SHARDS: usize = 256;
 const STEP: usize = 50_000;
 /// Cost of writing one session, in scanned sessions.
 const WRITING: usize = 25;
+/// How long tokens of a provider stay in memory without a request of their session, seconds. The store has them.
+const TOKENS_IDLE_SECS: u64 = 900;
 
 /// Modified only by the store's thread.
 pub(crate) struct SessionRegistry {
@@ -137,6 +139,7 @@ impl SessionRegistry {
     pub(crate) fn end(&self, id: &str) {
         if let Some(ById(session)) = self.shard(id).sessions.write().take(id) {
             session.ended.store(true, Ordering::Release);
+            forget_tokens(&session);
         }
     }
 
@@ -240,6 +243,9 @@ impl SessionRegistry {
         let is_over = |session: &Session| self.state(session, now) == SessionState::Expired;
         self.step(from, |shard| {
             let sessions = shard.sessions.read();
+            let is_unused =
+                |session: &Session| now.saturating_sub(session.seen.load(Ordering::Relaxed)) > TOKENS_IDLE_SECS;
+            sessions.iter().filter(|entry| is_unused(&entry.0)).for_each(|entry| forget_tokens(&entry.0));
             let (looked_at, over) = (sessions.len(), sessions.iter().filter(|entry| is_over(&entry.0)));
             let over: Vec<_> = over.map(|entry| entry.0.id.clone()).collect();
             drop(sessions);
@@ -249,6 +255,7 @@ impl SessionRegistry {
                     // permanently: holders must not find it active again after a limit is raised
                     if let Some(entry) = sessions.take(id.as_str()) {
                         entry.0.ended.store(true, Ordering::Release);
+                        forget_tokens(&entry.0);
                     }
                 }
             }
@@ -264,8 +271,15 @@ impl SessionRegistry {
     }
 }
 
+fn forget_tokens(session: &Session) {
+    if let Some(begun) = &session.begun_with {
+        begun.tokens.forget();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::upstream_tokens::UpstreamTokens;
     use super::*;
 
     fn row<'r>(id: &'r str, user_id: &'r str) -> ActiveSession<'r> {
@@ -351,6 +365,26 @@ mod tests {
         }
         registry.set_limits(900, 5000);
         assert_eq!((registry.state(&one, 150), registry.state(&two, 150)), (SessionState::Ended, SessionState::Active));
+    }
+
+    #[test]
+    fn tokens_of_a_provider_leave_memory_with_their_session_and_while_it_is_unused() {
+        let registry = SessionRegistry::new(5000, 5000);
+        for id in ["ended", "unused", "used"] {
+            registry.begin(&ActiveSession { identity: Some(("corp", "a")), expires: 9000, ..row(id, "7") });
+        }
+        registry.change(&account("7", ""));
+        let sessions = ["ended", "unused", "used"].map(|id| registry.find(id).unwrap());
+        for session in &sessions {
+            session.begun_with.as_ref().unwrap().tokens.store(UpstreamTokens::default());
+        }
+        let held = || sessions.each_ref().map(|session| session.begun_with.as_ref().unwrap().tokens.load().is_some());
+        registry.end("ended");
+        sessions[2].seen.store(2, Ordering::Relaxed);
+        assert_eq!(held(), [false, true, true]);
+        registry.sweep(0, 2 + TOKENS_IDLE_SECS);
+        assert_eq!(held(), [false, false, true]);
+        assert_eq!(registry.count(2 + TOKENS_IDLE_SECS), 2, "they are signed in all the same");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod provider_kind;
 mod provider_only;
 mod provider_session;
 mod provider_text;
+mod provider_token;
 mod route;
 mod server;
 mod test;
@@ -42,7 +43,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let authjs = pages::authjs(&root.table("authjs", "[authjs]"), &server.prefix);
     let (sign_up, password) = (people::sign_up(&only.sign_up), people::password(&only.password));
     let cors_origins = pages::origins(&root.table("cors", "[cors]"), "origins");
-    let mut upstreams = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
+    let (mut upstreams, tokens) = upstream::upstreams(root.tables("upstream", "[[upstream]]"), &server.listen);
     let (routes, places) = route::routes(
         root.tables("route", "[[route]]"),
         &mut upstreams,
@@ -56,7 +57,8 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     );
     let provider_tables = root.tables("provider", "[[provider]]");
     let typed = provider_tables.len();
-    let providers = providers(provider_tables, &server, &pages, &authjs, (sign_up, &routes));
+    let mut providers = providers(provider_tables, &server, &pages, &authjs, (sign_up, &routes));
+    provider_token::keep(&tokens, &upstreams, &routes, &mut providers, reading);
     let judged = (&password, &pages, sign_up);
     let sign_up = provider_only::check(&only, judged, typed, &providers);
     caution::wildcard_hosts(&providers, session.domain.as_deref(), &routes, &places.hosts, reading);

@@ -20,24 +20,33 @@ pub(super) fn recheck(
 ) -> Option<Duration> {
     let is_off = table.value("recheck").is_none_or(|value| value.get_ref().as_str() == Some(""));
     let every = if is_off { None } else { table.duration("recheck", RECHECK_MIN) }?;
-    let has_param = |name: &str, value: &str| params.iter().any(|(own, text)| own == name && text == value);
-    let missing = match kind {
-        Some(ProviderKind::Google) if !has_param("access_type", "offline") => {
-            "params = { access_type = \"offline\", prompt = \"consent\" }"
-        }
-        Some(ProviderKind::Microsoft) if !scopes.iter().any(|scope| scope == "offline_access") => {
-            "scopes = [\"offline_access\"]"
-        }
-        Some(ProviderKind::Apple) if every.value < APPLE_RECHECK_MIN => {
-            let what = "Apple may refuse to check a session more often than once a day";
-            table.reading.warn(table.span_of("recheck"), what, "use recheck = \"1d\"");
-            return Some(every.value);
-        }
-        _ => return Some(every.value),
-    };
-    let what = "this provider gives no refresh token, so every session ends at its first recheck";
-    table.reading.warn(table.span_of("recheck"), what, format!("add {missing}"));
+    if let Some(missing) = kind.and_then(|kind| missing_offline(kind, scopes, params)) {
+        let what = "this provider gives no refresh token, so every session ends at its first recheck";
+        table.reading.warn(table.span_of("recheck"), what, format!("add {missing}"));
+    }
+    if kind == Some(ProviderKind::Apple) && every.value < APPLE_RECHECK_MIN {
+        let what = "Apple may refuse to check a session more often than once a day";
+        table.reading.warn(table.span_of("recheck"), what, "use recheck = \"1d\"");
+    }
     Some(every.value)
+}
+
+/// What a provider needs to be asked for a refresh token, if it is not.
+pub(super) fn missing_offline(
+    kind: ProviderKind,
+    scopes: &[String],
+    params: &[(String, String)],
+) -> Option<&'static str> {
+    let has_param = |name: &str, value: &str| params.iter().any(|(own, text)| own == name && text == value);
+    match kind {
+        ProviderKind::Google if !has_param("access_type", "offline") => {
+            Some("params = { access_type = \"offline\", prompt = \"consent\" }")
+        }
+        ProviderKind::Microsoft if !scopes.iter().any(|scope| scope == "offline_access") => {
+            Some("scopes = [\"offline_access\"]")
+        }
+        _ => None,
+    }
 }
 
 /// `sign_out`

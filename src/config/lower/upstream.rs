@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::provider_token;
 use crate::config::conceal;
 use crate::config::file::{Item, Table};
 use crate::config::{
@@ -19,10 +20,16 @@ use crate::web::origin::{Origin, Scheme};
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const HEALTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> Vec<Upstream> {
-    let mut upstreams: Vec<Upstream> = Vec::new();
+/// All upstreams, and where their `provider_token` is written.
+pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> (Vec<Upstream>, Vec<provider_token::Place>) {
+    let (mut upstreams, mut tokens): (Vec<Upstream>, _) = (Vec::new(), Vec::new());
     for table in tables {
-        let Some(upstream) = upstream(&table, own) else { continue };
+        let token = provider_token::provider_token(&table, upstreams.len());
+        let Some(mut upstream) = upstream(&table, own) else { continue };
+        if let Some((token, place)) = token {
+            upstream.provider_token = Some(token);
+            tokens.push(place);
+        }
         if upstreams.iter().any(|other| other.name == upstream.name) {
             table.reading.fault(
                 table.span_of("name"),
@@ -32,7 +39,7 @@ pub(super) fn upstreams(tables: Vec<Table<'_>>, own: &[Listen]) -> Vec<Upstream>
         }
         upstreams.push(upstream);
     }
-    upstreams
+    (upstreams, tokens)
 }
 
 fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
@@ -73,25 +80,23 @@ fn upstream(table: &Table<'_>, own: &[Listen]) -> Option<Upstream> {
             "leave `host` out, or use the address of the server",
         );
     }
-    let h2c = |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::H2c, .. });
-    if health.is_some() && servers.iter().any(h2c) {
+    let uses =
+        |own| move |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol, .. } if *protocol == own);
+    if health.is_some() && servers.iter().any(uses(UpstreamProtocol::H2c)) {
         let what = "`health` uses HTTP/1.1, which an h2c server does not speak";
-        table.reading.fault(
-            table.span_of("health"),
-            what,
-            "remove `health`; unreachable servers are skipped without it",
-        );
+        let remedy = "remove `health`; unreachable servers are skipped without it";
+        table.reading.fault(table.span_of("health"), what, remedy);
     }
-    let https =
-        |server: &UpstreamServer| matches!(server, UpstreamServer::Tcp { protocol: UpstreamProtocol::Https, .. });
-    if !tls.is_default() && !servers.iter().any(https) && table.reading.fault_count() == faults {
+    if !tls.is_default() && !servers.iter().any(uses(UpstreamProtocol::Https)) && table.reading.fault_count() == faults
+    {
         table.reading.fault(
             table.span.clone(),
             "`ca`, `server_name` and `client_certificate` only apply to https servers, and this upstream has none",
             "use https servers, for example \"https://127.0.0.1:8443\", or remove these keys",
         );
     }
-    Some(Upstream { name: name.value, servers, host, allow_headers, identity, tls, token, health })
+    let (name, provider_token) = (name.value, None);
+    Some(Upstream { name, servers, host, allow_headers, identity, tls, token, provider_token, health })
 }
 
 fn health(upstream: &Table<'_>) -> Option<Health> {
@@ -126,6 +131,7 @@ pub(super) fn from_url(text: &Item<'_, String>, own: &[Listen]) -> Option<Upstre
         identity: preset("remote"),
         tls: UpstreamTls::default(),
         token: None,
+        provider_token: None,
         health: None,
     })
 }

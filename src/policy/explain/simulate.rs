@@ -19,6 +19,7 @@ use crate::policy::decide::{self, Decided, Rules, Verdict};
 use crate::policy::header_filter::HeaderFilter;
 use crate::policy::normalize::{self, NormalRequest, Peer};
 use crate::policy::oversized_head::{self, Oversize};
+use crate::policy::provider_token;
 use crate::policy::reasons::{Outcome, Reason};
 use crate::policy::refuse::{self, Handling};
 use crate::policy::request_headers::{self, ForwardContext};
@@ -194,8 +195,13 @@ impl<'c> Simulator<'c> {
         let own_host = to.servers.first().map(server_name::authority);
         let own_host = own_host.as_deref().filter(|_| to.host == UpstreamHost::Upstream);
         let client = incoming.client.map(|client| client.to_string());
+        let provider_token = provider_token::wanted(config, admission);
+        if provider_token.is_some() {
+            explanation.notes.push("a provider's token is sent only for sessions that began through that provider");
+        }
         let context = ForwardContext {
             token: token.as_ref(),
+            provider_token: provider_token.map(|(token, _)| (token.header.as_str(), "***")),
             handshake,
             peer: client.as_deref(),
             request_id: REQUEST_ID,

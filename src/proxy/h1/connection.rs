@@ -26,8 +26,8 @@ use crate::policy::refuse;
 use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
-use crate::proxy::request_state::{Decision, RequestState, Subject};
-use crate::proxy::{attempt, h2, own_page};
+use crate::proxy::request_state::{Decision, RequestState, Step, Subject};
+use crate::proxy::{attempt, h2, own_page, provider_token};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
 
@@ -144,7 +144,11 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
     let mut state = RequestState::new(conn.handle.clone(), handler.gateway.fresh_id());
     let mut counts = Counts { status: 0, bytes_in: 0, bytes_out: 0 };
     let head_bytes = head.bytes.len();
-    let decision = handler.gateway.decide_request(head, head_bytes, &mut state);
+    let decision = match handler.gateway.decide_request(head, head_bytes, &mut state) {
+        Step::Decided(decision) => decision,
+        // boxed: see `forward`
+        Step::AwaitsToken(waiting) => Box::pin(provider_token::settle(&handler.gateway, waiting, &mut state)).await,
+    };
     let length = if state.field_names.may_have(b"content-length") { body_length(decision.parsed()) } else { 0 };
     let streams = is_streamed(decision.parsed(), state.field_names, length);
     let (outcome, subject) = match decision {

@@ -28,8 +28,8 @@ use crate::proxy::exchange::buffered::{self, BODY_BYTES_MAX};
 use crate::proxy::exchange::downstream::{RequestBody as _, read_form};
 use crate::proxy::exchange::streamed;
 use crate::proxy::h1::request_body::body_length;
-use crate::proxy::request_state::{Decision, RequestState, Subject};
-use crate::proxy::{attempt, own_page};
+use crate::proxy::request_state::{Decision, RequestState, Step, Subject};
+use crate::proxy::{attempt, own_page, provider_token};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
@@ -67,10 +67,9 @@ async fn serve_one(
         Err(bad) => return reject_malformed_head(&handler, parts, &mut client, &connection, bad).await,
     };
     let mut state = RequestState::new(connection, gateway.fresh_id());
-    let decision =
-        gateway.decide_request(Box::new(Head { parsed: parts.into(), bytes: Bytes::new() }), bytes, &mut state);
+    let step = gateway.decide_request(Box::new(Head { parsed: parts.into(), bytes: Bytes::new() }), bytes, &mut state);
     let mut call = Call { handler: &handler, body: &mut body, client: &mut client, state: &mut state, bytes_in: 0 };
-    let subject = call.answer(decision, stream_budget).await;
+    let subject = call.answer(step, stream_budget).await;
     let bytes_in = call.bytes_in;
     (state.live_entry, state.grpc_entry) = (None, None);
     let closed = state.connection.close_reason();
@@ -125,33 +124,32 @@ struct Call<'s> {
 
 impl Call<'_> {
     /// Answers the stream, or ends it.
-    async fn answer(&mut self, decision: Decision, stream_budget: Arc<StreamBudget>) -> Subject {
+    async fn answer(&mut self, step: Step, stream_budget: Arc<StreamBudget>) -> Subject {
         let gateway = &self.handler.gateway;
-        let is_refused = matches!(decision, Decision::Reply(..));
-        let expects = decision.parsed().headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
+        let is_refused = matches!(step, Step::Decided(Decision::Reply(..)));
+        let expects = step.parsed().headers.get(header::EXPECT).map_or(&b""[..], |expects| expects.as_bytes());
         if expects.eq_ignore_ascii_case(b"100-continue") && !is_refused {
             self.client.send_interim(StatusCode::CONTINUE, &HeaderMap::new());
         }
         let slot = if is_refused { None } else { stream_budget.place(gateway, self.state.connection.address()) };
-        let may_run = slot.is_some();
-        let (reply, subject) = match decision {
-            Decision::Reply(reply, subject) => (Some(self.state.cors.dress(reply)), subject),
-            Decision::Page(page, request) => {
-                let reply = if may_run { Some(self.show_page(page, &request).await) } else { None };
-                (reply, Subject::Normal(request))
-            }
-            Decision::Forward(forwarding) => {
-                // boxed: a stream that waits with a reply of ours is not as large as this
-                let reply = if may_run { Box::pin(self.forward(&forwarding)).await } else { None };
-                (reply, Subject::Normal(forwarding.into_request()))
-            }
-        };
-        if !may_run && !is_refused {
+        if slot.is_none() && !is_refused {
             (self.state.outcome, self.state.reason) = (Outcome::Refused, Some(Reason::Connections));
             // it was not processed: the client may try again (RFC 9113, 8.7)
             self.client.reset(h2::Reason::REFUSED_STREAM);
-            return subject;
+            return step.into_subject();
         }
+        let decision = match step {
+            Step::Decided(decision) => decision,
+            Step::AwaitsToken(waiting) => Box::pin(provider_token::settle(gateway, waiting, self.state)).await,
+        };
+        let (reply, subject) = match decision {
+            Decision::Reply(reply, subject) => (Some(self.state.cors.dress(reply)), subject),
+            Decision::Page(page, request) => (Some(self.show_page(page, &request).await), Subject::Normal(request)),
+            Decision::Forward(forwarding) => {
+                // boxed: a stream that waits with a reply of ours is not as large as this
+                (Box::pin(self.forward(&forwarding)).await, Subject::Normal(forwarding.into_request()))
+            }
+        };
         let Some(reply) = reply else { return subject };
         // the fields need not wait with the reply
         let subject = subject.without_fields();

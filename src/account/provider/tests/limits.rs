@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::kinds::{TENANT, github, put, tenants};
 use super::op::{CLIENT_ID, NOW, Op, Signing, World, provider};
 use crate::account::provider::errors::{Failure, Reason};
-use crate::account::provider::refresh::{self, NoAnswer, PersonOf};
+use crate::account::provider::refresh::{self, NoAnswer, PersonOf, Refreshed};
 use crate::config::{ProviderIssuer, ProviderKind};
 use crate::secret::Secret;
 
@@ -156,6 +156,10 @@ async fn another_issuer_after_a_reload_is_asked_for_its_own_metadata() {
     assert_eq!((world.op.count(DISCOVERY), other.count(DISCOVERY)), (1, 1));
 }
 
+async fn renewed(world: &World, of: &PersonOf<'_>, token: &Secret) -> Result<Refreshed, NoAnswer> {
+    refresh::exchange(refresh::prepare(&world.providers, of).await?, of, token).await
+}
+
 /// What the provider says of a session's person when its refresh token is exchanged.
 async fn asked(world: &World, id_token: Option<Value>) -> Result<Option<String>, NoAnswer> {
     let mut tokens = json!({ "access_token": "a", "token_type": "Bearer" });
@@ -164,7 +168,7 @@ async fn asked(world: &World, id_token: Option<Value>) -> Result<Option<String>,
     }
     put(world, "/token", &tokens);
     let of = PersonOf { provider: "op", subject: "ann", issuer: None };
-    let refreshed = refresh::refresh(&world.providers, &of, &Secret::new("r".to_owned())).await?;
+    let refreshed = renewed(world, &of, &Secret::new("r".to_owned())).await?;
     let person = refresh::person(&world.providers, "op", &refreshed).await?;
     Ok(person.map(|person| person.subject))
 }
@@ -213,9 +217,9 @@ async fn a_refresh_token_goes_to_its_own_issuer_alone() {
     put(&world, "/token", &json!({ "access_token": "a", "token_type": "Bearer" }));
     let of = |issuer| PersonOf { provider: "op", subject: "ann", issuer };
     let token = Secret::new("r".to_owned());
-    let elsewhere = refresh::refresh(&world.providers, &of(Some("https://old.example.com")), &token).await;
+    let elsewhere = renewed(&world, &of(Some("https://old.example.com")), &token).await;
     assert!(matches!(elsewhere, Err(NoAnswer::Ended("other_issuer"))));
     assert_eq!(world.op.count("/token"), 0);
-    assert!(refresh::refresh(&world.providers, &of(Some(&world.op.issuer)), &token).await.is_ok());
-    assert!(refresh::refresh(&world.providers, &of(None), &token).await.is_ok(), "not pinned yet");
+    assert!(renewed(&world, &of(Some(&world.op.issuer)), &token).await.is_ok());
+    assert!(renewed(&world, &of(None), &token).await.is_ok(), "not pinned yet");
 }
