@@ -303,7 +303,7 @@ impl Gateway {
 
     /// Adds the provider's token that the app gets, if it is in memory.
     fn with_provider_token(&self, mut forwarding: Box<Forwarding>) -> Step {
-        let wanted = provider_token::wanted(&self.config, &forwarding.admission());
+        let wanted = provider_token::wanted(&self.config, forwarding.admission());
         let found = wanted.and_then(|(token, session)| upstream_token::look_up(&self.accounts, token, session));
         match found {
             Some(Lookup::Wait) => return Step::AwaitsToken(forwarding),

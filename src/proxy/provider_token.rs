@@ -20,7 +20,7 @@ use crate::web::reply::Reply;
 
 /// Waits for the token. The session may end meanwhile, or lose what it needs.
 pub(super) async fn settle(gateway: &Gateway, mut forwarding: Box<Forwarding>, state: &mut RequestState) -> Decision {
-    let found = match provider_token::wanted(&gateway.config, &forwarding.admission()) {
+    let found = match provider_token::wanted(&gateway.config, forwarding.admission()) {
         Some((token, session)) => upstream_token::wait(&gateway.accounts, token, session).await,
         None => Err(NoToken::Unavailable),
     };
