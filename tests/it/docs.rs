@@ -54,6 +54,7 @@ fn every_whole_configuration_in_the_documentation_is_good() {
             std::fs::write(folder.path().join("gateway.toml"), &block).unwrap();
             let output = command(folder.path(), &["check"])
                 .env("NEXTAUTH_SECRET", "b2Yq7cVh1mLw9sTzP4xKe8RdJ6uFaNgC")
+                .env("OAUTH2_PROXY_CLIENT_SECRET", "a secret of the application")
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&output.stderr);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, PASSWORD, command};
+use crate::gateway::{Gateway, PASSWORD, command, eventually};
 use crate::provider::{Provider, SECRET, now};
 use crate::providers::{Browser, ROUTE, leads_to, serve};
 
@@ -67,7 +67,9 @@ fn without_passwords_no_entry_point_checks_or_sets_one_and_a_reload_brings_them_
     let token = json!({ "token_name": "x", "current_password": PASSWORD });
     assert_eq!(post(&gateway, "/.auth/account/tokens", &ada, &token).0, 201);
     gateway.reload(&format!("{OFF}{on}"));
-    let before = hashed(&gateway);
+    // counted a moment after the response
+    eventually("the first account and one password", || hashed(&gateway) == 2);
+    let before = 2;
     let nobody = Browser::default();
     let password = json!({ "email": "ada@example.com", "password": PASSWORD });
     let other = json!({ "current_password": PASSWORD, "password": "staple of a new kind" });
@@ -246,7 +248,9 @@ fn authjs_clients_are_not_offered_credentials_and_posting_them_is_an_unknown_act
     assert_eq!(sign_in(&gateway, "callback/credentials", "&json=true").0, 200);
     gateway.reload(&format!("{OFF}{rest}"));
     assert_eq!(providers(&gateway), ["corp"]);
-    let before = hashed(&gateway);
+    // counted a moment after the response
+    eventually("the first account and one password", || hashed(&gateway) == 2);
+    let before = 2;
     for path in ["callback", "signin"] {
         let refused = sign_in(&gateway, &format!("{path}/credentials"), "&json=true");
         assert_eq!(refused, sign_in(&gateway, &format!("{path}/unknown"), "&json=true"), "{path}");
@@ -378,4 +382,31 @@ fn a_link_to_the_login_page_may_name_the_provider_beside_passwords_and_others() 
     let mut known = Browser::default();
     assert_eq!(known.through(&gateway, &provider, "/.auth/oauth/corp").status, 303);
     assert_eq!(known.get(&gateway, "/.auth/login?provider=corp&callbackUrl=/app").field("location"), Some("/app"));
+}
+
+/// docs/oauth2-proxy.md
+#[test]
+fn an_application_that_was_registered_for_oauth2_proxy_keeps_its_redirect_uri_and_headers() {
+    let provider = Provider::start();
+    let table = provider.configured(
+        "corp",
+        "callback = \"/oauth2/callback\"\nallow = { domains = [\"example.com\"] }\nsign_up = \"open\"\n",
+    );
+    let upstream = "[[upstream]]\nname = \"app\"\nservers = [\"builtin:whoami\"]\nidentity = \"x-forwarded\"\n[[route]]\nupstream = \"app\"\n";
+    let gateway = serve(&format!("{FIRST}{table}{upstream}"));
+    let mut browser = Browser::default();
+    let mut answer = browser.get(&gateway, "/app?x=1");
+    for _ in 0..2 {
+        answer = browser.get(&gateway, answer.field("location").unwrap());
+    }
+    let callback = provider.agree(answer.field("location").unwrap());
+    assert!(callback.starts_with("/oauth2/callback?"), "{callback}");
+    assert_eq!(browser.get(&gateway, &callback).field("location"), Some("/app?x=1"));
+    let seen = browser.get(&gateway, "/app?x=1").text().to_lowercase();
+    assert!(seen.contains("x-forwarded-user") && seen.contains("ada@example.com"), "{seen}");
+    // an address that is not allowed
+    provider.person("eve-1", "eve@example.org", true);
+    let mut other = Browser::default();
+    assert_eq!(other.through(&gateway, &provider, "/.auth/oauth/corp").status, 403);
+    assert_eq!(other.who(&gateway), None);
 }

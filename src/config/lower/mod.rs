@@ -58,7 +58,7 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let provider_tables = root.tables("provider", "[[provider]]");
     let typed = provider_tables.len();
     let mut providers = providers(provider_tables, &server, &pages, &authjs, (sign_up, &routes));
-    provider_token::keep(&tokens, &upstreams, &routes, &mut providers, reading);
+    provider_token::keep(&tokens, &upstreams, &routes, (&mut providers, typed), reading);
     let judged = (&password, &pages, sign_up);
     let sign_up = provider_only::check(&only, judged, typed, &providers);
     caution::wildcard_hosts(&providers, session.domain.as_deref(), &routes, &places.hosts, reading);

@@ -117,14 +117,16 @@ fn is_free(name: &Item<'_, String>) -> bool {
     fits
 }
 
-/// Checks the tokens against the rest of the file, and has providers keep what they ask for.
+/// Checks the tokens against the rest of the file, and has providers keep what they ask for. `typed`: how many providers
+/// the file has; those with a fault are not among `providers`.
 pub(super) fn keep(
     places: &[Place],
     upstreams: &[Upstream],
     routes: &Routes,
-    providers: &mut [Provider],
+    (providers, typed): (&mut [Provider], usize),
     reading: &Reading<'_>,
 ) {
+    let has_faults = providers.len() < typed;
     let mut warned = HashSet::new();
     for place in places {
         let Some((upstream, token)) =
@@ -139,6 +141,9 @@ pub(super) fn keep(
             reading.warn(place.table.clone(), what, "add one with access = \"signed_in\", or remove `provider_token`");
         }
         let Some(provider) = providers.iter_mut().find(|provider| provider.name == token.provider) else {
+            if has_faults {
+                continue;
+            }
             let what = format!("no [[provider]] has the name \"{}\"", token.provider);
             reading.fault(place.provider.clone(), what, "use the `name` of a [[provider]]");
             continue;
