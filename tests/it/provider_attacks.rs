@@ -143,6 +143,7 @@ fn a_session_with_an_open_socket_alone_is_rechecked() {
     socket.read().unwrap();
     eventually("it is asked about", || provider.refresh.lock().unwrap().exchanged > 0);
     eventually("and again", || provider.refresh.lock().unwrap().exchanged > 1);
+    eventually("the next token is there", || !provider.refresh.lock().unwrap().current.is_empty());
     provider.refresh.lock().unwrap().current.clear();
     assert_eq!(close_code(&mut socket), 4403);
 }
