@@ -79,7 +79,10 @@ pub(crate) trait Downstream: WaitingClient {
         data: Bytes,
         complete: Complete,
         timer: &mut Deadline,
-    ) -> Result<(), ClientDisconnected>;
+    ) -> Result<(), ClientDisconnected> {
+        self.data(data, timer).await?;
+        self.end(complete, None, timer).await
+    }
 
     /// The end of a whole body, perhaps with trailers.
     async fn end(

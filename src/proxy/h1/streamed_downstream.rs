@@ -331,16 +331,6 @@ impl Downstream for H1StreamedDownstream<'_> {
         Ok(())
     }
 
-    async fn last_data(
-        &mut self,
-        data: Bytes,
-        complete: Complete,
-        timer: &mut Deadline,
-    ) -> std::result::Result<(), ClientDisconnected> {
-        self.data(data, timer).await?;
-        self.end(complete, None, timer).await
-    }
-
     /// Trailers are not forwarded.
     async fn end(
         &mut self,
