@@ -36,23 +36,12 @@ pub(super) async fn link_provider(pages: &Pages, call: &Call<'_>, who: &Identity
         return account::form_failed(pages, call, who, "identities", &fields, &error).await;
     }
     let intent = Intent::Link { session: who.session.id.clone(), account: who.user.id.clone() };
-    match providers::begin(pages, call, name, None, (intent, false), &[]).await {
-        Ok(started) if fields.is_json() => {
-            let reply = Reply::json(StatusCode::OK, &json!({ "url": started.url.as_str() }));
-            provider_replies::with_browser(pages, reply, &started.browser)
-        }
-        // the page's `form-action` would apply to a redirect
-        Ok(started) => provider_replies::with_browser(
-            pages,
-            provider_replies::leading_on(pages, call, started.url.as_str()),
-            &started.browser,
-        ),
-        // the login page would redirect a signed-in browser without a message
-        Err(_) => {
-            let what = "This provider cannot be reached right now. Try again in a moment.";
-            provider_replies::message(pages, call, StatusCode::SERVICE_UNAVAILABLE, what)
-        }
+    if let Ok(started) = providers::begin(pages, call, name, None, (intent, false), &[]).await {
+        return provider_replies::started(pages, call, fields.is_json(), &started);
     }
+    // the login page would redirect a signed-in browser without a message
+    let what = "This provider cannot be reached right now. Try again in a moment.";
+    provider_replies::message(pages, call, StatusCode::SERVICE_UNAVAILABLE, what)
 }
 
 /// POST account/unlink with `provider` and `subject`.

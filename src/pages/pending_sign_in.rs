@@ -2,7 +2,6 @@
 //! identity's address and to no other. The identity is then added to it.
 
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
 
 use super::call::{Call, Pages};
 use super::form::Fields;
@@ -35,22 +34,11 @@ pub(super) async fn start(
     let place = fields.get("callbackUrl").filter(|place| !place.is_empty());
     // linking requires that the person has just proved who they are
     let what = (Intent::Pending { hash: providers.keep_pending(fields.text("pending")) }, true);
-    match providers::begin(pages, call, name, place, what, &[]).await {
-        Ok(started) if fields.is_json() => {
-            let reply = Reply::json(StatusCode::OK, &json!({ "url": started.url.as_str() }));
-            provider_replies::with_browser(pages, reply, &started.browser)
-        }
-        // the page's `form-action` would apply to a redirect
-        Ok(started) => provider_replies::with_browser(
-            pages,
-            provider_replies::leading_on(pages, call, started.url.as_str()),
-            &started.browser,
-        ),
-        Err(_) => {
-            let error = (StatusCode::SERVICE_UNAVAILABLE, login::told("OAuthSignin"));
-            ask(pages, call, provider, browser, &waiting.identity, (&Question::Collision, place, error))
-        }
+    if let Ok(started) = providers::begin(pages, call, name, place, what, &[]).await {
+        return provider_replies::started(pages, call, fields.is_json(), &started);
     }
+    let error = (StatusCode::SERVICE_UNAVAILABLE, login::told("OAuthSignin"));
+    ask(pages, call, provider, browser, &waiting.identity, (&Question::Collision, place, error))
 }
 
 /// The callback of the other provider.

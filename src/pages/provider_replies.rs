@@ -1,6 +1,7 @@
 //! Replies of sign-ins through providers: the cookie that binds them to a browser, and pages with one sentence.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::json;
 
 use super::call::{Call, Pages};
 use super::site::Site;
@@ -8,6 +9,7 @@ use super::view::{Message, Refresh};
 use super::{errors, login, view};
 use crate::account::provider::attempt::Browser;
 use crate::account::provider::errors::{Failure, Reason};
+use crate::account::provider::start::Started;
 use crate::web::cookie::{self, Presented};
 use crate::web::reply::Reply;
 
@@ -54,6 +56,15 @@ pub(super) fn with_browser(pages: &Pages, reply: Reply, browser: &Browser) -> Re
         Some(cookie) => reply.with(header::SET_COOKIE, cookie),
         None => reply,
     }
+}
+
+/// The reply to a form that starts a sign-in: a page that leads to the provider, because `form-action` would apply to a
+/// redirect, or its address as JSON.
+pub(super) fn started(pages: &Pages, call: &Call<'_>, as_json: bool, started: &Started) -> Reply {
+    let url = started.url.as_str();
+    let reply =
+        if as_json { Reply::json(StatusCode::OK, &json!({ "url": url })) } else { leading_on(pages, call, url) };
+    with_browser(pages, reply, &started.browser)
 }
 
 /// A page that forwards by itself, without a redirect: browsers then treat the next request as one of our own
