@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::fixtures::fill_up;
 use crate::gateway::{Gateway, PASSWORD, command, configured, eventually, is_here, not_here};
 
 const OPEN: &str = "[sign_up]\nmode = \"open\"\n[throttle]\nmax_retries = 1000\n[limits]\nconnections_per_address = 1000\n[[route]]\nupstream = \"builtin:whoami\"\n";
@@ -154,19 +155,6 @@ impl Drop for Disk {
     }
 }
 
-/// Leaves no byte of room; gives the file that takes it.
-fn fill_up(disk: &Disk) -> PathBuf {
-    let filler = disk.state.join("filler");
-    let mut file = std::fs::File::create(&filler).unwrap();
-    let mut block = 1 << 20;
-    while block >= 1 {
-        if file.write_all(&vec![0; block]).is_err() {
-            block /= 2;
-        }
-    }
-    filler
-}
-
 #[test]
 fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     let folder = configured(OPEN);
@@ -175,7 +163,7 @@ fn a_full_disk_keeps_sessions_working_and_answers_writes_with_503() {
     };
     let gateway = Gateway::serve(folder);
     let cookie = gateway.first_account();
-    let filler = fill_up(&disk);
+    let filler = fill_up(&disk.state);
     let mut statuses = Vec::new();
     for number in 0..40 {
         let body = json!({ "email": format!("u{number}@example.com"), "password": PASSWORD });
@@ -223,7 +211,7 @@ fn on_a_full_disk_sessions_end_at_once_however_many_there_are_and_are_written_wh
          INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
          SELECT id || i, user_id, created, expires, seen, 1, '192.0.2.1', 'a browser', rev FROM n, session";
     database.execute_batch(&format!("{fill}; PRAGMA wal_checkpoint(TRUNCATE)")).unwrap();
-    let filler = fill_up(&disk);
+    let filler = fill_up(&disk.state);
     let asks =
         |gateway: &Gateway| [&cookie, &others].map(|cookie| gateway.client().get("/x", &[("Cookie", cookie)]).status);
     let does = |gateway: &Gateway, arguments: &[&str]| {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
+pub use crate::fixtures::not_here;
 
 pub const PASSWORD: &str = "correct horse battery staple";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -295,15 +296,6 @@ pub fn refused_start(folder: &Path) -> (i32, String) {
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     (child.wait().unwrap().code().unwrap(), text)
-}
-
-/// This machine cannot show what the test is about. `tests/run` does not count such a test as passed.
-pub fn not_here(why: &str) {
-    eprintln!("nothing was proved here: {why}");
-    if let Some(list) = std::env::var_os("AUTHGATE_NOT_PROVED") {
-        let mut list = std::fs::OpenOptions::new().append(true).open(list).unwrap();
-        writeln!(list, "{}: {why}", std::thread::current().name().unwrap_or_default()).unwrap();
-    }
 }
 
 /// Whether a program is there; else nothing is proved by what needs it.
