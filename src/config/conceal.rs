@@ -69,7 +69,7 @@ fn in_value(value: &Spanned<DeValue<'_>>, hides: bool, depth: usize, spans: &mut
         DeValue::Table(table) => in_table(table, depth, spans),
         DeValue::Array(list) => list.iter().for_each(|one| in_value(one, hides, depth, spans)),
         _ if hides => hide(),
-        DeValue::String(text) if has_user_info(text) => hide(),
+        DeValue::String(text) if has_user_info(text) || has_password_parameter(text) => hide(),
         _ => {}
     }
 }
@@ -90,28 +90,44 @@ fn is_variable(name: &str) -> bool {
     !random && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_${}".contains(&b))
 }
 
-/// Whether a URL, or an address without a scheme, contains a user name and password.
+/// Whether a URL, or an address without a scheme, contains a user name and password. A password that is one `${NAME}` is
+/// not in the file.
 fn has_user_info(text: &str) -> bool {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let Some((before, _)) = rest.rsplit_once('@') else { return false };
+    let Some((_, password)) = before.split_once(':') else { return false };
+    let name = password.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    if name.is_some_and(is_variable) {
+        return false;
+    }
     // a host with an optional port, then a path that may contain an @
     let is_host = |host: &str| {
         let port = host.split_once(':').map_or("", |(_, port)| port);
         port.bytes().all(|b| b.is_ascii_digit())
     };
-    before.contains(':') && !before.split_once('/').is_some_and(|(host, _)| is_host(host))
+    // a password of digits before a slash looks like a port; no path of a database has an @
+    scheme.starts_with("postgres") || !before.split_once('/').is_some_and(|(host, _)| is_host(host))
+}
+
+/// `password=...` in the query of a URL, or in a list of settings for a database.
+fn has_password_parameter(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.split_once("passw").is_some_and(|(_, rest)| rest.contains('='))
 }
 
 fn unquoted(raw: &str) -> &str {
     raw.trim_matches(['"', '\''])
 }
 
-/// What follows a secret's key: the rest of the line, or the rest of the file where the value may span lines.
+/// What follows a secret's key, and addresses with a user name and password: the rest of the line, or the rest of the file where the value may span lines.
 fn after_secret_words(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let mut at = start;
+        if let Some(address) = line.find("://").filter(|&address| line[address + 3..].contains('@')) {
+            spans.push(start + address + 3..start + line.len());
+        }
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         for word in line.split_inclusive(|c| !is_part(c)) {
             at += word.len();
@@ -167,7 +183,15 @@ mod tests {
             "smtp = { password = \"\"\"\nhush-hush\n\"\"\" }",
             "servers = [\"http://me:hush-hush@127.0.0.1:80\"]",
             "headers = { Authorization = \"Bearer hush-hush\", Cookie = \"a=hush-hush\" }",
+            "url = \"postgres://me:hush@h/d\"",
+            "url = \"postgres://me:12/hush@h/d\"",
+            "url = \"postgres://me:${A}hush@h/d\"",
+            "url = \"postgres://me:${A}@hush@h/d\"",
+            "url = \"postgres://me:${A}@h/d?password=hush\"",
+            "url = \"host=h user=me password=hush\"",
+            "url = { env = \"postgres://me:hush@h/d\" }",
             // invalid TOML
+            "url = postgres://me:hush@h/d",
             "secret = hush-hush",
             "secret \"hush-hush\"",
             "token = { secret = \"hush-hush\n[next]\n",
@@ -187,6 +211,8 @@ mod tests {
             "certificates = [{ certificate = \"a.pem\", key = { file = \"b.pem\" } }]",
             "upstream = \"http://127.0.0.1:3000/a@b\"",
             "[server]\nlisten = [\"127.0.0.1:80\"]",
+            "url = \"postgres://me:${HUSH}@h:5432/d?sslmode=disable\"",
+            "url = \"postgres://me@h:5432/d\"",
             "title = no quotes",
         ] {
             assert_eq!(shown(text), text);

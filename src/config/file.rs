@@ -86,7 +86,7 @@ impl<'e> Reading<'e> {
     }
 
     /// Expands `${NAME}` from the environment.
-    fn expand(&self, text: &str, span: &Range<usize>) -> Option<String> {
+    pub(super) fn expand(&self, text: &str, span: &Range<usize>) -> Option<String> {
         let faults = self.fault_count();
         let mut out = String::with_capacity(text.len());
         let mut rest = text;

@@ -57,6 +57,7 @@ pub(super) const TABLES: &[Keys] = &[
                 ("users", Table("[users]")),
                 ("sign_up", Table("[sign_up]")),
                 ("secrets", Table("[secrets]")),
+                ("store", Table("[store]")),
                 ("throttle", Table("[throttle]")),
                 ("pages", Table("[pages]")),
                 ("authjs", Table("[authjs]")),
@@ -128,6 +129,16 @@ pub(super) const TABLES: &[Keys] = &[
     keys("[users]", &[("ids", Words(&["integer", "uuid"]))]),
     keys("[sign_up]", &[("mode", Words(&["invite", "closed", "open"]))]),
     keys("[secrets]", &[("key", Secret)]),
+    keys(
+        "[store]",
+        &[
+            ("url", OneOf(&[Secret, Text])),
+            ("ca", Table("ca")),
+            ("blind_max", Duration),
+            ("danger_blind_max", Duration),
+            ("danger_store_tls", Words(&["verify-full", "require"])),
+        ],
+    ),
     keys("[throttle]", &[("max_retries", Number(1, 1000)), ("find_time", Duration), ("ban_time", Duration)]),
     keys(
         "[pages]",

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -10,6 +11,7 @@ use super::file::{self, Secrets};
 use super::parse::judge;
 use super::salvage;
 use super::settings::Config;
+use super::store::StoreConfig;
 
 /// Reads and validates a file. `state_dir` overrides the file's setting. Nothing is created.
 pub fn load(path: &Path, state_dir: Option<&Path>, secrets: Secrets) -> Result<Config, Faults> {
@@ -37,6 +39,10 @@ pub fn load_broken(
         let lines: String = salvage::lines(&text).fold("[server]\n".to_owned(), |all, line| all + line + "\n");
         let (salvaged, _) = judge(&lines, &shown, reading(path, secrets));
         config.server = salvaged.server;
+        if config.store.is_none() && salvage::names(&text, "store") {
+            let why = format!("`[store]` cannot be read: {shown} is not valid TOML");
+            config.store = Some(StoreConfig::unreadable(why, Duration::ZERO));
+        }
     }
     let faults = (!faults.list().is_empty()).then_some(faults);
     Ok((laid_over(config, state_dir), faults))

@@ -25,6 +25,8 @@ mod sealing_key;
 mod secret;
 mod settings;
 mod sign_up;
+mod store;
+mod store_url;
 mod units;
 
 pub use authority::{Authority, UpstreamTls};
@@ -52,4 +54,6 @@ pub use settings::{
     Throttle, UnixSocket, UserIds,
 };
 pub use sign_up::SignUp;
+pub use store::{StoreConfig, StoreHost, StoreTls, StoreTrust, StoreUrl};
+pub use store_url::parse_store_url;
 pub use units::parse_duration;

@@ -45,6 +45,8 @@ fn opens_only_what_is_named(config: &Config, text: &str) {
     assert!(config.server.trusted_proxies.is_empty() || named("trusted_proxies"));
     assert!(config.sign_up != SignUp::Open || named("open"));
     assert!(config.cors_origins.is_empty() || named("origins"));
+    assert!(!config.store_trust.danger_require || named("danger_store_tls"));
+    assert!(config.store.is_none() || (named("store") && named("url") && config.sealing_key.is_some()));
     assert!(config.throttle.max_retries > 0);
     assert!(config.password.min_length > 0);
 }
@@ -72,6 +74,9 @@ mod tests {
         "[limits]\n",
         "[session]\n",
         "[[test]]\n",
+        "[store]\n",
+        "url",
+        "\"postgres://u:${A}@h/d\"",
         "listen",
         "path",
         "upstream",

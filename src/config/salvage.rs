@@ -17,6 +17,15 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     KEYS.into_iter().filter_map(of)
 }
 
+/// Whether a line seems to begin this table, or to set a key of it.
+pub(super) fn names(text: &str, table: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    text.lines().any(|line| {
+        let line = line.trim_start_matches(['[', ' ', '\t', '"', '\'', '\u{feff}']);
+        line.strip_prefix(table).is_some_and(|rest| !rest.starts_with(is_part))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +36,17 @@ mod tests {
         let found: Vec<&str> = lines(text).collect();
         assert_eq!(found, ["state_dir = \"/srv/s\"  # here", "admin_listen=\"[::1]:9\""]);
         assert_eq!(lines("").count(), 0);
+    }
+
+    #[test]
+    fn a_table_is_noticed_in_every_spelling_and_not_in_a_comment() {
+        for text in
+            ["[store]", "x = [\n[store]\n", "  [ store ]", "[\"store\"]", "store.url = 1", "store = {", "[store.ca]"]
+        {
+            assert!(names(text, "store"), "{text}");
+        }
+        for text in ["", "# [store]", "[stores]", "store_x = 1", "x = \"[store]\"", "[x.store]"] {
+            assert!(!names(text, "store"), "{text}");
+        }
     }
 }

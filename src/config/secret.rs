@@ -1,5 +1,6 @@
 //! Secrets: never in the file itself, always a reference to where they are stored.
 
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -59,46 +60,86 @@ pub(super) fn secret<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t
     }
 }
 
-/// Where a secret is stored, for secrets that are read again at run time.
-pub(super) fn secret_place<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t, SecretPlace>> {
-    const REMEDY: &str = "use { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
-    let value = table.value(key)?;
-    if value.get_ref().as_table().is_none() {
-        let what = format!("`{key}` cannot be written in the configuration itself");
-        table.reading.fault(value.span(), what, REMEDY);
-        return None;
-    }
-    let source = table.table(key, "secret");
-    let places = [source.text("file", "/path"), source.text("env", "NAME"), source.text("credential", "name")];
-    let [file, env, credential] = &places;
-    if places.iter().flatten().count() != 1 {
-        table.reading.fault(value.span(), format!("`{key}` requires exactly one source"), REMEDY);
-        return None;
-    }
-    if table.reading.secrets == Secrets::Left {
-        return Some(table.item(SecretPlace::Here(Secret::new("-".repeat(64))), value.span()));
-    }
-    let place = match (file, env, credential) {
-        (Some(path), ..) => Ok(SecretPlace::File(table.reading.base.join(&path.value))),
-        (_, Some(name), _) => (table.reading.env)(&name.value)
-            .map(|text| SecretPlace::Here(Secret::new(text)))
-            .ok_or_else(|| format!("the environment variable {} is not set", name.value)),
-        (.., Some(name)) if name.value.contains('/') => Err(format!("invalid credential name `{}`", name.value)),
-        (.., Some(name)) => (table.reading.env)("CREDENTIALS_DIRECTORY")
-            .map(|folder| SecretPlace::File(PathBuf::from(folder).join(&name.value)))
-            .ok_or_else(|| "$CREDENTIALS_DIRECTORY is not set: no credentials available".to_owned()),
-        _ => return None,
-    };
-    match place {
-        Ok(place) => Some(table.item(place, value.span())),
-        Err(what) => {
-            let remedy = match env {
-                Some(name) => format!("set {} for this process, or use another source", name.value),
-                None => UNREADABLE.to_owned(),
-            };
-            table.reading.fault(value.span(), what, remedy);
+/// A secret that commands need as well: read even where others are not. Then the error is what is wrong, and not a fault.
+/// `None`: a fault was reported.
+pub(super) fn needed_secret(table: &Table<'_>, key: &'static str) -> Option<Result<Secret, String>> {
+    let is_left = table.reading.secrets == Secrets::Left;
+    let source = Source::typed(table, key)?;
+    let read = source.place(table).and_then(|place| match place.open_to_others() {
+        Some(what) if !is_left => Err((what, CLOSE.to_owned())),
+        _ => place.read().map_err(|what| (what, UNREADABLE.to_owned())),
+    });
+    match read {
+        Ok(secret) => Some(Ok(secret)),
+        Err((what, _)) if is_left => Some(Err(what)),
+        Err((what, remedy)) => {
+            table.reading.fault(source.span, what, remedy);
             None
         }
+    }
+}
+
+/// Where a secret is stored, for secrets that are read again at run time.
+pub(super) fn secret_place<'t>(table: &Table<'t>, key: &'static str) -> Option<Item<'t, SecretPlace>> {
+    let source = Source::typed(table, key)?;
+    if table.reading.secrets == Secrets::Left {
+        return Some(table.item(SecretPlace::Here(Secret::new("-".repeat(64))), source.span));
+    }
+    match source.place(table) {
+        Ok(place) => Some(table.item(place, source.span)),
+        Err((what, remedy)) => {
+            table.reading.fault(source.span, what, remedy);
+            None
+        }
+    }
+}
+
+/// A reference to a secret, as typed: exactly one of the three.
+struct Source {
+    file: Option<String>,
+    env: Option<String>,
+    credential: Option<String>,
+    span: Range<usize>,
+}
+
+impl Source {
+    fn typed(table: &Table<'_>, key: &'static str) -> Option<Self> {
+        const REMEDY: &str = "use { env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
+        let value = table.value(key)?;
+        let span = value.span();
+        if value.get_ref().as_table().is_none() {
+            table.reading.fault(span, format!("`{key}` cannot be written in the configuration itself"), REMEDY);
+            return None;
+        }
+        let source = table.table(key, "secret");
+        let text = |key, example| source.text(key, example).map(|text| text.value);
+        let (file, env, credential) = (text("file", "/path"), text("env", "NAME"), text("credential", "name"));
+        if [&file, &env, &credential].into_iter().flatten().count() != 1 {
+            table.reading.fault(span, format!("`{key}` requires exactly one source"), REMEDY);
+            return None;
+        }
+        Some(Self { file, env, credential, span })
+    }
+
+    /// The place; or what is wrong with it and the suggested fix.
+    fn place(&self, table: &Table<'_>) -> Result<SecretPlace, (String, String)> {
+        let unreadable = |what: String| (what, UNREADABLE.to_owned());
+        if let Some(path) = &self.file {
+            return Ok(SecretPlace::File(table.reading.base.join(path)));
+        }
+        if let Some(name) = &self.env {
+            let value = (table.reading.env)(name).map(|text| SecretPlace::Here(Secret::new(text)));
+            let remedy = || format!("set {name} for this process, or use another source");
+            return value.ok_or_else(|| (format!("the environment variable {name} is not set"), remedy()));
+        }
+        let name = self.credential.as_deref().unwrap_or_default();
+        if name.contains('/') {
+            return Err(unreadable(format!("invalid credential name `{name}`")));
+        }
+        let folder = (table.reading.env)("CREDENTIALS_DIRECTORY");
+        folder
+            .map(|folder| SecretPlace::File(PathBuf::from(folder).join(name)))
+            .ok_or_else(|| unreadable("$CREDENTIALS_DIRECTORY is not set: no credentials available".to_owned()))
     }
 }
 

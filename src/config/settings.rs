@@ -15,6 +15,7 @@ use super::routes::Routes;
 use super::routing::{Paths, Test, Upstream};
 use super::sealing_key::SealingKeyPlace;
 use super::sign_up::SignUp;
+use super::store::{StoreConfig, StoreTrust};
 use crate::web::cookie::{CookieStyle, SameSite};
 use crate::web::origin::{Origin, Scheme};
 
@@ -35,6 +36,10 @@ pub struct Config {
     pub sign_up: SignUp,
     /// `[secrets] key`; `None`: a file in the state directory.
     pub sealing_key: Option<SealingKeyPlace>,
+    /// `[store] url` and `blind_max`; `None`: SQLite in the state directory.
+    pub store: Option<StoreConfig>,
+    /// `[store] ca` and `danger_store_tls`, also without a `url`.
+    pub store_trust: StoreTrust,
     /// `[throttle]`
     pub throttle: Throttle,
     /// `[pages]`

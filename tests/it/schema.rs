@@ -145,7 +145,7 @@ fn unknown_keys_wrong_kinds_words_and_units_are_not_valid_under_it() {
 }
 
 /// The line of a table's head, and what must stand with a key there.
-const PLACES: [(&str, &str, &[&str]); 23] = [
+const PLACES: [(&str, &str, &[&str]); 24] = [
     ("server", "[server]", &[]),
     ("server.tls", "[server.tls]", &[]),
     ("server.tls.certificates", "[[server.tls.certificates]]", &[]),
@@ -155,6 +155,7 @@ const PLACES: [(&str, &str, &[&str]); 23] = [
     ("password.argon2", "[password.argon2]", &[]),
     ("users", "[users]", &[]),
     ("sign_up", "[sign_up]", &[]),
+    ("store", "[store]", &[]),
     ("throttle", "[throttle]", &[]),
     ("pages", "[pages]", &[]),
     ("authjs", "[authjs]", &[]),

@@ -8,7 +8,9 @@ use toml::de::DeTable;
 
 use super::file::{Reading, Table};
 use super::sealing_key::sealing_key;
-use super::{AuthJs, Config, Faults, Pages, Provider, Routes, Server, SignUp};
+use super::{
+    AuthJs, Config, Faults, Pages, Provider, Routes, SealingKeyPlace, Server, SignUp, StoreConfig, StoreTrust,
+};
 
 mod caution;
 mod pages;
@@ -22,6 +24,7 @@ mod provider_text;
 mod provider_token;
 mod route;
 mod server;
+mod store;
 mod test;
 mod tls;
 mod token;
@@ -59,12 +62,12 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
     let typed = provider_tables.len();
     let mut providers = providers(provider_tables, &server, &pages, &authjs, (sign_up, &routes));
     provider_token::keep(&tokens, &upstreams, &routes, (&mut providers, typed), reading);
-    let judged = (&password, &pages, sign_up);
-    let sign_up = provider_only::check(&only, judged, typed, &providers);
+    let sign_up = provider_only::check(&only, (&password, &pages, sign_up), typed, &providers);
     caution::wildcard_hosts(&providers, session.domain.as_deref(), &routes, &places.hosts, reading);
     people::cookie_clash(&session, session_table.span_of("cookie_name"), &upstreams, reading);
     caution::uncovered(&server, server_table.span_of("public_url"), &routes, &places.hosts, reading);
     require_routes(&root);
+    let (sealing_key, (store, store_trust)) = at_rest(&root);
     let names: Vec<String> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
     Config {
         limits: server::limits(&root.table("limits", "[limits]")),
@@ -72,7 +75,9 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         password,
         user_ids: people::user_ids(&root.table("users", "[users]")),
         sign_up,
-        sealing_key: sealing_key(&root.table("secrets", "[secrets]")),
+        sealing_key,
+        store,
+        store_trust,
         throttle: people::throttle(&root.table("throttle", "[throttle]")),
         pages,
         authjs,
@@ -85,6 +90,14 @@ pub(super) fn lower<'t>(file: &'t Spanned<DeTable<'t>>, reading: &'t Reading<'t>
         upstreams,
         routes,
     }
+}
+
+/// `[secrets]`, and the store, which requires the key.
+fn at_rest(root: &Table<'_>) -> (Option<SealingKeyPlace>, (Option<StoreConfig>, StoreTrust)) {
+    let faults = root.reading.fault_count();
+    let key = sealing_key(&root.table("secrets", "[secrets]"));
+    let has_key = key.is_some() || root.reading.fault_count() > faults;
+    (key, store::store(&root.table("store", "[store]"), has_key))
 }
 
 fn require_routes(root: &Table<'_>) {
