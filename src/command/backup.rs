@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::people::{readable, remark};
+use super::people::{readable, refuse_store, remark};
 use super::{CommandError, Globals};
 use crate::account;
 
 /// Creates the backup.
 pub fn run(globals: &Globals, file: &Path, with_key: bool) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
+    refuse_store(&config)?;
     let bytes = account::back_up(&config, file, with_key)?;
     remark(&format!(
         "{} holds {} KiB: accounts, sessions and sealed signing keys. Keep it secret.",

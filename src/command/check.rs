@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::json;
 
-use super::people::{remark as say_aside, say};
+use super::people::{refuse_store, remark as say_aside, say};
 use super::{CommandError, Globals};
 use crate::account::admin::identities;
 use crate::account::{Admin, judge_sealing_key};
 use crate::clock::Clock;
-use crate::config::{self, Config, Faults, Test};
+use crate::config::{self, Config, Faults, StoreConfig, StoreTls, Test};
 use crate::policy::explain::simulate::Simulator;
 use crate::store::{self, Judged};
 
@@ -46,6 +46,7 @@ pub fn run(globals: &Globals, as_json: bool) -> Result<(), CommandError> {
         let told = json!({ "ok": failed == 0 && database.is_ok(), "faults": [], "warnings": config.warnings.to_json(),
                     "stranded_accounts": stranded.iter().map(stranded_json).collect::<Vec<_>>(),
                     "tests": results.iter().map(one).collect::<Vec<_>>(),
+                    "store": config.store.as_ref().map(store_json),
                     "database": database.clone().unwrap_or_else(|why| why) });
         say(&told.to_string())?;
     } else {
@@ -73,6 +74,10 @@ fn verdict(file: &str, tests: usize, failed: usize) -> String {
 
 /// What startup would do with the existing database: nothing to report, one line, or the reason it would be refused.
 fn database(config: &Config) -> Result<String, String> {
+    if let Some(store) = &config.store {
+        let how = if store.url.tls == StoreTls::Require { ", whose certificate is not verified" } else { "" };
+        return Ok(format!("the database is {}{how}; it was not asked", store.url.shown()));
+    }
     match store::judge(&config.server.state_dir) {
         Ok(Judged::Absent) => Ok(String::new()),
         Ok(Judged::Current) => judge_sealing_key(config).map(|()| String::new()),
@@ -89,11 +94,15 @@ fn stranded_json((provider, count): &(Option<String>, u64)) -> serde_json::Value
     json!({ "provider": provider, "accounts": count })
 }
 
+fn store_json(store: &StoreConfig) -> serde_json::Value {
+    json!({ "url": store.url.shown(), "blind_max_secs": store.blind_max.as_secs_f64() })
+}
+
 /// Warns of accounts that no one can sign in to, because their provider is not configured any more, or passwords are off:
 /// provider and number.
 fn stranded_accounts(config: &Config) -> Vec<(Option<String>, u64)> {
-    let found = Admin::open_read_only(config, Clock::system())
-        .and_then(|mut admin| identities::stranded(&mut admin, &identities::ways_in(config)));
+    let found =
+        looked(config).and_then(|mut admin| identities::stranded(&mut admin, &identities::ways_in(config)).ok());
     let found = found.unwrap_or_default();
     for (provider, count) in &found {
         let accounts = if *count == 1 { "account has" } else { "accounts have" };
@@ -117,6 +126,12 @@ pub(super) fn remark(warnings: &Faults) {
 
 /// The groups of all accounts; `None` if there are no accounts.
 fn groups_with_people(config: &Config) -> Option<Vec<String>> {
-    let users = Admin::open_read_only(config, Clock::system()).ok()?.users().ok()?;
+    let users = looked(config)?.users().ok()?;
     (!users.is_empty()).then(|| users.into_iter().flat_map(|user| user.groups).collect())
+}
+
+/// The accounts, if there are any yet.
+fn looked(config: &Config) -> Option<Admin> {
+    refuse_store(config).ok()?;
+    Admin::open_read_only(config, Clock::system()).ok()
 }

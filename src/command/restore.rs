@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::people::{readable, remark};
+use super::people::{readable, refuse_store, remark};
 use super::{CommandError, Globals};
 use crate::account;
 use crate::clock::Clock;
@@ -10,6 +10,7 @@ use crate::clock::Clock;
 /// Restores the backup.
 pub fn run(globals: &Globals, file: &Path) -> Result<(), CommandError> {
     let (config, _) = readable(globals)?;
+    refuse_store(&config)?;
     let state_dir = &config.server.state_dir;
     let done = account::restore(&config, file, &Clock::system())?;
     if let Some(kept) = &done.kept {

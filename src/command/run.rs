@@ -1,6 +1,7 @@
 //! `authgate run`: serves until a shutdown signal.
 
 use super::check::remark;
+use super::people::refuse_store;
 use super::{CommandError, Globals, RunArgs};
 use crate::config;
 use crate::server;
@@ -21,5 +22,6 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
     };
     let config = config.map_err(CommandError::Config)?;
     remark(&config.warnings);
+    refuse_store(&config)?;
     server::serve(config, source).map_err(|error| CommandError::Refused(error.to_string()))
 }

@@ -165,4 +165,49 @@ fn keep_restart_only_settings(old: &Config, new: &mut Config) {
         tracing::warn!(kept = %was.display(), "change of `state_dir` ignored until restart");
         is.clone_from(was);
     }
+    let url = |config: &Config| config.store.as_ref().map(|store| store.url.clone());
+    if url(old) != url(new) {
+        let kept = url(old).map_or("SQLite in `state_dir`".to_owned(), |url| url.shown());
+        tracing::warn!(kept, "change of `[store]` ignored until restart");
+        let blind_max = new.store.as_ref().map(|store| store.blind_max);
+        new.store.clone_from(&old.store);
+        if let (Some(store), Some(blind_max)) = (&mut new.store, blind_max) {
+            store.blind_max = blind_max;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn config(store: &str) -> Config {
+        let text = format!(
+            "[secrets]\nkey = {{ env = \"KEY\" }}\n[store]\n{store}\n[[route]]\nupstream = \"builtin:whoami\"\n"
+        );
+        let env = |name: &str| (name == "KEY").then(|| "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned());
+        config::parse(&text, "gateway.toml", PathBuf::new(), &env).unwrap()
+    }
+
+    #[test]
+    fn the_store_stays_until_restart_and_its_blind_max_does_not() {
+        let old = config("url = \"postgres://u@h/d\"");
+        let kept = old.store.clone().unwrap();
+        for (line, blind_max_secs) in [
+            ("url = \"postgres://u@h/other\"\nblind_max = \"0s\"", 0),
+            ("url = \"postgres://u@h/d\"\nblind_max = \"1m\"", 60),
+            ("url = \"postgres://u@h/d\"\ndanger_store_tls = \"require\"", 300),
+            ("", 300),
+        ] {
+            let mut new = config(line);
+            keep_restart_only_settings(&old, &mut new);
+            let store = new.store.unwrap();
+            assert_eq!((store.url, store.blind_max), (kept.url.clone(), Duration::from_secs(blind_max_secs)), "{line}");
+        }
+        let mut new = old.clone();
+        keep_restart_only_settings(&config(""), &mut new);
+        assert!(new.store.is_none(), "SQLite stays until restart as well");
+    }
 }

@@ -277,3 +277,51 @@ fn hosts_that_no_certificate_speaks_for_are_reported() {
     let behind = format!("{own}trusted_proxies = [\"127.0.0.1\"]\n");
     assert_eq!(warned(&behind, "wiki.example.com"), [""; 0], "the proxy shows its own");
 }
+
+/// Until accounts can be kept there, nothing takes SQLite in its place: not `run`, not a command, not a broken file.
+#[test]
+fn a_store_is_checked_and_shown_without_its_password_and_nothing_else_is_opened_in_its_place() {
+    const PASSWORD: &str = "Tr0ub4dor/3";
+    let folder = tempfile::TempDir::new().unwrap();
+    let text = |blind_max: &str| {
+        format!(
+            "[secrets]\nkey = {{ env = \"KEY\" }}\n[store]\nurl = \"postgres://authgate:${{DB}}@db.example.com/accounts\"\n\
+             blind_max = {blind_max}\n[[route]]\nupstream = \"builtin:whoami\"\n"
+        )
+    };
+    let run = |text: &str, arguments: &[&str]| {
+        std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+        let mut command = command(folder.path(), arguments);
+        command.env("DB", PASSWORD).env("KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+        let output = command.env_remove("STATE_DIRECTORY").output().unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+        assert!(!out.contains("Tr0ub4dor") && !err.contains("Tr0ub4dor"), "{out}{err}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{arguments:?} made something");
+        (output.status.code(), out, err)
+    };
+    let (good, broken) = (text("\"1m\""), text("\"forever\""));
+    let shown = "postgres://authgate@db.example.com:5432/accounts?sslmode=verify-full";
+    let (code, out, err) = run(&good, &["check"]);
+    assert!(code == Some(0) && out.ends_with("is valid; 0 of 0 tests passed\n"), "{out}{err}");
+    assert_eq!(err, format!("the database is {shown}; it was not asked\n"));
+    let (code, out, _) = run(&good, &["check", "--json"]);
+    let read: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &read["ok"]), (Some(0), &true.into()));
+    assert_eq!(read["store"], serde_json::json!({ "url": shown, "blind_max_secs": 60.0 }));
+    for arguments in [
+        &["run"][..],
+        &["user", "add", "ada@example.com"],
+        &["user", "list"],
+        &["session", "revoke", "--all"],
+        &["backup", "b.db"],
+        &["explain", "GET", "/", "--user", "ada@example.com"],
+    ] {
+        let (code, _, err) = run(&good, arguments);
+        let line = err.trim_end();
+        assert!(code == Some(1) && line.contains(shown) && !line.contains('\n'), "{arguments:?}: {err}");
+    }
+    let (code, _, err) = run(&broken, &["user", "add", "ada@example.com"]);
+    assert!(code == Some(1) && err.contains("`[store]` is invalid: see `authgate check`"), "{err}");
+    let (code, _, err) = run(&format!("[server]\nlisten = [\n{good}"), &["user", "list"]);
+    assert!(code == Some(1) && err.contains("is not valid TOML"), "{err}");
+}

@@ -433,6 +433,12 @@ fn what_cannot_change_is_a_warning_and_keeps_its_value() {
     gateway.wait_for(|_, line| line.contains("configuration reloaded"));
     assert!(!gateway.folder().join("elsewhere").exists());
     assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
+    let store = "[secrets]\nkey = { file = \"state/secret.key\" }\n[store]\nurl = \"postgres://me@127.0.0.1:1/x\"\n";
+    gateway.write(&text(&format!("{store}{}", PUBLIC.replace("public", "signed_in"))));
+    gateway.signal("HUP");
+    gateway.wait_for(|_, line| line.contains("change of `[store]` ignored until restart"));
+    gateway.wait_for(|_, line| line.contains("configuration reloaded"));
+    assert_eq!(gateway.client().get("/x", &[("Cookie", &cookie)]).status, 200);
 }
 
 #[test]
