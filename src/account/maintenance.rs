@@ -37,7 +37,7 @@ pub(super) struct Maintenance {
     written: Periodic<usize>,
     swept: Periodic<usize>,
     noted: Periodic<usize>,
-    purged: Periodic<i64>,
+    purged: Periodic<String>,
 }
 
 /// A periodic task that is done in steps, so that nothing waits for all of it.
@@ -49,7 +49,7 @@ struct Periodic<P> {
     next: Option<P>,
 }
 
-impl<P: Copy + Default> Periodic<P> {
+impl<P: Clone + Default> Periodic<P> {
     fn new(every_secs: u64, begun: Option<u64>) -> Self {
         Self { every_secs, begun, next: None }
     }
@@ -59,7 +59,7 @@ impl<P: Copy + Default> Periodic<P> {
         if self.next.is_none() && self.begun.is_none_or(|begun| now.saturating_sub(begun) >= self.every_secs) {
             (self.begun, self.next) = (Some(now), Some(P::default()));
         }
-        self.next
+        self.next.clone()
     }
 }
 
@@ -117,15 +117,17 @@ impl Maintenance {
             self.noted.next = logged("could not yet save what ended while the disk was full", done);
         }
         if let Some(after) = self.purged.due(now) {
-            let done = Self::purge(&settings, db, after, past);
+            let done = Self::purge(&settings, db, &after, past);
             self.purged.next = logged("could not delete expired records", done);
         }
     }
 
-    fn purge(settings: &Settings, db: &mut Db, after: i64, now: UnixSecs) -> Result<Option<i64>, StoreError> {
-        if after == 0 {
+    fn purge(settings: &Settings, db: &mut Db, after: &str, now: UnixSecs) -> Result<Option<String>, StoreError> {
+        if after.is_empty() {
             store::purge::expired_rows(db, now, settings.keys_secs())?;
-            db.folder().keep_reserve();
+            if let Some(folder) = db.folder() {
+                folder.keep_reserve();
+            }
         }
         store::sessions::purge_sessions(db, after, now, settings.idle_secs, settings.max_age_secs)
     }
@@ -196,7 +198,7 @@ pub(super) fn hooks(
             Change::ApiToken(row) => apply_tokens.apply(row, &apply_sessions),
             Change::Identity(row) => apply_sessions.change_identity(&row),
             Change::Account(row) => apply_sessions.change(&row),
-            Change::Restored(active) => {
+            Change::Reloaded(active, _) => {
                 apply_sessions.end_others(&active.sessions);
                 apply_tokens.end_others(&active.api_tokens);
                 tracing::warn!("backup restored, sessions and tokens that are not in it have ended");

@@ -184,7 +184,7 @@ async fn use_link(
     let (hash, row, written) = (token_hash(token), draft.row.clone(), event.clone());
     let done = shared
         .store
-        .run(move |db| store::links::use_link(db, &hash, what, &row, &counted, now, &written))
+        .run(move |db| store::links::use_link(db, &hash, &what, &row, &counted, now, &written))
         .await
         .map_err(|error| unavailable(&error))?;
     match done {

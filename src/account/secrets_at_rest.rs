@@ -47,15 +47,27 @@ pub(crate) struct SecretsAtRest {
 pub(crate) enum Source {
     /// In the state folder.
     StateFolder(Folder),
-    /// Where `[secrets] key` says.
-    Configured(Folder, SealingKeyPlace),
+    /// Where `[secrets] key` says; a file that replaces it belongs to the owner of the state folder, if there is one.
+    Configured(Option<Folder>, SealingKeyPlace),
 }
 
 impl Source {
     pub(crate) fn new(config: &Config, folder: &Folder) -> Self {
         match &config.sealing_key {
             None => Self::StateFolder(folder.clone()),
-            Some(place) => Self::Configured(folder.clone(), place.clone()),
+            Some(place) => Self::Configured(Some(folder.clone()), place.clone()),
+        }
+    }
+
+    /// Where the key of a database is.
+    ///
+    /// # Errors
+    /// One line: the database has no state folder, and no place is configured.
+    pub(crate) fn of(db: &Db, config: &Config) -> Result<Self, String> {
+        match (db.folder(), &config.sealing_key) {
+            (Some(folder), _) => Ok(Self::new(config, folder)),
+            (None, Some(place)) => Ok(Self::Configured(None, place.clone())),
+            (None, None) => Err("a store on PostgreSQL needs `[secrets] key`".to_owned()),
         }
     }
 
@@ -75,9 +87,10 @@ impl Source {
         }
     }
 
-    fn folder(&self) -> &Folder {
+    fn folder(&self) -> Option<&Folder> {
         match self {
-            Self::StateFolder(folder) | Self::Configured(folder, _) => folder,
+            Self::StateFolder(folder) => Some(folder),
+            Self::Configured(folder, _) => folder.as_ref(),
         }
     }
 
@@ -157,7 +170,7 @@ const LOST: &str = "put that key back from where it is kept apart from backups. 
 pub fn judge(config: &Config) -> Result<(), String> {
     let mut db = Db::look(&config.server.state_dir).map_err(|error| error.to_string())?;
     let sealed_by = store::keys::sealing_key_id(&mut db).map_err(|error| error.to_string())?;
-    sealed_by.map_or(Ok(()), |id| Source::new(config, db.folder()).find(&id).map(|_| ()))
+    sealed_by.map_or(Ok(()), |id| Source::of(&db, config)?.find(&id).map(|_| ()))
 }
 
 /// Where the sealing key is, for people.
@@ -252,8 +265,9 @@ fn first(source: &Source) -> Result<SealingKey, String> {
     if let Some(key) = source.read()? {
         return Ok(key);
     }
+    let Source::StateFolder(folder) = source else { return Err(format!("{} is missing", source.shown())) };
     let key = SealingKey::random().map_err(|error| error.to_string())?;
-    if store::secret_key::create(source.folder(), &key.to_file()).map_err(|error| error.to_string())? {
+    if store::secret_key::create(folder, &key.to_file()).map_err(|error| error.to_string())? {
         return Ok(key);
     }
     // another process has just made it
@@ -312,7 +326,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || {
             let mut db = Db::open(dir.path(), Check::Version).unwrap();
-            let folder = db.folder().clone();
+            let folder = db.folder().unwrap().clone();
             SecretsAtRest::open(Source::StateFolder(folder), &mut db).unwrap().key().id().to_owned()
         };
         let ids: Vec<String> = std::thread::scope(|scope| {

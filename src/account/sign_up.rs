@@ -64,7 +64,7 @@ pub async fn register(
     let event = audit::about("sign_up", caller, now, "", &email);
     let (hash, counted) = hashed_and_counted(accounts, caller, &event, password).await?;
     let new = new_user(accounts, email, name, hash)?;
-    let done = shared.store.run(move |db| store::users::sign_up(db, &new, &counted, now, event));
+    let done = shared.store.run(move |db| store::users::sign_up(db, &new, &counted, now, &event));
     let (event, banned) = done.await.map_err(|error| unavailable(&error))?;
     audit::log_with_bans(&event, banned);
     Ok(())

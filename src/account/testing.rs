@@ -72,7 +72,7 @@ impl World {
     /// The secret that signs session tokens.
     pub(super) fn signing_key(&self) -> zeroize::Zeroizing<Vec<u8>> {
         let rows = store::keys::list(&mut self.db()).unwrap();
-        let source = Source::new(&self.config, self.db().folder());
+        let source = Source::of(&self.db(), &self.config).unwrap();
         SecretsAtRest::open(source, &mut self.db()).unwrap().open_one(&rows[0]).unwrap().secret
     }
 

@@ -1,11 +1,10 @@
 //! API tokens: credentials of programs. Only hashes are stored.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
+use super::sql::{OptionalRow, Row, SqlError, Tx, params};
 use super::throttle::{self, CountedAttempt};
 use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
@@ -80,7 +79,7 @@ pub(super) const COLUMNS: &str = "api_token.id, api_token.hash, api_token.name, 
      api_token.expires, api_token.seen, api_token.ended_at IS NOT NULL, user.id IS NOT NULL";
 
 /// Reads [`COLUMNS`] followed by the account's columns.
-pub(super) fn from_row(row: &Row<'_>) -> Result<ApiTokenRow, rusqlite::Error> {
+pub(super) fn from_row(row: &Row<'_>) -> Result<ApiTokenRow, SqlError> {
     let scopes: String = row.get(3)?;
     Ok(ApiTokenRow {
         id: row.get(0)?,
@@ -95,27 +94,16 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<ApiTokenRow, rusqlite::Error> {
     })
 }
 
-pub(super) fn changed_after(tx: &Connection, after: i64) -> Result<Vec<ApiTokenRow>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS}, {} FROM api_token LEFT JOIN user ON user.id = api_token.user_id
-         WHERE api_token.rev > ?1 AND (?1 > 0 OR api_token.ended_at IS NULL)",
-        user_rows::COLUMNS
-    );
-    let mut query = tx.prepare_cached(&sql)?;
-    let rows = query.query_map([after], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 /// Revokes an account's tokens created since `since`; returns how many.
 pub(super) fn end_of_user(tx: &Tx<'_>, user_id: &str, since: UnixSecs, now: UnixSecs) -> Result<usize, StoreError> {
     let sql = "UPDATE api_token SET ended_at = ?1, rev = ?2 WHERE user_id = ?3 AND ended_at IS NULL AND created >= ?4";
-    Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, int(since)])?)
+    Ok(tx.execute(sql, params![int(now), tx.rev()?, user_id, int(since)])?)
 }
 
 /// Number of valid tokens of an account.
-pub(super) fn count(tx: &Connection, user_id: &str, now: UnixSecs) -> Result<u64, StoreError> {
+pub(super) fn count(tx: &Tx<'_>, user_id: &str, now: UnixSecs) -> Result<u64, StoreError> {
     let sql = "SELECT count(*) FROM api_token WHERE user_id = ?1 AND ended_at IS NULL AND expires > ?2";
-    Ok(tx.prepare_cached(sql)?.query_row(params![user_id, int(now)], |row| row.get(0).map(uint))?)
+    Ok(tx.query_row(sql, params![user_id, int(now)], |row| row.get(0).map(uint))?)
 }
 
 /// Stores a token; with `proof`, only if the proof still holds.
@@ -137,7 +125,7 @@ pub fn add_api_token(
             throttle::forgive(tx, counted, new.created)?;
         }
         let same = "SELECT EXISTS (SELECT 1 FROM api_token WHERE id = ?1)";
-        if tx.query_row(same, [&new.id], |row| row.get(0))? {
+        if tx.query_row(same, params![&new.id], |row| row.get(0))? {
             return Ok(Kept::Already);
         }
         if count(tx, &new.user_id, new.created)? >= TOKENS_MAX {
@@ -172,9 +160,7 @@ pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<Api
              ORDER BY api_token.created DESC, api_token.id",
             user_rows::COLUMNS
         );
-        let mut query = tx.prepare_cached(&sql)?;
-        let rows = query.query_map(params![int(now), user_id], from_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(tx.query_map(&sql, params![int(now), user_id], from_row)?)
     })
 }
 
@@ -219,9 +205,8 @@ pub fn end_api_tokens(
 /// Writes last-seen times of tokens.
 pub fn write_tokens_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
     db.write(|tx| {
-        let mut update = tx.prepare_cached("UPDATE api_token SET seen = max(seen, ?2) WHERE id = ?1")?;
         for (id, at) in seen {
-            update.execute(params![id, int(*at)])?;
+            tx.execute("UPDATE api_token SET seen = ?2 WHERE id = ?1 AND seen < ?2", params![id, int(*at)])?;
         }
         Ok(())
     })
@@ -301,7 +286,7 @@ mod tests {
         }
         assert!(end_api_token(&mut db, "ended", None, 100, &event).unwrap());
         let rows = |db: &Db| -> i64 {
-            db.connection.query_row("SELECT count(*) FROM api_token", [], |row| row.get(0)).unwrap()
+            db.connection().query_row("SELECT count(*) FROM api_token", [], |row| row.get(0)).unwrap()
         };
         purge::expired_rows(&mut db, 3700, 60).unwrap();
         assert_eq!(rows(&db), 2);

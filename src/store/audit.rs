@@ -1,11 +1,10 @@
 //! The audit trail as rows, bounded in number and age. Rows are written in the transaction of the change that they
 //! record, and contain no secret.
 
-use rusqlite::{Connection, params};
-
 use super::convert::{int, uint};
 use super::db::Db;
 use super::error::StoreError;
+use super::sql::{Tx, params};
 use super::user_rows;
 use crate::clock::UnixSecs;
 
@@ -87,34 +86,21 @@ pub struct AuditEvent {
     pub detail: String,
 }
 
-pub(super) fn write(tx: &Connection, row: &AuditRow) -> Result<(), StoreError> {
+pub(super) fn write(tx: &Tx<'_>, row: &AuditRow) -> Result<(), StoreError> {
     // what strangers do to an account counts as theirs
     let strangers = row.user_id.is_empty() || (GIVES_WAY.contains(&row.event) && row.event != "profile_changed");
     let owner = if strangers { &row.address } else { &row.user_id };
-    tx.prepare_cached(
-        "INSERT INTO audit (at, event, user_id, email, address, request_id, detail, owner, keep)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?
-    .execute(params![
-        int(row.at),
-        row.event,
-        row.user_id,
-        row.email,
-        row.address,
-        row.request_id,
-        row.detail,
-        owner,
-        keep(tx, row)?
-    ])?;
-    if tx.last_insert_rowid() % BOUND_EVERY == 0 {
-        bound_all(tx)?;
-    }
-    Ok(())
+    let sql = "INSERT INTO audit (at, event, user_id, email, address, request_id, detail, owner, keep)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id";
+    let (at, keep) = (int(row.at), keep(tx, row)?);
+    let params = params![at, row.event, row.user_id, row.email, row.address, row.request_id, row.detail, owner, keep];
+    let id: i64 = tx.query_row(sql, params, |row| row.get(0))?;
+    if id % BOUND_EVERY == 0 { bound_all(tx) } else { Ok(()) }
 }
 
 /// 2: commands (they have no request id) and actions of administrators, which are never pushed out; 1: [`KEPT`]; 0:
 /// the rest.
-fn keep(tx: &Connection, row: &AuditRow) -> Result<i64, StoreError> {
+fn keep(tx: &Tx<'_>, row: &AuditRow) -> Result<i64, StoreError> {
     if row.request_id.is_empty() && !BY_PROVIDERS.contains(&row.event) {
         return Ok(2);
     }
@@ -125,10 +111,10 @@ fn keep(tx: &Connection, row: &AuditRow) -> Result<i64, StoreError> {
     Ok(i64::from(KEPT.contains(&row.event) || row.event.starts_with("factor")))
 }
 
-fn bound_all(tx: &Connection) -> Result<(), StoreError> {
+fn bound_all(tx: &Tx<'_>) -> Result<(), StoreError> {
     for (keep, max) in [(0, ROWS_MAX), (1, KEPT_ROWS_MAX)] {
         let count = "SELECT count(*) FROM audit WHERE keep = ?1";
-        let rows: i64 = tx.prepare_cached(count)?.query_row([keep], |row| row.get(0))?;
+        let rows: i64 = tx.query_row(count, params![keep], |row| row.get(0))?;
         if rows > max {
             push_out(tx, keep, rows - max)?;
         }
@@ -138,24 +124,21 @@ fn bound_all(tx: &Connection) -> Result<(), StoreError> {
 
 /// Deletes rows of the owners with the most until all have equally many; among very many equal owners, the oldest
 /// rows.
-fn push_out(tx: &Connection, keep: i64, excess: i64) -> Result<(), StoreError> {
+fn push_out(tx: &Tx<'_>, keep: i64, excess: i64) -> Result<(), StoreError> {
     let sql = "SELECT owner, count(*) AS rows FROM audit WHERE keep = ?1 GROUP BY owner ORDER BY rows DESC LIMIT ?2";
     let limit = i64::try_from(OWNERS).unwrap_or(i64::MAX);
-    let owners: Vec<(String, i64)> = tx
-        .prepare_cached(sql)?
-        .query_map([keep, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
+    let owners: Vec<(String, i64)> = tx.query_map(sql, params![keep, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let level = level(&owners.iter().map(|(_, rows)| *rows).collect::<Vec<_>>(), excess);
     let mut left = excess;
     for (owner, rows) in owners.iter().filter(|(_, rows)| *rows > level) {
         let sql =
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE keep = ?1 AND owner = ?2 ORDER BY id LIMIT ?3)";
-        tx.prepare_cached(sql)?.execute(params![keep, owner, rows - level])?;
+        tx.execute(sql, params![keep, owner, rows - level])?;
         left -= rows - level;
     }
     if left > 0 {
         let sql = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE keep = ?1 ORDER BY id LIMIT ?2)";
-        tx.execute(sql, [keep, left])?;
+        tx.execute(sql, params![keep, left])?;
     }
     Ok(())
 }
@@ -175,8 +158,8 @@ fn level(rows: &[i64], excess: i64) -> i64 {
     rows.last().copied().unwrap_or(0)
 }
 
-pub(super) fn bound(tx: &Connection, now: UnixSecs) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM audit WHERE at < ?1", [int(now.saturating_sub(AGE_MAX_SECS))])?;
+pub(super) fn bound(tx: &Tx<'_>, now: UnixSecs) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM audit WHERE at < ?1", params![int(now.saturating_sub(AGE_MAX_SECS))])?;
     bound_all(tx)
 }
 
@@ -188,32 +171,32 @@ pub fn write_events(db: &mut Db, rows: &[AuditRow]) -> Result<(), StoreError> {
 /// Events since `since`, newest first; with an e-mail, those about it or about the account that has it now.
 pub fn events(db: &mut Db, email: Option<&str>, since: UnixSecs) -> Result<Vec<AuditEvent>, StoreError> {
     db.read(|tx| {
-        let mut query = tx.prepare(
+        Ok(tx.query_map(
             "SELECT at, event, user_id, email, address, request_id, detail FROM audit
-             WHERE at >= ?1 AND (?2 IS NULL OR email = ?2 COLLATE NOCASE
+             WHERE at >= ?1 AND (?2 IS NULL OR lower(email) = lower(?2)
                  OR user_id = (SELECT id FROM user WHERE user.email = ?2)) ORDER BY id DESC",
-        )?;
-        let rows = query.query_map(params![int(since), email], |row| {
-            Ok(AuditEvent {
-                at: uint(row.get(0)?),
-                event: row.get(1)?,
-                user_id: row.get(2)?,
-                email: row.get(3)?,
-                address: row.get(4)?,
-                request_id: row.get(5)?,
-                detail: row.get(6)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+            params![int(since), email],
+            |row| {
+                Ok(AuditEvent {
+                    at: uint(row.get(0)?),
+                    event: row.get(1)?,
+                    user_id: row.get(2)?,
+                    email: row.get(3)?,
+                    address: row.get(4)?,
+                    request_id: row.get(5)?,
+                    detail: row.get(6)?,
+                })
+            },
+        )?)
     })
 }
 
 /// Event and e-mail of the newest events, newest first.
 pub fn trail(db: &mut Db, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
     db.read(|tx| {
-        let mut query = tx.prepare("SELECT event, email FROM audit ORDER BY id DESC LIMIT ?1")?;
-        let rows = query.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(tx.query_map("SELECT event, email FROM audit ORDER BY id DESC LIMIT ?1", params![limit], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?)
     })
 }
 
@@ -261,7 +244,7 @@ mod tests {
             let rows: Vec<_> = (0..1_030).map(|n| row("profile_changed", &format!("greedy {}", n % 10))).collect();
             write_events(&mut db, &rows).unwrap();
         }
-        let count = |sql: &str| -> i64 { db.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+        let count = |sql: &str| -> i64 { db.connection().query_row(sql, [], |row| row.get(0)).unwrap() };
         assert_eq!(count("SELECT count(*) FROM audit WHERE user_id NOT LIKE 'greedy%'"), 4);
         let all = count("SELECT count(*) FROM audit");
         assert!((ROWS_MAX..ROWS_MAX + 4 + BOUND_EVERY).contains(&all), "{all}");
@@ -272,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let sql = "INSERT INTO user (id, email, name, picture, groups, created, rev) VALUES ('7', 'a@example.com', '', '', 'admin,ops', 1, 1)";
-        db.connection.execute_batch(sql).unwrap();
+        db.connection().execute_batch(sql).unwrap();
         let fill = format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {KEPT_ROWS_MAX})
              INSERT INTO audit (at, event, user_id, email, address, request_id, detail, owner, keep)
@@ -287,9 +270,9 @@ mod tests {
         };
         write_events(&mut db, &[row("sign_in", "bob"), row("profile_changed", "7"), row("sign_in_failed", "7")])
             .unwrap();
-        db.connection.execute_batch(&fill).unwrap();
+        db.connection().execute_batch(&fill).unwrap();
         write_events(&mut db, &vec![row("sign_in", "greedy"); 2048]).unwrap();
-        let told = |sql: &str| -> i64 { db.connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+        let told = |sql: &str| -> i64 { db.connection().query_row(sql, [], |row| row.get(0)).unwrap() };
         let kept = told("SELECT count(*) FROM audit WHERE keep = 1");
         assert!((KEPT_ROWS_MAX..KEPT_ROWS_MAX + BOUND_EVERY).contains(&kept), "{kept}");
         assert_eq!(told("SELECT count(*) FROM audit WHERE user_id = 'bob'"), 1);

@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 use super::error::StoreError;
 use super::folder::{self, Folder};
 use super::migrate::{self, Check};
+use super::sql::Tx;
+use super::sqlite::OnSqlite;
 use super::{backup_key, copy, keys, sealed_tokens};
 
 /// The text of the file with the sealing key of this id, or why it is not there.
@@ -62,7 +64,11 @@ fn copy_into(folder: &Folder, copy: &Path) -> Result<(), StoreError> {
 pub(super) fn sealed_by(copy: &Path) -> Result<Option<String>, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(copy, flags)?;
-    if migrate::judge(&connection, copy)? < migrate::SEALED_SINCE { Ok(None) } else { keys::sealed_by(&connection) }
+    if migrate::judge(&connection, copy)? < migrate::SEALED_SINCE {
+        Ok(None)
+    } else {
+        keys::sealed_by(&Tx::new(&OnSqlite(&connection), false))
+    }
 }
 
 pub(super) fn is_sound(copy: &Path) -> Result<(), StoreError> {

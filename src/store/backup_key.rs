@@ -43,10 +43,12 @@ pub(super) fn take(copy: &Path) -> Result<Option<Zeroizing<String>>, StoreError>
 /// # Errors
 /// [`StoreError`]: the database cannot be written.
 pub fn remove(db: &mut Db) -> Result<(), StoreError> {
-    if !db.read(|tx| Ok(tx.query_row(EXISTS, [], |row| row.get::<_, bool>(0))?))? {
+    let Some(sqlite) = db.sqlite() else { return Ok(()) };
+    if !sqlite.connection.query_row(EXISTS, [], |row| row.get::<_, bool>(0))? {
         return Ok(());
     }
-    db.write(|tx| remove_from(tx))?;
+    sqlite.await_integrity_check()?;
+    remove_from(&sqlite.connection)?;
     db.empty_log();
     Ok(())
 }

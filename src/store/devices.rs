@@ -1,11 +1,10 @@
 //! Known browsers: each has its own throttle counter for the accounts it has signed in to. Only hashes of their
 //! cookies are stored.
 
-use rusqlite::{Connection, params};
-
 use super::convert::int;
 use super::db::Db;
 use super::error::StoreError;
+use super::sql::{Tx, params};
 use crate::clock::UnixSecs;
 
 /// Maximum returning devices per account; the least recently seen are dropped first.
@@ -19,36 +18,36 @@ pub(super) const ONCE_SECS: u32 = 3600;
 
 /// Remembers a sign-in. `provider`: the one it was through.
 pub(super) fn remember(
-    tx: &Connection,
+    tx: &Tx<'_>,
     hash: &[u8; 32],
     user_id: &str,
     provider: Option<&str>,
     now: UnixSecs,
 ) -> Result<(), StoreError> {
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO device (hash, user_id, seen, came_back, provider) VALUES (?1, ?2, ?3, 0, ?4)
          ON CONFLICT (hash, user_id) DO UPDATE SET seen = ?3, came_back = 1, provider = ?4",
-    )?
-    .execute(params![hash, user_id, int(now), provider])?;
-    tx.prepare_cached(
+        params![hash, user_id, int(now), provider],
+    )?;
+    tx.execute(
         "DELETE FROM device WHERE user_id = ?1 AND came_back = 1 AND hash NOT IN
          (SELECT hash FROM device WHERE user_id = ?1 AND came_back = 1 ORDER BY seen DESC LIMIT ?2)",
-    )?
-    .execute(params![user_id, PER_USER_MAX])?;
-    tx.prepare_cached(
+        params![user_id, PER_USER_MAX],
+    )?;
+    tx.execute(
         "DELETE FROM device WHERE user_id = ?1 AND came_back = 0 AND hash NOT IN
          (SELECT hash FROM device WHERE user_id = ?1 AND came_back = 0 ORDER BY seen DESC, hash LIMIT ?2)
          AND hash NOT IN (SELECT device FROM session
          WHERE user_id = ?1 AND ended_at IS NULL AND device IS NOT NULL AND seen > created + ?3)",
-    )?
-    .execute(params![user_id, ONCE_MAX, ONCE_SECS])?;
+        params![user_id, ONCE_MAX, ONCE_SECS],
+    )?;
     Ok(())
 }
 
 /// Drops all devices of an account, except `kept`.
-pub(super) fn forget(tx: &Connection, user_id: &str, kept: Option<&[u8; 32]>) -> Result<(), StoreError> {
+pub(super) fn forget(tx: &Tx<'_>, user_id: &str, kept: Option<&[u8; 32]>) -> Result<(), StoreError> {
     let sql = "DELETE FROM device WHERE user_id = ?1 AND (?2 IS NULL OR hash <> ?2)";
-    tx.prepare_cached(sql)?.execute(params![user_id, kept])?;
+    tx.execute(sql, params![user_id, kept])?;
     Ok(())
 }
 
@@ -68,7 +67,7 @@ pub fn knows_device(db: &mut Db, hash: &[u8; 32], of: &str) -> Result<bool, Stor
     db.read(|tx| {
         let sql = "SELECT EXISTS (SELECT 1 FROM device JOIN user ON user.id = device.user_id
                    WHERE hash = ?1 AND user.email = ?2)";
-        Ok(tx.prepare_cached(sql)?.query_row(params![hash, of], |row| row.get(0))?)
+        Ok(tx.query_row(sql, params![hash, of], |row| row.get(0))?)
     })
 }
 
@@ -77,9 +76,8 @@ pub fn last_at_device(db: &mut Db, hash: &[u8; 32]) -> Result<LastHere, StoreErr
     db.read(|tx| {
         let sql = "SELECT user_id FROM device WHERE hash = ?1
                    AND seen = (SELECT max(seen) FROM device WHERE hash = ?1) LIMIT 2";
-        let mut sql = tx.prepare_cached(sql)?;
-        let mut rows = sql.query_map(params![hash], |row| row.get(0))?;
-        Ok(match (rows.next().transpose()?, rows.next()) {
+        let mut ids: Vec<String> = tx.query_map(sql, params![hash], |row| row.get(0))?;
+        Ok(match (ids.pop(), ids.pop()) {
             (None, _) => LastHere::Nobody,
             (Some(id), None) => LastHere::One(id),
             (Some(_), Some(_)) => LastHere::Several,
@@ -93,9 +91,8 @@ pub fn last_provider(db: &mut Db, hash: &[u8; 32]) -> Result<Option<String>, Sto
     db.read(|tx| {
         let sql = "SELECT DISTINCT provider FROM device WHERE hash = ?1
                    AND seen = (SELECT max(seen) FROM device WHERE hash = ?1) LIMIT 2";
-        let mut sql = tx.prepare_cached(sql)?;
-        let mut rows = sql.query_map(params![hash], |row| row.get(0))?;
-        let last = rows.next().transpose()?;
-        Ok(if rows.next().is_none() { last.flatten() } else { None })
+        let mut providers: Vec<Option<String>> = tx.query_map(sql, params![hash], |row| row.get(0))?;
+        let last = providers.pop();
+        Ok(if providers.is_empty() { last.flatten() } else { None })
     })
 }

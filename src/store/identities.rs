@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::sessions::{self, SessionSelector};
+use super::sql::{OptionalRow, Row, SqlError, Tx, params};
 use super::user_rows::{self, UserRow};
 use super::users::{self, UserChange};
 use crate::clock::UnixSecs;
@@ -99,7 +98,7 @@ pub enum Unlinked {
 
 const COLUMNS: &str = "provider, subject, user_id, issuer, email, login, created, seen";
 
-fn from_row(row: &Row<'_>) -> Result<IdentityRow, rusqlite::Error> {
+fn from_row(row: &Row<'_>) -> Result<IdentityRow, SqlError> {
     Ok(IdentityRow {
         provider: row.get(0)?,
         subject: row.get(1)?,
@@ -112,16 +111,14 @@ fn from_row(row: &Row<'_>) -> Result<IdentityRow, rusqlite::Error> {
     })
 }
 
-pub(super) fn find(tx: &Connection, provider: &str, subject: &str) -> Result<Option<IdentityRow>, StoreError> {
+pub(super) fn find(tx: &Tx<'_>, provider: &str, subject: &str) -> Result<Option<IdentityRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM identity WHERE provider = ?1 AND subject = ?2");
-    Ok(tx.prepare_cached(&sql)?.query_row([provider, subject], from_row).optional()?)
+    Ok(tx.query_row(&sql, params![provider, subject], from_row).optional()?)
 }
 
-fn of_user(tx: &Connection, user_id: &str) -> Result<Vec<IdentityRow>, StoreError> {
+fn of_user(tx: &Tx<'_>, user_id: &str) -> Result<Vec<IdentityRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM identity WHERE user_id = ?1 ORDER BY created, provider, subject");
-    let mut query = tx.prepare_cached(&sql)?;
-    let rows = query.query_map([user_id], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    Ok(tx.query_map(&sql, params![user_id], from_row)?)
 }
 
 /// Adds an identity to an account. The caller has seen that there is none with its key.
@@ -133,30 +130,30 @@ pub(super) fn insert(
     seen: Option<UnixSecs>,
 ) -> Result<Linked, StoreError> {
     let count = "SELECT count(*) FROM identity WHERE user_id = ?1";
-    let count: u32 = tx.prepare_cached(count)?.query_row([&user.id], |row| row.get(0))?;
+    let count: u32 = tx.query_row(count, params![&user.id], |row| row.get(0))?;
     if count >= IDENTITIES_MAX {
         return Ok(Linked::TooMany);
     }
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO identity (provider, subject, user_id, issuer, email, email_verified, login, groups,
              their_groups, extra, created, seen, rev)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?
-    .execute(params![
-        new.provider,
-        new.subject,
-        user.id,
-        new.issuer,
-        new.email,
-        new.email_verified,
-        new.login,
-        new.groups.join(","),
-        new.their_groups.join("\n"),
-        new.extra,
-        int(now),
-        int(seen.unwrap_or(0)),
-        tx.rev()?
-    ])?;
+        params![
+            new.provider,
+            new.subject,
+            user.id,
+            new.issuer,
+            new.email,
+            new.email_verified,
+            new.login,
+            new.groups.join(","),
+            new.their_groups.join("\n"),
+            new.extra,
+            int(now),
+            int(seen.unwrap_or(0)),
+            tx.rev()?
+        ],
+    )?;
     prove_email(tx, new, user)?;
     fill_profile(tx, new, user)?;
     Ok(Linked::Yes)
@@ -165,24 +162,24 @@ pub(super) fn insert(
 /// Writes down what the provider says of a known identity. Its groups are replaced, and its issuer is pinned if it was
 /// not.
 pub(super) fn refresh(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow, now: UnixSecs) -> Result<(), StoreError> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE identity SET issuer = coalesce(issuer, ?3), email = ?4, email_verified = ?5, login = ?6, groups = ?7,
              extra = ?8, seen = ?9, rev = ?10, their_groups = ?11
          WHERE provider = ?1 AND subject = ?2",
-    )?
-    .execute(params![
-        new.provider,
-        new.subject,
-        new.issuer,
-        new.email,
-        new.email_verified,
-        new.login,
-        new.groups.join(","),
-        new.extra,
-        int(now),
-        tx.rev()?,
-        new.their_groups.join("\n")
-    ])?;
+        params![
+            new.provider,
+            new.subject,
+            new.issuer,
+            new.email,
+            new.email_verified,
+            new.login,
+            new.groups.join(","),
+            new.extra,
+            int(now),
+            tx.rev()?,
+            new.their_groups.join("\n")
+        ],
+    )?;
     prove_email(tx, new, user)?;
     fill_profile(tx, new, user)
 }
@@ -191,7 +188,7 @@ pub(super) fn refresh(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow, now: UnixS
 /// provider must not prepare a link for them.
 fn prove_email(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow) -> Result<(), StoreError> {
     if new.proves_email && new.email_verified && new.email.as_ref() == Some(&user.email) {
-        tx.prepare_cached("UPDATE user SET email_proved = 1 WHERE id = ?1")?.execute([&user.id])?;
+        tx.execute("UPDATE user SET email_proved = 1 WHERE id = ?1", params![&user.id])?;
     }
     Ok(())
 }
@@ -207,9 +204,11 @@ fn fill_profile(tx: &Tx<'_>, new: &NewIdentity, user: &UserRow) -> Result<(), St
 }
 
 /// Whether the account's address has been proved.
-pub(super) fn is_email_proved(tx: &Connection, user_id: &str) -> Result<bool, StoreError> {
-    let mut query = tx.prepare_cached("SELECT email_proved FROM user WHERE id = ?1")?;
-    Ok(query.query_row([user_id], |row| row.get(0)).optional()?.unwrap_or(false))
+pub(super) fn is_email_proved(tx: &Tx<'_>, user_id: &str) -> Result<bool, StoreError> {
+    Ok(tx
+        .query_row("SELECT email_proved FROM user WHERE id = ?1", params![user_id], |row| row.get(0))
+        .optional()?
+        .unwrap_or(false))
 }
 
 pub(super) fn link_to(
@@ -276,7 +275,7 @@ pub fn unlink(
             return Ok(Unlinked::LastCredential);
         }
         let ended = sessions::end(tx, SessionSelector::Identity(provider, subject), event.at)?;
-        tx.execute("DELETE FROM identity WHERE provider = ?1 AND subject = ?2", [provider, subject])?;
+        tx.execute("DELETE FROM identity WHERE provider = ?1 AND subject = ?2", params![provider, subject])?;
         audit::write(tx, event)?;
         Ok(Unlinked::Yes(ended))
     })
@@ -307,7 +306,7 @@ pub fn refuse(
 /// how many changed. `None`: the provider has none.
 pub fn adopt(db: &mut Db, provider: &str, issuer: Option<&str>, event: &AuditRow) -> Result<usize, StoreError> {
     db.write(|tx| {
-        let sql = "UPDATE identity SET issuer = ?2, rev = ?3 WHERE provider = ?1 AND issuer IS NOT ?2";
+        let sql = "UPDATE identity SET issuer = ?2, rev = ?3 WHERE provider = ?1 AND issuer IS DISTINCT FROM ?2";
         let changed = tx.execute(sql, params![provider, issuer, tx.rev()?])?;
         if changed > 0 {
             audit::write(tx, event)?;
@@ -320,24 +319,22 @@ pub fn adopt(db: &mut Db, provider: &str, issuer: Option<&str>, event: &AuditRow
 pub fn map_groups(db: &mut Db, map: &dyn Fn(&str, &[String]) -> Vec<String>) -> Result<usize, StoreError> {
     db.write(|tx| {
         let mut changed = Vec::new();
-        {
-            let sql =
-                "SELECT provider, subject, groups, their_groups FROM identity WHERE groups <> '' OR their_groups <> ''";
-            let mut query = tx.prepare_cached(sql)?;
-            let mut rows = query.query([])?;
-            while let Some(row) = rows.next()? {
-                let [provider, subject, groups, theirs]: [String; 4] =
-                    [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
-                let theirs: Vec<String> = theirs.lines().map(str::to_owned).collect();
-                let mapped = map(&provider, &theirs).join(",");
-                if mapped != groups {
-                    changed.push((provider, subject, mapped));
-                }
+        let sql =
+            "SELECT provider, subject, groups, their_groups FROM identity WHERE groups <> '' OR their_groups <> ''";
+        tx.each(sql, params![], |row| {
+            let [provider, subject, groups, theirs]: [String; 4] = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+            let theirs: Vec<String> = theirs.lines().map(str::to_owned).collect();
+            let mapped = map(&provider, &theirs).join(",");
+            if mapped != groups {
+                changed.push((provider, subject, mapped));
             }
-        }
+            Ok(())
+        })?;
         for (provider, subject, groups) in &changed {
-            tx.prepare_cached("UPDATE identity SET groups = ?3, rev = ?4 WHERE provider = ?1 AND subject = ?2")?
-                .execute(params![provider, subject, groups, tx.rev()?])?;
+            tx.execute(
+                "UPDATE identity SET groups = ?3, rev = ?4 WHERE provider = ?1 AND subject = ?2",
+                params![provider, subject, groups, tx.rev()?],
+            )?;
         }
         Ok(changed.len())
     })
@@ -353,37 +350,29 @@ pub fn summary(db: &mut Db) -> Result<Vec<ProviderSummary>, StoreError> {
     db.read(|tx| {
         let sql =
             "SELECT provider, count(DISTINCT user_id), max(seen) FROM identity GROUP BY provider ORDER BY provider";
-        let mut query = tx.prepare(sql)?;
-        let rows = query.query_map([], |row| {
+        Ok(tx.query_map(sql, params![], |row| {
             Ok(ProviderSummary {
                 provider: row.get(0)?,
                 accounts: uint(row.get(1)?),
                 seen: Some(uint(row.get(2)?)).filter(|seen| *seen > 0),
             })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        })?)
     })
 }
 
 /// Ids of the accounts that have an identity.
 pub fn holders(db: &mut Db) -> Result<HashSet<String>, StoreError> {
-    db.read(|tx| {
-        let mut query = tx.prepare("SELECT DISTINCT user_id FROM identity")?;
-        let rows = query.query_map([], |row| row.get(0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    })
+    db.read(|tx| Ok(tx.query_map("SELECT DISTINCT user_id FROM identity", params![], |row| row.get(0))?))
 }
 
 /// Number of accounts without a way in, by the provider that they have an identity of; `None`: they have a password alone.
 pub fn stranded(db: &mut Db, ways: &WaysIn) -> Result<Vec<(Option<String>, u64)>, StoreError> {
     db.read(|tx| {
         let sql = "SELECT identity.provider, user.id FROM user LEFT JOIN identity ON user.id = identity.user_id
-                   WHERE CASE WHEN user.password IS NULL THEN identity.provider IS NOT NULL ELSE NOT ?1 END
+                   WHERE CASE WHEN user.password IS NULL THEN identity.provider IS NOT NULL ELSE ?1 = 0 END
                    ORDER BY identity.provider";
-        let mut query = tx.prepare(sql)?;
-        let rows = query
-            .query_map([ways.passwords], |row| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, String>(1)?)))?;
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let rows: Vec<(Option<String>, String)> =
+            tx.query_map(sql, params![ways.passwords], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let is_configured =
             |provider: &Option<String>| provider.as_ref().is_some_and(|own| ways.providers.contains(own));
         let kept: HashSet<&str> =

@@ -1,9 +1,10 @@
 //! Accounts of another program, with their identities: all of them or none.
 
 use super::audit::{self, AuditRow};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::identities::{self, Linked, NewIdentity};
+use super::sql::Tx;
 use super::user_rows;
 use super::users::{self, NewId, NewUser, UserChange, Written};
 use crate::clock::UnixSecs;

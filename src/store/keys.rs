@@ -1,15 +1,15 @@
 //! Signing keys. One signs; retired ones verify earlier tokens until none of these can be valid. Their secrets are
 //! sealed with a key that is not in the database; the store neither seals nor opens.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::Zeroizing;
 
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::sealed_tokens::{self, SealToken};
 use super::sessions::{self, SessionSelector};
+use super::sql::{OptionalRow, Row, SqlError, Tx, params};
 use crate::clock::UnixSecs;
 use crate::sealing::Sealed;
 
@@ -41,7 +41,7 @@ pub enum StoredSecret {
 
 pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev, sealed_by";
 
-pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
+pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, SqlError> {
     let bytes: Vec<u8> = row.get(1)?;
     Ok(KeyRow {
         kid: row.get(0)?,
@@ -50,7 +50,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, rusqlite::Error> {
             None => StoredSecret::Plain(bytes.into()),
         },
         created: uint(row.get(2)?),
-        retired: row.get::<_, Option<i64>>(3)?.map(uint),
+        retired: row.get::<Option<i64>>(3)?.map(uint),
         algorithm: row.get(4)?,
         changed: uint(row.get(5)?),
     })
@@ -87,8 +87,8 @@ pub enum Rotation {
 }
 
 fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
-    let other = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE sealed_by IS NOT ?1)";
-    if tx.query_row(other, [&key.secret.by], |row| row.get::<_, bool>(0))? {
+    let other = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE sealed_by IS DISTINCT FROM ?1)";
+    if tx.query_row(other, params![&key.secret.by], |row| row.get::<bool>(0))? {
         let what = "the signing keys are sealed with another key than the one in use";
         return Err(StoreError::Down(what.to_owned()));
     }
@@ -100,14 +100,14 @@ fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
 }
 
 /// Whether there is a current key of this algorithm.
-fn signs(tx: &Connection, algorithm: &str) -> Result<bool, StoreError> {
+fn signs(tx: &Tx<'_>, algorithm: &str) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE retired IS NULL AND algorithm = ?1)";
-    Ok(tx.query_row(sql, [algorithm], |row| row.get(0))?)
+    Ok(tx.query_row(sql, params![algorithm], |row| row.get(0))?)
 }
 
 /// Deletes keys retired before then. A running gateway keeps them no longer than their tokens can be valid.
-pub(super) fn drop_retired(tx: &Connection, before: UnixSecs) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM signing_key WHERE retired < ?1", [int(before)])?;
+pub(super) fn drop_retired(tx: &Tx<'_>, before: UnixSecs) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM signing_key WHERE retired < ?1", params![int(before)])?;
     Ok(())
 }
 
@@ -139,7 +139,7 @@ pub fn rotate_keys(
             }
             Rotation::Drop | Rotation::DropAll => {
                 let kept = if matches!(rotation, Rotation::Drop) { APP_COOKIES } else { "" };
-                tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", [kept])?;
+                tx.execute("DELETE FROM signing_key WHERE algorithm != ?1", params![kept])?;
                 sessions::end(tx, SessionSelector::Everybody, now)?;
             }
         }
@@ -155,25 +155,23 @@ pub fn rotate_keys(
 pub fn app_cookie_key(db: &mut Db) -> Result<KeyRow, StoreError> {
     db.read(|tx| {
         let sql = format!("SELECT {COLUMNS} FROM signing_key WHERE algorithm = ?1 ORDER BY created, kid LIMIT 1");
-        Ok(tx.query_row(&sql, [APP_COOKIES], from_row)?)
+        Ok(tx.query_row(&sql, params![APP_COOKIES], from_row)?)
     })
 }
 
 /// All signing keys, current ones first.
 pub fn list(db: &mut Db) -> Result<Vec<KeyRow>, StoreError> {
     db.read(|tx| {
-        let mut query = tx.prepare(&format!(
+        Ok(tx.query_map(&format!(
             "SELECT {COLUMNS} FROM signing_key WHERE algorithm != '{APP_COOKIES}' ORDER BY retired IS NULL DESC, created DESC, kid"
-        ))?;
-        let rows = query.query_map([], from_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        ), params![], from_row)?)
     })
 }
 
 /// Id of the key that the signing keys are sealed with; `None`: there are no sealed ones.
-pub(super) fn sealed_by(tx: &Connection) -> Result<Option<String>, StoreError> {
+pub(super) fn sealed_by(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
     let sql = "SELECT sealed_by FROM signing_key WHERE sealed_by IS NOT NULL LIMIT 1";
-    Ok(tx.query_row(sql, [], |row| row.get(0)).optional()?)
+    Ok(tx.query_row(sql, params![], |row| row.get(0)).optional()?)
 }
 
 /// The same.
@@ -182,15 +180,15 @@ pub fn sealing_key_id(db: &mut Db) -> Result<Option<String>, StoreError> {
 }
 
 /// Seals every key that is not sealed yet.
-pub(super) fn seal_plain_rows(tx: &Connection, seal: &Seal<'_>) -> Result<usize, StoreError> {
+pub(super) fn seal_plain_rows(tx: &Tx<'_>, seal: &Seal<'_>) -> Result<usize, StoreError> {
     seal_rows(tx, "sealed_by IS NULL", seal)
 }
 
 /// Seals every key that is not sealed yet, and leaves none of it in the database's files. Gives how many.
 pub fn seal_plain(db: &mut Db, seal: &Seal<'_>) -> Result<usize, StoreError> {
-    let is_any = |tx: &Connection| {
+    let is_any = |tx: &Tx<'_>| {
         let sql = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE sealed_by IS NULL)";
-        Ok(tx.query_row(sql, [], |row| row.get::<_, bool>(0))?)
+        Ok(tx.query_row(sql, params![], |row| row.get::<bool>(0))?)
     };
     if !db.read(is_any)? {
         return Ok(0);
@@ -209,19 +207,19 @@ pub fn seal_again(
     event: &AuditRow,
 ) -> Result<(), StoreError> {
     db.write(|tx| {
-        seal_rows(tx, "1", seal)?;
+        seal_rows(tx, "1 = 1", seal)?;
         sealed_tokens::seal_again(tx, seal_token)?;
         // not of a retired one: its change number says which sessions it is good for
-        tx.execute("UPDATE signing_key SET rev = ?1 WHERE retired IS NULL", [tx.rev()?])?;
+        tx.execute("UPDATE signing_key SET rev = ?1 WHERE retired IS NULL", params![tx.rev()?])?;
         audit::write(tx, event)
     })?;
     db.empty_log();
     Ok(())
 }
 
-fn seal_rows(tx: &Connection, which: &str, seal: &Seal<'_>) -> Result<usize, StoreError> {
-    let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM signing_key WHERE {which}"))?;
-    let rows = query.query_map([], from_row)?.collect::<Result<Vec<_>, _>>()?;
+fn seal_rows(tx: &Tx<'_>, which: &str, seal: &Seal<'_>) -> Result<usize, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM signing_key WHERE {which}");
+    let rows: Vec<KeyRow> = tx.query_map(&sql, params![], from_row)?;
     for row in &rows {
         let sealed = seal(row)?;
         tx.execute(

@@ -1,9 +1,8 @@
 //! One-time links as rows: insert, and void when an account changes.
 
-use rusqlite::{Connection, params};
-
 use super::convert::int;
 use super::error::StoreError;
+use super::sql::{Tx, params};
 use super::user_rows::ADMIN_GROUP;
 use crate::clock::UnixSecs;
 
@@ -25,7 +24,7 @@ pub struct NewLink {
     pub expires: UnixSecs,
 }
 
-pub(super) fn insert(tx: &Connection, new: &NewLink) -> Result<(), StoreError> {
+pub(super) fn insert(tx: &Tx<'_>, new: &NewLink) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO link (hash, kind, user_id, email, groups, created, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![new.hash, new.kind, new.user_id, new.email, new.groups.join(","), int(new.created), int(new.expires)],
@@ -35,10 +34,10 @@ pub(super) fn insert(tx: &Connection, new: &NewLink) -> Result<(), StoreError> {
 
 /// Voids links after an account was created or got this address or these groups: invites to the address, permanently,
 /// and the first link once there is an administrator.
-pub(super) fn void(tx: &Connection, email: &str, groups: &[String]) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM link WHERE email = ?1")?.execute([email])?;
+pub(super) fn void(tx: &Tx<'_>, email: &str, groups: &[String]) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM link WHERE email = ?1", params![email])?;
     if groups.iter().any(|group| group == ADMIN_GROUP) {
-        tx.execute("DELETE FROM link WHERE kind = 'first'", [])?;
+        tx.execute("DELETE FROM link WHERE kind = 'first'", params![])?;
     }
     Ok(())
 }

@@ -1,16 +1,15 @@
 //! One-time links: for the first account, invites, password resets. Only hashes of their tokens are stored; consuming
 //! a link and its effect are one transaction.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::api_tokens;
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::link_rows::{self, NewLink};
 use super::sessions::{self, NewSession, SessionEnd};
 use super::sign_ins;
+use super::sql::{OptionalRow, Tx, params};
 use super::throttle::{self, CountedAttempt};
 use super::user_rows::{self, UserRow};
 use super::users::{self, Keeps, NewUser, Password, UserChange, Written};
@@ -67,21 +66,24 @@ pub struct InviteRow {
 
 const ID: &str = "lower(hex(substr(hash, 1, 8)))";
 
-pub(super) fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
+pub(super) fn find(tx: &Tx<'_>, hash: &[u8; 32], now: UnixSecs) -> Result<Option<LinkRow>, StoreError> {
     let found = tx
-        .prepare_cached("SELECT kind, user_id, email, groups, expires FROM link WHERE hash = ?1 AND expires > ?2")?
-        .query_row(params![hash, int(now)], |row| {
-            let groups: String = row.get(3)?;
-            let link = LinkRow {
-                kind: row.get(0)?,
-                user: None,
-                email: row.get(2)?,
-                groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
-                tokens: 0,
-                expires: uint(row.get(4)?),
-            };
-            Ok((link, row.get::<_, Option<String>>(1)?))
-        })
+        .query_row(
+            "SELECT kind, user_id, email, groups, expires FROM link WHERE hash = ?1 AND expires > ?2",
+            params![hash, int(now)],
+            |row| {
+                let groups: String = row.get(3)?;
+                let link = LinkRow {
+                    kind: row.get(0)?,
+                    user: None,
+                    email: row.get(2)?,
+                    groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+                    tokens: 0,
+                    expires: uint(row.get(4)?),
+                };
+                Ok((link, row.get::<Option<String>>(1)?))
+            },
+        )
         .optional()?;
     let Some((mut link, user_id)) = found else { return Ok(None) };
     if link.kind == "first" && user_rows::administrator_exists(tx)? {
@@ -100,7 +102,7 @@ pub(super) fn find(tx: &Connection, hash: &[u8; 32], now: UnixSecs) -> Result<Op
 fn carry_out(
     tx: &Tx<'_>,
     link: LinkRow,
-    what: LinkUse,
+    what: &LinkUse,
     now: UnixSecs,
     event: &AuditRow,
 ) -> Result<Written, StoreError> {
@@ -108,19 +110,19 @@ fn carry_out(
         (LinkUse::Add(new), None) => {
             // whoever bound the invite to an address sent it there
             let email_proved = link.email.is_some();
-            let email = link.email.unwrap_or(new.email);
-            users::add(tx, &NewUser { email, email_proved, groups: link.groups, ..new }, now)
+            let email = link.email.unwrap_or_else(|| new.email.clone());
+            users::add(tx, &NewUser { email, email_proved, groups: link.groups, ..new.clone() }, now)
         }
         (LinkUse::SetPassword { hash, name, keep_tokens }, Some(user)) => {
-            let keeps = Keeps { tokens: keep_tokens, device: None };
+            let keeps = Keeps { tokens: *keep_tokens, device: None };
             let what = UserChange {
-                name: (!name.is_empty()).then_some(name),
-                password: Some(Password { new: hash, only_over: None, keeps }),
+                name: (!name.is_empty()).then(|| name.clone()),
+                password: Some(Password { new: hash.clone(), only_over: None, keeps }),
                 ..UserChange::default()
             };
             sessions::end_of_user(tx, &user.id, SessionEnd::All, now)?;
             // using one link voids all links of the account
-            tx.execute("DELETE FROM link WHERE user_id = ?1", [&user.id])?;
+            tx.execute("DELETE FROM link WHERE user_id = ?1", params![&user.id])?;
             let event = AuditRow { email: user.email.clone(), ..event.clone() };
             users::password_replaced(tx, &user, keeps, now, &event)?;
             users::change(tx, &user.id, &what)
@@ -130,7 +132,7 @@ fn carry_out(
 }
 
 /// Removes a link that was used, and all others of the account.
-pub(super) fn remove_used(tx: &Connection, hash: &[u8; 32], user_id: &str) -> Result<(), StoreError> {
+pub(super) fn remove_used(tx: &Tx<'_>, hash: &[u8; 32], user_id: &str) -> Result<(), StoreError> {
     tx.execute("DELETE FROM link WHERE hash = ?1 OR user_id = ?2", params![hash, user_id])?;
     Ok(())
 }
@@ -140,9 +142,9 @@ pub fn add_link(db: &mut Db, new: &NewLink, event: &AuditRow) -> Result<(), Stor
     db.write(|tx| {
         link_rows::insert(tx, new)?;
         tx.execute(
-            "DELETE FROM link WHERE kind = 'first' AND rowid NOT IN
-             (SELECT rowid FROM link WHERE kind = 'first' ORDER BY rowid DESC LIMIT 1000)",
-            [],
+            "DELETE FROM link WHERE kind = 'first' AND hash NOT IN
+             (SELECT hash FROM link WHERE kind = 'first' ORDER BY created DESC, hash LIMIT 1000)",
+            params![],
         )?;
         audit::write(tx, event)
     })
@@ -165,14 +167,14 @@ pub fn find_link(db: &mut Db, hash: &[u8; 32], now: UnixSecs) -> Result<Option<L
 pub fn invites(db: &mut Db, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError> {
     db.read(|tx| {
         let first = !user_rows::administrator_exists(tx)?;
-        let mut query = tx.prepare(&format!(
+        let sql = format!(
             "SELECT {ID}, kind, coalesce(user.email, link.email), link.groups, coalesce(user.groups, ''),
                  link.created, expires, user.id IS NOT NULL
              FROM link LEFT JOIN user ON user.id = link.user_id
-             WHERE (kind = 'invite' OR (kind = 'first' AND ?2)) AND expires > ?1 AND coalesce(user.disabled, 0) = 0
-             ORDER BY link.created DESC, link.rowid DESC"
-        ))?;
-        let rows = query.query_map(params![int(now), first], |row| {
+             WHERE (kind = 'invite' OR (kind = 'first' AND ?2 = 1)) AND expires > ?1 AND coalesce(user.disabled, 0) = 0
+             ORDER BY link.created DESC, link.hash"
+        );
+        Ok(tx.query_map(&sql, params![int(now), first], |row| {
             let [own, accounts]: [String; 2] = [row.get(3)?, row.get(4)?];
             let groups = [own, accounts].join(",");
             Ok(InviteRow {
@@ -184,8 +186,7 @@ pub fn invites(db: &mut Db, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError>
                 created: uint(row.get(5)?),
                 expires: uint(row.get(6)?),
             })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        })?)
     })
 }
 
@@ -193,7 +194,7 @@ pub fn invites(db: &mut Db, now: UnixSecs) -> Result<Vec<InviteRow>, StoreError>
 pub fn end_invite(db: &mut Db, id: &str, event: &AuditRow) -> Result<bool, StoreError> {
     db.write(|tx| {
         let sql = format!("DELETE FROM link WHERE kind <> 'reset' AND {ID} = ?1");
-        let ended = tx.execute(&sql, [id])? > 0;
+        let ended = tx.execute(&sql, params![id])? > 0;
         if ended {
             audit::write(tx, event)?;
         }
@@ -206,7 +207,7 @@ pub fn end_invite(db: &mut Db, id: &str, event: &AuditRow) -> Result<bool, Store
 pub fn use_link(
     db: &mut Db,
     hash: &[u8; 32],
-    what: LinkUse,
+    what: &LinkUse,
     session: &NewSession,
     counted: &CountedAttempt,
     now: UnixSecs,

@@ -27,15 +27,15 @@ const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n migrates `user_version` from n to n + 1.
 const SCRIPTS: [&str; 9] = [
-    include_str!("schema/0001_people.sql"),
-    include_str!("schema/0002_tokens.sql"),
-    include_str!("schema/0003_standing.sql"),
-    include_str!("schema/0004_replaced.sql"),
-    include_str!("schema/0005_crowds.sql"),
-    include_str!("schema/0006_sealed.sql"),
-    include_str!("schema/0007_identities.sql"),
-    include_str!("schema/0008_sealed_tokens.sql"),
-    include_str!("schema/0009_last_used.sql"),
+    include_str!("schema/sqlite/0001_people.sql"),
+    include_str!("schema/sqlite/0002_tokens.sql"),
+    include_str!("schema/sqlite/0003_standing.sql"),
+    include_str!("schema/sqlite/0004_replaced.sql"),
+    include_str!("schema/sqlite/0005_crowds.sql"),
+    include_str!("schema/sqlite/0006_sealed.sql"),
+    include_str!("schema/sqlite/0007_identities.sql"),
+    include_str!("schema/sqlite/0008_sealed_tokens.sql"),
+    include_str!("schema/sqlite/0009_last_used.sql"),
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -304,7 +304,7 @@ mod tests {
         let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
             INSERT INTO user (id, email, name, picture, groups, created, rev)
             SELECT i, i || '@example.com', hex(zeroblob(500)), '', '', 1, i FROM n";
-        db.connection.execute_batch(fill).unwrap();
+        db.connection().execute_batch(fill).unwrap();
         keys::first_key(
             &mut db,
             &crate::store::NewKey {
@@ -334,7 +334,7 @@ mod tests {
         let refused = purge::expired_rows(&mut db, 1, 1).unwrap_err().to_string();
         assert!(refused.contains("the database"), "{refused}");
         assert_eq!(db.await_integrity_check().unwrap_err().to_string(), refused);
-        let lock = db.folder().lock().unwrap();
+        let lock = db.folder().unwrap().lock().unwrap();
         let hooks = crate::store::Hooks { apply: Box::new(|_| {}), tick: Box::new(|_| {}) };
         assert!(crate::store::Store::start(db, lock, hooks).is_err());
         assert!(std::fs::read(&path).unwrap() == torn, "the file was changed");
@@ -356,7 +356,7 @@ mod tests {
     fn an_empty_file_where_a_gateway_has_served_is_refused_and_a_new_folder_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path(), Check::Whole).unwrap();
-        db.folder().lock().unwrap().tell_applied(1).unwrap();
+        db.folder().unwrap().lock().unwrap().tell_applied(1).unwrap();
         drop(db);
         std::fs::write(dir.path().join("authgate.db"), "").unwrap();
         for suffix in ["-wal", "-shm"] {
@@ -414,7 +414,7 @@ mod tests {
         assert!(api_tokens::list(&mut db, None, 1).unwrap().is_empty());
         // what happened before is kept as what happens now
         let told = "SELECT group_concat(event || ' ' || owner || ' ' || keep, ', ') FROM audit";
-        let told: String = db.connection.query_row(told, [], |row| row.get(0)).unwrap();
+        let told: String = db.connection().query_row(told, [], |row| row.get(0)).unwrap();
         assert_eq!(told, "sign_in 7 1, sign_in_failed 192.0.2.1 0, profile_changed 7 0, user_disabled 7 2");
     }
 

@@ -3,6 +3,7 @@
 //! or HTTP, and never decides who may do what.
 
 pub mod api_tokens;
+mod applied;
 pub mod audit;
 mod backup;
 pub mod backup_key;
@@ -30,6 +31,8 @@ pub mod sealed_tokens;
 pub mod secret_key;
 pub mod sessions;
 pub mod sign_ins;
+mod sql;
+mod sqlite;
 pub mod sync;
 mod thread;
 pub mod throttle;
@@ -37,6 +40,7 @@ mod user_rows;
 pub mod users;
 
 pub use api_tokens::{ApiTokenRow, Kept, NewApiToken, TokenProof};
+pub use applied::Applied;
 pub use audit::{AuditEvent, AuditRow};
 pub use backup::{KeyText, back_up};
 pub use db::Db;
@@ -56,7 +60,7 @@ pub use restore::{KeyCheck, KeyIn, Restored, restore};
 pub use sealed_tokens::{SealedToken, SignedOut};
 pub use sessions::{NewSession, SessionEnd, SessionIdentity, SessionRow, SessionSelector};
 pub use sign_ins::{Begun, SignIn};
-pub use sync::{Account, ActiveIds, ActiveSession, Applied, Change, IdentityGroups};
+pub use sync::{Account, ActiveIds, ActiveSession, Change, IdentityGroups, Reload};
 pub use thread::{Hooks, Store};
 pub use throttle::{CountedAttempt, Limit, Rule, Throttled};
 pub use user_rows::{ADMIN_GROUP, UserRow};

@@ -2,11 +2,10 @@
 //! the account and the change number. From then on they have ended, in memory and in listings, also after a restart;
 //! their own rows are written when there is space.
 
-use rusqlite::{Connection, params};
-
 use super::convert::int;
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
+use super::sql::{Tx, params};
 use crate::clock::UnixSecs;
 
 /// Prefix of the counter whose value is the change at which all earlier sessions of an account ended. The account's
@@ -35,21 +34,18 @@ pub(super) fn end(tx: &Tx<'_>, user_id: &str) -> Result<usize, StoreError> {
 }
 
 /// Notes made after a change: account and change number.
-fn after(tx: &Connection, rev: i64) -> Result<Vec<(String, i64)>, StoreError> {
-    let mut query =
-        tx.prepare_cached("SELECT substr(name, 7), value FROM counter WHERE name GLOB 'ended:*' AND value > ?1")?;
-    let rows = query.query_map([rev], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+fn after(tx: &Tx<'_>, rev: i64) -> Result<Vec<(String, i64)>, StoreError> {
+    let sql = "SELECT substr(name, 7), value FROM counter WHERE name LIKE 'ended:%' AND value > ?1";
+    Ok(tx.query_map(sql, params![rev], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
 /// Passes on the ids of sessions ended by notes made after a change.
-pub(super) fn tell(tx: &Connection, rev: i64, tell: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
+pub(super) fn tell(tx: &Tx<'_>, rev: i64, tell: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
     for (user_id, value) in after(tx, rev)? {
-        let mut query = tx.prepare_cached(&format!("SELECT id FROM session WHERE {OF_NOTE}"))?;
-        let mut rows = query.query(params![value, user_id])?;
-        while let Some(row) = rows.next()? {
-            tell(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);
-        }
+        tx.each(&format!("SELECT id FROM session WHERE {OF_NOTE}"), params![value, user_id], |row| {
+            tell(row.text(0)?);
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -64,7 +60,7 @@ pub fn write_noted_ends(db: &mut Db, now: UnixSecs) -> Result<(), StoreError> {
             let sql = format!("UPDATE session SET ended_at = ?3, rev = ?4 WHERE {OF_NOTE}");
             tx.execute(&sql, params![value, user_id, int(now), tx.rev()?])?;
         }
-        tx.execute("DELETE FROM counter WHERE name GLOB 'ended:*'", [])?;
+        tx.execute("DELETE FROM counter WHERE name LIKE 'ended:%'", params![])?;
         Ok(())
     })
 }

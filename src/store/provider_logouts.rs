@@ -1,11 +1,10 @@
 //! Ends of sessions that a provider asks for: one of its own sessions, or all of a person.
 
-use rusqlite::params;
-
 use super::audit::{self, AuditRow};
 use super::convert::int;
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
+use super::sql::{Tx, params};
 
 /// What a provider has ended. With neither session nor subject, nothing.
 #[derive(Debug, Clone)]
@@ -29,7 +28,7 @@ pub fn end_sessions(db: &mut Db, what: &ProviderLogout, event: &AuditRow) -> Res
         let events = events(tx, what, condition, event)?;
         let sql = format!("UPDATE session SET ended_at = ?4, rev = ?5 WHERE ended_at IS NULL AND {condition}");
         let rev = tx.rev()?;
-        tx.prepare_cached(&sql)?.execute(params![what.provider, what.session, what.subject, int(event.at), rev])?;
+        tx.execute(&sql, params![what.provider, what.session, what.subject, int(event.at), rev])?;
         for event in &events {
             audit::write(tx, event)?;
         }
@@ -42,11 +41,9 @@ fn events(tx: &Tx<'_>, what: &ProviderLogout, condition: &str, event: &AuditRow)
         "SELECT user.id, user.email, count(*) FROM session JOIN user ON user.id = session.user_id
          WHERE ended_at IS NULL AND {condition} GROUP BY user.id"
     );
-    let mut query = tx.prepare_cached(&sql)?;
-    let rows = query.query_map(params![what.provider, what.session, what.subject], |row| {
+    Ok(tx.query_map(&sql, params![what.provider, what.session, what.subject], |row| {
         let sessions: i64 = row.get(2)?;
         let detail = format!("{} {sessions} {}", what.provider, if sessions == 1 { "session" } else { "sessions" });
         Ok(AuditRow { user_id: row.get(0)?, email: row.get(1)?, detail, ..event.clone() })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    })?)
 }

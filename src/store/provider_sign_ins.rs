@@ -2,13 +2,14 @@
 //! rules of the provider have been applied before, and come as plain values.
 
 use super::audit::{self, AuditRow};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::identities::{self, IdentityRow, Linked, NewIdentity};
 use super::links;
 use super::sealed_tokens::{self, SealedToken};
 use super::sessions::{self, NewSession};
 use super::sign_ins;
+use super::sql::Tx;
 use super::user_rows::{self, UserRow};
 use super::users::{self, NewUser, Written};
 use crate::clock::UnixSecs;

@@ -5,6 +5,7 @@ use super::convert::int;
 use super::db::Db;
 use super::error::StoreError;
 use super::keys;
+use super::sql::params;
 
 /// Deletes expired rows: tokens that ended or expired more than an hour ago (repeated creation and revocation leaves
 /// thousands), expired links, ended bans, devices unseen for 400 days, keys whose tokens can no longer be valid, and
@@ -14,11 +15,11 @@ pub fn expired_rows(db: &mut Db, now: u64, keys_secs: u64) -> Result<(), StoreEr
     let hour_ago = int(now.saturating_sub(3600));
     let devices = int(now.saturating_sub(400 * 86_400));
     db.write(|tx| {
-        tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", [hour_ago])?;
-        tx.execute("DELETE FROM link WHERE expires < ?1", [int(now)])?;
-        tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
-        tx.execute("DELETE FROM attempt WHERE until < ?1", [int(now)])?;
-        tx.execute("DELETE FROM device WHERE seen < ?1", [devices])?;
+        tx.execute("DELETE FROM api_token WHERE expires < ?1 OR ended_at < ?1", params![hour_ago])?;
+        tx.execute("DELETE FROM link WHERE expires < ?1", params![int(now)])?;
+        tx.execute("DELETE FROM ban WHERE until <= ?1", params![int(now)])?;
+        tx.execute("DELETE FROM attempt WHERE until < ?1", params![int(now)])?;
+        tx.execute("DELETE FROM device WHERE seen < ?1", params![devices])?;
         keys::drop_retired(tx, now.saturating_sub(keys_secs))?;
         audit::bound(tx, now)
     })

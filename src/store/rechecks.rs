@@ -1,11 +1,10 @@
 //! What a provider says of a person while a session lasts.
 
-use rusqlite::params;
-
 use super::convert::int;
 use super::db::Db;
 use super::error::StoreError;
 use super::identities::{self, NewIdentity};
+use super::sql::params;
 use super::user_rows;
 use crate::clock::UnixSecs;
 
@@ -31,7 +30,7 @@ pub fn confirm(
 ) -> Result<Confirmed, StoreError> {
     db.write(|tx| {
         let sql = "UPDATE session SET checked = ?2 WHERE id = ?1 AND ended_at IS NULL";
-        if tx.prepare_cached(sql)?.execute(params![session_id, int(now)])? == 0 {
+        if tx.execute(sql, params![session_id, int(now)])? == 0 {
             return Ok(Confirmed::Ended);
         }
         let Some(new) = identity else { return Ok(Confirmed::Yes) };

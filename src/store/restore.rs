@@ -12,15 +12,15 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tempfile::NamedTempFile;
 
+use super::applied::Applied;
 use super::audit::AuditRow;
 use super::convert::uint;
-use super::db::Db;
 use super::error::StoreError;
 use super::folder::{self, Folder};
 use super::keys::{self, Seal};
 use super::migrate::{self, Check};
-use super::sync;
-use super::sync::Applied;
+use super::sql::Tx;
+use super::sqlite::{OnSqlite, Sqlite};
 use super::{audit, backup, backup_key, copy, sealed_tokens, secret_key};
 
 /// How far the change number is advanced: changes that the gateway writes until the backup is in place have lower
@@ -99,7 +99,7 @@ pub fn restore(
     };
     // a start after any of these steps finds the key, in its file or beside it
     let kept = secret_key::keep(&file, stamp)?;
-    secret_key::write_next(&folder, &file, &text)?;
+    secret_key::write_next(Some(&folder), &file, &text)?;
     match put_in_place(&folder, copy, stamp, event, key.seal) {
         Ok(done) => {
             secret_key::finish_replacement(&file)?;
@@ -210,7 +210,7 @@ fn pour(folder: &Folder, copy: &Path, stamp: &str, event: &AuditRow, seal: &Seal
     migrate::inspect(folder, Check::Current)?;
     let kept = free_name(&folder.database(), stamp);
     backup::back_up(folder.path(), &kept, None)?;
-    let mut db = Db::open(folder.path(), Check::Version)?;
+    let mut db = Sqlite::open(folder.path(), Check::Version)?;
     let mut backup = Connection::open(copy)?;
     migrate::bring_up(&mut backup, copy)?;
     let rev = "SELECT value FROM counter WHERE name = 'rev'";
@@ -219,23 +219,27 @@ fn pour(folder: &Folder, copy: &Path, stamp: &str, event: &AuditRow, seal: &Seal
     let rev = theirs.max(own.unwrap_or(0)) + AHEAD;
     let tx = backup.transaction()?;
     tx.execute("INSERT OR REPLACE INTO counter (name, value) VALUES ('rev', ?1), ('restored', ?1)", params![rev])?;
-    keys::seal_plain_rows(&tx, seal)?;
-    audit::write(&tx, event)?;
+    {
+        let on = OnSqlite(&tx);
+        let tx = Tx::new(&on, false);
+        keys::seal_plain_rows(&tx, seal)?;
+        audit::write(&tx, event)?;
+    }
     tx.commit()?;
     write_into(&backup, &mut db)?;
     db.rev = uint(rev);
     // applying a large one takes longer than a single change
-    let mut applied = sync::wait_until_applied(&db)?;
+    let mut applied = db.wait_until_applied()?;
     for _ in 0..10 {
         if applied != Applied::NotYet {
             break;
         }
-        applied = sync::wait_until_applied(&db)?;
+        applied = db.wait_until_applied()?;
     }
     Ok(Restored { kept: Some(kept), in_force: Some(applied == Applied::Yes), key: None })
 }
 
-fn write_into(backup: &Connection, db: &mut Db) -> Result<(), StoreError> {
+fn write_into(backup: &Connection, db: &mut Sqlite) -> Result<(), StoreError> {
     let writing = Backup::new(backup, &mut db.connection)?;
     for _ in 0..TRIES {
         if writing.step(-1)? == StepResult::Done {

@@ -3,14 +3,13 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::audit::{self, AuditRow};
 use super::backup_key;
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::sessions::{self, SessionSelector};
+use super::sql::{OptionalRow, Row, Tx, params};
 use crate::clock::UnixSecs;
 
 /// A sealed token.
@@ -55,35 +54,34 @@ pub struct SignedOut {
 }
 
 pub(super) fn insert(tx: &Tx<'_>, session_id: &str, tokens: &[SealedToken]) -> Result<(), StoreError> {
-    let sql = "INSERT OR REPLACE INTO sealed_token (session_id, kind, value, expires) VALUES (?1, ?2, ?3, ?4)";
-    let mut insert = tx.prepare_cached(sql)?;
+    let sql = "INSERT INTO sealed_token (session_id, kind, value, expires) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (session_id, kind) DO UPDATE SET value = ?3, expires = ?4";
     for token in tokens {
-        insert.execute(params![session_id, token.kind, token.value, token.expires.map(int)])?;
+        tx.execute(sql, params![session_id, token.kind, token.value, token.expires.map(int)])?;
     }
     Ok(())
 }
 
-fn find(tx: &Connection, session_id: &str, kind: &str) -> Result<Option<Vec<u8>>, StoreError> {
+fn find(tx: &Tx<'_>, session_id: &str, kind: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let sql = "SELECT value FROM sealed_token WHERE session_id = ?1 AND kind = ?2";
-    Ok(tx.prepare_cached(sql)?.query_row([session_id, kind], |row| row.get(0)).optional()?)
+    Ok(tx.query_row(sql, params![session_id, kind], |row| row.get(0)).optional()?)
 }
 
 /// A session's tokens.
 pub fn of_session(db: &mut Db, session_id: &str) -> Result<Vec<SealedToken>, StoreError> {
     db.read(|tx| {
         let sql = "SELECT kind, value, expires FROM sealed_token WHERE session_id = ?1";
-        let mut query = tx.prepare_cached(sql)?;
-        let mut rows = query.query([session_id])?;
         let mut tokens = Vec::new();
-        while let Some(row) = rows.next()? {
-            let kind = match row.get::<_, String>(0)?.as_str() {
+        tx.each(sql, params![session_id], |row| {
+            let kind = match row.text(0)? {
                 "id" => "id",
                 "access" => "access",
                 "refresh" => "refresh",
-                _ => continue,
+                _ => return Ok(()),
             };
-            tokens.push(SealedToken { kind, value: row.get(1)?, expires: row.get::<_, Option<i64>>(2)?.map(uint) });
-        }
+            tokens.push(SealedToken { kind, value: row.get(1)?, expires: row.get::<Option<i64>>(2)?.map(uint) });
+            Ok(())
+        })?;
         Ok(tokens)
     })
 }
@@ -93,11 +91,10 @@ pub fn issuer_of_session(db: &mut Db, session_id: &str) -> Result<Option<String>
     db.read(|tx| pinned_issuer(tx, session_id))
 }
 
-fn pinned_issuer(tx: &Connection, session_id: &str) -> Result<Option<String>, StoreError> {
+fn pinned_issuer(tx: &Tx<'_>, session_id: &str) -> Result<Option<String>, StoreError> {
     let sql = "SELECT identity.issuer FROM session JOIN identity ON identity.provider = session.provider
                AND identity.subject = session.subject WHERE session.id = ?1";
-    let issuer: Option<Option<String>> =
-        tx.prepare_cached(sql)?.query_row([session_id], |row| row.get(0)).optional()?;
+    let issuer: Option<Option<String>> = tx.query_row(sql, params![session_id], |row| row.get(0)).optional()?;
     Ok(issuer.flatten())
 }
 
@@ -106,7 +103,7 @@ fn pinned_issuer(tx: &Connection, session_id: &str) -> Result<Option<String>, St
 pub fn replace(db: &mut Db, session_id: &str, refreshed: &[u8], tokens: &[SealedToken]) -> Result<bool, StoreError> {
     db.write(|tx| {
         let is_active = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND ended_at IS NULL)";
-        let is_active: bool = tx.prepare_cached(is_active)?.query_row([session_id], |row| row.get(0))?;
+        let is_active: bool = tx.query_row(is_active, params![session_id], |row| row.get(0))?;
         let is_same = find(tx, session_id, "refresh")?.is_some_and(|held| held == refreshed);
         if is_active && is_same {
             mark(tx, session_id, None)?;
@@ -120,8 +117,8 @@ pub fn replace(db: &mut Db, session_id: &str, refreshed: &[u8], tokens: &[Sealed
 pub fn claim(db: &mut Db, session_id: &str, refresh: &[u8], now: UnixSecs) -> Result<Claimed, StoreError> {
     db.write(|tx| {
         let sql = "SELECT value, expires FROM sealed_token WHERE session_id = ?1 AND kind = 'refresh'";
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let held: Option<(Vec<u8>, Option<i64>)> = tx.prepare_cached(sql)?.query_row([session_id], row).optional()?;
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let held: Option<(Vec<u8>, Option<i64>)> = tx.query_row(sql, params![session_id], row).optional()?;
         match held {
             Some((value, None)) if value == refresh => {
                 mark(tx, session_id, Some(now))?;
@@ -129,7 +126,7 @@ pub fn claim(db: &mut Db, session_id: &str, refresh: &[u8], now: UnixSecs) -> Re
             }
             Some((value, Some(sent))) if value == refresh && uint(sent).abs_diff(now) > ANSWER_SECS_MAX => {
                 let sql = "DELETE FROM sealed_token WHERE session_id = ?1 AND kind = 'refresh'";
-                tx.prepare_cached(sql)?.execute([session_id])?;
+                tx.execute(sql, params![session_id])?;
                 Ok(Claimed::Lost)
             }
             _ => Ok(Claimed::No),
@@ -149,7 +146,7 @@ pub fn release(db: &mut Db, session_id: &str, refresh: &[u8]) -> Result<(), Stor
 
 fn mark(tx: &Tx<'_>, session_id: &str, sent: Option<UnixSecs>) -> Result<(), StoreError> {
     let sql = "UPDATE sealed_token SET expires = ?2 WHERE session_id = ?1 AND kind = 'refresh'";
-    tx.prepare_cached(sql)?.execute(params![session_id, sent.map(int)])?;
+    tx.execute(sql, params![session_id, sent.map(int)])?;
     Ok(())
 }
 
@@ -167,7 +164,11 @@ pub(super) fn forget_renewed(copy: &Path) -> Result<(), StoreError> {
 
 /// Deletes refresh tokens whose exchange the last process did not live to finish.
 pub fn forget_claimed(db: &mut Db) -> Result<usize, StoreError> {
-    db.write(|tx| Ok(tx.execute("DELETE FROM sealed_token WHERE kind = 'refresh' AND expires IS NOT NULL", [])?))
+    if db.is_shared() {
+        // the exchange may be another node's: see [`claim`]
+        return Ok(0);
+    }
+    db.write(|tx| Ok(tx.execute("DELETE FROM sealed_token WHERE kind = 'refresh' AND expires IS NOT NULL", params![])?))
 }
 
 /// Signs a session out; gives what is left to do at its provider. `None`: it did not begin with one.
@@ -179,8 +180,7 @@ pub fn sign_out(
 ) -> Result<Option<SignedOut>, StoreError> {
     db.write_end(|tx| {
         let sql = "SELECT provider FROM session WHERE id = ?1 AND ended_at IS NULL";
-        let provider: Option<Option<String>> =
-            tx.prepare_cached(sql)?.query_row([session_id], |row| row.get(0)).optional()?;
+        let provider: Option<Option<String>> = tx.query_row(sql, params![session_id], |row| row.get(0)).optional()?;
         let issuer = pinned_issuer(tx, session_id)?;
         // before the end of the session deletes it
         let id_token = find(tx, session_id, "id")?;
@@ -192,17 +192,19 @@ pub fn sign_out(
 }
 
 /// Seals all tokens again. Those that `seal` cannot open are deleted: no key opens them.
-pub(super) fn seal_again(tx: &Connection, seal: &SealToken<'_>) -> Result<(), StoreError> {
-    let mut query = tx.prepare("SELECT session_id, kind, value FROM sealed_token")?;
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let rows = rows.collect::<Result<Vec<(String, String, Vec<u8>)>, _>>()?;
+pub(super) fn seal_again(tx: &Tx<'_>, seal: &SealToken<'_>) -> Result<(), StoreError> {
+    let sql = "SELECT session_id, kind, value FROM sealed_token";
+    let rows: Vec<(String, String, Vec<u8>)> =
+        tx.query_map(sql, params![], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     for (session_id, kind, value) in rows {
         match seal(&session_id, &kind, &value) {
             Some(sealed) => tx.execute(
                 "UPDATE sealed_token SET value = ?3 WHERE session_id = ?1 AND kind = ?2",
                 params![session_id, kind, sealed],
             )?,
-            None => tx.execute("DELETE FROM sealed_token WHERE session_id = ?1 AND kind = ?2", [session_id, kind])?,
+            None => {
+                tx.execute("DELETE FROM sealed_token WHERE session_id = ?1 AND kind = ?2", params![session_id, kind])?
+            }
         };
     }
     Ok(())
@@ -219,7 +221,7 @@ mod tests {
         let mut db = Db::open(dir.path(), Check::Version).unwrap();
         let session = "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
                        VALUES ('s', NULL, 1, 9, 1, 1, '', '', 1)";
-        db.connection.execute_batch(session).unwrap();
+        db.connection().execute_batch(session).unwrap();
         let tokens = ["id", "access", "refresh"].map(|kind| token(kind, "first"));
         db.write(|tx| insert(tx, "s", &tokens)).unwrap();
         (dir, db)
@@ -269,14 +271,14 @@ mod tests {
     fn a_backup_has_no_token_that_is_renewed() {
         let (dir, mut db) = with_tokens();
         let [copy, empty] = ["copy", "empty"].map(|name| dir.path().join(name));
-        db.connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+        db.connection().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
         forget_renewed(&copy).unwrap();
-        let left: String = Connection::open(&copy)
+        let left: String = rusqlite::Connection::open(&copy)
             .unwrap()
             .query_row("SELECT group_concat(kind) FROM sealed_token", [], |row| row.get(0))
             .unwrap();
         assert_eq!((left.as_str(), kinds(&mut db).len()), ("id", 3));
-        Connection::open(&empty).unwrap().execute_batch("CREATE TABLE other (id)").unwrap();
+        rusqlite::Connection::open(&empty).unwrap().execute_batch("CREATE TABLE other (id)").unwrap();
         forget_renewed(&empty).unwrap();
     }
 }

@@ -100,7 +100,7 @@ pub fn create(folder: &Folder, text: &str) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Unusable`]: it cannot be written.
-pub fn write_next(folder: &Folder, path: &Path, text: &str) -> Result<(), StoreError> {
+pub fn write_next(folder: Option<&Folder>, path: &Path, text: &str) -> Result<(), StoreError> {
     let unwritten = |error: std::io::Error| failed(path, format!("its successor cannot be written: {error}"));
     let beside = copy::parent(path)?;
     let mut file = copy::new_file(&beside).map_err(unwritten)?;
@@ -115,7 +115,7 @@ pub fn write_next(folder: &Folder, path: &Path, text: &str) -> Result<(), StoreE
             }
         }
         Ok(_) => return Err(failed(path, "is not a file")),
-        Err(_) => folder.hand_over(file.as_file()).map_err(unwritten)?,
+        Err(_) => folder.map_or(Ok(()), |folder| folder.hand_over(file.as_file())).map_err(unwritten)?,
     }
     file.as_file().sync_all().map_err(unwritten)?;
     file.persist(next_path(path)).map_err(|error| unwritten(error.error))?;
@@ -198,7 +198,7 @@ mod tests {
         let path = default_path(dir.path());
         create(&folder, "one\n").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        write_next(&folder, &path, "two\n").unwrap();
+        write_next(Some(&folder), &path, "two\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
         assert_eq!(read_next(&path).unwrap().unwrap().as_slice(), b"two\n");
         replace_with_next(&path).unwrap();

@@ -1,13 +1,12 @@
 //! Sessions as rows. Ended ones are first marked, so that a running gateway notices, and purged later.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::devices::{self, ONCE_SECS};
 use super::error::StoreError;
 use super::noted;
+use super::sql::{OptionalRow, Row, SqlError, Tx, params};
 use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
 
@@ -98,7 +97,7 @@ pub(super) const COLUMNS: &str = "session.id, session.created, session.expires, 
      session.address, session.user_agent, session.ended_at IS NOT NULL, user.id IS NOT NULL, session.provider";
 
 /// Reads [`COLUMNS`] followed by the account's columns.
-pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, rusqlite::Error> {
+pub(super) fn from_row(row: &Row<'_>) -> Result<SessionRow, SqlError> {
     let user = if row.get(8)? { Some(user_rows::from_row(row, 10)?) } else { None };
     Ok(SessionRow {
         id: row.get(0)?,
@@ -135,48 +134,48 @@ pub(super) fn end(tx: &Tx<'_>, selector: SessionSelector<'_>, now: UnixSecs) -> 
         return noted::end(tx, first);
     }
     let sql = format!("UPDATE session SET ended_at = ?1, rev = ?2 WHERE ended_at IS NULL AND {condition}");
-    Ok(tx.prepare_cached(&sql)?.execute(params![int(now), tx.rev()?, first, second])?)
+    Ok(tx.execute(&sql, params![int(now), tx.rev()?, first, second])?)
 }
 
 /// Ends an account's sessions beyond the bound, but never `kept`.
 pub(super) fn end_beyond_bound(tx: &Tx<'_>, user_id: &str, kept: &str, now: UnixSecs) -> Result<usize, StoreError> {
     let sql = "UPDATE session SET ended_at = ?1, rev = ?2 WHERE id IN (SELECT id FROM session
                WHERE user_id = ?3 AND ended_at IS NULL AND id <> ?4
-               ORDER BY seen > created + ?6 DESC, seen DESC, rowid DESC LIMIT -1 OFFSET ?5)";
-    Ok(tx.prepare_cached(sql)?.execute(params![int(now), tx.rev()?, user_id, kept, SESSIONS_MAX - 1, ONCE_SECS])?)
+               ORDER BY seen > created + ?6 DESC, seen DESC, rev DESC, id LIMIT 1000000000 OFFSET ?5)";
+    Ok(tx.execute(sql, params![int(now), tx.rev()?, user_id, kept, SESSIONS_MAX - 1, ONCE_SECS])?)
 }
 
 pub(super) fn insert(tx: &Tx<'_>, user_id: &str, new: &NewSession, now: UnixSecs) -> Result<(), StoreError> {
     if let Some(old) = &new.replaces {
         end(tx, SessionSelector::Session(old), now)?;
     }
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev, device,
              provider, subject, idp_sid, authenticated)
          VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?
-    .execute(params![
-        new.id,
-        user_id,
-        int(now),
-        int(new.expires),
-        new.remember,
-        new.address,
-        new.user_agent,
-        tx.rev()?,
-        new.device,
-        new.identity.as_ref().map(|identity| &identity.provider),
-        new.identity.as_ref().map(|identity| &identity.subject),
-        new.identity.as_ref().and_then(|identity| identity.idp_sid.as_ref()),
-        int(new.authenticated)
-    ])?;
+        params![
+            new.id,
+            user_id,
+            int(now),
+            int(new.expires),
+            new.remember,
+            new.address,
+            new.user_agent,
+            tx.rev()?,
+            new.device,
+            new.identity.as_ref().map(|identity| &identity.provider),
+            new.identity.as_ref().map(|identity| &identity.subject),
+            new.identity.as_ref().and_then(|identity| identity.idp_sid.as_ref()),
+            int(new.authenticated)
+        ],
+    )?;
     let provider = new.identity.as_ref().map(|identity| identity.provider.as_str());
     devices::remember(tx, &new.device, user_id, provider, now)
 }
 
 /// Whether an active session began with this identity, in the same session of the provider, at most so long ago.
 pub(super) fn began_with(
-    tx: &Connection,
+    tx: &Tx<'_>,
     id: &str,
     SessionIdentity { provider, subject, idp_sid }: &SessionIdentity,
     authenticated: UnixSecs,
@@ -184,25 +183,24 @@ pub(super) fn began_with(
     within_secs: u64,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND provider = ?2 AND subject = ?3
-               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4 AND authenticated >= ?6 AND idp_sid IS ?7)";
+               AND ended_at IS NULL AND expires > ?4 AND created BETWEEN ?5 AND ?4 AND authenticated >= ?6 AND idp_sid IS NOT DISTINCT FROM ?7)";
     let since = int(now.saturating_sub(within_secs));
     let proved = int(authenticated.saturating_sub(within_secs));
-    let mut query = tx.prepare_cached(sql)?;
-    Ok(query.query_row(params![id, provider, subject, int(now), since, proved, idp_sid], |row| row.get(0))?)
+    Ok(tx.query_row(sql, params![id, provider, subject, int(now), since, proved, idp_sid], |row| row.get(0))?)
 }
 
 /// Whether a session of this account is active; its idle limit is not asked for.
-pub(super) fn is_active(tx: &Connection, id: &str, user_id: &str, now: UnixSecs) -> Result<bool, StoreError> {
+pub(super) fn is_active(tx: &Tx<'_>, id: &str, user_id: &str, now: UnixSecs) -> Result<bool, StoreError> {
     let sql =
         "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1 AND user_id = ?2 AND ended_at IS NULL AND expires > ?3)";
-    Ok(tx.prepare_cached(sql)?.query_row(params![id, user_id, int(now)], |row| row.get(0))?)
+    Ok(tx.query_row(sql, params![id, user_id, int(now)], |row| row.get(0))?)
 }
 
 /// E-mail of the account of an active session; `None`: it has ended or expired, or its account is disabled.
-pub(super) fn active_email(tx: &Connection, id: &str, now: UnixSecs) -> Result<Option<String>, StoreError> {
+pub(super) fn active_email(tx: &Tx<'_>, id: &str, now: UnixSecs) -> Result<Option<String>, StoreError> {
     let sql = "SELECT email FROM session JOIN user ON user.id = user_id
                WHERE session.id = ?1 AND ended_at IS NULL AND expires > ?2 AND disabled = 0";
-    Ok(tx.prepare_cached(sql)?.query_row(params![id, int(now)], |row| row.get(0)).optional()?)
+    Ok(tx.query_row(sql, params![id, int(now)], |row| row.get(0)).optional()?)
 }
 
 /// Ends sessions; returns how many.
@@ -233,42 +231,40 @@ pub fn list(db: &mut Db, user_id: Option<&str>, now: UnixSecs) -> Result<Vec<Ses
             user_rows::COLUMNS,
             noted::IS_OVER
         );
-        let mut query = tx.prepare_cached(&sql)?;
-        let rows = query.query_map(params![int(now), user_id], from_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(tx.query_map(&sql, params![int(now), user_id], from_row)?)
     })
 }
 
 /// Deletes sessions that ended or expired more than an hour ago (`idle_secs` is the idle limit), among the next few
-/// thousand rows after row `after`, and limits active ones to `max_age_secs`. Gives the last row visited; `None`:
+/// thousand rows after the one with the id `after`, and limits active ones to `max_age_secs`. Gives the last id visited; `None`:
 /// there were no more. In steps, because sign-ins wait for the store; after only an hour, because repeated sign-ins
 /// leave thousands of rows per hour.
 pub fn purge_sessions(
     db: &mut Db,
-    after: i64,
+    after: &str,
     now: UnixSecs,
     idle_secs: u64,
     max_age_secs: u64,
-) -> Result<Option<i64>, StoreError> {
+) -> Result<Option<String>, StoreError> {
     const ROWS: i64 = 5000;
     let hour_ago = now.saturating_sub(3600);
     let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
     db.write(|tx| {
-        let last: Option<i64> = tx
-            .prepare_cached(
-                "SELECT max(rowid) FROM (SELECT rowid FROM session WHERE rowid > ?1 ORDER BY rowid LIMIT ?2)",
-            )?
-            .query_row([after, ROWS], |row| row.get(0))?;
+        let last: Option<String> = tx.query_row(
+            "SELECT max(id) FROM (SELECT id FROM session WHERE id > ?1 ORDER BY id LIMIT ?2) AS visited",
+            params![after, ROWS],
+            |row| row.get(0),
+        )?;
         let Some(last) = last else { return Ok(None) };
         // a shorter maximum age is permanent, even if it is raised again before the next start
-        tx.prepare_cached(
-            "UPDATE session SET expires = created + ?3 WHERE rowid > ?1 AND rowid <= ?2 AND expires > created + ?3",
-        )?
-        .execute([after, last, int(max_age_secs)])?;
-        tx.prepare_cached(
-            "DELETE FROM session WHERE rowid > ?1 AND rowid <= ?2 AND (expires < ?3 OR ended_at < ?3 OR seen < ?4)",
-        )?
-        .execute([after, last, limits.0, limits.1])?;
+        tx.execute(
+            "UPDATE session SET expires = created + ?3 WHERE id > ?1 AND id <= ?2 AND expires > created + ?3",
+            params![after, last, int(max_age_secs)],
+        )?;
+        tx.execute(
+            "DELETE FROM session WHERE id > ?1 AND id <= ?2 AND (expires < ?3 OR ended_at < ?3 OR seen < ?4)",
+            params![after, last, limits.0, limits.1],
+        )?;
         Ok(Some(last))
     })
 }
@@ -281,17 +277,16 @@ pub fn session_email(db: &mut Db, id: &str) -> Result<Option<String>, StoreError
 /// Writes last-seen times: pairs of session id and Unix seconds.
 pub fn write_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
     db.write(|tx| {
-        let mut update = tx.prepare_cached("UPDATE session SET seen = max(seen, ?2) WHERE id = ?1")?;
         for (id, at) in seen {
-            update.execute(params![id, int(*at)])?;
+            tx.execute("UPDATE session SET seen = ?2 WHERE id = ?1 AND seen < ?2", params![id, int(*at)])?;
         }
         Ok(())
     })
 }
 
-fn email_of(tx: &Connection, id: &str) -> Result<Option<String>, StoreError> {
+fn email_of(tx: &Tx<'_>, id: &str) -> Result<Option<String>, StoreError> {
     let sql = "SELECT email FROM session JOIN user ON user.id = user_id WHERE session.id = ?1 AND ended_at IS NULL";
-    Ok(tx.query_row(sql, [id], |row| row.get(0)).optional()?)
+    Ok(tx.query_row(sql, params![id], |row| row.get(0)).optional()?)
 }
 
 #[cfg(test)]
@@ -329,7 +324,7 @@ mod tests {
              INSERT INTO session (id, user_id, created, expires, seen, remember, address, user_agent, rev)
              SELECT user.id || '-' || i, user.id, 1, 9999, 1000 + i, 1, '', '', 1 FROM n, user"
         );
-        db.connection.execute_batch(&fill).unwrap();
+        db.connection().execute_batch(&fill).unwrap();
         let begin = |db: &mut Db, user_id: &str, id: &str| {
             let id = id.to_owned();
             let session = NewSession { id, expires: 9999, remember: true, device: [7; 32], ..NewSession::default() };
@@ -354,7 +349,7 @@ mod tests {
         end_sessions(&mut db, SessionSelector::Session("1-9"), 5, &event).unwrap();
         assert_eq!(begin(&mut db, "1", "z"), None, "there is room");
         let plan = "EXPLAIN QUERY PLAN SELECT id FROM session WHERE user_id = '1' AND ended_at IS NULL AND id <> 'x'";
-        let plan: String = db.connection.query_row(plan, [], |row| row.get(3)).unwrap();
+        let plan: String = db.connection().query_row(plan, [], |row| row.get(3)).unwrap();
         assert!(plan.contains("session_standing"), "those that have ended are not gone through: {plan}");
     }
 
@@ -428,12 +423,12 @@ mod tests {
             [true, false, false, false, true]
         );
         assert_eq!([1, 2, 3, 1000, 1599].map(|device| busy.knows(device)), [true, false, true, false, true]);
-        let devices: i64 = busy.db.connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0)).unwrap();
+        let devices: i64 = busy.db.connection().query_row("SELECT count(*) FROM device", [], |row| row.get(0)).unwrap();
         assert_eq!(devices, 502);
         // of those that came back the fifty that were seen last
         for n in 0..60 {
             busy.begin("", 1540 + n, 20_000 + u64::from(n));
-            busy.db.connection.execute("DELETE FROM session WHERE id = ''", []).unwrap();
+            busy.db.connection().execute("DELETE FROM session WHERE id = ''", []).unwrap();
         }
         assert_eq!([3, 1549, 1550].map(|device| busy.knows(device)), [false, false, true]);
     }
@@ -450,14 +445,14 @@ mod tests {
                     iif(i % 5 = 3, {0} - 1, NULL), 1 FROM n",
             now - 3600
         );
-        db.connection.execute_batch(&fill).unwrap();
-        let (mut next, mut steps) = (Some(0), 0);
+        db.connection().execute_batch(&fill).unwrap();
+        let (mut next, mut steps) = (Some(String::new()), 0);
         while let Some(after) = next {
-            next = purge_sessions(&mut db, after, now, 7, 9000).unwrap();
+            next = purge_sessions(&mut db, &after, now, 7, 9000).unwrap();
             steps += 1;
         }
         let left = "SELECT count(*), sum(id % 5) FROM session";
-        let left: (i64, i64) = db.connection.query_row(left, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let left: (i64, i64) = db.connection().query_row(left, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         assert_eq!((left, steps), ((2400, 0), 4));
     }
 }

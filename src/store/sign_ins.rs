@@ -1,9 +1,10 @@
 //! Sign-ins: the gate that every session comes through, and the way of a verified password to it.
 
 use super::audit::{self, AuditRow};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::sessions::{self, NewSession, SESSIONS_MAX};
+use super::sql::Tx;
 use super::throttle::{self, CountedAttempt};
 use super::user_rows::{self, UserRow};
 use super::users::{self, Keeps, Password, UserChange};

@@ -2,16 +2,14 @@
 //! how those commands learn that it has been applied.
 
 use std::collections::HashSet;
-use std::time::Duration;
-
-use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::api_tokens::{self, ApiTokenRow};
 use super::convert::{int, uint};
-use super::db::Db;
 use super::error::StoreError;
 use super::keys::{self, KeyRow};
 use super::noted;
+use super::sql::{OptionalRow, Tx, params};
+use super::user_rows;
 use crate::clock::UnixSecs;
 
 /// One changed item, in its current state. Passed on row by row, because there may be millions.
@@ -28,9 +26,19 @@ pub enum Change<'r> {
     Identity(IdentityGroups<'r>),
     /// An account; removed ones only show as ended sessions and tokens.
     Account(Account<'r>),
-    /// A backup was restored and all its active items have been passed on: everything without one of these ids has
-    /// ended.
-    Restored(&'r ActiveIds),
+    /// All active items have been passed on again: everything without one of these ids has ended.
+    Reloaded(&'r ActiveIds, Reload),
+}
+
+/// Why all items are passed on again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// A backup was restored.
+    Restored,
+    /// The database is another server's, or another server has taken over.
+    Failover,
+    /// Changes may have been purged since the last poll.
+    Behind,
 }
 
 /// The ids of all active sessions and tokens.
@@ -92,181 +100,196 @@ pub struct Account<'r> {
     pub disabled: bool,
 }
 
-/// Whether a running gateway has applied a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Applied {
-    /// Applied.
-    Yes,
-    /// No gateway serves from this folder.
-    NotServed,
-    /// Not confirmed in time.
-    NotYet,
+/// Which changes are passed on.
+pub(super) enum Since {
+    /// Everything that has not ended.
+    Always,
+    /// What has a higher change number.
+    Change(i64),
+    /// What this condition on the change number selects: SQL without parameters, `{}` for the column.
+    Condition(String),
 }
 
-fn newest(tx: &Connection) -> Result<u64, StoreError> {
-    let rev = tx.prepare_cached("SELECT value FROM counter WHERE name = 'rev'")?.query_row([], |row| row.get(0))?;
-    Ok(uint(rev))
-}
-
-/// The change number at which a backup was restored; 0: never.
-fn restored(tx: &Connection) -> Result<u64, StoreError> {
-    let at = tx.prepare_cached("SELECT value FROM counter WHERE name = 'restored'")?.query_row([], |row| row.get(0));
-    Ok(at.optional()?.map_or(0, uint))
-}
-
-#[cfg(test)]
-pub(crate) fn newest_change(db: &mut Db) -> Result<u64, StoreError> {
-    db.read(newest)
-}
-
-/// Runs a query with one parameter, a change number.
-fn each(
-    tx: &Connection,
-    sql: &str,
-    after: i64,
-    mut read: impl FnMut(&Row<'_>) -> Result<(), rusqlite::Error>,
-) -> Result<(), StoreError> {
-    let mut query = tx.prepare_cached(sql)?;
-    let mut rows = query.query([after])?;
-    while let Some(row) = rows.next()? {
-        read(row)?;
+impl Since {
+    /// The condition on a column with change numbers; `?1` is [`Self::number`].
+    fn of(&self, column: &str) -> String {
+        match self {
+            Self::Always => "?1 = 0".to_owned(),
+            Self::Change(_) => format!("{column} > ?1"),
+            Self::Condition(condition) => format!("(?1 = 0 AND {})", condition.replace("{}", column)),
+        }
     }
-    Ok(())
+
+    fn number(&self) -> i64 {
+        if let Self::Change(number) = self { *number } else { 0 }
+    }
+
+    fn is_always(&self) -> bool {
+        matches!(self, Self::Always)
+    }
 }
 
-fn text<'r>(row: &'r Row<'_>, at: usize) -> Result<&'r str, rusqlite::Error> {
-    Ok(row.get_ref(at)?.as_str()?)
-}
-
-fn tell_keys(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    let changed: bool =
-        tx.query_row("SELECT EXISTS (SELECT 1 FROM signing_key WHERE rev > ?1)", [after], |row| row.get(0))?;
-    if !changed {
+fn tell_keys(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM signing_key WHERE {})", since.of("rev"));
+    if !tx.query_row(&sql, params![since.number()], |row| row.get(0))? {
         return Ok(());
     }
-    let mut rows = Vec::new();
-    each(tx, &format!("SELECT {} FROM signing_key WHERE ?1 = ?1", keys::COLUMNS), after, |row| {
-        rows.push(keys::from_row(row)?);
-        Ok(())
-    })?;
-    tell(Change::Keys(rows));
+    let sql = format!("SELECT {} FROM signing_key", keys::COLUMNS);
+    tell(Change::Keys(tx.query_map(&sql, params![], keys::from_row)?));
     Ok(())
 }
 
-fn tell_sessions(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+fn tell_sessions(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
     const COLUMNS: &str = "id, user_id, created, expires, seen, remember, ended_at IS NULL AND user_id IS NOT NULL, rev, provider, subject, authenticated, checked";
     // at startup in file order, and without ended ones
-    let which = if after == 0 { "NOT INDEXED WHERE ended_at IS NULL AND ?1 = 0" } else { "WHERE rev > ?1" };
-    each(tx, &format!("SELECT {COLUMNS} FROM session {which}"), after, |row| {
-        if !row.get::<_, bool>(6)? {
-            tell(Change::SessionEnded(text(row, 0)?));
+    let which = if since.is_always() {
+        format!("{} WHERE ended_at IS NULL AND ?1 = 0", tx.unindexed())
+    } else {
+        format!("WHERE {}", since.of("rev"))
+    };
+    let sql = format!("SELECT {COLUMNS} FROM session {which}");
+    tx.each(&sql, params![since.number()], |row| {
+        if !row.get::<bool>(6)? {
+            tell(Change::SessionEnded(row.text(0)?));
             return Ok(());
         }
         tell(Change::Session(ActiveSession {
-            id: text(row, 0)?,
-            user_id: text(row, 1)?,
+            id: row.text(0)?,
+            user_id: row.text(1)?,
             created: uint(row.get(2)?),
             authenticated: uint(row.get(10)?),
             expires: uint(row.get(3)?),
             seen: uint(row.get(4)?),
             remember: row.get(5)?,
             begun: uint(row.get(7)?),
-            checked: row.get::<_, Option<i64>>(11)?.map(uint),
-            identity: match (row.get_ref(8)?.as_str_or_null()?, row.get_ref(9)?.as_str_or_null()?) {
+            checked: row.get::<Option<i64>>(11)?.map(uint),
+            identity: match (row.text_or_null(8)?, row.text_or_null(9)?) {
                 (Some(provider), Some(subject)) => Some((provider, subject)),
                 _ => None,
             },
         }));
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 /// Identities that changed, and those of changed sessions.
-fn tell_identities(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    let which = if after == 0 {
-        "WHERE ?1 = 0"
+fn tell_identities(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let changed = since.of("rev");
+    let which = if since.is_always() {
+        changed
     } else {
-        "WHERE rev > ?1 OR (provider, subject) IN (SELECT provider, subject FROM session WHERE rev > ?1
+        format!(
+            "{changed} OR (provider, subject) IN (SELECT provider, subject FROM session WHERE {changed}
              AND ended_at IS NULL AND provider IS NOT NULL)"
+        )
     };
-    each(tx, &format!("SELECT user_id, provider, subject, groups FROM identity {which}"), after, |row| {
+    let sql = format!("SELECT user_id, provider, subject, groups FROM identity WHERE {which}");
+    tx.each(&sql, params![since.number()], |row| {
         tell(Change::Identity(IdentityGroups {
-            user_id: text(row, 0)?,
-            provider: text(row, 1)?,
-            subject: text(row, 2)?,
-            groups: text(row, 3)?,
+            user_id: row.text(0)?,
+            provider: row.text(1)?,
+            subject: row.text(2)?,
+            groups: row.text(3)?,
         }));
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 /// Accounts that changed, and those of changed sessions and tokens. At startup all accounts, because reading in file
 /// order is faster than many lookups.
-fn tell_accounts(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    let which = if after == 0 {
-        "NOT INDEXED WHERE ?1 = 0"
+fn tell_accounts(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let changed = since.of("rev");
+    let which = if since.is_always() {
+        format!("{} WHERE {changed}", tx.unindexed())
     } else {
-        "WHERE rev > ?1 OR id IN (SELECT user_id FROM session WHERE rev > ?1 AND ended_at IS NULL)
-         OR id IN (SELECT user_id FROM api_token WHERE rev > ?1 AND ended_at IS NULL)"
+        format!(
+            "WHERE {changed} OR id IN (SELECT user_id FROM session WHERE {changed} AND ended_at IS NULL)
+             OR id IN (SELECT user_id FROM api_token WHERE {changed} AND ended_at IS NULL)"
+        )
     };
-    each(tx, &format!("SELECT id, email, name, picture, groups, disabled FROM user {which}"), after, |row| {
+    let sql = format!("SELECT id, email, name, picture, groups, disabled FROM user {which}");
+    tx.each(&sql, params![since.number()], |row| {
         tell(Change::Account(Account {
-            id: text(row, 0)?,
-            email: text(row, 1)?,
-            name: text(row, 2)?,
-            picture: text(row, 3)?,
-            groups: text(row, 4)?,
+            id: row.text(0)?,
+            email: row.text(1)?,
+            name: row.text(2)?,
+            picture: row.text(3)?,
+            groups: row.text(4)?,
             disabled: row.get(5)?,
         }));
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
-fn tell_all(tx: &Connection, after: i64, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
-    tell_keys(tx, after, tell)?;
-    tell_sessions(tx, after, tell)?;
-    noted::tell(tx, after, &mut |id| tell(Change::SessionEnded(id)))?;
-    for row in api_tokens::changed_after(tx, after)? {
-        tell(Change::ApiToken(row));
-    }
-    tell_identities(tx, after, tell)?;
-    tell_accounts(tx, after, tell)
+fn tell_api_tokens(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let sql = format!(
+        "SELECT {}, {} FROM api_token LEFT JOIN user ON user.id = api_token.user_id WHERE {}{}",
+        api_tokens::COLUMNS,
+        user_rows::COLUMNS,
+        since.of("api_token.rev"),
+        if since.is_always() { " AND api_token.ended_at IS NULL" } else { "" }
+    );
+    let rows: Vec<ApiTokenRow> = tx.query_map(&sql, params![since.number()], api_tokens::from_row)?;
+    rows.into_iter().for_each(|row| tell(Change::ApiToken(row)));
+    Ok(())
+}
+
+/// Passes on what changed.
+pub(super) fn tell_all(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    tell_keys(tx, since, tell)?;
+    tell_sessions(tx, since, tell)?;
+    noted::tell(tx, since.number(), &mut |id| tell(Change::SessionEnded(id)))?;
+    tell_api_tokens(tx, since, tell)?;
+    tell_identities(tx, since, tell)?;
+    tell_accounts(tx, since, tell)
+}
+
+/// Passes on everything that has not ended, and then which ids these were.
+pub(super) fn tell_again(tx: &Tx<'_>, why: Reload, tell: &mut dyn FnMut(Change<'_>)) -> Result<(), StoreError> {
+    let mut active = ActiveIds::default();
+    tell_all(tx, &Since::Always, &mut |change| {
+        active.note(&change);
+        tell(change);
+    })?;
+    tell(Change::Reloaded(&active, why));
+    Ok(())
+}
+
+fn newest(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    Ok(uint(tx.query_row("SELECT value FROM counter WHERE name = 'rev'", params![], |row| row.get(0))?))
+}
+
+/// The change number at which a backup was restored; 0: never.
+fn restored(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let at = tx.query_row("SELECT value FROM counter WHERE name = 'restored'", params![], |row| row.get(0));
+    Ok(at.optional()?.map_or(0, uint))
+}
+
+#[cfg(test)]
+pub(crate) fn newest_change(db: &mut super::Db) -> Result<u64, StoreError> {
+    db.read(newest)
 }
 
 /// Passes on what changed after change number `after`, and gives the newest change number; 0 passes on everything
 /// that has not ended. After a failure, what was passed on is correct but incomplete.
-pub fn changes_after(db: &mut Db, after: u64, tell: &mut dyn FnMut(Change<'_>)) -> Result<Option<u64>, StoreError> {
-    db.poll(|tx| {
-        let rev = newest(tx)?;
-        if rev <= after {
-            return Ok(None);
-        }
-        if after == 0 || restored(tx)? <= after {
-            tell_all(tx, int(after), tell)?;
-        } else {
-            let mut standing = ActiveIds::default();
-            tell_all(tx, 0, &mut |change| {
-                standing.note(&change);
-                tell(change);
-            })?;
-            tell(Change::Restored(&standing));
-        }
-        Ok(Some(rev))
-    })
-}
-
-/// Waits until the gateway that uses this folder has applied this connection's last change, at most 2 seconds.
-pub fn wait_until_applied(db: &Db) -> Result<Applied, StoreError> {
-    for _ in 0..100 {
-        let is_served = db.is_served()?;
-        if db.folder.applied() >= db.last_change() && is_served {
-            return Ok(Applied::Yes);
-        }
-        if !is_served {
-            return Ok(Applied::NotServed);
-        }
-        std::thread::sleep(Duration::from_millis(20));
+pub(super) fn changes_after(
+    tx: &Tx<'_>,
+    after: u64,
+    tell: &mut dyn FnMut(Change<'_>),
+) -> Result<Option<u64>, StoreError> {
+    let rev = newest(tx)?;
+    if rev <= after {
+        return Ok(None);
     }
-    Ok(Applied::NotYet)
+    if after == 0 {
+        tell_all(tx, &Since::Always, tell)?;
+    } else if restored(tx)? <= after {
+        tell_all(tx, &Since::Change(int(after)), tell)?;
+    } else {
+        tell_again(tx, Reload::Restored, tell)?;
+    }
+    Ok(Some(rev))
 }

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use super::db::Db;
 use super::error::StoreError;
 use super::folder::Lock;
-use super::sync;
 use super::sync::Change;
 use crate::critical;
 use crate::metrics;
@@ -79,7 +78,7 @@ impl Worker {
     /// Applies what changed.
     fn apply(&mut self) -> Result<(), StoreError> {
         self.is_own()?;
-        let newest = sync::changes_after(&mut self.db, self.rev, &mut *self.hooks.apply)?;
+        let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
         self.rev = newest.unwrap_or(self.rev);
         Ok(())
     }
@@ -213,7 +212,7 @@ mod tests {
 
     fn start(dir: &std::path::Path) -> (Store, Arc<AtomicU64>) {
         let db = Db::open(dir, Check::Whole).unwrap();
-        let lock = db.folder().lock().unwrap();
+        let lock = db.folder().unwrap().lock().unwrap();
         let seen = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&seen);
         let apply = move |change: Change<'_>| {
@@ -250,7 +249,7 @@ mod tests {
         let rename = |from: &'static str, to: &'static str| {
             move |db: &mut Db| {
                 db.write(|tx| {
-                    tx.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))?;
+                    tx.execute(&format!("ALTER TABLE {from} RENAME TO {to}"), &[])?;
                     Ok(())
                 })
             }
@@ -300,7 +299,7 @@ mod tests {
         let (store, _) = start(dir.path());
         let panicking = store.run(|db| -> Result<(), StoreError> {
             db.write(|tx| {
-                tx.execute("DELETE FROM counter", [])?;
+                tx.execute("DELETE FROM counter", &[])?;
                 panic!("on purpose")
             })
         });
@@ -323,7 +322,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path(), Check::Whole).unwrap();
-        let lock = db.folder().lock().unwrap();
+        let lock = db.folder().unwrap().lock().unwrap();
         let breaks = |when: &'static str| {
             let wanted = role == when;
             move || assert!(!wanted, "on purpose")

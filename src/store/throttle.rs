@@ -1,12 +1,11 @@
 //! Counters of sign-in attempts, which survive restarts. An attempt is counted before the password is checked, so
 //! that parallel attempts cannot slip through. Every table here is bounded.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
 use super::db::Db;
 use super::error::StoreError;
+use super::sql::{OptionalRow, Tx, params};
 use crate::clock::UnixSecs;
 
 /// Maximum attempts stored; the oldest are dropped.
@@ -100,7 +99,7 @@ impl Rule {
 
 /// Counts one attempt against every limit, or gives what it must wait for.
 pub(super) fn count(
-    tx: &Connection,
+    tx: &Tx<'_>,
     limits: &[Limit],
     account: &str,
     now: UnixSecs,
@@ -108,8 +107,10 @@ pub(super) fn count(
     let mut throttled = Throttled { wait_millis: 0, names: Vec::new(), banned: false };
     for limit in limits {
         // a clock that was set back must not lengthen a ban
-        tx.prepare_cached("UPDATE ban SET until = ?2 WHERE name = ?1 AND until > ?2")?
-            .execute(params![limit.name, int(now + limit.rule.lasts_secs())])?;
+        tx.execute(
+            "UPDATE ban SET until = ?2 WHERE name = ?1 AND until > ?2",
+            params![limit.name, int(now + limit.rule.lasts_secs())],
+        )?;
         let wait_millis = match limit.rule {
             Rule::Ban { .. } => 1000 * banned(tx, limit, now)?,
             Rule::Pace { .. } => paced(tx, limit, now)?,
@@ -125,34 +126,33 @@ pub(super) fn count(
     }
     let mut counted = CountedAttempt { limits: limits.to_vec(), rows: Vec::new(), account: account.to_owned() };
     for limit in limits {
-        tx.prepare_cached("INSERT INTO attempt (name, at, account, failed, until) VALUES (?1, ?2, ?3, 0, ?4)")?
-            .execute(params![limit.name, int(now), account, int(now + limit.rule.window_secs())])?;
-        counted.rows.push(tx.last_insert_rowid());
+        let sql = "INSERT INTO attempt (name, at, account, failed, until) VALUES (?1, ?2, ?3, 0, ?4) RETURNING id";
+        let until = int(now + limit.rule.window_secs());
+        counted.rows.push(tx.query_row(sql, params![limit.name, int(now), account, until], |row| row.get(0))?);
     }
-    tx.prepare_cached("DELETE FROM attempt WHERE until < ?1")?.execute([int(now)])?;
-    tx.prepare_cached("DELETE FROM attempt WHERE id <= (SELECT max(id) FROM attempt) - ?1")?.execute([ATTEMPTS_MAX])?;
+    tx.execute("DELETE FROM attempt WHERE until < ?1", params![int(now)])?;
+    tx.execute("DELETE FROM attempt WHERE id <= (SELECT max(id) FROM attempt) - ?1", params![ATTEMPTS_MAX])?;
     Ok(Ok(counted))
 }
 
-fn banned_until(tx: &Connection, name: &str, now: UnixSecs) -> Result<Option<u64>, StoreError> {
+fn banned_until(tx: &Tx<'_>, name: &str, now: UnixSecs) -> Result<Option<u64>, StoreError> {
     let until: Option<i64> = tx
-        .prepare_cached("SELECT until FROM ban WHERE name = ?1 AND until > ?2")?
-        .query_row(params![name, int(now)], |row| row.get(0))
+        .query_row("SELECT until FROM ban WHERE name = ?1 AND until > ?2", params![name, int(now)], |row| row.get(0))
         .optional()?;
     Ok(until.map(uint))
 }
 
 /// Seconds until the next attempt is allowed; 0: now.
-fn banned(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
+fn banned(tx: &Tx<'_>, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
     if let Some(until) = banned_until(tx, &limit.name, now)? {
         return Ok(until.saturating_sub(now).max(1));
     }
     let window_secs = limit.rule.window_secs();
-    let (attempts, oldest): (i64, Option<i64>) = tx
-        .prepare_cached("SELECT count(*), min(at) FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3")?
-        .query_row(params![limit.name, int(now.saturating_sub(window_secs)), int(now + AHEAD_SECS)], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    let (attempts, oldest): (i64, Option<i64>) = tx.query_row(
+        "SELECT count(*), min(at) FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3",
+        params![limit.name, int(now.saturating_sub(window_secs)), int(now + AHEAD_SECS)],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     if uint(attempts) < limit.rule.max() {
         return Ok(0);
     }
@@ -162,22 +162,19 @@ fn banned(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreErr
 }
 
 /// Milliseconds until the next attempt is allowed; 0: now.
-fn paced(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
+fn paced(tx: &Tx<'_>, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
     let window_secs = limit.rule.window_secs();
-    let (attempts, under_way, last): (i64, i64, Option<i64>) = tx
-        .prepare_cached(
-            "SELECT count(*), count(*) FILTER (WHERE failed = 0 AND at > ?4), max(at) FILTER (WHERE failed = 1 OR at <= ?4)
+    let (attempts, under_way, last): (i64, i64, Option<i64>) = tx.query_row(
+        "SELECT count(*), count(*) FILTER (WHERE failed = 0 AND at > ?4), max(at) FILTER (WHERE failed = 1 OR at <= ?4)
              FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3",
-        )?
-        .query_row(
-            params![
-                limit.name,
-                int(now.saturating_sub(window_secs)),
-                int(now + AHEAD_SECS),
-                int(now.saturating_sub(DECIDED_SECS))
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?;
+        params![
+            limit.name,
+            int(now.saturating_sub(window_secs)),
+            int(now + AHEAD_SECS),
+            int(now.saturating_sub(DECIDED_SECS))
+        ],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     if uint(attempts) < limit.rule.max() && banned_until(tx, &limit.name, now)?.is_none() {
         return Ok(0);
     }
@@ -189,26 +186,26 @@ fn paced(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreErro
 }
 
 /// Failures that count now.
-fn failures(tx: &Connection, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
+fn failures(tx: &Tx<'_>, limit: &Limit, now: UnixSecs) -> Result<u64, StoreError> {
     let (from, undecided) = (now.saturating_sub(limit.rule.window_secs()), now.saturating_sub(DECIDED_SECS));
-    let failures: i64 = tx
-        .prepare_cached(
-            "SELECT count(*) FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3 AND (failed = 1 OR at <= ?4)",
-        )?
-        .query_row(params![limit.name, int(from), int(now + AHEAD_SECS), int(undecided)], |row| row.get(0))?;
+    let failures: i64 = tx.query_row(
+        "SELECT count(*) FROM attempt WHERE name = ?1 AND at BETWEEN ?2 AND ?3 AND (failed = 1 OR at <= ?4)",
+        params![limit.name, int(from), int(now + AHEAD_SECS), int(undecided)],
+        |row| row.get(0),
+    )?;
     Ok(uint(failures))
 }
 
 /// The attempt failed: bans or paces the counters that have reached their limit. Returns the names of the new ones.
 pub(super) fn failed(
-    tx: &Connection,
+    tx: &Tx<'_>,
     counted: &CountedAttempt,
     now: UnixSecs,
     event: &AuditRow,
 ) -> Result<Vec<String>, StoreError> {
     let mut banned = Vec::new();
     for (limit, row) in counted.limits.iter().zip(&counted.rows) {
-        tx.prepare_cached("UPDATE attempt SET failed = 1 WHERE id = ?1")?.execute([row])?;
+        tx.execute("UPDATE attempt SET failed = 1 WHERE id = ?1", params![row])?;
         let before = banned_until(tx, &limit.name, now)?;
         // further attempts do not prolong a ban, but they prolong pacing
         let goes_on = before.is_some() && matches!(limit.rule, Rule::Pace { .. });
@@ -216,11 +213,11 @@ pub(super) fn failed(
             continue;
         }
         tx.execute(
-            "INSERT INTO ban (name, until) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET until = max(until, ?2)",
+            "INSERT INTO ban (name, until) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET until = CASE WHEN ban.until < ?2 THEN ?2 ELSE ban.until END",
             params![limit.name, int(now + limit.rule.lasts_secs())],
         )?;
         if matches!(limit.rule, Rule::Ban { .. }) {
-            tx.execute("DELETE FROM attempt WHERE name = ?1", [&limit.name])?;
+            tx.execute("DELETE FROM attempt WHERE name = ?1", params![&limit.name])?;
         }
         if before.is_none() {
             audit::write(tx, &AuditRow { event: "banned", detail: limit.name.clone(), ..event.clone() })?;
@@ -228,31 +225,33 @@ pub(super) fn failed(
         }
     }
     if !banned.is_empty() {
-        tx.execute("DELETE FROM ban WHERE until <= ?1", [int(now)])?;
+        tx.execute("DELETE FROM ban WHERE until <= ?1", params![int(now)])?;
         tx.execute(
             "DELETE FROM ban WHERE name NOT IN (SELECT name FROM ban ORDER BY until DESC LIMIT ?1)",
-            [BANS_MAX],
+            params![BANS_MAX],
         )?;
     }
     Ok(banned)
 }
 
 /// The password was right: clears the attempts before it.
-pub(super) fn forgive(tx: &Connection, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
+pub(super) fn forgive(tx: &Tx<'_>, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
     for limit in &counted.limits {
         match limit.rule {
             Rule::Ban { .. } => {
-                tx.prepare_cached("DELETE FROM attempt WHERE name = ?1")?.execute([&limit.name])?;
+                tx.execute("DELETE FROM attempt WHERE name = ?1", params![&limit.name])?;
             }
             Rule::Pace { .. } => {
-                tx.prepare_cached("DELETE FROM attempt WHERE name = ?1 AND account = ?2")?
-                    .execute([&limit.name, &counted.account])?;
+                tx.execute(
+                    "DELETE FROM attempt WHERE name = ?1 AND account = ?2",
+                    params![&limit.name, &counted.account],
+                )?;
                 if failures(tx, limit, now)? >= limit.rule.max() {
                     continue;
                 }
             }
         }
-        tx.prepare_cached("DELETE FROM ban WHERE name = ?1")?.execute([&limit.name])?;
+        tx.execute("DELETE FROM ban WHERE name = ?1", params![&limit.name])?;
     }
     Ok(())
 }
@@ -301,9 +300,9 @@ pub fn follow_clock(db: &mut Db, expected: UnixSecs, found: UnixSecs) -> Result<
 /// The current bans and when they end (Unix seconds).
 pub fn bans(db: &mut Db, now: UnixSecs) -> Result<Vec<(String, UnixSecs)>, StoreError> {
     db.read(|tx| {
-        let mut query = tx.prepare("SELECT name, until FROM ban WHERE until > ?1 ORDER BY name")?;
-        let rows = query.query_map([int(now)], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(tx.query_map("SELECT name, until FROM ban WHERE until > ?1 ORDER BY name", params![int(now)], |row| {
+            Ok((row.get(0)?, uint(row.get(1)?)))
+        })?)
     })
 }
 
@@ -319,18 +318,18 @@ pub fn lift(
     db.write(|tx| {
         let mut lifted = 0;
         for name in names {
-            lifted += tx.execute("DELETE FROM ban WHERE name = ?1", [name])?;
-            tx.execute("DELETE FROM attempt WHERE name = ?1", [name])?;
+            lifted += tx.execute("DELETE FROM ban WHERE name = ?1", params![name])?;
+            tx.execute("DELETE FROM attempt WHERE name = ?1", params![name])?;
         }
         if let Some(email) = email {
-            let ends_so = "name LIKE 'device:%' AND substr(name, -length(?1) - 1) = ':' || ?1";
-            lifted += tx.execute(&format!("DELETE FROM ban WHERE {ends_so}"), [email])?;
-            tx.execute(&format!("DELETE FROM attempt WHERE {ends_so}"), [email])?;
+            let ends_so = "name LIKE 'device:%' AND substr(name, length(name) - length(?1)) = ':' || ?1";
+            lifted += tx.execute(&format!("DELETE FROM ban WHERE {ends_so}"), params![email])?;
+            tx.execute(&format!("DELETE FROM attempt WHERE {ends_so}"), params![email])?;
         }
         if let Some(user) = user {
             let begins_so = "substr(name, 1, length(?1) + 1) = ?1 || ':'";
-            lifted += tx.execute(&format!("DELETE FROM ban WHERE {begins_so}"), [user])?;
-            tx.execute(&format!("DELETE FROM attempt WHERE {begins_so}"), [user])?;
+            lifted += tx.execute(&format!("DELETE FROM ban WHERE {begins_so}"), params![user])?;
+            tx.execute(&format!("DELETE FROM attempt WHERE {begins_so}"), params![user])?;
         }
         if lifted > 0 {
             audit::write(tx, event)?;
@@ -474,10 +473,10 @@ mod tests {
         for n in 0..500u64 {
             let _ = fail(&mut db, &format!("a{n}"), n * 10);
         }
-        let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
+        let rows: i64 = db.connection().query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert!(rows <= 11, "{rows}");
         purge::expired_rows(&mut db, 1_000_000, 100).unwrap();
-        let rows: i64 = db.connection.query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
+        let rows: i64 = db.connection().query_row("SELECT count(*) FROM attempt", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0);
     }
 

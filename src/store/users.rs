@@ -1,13 +1,12 @@
 //! Accounts: create, change, remove, look up.
 
-use rusqlite::{Connection, Row, params};
-
 use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
-use super::db::{Db, Tx};
+use super::db::Db;
 use super::error::StoreError;
 use super::link_rows::{self, NewLink};
 use super::sessions::{self, SessionEnd};
+use super::sql::{Row, Tx, params};
 use super::throttle::{self, CountedAttempt, Limit, Throttled};
 use super::user_rows::{COLUMNS, UserRow, by_email, by_id, exist, from_row};
 use super::{api_tokens, devices};
@@ -98,21 +97,21 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
         NewId::Next => next_id(tx)?,
         NewId::Given(id) => id.clone(),
     };
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO user (id, email, name, picture, groups, password, created, rev, password_set, email_proved)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?6 IS NULL THEN 0 ELSE ?7 END, ?9)",
-    )?
-    .execute(params![
-        id,
-        new.email,
-        new.name,
-        new.picture,
-        new.groups.join(","),
-        new.password.as_ref().map(Secret::expose),
-        int(now),
-        tx.rev()?,
-        new.email_proved
-    ])?;
+        params![
+            id,
+            new.email,
+            new.name,
+            new.picture,
+            new.groups.join(","),
+            new.password.as_ref().map(Secret::expose),
+            int(now),
+            tx.rev()?,
+            new.email_proved
+        ],
+    )?;
     link_rows::void(tx, &new.email, &new.groups)?;
     if let Ok(number) = id.parse() {
         // a given decimal id counts as seen
@@ -121,18 +120,20 @@ pub(super) fn add(tx: &Tx<'_>, new: &NewUser, now: UnixSecs) -> Result<Written, 
     by_id(tx, &id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
 }
 
-fn next_id(tx: &Connection) -> Result<String, StoreError> {
-    let id: i64 = tx
-        .prepare_cached("UPDATE counter SET value = value + 1 WHERE name = 'user_id' RETURNING value")?
-        .query_row([], |row| row.get(0))?;
+fn next_id(tx: &Tx<'_>) -> Result<String, StoreError> {
+    let id: i64 = tx.query_row(
+        "UPDATE counter SET value = value + 1 WHERE name = 'user_id' RETURNING value",
+        params![],
+        |row| row.get(0),
+    )?;
     Ok(id.to_string())
 }
 
 /// Makes new ids higher than this number. Ignored from 2^53 on, where programs that read ids as numbers could not
 /// distinguish them (RFC 8259, 6).
-pub(super) fn raise_ids(tx: &Connection, number: u64) -> Result<(), StoreError> {
+pub(super) fn raise_ids(tx: &Tx<'_>, number: u64) -> Result<(), StoreError> {
     if number < 1 << 53 {
-        tx.execute("UPDATE counter SET value = max(value, ?1) WHERE name = 'user_id'", [int(number)])?;
+        tx.execute("UPDATE counter SET value = ?1 WHERE name = 'user_id' AND value < ?1", params![int(number)])?;
     }
     Ok(())
 }
@@ -149,22 +150,22 @@ pub(super) fn change(tx: &Tx<'_>, id: &str, change: &UserChange) -> Result<Writt
         return Ok(Written::Taken);
     }
     let password = change.password.as_ref().map(|password| &password.new).or(old.password.as_ref());
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE user SET name = ?2, picture = ?3, groups = ?4, password = ?5, disabled = ?6, rev = ?7, email = ?8,
-             email_proved = email_proved OR ?9 WHERE id = ?1",
-    )?
-    .execute(params![
-        id,
-        change.name.as_ref().unwrap_or(&old.name),
-        change.picture.as_ref().unwrap_or(&old.picture),
-        change.groups.as_ref().unwrap_or(&old.groups).join(","),
-        password.map(Secret::expose),
-        change.disabled.unwrap_or(old.disabled),
-        tx.rev()?,
-        email,
-        // only administrators change it
-        change.email.is_some()
-    ])?;
+             email_proved = CASE WHEN ?9 = 1 THEN 1 ELSE email_proved END WHERE id = ?1",
+        params![
+            id,
+            change.name.as_ref().unwrap_or(&old.name),
+            change.picture.as_ref().unwrap_or(&old.picture),
+            change.groups.as_ref().unwrap_or(&old.groups).join(","),
+            password.map(Secret::expose),
+            change.disabled.unwrap_or(old.disabled),
+            tx.rev()?,
+            email,
+            // only administrators change it
+            change.email.is_some()
+        ],
+    )?;
     link_rows::void(tx, change.email.as_deref().unwrap_or_default(), change.groups.as_deref().unwrap_or_default())?;
     by_id(tx, id).map(|row| row.map_or(Written::Missing, |row| Written::Done(Box::new(row))))
 }
@@ -181,8 +182,8 @@ pub(super) fn password_replaced(
     let id = &before.id;
     devices::forget(tx, id, keeps.device.as_ref())?;
     let set = |row: &Row<'_>| row.get(0).map(uint);
-    let since = tx.prepare_cached("SELECT password_set FROM user WHERE id = ?1")?.query_row([id], set)?;
-    tx.prepare_cached("UPDATE user SET password_set = ?2 WHERE id = ?1")?.execute(params![id, int(now)])?;
+    let since = tx.query_row("SELECT password_set FROM user WHERE id = ?1", params![id], set)?;
+    tx.execute("UPDATE user SET password_set = ?2 WHERE id = ?1", params![id, int(now)])?;
     let keep = keeps.tokens || before.password.is_none();
     let ended = if keep { 0 } else { api_tokens::end_of_user(tx, id, since, now)? };
     if ended > 0 {
@@ -230,12 +231,12 @@ pub fn sign_up(
     new: &NewUser,
     counted: &CountedAttempt,
     now: UnixSecs,
-    event: AuditRow,
+    event: &AuditRow,
 ) -> Result<(AuditRow, Vec<String>), StoreError> {
     db.write(|tx| {
         let event = match add(tx, new, now)? {
-            Written::Done(row) => AuditRow { user_id: row.id, ..event },
-            _ => AuditRow { event: "sign_up_taken", ..event },
+            Written::Done(row) => AuditRow { user_id: row.id, ..event.clone() },
+            _ => AuditRow { event: "sign_up_taken", ..event.clone() },
         };
         audit::write(tx, &event)?;
         let banned = throttle::failed(tx, counted, now, &event)?;
@@ -261,7 +262,7 @@ pub fn change_user(
         if let Written::Done(row) = &written {
             sessions::end_of_user(tx, id, ends, now)?;
             if what.password.is_some() || what.email.is_some() || what.disabled == Some(true) {
-                tx.execute("DELETE FROM link WHERE user_id = ?1", [id])?;
+                tx.execute("DELETE FROM link WHERE user_id = ?1", params![id])?;
             }
             if let (Some(password), Some(before)) = (&what.password, &before) {
                 password_replaced(tx, before, password.keeps, now, event)?;
@@ -298,8 +299,8 @@ pub fn remove_user(db: &mut Db, id: &str, now: UnixSecs, event: &AuditRow) -> Re
         sessions::end_of_user(tx, id, SessionEnd::All, now)?;
         api_tokens::end_of_user(tx, id, 0, now)?;
         // links sent to this address must not work for its next owner
-        tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", [id])?;
-        let removed = tx.execute("DELETE FROM user WHERE id = ?1", [id])? > 0;
+        tx.execute("DELETE FROM link WHERE email = (SELECT email FROM user WHERE id = ?1)", params![id])?;
+        let removed = tx.execute("DELETE FROM user WHERE id = ?1", params![id])? > 0;
         if removed {
             audit::write(tx, event)?;
         }
@@ -320,9 +321,7 @@ pub fn user_by_id(db: &mut Db, id: &str) -> Result<Option<UserRow>, StoreError> 
 /// All accounts, by e-mail.
 pub fn list(db: &mut Db) -> Result<Vec<UserRow>, StoreError> {
     db.read(|tx| {
-        let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM user ORDER BY email"))?;
-        let rows = query.query_map([], |row| from_row(row, 0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(tx.query_map(&format!("SELECT {COLUMNS} FROM user ORDER BY email"), params![], |row| from_row(row, 0))?)
     })
 }
 

@@ -68,7 +68,7 @@ pub struct Admin {
 impl Admin {
     /// Opens the store in `server.state_dir`, creating it if missing.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, AdminError> {
-        Ok(Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock))
+        Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock)
     }
 
     /// The migration that opening performed, if any.
@@ -78,19 +78,19 @@ impl Admin {
 
     /// Opens the store read-only; creates and changes nothing.
     pub fn open_read_only(config: &Config, clock: Clock) -> Result<Self, AdminError> {
-        Ok(Self::new(Db::look(&config.server.state_dir)?, config, clock))
+        Self::new(Db::look(&config.server.state_dir)?, config, clock)
     }
 
-    fn new(db: Db, config: &Config, clock: Clock) -> Self {
+    fn new(db: Db, config: &Config, clock: Clock) -> Result<Self, AdminError> {
         let links = format!("{}{}", config.server.public_url, config.server.prefix);
-        let sealing_key = Source::new(config, db.folder());
-        Self { db, settings: Settings::new(config), clock, sealing_key, links }
+        let sealing_key = Source::of(&db, config).map_err(AdminError)?;
+        Ok(Self { db, settings: Settings::new(config), clock, sealing_key, links })
     }
 
     /// Waits until a running gateway has applied the changes. `false`: it did not confirm within 2 seconds, or it is
     /// unknown whether one runs.
     pub fn wait_until_applied(&self) -> bool {
-        matches!(store::sync::wait_until_applied(&self.db), Ok(Applied::Yes | Applied::NotServed))
+        matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
     }
 
     /// Whether revocations were applied but can only be stored once the disk has room.
