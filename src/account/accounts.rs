@@ -29,10 +29,10 @@ use super::session::session::{Identity, Session, SessionState};
 use super::settings::Settings;
 use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::sealing::SealingKey;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{self, APP_COOKIES, Check, Db, Store};
+use crate::store::{self, APP_COOKIES, Check, Db, Hooks, NodeId, Store, StoreError};
 use crate::web::host::Host;
 
 /// Minimum interval between log hints that a program should use an API token.
@@ -101,28 +101,67 @@ impl Deref for Shared {
 }
 
 impl Accounts {
-    /// Opens the store in `server.state_dir` (created if missing), locks it, creates the first signing key, loads
-    /// keys and sessions, and starts the store thread and the hashing threads.
+    /// Opens the store, creates the first signing keys, loads keys and sessions, and starts the store's threads and the
+    /// hashing threads. The store is the database that `[store] url` names, or a file in `server.state_dir` (created if
+    /// missing), which is locked.
     ///
     /// # Errors
-    /// One plain line: the folder or file is unusable, or another gateway has it locked.
+    /// One plain line: the database, folder or file is unusable, or another gateway has it locked.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        static INSTANCES: AtomicU64 = AtomicU64::new(1);
-        let settings = Settings::new(config);
+        match &config.store {
+            Some(shared) => Self::open_shared(config, shared, clock),
+            None => Self::open_alone(config, clock),
+        }
+    }
+
+    /// Why the shared database cannot be reached at the moment, if so: a start waits until it can.
+    pub fn store_away(config: &Config) -> Option<String> {
+        let shared = config.store.as_ref().filter(|shared| shared.unreadable.is_none())?;
+        match Db::look_shared(&shared.url, "start") {
+            Err(StoreError::Down(why) | StoreError::Unwritable(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    fn open_alone(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let folder = crate::store::Folder::open(&config.server.state_dir)?;
         if folder.is_shared() {
             let state_dir = config.server.state_dir.display();
             tracing::warn!(%state_dir, "state directory is group-writable: no other program may run in that group");
         }
         let lock = folder.lock()?;
-        let mut db = Db::open(&config.server.state_dir, Check::Whole)?;
+        let db = Db::open(&config.server.state_dir, Check::Whole)?;
         match db.migrated() {
             Some(migrated) if migrated.copy.is_err() => tracing::warn!("{migrated}"),
             Some(migrated) => tracing::info!("{migrated}"),
             None => {}
         }
         folder.keep_reserve();
-        let secrets = Arc::new(SecretsAtRest::open(Source::new(config, &folder), &mut db).map_err(StartError)?);
+        Self::on(config, clock, db, |db, hooks| Store::start(db, lock, hooks))
+    }
+
+    fn open_shared(config: &Config, shared: &StoreConfig, clock: Clock) -> Result<Self, StartError> {
+        if let Some(why) = &shared.unreadable {
+            return Err(StartError(why.clone()));
+        }
+        let node = NodeId::new().map_err(|error| StartError(error.to_string()))?;
+        let db = Db::open_shared(&shared.url, &node.name)?;
+        tracing::info!(database = shared.url.shown(), node = node.name, "account store on PostgreSQL");
+        let followed = clock.clone();
+        Self::on(config, clock, db, |db, hooks| Store::start_shared(db, &shared.url, &node, &followed, hooks))
+    }
+
+    /// The accounts in a database that has been opened. `start` starts the threads that hold it from then on.
+    fn on(
+        config: &Config,
+        clock: Clock,
+        mut db: Db,
+        start: impl FnOnce(Db, Hooks) -> Result<Store, StoreError>,
+    ) -> Result<Self, StartError> {
+        static INSTANCES: AtomicU64 = AtomicU64::new(1);
+        let settings = Settings::new(config);
+        let source = Source::of(&db, config).map_err(StartError)?;
+        let secrets = Arc::new(SecretsAtRest::open(source, &mut db).map_err(StartError)?);
         store::identities::map_groups(&mut db, &group_map(config))?;
         store::sealed_tokens::forget_claimed(&mut db)?;
         let app_cookies = first_keys(config, &mut db, &secrets, clock.now())?;
@@ -135,7 +174,7 @@ impl Accounts {
         let maintenance =
             Maintenance::new(&active_settings, &sessions, &api_tokens, &issued_cookie_tokens, &clock, newest);
         let hooks = hooks(&active_settings, &sessions, &keys, &signing_keys, &api_tokens, &secrets, maintenance);
-        let store = Store::start(db, lock, hooks)?;
+        let store = start(db, hooks)?;
         let hash_pool = HashPool::start(settings.password.argon2)
             .map_err(|error| StartError(format!("could not start a hashing thread: {error}")))?;
         let id = INSTANCES.fetch_add(1, Ordering::Relaxed);
@@ -493,17 +532,17 @@ mod tests {
         admin
             .set_user("ada@example.com", Details { groups, name: Some("Ada".to_owned()), ..Details::default() })
             .unwrap();
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         let who = credentials::session_token(&world.accounts, done.token.expose().as_bytes()).unwrap();
         assert_eq!((who.user.groups.join(" "), who.user.name.as_str()), ("ops staff".to_owned(), "Ada"));
         assert_eq!(who.user.values().groups, "ops,staff");
         admin.set_disabled("ada@example.com", true).unwrap();
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));
         assert_eq!(world.accounts.session_state(&done.session), SessionState::Ended);
         // enabling restores the account, not its sessions
         admin.set_disabled("ada@example.com", false).unwrap();
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         assert_eq!(judged(&world, &done), Some(Rejected::Ended));
         world.sign_in("ada@example.com").await;
     }
@@ -518,17 +557,17 @@ mod tests {
         let (one, two) = (world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await);
         admin.revoke_session(&one.session.id).unwrap();
         assert!(admin.revoke_session(&one.session.id).is_err());
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         assert_eq!((judged(&world, &one), judged(&world, &two)), (Some(Rejected::Ended), None));
         assert_eq!(admin.revoke_sessions(Some("ada@example.com")).unwrap(), 1);
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         assert_eq!((judged(&world, &two), judged(&world, &bob)), (Some(Rejected::Ended), None));
         let three = world.sign_in("ada@example.com").await;
         admin.set_user("ada@example.com", Details { password: Some(secret(OTHER)), ..Details::default() }).unwrap();
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         assert_eq!(judged(&world, &three), Some(Rejected::Ended));
         admin.remove_user("bob@example.com").unwrap();
-        assert!(admin.wait_until_applied());
+        assert_eq!(admin.wait_until_applied(), None);
         assert_eq!(judged(&world, &bob), Some(Rejected::Ended));
         assert!(bob.session.ended.load(Ordering::Relaxed));
     }

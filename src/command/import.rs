@@ -41,7 +41,7 @@ pub fn run(globals: &Globals, args: &ImportArgs) -> Result<(), CommandError> {
         let count = done.findings.len();
         return Err(CommandError::Refused(format!("{count} findings with --strict: nothing was imported")));
     }
-    settle(&admin);
+    settle(&mut admin);
     remark_if_unused(&admin, has_password);
     let verb = if args.dry_run { "would import" } else { "imported" };
     say(&format!("{verb} {} of {read} accounts, skipped {}", read - done.skipped, done.skipped))?;

@@ -13,7 +13,7 @@ pub fn run(globals: &Globals, command: InviteCommand) -> Result<(), CommandError
         InviteCommand::Revoke { id } => {
             let mut admin = open(globals)?;
             invites::revoke(&mut admin, &id)?;
-            settle(&admin);
+            settle(&mut admin);
             remark(&format!("revoked invite {id}"));
             Ok(())
         }

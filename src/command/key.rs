@@ -14,7 +14,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
     match command {
         KeyCommand::Rotate { drop_old: false } => {
             let kid = signing_keys::rotate(&mut admin, OldKeys::Kept)?;
-            settle(&admin);
+            settle(&mut admin);
             remark(&format!(
                 "key {kid} now signs sessions; backend tokens switch to new keys in two minutes; existing sessions stay valid"
             ));
@@ -22,7 +22,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
         }
         KeyCommand::Rotate { drop_old: true } => {
             let kid = signing_keys::rotate(&mut admin, OldKeys::Dropped)?;
-            settle(&admin);
+            settle(&mut admin);
             remark(&format!("key {kid} and new keys for backend tokens are now in use; everyone is signed out"));
             Ok(())
         }
@@ -34,7 +34,7 @@ pub fn run(globals: &Globals, command: KeyCommand) -> Result<(), CommandError> {
         KeyCommand::RotateSecrets { drop_old: false, new_key } => {
             let given = new_key.as_deref().map(read_key).transpose()?;
             let id = signing_keys::seal_again(&mut admin, given)?;
-            settle(&admin);
+            settle(&mut admin);
             remark(&match &new_key {
                 None => format!("secrets are now sealed with key {id}; backups made before still need the key before"),
                 Some(file) => format!(

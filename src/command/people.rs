@@ -114,9 +114,9 @@ fn found(
 }
 
 /// Waits until a running gateway has applied the change, and warns if it does not.
-pub(super) fn settle(admin: &Admin) {
-    if !admin.wait_until_applied() {
-        remark("warning: the running gateway has not confirmed the change within 2 seconds");
+pub(super) fn settle(admin: &mut Admin) {
+    if let Some(which) = admin.wait_until_applied() {
+        remark(&format!("warning: {which}"));
     }
     if admin.has_noted_ends() {
         remark("warning: the disk is full; the sessions have ended, and this is saved once there is space");

@@ -148,7 +148,7 @@ fn adopt(globals: &Globals, name: &str) -> Result<(), CommandError> {
         ProviderIssuer::MicrosoftTenant { .. } | ProviderIssuer::Unknown => None,
     };
     let changed = identities::adopt(&mut admin, name, issuer)?;
-    settle(&admin);
+    settle(&mut admin);
     let what = if changed == 1 { "identity" } else { "identities" };
     remark(&match issuer {
         Some(issuer) => format!("{changed} {what} of {name} now belong to {issuer}"),

@@ -16,7 +16,7 @@ pub fn run(globals: &Globals, command: SessionCommand) -> Result<(), CommandErro
                 Revoke::User(email) => admin.revoke_sessions(Some(&email))?,
                 Revoke::All => admin.revoke_sessions(None)?,
             };
-            settle(&admin);
+            settle(&mut admin);
             remark(&format!("ended {ended} {}", if ended == 1 { "session" } else { "sessions" }));
             Ok(())
         }

@@ -12,7 +12,7 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
         TokenCommand::Create { email, name, scopes, expires_secs } => {
             let details = TokenDetails { name, scopes, lasts_secs: expires_secs, form_id: None };
             let (id, token) = api_tokens::create(&mut admin, &email, &details)?;
-            settle(&admin);
+            settle(&mut admin);
             say_once(&token, || api_tokens::revoke(&mut admin, &id))?;
             remark(&format!("created token {id}; it is not shown again"));
             Ok(())
@@ -24,7 +24,7 @@ pub fn run(globals: &Globals, command: TokenCommand) -> Result<(), CommandError>
                 Revoke::User(email) => api_tokens::revoke_all(&mut admin, Some(&email))?,
                 Revoke::All => api_tokens::revoke_all(&mut admin, None)?,
             };
-            settle(&admin);
+            settle(&mut admin);
             remark(&format!("revoked {revoked} {}", if revoked == 1 { "token" } else { "tokens" }));
             Ok(())
         }

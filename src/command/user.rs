@@ -38,7 +38,7 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
             let other_email = details.email.is_some();
             let has_password = details.password.is_some();
             let ends_tokens = has_password && !details.keep_tokens;
-            changed(&admin.set_user(&email, details)?, "changed", &admin);
+            changed(&admin.set_user(&email, details)?, "changed", &mut admin);
             if other_email {
                 remark("Links sent earlier no longer work. Use `authgate user reset` to create one.");
             }
@@ -52,11 +52,11 @@ pub fn run(globals: &Globals, command: UserCommand) -> Result<(), CommandError> 
         UserCommand::Show { email, json } => show(&mut admin, &email, json),
         UserCommand::Remove { emails, yes } => remove(&mut admin, &emails, yes),
         UserCommand::Disable { email } => {
-            changed(&admin.set_disabled(&email, true)?, "disabled", &admin);
+            changed(&admin.set_disabled(&email, true)?, "disabled", &mut admin);
             Ok(())
         }
         UserCommand::Enable { email } => {
-            changed(&admin.set_disabled(&email, false)?, "enabled", &admin);
+            changed(&admin.set_disabled(&email, false)?, "enabled", &mut admin);
             Ok(())
         }
         UserCommand::Reset { email } => {
@@ -84,12 +84,12 @@ fn identity(globals: &Globals, command: UserCommand) -> Result<(), CommandError>
                 )));
             }
             let user = identities::link(&mut admin, &email, &provider, &subject)?;
-            changed(&user, &format!("linked {provider} to"), &admin);
+            changed(&user, &format!("linked {provider} to"), &mut admin);
         }
         UserCommand::Unlink { email, provider, subject, force } => {
             let subject = subject.as_deref();
             let (user, ended) = identities::unlink(&mut admin, &email, &provider, subject, &ways, force)?;
-            changed(&user, &format!("unlinked {provider} from"), &admin);
+            changed(&user, &format!("unlinked {provider} from"), &mut admin);
             remark(&format!("ended {ended} {}", if ended == 1 { "session" } else { "sessions" }));
         }
         _ => {}
@@ -97,7 +97,7 @@ fn identity(globals: &Globals, command: UserCommand) -> Result<(), CommandError>
     Ok(())
 }
 
-fn changed(user: &UserRow, how: &str, admin: &Admin) {
+fn changed(user: &UserRow, how: &str, admin: &mut Admin) {
     settle(admin);
     remark(&format!("{how} {} (id {})", user.email, user.id));
 }

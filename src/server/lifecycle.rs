@@ -27,9 +27,11 @@ use crate::web::host::Host;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the sessions of live connections are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the gateway looks for servers whose health check is due.
+/// How often a start tries again to reach a shared database.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How often sessions are looked through for those whose provider is to be asked again.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the gateway looks for servers whose health check is due.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Serves until a stop signal arrives, then drains open connections. A reload reads `source` again.
@@ -108,6 +110,7 @@ async fn start(
     log: &Log,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Server, ServeError> {
+    await_store(config).await?;
     let accounts = Accounts::open(config, clock.clone()).map_err(ServeError::new)?;
     let inherited = Inherited::take()?;
     inherited.check_all_used(&config.server.listen, config.server.admin_listen.as_ref())?;
@@ -149,6 +152,23 @@ async fn start(
         whoami,
         log: log.clone(),
     })
+}
+
+/// Waits until a shared database can be reached: a start that failed over and over would be given up by the service
+/// manager. The signals still end the process.
+async fn await_store(config: &Arc<Config>) -> Result<(), ServeError> {
+    let mut is_said = false;
+    loop {
+        let asked = Arc::clone(config);
+        let away = tokio::task::spawn_blocking(move || Accounts::store_away(&asked)).await.map_err(ServeError::new)?;
+        let Some(why) = away else { return Ok(()) };
+        if !is_said {
+            tracing::warn!(error = why, "waiting for the account store");
+            is_said = true;
+        }
+        supervisor::starting();
+        tokio::time::sleep(STORE_RETRY).await;
+    }
 }
 
 /// Closes live connections whose session has ended, until shutdown.

@@ -28,6 +28,11 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
+/// The start takes longer than usual, for at least ten seconds more.
+pub(super) fn starting() {
+    notify(&[NotifyState::ExtendTimeoutUsec(10_000_000), NotifyState::Status("waiting for the account store")]);
+}
+
 /// The gateway is ready.
 pub(super) fn ready() {
     notify(&[NotifyState::Ready]);

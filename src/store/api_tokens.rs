@@ -4,6 +4,7 @@ use super::audit::{self, AuditRow};
 use super::convert::{int, uint};
 use super::db::Db;
 use super::error::StoreError;
+use super::sessions;
 use super::sql::{OptionalRow, Row, SqlError, Tx, params};
 use super::throttle::{self, CountedAttempt};
 use super::user_rows::{self, UserRow};
@@ -204,12 +205,10 @@ pub fn end_api_tokens(
 
 /// Writes last-seen times of tokens.
 pub fn write_tokens_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
-    db.write(|tx| {
-        for (id, at) in seen {
-            tx.execute("UPDATE api_token SET seen = ?2 WHERE id = ?1 AND seen < ?2", params![id, int(*at)])?;
-        }
-        Ok(())
-    })
+    for some in seen.chunks(sessions::SEEN_AT_ONCE) {
+        db.write_excluding(&[], |tx| sessions::write_seen_in(tx, "api_token", some))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,4 +10,6 @@ pub enum Applied {
     NotServed,
     /// Not confirmed in time.
     NotYet,
+    /// Some of several nodes have not confirmed it: which, for people.
+    Partly(String),
 }

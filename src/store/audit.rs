@@ -165,7 +165,7 @@ pub(super) fn bound(tx: &Tx<'_>, now: UnixSecs) -> Result<(), StoreError> {
 
 /// Writes events that accompany no other change.
 pub fn write_events(db: &mut Db, rows: &[AuditRow]) -> Result<(), StoreError> {
-    db.write(|tx| rows.iter().try_for_each(|row| write(tx, row)))
+    db.write_excluding(&[], |tx| rows.iter().try_for_each(|row| write(tx, row)))
 }
 
 /// Events since `since`, newest first; with an e-mail, those about it or about the account that has it now.

@@ -7,9 +7,12 @@ use super::applied::Applied;
 use super::error::StoreError;
 use super::folder::Folder;
 use super::migrate::{Check, Migrated};
+use super::nodes::NodeRow;
+use super::postgres::{Excludes, Postgres, Server, nodes, schema};
 use super::sql::Tx;
 use super::sqlite::Sqlite;
 use super::sync::Change;
+use crate::config::StoreUrl;
 
 /// The database. Every public function over it is one transaction: it happens as a whole or not at all.
 #[derive(Debug)]
@@ -17,7 +20,8 @@ pub struct Db(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Sqlite(Sqlite),
+    Sqlite(Box<Sqlite>),
+    Postgres(Box<Postgres>),
 }
 
 impl Db {
@@ -39,19 +43,64 @@ impl Db {
         Sqlite::look(state_dir).map(Self::from)
     }
 
+    /// Opens the database on a server, and creates its tables or adds what an earlier version did not have. `name`: what
+    /// the connections are called there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`]: the server refuses the user, the database or its certificate, or has another schema.
+    /// [`StoreError::Down`]: it is away.
+    pub fn open_shared(url: &StoreUrl, name: &str) -> Result<Self, StoreError> {
+        let mut db = Postgres::new(Server::new(url, name)?);
+        if let Some(from) = schema::bring_up(&mut db)? {
+            let to = schema::known();
+            tracing::info!(from, to, database = db.server().shown(), "tables created in the store");
+        }
+        Ok(Self(Kind::Postgres(Box::new(db))))
+    }
+
+    /// Opens the database on a server that has its tables; creates and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open_shared`], or there are no tables.
+    pub fn look_shared(url: &StoreUrl, name: &str) -> Result<Self, StoreError> {
+        let mut db = Postgres::new(Server::new(url, name)?);
+        if schema::check(&mut db)? {
+            let what =
+                "the database has not all tables of this version: start a gateway, or run authgate store migrate";
+            return Err(StoreError::Unusable(format!("{}: {what}", db.server().shown())));
+        }
+        Ok(Self(Kind::Postgres(Box::new(db))))
+    }
+
+    /// A further connection to a server whose tables have been checked. It is made when it is first needed.
+    pub(super) fn connect_later(url: &StoreUrl, name: &str) -> Result<Self, StoreError> {
+        Ok(Self(Kind::Postgres(Box::new(Postgres::new(Server::new(url, name)?)))))
+    }
+
+    pub(super) fn postgres(&mut self) -> Option<&mut Postgres> {
+        match &mut self.0 {
+            Kind::Postgres(postgres) => Some(postgres),
+            Kind::Sqlite(_) => None,
+        }
+    }
+
     pub(super) fn sqlite(&mut self) -> Option<&mut Sqlite> {
-        let Kind::Sqlite(sqlite) = &mut self.0;
-        Some(sqlite)
+        match &mut self.0 {
+            Kind::Sqlite(sqlite) => Some(sqlite),
+            Kind::Postgres(_) => None,
+        }
     }
 
     fn as_sqlite(&self) -> Option<&Sqlite> {
-        let Kind::Sqlite(sqlite) = &self.0;
-        Some(sqlite)
+        match &self.0 {
+            Kind::Sqlite(sqlite) => Some(sqlite),
+            Kind::Postgres(_) => None,
+        }
     }
 
     /// Whether several nodes use it.
     pub fn is_shared(&self) -> bool {
-        false
+        matches!(self.0, Kind::Postgres(_))
     }
 
     /// The migration that [`Self::open`] performed, if any.
@@ -60,9 +109,10 @@ impl Db {
     }
 
     /// Whether a gateway is using this database.
-    pub fn is_served(&self) -> Result<bool, StoreError> {
-        match &self.0 {
+    pub fn is_served(&mut self) -> Result<bool, StoreError> {
+        match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.is_served(),
+            Kind::Postgres(postgres) => nodes::any(postgres),
         }
     }
 
@@ -106,18 +156,20 @@ impl Db {
     pub(super) fn write<T>(&mut self, work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.write(work),
+            Kind::Postgres(postgres) => postgres.write(Excludes::All, work),
         }
     }
 
-    /// The same, beside other nodes' writers that share none of these keys: for what happens often, and reads nothing
-    /// but what one of its keys stands for.
-    pub(super) fn write_beside<T>(
+    /// The same, excluding only writers with one of these keys: for what happens often, and decides by nothing but what
+    /// its keys stand for.
+    pub(super) fn write_excluding<T>(
         &mut self,
-        _keys: &[&str],
+        keys: &[&str],
         work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.write(work),
+            Kind::Postgres(postgres) => postgres.write(Excludes::Keys(keys), work),
         }
     }
 
@@ -125,6 +177,7 @@ impl Db {
     pub(super) fn write_end<T>(&mut self, work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.write_end(work),
+            Kind::Postgres(postgres) => postgres.write(Excludes::All, work),
         }
     }
 
@@ -135,6 +188,7 @@ impl Db {
     ) -> Result<T, StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.write_end_of_sessions(work),
+            Kind::Postgres(postgres) => postgres.write(Excludes::All, work),
         }
     }
 
@@ -147,6 +201,7 @@ impl Db {
     pub fn is_writable(&mut self) -> Result<(), StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.is_writable(),
+            Kind::Postgres(postgres) => postgres.answers(),
         }
     }
 
@@ -154,6 +209,7 @@ impl Db {
     pub fn try_disk(&mut self) -> Result<(), StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.try_disk(),
+            Kind::Postgres(postgres) => postgres.answers(),
         }
     }
 
@@ -161,13 +217,28 @@ impl Db {
     pub(super) fn read<T>(&mut self, work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.read(work),
+            Kind::Postgres(postgres) => postgres.read(work),
+        }
+    }
+
+    /// The nodes that were heard of within a day.
+    pub(super) fn nodes(&mut self) -> Result<Vec<NodeRow>, StoreError> {
+        self.postgres().map_or(Ok(Vec::new()), nodes::list)
+    }
+
+    /// Whether this node is the one to do a piece of periodic work now: alone with its database it always is.
+    pub fn claim_chore(&mut self, name: &str, every_secs: u64) -> Result<bool, StoreError> {
+        match &mut self.0 {
+            Kind::Sqlite(_) => Ok(true),
+            Kind::Postgres(postgres) => nodes::claim_chore(postgres, name, every_secs),
         }
     }
 
     /// Waits until the gateways that use this database have applied this connection's last change, at most 2 seconds.
-    pub fn wait_until_applied(&self) -> Result<Applied, StoreError> {
-        match &self.0 {
+    pub fn wait_until_applied(&mut self) -> Result<Applied, StoreError> {
+        match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.wait_until_applied(),
+            Kind::Postgres(postgres) => nodes::wait_until_applied(postgres),
         }
     }
 
@@ -175,6 +246,7 @@ impl Db {
     pub fn last_change(&self) -> u64 {
         match &self.0 {
             Kind::Sqlite(sqlite) => sqlite.last_change(),
+            Kind::Postgres(postgres) => postgres.last_change(),
         }
     }
 
@@ -182,6 +254,7 @@ impl Db {
     pub fn newest_record(&mut self) -> Result<Option<u64>, StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.newest_record(),
+            Kind::Postgres(postgres) => postgres.clock().map(Some),
         }
     }
 
@@ -196,13 +269,14 @@ impl Db {
     pub fn answers(&mut self) -> Result<(), StoreError> {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.answers(),
+            Kind::Postgres(postgres) => postgres.answers(),
         }
     }
 }
 
 impl From<Sqlite> for Db {
     fn from(sqlite: Sqlite) -> Self {
-        Self(Kind::Sqlite(sqlite))
+        Self(Kind::Sqlite(Box::new(sqlite)))
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Check {
 const APPLICATION_ID: i32 = 0x6167_7465;
 
 /// Script n migrates `user_version` from n to n + 1.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     include_str!("schema/sqlite/0001_people.sql"),
     include_str!("schema/sqlite/0002_tokens.sql"),
     include_str!("schema/sqlite/0003_standing.sql"),
@@ -36,6 +36,7 @@ const SCRIPTS: [&str; 9] = [
     include_str!("schema/sqlite/0007_identities.sql"),
     include_str!("schema/sqlite/0008_sealed_tokens.sql"),
     include_str!("schema/sqlite/0009_last_used.sql"),
+    include_str!("schema/sqlite/0010_nodes.sql"),
 ];
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -267,7 +268,7 @@ mod tests {
         sqlite(dir.path(), "PRAGMA user_version = 99");
         assert_eq!(
             refusal(dir.path()),
-            "DB: the database has schema version 99, this authgate supports up to 9; use a newer authgate; it was left untouched"
+            "DB: the database has schema version 99, this authgate supports up to 10; use a newer authgate; it was left untouched"
         );
     }
 

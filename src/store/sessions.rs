@@ -6,13 +6,15 @@ use super::db::Db;
 use super::devices::{self, ONCE_SECS};
 use super::error::StoreError;
 use super::noted;
-use super::sql::{OptionalRow, Row, SqlError, Tx, params};
+use super::sql::{OptionalRow, Row, SqlError, Tx, Value, params};
 use super::user_rows::{self, UserRow};
 use crate::clock::UnixSecs;
 
 /// Maximum active sessions per account. Beyond it the least recently used ones end, those that were used only once
 /// first: a program that signs in repeatedly does not sign people out.
 pub(super) const SESSIONS_MAX: u32 = 500;
+/// Last-seen times in one statement.
+pub(super) const SEEN_AT_ONCE: usize = 500;
 /// A session with its account.
 #[derive(Debug, Clone)]
 pub struct SessionRow {
@@ -276,12 +278,25 @@ pub fn session_email(db: &mut Db, id: &str) -> Result<Option<String>, StoreError
 
 /// Writes last-seen times: pairs of session id and Unix seconds.
 pub fn write_seen(db: &mut Db, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
-    db.write(|tx| {
-        for (id, at) in seen {
-            tx.execute("UPDATE session SET seen = ?2 WHERE id = ?1 AND seen < ?2", params![id, int(*at)])?;
-        }
-        Ok(())
-    })
+    for some in seen.chunks(SEEN_AT_ONCE) {
+        db.write_excluding(&[], |tx| write_seen_in(tx, "session", some))?;
+    }
+    Ok(())
+}
+
+/// Writes last-seen times of sessions or API tokens. In the order of the ids: several nodes write the same rows.
+pub(super) fn write_seen_in(tx: &Tx<'_>, table: &str, seen: &[(String, UnixSecs)]) -> Result<(), StoreError> {
+    let mut seen: Vec<(&str, i64)> = seen.iter().map(|(id, at)| (id.as_str(), int(*at))).collect();
+    seen.sort_unstable();
+    let rows: Vec<String> = (0..seen.len()).map(|at| format!("(?{}, ?{})", 2 * at + 1, 2 * at + 2)).collect();
+    let sql = format!(
+        "UPDATE {table} SET seen = v.column2 FROM (VALUES {}) AS v WHERE {table}.id = v.column1 AND {table}.seen < v.column2",
+        rows.join(", ")
+    );
+    let params: Vec<Value<'_>> =
+        seen.iter().flat_map(|(id, at)| [Value::Text(Some(id)), Value::Int(Some(*at))]).collect();
+    tx.execute(&sql, &params)?;
+    Ok(())
 }
 
 fn email_of(tx: &Tx<'_>, id: &str) -> Result<Option<String>, StoreError> {

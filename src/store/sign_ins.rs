@@ -68,7 +68,10 @@ pub(super) fn begin(
 /// the new one begins, the attempts are cleared, the device is remembered, an outdated hash is replaced, and sessions
 /// beyond [`SESSIONS_MAX`] end.
 pub fn begin_session(db: &mut Db, begins: &SignIn, now: UnixSecs, event: &AuditRow) -> Result<Begun, StoreError> {
-    db.write(|tx| {
+    // what it decides by is the account's, and its counters
+    let account = format!("sign_in:{}", begins.user_id);
+    let keys: Vec<&str> = begins.counted.names().into_iter().chain([account.as_str()]).collect();
+    db.write_excluding(&keys, |tx| {
         let user = user_rows::by_id(tx, &begins.user_id)?.filter(|user| !user.disabled);
         let Some(user) = user else { return Ok(Begun::No) };
         let Some(hash) = &user.password else { return Ok(Begun::No) };

@@ -1,8 +1,6 @@
-//! One thread owns the connection; all others send it jobs. After each job, and five times a second while idle, it
-//! applies changes to memory, so that a reply is only sent once its change has been applied.
+//! [`Store`], the handle to the threads that hold the database: everything else sends them jobs.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,141 +10,73 @@ use tokio::sync::oneshot;
 use super::db::Db;
 use super::error::StoreError;
 use super::folder::Lock;
-use super::sync::Change;
+use super::jobs::{Hooks, Message, QUEUE, Reply};
+use super::nodes::NodeId;
+use super::shared_threads::{self, FeedState};
+use super::sqlite_thread::Worker;
+use crate::clock::Clock;
+use crate::config::StoreUrl;
 use crate::critical;
 use crate::metrics;
 
-/// Maximum queued jobs.
-const QUEUE: usize = 1024;
+/// How long a request waits for other nodes' changes.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a caller waits before its job is dropped.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the database is polled for changes by other processes.
-const IDLE: Duration = Duration::from_millis(200);
-
-/// Receives whether everything on disk has been applied.
-type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
-type Job = Box<dyn FnOnce(Result<&mut Db, StoreError>) -> Reply + Send>;
-
-enum Message {
-    /// Does its work, unless the database is unusable, and returns the reply to send.
-    Job(Job),
-    Stop,
-}
-
-/// Callbacks of the store's thread.
-pub struct Hooks {
-    /// Applies changes to memory.
-    pub apply: Box<dyn FnMut(Change<'_>) + Send>,
-    /// Called at least five times a second, for maintenance.
-    pub tick: Box<dyn FnMut(&mut Db) + Send>,
-}
-
-/// A handle to the store's thread. When it is dropped, the thread finishes queued jobs and ends.
+/// A handle to the store's threads. When it is dropped, they finish queued jobs and end.
 pub struct Store {
     jobs: SyncSender<Message>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct Worker {
-    db: Db,
-    lock: Lock,
-    hooks: Hooks,
-    /// The change applied, and the one announced to commands.
-    rev: u64,
-    told: u64,
-    failing: bool,
-    /// The database file was replaced.
-    lost: bool,
-}
-
-impl Worker {
-    /// Whether the file is the one that was opened. If not, nothing is written to it, because the log belongs to
-    /// another database.
-    fn is_own(&mut self) -> Result<(), StoreError> {
-        let own = self.db.is_in_place().and_then(|()| self.lock.is_whole());
-        if self.lost != own.is_err() {
-            if own.is_err() {
-                metrics::ACCOUNTS.store_failed("replaced");
-            }
-            self.lost = own.is_err();
-            self.db.leave_log(self.lost);
-        }
-        own
-    }
-
-    /// Applies what changed.
-    fn apply(&mut self) -> Result<(), StoreError> {
-        self.is_own()?;
-        let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
-        self.rev = newest.unwrap_or(self.rev);
-        Ok(())
-    }
-
-    /// Announces it to waiting commands.
-    fn tell(&mut self) -> Result<(), StoreError> {
-        if self.told != self.rev {
-            let unwritten = |error| StoreError::Down(format!("cannot write to the state directory: {error}"));
-            self.lock.tell_applied(self.rev).map_err(unwritten)?;
-            self.told = self.rev;
-        }
-        Ok(())
-    }
-
-    /// Both. Gives whether everything has been applied. A failure is logged once until the next success.
-    fn sync(&mut self) -> Result<(), StoreError> {
-        let applied = self.apply();
-        let outcome = applied.clone().and_then(|()| self.tell());
-        match (&outcome, self.failing) {
-            (Err(error), false) => tracing::error!(%error, "account store sync failed"),
-            (Ok(()), true) => tracing::info!("account store sync recovered"),
-            _ => {}
-        }
-        self.failing = outcome.is_err();
-        applied
-    }
-
-    fn serve(mut self, jobs: &Receiver<Message>) {
-        loop {
-            match jobs.recv_timeout(IDLE) {
-                Ok(Message::Job(job)) => {
-                    // a panic in one request must not end another; an open transaction rolls back
-                    let own = self.is_own();
-                    let reply = catch_unwind(AssertUnwindSafe(|| job(own.map(|()| &mut self.db))));
-                    let in_force = self.sync();
-                    if let Ok(reply) = reply {
-                        reply(in_force);
-                    } else {
-                        tracing::error!("account store job panicked");
-                    }
-                }
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    let _ = self.sync();
-                }
-            }
-            if !self.lost {
-                (self.hooks.tick)(&mut self.db);
-            }
-        }
-        let _ = self.is_own();
-    }
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// How far this node has followed the others; `None`: there are no others.
+    feed: Option<FeedState>,
 }
 
 impl Store {
-    /// Starts the thread, after passing everything to `hooks.apply` once.
+    /// Starts the thread of an `SQLite` database, after passing everything to `hooks.apply` once.
     pub fn start(db: Db, lock: Lock, hooks: Hooks) -> Result<Self, StoreError> {
-        let mut worker = Worker { db, lock, hooks, rev: 0, told: 0, failing: false, lost: false };
-        worker.apply()?;
-        worker.tell()?;
-        worker.db.await_integrity_check()?;
+        let worker = Worker::new(db, lock, hooks)?;
         let (jobs, inbox) = sync_channel(QUEUE);
         let thread = critical::spawn_thread("store", move || worker.serve(&inbox))
             .map_err(|error| StoreError::Down(format!("could not start a thread: {error}")))?;
-        Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
+        Ok(Self { jobs, threads: Mutex::new(vec![thread]), feed: None })
     }
 
-    /// Runs `work` on the store's thread. When this returns `Ok`, what was written is on disk and has been applied.
+    /// Starts the threads of a database that several nodes share, after passing everything to `hooks.apply` once.
+    pub fn start_shared(
+        db: Db,
+        url: &StoreUrl,
+        node: &NodeId,
+        clock: &Clock,
+        hooks: Hooks,
+    ) -> Result<Self, StoreError> {
+        let (jobs, inbox) = sync_channel(QUEUE);
+        let (threads, feed) = shared_threads::start(db, (url, node), clock, hooks, inbox)?;
+        Ok(Self { jobs, threads: Mutex::new(threads), feed: Some(feed) })
+    }
+
+    /// Whether other nodes use the same database.
+    pub fn is_shared(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    /// For how long other nodes' changes may have been missed.
+    pub fn blind(&self) -> Duration {
+        self.feed.as_ref().map_or(Duration::ZERO, FeedState::blind)
+    }
+
+    /// Applies what other nodes have committed before this call. Calls at the same time share one poll.
+    ///
+    /// # Errors
+    /// [`StoreError::Down`]: the database does not answer.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let Some(feed) = &self.feed else { return Ok(()) };
+        match tokio::time::timeout(CATCH_UP_TIMEOUT, feed.catch_up()).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Down("the account store did not respond within 500 ms".to_owned())),
+        }
+    }
+
+    /// Runs `work` on one of the store's threads. When this returns `Ok`, what was written is on disk and has been applied.
     ///
     /// # Errors
     /// [`StoreError::Down`] if the queue is full, the wait exceeds 5 s, `work` failed, or what it wrote could not be
@@ -177,12 +107,17 @@ impl Store {
         }
     }
 
-    /// Finishes queued jobs and ends the thread. Blocks until done.
+    /// Finishes queued jobs and ends the threads. Blocks until done.
     pub fn stop(&self) {
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for _ in &threads {
             let _ = self.jobs.send(Message::Stop);
+        }
+        for thread in threads {
             let _ = thread.join();
+        }
+        if let Some(feed) = &self.feed {
+            feed.stop();
         }
     }
 }

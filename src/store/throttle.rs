@@ -60,6 +60,17 @@ pub struct CountedAttempt {
     account: String,
 }
 
+fn names(limits: &[Limit]) -> Vec<&str> {
+    limits.iter().map(|limit| limit.name.as_str()).collect()
+}
+
+impl CountedAttempt {
+    /// Of its counters.
+    pub(super) fn names(&self) -> Vec<&str> {
+        names(&self.limits)
+    }
+}
+
 /// Why an attempt was rejected. It was not counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Throttled {
@@ -104,6 +115,7 @@ pub(super) fn count(
     account: &str,
     now: UnixSecs,
 ) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
+    let now = tx.agreed_time(now);
     let mut throttled = Throttled { wait_millis: 0, names: Vec::new(), banned: false };
     for limit in limits {
         // a clock that was set back must not lengthen a ban
@@ -130,9 +142,33 @@ pub(super) fn count(
         let until = int(now + limit.rule.window_secs());
         counted.rows.push(tx.query_row(sql, params![limit.name, int(now), account, until], |row| row.get(0))?);
     }
+    if !tx.is_shared() {
+        drop_old_attempts(tx, now)?;
+    }
+    Ok(Ok(counted))
+}
+
+/// Keeps the table small. Other nodes' transactions would wait for these rows, so there [`bound`] does it.
+fn drop_old_attempts(tx: &Tx<'_>, now: UnixSecs) -> Result<(), StoreError> {
     tx.execute("DELETE FROM attempt WHERE until < ?1", params![int(now)])?;
     tx.execute("DELETE FROM attempt WHERE id <= (SELECT max(id) FROM attempt) - ?1", params![ATTEMPTS_MAX])?;
-    Ok(Ok(counted))
+    Ok(())
+}
+
+fn drop_old_bans(tx: &Tx<'_>, now: UnixSecs) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM ban WHERE until <= ?1", params![int(now)])?;
+    let sql = "DELETE FROM ban WHERE name NOT IN (SELECT name FROM ban ORDER BY until DESC, name LIMIT ?1)";
+    tx.execute(sql, params![BANS_MAX])?;
+    Ok(())
+}
+
+/// Drops attempts and bans that are over, and the oldest beyond the bounds.
+pub fn bound(db: &mut Db, now: UnixSecs) -> Result<(), StoreError> {
+    db.write(|tx| {
+        let now = tx.agreed_time(now);
+        drop_old_attempts(tx, now)?;
+        drop_old_bans(tx, now)
+    })
 }
 
 fn banned_until(tx: &Tx<'_>, name: &str, now: UnixSecs) -> Result<Option<u64>, StoreError> {
@@ -203,6 +239,7 @@ pub(super) fn failed(
     now: UnixSecs,
     event: &AuditRow,
 ) -> Result<Vec<String>, StoreError> {
+    let now = tx.agreed_time(now);
     let mut banned = Vec::new();
     for (limit, row) in counted.limits.iter().zip(&counted.rows) {
         tx.execute("UPDATE attempt SET failed = 1 WHERE id = ?1", params![row])?;
@@ -224,18 +261,15 @@ pub(super) fn failed(
             banned.push(limit.name.clone());
         }
     }
-    if !banned.is_empty() {
-        tx.execute("DELETE FROM ban WHERE until <= ?1", params![int(now)])?;
-        tx.execute(
-            "DELETE FROM ban WHERE name NOT IN (SELECT name FROM ban ORDER BY until DESC LIMIT ?1)",
-            params![BANS_MAX],
-        )?;
+    if !banned.is_empty() && !tx.is_shared() {
+        drop_old_bans(tx, now)?;
     }
     Ok(banned)
 }
 
 /// The password was right: clears the attempts before it.
 pub(super) fn forgive(tx: &Tx<'_>, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
+    let now = tx.agreed_time(now);
     for limit in &counted.limits {
         match limit.rule {
             Rule::Ban { .. } => {
@@ -263,7 +297,7 @@ pub fn count_attempt(
     account: &str,
     now: UnixSecs,
 ) -> Result<Result<CountedAttempt, Throttled>, StoreError> {
-    db.write(|tx| count(tx, limits, account, now))
+    db.write_excluding(&names(limits), |tx| count(tx, limits, account, now))
 }
 
 /// The attempt failed: bans the counters that have reached their limit. Returns the names of new bans.
@@ -273,7 +307,7 @@ pub fn attempt_failed(
     now: UnixSecs,
     event: &AuditRow,
 ) -> Result<Vec<String>, StoreError> {
-    db.write(|tx| {
+    db.write_excluding(&counted.names(), |tx| {
         audit::write(tx, event)?;
         failed(tx, counted, now, event)
     })
@@ -281,11 +315,15 @@ pub fn attempt_failed(
 
 /// The attempt succeeded: clears it.
 pub fn attempt_right(db: &mut Db, counted: &CountedAttempt, now: UnixSecs) -> Result<(), StoreError> {
-    db.write(|tx| forgive(tx, counted, now))
+    db.write_excluding(&counted.names(), |tx| forgive(tx, counted, now))
 }
 
 /// The clock was set: shifts attempts and bans, so that they last as long as they would have.
 pub fn follow_clock(db: &mut Db, expected: UnixSecs, found: UnixSecs) -> Result<(), StoreError> {
+    if db.is_shared() {
+        // they follow the database's clock
+        return Ok(());
+    }
     db.write(|tx| {
         let by = int(found) - int(expected);
         tx.execute(

@@ -10,7 +10,7 @@ use crate::account::password::policy;
 use crate::account::secrets_at_rest::Source;
 use crate::account::settings::Settings;
 use crate::clock::{Clock, UnixSecs};
-use crate::config::Config;
+use crate::config::{Config, StoreConfig, StoreUrl};
 use crate::secret::{Secret, token_hash};
 use crate::store::{
     self, Applied, AuditEvent, AuditRow, Check, Db, Import, Keeps, Migrated, NewId, NewUser, Password, SessionEnd,
@@ -54,6 +54,17 @@ pub(crate) fn taken(email: &str) -> AdminError {
     AdminError(format!("an account with the e-mail {email} already exists"))
 }
 
+/// What the connections of commands are called on a shared database.
+const COMMAND: &str = "command";
+
+/// Where a shared database is, if the configuration could be read.
+fn readable(shared: &StoreConfig) -> Result<&StoreUrl, AdminError> {
+    match &shared.unreadable {
+        Some(why) => Err(AdminError(why.clone())),
+        None => Ok(&shared.url),
+    }
+}
+
 /// The accounts as commands use them.
 pub struct Admin {
     pub(crate) db: Db,
@@ -66,9 +77,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Opens the store in `server.state_dir`, creating it if missing.
+    /// Opens the store: the database that `[store] url` names, or the one in `server.state_dir`, which is created if
+    /// missing.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, AdminError> {
-        Self::new(Db::open(&config.server.state_dir, Check::Version)?, config, clock)
+        let db = match &config.store {
+            None => Db::open(&config.server.state_dir, Check::Version)?,
+            Some(shared) => Db::open_shared(readable(shared)?, COMMAND)?,
+        };
+        Self::new(db, config, clock)
     }
 
     /// The migration that opening performed, if any.
@@ -78,7 +94,11 @@ impl Admin {
 
     /// Opens the store read-only; creates and changes nothing.
     pub fn open_read_only(config: &Config, clock: Clock) -> Result<Self, AdminError> {
-        Self::new(Db::look(&config.server.state_dir)?, config, clock)
+        let db = match &config.store {
+            None => Db::look(&config.server.state_dir)?,
+            Some(shared) => Db::look_shared(readable(shared)?, COMMAND)?,
+        };
+        Self::new(db, config, clock)
     }
 
     fn new(db: Db, config: &Config, clock: Clock) -> Result<Self, AdminError> {
@@ -87,10 +107,16 @@ impl Admin {
         Ok(Self { db, settings: Settings::new(config), clock, sealing_key, links })
     }
 
-    /// Waits until a running gateway has applied the changes. `false`: it did not confirm within 2 seconds, or it is
-    /// unknown whether one runs.
-    pub fn wait_until_applied(&self) -> bool {
-        matches!(self.db.wait_until_applied(), Ok(Applied::Yes | Applied::NotServed))
+    /// Waits until the running gateways have applied the changes. `None`: they have, or none is running. A text says
+    /// which did not confirm it within 2 seconds.
+    pub fn wait_until_applied(&mut self) -> Option<String> {
+        match self.db.wait_until_applied() {
+            Ok(Applied::Yes | Applied::NotServed) => None,
+            Ok(Applied::Partly(which)) => Some(which),
+            Ok(Applied::NotYet) | Err(_) => {
+                Some("the running gateway has not confirmed the change within 2 seconds".to_owned())
+            }
+        }
     }
 
     /// Whether revocations were applied but can only be stored once the disk has room.

@@ -1,0 +1,12 @@
+//! A `PostgreSQL` that several nodes share: connections, transactions, the schema, and the feed of other nodes' changes.
+
+mod connect;
+mod database;
+mod dialect;
+mod feed;
+pub(super) mod nodes;
+pub(super) mod schema;
+
+pub(super) use connect::Server;
+pub(super) use database::{Excludes, Postgres};
+pub(super) use feed::{Feed, Polled};
