@@ -16,23 +16,23 @@ use super::backend_token::signing_key::{self, SigningKeys};
 use super::backend_token::token::IssuedToken;
 use super::caller::Caller;
 use super::errors::{StartError, StoreDown, store_down};
-use super::identity::rules::ProviderRules;
 use super::limits::fair_queue::{Bounds, Busy, FairQueue, Flow, Permit};
 use super::maintenance::{Maintenance, hooks, write_seen};
+use super::opening::{self, Opened, first_keys, group_map};
 use super::password::hash_workers::HashPool;
 use super::provider::providers::Providers;
 use super::secrets_at_rest::{SecretsAtRest, Source};
 use super::session::cookie_check::CookieRoundTripCheck;
-use super::session::cookie_token::{self, Keys};
+use super::session::cookie_token::Keys;
 use super::session::registry::SessionRegistry;
 use super::session::session::{Identity, Session, SessionState};
 use super::settings::Settings;
 use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
-use crate::config::{Config, StoreConfig};
+use crate::config::Config;
 use crate::sealing::SealingKey;
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{self, APP_COOKIES, Check, Db, Hooks, NodeId, Store, StoreError};
+use crate::store::{self, Db, Store};
 use crate::web::host::Host;
 
 /// Minimum interval between log hints that a program should use an API token.
@@ -108,58 +108,9 @@ impl Accounts {
     /// # Errors
     /// One plain line: the database, folder or file is unusable, or another gateway has it locked.
     pub fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        match &config.store {
-            Some(shared) => Self::open_shared(config, shared, clock),
-            None => Self::open_alone(config, clock),
-        }
-    }
-
-    /// Why the shared database cannot be reached at the moment, if so: a start waits until it can.
-    pub fn store_away(config: &Config) -> Option<String> {
-        let shared = config.store.as_ref().filter(|shared| shared.unreadable.is_none())?;
-        match Db::look_shared(&shared.url, "start") {
-            Err(StoreError::Down(why) | StoreError::Unwritable(why)) => Some(why),
-            _ => None,
-        }
-    }
-
-    fn open_alone(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        let folder = crate::store::Folder::open(&config.server.state_dir)?;
-        if folder.is_shared() {
-            let state_dir = config.server.state_dir.display();
-            tracing::warn!(%state_dir, "state directory is group-writable: no other program may run in that group");
-        }
-        let lock = folder.lock()?;
-        let db = Db::open(&config.server.state_dir, Check::Whole)?;
-        match db.migrated() {
-            Some(migrated) if migrated.copy.is_err() => tracing::warn!("{migrated}"),
-            Some(migrated) => tracing::info!("{migrated}"),
-            None => {}
-        }
-        folder.keep_reserve();
-        Self::on(config, clock, db, |db, hooks| Store::start(db, lock, hooks))
-    }
-
-    fn open_shared(config: &Config, shared: &StoreConfig, clock: Clock) -> Result<Self, StartError> {
-        if let Some(why) = &shared.unreadable {
-            return Err(StartError(why.clone()));
-        }
-        let node = NodeId::new().map_err(|error| StartError(error.to_string()))?;
-        let db = Db::open_shared(&shared.url, &node.name)?;
-        tracing::info!(database = shared.url.shown(), node = node.name, "account store on PostgreSQL");
-        let followed = clock.clone();
-        Self::on(config, clock, db, |db, hooks| Store::start_shared(db, &shared.url, &node, &followed, hooks))
-    }
-
-    /// The accounts in a database that has been opened. `start` starts the threads that hold it from then on.
-    fn on(
-        config: &Config,
-        clock: Clock,
-        mut db: Db,
-        start: impl FnOnce(Db, Hooks) -> Result<Store, StoreError>,
-    ) -> Result<Self, StartError> {
         static INSTANCES: AtomicU64 = AtomicU64::new(1);
         let settings = Settings::new(config);
+        let Opened { mut db, start } = opening::open(config, &clock)?;
         let source = Source::of(&db, config).map_err(StartError)?;
         let secrets = Arc::new(SecretsAtRest::open(source, &mut db).map_err(StartError)?);
         store::identities::map_groups(&mut db, &group_map(config))?;
@@ -202,6 +153,11 @@ impl Accounts {
         };
         let issuers = Issuers::new(config, None);
         Ok(Self { shared: Arc::new(Shared { core: Arc::new(core), settings, issuers, providers }) })
+    }
+
+    /// Why the shared database cannot be reached at the moment, if so: a start waits until it can.
+    pub fn store_away(config: &Config) -> Option<String> {
+        opening::away(config)
     }
 
     /// The same accounts under a new configuration, for requests that start from now on. Holders of the old handle
@@ -376,33 +332,6 @@ impl Accounts {
         let shared = Arc::clone(&self.shared);
         let _ = tokio::task::spawn_blocking(move || shared.core.store.stop()).await;
     }
-}
-
-/// Groups here of a provider's names. A provider that is not configured gives none.
-fn group_map(config: &Config) -> impl Fn(&str, &[String]) -> Vec<String> + Send + 'static {
-    let rules: Vec<ProviderRules> = config.providers.iter().map(ProviderRules::new).collect();
-    move |provider, theirs| {
-        rules.iter().find(|rules| rules.name == provider).map_or_else(Vec::new, |rules| rules.mapped_groups(theirs))
-    }
-}
-
-/// Creates the signing keys that are missing, and opens all. Gives the one that authenticates records of app cookies.
-fn first_keys(
-    config: &Config,
-    db: &mut Db,
-    secrets: &SecretsAtRest,
-    now: UnixSecs,
-) -> Result<AppCookieKey, StartError> {
-    let own = [cookie_token::new_key(), cookie_token::new_key_for(APP_COOKIES)];
-    for key in own.into_iter().chain(signing_key::algorithms(config).into_iter().map(signing_key::new_key)) {
-        let sealed = key.and_then(|key| secrets.seal(&key)).map_err(|error| StartError(error.to_string()))?;
-        store::keys::first_key(db, &sealed, now)?;
-    }
-    for row in store::keys::list(db)? {
-        secrets.open_one(&row).map_err(StartError)?;
-    }
-    let app_cookies = secrets.open_one(&store::keys::app_cookie_key(db)?).map_err(StartError)?;
-    Ok(AppCookieKey::new(&app_cookies.secret))
 }
 
 impl Shared {

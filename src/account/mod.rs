@@ -18,6 +18,7 @@ pub mod last_used;
 mod limits;
 mod maintenance;
 pub mod one_time_link;
+mod opening;
 mod password;
 pub mod profile;
 pub(crate) mod provider;

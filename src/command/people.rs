@@ -34,9 +34,8 @@ pub(super) fn open(globals: &Globals) -> Result<Admin, CommandError> {
 /// The same, with what can be read of the configuration.
 pub(super) fn open_with_config(globals: &Globals) -> Result<(Admin, Config), CommandError> {
     let (config, broken) = readable(globals)?;
-    refuse_store(&config)?;
     let state_dir = &config.server.state_dir;
-    let is_new = !store::has_database(state_dir)?;
+    let is_new = config.store.is_none() && !store::has_database(state_dir)?;
     if broken && is_new {
         let (file, dir) = (globals.config_path(), state_dir.display());
         let why = format!("{dir} contains no database, and {} is invalid", file.display());
@@ -55,18 +54,16 @@ pub(super) fn open_with_config(globals: &Globals) -> Result<(Admin, Config), Com
 /// Opens the accounts read-only: nothing is created or changed.
 pub(super) fn looked(globals: &Globals) -> Result<Admin, CommandError> {
     let (config, _) = readable(globals)?;
-    refuse_store(&config)?;
     Ok(Admin::open_read_only(&config, Clock::system())?)
 }
 
-/// Refuses a configuration with `[store] url`: accounts in PostgreSQL are not in this build yet, and those of SQLite are
-/// not meant.
+/// Refuses a configuration with `[store] url`: the database of the state folder is not meant.
 pub(super) fn refuse_store(config: &Config) -> Result<(), CommandError> {
     match &config.store {
         None => Ok(()),
         Some(store) => Err(CommandError::Refused(store.unreadable.clone().unwrap_or_else(|| {
             let shown = store.url.shown();
-            format!("the accounts are in {shown}, and PostgreSQL is not in this build yet: remove `[store] url`")
+            format!("the accounts are in {shown}: back them up with the server's own tools")
         }))),
     }
 }

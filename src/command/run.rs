@@ -1,7 +1,6 @@
 //! `authgate run`: serves until a shutdown signal.
 
 use super::check::remark;
-use super::people::refuse_store;
 use super::{CommandError, Globals, RunArgs};
 use crate::config;
 use crate::server;
@@ -22,6 +21,5 @@ pub fn run(globals: &Globals, args: &RunArgs) -> Result<(), CommandError> {
     };
     let config = config.map_err(CommandError::Config)?;
     remark(&config.warnings);
-    refuse_store(&config)?;
     server::serve(config, source).map_err(|error| CommandError::Refused(error.to_string()))
 }

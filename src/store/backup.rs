@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::folder::{self, Folder};
 use super::migrate::{self, Check};
 use super::sql::Tx;
-use super::sqlite::OnSqlite;
+use super::sqlite_statements::OnSqlite;
 use super::{backup_key, copy, keys, sealed_tokens};
 
 /// The text of the file with the sealing key of this id, or why it is not there.

@@ -7,11 +7,10 @@ use super::applied::Applied;
 use super::error::StoreError;
 use super::folder::Folder;
 use super::migrate::{Check, Migrated};
-use super::nodes::NodeRow;
+use super::node_rows::NodeRow;
 use super::postgres::{Excludes, Postgres, Server, nodes, schema};
 use super::sql::Tx;
 use super::sqlite::Sqlite;
-use super::sync::Change;
 use crate::config::StoreUrl;
 
 /// The database. Every public function over it is one transaction: it happens as a whole or not at all.
@@ -142,15 +141,6 @@ impl Db {
         self.sqlite().map_or(Ok(()), Sqlite::await_integrity_check)
     }
 
-    /// Applies what changed after change number `after`; gives the newest one.
-    pub(super) fn changes_after(
-        &mut self,
-        after: u64,
-        apply: &mut dyn FnMut(Change<'_>),
-    ) -> Result<Option<u64>, StoreError> {
-        self.sqlite().map_or(Ok(None), |sqlite| sqlite.changes_after(after, apply))
-    }
-
     /// Runs `work` in one transaction that excludes all other writers, so that what it read is still true when it
     /// writes.
     pub(super) fn write<T>(&mut self, work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -239,6 +229,14 @@ impl Db {
         match &mut self.0 {
             Kind::Sqlite(sqlite) => sqlite.wait_until_applied(),
             Kind::Postgres(postgres) => nodes::wait_until_applied(postgres),
+        }
+    }
+
+    /// [`Self::read`], counted as a poll for other processes' changes.
+    pub(super) fn poll<T>(&mut self, work: impl FnMut(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &mut self.0 {
+            Kind::Sqlite(sqlite) => sqlite.poll(work),
+            Kind::Postgres(postgres) => postgres.read(work),
         }
     }
 

@@ -2,40 +2,19 @@
 
 use super::db::Db;
 use super::error::StoreError;
+use super::node_rows::NodeRow;
+use super::postgres::nodes;
 use crate::clock::UnixSecs;
-use crate::secret::{NoRandomness, random_bytes};
 
-/// What a process calls itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeId {
-    /// Random, new at each start.
-    pub id: String,
-    /// The name of its host.
-    pub name: String,
+/// Deletes rows of nodes that are gone and of tickets that have expired.
+pub fn purge(db: &mut Db) -> Result<(), StoreError> {
+    db.postgres().map_or(Ok(()), nodes::purge)
 }
 
-/// A node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct NodeRow {
-    pub id: String,
-    pub name: String,
-    /// Of the program.
-    pub version: String,
-    /// The schema that it knows.
-    pub schema: u64,
-    pub started: UnixSecs,
-    /// Seconds since it was last heard of.
-    pub silent_secs: u64,
-}
-
-impl NodeId {
-    /// A new one for this process.
-    pub fn new() -> Result<Self, NoRandomness> {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let id = data_encoding::HEXLOWER.encode(&random_bytes::<4>()?);
-        Ok(Self { name: format!("{host}-{id}"), id })
-    }
+/// Marks something as used, until it expires; `false`: it was used before, on any node. Without other nodes there is no
+/// such list.
+pub fn spend(db: &mut Db, id: &[u8], expires: UnixSecs) -> Result<bool, StoreError> {
+    db.postgres().map_or(Ok(false), |postgres| nodes::spend(postgres, id, expires))
 }
 
 /// All nodes that were heard of within a day, by name. None, if the database is not shared.

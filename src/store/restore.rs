@@ -20,7 +20,8 @@ use super::folder::{self, Folder};
 use super::keys::{self, Seal};
 use super::migrate::{self, Check};
 use super::sql::Tx;
-use super::sqlite::{OnSqlite, Sqlite};
+use super::sqlite::Sqlite;
+use super::sqlite_statements::OnSqlite;
 use super::{audit, backup, backup_key, copy, sealed_tokens, secret_key};
 
 /// How far the change number is advanced: changes that the gateway writes until the backup is in place have lower

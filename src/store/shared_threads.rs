@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 use super::db::Db;
 use super::error::StoreError;
 use super::jobs::{Hooks, Message, Reply, perform};
-use super::nodes::NodeId;
+use super::node_rows::NodeId;
 use super::postgres::{Feed, Polled, nodes};
 use super::sync::Reload;
-use crate::clock::{Clock, UnixSecs};
+use crate::clock::{Clock, Stopwatch, UnixSecs};
 use crate::config::StoreUrl;
 use crate::critical;
 
@@ -43,7 +43,7 @@ enum Wake {
 
 /// How far the polling thread is.
 struct Progress {
-    started: Instant,
+    started: Stopwatch,
     /// Milliseconds from `started` to the beginning of the last poll that worked.
     polled: AtomicU64,
     /// Seconds from the database's clock to this node's.
@@ -102,7 +102,7 @@ pub(super) fn start(
     inbox: Receiver<Message>,
 ) -> Result<(Vec<JoinHandle<()>>, FeedState), StoreError> {
     let (wake, woken) = channel();
-    let started = Instant::now();
+    let started = Stopwatch::new();
     let [polled, reconnects] = [(); 2].map(|()| AtomicU64::new(0));
     let progress = Arc::new(Progress { started, polled, offset: AtomicI64::new(0), reconnects });
     let mut poller = Poller {
@@ -141,10 +141,10 @@ fn work(mut db: Db, inbox: &Mutex<Receiver<Message>>, wake: &Sender<Wake>) {
         let Some(reply) = perform(job, Ok(&mut db)) else { continue };
         if db.last_change() == before {
             reply(Ok(()));
-        } else if let Err(unsent) = wake.send(Wake::Applied(reply)) {
-            if let Wake::Applied(reply) = unsent.0 {
-                reply(Err(StoreError::Down("the account store has stopped".to_owned())));
-            }
+        } else if let Err(unsent) = wake.send(Wake::Applied(reply))
+            && let Wake::Applied(reply) = unsent.0
+        {
+            reply(Err(StoreError::Down("the account store has stopped".to_owned())));
         }
     }
 }
@@ -159,14 +159,14 @@ struct Poller {
     clock: Clock,
     /// When this node started.
     since: UnixSecs,
-    announced: Option<Instant>,
+    announced: Option<Stopwatch>,
     is_failing: bool,
     is_clock_wrong: bool,
 }
 
 impl Poller {
     fn serve(mut self, woken: &Receiver<Wake>) {
-        let mut last = Instant::now();
+        let mut last = Stopwatch::new();
         loop {
             let (mut replies, mut requests, mut stops) = (Vec::new(), Vec::new(), false);
             let mut next = woken.recv_timeout(POLL_EVERY.saturating_sub(last.elapsed()));
@@ -189,10 +189,14 @@ impl Poller {
                 self.leave(replies);
                 return;
             }
-            last = Instant::now();
+            last = Stopwatch::new();
             let polled = self.sync();
-            replies.into_iter().for_each(|reply| reply(polled.clone().map(|_| ())));
-            requests.into_iter().for_each(|request| drop(request.send(polled.clone().map(|_| ()))));
+            for reply in replies {
+                reply(polled.clone().map(|_| ()));
+            }
+            for request in requests {
+                let _ = request.send(polled.clone().map(|_| ()));
+            }
             let has_changed = polled.is_ok_and(|polled| polled != Polled::Same);
             let is_due = self.announced.is_none_or(|at| at.elapsed() >= ANNOUNCE_EVERY);
             if !self.is_failing && (has_changed || is_due) {
@@ -205,7 +209,9 @@ impl Poller {
     /// Applies what the last jobs changed, and takes this node off the list.
     fn leave(&mut self, replies: Vec<Reply>) {
         let polled = self.sync().map(|_| ());
-        replies.into_iter().for_each(|reply| reply(polled.clone()));
+        for reply in replies {
+            reply(polled.clone());
+        }
         if let Some(postgres) = self.db.postgres()
             && let Err(error) = nodes::leave(postgres, &self.node)
         {
@@ -223,7 +229,7 @@ impl Poller {
         self.progress.reconnects.store(postgres.reconnects(), Ordering::Relaxed);
         match polled {
             Polled::Loaded(Some(Reload::Failover)) => {
-                tracing::warn!("another database server has taken over, everything was read again");
+                tracing::warn!("the database is another server now, everything was read again");
             }
             Polled::Loaded(Some(_)) => tracing::info!("the account store was away for long, everything was read again"),
             _ => {}
@@ -245,7 +251,7 @@ impl Poller {
 
     /// Says that this node is there, and compares the clocks.
     fn announce(&mut self) {
-        self.announced = Some(Instant::now());
+        self.announced = Some(Stopwatch::new());
         let (Some(postgres), Some(snapshot)) = (self.db.postgres(), self.feed.snapshot()) else { return };
         let done = nodes::announce(postgres, &self.node, self.since, snapshot);
         match done {

@@ -1,21 +1,19 @@
 //! The connection and its transactions. Blocking: only the store's thread and the commands hold
 //! a [`Sqlite`].
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::applied::Applied;
 use super::convert::uint;
 use super::error::StoreError;
 use super::folder::{BUSY, Claim, Folder};
 use super::migrate::{self, Check, Migrated};
-use super::sql::{Columns, Row, SqlError, Statements, Tx, Value};
-use super::sync::{self, Change};
-use crate::clock::{Stopwatch, UnixSecs};
+use super::sql::Tx;
+use super::sqlite_statements::OnSqlite;
+use crate::clock::Stopwatch;
 use crate::metrics;
 
 /// The database. Every public function over it is one transaction: it happens as a whole or not at all.
@@ -43,72 +41,6 @@ pub(super) struct Sqlite {
 enum Looking {
     On(migrate::Looking),
     Found(Result<(), StoreError>),
-}
-
-/// The connection in a transaction.
-pub(super) struct OnSqlite<'c>(pub(super) &'c Connection);
-
-struct SqliteRow<'r>(&'r rusqlite::Row<'r>);
-
-impl Columns for SqliteRow<'_> {
-    fn column(&self, at: usize) -> Result<Value<'_>, SqlError> {
-        Ok(match self.0.get_ref(at)? {
-            ValueRef::Null => Value::Int(None),
-            ValueRef::Integer(number) => Value::Int(Some(number)),
-            ValueRef::Text(bytes) => Value::Text(Some(str::from_utf8(bytes).map_err(|_| SqlError::Type(at))?)),
-            ValueRef::Blob(bytes) => Value::Blob(Some(bytes)),
-            ValueRef::Real(_) => return Err(SqlError::Type(at)),
-        })
-    }
-}
-
-impl rusqlite::ToSql for Value<'_> {
-    fn to_sql(&self) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Int(number) => number.map_or(ValueRef::Null, ValueRef::Integer),
-            Self::Text(text) => text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes())),
-            Self::Blob(bytes) => bytes.map_or(ValueRef::Null, ValueRef::Blob),
-        }))
-    }
-}
-
-impl Statements for OnSqlite<'_> {
-    fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<usize, SqlError> {
-        Ok(self.0.prepare_cached(sql)?.execute(params_from_iter(params))?)
-    }
-
-    fn query(
-        &self,
-        sql: &str,
-        params: &[Value<'_>],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>, SqlError>,
-    ) -> Result<(), SqlError> {
-        let mut query = self.0.prepare_cached(sql)?;
-        let mut rows = query.query(params_from_iter(params))?;
-        while let Some(row) = rows.next()? {
-            if each(&Row(&SqliteRow(row)))?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn change_number(&self) -> Result<i64, SqlError> {
-        let mut next = self.0.prepare_cached("SELECT value + 1 FROM counter WHERE name = 'rev'")?;
-        Ok(next.query_row([], |row| row.get(0))?)
-    }
-
-    fn batch(&self, sql: &str) -> Result<(), SqlError> {
-        Ok(self.0.execute_batch(sql)?)
-    }
-
-    fn is_shared(&self) -> bool {
-        false
-    }
-
-    fn agreed_time(&self, now: UnixSecs) -> UnixSecs {
-        now
-    }
 }
 
 impl Sqlite {
@@ -344,21 +276,17 @@ impl Sqlite {
         self.view("read", work)
     }
 
+    /// The same, counted as a poll for other processes' changes.
+    pub(super) fn poll<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.view("poll", work)
+    }
+
     fn view<T>(&mut self, op: &str, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let began = Stopwatch::new();
         let viewed = self.connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from);
         let done = viewed.and_then(|inner| work(&Tx::new(&OnSqlite(&inner), false)));
         metrics::ACCOUNTS.stored(op, began.elapsed());
         done.map_err(|error| error.at(&self.folder.database()))
-    }
-
-    /// Applies what changed since `after`; gives the newest change number. See [`sync::changes_after`].
-    pub(super) fn changes_after(
-        &mut self,
-        after: u64,
-        apply: &mut dyn FnMut(Change<'_>),
-    ) -> Result<Option<u64>, StoreError> {
-        self.view("poll", |tx| sync::changes_after(tx, after, apply))
     }
 
     /// Waits until the gateway that uses this folder has applied this connection's last change, at most 2 seconds.

@@ -8,6 +8,7 @@ use super::db::Db;
 use super::error::StoreError;
 use super::folder::Lock;
 use super::jobs::{Hooks, Message, perform};
+use super::sync;
 use crate::metrics;
 
 /// How often the database is polled for changes by other processes.
@@ -53,7 +54,7 @@ impl Worker {
     /// Applies what changed.
     fn apply(&mut self) -> Result<(), StoreError> {
         self.is_own()?;
-        let newest = self.db.changes_after(self.rev, &mut *self.hooks.apply)?;
+        let newest = sync::changes_after(&mut self.db, self.rev, &mut *self.hooks.apply)?;
         self.rev = newest.unwrap_or(self.rev);
         Ok(())
     }

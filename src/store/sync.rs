@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::api_tokens::{self, ApiTokenRow};
 use super::convert::{int, uint};
+use super::db::Db;
 use super::error::StoreError;
 use super::keys::{self, KeyRow};
 use super::noted;
@@ -233,7 +234,9 @@ fn tell_api_tokens(tx: &Tx<'_>, since: &Since, tell: &mut dyn FnMut(Change<'_>))
         if since.is_always() { " AND api_token.ended_at IS NULL" } else { "" }
     );
     let rows: Vec<ApiTokenRow> = tx.query_map(&sql, params![since.number()], api_tokens::from_row)?;
-    rows.into_iter().for_each(|row| tell(Change::ApiToken(row)));
+    for row in rows {
+        tell(Change::ApiToken(row));
+    }
     Ok(())
 }
 
@@ -269,27 +272,29 @@ fn restored(tx: &Tx<'_>) -> Result<u64, StoreError> {
 }
 
 #[cfg(test)]
-pub(crate) fn newest_change(db: &mut super::Db) -> Result<u64, StoreError> {
+pub(crate) fn newest_change(db: &mut Db) -> Result<u64, StoreError> {
     db.read(newest)
 }
 
-/// Passes on what changed after change number `after`, and gives the newest change number; 0 passes on everything
-/// that has not ended. After a failure, what was passed on is correct but incomplete.
+/// Passes on what changed in an `SQLite` database after change number `after`, and gives the newest change number; 0
+/// passes on everything that has not ended. After a failure, what was passed on is correct but incomplete.
 pub(super) fn changes_after(
-    tx: &Tx<'_>,
+    db: &mut Db,
     after: u64,
     tell: &mut dyn FnMut(Change<'_>),
 ) -> Result<Option<u64>, StoreError> {
-    let rev = newest(tx)?;
-    if rev <= after {
-        return Ok(None);
-    }
-    if after == 0 {
-        tell_all(tx, &Since::Always, tell)?;
-    } else if restored(tx)? <= after {
-        tell_all(tx, &Since::Change(int(after)), tell)?;
-    } else {
-        tell_again(tx, Reload::Restored, tell)?;
-    }
-    Ok(Some(rev))
+    db.poll(|tx| {
+        let rev = newest(tx)?;
+        if rev <= after {
+            return Ok(None);
+        }
+        if after == 0 {
+            tell_all(tx, &Since::Always, tell)?;
+        } else if restored(tx)? <= after {
+            tell_all(tx, &Since::Change(int(after)), tell)?;
+        } else {
+            tell_again(tx, Reload::Restored, tell)?;
+        }
+        Ok(Some(rev))
+    })
 }

@@ -11,7 +11,7 @@ use super::db::Db;
 use super::error::StoreError;
 use super::folder::Lock;
 use super::jobs::{Hooks, Message, QUEUE, Reply};
-use super::nodes::NodeId;
+use super::node_rows::NodeId;
 use super::shared_threads::{self, FeedState};
 use super::sqlite_thread::Worker;
 use crate::clock::Clock;
@@ -62,6 +62,16 @@ impl Store {
     /// For how long other nodes' changes may have been missed.
     pub fn blind(&self) -> Duration {
         self.feed.as_ref().map_or(Duration::ZERO, FeedState::blind)
+    }
+
+    /// Seconds from the shared database's clock to this machine's; 0 without one.
+    pub fn clock_offset(&self) -> i64 {
+        self.feed.as_ref().map_or(0, FeedState::clock_offset)
+    }
+
+    /// How often the connection to a shared database was made again.
+    pub fn reconnects(&self) -> u64 {
+        self.feed.as_ref().map_or(0, FeedState::reconnects)
     }
 
     /// Applies what other nodes have committed before this call. Calls at the same time share one poll.
@@ -124,6 +134,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Change;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,26 +2,19 @@
 //! who asks blocks.
 
 use std::future::Future;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::runtime::Runtime;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{StoreHost, StoreTls, StoreUrl};
+use super::faults::{ANSWER_MAX, refused};
+use super::tls;
+use crate::config::{StoreHost, StoreUrl};
 use crate::metrics;
 use crate::store::error::StoreError;
-use crate::wire::server_verifier::MACHINE;
-
-/// Longest wait for a connection, for the answer to a statement, and between two rows of a result.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the connections.
 static CONNECTIONS: LazyLock<Result<Runtime, String>> = LazyLock::new(|| {
@@ -41,7 +34,7 @@ pub(super) fn wait<T>(answer: impl Future<Output = T>) -> Option<T> {
 #[derive(Clone)]
 pub(in crate::store) struct Server {
     url: StoreUrl,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<MakeRustlsConnect>,
     /// What the connections are called in `pg_stat_activity`.
     name: String,
 }
@@ -58,25 +51,8 @@ impl Server {
     /// # Errors
     /// [`StoreError::Unusable`]: this machine has no certificate authorities.
     pub(in crate::store) fn new(url: &StoreUrl, node: &str) -> Result<Self, StoreError> {
-        let tls = match &url.tls {
-            StoreTls::Off => None,
-            StoreTls::Require => Some(unverified()),
-            StoreTls::VerifyFull { roots } => {
-                let mut trusted = RootCertStore::empty();
-                match MACHINE.as_ref() {
-                    Ok(machine) => trusted.roots.extend(machine.roots.iter().cloned()),
-                    Err(why) if roots.is_empty() => {
-                        let what = format!("the store's server cannot be verified: this machine's CAs: {why}");
-                        return Err(StoreError::Unusable(what));
-                    }
-                    Err(_) => {}
-                }
-                trusted.add_parsable_certificates(roots.iter().map(|root| root.certificate.clone()));
-                Some(client_config(|config| config.with_root_certificates(trusted).with_no_client_auth()))
-            }
-        };
-        let tls = tls.transpose().map_err(|error| StoreError::Unusable(format!("TLS to the store: {error}")))?;
-        Ok(Self { url: url.clone(), tls: tls.map(Arc::new), name: format!("authgate/{node}") })
+        let tls = tls::connector(&url.tls)?;
+        Ok(Self { url: url.clone(), tls, name: format!("authgate/{node}") })
     }
 
     /// For messages; without the password.
@@ -142,8 +118,7 @@ impl Server {
             }
             Some(tls) => {
                 config.ssl_mode(SslMode::Require);
-                let tls = MakeRustlsConnect::new((**tls).clone());
-                wait(config.connect(tls)).map(|connected| {
+                wait(config.connect(tls.clone())).map(|connected| {
                     connected.map(|(client, connection)| {
                         runtime.spawn(connection);
                         client
@@ -156,108 +131,5 @@ impl Server {
             Some(Err(error)) => Err(refused(&shown, &error)),
             None => Err(StoreError::Down(format!("PostgreSQL at {shown} did not answer within 5 s"))),
         }
-    }
-}
-
-/// Why there is no connection: what an operator has to change, or only time.
-fn refused(host: &str, error: &tokio_postgres::Error) -> StoreError {
-    let line = format!("PostgreSQL at {host}: {}", described(error));
-    let is_final = match error.code() {
-        Some(code) => [
-            SqlState::INVALID_PASSWORD,
-            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-            SqlState::INVALID_CATALOG_NAME,
-            SqlState::INSUFFICIENT_PRIVILEGE,
-        ]
-        .contains(code),
-        None => is_tls_fault(error),
-    };
-    if is_final { StoreError::Unusable(line) } else { StoreError::Down(line) }
-}
-
-fn is_tls_fault(error: &tokio_postgres::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-            || error.is::<rustls::Error>()
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    // the server offers no TLS
-    error.to_string().contains("server does not support TLS")
-}
-
-/// An error with its causes, in one line.
-pub(super) fn described(error: &tokio_postgres::Error) -> String {
-    if let Some(error) = error.as_db_error() {
-        return format!("{} ({})", error.message().replace('\n', " "), error.code().code());
-    }
-    let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !line.contains(&more) {
-            line = format!("{line}: {more}");
-        }
-        cause = error.source();
-    }
-    line.replace('\n', " ")
-}
-
-type Finish = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
-
-fn client_config(finish: impl FnOnce(Finish) -> ClientConfig) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(finish(ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?))
-}
-
-/// TLS with any certificate: protects from listeners, not from impostors.
-fn unverified() -> Result<ClientConfig, rustls::Error> {
-    let verifier = AnyServer(Arc::new(rustls::crypto::ring::default_provider()));
-    client_config(|config| {
-        config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-    })
-}
-
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

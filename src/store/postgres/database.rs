@@ -5,21 +5,22 @@
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{FutureExt, TryStreamExt};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, RowStream, SimpleQueryMessage};
 
-use super::connect::{ANSWER_MAX, Server, described, wait};
+use super::connect::{Server, wait};
 use super::dialect::Dialect;
+use super::faults::{failure, is_of_connection, unanswered};
+use super::rows::{PostgresParam, PostgresRow};
 use crate::clock::{Stopwatch, UnixSecs};
 use crate::metrics;
 use crate::secret::token_hash;
 use crate::store::convert::uint;
 use crate::store::error::StoreError;
-use crate::store::sql::{Columns, Row, SqlError, Statements, Tx, Value};
+use crate::store::sql::{Row, SqlError, Statements, Tx, Value};
 
 /// What every transaction begins with. No setting outlasts its transaction, so that a pooler may lend the connection to
 /// others after each. `lock_timeout` is the wait for other nodes' writers.
@@ -64,8 +65,8 @@ pub(in crate::store) struct Postgres {
     dialect: RefCell<Dialect>,
     /// A transaction is open: if another begins, the last one panicked.
     is_open: bool,
-    /// When to connect again, and the pause after that.
-    retry: Option<(Instant, Duration)>,
+    /// Since the last attempt to connect failed: for how long not to try again, and the next such pause.
+    retry: Option<(Stopwatch, Duration, Duration)>,
     reconnects: u64,
     rev: u64,
     #[cfg(test)]
@@ -81,51 +82,6 @@ struct OnPostgres<'c> {
     is_broken: Cell<bool>,
     /// The server gave up the transaction in favour of another one.
     has_lost: Cell<bool>,
-}
-
-struct PostgresRow<'r>(&'r tokio_postgres::Row);
-
-impl Columns for PostgresRow<'_> {
-    fn column(&self, at: usize) -> Result<Value<'_>, SqlError> {
-        let kind = self.0.columns().get(at).ok_or(SqlError::Type(at))?.type_();
-        let unread = |_| SqlError::Type(at);
-        Ok(match *kind {
-            Type::INT8 => Value::Int(self.0.try_get(at).map_err(unread)?),
-            Type::INT4 => Value::Int(self.0.try_get::<_, Option<i32>>(at).map_err(unread)?.map(i64::from)),
-            Type::BOOL => Value::Int(self.0.try_get::<_, Option<bool>>(at).map_err(unread)?.map(i64::from)),
-            Type::TEXT | Type::VARCHAR => Value::Text(self.0.try_get(at).map_err(unread)?),
-            Type::BYTEA => Value::Blob(self.0.try_get(at).map_err(unread)?),
-            _ => return Err(SqlError::Type(at)),
-        })
-    }
-}
-
-impl ToSql for Value<'_> {
-    fn to_sql(
-        &self,
-        kind: &Type,
-        out: &mut bytes::BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match self {
-            Self::Int(number) => number.to_sql(kind, out),
-            Self::Text(text) => text.to_sql(kind, out),
-            Self::Blob(bytes) => bytes.to_sql(kind, out),
-        }
-    }
-
-    fn accepts(kind: &Type) -> bool {
-        [Type::INT8, Type::TEXT, Type::BYTEA].contains(kind)
-    }
-
-    to_sql_checked!();
-}
-
-fn type_of(value: &Value<'_>) -> Type {
-    match value {
-        Value::Int(_) => Type::INT8,
-        Value::Text(_) => Type::TEXT,
-        Value::Blob(_) => Type::BYTEA,
-    }
 }
 
 impl OnPostgres<'_> {
@@ -154,7 +110,7 @@ impl OnPostgres<'_> {
 
     fn run(&self, sql: &str, params: &[Value<'_>]) -> Result<RowStream, SqlError> {
         let sql = self.dialect.borrow_mut().of(sql);
-        let params = params.iter().map(|value| (value, type_of(value)));
+        let params = params.iter().map(PostgresParam::typed);
         self.answered(wait(self.client.query_typed_raw(&sql, params)))
     }
 
@@ -163,34 +119,6 @@ impl OnPostgres<'_> {
         let arrived = rows.try_next().now_or_never();
         self.answered(arrived.or_else(|| wait(rows.try_next())))
     }
-}
-
-fn unanswered() -> StoreError {
-    StoreError::Down(format!("PostgreSQL did not answer within {} s", ANSWER_MAX.as_secs()))
-}
-
-/// Whether the connection, not the statement, is at fault.
-fn is_of_connection(code: &SqlState) -> bool {
-    let class = &code.code()[..2];
-    // connection exceptions, operator intervention, too many connections, a standby, a broken transaction
-    ["08", "57"].contains(&class)
-        || [SqlState::TOO_MANY_CONNECTIONS, SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::IN_FAILED_SQL_TRANSACTION]
-            .contains(code)
-}
-
-fn failure(error: &tokio_postgres::Error) -> StoreError {
-    let line = format!("PostgreSQL: {}", described(error));
-    let code = error.code().map_or("", SqlState::code);
-    let kind = match code {
-        "53100" => "full",
-        "25006" => "read_only",
-        "55P03" | "57014" => "busy",
-        "40001" | "40P01" => "conflict",
-        code if code.is_empty() || code.starts_with("08") || code.starts_with("57") => "connection",
-        _ => "other",
-    };
-    metrics::ACCOUNTS.store_failed(kind);
-    if matches!(kind, "full" | "read_only") { StoreError::Unwritable(line) } else { StoreError::Down(line) }
 }
 
 impl Statements for OnPostgres<'_> {
@@ -322,8 +250,8 @@ impl Postgres {
         if self.client.is_some() {
             return Ok(());
         }
-        if let Some((at, _)) = self.retry
-            && Instant::now() < at
+        if let Some((failed, wait, _)) = self.retry
+            && failed.elapsed() < wait
         {
             return Err(StoreError::Down(format!("{}: not reachable a moment ago", self.server.shown())));
         }
@@ -334,18 +262,13 @@ impl Postgres {
                 Ok(())
             }
             Err(error) => {
-                let pause = self.retry.map_or(PAUSES.0, |(_, pause)| (pause * 2).min(PAUSES.1));
+                let pause = self.retry.map_or(PAUSES.0, |(_, _, pause)| (pause * 2).min(PAUSES.1));
                 // all nodes lost it at the same time
                 let jitter = crate::secret::random_bytes::<1>().map_or(0, |bytes| u32::from(bytes[0]));
-                self.retry = Some((Instant::now() + pause / 2 + pause * jitter / 512, pause));
+                self.retry = Some((Stopwatch::new(), pause / 2 + pause * jitter / 512, pause));
                 Err(error)
             }
         }
-    }
-
-    /// Forgets that the last attempt to connect failed.
-    pub(in crate::store) fn connect_at_once(&mut self) {
-        self.retry = None;
     }
 
     /// Runs `work` in a transaction; repeats it if the server gave it up in favour of another one.

@@ -3,10 +3,10 @@
 //! that was slow to commit, and nobody waits for a counter.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::database::{Excludes, Mode, Postgres};
-use crate::clock::UnixSecs;
+use crate::clock::{Stopwatch, UnixSecs};
 use crate::store::convert::int;
 use crate::store::error::StoreError;
 use crate::store::sql::{Tx, params};
@@ -26,7 +26,7 @@ struct Position {
     history: String,
     /// `pg_snapshot` as text.
     snapshot: String,
-    at: Instant,
+    at: Stopwatch,
 }
 
 /// Something that ended.
@@ -40,7 +40,7 @@ enum Ended {
 #[derive(Debug, Default)]
 pub(in crate::store) struct Feed {
     position: Option<Position>,
-    ended: VecDeque<(Instant, Ended)>,
+    ended: VecDeque<(Stopwatch, Ended)>,
 }
 
 /// What a poll found.
@@ -59,7 +59,7 @@ fn here(tx: &Tx<'_>) -> Result<Position, StoreError> {
     let sql = "SELECT (SELECT system_identifier FROM pg_control_system())::text || '/' ||
                    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_current_snapshot()::text";
     let (history, snapshot) = tx.query_row(sql, params![], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(Position { history, snapshot, at: Instant::now() })
+    Ok(Position { history, snapshot, at: Stopwatch::new() })
 }
 
 /// What a snapshot (`xmin:xmax:xip,...`) did not see.
@@ -71,7 +71,7 @@ fn unseen(snapshot: &str) -> Option<Since> {
     let mut condition = format!("({{}} >= {xmax}");
     if !running.is_empty() {
         let ids: Vec<String> = running.iter().map(u64::to_string).collect();
-        condition.push_str(&format!(" OR {{}} IN ({})", ids.join(", ")));
+        condition = format!("{condition} OR {{}} IN ({})", ids.join(", "));
     }
     Some(Since::Condition(condition + ")"))
 }
@@ -173,13 +173,13 @@ impl Feed {
     }
 }
 
-fn remember(ended: &mut VecDeque<(Instant, Ended)>, change: &Change<'_>) {
+fn remember(ended: &mut VecDeque<(Stopwatch, Ended)>, change: &Change<'_>) {
     let what = match change {
         Change::SessionEnded(id) => Ended::Session((*id).to_owned()),
         Change::ApiToken(row) if row.ended => Ended::ApiToken(row.id.clone()),
         _ => return,
     };
-    ended.push_back((Instant::now(), what));
+    ended.push_back((Stopwatch::new(), what));
 }
 
 #[cfg(test)]

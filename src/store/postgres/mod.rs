@@ -3,9 +3,12 @@
 mod connect;
 mod database;
 mod dialect;
+mod faults;
 mod feed;
 pub(super) mod nodes;
+mod rows;
 pub(super) mod schema;
+mod tls;
 
 pub(super) use connect::Server;
 pub(super) use database::{Excludes, Postgres};

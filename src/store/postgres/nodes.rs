@@ -1,14 +1,14 @@
 //! The nodes that use a database: how they announce themselves, which of them have applied a change, and which of them
 //! does the periodic work.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::database::{Excludes, Mode, Postgres};
-use crate::clock::UnixSecs;
+use crate::clock::{Stopwatch, UnixSecs};
 use crate::store::applied::Applied;
 use crate::store::convert::{int, uint};
 use crate::store::error::StoreError;
-use crate::store::nodes::{NodeId, NodeRow};
+use crate::store::node_rows::{NodeId, NodeRow};
 use crate::store::sql::params;
 
 /// A node that was not heard of for longer is not waited for, seconds.
@@ -74,7 +74,7 @@ pub(in crate::store) fn wait_until_applied(db: &mut Postgres) -> Result<Applied,
     let change = db.last_change();
     let sql = "SELECT name, ?1 - seen, pg_visible_in_snapshot(?2::xid8, snapshot::pg_snapshot) FROM node
                WHERE seen > ?1 - ?3 ORDER BY name, id";
-    let until = Instant::now() + WAIT;
+    let began = Stopwatch::new();
     loop {
         let nodes: Vec<(String, u64, bool)> = db.read(|tx| {
             let params = (int(tx.agreed_time(0)), change.to_string(), int(KNOWN_SECS));
@@ -90,7 +90,7 @@ pub(in crate::store) fn wait_until_applied(db: &mut Postgres) -> Result<Applied,
         if lack.is_empty() {
             return Ok(Applied::Yes);
         }
-        if !waited_for || Instant::now() >= until {
+        if !waited_for || began.elapsed() >= WAIT {
             return Ok(Applied::Partly(summary(have.len(), nodes.len(), &lack)));
         }
         std::thread::sleep(Duration::from_millis(50));
