@@ -37,6 +37,8 @@ use crate::web::host::Host;
 
 /// Minimum interval between log hints that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
+/// A clock that is further off the shared store's makes a node unready, seconds.
+const CLOCK_OFF_SECS: u64 = 30;
 /// Concurrent store jobs for account pages and one-time links; far fewer than the store's own queue holds.
 const STORE_JOBS_MAX: usize = 32;
 /// Queue bounds for these jobs.
@@ -306,11 +308,36 @@ impl Accounts {
         self.shared.store.run(Db::answers).await.is_ok()
     }
 
+    /// Whether this machine's clock is too far from the shared store's for sessions and tokens of other nodes to be checked
+    /// by it.
+    pub fn clock_is_off(&self) -> bool {
+        self.shared.store.clock_offset().unsigned_abs() > CLOCK_OFF_SECS
+    }
+
+    /// Whether another node has used a session that is idle here: the shared store is asked once. It ends here if not.
+    pub async fn is_used_elsewhere(&self, session: &Arc<Session>) -> bool {
+        let shared = &*self.shared;
+        if !shared.store.is_shared() || session.ended.load(Ordering::Acquire) {
+            return false;
+        }
+        let id = session.id.clone();
+        let Ok(seen) = shared.store.run(move |db| store::sessions::seen(db, &[&id])).await else { return false };
+        shared.sessions.mark_seen(&seen);
+        let state = shared.sessions.state(session, shared.clock.now());
+        if state == SessionState::Expired {
+            session.ended.store(true, Ordering::Release);
+        }
+        state == SessionState::Active
+    }
+
     /// Why the gateway is not ready, if it is not: without a writable store nobody can sign in, but existing sessions
     /// keep working.
     pub async fn unready(&self) -> Option<&'static str> {
         if !self.ready().await {
             return Some("account store not responding\n");
+        }
+        if self.clock_is_off() {
+            return Some("this machine's clock is more than 30 s off the account store's: check NTP\n");
         }
         let writable = self.shared.store.run(Db::is_writable).await;
         writable.is_err().then_some("account store not writable: see the log\n")
@@ -322,7 +349,7 @@ impl Accounts {
         let write = move |db: &mut Db| {
             let mut next = Some(0);
             while let Some(from) = next {
-                next = write_seen(&sessions, &api_tokens, db, from)?;
+                next = write_seen(&sessions, &api_tokens, db, from, 0)?;
             }
             Ok(())
         };

@@ -7,8 +7,14 @@ use crate::account::secrets_at_rest::{SecretsAtRest, Source};
 use crate::account::sign_in;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::sealing::SealingKey;
 use crate::secret::Secret;
 use crate::store::{self, Check, Db};
+
+#[path = "../../tests/it/fixtures/mod.rs"]
+mod fixtures;
+
+use fixtures::Cluster;
 
 /// The time at which tests start.
 pub(super) const START: u64 = 1_800_000_000;
@@ -95,10 +101,23 @@ impl World {
         self.try_sign_in(&Caller::default(), email, GOOD).await.unwrap()
     }
 
-    /// Lets the store's due maintenance run: it comes after each job.
+    /// Lets the store's due maintenance run: it comes after each job, or after each poll of a shared store.
     pub(super) async fn maintenance(&self) {
         assert!(self.accounts.ready().await);
         assert!(self.accounts.ready().await);
+        for _ in 0..3 {
+            self.catch_up().await;
+        }
+    }
+
+    /// Applies what other nodes have done.
+    pub(super) async fn catch_up(&self) {
+        for _ in 0..20 {
+            if self.accounts.shared.store.catch_up().await.is_ok() {
+                return;
+            }
+        }
+        panic!("the database does not answer");
     }
 
     /// Runs SQL on the database, as another program would.
@@ -124,3 +143,51 @@ impl World {
 
 /// Longest wait in any test.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Two nodes on one `PostgreSQL` database, with one clock.
+pub(super) struct Pair {
+    pub(super) nodes: [World; 2],
+    database: String,
+    cluster: &'static Cluster,
+}
+
+impl Pair {
+    /// `None`: this machine has no `PostgreSQL`, and says so.
+    pub(super) fn new() -> Option<Self> {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl Fn(&mut Config) + Sync) -> Option<Self> {
+        let cluster = Cluster::shared()?;
+        let database = cluster.create_database("pair");
+        let clock = Clock::stopped_at(Clock::system().now());
+        let key = SealingKey::random().unwrap();
+        // both at once, on an empty database
+        let nodes = std::thread::scope(|scope| {
+            let starts = [(); 2].map(|()| scope.spawn(|| World::on(cluster, &database, &key, &clock, &change)));
+            starts.map(|start| start.join().unwrap())
+        });
+        Some(Self { nodes, database, cluster })
+    }
+
+    /// Runs a statement on the database; gives its rows, columns parted by `|`.
+    pub(super) fn sql(&self, statement: &str) -> String {
+        self.cluster.sql_in(&self.database, statement)
+    }
+}
+
+impl World {
+    fn on(cluster: &Cluster, database: &str, key: &SealingKey, clock: &Clock, change: impl Fn(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config::one_app("builtin:whoami", None, Some(dir.path())).map_err(|_| "faults").unwrap();
+        config.password.argon2 = config::Argon2 { memory_kib: 64, iterations: 1, parallelism: 1 };
+        let place = dir.path().join("sealing-key");
+        std::fs::write(&place, &*key.to_file()).unwrap();
+        config.sealing_key = Some(config::SealingKeyPlace::File(place));
+        let url = config::parse_store_url(&format!("{}?sslmode=disable", cluster.url(database)), &[], false).unwrap();
+        config.store = Some(config::StoreConfig { url, blind_max: Duration::from_secs(300), unreadable: None });
+        change(&mut config);
+        let accounts = Accounts::open(&config, clock.clone()).unwrap();
+        Self { accounts, clock: clock.clone(), config, dir }
+    }
+}

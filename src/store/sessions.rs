@@ -249,9 +249,9 @@ pub fn purge_sessions(
     max_age_secs: u64,
 ) -> Result<Option<String>, StoreError> {
     const ROWS: i64 = 5000;
-    let hour_ago = now.saturating_sub(3600);
-    let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
     db.write(|tx| {
+        let hour_ago = now.min(tx.agreed_time(now)).saturating_sub(3600);
+        let limits = (int(hour_ago), int(hour_ago.saturating_sub(idle_secs)));
         let last: Option<String> = tx.query_row(
             "SELECT max(id) FROM (SELECT id FROM session WHERE id > ?1 ORDER BY id LIMIT ?2) AS visited",
             params![after, ROWS],
@@ -274,6 +274,20 @@ pub fn purge_sessions(
 /// E-mail of the account that a session belongs to.
 pub fn session_email(db: &mut Db, id: &str) -> Result<Option<String>, StoreError> {
     db.read(|tx| email_of(tx, id))
+}
+
+/// When these sessions were used last, as far as any node has written it: pairs of session id and Unix seconds.
+pub fn seen(db: &mut Db, ids: &[&str]) -> Result<Vec<(String, UnixSecs)>, StoreError> {
+    let mut seen = Vec::with_capacity(ids.len());
+    for some in ids.chunks(SEEN_AT_ONCE) {
+        let places: Vec<String> = (1..=some.len()).map(|at| format!("?{at}")).collect();
+        let sql = format!("SELECT id, seen FROM session WHERE id IN ({})", places.join(", "));
+        let ids: Vec<Value<'_>> = some.iter().map(|id| Value::Text(Some(id))).collect();
+        let rows: Vec<(String, UnixSecs)> =
+            db.read(|tx| Ok(tx.query_map(&sql, &ids, |row| Ok((row.get(0)?, uint(row.get(1)?))))?))?;
+        seen.extend(rows);
+    }
+    Ok(seen)
 }
 
 /// Writes last-seen times: pairs of session id and Unix seconds.

@@ -195,14 +195,16 @@ impl SessionRegistry {
         None
     }
 
-    /// Sessions used since they were last written, of some shards: id and time. And where to continue.
-    pub(crate) fn unwritten(&self, from: usize) -> (Vec<(String, UnixSecs)>, Option<usize>) {
+    /// Sessions used at least `by_secs` after the use that the store knows of, of some shards: id and time. And where to
+    /// continue.
+    pub(crate) fn unwritten(&self, from: usize, by_secs: u64) -> (Vec<(String, UnixSecs)>, Option<usize>) {
         let mut used = Vec::new();
         let next = self.step(from, |shard| {
             let (sessions, before) = (shard.sessions.read(), used.len());
             used.extend(sessions.iter().filter_map(|ById(session)| {
                 let seen = session.seen.load(Ordering::Relaxed);
-                (seen > session.written.load(Ordering::Relaxed)).then(|| (session.id.clone(), seen))
+                let is_later = seen >= session.written.load(Ordering::Relaxed).saturating_add(by_secs.max(1));
+                is_later.then(|| (session.id.clone(), seen))
             }));
             sessions.len() + (used.len() - before) * WRITING
         });
@@ -227,6 +229,34 @@ impl SessionRegistry {
             sessions.len()
         });
         (found, next)
+    }
+
+    /// Whether the last use of a session that the store knows of is so long ago that it is idle in `within_secs`.
+    pub(crate) fn is_nearly_idle(&self, session: &Session, now: UnixSecs, within_secs: u64) -> bool {
+        let written = session.written.load(Ordering::Relaxed);
+        now.saturating_add(within_secs) > written.saturating_add(self.idle_secs.load(Ordering::Relaxed))
+    }
+
+    /// All such sessions of the shards that [`Self::sweep`] visits from `from`.
+    pub(crate) fn nearly_idle(&self, from: usize, now: UnixSecs, within_secs: u64) -> Vec<Arc<Session>> {
+        let mut found = Vec::new();
+        self.step(from, |shard| {
+            let sessions = shard.sessions.read();
+            let nearly = sessions.iter().filter(|entry| self.is_nearly_idle(&entry.0, now, within_secs));
+            found.extend(nearly.map(|entry| Arc::clone(&entry.0)));
+            sessions.len()
+        });
+        found
+    }
+
+    /// Takes over when sessions were used, as the store knows it: other nodes may have used them later.
+    pub(crate) fn mark_seen(&self, seen: &[(String, UnixSecs)]) {
+        for (id, at) in seen {
+            if let Some(session) = self.find(id) {
+                session.seen.fetch_max(*at, Ordering::Relaxed);
+                session.written.fetch_max(*at, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Marks sessions as written.
@@ -399,7 +429,7 @@ mod tests {
         assert_eq!(registry.count(50), ids.len());
         let (mut written, mut next, mut steps) = (Vec::new(), Some(0), 0);
         while let Some(from) = next {
-            let (seen, further) = registry.unwritten(from);
+            let (seen, further) = registry.unwritten(from, 0);
             registry.mark_written(&seen);
             written.extend(seen.into_iter().map(|(id, _)| id));
             (next, steps) = (further, steps + 1);
@@ -408,7 +438,7 @@ mod tests {
         let mut sorted = ids.clone();
         sorted.sort();
         assert!(written == sorted && steps > 10, "{} {steps}", written.len());
-        assert!(registry.unwritten(0).0.is_empty());
+        assert!(registry.unwritten(0, 0).0.is_empty());
         let kept = registry.find("session-1").unwrap();
         kept.seen.store(150, Ordering::Relaxed);
         let mut next = registry.sweep(0, 151);
