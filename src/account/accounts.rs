@@ -119,7 +119,7 @@ impl Accounts {
         store::sealed_tokens::forget_claimed(&mut db)?;
         let app_cookies = first_keys(config, &mut db, &secrets, clock.now())?;
         let sessions = Arc::new(SessionRegistry::new(settings.idle_secs, settings.max_age_secs));
-        let (keys, signing_keys) = (Arc::new(Keys::default()), Arc::new(SigningKeys::default()));
+        let (keys, signing_keys) = (Arc::new(Keys::new(db.is_shared())), Arc::new(SigningKeys::default()));
         let (api_tokens, issued_cookie_tokens) =
             (Arc::new(ApiTokens::default()), Arc::new(IssuedCookieTokens::default()));
         let active_settings = Arc::new(ArcSwap::from_pointee(settings.clone()));
@@ -224,7 +224,7 @@ impl Accounts {
     /// An authentication tag for a text, in base64url: only this gateway can create it, so a value that a browser
     /// sends back can be verified. `None`: there is no key.
     pub fn tag(&self, text: &str) -> Option<String> {
-        self.shared.keys.tag(text)
+        self.shared.keys.tag(text, self.shared.clock.now())
     }
 
     /// Issues a ticket for one WebSocket handshake at `host` in this session's name.

@@ -24,6 +24,7 @@ pub(crate) struct OpenKey {
     pub(crate) secret: Zeroizing<Vec<u8>>,
     pub(crate) created: UnixSecs,
     pub(crate) retired: Option<UnixSecs>,
+    pub(crate) signs_from: UnixSecs,
     pub(crate) changed: u64,
 }
 
@@ -292,8 +293,8 @@ fn open_row(key: &SealingKey, row: &KeyRow) -> Result<OpenKey, String> {
             open.ok_or_else(|| format!("signing key {} was altered", row.kid))?
         }
     };
-    let KeyRow { kid, algorithm, created, retired, changed, .. } = row.clone();
-    Ok(OpenKey { kid, algorithm, secret, created, retired, changed })
+    let KeyRow { kid, algorithm, created, retired, signs_from, changed, .. } = row.clone();
+    Ok(OpenKey { kid, algorithm, secret, created, retired, signs_from, changed })
 }
 
 /// Seals a stored key's secret that is not sealed.
@@ -348,6 +349,7 @@ mod tests {
             secret: StoredSecret::Sealed(new.secret.clone()),
             created: 1,
             retired: None,
+            signs_from: 0,
             changed: 1,
         };
         assert_eq!(open_row(&key, &row("one")).unwrap().secret.as_slice(), [7; 32]);

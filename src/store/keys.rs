@@ -24,8 +24,10 @@ pub struct KeyRow {
     pub secret: StoredSecret,
     /// When it was created.
     pub created: UnixSecs,
-    /// When it was retired and stopped signing.
+    /// When it is retired and stops signing: on a shared database a moment after the rotation.
     pub retired: Option<UnixSecs>,
+    /// When it begins to sign; 0: at once.
+    pub signs_from: UnixSecs,
     /// Number of the change that created or retired it.
     pub changed: u64,
 }
@@ -39,7 +41,7 @@ pub enum StoredSecret {
     Sealed(Sealed),
 }
 
-pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev, sealed_by";
+pub(super) const COLUMNS: &str = "kid, secret, created, retired, algorithm, rev, sealed_by, signs_from";
 
 pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, SqlError> {
     let bytes: Vec<u8> = row.get(1)?;
@@ -53,6 +55,7 @@ pub(super) fn from_row(row: &Row<'_>) -> Result<KeyRow, SqlError> {
         retired: row.get::<Option<i64>>(3)?.map(uint),
         algorithm: row.get(4)?,
         changed: uint(row.get(5)?),
+        signs_from: uint(row.get(7)?),
     })
 }
 
@@ -68,6 +71,9 @@ pub struct NewKey {
     pub kid: String,
     pub secret: Sealed,
 }
+
+/// All nodes know a session key for so long before any signs with it, seconds.
+const KNOWN_SECS: u64 = 10;
 
 /// Seals the secret of a stored key.
 pub type Seal<'a> = dyn Fn(&KeyRow) -> Result<Sealed, StoreError> + 'a;
@@ -86,15 +92,16 @@ pub enum Rotation {
     DropAll,
 }
 
-fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs) -> Result<(), StoreError> {
+fn add(tx: &Tx<'_>, key: &NewKey, now: UnixSecs, signs_from: UnixSecs) -> Result<(), StoreError> {
     let other = "SELECT EXISTS (SELECT 1 FROM signing_key WHERE sealed_by IS DISTINCT FROM ?1)";
     if tx.query_row(other, params![&key.secret.by], |row| row.get::<bool>(0))? {
         let what = "the signing keys are sealed with another key than the one in use";
         return Err(StoreError::Down(what.to_owned()));
     }
     tx.execute(
-        "INSERT INTO signing_key (kid, algorithm, secret, created, rev, sealed_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![key.kid, key.algorithm, key.secret.bytes, int(now), tx.rev()?, key.secret.by],
+        "INSERT INTO signing_key (kid, algorithm, secret, created, rev, sealed_by, signs_from)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![key.kid, key.algorithm, key.secret.bytes, int(now), tx.rev()?, key.secret.by, int(signs_from)],
     )?;
     Ok(())
 }
@@ -117,10 +124,12 @@ pub fn first_key(db: &mut Db, key: &NewKey, now: UnixSecs) -> Result<(), StoreEr
     if db.read(|tx| signs(tx, key.algorithm))? {
         return Ok(());
     }
-    db.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, now) })
+    db.write(|tx| if signs(tx, key.algorithm)? { Ok(()) } else { add(tx, key, tx.agreed_time(now), 0) })
 }
 
-/// Makes these the signing keys and retires or drops all others.
+/// Makes these the signing keys and retires or drops all others. On a shared database the previous session key goes on
+/// signing until all nodes know the new one, unless it is dropped. Keys for backends wait for longer by themselves, since
+/// backends cache them.
 pub fn rotate_keys(
     db: &mut Db,
     new: &[NewKey],
@@ -129,11 +138,15 @@ pub fn rotate_keys(
     event: &AuditRow,
 ) -> Result<(), StoreError> {
     let work = |tx: &Tx<'_>| {
+        let now = tx.agreed_time(now);
+        let is_delayed = tx.is_shared() && matches!(rotation, Rotation::Retire { .. });
+        let signs_from = now + if is_delayed { KNOWN_SECS } else { 0 };
         match rotation {
             Rotation::Retire { drop_before } => {
                 tx.execute(
-                    "UPDATE signing_key SET retired = ?1, rev = ?2 WHERE retired IS NULL AND algorithm != ?3",
-                    params![int(now), tx.rev()?, APP_COOKIES],
+                    "UPDATE signing_key SET retired = CASE algorithm WHEN 'HS256' THEN ?4 ELSE ?1 END, rev = ?2
+                         WHERE retired IS NULL AND algorithm != ?3",
+                    params![int(now), tx.rev()?, APP_COOKIES, int(signs_from)],
                 )?;
                 drop_retired(tx, drop_before)?;
             }
@@ -144,7 +157,8 @@ pub fn rotate_keys(
             }
         }
         for key in new {
-            add(tx, key, now)?;
+            let is_delayed = is_delayed && key.algorithm == "HS256";
+            add(tx, key, now, if is_delayed { signs_from } else { 0 })?;
         }
         audit::write(tx, event)
     };

@@ -127,7 +127,15 @@ mod tests {
     /// A key that was created at `created` and replaced at `retired`.
     fn row(kid: &str, created: UnixSecs, retired: Option<UnixSecs>) -> OpenKey {
         let secret = new_key("EdDSA").unwrap().secret;
-        OpenKey { kid: kid.to_owned(), secret, created, retired, algorithm: "EdDSA".to_owned(), changed: 1 }
+        OpenKey {
+            kid: kid.to_owned(),
+            secret,
+            created,
+            retired,
+            algorithm: "EdDSA".to_owned(),
+            changed: 1,
+            signs_from: 0,
+        }
     }
 
     /// "A new key is published for two minutes before it signs" (docs/http.md): a backend that has just read

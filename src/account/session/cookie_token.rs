@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD as B64;
 use parking_lot::RwLock;
 use ring::hmac;
@@ -76,13 +76,30 @@ pub(crate) struct Key {
     /// The change number that retired the key: it is invalid for sessions that began later, whatever date a token
     /// claims.
     sessions_before: AtomicU64,
+    /// The same for several nodes, which do not learn of it at the same moment: Unix seconds; the key is invalid for
+    /// sessions that began later.
+    sessions_until: AtomicU64,
+    /// Unix seconds.
+    signs: Signs,
 }
 
-/// All verification keys, by token header, and the signing key.
+/// When a key signs, Unix seconds.
+#[derive(Default)]
+struct Signs {
+    from: AtomicU64,
+    until: AtomicU64,
+    /// Of two that sign, the newer does.
+    created: u64,
+}
+
+/// All verification keys, by token header, and those that sign now or later.
 #[derive(Default)]
 pub(crate) struct Keys {
     all: RwLock<HashMap<String, Arc<Key>>>,
-    signing: ArcSwapOption<Key>,
+    /// The newest first.
+    signing: ArcSwap<Vec<Arc<Key>>>,
+    /// Other nodes sign, too.
+    is_shared: bool,
 }
 
 /// A new session key: 32 random bytes.
@@ -97,6 +114,21 @@ pub(crate) fn new_key_for(algorithm: &'static str) -> Result<PlainKey, NoRandomn
 }
 
 impl Keys {
+    /// No keys yet. `is_shared`: other nodes sign with them, too.
+    pub(crate) fn new(is_shared: bool) -> Self {
+        Self { is_shared, ..Self::default() }
+    }
+
+    /// The key that signs now: the newest that all nodes know.
+    fn signing(&self, now: UnixSecs) -> Option<Arc<Key>> {
+        let keys = self.signing.load();
+        let signs = |key: &&Arc<Key>| {
+            now >= key.signs.from.load(Ordering::Relaxed) && now < key.signs.until.load(Ordering::Relaxed)
+        };
+        // with a clock far behind, the one that begins first
+        keys.iter().find(signs).or_else(|| keys.last()).cloned()
+    }
+
     /// Applies the keys of the store. A retired key verifies earlier tokens for `max_age_secs` more, the longest
     /// lifetime of a token.
     pub(crate) fn apply(&self, rows: &[OpenKey], max_age_secs: u64) {
@@ -108,7 +140,7 @@ impl Keys {
             }
             kept
         });
-        let mut signing: Option<(UnixSecs, Arc<Key>)> = None;
+        let mut signing: Vec<Arc<Key>> = Vec::new();
         for row in rows.iter().filter(|row| row.algorithm == "HS256" && row.secret.len() >= 32) {
             let head = json!({ "typ": TYPE, "alg": "HS256", "kid": row.kid }).to_string();
             let head = B64.encode(head.as_bytes());
@@ -120,23 +152,34 @@ impl Keys {
                     valid_until: AtomicU64::new(0),
                     issued_until: AtomicU64::new(0),
                     sessions_before: AtomicU64::new(0),
+                    sessions_until: AtomicU64::new(0),
+                    signs: Signs { created: row.created, ..Signs::default() },
                 })
             });
             let until = |secs| row.retired.map_or(u64::MAX, |at| at.saturating_add(secs));
             key.valid_until.store(until(max_age_secs), Ordering::Relaxed);
-            // a gateway that has not learnt of the rotation yet still renews with it
-            key.issued_until.store(until(LEEWAY_SECS), Ordering::Relaxed);
-            key.sessions_before.store(row.retired.map_or(u64::MAX, |_| row.changed), Ordering::Relaxed);
-            if row.retired.is_none() && signing.as_ref().is_none_or(|(created, _)| row.created >= *created) {
-                signing = Some((row.created, Arc::clone(key)));
+            // a gateway that has not learnt of the rotation yet still renews with it; a node may not learn of it for minutes
+            key.issued_until.store(if self.is_shared { u64::MAX } else { until(LEEWAY_SECS) }, Ordering::Relaxed);
+            let (before, later) = (row.retired.map_or(u64::MAX, |_| row.changed), until(LEEWAY_SECS));
+            let (before, later) = if self.is_shared { (u64::MAX, later) } else { (before, u64::MAX) };
+            key.sessions_before.store(before, Ordering::Relaxed);
+            key.sessions_until.store(later, Ordering::Relaxed);
+            key.signs.from.store(row.signs_from, Ordering::Relaxed);
+            key.signs.until.store(row.retired.unwrap_or(u64::MAX), Ordering::Relaxed);
+            if row.retired.is_none() || self.is_shared {
+                signing.push(Arc::clone(key));
             }
         }
-        self.signing.store(signing.map(|(_, key)| key));
+        signing.sort_by_key(|key| {
+            let until = key.signs.until.load(Ordering::Relaxed);
+            std::cmp::Reverse((until == u64::MAX, key.signs.from.load(Ordering::Relaxed), key.signs.created))
+        });
+        self.signing.store(Arc::new(signing));
     }
 
     /// A token for a session; valid until the session's absolute end.
     pub(crate) fn sign(&self, session: &Session, user_id: &str, now: UnixSecs) -> Option<Secret> {
-        let key = self.signing.load_full()?;
+        let key = self.signing(now)?;
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
@@ -152,8 +195,8 @@ impl Keys {
     }
 
     /// HMAC-SHA256 of a text; a prefix separates it from token signatures.
-    pub(crate) fn tag(&self, text: &str) -> Option<String> {
-        let key = self.signing.load_full()?;
+    pub(crate) fn tag(&self, text: &str, now: UnixSecs) -> Option<String> {
+        let key = self.signing(now)?;
         Some(key.tag(&[b"tag ", text.as_bytes()].concat()))
     }
 
@@ -205,6 +248,7 @@ impl Key {
     /// Whether the key is valid for this session: a retired key is not, if the session began later.
     pub(crate) fn is_valid_for(&self, session: &Session) -> bool {
         session.begun < self.sessions_before.load(Ordering::Relaxed)
+            && session.created <= self.sessions_until.load(Ordering::Relaxed)
     }
 }
 
@@ -300,7 +344,7 @@ mod tests {
     use super::*;
     use crate::account::admin::signing_keys;
     use crate::account::credentials;
-    use crate::account::testing::{START, World};
+    use crate::account::testing::{Pair, START, World};
     use crate::account::{OldKeys, SessionState, SignedIn};
     use crate::store;
 
@@ -497,5 +541,51 @@ mod tests {
             assert!(MEMORY.with_borrow(|memory| memory.tokens.len()) <= VERIFIED_MAX);
         }
         assert!(MEMORY.with_borrow(|memory| memory.tokens.contains_key((VERIFIED_MAX + 9).to_string().as_bytes())));
+    }
+
+    #[tokio::test]
+    async fn nodes_that_start_at_once_have_the_same_keys_and_know_a_new_one_before_any_signs_with_it() {
+        let Some(pair) = Pair::new() else { return };
+        let [a, b] = &pair.nodes;
+        let first = pair.sql("SELECT algorithm, count(*) FROM signing_key GROUP BY algorithm ORDER BY algorithm");
+        assert_eq!(first.trim(), "HS256|1\napp-cookies|1");
+        let before = signed_in(a).await;
+        let kid = |token: &Secret| parts(token.expose()).0["kid"].as_str().unwrap().to_owned();
+        let old = kid(&before.token);
+        let new = signing_keys::rotate(&mut a.admin(), OldKeys::Kept).unwrap();
+        a.catch_up().await;
+        b.catch_up().await;
+        let from: u64 =
+            pair.sql(&format!("SELECT signs_from FROM signing_key WHERE kid = '{new}'")).trim().parse().unwrap();
+        a.clock.set(from - 1);
+        let meanwhile = b.sign_in("ada@example.com").await;
+        assert_eq!(kid(&meanwhile.token), old);
+        a.clock.set(from);
+        let after = b.sign_in("ada@example.com").await;
+        assert_eq!(kid(&after.token), new);
+        a.clock.set(from + LEEWAY_SECS + 1);
+        let later = b.sign_in("ada@example.com").await;
+        a.catch_up().await;
+        for node in [a, b] {
+            for done in [&before, &meanwhile, &after, &later] {
+                assert_eq!(judged(node, done.token.expose()), "ok");
+            }
+        }
+        // the old key is good for earlier sessions alone, whatever time a token claims
+        let with_old = |session: &Session| {
+            let user = session.user.load_full();
+            a.accounts.shared.keys().sign(session, &user.id, from - 1).unwrap()
+        };
+        let [good, bad] = [&meanwhile, &later].map(|done| with_old(&done.session));
+        assert_eq!([&good, &bad].map(kid), [&old, &old].map(String::clone));
+        for node in [a, b] {
+            assert_eq!([&good, &bad].map(|token| judged(node, token.expose())), ["ok", "invalid"]);
+        }
+        // a key that may have leaked signs no more, and the new one at once
+        let next = signing_keys::rotate(&mut a.admin(), OldKeys::Dropped).unwrap();
+        b.catch_up().await;
+        assert_eq!(judged(b, after.token.expose()), "invalid");
+        let fresh = b.sign_in("ada@example.com").await;
+        assert_eq!((kid(&fresh.token), judged(b, fresh.token.expose())), (next, "ok"));
     }
 }
