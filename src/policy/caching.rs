@@ -9,6 +9,8 @@ use crate::config::{Access, Cache, Route};
 use crate::web::names::Names;
 use crate::wire::response_view::ResponseHeadView;
 
+static PRIVATE: HeaderValue = HeaderValue::from_static("private");
+
 /// Replaces the app's own `Cache-Control` and `Vary`; `None` leaves the app's.
 pub(crate) struct CacheRules {
     pub(crate) cache_control: Option<HeaderValue>,
@@ -60,7 +62,7 @@ impl CacheRules {
 /// `private` in place of directives that let shared caches store; how long a browser keeps the response is unchanged.
 pub(crate) fn private(answer: &impl ResponseHeadView) -> Option<HeaderValue> {
     let first = answer.values(&header::CACHE_CONTROL).next();
-    if first.is_some() { made_private(answer) } else { Some(HeaderValue::from_static("private")) }
+    if first.is_some() { made_private(answer) } else { Some(PRIVATE.clone()) }
 }
 
 #[inline(never)]

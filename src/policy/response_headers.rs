@@ -8,6 +8,7 @@ use super::cors::CorsAnswer;
 use super::header_filter::HeaderFilter;
 use crate::config::Route;
 use crate::web::cookie;
+use crate::web::names::{Names, is_named};
 use crate::web::origin::Origin;
 use crate::wire::response_head::{self, Answer, Framing};
 use crate::wire::response_view::{ResponseHeadView, connection_options};
@@ -130,16 +131,20 @@ impl<'g> ResponseHeaderPolicy<'g> {
 
     /// Whether the upstream's field is dropped.
     pub(crate) fn drops(&self, name: &[u8], value: &[u8]) -> bool {
-        let sets_ours = || self.header_filter.is_ours(cookie::name_of(value));
-        (name.eq_ignore_ascii_case(b"set-cookie") && sets_ours())
+        (SOMETIMES_DROPPED.may_have(name) && self.drops_named(name, value))
             || (!self.app_speaks_cors && CorsAnswer::is_replaced(name))
-            || name.eq_ignore_ascii_case(ALT_SVC)
-            || (self.leads_home && name.eq_ignore_ascii_case(b"location"))
-            || (self.bodiless && FRAMING.iter().any(|own| own.eq_ignore_ascii_case(name)))
-            || (self.cache_control.is_some() && name.eq_ignore_ascii_case(b"cache-control"))
-            || (self.vary.is_some() && name.eq_ignore_ascii_case(b"vary"))
             || (self.drops_vendor_caching && is_vendor_caching(name))
             || self.nominated.iter().any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    fn drops_named(&self, name: &[u8], value: &[u8]) -> bool {
+        let is = |own: &str| is_named(name, own.as_bytes());
+        (is(SET_COOKIE) && self.header_filter.is_ours(cookie::name_of(value)))
+            || is(ALT_SVC)
+            || (self.leads_home && is(LOCATION))
+            || (self.bodiless && FRAMING.iter().any(|own| is(own)))
+            || (self.cache_control.is_some() && is(CACHE_CONTROL))
+            || (self.vary.is_some() && is(VARY))
     }
 
     /// The fields that the gateway adds.
@@ -198,9 +203,23 @@ fn path_at(own: &Origin, prefix: &str, address: &[u8]) -> Option<String> {
 }
 
 /// Other addresses of the server, with which browsers would bypass the gateway (RFC 7838).
-const ALT_SVC: &[u8] = b"alt-svc";
+const ALT_SVC: &str = "alt-svc";
 
-const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
+const SET_COOKIE: &str = "set-cookie";
+const LOCATION: &str = "location";
+const CACHE_CONTROL: &str = "cache-control";
+const VARY: &str = "vary";
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
+/// The names that [`ResponseHeaderPolicy::drops_named`] compares, to skip that for most fields.
+const SOMETIMES_DROPPED: Names = Names::NONE
+    .with(SET_COOKIE.as_bytes())
+    .with(ALT_SVC.as_bytes())
+    .with(LOCATION.as_bytes())
+    .with(FRAMING[0].as_bytes())
+    .with(FRAMING[1].as_bytes())
+    .with(CACHE_CONTROL.as_bytes())
+    .with(VARY.as_bytes());
 
 /// Length of the shortest name.
 const VENDOR_CACHING_BYTES_MIN: usize = b"edge-control".len();

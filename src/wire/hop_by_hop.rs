@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use crate::web::names::Names;
+use crate::web::names::{Names, is_named};
 
 /// In lower case, `Connection` first.
 pub(crate) const FIELDS: [&str; 7] =
@@ -20,7 +20,7 @@ pub(crate) const NAMES: Names = {
 
 /// Whether a name, in upper or lower case, is one of them.
 pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
-    NAMES.may_have(name) && FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(name))
+    NAMES.may_have(name) && FIELDS.iter().any(|field| is_named(name, field.as_bytes()))
 }
 
 /// The same for a name that is in lower case already.

@@ -8,14 +8,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
+use smallvec::SmallVec;
 
 use super::hop_by_hop::is_hop_by_hop;
 use super::request_head;
 use super::response_view::{ResponseHeadView, connection_options};
+use crate::web::names::{Names, is_named};
 
 /// Fields and bytes that an upstream's head may have.
 const FIELDS: usize = 256;
 const HEAD_BYTES: usize = 64 << 10;
+/// Most heads have no more fields than this.
+const USUAL_FIELDS: usize = 12;
+/// Bytes after a head that are copied out of its buffer.
+const COPIED: usize = 1024;
 
 /// How a body is framed (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +35,8 @@ pub(crate) enum Framing {
 /// A server's response, as far as it has arrived.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) head: Head,
+    /// Boxed: it passes through several hands.
+    pub(crate) head: Box<Head>,
     pub(crate) framing: Framing,
     /// Whether its connection may be used again after the body.
     pub(crate) keeps: bool,
@@ -43,9 +50,9 @@ pub(crate) struct Head {
     bytes: BytesMut,
     end: usize,
     reason: Range<usize>,
-    fields: Vec<Field>,
-    /// Bit n: there is a field with a name of n bytes (modulo 64), so that most lookups of absent names end here.
-    name_lengths: u64,
+    fields: SmallVec<[Field; USUAL_FIELDS]>,
+    /// Names of the fields, so that most lookups of absent ones end here.
+    names: Names,
 }
 
 #[derive(Debug)]
@@ -67,10 +74,6 @@ impl Head {
     }
 }
 
-fn length_bit(name: &[u8]) -> u64 {
-    1 << (name.len() % 64)
-}
-
 impl Answer {
     /// Bytes of the head, and of what follows it as long as that was not taken.
     pub(crate) fn length(&self) -> usize {
@@ -84,10 +87,16 @@ impl Answer {
 
     /// Takes them out of it.
     pub(crate) fn take_rest(&mut self) -> BytesMut {
-        if self.rest().is_empty() {
-            return BytesMut::new();
+        match self.rest() {
+            [] => BytesMut::new(),
+            // a copy costs less than sharing
+            rest if rest.len() <= COPIED => {
+                let rest = BytesMut::from(rest);
+                self.head.bytes.truncate(self.head.end);
+                rest
+            }
+            _ => self.head.bytes.split_off(self.head.end),
         }
-        self.head.bytes.split_off(self.head.end)
     }
 }
 
@@ -121,12 +130,16 @@ impl Head {
     /// Equal lengths become one (RFC 9110, 8.6), and the coding `identity` is removed, so that one field frames the body.
     /// Lengths that differ all stay, and are rejected.
     fn tidy(&mut self) {
-        let Self { bytes, fields, .. } = self;
-        let is =
-            |field: &Field, name: &HeaderName| bytes[field.name.clone()].eq_ignore_ascii_case(name.as_str().as_bytes());
-        fields.retain(|field| {
-            !(is(field, &header::TRANSFER_ENCODING) && bytes[field.value.clone()].eq_ignore_ascii_case(b"identity"))
-        });
+        let Self { bytes, fields, names, .. } = self;
+        let is = |field: &Field, name: &HeaderName| is_named(&bytes[field.name.clone()], name.as_str().as_bytes());
+        if names.may_have(header::TRANSFER_ENCODING.as_str().as_bytes()) {
+            fields.retain(|field| {
+                !(is(field, &header::TRANSFER_ENCODING) && bytes[field.value.clone()].eq_ignore_ascii_case(b"identity"))
+            });
+        }
+        if !names.may_have(header::CONTENT_LENGTH.as_str().as_bytes()) {
+            return;
+        }
         let mut lengths = fields.iter().filter(|field| is(field, &header::CONTENT_LENGTH));
         let Some(first) = lengths.next().map(|field| field.value.clone()) else { return };
         let item = bytes[first.clone()].split(|&b| b == b',').next().unwrap_or_default().trim_ascii();
@@ -157,9 +170,9 @@ impl ResponseHeadView for Head {
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         let name = name.as_str().as_bytes();
-        let fields = if self.name_lengths & length_bit(name) == 0 { &[] } else { &*self.fields };
+        let fields = if self.names.may_have(name) { &*self.fields } else { &[] };
         let fields = fields.iter().map(|field| self.field(field));
-        fields.filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        fields.filter(move |(own, _)| is_named(own, name)).map(|(_, value)| value)
     }
 }
 
@@ -171,6 +184,11 @@ impl ResponseHeadView for Answer {
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.head.values(name)
     }
+
+    /// The framing was read from the fields.
+    fn has_length(&self) -> bool {
+        matches!(self.framing, Framing::Length(_))
+    }
 }
 
 /// Reads the head at the front of `buffer`, and takes the buffer with it; `None` while it is incomplete. In its first `seen` bytes
@@ -181,16 +199,16 @@ pub(crate) fn read(buffer: &mut BytesMut, method: &Method, seen: usize) -> Resul
     let Some((head, version)) = parsed else {
         return if buffer.len() > HEAD_BYTES { Err(bad("head too large")) } else { Ok(None) };
     };
-    let framing = framing(&head, method)?;
+    let framing = framing(&*head, method)?;
     // a 204 has no body (RFC 9110, 15.3.5): a server that announces one may send it all the same
-    let overhangs = head.status == StatusCode::NO_CONTENT && announces_body(&head);
-    let closes = connection_options(&head).any(|option| option.eq_ignore_ascii_case(b"close"));
+    let overhangs = head.status == StatusCode::NO_CONTENT && announces_body(&*head);
+    let closes = connection_options(&*head).any(|option| option.eq_ignore_ascii_case(b"close"));
     let keeps = version == 1 && !closes && !overhangs;
     Ok(Some(Answer { head, framing, keeps }))
 }
 
 /// Takes the buffer once there is a complete head in it; the second is its minor version.
-fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
+fn parse(buffer: &mut BytesMut) -> Result<Option<(Box<Head>, u8)>> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let mut config = httparse::ParserConfig::default();
@@ -208,12 +226,13 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(Head, u8)>> {
     };
     let fields = parsed.headers.iter();
     let fields = fields.map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) });
-    let name_lengths = parsed.headers.iter().fold(0, |bits, field| bits | length_bit(field.name.as_bytes()));
+    let names = parsed.headers.iter().fold(Names::NONE, |names, field| names.with(field.name.as_bytes()));
     let (status, version) = (parsed.code.unwrap_or(0), parsed.version.unwrap_or(0));
     let status = StatusCode::from_u16(status).map_err(|_| bad("status"))?;
     let reason = parsed.reason.map_or(0..0, |reason| place(reason.as_bytes()));
-    let fields = fields.collect();
-    let mut head = Head { status, reason, fields, name_lengths, bytes: std::mem::take(buffer), end };
+    let mut head = Box::new(Head { status, reason, fields: SmallVec::new(), names, bytes: BytesMut::new(), end });
+    head.fields.extend(fields);
+    head.bytes = std::mem::take(buffer);
     head.tidy();
     Ok(Some((head, version)))
 }
@@ -313,11 +332,7 @@ pub(crate) fn framing(head: &impl ResponseHeadView, method: &Method) -> Result<F
         return Err(bad("ambiguous framing"));
     }
     let length = match length {
-        Some(digits) => {
-            let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let text = std::str::from_utf8(digits).ok().filter(|_| plain);
-            Some(text.and_then(|text| text.parse().ok()).ok_or_else(|| bad("content-length"))?)
-        }
+        Some(digits) => Some(number(digits).ok_or_else(|| bad("content-length"))?),
         None => None,
     };
     if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
@@ -335,6 +350,17 @@ pub(crate) fn framing(head: &impl ResponseHeadView, method: &Method) -> Result<F
         (_, Some(_)) => Framing::Chunked,
         (Some(length), None) => Framing::Length(length),
         (None, None) => Framing::Close,
+    })
+}
+
+/// A number that consists of digits alone.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
+        number.checked_mul(10)?.checked_add(digit.into())
     })
 }
 

@@ -8,6 +8,11 @@ pub(crate) trait ResponseHeadView {
     fn status(&self) -> StatusCode;
     /// The values of all fields of this name.
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
+
+    /// Whether the length of the body is known, where there is one.
+    fn has_length(&self) -> bool {
+        self.values(&header::CONTENT_LENGTH).next().is_some()
+    }
 }
 
 impl ResponseHeadView for ResponseHeader {

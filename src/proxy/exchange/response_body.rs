@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::StatusCode;
 use pingora_core::{Error, ErrorType, Result};
 
 use super::attempt_error::{client_disconnected, truncated};
@@ -40,7 +40,7 @@ pub(super) async fn relay<D: Downstream>(
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
     }
     let policy = attempt::on_response_head(&handler.gateway, forwarding, &head, state)?;
-    let has_length = head.values(&header::CONTENT_LENGTH).next().is_some();
+    let has_length = head.has_length();
     let over = source.is_over() || source.is_bodiless();
     source.meanwhile(pin!(client.head(head, policy, over, timer))).await.map_err(disconnected)?;
     if over {

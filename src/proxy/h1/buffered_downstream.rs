@@ -44,7 +44,7 @@ struct H1BufferedDownstream<'c> {
     /// How the response's body is framed.
     sent: Framing,
     closes: bool,
-    /// It ends cleanly when its session does.
+    /// It ends cleanly when its session does; only chunks have such an end.
     is_server_sent: bool,
     /// Whether a part of the response was written.
     begun: bool,
@@ -129,8 +129,7 @@ impl H1BufferedDownstream<'_> {
 
     /// Ends an event stream cleanly where the connection is being closed.
     async fn end_events(&mut self, timer: &mut Deadline) {
-        let is_cut = self.is_server_sent && !self.in_piece && self.connection.close_reason().is_some();
-        if is_cut && self.sent == Framing::Chunked {
+        if self.is_server_sent && !self.in_piece && self.connection.close_reason().is_some() {
             let limit = (STREAM_END_TIMEOUT, timer);
             let _ = write_within(self.stream, self.connection, chunked::LAST, limit).await;
         }
@@ -193,12 +192,12 @@ impl Downstream for H1BufferedDownstream<'_> {
         };
         let keeps = self.buffer.is_empty() && reply::keep_alive_allowed(self.handler, self.request, self.field_names);
         self.closes = status != StatusCode::SWITCHING_PROTOCOLS && (self.sent == Framing::Close || !keeps);
-        self.is_server_sent = !end && is_server_sent(&answer);
+        self.is_server_sent = self.sent == Framing::Chunked && is_server_sent(&answer);
         let piece = match self.sent {
             Framing::Length(length) => usize::try_from(length).unwrap_or(READ_CHUNK).min(READ_CHUNK),
             Framing::Chunked | Framing::Close => 0,
         };
-        self.out.reserve(answer.length() + ADDED + piece);
+        self.out = Vec::with_capacity(answer.length() + ADDED + piece);
         policy.write(&answer, self.sent, self.closes, &mut self.out);
         self.status = status.as_u16();
         if end { self.flush(timer).await } else { Ok(()) }

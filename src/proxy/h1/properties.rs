@@ -21,7 +21,7 @@ pub fn answer(bytes: &[u8]) {
     let method = if how & 1 == 0 { Method::GET } else { Method::HEAD };
     let mut buffer = BytesMut::from(sent);
     let Ok(Some(answer)) = response_head::read(&mut buffer, &method, 0) else { return };
-    let changes = ResponseHeaderPolicy::new(&STRIPPER, &CorsAnswer::Nobody, &answer.head);
+    let changes = ResponseHeaderPolicy::new(&STRIPPER, &CorsAnswer::Nobody, &*answer.head);
     let mut out = Vec::new();
     // a client that knows no chunks
     let sent = if how & 4 != 0 && answer.framing == Framing::Chunked { Framing::Close } else { answer.framing };
