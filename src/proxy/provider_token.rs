@@ -50,7 +50,7 @@ pub(super) async fn settle(gateway: &Gateway, mut forwarding: Box<Forwarding>, s
         let reply = refuse::status(&gateway.pages, StatusCode::SERVICE_UNAVAILABLE, &incoming, &state.request_id);
         reply.with(header::RETRY_AFTER, HeaderValue::from(RETRY_SECS))
     });
-    Decision::Reply(reply, Subject::Normal(forwarding.into_request()))
+    Decision::Reply(reply, Subject::Forwarded(forwarding))
 }
 
 /// Whether the request would be refused by now.

@@ -44,7 +44,7 @@ impl Step {
             Self::Decided(Decision::Reply(_, subject)) => subject,
             Self::Decided(Decision::Page(_, request)) => Subject::Normal(request),
             Self::Decided(Decision::Forward(forwarding)) | Self::AwaitsToken(forwarding) => {
-                Subject::Normal(forwarding.into_request())
+                Subject::Forwarded(forwarding)
             }
         }
     }
@@ -76,6 +76,8 @@ impl Decision {
 pub(crate) enum Subject {
     /// Its head was accepted and normalized.
     Normal(NormalRequest),
+    /// It was forwarded, or was about to be.
+    Forwarded(Box<Forwarding>),
     /// Its head was refused.
     Malformed(Box<Head>),
 }
@@ -85,6 +87,7 @@ impl Subject {
     pub(super) fn parsed(&self) -> &RequestHeader {
         match self {
             Self::Normal(request) => request.parsed(),
+            Self::Forwarded(forwarding) => forwarding.request().parsed(),
             Self::Malformed(head) => &head.parsed,
         }
     }
@@ -93,6 +96,7 @@ impl Subject {
     pub(super) fn without_fields(self) -> Self {
         match self {
             Self::Normal(request) => Self::Normal(request.without_fields()),
+            Self::Forwarded(forwarding) => Self::Normal(forwarding.into_request().without_fields()),
             Self::Malformed(mut head) => {
                 head.drop_fields();
                 Self::Malformed(head)
@@ -104,6 +108,7 @@ impl Subject {
     pub(super) fn facts(&self) -> Option<&Facts> {
         match self {
             Self::Normal(request) => Some(request.facts()),
+            Self::Forwarded(forwarding) => Some(forwarding.request().facts()),
             Self::Malformed(_) => None,
         }
     }

@@ -97,7 +97,12 @@ impl<R: AsyncRead + Unpin> Framed<R> {
             Framing::Length(left) => {
                 let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
                 *left -= length as u64;
-                Ok((length > 0).then(|| self.buffer.split_to(length).freeze()))
+                Ok(match length {
+                    0 => None,
+                    // the end of a body with nothing behind it: what is not split need not be shared
+                    all if *left == 0 && all == self.buffer.len() => Some(std::mem::take(&mut self.buffer).freeze()),
+                    _ => Some(self.buffer.split_to(length).freeze()),
+                })
             }
             Framing::Chunked => {
                 while !self.buffer.is_empty() && !self.chunks.is_done() {

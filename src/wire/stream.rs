@@ -223,7 +223,11 @@ impl Stream {
     /// Appends what has arrived to `buffer`, [`READ_CHUNK`] bytes at most; 0 is the end.
     pub(crate) async fn read_on(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut add = |bytes: &[u8]| {
-            buffer.extend_from_slice(bytes);
+            if buffer.is_empty() && !buffer.try_reclaim(bytes.len()) {
+                *buffer = BytesMut::from(bytes);
+            } else {
+                buffer.extend_from_slice(bytes);
+            }
             bytes.len()
         };
         poll_fn(|cx| self.poll_take(cx, &mut add)).await

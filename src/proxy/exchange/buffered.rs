@@ -11,7 +11,7 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use super::attempt_error::AttemptError;
+use super::attempt_error::{AttemptError, truncated};
 use super::downstream::{Downstream, WaitingClient};
 use super::request_encoder::{self, Extra};
 use super::response_body;
@@ -35,7 +35,7 @@ pub(crate) const BODY_BYTES_MAX: u64 = 64 << 10;
 
 /// A server's connection with a response whose body follows.
 struct UpstreamResponse {
-    connection: Stream,
+    source: ResponseSource,
     target: Arc<Target>,
     /// As [`crate::upstream::h1_pool::keep`] has it.
     needs_probe: bool,
@@ -51,10 +51,13 @@ pub(crate) async fn forward<D: Downstream>(
     (client, timer): (&mut D, &mut Deadline),
     state: &mut RequestState,
 ) -> Result<Option<(Stream, BytesMut)>> {
-    let response = retry::send(handler, forwarding, Buffered { body, client, timer }, state).await?;
-    let UpstreamResponse { connection, target, needs_probe, mut answer } = response;
+    let mut response = None;
+    let attempt = Buffered { body, client, timer, response: &mut response };
+    retry::send(handler, forwarding, attempt, state).await?;
+    let Some(UpstreamResponse { mut source, target, needs_probe, answer }) = response else {
+        return Err(truncated());
+    };
     let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let mut source = ResponseSource::of_answer(connection, &mut answer);
     let response = (&mut source, D::head_of(answer)?);
     let upload_failed = AtomicBool::new(false);
     response_body::relay(handler, forwarding, (client, timer), response, state, &upload_failed).await?;
@@ -69,18 +72,18 @@ struct Buffered<'b, C> {
     body: &'b [u8],
     client: &'b mut C,
     timer: &'b mut Deadline,
+    /// The response, once there is one. As a result of each step on the way it would be copied several times.
+    response: &'b mut Option<UpstreamResponse>,
 }
 
 impl<C: WaitingClient> Attempt for Buffered<'_, C> {
-    type Response = UpstreamResponse;
-
     async fn send(
         &mut self,
         handler: &ConnectionHandler,
         forwarding: &Forwarding,
         target: Arc<Target>,
         state: &mut RequestState,
-    ) -> Result<UpstreamResponse, AttemptError> {
+    ) -> Result<(), AttemptError> {
         let is_repeatable = self.body.is_empty() && is_safe(&forwarding.request().parsed().method);
         let kept = connection_reuse::reuse(&handler.gateway, &target, state, is_repeatable).await;
         let reused = kept.is_some();
@@ -102,7 +105,9 @@ impl<C: WaitingClient> Attempt for Buffered<'_, C> {
         // after a request to switch the server may have switched, whatever its response says
         answer.keeps &= state.live_entry.is_none();
         let needs_probe = needs_probe || !self.body.is_empty() || answer.framing == Framing::Length(0);
-        Ok(UpstreamResponse { connection, target, needs_probe, answer })
+        let source = ResponseSource::of_answer(connection, &mut answer);
+        *self.response = Some(UpstreamResponse { source, target, needs_probe, answer });
+        Ok(())
     }
 
     fn rewind(&mut self) -> bool {

@@ -14,8 +14,6 @@ use crate::upstream::targets::Target;
 
 /// One way to send a request.
 pub(super) trait Attempt {
-    type Response;
-
     /// Sends the request to one server.
     async fn send(
         &mut self,
@@ -23,7 +21,7 @@ pub(super) trait Attempt {
         forwarding: &Forwarding,
         target: Arc<Target>,
         state: &mut RequestState,
-    ) -> Result<Self::Response, AttemptError>;
+    ) -> Result<(), AttemptError>;
 
     /// Starts the body again for another attempt; `false` where a part of it is gone.
     fn rewind(&mut self) -> bool;
@@ -35,12 +33,12 @@ pub(super) async fn send<A: Attempt>(
     forwarding: &Forwarding,
     mut attempt: A,
     state: &mut RequestState,
-) -> Result<A::Response> {
+) -> Result<()> {
     let gateway = &handler.gateway;
     loop {
         let target = attempt::next_target(gateway, forwarding, state)?;
         match attempt.send(handler, forwarding, target, state).await {
-            Ok(response) => return Ok(response),
+            Ok(()) => return Ok(()),
             Err(AttemptError::Unreachable(e)) if attempt::may_try_another(gateway, forwarding, state, &e) => {}
             Err(AttemptError::NoResponse(_))
                 if attempt.rewind() && attempt::may_retry_idempotent(forwarding, state) => {}

@@ -80,8 +80,6 @@ struct Streamed<'b, U, D> {
 }
 
 impl<U: RequestBody, D: Downstream<Head = ResponseHeader>> Attempt for Streamed<'_, U, D> {
-    type Response = ();
-
     async fn send(
         &mut self,
         handler: &ConnectionHandler,

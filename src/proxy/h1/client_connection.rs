@@ -42,6 +42,9 @@ impl ClientConnection {
 
     /// Reads the whole body. `Err(Some)` is the status of the response, `Err(None)`: the client has disconnected.
     pub(crate) async fn read_body(&mut self, length: u64) -> Result<Bytes, Option<StatusCode>> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut began = None;
         while self.buffer.len() < length {

@@ -160,7 +160,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
                     let tunnel = Tunnel::new(gateway, *conn, (server, &first), *forwarding, state, counts);
                     return AfterRequest::Tunnel(Box::new(tunnel));
                 }
-                outcome => (outcome, Subject::Normal(forwarding.into_request())),
+                outcome => (outcome, Subject::Forwarded(forwarding)),
             }
         }
         Decision::Page(page, request) => {

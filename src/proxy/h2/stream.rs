@@ -147,7 +147,7 @@ impl Call<'_> {
             Decision::Page(page, request) => (Some(self.show_page(page, &request).await), Subject::Normal(request)),
             Decision::Forward(forwarding) => {
                 // boxed: a stream that waits with a reply of ours is not as large as this
-                (Box::pin(self.forward(&forwarding)).await, Subject::Normal(forwarding.into_request()))
+                (Box::pin(self.forward(&forwarding)).await, Subject::Forwarded(forwarding))
             }
         };
         let Some(reply) = reply else { return subject };
