@@ -240,7 +240,7 @@ fn rewrite_cookies(
     let mut changed = lines.iter().nth(1).is_some() || !added.is_empty();
     let mut keep = |item: &[u8]| {
         if kept.is_empty() {
-            kept.reserve(bytes + added.len());
+            kept = Vec::with_capacity(bytes + added.len());
         } else {
             kept.extend_from_slice(b"; ");
         }

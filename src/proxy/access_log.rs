@@ -170,8 +170,9 @@ fn write(gateway: &Gateway, line: &AccessLine<'_>) {
 
 /// The line as one JSON object. Its names are written out here: that costs half of what a serializer takes.
 fn json(out: &mut Vec<u8>, line: &AccessLine<'_>) {
-    put_plain(out, br#"{"time":""#, line.time.as_str());
-    put_plain(out, br#","level":"info","target":"access","message":"request","request_id":""#, line.request_id);
+    out.extend_from_slice(br#"{"time":""#);
+    out.extend_from_slice(line.time.as_bytes());
+    put_plain(out, br#"","level":"info","target":"access","message":"request","request_id":""#, line.request_id);
     if let Some(client) = line.client {
         put_plain(out, br#","client":""#, client);
     }

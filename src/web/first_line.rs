@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub fn readable(head: &[u8]) -> Cow<'_, [u8]> {
     let line = memchr::memchr(b'\n', head).unwrap_or(head.len());
     let target = memchr::memchr(b' ', &head[..line]).unwrap_or(line)..line;
-    if std::str::from_utf8(&head[target.clone()]).is_ok() {
+    if head[target.clone()].is_ascii() || std::str::from_utf8(&head[target.clone()]).is_ok() {
         return Cow::Borrowed(head);
     }
     let mut bytes = head.to_vec();
