@@ -4,6 +4,8 @@
 
 pub mod api_tokens;
 mod applied;
+#[cfg(test)]
+mod contract;
 pub mod audit;
 mod backup;
 pub mod backup_key;

@@ -103,7 +103,7 @@ pub fn restore(
     secret_key::write_next(Some(&folder), &file, &text)?;
     match put_in_place(&folder, copy, stamp, event, key.seal) {
         Ok(done) => {
-            secret_key::finish_replacement(&file)?;
+            secret_key::replace_with_next(&file)?;
             Ok(Restored { key: Some(RestoredKey { file, kept }), ..done })
         }
         Err(error) => {

@@ -139,21 +139,17 @@ pub(super) fn remove_next(path: &Path) {
     let _ = std::fs::remove_file(next_path(path));
 }
 
-/// Puts the successor in the key's place, unless that was done already.
-pub(super) fn finish_replacement(path: &Path) -> Result<(), StoreError> {
-    match std::fs::symlink_metadata(next_path(path)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        _ => replace_with_next(path),
-    }
-}
-
-/// Puts the successor in the key's place.
+/// Puts the successor in the key's place, unless that was done already: a running gateway may be faster than the command
+/// that wrote it.
 ///
 /// # Errors
 /// [`StoreError::Unusable`]: it cannot be renamed.
 pub fn replace_with_next(path: &Path) -> Result<(), StoreError> {
     let unwritten = |error: std::io::Error| failed(path, format!("cannot be replaced: {error}"));
-    std::fs::rename(next_path(path), path).map_err(unwritten)?;
+    match std::fs::rename(next_path(path), path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && path.exists() => return Ok(()),
+        done => done.map_err(unwritten)?,
+    }
     File::open(copy::parent(path)?).and_then(|folder| folder.sync_all()).map_err(unwritten)
 }
 
@@ -201,6 +197,7 @@ mod tests {
         write_next(Some(&folder), &path, "two\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
         assert_eq!(read_next(&path).unwrap().unwrap().as_slice(), b"two\n");
+        replace_with_next(&path).unwrap();
         replace_with_next(&path).unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), read_next(&path).unwrap()), (b"two\n".to_vec(), None));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);

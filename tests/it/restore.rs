@@ -191,7 +191,7 @@ fn a_backup_that_is_copied_over_the_database_in_use_is_noticed_and_not_spoiled()
 
 /// The scripts that bring a database up, in order.
 fn scripts() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/schema");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/schema/sqlite");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.into_iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()

@@ -70,7 +70,7 @@ pub(in crate::store) struct Postgres {
     reconnects: u64,
     rev: u64,
     #[cfg(test)]
-    pub(super) fixed_clock: bool,
+    pub(in crate::store) fixed_clock: bool,
 }
 
 /// A transaction on the connection.
