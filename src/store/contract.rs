@@ -10,7 +10,6 @@ use crate::sealing::Sealed;
 use crate::secret::Secret;
 
 #[path = "../../tests/it/fixtures/mod.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod fixtures;
 
 use fixtures::Cluster;
@@ -477,7 +476,9 @@ impl Both {
         sync::changes_after(&mut self.sqlite, 0, &mut |change| one.extend(line(&change))).unwrap();
         let postgres = self.postgres.postgres().unwrap();
         Feed::default().poll(postgres, self.now, &mut |change| other.extend(line(&change))).unwrap();
-        told.iter_mut().for_each(|lines| lines.sort());
+        for lines in &mut told {
+            lines.sort();
+        }
         told
     }
 }
@@ -554,8 +555,9 @@ fn both_databases_have_the_same_tables_and_columns() {
         let mut query = both.sqlite.connection().prepare(sql).unwrap();
         query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     };
-    own.iter_mut()
-        .for_each(|column| *column = column.replacen("user.", "account.", usize::from(column.starts_with("user."))));
+    for column in &mut own {
+        *column = column.strip_prefix("user.").map_or_else(|| column.clone(), |name| format!("account.{name}"));
+    }
     let sql =
         "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema()
                AND table_name NOT IN ('schema_version', 'node', 'chore', 'spent')";
