@@ -25,7 +25,9 @@ fn unusable(db: &Postgres, what: &str) -> StoreError {
 }
 
 fn find(tx: &Tx<'_>) -> Result<Found, StoreError> {
-    let exists = "SELECT to_regclass('schema_version') IS NOT NULL";
+    // as the snapshot has it: `to_regclass` answers from a cache, which may be older than the wait for the lock, or newer
+    let exists = "SELECT EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                      WHERE relname = 'schema_version' AND nspname = ANY (current_schemas(false)))";
     if !tx.query_row(exists, params![], |row| row.get(0))? {
         return Ok(Found::Nothing);
     }
