@@ -206,6 +206,26 @@ impl Accounts {
         self.shared.sessions.state(session, self.shared.clock.now())
     }
 
+    /// Whether other nodes use the same database.
+    pub fn is_shared(&self) -> bool {
+        self.shared.store.is_shared()
+    }
+
+    /// Applies what other nodes committed before this call. Calls at the same time share one poll.
+    ///
+    /// # Errors
+    /// [`StoreDown`]: the database does not answer.
+    pub async fn catch_up(&self) -> Result<(), StoreDown> {
+        // logged where it is polled
+        self.shared.store.catch_up().await.map_err(|_| StoreDown)
+    }
+
+    /// Whether changes by other nodes, such as revocations, may have been missed for longer than `store.blind_max`. Memory
+    /// only; never with a database of this node's own.
+    pub fn is_blind(&self) -> bool {
+        self.shared.settings.blind_max.is_some_and(|max| self.shared.store.blind() > max)
+    }
+
     /// A new session token if the presented one is older than `session.renew_after`.
     pub fn renewed_token(&self, who: &Identity) -> Option<Secret> {
         // `seen` was set by this request, so the clock need not be read again

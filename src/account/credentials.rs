@@ -42,8 +42,8 @@ pub fn session_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Reje
 }
 
 fn verify(shared: &Shared, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>, UnixSecs), Rejected> {
-    let (verified, key) = shared.keys.verify(token, now)?;
-    let session = shared.sessions.find(&verified.session_id).ok_or(Rejected::Ended)?;
+    let (verified, key) = shared.keys.verify(token, now).map_err(|why| here(shared, why))?;
+    let session = shared.sessions.find(&verified.session_id).ok_or_else(|| here(shared, Rejected::UnknownSession))?;
     if session.user.load().id != verified.user_id || !key.is_valid_for(&session) {
         return Err(Rejected::Invalid);
     }
@@ -51,12 +51,21 @@ fn verify(shared: &Shared, token: &[u8], now: UnixSecs) -> Result<(Arc<Session>,
     Ok((session, verified.issued))
 }
 
+/// The same, where there are no other nodes that may know more.
+fn here(shared: &Shared, why: Rejected) -> Rejected {
+    if shared.store.is_shared() { why } else { why.known_nowhere() }
+}
+
 /// Authenticates an API token. Marks it as seen.
 ///
 /// # Errors
 /// [`Rejected`]: deny.
 pub fn api_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected> {
-    let (session, grant) = accounts.shared.api_tokens.find(token).ok_or(Rejected::Invalid)?;
+    let unknown = || {
+        let why = if user_tokens::is_one(token) { Rejected::Unknown } else { Rejected::Invalid };
+        here(&accounts.shared, why)
+    };
+    let (session, grant) = accounts.shared.api_tokens.find(token).ok_or_else(unknown)?;
     let now = accounts.shared.clock.now();
     let user = session.user.load_full();
     if session.ended.load(Ordering::Acquire) || user.disabled {

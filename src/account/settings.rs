@@ -1,5 +1,7 @@
 //! The part of the configuration that concerns accounts.
 
+use std::time::Duration;
+
 use super::backend_token::signing_key::PUBLISHED_SECS;
 use super::errors::PasswordsOff;
 use crate::config::{self, Config};
@@ -15,7 +17,12 @@ pub(crate) struct Settings {
     pub(super) sign_up: config::SignUp,
     pub(super) throttle: config::Throttle,
     pub(super) title: String,
+    /// How long sessions are relied on without a poll of a shared database that works. `None`: it is not shared.
+    pub(super) blind_max: Option<Duration>,
 }
+
+/// Five polls: in normal operation no node is blind for that long.
+const BLIND_MIN: Duration = Duration::from_secs(1);
 
 impl Settings {
     pub(super) fn new(config: &Config) -> Self {
@@ -28,6 +35,7 @@ impl Settings {
             sign_up: config.sign_up,
             throttle: config.throttle,
             title: config.pages.title.clone(),
+            blind_max: config.store.as_ref().map(|store| store.blind_max.max(BLIND_MIN)),
         }
     }
 

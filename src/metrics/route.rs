@@ -19,14 +19,16 @@ pub enum Authz {
     SignedOut,
     Forbidden,
     CrossOrigin,
+    Unavailable,
 }
 
 impl Authz {
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::Allowed, "allowed"),
         (Self::SignedOut, "signed_out"),
         (Self::Forbidden, "forbidden"),
         (Self::CrossOrigin, "cross_origin"),
+        (Self::Unavailable, "unavailable"),
     ];
 }
 

@@ -19,6 +19,8 @@ pub struct Call<'a> {
     pub incoming: &'a Incoming<'a>,
     /// The user, if a valid credential was presented.
     pub identity: Option<Identity>,
+    /// Credentials were presented, and whether they are valid cannot be known now.
+    pub is_unavailable: bool,
     /// The renewed session cookie, if it is due.
     pub renewed: Option<HeaderValue>,
     /// The whole body.

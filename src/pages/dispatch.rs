@@ -59,12 +59,22 @@ pub async fn answer(pages: &Pages, page: Page, call: Call<'_>) -> Reply {
         }
         return errors::refused(pages, StatusCode::FORBIDDEN, &call);
     }
+    if call.is_unavailable && is_for_one(page) {
+        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, &call)
+            .with(header::RETRY_AFTER, HeaderValue::from(2u16));
+    }
     match (page.0, &call.identity) {
         (Endpoint::Open(open), _) => answer_open(pages, open, &call).await,
         (Endpoint::Personal(personal), Some(who)) => answer_personal(pages, personal, &call, who).await,
         (Endpoint::Personal(personal), None) => signed_out(pages, personal, &call),
         (Endpoint::Unknown, _) => errors::refused(pages, StatusCode::NOT_FOUND, &call),
     }
+}
+
+/// Whether it says who is signed in, so that an answer for nobody would be wrong. Sign-in is possible without a session,
+/// and sign-out has an answer of its own.
+fn is_for_one(page: Page) -> bool {
+    matches!(page.0, Endpoint::Personal(_) | Endpoint::Open(Open::AuthJs | Open::SignedOut))
 }
 
 async fn answer_open(pages: &Pages, endpoint: Open, call: &Call<'_>) -> Reply {

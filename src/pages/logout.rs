@@ -15,7 +15,7 @@ pub(super) const TICKET: &str = "ticket";
 
 pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
     if call.incoming.method != http::Method::POST {
-        if call.identity.is_none() {
+        if call.identity.is_none() && !call.is_unavailable {
             return Site::see_other(&format!("{}/signed-out", pages.prefix));
         }
         let action = format!("{}/logout", pages.prefix);
@@ -31,11 +31,13 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         Ok(fields) => fields,
         Err(bad) => return form::unread_body(pages, call, bad),
     };
+    if call.is_unavailable {
+        return not_ended(pages, call);
+    }
     let mut at_provider = None;
     if let Some(who) = &call.identity {
         let Ok(further) = sign_out(&pages.accounts, &call.caller, &who.session, &return_uri(pages)).await else {
-            // the session is still valid, so the response must not claim otherwise
-            return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+            return not_ended(pages, call);
         };
         at_provider = further;
     }
@@ -45,6 +47,31 @@ pub(super) async fn answer(pages: &Pages, call: &Call<'_>) -> Reply {
         Some(url) if !is_for_a_script(call) => provider_replies::leading_on(pages, call, url.as_str()),
         _ => Site::see_other(&format!("{}/signed-out", pages.prefix)),
     };
+    session_cookies::without_cookie(pages, reply)
+}
+
+/// The session is still valid, so the response must not claim otherwise. While a shared database is away, the browser at
+/// least gives up its cookie.
+fn not_ended(pages: &Pages, call: &Call<'_>) -> Reply {
+    if !pages.accounts.is_shared() {
+        return errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+    }
+    if !call.incoming.wants_page() {
+        let reply = errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call);
+        return session_cookies::without_cookie(pages, reply);
+    }
+    let message = Message {
+        frame: pages.assets.frame(),
+        heading: "Signed out in this browser alone",
+        what: "This browser has given up its session, but the session could not be ended: it stays valid until it expires.",
+        remedy: "To end it, sign in again later and revoke it on your account page.",
+        link: &pages.login_path,
+        link_text: "Sign in again",
+        target: "",
+        turbo_frame: false,
+        request_id: &call.caller.request_id,
+    };
+    let reply = view::html(pages, StatusCode::SERVICE_UNAVAILABLE, &message, Some(call.incoming), true);
     session_cookies::without_cookie(pages, reply)
 }
 

@@ -115,6 +115,12 @@ impl Page {
         self.0 == Endpoint::Open(Open::BackchannelLogout)
     }
 
+    /// Whether what it shows or does depends on who asks.
+    pub fn depends_on_identity(self) -> bool {
+        use Open::{Asset, BackchannelLogout, ChangePassword, Jwks, Root};
+        !matches!(self.0, Endpoint::Open(Asset | BackchannelLogout | ChangePassword | Jwks | Root) | Endpoint::Unknown)
+    }
+
     /// The page that applies only if no route matches its path.
     pub fn without_route(path: &[u8]) -> Option<Self> {
         (path == CHANGE_PASSWORD.path.as_bytes()).then_some(Self(CHANGE_PASSWORD.endpoint))

@@ -34,6 +34,20 @@ pub(crate) enum Authentication {
     },
     /// Only invalid credentials were presented.
     Rejected(Rejected),
+    /// Credentials were presented, and whether they are valid cannot be known now: the shared database is away.
+    Unavailable,
+}
+
+/// Whether what other nodes committed has been applied here since a request came. With a database of its own, a gateway
+/// need not ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CatchUp {
+    /// It was not needed so far.
+    NotAsked,
+    /// It has been applied.
+    Done,
+    /// The database does not answer.
+    Failed,
 }
 
 impl Authentication {
@@ -55,15 +69,35 @@ impl Authentication {
 }
 
 /// Checks the session cookie, then `Authorization`, then the other headers, then the credentials of a WebSocket
-/// handshake (`carried`).
+/// handshake (`carried`). Before a catch-up, the result may be that another node may know more.
 pub(crate) fn authenticate(
     accounts: &Accounts,
     cookies: &CookieStyle,
     incoming: &Incoming<'_>,
     carried: &[Secret],
+    catch_up: CatchUp,
+) -> Authentication {
+    match first_valid(accounts, cookies, incoming, carried, catch_up) {
+        Authentication::Anonymous => Authentication::Anonymous,
+        _ if accounts.is_blind() => Authentication::Unavailable,
+        Authentication::Rejected(why) if why.may_be_known_elsewhere() => match catch_up {
+            CatchUp::NotAsked => Authentication::Rejected(why),
+            CatchUp::Done => Authentication::Rejected(why.known_nowhere()),
+            CatchUp::Failed => Authentication::Unavailable,
+        },
+        found => found,
+    }
+}
+
+fn first_valid(
+    accounts: &Accounts,
+    cookies: &CookieStyle,
+    incoming: &Incoming<'_>,
+    carried: &[Secret],
+    catch_up: CatchUp,
 ) -> Authentication {
     let headers = incoming.headers;
-    let mut rejected = match by_cookie(accounts, headers, cookies.session()) {
+    let mut rejected = match by_cookie(accounts, headers, cookies.session(), catch_up) {
         Ok(Some(identity)) => return Authentication::Known { identity, ambient_credential: true },
         Ok(None) => None,
         Err(why) => Some(why),
@@ -80,7 +114,7 @@ pub(crate) fn authenticate(
                 let ambient_credential = after_scheme(field.as_bytes(), b"basic").is_some();
                 return Authentication::Known { identity, ambient_credential };
             }
-            Err(why) => rejected = Some(why),
+            Err(why) => rejected = first_unknown(rejected, why),
         }
     }
     let elsewhere = headers.get_all(&TOKEN_FIELD).iter().map(|field| field.as_bytes().trim_ascii());
@@ -89,13 +123,13 @@ pub(crate) fn authenticate(
             // no page can set it (Fetch, 2.2.2; a custom header needs a preflight), and no browser sends it
             // automatically
             Ok(identity) => return Authentication::Known { identity, ambient_credential: false },
-            Err(why) => rejected = Some(why),
+            Err(why) => rejected = first_unknown(rejected, why),
         }
     }
     for token in carried {
         match credentials::handshake_token(accounts, token, incoming.host) {
             Ok(identity) => return Authentication::Known { identity, ambient_credential: false },
-            Err(why) => rejected = Some(why),
+            Err(why) => rejected = first_unknown(rejected, why),
         }
     }
     rejected.map_or(Authentication::Anonymous, Authentication::Rejected)
@@ -103,19 +137,35 @@ pub(crate) fn authenticate(
 
 /// The identity of the session cookies. There may be several of one name, also from a parent domain or another gateway.
 /// Each is tried, so that a stray cookie locks no user out. Two different valid sessions are rejected.
-fn by_cookie(accounts: &Accounts, headers: &HeaderMap, name: &str) -> Result<Option<Identity>, Rejected> {
+fn by_cookie(
+    accounts: &Accounts,
+    headers: &HeaderMap,
+    name: &str,
+    catch_up: CatchUp,
+) -> Result<Option<Identity>, Rejected> {
     let (mut found, mut rejected) = (None::<Identity>, None);
     for token in cookie::values(headers, name).take(COOKIES_MAX) {
         match (credentials::session_token(accounts, token), &found) {
             (Ok(identity), Some(first)) if identity.session.id != first.session.id => return Err(Rejected::Invalid),
             (Ok(identity), Some(first)) if identity.issued <= first.issued => {}
             (Ok(identity), _) => found = Some(identity),
-            (Err(why), _) => rejected = Some(why),
+            (Err(why), _) => rejected = first_unknown(rejected, why),
         }
     }
     match (found, rejected) {
         (None, Some(why)) => Err(why),
+        // it may be the second of two valid ones
+        (Some(_), Some(Rejected::UnknownSession)) if catch_up != CatchUp::Done => Err(Rejected::UnknownSession),
         (found, _) => Ok(found),
+    }
+}
+
+/// Of two reasons, the one that another node may answer differently: a session before a key or an API token.
+fn first_unknown(before: Option<Rejected>, why: Rejected) -> Option<Rejected> {
+    match (before, why) {
+        (Some(Rejected::UnknownSession), _) => before,
+        (Some(Rejected::Unknown), why) if why != Rejected::UnknownSession => before,
+        _ => Some(why),
     }
 }
 

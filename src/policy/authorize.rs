@@ -110,6 +110,8 @@ pub(crate) enum Refusal {
     OutOfScope,
     /// Sent by a page of another origin.
     CrossOrigin,
+    /// Whether its credentials are valid cannot be known now.
+    Unavailable,
 }
 
 /// Authorizes one request on one route. `own` are the gateway's own origins for it. `path` and `method` are what an app
@@ -129,6 +131,9 @@ pub(super) fn authorize(
     let crosses = !route.danger_cross_origin && crosses_origins(route, incoming, method, authentication, own);
     if crosses && (route.access != Access::Public || incoming.is_websocket) {
         return Err(Refusal::CrossOrigin);
+    }
+    if matches!(authentication, Authentication::Unavailable) && route.access != Access::Public {
+        return Err(Refusal::Unavailable);
     }
     // an open route treats a request from another site's page as anonymous
     let identity = if crosses { None } else { authentication.identity().cloned() };

@@ -198,11 +198,20 @@ impl Verdict {
         if other.strictness() > self.strictness() { other } else { self }
     }
 
+    /// Whether it may be another for a caller with another identity.
+    pub(crate) fn depends_on_identity(&self) -> bool {
+        match self {
+            Self::Forward(_) | Self::Refuse(..) => true,
+            Self::Page(page) => page.depends_on_identity(),
+            Self::Status(_) | Self::Ambiguous(_) | Self::Preflight | Self::ToHttps | Self::Loop => false,
+        }
+    }
+
     fn strictness(&self) -> u8 {
         match self {
             Self::Forward(_) => 0,
             Self::ToHttps | Self::Page(_) | Self::Preflight => 1,
-            Self::Refuse(_, Refusal::SignedOut) => 2,
+            Self::Refuse(_, Refusal::SignedOut | Refusal::Unavailable) => 2,
             Self::Refuse(_, Refusal::CrossOrigin) => 3,
             Self::Refuse(_, Refusal::OutOfScope) => 4,
             Self::Refuse(_, Refusal::Forbidden) => 5,

@@ -104,13 +104,14 @@ impl Reason {
     /// The text for the access log.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Credential(Rejected::Invalid) => "invalid credential",
+            Self::Credential(Rejected::Invalid | Rejected::Unknown) => "invalid credential",
             Self::Credential(Rejected::Expired) => "session expired",
-            Self::Credential(Rejected::Ended) => "session ended",
+            Self::Credential(Rejected::Ended | Rejected::UnknownSession) => "session ended",
             Self::Refused(Refusal::SignedOut) => "signed out",
             Self::Refused(Refusal::Forbidden) => "forbidden",
             Self::Refused(Refusal::OutOfScope) => "scope",
             Self::Refused(Refusal::CrossOrigin) => "cross-origin",
+            Self::Refused(Refusal::Unavailable) => "account store away",
             Self::PreflightNotAllowed => "preflight not allowed",
             Self::NoRoute => "no route",
             Self::Loop => "loop",
@@ -149,5 +150,6 @@ pub(crate) fn authz(refusal: Refusal) -> Authz {
         Refusal::SignedOut => Authz::SignedOut,
         Refusal::Forbidden | Refusal::OutOfScope => Authz::Forbidden,
         Refusal::CrossOrigin => Authz::CrossOrigin,
+        Refusal::Unavailable => Authz::Unavailable,
     }
 }

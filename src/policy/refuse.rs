@@ -21,6 +21,9 @@ const BASIC: &str = "Basic realm=\"authgate\", charset=\"UTF-8\"";
 /// Where htmx navigates instead of showing the response.
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
+/// When a client may try again, if the account store is away.
+const UNAVAILABLE_SECS: u16 = 2;
+
 /// What a refused client receives.
 fn refusal(site: &Site, refusal: Refusal, route: &Route, incoming: &Incoming<'_>, request_id: &str) -> Reply {
     match refusal {
@@ -28,6 +31,8 @@ fn refusal(site: &Site, refusal: Refusal, route: &Route, incoming: &Incoming<'_>
         Refusal::CrossOrigin if incoming.wants_page() && !incoming.is_grpc() => {
             vary(errors::from_elsewhere(site, request_id, incoming))
         }
+        Refusal::Unavailable => status(site, StatusCode::SERVICE_UNAVAILABLE, incoming, request_id)
+            .with(header::RETRY_AFTER, HeaderValue::from(UNAVAILABLE_SECS)),
         Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => {
             status(site, StatusCode::FORBIDDEN, incoming, request_id)
         }

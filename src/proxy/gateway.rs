@@ -21,7 +21,7 @@ use crate::logging::Log;
 use crate::metrics::{Authz, Counted, Metrics, RouteMetrics};
 use crate::pages::Pages;
 use crate::policy::app_cookies::{self, Settled};
-use crate::policy::authenticate::{self, Authentication};
+use crate::policy::authenticate::{self, Authentication, CatchUp};
 use crate::policy::authorize::Admission;
 use crate::policy::decide::{self, Approval, Decided, Rules};
 use crate::policy::forwarding::{Additions, Forwarding};
@@ -167,7 +167,7 @@ impl Gateway {
     /// size of the head on the wire.
     pub(super) fn decide_request(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Step {
         let step = match self.read_head(head, head_bytes, state) {
-            Ok(request) => self.decide_normalized(request, state),
+            Ok(request) => self.decide_normalized(request, CatchUp::NotAsked, state),
             Err((bad, head)) => Step::Decided(self.reject_head(bad, head, state)),
         };
         state.decided = Instant::now();
@@ -213,16 +213,27 @@ impl Gateway {
         Decision::Reply(oversized_head::bad_head(bad, &state.request_id, site, &seen), Subject::Malformed(head))
     }
 
-    fn decide_normalized(&self, request: NormalRequest, state: &mut RequestState) -> Step {
+    /// The same of a head that was read. A request with credentials that are unknown here waits once.
+    pub(super) fn decide_normalized(
+        &self,
+        request: NormalRequest,
+        catch_up: CatchUp,
+        state: &mut RequestState,
+    ) -> Step {
         let (incoming, rules) = (request.incoming(), self.rules());
         let can_switch = request.parsed().version == Version::HTTP_11;
-        let authenticate =
-            |carried: &[Secret]| authenticate::authenticate(&self.accounts, &self.cookies, &incoming, carried);
+        let authenticate = |carried: &[Secret]| {
+            authenticate::authenticate(&self.accounts, &self.cookies, &incoming, carried, catch_up)
+        };
         let decided = decide::decide(&rules, &incoming, can_switch, authenticate);
         let Decided { cors, handshake, upgrade, authentication, verdict, .. } = decided;
         if let Authentication::Rejected(why) = authentication {
+            if why.may_be_known_elsewhere() && verdict.depends_on_identity() {
+                return Step::AwaitsStore(request);
+            }
             state.reason = Some(Reason::Credential(why));
         }
+        state.is_unavailable = matches!(authentication, Authentication::Unavailable);
         state.ambient_credential = matches!(authentication, Authentication::Known { ambient_credential: true, .. });
         (state.cors, state.renewed_cookie) = (cors, self.renewed(&authentication));
         let handling = refuse::handle(&rules, verdict, &authentication, &incoming, &state.request_id);

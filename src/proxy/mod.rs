@@ -28,6 +28,7 @@ mod provider_token;
 mod request_state;
 pub(crate) mod server_app;
 pub(crate) mod tls_handshake;
+mod unknown_credentials;
 mod untrusted_proxy_warning;
 
 pub use build_gateway::Current;

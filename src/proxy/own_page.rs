@@ -58,7 +58,8 @@ async fn ask_page(
         session: state.identity.as_ref().map(|identity| identity.session.id.clone()),
     };
     let (identity, renewed) = (state.identity.clone(), state.renewed_cookie.clone());
-    let call = Call { incoming: &incoming, identity, renewed, body, caller };
+    let is_unavailable = state.is_unavailable;
+    let call = Call { incoming: &incoming, identity, is_unavailable, renewed, body, caller };
     let reply = pages::answer(&gateway.pages, page, call).await;
     if page.is_for_providers() {
         return reply;

@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Decided(Decision),
     /// It is admitted, and waits for a token of the account's provider: `provider_token::settle` decides.
     AwaitsToken(Box<Forwarding>),
+    /// It has credentials that this node does not know: `unknown_credentials::settle` asks the shared database.
+    AwaitsStore(NormalRequest),
 }
 
 impl Step {
@@ -35,6 +37,7 @@ impl Step {
         match self {
             Self::Decided(decision) => decision.parsed(),
             Self::AwaitsToken(forwarding) => forwarding.request().parsed(),
+            Self::AwaitsStore(request) => request.parsed(),
         }
     }
 
@@ -42,7 +45,7 @@ impl Step {
     pub(super) fn into_subject(self) -> Subject {
         match self {
             Self::Decided(Decision::Reply(_, subject)) => subject,
-            Self::Decided(Decision::Page(_, request)) => Subject::Normal(request),
+            Self::Decided(Decision::Page(_, request)) | Self::AwaitsStore(request) => Subject::Normal(request),
             Self::Decided(Decision::Forward(forwarding)) | Self::AwaitsToken(forwarding) => {
                 Subject::Forwarded(forwarding)
             }
@@ -132,6 +135,8 @@ pub(crate) struct RequestState {
     pub(super) identity: Option<Identity>,
     /// Whether the identity is by a credential that browsers send on their own.
     pub(super) ambient_credential: bool,
+    /// Whether its credentials are valid cannot be known now.
+    pub(super) is_unavailable: bool,
     pub(super) live_entry: Option<LiveHandle>,
     /// A gRPC call, for as long as it lasts.
     pub(super) grpc_entry: Option<LiveHandle>,
@@ -161,6 +166,7 @@ impl RequestState {
             field_names: Names::ANY,
             identity: None,
             ambient_credential: false,
+            is_unavailable: false,
             live_entry: None,
             grpc_entry: None,
             tried: SmallVec::new(),

@@ -52,6 +52,7 @@ mod loops;
 mod manual;
 mod methods;
 mod metrics;
+mod nodes_requests;
 mod one_browser;
 mod operators;
 mod origins;

@@ -16,6 +16,13 @@ use crate::store::{self, ApiTokenRow, AuditRow, CountedAttempt, Kept, NewApiToke
 
 /// Distinguishes API tokens from other credentials.
 pub const PREFIX: &str = "agt_";
+/// Length of a token: the prefix, and 256 random bits in base64url.
+const TOKEN_BYTES: usize = PREFIX.len() + 43;
+
+/// Whether it has the form of an API token.
+pub(crate) fn is_one(token: &[u8]) -> bool {
+    token.len() == TOKEN_BYTES && token.starts_with(PREFIX.as_bytes())
+}
 const NAME_CHARS_MAX: usize = 100;
 const SCOPES_MAX: usize = 32;
 

@@ -208,7 +208,8 @@ impl Keys {
         let (message, signature) = split(token, token.iter().rposition(|&b| b == b'.'))?;
         let (head, payload) = split(message, message.iter().position(|&b| b == b'.'))?;
         let head = std::str::from_utf8(head).map_err(|_| Rejected::Invalid)?;
-        let key = self.all.read().get(head).cloned().ok_or(Rejected::Invalid)?;
+        let unknown = || if head.starts_with(SESSION_TOKEN_START) { Rejected::Unknown } else { Rejected::Invalid };
+        let key = self.all.read().get(head).cloned().ok_or_else(unknown)?;
         key.check(now)?;
         let signature = B64.decode(signature).map_err(|_| Rejected::Invalid)?;
         hmac::verify(&key.hmac, message, &signature).map_err(|_| Rejected::Invalid)?;

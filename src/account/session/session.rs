@@ -114,4 +114,25 @@ pub enum Rejected {
     Expired,
     /// The session has ended.
     Ended,
+    /// A key or an API token that this node does not know. Another node may.
+    Unknown,
+    /// Rightly signed, but this node does not know the session. Another node may.
+    UnknownSession,
+}
+
+impl Rejected {
+    /// Whether the credential may be valid once what other nodes committed has been applied here.
+    pub fn may_be_known_elsewhere(self) -> bool {
+        matches!(self, Self::Unknown | Self::UnknownSession)
+    }
+
+    /// What it is if no other node knows it, either.
+    #[must_use]
+    pub fn known_nowhere(self) -> Self {
+        match self {
+            Self::Unknown => Self::Invalid,
+            Self::UnknownSession => Self::Ended,
+            Self::Invalid | Self::Expired | Self::Ended => self,
+        }
+    }
 }

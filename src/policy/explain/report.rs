@@ -186,6 +186,7 @@ impl Explanation {
                 "cross-origin request: an unsafe method or a WebSocket must come from the gateway's own origin or an allowed one"
                     .to_owned()
             }
+            Refusal::Unavailable => "the account store is away".to_owned(),
             Refusal::OutOfScope => "the API token has no scope for this request".to_owned(),
             Refusal::Forbidden if route.access == Access::Deny => "the route denies all requests".to_owned(),
             Refusal::Forbidden => format!(

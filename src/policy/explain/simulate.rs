@@ -176,6 +176,7 @@ impl<'c> Simulator<'c> {
             Refusal::SignedOut if reply.status == StatusCode::SEE_OTHER => "login",
             Refusal::SignedOut => "401",
             Refusal::Forbidden | Refusal::OutOfScope | Refusal::CrossOrigin => "403",
+            Refusal::Unavailable => "503",
         };
         explanation.refused(verdict, refusal, &self.config.routes[route], asked.user.as_ref());
     }

@@ -27,7 +27,7 @@ use crate::proxy::access_log::{self, Counts};
 use crate::proxy::connection_handler::ConnectionHandler;
 use crate::proxy::connection_limits::ConnectionPermit;
 use crate::proxy::request_state::{Decision, RequestState, Step, Subject};
-use crate::proxy::{attempt, h2, own_page, provider_token};
+use crate::proxy::{attempt, h2, own_page, unknown_credentials};
 use crate::wire::head_error::BadHead;
 use crate::wire::request_head::{self, Head};
 
@@ -147,7 +147,7 @@ async fn serve_one(handler: &ConnectionHandler, mut conn: Box<ClientConnection>,
     let decision = match handler.gateway.decide_request(head, head_bytes, &mut state) {
         Step::Decided(decision) => decision,
         // boxed: see `forward`
-        Step::AwaitsToken(waiting) => Box::pin(provider_token::settle(&handler.gateway, waiting, &mut state)).await,
+        waiting => Box::pin(unknown_credentials::settle(&handler.gateway, waiting, &mut state)).await,
     };
     let length = if state.field_names.may_have(b"content-length") { body_length(decision.parsed()) } else { 0 };
     let streams = is_streamed(decision.parsed(), state.field_names, length);

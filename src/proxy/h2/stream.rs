@@ -29,7 +29,7 @@ use crate::proxy::exchange::downstream::{RequestBody as _, read_form};
 use crate::proxy::exchange::streamed;
 use crate::proxy::h1::request_body::body_length;
 use crate::proxy::request_state::{Decision, RequestState, Step, Subject};
-use crate::proxy::{attempt, own_page, provider_token};
+use crate::proxy::{attempt, own_page, unknown_credentials};
 use crate::web::incoming::wants_page;
 use crate::web::reply::Reply;
 use crate::wire::body::Part;
@@ -140,7 +140,7 @@ impl Call<'_> {
         }
         let decision = match step {
             Step::Decided(decision) => decision,
-            Step::AwaitsToken(waiting) => Box::pin(provider_token::settle(gateway, waiting, self.state)).await,
+            waiting => Box::pin(unknown_credentials::settle(gateway, waiting, self.state)).await,
         };
         let (reply, subject) = match decision {
             Decision::Reply(reply, subject) => (Some(self.state.cors.dress(reply)), subject),
