@@ -323,8 +323,12 @@ impl Accounts {
         self.shared.hash_pool.waiting()
     }
 
-    /// Whether the store responds.
+    /// Whether the store responds. Of a shared one, whether this node's threads run: a database that is away is no reason
+    /// to end the process.
     pub async fn ready(&self) -> bool {
+        if self.is_shared() {
+            return self.shared.store.is_running();
+        }
         self.shared.store.run(Db::answers).await.is_ok()
     }
 
@@ -351,7 +355,7 @@ impl Accounts {
     }
 
     /// Why the gateway is not ready, if it is not: without a writable store nobody can sign in, but existing sessions
-    /// keep working.
+    /// keep working. Without a shared one all nodes would be unready at once, so this waits until sessions no longer work.
     pub async fn unready(&self) -> Option<&'static str> {
         if !self.ready().await {
             return Some("account store not responding\n");
@@ -359,6 +363,14 @@ impl Accounts {
         if self.clock_is_off() {
             return Some("this machine's clock is more than 30 s off the account store's: check NTP\n");
         }
+        if self.is_shared() {
+            return self.is_blind().then_some("account store away for longer than store.blind_max\n");
+        }
+        self.unwritable().await
+    }
+
+    /// Why nobody can sign in now, if so: the store is away or not writable.
+    pub async fn unwritable(&self) -> Option<&'static str> {
         let writable = self.shared.store.run(Db::is_writable).await;
         writable.is_err().then_some("account store not writable: see the log\n")
     }

@@ -45,11 +45,14 @@ pub enum SocketEnd {
     Revoked,
     /// Shutdown of the gateway.
     Draining,
+    /// The shared database was away for too long.
+    Unavailable,
 }
 
 impl SocketEnd {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 5] = [Self::Peer, Self::Idle, Self::Expired, Self::Revoked, Self::Draining];
+    pub const ALL: [Self; 6] =
+        [Self::Peer, Self::Idle, Self::Expired, Self::Revoked, Self::Draining, Self::Unavailable];
 
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -58,6 +61,7 @@ impl SocketEnd {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -119,6 +119,7 @@ impl ConnectionHandle {
             Closing::Expired => 2,
             Closing::Revoked => 3,
             Closing::Idle => 4,
+            Closing::Unavailable => 5,
         };
         let first = self.closing.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
         if first.is_ok() {
@@ -133,6 +134,7 @@ impl ConnectionHandle {
             2 => Some(Closing::Expired),
             3 => Some(Closing::Revoked),
             4 => Some(Closing::Idle),
+            5 => Some(Closing::Unavailable),
             _ => None,
         }
     }

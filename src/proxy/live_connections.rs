@@ -150,10 +150,16 @@ impl LiveConnections {
         self.entries.lock().open.len()
     }
 
-    /// Closes every connection whose session has ended or that this configuration no longer allows; called several
-    /// times a second.
+    /// Closes every connection whose session has ended or that this configuration no longer allows, and those of all
+    /// sessions while the shared database is away for too long; called several times a second.
     pub(crate) fn sweep(&self, rules: &LiveRules<'_>) {
+        let is_blind = rules.accounts.is_blind();
         for entry in self.entries.lock().open.values_mut() {
+            // whatever its route: the app has been told who this is
+            if is_blind && entry.who.is_some() {
+                entry.connection.close(Closing::Unavailable);
+                continue;
+            }
             let standing = entry.who.as_ref().map(|who| {
                 who.session.has_open_connection(rules.accounts.now());
                 rules.accounts.session_state(&who.session)

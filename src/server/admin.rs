@@ -114,7 +114,7 @@ async fn answer(request: &Request<Incoming>, context: &AdminContext) -> (StatusC
     match request.uri().path() {
         "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" if *context.stopped.borrow() => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n".to_owned()),
-        "/readyz" => match context.accounts.unready().await {
+        "/readyz" => match readiness(request, context).await {
             None => (StatusCode::OK, TEXT, "ok\n".to_owned()),
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why.to_owned()),
         },
@@ -125,6 +125,16 @@ async fn answer(request: &Request<Incoming>, context: &AdminContext) -> (StatusC
         }
         _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
     }
+}
+
+/// Why it is not ready, if so; with `?store`, why nobody can sign in.
+async fn readiness(request: &Request<Incoming>, context: &AdminContext) -> Option<&'static str> {
+    // under the configuration that is in force
+    let gateway = context.current.gateway();
+    if request.uri().query() == Some("store") {
+        return gateway.accounts().unwritable().await;
+    }
+    gateway.accounts().unready().await
 }
 
 /// Whether the request names a host of this listener. HTTP/1.0 does not require Host (RFC 9112, 3.2), and no browser uses

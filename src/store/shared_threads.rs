@@ -65,6 +65,11 @@ impl FeedState {
         self.progress.started.elapsed().saturating_sub(polled)
     }
 
+    /// Whether the thread runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.thread.lock().as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Seconds from the database's clock to this node's.
     pub(super) fn clock_offset(&self) -> i64 {
         self.progress.offset.load(Ordering::Relaxed)

@@ -59,6 +59,13 @@ impl Store {
         self.feed.is_some()
     }
 
+    /// Whether its threads run, whatever the database does.
+    pub fn is_running(&self) -> bool {
+        let threads = self.threads.lock();
+        let polls = self.feed.as_ref().is_none_or(FeedState::is_running);
+        polls && !threads.is_empty() && !threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// For how long other nodes' changes may have been missed.
     pub fn blind(&self) -> Duration {
         self.feed.as_ref().map_or(Duration::ZERO, FeedState::blind)

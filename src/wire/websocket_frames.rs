@@ -89,6 +89,8 @@ pub(crate) enum Closing {
     Expired,
     /// 4403: the session was revoked, or may not use the route any more.
     Revoked,
+    /// 1013: whether the session is valid cannot be known now.
+    Unavailable,
 }
 
 impl Closing {
@@ -98,6 +100,7 @@ impl Closing {
             Self::GoingAway | Self::Idle => 1001,
             Self::Expired => 4401,
             Self::Revoked => 4403,
+            Self::Unavailable => 1013,
         }
     }
 
@@ -108,6 +111,7 @@ impl Closing {
             Self::Idle => "idle timeout",
             Self::Expired => "session expired",
             Self::Revoked => "session revoked",
+            Self::Unavailable => "account store away",
         }
     }
 

@@ -178,6 +178,7 @@ fn end_of(why: Closing) -> SocketEnd {
         Closing::Idle => SocketEnd::Idle,
         Closing::Expired => SocketEnd::Expired,
         Closing::Revoked => SocketEnd::Revoked,
+        Closing::Unavailable => SocketEnd::Unavailable,
     }
 }
 
