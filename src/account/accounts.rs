@@ -31,9 +31,8 @@ use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::sealing::SealingKey;
-use crate::secret::{NoRandomness, Secret};
+use crate::secret::Secret;
 use crate::store::{self, Db, Store};
-use crate::web::host::Host;
 
 /// Minimum interval between log hints that a program should use an API token.
 const HINT_EVERY_SECS: u64 = 86_400;
@@ -245,11 +244,6 @@ impl Accounts {
     /// sends back can be verified. `None`: there is no key.
     pub fn tag(&self, text: &str) -> Option<String> {
         self.shared.keys.tag(text, self.shared.clock.now())
-    }
-
-    /// Issues a ticket for one WebSocket handshake at `host` in this session's name.
-    pub fn ticket(&self, who: &Identity, host: &Host) -> Result<Secret, NoRandomness> {
-        self.shared.tickets.issue(who, host, self.shared.clock.now())
     }
 
     /// Records that a browser was given a session cookie and redirected to `place`. Call it before the cookie can be

@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering;
 
 use super::accounts::{Accounts, Shared};
 use super::api_token::user_tokens;
+use super::errors::{StoreDown, store_down};
 use super::session::cookie_token;
 use super::session::session::{Identity, Rejected, Session, SessionState};
+use super::settings::BLIND_MIN;
+use super::shared_ticket::{self, SharedTicket};
 use super::websocket_ticket;
 use crate::clock::UnixSecs;
 use crate::secret::Secret;
+use crate::store;
 use crate::web::host::Host;
 
 /// Authenticates a session token. Marks the session as seen.
@@ -78,6 +82,19 @@ pub fn api_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected
     Ok(Identity { session, user, issued: now, grant: Some(grant) })
 }
 
+/// Issues a ticket for one WebSocket handshake at `host` in this session's name. `None`: there are no random numbers, or
+/// the shared database that would count its use is away.
+pub fn issue_ticket(accounts: &Accounts, who: &Identity, host: &Host) -> Option<Secret> {
+    let (shared, now) = (&*accounts.shared, accounts.now());
+    if !accounts.is_shared() {
+        return shared.tickets.issue(who, host, now).ok();
+    }
+    if shared.store.blind() > BLIND_MIN {
+        return None;
+    }
+    shared_ticket::issue(&shared.keys, who, host, now)
+}
+
 /// Authenticates the token of a WebSocket handshake to `host`: a ticket, which this consumes, or any token that
 /// `Authorization` accepts.
 ///
@@ -91,12 +108,34 @@ pub fn handshake_token(accounts: &Accounts, token: &Secret, host: &Host) -> Resu
         return session_token(accounts, token.expose().as_bytes());
     }
     let now = accounts.shared.clock.now();
+    if accounts.is_shared() {
+        return Err(shared_ticket::verify(&accounts.shared, token, host, now).err().unwrap_or(Rejected::UnknownUse));
+    }
     let session = accounts.shared.tickets.redeem(token, host, now)?;
-    match accounts.session_state(&session) {
-        SessionState::Active => {
-            let user = session.user.load_full();
-            Ok(Identity { session, user, issued: now, grant: None })
-        }
+    of_ticket(accounts, &session)
+}
+
+/// Uses the first of these handshake tokens that is a valid ticket, where nodes share a database: it decides which
+/// handshake was the first. `None`: there is no such ticket, or it was used before.
+///
+/// # Errors
+/// [`StoreDown`]: the database does not answer. The ticket may have been used up.
+pub async fn use_ticket(accounts: &Accounts, tokens: &[Secret], host: &Host) -> Result<Option<Identity>, StoreDown> {
+    let shared = &*accounts.shared;
+    let mut tickets = tokens.iter().filter(|token| shared.store.is_shared() && websocket_ticket::is_ticket(token));
+    let now = shared.clock.now();
+    let verified = tickets.find_map(|token| shared_ticket::verify(shared, token, host, now).ok());
+    let Some(SharedTicket { session, id, kept_until }) = verified else { return Ok(None) };
+    let spent = shared.store.run(move |db| store::nodes::spend(db, &id, kept_until)).await;
+    if !spent.map_err(|error| store_down(&error))? {
+        return Ok(None);
+    }
+    Ok(of_ticket(accounts, &session).ok())
+}
+
+fn of_ticket(accounts: &Accounts, session: &Arc<Session>) -> Result<Identity, Rejected> {
+    match accounts.session_state(session) {
+        SessionState::Active => Ok(accounts.identity_of(session)),
         SessionState::Expired => Err(Rejected::Expired),
         SessionState::Ended => Err(Rejected::Ended),
     }

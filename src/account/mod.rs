@@ -25,6 +25,7 @@ pub(crate) mod provider;
 mod secrets_at_rest;
 mod session;
 mod settings;
+mod shared_ticket;
 pub mod sign_in;
 pub mod sign_up;
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) struct Settings {
 }
 
 /// Five polls: in normal operation no node is blind for that long.
-const BLIND_MIN: Duration = Duration::from_secs(1);
+pub(super) const BLIND_MIN: Duration = Duration::from_secs(1);
 
 impl Settings {
     pub(super) fn new(config: &Config) -> Self {

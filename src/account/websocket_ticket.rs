@@ -1,5 +1,6 @@
 //! One-time tickets for WebSocket handshakes that cannot carry a cookie: requested with a session, valid for one
-//! handshake within 30 seconds. Kept in memory only: after a restart a client requests a new one.
+//! handshake within 30 seconds. Kept in memory only: after a restart a client requests a new one. Where nodes share a
+//! database, [`super::shared_ticket`] has them.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ const TICKETS_MAX: usize = 65_536;
 /// Tickets kept per session.
 const TICKETS_OF_ONE: usize = 32;
 /// Distinguishes tickets from other tokens.
-const PREFIX: &str = "agw_";
+pub(super) const PREFIX: &str = "agw_";
 
 struct Ticket {
     session: Arc<Session>,
@@ -93,8 +94,10 @@ mod tests {
         let [greedy, other] = [world.sign_in("ada@example.com").await, world.sign_in("ada@example.com").await];
         let who = |token: &Secret| credentials::session_token(&world.accounts, token.expose().as_bytes()).unwrap();
         let (greedy, other, host) = (who(&greedy.token), who(&other.token), Host::parse("a.test").unwrap());
-        let first = world.accounts.ticket(&other, &host).unwrap();
-        let tickets: Vec<_> = (0..TICKETS_OF_ONE * 2).map(|_| world.accounts.ticket(&greedy, &host).unwrap()).collect();
+        let first = credentials::issue_ticket(&world.accounts, &other, &host).unwrap();
+        let tickets: Vec<_> = (0..TICKETS_OF_ONE * 2)
+            .map(|_| credentials::issue_ticket(&world.accounts, &greedy, &host).unwrap())
+            .collect();
         let count = || world.accounts.shared.tickets.0.lock().held.len();
         assert_eq!(count(), TICKETS_OF_ONE + 1);
         let use_up = |ticket: &Secret| {
@@ -104,7 +107,7 @@ mod tests {
         assert_eq!(use_up(&tickets[TICKETS_OF_ONE]), Ok(greedy.session.id.clone()));
         assert_eq!((use_up(&first), use_up(&first)), (Ok(other.session.id.clone()), Err(Rejected::Invalid)));
         world.clock.advance(TICKET_SECS + 1);
-        let _ = world.accounts.ticket(&greedy, &host).unwrap();
+        let _ = credentials::issue_ticket(&world.accounts, &greedy, &host).unwrap();
         assert_eq!((count(), use_up(&tickets[TICKETS_OF_ONE + 1])), (1, Err(Rejected::Invalid)));
     }
 }

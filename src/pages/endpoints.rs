@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::call::{Call, Pages, user_json};
 use super::errors;
-use crate::account::{Identity, TICKET_SECS};
+use crate::account::{Identity, TICKET_SECS, credentials};
 use crate::logging::Timestamp;
 use crate::web::reply::Reply;
 
@@ -18,9 +18,9 @@ pub(super) fn jwks(pages: &Pages) -> Reply {
 }
 
 pub(super) fn ws_ticket(pages: &Pages, call: &Call<'_>, who: &Identity) -> Reply {
-    match pages.accounts.ticket(who, call.incoming.host) {
-        Ok(ticket) => Reply::json(StatusCode::OK, &json!({ "ticket": ticket.expose(), "expires_in": TICKET_SECS })),
-        Err(_) => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
+    match credentials::issue_ticket(&pages.accounts, who, call.incoming.host) {
+        Some(ticket) => Reply::json(StatusCode::OK, &json!({ "ticket": ticket.expose(), "expires_in": TICKET_SECS })),
+        None => errors::refused(pages, StatusCode::SERVICE_UNAVAILABLE, call),
     }
 }
 

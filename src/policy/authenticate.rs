@@ -40,12 +40,12 @@ pub(crate) enum Authentication {
 
 /// Whether what other nodes committed has been applied here since a request came. With a database of its own, a gateway
 /// need not ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum CatchUp {
     /// It was not needed so far.
     NotAsked,
-    /// It has been applied.
-    Done,
+    /// It has been applied. If the handshake has a ticket that this used up: whom it is for.
+    Done(Option<Identity>),
     /// The database does not answer.
     Failed,
 }
@@ -75,14 +75,14 @@ pub(crate) fn authenticate(
     cookies: &CookieStyle,
     incoming: &Incoming<'_>,
     carried: &[Secret],
-    catch_up: CatchUp,
+    catch_up: &CatchUp,
 ) -> Authentication {
     match first_valid(accounts, cookies, incoming, carried, catch_up) {
         Authentication::Anonymous => Authentication::Anonymous,
         _ if accounts.is_blind() => Authentication::Unavailable,
         Authentication::Rejected(why) if why.may_be_known_elsewhere() => match catch_up {
             CatchUp::NotAsked => Authentication::Rejected(why),
-            CatchUp::Done => Authentication::Rejected(why.known_nowhere()),
+            CatchUp::Done(_) => Authentication::Rejected(why.known_nowhere()),
             CatchUp::Failed => Authentication::Unavailable,
         },
         found => found,
@@ -94,7 +94,7 @@ fn first_valid(
     cookies: &CookieStyle,
     incoming: &Incoming<'_>,
     carried: &[Secret],
-    catch_up: CatchUp,
+    catch_up: &CatchUp,
 ) -> Authentication {
     let headers = incoming.headers;
     let mut rejected = match by_cookie(accounts, headers, cookies.session(), catch_up) {
@@ -126,6 +126,9 @@ fn first_valid(
             Err(why) => rejected = first_unknown(rejected, why),
         }
     }
+    if let CatchUp::Done(Some(identity)) = catch_up {
+        return Authentication::Known { identity: identity.clone(), ambient_credential: false };
+    }
     for token in carried {
         match credentials::handshake_token(accounts, token, incoming.host) {
             Ok(identity) => return Authentication::Known { identity, ambient_credential: false },
@@ -141,7 +144,7 @@ fn by_cookie(
     accounts: &Accounts,
     headers: &HeaderMap,
     name: &str,
-    catch_up: CatchUp,
+    catch_up: &CatchUp,
 ) -> Result<Option<Identity>, Rejected> {
     let (mut found, mut rejected) = (None::<Identity>, None);
     for token in cookie::values(headers, name).take(COOKIES_MAX) {
@@ -155,7 +158,9 @@ fn by_cookie(
     match (found, rejected) {
         (None, Some(why)) => Err(why),
         // it may be the second of two valid ones
-        (Some(_), Some(Rejected::UnknownSession)) if catch_up != CatchUp::Done => Err(Rejected::UnknownSession),
+        (Some(_), Some(Rejected::UnknownSession)) if !matches!(catch_up, CatchUp::Done(_)) => {
+            Err(Rejected::UnknownSession)
+        }
         (found, _) => Ok(found),
     }
 }

@@ -104,7 +104,7 @@ impl Reason {
     /// The text for the access log.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Credential(Rejected::Invalid | Rejected::Unknown) => "invalid credential",
+            Self::Credential(Rejected::Invalid | Rejected::Unknown | Rejected::UnknownUse) => "invalid credential",
             Self::Credential(Rejected::Expired) => "session expired",
             Self::Credential(Rejected::Ended | Rejected::UnknownSession) => "session ended",
             Self::Refused(Refusal::SignedOut) => "signed out",

@@ -167,7 +167,7 @@ impl Gateway {
     /// size of the head on the wire.
     pub(super) fn decide_request(&self, head: Box<Head>, head_bytes: usize, state: &mut RequestState) -> Step {
         let step = match self.read_head(head, head_bytes, state) {
-            Ok(request) => self.decide_normalized(request, CatchUp::NotAsked, state),
+            Ok(request) => self.decide_normalized(request, &CatchUp::NotAsked, state),
             Err((bad, head)) => Step::Decided(self.reject_head(bad, head, state)),
         };
         state.decided = Instant::now();
@@ -217,7 +217,7 @@ impl Gateway {
     pub(super) fn decide_normalized(
         &self,
         request: NormalRequest,
-        catch_up: CatchUp,
+        catch_up: &CatchUp,
         state: &mut RequestState,
     ) -> Step {
         let (incoming, rules) = (request.incoming(), self.rules());
@@ -229,7 +229,7 @@ impl Gateway {
         let Decided { cors, handshake, upgrade, authentication, verdict, .. } = decided;
         if let Authentication::Rejected(why) = authentication {
             if why.may_be_known_elsewhere() && verdict.depends_on_identity() {
-                return Step::AwaitsStore(request);
+                return Step::AwaitsStore(request, handshake.map_or_else(Vec::new, |handshake| handshake.tokens));
             }
             state.reason = Some(Reason::Credential(why));
         }

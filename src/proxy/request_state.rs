@@ -15,6 +15,7 @@ use crate::policy::cors::CorsAnswer;
 use crate::policy::forwarding::Forwarding;
 use crate::policy::normalize::{Facts, NormalRequest, Peer};
 use crate::policy::reasons::{Outcome, Reason};
+use crate::secret::Secret;
 use crate::upstream::targets::Target;
 use crate::web::names::Names;
 use crate::web::reply::Reply;
@@ -27,8 +28,9 @@ pub(crate) enum Step {
     Decided(Decision),
     /// It is admitted, and waits for a token of the account's provider: `provider_token::settle` decides.
     AwaitsToken(Box<Forwarding>),
-    /// It has credentials that this node does not know: `unknown_credentials::settle` asks the shared database.
-    AwaitsStore(NormalRequest),
+    /// It has credentials that this node does not know, or the ticket of a handshake: `unknown_credentials::settle` asks the
+    /// shared database.
+    AwaitsStore(NormalRequest, Vec<Secret>),
 }
 
 impl Step {
@@ -37,7 +39,7 @@ impl Step {
         match self {
             Self::Decided(decision) => decision.parsed(),
             Self::AwaitsToken(forwarding) => forwarding.request().parsed(),
-            Self::AwaitsStore(request) => request.parsed(),
+            Self::AwaitsStore(request, _) => request.parsed(),
         }
     }
 
@@ -45,7 +47,7 @@ impl Step {
     pub(super) fn into_subject(self) -> Subject {
         match self {
             Self::Decided(Decision::Reply(_, subject)) => subject,
-            Self::Decided(Decision::Page(_, request)) | Self::AwaitsStore(request) => Subject::Normal(request),
+            Self::Decided(Decision::Page(_, request)) | Self::AwaitsStore(request, _) => Subject::Normal(request),
             Self::Decided(Decision::Forward(forwarding)) | Self::AwaitsToken(forwarding) => {
                 Subject::Forwarded(forwarding)
             }

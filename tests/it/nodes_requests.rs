@@ -13,8 +13,8 @@ use crate::websockets;
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const ROUTES: &str = "[password]\nargon2 = { memory_kib = 7168, iterations = 1, parallelism = 1 }\n
-[[route]]\npath = \"/public/\"\naccess = \"public\"\nupstream = \"builtin:whoami\"\n
-[[route]]\npath = \"/optional/\"\naccess = \"optional\"\nupstream = \"builtin:whoami\"\n
+[[route]]\npath = \"/public/**\"\naccess = \"public\"\nupstream = \"builtin:whoami\"\n
+[[route]]\npath = \"/optional/**\"\naccess = \"optional\"\nupstream = \"builtin:whoami\"\n
 [[route]]\nwebsocket = { token = [\"query:ticket\"] }\nupstream = \"builtin:whoami\"\n";
 
 /// A node on the database at this address.
@@ -62,7 +62,7 @@ fn a_session_is_known_on_every_node_at_its_first_request() {
     }
     let token = json!({ "token_name": "job", "scopes": "* /**", "days": 7, "current_password": PASSWORD });
     let made = one.client().post_json("/.auth/account/tokens", &[("Cookie", &cookie)], &token);
-    assert_eq!(made.status, 200, "{made:?}");
+    assert_eq!(made.status, 201, "{made:?}");
     let token = made.json()["token"].as_str().unwrap().to_owned();
     let bearer = |token: &str| two.client().get("/x", &[("Authorization", &format!("Bearer {token}"))]).status;
     assert_eq!(bearer(&token), 200);

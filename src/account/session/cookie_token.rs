@@ -33,7 +33,7 @@ pub const SESSION_TOKEN_START: &str = "eyJ0eXAiOiJhdXRoZ2F0ZStqd3Qi";
 /// Longest token accepted, bytes.
 const TOKEN_BYTES_MAX: usize = 2048;
 /// Tolerated clock difference, seconds.
-const LEEWAY_SECS: u64 = 5;
+pub(crate) const LEEWAY_SECS: u64 = 5;
 /// Verified tokens cached per thread; a full cache is cleared.
 const VERIFIED_MAX: usize = 8192;
 
@@ -200,6 +200,28 @@ impl Keys {
         Some(key.tag(&[b"tag ", text.as_bytes()].concat()))
     }
 
+    /// The id of the signing key, and its HMAC-SHA256 of a WebSocket ticket's text; a prefix separates it from other
+    /// signatures.
+    pub(crate) fn sign_ticket(&self, text: &str) -> Option<(String, String)> {
+        let key = self.signing.load_full()?;
+        Some((key.kid.clone(), key.tag(&[b"ticket ", text.as_bytes()].concat())))
+    }
+
+    /// Verifies the signature of a ticket that was issued at `issued`; gives its key.
+    pub(crate) fn verify_ticket(
+        &self,
+        kid: &str,
+        text: &str,
+        tag: &str,
+        (issued, now): (UnixSecs, UnixSecs),
+    ) -> Result<Arc<Key>, Rejected> {
+        let key = self.all.read().values().find(|key| key.kid == kid).cloned().ok_or(Rejected::Unknown)?;
+        key.check(now)?;
+        let tag = B64.decode(tag.as_bytes()).map_err(|_| Rejected::Invalid)?;
+        hmac::verify(&key.hmac, &[b"ticket ", text.as_bytes()].concat(), &tag).map_err(|_| Rejected::Invalid)?;
+        if issued > key.issued_until.load(Ordering::Relaxed) { Err(Rejected::Invalid) } else { Ok(key) }
+    }
+
     /// Verifies a token on its own: format, key, signature, claims, times.
     pub(crate) fn verify(&self, token: &[u8], now: UnixSecs) -> Result<(Verified, Arc<Key>), Rejected> {
         if token.len() > TOKEN_BYTES_MAX {
@@ -360,6 +382,7 @@ mod tests {
             Err(Rejected::Invalid) => "invalid",
             Err(Rejected::Expired) => "expired",
             Err(Rejected::Ended) => "ended",
+            Err(why) => panic!("only where nodes share a database: {why:?}"),
         }
     }
 

@@ -118,19 +118,21 @@ pub enum Rejected {
     Unknown,
     /// Rightly signed, but this node does not know the session. Another node may.
     UnknownSession,
+    /// A WebSocket ticket that is rightly signed: the shared database knows whether it was used.
+    UnknownUse,
 }
 
 impl Rejected {
-    /// Whether the credential may be valid once what other nodes committed has been applied here.
+    /// Whether the credential may be valid, by what the shared database knows.
     pub fn may_be_known_elsewhere(self) -> bool {
-        matches!(self, Self::Unknown | Self::UnknownSession)
+        matches!(self, Self::Unknown | Self::UnknownSession | Self::UnknownUse)
     }
 
     /// What it is if no other node knows it, either.
     #[must_use]
     pub fn known_nowhere(self) -> Self {
         match self {
-            Self::Unknown => Self::Invalid,
+            Self::Unknown | Self::UnknownUse => Self::Invalid,
             Self::UnknownSession => Self::Ended,
             Self::Invalid | Self::Expired | Self::Ended => self,
         }
