@@ -31,7 +31,6 @@ use super::websocket_ticket::Tickets;
 use crate::clock::{Clock, UnixSecs};
 use crate::config::Config;
 use crate::sealing::SealingKey;
-use crate::secret::Secret;
 use crate::store::{self, Db, Store};
 
 /// Minimum interval between log hints that a program should use an API token.
@@ -210,29 +209,10 @@ impl Accounts {
         self.shared.store.is_shared()
     }
 
-    /// Applies what other nodes committed before this call. Calls at the same time share one poll.
-    ///
-    /// # Errors
-    /// [`StoreDown`]: the database does not answer.
-    pub async fn catch_up(&self) -> Result<(), StoreDown> {
-        // logged where it is polled
-        self.shared.store.catch_up().await.map_err(|_| StoreDown)
-    }
-
     /// Whether changes by other nodes, such as revocations, may have been missed for longer than `store.blind_max`. Memory
     /// only; never with a database of this node's own.
     pub fn is_blind(&self) -> bool {
         self.shared.settings.blind_max.is_some_and(|max| self.shared.store.blind() > max)
-    }
-
-    /// A new session token if the presented one is older than `session.renew_after`.
-    pub fn renewed_token(&self, who: &Identity) -> Option<Secret> {
-        // `seen` was set by this request, so the clock need not be read again
-        let seen = who.session.seen.load(Ordering::Relaxed);
-        if seen.saturating_sub(who.issued) < self.shared.settings.renew_after_secs {
-            return None;
-        }
-        self.shared.keys.sign(&who.session, &who.user.id, self.shared.clock.now())
     }
 
     /// Remaining seconds of the session, for the cookie's Max-Age; `None` for a browser-session cookie.
@@ -330,22 +310,6 @@ impl Accounts {
     /// by it.
     pub fn clock_is_off(&self) -> bool {
         self.shared.store.clock_offset().unsigned_abs() > CLOCK_OFF_SECS
-    }
-
-    /// Whether another node has used a session that is idle here: the shared store is asked once. It ends here if not.
-    pub async fn is_used_elsewhere(&self, session: &Arc<Session>) -> bool {
-        let shared = &*self.shared;
-        if !shared.store.is_shared() || session.ended.load(Ordering::Acquire) {
-            return false;
-        }
-        let id = session.id.clone();
-        let Ok(seen) = shared.store.run(move |db| store::sessions::seen(db, &[&id])).await else { return false };
-        shared.sessions.mark_seen(&seen);
-        let state = shared.sessions.state(session, shared.clock.now());
-        if state == SessionState::Expired {
-            session.ended.store(true, Ordering::Release);
-        }
-        state == SessionState::Active
     }
 
     /// Why the gateway is not ready, if it is not: without a writable store nobody can sign in, but existing sessions

@@ -82,6 +82,41 @@ pub fn api_token(accounts: &Accounts, token: &[u8]) -> Result<Identity, Rejected
     Ok(Identity { session, user, issued: now, grant: Some(grant) })
 }
 
+/// A new session token if the presented one is older than `session.renew_after`.
+pub fn renewed_token(accounts: &Accounts, who: &Identity) -> Option<Secret> {
+    // `seen` was set by this request, so the clock need not be read again
+    let seen = who.session.seen.load(Ordering::Relaxed);
+    if seen.saturating_sub(who.issued) < accounts.shared.settings.renew_after_secs {
+        return None;
+    }
+    accounts.shared.keys.sign(&who.session, &who.user.id, accounts.shared.clock.now())
+}
+
+/// Whether another node has used a session that is idle here: the shared store is asked once. It ends here if not.
+pub async fn is_used_elsewhere(accounts: &Accounts, session: &Arc<Session>) -> bool {
+    let shared = &*accounts.shared;
+    if !shared.store.is_shared() || session.ended.load(Ordering::Acquire) {
+        return false;
+    }
+    let id = session.id.clone();
+    let Ok(seen) = shared.store.run(move |db| store::sessions::seen(db, &[&id])).await else { return false };
+    shared.sessions.mark_seen(&seen);
+    let state = shared.sessions.state(session, shared.clock.now());
+    if state == SessionState::Expired {
+        session.ended.store(true, Ordering::Release);
+    }
+    state == SessionState::Active
+}
+
+/// Applies what other nodes committed before this call. Calls at the same time share one poll.
+///
+/// # Errors
+/// [`StoreDown`]: the database does not answer.
+pub async fn catch_up(accounts: &Accounts) -> Result<(), StoreDown> {
+    // logged where it is polled
+    accounts.shared.store.catch_up().await.map_err(|_| StoreDown)
+}
+
 /// Issues a ticket for one WebSocket handshake at `host` in this session's name. `None`: there are no random numbers, or
 /// the shared database that would count its use is away.
 pub fn issue_ticket(accounts: &Accounts, who: &Identity, host: &Host) -> Option<Secret> {

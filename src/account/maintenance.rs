@@ -302,7 +302,7 @@ pub(super) fn hooks(
 mod tests {
     use super::*;
     use crate::account::SignedIn;
-    use crate::account::credentials::session_token;
+    use crate::account::credentials::{self, session_token};
     use crate::account::session::session::SessionState;
     use crate::account::testing::{Pair, World};
 
@@ -336,9 +336,9 @@ mod tests {
         // it has not swept since: it asks when it is used
         let there = session(b, &asked).unwrap();
         assert_eq!(b.accounts.session_state(&there), SessionState::Expired);
-        assert!(!uses(b, &asked) && b.accounts.is_used_elsewhere(&there).await && uses(b, &asked));
+        assert!(!uses(b, &asked) && credentials::is_used_elsewhere(&b.accounts, &there).await && uses(b, &asked));
         let there = session(b, &unasked).unwrap();
-        assert!(!b.accounts.is_used_elsewhere(&there).await && !uses(b, &unasked));
+        assert!(!credentials::is_used_elsewhere(&b.accounts, &there).await && !uses(b, &unasked));
         a.clock.advance(60);
         for node in [a, b] {
             node.maintenance().await;

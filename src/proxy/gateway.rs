@@ -14,7 +14,7 @@ use super::live_connections::{LiveConnections, LiveRules, RequestSnapshot};
 use super::request_state::{Decision, RequestState, Step, Subject};
 use super::untrusted_proxy_warning;
 use crate::account::identity::upstream_token::{self, Lookup};
-use crate::account::{Accounts, User};
+use crate::account::{Accounts, User, credentials};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::logging::Log;
@@ -340,7 +340,7 @@ impl Gateway {
         if identity.grant.is_some() {
             return None;
         }
-        let token = self.accounts.renewed_token(identity)?;
+        let token = credentials::renewed_token(&self.accounts, identity)?;
         let max_age = self.accounts.cookie_max_age(&identity.session);
         self.cookies.set(self.cookies.session(), token.expose(), max_age)
     }

@@ -45,7 +45,7 @@ async fn decide_again(gateway: &Gateway, request: NormalRequest, tokens: &[Secre
 
 async fn catch_up(gateway: &Gateway, tokens: &[Secret], host: &Host) -> CatchUp {
     let accounts = &gateway.accounts;
-    if accounts.catch_up().await.is_err() {
+    if credentials::catch_up(accounts).await.is_err() {
         return CatchUp::Failed;
     }
     credentials::use_ticket(accounts, tokens, host).await.map_or(CatchUp::Failed, CatchUp::Done)

@@ -517,7 +517,7 @@ mod tests {
         // a session with renewed tokens continues under the new key
         world.clock.advance(3600);
         let who = credentials::session_token(&world.accounts, old.as_bytes()).unwrap();
-        let renewed = world.accounts.renewed_token(&who).unwrap();
+        let renewed = credentials::renewed_token(&world.accounts, &who).unwrap();
         assert_eq!(parts(renewed.expose()).0["kid"], json!(kid));
         assert_eq!(judged(&world, renewed.expose()), "ok");
         world.clock.advance(20 * 86_400 - 3600 + 1);
@@ -534,13 +534,13 @@ mod tests {
         let world = World::new();
         let done = signed_in(&world).await;
         let who = |token: &Secret| credentials::session_token(&world.accounts, token.expose().as_bytes()).unwrap();
-        assert!(world.accounts.renewed_token(&who(&done.token)).is_none());
+        assert!(credentials::renewed_token(&world.accounts, &who(&done.token)).is_none());
         world.clock.advance(3599);
-        assert!(world.accounts.renewed_token(&who(&done.token)).is_none());
+        assert!(credentials::renewed_token(&world.accounts, &who(&done.token)).is_none());
         world.clock.advance(1);
-        let renewed = world.accounts.renewed_token(&who(&done.token)).unwrap();
+        let renewed = credentials::renewed_token(&world.accounts, &who(&done.token)).unwrap();
         assert_eq!(parts(renewed.expose()).1["exp"], json!(done.session.expires()));
-        assert!(world.accounts.renewed_token(&who(&renewed)).is_none());
+        assert!(credentials::renewed_token(&world.accounts, &who(&renewed)).is_none());
         assert_eq!(world.accounts.cookie_max_age(&done.session), Some(20 * 86_400 - 3600));
     }
 
