@@ -29,7 +29,7 @@ pub(super) struct SharedTicket {
 /// `agw_KID.EXPIRES.ID.SESSION.SIGNATURE`. The signature covers the host, too. `None`: there are no random numbers.
 pub(super) fn issue(keys: &Keys, who: &Identity, host: &Host, now: UnixSecs) -> Option<Secret> {
     let text = format!("{}.{}.{}", now + TICKET_SECS, new_session_id().ok()?, who.session.id);
-    let (kid, tag) = keys.sign_ticket(&signed(&text, host))?;
+    let (kid, tag) = keys.sign_ticket(&signed(&text, host), now)?;
     Some(Secret::new(format!("{PREFIX}{kid}.{text}.{tag}")))
 }
 

@@ -9,12 +9,8 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::sealing::SealingKey;
 use crate::secret::Secret;
+use crate::store::fixtures::Cluster;
 use crate::store::{self, Check, Db};
-
-#[path = "../../tests/it/fixtures/mod.rs"]
-mod fixtures;
-
-use fixtures::Cluster;
 
 /// The time at which tests start.
 pub(super) const START: u64 = 1_800_000_000;

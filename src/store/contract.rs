@@ -2,17 +2,13 @@
 
 use std::fmt::Debug;
 
+use super::fixtures::Cluster;
 use super::postgres::Feed;
 use super::sealed_tokens::SealedToken;
 use super::*;
 use crate::config::parse_store_url;
 use crate::sealing::Sealed;
 use crate::secret::Secret;
-
-#[path = "../../tests/it/fixtures/mod.rs"]
-mod fixtures;
-
-use fixtures::Cluster;
 
 /// Steps of one game.
 const STEPS: usize = 1200;

@@ -6,6 +6,9 @@ pub mod api_tokens;
 mod applied;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+#[path = "../../tests/it/fixtures/mod.rs"]
+pub(crate) mod fixtures;
 pub mod audit;
 mod backup;
 pub mod backup_key;

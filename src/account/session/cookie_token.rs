@@ -202,8 +202,8 @@ impl Keys {
 
     /// The id of the signing key, and its HMAC-SHA256 of a WebSocket ticket's text; a prefix separates it from other
     /// signatures.
-    pub(crate) fn sign_ticket(&self, text: &str) -> Option<(String, String)> {
-        let key = self.signing.load_full()?;
+    pub(crate) fn sign_ticket(&self, text: &str, now: UnixSecs) -> Option<(String, String)> {
+        let key = self.signing(now)?;
         Some((key.kid.clone(), key.tag(&[b"ticket ", text.as_bytes()].concat())))
     }
 
