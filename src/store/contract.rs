@@ -484,7 +484,7 @@ fn line(change: &Change<'_>) -> Option<String> {
         Change::Keys(rows) => {
             let current = rows.iter().filter(|row| row.retired.is_none());
             let mut kids: Vec<&str> = current.map(|row| row.kid.as_str()).collect();
-            kids.sort();
+            kids.sort_unstable();
             format!("keys {kids:?}")
         }
         Change::Session(row) => format!(
