@@ -63,7 +63,7 @@ pub(super) fn refuse_store(config: &Config) -> Result<(), CommandError> {
         None => Ok(()),
         Some(store) => Err(CommandError::Refused(store.unreadable.clone().unwrap_or_else(|| {
             let shown = store.url.shown();
-            format!("the accounts are in {shown}: back them up with the server's own tools")
+            format!("the accounts are in {shown}: use the server's own tools for that")
         }))),
     }
 }

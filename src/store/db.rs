@@ -64,8 +64,7 @@ impl Db {
     pub fn look_shared(url: &StoreUrl, name: &str) -> Result<Self, StoreError> {
         let mut db = Postgres::new(Server::new(url, name)?);
         if schema::check(&mut db)? {
-            let what =
-                "the database has not all tables of this version: start a gateway, or run authgate store migrate";
+            let what = "the database has not all tables of this version: start a gateway of this version first";
             return Err(StoreError::Unusable(format!("{}: {what}", db.server().shown())));
         }
         Ok(Self(Kind::Postgres(Box::new(db))))

@@ -100,6 +100,10 @@ fn replace_all(admin: &mut Admin) -> Result<String, AdminError> {
 /// The key comes from elsewhere and none was given, or the other way round; or a gateway is running that could not
 /// read the new one.
 pub fn seal_again(admin: &mut Admin, given: Option<SealingKey>) -> Result<String, AdminError> {
+    if admin.db.is_shared() && admin.db.is_served()? {
+        let what = "stop all gateways first: each has its own copy of the key, and needs the new one before it starts";
+        return Err(AdminError(what.to_owned()));
+    }
     let secrets = SecretsAtRest::open(admin.sealing_key.clone(), &mut admin.db).map_err(AdminError)?;
     let shown = secrets.source().shown();
     let next = match (given, secrets.source().is_file()) {
